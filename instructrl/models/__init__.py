@@ -1,0 +1,1 @@
+"""Models. Flax is used in this folder only; others see plain dicts."""

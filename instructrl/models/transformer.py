@@ -1,0 +1,353 @@
+"""A decoder-only transformer with an explicit cache.
+
+The defaults are the GPT-3 architecture (Brown et al. 2020, section 2.1, which
+follows GPT-2): pre-LayerNorm, GELU, learned positions, tied embeddings. The
+fields cover what other families differ in. Layers are scanned, so that 96
+layers compile once.
+
+Attention sees column k from column q when k <= q and both have the same,
+non-zero segment id: packing, left padding and right padding are one rule.
+Positions are an argument and so never depend on padding.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from instructrl import sharding
+from instructrl.types import Params, pytree
+
+REMAT_POLICIES = ('none', 'full', 'dots')
+
+
+@pytree
+class Cache:
+  """Keys and values of the columns seen so far."""
+
+  k: jax.Array  # [L, B, C, Hkv, Dh] compute dtype
+  v: jax.Array  # [L, B, C, Hkv, Dh]
+  segment_ids: jax.Array  # [B, C] int32, 0 where nothing was written
+  index: jax.Array  # [] int32, the next column to write
+
+
+class Norm(nn.Module):
+  """LayerNorm or RMSNorm, computed in float32."""
+
+  kind: str
+  epsilon: float
+  param_dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    y = x.astype(jnp.float32)
+    width = (x.shape[-1],)
+    if self.kind == 'layernorm':
+      y = y - y.mean(-1, keepdims=True)
+    y = y * jax.lax.rsqrt(
+        jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+    ones = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
+    y = y * self.param('scale', ones, width, self.param_dtype)
+    if self.kind == 'layernorm':
+      zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('norm',))
+      y = y + self.param('bias', zeros, width, self.param_dtype)
+    return y.astype(x.dtype)
+
+
+class Projection(nn.Module):
+  """A dense map from the last `num_in` axes to `shape`, with named axes."""
+
+  shape: tuple[int, ...]
+  axes: tuple[str, ...]  # of the kernel: inputs, then outputs
+  num_in: int
+  use_bias: bool
+  std: float
+  dtype: Any
+  param_dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    inputs = x.shape[-self.num_in:]
+    init = nn.with_logical_partitioning(
+        nn.initializers.normal(self.std), self.axes)
+    kernel = self.param(
+        'kernel', init, (*inputs, *self.shape), self.param_dtype)
+    dims = tuple(range(x.ndim - self.num_in, x.ndim))
+    y = jax.lax.dot_general(
+        x.astype(self.dtype), kernel.astype(self.dtype),
+        ((dims, tuple(range(self.num_in))), ((), ())))
+    if self.use_bias:
+      zeros = nn.with_logical_partitioning(
+          nn.initializers.zeros, self.axes[self.num_in:])
+      bias = self.param('bias', zeros, self.shape, self.param_dtype)
+      y = y + bias.astype(self.dtype)
+    return y
+
+
+def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
+  """Rotary embedding of x [B, T, H, Dh] (Su et al. 2021), half-split form."""
+  half = x.shape[-1] // 2
+  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = positions[..., None, None].astype(jnp.float32) * frequency
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  return jnp.concatenate(
+      [a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def attention(q, k, v, mask):
+  """Softmax attention; grouped heads where k has fewer heads than q.
+
+  Args:
+    q: [B, T, H, Dh].
+    k: [B, C, Hkv, Dh].
+    v: [B, C, Hkv, Dh].
+    mask: [B, T, C] bool, True where a query sees a key.
+
+  Returns:
+    [B, T, H, Dh] in the dtype of q. Logits and softmax are float32.
+  """
+  batch, length, heads, width = q.shape
+  groups = k.shape[2]
+  q = q.reshape(batch, length, groups, heads // groups, width)
+  q = q * jnp.asarray(width ** -0.5, q.dtype)
+  logits = jnp.einsum('btghd,bcgd->bghtc', q, k,
+                      preferred_element_type=jnp.float32)
+  logits = jnp.where(mask[:, None, None], logits, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
+  out = jnp.einsum('bghtc,bcgd->btghd', weights, v)
+  return out.reshape(batch, length, heads, width)
+
+
+class Block(nn.Module):
+  """One pre-norm layer. Scanned over; `carry` is (x, cache k, cache v, i)."""
+
+  config: 'Transformer'
+
+  @nn.compact
+  def __call__(self, carry, mask, positions, index, deterministic):
+    c = self.config
+    x, cache_k, cache_v, layer = carry
+    norm = functools.partial(Norm, c.norm, c.norm_epsilon, c.param_dtype)
+    dense = functools.partial(
+        Projection, use_bias=c.use_bias, dtype=c.dtype,
+        param_dtype=c.param_dtype)
+    out_std = c.init_std / (2 * c.num_layers) ** 0.5
+    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
+    act = lambda y, *axes: sharding.constrain(y, axes, c.rules)
+    heads, kv_heads = c.num_heads, c.num_kv_heads or c.num_heads
+    width = c.head_dim or c.d_model // c.num_heads
+
+    h = norm(name='attention_norm')(x)
+    project = lambda name, n: act(
+        dense((n, width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
+              name=name)(h), 'act_batch', 'act_len', 'act_heads', None)
+    q, k, v = project('q', heads), project('k', kv_heads), project(
+        'v', kv_heads)
+    if c.positions == 'rotary':
+      q = rotary(q, positions, c.rope_theta)
+      k = rotary(k, positions, c.rope_theta)
+    if cache_k is not None:
+      start = (layer, 0, index, 0, 0)
+      cache_k = jax.lax.dynamic_update_slice(cache_k, k[None], start)
+      cache_v = jax.lax.dynamic_update_slice(cache_v, v[None], start)
+      take = lambda y: jax.lax.dynamic_index_in_dim(y, layer, 0, False)
+      k, v = take(cache_k), take(cache_v)
+    h = dense((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
+              name='out')(attention(q, k, v, mask))
+    x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
+
+    h = norm(name='mlp_norm')(x)
+    hidden = c.d_ff or 4 * c.d_model
+    up = lambda name: act(
+        dense((hidden,), ('embed', 'mlp'), 1, std=c.init_std, name=name)(h),
+        'act_batch', 'act_len', 'act_mlp')
+    h = (jax.nn.silu(up('gate')) * up('up') if c.mlp == 'swiglu'
+         else jax.nn.gelu(up('up'), approximate=True))
+    h = dense((c.d_model,), ('mlp', 'embed'), 1, std=out_std, name='down')(h)
+    x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
+    return (x, cache_k, cache_v, layer + 1), None
+
+
+class Transformer(nn.Module):
+  """Fields are the architecture; see `Model` for how it is used."""
+
+  vocab_size: int
+  num_layers: int
+  d_model: int
+  num_heads: int
+  max_len: int  # learned positions; unused by rotary
+  d_ff: int = 0  # 0 = 4 * d_model
+  head_dim: int = 0  # 0 = d_model / num_heads
+  num_kv_heads: int = 0  # 0 = num_heads
+  norm: str = 'layernorm'  # or 'rmsnorm'
+  norm_epsilon: float = 1e-5
+  positions: str = 'learned'  # or 'rotary'
+  rope_theta: float = 10_000.0
+  mlp: str = 'gelu'  # or 'swiglu'
+  use_bias: bool = True
+  tie_embeddings: bool = True
+  dropout: float = 0.0  # residual dropout, only where a key is given
+  init_std: float = 0.02
+  dtype: Any = jnp.float32  # of the computation
+  param_dtype: Any = jnp.float32  # of the master weights
+  remat: str = 'none'  # one of REMAT_POLICIES
+  scan_unroll: int = 1  # layers per step of the scan
+  rules: sharding.Rules = ()
+
+  @nn.compact
+  def __call__(self, tokens, positions, mask, index, cache_k, cache_v,
+               deterministic):
+    init = lambda axes: nn.with_logical_partitioning(
+        nn.initializers.normal(self.init_std), axes)
+    shape = (self.vocab_size, self.d_model)
+    embed = self.param('embed', init(('vocab', 'embed')), shape,
+                       self.param_dtype)
+    x = jnp.take(embed.astype(self.dtype), tokens, axis=0)
+    if self.positions == 'learned':
+      table = self.param('positions', init(('positions', 'embed')),
+                         (self.max_len, self.d_model), self.param_dtype)
+      x = x + jnp.take(table.astype(self.dtype), positions, axis=0)
+    if not self.tie_embeddings:
+      self.param('unembed', init(('vocab', 'embed')), shape, self.param_dtype)
+    x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'),
+                           self.rules)
+    x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
+    block = Block
+    if self.remat != 'none':
+      policy = (jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+                if self.remat == 'dots' else None)
+      block = nn.remat(Block, policy=policy, prevent_cse=False,
+                       static_argnums=(5,))
+    layers = nn.scan(
+        block, length=self.num_layers, unroll=self.scan_unroll,
+        variable_axes={'params': 0},
+        split_rngs={'params': True, 'dropout': True},
+        in_axes=(nn.broadcast,) * 4,
+        metadata_params={nn.PARTITION_NAME: 'layers'},
+    )(detached(self), name='blocks')
+    carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
+    (x, cache_k, cache_v, _), _ = layers(
+        carry, mask, positions, index, deterministic)
+    x = Norm(self.norm, self.norm_epsilon, self.param_dtype,
+             name='final_norm')(x)
+    return x, cache_k, cache_v
+
+
+def detached(module: Transformer) -> Transformer:
+  """A detached copy: only its fields are read by the blocks."""
+  return module.clone(parent=None, name=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+  """The functions of one architecture; parameters are plain nested dicts."""
+
+  module: Transformer
+
+  @property
+  def vocab_size(self) -> int:
+    return self.module.vocab_size
+
+  def _init(self, key):
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return self.module.init(
+        key, tokens, tokens, jnp.ones((1, 1, 1), bool),
+        jnp.zeros((), jnp.int32), None, None, True)['params']
+
+  def init(self, key: jax.Array) -> Params:
+    """Fresh parameters; give `out_shardings` to the jit around it."""
+    return nn.unbox(self._init(key))
+
+  def logical_axes(self) -> Params:
+    """The parameter tree with a tuple of logical axis names as leaves."""
+    boxed = jax.eval_shape(self._init, jax.random.key(0))
+    return jax.tree.map(
+        tuple, nn.get_partition_spec(boxed),
+        is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
+
+  def apply(self, params: Params, tokens: jax.Array, positions: jax.Array,
+            segment_ids: jax.Array, cache: Cache | None = None, *,
+            dropout_key: jax.Array | None = None
+            ) -> tuple[jax.Array, Cache | None]:
+    """The last hidden states; logits are `hidden @ unembedding(params)`.
+
+    Args:
+      params: the parameter tree.
+      tokens: [B, T] int32.
+      positions: [B, T] int32, of each token in its own example.
+      segment_ids: [B, T] int32; 0 is padding, and only equal ids attend.
+      cache: columns seen before these; None for a full pass.
+      dropout_key: turns the residual dropout on.
+
+    Returns:
+      hidden [B, T, D] in the compute dtype, and the cache with these columns
+      added (None if there was none).
+    """
+    chex.assert_rank([tokens, positions, segment_ids], 2)
+    chex.assert_equal_shape([tokens, positions, segment_ids])
+    length = tokens.shape[1]
+    start = jnp.zeros((), jnp.int32) if cache is None else cache.index
+    key_segments = segment_ids
+    if cache is not None:
+      key_segments = jax.lax.dynamic_update_slice(
+          cache.segment_ids, segment_ids, (0, start))
+    query = start + jnp.arange(length)[:, None]
+    causal = jnp.arange(key_segments.shape[1])[None] <= query
+    mask = causal & (segment_ids[:, :, None] == key_segments[:, None, :]) & (
+        segment_ids[:, :, None] > 0)
+    rngs = None if dropout_key is None else {'dropout': dropout_key}
+    hidden, k, v = self.module.apply(
+        {'params': params}, tokens, positions, mask, start,
+        None if cache is None else cache.k,
+        None if cache is None else cache.v,
+        dropout_key is None, rngs=rngs)
+    if cache is None:
+      return hidden, None
+    return hidden, Cache(k=k, v=v, segment_ids=key_segments,
+                         index=start + length)
+
+  def unembedding(self, params: Params) -> jax.Array:
+    """[V, D] in the compute dtype; the embedding itself when they are tied."""
+    name = 'embed' if self.module.tie_embeddings else 'unembed'
+    return params[name].astype(self.module.dtype)
+
+  def init_cache(self, batch: int, columns: int) -> Cache:
+    m = self.module
+    shape = (m.num_layers, batch, columns, m.num_kv_heads or m.num_heads,
+             m.head_dim or m.d_model // m.num_heads)
+    axes = ('layers', 'act_batch', 'act_len', 'act_heads', None)
+    zeros = sharding.constrain(jnp.zeros(shape, m.dtype), axes, m.rules)
+    return Cache(k=zeros, v=zeros,
+                 segment_ids=jnp.zeros((batch, columns), jnp.int32),
+                 index=jnp.zeros((), jnp.int32))
+
+
+def make_model(*, dtype: str = 'float32', param_dtype: str = 'float32',
+               rules=(), **fields) -> Model:
+  """`Model` from config fields (dtypes by name); checks what they combine to.
+
+  Raises:
+    ValueError: names the field that is out of range.
+  """
+  heads, kv = fields['num_heads'], fields.get('num_kv_heads', 0)
+  if not fields.get('head_dim') and fields['d_model'] % heads:
+    raise ValueError(
+        f"model.d_model={fields['d_model']} is not a multiple of "
+        f'model.num_heads={heads}')
+  if kv and heads % kv:
+    raise ValueError(
+        f'model.num_heads={heads} is not a multiple of model.num_kv_heads={kv}')
+  choices = dict(norm=('layernorm', 'rmsnorm'), positions=('learned', 'rotary'),
+                 mlp=('gelu', 'swiglu'), remat=REMAT_POLICIES)
+  for name, allowed in choices.items():
+    if fields.get(name, allowed[0]) not in allowed:
+      raise ValueError(f'model.{name}={fields[name]!r} is none of {allowed}')
+  rules = tuple((a, tuple(b) if isinstance(b, list) else b) for a, b in rules)
+  return Model(Transformer(
+      dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype), rules=rules,
+      **fields))

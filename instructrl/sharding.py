@@ -1,0 +1,126 @@
+"""Meshes, and the one way from logical axis names to shardings.
+
+Models name the axes of what they create ('embed', 'mlp', 'act_batch', ...); an
+experiment has one table of rules from those names to mesh axes. The mesh axes
+are `data` (batch only), `fsdp` (batch, and parameters split by `embed`) and
+`tensor` (heads, mlp, vocabulary).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+MESH_AXES = ('data', 'fsdp', 'tensor')
+
+Rules = tuple[tuple[str, Any], ...]
+
+
+def make_mesh(
+    shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+  """Builds the mesh. One entry of `shape` may be -1: all that is left.
+
+  Args:
+    shape: size of each of `MESH_AXES`; a missing axis has size 1.
+    devices: what to build it from; all devices by default.
+
+  Raises:
+    ValueError: the sizes do not multiply to the number of devices.
+  """
+  devices = list(jax.devices() if devices is None else devices)
+  unknown = set(shape) - set(MESH_AXES)
+  if unknown:
+    raise ValueError(
+        f'mesh has no axis {sorted(unknown)[0]!r}; the axes are {MESH_AXES}')
+  sizes = [int(shape.get(name, 1)) for name in MESH_AXES]
+  if sizes.count(-1) > 1:
+    raise ValueError(f'mesh {dict(shape)} has more than one -1')
+  if any(size < 1 and size != -1 for size in sizes):
+    raise ValueError(f'mesh {dict(shape)}: sizes are positive, or one is -1')
+  known = int(np.prod([size for size in sizes if size != -1]))
+  if -1 in sizes:
+    if len(devices) % known:
+      raise ValueError(
+          f'mesh {dict(shape)} does not divide {len(devices)} devices')
+    sizes[sizes.index(-1)] = len(devices) // known
+  if int(np.prod(sizes)) != len(devices):
+    raise ValueError(
+        f'mesh {dict(zip(MESH_AXES, sizes))} needs {int(np.prod(sizes))} '
+        f'devices, there are {len(devices)}')
+  return jax.make_mesh(
+      tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes),
+      devices=devices)
+
+
+def partition_spec(axes: Sequence[str | None], rules: Rules) -> PartitionSpec:
+  """Maps the logical axes of one array to mesh axes.
+
+  A mesh axis is used once: where two logical axes of an array map to the same
+  one, the first keeps it.
+  """
+  table = dict(rules)
+  used = set()
+  out = []
+  for name in axes:
+    if name is None:
+      out.append(None)
+      continue
+    if name not in table:
+      raise ValueError(f'no sharding rule for the logical axis {name!r}')
+    target = table[name]
+    target = (target,) if isinstance(target, str) else tuple(target or ())
+    target = tuple(axis for axis in target if axis not in used)
+    used.update(target)
+    out.append(target if len(target) > 1 else target[0] if target else None)
+  return PartitionSpec(*out)
+
+
+def constrain(x: jax.Array, axes: Sequence[str | None], rules: Rules):
+  """Constrains an activation inside jit; does nothing without a mesh."""
+  if not rules or jax.sharding.get_abstract_mesh().empty:
+    return x
+  return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """The sharding of an array whose first axis is the global batch."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
+
+
+def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
+  """Shardings of a parameter tree from its logical axes.
+
+  An axis that the mesh does not divide is left whole: a head of width 1 or a
+  vocabulary of 517 pieces is not a reason to refuse a mesh.
+
+  Args:
+    mesh: the mesh.
+    axes_tree: tree whose leaves are tuples of logical names.
+    shapes_tree: the same tree with `ShapeDtypeStruct` leaves.
+    rules: logical axis -> mesh axis (or tuple of them, or None).
+  """
+  def leaf(shape, axes):
+    if len(axes) != len(shape.shape):
+      raise ValueError(f'axes {axes} do not name the axes of {shape.shape}')
+    spec = []
+    for size, entry in zip(shape.shape, partition_spec(axes, rules)):
+      names = (entry,) if isinstance(entry, str) else tuple(entry or ())
+      parts = int(np.prod([mesh.shape[name] for name in names]))
+      spec.append(entry if size % parts == 0 else None)
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree.map(leaf, shapes_tree, axes_tree)
+
+
+def put_batch(batch, sharding: NamedSharding):
+  """Makes a process's numpy rows the global, sharded batch."""
+  return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(
+          sharding, np.asarray(x)), batch)
