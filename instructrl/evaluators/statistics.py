@@ -1,0 +1,256 @@
+"""What turns outcomes into figures: means, intervals, F1, BLEU, entropy.
+
+Everything that is reported is a `Measure`: one row of sufficient statistics
+per evaluated item, and a function from their sum to a figure. A mean, a rate
+over the items it applies to, a corpus BLEU and nats per token are all of this
+form, so all of them get their interval from one bootstrap over items. Two
+policies measured on the same items under the same name are resampled with
+the same draws; their difference is therefore a paired comparison.
+
+Axis legend: N items, S statistics, M bootstrap resamples.
+"""
+
+import collections
+import dataclasses
+import math
+import re
+import string
+from typing import Callable, Sequence
+import zlib
+
+import numpy as np
+import sacrebleu
+from sacrebleu.metrics import bleu as sacrebleu_bleu
+
+NUM_RESAMPLES = 2000
+Z95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
+
+
+def generator(seed: int, *purpose: str | int) -> np.random.Generator:
+  """A numpy generator that is a function of (seed, purpose) only."""
+  name = '/'.join(str(part) for part in purpose)
+  return np.random.default_rng([seed, zlib.crc32(name.encode())])
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+  """Sufficient statistics of N items and what they reduce to.
+
+  Attributes:
+    stats: [N, S] float64, one row per item.
+    reduce: maps sums over items, [M, S], to figures [M]; NaN where a sum
+      leaves the figure undefined (a resample to which no item applies).
+    binary: whether each item is a plain success or failure, so that Wilson's
+      interval applies (S = 2: successes, trials).
+  """
+
+  stats: np.ndarray
+  reduce: Callable[[np.ndarray], np.ndarray]
+  binary: bool = False
+
+  def __post_init__(self):
+    if self.stats.ndim != 2 or not len(self.stats):
+      raise ValueError(
+          f'a measure needs [N > 0, S] statistics, got {self.stats.shape}')
+    if not np.isfinite(self.stats).all():
+      raise ValueError('a measure holds a value that is not finite')
+
+  @property
+  def value(self) -> float:
+    return float(self.reduce(self.stats.sum(0, keepdims=True))[0])
+
+  @property
+  def num_items(self) -> int:
+    """How many items count: those with a weight, for a ratio."""
+    if self.stats.shape[1] == 2:
+      return int((self.stats[:, 1] > 0).sum())
+    return len(self.stats)
+
+
+def _ratio(sums):
+  with np.errstate(divide='ignore', invalid='ignore'):
+    return sums[:, 0] / sums[:, 1]
+
+
+def mean(values: Sequence[float], applies: Sequence[bool] | None = None
+        ) -> Measure:
+  """The mean of [N] values, over the items to which it applies."""
+  values = np.asarray(values, np.float64)
+  weights = (np.ones(len(values)) if applies is None
+             else np.asarray(applies, np.float64))
+  binary = bool(np.isin(values[weights > 0], (0., 1.)).all())
+  stats = np.stack([np.where(weights > 0, values, 0.), weights], axis=1)
+  return Measure(stats, _ratio, binary)
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]
+         ) -> Measure:
+  """Sum over sum: nats per token, where items differ in length."""
+  stats = np.stack([np.asarray(numerators, np.float64),
+                    np.asarray(denominators, np.float64)], axis=1)
+  return Measure(stats, _ratio)
+
+
+def replicates(measure: Measure, *, seed: int, purpose: str,
+               num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
+  """Bootstrap replicates [M] of a measure.
+
+  The draws depend on (seed, purpose, N) only: measures of the same items
+  share them, so replicates may be subtracted from each other.
+  """
+  n = len(measure.stats)
+  rng = generator(seed, 'bootstrap', purpose)
+  counts = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
+  return measure.reduce(counts.astype(np.float64) @ measure.stats)
+
+
+def _percentiles(values: np.ndarray) -> list[float] | None:
+  values = values[np.isfinite(values)]
+  if not len(values):
+    return None
+  low, high = np.quantile(values, (.025, .975))
+  return [float(low), float(high)]
+
+
+def wilson_interval(successes: float, n: int) -> list[float]:
+  """Wilson's 95% score interval of a proportion (Wilson 1927).
+
+  Args:
+    successes: their sum over the items; may be fractional (a tie is a half).
+    n: number of items, > 0.
+
+  Returns:
+    [low, high], inside [0, 1], never of width zero.
+  """
+  if n <= 0 or not 0 <= successes <= n:
+    raise ValueError(f'{successes} successes of {n} is no proportion')
+  p, z2 = successes / n, Z95 ** 2
+  centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+  half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+  # At the ends the bound is the end itself; rounding must not blur that.
+  low = 0. if successes == 0 else centre - half
+  high = 1. if successes == n else centre + half
+  return [float(low), float(high)]
+
+
+def proportion_interval(measure: Measure, *, seed: int, purpose: str
+                       ) -> list[float]:
+  """Bootstrap interval of a mean of outcomes in [0, 1].
+
+  Where all outcomes are equal the bootstrap has width zero, which claims more
+  than n outcomes can; there, Wilson's interval is given instead.
+  """
+  values = measure.stats[:, 0]
+  if np.all(values == values[0]):
+    return wilson_interval(values.sum(), len(values))
+  return _percentiles(replicates(measure, seed=seed, purpose=purpose))
+
+
+def summarize(measure: Measure, *, seed: int, purpose: str) -> dict:
+  """`{'value', 'ci95': [low, high], 'n'}`; value and ci95 None if undefined.
+
+  Rates get Wilson's interval, everything else the percentile bootstrap.
+  """
+  value, n = measure.value, measure.num_items
+  if not math.isfinite(value):
+    return {'value': None, 'ci95': None, 'n': n}
+  if measure.binary:
+    ci95 = wilson_interval(measure.stats[:, 0].sum(), n)
+  else:
+    ci95 = _percentiles(replicates(measure, seed=seed, purpose=purpose))
+  return {'value': value, 'ci95': ci95, 'n': n}
+
+
+def summarize_difference(left: Measure, right: Measure, *, seed: int,
+                         purpose: str) -> dict:
+  """left - right on the same items, with a paired bootstrap interval.
+
+  Raises:
+    ValueError: if the two do not measure the same number of items.
+  """
+  if len(left.stats) != len(right.stats):
+    raise ValueError(
+        f'{purpose}: a paired difference needs the same items, got '
+        f'{len(left.stats)} and {len(right.stats)}')
+  value = left.value - right.value
+  if not math.isfinite(value):
+    return {'value': None, 'ci95': None, 'n': len(left.stats)}
+  drawn = (replicates(left, seed=seed, purpose=purpose) -
+           replicates(right, seed=seed, purpose=purpose))
+  return {'value': value, 'ci95': _percentiles(drawn), 'n': len(left.stats)}
+
+
+def difference_interval(left: tuple[float, list[float]],
+                        right: tuple[float, list[float]]) -> list[float]:
+  """95% interval of left - right from two separate intervals.
+
+  Newcombe 1998 (method 10), also called MOVER: exact in neither tail, but
+  needs only the two estimates and their intervals. For independent samples.
+
+  Args:
+    left: (value, [low, high]).
+    right: the same.
+  """
+  (a, (a_low, a_high)), (b, (b_low, b_high)) = left, right
+  return [a - b - math.hypot(a - a_low, b_high - b),
+          a - b + math.hypot(a_high - a, b - b_low)]
+
+
+def entropy_bits(logprobs: Sequence[float]) -> float:
+  """Entropy in bits over choices, H = -sum P log2 P (paper, appendix D).
+
+  Args:
+    logprobs: [C] log probabilities in nats of each choice; normalised here.
+  """
+  logprobs = np.asarray(logprobs, np.float64)
+  p = np.exp(logprobs - logprobs.max())
+  p /= p.sum()
+  return float(-np.sum(p * np.log2(np.where(p > 0, p, 1.))))
+
+
+def normalize_answer(text: str) -> str:
+  """SQuAD's normalisation: lower case, no punctuation, articles or runs of
+  spaces (Rajpurkar et al. 2016, the official evaluation script's rules)."""
+  text = ''.join(c for c in text.lower() if c not in string.punctuation)
+  return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text).split())
+
+
+def token_f1(prediction: str, answers: Sequence[str]) -> float:
+  """The best token F1 of a prediction against the answers, as in SQuAD."""
+  return max(_f1(normalize_answer(prediction).split(),
+                 normalize_answer(answer).split()) for answer in answers)
+
+
+def _f1(predicted: list[str], answer: list[str]) -> float:
+  if not predicted or not answer:
+    return float(predicted == answer)
+  common = (collections.Counter(predicted) & collections.Counter(answer))
+  overlap = sum(common.values())
+  if not overlap:
+    return 0.
+  precision, recall = overlap / len(predicted), overlap / len(answer)
+  return 2 * precision * recall / (precision + recall)
+
+
+def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Measure:
+  """Corpus BLEU, 0 to 100, by sacrebleu with its default tokenisation.
+
+  A segment's statistics are its n-gram matches and counts and the two
+  lengths; their sum over segments is all that corpus BLEU depends on, so the
+  measure's value equals `sacrebleu.corpus_bleu` exactly.
+  """
+  rows = []
+  for hypothesis, reference in zip(hypotheses, references, strict=True):
+    score = sacrebleu.sentence_bleu(
+        hypothesis, [reference], use_effective_order=False)
+    rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
+  return Measure(np.asarray(rows, np.float64), _bleu_of_sums)
+
+
+def _bleu_of_sums(sums: np.ndarray) -> np.ndarray:
+  def score(row):
+    row = [int(x) for x in row]
+    return sacrebleu_bleu.BLEU.compute_bleu(
+        correct=row[:4], total=row[4:8], sys_len=row[8], ref_len=row[9],
+        smooth_method='exp').score
+  return np.asarray([score(row) for row in sums])

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+import sacrebleu
+
+from instructrl.evaluators import statistics
+
+
+def test_wilson_interval_equals_published_example():
+  # Newcombe 1998, table I: 81 of 263 and 15 of 148.
+  np.testing.assert_allclose(
+      statistics.wilson_interval(81, 263), [.2553, .3662], atol=1e-4)
+  np.testing.assert_allclose(
+      statistics.wilson_interval(15, 148), [.0624, .1605], atol=1e-4)
+
+
+def test_wilson_interval_has_width_at_the_ends():
+  low, high = statistics.wilson_interval(0, 20)
+  assert low == 0 and .1 < high < .2
+  with pytest.raises(ValueError, match='21'):
+    statistics.wilson_interval(21, 20)
+
+
+def test_difference_interval_equals_published_example():
+  # Newcombe 1998 (interval estimation for the difference), 56/70 - 48/80,
+  # method 10: .0524 to .3339.
+  left = (56 / 70, statistics.wilson_interval(56, 70))
+  right = (48 / 80, statistics.wilson_interval(48, 80))
+  np.testing.assert_allclose(
+      statistics.difference_interval(left, right), [.0524, .3339], atol=1e-4)
+
+
+def test_bootstrap_interval_covers_like_the_normal_one():
+  values = np.random.default_rng(0).normal(3, 2, size=400)
+  summary = statistics.summarize(
+      statistics.mean(values), seed=1, purpose='x')
+  half = statistics.Z95 * values.std() / np.sqrt(len(values))
+  assert summary['value'] == pytest.approx(values.mean())
+  assert summary['n'] == 400
+  np.testing.assert_allclose(
+      summary['ci95'], [values.mean() - half, values.mean() + half], atol=.03)
+
+
+def test_bootstrap_is_a_function_of_seed_and_purpose():
+  measure = statistics.mean([0., 1., 1., .5, 3.])
+  draw = lambda seed, purpose: statistics.replicates(
+      measure, seed=seed, purpose=purpose, num_resamples=50)
+  np.testing.assert_array_equal(draw(3, 'a'), draw(3, 'a'))
+  assert (draw(3, 'a') != draw(4, 'a')).any()
+  assert (draw(3, 'a') != draw(3, 'b')).any()
+
+
+def test_differences_are_paired():
+  """The item effect is far larger than the difference, and cancels."""
+  items = np.random.default_rng(0).normal(0, 100, size=50)
+  left, right = statistics.mean(items + 1), statistics.mean(items)
+  summary = statistics.summarize_difference(
+      left, right, seed=0, purpose='x')
+  np.testing.assert_allclose(summary['ci95'], [1, 1], atol=1e-6)
+  with pytest.raises(ValueError, match='same items'):
+    statistics.summarize_difference(
+        left, statistics.mean([1., 2.]), seed=0, purpose='x')
+
+
+def test_mean_leaves_out_items_it_does_not_apply_to():
+  measure = statistics.mean([1., 0., 1., 1.], [True, True, False, True])
+  summary = statistics.summarize(measure, seed=0, purpose='x')
+  assert summary['value'] == pytest.approx(2 / 3)
+  assert summary['n'] == 3
+  none = statistics.mean([0., 0.], [False, False])
+  assert statistics.summarize(none, seed=0, purpose='x') == {
+      'value': None, 'ci95': None, 'n': 0}
+
+
+def test_equal_outcomes_do_not_give_an_interval_of_width_zero():
+  measure = statistics.mean([1.] * 10)
+  low, high = statistics.proportion_interval(measure, seed=0, purpose='x')
+  assert low < .75 and high == 1
+
+
+def test_ratio_is_sum_over_sum():
+  assert statistics.ratio([10., 2.], [5., 1.]).value == 2
+  assert statistics.ratio([10., 0.], [1., 9.]).value == 1
+
+
+def test_measure_refuses_what_it_cannot_average():
+  with pytest.raises(ValueError, match='N > 0'):
+    statistics.Measure(np.zeros([0, 2]), lambda sums: sums[:, 0])
+  with pytest.raises(ValueError, match='finite'):
+    statistics.mean([1., float('nan')])
+
+
+def test_entropy_in_bits():
+  assert statistics.entropy_bits(np.log([.5, .5])) == pytest.approx(1)
+  assert statistics.entropy_bits(np.log([.25] * 4)) == pytest.approx(2)
+  assert statistics.entropy_bits([0., -1e9]) == pytest.approx(0)
+  # Normalised: only the differences of the log probabilities count.
+  assert statistics.entropy_bits([-50., -50.]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize('prediction,answers,expected', [
+    ('The red barn.', ['red barn'], 1.),
+    ('red', ['red barn'], 2 / 3),
+    ('a blue barn', ['red barn', 'blue'], 2 / 3),
+    ('', ['red'], 0.),
+    ('', [''], 1.),
+    ('red red', ['red'], 2 / 3),
+])
+def test_token_f1(prediction, answers, expected):
+  assert statistics.token_f1(prediction, answers) == pytest.approx(expected)
+
+
+def test_bleu_equals_sacrebleu():
+  hypotheses = ['the cat sat on the mat today', 'a dog ran home quickly', 'x']
+  references = ['the cat sat on a mat today', 'a dog ran home slowly', 'y z']
+  measure = statistics.bleu(hypotheses, references)
+  expected = sacrebleu.corpus_bleu(hypotheses, [references]).score
+  assert measure.value == pytest.approx(expected)
+  assert 10 < expected < 90
+  summary = statistics.summarize(measure, seed=0, purpose='x')
+  assert summary['ci95'][0] < expected < summary['ci95'][1]
+
+
+def test_bleu_of_copies_is_100_and_of_nothing_is_0():
+  texts = ['one two three four five', 'six seven eight nine ten']
+  assert statistics.bleu(texts, texts).value == pytest.approx(100)
+  assert statistics.bleu(['', ''], texts).value == 0
