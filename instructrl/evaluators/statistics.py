@@ -15,7 +15,7 @@ import dataclasses
 import math
 import re
 import string
-from typing import Callable, Sequence
+from typing import Callable, Mapping, Sequence
 import zlib
 
 import numpy as np
@@ -151,33 +151,48 @@ def summarize(measure: Measure, *, seed: int, purpose: str) -> dict:
 
   Rates get Wilson's interval, everything else the percentile bootstrap.
   """
-  value, n = measure.value, measure.num_items
-  if not math.isfinite(value):
-    return {'value': None, 'ci95': None, 'n': n}
-  if measure.binary:
-    ci95 = wilson_interval(measure.stats[:, 0].sum(), n)
-  else:
-    ci95 = _percentiles(replicates(measure, seed=seed, purpose=purpose))
-  return {'value': value, 'ci95': ci95, 'n': n}
+  return compare({'': measure}, seed=seed, purpose=purpose)[0]['']
 
 
-def summarize_difference(left: Measure, right: Measure, *, seed: int,
-                         purpose: str) -> dict:
-  """left - right on the same items, with a paired bootstrap interval.
+def compare(measures: Mapping[str, Measure], *, seed: int, purpose: str
+           ) -> tuple[dict[str, dict], dict[str, dict[str, dict]]]:
+  """Summaries of several policies on the same items, and their differences.
+
+  Args:
+    measures: name of a policy -> its measure; row i of each is item i.
+    seed: evaluation seed.
+    purpose: what is measured; part of the key of the bootstrap's draws.
+
+  Returns:
+    (name -> summary, left -> right -> summary of left - right with a paired
+    bootstrap interval, for each left that comes after right in `measures`).
 
   Raises:
-    ValueError: if the two do not measure the same number of items.
+    ValueError: if the measures do not have the same number of items.
   """
-  if len(left.stats) != len(right.stats):
-    raise ValueError(
-        f'{purpose}: a paired difference needs the same items, got '
-        f'{len(left.stats)} and {len(right.stats)}')
-  value = left.value - right.value
+  sizes = {name: len(m.stats) for name, m in measures.items()}
+  if len(set(sizes.values())) > 1:
+    raise ValueError(f'{purpose}: policies were measured on different numbers '
+                     f'of items: {sizes}')
+  drawn = {name: replicates(m, seed=seed, purpose=purpose)
+           for name, m in measures.items()}
+  summaries, differences = {}, {}
+  for name, measure in measures.items():
+    summaries[name] = _summary(measure.value, drawn[name], measure.num_items)
+    if measure.binary and measure.num_items:
+      summaries[name]['ci95'] = wilson_interval(
+          measure.stats[:, 0].sum(), measure.num_items)
+    differences[name] = {
+        other: _summary(measure.value - measures[other].value,
+                        drawn[name] - drawn[other], sizes[name])
+        for other in summaries if other != name}
+  return summaries, {k: v for k, v in differences.items() if v}
+
+
+def _summary(value: float, drawn: np.ndarray, n: int) -> dict:
   if not math.isfinite(value):
-    return {'value': None, 'ci95': None, 'n': len(left.stats)}
-  drawn = (replicates(left, seed=seed, purpose=purpose) -
-           replicates(right, seed=seed, purpose=purpose))
-  return {'value': value, 'ci95': _percentiles(drawn), 'n': len(left.stats)}
+    return {'value': None, 'ci95': None, 'n': n}
+  return {'value': value, 'ci95': _percentiles(drawn), 'n': n}
 
 
 def difference_interval(left: tuple[float, list[float]],

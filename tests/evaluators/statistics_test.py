@@ -52,13 +52,19 @@ def test_bootstrap_is_a_function_of_seed_and_purpose():
 def test_differences_are_paired():
   """The item effect is far larger than the difference, and cancels."""
   items = np.random.default_rng(0).normal(0, 100, size=50)
-  left, right = statistics.mean(items + 1), statistics.mean(items)
-  summary = statistics.summarize_difference(
-      left, right, seed=0, purpose='x')
-  np.testing.assert_allclose(summary['ci95'], [1, 1], atol=1e-6)
-  with pytest.raises(ValueError, match='same items'):
-    statistics.summarize_difference(
-        left, statistics.mean([1., 2.]), seed=0, purpose='x')
+  summaries, differences = statistics.compare(
+      {'old': statistics.mean(items), 'new': statistics.mean(items + 1)},
+      seed=0, purpose='x')
+  assert list(differences) == ['new'] and list(differences['new']) == ['old']
+  np.testing.assert_allclose(differences['new']['old']['ci95'], [1, 1],
+                             atol=1e-6)
+  assert np.ptp(summaries['new']['ci95']) > 10
+
+
+def test_compare_refuses_different_items():
+  with pytest.raises(ValueError, match='different numbers'):
+    statistics.compare({'a': statistics.mean([1., 2.]),
+                        'b': statistics.mean([1.])}, seed=0, purpose='x')
 
 
 def test_mean_leaves_out_items_it_does_not_apply_to():

@@ -1,0 +1,138 @@
+import json
+
+import numpy as np
+import pytest
+
+from instructrl.data import records
+from instructrl.evaluators import preference
+
+
+class LengthJudge:
+  """Prefers longer responses; hallucination applies to even prompts only."""
+
+  def utility(self, prompt, response):
+    return float(len(response))
+
+  def likert(self, prompt, response):
+    return min(7, max(1, len(response)))
+
+  def metadata(self, prompt, response):
+    flags = {'satisfies_constraint': int(len(response) > 3),
+             'hallucination': int('x' in response)}
+    if int(prompt.id) % 2:
+      flags['hallucination'] = None
+    return flags
+
+
+class Labeler:
+
+  def __init__(self, name, sign, noise=0.):
+    self.name, self.sign, self.noise = name, sign, noise
+
+  def rank(self, prompt, responses, rng):
+    scores = self.sign * np.asarray([len(r) for r in responses], float)
+    scores += self.noise * rng.normal(size=len(scores))
+    _, ranks = np.unique(-scores, return_inverse=True)
+    return tuple(int(r) for r in ranks), tuple({} for _ in responses)
+
+
+def make_prompts(n):
+  return [records.Prompt(str(i), f'prompt {i}', 'user', 'chat', 'test')
+          for i in range(n)]
+
+
+def make_responses(n):
+  return {
+      'base': ['a'] * n,
+      'sft': ['abc'] * n,
+      'sft_second': ['abcd' if i % 2 else 'ab' for i in range(n)],
+      'ppo': ['abcdx'] * (n // 2) + ['abc'] * (n - n // 2),
+  }
+
+
+def evaluate(n=40, labelers=None, responses=None, seed=0):
+  return preference.evaluate_preference(
+      make_prompts(n), responses or make_responses(n), LengthJudge(),
+      labelers or [Labeler('h0', 1.)], seed=seed)
+
+
+def test_win_rates_against_sft_count_a_tie_half():
+  figures, _ = evaluate()
+  rates = {k: v['win_rate'] for k, v in figures['preference'].items()}
+  assert rates == {'base': 0., 'sft': .5, 'ppo': .75}
+  ppo = figures['preference']['ppo']
+  assert ppo['n'] == 40
+  assert .5 < ppo['ci95'][0] < .75 < ppo['ci95'][1] < 1
+  # All outcomes equal: the interval still has a width.
+  assert figures['preference']['base']['ci95'][1] > .01
+
+
+def test_sft_row_is_its_second_sample():
+  responses = make_responses(40)
+  responses['sft_second'] = ['abcdefgh'] * 40
+  figures, _ = evaluate(responses=responses)
+  assert figures['preference']['sft']['win_rate'] == 1
+  # Only its own row: others are still compared with the first sample.
+  assert figures['preference']['ppo']['win_rate'] == .75
+  assert figures['head_to_head']['ppo']['sft']['win_rate'] == .75
+
+
+def test_heldout_labelers_are_averaged_per_prompt():
+  figures, _ = evaluate(labelers=[Labeler('a', 1.), Labeler('b', -1.)])
+  held_out = figures['preference']['ppo']['heldout_labelers']
+  assert held_out['win_rate'] == .5 and held_out['n'] == 40
+  agreeing, _ = evaluate(labelers=[Labeler('a', 1.), Labeler('b', 1.)])
+  assert agreeing['preference']['ppo']['heldout_labelers']['win_rate'] == .75
+
+
+def test_head_to_head_is_antisymmetric():
+  figures, _ = evaluate()
+  table = figures['head_to_head']
+  assert table['ppo']['base']['win_rate'] == 1
+  assert table['base']['ppo']['win_rate'] == 0
+
+
+def test_metadata_rates_leave_out_prompts_a_row_does_not_apply_to():
+  figures, _ = evaluate()
+  row = figures['metadata']['ppo']['hallucination']
+  assert row['value'] == .5 and row['n'] == 20
+  assert figures['metadata']['ppo']['satisfies_constraint']['n'] == 40
+  difference = figures['differences']['metadata']['hallucination']
+  assert difference['ppo']['base']['value'] == .5
+  assert figures['likert']['base']['value'] == 1
+  assert figures['differences']['likert']['ppo']['sft']['value'] == 1
+
+
+def test_samples_carry_what_the_figures_come_from():
+  figures, samples = evaluate()
+  assert len(samples) == 40
+  assert json.loads(json.dumps(samples)) == samples
+  json.dumps(figures)
+  wins = [s['policies']['ppo']['win'] for s in samples]
+  assert np.mean(wins) == figures['preference']['ppo']['win_rate']
+  assert samples[1]['policies']['sft']['win'] == 1
+  assert samples[1]['second_sample'] == 'abcd'
+
+
+def test_a_result_is_a_function_of_the_seed():
+  noisy = [Labeler('a', 1., noise=3.)]
+  assert evaluate(labelers=noisy)[0] == evaluate(labelers=noisy)[0]
+  assert evaluate(labelers=noisy)[0] != evaluate(labelers=noisy, seed=1)[0]
+
+
+@pytest.mark.parametrize('change,message', [
+    (lambda r: r.pop('sft_second'), 'sft_second'),
+    (lambda r: r.pop('sft'), "'sft' are missing"),
+    (lambda r: r['ppo'].pop(), '39 responses to 40'),
+])
+def test_refuses_incomplete_responses(change, message):
+  responses = make_responses(40)
+  change(responses)
+  with pytest.raises(ValueError, match=message):
+    evaluate(responses=responses)
+
+
+def test_refuses_no_labelers():
+  with pytest.raises(ValueError, match='held-out labeler'):
+    preference.evaluate_preference(
+        make_prompts(2), make_responses(2), LengthJudge(), [], seed=0)
