@@ -1,0 +1,9 @@
+"""instructrl: InstructGPT in JAX, from raw text to an aligned policy.
+
+Pretraining, supervised fine-tuning, reward modelling and PPO(-ptx) after
+Ouyang et al. 2022, "Training language models to follow instructions with human
+feedback", with a simulated world in which every measurement of the paper has
+a known right answer.
+"""
+
+__version__ = '0.1.0'

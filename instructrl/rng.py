@@ -1,0 +1,41 @@
+"""Where every random key comes from: a function of (seed, purpose, step).
+
+No key is stored and none is split off a running one, so a run that is resumed
+draws what it would have drawn, and two uses never share a key.
+"""
+
+import enum
+
+import chex
+import jax
+
+
+class Purpose(enum.IntEnum):
+  """What a key is for. Add at the end; a changed number changes every run."""
+
+  INIT = 0  # parameters of a fresh model
+  HEAD_INIT = 1  # the scalar head of the reward and the value model
+  DROPOUT = 2  # residual dropout of SFT
+  ROLLOUT = 3  # responses sampled in PPO
+  MINIBATCH = 4  # the order of minibatches in a PPO update
+  CANDIDATES = 5  # responses sampled for labelers to rank
+  EVALUATION = 6  # responses sampled to be judged
+  PROBE = 7  # continuations sampled for the probes
+  SAMPLE = 8  # responses sampled for a person
+  BENCHMARK = 9  # made-up data that is timed
+
+
+def key(seed: int, purpose: Purpose, step: chex.Numeric = 0) -> jax.Array:
+  """Makes the key for one use at one step.
+
+  Args:
+    seed: the run's seed (`train_seed`, or `eval_seed` for evaluations).
+    purpose: what the key is for.
+    step: [] integer, the step or iteration; may be traced.
+
+  Returns:
+    [] a typed threefry key. The implementation is named, so that a global
+    default of JAX cannot change what a seed means.
+  """
+  base = jax.random.key(seed, impl='threefry2x32')
+  return jax.random.fold_in(jax.random.fold_in(base, int(purpose)), step)
