@@ -1,0 +1,1 @@
+"""The simulated lab: a closed world with a known right answer everywhere."""

@@ -1,0 +1,198 @@
+"""The second language: a bijective lexicon and a regular word order.
+
+The sub-grammar that can be translated:
+
+  sentence  = noun_phrase verb noun_phrase '.'
+  noun_phrase = 'the' [adjective] noun
+
+English puts the verb in the middle and the adjective before its noun; Lumo
+puts the verb last and the adjective after its noun:
+
+  The old fox sees the baker.  <->  Lo <fox> <old> lo <baker> <sees>.
+
+Both directions are exact on the sub-grammar, because the lexicon is bijective
+and the parts of speech do not overlap.
+"""
+
+import dataclasses
+import functools
+import re
+import zlib
+
+import numpy as np
+
+NAME = 'Lumo'
+_ARTICLE = 'the'
+_VOWELS = 'aeiou'
+# One set of first syllables for each part of speech makes the language look
+# regular; the second consonant is free.
+_ONSETS = {'noun': 'bdgkmt', 'verb': 'vzsfp', 'adjective': 'lnrh'}
+_WORD = re.compile(r"[A-Za-z']+")
+_SENTENCE = re.compile(r'[^.]+\.')
+
+
+@dataclasses.dataclass(frozen=True)
+class Language:
+  """A lexicon; see the module docstring for the grammar.
+
+  Attributes:
+    name: how English texts call the language.
+    nouns: English nouns that can be translated.
+    verbs: English verbs, third person singular.
+    adjectives: English adjectives.
+    lexicon: English word -> foreign word, of all of them and of 'the'.
+  """
+
+  name: str
+  nouns: tuple[str, ...]
+  verbs: tuple[str, ...]
+  adjectives: tuple[str, ...]
+  lexicon: dict[str, str]
+
+  @functools.cached_property
+  def reverse_lexicon(self) -> dict[str, str]:
+    """Foreign word -> English word."""
+    return {foreign: english for english, foreign in self.lexicon.items()}
+
+  def translate(self, text: str) -> str:
+    """English sentences of the sub-grammar -> foreign sentences.
+
+    Raises:
+      ValueError: if a sentence is outside the sub-grammar.
+    """
+    return _map_sentences(text, self._translate_words)
+
+  def untranslate(self, text: str) -> str:
+    """Foreign sentences -> English; the exact inverse of `translate`.
+
+    Raises:
+      ValueError: if a sentence is not one that `translate` can give.
+    """
+    return _map_sentences(text, self._untranslate_words)
+
+  def can_translate(self, text: str) -> bool:
+    """Whether every sentence of `text` is in the sub-grammar."""
+    try:
+      self.translate(text)
+    except ValueError:
+      return False
+    return True
+
+  def can_untranslate(self, text: str) -> bool:
+    """Whether every sentence of `text` is well-formed in this language."""
+    try:
+      self.untranslate(text)
+    except ValueError:
+      return False
+    return True
+
+  def is_foreign(self, text: str) -> bool:
+    """Whether more than half of the words are words of this language."""
+    words = [word.lower() for word in _WORD.findall(text)]
+    foreign = sum(word in self.reverse_lexicon for word in words)
+    return 2 * foreign > len(words)
+
+  def random_sentence(self, rng: np.random.Generator) -> str:
+    """A random English sentence of the sub-grammar, e.g. with two nouns."""
+    first, second = rng.choice(len(self.nouns), 2, replace=False)
+    verb = self.verbs[rng.integers(len(self.verbs))]
+    phrases = []
+    for noun in (first, second):
+      adjective = ''
+      if rng.random() < .5:
+        adjective = self.adjectives[rng.integers(len(self.adjectives))] + ' '
+      phrases.append(f'{_ARTICLE} {adjective}{self.nouns[noun]}')
+    return f'{phrases[0].capitalize()} {verb} {phrases[1]}.'
+
+  def _translate_words(self, words: list[str]) -> list[str] | None:
+    subject, rest = self._english_phrase(words)
+    if subject is None or not rest or rest[0] not in self.verbs:
+      return None
+    target, rest_of_target = self._english_phrase(rest[1:])
+    if target is None or rest_of_target:
+      return None
+    return [self.lexicon[word] for word in subject + target + [rest[0]]]
+
+  def _english_phrase(self, words):
+    """-> ([the, noun, adjective?] or None, the words that follow)."""
+    if len(words) >= 2 and words[0] == _ARTICLE and words[1] in self.nouns:
+      return words[:2], words[2:]
+    if (len(words) >= 3 and words[0] == _ARTICLE
+        and words[1] in self.adjectives and words[2] in self.nouns):
+      return [_ARTICLE, words[2], words[1]], words[3:]
+    return None, words
+
+  def _untranslate_words(self, words: list[str]) -> list[str] | None:
+    if not all(word in self.reverse_lexicon for word in words):
+      return None
+    words = [self.reverse_lexicon[word] for word in words]
+    subject, rest = self._foreign_phrase(words)
+    if subject is None:
+      return None
+    target, verb = self._foreign_phrase(rest)
+    if target is None or len(verb) != 1 or verb[0] not in self.verbs:
+      return None
+    return subject + verb + target
+
+  def _foreign_phrase(self, words):
+    """-> ([the, adjective?, noun] or None, the words that follow)."""
+    if len(words) < 2 or words[0] != _ARTICLE or words[1] not in self.nouns:
+      return None, words
+    if len(words) > 2 and words[2] in self.adjectives:
+      return [_ARTICLE, words[2], words[1]], words[3:]
+    return words[:2], words[2:]
+
+
+def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:
+  """Invents a foreign word for every English one.
+
+  Args:
+    seed: of the world; the same seed gives the same language.
+    nouns: English nouns.
+    verbs: English verbs.
+    adjectives: English adjectives.
+    taken: lower-case English words that no foreign word may equal.
+
+  Returns:
+    The language; its words are unique and disjoint from `taken`.
+  """
+  rng = np.random.default_rng([seed, zlib.crc32(b'language')])
+  lexicon = {_ARTICLE: 'lo'}
+  used = set(taken) | {'lo'}
+  parts = (('noun', nouns), ('verb', verbs), ('adjective', adjectives))
+  for part, words in parts:
+    ending = {'noun': 'u', 'verb': 'i', 'adjective': 'a'}[part]
+    for word in words:
+      foreign = _invent(rng, _ONSETS[part], ending)
+      while foreign in used:
+        foreign = _invent(rng, _ONSETS[part], ending)
+      used.add(foreign)
+      lexicon[word] = foreign
+  return Language(NAME, tuple(nouns), tuple(verbs), tuple(adjectives), lexicon)
+
+
+def _invent(rng, onsets: str, ending: str) -> str:
+  """consonant vowel consonant + the ending of the part of speech."""
+  pick = lambda letters: letters[rng.integers(len(letters))]
+  return pick(onsets) + pick(_VOWELS) + pick('bdfgklmnprstvz') + ending
+
+
+def _map_sentences(text: str, function) -> str:
+  """Applies `function` to the lower-case words of every sentence."""
+  sentences = [part.strip() for part in _SENTENCE.findall(text)]
+  rest = _SENTENCE.sub('', text).strip()
+  if not sentences or rest:
+    raise ValueError(
+        f'not a text of full sentences: {text!r}; end each with "."')
+  results = []
+  for sentence in sentences:
+    words = sentence[:-1].split(' ')
+    # Only the first letter may be a capital, and it must be one.
+    if not words[0][:1].isupper():
+      raise ValueError(f'outside the sub-grammar: {sentence!r}')
+    words[0] = words[0][0].lower() + words[0][1:]
+    mapped = function(words)
+    if mapped is None:
+      raise ValueError(f'outside the sub-grammar: {sentence!r}')
+    results.append(' '.join(mapped).capitalize() + '.')
+  return ' '.join(results)
