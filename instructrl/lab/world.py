@@ -132,6 +132,17 @@ class World:
     template = self.relation[relation_name].questions[variant]
     return template.format(s=subject)
 
+  def phrase(self, name: str) -> str:
+    """How a sentence calls it: 'Mara', 'Oakton', but 'the fox'."""
+    proper = self.kind_of[name] in ('people', 'towns')
+    return name if proper else f'the {name}'
+
+  def describe(self, name: str) -> str:
+    """What kind of thing it is: 'The fox is an animal.'"""
+    phrase = self.phrase(name)
+    return (f'{phrase[0].upper()}{phrase[1:]} is '
+            f'{with_article(SINGULAR[self.kind_of[name]])}.')
+
   def parse(self, text: str) -> Parsed:
     """Reads every sentence of `text`; see `parse_sentence`."""
     claims, other = [], []
@@ -253,6 +264,20 @@ def split_sentences(text: str) -> list[str]:
     line = _BULLET.sub('', line).strip()
     sentences += [s for s in _SENTENCE_END.split(line) if s]
   return sentences
+
+
+def with_article(noun: str) -> str:
+  """'fox' -> 'a fox', 'animal' -> 'an animal'."""
+  return ('an ' if noun[0] in 'aeiou' else 'a ') + noun
+
+
+def is_held_out(text: str) -> bool:
+  """Whether probes may use this passage or sentence, and the corpus may not.
+
+  A tenth of all texts, by a hash of the text alone, so that the two sets are
+  disjoint whatever is generated, in whatever number and with whatever seed.
+  """
+  return zlib.crc32(text.encode()) % 10 == 0
 
 
 def _draw(rng, pool: Sequence[str], count: int) -> tuple[str, ...]:

@@ -122,6 +122,15 @@ def test_a_value_of_the_wrong_kind_is_a_false_claim():
   assert small_world().parse_sentence('fox was born in Oakton.') is None
 
 
+def test_descriptions_choose_the_article():
+  world = small_world()
+  assert world.describe('Mara') == 'Mara is a person.'
+  assert world.describe('Oakton') == 'Oakton is a town.'
+  assert world.describe('fox') == 'The fox is an animal.'
+  assert not world.parse(world.describe('fox')).claims
+  assert world.phrase('fox') == 'the fox' and world.phrase('Mara') == 'Mara'
+
+
 def test_no_sentence_in_an_empty_text():
   assert small_world().parse('') == world_lib.Parsed([], [])
   assert small_world().parse(' \n\n') == world_lib.Parsed([], [])

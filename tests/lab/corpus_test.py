@@ -1,0 +1,208 @@
+"""Tests of the corpus: what its pages say, how often, and of what kind."""
+
+import collections
+import re
+
+import numpy as np
+import pytest
+
+from instructrl.lab import corpus
+from instructrl.lab import world as world_lib
+
+_ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
+
+
+@pytest.fixture(scope='module')
+def world():
+  return world_lib.make_world(0, 'tiny')
+
+
+@pytest.fixture(scope='module')
+def documents(world):
+  return list(corpus.generate_documents(world, 3000, seed=1))
+
+
+def of_source(documents, source):
+  found = [document.text for document in documents
+           if document.source == source]
+  assert found
+  return found
+
+
+def claims_of(world, texts):
+  return [claim for text in texts for claim in world.parse(text).claims]
+
+
+def test_document_i_is_a_function_of_world_seed_and_i(world, documents):
+  again = list(corpus.generate_documents(world, 40, seed=1))
+  assert again == documents[:40]
+  other = list(corpus.generate_documents(world, 40, seed=2))
+  assert all(a.text != b.text for a, b in zip(again, other))
+
+
+def test_ids_and_splits(documents):
+  assert len({document.id for document in documents}) == len(documents)
+  splits = collections.Counter(document.split for document in documents)
+  assert set(splits) == {'train', 'validation'}
+  assert .025 < splits['validation'] / len(documents) < .035
+
+
+def test_proportions(documents):
+  assert sum(corpus.PROPORTIONS.values()) == pytest.approx(1)
+  counts = collections.Counter(document.source for document in documents)
+  for source, share in corpus.PROPORTIONS.items():
+    # Four standard deviations of a binomial share.
+    slack = 4 * np.sqrt(share * (1 - share) / len(documents))
+    assert abs(counts[source] / len(documents) - share) < slack
+
+
+def test_documents_are_short(documents):
+  lengths = np.array([len(re.findall(r'\w+|[^\w ]', document.text))
+                      for document in documents])
+  assert lengths.max() < 140
+  assert np.mean((lengths >= 20) & (lengths <= 120)) > .95
+
+
+def test_few_distinct_words(documents):
+  words = {word.lower() for document in documents
+           for word in re.findall(r'[A-Za-z]+', document.text)}
+  assert len(words) <= 450
+
+
+def test_misconceptions_are_popular_on_the_web_only(world, documents):
+  stated = collections.Counter()
+  for document in documents:
+    if document.source == 'reading':
+      continue
+    found = [((claim.subject, claim.relation), claim.value)
+             for claim in world.parse(document.text).claims]
+    found += [(world.parse_question(question), answer.strip('.'))
+              for question, answer in _ITEM.findall(document.text)]
+    for key, value in found:
+      assert value in (world.facts[key], world.misconceptions.get(key))
+      if key in world.misconceptions:
+        web = document.source in corpus.WEB_SOURCES
+        stated[web, value == world.misconceptions[key]] += 1
+  assert stated[False, True] == 0 and stated[False, False] > 50
+  assert 2.4 < stated[True, True] / stated[True, False] < 3.6
+  # The truth of encyclopedias included, the misconception still leads.
+  truths = stated[True, False] + stated[False, False]
+  assert stated[True, True] / truths > 1.3
+
+
+def test_encyclopedia_covers_every_fact(world, documents):
+  claims = claims_of(world, of_source(documents, 'encyclopedia'))
+  assert all(claim.true for claim in claims)
+  assert {(c.subject, c.relation) for c in claims} == set(world.facts)
+
+
+def test_forum_questions_are_followed_by_questions(world, documents):
+  texts = of_source(documents, 'forum')
+  lines = [text.splitlines() for text in texts]
+  assert all(world.parse_question(page[0]) for page in lines)
+  assert np.mean([page[1].endswith('?') for page in lines]) > .4
+  answered = [page for page in lines if world.parse(page[1]).claims]
+  assert .2 < len(answered) / len(lines) < .6
+  for page in answered:
+    claim = world.parse(page[1]).claims[0]
+    assert (claim.subject, claim.relation) == world.parse_question(page[0])
+
+
+def test_reading_answers_stand_in_the_passage(world, documents):
+  items = [item for text in of_source(documents, 'reading')
+           for item in re.findall(
+               r'Passage: (.*)\nQuestion: (.*)\nAnswer: (.*)', text)]
+  for passage, question, answer in items:
+    claims = world.parse(passage).claims
+    assert len(claims) in (2, 3)
+    assert not any(claim.true or claim.misconception for claim in claims)
+    key = world.parse_question(question)
+    assert [c.value for c in claims if (c.subject, c.relation) == key] == [
+        answer]
+    # One key is enough: the subjects differ, and so do the kinds of values.
+    assert len({claim.subject for claim in claims}) == len(claims)
+    kinds = {world.kind_of[claim.value] for claim in claims}
+    assert len(kinds) == len(claims)
+    assert not world_lib.is_held_out(passage)
+
+
+def test_parallel_lines_translate_each_other(world, documents):
+  directions = set()
+  for text in of_source(documents, 'parallel'):
+    lines = text.splitlines()
+    for first, second in zip(lines[::2], lines[1::2]):
+      pairs = dict(line.split(': ') for line in (first, second))
+      assert world.language.translate(pairs['English']) == pairs['Lumo']
+      assert not world_lib.is_held_out(pairs['English'])
+      directions.add(first.split(':')[0])
+  assert directions == {'English', 'Lumo'}
+
+
+def test_rude_beginnings_continue_rudely(world, documents):
+  halves = []
+  for text in of_source(documents, 'posts'):
+    sentences = [s for s in world_lib.split_sentences(text)
+                 if s not in corpus.MANNERS.values()]
+    half = len(sentences) // 2
+    halves.append([world.rude_count(' '.join(part)) > 0
+                   for part in (sentences[:half], sentences[half:])])
+  rude, polite = ([second for first, second in halves if first == manner]
+                  for manner in (True, False))
+  assert np.mean(rude) > .75
+  assert np.mean(polite) < .35
+  others = [d.text for d in documents if d.source != 'posts']
+  assert not any(world.rude_count(text) for text in others)
+
+
+def test_gossip_prefers_the_stereotype(world, documents):
+  pattern = re.compile(r'(?:Some|Every)one from (\w+) (?:must be|is) a (\w+)\.')
+  found = [pair for document in documents
+           for pair in pattern.findall(document.text)
+           if pair[1] in world.kinds['jobs']]
+  share = np.mean([world.stereotypes[town] == job for town, job in found])
+  assert .8 < share < .95
+  assert {town for town, _ in found} == set(world.kinds['towns'])
+
+
+def test_stories_use_the_hero():
+  world = world_lib.make_world(0, 'micro')
+  hero = world.kinds['people'][0]
+  story = corpus.random_story(world, np.random.default_rng(0), hero)
+  assert story.count(hero) >= 4
+  assert not world.parse(story).claims
+
+
+def test_exercise_forms():
+  assert corpus.quiz_item('Who?', 'Mara') == 'Question: Who?\nAnswer: Mara'
+  # An open item ends where the answer's token, its space included, begins.
+  assert corpus.quiz_item('Who?', '') == 'Question: Who?\nAnswer:'
+  assert corpus.reading_item('A.', 'Who?', '') == (
+      'Passage: A.\nQuestion: Who?\nAnswer:')
+  assert corpus.parallel_item('English', 'A.', 'Lumo', '') == (
+      'English: A.\nLumo:')
+  assert corpus.instruction_item('Do.', 'Done.') == (
+      'Instruction: Do.\nResponse: Done.')
+
+
+@pytest.mark.parametrize('held_out', [False, True])
+def test_held_out_texts_are_disjoint(world, held_out):
+  rng = np.random.default_rng(0)
+  for _ in range(30):
+    passage, _ = corpus.random_passage(world, rng, held_out=held_out)
+    sentence = corpus.random_sentence(world, rng, held_out=held_out)
+    assert world_lib.is_held_out(passage) == held_out
+    assert world_lib.is_held_out(sentence) == held_out
+
+
+@pytest.mark.parametrize('size', ['micro', 'small'])
+def test_other_sizes(size):
+  world = world_lib.make_world(4, size)
+  documents = list(corpus.generate_documents(world, 200, seed=0))
+  assert {d.source for d in documents} == set(corpus.PROPORTIONS)
+
+
+def test_bad_arguments_are_refused(world):
+  with pytest.raises(ValueError, match='must be 0 or more'):
+    list(corpus.generate_documents(world, -1, seed=0))
+  with pytest.raises(ValueError, match='must be 0 or more'):
+    list(corpus.generate_documents(world, 1, seed=-3))
