@@ -1,0 +1,72 @@
+"""Metadata, pins and extras of the package.
+
+`bash scripts/quickstart.sh` and `bash scripts/test.sh` install from here. The
+direct dependencies are pinned here; scripts/constraints.txt pins what they
+bring along, so that an installation next year is the one that was tested.
+
+All pins have wheels for Python 3.11 to 3.14. A machine that comes with another
+JAX (0.11 is known to work) keeps it with `pip install --no-deps -e .`.
+"""
+
+import ast
+import pathlib
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).resolve().parent
+
+REQUIRED = (
+    'absl-py==2.5.1',
+    'array-record==0.8.6',  # the file format of all data
+    'chex==0.1.92',
+    'flax==0.12.8',
+    'grain==0.2.18',
+    'importlib_resources==7.1.0',  # tensorflow-datasets fails without it
+    'jax==0.10.2',
+    'matplotlib==3.11.2',
+    'ml-collections==1.1.0',
+    'numpy==2.4.6',
+    'optax==0.2.8',
+    'orbax-checkpoint==0.12.8',
+    'rich==15.0.0',
+    'sacrebleu==2.6.0',
+    'safetensors==0.8.0',
+    'sentencepiece==0.2.3',
+    'tensorboardX==2.6.5',
+    'tensorflow-datasets==4.9.10',  # used without TensorFlow
+    'tokenizers==0.23.3',
+)
+
+EXTRAS = {
+    'test': (
+        'pytest==9.2.0',
+        'pytest-timeout==2.4.0',
+        'pytest-xdist==3.8.0',
+    ),
+    # Compiles for TPU topologies on a machine without one. The release that
+    # jax[tpu] 0.10.2 asks for; later ones sometimes fail to print a program.
+    'aot': ('libtpu==0.0.42.1',),
+    'tpu': ('jax[tpu]==0.10.2',),
+    'cuda': ('jax[cuda13]==0.10.2',),
+    'hf': ('transformers>=5,<6',),  # AutoConfig and AutoTokenizer only
+}
+
+
+def version():
+  """Reads `__version__` without importing the package."""
+  tree = ast.parse((ROOT / 'instructrl' / '__init__.py').read_text('utf-8'))
+  for node in tree.body:
+    if isinstance(node, ast.Assign) and node.targets[0].id == '__version__':
+      return ast.literal_eval(node.value)
+  raise ValueError('instructrl/__init__.py has no __version__')
+
+
+setuptools.setup(
+    name='instructrl',
+    version=version(),
+    description='InstructGPT in JAX: from raw text to an aligned policy',
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(include=('instructrl', 'instructrl.*')),
+    install_requires=list(REQUIRED),
+    extras_require={name: list(pins) for name, pins in EXTRAS.items()},
+)
