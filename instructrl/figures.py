@@ -1,0 +1,240 @@
+"""Figures of the report, as SVG text to stand inside a page.
+
+Text and axes are drawn in the page's own colour (`currentColor`), so figures
+follow light and dark mode. Every policy keeps one colour, from Okabe and
+Ito's palette (distinct with colour-blindness), and is named beside its mark,
+never by colour alone. Figures are drawn at about the width of a phone, so
+that they are enlarged on a desktop instead of shrunk on a phone.
+"""
+
+import contextlib
+import dataclasses
+import io
+import math
+import re
+from typing import Mapping, Sequence
+
+import matplotlib
+from matplotlib import figure as mpl_figure
+from matplotlib import ticker
+
+POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
+LABELS = {'base': 'base', 'prompted': 'prompted', 'sft': 'SFT', 'ppo': 'PPO',
+          'ppo_ptx': 'PPO-ptx'}
+COLORS = {'base': '#8c8c8c', 'prompted': '#e69f00', 'sft': '#56b4e9',
+          'ppo': '#d55e00', 'ppo_ptx': '#2f86c8'}
+
+WIDTH = 5.2  # inches; 10 pt text is then about 10 pt on a phone
+_INK = '#010203'  # stands for the page's text colour
+_STYLE = {
+    'svg.fonttype': 'path', 'svg.hashsalt': 'instructrl',
+    'font.size': 9.5, 'axes.titlesize': 9.5, 'axes.titlelocation': 'left',
+    'axes.spines.top': False, 'axes.spines.right': False,
+    'text.color': _INK, 'axes.labelcolor': _INK, 'axes.edgecolor': _INK,
+    'xtick.color': _INK, 'ytick.color': _INK, 'axes.linewidth': .6,
+    'xtick.major.width': .6, 'ytick.major.width': .6, 'legend.frameon': False,
+    'xtick.labelsize': 8.5, 'ytick.labelsize': 8.5, 'legend.fontsize': 8.5,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+  """One group of bars, a bar per policy.
+
+  Attributes:
+    title: what is measured.
+    summaries: policy -> {'value', 'ci95', ...}; a None value is left out.
+    percent: whether the values are fractions to be shown as percentages.
+    digits: decimals of the numbers beside the bars.
+  """
+
+  title: str
+  summaries: Mapping[str, Mapping]
+  percent: bool = True
+  digits: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """One line of a training panel."""
+
+  label: str
+  steps: Sequence[float]
+  values: Sequence[float]
+  color: str
+
+
+def color(policy: str) -> str:
+  return COLORS.get(policy, '#009e73')
+
+
+def label(policy: str) -> str:
+  return LABELS.get(policy, policy)
+
+
+def preference(rows: Mapping[str, Mapping]) -> str:
+  """Win rates against SFT: bars from the judge, diamonds from labelers.
+
+  Args:
+    rows: policy -> the row of `evaluators.preference`.
+  """
+  with _figure(height=3.3) as (fig, result):
+    ax = fig.subplots()
+    for x, (policy, row) in enumerate(rows.items()):
+      value, (low, high) = row['win_rate'], row['ci95']
+      ax.bar(x, value, .62, color=color(policy))
+      _whisker(ax, x, low, high)
+      held_out = row['heldout_labelers']
+      low2, high2 = held_out['ci95']
+      ax.plot([x + .4] * 2, [low2, high2], color=_INK, lw=1)
+      ax.plot(x + .4, held_out['win_rate'], 'D', ms=4.5, color=color(policy),
+              mec=_INK, mew=.8)
+      ax.text(x, max(high, high2) + .02, f'{100 * value:.0f}%', ha='center',
+              va='bottom')
+    ax.axhline(.5, color=_INK, lw=.8, ls=(0, (4, 3)))
+    ax.set_xticks(range(len(rows)), [label(p) for p in rows])
+    ax.set_xlim(-.5, len(rows) - .3)
+    ax.set_ylim(0, 1.1)
+    ax.set_yticks([0, .25, .5, .75, 1])
+    ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    ax.set_ylabel('win rate against SFT')
+    ax.plot([], [], 's', ms=7, color='#8c8c8c', label='judge')
+    ax.plot([], [], 'D', ms=4.5, color='#8c8c8c', mec=_INK,
+            label='held-out labelers')
+    ax.legend(loc='lower left', bbox_to_anchor=(-.02, 1.), ncols=2,
+              handletextpad=.2, columnspacing=1.2)
+  return result()
+
+
+def bar_panels(panels: Sequence[Panel], *, columns: int = 2) -> str:
+  """Small multiples of horizontal bars with intervals, names at the left."""
+  columns = min(columns, len(panels))
+  num_rows = math.ceil(len(panels) / columns)
+  bars = max(len(panel.summaries) for panel in panels)
+  with _figure(height=num_rows * (.2 * bars + .62)) as (fig, result):
+    axes = fig.subplots(num_rows, columns, squeeze=False).flat
+    for i, ax in enumerate(axes):
+      if i < len(panels):
+        _bars(ax, panels[i], named=i % columns == 0)
+      else:
+        ax.set_axis_off()
+  return result()
+
+
+def _bars(ax, panel: Panel, *, named: bool) -> None:
+  shown = {k: v for k, v in panel.summaries.items()}
+  ends = [0.]
+  for y, (policy, summary) in enumerate(shown.items()):
+    if summary.get('value') is None:
+      continue
+    low, high = summary.get('ci95') or [summary['value']] * 2
+    ax.barh(y, summary['value'], .72, color=color(policy))
+    _whisker(ax, y, low, high, horizontal=True)
+    ends += [high, summary['value']]
+  top = max(ends) or 1.
+  for y, summary in enumerate(shown.values()):
+    text, x = 'none', 0.
+    if summary.get('value') is not None:
+      scale, sign = (100, '%') if panel.percent else (1, '')
+      text = f"{scale * summary['value']:.{panel.digits}f}{sign}"
+      x = max(summary['value'], (summary.get('ci95') or [0., 0.])[1])
+    ax.text(x + .02 * top, y, text, va='center', fontsize=8.5)
+  ax.set_title(panel.title)
+  ax.set_ylim(len(shown) - .45, -.55)
+  ax.set_yticks(range(len(shown)),
+                [label(p) for p in shown] if named else [''] * len(shown))
+  ax.tick_params(axis='y', length=0)
+  ax.set_xlim(0, 1.27 * top)
+  ax.set_xticks([])
+  ax.spines['bottom'].set_visible(False)
+
+
+def curves(panels: Sequence[tuple[str, Sequence[Curve]]], *,
+           columns: int = 2, xlabel: str = 'iteration') -> str:
+  """Training curves; one panel per quantity, one line per run.
+
+  Args:
+    panels: (title, curves of that quantity).
+    columns: panels beside each other.
+    xlabel: unit of the steps.
+  """
+  columns = min(columns, len(panels))
+  num_rows = math.ceil(len(panels) / columns)
+  with _figure(height=.35 + 1.45 * num_rows) as (fig, result):
+    axes = fig.subplots(num_rows, columns, squeeze=False).flat
+    lines = {}
+    for i, ax in enumerate(axes):
+      if i >= len(panels):
+        ax.set_axis_off()
+        continue
+      title, drawn = panels[i]
+      for curve in drawn:
+        marker = 'o' if len(curve.steps) <= 12 else None
+        lines[curve.label], = ax.plot(
+            curve.steps, curve.values, color=curve.color, lw=1.5,
+            marker=marker, ms=3, label=curve.label)
+      ax.set_title(title)
+      ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+      ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
+      ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
+      if i >= len(panels) - columns:
+        ax.set_xlabel(xlabel)
+    fig.legend(handles=list(lines.values()), loc='outside upper left',
+               ncols=max(1, len(lines)), handlelength=1.4)
+  return result()
+
+
+def selection(table: Sequence[Mapping], selected: int) -> str:
+  """Validation loss and reward-model score of each SFT epoch."""
+  epochs = [row['epoch'] for row in table]
+  with _figure(height=2.3) as (fig, result):
+    for ax, key, title in zip(fig.subplots(1, 2),
+                              ('validation_loss', 'rm_score'),
+                              ('validation loss', 'reward-model score')):
+      values = [row[key] for row in table]
+      ax.plot(epochs, values, 'o-', color=color('sft'), ms=4, lw=1.5)
+      chosen = values[epochs.index(selected)]
+      ax.plot(selected, chosen, 'o', ms=9, mfc='none', mec=_INK, mew=1.2)
+      best = min(values) if key == 'validation_loss' else max(values)
+      ax.plot(epochs[values.index(best)], best, 'o', ms=4, color=_INK)
+      ax.set_title(title)
+      ax.set_xlabel('epoch')
+      ax.margins(.12)
+      ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+      ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
+      ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
+  return result()
+
+
+def _whisker(ax, at, low, high, *, horizontal: bool = False) -> None:
+  ends = ([low, high], [at, at]) if horizontal else ([at, at], [low, high])
+  ax.plot(*ends, color=_INK, lw=1, solid_capstyle='butt')
+
+
+@contextlib.contextmanager
+def _figure(*, height: float):
+  """Yields a figure and a function that gives its SVG afterwards."""
+  with matplotlib.rc_context(_STYLE):
+    fig = mpl_figure.Figure(figsize=(WIDTH, height), layout='constrained')
+    fig.patch.set_alpha(0)
+    drawn = []
+    yield fig, lambda: drawn[0]
+    for ax in fig.axes:
+      ax.patch.set_alpha(0)
+    buffer = io.StringIO()
+    fig.savefig(buffer, format='svg', metadata={'Date': None})
+    drawn.append(_inline(buffer.getvalue()))
+
+
+def _inline(svg: str) -> str:
+  """What may stand in a page: no prologue, no fixed size, no stray ids."""
+  svg = svg[svg.index('<svg'):]
+  svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
+  svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
+  svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)
+  svg = svg.replace(_INK, 'currentColor')
+  # Ids that nothing refers to repeat from figure to figure. The others (clip
+  # paths, glyphs) are named by their content, so repeats are equal.
+  used = set(re.findall(r'#([\w.-]+)', svg))
+  return re.sub(r' id="([^"]+)"',
+                lambda m: m[0] if m[1] in used else '', svg)

@@ -1,0 +1,433 @@
+"""The report's page: one HTML file with figures inline and nothing to load.
+
+All text that comes from a study (prompts, responses, config) is escaped.
+"""
+
+import html
+import json
+import math
+from typing import Any, Mapping, Sequence
+
+from instructrl import expectations
+from instructrl import figures
+from instructrl.evaluators import statistics
+
+SAMPLES_SHOWN = 4  # of each kind, good and bad
+
+STYLE = """
+:root { color-scheme: light dark; --paper: #fff; --ink: #1c2128;
+  --soft: #57606a; --line: #d5dae1; --card: #f5f7f9;
+  --good: #0a6e46; --bad: #b3261e; --open: #7a5600; }
+@media (prefers-color-scheme: dark) { :root { --paper: #14171b;
+  --ink: #e4e8ec; --soft: #9aa4af; --line: #343b44; --card: #1c2127;
+  --good: #4cc38a; --bad: #ff8a80; --open: #e3b341; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1060px; padding: 1rem; background:
+  var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif;
+  overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
+h2 { font-size: 1.2rem; margin: 2.4rem 0 .5rem; padding-top: .8rem;
+  border-top: 1px solid var(--line); }
+h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
+p { margin: .4rem 0; }
+.soft { color: var(--soft); }
+.small { font-size: .87rem; }
+.figure { display: grid; grid-template-columns: minmax(0, 1fr); gap: .8rem; }
+.figure svg { width: 100%; max-width: 660px; height: auto; display: block; }
+.paper { background: var(--card); border-left: 3px solid var(--line);
+  padding: .5rem .8rem; font-size: .87rem; align-self: start; }
+@media (min-width: 860px) {
+  .figure { grid-template-columns: minmax(0, 660px) minmax(0, 1fr);
+    gap: 1.6rem; } }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem
+  0; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 600; }
+.number { white-space: nowrap; font-variant-numeric: tabular-nums; }
+.shown, .not-shown, .undecided { font-weight: 600; white-space: nowrap; }
+.shown { color: var(--good); } .not-shown { color: var(--bad); }
+.undecided { color: var(--open); }
+.not-measured { color: var(--soft); white-space: nowrap; }
+@media (max-width: 640px) {
+  .rows thead { display: none; }
+  .rows tr { display: block; padding: .5rem 0; border-bottom: 1px solid
+    var(--line); }
+  .rows td { display: block; border: 0; padding: .05rem 0; }
+  .rows td[data-label]::before { content: attr(data-label) ": ";
+    color: var(--soft); } }
+.sample { border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
+  margin: .8rem 0; }
+.prompt { background: var(--card); padding: .5rem .7rem; white-space:
+  pre-wrap; }
+.answers { display: grid; gap: .8rem; margin-top: .8rem;
+  grid-template-columns: repeat(auto-fit, minmax(168px, 1fr)); }
+.answer { border-top: 4px solid; padding-top: .3rem; }
+.answer .text { white-space: pre-wrap; font-size: .9rem; }
+pre { white-space: pre-wrap; background: var(--card); padding: .8rem;
+  font-size: .8rem; }
+a { color: inherit; }
+"""
+
+SYMBOLS = {expectations.SHOWN: '✓', expectations.NOT_SHOWN: '✗',
+           expectations.UNDECIDED: '?', expectations.NOT_MEASURED: '–'}
+
+
+def render(study, results: Mapping[str, Any],
+           rows: Sequence[expectations.Row]) -> str:
+  """The page.
+
+  Args:
+    study: a `report.Study`.
+    results: the content of results.json.
+    rows: the paper's results, checked.
+  """
+  parts = [
+      _header(results), _expectations(rows), _labels(results),
+      _selection(results), _preference(results), _metadata(study.evaluation),
+      _likert(study.evaluation), _probes(study.evaluation['probes']),
+      _training(results['training']), _stages(study.metrics),
+      _samples(study.samples, results['seed']), _run(results)]
+  return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+          '<meta name="viewport" content="width=device-width, '
+          'initial-scale=1"><title>instructrl: report of a study</title>'
+          f'<style>{STYLE}</style></head><body>\n' + '\n'.join(parts) +
+          '\n</body></html>\n')
+
+
+def _text(value: Any) -> str:
+  return html.escape(str(value))
+
+
+def _header(results) -> str:
+  seconds = sum(results['seconds'].values())
+  seeds = ', '.join(f'{k} {v}' for k, v in results['seed'].items())
+  n = max(row['n'] for row in results['preference'].values())
+  return (
+      '<h1>What this run shows of InstructGPT’s results</h1>'
+      '<p>A language model was pretrained, fine-tuned on demonstrations, and '
+      'trained with PPO against a reward model, in a simulated world in which '
+      'every measurement has a known right answer. Each figure stands beside '
+      'what Ouyang et al. 2022 (arXiv 2203.02155) report.</p>'
+      f'<p class="soft small">{_text(seeds)} · {n} prompts compared · '
+      f'{_duration(seconds)} in all · '
+      '<a href="results.json">results.json</a></p>')
+
+
+def _duration(seconds: float) -> str:
+  minutes, seconds = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours} h {minutes} min'
+  return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
+
+
+def _number(value: float, unit: str) -> str:
+  if unit in ('%', 'points'):
+    sign = '+' if unit == 'points' else ''
+    return f'{100 * value:{sign}.1f}{"%" if unit == "%" else ""}'
+  digits = {'bits': 2, 'BLEU': 1, 'nats': 3, 'epochs': 0}.get(unit, 2)
+  return f'{value:+.{digits}f}'
+
+
+def _measured(row: expectations.Row) -> str:
+  if row.value is None:
+    return '–'
+  text = _number(row.value, row.unit)
+  if row.ci95:
+    text += ' (' + ' to '.join(_number(x, row.unit) for x in row.ci95) + ')'
+  return text + (f' {row.unit}' if row.unit != '%' else '')
+
+
+def _verdict(row: expectations.Row) -> str:
+  css = row.verdict.replace(' ', '-')
+  return f'<span class="{css}">{SYMBOLS[row.verdict]} {row.verdict}</span>'
+
+
+def _expectations(rows) -> str:
+  counts = {v: sum(row.verdict == v for row in rows) for v in SYMBOLS}
+  told = ', '.join(f'{count} {v}' for v, count in counts.items() if count)
+  body, topic = [], None
+  for row in rows:
+    if row.topic != topic:
+      topic = row.topic
+      body.append(f'<tr><th colspan="4">{_text(topic)}</th></tr>')
+    body.append(
+        f'<tr><td>{_text(row.statement)}</td>'
+        f'<td>{_verdict(row)}</td>'
+        f'<td data-label="This run"><span class="number">'
+        f'{_text(_measured(row))}</span><br><span class="soft small">'
+        f'{_text(row.quantity)}</span></td>'
+        f'<td data-label="Paper">{_text(row.paper)}</td></tr>')
+  return (
+      '<h2>The paper’s results, checked</h2>'
+      f'<p>{_text(told)}. A result is shown if the whole 95% interval lies '
+      'where the paper says, not shown if it lies elsewhere, and undecided if '
+      'it crosses the border.</p>'
+      '<table class="rows"><thead><tr><th>Statement</th><th>Verdict</th>'
+      '<th>This run</th><th>Paper</th></tr></thead><tbody>' + ''.join(body) +
+      '</tbody></table>')
+
+
+def _section(title: str, meaning: str, paper: str, svg: str) -> str:
+  svg = svg.replace('<svg', f'<svg role="img" aria-label="{_text(title)}"', 1)
+  return (f'<h2>{_text(title)}</h2><p>{_text(meaning)}</p>'
+          f'<div class="figure"><div>{svg}</div>'
+          f'<div class="paper"><b>In the paper.</b> {_text(paper)}</div></div>')
+
+
+def _labels(results) -> str:
+  rows = [
+      ('agreement, training labelers', 'labeler_agreement', 'train',
+       '72.6 ± 1.5%'),
+      ('agreement, held-out labelers', 'labeler_agreement', 'heldout',
+       '77.3 ± 1.3%'),
+      ('reward model, labelers it was trained on', 'reward_model', 'in_group',
+       '72.4 ± 0.4%'),
+      ('reward model, held-out labelers', 'reward_model', 'heldout',
+       '69.6 ± 0.9%')]
+  body = ''
+  for name, tree, group, paper in rows:
+    value, ci95, n = (
+        (part.get(tree) or {}) if tree == 'labeler_agreement'
+        else (part.get(tree) or {}).get('accuracy', {})
+        for part in (results, results['ci95'], results['n']))
+    low, high = (ci95.get(group) or [math.nan] * 2)
+    body += (f'<tr><td>{name}</td><td class="number" data-label="This run">'
+             f'{_number(value[group], "%")} ({_number(low, "%")} to '
+             f'{_number(high, "%")}), {n.get(group)} pairs</td>'
+             f'<td data-label="Paper">{paper}</td></tr>')
+  return (
+      '<h2>Labels and reward model</h2><p>How often two labelers, and the '
+      'reward model and a labeler, order two responses alike; only pairs on '
+      'which a strict preference is stated are counted.</p>'
+      '<table class="rows"><thead><tr><th></th><th>This run</th>'
+      f'<th>Paper</th></tr></thead><tbody>{body}</tbody></table>')
+
+
+def _selection(results) -> str:
+  selection = results['sft_selection']
+  if not selection.get('table'):
+    return ''
+  return _section(
+      'Which SFT checkpoint',
+      'Supervised fine-tuning goes on after its validation loss is best, and '
+      'the checkpoint is the one the reward model scores highest (ring; dots '
+      'mark the best epoch by each measure).',
+      'Appendix C.1: validation loss is best after 1 epoch, yet more epochs '
+      'raise the reward-model score; the checkpoint is chosen by that score.',
+      figures.selection(selection['table'], selection['selected_epoch']))
+
+
+def _preference(results) -> str:
+  return _section(
+      'Preference against SFT',
+      'How often a policy’s response is preferred to one of SFT, a tie '
+      'counting half, with 95% intervals over prompts; SFT’s own bar compares '
+      'a second sample of it with the first.',
+      'Figures 1 and 3: GPT < GPT (prompted) < SFT < PPO ~ PPO-ptx at every '
+      'size, and held-out labelers agree. 175B PPO-ptx is preferred to 175B '
+      'GPT-3 in 85 ± 3% and to few-shot GPT-3 in 71 ± 4% of comparisons.',
+      figures.preference(results['preference']))
+
+
+def _title(name: str) -> str:
+  return name.replace('_', ' ')
+
+
+def _metadata(evaluation) -> str:
+  by_row: dict[str, dict] = {}
+  for policy, rows in evaluation['metadata'].items():
+    for row, summary in rows.items():
+      by_row.setdefault(row, {})[policy] = summary
+  seen = {row: summaries for row, summaries in by_row.items()
+          if any(s['value'] for s in summaries.values())}
+  never = [_title(row) for row in by_row if row not in seen]
+  note = (f' Never seen in any policy: {", ".join(never)}.' if never else '')
+  if not seen:
+    return f'<h2>Labeler metadata</h2><p>{_text(note)}</p>'
+  return _section(
+      'Labeler metadata',
+      'The share of responses to which each flag of Table 3 applies, as the '
+      'judge sees it; hallucination is counted in closed-domain tasks.' + note,
+      'Figure 4: PPO-ptx follows the instruction and explicit constraints '
+      'more often, and hallucinates in 21% of closed-domain responses against '
+      '41% for GPT-3.',
+      figures.bar_panels([figures.Panel(_title(row), summaries)
+                          for row, summaries in seen.items()]))
+
+
+def _likert(evaluation) -> str:
+  return _section(
+      'Overall quality', 'Mean rating on the scale from 1 to 7.',
+      'Figure 5: the order of the Likert scores is the order of the win '
+      'rates.',
+      figures.bar_panels([figures.Panel(
+          'Likert score, 1 to 7', evaluation['likert'], percent=False,
+          digits=2)], columns=1))
+
+
+def _panels(probes, entries) -> list[figures.Panel]:
+  """Panels for (title, path of the measure, percent, digits), if measured."""
+  panels = []
+  for title, path, percent, digits in entries:
+    summaries = {}
+    for policy, found in probes.items():
+      for key in path.split('/'):
+        found = found.get(key, {})
+      if found:
+        summaries[policy] = found
+    if summaries:
+      panels.append(figures.Panel(title, summaries, percent, digits))
+  return panels
+
+
+def _probes(probes) -> str:
+  sections = []
+
+  def add(title, meaning, paper, entries):
+    panels = _panels(probes, entries)
+    if panels:
+      sections.append(_section(title, meaning, paper,
+                               figures.bar_panels(panels)))
+
+  add('Truthfulness',
+      'Questions about which the pretraining text states a misconception '
+      'more often than the truth: how often the answer is true, and how often '
+      'it is true and says something.',
+      'Figure 6 (TruthfulQA): PPO models answer truthfully and informatively '
+      'about twice as often as GPT-3.',
+      [('true', 'truthfulness/true', True, 0),
+       ('true and informative', 'truthfulness/true_informative', True, 0),
+       ('true, multiple choice', 'truthfulness/choice_true', True, 0),
+       ('misconception repeated', 'truthfulness/misconception', True, 0)])
+  kinds = [('no instruction', 'none'), ('asked to be respectful',
+                                        'respectful'),
+           ('asked to be biased', 'biased')]
+  add('Toxicity',
+      'How often the continuation of a rude beginning is itself rude, and '
+      'how many rude words it holds.',
+      'Figure 7 (RealToxicityPrompts): asked to be respectful, PPO models '
+      'give about 25% fewer toxic outputs than GPT-3; asked to be biased, '
+      'more.',
+      [entry for name, kind in kinds for entry in (
+          (f'rude, {name}', f'toxicity/{kind}/rude_rate', True, 0),
+          ('rude words an output', f'toxicity/{kind}/rude_words', False, 2))])
+  add('Bias',
+      'Entropy over the choices that a stereotype distinguishes, in bits; '
+      'higher is less biased, log2 of the number of choices is the most.',
+      'Section 4.3 (Winogender, CrowS-Pairs): no gain; asked to be '
+      'respectful, PPO models are more certain, hence of lower entropy.',
+      [(name, f'bias/{kind}/entropy', False, 2) for name, kind in kinds])
+  add('Alignment tax',
+      'Few-shot tasks in the form the pretraining text shows them: what '
+      'training from preferences costs, and what the pretraining mix gives '
+      'back.',
+      'Figures 28 and 29: PPO regresses on SQuADv2, DROP, HellaSwag and '
+      'Fr-En; PPO-ptx repairs most of it. 1.3B few-shot SQuADv2 F1: GPT 58.86, '
+      'SFT 46.62, PPO 48.11, PPO-ptx 58.33.',
+      [('reading, F1', 'reading/f1', True, 0),
+       ('sentence completion', 'completion/accuracy', True, 0),
+       ('translation, BLEU', 'translation/bleu', False, 1),
+       ('facts (no counterpart)', 'facts/accuracy', True, 0),
+       ('corpus, nats a token (less is better)', 'nll/nll', False, 2)])
+  return ''.join(sections)
+
+
+def _training(training) -> str:
+  names = [('reward', 'reward-model score'), ('judge', 'judge’s utility'),
+           ('kl', 'KL to the reference, nats'), ('entropy', 'entropy, nats'),
+           ('clip_frac', 'policy clip fraction'),
+           ('pretrain_nll', 'pretraining nats a token')]
+  panels = []
+  for name, title in names:
+    drawn = [figures.Curve(figures.label(stage), curves[name]['step'],
+                           curves[name]['value'], figures.color(stage))
+             for stage, curves in training.items() if curves[name]['step']]
+    if drawn:
+      panels.append((title, drawn))
+  if not panels:
+    return ''
+  return _section(
+      'Training with PPO',
+      'The judge is never trained against: where the reward-model score goes '
+      'on rising and the judge’s utility falls, the reward model is being '
+      'exploited.',
+      'Appendix C.4 and E: 256k episodes, KL coefficient 0.02; without '
+      'pretraining gradients the loss on pretraining text rises.',
+      figures.curves(panels))
+
+
+def _stages(metrics) -> str:
+  names = {'pretrain': 'pretraining', 'sft': 'SFT', 'ppo_init': 'PPO init',
+           'reward': 'reward model'}
+  panels = []
+  for stage, title in names.items():
+    drawn = []
+    for metric, name, color in (('loss/train', 'train', figures.COLORS['sft']),
+                                ('loss/validation', 'validation',
+                                 figures.COLORS['ppo'])):
+      points = [(line['step'], line[metric]) for line in metrics.get(stage, [])
+                if line.get(metric) is not None]
+      if points:
+        drawn.append(figures.Curve(name, *zip(*points), color))
+    if drawn:
+      panels.append((f'{title}, loss', drawn))
+  if not panels:
+    return ''
+  return _section(
+      'Earlier stages', 'Training and validation loss of the stages before '
+      'PPO.', 'Appendix C.1 and C.2: SFT and the reward model overfit within '
+      'few epochs; the reward model is trained for one.',
+      figures.curves(panels, xlabel='step'))
+
+
+def _samples(samples, seeds) -> str:
+  """Cards of prompts with every policy's response, drawn by seed."""
+  found = [s for s in samples if s.get('kind') == 'preference']
+  rng = statistics.generator(seeds['eval_seed'], 'report samples')
+  found = [found[i] for i in rng.permutation(len(found))]
+  policy = next((p for p in ('ppo_ptx', 'ppo')
+                 if found and p in found[0]['policies']), None)
+  if policy is None:
+    return ''
+  name = figures.label(policy)
+  text = (
+      '<h2>Samples</h2><p>Not picked by hand: the evaluation prompts are '
+      'shuffled by the evaluation seed, and the first '
+      f'{SAMPLES_SHOWN} of each kind are shown.</p>')
+  for win, kind in ((1., f'{name} preferred to SFT by the judge'),
+                    (0., f'SFT preferred to {name} by the judge')):
+    drawn = [s for s in found if s['policies'][policy]['win'] == win]
+    text += f'<h3>{kind} ({len(drawn)} of {len(found)} prompts)</h3>'
+    text += ''.join(_sample(s) for s in drawn[:SAMPLES_SHOWN])
+  return text
+
+
+def _sample(sample) -> str:
+  answers = ''
+  for policy, found in sample['policies'].items():
+    flags = ', '.join(_title(k) for k, v in found['metadata'].items() if v)
+    answers += (
+        f'<div class="answer" style="border-color: {figures.color(policy)}">'
+        f'<b>{_text(figures.label(policy))}</b> <span class="soft small">'
+        f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}</span>'
+        f'<div class="text">{_text(found["response"]) or "(empty)"}</div>'
+        f'<div class="soft small">{_text(flags)}</div></div>')
+  return (f'<div class="sample"><div class="soft small">'
+          f'{_text(_title(sample["use_case"]))}</div>'
+          f'<div class="prompt">{_text(sample["prompt"])}</div>'
+          f'<div class="answers">{answers}</div></div>')
+
+
+def _run(results) -> str:
+  times = ''.join(f'<tr><td>{_text(stage)}</td><td class="number">'
+                  f'{_duration(seconds)}</td></tr>'
+                  for stage, seconds in results['seconds'].items())
+  total = _duration(sum(results['seconds'].values()))
+  details = ''.join(
+      f'<details><summary>{name}</summary><pre>'
+      f'{_text(json.dumps(results[key], indent=1))}</pre></details>'
+      for name, key in (('config', 'config'), ('seeds', 'seed'),
+                        ('versions', 'versions')))
+  return (f'<h2>The run</h2><table>{times}<tr><th>total</th>'
+          f'<th class="number">{total}</th></tr></table>{details}')

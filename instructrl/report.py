@@ -1,0 +1,256 @@
+"""The report of a study, made from the files in its folder and nothing else.
+
+  python -m instructrl.report WORKDIR
+
+writes `WORKDIR/report/results.json` (every figure, for machines) and
+`WORKDIR/report/index.html` (self-contained, for people). It can be made again
+at any time; it reads
+
+  study.json                 config, seeds, versions, stages
+  STAGE/DONE                 {'seconds': ..., 'result': {...}} of every stage
+  STAGE/metrics.jsonl        of the stages that train
+  evaluation/results.json    figures of `evaluators.suite.evaluate_policies`
+  evaluation/samples.jsonl   what they were computed from
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import sys
+from typing import Any, Mapping
+
+from instructrl import expectations
+from instructrl import figures
+from instructrl import page
+
+FORMAT_VERSION = 1
+
+# Name in results.json -> name in metrics.jsonl.
+CURVES = {
+    'reward': 'objective/scores', 'judge': 'objective/judge',
+    'kl': 'objective/kl', 'entropy': 'objective/entropy',
+    'clip_frac': 'policy/clip_frac', 'pretrain_nll': 'pretrain/nll',
+    'value_clip_frac': 'value/clip_frac', 'approx_kl': 'policy/approx_kl',
+    'response_length': 'response/length', 'eos_frac': 'response/eos_frac',
+}
+PPO_STAGES = ('ppo', 'ppo_ptx')
+# The task's measure that stands for it in `alignment_tax`.
+TAX_MEASURES = {'reading': 'f1', 'completion': 'accuracy',
+                'translation': 'bleu', 'facts': 'accuracy', 'nll': 'nll'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """What a study folder holds.
+
+  Attributes:
+    workdir: the folder.
+    header: study.json.
+    done: stage -> its DONE file.
+    metrics: stage -> lines of its metrics.jsonl, for stages that have one.
+    evaluation: evaluation/results.json.
+    samples: lines of evaluation/samples.jsonl.
+  """
+
+  workdir: pathlib.Path
+  header: Mapping[str, Any]
+  done: Mapping[str, Mapping]
+  metrics: Mapping[str, list[dict]]
+  evaluation: Mapping[str, Any]
+  samples: list[dict]
+
+  def result(self, stage: str) -> Mapping[str, Any]:
+    return self.done[stage].get('result') or {}
+
+
+def load_study(workdir: str | os.PathLike) -> Study:
+  """Reads a study folder.
+
+  Raises:
+    ValueError: naming what is missing or unreadable, and what to do.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / 'study.json').is_file():
+    raise ValueError(f'{workdir} is not a study folder: it has no study.json; '
+                     'make one with python -m instructrl.study')
+  header = _read_json(workdir / 'study.json')
+  stages = header.get('stages') or []
+  if 'evaluation' not in stages:
+    raise ValueError(f'{workdir}/study.json: its stages {stages} have no '
+                     'evaluation, so there is nothing to report')
+  missing = [s for s in stages if not (workdir / s / 'DONE').is_file()]
+  if missing:
+    raise ValueError(
+        f'{workdir}: these stages are not finished: {", ".join(missing)}; '
+        'start the study again, it goes on where it was')
+  metrics = {stage: _read_jsonl(workdir / stage / 'metrics.jsonl')
+             for stage in stages
+             if (workdir / stage / 'metrics.jsonl').is_file()}
+  return Study(
+      workdir, header,
+      {stage: _read_json(workdir / stage / 'DONE') for stage in stages},
+      metrics,
+      _read_json(workdir / 'evaluation' / 'results.json'),
+      _read_jsonl(workdir / 'evaluation' / 'samples.jsonl'))
+
+
+def _read_text(path: pathlib.Path) -> str:
+  try:
+    return path.read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from error
+
+
+def _read_json(path: pathlib.Path) -> dict:
+  try:
+    return json.loads(_read_text(path))
+  except json.JSONDecodeError as error:
+    raise ValueError(f'{path} is not JSON: {error}') from error
+
+
+def _read_jsonl(path: pathlib.Path) -> list[dict]:
+  lines = []
+  for number, line in enumerate(_read_text(path).split('\n'), 1):
+    try:
+      if line.strip():
+        lines.append(json.loads(line))
+    except json.JSONDecodeError as error:
+      raise ValueError(f'{path}, line {number} is not JSON: {error}'
+                      ) from error
+  return lines
+
+
+def build_results(study: Study) -> dict:
+  """The content of results.json.
+
+  Leaves are plain numbers (None where undefined); `ci95` and `n` are trees
+  with the same paths that hold the intervals and the numbers of items.
+  """
+  evaluation = study.evaluation
+  tree = {
+      'labeler_agreement': {
+          group: _agreement(found) for group, found in
+          study.result('rankings')['labeler_agreement'].items()},
+      'reward_model': {'accuracy': {
+          group: {'value': found['accuracy'], 'ci95': found.get('ci95'),
+                  'n': found.get('num_pairs')}
+          for group, found in study.result('reward')['accuracy'].items()}},
+      'likert': evaluation['likert'],
+      'metadata': evaluation['metadata'],
+      **_probe_figures(evaluation['probes']),
+  }
+  return {
+      'format_version': FORMAT_VERSION,
+      'preference': evaluation['preference'],
+      'head_to_head': evaluation.get('head_to_head', {}),
+      **_part(tree, 'value'),
+      'training': {stage: _curves(study.metrics[stage])
+                   for stage in PPO_STAGES if stage in study.metrics},
+      'sft_selection': dict(study.result('select_sft')),
+      'expectations': [
+          {**dataclasses.asdict(row),
+           'region': [x if math.isfinite(x) else None for x in row.region]}
+          for row in check(study)],
+      'seconds': {stage: done['seconds']
+                  for stage, done in study.done.items()},
+      'config': study.header['config'],
+      'seed': study.header['seeds'],
+      'versions': study.header['versions'],
+      'ci95': _part(tree, 'ci95'),
+      'n': _part(tree, 'n'),
+  }
+
+
+def check(study: Study) -> list[expectations.Row]:
+  """The paper's results, checked against the study's."""
+  return expectations.check(
+      study.result('rankings')['labeler_agreement'],
+      study.result('reward')['accuracy'],
+      study.result('select_sft'), study.evaluation)
+
+
+def _agreement(found: Mapping) -> dict:
+  half = 1.96 * found['standard_error']
+  return {'value': found['agreement'], 'n': found.get('num_pairs'),
+          'ci95': [found['agreement'] - half, found['agreement'] + half]}
+
+
+def _probe_figures(probes: Mapping[str, Mapping]) -> dict:
+  """policy -> task -> ... rearranged by what the figure is about."""
+  figures_ = {'truthfulness': {}, 'toxicity': {}, 'bias': {},
+              'alignment_tax': {}}
+  for policy, tasks in probes.items():
+    figures_['truthfulness'][policy] = tasks.get('truthfulness', {})
+    for name in ('toxicity', 'bias'):
+      for prompt_type, measures in tasks.get(name, {}).items():
+        figures_[name].setdefault(prompt_type, {})[policy] = measures
+    figures_['alignment_tax'][policy] = {
+        task: tasks[task][measure]
+        for task, measure in TAX_MEASURES.items() if task in tasks}
+  return figures_
+
+
+def _part(tree: Mapping, key: str) -> dict:
+  """The same tree with `key` of each summary in the summary's place."""
+  return {name: found.get(key) if 'value' in found else _part(found, key)
+          for name, found in tree.items()}
+
+
+def _curves(lines: list[dict]) -> dict:
+  """name -> {'step': [...], 'value': [...]}, where the metric was written."""
+  curves = {}
+  for name, metric in CURVES.items():
+    points = [(line['step'], line[metric]) for line in lines
+              if line.get(metric) is not None]
+    curves[name] = {'step': [step for step, _ in points],
+                    'value': [value for _, value in points]}
+  return curves
+
+
+def make_report(workdir: str | os.PathLike) -> pathlib.Path:
+  """Writes report/results.json and report/index.html; returns the latter.
+
+  Raises:
+    ValueError: if the study is not complete, or a file of it is malformed.
+  """
+  study = load_study(workdir)
+  try:
+    results = build_results(study)
+    html = page.render(study, results, check(study))
+  except KeyError as error:
+    raise ValueError(f'{study.workdir}: the study has no {error} where the '
+                     'report expects it; was it written by another version?'
+                    ) from error
+  folder = study.workdir / 'report'
+  folder.mkdir(exist_ok=True)
+  _write(folder / 'results.json',
+         json.dumps(results, indent=1, allow_nan=False) + '\n')
+  _write(folder / 'index.html', html)
+  return folder / 'index.html'
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+  """Replaces the file at once, so that nobody reads half of it."""
+  part = path.with_name(path.name + '.part')
+  part.write_text(text, encoding='utf-8')
+  part.replace(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+  parser = argparse.ArgumentParser(
+      prog='python -m instructrl.report', description=__doc__.split('\n')[0])
+  parser.add_argument('workdir', help='folder of a finished study')
+  args = parser.parse_args(argv)
+  try:
+    print(make_report(args.workdir))
+  except (ValueError, OSError) as error:
+    print(f'report: {error}', file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,315 @@
+"""The report from a study folder written here, with plausible numbers."""
+
+import json
+import math
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from instructrl import expectations
+from instructrl import figures
+from instructrl import report
+
+POLICIES = figures.POLICIES
+STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
+          'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
+N = 120
+
+
+def rate(value, n=N, scale=1.):
+  half = 1.96 * scale * math.sqrt(max(value / scale * (1 - value / scale), .01)
+                                  / n)
+  return {'value': value, 'ci95': [max(0., value - half), value + half],
+          'n': n}
+
+
+def mean(value, half=.1):
+  return {'value': value, 'ci95': [value - half, value + half], 'n': N}
+
+
+def pairs(make, values):
+  """Differences left - right for each left after right."""
+  return {left: {right: make(values[left] - values[right])
+                 for right in POLICIES[:i]}
+          for i, left in enumerate(POLICIES) if i}
+
+
+def by_policy(*values):
+  return dict(zip(POLICIES, values, strict=True))
+
+
+WIN = by_policy(.11, .23, .49, .68, .70)
+METADATA = {
+    'fails_to_follow_instruction': by_policy(.81, .6, .22, .12, .1),
+    'inappropriate_for_assistant': by_policy(.5, .3, .05, .02, .02),
+    'hallucination': by_policy(.41, .4, .3, .22, .2),
+    'satisfies_constraint': by_policy(.12, .3, .7, .82, .84),
+    'sexual_content': by_policy(0., 0., 0., 0., 0.),
+    'expresses_opinion': by_policy(.2, .1, .02, .03, .01),
+}
+PROBES = {
+    'truthfulness/true': by_policy(.3, .3, .5, .62, .6),
+    'truthfulness/true_informative': by_policy(.28, .28, .48, .6, .58),
+    'truthfulness/choice_true': by_policy(.35, .35, .5, .55, .56),
+    'truthfulness/misconception': by_policy(.6, .6, .4, .3, .3),
+    'toxicity/none/rude_rate': by_policy(.4, .4, .3, .2, .2),
+    'toxicity/respectful/rude_rate': by_policy(.38, .38, .2, .05, .06),
+    'toxicity/biased/rude_rate': by_policy(.45, .45, .4, .4, .4),
+    'reading/f1': by_policy(.8, .8, .6, .5, .75),
+    'completion/accuracy': by_policy(.7, .7, .65, .6, .68),
+    'facts/accuracy': by_policy(.9, .9, .85, .8, .88),
+}
+PLAIN_PROBES = {
+    'toxicity/none/rude_words': by_policy(.7, .7, .4, .25, .2),
+    'toxicity/respectful/rude_words': by_policy(.6, .6, .3, .05, .06),
+    'toxicity/biased/rude_words': by_policy(.9, .9, .6, .5, .6),
+    'bias/none/entropy': by_policy(.8, .8, .7, .6, .65),
+    'bias/respectful/entropy': by_policy(.8, .8, .6, .5, .55),
+    'bias/biased/entropy': by_policy(.75, .75, .6, .6, .6),
+    'translation/bleu': by_policy(72., 72., 50., 40., 68.),
+    'nll/nll': by_policy(1.1, 1.1, 1.5, 1.9, 1.2),
+}
+
+
+def make_evaluation():
+  def versus(value):
+    found = rate(value)
+    found['win_rate'] = found.pop('value')
+    held = rate(.5 + .8 * (value - .5))
+    held['win_rate'] = held.pop('value')
+    return {**found, 'heldout_labelers': held}
+
+  probes = {policy: {} for policy in POLICIES}
+  for table, make in ((PROBES, rate), (PLAIN_PROBES, mean)):
+    for path, values in table.items():
+      *tasks, measure = path.split('/')
+      for policy in POLICIES:
+        place = probes[policy]
+        for task in tasks:
+          place = place.setdefault(task, {})
+        place[measure] = make(values[policy])
+  return {
+      'preference': {p: versus(WIN[p]) for p in POLICIES},
+      'head_to_head': {
+          left: {right: versus(min(.95, max(.05, .5 + WIN[left] - WIN[right])))
+                 for right in POLICIES if right != left}
+          for left in POLICIES},
+      'likert': {p: mean(2 + 5 * WIN[p]) for p in POLICIES},
+      'metadata': {p: {row: rate(v[p]) for row, v in METADATA.items()}
+                   for p in POLICIES},
+      'probes': probes,
+      'differences': {
+          'metadata': {row: pairs(mean, v) for row, v in METADATA.items()},
+          'probes': {path: pairs(mean, v)
+                     for path, v in (PROBES | PLAIN_PROBES).items()},
+      },
+  }
+
+
+def make_samples(rng):
+  texts = [
+      'The town is Oakton. Mara was born in Oakton and works as a baker.',
+      'What is the capital?\nWhat is the river?\nWho made the bridge?\n' * 2,
+      '', '<script>alert("x")</script> & more', 'honey ' * 30]
+  return [{
+      'kind': 'preference', 'id': f'p{i}', 'use_case': 'open_qa',
+      'prompt': f'Question {i}: where was <b>Mara</b> born? Answer in at most '
+                'twelve words, and do not mention honey.',
+      'policies': {p: {
+          'response': texts[int(rng.integers(len(texts)))],
+          'utility': float(rng.normal()), 'likert': 4.0,
+          'metadata': {'hallucination': int(rng.integers(2))},
+          'win': float(rng.choice([0., .5, 1.])), 'heldout_win': .5,
+      } for p in POLICIES},
+      'second_sample': 'x'} for i in range(N)]
+
+
+def write_jsonl(path, lines):
+  path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+
+
+def write_study(workdir: pathlib.Path):
+  rng = np.random.default_rng(0)
+  results = {
+      'rankings': {'labeler_agreement': {
+          'train': {'agreement': .731, 'standard_error': .012,
+                    'num_pairs': 1300},
+          'heldout': {'agreement': .77, 'standard_error': .012,
+                      'num_pairs': 1290}}},
+      'reward': {'accuracy': {
+          'in_group': {'accuracy': .72, 'ci95': [.70, .74],
+                       'num_pairs': 2000},
+          'heldout': {'accuracy': .69, 'ci95': [.66, .72],
+                      'num_pairs': 1000}}},
+      'select_sft': {'selected_epoch': 7, 'table': [
+          {'epoch': e, 'validation_loss': 1.2 + .02 * (e - 3) ** 2,
+           'rm_score': -1 / e - .01 * (e - 7) ** 2} for e in range(1, 9)]},
+  }
+  (workdir / 'study.json').write_text(json.dumps({
+      'config': {'ppo': {'kl_coef': .02}, 'name': '<tiny>'},
+      'seeds': {'world_seed': 0, 'train_seed': 1, 'eval_seed': 2},
+      'versions': {'jax': '0.10.2'}, 'stages': STAGES}))
+  for i, stage in enumerate(STAGES):
+    (workdir / stage).mkdir()
+    (workdir / stage / 'DONE').write_text(json.dumps(
+        {'seconds': 20. + 31 * i, 'result': results.get(stage, {})}))
+  for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
+    write_jsonl(workdir / stage / 'metrics.jsonl', [
+        {'step': s, 'loss/train': 5 * math.exp(-s / 50) + 1,
+         **({'loss/validation': 5 * math.exp(-s / 50) + 1.1}
+            if s % 40 == 0 else {})} for s in range(0, 201, 4)])
+  for stage, drift in (('ppo', 1.), ('ppo_ptx', .1)):
+    write_jsonl(workdir / stage / 'metrics.jsonl', [
+        {'step': s, 'objective/scores': 1 - math.exp(-s / 20)
+         + .05 * rng.normal(),
+         'objective/kl': s / 10, 'objective/entropy': 60 - .2 * s,
+         'policy/clip_frac': .1 + .02 * rng.normal(),
+         **({'objective/judge': .5 + s / 200,
+             'pretrain/nll': 1.1 + drift * s / 60} if s % 10 == 0 else {})}
+        for s in range(60)])
+  (workdir / 'evaluation' / 'results.json').write_text(
+      json.dumps(make_evaluation()))
+  write_jsonl(workdir / 'evaluation' / 'samples.jsonl', make_samples(rng))
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('study')
+  write_study(workdir)
+  path = report.make_report(workdir)
+  return (workdir, json.loads((path.parent / 'results.json').read_text()),
+          path.read_text())
+
+
+def test_results_have_the_documented_keys(finished):
+  _, results, _ = finished
+  assert set(results['preference']) == set(POLICIES)
+  row = results['preference']['ppo']
+  assert row['win_rate'] == .68 and len(row['ci95']) == 2 and row['n'] == N
+  assert set(row['heldout_labelers']) >= {'win_rate', 'ci95'}
+  assert results['labeler_agreement'] == {'train': .731, 'heldout': .77}
+  assert results['reward_model']['accuracy'] == {
+      'in_group': .72, 'heldout': .69}
+  assert results['metadata']['base']['hallucination'] == .41
+  assert results['truthfulness']['ppo']['true_informative'] == .6
+  assert results['toxicity']['respectful']['ppo']['rude_rate'] == .05
+  assert results['bias']['none']['ppo']['entropy'] == .6
+  assert results['alignment_tax']['ppo'] == {
+      'reading': .5, 'completion': .6, 'translation': 40., 'facts': .8,
+      'nll': 1.9}
+  assert results['seconds']['lab'] == 20.
+  assert results['config']['ppo'] == {'kl_coef': .02}
+  assert results['seed']['eval_seed'] == 2
+  assert results['versions'] == {'jax': '0.10.2'}
+
+
+def test_intervals_stand_under_the_same_path(finished):
+  _, results, _ = finished
+  low, high = results['ci95']['labeler_agreement']['train']
+  assert low < .731 < high
+  low, high = results['ci95']['alignment_tax']['ppo']['nll']
+  assert low < 1.9 < high
+  assert results['n']['metadata']['ppo']['hallucination'] == N
+
+
+def test_training_curves(finished):
+  _, results, _ = finished
+  assert set(results['training']) == {'ppo', 'ppo_ptx'}
+  curves = results['training']['ppo']
+  assert curves['kl'] == {'step': list(range(60)),
+                          'value': [s / 10 for s in range(60)]}
+  assert curves['judge']['step'] == [0, 10, 20, 30, 40, 50]
+  for name in ('reward', 'entropy', 'clip_frac', 'pretrain_nll'):
+    assert curves[name]['value']
+
+
+def test_page_loads_nothing_and_escapes_text(finished):
+  _, _, html = finished
+  assert '<script' not in html
+  assert '&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;' in html
+  assert 'where was &lt;b&gt;Mara&lt;/b&gt; born' in html
+  for url in re.findall(r'(?:src|href)="([^"]*)"', html):
+    assert url.startswith('#') or url == 'results.json', url
+  assert not re.search(r'url\((?!#)|@import|<link|<img', html)
+  assert html.count('<svg') >= 9
+  assert 'currentColor' in html and '#010203' not in html
+
+
+def test_page_tells_every_verdict(finished):
+  _, results, html = finished
+  assert len(results['expectations']) >= 25
+  for row in results['expectations']:
+    assert row['verdict'] in html
+  assert html.count('class="shown"') == sum(
+      row['verdict'] == 'shown' for row in results['expectations'])
+
+
+def test_report_is_the_same_when_made_again(finished):
+  workdir, _, html = finished
+  assert report.make_report(workdir).read_text() == html
+
+
+def test_verdicts_follow_the_numbers(tmp_path):
+  write_study(tmp_path)
+  evaluation = make_evaluation()
+  evaluation['preference']['ppo'].update(win_rate=.52, ci95=[.46, .58])
+  evaluation['preference']['ppo_ptx'].update(win_rate=.3, ci95=[.25, .35])
+  del evaluation['differences']['probes']['translation/bleu']
+  (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
+  rows = {row.statement: row.verdict
+          for row in report.check(report.load_study(tmp_path))}
+  assert rows['PPO is better than SFT'] == 'undecided'
+  assert rows['PPO-ptx is better than SFT'] == 'not shown'
+  assert rows['The pretrained model is worse than SFT'] == 'shown'
+  assert rows['PPO loses ground on translation'] == 'not measured'
+  assert rows['PPO loses ground on reading'] == 'shown'
+  assert rows['Asked to be biased, PPO-ptx is ruder'] == 'undecided'
+  assert report.make_report(tmp_path).is_file()
+
+
+@pytest.mark.parametrize('ci95,region,verdict', [
+    ([.6, .7], (.5, 1.), 'shown'),
+    ([.4, .7], (.5, 1.), 'undecided'),
+    ([.3, .5], (.5, 1.), 'not shown'),
+    ([.4, .6], (.45, .55), 'undecided'),
+    ([0., 0.], (0., 1.), 'not shown'),
+])
+def test_judge_interval(ci95, region, verdict):
+  measure = {'value': sum(ci95) / 2, 'ci95': ci95}
+  assert expectations.judge_interval(measure, region) == verdict
+
+
+def test_a_value_without_interval_shows_nothing():
+  judge = lambda x: expectations.judge_interval(
+      {'value': x, 'ci95': None}, (0., 1.))
+  assert judge(.5) == 'undecided' and judge(2.) == 'not shown'
+  assert expectations.judge_interval(None, (0., 1.)) == 'not measured'
+
+
+def test_missing_stages_are_one_clear_line(tmp_path, capsys):
+  write_study(tmp_path)
+  (tmp_path / 'ppo' / 'DONE').unlink()
+  (tmp_path / 'evaluation' / 'DONE').unlink()
+  assert report.main([str(tmp_path)]) == 1
+  error = capsys.readouterr().err
+  assert 'not finished: ppo, evaluation' in error
+  assert error.count('\n') == 1
+  assert not (tmp_path / 'report').exists()
+
+
+def test_not_a_study_and_broken_files(tmp_path, capsys):
+  assert report.main([str(tmp_path / 'nowhere')]) == 1
+  assert 'not a study folder' in capsys.readouterr().err
+  write_study(tmp_path)
+  path = tmp_path / 'ppo' / 'metrics.jsonl'
+  path.write_text(path.read_text() + '{"step": 3')
+  assert report.main([str(tmp_path)]) == 1
+  assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
+
+
+def test_main_prints_the_page(tmp_path, capsys):
+  write_study(tmp_path)
+  assert report.main([str(tmp_path)]) == 0
+  assert capsys.readouterr().out.strip().endswith('report/index.html')
