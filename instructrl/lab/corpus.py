@@ -178,8 +178,12 @@ def random_sentence(world: world_lib.World, rng: np.random.Generator, *,
 
 
 def random_story(world: world_lib.World, rng: np.random.Generator,
-                 hero: str | None = None) -> str:
-  """Five to seven sentences about two people who share a meal."""
+                 hero: str | None = None, *, held_out: bool = False) -> str:
+  """Five to seven sentences about two people who share a meal.
+
+  The last but one is always "<q> thanks <p> for the <food>.", which follows
+  from what was told. A `held_out` story has a sentence kept for probes.
+  """
   people = pick_some(rng, world.kinds['people'], 3)
   p = hero or people[0]
   q = next(name for name in people if name != p)
@@ -189,8 +193,8 @@ def random_story(world: world_lib.World, rng: np.random.Generator,
       pick(rng, ('One day {p} walks to {town}.',
                  'In the morning {p} walks to {town}.')),
       'In {town} {p} meets {q}.']
-  sentences += [random_sentence(world, rng)
-                for _ in range(int(rng.random() * 3))]
+  sentences += [random_sentence(world, rng, held_out=held_out)
+                for _ in range(held_out + int(rng.random() * (3 - held_out)))]
   sentences += [
       '{p} gives {q} some {food}.', '{q} thanks {p} for the {food}.',
       pick(rng, ('In the evening {p} goes home.', '{p} and {q} are happy.',
