@@ -241,8 +241,15 @@ def test_progress_on_a_terminal_is_a_live_bar(monkeypatch):
     with metrics_lib.Progress('rm [1]', 4, stream=stream) as progress:
       progress.update(2, {'accuracy': .75})
       progress.message('a [message]')
-  with os.fdopen(reader, 'rb') as file:
-    shown = os.read(file.fileno(), 1 << 16).decode()
+  shown = b''
+  try:
+    while part := os.read(reader, 1 << 12):
+      shown += part
+  except OSError:  # how Linux says that the other end is closed
+    pass
+  finally:
+    os.close(reader)
+  shown = shown.decode()
   for text in ('rm [1]', 'a [message]', 'done after 0s', '\x1b['):
     assert text in shown
 
