@@ -1,0 +1,1 @@
+"""TFDS builders that store records as ArrayRecord files."""

@@ -1,0 +1,244 @@
+"""Stores records of each type with TFDS, as ArrayRecord files.
+
+A data set of the name N in a folder lies in `N/<builder>/<version>/`; it is
+written once, by one process, and then only read. The order of the records is
+kept (TFDS would shuffle them by a hash of the key).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import hashlib
+import itertools
+import json
+import operator
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from instructrl.data import records as records_lib
+from instructrl.data.datasets.builders import BUILDERS, RecordBuilder
+from instructrl.data.records import Record, RecordError
+
+_BLOCK = 1024  # records read at once when iterating
+
+
+def write_records(
+    directory: str | pathlib.Path,
+    name: str,
+    records_by_split: Mapping[str, Iterable[Record]],
+    *,
+    fingerprint: str = '',
+    limits: records_lib.Limits = records_lib.Limits(),
+) -> pathlib.Path:
+  """Writes a data set, or does nothing where it is already finished.
+
+  What a killed preparation left is removed. Only one process may write a data
+  set at a time.
+
+  Args:
+    directory: the folder that holds data sets.
+    name: this data set's name.
+    records_by_split: the records of each split, all of one type; iterables are
+      read once, and not at all if the data set is finished.
+    fingerprint: what the records are made from, such as a hash of the config.
+      A finished data set with another one is refused.
+    limits: what is too long.
+
+  Returns:
+    The folder with the ArrayRecord files.
+
+  Raises:
+    RecordError: a malformed record; the message has the data set, the split,
+      the index and the reason. Nothing is kept then.
+    ValueError: no splits, an empty split, or another fingerprint.
+  """
+  folder = pathlib.Path(directory) / name
+  finished = _find(folder)
+  if finished is not None:
+    known = finished.info.metadata['made_from']
+    if fingerprint and fingerprint != known:
+      raise ValueError(
+          f'{folder} was made from {known[:12] or "something else"}, this run '
+          f'makes {fingerprint[:12]}: choose another folder, or delete it')
+    return pathlib.Path(finished.data_dir)
+  if not records_by_split:
+    raise ValueError(f'data set {name!r} has no splits')
+
+  record_type, streams = None, {}
+  for split, records in records_by_split.items():
+    iterator = iter(records)
+    first = next(iterator, None)
+    if first is None:
+      raise ValueError(f'split {split!r} of data set {name!r} has no records')
+    record_type = record_type or type(first)
+    streams[split] = itertools.chain([first], iterator)
+  builder_cls = next(
+      (cls for cls in BUILDERS if cls.RECORD is record_type), None)
+  if builder_cls is None:
+    raise RecordError(
+        name, 0, f'{record_type.__name__} is not a record type')
+
+  seen = {}
+  checked = {
+      split: _checked(stream, record_type, name, split, seen, limits)
+      for split, stream in streams.items()
+  }
+  for leftover in folder.glob('*/incomplete.*'):
+    shutil.rmtree(leftover)
+  tfds.disable_progress_bar()  # the caller knows better what to show
+  builder = builder_cls(
+      data_dir=folder, records=checked, made_from=fingerprint)
+  with tempfile.TemporaryDirectory() as no_downloads:
+    builder.download_and_prepare(
+        download_dir=no_downloads, file_format='array_record')
+  return pathlib.Path(builder.data_dir)
+
+
+def _checked(records, record_type, name, split, seen, limits):
+  """Yields valid records that belong to the split, each id once."""
+  source = f'{name}/{split}'
+  for index, record in enumerate(records):
+    if not isinstance(record, record_type):
+      raise RecordError(
+          source, index, f'{type(record).__name__} among records of the type '
+          f'{record_type.__name__}')
+    records_lib.validate(record, source=source, index=index, limits=limits)
+    prompt = getattr(record, 'prompt', record)
+    if split in records_lib.SPLITS and prompt.split != split:
+      raise RecordError(
+          source, index, f'belongs to the split {prompt.split!r}')
+    if prompt is record:  # many labelers may rank one prompt
+      if record.id in seen:
+        raise RecordError(
+            source, index, f'id {record.id!r} is already that of '
+            f'{seen[record.id]}')
+      seen[record.id] = f'{source}[{index}]'
+    yield record
+
+
+def read_records(
+    directory: str | pathlib.Path,
+    name: str,
+    split: str = 'train',
+    *,
+    limits: records_lib.Limits = records_lib.Limits(),
+) -> 'RecordSequence':
+  """Opens a finished data set for random access.
+
+  Args:
+    directory: the folder that holds data sets.
+    name: the data set's name.
+    split: a split, or a part of one as TFDS writes it: 'train[:10%]'.
+    limits: what is too long.
+
+  Returns:
+    A sequence of records. Each is validated when it is read.
+
+  Raises:
+    FileNotFoundError: there is no such data set, or it is not finished.
+    ValueError: it has no such split.
+    RecordError: a file is damaged.
+  """
+  builder = _require(directory, name)
+  if split.partition('[')[0] not in builder.info.splits:
+    raise ValueError(
+        f'data set {name!r} in {directory} has no split {split!r}; it has '
+        f'{", ".join(sorted(builder.info.splits))}')
+  try:
+    return RecordSequence(builder, split, limits)
+  except RuntimeError as error:
+    raise RecordError(
+        str(builder.data_dir), None, f'cannot be read: {error}') from error
+
+
+def splits(directory: str | pathlib.Path, name: str) -> dict[str, int]:
+  """Returns how many records each split of a finished data set has."""
+  info = _require(directory, name).info
+  return {split: info.splits[split].num_examples for split in info.splits}
+
+
+def dataset_fingerprint(directory: str | pathlib.Path, name: str) -> str:
+  """Returns the sha256 (hex) of a finished data set's records and splits."""
+  contents = _require(directory, name).info.metadata['contents']
+  return hashlib.sha256(
+      json.dumps(contents, sort_keys=True).encode()).hexdigest()
+
+
+class RecordSequence(Sequence):
+  """The records of a split, read and validated one by one."""
+
+  def __init__(
+      self,
+      builder: RecordBuilder,
+      split: str,
+      limits: records_lib.Limits = records_lib.Limits(),
+  ):
+    self._decode = builder.decode
+    self._limits = limits
+    self._examples = builder.as_data_source(split)
+    self._parts = []  # (index of its first record here, file, index there)
+    first = 0
+    for part in builder.info.splits[split].file_instructions:
+      self._parts.append(
+          (first, pathlib.Path(part.filename).name, part.skip))
+      first += part.examples_in_shard
+
+  def __len__(self) -> int:
+    return len(self._examples)
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return self._read(range(len(self))[index])
+    index = operator.index(index)
+    if not -len(self) <= index < len(self):
+      raise IndexError(f'record {index} of {len(self)}')
+    return self._read([index % len(self)])[0]
+
+  def __iter__(self) -> Iterator[Record]:
+    for start in range(0, len(self), _BLOCK):
+      yield from self._read(range(start, min(start + _BLOCK, len(self))))
+
+  def _place(self, index: int) -> tuple[str, int]:
+    """Returns the file of a record and its index in it."""
+    first, name, skip = [p for p in self._parts if p[0] <= index][-1]
+    return name, index - first + skip
+
+  def _read(self, indices: Sequence[int]) -> list[Record]:
+    try:
+      examples = self._examples.__getitems__(list(indices))
+    except RuntimeError as error:
+      name, where = self._place(indices[0])
+      raise RecordError(
+          name, where, f'it or a record after it is damaged: {error}'
+      ) from error
+    return [self._decoded(i, example) for i, example in zip(indices, examples)]
+
+  def _decoded(self, index: int, example: dict[str, Any]) -> Record:
+    name, where = self._place(index)
+    try:
+      record = self._decode(example)
+    except UnicodeDecodeError as error:
+      raise RecordError(name, where, f'text is not UTF-8: {error}') from error
+    except ValueError as error:
+      raise RecordError(name, where, f'is malformed: {error}') from error
+    return records_lib.validate(
+        record, source=name, index=where, limits=self._limits)
+
+
+def _find(folder: pathlib.Path) -> RecordBuilder | None:
+  """Returns a builder of the finished data set in a folder, if there is one."""
+  for cls in BUILDERS:
+    if (folder / cls.name / str(cls.VERSION) / 'dataset_info.json').is_file():
+      return cls(data_dir=folder)
+  return None
+
+
+def _require(directory: str | pathlib.Path, name: str) -> RecordBuilder:
+  builder = _find(pathlib.Path(directory) / name)
+  if builder is None:
+    raise FileNotFoundError(
+        f'no finished data set {name!r} of format version '
+        f'{records_lib.FORMAT_VERSION} in {directory}')
+  return builder

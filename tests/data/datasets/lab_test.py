@@ -1,0 +1,191 @@
+"""Data sets on disk: what is written is read, killed ones start again."""
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from instructrl.data.datasets import builders, lab
+from instructrl.data.records import (
+    Demonstration, Document, Limits, Prompt, Ranking, RecordError)
+
+
+def make_prompt(i, split='train'):
+  return Prompt(
+      id=f'p{i}', text=f'Où est né Mara {i}?', user=f'u{i}',
+      use_case='open_qa', split=split, spec='{"a": 1}' if i % 2 else '')
+
+
+def make_ranking(i, split='train'):
+  k = 2 + i % 3
+  return Ranking(
+      prompt=make_prompt(i, split), labeler=f'labeler {i % 5}', group='train',
+      responses=tuple(f'réponse {j}' * j for j in range(k)),
+      response_tokens=tuple((7,) * j + (2,) for j in range(k)),
+      sources=('sft', 'base', 'sft', 'human')[:k],
+      temperatures=(0.7, 1 / 3, 1.0, 0.0)[:k],
+      ranks=(1, 0, 1, 2)[:k],
+      metadata=({'overall': 7, 'flag': 0},) * k if i % 2 else ())
+
+
+def make_demonstration(i, split='train'):
+  return Demonstration(make_prompt(i, split), f'À Oakton {i}.', 'labeler 1')
+
+
+def make_document(i, split='train'):
+  return Document(f'd{split}{i}', f'Page {i}.\n  Ende. ', 'forum', split)
+
+
+@pytest.mark.parametrize('make, cls', [
+    (make_document, builders.Documents), (make_prompt, builders.Prompts),
+    (make_demonstration, builders.Demonstrations),
+    (make_ranking, builders.Rankings)])
+def test_what_is_written_is_read(tmp_path, make, cls):
+  train = [make(i) for i in range(30)]
+  validation = [make(i, 'validation') for i in range(30, 33)]
+  folder = lab.write_records(
+      tmp_path, 'some', {'train': train, 'validation': iter(validation)})
+  assert folder == tmp_path / 'some' / cls.name / '1.0.0'
+  got = lab.read_records(tmp_path, 'some')
+  # Order, labelers, the K responses and theirs: all as they were.
+  assert list(got) == train
+  assert len(got) == 30 and got[-1] == train[29] and got[4:8:2] == train[4:8:2]
+  assert list(lab.read_records(tmp_path, 'some', 'validation')) == validation
+  assert lab.splits(tmp_path, 'some') == {'train': 30, 'validation': 3}
+  part = lab.read_records(tmp_path, 'some', 'train[10%:20%]')
+  assert list(part) == train[3:6]
+  with pytest.raises(IndexError):
+    got[30]
+  assert [p.name for p in (tmp_path / 'some').iterdir()] == [cls.name]
+
+
+def test_a_finished_data_set_is_used_again(tmp_path):
+  def never():
+    raise AssertionError('must not be read')
+    yield  # pylint: disable=unreachable
+
+  docs = [make_document(i) for i in range(3)]
+  lab.write_records(tmp_path, 'corpus', {'train': docs}, fingerprint='abc')
+  lab.write_records(tmp_path, 'corpus', {'train': never()}, fingerprint='abc')
+  with pytest.raises(ValueError, match='was made from abc, this run makes def'):
+    lab.write_records(
+        tmp_path, 'corpus', {'train': never()}, fingerprint='def')
+  assert list(lab.read_records(tmp_path, 'corpus')) == docs
+
+
+def test_the_fingerprint_is_that_of_the_records(tmp_path):
+  docs = [make_document(i) for i in range(5)]
+  for name, records in [('a', docs), ('b', docs), ('c', docs[::-1])]:
+    lab.write_records(tmp_path, name, {'train': records})
+  a, b, c = (lab.dataset_fingerprint(tmp_path, name) for name in 'abc')
+  assert a == b and a != c and len(a) == 64
+
+
+KILLED = """
+import os, signal, sys
+from instructrl.data.datasets import lab
+from instructrl.data.records import Document
+def documents():
+  for i in range(100):
+    if i == 50:
+      os.kill(os.getpid(), signal.SIGKILL)
+    yield Document(f'd{i}', 'text', 'forum', 'train')
+lab.write_records(sys.argv[1], 'corpus', {'train': documents()})
+"""
+
+
+def test_a_killed_preparation_starts_again(tmp_path):
+  root = str(pathlib.Path(__file__).parents[3])
+  process = subprocess.run(
+      [sys.executable, '-c', KILLED, str(tmp_path)], cwd=root, check=False,
+      capture_output=True)
+  assert process.returncode == -signal.SIGKILL, process.stderr.decode()
+  folder = tmp_path / 'corpus' / 'documents'
+  assert [p.name[:11] for p in folder.iterdir()] == ['incomplete.']
+  with pytest.raises(FileNotFoundError, match="no finished data set 'corpus'"):
+    lab.read_records(tmp_path, 'corpus')
+  docs = [make_document(i) for i in range(3)]
+  lab.write_records(tmp_path, 'corpus', {'train': docs})
+  assert [p.name for p in folder.iterdir()] == ['1.0.0']
+  assert list(lab.read_records(tmp_path, 'corpus')) == docs
+
+
+def test_a_malformed_record_is_refused_when_written(tmp_path):
+  good = [make_ranking(i) for i in range(20)]
+  bad = dataclasses.replace(good[17], ranks=(0,))
+  with pytest.raises(RecordError, match=(
+      r'^rankings/train\[17\]: ranks has 1 entries for 4 responses$')):
+    lab.write_records(
+        tmp_path, 'rankings', {'train': good[:17] + [bad] + good[18:]})
+  with pytest.raises(FileNotFoundError):
+    lab.read_records(tmp_path, 'rankings')
+  lab.write_records(tmp_path, 'rankings', {'train': good})
+
+
+@pytest.mark.parametrize('records_by_split, reason', [
+    ({}, "'x' has no splits"),
+    ({'train': []}, "split 'train' of data set 'x' has no records"),
+    ({'train': [make_prompt(1), make_document(1)]},
+     r'x/train\[1\]: Document among records of the type Prompt'),
+    ({'train': [make_prompt(1)], 'test': [make_prompt(2)]},
+     r"x/test\[0\]: belongs to the split 'train'"),
+    ({'train': [make_prompt(1)], 'test': [make_prompt(1, 'test')]},
+     r"x/test\[0\]: id 'p1' is already that of x/train\[0\]"),
+    ({'train': ['text']}, r'x\[0\]: str is not a record type'),
+])
+def test_what_is_no_data_set_is_refused(tmp_path, records_by_split, reason):
+  with pytest.raises(ValueError, match=reason):
+    lab.write_records(tmp_path, 'x', records_by_split)
+
+
+def test_many_labelers_may_rank_one_prompt(tmp_path):
+  rankings = [dataclasses.replace(make_ranking(1), labeler=n) for n in 'ab']
+  lab.write_records(tmp_path, 'x', {'train': rankings})
+  assert [r.labeler for r in lab.read_records(tmp_path, 'x')] == ['a', 'b']
+
+
+def test_a_malformed_record_is_refused_when_read(tmp_path):
+  docs = [make_document(i) for i in range(4)]
+  docs[2] = dataclasses.replace(docs[2], text='long ' * 10)
+  lab.write_records(tmp_path, 'corpus', {'train': docs})
+  got = lab.read_records(
+      tmp_path, 'corpus', limits=Limits(document_chars=20))
+  assert got[1] == docs[1]
+  with pytest.raises(RecordError, match=(
+      r'^documents-train.array_record-00000-of-00001\[2\]: text has 50')):
+    got[2]
+  part = lab.read_records(
+      tmp_path, 'corpus', 'train[2:]', limits=Limits(document_chars=20))
+  with pytest.raises(RecordError, match=r'of-00001\[2\]: text has 50'):
+    part[0]
+
+
+def test_text_on_disk_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
+  encode = builders.Documents.encode
+  monkeypatch.setattr(
+      builders.Documents, 'encode',
+      staticmethod(lambda r: {**encode(r), 'text': b'\xff\xfe'}))
+  lab.write_records(tmp_path, 'corpus', {'train': [make_document(0)]})
+  with pytest.raises(RecordError, match=r'of-00001\[0\]: text is not UTF-8'):
+    list(lab.read_records(tmp_path, 'corpus'))
+
+
+@pytest.mark.parametrize('damage', ['flip', 'cut'])
+def test_a_damaged_file_is_refused(tmp_path, damage):
+  docs = [make_document(i) for i in range(2000)]
+  folder = lab.write_records(tmp_path, 'corpus', {'train': docs})
+  path, = folder.glob('*.array_record*')
+  data = bytearray(path.read_bytes())
+  data[len(data) // 4] ^= 1
+  path.write_bytes(data if damage == 'flip' else data[:len(data) // 2])
+  with pytest.raises(RecordError, match='damaged|cannot be read'):
+    list(lab.read_records(tmp_path, 'corpus'))
+
+
+def test_an_unknown_split_is_named(tmp_path):
+  lab.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
+  with pytest.raises(ValueError, match="no split 'test'; it has train"):
+    lab.read_records(tmp_path, 'corpus', 'test')
