@@ -1,0 +1,353 @@
+"""Batches that are a function of the step.
+
+Row j of process p at step s is example `s * B + p * (B / processes) + j` of a
+seeded permutation of the examples, with a new permutation every epoch. So the
+position in the data is the step number, nothing of it is stored in a
+checkpoint, and the rows of a step do not depend on the number of processes.
+Language-model rows are packed once, offline, into an ArrayRecord file, so this
+holds for packed data too. The permutation is Grain's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+import itertools
+import math
+import sys
+from typing import Any, Protocol
+
+import grain
+import jax
+import numpy as np
+
+from instructrl.data import tasks
+from instructrl.data.records import Ranking
+from instructrl.data.rows import FIELDS, RowFile
+from instructrl.types import LMBatch, PromptBatch, RankingBatch
+
+
+def epoch_steps(
+    num_examples: int, batch_size: int, num_epochs: float = 1.0) -> int:
+  """Returns the steps after which every example was seen `num_epochs` times.
+
+  Where the batch does not divide the examples, the last step goes on into the
+  next epoch's permutation.
+  """
+  if num_examples < 1 or batch_size < 1:
+    raise ValueError(
+        f'{num_examples} examples in batches of {batch_size}: both must be 1 '
+        'or more')
+  return max(1, math.ceil(num_epochs * num_examples / batch_size))
+
+
+class Source(Protocol):
+  """Examples that can be gathered in any order."""
+
+  def __len__(self) -> int:
+    ...
+
+  def gather(self, indices: np.ndarray) -> Any:
+    """Stacks the examples of these indices [n] into a batch of n."""
+
+
+class ArraySource:
+  """Packed rows in memory."""
+
+  def __init__(self, rows: tasks.Rows):
+    self._rows = rows
+
+  def __len__(self) -> int:
+    return len(self._rows['tokens'])
+
+  def gather(self, indices: np.ndarray) -> LMBatch:
+    return LMBatch(**{k: self._rows[k][indices] for k in FIELDS})
+
+
+class BuiltSource:
+  """Examples that are built when they are needed, such as padded ones."""
+
+  def __init__(self, elements: Sequence[Any], build: Callable[[int, Any], Any]):
+    """Makes a source.
+
+    Args:
+      elements: random access, in memory or on disk.
+      build: (index, element) -> a pytree of arrays without a batch axis.
+    """
+    self._elements = elements
+    self._build = build
+
+  def __len__(self) -> int:
+    return len(self._elements)
+
+  def gather(self, indices: np.ndarray) -> Any:
+    built = [self._build(i, self._elements[i]) for i in indices.tolist()]
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *built)
+
+
+class _MixedSource:
+  """Two sources with the same kind of batch, one after the other."""
+
+  def __init__(self, first: Source, second: Source):
+    self._first, self._second = first, second
+
+  def __len__(self) -> int:
+    return len(self._first) + len(self._second)
+
+  def gather(self, indices: np.ndarray) -> Any:
+    in_first = indices < len(self._first)
+    parts = []
+    if in_first.any():
+      parts.append(self._first.gather(indices[in_first]))
+    if not in_first.all():
+      parts.append(self._second.gather(
+          indices[~in_first] - len(self._first)))
+    back = np.argsort(np.argsort(~in_first, kind='stable'))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
+
+
+class Batches:
+  """The batches of one data set, as a function of the step."""
+
+  def __init__(
+      self,
+      source: Source,
+      batch_size: int,
+      seed: int,
+      *,
+      shuffle: bool = True,
+      mix: Source | None = None,
+      mix_fraction: float = 0.0,
+      process_index: int = 0,
+      process_count: int = 1,
+  ):
+    """Makes the batches.
+
+    Args:
+      source: the examples.
+      batch_size: B, over all processes.
+      seed: of the permutations; the same in all processes.
+      shuffle: False keeps the order of the examples in every epoch.
+      mix: examples that are mixed in evenly, such as pretraining rows.
+      mix_fraction: which share of all examples they are, in [0, 1).
+      process_index: which process this is.
+      process_count: how many there are; it must divide B.
+
+    Raises:
+      ValueError: no examples, or a batch that cannot be divided so.
+    """
+    if not len(source) or (mix is not None and not len(mix)):
+      raise ValueError('there are no examples to make batches of')
+    if batch_size < 1 or batch_size % process_count:
+      raise ValueError(
+          f'batch_size {batch_size} is not a multiple of the {process_count} '
+          'processes')
+    if not 0 <= process_index < process_count:
+      raise ValueError(f'process {process_index} of {process_count}')
+    if not 0 <= mix_fraction < 1 or (mix_fraction > 0 and mix is None):
+      raise ValueError(
+          f'mix_fraction is {mix_fraction}: it is in [0, 1), and above 0 it '
+          'needs rows to mix in')
+    self.batch_size = batch_size
+    self.num_examples = len(source)  # without those mixed in
+    self._source = source
+    self._own = batch_size // process_count
+    self._first = process_index * self._own
+
+    def order(start, stop, seed):
+      examples = grain.MapDataset.range(start, stop)
+      if shuffle:
+        examples = examples.seed(seed).shuffle()
+      return examples.repeat(None)
+
+    self._order = order(0, len(source), seed)
+    if mix_fraction:
+      self._source = _MixedSource(source, mix)
+      self._order = grain.MapDataset.mix(
+          [self._order, order(len(source), len(self._source), seed + 1)],
+          weights=[1 - mix_fraction, mix_fraction])
+
+  def indices(self, step: int) -> np.ndarray:
+    """Returns which examples this process has at a step, [B / processes]."""
+    if step < 0:
+      raise ValueError(f'step is {step}, it must be 0 or more')
+    start = step * self.batch_size + self._first
+    return np.asarray(
+        [self._order[i] for i in range(start, start + self._own)])
+
+  def at(self, step: int) -> Any:
+    """Returns this process' part of the batch of a step, in numpy."""
+    return self._source.gather(self.indices(step))
+
+  def iterate(
+      self, start_step: int = 0, num_steps: int | None = None,
+      *, prefetch: int = 2,
+  ) -> Iterator[Any]:
+    """Yields `at(start_step)`, `at(start_step + 1)`, ... made ahead of time.
+
+    Args:
+      start_step: the first step; a resumed run gives its step number.
+      num_steps: how many batches; None goes on for ever.
+      prefetch: how many batches one background thread makes ahead.
+    """
+    stop = sys.maxsize if num_steps is None else start_step + num_steps
+    steps = grain.MapDataset.range(start_step, stop).map(self.at)
+    batches = iter(steps.to_iter_dataset(grain.ReadOptions(
+        num_threads=1, prefetch_buffer_size=prefetch)))
+    try:
+      yield from batches
+    finally:
+      batches.close()  # ends the thread
+
+  def once(self) -> Iterator[Any]:
+    """Yields every example once, in order, for evaluation.
+
+    All batches have the same shape: the last one is filled up with copies of
+    the last example that do not count (see `silence`).
+    """
+    for start in range(0, self.num_examples, self.batch_size):
+      indices = start + self._first + np.arange(self._own)
+      counts = indices < self.num_examples
+      batch = self._source.gather(np.minimum(indices, self.num_examples - 1))
+      yield batch if counts.all() else silence(batch, counts)
+
+
+def silence(batch: Any, counts: np.ndarray) -> Any:
+  """Makes rows of a batch not count.
+
+  Args:
+    batch: an `LMBatch`, `RankingBatch` or `PromptBatch`.
+    counts: [B] bool, False where a row shall not count.
+
+  Returns:
+    The batch with `loss_mask` or `valid` False, or `index` -1, in those rows.
+  """
+  match batch:
+    case LMBatch():
+      return dataclasses.replace(
+          batch, loss_mask=batch.loss_mask & counts[:, None])
+    case RankingBatch():
+      return dataclasses.replace(batch, valid=batch.valid & counts[:, None])
+    case PromptBatch():
+      return dataclasses.replace(
+          batch, index=np.where(counts, batch.index, -1).astype(np.int32))
+    case _:
+      raise TypeError(f'{type(batch).__name__} is no batch')
+
+
+def lm_batches(
+    rows: tasks.Rows | RowFile, batch_size: int, seed: int,
+    *, mix: tasks.Rows | RowFile | None = None, **kwargs: Any,
+) -> Batches:
+  """Makes batches of packed rows, in memory or in a file.
+
+  Args:
+    rows: what `tasks.pack_rows` or `rows.read_rows` gave.
+    batch_size: B.
+    seed: of the order.
+    mix: rows that are mixed in, with `mix_fraction`.
+    **kwargs: see `Batches`.
+  """
+  def source(rows):
+    return ArraySource(rows) if isinstance(rows, dict) else rows
+
+  return Batches(
+      source(rows), batch_size, seed,
+      mix=None if mix is None else source(mix), **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class RankingTokens:
+  """A ranking in tokens, before padding."""
+
+  prompt: tuple[int, ...]
+  responses: tuple[tuple[int, ...], ...]  # K
+  ranks: tuple[int, ...]  # K
+
+
+def ranking_tokens(
+    rankings: Sequence[Ranking], tok, *, prompt_len: int
+) -> tuple[list[RankingTokens], int]:
+  """Lays out rankings in tokens.
+
+  Returns:
+    The rankings whose prompt has at most `prompt_len` tokens, in order, and how
+    many were dropped.
+  """
+  kept = []
+  for ranking in rankings:
+    prompt = tasks.chat_prompt(tok, ranking.prompt.text)
+    if tasks.fits(prompt, prompt_len):
+      kept.append(RankingTokens(
+          tuple(prompt), ranking.response_tokens, ranking.ranks))
+  return kept, len(rankings) - len(kept)
+
+
+def ranking_batches(
+    elements: Sequence[RankingTokens], batch_size: int, seed: int,
+    *, max_k: int, seq_len: int, eos_id: int, pad_id: int = 0, **kwargs: Any,
+) -> Batches:
+  """Makes batches of B rankings; all responses to a prompt stay together.
+
+  Args:
+    elements: what `ranking_tokens` gave.
+    batch_size: B, prompts.
+    seed: of the order.
+    max_k: rows per prompt; rankings with fewer responses are padded.
+    seq_len: T.
+    eos_id: what ends a response.
+    pad_id: what fills up.
+    **kwargs: see `Batches`.
+  """
+  def build(index, element):
+    del index
+    return tasks.ranking_example(
+        element.prompt, element.responses, element.ranks, max_k=max_k,
+        seq_len=seq_len, eos_id=eos_id, pad_id=pad_id)
+
+  return Batches(BuiltSource(elements, build), batch_size, seed, **kwargs)
+
+
+def split_pairs(ranking: Ranking) -> list[Ranking]:
+  """Splits a ranking into one of K = 2 for each pair that is no tie.
+
+  This is the arrangement with which the reward model overfits within an epoch
+  (Ouyang et al. 2022, Section 3.5 and Appendix C.2): every response is in up
+  to K - 1 elements, which are shuffled apart.
+  """
+  def pick(values, pair):
+    return tuple(values[i] for i in pair) if values else ()
+
+  pairs = []
+  for pair in itertools.combinations(range(len(ranking.responses)), 2):
+    ranks = pick(ranking.ranks, pair)
+    if ranks[0] != ranks[1]:
+      pairs.append(dataclasses.replace(
+          ranking,
+          responses=pick(ranking.responses, pair),
+          response_tokens=pick(ranking.response_tokens, pair),
+          sources=pick(ranking.sources, pair),
+          temperatures=pick(ranking.temperatures, pair),
+          ranks=(0, 1) if ranks[0] < ranks[1] else (1, 0),
+          metadata=pick(ranking.metadata, pair)))
+  return pairs
+
+
+def prompt_batches(
+    prompts: Sequence[Sequence[int]], batch_size: int, seed: int,
+    *, prompt_len: int, pad_id: int = 0, **kwargs: Any,
+) -> Batches:
+  """Makes batches of prompts, padded on the left.
+
+  Args:
+    prompts: tokens of prompts that fit (see `tasks.fits`); a batch's `index`
+      counts in this sequence.
+    batch_size: B.
+    seed: of the order.
+    prompt_len: P.
+    pad_id: what fills up.
+    **kwargs: see `Batches`.
+  """
+  def build(index, tokens):
+    return tasks.prompt_example(
+        tokens, prompt_len, index=index, pad_id=pad_id)
+
+  return Batches(BuiltSource(prompts, build), batch_size, seed, **kwargs)

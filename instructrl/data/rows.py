@@ -1,0 +1,137 @@
+"""Packed language-model rows in an ArrayRecord file.
+
+Packing is done once, offline, so that a row has a number and a batch of rows is
+a function of the step. Record 0 is a header in JSON, which says what the rows
+were made from; each other record is one row: the fields of `LMBatch` in the
+order of `FIELDS`, [5, T] little-endian int32.
+"""
+
+import json
+import os
+import pathlib
+
+from array_record.python import array_record_data_source
+from array_record.python import array_record_module
+import numpy as np
+
+from instructrl.data import tasks
+from instructrl.types import LMBatch
+
+FORMAT_VERSION = 1
+FIELDS = ('tokens', 'targets', 'loss_mask', 'positions', 'segment_ids')
+
+
+def write_rows(
+    path: str | pathlib.Path, rows: tasks.Rows,
+    *, tokenizer_fingerprint: str, source_fingerprint: str,
+) -> None:
+  """Stores packed rows; the file appears whole or not at all.
+
+  Args:
+    path: the ArrayRecord file.
+    rows: [rows, T] each.
+    tokenizer_fingerprint: of the tokenizer that made the tokens.
+    source_fingerprint: of the documents or demonstrations.
+  """
+  path = pathlib.Path(path)
+  num_rows, row_len = rows['tokens'].shape
+  header = {
+      'format_version': FORMAT_VERSION, 'kind': 'lm_rows',
+      'num_rows': num_rows, 'row_len': row_len,
+      'tokenizer_fingerprint': tokenizer_fingerprint,
+      'source_fingerprint': source_fingerprint}
+  path.parent.mkdir(parents=True, exist_ok=True)
+  partial = path.with_name(path.name + '.partial')
+  # A group of one makes every row readable without its neighbours.
+  writer = array_record_module.ArrayRecordWriter(str(partial), 'group_size:1')
+  try:
+    writer.write(json.dumps(header).encode())
+    for i in range(num_rows):
+      writer.write(
+          np.stack([rows[name][i] for name in FIELDS])
+          .astype('<i4').tobytes())
+  finally:
+    writer.close()
+  os.replace(partial, path)
+
+
+class RowFile:
+  """Packed rows on disk, in random access; a source for `Batches`."""
+
+  def __init__(self, path: str | pathlib.Path):
+    """Opens the file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: it is damaged, or no file of rows.
+    """
+    self.path = pathlib.Path(path)
+    if not self.path.is_file():
+      raise FileNotFoundError(f'no packed rows at {path}')
+    try:
+      self._records = array_record_data_source.ArrayRecordDataSource(
+          [str(path)])
+      self.header = json.loads(self._records[0])
+    except (RuntimeError, ValueError, IndexError) as error:
+      raise ValueError(f'{path} is not a file of packed rows: {error}') from (
+          error)
+    if (not isinstance(self.header, dict)
+        or self.header.get('kind') != 'lm_rows'):
+      raise ValueError(f'{path} is not a file of packed rows')
+    if self.header.get('format_version') != FORMAT_VERSION:
+      raise ValueError(
+          f'{path} has format version {self.header.get("format_version")}, '
+          f'this program reads {FORMAT_VERSION}: delete the file to pack it '
+          'again')
+    if len(self._records) != self.header.get('num_rows', -1) + 1:
+      raise ValueError(
+          f'{path} has {len(self._records) - 1} rows, its header says '
+          f'{self.header.get("num_rows")}')
+
+  def __len__(self) -> int:
+    return self.header['num_rows']
+
+  def gather(self, indices: np.ndarray) -> LMBatch:
+    try:
+      data = self._records.__getitems__([int(i) + 1 for i in indices])
+    except RuntimeError as error:
+      raise ValueError(f'{self.path} is damaged: {error}') from error
+    values = np.frombuffer(b''.join(data), '<i4').astype(np.int32).reshape(
+        len(data), len(FIELDS), self.header['row_len'])
+    fields = {name: values[:, i] for i, name in enumerate(FIELDS)}
+    return LMBatch(**{**fields, 'loss_mask': fields['loss_mask'].astype(bool)})
+
+  def load(self) -> tasks.Rows:
+    """Reads all rows into memory."""
+    return vars(self.gather(np.arange(len(self))))
+
+
+def read_rows(
+    path: str | pathlib.Path, *, row_len: int | None = None,
+    tokenizer_fingerprint: str | None = None,
+    source_fingerprint: str | None = None,
+) -> RowFile:
+  """Opens packed rows and refuses those that were made otherwise.
+
+  Args:
+    path: what `write_rows` wrote.
+    row_len: T that the run needs.
+    tokenizer_fingerprint: of the run's tokenizer.
+    source_fingerprint: of the run's documents or demonstrations.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: it is damaged, or was packed from something else.
+  """
+  rows = RowFile(path)
+  wanted = {
+      'row_len': row_len,
+      'tokenizer_fingerprint': tokenizer_fingerprint,
+      'source_fingerprint': source_fingerprint}
+  for name, value in wanted.items():
+    found = rows.header.get(name)
+    if value is not None and found != value:
+      raise ValueError(
+          f'{path} has {name} {str(found)[:12]}, this run needs '
+          f'{str(value)[:12]}: delete the file to pack it again')
+  return rows

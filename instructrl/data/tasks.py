@@ -1,0 +1,292 @@
+"""One example of tokens, in numpy; shifting and masking happen here.
+
+Token layouts (BOS, EOS, USER and ASSISTANT are ids, never typed text):
+  document       BOS text EOS
+  chat prompt    BOS USER prompt ASSISTANT, answered by: response EOS
+  plain prompt   BOS text, which a base model continues
+
+An example of a language model is shifted once and for all: `targets[i]` is the
+token after `tokens[i]`, and `loss_mask[i]` says whether that target counts.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from instructrl.data.records import Demonstration, Document
+from instructrl.types import PromptBatch, RankingBatch
+
+Rows = dict[str, np.ndarray]  # the fields of LMBatch, [rows, T] each
+
+
+class Example(NamedTuple):
+  """One shifted sequence, not yet packed."""
+
+  tokens: np.ndarray  # [N] int32
+  targets: np.ndarray  # [N] int32
+  loss_mask: np.ndarray  # [N] bool
+
+
+def document_tokens(tok, text: str) -> list[int]:
+  """Lays out a page of the corpus."""
+  return [tok.bos_id, *tok.encode(text), tok.eos_id]
+
+
+def chat_prompt(tok, text: str) -> list[int]:
+  """Lays out what a user asks, up to where the response begins."""
+  return [tok.bos_id, tok.user_id, *tok.encode(text), tok.assistant_id]
+
+
+def plain_prompt(tok, text: str) -> list[int]:
+  """Lays out text that a base model continues."""
+  return [tok.bos_id, *tok.encode(text)]
+
+
+def response_tokens(tok, text: str, max_len: int) -> list[int]:
+  """Lays out a response. One that is too long loses its end, and its EOS."""
+  if max_len < 1:
+    raise ValueError(f'a response needs room for 1 token, max_len is {max_len}')
+  return [*tok.encode(text), tok.eos_id][:max_len]
+
+
+def cut_at_eos(tokens: Sequence[int], eos_id: int) -> list[int]:
+  """Drops what follows the first EOS; without one, drops nothing."""
+  tokens = list(tokens)
+  return tokens[:tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+
+
+def fits(tokens: Sequence[int], max_len: int) -> bool:
+  """Whether a prompt is kept; the paper drops those that do not fit."""
+  return len(tokens) <= max_len
+
+
+def lm_example(tokens: Sequence[int], loss_from: int = 1) -> Example:
+  """Shifts a sequence by one token.
+
+  Args:
+    tokens: N + 1 token ids.
+    loss_from: index in `tokens` of the first token to be predicted: 1 for a
+      document (all but BOS), the prompt's length for a demonstration (the
+      response and EOS only).
+
+  Returns:
+    An example of N positions.
+
+  Raises:
+    ValueError: nothing would be predicted.
+  """
+  tokens = np.asarray(tokens, np.int32)
+  if not 1 <= loss_from < len(tokens):
+    raise ValueError(
+        f'loss_from is {loss_from} for a sequence of {len(tokens)} tokens: it '
+        'must leave a token to predict')
+  loss_mask = np.arange(1, len(tokens)) >= loss_from
+  return Example(tokens[:-1], tokens[1:], loss_mask)
+
+
+def pack_rows(
+    examples: Iterable[Example], row_len: int, *, open_rows: int = 64
+) -> Rows:
+  """Packs examples into rows, first-fit, in the order given.
+
+  An example longer than a row is split; each piece is a segment of its own, and
+  no target is lost. All others stay whole.
+
+  Args:
+    examples: shifted sequences.
+    row_len: T, positions per row.
+    open_rows: how many unfinished rows are looked at for each example; the
+      fullest is closed when there are more.
+
+  Returns:
+    The fields of `LMBatch`, [rows, T] each: segments are numbered from 1 in
+    each row, positions restart with each segment, and padding is 0 everywhere.
+  """
+  if row_len < 1:
+    raise ValueError(f'row_len is {row_len}, it must be 1 or more')
+  examples = list(examples)
+  if not examples:
+    raise ValueError('there is nothing to pack')
+  stream = Example(*(np.concatenate(parts) for parts in zip(*examples)))
+  lengths = []
+  for example in examples:
+    whole, rest = divmod(len(example.tokens), row_len)
+    lengths += [row_len] * whole + [rest] * (rest > 0)
+  lengths = np.asarray(lengths)
+  row, offset, segment = _first_fit(lengths.tolist(), row_len, open_rows)
+  starts = np.cumsum(lengths) - lengths
+  positions = np.arange(len(stream.tokens)) - np.repeat(starts, lengths)
+  place = np.repeat(row * row_len + offset, lengths) + positions
+
+  def scatter(values, dtype):
+    out = np.zeros((int(row.max()) + 1, row_len), dtype)
+    out.reshape(-1)[place] = values
+    return out
+
+  return {
+      'tokens': scatter(stream.tokens, np.int32),
+      'targets': scatter(stream.targets, np.int32),
+      'loss_mask': scatter(stream.loss_mask, bool),
+      'positions': scatter(positions, np.int32),
+      'segment_ids': scatter(np.repeat(segment, lengths), np.int32),
+  }
+
+
+def _first_fit(lengths, row_len, open_rows):
+  """Returns the row, the offset there and the segment number of each piece."""
+  used = []  # of all rows: positions taken
+  segments = []  # of all rows: segments so far
+  open_ids = []  # rows that still take pieces, oldest first
+  places = np.zeros((3, len(lengths)), np.int64)
+  for i, length in enumerate(lengths):
+    room = row_len - length
+    row = next((r for r in open_ids if used[r] <= room), None)
+    if row is None:
+      row = len(used)
+      used.append(0)
+      segments.append(0)
+      open_ids.append(row)
+    segments[row] += 1
+    places[:, i] = row, used[row], segments[row]
+    used[row] += length
+    if used[row] == row_len:
+      open_ids.remove(row)
+    elif len(open_ids) > open_rows:
+      open_ids.remove(max(open_ids, key=used.__getitem__))
+  return places
+
+
+def fullness(rows: Rows) -> float:
+  """Returns the share of positions that are no padding."""
+  return float((rows['segment_ids'] > 0).mean())
+
+
+def document_rows(
+    documents: Iterable[Document], tok, row_len: int) -> Rows:
+  """Packs documents; every token but BOS is predicted."""
+  return pack_rows(
+      (lm_example(document_tokens(tok, d.text)) for d in documents), row_len)
+
+
+def sft_example(
+    demonstration: Demonstration, tok, max_len: int,
+    response_len: int | None = None,
+) -> Example:
+  """Makes the example of a demonstration; only the response is predicted.
+
+  Args:
+    demonstration: prompt and response.
+    tok: the tokenizer.
+    max_len: positions at most; a response that is too long loses its end.
+    response_len: tokens of the response at most, EOS included.
+
+  Raises:
+    ValueError: the prompt leaves no room for a response.
+  """
+  prompt = chat_prompt(tok, demonstration.prompt.text)
+  room = max_len + 1 - len(prompt)  # the last target needs no position
+  if room < 1:
+    raise ValueError(
+        f'prompt {demonstration.prompt.id!r} has {len(prompt)} tokens, there '
+        f'are {max_len} positions: drop it first (see `fits`)')
+  response = response_tokens(
+      tok, demonstration.response, min(room, response_len or room))
+  return lm_example(prompt + response, loss_from=len(prompt))
+
+
+def sft_rows(
+    demonstrations: Iterable[Demonstration], tok, row_len: int,
+    *, response_len: int | None = None,
+) -> Rows:
+  """Packs demonstrations. The arguments are those of `sft_example`."""
+  return pack_rows(
+      (sft_example(d, tok, row_len, response_len) for d in demonstrations),
+      row_len)
+
+
+def ranking_example(
+    prompt: Sequence[int],
+    responses: Sequence[Sequence[int]],
+    ranks: Sequence[int],
+    *,
+    max_k: int,
+    seq_len: int,
+    eos_id: int,
+    pad_id: int = 0,
+) -> RankingBatch:
+  """Makes one element of a ranking batch.
+
+  Args:
+    prompt: tokens of the prompt.
+    responses: tokens of the K responses; what follows the first EOS is cut.
+    ranks: K; 0 = best, equal = tie.
+    max_k: rows of the element; those above K are padding.
+    seq_len: T, columns of the element.
+    eos_id: what ends a response.
+    pad_id: what fills up.
+
+  Returns:
+    A `RankingBatch` without the batch axis: tokens [max_k, T], last [max_k].
+
+  Raises:
+    ValueError: K is not in 2..max_k, the ranks do not match, a response is
+      empty, or a sequence is longer than T.
+  """
+  k = len(responses)
+  if not 2 <= k <= max_k:
+    raise ValueError(f'there are {k} responses, there must be 2 to {max_k}')
+  if len(ranks) != k:
+    raise ValueError(f'there are {len(ranks)} ranks for {k} responses')
+  tokens = np.full((max_k, seq_len), pad_id, np.int32)
+  segment_ids = np.zeros((max_k, seq_len), np.int32)
+  last = np.zeros(max_k, np.int32)
+  for i, response in enumerate(responses):
+    response = cut_at_eos(response, eos_id)
+    if not response:
+      raise ValueError(f'response {i} has no tokens; an empty one is EOS')
+    length = len(prompt) + len(response)
+    if length > seq_len:
+      raise ValueError(
+          f'prompt and response {i} have {length} tokens, the limit is '
+          f'{seq_len}')
+    tokens[i, :length] = [*prompt, *response]
+    segment_ids[i, :length] = 1
+    last[i] = length - 1
+  return RankingBatch(
+      tokens=tokens,
+      segment_ids=segment_ids,
+      last=last,
+      ranks=np.asarray([*ranks, *[0] * (max_k - k)], np.int32),
+      valid=np.arange(max_k) < k,
+  )
+
+
+def prompt_example(
+    tokens: Sequence[int], prompt_len: int, *, index: int = 0, pad_id: int = 0
+) -> PromptBatch:
+  """Makes one element of a prompt batch: padded on the left.
+
+  Args:
+    tokens: tokens of the prompt.
+    prompt_len: P, columns of the element.
+    index: which example of the data set it is.
+    pad_id: what fills up.
+
+  Returns:
+    A `PromptBatch` without the batch axis: tokens [P], mask [P], index [].
+
+  Raises:
+    ValueError: the prompt is empty or does not fit.
+  """
+  length = len(tokens)
+  if not 1 <= length <= prompt_len:
+    raise ValueError(
+        f'prompt {index} has {length} tokens, there must be 1 to {prompt_len}')
+  padded = np.full(prompt_len, pad_id, np.int32)
+  padded[prompt_len - length:] = tokens
+  return PromptBatch(
+      tokens=padded,
+      mask=np.arange(prompt_len) >= prompt_len - length,
+      index=np.int32(index),
+  )

@@ -1,0 +1,273 @@
+"""Batches as a function of the step."""
+
+import dataclasses
+import itertools
+import threading
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from instructrl.data import pipeline, rows, tasks
+from instructrl.data.records import Prompt, Ranking, validate
+from instructrl.types import LMBatch, PromptBatch, RankingBatch
+
+
+def numbered_rows(count, start=0):
+  """Rows of one position whose token is their number."""
+  return tasks.pack_rows(
+      (tasks.lm_example([start + i, 1]) for i in range(count)), 1)
+
+
+def numbers(batch):
+  return batch.tokens[:, 0].tolist()
+
+
+def test_every_epoch_is_another_permutation():
+  batches = pipeline.lm_batches(numbered_rows(12), 4, seed=3)
+  epochs = [
+      list(itertools.chain(*(numbers(batches.at(3 * e + i)) for i in range(3))))
+      for e in range(4)]
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(12))
+  assert len({tuple(epoch) for epoch in epochs}) == 4
+  assert pipeline.epoch_steps(12, 4) == 3
+
+
+def test_a_batch_is_a_function_of_the_step_and_the_seed():
+  make = lambda seed: pipeline.lm_batches(numbered_rows(50), 8, seed)
+  first, again, other = make(1), make(1), make(2)
+  chex.assert_trees_all_equal(first.at(1000), again.at(1000))
+  assert numbers(first.at(0)) != numbers(other.at(0))
+
+
+def test_the_order_of_the_data_stays_what_it_is():
+  """A change here means that resumed runs see other data than before."""
+  batches = pipeline.lm_batches(numbered_rows(1000), 5, seed=3)
+  assert numbers(batches.at(0)) == [104, 380, 921, 363, 318]
+  assert numbers(batches.at(200)) == [531, 982, 41, 185, 688]
+
+
+@pytest.mark.parametrize('processes', [1, 2, 4])
+def test_the_rows_of_a_step_do_not_depend_on_the_processes(processes):
+  whole = pipeline.lm_batches(numbered_rows(30), 8, seed=0)
+  parts = [
+      pipeline.lm_batches(
+          numbered_rows(30), 8, seed=0, process_index=p,
+          process_count=processes) for p in range(processes)]
+  for step in (0, 3, 4, 77):
+    joined = sum((numbers(part.at(step)) for part in parts), [])
+    assert joined == numbers(whole.at(step))
+
+
+def test_an_epoch_that_does_not_divide_goes_on_in_the_next():
+  batches = pipeline.lm_batches(numbered_rows(5), 4, seed=0)
+  stream = sum((numbers(batches.at(step)) for step in range(5)), [])
+  for epoch in range(4):
+    assert sorted(stream[5 * epoch:5 * epoch + 5]) == list(range(5))
+  # A batch may be larger than the data.
+  big = pipeline.lm_batches(numbered_rows(2), 8, seed=0)
+  assert sorted(numbers(big.at(0))) == [0] * 4 + [1] * 4
+
+
+def test_epoch_steps():
+  assert pipeline.epoch_steps(10, 4) == 3
+  assert pipeline.epoch_steps(10, 4, 2) == 5
+  assert pipeline.epoch_steps(10, 4, 0.1) == 1
+  for bad in [(0, 4), (4, 0)]:
+    with pytest.raises(ValueError, match='must be 1 or more'):
+      pipeline.epoch_steps(*bad)
+
+
+def test_without_shuffling_the_order_is_kept():
+  batches = pipeline.lm_batches(numbered_rows(6), 4, seed=0, shuffle=False)
+  assert numbers(batches.at(0)) == [0, 1, 2, 3]
+  assert numbers(batches.at(1)) == [4, 5, 0, 1]
+
+
+def test_iterating_is_what_at_gives_from_any_step_on():
+  batches = pipeline.lm_batches(numbered_rows(50), 8, seed=1)
+  got = list(batches.iterate(start_step=17, num_steps=5))
+  assert len(got) == 5
+  for i, batch in enumerate(got):
+    assert isinstance(batch, LMBatch)
+    chex.assert_trees_all_equal(batch, batches.at(17 + i))
+  assert list(batches.iterate(17, num_steps=0)) == []
+
+
+def test_iterating_works_ahead_and_its_thread_ends():
+  threads = threading.active_count()
+  made = []
+
+  class Source:
+    def __len__(self):
+      return 4
+
+    def gather(self, indices):
+      made.append(threading.current_thread())
+      return indices
+
+  stream = pipeline.Batches(Source(), 2, seed=0).iterate()
+  next(stream)
+  deadline = time.time() + 10
+  while len(made) < 3 and time.time() < deadline:
+    time.sleep(0.01)
+  assert len(made) >= 3
+  assert threading.main_thread() not in made
+  stream.close()
+  while threading.active_count() > threads and time.time() < deadline:
+    time.sleep(0.01)
+  assert threading.active_count() == threads
+
+
+def test_an_error_in_the_background_reaches_the_loop():
+  def build(index, element):
+    raise ValueError(f'element {element} is broken')
+
+  source = pipeline.BuiltSource([7], build)
+  with pytest.raises(ValueError, match='element 7 is broken'):
+    next(pipeline.Batches(source, 1, seed=0).iterate())
+
+
+@pytest.mark.parametrize('fraction', [0.1, 0.5])
+def test_mixing_in_pretraining_rows(fraction):
+  batches = pipeline.lm_batches(
+      numbered_rows(40), 4, seed=0, mix=numbered_rows(30, start=1000),
+      mix_fraction=fraction)
+  stream = sum((numbers(batches.at(step)) for step in range(50)), [])
+  mixed = [n for n in stream if n >= 1000]
+  own = [n for n in stream if n < 1000]
+  assert abs(len(mixed) - 200 * fraction) <= 1
+  assert sorted(own[:40]) == list(range(40))
+  if fraction == 0.5:
+    assert sorted(mixed[:30]) == list(range(1000, 1030))
+  assert own[:40] != sorted(own[:40]) and batches.num_examples == 40
+  for step in range(7):  # rows stay where the indices say
+    expected = [i if i < 40 else 960 + i for i in batches.indices(step)]
+    assert numbers(batches.at(step)) == expected
+
+
+def test_once_gives_every_example_once():
+  batches = pipeline.lm_batches(numbered_rows(6), 4, seed=0)
+  first, last = batches.once()
+  assert numbers(first) == [0, 1, 2, 3] and first.loss_mask.all()
+  assert numbers(last) == [4, 5, 5, 5]
+  assert last.loss_mask[:, 0].tolist() == [True, True, False, False]
+  parts = [
+      list(pipeline.lm_batches(
+          numbered_rows(6), 4, seed=0, process_index=p,
+          process_count=2).once()) for p in (0, 1)]
+  assert [numbers(p[0]) for p in parts] == [[0, 1], [2, 3]]
+  assert [p[1].loss_mask.all() for p in parts] == [True, False]
+
+
+@pytest.mark.parametrize('kwargs, reason', [
+    (dict(batch_size=0), 'batch_size 0'),
+    (dict(process_count=3), 'batch_size 4 is not a multiple of the 3 proc'),
+    (dict(process_index=2, process_count=2), 'process 2 of 2'),
+    (dict(mix_fraction=1.0), r'mix_fraction is 1.0: it is in \[0, 1\)'),
+    (dict(mix_fraction=0.5), 'needs rows to mix in'),
+])
+def test_bad_arguments(kwargs, reason):
+  with pytest.raises(ValueError, match=reason):
+    pipeline.lm_batches(
+        numbered_rows(4), **{'batch_size': 4, 'seed': 0, **kwargs})
+
+
+def test_no_examples_and_negative_steps():
+  with pytest.raises(ValueError, match='no examples'):
+    pipeline.prompt_batches([], 2, seed=0, prompt_len=4)
+  with pytest.raises(ValueError, match='step is -1'):
+    pipeline.lm_batches(numbered_rows(4), 4, seed=0).at(-1)
+
+
+def test_rows_in_a_file_give_the_same_batches(tmp_path):
+  packed = numbered_rows(20)
+  path = tmp_path / 'rows.array_record'
+  rows.write_rows(
+      path, packed, tokenizer_fingerprint='t', source_fingerprint='s')
+  in_file = pipeline.lm_batches(rows.read_rows(path), 4, seed=1)
+  in_memory = pipeline.lm_batches(packed, 4, seed=1)
+  for a, b in zip(in_file.iterate(3, 4), in_memory.iterate(3, 4)):
+    chex.assert_trees_all_equal(a, b)
+    assert [x.dtype for x in jax.tree.leaves(a)] == [
+        x.dtype for x in jax.tree.leaves(b)]
+
+
+def make_ranking(i, ranks=(1, 0, 1)):
+  k = len(ranks)
+  return Ranking(
+      prompt=Prompt(f'p{i}', 'x' * i, 'u', 'open_qa', 'train'), labeler='l',
+      group='train', responses=tuple('abcd'[:k]),
+      response_tokens=((10, 2), (11, 2), (12, 2), (13, 2))[:k],
+      sources=('s0', 's1', 's2', 's3')[:k],
+      temperatures=(0.0, 0.1, 0.2, 0.3)[:k], ranks=ranks,
+      metadata=tuple({'overall': j} for j in range(1, k + 1)))
+
+
+class Tok:
+  bos_id, eos_id, user_id, assistant_id = 1, 2, 4, 5
+
+  def encode(self, text):
+    return [6] * len(text)
+
+
+def test_ranking_batches():
+  elements, dropped = pipeline.ranking_tokens(
+      [make_ranking(i) for i in range(1, 9)], Tok(), prompt_len=7)
+  assert (len(elements), dropped) == (4, 4)
+  batches = pipeline.ranking_batches(
+      elements, 2, seed=0, max_k=4, seq_len=9, eos_id=2)
+  batch = batches.at(0)
+  assert isinstance(batch, RankingBatch)
+  chex.assert_shape(batch.tokens, (2, 4, 9))
+  chex.assert_shape((batch.last, batch.ranks, batch.valid), (2, 4))
+  for row, i in enumerate(batches.indices(0)):  # prompt i has i + 4 tokens
+    assert batch.tokens[row, 1].tolist() == (
+        [1, 4] + [6] * (i + 1) + [5, 11, 2] + [0] * (3 - i))
+    assert batch.last[row].tolist() == [i + 5] * 3 + [0]
+    assert batch.ranks[row].tolist() == [1, 0, 1, 0]
+    assert batch.valid[row].tolist() == [True] * 3 + [False]
+  assert [b.valid.sum() for b in pipeline.ranking_batches(
+      elements[:3], 2, seed=0, max_k=4, seq_len=9, eos_id=2).once()] == [6, 3]
+
+
+def test_split_pairs():
+  pairs = pipeline.split_pairs(make_ranking(1, ranks=(2, 0, 2, 1)))
+  for pair in pairs:
+    validate(pair)
+  # The tie of a and c is no pair.
+  assert [(p.responses, p.ranks) for p in pairs] == [
+      (('a', 'b'), (1, 0)), (('a', 'd'), (1, 0)), (('b', 'c'), (0, 1)),
+      (('b', 'd'), (0, 1)), (('c', 'd'), (1, 0))]
+  assert pairs[1].response_tokens == ((10, 2), (13, 2))
+  assert pairs[1].sources == ('s0', 's3')
+  assert pairs[1].temperatures == (0.0, 0.3)
+  assert pairs[1].metadata == ({'overall': 1}, {'overall': 4})
+  assert pairs[1].prompt.id == 'p1'
+  bare = dataclasses.replace(make_ranking(1), metadata=())
+  assert [p.metadata for p in pipeline.split_pairs(bare)] == [(), ()]
+  assert pipeline.split_pairs(make_ranking(1, ranks=(0, 0, 0))) == []
+
+
+def test_prompt_batches():
+  prompts = [[1] + [6] * i for i in range(5)]
+  batches = pipeline.prompt_batches(prompts, 2, seed=0, prompt_len=5)
+  batch = batches.at(1)
+  assert isinstance(batch, PromptBatch)
+  assert batch.index.tolist() == batches.indices(1).tolist()
+  assert batch.index.dtype == np.int32
+  for tokens, mask, index in zip(batch.tokens, batch.mask, batch.index):
+    assert tokens[mask].tolist() == prompts[index]
+    assert mask.tolist() == sorted(mask.tolist())
+  *_, last = batches.once()
+  assert last.index.tolist() == [4, -1]
+  with pytest.raises(ValueError, match='prompt 4 has 5 tokens'):
+    list(pipeline.prompt_batches(prompts, 2, seed=0, prompt_len=4).once())
+
+
+def test_only_batches_can_be_silenced():
+  with pytest.raises(TypeError, match='ndarray is no batch'):
+    pipeline.silence(np.zeros(3), np.ones(3, bool))
