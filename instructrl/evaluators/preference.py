@@ -12,7 +12,7 @@ that it is a measurement of the method (about 50%) and not 50% by definition.
 """
 
 import itertools
-from typing import Mapping, Protocol, Sequence
+from typing import Callable, Mapping, Protocol, Sequence
 
 import numpy as np
 
@@ -46,6 +46,7 @@ def evaluate_preference(
     labelers: Sequence[Labeler],
     *,
     seed: int,
+    applies: Mapping[str, Callable[[records.Prompt], bool]] | None = None,
 ) -> tuple[dict, list[dict]]:
   """Compares and rates the responses of policies to the same prompts.
 
@@ -57,6 +58,8 @@ def evaluate_preference(
     labelers: the held-out ones. Each ranks all responses of a prompt at once,
       as on the paper's labeling page; a prompt's outcome is their mean.
     seed: evaluation seed, for the labelers' noise and the bootstrap.
+    applies: row of the metadata -> whether it means something for a prompt;
+      rows that are not named apply to every prompt.
 
   Returns:
     (figures, samples). Figures:
@@ -99,7 +102,7 @@ def evaluate_preference(
                        for left in policies},
   }
   rated, samples = _rate(prompts, {name: responses[name] for name in policies},
-                         judge, seed)
+                         judge, applies or {}, seed)
   figures.update(rated)
   for i, sample in enumerate(samples):
     for name in policies:
@@ -154,13 +157,12 @@ def _win_rate(outcomes: np.ndarray, seed: int, purpose: str) -> dict:
           'n': len(outcomes)}
 
 
-def _rate(prompts, responses, judge, seed) -> tuple[dict, list[dict]]:
+def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
   """Likert scores and flags, as figures and as one sample per prompt."""
   likert = {name: [float(judge.likert(p, r)) for p, r in zip(prompts, texts)]
             for name, texts in responses.items()}
   flags = {name: [judge.metadata(p, r) for p, r in zip(prompts, texts)]
            for name, texts in responses.items()}
-  # A row that does not apply to a prompt is absent or None there.
   rows = list(dict.fromkeys(itertools.chain.from_iterable(
       itertools.chain.from_iterable(flags.values()))))
   summaries, differences = statistics.compare(
@@ -170,10 +172,10 @@ def _rate(prompts, responses, judge, seed) -> tuple[dict, list[dict]]:
              'metadata': {name: {} for name in responses},
              'differences': {'likert': differences, 'metadata': {}}}
   for row in rows:
+    counts = [applies[row](prompt) if row in applies else True
+              for prompt in prompts]
     summaries, differences = statistics.compare(
-        {name: statistics.mean(
-            [float(f.get(row) or 0) for f in per_prompt],
-            [f.get(row) is not None for f in per_prompt])
+        {name: statistics.mean([float(f[row]) for f in per_prompt], counts)
          for name, per_prompt in flags.items()},
         seed=seed, purpose=f'metadata/{row}')
     figures['differences']['metadata'][row] = differences

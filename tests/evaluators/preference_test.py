@@ -8,7 +8,7 @@ from instructrl.evaluators import preference
 
 
 class LengthJudge:
-  """Prefers longer responses; hallucination applies to even prompts only."""
+  """Prefers longer responses."""
 
   def utility(self, prompt, response):
     return float(len(response))
@@ -17,11 +17,8 @@ class LengthJudge:
     return min(7, max(1, len(response)))
 
   def metadata(self, prompt, response):
-    flags = {'satisfies_constraint': int(len(response) > 3),
-             'hallucination': int('x' in response)}
-    if int(prompt.id) % 2:
-      flags['hallucination'] = None
-    return flags
+    return {'satisfies_constraint': int(len(response) > 3),
+            'hallucination': int('x' in response)}
 
 
 class Labeler:
@@ -53,7 +50,8 @@ def make_responses(n):
 def evaluate(n=40, labelers=None, responses=None, seed=0):
   return preference.evaluate_preference(
       make_prompts(n), responses or make_responses(n), LengthJudge(),
-      labelers or [Labeler('h0', 1.)], seed=seed)
+      labelers or [Labeler('h0', 1.)], seed=seed,
+      applies={'hallucination': lambda prompt: int(prompt.id) % 2 == 0})
 
 
 def test_win_rates_against_sft_count_a_tie_half():
