@@ -1,0 +1,446 @@
+"""Checkpoints that survive a kill at any moment. Only this file knows Orbax.
+
+A step is one folder:
+
+  checkpoints/00000100/state/         the arrays, an Orbax checkpoint
+  checkpoints/00000100/meta.json      tensors, environment, the caller's `meta`
+  checkpoints/00000100/manifest.json  size and SHA-256 of every other file
+
+It is written as `incomplete.00000100`: Orbax commits `state`, then the
+manifest is written, and a rename makes it a step. So a folder under a step's
+name is whole, and the manifest tells whether it still is: Orbax itself neither
+notices a flipped bit nor an empty step folder.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent import futures
+import json
+import os
+import pathlib
+import shutil
+from typing import Any
+
+from absl import logging
+from instructrl import manifest
+from instructrl import metrics
+import jax
+from jax.experimental import multihost_utils
+import numpy as np
+from orbax.checkpoint.experimental import v1 as ocp
+
+FORMAT_VERSION = 1
+_STATE, _META = 'state', 'meta.json'
+_INCOMPLETE, _TRASH, _DAMAGED = 'incomplete', 'trash', 'damaged'
+
+
+class CheckpointError(RuntimeError):
+  """A checkpoint cannot be written, is damaged, or does not fit."""
+
+
+class Checkpointer:
+  """Saves and restores the steps of one run.
+
+  With several processes every method must be called by all of them; process 0
+  decides and writes the bookkeeping.
+  """
+
+  def __init__(
+      self,
+      directory,
+      *,
+      keep_latest: int = 2,
+      keep_steps: Callable[[int], bool] | None = None,
+  ):
+    """Opens a folder of steps; it is created with the first save.
+
+    Args:
+      directory: the folder, on a local or mounted file system.
+      keep_latest: how many of the newest steps to keep. Two or more, so that
+        there is one to fall back on when the newest is damaged.
+      keep_steps: which further steps to keep for good, e.g. ends of epochs.
+    """
+    if keep_latest < 1:
+      raise ValueError(f'keep_latest must be at least 1, not {keep_latest}')
+    if '://' in str(directory):
+      raise ValueError(
+          f'{directory}: checkpoints need a file system with atomic renames; '
+          'mount the bucket and give its path')
+    self._directory = pathlib.Path(directory).absolute()
+    self._keep_latest = keep_latest
+    self._keep_steps = keep_steps or (lambda step: False)
+    self._primary = jax.process_index() == 0
+    self._executor = futures.ThreadPoolExecutor(1, 'checkpoint')
+    self._pending = None  # (step, future) of the save under way
+    self._current = None  # the step this process saved or restored last
+    self._problems = {}  # step -> what is wrong with it, '' for nothing
+
+  def save(self, step: int, state, meta: dict, *, force: bool = False) -> None:
+    """Saves `state`; returns when its arrays are copied, not yet written.
+
+    `wait`, `close` or the next `save` tells whether the writing succeeded. The
+    state may be donated as soon as this returns. The step that was saved or
+    restored last is left as it is.
+
+    Args:
+      step: the number of finished steps.
+      state: a pytree of jax.Arrays; None stands for an absent subtree.
+      meta: what else the run is, as JSON: config, fingerprints.
+      force: replace the step if there is one; a kill in the instant between
+        the two renames loses this step, and no other.
+
+    Raises:
+      CheckpointError: this or the previous save failed, e.g. the disk is full,
+        or another run's step is there.
+      ValueError: a leaf cannot be saved, or `meta` is no JSON.
+    """
+    self.wait()
+    step = int(step)
+    tensors = _tensors(state, arrays=True)
+    about = json.dumps(
+        {'format_version': FORMAT_VERSION, 'step': step,
+         'environment': environment(), 'tensors': tensors, 'meta': meta},
+        indent=1, allow_nan=False)
+    exists = self._primary and self._path(step).exists() and not (
+        self._problem(step))
+    if self._agree(exists) and not force:
+      if step == self._current:
+        return
+      raise CheckpointError(
+          f'{self._path(step)} is there already, and not from this run: take '
+          'another folder, or save with force=True')
+    work = self._path(step, _INCOMPLETE)
+    try:
+      if self._primary:
+        work.parent.mkdir(parents=True, exist_ok=True)
+        self._clear_away()
+      response = ocp.save_async(work / _STATE, state)
+    except Exception as error:  # Orbax has no common class for its errors.
+      raise self._failed(step, error) from error
+    self._current = step
+    self._pending = step, self._executor.submit(
+        self._commit, step, work, about, response)
+
+  def _commit(self, step, work, about, response) -> None:
+    """Runs in the background: waits for Orbax, then makes it a step."""
+    response.result()
+    if not self._primary:
+      return
+    metrics.atomic_write(work / _META, about)
+    manifest.write(work)
+    replaced = self._trash(step) if self._path(step).exists() else None
+    work.rename(self._path(step))
+    metrics.sync_folder(self._directory)
+    self._problems[step] = ''
+    if replaced:
+      shutil.rmtree(replaced)
+    kept = self.steps()
+    for old in kept[:-self._keep_latest]:
+      if not self._keep_steps(old):
+        shutil.rmtree(self._trash(old))
+
+  def wait(self) -> None:
+    """Waits for the save under way; raises CheckpointError if it failed."""
+    if self._pending is None:
+      return
+    (step, future), self._pending = self._pending, None
+    error = future.exception()
+    if self._agree(error is not None, everyone=True):
+      self._current = None
+      raise self._failed(step, error) from error
+
+  def close(self) -> None:
+    """Waits for the save under way and ends the background thread."""
+    try:
+      self.wait()
+    finally:
+      self._executor.shutdown()
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *exc_info):
+    self.close()
+
+  def steps(self) -> list[int]:
+    """The steps there are, in order, without a look at their contents."""
+    return _steps(self._directory)
+
+  def latest(self) -> int | None:
+    """The newest step that verifies, or None. Warns of those it skips."""
+    self.wait()
+    found = -1
+    if self._primary:
+      for step in reversed(self.steps()):
+        if not self._problem(step):
+          found = step
+          break
+    found = self._agree(found)
+    return None if found < 0 else found
+
+  def restore(self, abstract_state, step: int | None = None):
+    """Restores a step onto the shardings of `abstract_state`.
+
+    Args:
+      abstract_state: the tree of the state with jax.ShapeDtypeStruct leaves
+        (see `abstract`); a leaf without sharding goes to the first device. The
+        mesh may differ from the one that saved.
+      step: which step; the newest that verifies by default.
+
+    Returns:
+      (state, meta): the state in the structure of `abstract_state`, and the
+      `meta` it was saved with.
+
+    Raises:
+      CheckpointError: there is no such step, it is damaged, or a tensor is
+        missing, unexpected, or of another shape or dtype (nothing is cast).
+    """
+    self.wait()
+    if step is None:
+      step = self.latest()
+      if step is None:
+        raise CheckpointError(f'{self._directory}: no checkpoint that verifies')
+    elif self._agree(bool(self._primary and self._problem(step))):
+      raise CheckpointError(
+          f'{self._path(step)}: {self._problem(step) or "damaged"}')
+    path = self._path(step)
+    about = _read_about(path)
+    _check_same(about['tensors'], _tensors(abstract_state), path)
+    here = environment()
+    changed = {k: (v, here.get(k)) for k, v in about['environment'].items()
+               if v != here.get(k)}
+    if changed and self._primary:
+      logging.warning(
+          '%s was written elsewhere (%s): the run goes on, but not bit for bit '
+          'as it would have', path, ', '.join(
+              f'{k} {was} -> {now}' for k, (was, now) in changed.items()))
+    state = ocp.load(path / _STATE, _placed(abstract_state))
+    self._current = step
+    return state, about['meta']
+
+  def _path(self, step: int, prefix: str = '') -> pathlib.Path:
+    name = f'{step:08d}'
+    return self._directory / (f'{prefix}.{name}' if prefix else name)
+
+  def _problem(self, step: int) -> str:
+    """What is wrong with a step, '' for nothing; looked at once."""
+    if step not in self._problems:
+      self._problems[step] = manifest.verify(self._path(step))
+      if self._problems[step]:
+        logging.warning('checkpoint %s is skipped: %s', self._path(step),
+                        self._problems[step])
+    return self._problems[step]
+
+  def _clear_away(self) -> None:
+    """Ends interrupted removals, removes unfinished saves, moves damage."""
+    for trash in self._directory.glob(f'{_TRASH}.*'):
+      shutil.rmtree(trash)
+    for work in self._directory.glob(f'{_INCOMPLETE}.*'):
+      logging.warning('%s, a save that was interrupted, is removed', work)
+      shutil.rmtree(work)
+    for step in self.steps():
+      if self._problems.get(step):
+        aside = _unused(self._path(step, _DAMAGED))
+        logging.warning('%s is moved to %s', self._path(step), aside.name)
+        self._path(step).rename(aside)
+        del self._problems[step]
+
+  def _trash(self, step: int) -> pathlib.Path:
+    """Renames a step before its removal, so that a kill leaves no half."""
+    trash = _unused(self._path(step, _TRASH))
+    self._path(step).rename(trash)
+    self._problems.pop(step, None)
+    return trash
+
+  def _failed(self, step, error) -> CheckpointError:
+    reason = ' '.join(str(error).split())[:300] if error else 'see process 0'
+    return CheckpointError(
+        f'checkpoint of step {step} could not be written to '
+        f'{self._directory} ({reason}); earlier steps are as they were')
+
+  def _agree(self, value: int, *, everyone: bool = False) -> int:
+    """Process 0's value in all processes, or the largest of all of them."""
+    if jax.process_count() == 1:
+      return value
+    value = np.int32(value)
+    if everyone:
+      return int(multihost_utils.process_allgather(value).max())
+    return int(multihost_utils.broadcast_one_to_all(value))
+
+
+def restore_params(
+    path,
+    subtree: Sequence[str] = ('ema_params',),
+    abstract=None,
+):
+  """Restores one subtree, e.g. weights without the optimizer. Only reads.
+
+  Args:
+    path: a step's folder, a folder of steps (the newest that verifies is
+      taken), or a run's folder, which has `checkpoints`.
+    subtree: where the subtree is, e.g. `('params', 'policy')`. It must be a
+      nested dict.
+    abstract: as for `Checkpointer.restore`; by default what was saved, on the
+      first device.
+
+  Returns:
+    (params, meta): the subtree, and the `meta` it was saved with.
+
+  Raises:
+    CheckpointError: no checkpoint there, it is damaged, it has no such
+      subtree, or `abstract` does not fit.
+  """
+  path = find(path)
+  about = _read_about(path)
+  prefix = '/'.join(subtree)
+  tensors = {name: spec for name, spec in about['tensors'].items()
+             if f'{name}/'.startswith(f'{prefix}/')}
+  if not tensors:
+    there = sorted({'/'.join(name.split('/')[:len(subtree)])
+                    for name in about['tensors']})
+    raise CheckpointError(f'{path} has no {prefix!r}, only {there}')
+  if abstract is None:
+    wanted = _nested(tensors)
+  else:
+    wanted = abstract
+    for key in reversed(subtree):
+      wanted = {key: wanted}
+    _check_same(tensors, _tensors(wanted), path)
+  context = ocp.Context()
+  context.pytree.loading.partial_load = True
+  with context:
+    restored = ocp.load(path / _STATE, _placed(wanted))
+  for key in subtree:
+    restored = restored[key]
+  return restored, about['meta']
+
+
+def find(path) -> pathlib.Path:
+  """The folder of the newest step that verifies in `path`, or of that step.
+
+  Raises:
+    CheckpointError: there is none, or `path` is a step and damaged.
+  """
+  path = pathlib.Path(path).absolute()
+  if (path / _META).exists():
+    problem = manifest.verify(path)
+    if problem:
+      raise CheckpointError(f'{path}: {problem}')
+    return path
+  if (path / 'checkpoints').is_dir():
+    path = path / 'checkpoints'
+  for step in reversed(_steps(path)):
+    folder = path / f'{step:08d}'
+    problem = manifest.verify(folder)
+    if not problem:
+      return folder
+    logging.warning('checkpoint %s is skipped: %s', folder, problem)
+  raise CheckpointError(f'{path}: no checkpoint that verifies')
+
+
+def read_meta(path) -> dict[str, Any]:
+  """`{'step', 'environment', 'tensors', 'meta'}` of what `find` finds."""
+  return _read_about(find(path))
+
+
+def abstract(state):
+  """The tree of a state's shapes, dtypes and shardings, for `restore`."""
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+      state)
+
+
+def environment() -> dict[str, Any]:
+  """What the bits of a result depend on, besides config and data."""
+  if hasattr(os, 'sched_getaffinity'):
+    cores = len(os.sched_getaffinity(0))
+  else:
+    cores = os.cpu_count()
+  return {
+      'jax': jax.__version__,
+      'device_kind': jax.devices()[0].device_kind,
+      'num_devices': jax.device_count(),
+      'num_processes': jax.process_count(),
+      'num_cores': cores,
+  }
+
+
+def _steps(directory: pathlib.Path) -> list[int]:
+  if not directory.is_dir():
+    return []
+  return sorted(int(entry.name) for entry in directory.iterdir()
+                if entry.name.isdigit() and entry.is_dir())
+
+
+def _tensors(tree, *, arrays: bool = False) -> dict[str, list]:
+  """Tensor name -> [shape, dtype]; `arrays` refuses what cannot be saved."""
+  tensors = {}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if name in tensors or name.count('/') != max(len(path) - 1, 0):
+      raise ValueError(f"{name}: a key of the state has a '/' in it")
+    if arrays and not isinstance(leaf, jax.Array):
+      raise ValueError(
+          f'{name} is {type(leaf).__name__}, not a jax.Array: convert it, e.g. '
+          'with jnp.int32')
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
+      raise ValueError(
+          f'{name} has dtype {leaf.dtype}: save the seed, not the key')
+    tensors[name] = [list(leaf.shape), str(leaf.dtype)]
+  return tensors
+
+
+def _check_same(saved, wanted, where) -> None:
+  """Raises CheckpointError naming the first tensors that differ."""
+  problems = []
+  for name in sorted({*saved, *wanted}):
+    if name not in saved:
+      problems.append(f'{name} is not in the checkpoint')
+    elif name not in wanted:
+      problems.append(f'{name} is in the checkpoint only')
+    elif saved[name] != wanted[name]:
+      (shape, dtype), (new_shape, new_dtype) = saved[name], wanted[name]
+      problems.append(f'{name} is {dtype}{shape}, not {new_dtype}{new_shape}')
+  if problems:
+    more = f' and {len(problems) - 5} more' if len(problems) > 5 else ''
+    raise CheckpointError(
+        f'{where} does not fit: {"; ".join(problems[:5])}{more}')
+
+
+def _placed(abstract_state):
+  """Puts leaves without a sharding on the first device."""
+  default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=getattr(x, 'sharding', None) or default),
+      abstract_state)
+
+
+def _nested(tensors):
+  """{'a/b': spec} -> {'a': {'b': ShapeDtypeStruct}}."""
+  tree = {}
+  for name, (shape, dtype) in tensors.items():
+    *parents, last = name.split('/')
+    node = tree
+    for key in parents:
+      node = node.setdefault(key, {})
+    node[last] = jax.ShapeDtypeStruct(tuple(shape), jax.numpy.dtype(dtype))
+  return tree
+
+
+def _read_about(path: pathlib.Path) -> dict[str, Any]:
+  about = json.loads((path / _META).read_text(encoding='utf-8'))
+  if about['format_version'] != FORMAT_VERSION:
+    raise CheckpointError(
+        f'{path}: format_version {about["format_version"]}, this program reads '
+        f'{FORMAT_VERSION}')
+  return about
+
+
+def _unused(path: pathlib.Path) -> pathlib.Path:
+  """`path`, or `path` with the first number that is not taken."""
+  number = 0
+  candidate = path
+  while candidate.exists():
+    number += 1
+    candidate = path.with_name(f'{path.name}.{number}')
+  return candidate
