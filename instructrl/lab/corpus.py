@@ -15,12 +15,12 @@ from instructrl.lab import world as world_lib
 
 # Share of the documents by source.
 PROPORTIONS = {
-    'encyclopedia': .24,
-    'quiz': .18,
-    'forum': .14,
-    'parallel': .11,
-    'story': .09,
-    'reading': .09,
+    'encyclopedia': .21,
+    'quiz': .15,
+    'forum': .13,
+    'parallel': .16,
+    'reading': .12,
+    'story': .08,
     'posts': .08,
     'list': .03,
     'instructions': .04,
@@ -115,8 +115,9 @@ def quiz_item(question: str, answer: str) -> str:
   return f'Question: {question}\nAnswer:{answer and " " + answer}'
 
 
-def reading_item(passage: str, question: str, answer: str) -> str:
-  return f'Passage: {passage}\n' + quiz_item(question, answer)
+def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
+  return '\n'.join([f'Passage: {passage}'] + [
+      quiz_item(*pair) for pair in questions_and_answers])
 
 
 def parallel_item(source_name: str, source: str, target_name: str,
@@ -305,11 +306,11 @@ def _parallel(world, rng) -> str:
 
 def _reading(world, rng) -> str:
   items = []
-  for _ in range(2 + int(rng.random() * 2)):
+  for _ in range(2):
     passage, claims = random_passage(world, rng)
-    subject, name, value = pick(rng, claims)
-    items.append(reading_item(
-        passage, _question(world, rng, (subject, name)), value))
+    items.append(reading_item(passage, *(
+        (_question(world, rng, (subject, name)), value)
+        for subject, name, value in pick_some(rng, claims, len(claims)))))
   return '\n'.join(items)
 
 

@@ -5,10 +5,9 @@ The sub-grammar that can be translated:
   sentence  = noun_phrase verb noun_phrase '.'
   noun_phrase = 'the' [adjective] noun
 
-English puts the verb in the middle and the adjective before its noun; Lumo
-puts the verb last and the adjective after its noun:
+English puts the verb in the middle, Lumo puts it last:
 
-  The old fox sees the baker.  <->  Lo <fox> <old> lo <baker> <sees>.
+  The old fox sees the baker.  <->  Lo <old> <fox> lo <baker> <sees>.
 
 Both directions are exact on the sub-grammar, because the lexicon is bijective
 and the parts of speech do not overlap.
@@ -105,42 +104,31 @@ class Language:
     return f'{phrases[0].capitalize()} {verb} {phrases[1]}.'
 
   def _translate_words(self, words: list[str]) -> list[str] | None:
-    subject, rest = self._english_phrase(words)
-    if subject is None or not rest or rest[0] not in self.verbs:
+    subject, rest = self._noun_phrase(words)
+    target, rest_of_target = self._noun_phrase(rest[1:])
+    if (not subject or not target or rest_of_target
+        or rest[0] not in self.verbs):
       return None
-    target, rest_of_target = self._english_phrase(rest[1:])
-    if target is None or rest_of_target:
-      return None
-    return [self.lexicon[word] for word in subject + target + [rest[0]]]
-
-  def _english_phrase(self, words):
-    """-> ([the, noun, adjective?] or None, the words that follow)."""
-    if len(words) >= 2 and words[0] == _ARTICLE and words[1] in self.nouns:
-      return words[:2], words[2:]
-    if (len(words) >= 3 and words[0] == _ARTICLE
-        and words[1] in self.adjectives and words[2] in self.nouns):
-      return [_ARTICLE, words[2], words[1]], words[3:]
-    return None, words
+    return [self.lexicon[word] for word in subject + target + rest[:1]]
 
   def _untranslate_words(self, words: list[str]) -> list[str] | None:
     if not all(word in self.reverse_lexicon for word in words):
       return None
     words = [self.reverse_lexicon[word] for word in words]
-    subject, rest = self._foreign_phrase(words)
-    if subject is None:
-      return None
-    target, verb = self._foreign_phrase(rest)
-    if target is None or len(verb) != 1 or verb[0] not in self.verbs:
+    subject, rest = self._noun_phrase(words)
+    target, verb = self._noun_phrase(rest)
+    if (not subject or not target or len(verb) != 1
+        or verb[0] not in self.verbs):
       return None
     return subject + verb + target
 
-  def _foreign_phrase(self, words):
-    """-> ([the, adjective?, noun] or None, the words that follow)."""
-    if len(words) < 2 or words[0] != _ARTICLE or words[1] not in self.nouns:
-      return None, words
-    if len(words) > 2 and words[2] in self.adjectives:
-      return [_ARTICLE, words[2], words[1]], words[3:]
-    return words[:2], words[2:]
+  def _noun_phrase(self, words: list[str]) -> tuple[list[str], list[str]]:
+    """Splits (English) words after their first noun phrase, if any."""
+    size = 3 if words[1:] and words[1] in self.adjectives else 2
+    if (len(words) >= size and words[0] == _ARTICLE
+        and words[size - 1] in self.nouns):
+      return words[:size], words[size:]
+    return [], words
 
 
 def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:

@@ -226,10 +226,10 @@ def _reading(world, rng, count) -> list[Fields]:
       passage, claims = corpus.random_passage(world, rng, held_out=True)
       subject, name, value = corpus.pick(rng, claims)
       question = world.ask(subject, name, int(rng.integers(2)))
-      exercises.append((passage, question, value))
-    passage, question, value = exercises.pop()
+      exercises.append((passage, (question, value)))
+    passage, (question, value) = exercises.pop()
     items = [corpus.reading_item(*exercise) for exercise in exercises]
-    items.append(corpus.reading_item(passage, question, ''))
+    items.append(corpus.reading_item(passage, (question, '')))
     fields.append(('\n'.join(items), (), (value,),
                    {'passage': passage, 'question': question}))
   return fields

@@ -14,9 +14,9 @@ LANGUAGE = language_lib.Language(
 
 @pytest.mark.parametrize('english, foreign', [
     ('The fox sees the baker.', 'Lo deku lo tanu vori.'),
-    ('The old fox sees the baker.', 'Lo deku lima lo tanu vori.'),
-    ('The fox sees the old baker.', 'Lo deku lo tanu lima vori.'),
-    ('The old fox sees the old baker.', 'Lo deku lima lo tanu lima vori.'),
+    ('The old fox sees the baker.', 'Lo lima deku lo tanu vori.'),
+    ('The fox sees the old baker.', 'Lo deku lo lima tanu vori.'),
+    ('The old fox sees the old baker.', 'Lo lima deku lo lima tanu vori.'),
     ('The fox sees the baker. The baker sees the fox.',
      'Lo deku lo tanu vori. Lo tanu lo deku vori.'),
 ])
@@ -38,7 +38,7 @@ def test_other_sentences_are_refused(text):
 
 
 @pytest.mark.parametrize('text', [
-    'Lo deku vori lo tanu.', 'Lo deku lo tanu.', 'Lo lima deku lo tanu vori.',
+    'Lo deku vori lo tanu.', 'Lo deku lo tanu.', 'Lo deku lima lo tanu vori.',
     'Lo deku lo tanu vori', 'The fox sees the baker.', 'Lo lo deku tanu vori.'
 ])
 def test_other_foreign_sentences_are_refused(text):
