@@ -48,7 +48,7 @@ EXTRAS = {
     'aot': ('libtpu==0.0.42.1',),
     'tpu': ('jax[tpu]==0.10.2',),
     'cuda': ('jax[cuda13]==0.10.2',),
-    'hf': ('transformers>=5,<6',),  # AutoConfig and AutoTokenizer only
+    'hf': ('transformers==5.23.0',),  # AutoConfig and AutoTokenizer only
 }
 
 

@@ -170,7 +170,9 @@ def whitened_advantages(advantages: chex.Array, mask: chex.Array) -> jax.Array:
   Returns:
     [B, R] float32 of mean 0 and variance 1 under the mask; 0 outside it.
   """
+  chex.assert_rank(advantages, 2)
   chex.assert_equal_shape([advantages, mask])
+  chex.assert_type([advantages, mask], [jnp.float32, bool])
   return masked.whiten(advantages, mask)
 
 

@@ -138,10 +138,10 @@ def ranking_loss(
   loss = -mean over prompts (1 / pairs) sum over pairs
            log sigmoid(scores[winner] - scores[loser])
 
-  Ouyang et al. 2022, equation 1. There the divisor is C(K, 2); ties are
-  dropped (their section 3.5 and appendix C.2 keep strict pairs only), so here it is the
-  number of pairs that remain, and every prompt weighs the same whatever its K.
-  A prompt without a pair gives no loss and does not count.
+  Ouyang et al. 2022, equation 1. The divisor there is C(K, 2). Here ties are
+  dropped and the divisor is the number of pairs that remain, so every prompt
+  weighs the same, whatever its K and its ties. A prompt without a pair gives
+  no loss and does not count.
 
   Args:
     scores: [B, K] float32, of the reward model.
@@ -209,8 +209,11 @@ def ppo_policy_loss(
   chex.assert_type([logprobs, old_logprobs, advantages, mask],
                    [jnp.float32, jnp.float32, jnp.float32, bool])
   mean = functools.partial(masked.masked_mean, mask=mask, count=count)
-  # Padding may hold anything; exp of it must not overflow into the gradient.
-  log_ratio = jnp.where(mask, logprobs - old_logprobs, 0)
+  # Padding may hold anything; none of it may overflow into the gradient.
+  logprobs, old_logprobs, advantages = (
+      jnp.where(mask, x, 0) for x in (logprobs, old_logprobs, advantages)
+  )
+  log_ratio = logprobs - old_logprobs
   ratio = jnp.exp(log_ratio)
   unclipped = -advantages * ratio
   clipped = -advantages * jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
@@ -256,6 +259,9 @@ def value_loss(
   chex.assert_type([values, old_values, returns, mask],
                    [jnp.float32, jnp.float32, jnp.float32, bool])
   mean = functools.partial(masked.masked_mean, mask=mask, count=count)
+  values, old_values, returns = (
+      jnp.where(mask, x, 0) for x in (values, old_values, returns)
+  )
   change = jnp.clip(values - old_values, -value_clip_eps, value_clip_eps)
   unclipped = jnp.square(values - returns)
   clipped = jnp.square(old_values + change - returns)
