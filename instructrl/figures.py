@@ -12,6 +12,7 @@ import dataclasses
 import io
 import math
 import re
+import textwrap
 from typing import Mapping, Sequence
 
 import matplotlib
@@ -24,7 +25,8 @@ LABELS = {'base': 'base', 'prompted': 'prompted', 'sft': 'SFT', 'ppo': 'PPO',
 COLORS = {'base': '#8c8c8c', 'prompted': '#e69f00', 'sft': '#56b4e9',
           'ppo': '#d55e00', 'ppo_ptx': '#2f86c8'}
 
-WIDTH = 5.2  # inches; 10 pt text is then about 10 pt on a phone
+WIDTH = 4.5  # inches; a point is then about 1.1 pixels on a phone
+_TITLE_WIDTH = 27  # characters
 _INK = '#010203'  # stands for the page's text colour
 _STYLE = {
     'svg.fonttype': 'path', 'svg.hashsalt': 'instructrl',
@@ -62,6 +64,7 @@ class Curve:
   steps: Sequence[float]
   values: Sequence[float]
   color: str
+  dashed: bool = False  # tells two lines apart where they cover each other
 
 
 def color(policy: str) -> str:
@@ -111,35 +114,41 @@ def bar_panels(panels: Sequence[Panel], *, columns: int = 2) -> str:
   columns = min(columns, len(panels))
   num_rows = math.ceil(len(panels) / columns)
   bars = max(len(panel.summaries) for panel in panels)
-  with _figure(height=num_rows * (.2 * bars + .62)) as (fig, result):
+  # Percentages of one figure share a scale, so that bars compare.
+  percent_top = max([_end(panel) for panel in panels if panel.percent] or [1.])
+  with _figure(height=num_rows * (.2 * bars + .7)) as (fig, result):
+    fig.get_layout_engine().set(h_pad=.12)
     axes = fig.subplots(num_rows, columns, squeeze=False).flat
     for i, ax in enumerate(axes):
       if i < len(panels):
-        _bars(ax, panels[i], named=i % columns == 0)
+        _bars(ax, panels[i], named=i % columns == 0,
+              top=percent_top if panels[i].percent else _end(panels[i]))
       else:
         ax.set_axis_off()
   return result()
 
 
-def _bars(ax, panel: Panel, *, named: bool) -> None:
-  shown = {k: v for k, v in panel.summaries.items()}
-  ends = [0.]
+def _end(panel: Panel) -> float:
+  """Where the longest bar or interval of a panel ends."""
+  ends = [end for summary in panel.summaries.values()
+          if summary.get('value') is not None
+          for end in (summary['value'], *(summary.get('ci95') or ()))]
+  return max(ends, default=0.) or 1.
+
+
+def _bars(ax, panel: Panel, *, named: bool, top: float) -> None:
+  shown = panel.summaries
   for y, (policy, summary) in enumerate(shown.items()):
-    if summary.get('value') is None:
-      continue
-    low, high = summary.get('ci95') or [summary['value']] * 2
-    ax.barh(y, summary['value'], .72, color=color(policy))
-    _whisker(ax, y, low, high, horizontal=True)
-    ends += [high, summary['value']]
-  top = max(ends) or 1.
-  for y, summary in enumerate(shown.values()):
-    text, x = 'none', 0.
+    text, end = 'none', 0.
     if summary.get('value') is not None:
+      low, high = summary.get('ci95') or [summary['value']] * 2
+      ax.barh(y, summary['value'], .72, color=color(policy))
+      _whisker(ax, y, low, high, horizontal=True)
       scale, sign = (100, '%') if panel.percent else (1, '')
       text = f"{scale * summary['value']:.{panel.digits}f}{sign}"
-      x = max(summary['value'], (summary.get('ci95') or [0., 0.])[1])
-    ax.text(x + .02 * top, y, text, va='center', fontsize=8.5)
-  ax.set_title(panel.title)
+      end = max(summary['value'], high)
+    ax.text(end + .02 * top, y, text, va='center', fontsize=8.5)
+  ax.set_title(textwrap.fill(panel.title, _TITLE_WIDTH))
   ax.set_ylim(len(shown) - .45, -.55)
   ax.set_yticks(range(len(shown)),
                 [label(p) for p in shown] if named else [''] * len(shown))
@@ -160,7 +169,8 @@ def curves(panels: Sequence[tuple[str, Sequence[Curve]]], *,
   """
   columns = min(columns, len(panels))
   num_rows = math.ceil(len(panels) / columns)
-  with _figure(height=.35 + 1.45 * num_rows) as (fig, result):
+  with _figure(height=.35 + 1.5 * num_rows) as (fig, result):
+    fig.get_layout_engine().set(h_pad=.08)
     axes = fig.subplots(num_rows, columns, squeeze=False).flat
     lines = {}
     for i, ax in enumerate(axes):
@@ -172,8 +182,9 @@ def curves(panels: Sequence[tuple[str, Sequence[Curve]]], *,
         marker = 'o' if len(curve.steps) <= 12 else None
         lines[curve.label], = ax.plot(
             curve.steps, curve.values, color=curve.color, lw=1.5,
-            marker=marker, ms=3, label=curve.label)
-      ax.set_title(title)
+            ls=(0, (4, 2)) if curve.dashed else '-', marker=marker, ms=3,
+            label=curve.label)
+      ax.set_title(textwrap.fill(title, _TITLE_WIDTH))
       ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
       ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
       ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
@@ -186,18 +197,20 @@ def curves(panels: Sequence[tuple[str, Sequence[Curve]]], *,
 
 def selection(table: Sequence[Mapping], selected: int) -> str:
   """Validation loss and reward-model score of each SFT epoch."""
-  epochs = [row['epoch'] for row in table]
   with _figure(height=2.3) as (fig, result):
-    for ax, key, title in zip(fig.subplots(1, 2),
-                              ('validation_loss', 'rm_score'),
-                              ('validation loss', 'reward-model score')):
-      values = [row[key] for row in table]
-      ax.plot(epochs, values, 'o-', color=color('sft'), ms=4, lw=1.5)
-      chosen = values[epochs.index(selected)]
-      ax.plot(selected, chosen, 'o', ms=9, mfc='none', mec=_INK, mew=1.2)
-      best = min(values) if key == 'validation_loss' else max(values)
-      ax.plot(epochs[values.index(best)], best, 'o', ms=4, color=_INK)
+    for ax, key, title, best in zip(
+        fig.subplots(1, 2), ('validation_loss', 'rm_score'),
+        ('validation loss', 'reward-model score'), (min, max)):
+      values = {row['epoch']: row[key] for row in table
+                if row[key] is not None}
       ax.set_title(title)
+      if values:
+        ax.plot(*zip(*values.items()), 'o-', color=color('sft'), ms=4, lw=1.5)
+        at = best(values, key=values.get)
+        ax.plot(at, values[at], 'o', ms=4, color=_INK)
+      if selected in values:
+        ax.plot(selected, values[selected], 'o', ms=9, mfc='none', mec=_INK,
+                mew=1.2)
       ax.set_xlabel('epoch')
       ax.margins(.12)
       ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))

@@ -13,6 +13,7 @@ from instructrl import figures
 from instructrl.evaluators import statistics
 
 SAMPLES_SHOWN = 4  # of each kind, good and bad
+QUALITY = 'overall_quality'  # the row of Table 3 that is no rate
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1c2128;
@@ -33,11 +34,11 @@ p { margin: .4rem 0; }
 .soft { color: var(--soft); }
 .small { font-size: .87rem; }
 .figure { display: grid; grid-template-columns: minmax(0, 1fr); gap: .8rem; }
-.figure svg { width: 100%; max-width: 660px; height: auto; display: block; }
+.figure svg { width: 100%; max-width: 560px; height: auto; display: block; }
 .paper { background: var(--card); border-left: 3px solid var(--line);
   padding: .5rem .8rem; font-size: .87rem; align-self: start; }
 @media (min-width: 860px) {
-  .figure { grid-template-columns: minmax(0, 660px) minmax(0, 1fr);
+  .figure { grid-template-columns: minmax(0, 560px) minmax(0, 1fr);
     gap: 1.6rem; } }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem
@@ -53,6 +54,7 @@ th { color: var(--soft); font-weight: 600; }
   .rows tr { display: block; padding: .5rem 0; border-bottom: 1px solid
     var(--line); }
   .rows td { display: block; border: 0; padding: .05rem 0; }
+  .rows th { display: block; border: 0; padding: .4rem 0 0; }
   .rows td[data-label]::before { content: attr(data-label) ": ";
     color: var(--soft); } }
 .sample { border: 1px solid var(--line); border-radius: 6px; padding: .8rem;
@@ -82,11 +84,12 @@ def render(study, results: Mapping[str, Any],
     rows: the paper's results, checked.
   """
   parts = [
-      _header(results), _expectations(rows), _labels(results),
-      _selection(results), _preference(results), _metadata(study.evaluation),
-      _likert(study.evaluation), _probes(study.evaluation['probes']),
-      _training(results['training']), _stages(study.metrics),
-      _samples(study.samples, results['seed']), _run(results)]
+      _header(results), _preference(results), _expectations(rows),
+      _metadata(study.evaluation), _likert(study.evaluation),
+      _probes(study.evaluation['probes']),
+      _labels(results), _selection(results), _training(results['training']),
+      _stages(study.metrics), _samples(study.samples, results['seed']),
+      _run(results)]
   return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<meta name="viewport" content="width=device-width, '
           'initial-scale=1"><title>instructrl: report of a study</title>'
@@ -124,9 +127,10 @@ def _duration(seconds: float) -> str:
 def _number(value: float, unit: str) -> str:
   if unit in ('%', 'points'):
     sign = '+' if unit == 'points' else ''
-    return f'{100 * value:{sign}.1f}{"%" if unit == "%" else ""}'
+    text = f'{100 * value:{sign}.1f}{"%" if unit == "%" else ""}'
+    return text.replace('-', '−')
   digits = {'bits': 2, 'BLEU': 1, 'nats': 3, 'epochs': 0}.get(unit, 2)
-  return f'{value:+.{digits}f}'
+  return f'{value:+.{digits}f}'.replace('-', '−')
 
 
 def _measured(row: expectations.Row) -> str:
@@ -206,7 +210,7 @@ def _labels(results) -> str:
 
 def _selection(results) -> str:
   selection = results['sft_selection']
-  if not selection.get('table'):
+  if not selection.get('epochs'):
     return ''
   return _section(
       'Which SFT checkpoint',
@@ -215,7 +219,7 @@ def _selection(results) -> str:
       'mark the best epoch by each measure).',
       'Appendix C.1: validation loss is best after 1 epoch, yet more epochs '
       'raise the reward-model score; the checkpoint is chosen by that score.',
-      figures.selection(selection['table'], selection['selected_epoch']))
+      figures.selection(selection['epochs'], selection['selected_epoch']))
 
 
 def _preference(results) -> str:
@@ -238,7 +242,8 @@ def _metadata(evaluation) -> str:
   by_row: dict[str, dict] = {}
   for policy, rows in evaluation['metadata'].items():
     for row, summary in rows.items():
-      by_row.setdefault(row, {})[policy] = summary
+      if row != QUALITY:
+        by_row.setdefault(row, {})[policy] = summary
   seen = {row: summaries for row, summaries in by_row.items()
           if any(s['value'] for s in summaries.values())}
   never = [_title(row) for row in by_row if row not in seen]
@@ -248,7 +253,8 @@ def _metadata(evaluation) -> str:
   return _section(
       'Labeler metadata',
       'The share of responses to which each flag of Table 3 applies, as the '
-      'judge sees it; hallucination is counted in closed-domain tasks.' + note,
+      'judge sees it; hallucination is counted in closed-domain tasks, '
+      'constraints where the prompt states one.' + note,
       'Figure 4: PPO-ptx follows the instruction and explicit constraints '
       'more often, and hallucinates in 21% of closed-domain responses against '
       '41% for GPT-3.',
@@ -293,25 +299,31 @@ def _probes(probes) -> str:
   add('Truthfulness',
       'Questions about which the pretraining text states a misconception '
       'more often than the truth: how often the answer is true, and how often '
-      'it is true and says something.',
+      'it is true and says something. A chat policy is asked as a user would '
+      'ask, the base model in a quiz; the quiz alone is the same for all.',
       'Figure 6 (TruthfulQA): PPO models answer truthfully and informatively '
       'about twice as often as GPT-3.',
       [('true', 'truthfulness/true', True, 0),
        ('true and informative', 'truthfulness/true_informative', True, 0),
-       ('true, multiple choice', 'truthfulness/choice_true', True, 0),
+       ('quiz: true', 'truthfulness/quiz_true', True, 0),
+       ('quiz: true and informative', 'truthfulness/quiz_true_informative',
+        True, 0),
+       ('multiple choice: true', 'truthfulness/choice_true', True, 0),
        ('misconception repeated', 'truthfulness/misconception', True, 0)])
-  kinds = [('no instruction', 'none'), ('asked to be respectful',
-                                        'respectful'),
+  kinds = [('no instruction', 'none'),
+           ('asked to be respectful', 'respectful'),
            ('asked to be biased', 'biased')]
   add('Toxicity',
-      'How often the continuation of a rude beginning is itself rude, and '
-      'how many rude words it holds.',
+      'How often the continuation of a more or less rude beginning is rude: '
+      'asked for by a user (left; the base model goes on with the text), and '
+      'as plain text for all (right).',
       'Figure 7 (RealToxicityPrompts): asked to be respectful, PPO models '
       'give about 25% fewer toxic outputs than GPT-3; asked to be biased, '
       'more.',
       [entry for name, kind in kinds for entry in (
-          (f'rude, {name}', f'toxicity/{kind}/rude_rate', True, 0),
-          ('rude words an output', f'toxicity/{kind}/rude_words', False, 2))])
+          (name, f'toxicity/{kind}/rude_rate', True, 0),
+          (f'{name}, plain text', f'toxicity/{kind}/continued_rude_rate',
+           True, 0))])
   add('Bias',
       'Entropy over the choices that a stereotype distinguishes, in bits; '
       'higher is less biased, log2 of the number of choices is the most.',
@@ -329,19 +341,21 @@ def _probes(probes) -> str:
        ('sentence completion', 'completion/accuracy', True, 0),
        ('translation, BLEU', 'translation/bleu', False, 1),
        ('facts (no counterpart)', 'facts/accuracy', True, 0),
-       ('corpus, nats a token (less is better)', 'nll/nll', False, 2)])
+       ('corpus, nats a token (less is better)', 'nll/nll', False, 3)])
   return ''.join(sections)
 
 
 def _training(training) -> str:
   names = [('reward', 'reward-model score'), ('judge', 'judge’s utility'),
-           ('kl', 'KL to the reference, nats'), ('entropy', 'entropy, nats'),
+           ('kl', 'KL to the reference, nats a response'),
+           ('entropy', 'entropy, nats a token'),
            ('clip_frac', 'policy clip fraction'),
            ('pretrain_nll', 'pretraining nats a token')]
   panels = []
   for name, title in names:
     drawn = [figures.Curve(figures.label(stage), curves[name]['step'],
-                           curves[name]['value'], figures.color(stage))
+                           curves[name]['value'], figures.color(stage),
+                           dashed=stage == 'ppo_ptx')
              for stage, curves in training.items() if curves[name]['step']]
     if drawn:
       panels.append((title, drawn))
@@ -406,12 +420,14 @@ def _samples(samples, seeds) -> str:
 def _sample(sample) -> str:
   answers = ''
   for policy, found in sample['policies'].items():
-    flags = ', '.join(_title(k) for k, v in found['metadata'].items() if v)
+    flags = ', '.join(_title(row) for row, flag in found['metadata'].items()
+                      if flag and row != QUALITY)
+    response = _text(found['response']) or '<i class="soft">empty</i>'
     answers += (
         f'<div class="answer" style="border-color: {figures.color(policy)}">'
         f'<b>{_text(figures.label(policy))}</b> <span class="soft small">'
         f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}</span>'
-        f'<div class="text">{_text(found["response"]) or "(empty)"}</div>'
+        f'<div class="text">{response}</div>'
         f'<div class="soft small">{_text(flags)}</div></div>')
   return (f'<div class="sample"><div class="soft small">'
           f'{_text(_title(sample["use_case"]))}</div>'

@@ -18,9 +18,10 @@ STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
 N = 120
 
 
-def rate(value, n=N, scale=1.):
-  half = 1.96 * scale * math.sqrt(max(value / scale * (1 - value / scale), .01)
-                                  / n)
+def rate(value, n=N):
+  if value > 1:
+    return mean(value)
+  half = 1.96 * math.sqrt(max(value * (1 - value), .01) / n)
   return {'value': value, 'ci95': [max(0., value - half), value + half],
           'n': n}
 
@@ -42,8 +43,9 @@ def by_policy(*values):
 
 WIN = by_policy(.11, .23, .49, .68, .70)
 METADATA = {
+    'overall_quality': by_policy(2., 3., 4., 5., 5.),
     'fails_to_follow_instruction': by_policy(.81, .6, .22, .12, .1),
-    'inappropriate_for_assistant': by_policy(.5, .3, .05, .02, .02),
+    'inappropriate_for_customer_assistant': by_policy(.5, .3, .05, .02, .02),
     'hallucination': by_policy(.41, .4, .3, .22, .2),
     'satisfies_constraint': by_policy(.12, .3, .7, .82, .84),
     'sexual_content': by_policy(0., 0., 0., 0., 0.),
@@ -52,19 +54,21 @@ METADATA = {
 PROBES = {
     'truthfulness/true': by_policy(.3, .3, .5, .62, .6),
     'truthfulness/true_informative': by_policy(.28, .28, .48, .6, .58),
+    'truthfulness/quiz_true': by_policy(.3, .3, .32, .35, .36),
+    'truthfulness/quiz_true_informative': by_policy(.28, .28, .3, .3, .33),
     'truthfulness/choice_true': by_policy(.35, .35, .5, .55, .56),
     'truthfulness/misconception': by_policy(.6, .6, .4, .3, .3),
     'toxicity/none/rude_rate': by_policy(.4, .4, .3, .2, .2),
     'toxicity/respectful/rude_rate': by_policy(.38, .38, .2, .05, .06),
     'toxicity/biased/rude_rate': by_policy(.45, .45, .4, .4, .4),
+    'toxicity/none/continued_rude_rate': by_policy(.4, .4, .35, .3, .35),
+    'toxicity/respectful/continued_rude_rate': by_policy(.4, .4, .3, .3, .3),
+    'toxicity/biased/continued_rude_rate': by_policy(.4, .4, .4, .4, .4),
     'reading/f1': by_policy(.8, .8, .6, .5, .75),
     'completion/accuracy': by_policy(.7, .7, .65, .6, .68),
     'facts/accuracy': by_policy(.9, .9, .85, .8, .88),
 }
 PLAIN_PROBES = {
-    'toxicity/none/rude_words': by_policy(.7, .7, .4, .25, .2),
-    'toxicity/respectful/rude_words': by_policy(.6, .6, .3, .05, .06),
-    'toxicity/biased/rude_words': by_policy(.9, .9, .6, .5, .6),
     'bias/none/entropy': by_policy(.8, .8, .7, .6, .65),
     'bias/respectful/entropy': by_policy(.8, .8, .6, .5, .55),
     'bias/biased/entropy': by_policy(.75, .75, .6, .6, .6),
@@ -143,9 +147,9 @@ def write_study(workdir: pathlib.Path):
                        'num_pairs': 2000},
           'heldout': {'accuracy': .69, 'ci95': [.66, .72],
                       'num_pairs': 1000}}},
-      'select_sft': {'selected_epoch': 7, 'table': [
+      'select_sft': {'selected_epoch': 7, 'epochs': [
           {'epoch': e, 'validation_loss': 1.2 + .02 * (e - 3) ** 2,
-           'rm_score': -1 / e - .01 * (e - 7) ** 2} for e in range(1, 9)]},
+           'rm_score': -1 / e - .02 * (e - 7) ** 2} for e in range(1, 9)]},
   }
   (workdir / 'study.json').write_text(json.dumps({
       'config': {'ppo': {'kl_coef': .02}, 'name': '<tiny>'},
@@ -266,7 +270,6 @@ def test_verdicts_follow_the_numbers(tmp_path):
   assert rows['PPO loses ground on translation'] == 'not measured'
   assert rows['PPO loses ground on reading'] == 'shown'
   assert rows['Asked to be biased, PPO-ptx is ruder'] == 'undecided'
-  assert report.make_report(tmp_path).is_file()
 
 
 @pytest.mark.parametrize('ci95,region,verdict', [
@@ -309,7 +312,19 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
 
 
-def test_main_prints_the_page(tmp_path, capsys):
+def test_main_reports_a_study_with_gaps(tmp_path, capsys):
+  """Two policies, no probes, no curves of the judge: still a report."""
   write_study(tmp_path)
+  evaluation = make_evaluation()
+  for name in ('preference', 'likert', 'metadata', 'probes'):
+    for policy in ('base', 'prompted', 'ppo_ptx'):
+      del evaluation[name][policy]
+  evaluation['probes'] = {'sft': {}, 'ppo': {}}
+  (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
+  write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', [])
+  for stage in ('ppo', 'ppo_ptx', 'sft'):
+    (tmp_path / stage / 'metrics.jsonl').unlink()
   assert report.main([str(tmp_path)]) == 0
-  assert capsys.readouterr().out.strip().endswith('report/index.html')
+  path = capsys.readouterr().out.strip()
+  assert path.endswith('report/index.html')
+  assert 'not measured' in pathlib.Path(path).read_text()
