@@ -20,7 +20,6 @@ import zlib
 
 import numpy as np
 import sacrebleu
-from sacrebleu.metrics import bleu as sacrebleu_bleu
 
 NUM_RESAMPLES = 2000
 Z95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
@@ -255,9 +254,9 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Measure:
   measure's value equals `sacrebleu.corpus_bleu` exactly.
   """
   rows = []
+  metric = sacrebleu.BLEU()
   for hypothesis, reference in zip(hypotheses, references, strict=True):
-    score = sacrebleu.sentence_bleu(
-        hypothesis, [reference], use_effective_order=False)
+    score = metric.corpus_score([hypothesis], [[reference]])
     rows.append([*score.counts, *score.totals, score.sys_len, score.ref_len])
   return Measure(np.asarray(rows, np.float64), _bleu_of_sums)
 
@@ -265,7 +264,7 @@ def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Measure:
 def _bleu_of_sums(sums: np.ndarray) -> np.ndarray:
   def score(row):
     row = [int(x) for x in row]
-    return sacrebleu_bleu.BLEU.compute_bleu(
+    return sacrebleu.BLEU.compute_bleu(
         correct=row[:4], total=row[4:8], sys_len=row[8], ref_len=row[9],
         smooth_method='exp').score
   return np.asarray([score(row) for row in sums])
