@@ -1,0 +1,1 @@
+"""Experiments: ml_collections configs only; nothing here imports instructrl."""

@@ -1,0 +1,110 @@
+"""What every experiment shares: seeds, model sizes, sharding, run folder.
+
+`get_config(arg)` of an experiment starts from `base(size)`. `size` picks what
+changes in several fields at once; everything else is an override by flag, as
+in `--config.ppo.kl_coef=0.05`.
+"""
+
+from ml_collections import config_dict
+
+# Axis of a parameter or an activation -> mesh axis. One table, see
+# instructrl/sharding.py; None leaves an axis whole.
+RULES = (
+    ('layers', None),
+    ('vocab', 'tensor'),
+    ('embed', 'fsdp'),
+    ('mlp', 'tensor'),
+    ('heads', 'tensor'),
+    ('kv', None),
+    ('norm', None),
+    ('positions', None),
+    ('act_batch', ('data', 'fsdp')),
+    ('act_len', None),
+    ('act_embed', None),
+    ('act_heads', 'tensor'),
+    ('act_mlp', 'tensor'),
+)
+
+# layers, width, heads, longest example in tokens.
+SIZES = {
+    'micro': (2, 64, 2, 192),  # seconds; for tests
+    'tiny': (4, 128, 4, 192),  # 0.9M parameters, minutes on two CPU cores
+    'small': (8, 320, 5, 256),  # 10M parameters, minutes on an accelerator
+}
+
+# Tokens of a prompt and of a response, at most (the paper: 1,024 and 1,024).
+LENGTHS = {'micro': (64, 40), 'tiny': (64, 40), 'small': (96, 64)}
+
+
+def check_size(size):
+  if size not in SIZES:
+    raise ValueError(
+        f'there is no size {size!r}; the sizes are {", ".join(SIZES)}')
+
+
+def model(size):
+  """The architecture of GPT-3 (Brown et al. 2020) at a size."""
+  check_size(size)
+  num_layers, d_model, num_heads, max_len = SIZES[size]
+  c = config_dict.ConfigDict()
+  c.num_layers = num_layers
+  c.d_model = d_model  # width
+  c.num_heads = num_heads
+  c.num_kv_heads = 0  # 0 = num_heads; fewer is grouped-query attention
+  c.head_dim = 0  # 0 = d_model / num_heads
+  c.d_ff = 0  # 0 = 4 * d_model
+  c.max_len = max_len  # learned positions; the longest example in tokens
+  c.norm = 'layernorm'  # or 'rmsnorm'
+  c.norm_epsilon = 1e-5  # GPT-2's
+  c.positions = 'learned'  # or 'rotary'
+  c.rope_theta = 10_000.0  # rotary only
+  c.mlp = 'gelu'  # or 'swiglu'
+  c.use_bias = True  # in projections
+  c.tie_embeddings = True  # GPT-2's and GPT-3's
+  c.dropout = 0.0  # residual; only SFT uses it
+  c.init_std = 0.02 if size == 'small' else 0.04  # GPT-2's .02 suits wide ones
+  c.dtype = 'float32'  # of the computation; bfloat16 on accelerators
+  c.param_dtype = 'float32'  # of the master weights (C: fp32 masters)
+  c.remat = 'none'  # 'full' or 'dots' recompute in the backward pass
+  c.scan_unroll = 1  # layers per step of the scan over layers
+  return c
+
+
+def optimizer(peak_lr):
+  c = config_dict.ConfigDict()
+  c.peak_lr = peak_lr
+  c.schedule = 'cosine'  # or 'constant'
+  c.warmup_steps = 0  # optimizer steps
+  c.warmup_from = 0.0  # fraction of the peak at which the warmup starts
+  c.final_fraction = 0.1  # cosine ends at 10% of the peak (C.1, C.2, C.3)
+  c.b1 = 0.9  # appendix C: Adam with 0.9, 0.95 everywhere
+  c.b2 = 0.95
+  c.eps = 1e-8  # not printed; Adam's default
+  c.weight_decay = 0.0  # not printed
+  c.max_grad_norm = 1.0  # not printed; GPT-3's. 0 = no clipping
+  return c
+
+
+def base(size, stage):
+  """Fields of every stage."""
+  check_size(size)
+  c = config_dict.ConfigDict()
+  c.stage = stage  # which trainer runs this config
+  c.size = size  # of the lab's world
+  c.world_seed = 0  # the lab: facts, texts, labelers
+  c.train_seed = 0  # initial weights, order of the data, sampling in training
+  c.eval_seed = 0  # sampling and bootstrap of evaluations
+  # Paths of what the stage starts from; relative ones start at the run folder,
+  # so that a study's stages, which lie side by side, find each other.
+  c.inputs = config_dict.ConfigDict()
+  c.inputs.lab = '../lab'
+  # Mesh sizes; -1 is all devices that are left.
+  c.mesh = config_dict.ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+  c.rules = RULES
+  c.checkpoint = config_dict.ConfigDict()
+  c.checkpoint.every = 0  # steps between checkpoints; 0 = once an epoch
+  c.checkpoint.keep = 2  # newest ones kept
+  c.log = config_dict.ConfigDict()
+  c.log.every = 1  # steps between lines of metrics.jsonl
+  c.log.tensorboard = False  # also write TensorBoard files
+  return c

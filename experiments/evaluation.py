@@ -1,0 +1,22 @@
+"""All policies on held-out prompts and probes (sections 4.1 and 4.2).
+
+python -m instructrl.main --config=experiments/evaluation.py:tiny --workdir=DIR/evaluation
+"""
+
+from experiments import common
+
+# prompts, probes a task, validation documents, demonstrations in a prompt
+RECIPE = {'micro': (24, 8, 40, 1), 'tiny': (300, 100, 400, 2),
+          'small': (1000, 300, 2000, 3)}
+
+
+def get_config(arg='tiny'):
+  c = common.base(arg, 'evaluation')
+  for name in ('sft', 'ppo', 'ppo_ptx', 'rankings', 'select_sft'):
+    c.inputs[name] = f'../{name}'
+  c.inputs.base = '../pretrain'
+  c.num_prompts, c.num_probes, c.num_documents, c.num_shots = RECIPE[arg]
+  c.temperature = 1.0  # of the responses that are compared, for all policies
+  c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
+  c.batch_size = 128  # responses sampled at once
+  return c

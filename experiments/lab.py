@@ -1,0 +1,19 @@
+"""The simulated world: corpus, tokenizer, prompts, demonstrations.
+
+python -m instructrl.main --config=experiments/lab.py:tiny --workdir=DIR/lab
+"""
+
+from experiments import common
+
+# documents, prompts, vocabulary (pieces)
+RECIPE = {'micro': (1500, 600, 512), 'tiny': (40_000, 6000, 640),
+          'small': (400_000, 30_000, 2048)}
+
+
+def get_config(arg='tiny'):
+  c = common.base(arg, 'lab')
+  c.num_documents, c.num_prompts, c.vocab_size = RECIPE[arg]
+  c.row_len = common.SIZES[arg][-1]  # tokens per packed row
+  c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
+  c.demonstration_fraction = 0.4  # of the training prompts; rest: RM and PPO
+  return c

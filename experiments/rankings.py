@@ -1,0 +1,29 @@
+"""Labelers rank K = 4..9 candidate responses per prompt, with ties.
+
+python -m instructrl.main --config=experiments/rankings.py:tiny --workdir=DIR/rankings
+"""
+
+from ml_collections import config_dict
+
+from experiments import common
+
+# prompts of the training split, of validation, for agreement
+RECIPE = {'micro': (64, 24, 16), 'tiny': (1000, 150, 100),
+          'small': (6000, 600, 200)}
+
+
+def get_config(arg='tiny'):
+  c = common.base(arg, 'rankings')
+  c.inputs.base = '../pretrain'
+  c.inputs.sft = '../sft'
+  # Which step of an input is sampled; '' is the newest. 'first' is the end of
+  # the first SFT epoch: those after it are selected with these rankings.
+  c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
+  # Who writes candidates, at which temperature; the demonstration is added.
+  c.sources = (('sft', 1.0), ('sft', 0.7), ('sft', 1.3), ('base', 0.7))
+  c.samples_per_source = 2
+  c.min_responses, c.max_responses = 4, 9  # K (section 3.4)
+  c.num_prompts, c.num_validation, c.num_calibration = RECIPE[arg]
+  c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
+  c.batch_size = 128  # responses sampled at once
+  return c

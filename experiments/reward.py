@@ -1,0 +1,28 @@
+"""The reward model, on K-way rankings (section 3.5, appendix C.2).
+
+python -m instructrl.main --config=experiments/reward.py:tiny --workdir=DIR/reward
+"""
+
+from experiments import common
+
+# prompts per update, peak learning rate
+RECIPE = {'micro': (8, 1e-3), 'tiny': (16, 1e-3), 'small': (32, 2e-4)}
+
+
+def get_config(arg='tiny'):
+  c = common.base(arg, 'reward')
+  c.model = common.model(arg)
+  c.inputs.rankings = '../rankings'
+  c.inputs.init = '../sft'  # the paper: GPT-3 or SFT make no difference
+  # The paper: 64 prompts (up to 2,304 comparisons), 9e-6, one epoch: more
+  # overfit (C.2).
+  c.batch_size, peak_lr = RECIPE[arg]  # prompts
+  c.num_epochs = 1
+  c.microbatch_size = 0  # prompts per gradient; 0 = batch_size
+  c.max_responses = 9  # K
+  c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
+  c.shuffled_pairs = False  # ablation of C.2: every pair its own element
+  c.optimizer = common.optimizer(peak_lr)  # cosine to 10% (C.2)
+  c.eval_every = 0  # updates; 0 = once an epoch
+  c.checkpoint.every = 50
+  return c

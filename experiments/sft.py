@@ -1,0 +1,32 @@
+"""Supervised fine-tuning on demonstrations (appendix C.1).
+
+python -m instructrl.main --config=experiments/sft.py:tiny --workdir=DIR/sft
+"""
+
+from experiments import common
+from experiments import pretrain
+
+# rows per update, epochs, peak learning rate
+RECIPE = {'micro': (8, 2, 1e-3), 'tiny': (16, 4, 1e-3),
+          'small': (32, 8, 3e-4)}
+
+
+def get_config(arg='tiny'):
+  c = pretrain.get_config(arg)
+  c.stage = 'sft'
+  c.inputs.init = '../pretrain'
+  c.rows = 'demonstrations.rows'
+  c.validation_rows = 'demonstrations_validation.rows'
+  c.pretrain_rows = 'corpus.rows'
+  c.pretrain_mix = 0.0
+  # The paper: 32 demonstrations, 16 epochs, 9.65e-6 for 1.3B. Rows here are
+  # packed and hold about three; a model this small wants a higher rate.
+  c.batch_size, c.num_epochs, peak_lr = RECIPE[arg]
+  c.num_steps = 0
+  # Every epoch is kept: the first gives candidates, the RM selects one.
+  c.checkpoint.every = 0  # once an epoch
+  c.checkpoint.keep = 100
+  c.model.dropout = 0.2  # residual (C.1)
+  c.optimizer = common.optimizer(peak_lr)  # cosine to 10%, no warmup (C.1)
+  c.eval_every = 0
+  return c

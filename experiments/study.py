@@ -1,0 +1,37 @@
+"""The whole system: corpus -> ... -> PPO-ptx -> evaluation -> report.
+
+python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
+
+One config per stage; override any field: --config.ppo.ppo.kl_coef=0.05.
+"""
+
+from ml_collections import config_dict
+
+from experiments import common
+from experiments import evaluation
+from experiments import lab
+from experiments import ppo
+from experiments import ppo_init
+from experiments import ppo_ptx
+from experiments import pretrain
+from experiments import rankings
+from experiments import reward
+from experiments import select_sft
+from experiments import sft
+
+STAGES = (lab, pretrain, sft, ppo_init, rankings, reward, select_sft, ppo,
+          ppo_ptx, evaluation)
+
+
+def get_config(arg='tiny'):
+  common.check_size(arg)
+  c = config_dict.ConfigDict()
+  # Seeds of all stages; a stage's own seed fields are not used in a study.
+  c.world_seed = 0  # the lab: facts, texts, labelers
+  c.train_seed = 0  # initial weights, order of the data, sampling in training
+  c.eval_seed = 0  # sampling and bootstrap of evaluations
+  # Run in this order; each in a folder of its name.
+  c.order = tuple(stage.__name__.split('.')[-1] for stage in STAGES)
+  c.stages = config_dict.ConfigDict(
+      {name: stage.get_config(arg) for name, stage in zip(c.order, STAGES)})
+  return c

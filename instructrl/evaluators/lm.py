@@ -1,0 +1,234 @@
+"""Text in, text out: what evaluators and people see of a policy.
+
+An `Engine` holds the jitted functions of one architecture; policies of the
+same shape share it, so each is compiled once. A `LanguageModel` is an engine
+with parameters, a name and a way to lay out prompts.
+"""
+
+from collections.abc import Sequence
+import functools
+
+import jax
+import numpy as np
+
+from instructrl import losses
+from instructrl import masked
+from instructrl import rng
+from instructrl import rollout
+from instructrl.data import tasks
+from instructrl.models.transformer import Model
+from instructrl.types import LMBatch, Params, PromptBatch
+
+TEMPLATES = ('chat', 'plain', 'few_shot')
+_BUCKET = 32  # prompts are padded to a multiple of this many tokens
+
+
+def _bucket(length: int) -> int:
+  return -(-max(length, 1) // _BUCKET) * _BUCKET
+
+
+class Engine:
+  """Batched sampling and scoring of one architecture."""
+
+  def __init__(self, model: Model, tok, *, batch_size: int = 64,
+               logits_chunk: int = 4096):
+    self.model, self.tok = model, tok
+    self.batch_size, self.logits_chunk = batch_size, logits_chunk
+
+  @functools.cached_property
+  def _generate(self):
+    def run(params, prompts, seed, purpose, rows, max_tokens, response_len,
+            temperature, top_p, stop_id):
+      key = rng.key(seed, purpose)
+      out = rollout.generate(
+          self.model, params, prompts, key, response_len=response_len,
+          eos_id=self.tok.eos_id, pad_id=self.tok.pad_id,
+          temperature=temperature, top_p=top_p, rows=rows,
+          max_tokens=max_tokens, stop_id=stop_id)
+      return out.tokens, out.mask
+    return jax.jit(run, static_argnums=(3, 6, 7, 8, 9))
+
+  @functools.cached_property
+  def _score(self):
+    def run(params, tokens, prompt_mask, response_mask):
+      logprobs = rollout.response_logprobs(
+          self.model, params, tokens, prompt_mask, response_mask,
+          chunk_size=self.logits_chunk)
+      return masked.masked_sum(logprobs, response_mask, axis=1)
+    return jax.jit(run)
+
+  @functools.cached_property
+  def _nll(self):
+    def run(params, batch: LMBatch):
+      hidden, _ = self.model.apply(
+          params, batch.tokens, batch.positions, batch.segment_ids)
+      logprobs = losses.token_logprobs(
+          hidden, self.model.unembedding(params).T, batch.targets,
+          chunk_size=self.logits_chunk)
+      return masked.masked_sum(-logprobs, batch.loss_mask)
+    return jax.jit(run)
+
+  def _check_length(self, longest: int, what: str):
+    m = self.model.module
+    if m.positions == 'learned' and longest > m.max_len:
+      raise ValueError(
+          f'{what} needs {longest} positions, the model has {m.max_len} '
+          '(model.max_len): shorten the prompt or the response')
+
+  def _prompts(self, prompts, start, width) -> PromptBatch:
+    """Rows `start`, ...; the batch is filled up with copies of the last."""
+    part = list(prompts[start:start + self.batch_size])
+    part += [part[-1]] * (self.batch_size - len(part))
+    built = [tasks.prompt_example(p, width, index=i, pad_id=self.tok.pad_id)
+             for i, p in enumerate(part)]
+    return jax.tree.map(lambda *x: np.stack(x), *built)
+
+  def generate(self, params: Params, prompts: Sequence[Sequence[int]], *,
+               max_tokens: int, seed: int, purpose: rng.Purpose,
+               temperature: float, top_p: float = 1.0, stop_id: int = -1,
+               rows: Sequence[int] | None = None) -> list[list[int]]:
+    """Samples a response to each prompt, EOS included.
+
+    What a prompt gets depends on the seed, the purpose and its row number
+    (its place in `prompts` by default), not on the batch size.
+    """
+    out = [None] * len(prompts)
+    if not prompts:
+      return []
+    rows = list(range(len(prompts)) if rows is None else rows)
+    response_len = _bucket(max_tokens)
+    # Prompts of like length go together, so that short ones pad little.
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    for start in range(0, len(order), self.batch_size):
+      part = order[start:start + self.batch_size]
+      longest = max(len(prompts[i]) for i in part)
+      self._check_length(longest + max_tokens, 'a prompt with its response')
+      batch = self._prompts([prompts[i] for i in part], 0, _bucket(longest))
+      numbers = [rows[i] for i in part]
+      numbers += [numbers[-1]] * (self.batch_size - len(part))
+      tokens, mask = jax.device_get(self._generate(
+          params, batch, seed, purpose, np.asarray(numbers, np.int32),
+          np.int32(max_tokens), response_len, temperature, top_p, stop_id))
+      for i, row, keep in zip(part, tokens, mask):
+        out[i] = row[keep].tolist()
+    return out
+
+  def score(self, params: Params, prompts: Sequence[Sequence[int]],
+            responses: Sequence[Sequence[int]]) -> np.ndarray:
+    """[N] float32: summed log-probability of each response, in nats."""
+    sums = np.zeros(len(prompts), np.float32)
+    order = sorted(range(len(prompts)),
+                   key=lambda i: (len(prompts[i]), len(responses[i])))
+    for start in range(0, len(order), self.batch_size):
+      part = order[start:start + self.batch_size]
+      longest = max(len(prompts[i]) + len(responses[i]) for i in part)
+      self._check_length(longest, 'a prompt with its continuation')
+      batch = self._prompts([prompts[i] for i in part], 0,
+                            _bucket(max(len(prompts[i]) for i in part)))
+      width = _bucket(max(len(responses[i]) for i in part))
+      response = np.full((self.batch_size, width), self.tok.pad_id, np.int32)
+      mask = np.zeros((self.batch_size, width), bool)
+      for row, i in enumerate(part):
+        response[row, :len(responses[i])] = responses[i]
+        mask[row, :len(responses[i])] = True
+      mask[len(part):, 0] = True
+      out = self._score(params, np.concatenate([batch.tokens, response], 1),
+                        batch.mask, mask)
+      sums[part] = np.asarray(out)[:len(part)]
+    return sums
+
+  def nll(self, params: Params, documents: Sequence[str],
+          row_len: int) -> float:
+    """Mean negative log-probability per token of documents, in nats."""
+    rows = tasks.pack_rows(
+        (tasks.lm_example(tasks.document_tokens(self.tok, text))
+         for text in documents), row_len)
+    total = 0.0
+    for start in range(0, len(rows['tokens']), self.batch_size):
+      part = {k: v[start:start + self.batch_size] for k, v in rows.items()}
+      missing = self.batch_size - len(part['tokens'])
+      part = {k: np.pad(v, ((0, missing), (0, 0))) for k, v in part.items()}
+      total += float(self._nll(params, LMBatch(**part)))
+    return total / int(rows['loss_mask'].sum())
+
+
+class LanguageModel:
+  """One policy, as text. See the protocol of `evaluators.probes`."""
+
+  def __init__(self, name: str, engine: Engine, params: Params, *,
+               template: str = 'chat', few_shot: str = '',
+               response_len: int = 64, row_len: int = 128):
+    """Binds parameters and a template.
+
+    Args:
+      name: of the policy.
+      engine: of its architecture.
+      params: its parameters.
+      template: 'chat' inserts the role ids; 'plain' continues the prompt and
+        a line break, as one asks a base model; 'few_shot' puts `few_shot`
+        before it and ends with the line.
+      few_shot: text with `{prompt}` where the prompt goes.
+      response_len: most tokens of an answer.
+      row_len: tokens per packed row of `nll`.
+    """
+    if template not in TEMPLATES:
+      raise ValueError(f'template {template!r} is none of {TEMPLATES}')
+    if template == 'few_shot' and '{prompt}' not in few_shot:
+      raise ValueError('few_shot has no {prompt}')
+    self.name, self.engine, self.params = name, engine, params
+    self._template, self._few_shot = template, few_shot
+    self._response_len, self._row_len = response_len, row_len
+
+  def respond(self, prompts: Sequence[str], *, temperature: float, seed: int,
+              top_p: float = 1.0,
+              purpose: rng.Purpose = rng.Purpose.EVALUATION) -> list[str]:
+    """Answers each prompt, laid out by this policy's template."""
+    tok = self.engine.tok
+    stop = None
+    if self._template == 'chat':
+      tokens = [tasks.chat_prompt(tok, text) for text in prompts]
+    elif self._template == 'plain':
+      tokens = [tasks.plain_prompt(tok, text + '\n') for text in prompts]
+    else:
+      stop = '\n'
+      tokens = [tasks.plain_prompt(
+          tok, self._few_shot.replace('{prompt}', text)) for text in prompts]
+    out = self.engine.generate(
+        self.params, tokens, max_tokens=self._response_len, seed=seed,
+        purpose=purpose, temperature=temperature, top_p=top_p,
+        stop_id=self._stop_id(stop))
+    return [self._text(ids, stop).strip() for ids in out]
+
+  def complete(self, texts: Sequence[str], *, max_tokens: int,
+               temperature: float = 0.0, seed: int = 0,
+               stop: str | None = '\n') -> list[str]:
+    """Continues plain text, up to `stop`."""
+    tok = self.engine.tok
+    out = self.engine.generate(
+        self.params, [tasks.plain_prompt(tok, text) for text in texts],
+        max_tokens=max_tokens, seed=seed, purpose=rng.Purpose.PROBE,
+        temperature=temperature, stop_id=self._stop_id(stop))
+    return [self._text(ids, stop) for ids in out]
+
+  def logprobs(self, contexts: Sequence[str], continuations: Sequence[str]
+               ) -> tuple[np.ndarray, np.ndarray]:
+    """Summed log-probabilities and token counts of the continuations."""
+    tok = self.engine.tok
+    tokens = [tok.encode(text) for text in continuations]
+    sums = self.engine.score(
+        self.params, [tasks.plain_prompt(tok, text) for text in contexts],
+        tokens)
+    return sums, np.asarray([len(t) for t in tokens])
+
+  def nll(self, documents: Sequence[str]) -> float:
+    """Mean negative log-probability per token of documents, in nats."""
+    return self.engine.nll(self.params, documents, self._row_len)
+
+  def _stop_id(self, stop: str | None) -> int:
+    """The id of a stop text that is one piece; else it is cut from the text."""
+    ids = self.engine.tok.encode(stop) if stop else []
+    return ids[0] if len(ids) == 1 else -1
+
+  def _text(self, ids: Sequence[int], stop: str | None) -> str:
+    text = self.engine.tok.decode(ids)
+    return text.split(stop)[0] if stop else text

@@ -1,0 +1,132 @@
+"""Runs one stage.
+
+  python -m instructrl.main --config=experiments/ppo.py:tiny --workdir=DIR \
+      --config.ppo.kl_coef=0.05
+
+A stage that is finished (its folder has DONE) is not run again; one that was
+interrupted goes on where its newest checkpoint stands.
+"""
+
+from collections.abc import Callable
+import functools
+import os
+import pathlib
+import sys
+import time
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import config_flags
+import numpy as np
+
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import metrics as metrics_lib
+from instructrl.trainers import common
+from instructrl.trainers import evaluation
+from instructrl.trainers import lab
+from instructrl.trainers import lm
+from instructrl.trainers import ppo
+from instructrl.trainers import rankings
+from instructrl.trainers import reward
+from instructrl.trainers import selection
+
+
+def _train_ppo(config, workdir, label=''):
+  """PPO, with the lab's judge on the curves where there is a lab."""
+  judge = lab.make_judge(common.input_path(config, workdir, 'lab'))
+
+  def utilities(prompts, responses):
+    return np.asarray([judge.utility(p, r)
+                       for p, r in zip(prompts, responses)])
+
+  return ppo.train(config, workdir, label, judge=utilities)
+
+
+# Stage -> (validate, run). `run(config, workdir, label)` returns the result.
+STAGES: dict[str, tuple[Callable, Callable]] = {
+    'lab': (lab.validate, lab.build),
+    'pretrain': (lm.validate, lm.train),
+    'sft': (lm.validate, lm.train),
+    'ppo_init': (lm.validate, lm.train),
+    'rankings': (rankings.validate, rankings.collect),
+    'reward': (reward.validate, reward.train),
+    'select_sft': (selection.validate, selection.select),
+    'ppo': (ppo.validate, _train_ppo),
+    'ppo_ptx': (ppo.validate, _train_ppo),
+    'evaluation': (evaluation.validate, evaluation.evaluate),
+}
+
+# Raised with one clear line; anything else is a defect and keeps its trace.
+EXPECTED_ERRORS = (ValueError, checkpoint_lib.CheckpointError,
+                   metrics_lib.NonFiniteError, OSError)
+
+
+def validate(config):
+  """Refuses a stage's config by field name, before anything is computed."""
+  common.require(config.stage in STAGES,
+                 f'stage={config.stage!r} is none of {", ".join(STAGES)}')
+  STAGES[config.stage][0](config)
+
+
+def run_stage(config, workdir, label: str = '') -> dict:
+  """Runs a stage to its end, or returns what its DONE file says."""
+  done = metrics_lib.read_done(workdir)
+  if done is not None:
+    metrics_lib.write_config(workdir, config.to_dict())
+    return done
+  validate(config)
+  began = time.perf_counter()
+  seconds = _earlier_seconds(workdir)
+  try:
+    result = STAGES[config.stage][1](config, workdir, label)
+  finally:
+    total = seconds + time.perf_counter() - began
+    if pathlib.Path(workdir).is_dir():
+      metrics_lib.atomic_write(
+          pathlib.Path(workdir) / 'seconds', f'{total:.3f}\n')
+  metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
+  return metrics_lib.read_done(workdir)
+
+
+def _earlier_seconds(workdir) -> float:
+  """Time spent before an interruption that let the process say so."""
+  path = pathlib.Path(workdir) / 'seconds'
+  return float(path.read_text()) if path.exists() else 0.0
+
+
+def setup_jax():
+  """Compiled programs are kept between runs; results do not depend on it."""
+  import jax  # Not before the flags are read: --help should be quick.
+  if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or
+                         pathlib.Path.home() / '.cache') / 'instructrl' / 'jax'
+    jax.config.update('jax_compilation_cache_dir', str(cache))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+def run_door(main: Callable[[], None]):
+  """Runs a command: expected errors become one line and exit status 1."""
+  def guarded(argv):
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
+    if len(argv) > 1:
+      sys.exit(f'error: unexpected argument {argv[1]!r}')
+    try:
+      main()
+    except EXPECTED_ERRORS as error:
+      sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+      sys.exit('stopped; the same command goes on from the last checkpoint')
+  app.run(guarded)
+
+
+def _main(config_flag, workdir_flag):
+  setup_jax()
+  run_stage(config_flag.value, workdir_flag.value)
+
+
+if __name__ == '__main__':
+  run_door(functools.partial(
+      _main,
+      config_flags.DEFINE_config_file('config', None, 'The experiment.'),
+      flags.DEFINE_string('workdir', None, 'The run folder.')))

@@ -1,0 +1,89 @@
+"""Runs all stages, one after another, and makes the report.
+
+  python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
+
+Started again, it goes on where it was; finished stages are not run again.
+"""
+
+import functools
+import json
+import pathlib
+import platform
+import sys
+
+from absl import flags
+from ml_collections import config_flags
+
+from instructrl import main as main_lib
+from instructrl import metrics as metrics_lib
+from instructrl import report
+from instructrl.trainers import common
+
+SEEDS = ('world_seed', 'train_seed', 'eval_seed')
+_PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
+             'numpy', 'sentencepiece', 'tensorflow-datasets', 'instructrl')
+
+
+def versions() -> dict[str, str]:
+  """What the study ran with."""
+  import importlib.metadata
+  found = {'python': platform.python_version()}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      found[name] = 'not installed'
+  return found
+
+
+def stage_configs(config) -> dict:
+  """Each stage's config with the study's seeds, all validated."""
+  configs = {}
+  for name in config.order:
+    common.require(name in config.stages, f'order names {name!r}, which is '
+                   'none of stages')
+    stage = config.stages[name].copy_and_resolve_references()
+    for seed in SEEDS:
+      stage[seed] = config[seed]
+    try:
+      main_lib.validate(stage)
+    except ValueError as error:
+      raise ValueError(f'stages.{name}: {error}') from error
+    configs[name] = stage
+  return configs
+
+
+def run(config, workdir) -> pathlib.Path:
+  """Runs what is not finished; returns the path of the report."""
+  configs = stage_configs(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
+      'format_version': 1,
+      'config': {name: json.loads(c.to_json()) for name, c in configs.items()},
+      'seeds': {seed: config[seed] for seed in SEEDS},
+      'versions': versions(),
+      'stages': list(configs),
+  }, indent=1))
+  for number, (name, stage) in enumerate(configs.items(), 1):
+    label = f'[{number}/{len(configs)}]'
+    if metrics_lib.read_done(workdir / name) is not None:
+      print(f'{label} {name}: finished before', flush=True)
+    main_lib.run_stage(stage, workdir / name, label)
+  path = report.make_report(workdir)
+  print(f'report: {path}', flush=True)
+  return path
+
+
+def _main(config_flag, workdir_flag):
+  if not workdir_flag.value:
+    sys.exit('error: --workdir is missing: say where the study goes')
+  main_lib.setup_jax()
+  run(config_flag.value, workdir_flag.value)
+
+
+if __name__ == '__main__':
+  main_lib.run_door(functools.partial(
+      _main,
+      config_flags.DEFINE_config_file('config', None, 'The study.'),
+      flags.DEFINE_string('workdir', None, 'Where all stages go.')))

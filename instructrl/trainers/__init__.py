@@ -1,0 +1,1 @@
+"""Trainers: where configs stop and become arrays, models and loops."""

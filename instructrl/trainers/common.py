@@ -1,0 +1,293 @@
+"""What all trainers share: opening a run folder, restoring, the loop.
+
+A run folder is a function of its config. `Run` opens one (config.json,
+metrics, checkpoints), `Run.loop` drives a step function from wherever the
+newest checkpoint stands to the end, so that a killed run, started again, ends
+with the same parameters and the same metrics.jsonl.
+"""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import metrics as metrics_lib
+from instructrl import optimizer as optimizer_lib
+from instructrl import rng
+from instructrl import sharding
+from instructrl.models import heads
+from instructrl.models import transformer
+from instructrl.tokenizer import Tokenizer
+from instructrl.types import TrainState
+
+FORMAT_VERSION = 1
+TOKENIZER = 'tokenizer.model'
+
+
+class ConfigError(ValueError):
+  """A config field that makes no sense; the message names it."""
+
+
+def require(condition: bool, message: str):
+  if not condition:
+    raise ConfigError(message)
+
+
+def validate_common(config):
+  """Refuses what makes no sense for any stage, by field name."""
+  require(config.checkpoint.every >= 0, 'checkpoint.every must be 0 or more')
+  require(config.checkpoint.keep >= 1, 'checkpoint.keep must be 1 or more')
+  require(config.log.every >= 1, 'log.every must be 1 or more')
+  if 'model' in config:
+    m = config.model
+    for name in ('num_layers', 'd_model', 'num_heads', 'max_len',
+                 'scan_unroll'):
+      require(m[name] >= 1, f'model.{name}={m[name]} must be 1 or more')
+    require(0 <= m.dropout < 1, f'model.dropout={m.dropout} is not in [0, 1)')
+  for name, c in config.items():
+    if isinstance(c, ml_collections.ConfigDict) and 'peak_lr' in c:
+      validate_optimizer(name, c)
+
+
+def validate_optimizer(name, c):
+  require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
+  require(c.schedule in optimizer_lib.SCHEDULES,
+          f'{name}.schedule={c.schedule!r} is none of '
+          f'{optimizer_lib.SCHEDULES}')
+  for field in ('b1', 'b2'):
+    require(0 <= c[field] < 1, f'{name}.{field}={c[field]} is not in [0, 1)')
+  require(c.eps > 0, f'{name}.eps={c.eps} must be positive')
+  for field in ('warmup_steps', 'weight_decay', 'max_grad_norm'):
+    require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')
+  for field in ('warmup_from', 'final_fraction'):
+    require(0 <= c[field] <= 1, f'{name}.{field}={c[field]} is not in [0, 1]')
+
+
+def make_model(config, vocab_size: int) -> transformer.Model:
+  return transformer.make_model(
+      vocab_size=vocab_size, rules=config.rules, **config.model.to_dict())
+
+
+def make_optimizer(c, num_steps: int):
+  """The optimizer and its schedule from an optimizer config."""
+  schedule = optimizer_lib.make_schedule(
+      peak_lr=c.peak_lr, num_steps=num_steps, kind=c.schedule,
+      warmup_steps=c.warmup_steps, warmup_from=c.warmup_from,
+      final_fraction=c.final_fraction)
+  tx = optimizer_lib.make_optimizer(
+      schedule, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay,
+      max_grad_norm=c.max_grad_norm)
+  return tx, schedule
+
+
+def scalar_axes(model: transformer.Model):
+  return {'backbone': model.logical_axes(), 'head': heads.head_axes()}
+
+
+def init_scalar(model: transformer.Model, seed: int):
+  """Fresh reward-model parameters; the head has its own key."""
+  return {
+      'backbone': model.init(rng.key(seed, rng.Purpose.INIT)),
+      'head': heads.init_head(rng.key(seed, rng.Purpose.HEAD_INIT),
+                              model.module.d_model)}
+
+
+def input_path(config, workdir, name: str) -> pathlib.Path:
+  """The path of an input; relative ones start at the run folder."""
+  value = config.inputs[name]
+  require(bool(value), f'inputs.{name} is empty: give it a path')
+  path = pathlib.Path(os.path.normpath(pathlib.Path(workdir) / value))
+  require(path.exists(),
+          f'inputs.{name}: {path} does not exist; run the stage that makes '
+          'it first, or set the field')
+  return path
+
+
+def exported(path, abstract=None):
+  """The parameters that a run exports, and the checkpoint's meta.
+
+  Args:
+    path: a run folder, its checkpoints, or one step of them.
+    abstract: shapes with shardings; what was saved by default.
+  """
+  path = checkpoint_lib.find(path)
+  subtree = checkpoint_lib.read_meta(path)['meta']['export']
+  return checkpoint_lib.restore_params(path, subtree, abstract)
+
+
+class Run:
+  """An open run folder. Use as a context manager."""
+
+  def __init__(self, config, workdir: str | os.PathLike, label: str = ''):
+    self.config = config
+    self.workdir = pathlib.Path(workdir)
+    self.label = label  # shown before the stage's name
+    self.primary = jax.process_index() == 0
+    self.mesh = sharding.make_mesh(config.mesh.to_dict())
+    self.rules = tuple(config.rules)
+    self._exit = contextlib.ExitStack()
+
+  def __enter__(self):
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    if self.primary:
+      metrics_lib.write_config(self.workdir, self.config.to_dict())
+    self._exit.enter_context(jax.set_mesh(self.mesh))
+    self.writer = self._exit.enter_context(metrics_lib.RunWriter(
+        self.workdir, primary=self.primary,
+        tensorboard=self.config.log.tensorboard))
+    self.checkpointer = self._exit.enter_context(checkpoint_lib.Checkpointer(
+        self.workdir / 'checkpoints',
+        keep_latest=self.config.checkpoint.keep))
+    return self
+
+  def __exit__(self, *error):
+    return self._exit.__exit__(*error)
+
+  def input(self, name: str) -> pathlib.Path:
+    return input_path(self.config, self.workdir, name)
+
+  @functools.cache
+  def tokenizer(self) -> Tokenizer:
+    """The lab's; a copy goes into the run folder, so that it can be moved."""
+    tok = Tokenizer.load(self.input('lab') / TOKENIZER)
+    if self.primary and not (self.workdir / TOKENIZER).exists():
+      tok.save(self.workdir / TOKENIZER)
+    return tok
+
+  def load_params(self, name: str, shapes, shardings):
+    """What another run exports: its EMA where it has one (see `exported`)."""
+    abstract = jax.tree.map(
+        lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
+        shapes, shardings)
+    params, meta = exported(self.input(name), abstract)
+    tok = self.tokenizer()
+    require(meta['tokenizer'] == tok.fingerprint,
+            f'inputs.{name}: {self.input(name)} was trained with another '
+            'tokenizer than that of inputs.lab')
+    return params
+
+  def shardings(self, axes, shapes):
+    return sharding.tree_shardings(self.mesh, axes, shapes, self.rules)
+
+  def put(self, batch):
+    return sharding.put_batch(batch, sharding.batch_sharding(self.mesh))
+
+  def restore(self, make_state: Callable[..., TrainState], shardings, *args
+              ) -> TrainState:
+    """The newest checkpoint's state, or a fresh one; files are trimmed to it.
+
+    Args:
+      make_state: traceable; builds the state at step 0 from `args`.
+      shardings: the same tree, of shardings.
+      *args: trees of arrays, of parameters that another stage trained.
+    """
+    shapes = jax.eval_shape(make_state, *args)
+    step = self.checkpointer.latest()
+    if step is None:
+      self.writer.trim(0)
+      return jax.jit(make_state, out_shardings=shardings)(*args)
+    abstract = jax.tree.map(
+        lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
+        shapes, shardings)
+    state, meta = self.checkpointer.restore(abstract, step)
+    require(meta['format_version'] == FORMAT_VERSION,
+            f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
+            f'this code reads {FORMAT_VERSION}')
+    self.writer.trim(step)
+    return state
+
+  def meta(self, export: Sequence[str] = ('params',)) -> dict[str, Any]:
+    """What a checkpoint says of itself beside its arrays."""
+    return {
+        'format_version': FORMAT_VERSION,
+        'config': self.config.to_dict(),
+        'tokenizer': self.tokenizer().fingerprint,
+        'export': list(export),
+    }
+
+  def loop(self, state: TrainState, step_fn, num_steps: int, *,
+           evaluate=None, eval_every: int = 0, save_every: int = 0,
+           export: Sequence[str] = ('params',)) -> TrainState:
+    """Runs `step_fn` from `state.step` to `num_steps`.
+
+    Metrics of step t are read after step t + 1 is dispatched. A checkpoint is
+    taken only after the metrics up to its step were read and were finite.
+
+    Args:
+      state: fresh or restored.
+      step_fn: (state, step) -> (state, metrics of device scalars).
+      num_steps: of the whole run.
+      evaluate: (state, step) -> dict of floats, written with that step.
+      eval_every: steps between evaluations; 0 = never. The end is always
+        evaluated when there is an `evaluate`.
+      save_every: steps between checkpoints; config.checkpoint.every by default.
+      export: where in the state the parameters are that others load.
+    """
+    config = self.config
+    start = int(state.step)
+    meta = self.meta(export)
+    save_every = save_every or config.checkpoint.every
+    pending = None
+
+    def record():
+      nonlocal pending
+      if pending is None:
+        return
+      step, values, began = pending
+      pending = None
+      values = {k: float(v) for k, v in jax.device_get(values).items()}
+      metrics_lib.check_finite(step, values)
+      if step % config.log.every == 0 or step == num_steps:
+        self.writer.scalars(step, values)
+        self.writer.timings(step, {'seconds': time.perf_counter() - began})
+      progress.update(step, values)
+
+    with metrics_lib.Progress(
+        config.stage, num_steps, start=start, label=self.label,
+        primary=self.primary) as progress:
+      if evaluate and start == 0:
+        self.writer.scalars(0, evaluate(state, 0))
+      for step in range(start, num_steps):
+        began = time.perf_counter()
+        state, values = step_fn(state, step)
+        record()
+        pending = (step + 1, values, began)
+        done = step + 1
+        last = done == num_steps
+        due_eval = evaluate and (
+            last or eval_every and done % eval_every == 0)
+        due_save = last or save_every and done % save_every == 0
+        if due_eval or due_save:
+          record()
+        if due_eval:
+          values = evaluate(state, done)
+          metrics_lib.check_finite(done, values)
+          self.writer.scalars(done, values)
+        if due_save:
+          self.writer.flush()
+          self.checkpointer.save(done, state, meta)
+    self.checkpointer.wait()
+    return state
+
+
+def fresh_state(params, tx, *, ema: bool = False, kl_coef=None) -> TrainState:
+  return TrainState(
+      step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params),
+      ema_params=params if ema else None, kl_coef=kl_coef)
+
+
+def state_shardings(run: Run, tx, shapes, shardings, *, ema=False
+                    ) -> TrainState:
+  """The tree of shardings of `fresh_state`."""
+  return TrainState(
+      step=sharding.replicated(run.mesh), params=shardings,
+      opt_state=optimizer_lib.state_shardings(tx, shapes, shardings, run.mesh),
+      ema_params=shardings if ema else None)

@@ -1,0 +1,103 @@
+"""The evaluation stage: every policy on held-out prompts and on the probes."""
+
+import dataclasses
+import json
+import pathlib
+
+from instructrl import metrics as metrics_lib
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.evaluators import suite
+from instructrl.lab import corpus
+from instructrl.lab import judge as judge_lib
+from instructrl.lab import probes as probes_lib
+from instructrl.trainers import common
+from instructrl.trainers import lab
+from instructrl.trainers import policies
+
+
+def validate(config):
+  common.validate_common(config)
+  require = common.require
+  for name in ('num_prompts', 'num_probes', 'num_documents', 'num_shots'):
+    require(config[name] >= 1, f'{name} must be 1 or more')
+  require(config.temperature > 0, 'temperature must be positive')
+
+
+def few_shot(opened: policies.Opener, config) -> str:
+  """A plain-text prompt of demonstrations for the base model.
+
+  The demonstrations are the shortest of their use case, one each, so that the
+  longest prompt still fits beside them.
+  """
+  shown = lab_data.read_records(
+      opened.input('lab'), 'demonstrations', 'train')
+  shortest = {}
+  for d in shown:
+    use_case = d.prompt.use_case
+    length = len(opened.tok.encode(d.prompt.text + d.response))
+    if '\n' not in d.prompt.text + d.response and (
+        use_case not in shortest or length < shortest[use_case][0]):
+      shortest[use_case] = length, d
+  chosen = sorted(shortest.values(), key=lambda x: x[0])[:config.num_shots]
+  shots = ''.join(corpus.instruction_item(d.prompt.text, d.response) + '\n'
+                  for _, d in chosen)
+  return shots + corpus.instruction_item('{prompt}', '').rstrip()
+
+
+def load_labelers(opened: policies.Opener, world) -> list:
+  """The lab's labelers with the noise that was set for the rankings."""
+  noise = json.loads(
+      (opened.input('rankings') / 'noise.json').read_text())
+  return [dataclasses.replace(l, noise=noise[l.name])
+          for l in lab.load_labelers(world)]
+
+
+def evaluate(config, workdir, label: str = '') -> dict:
+  """Writes results.json and samples.jsonl of all policies."""
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  metrics_lib.write_config(workdir, config.to_dict())
+  opened = policies.Opener(config, workdir)
+  world = lab.load_world(opened.input('lab'))
+  labelers = load_labelers(opened, world)
+  selected = metrics_lib.read_done(opened.input('select_sft'))
+  common.require(selected is not None, 'inputs.select_sft is not finished')
+  open_policy = lambda name, step='': opened.policy(
+      name, config.response_len, step=step)
+  base = open_policy('base')
+  models = {
+      'base': base.as_lm('base'),
+      'prompted': base.as_lm('prompted', few_shot=few_shot(opened, config)),
+      'sft': open_policy(
+          'sft', str(selected['result']['selected_step'])).as_lm('sft')}
+  for name in ('ppo', 'ppo_ptx'):
+    models[name] = open_policy(name).as_lm(name)
+  prompts = [p for p in lab_data.read_records(
+      opened.input('lab'), 'prompts', 'test') if tasks.fits(
+          tasks.chat_prompt(opened.tok, p.text), config.prompt_len)]
+  documents = lab_data.read_records(
+      opened.input('lab'), 'corpus', 'validation')
+  documents = [documents[i].text
+               for i in range(min(config.num_documents, len(documents)))]
+  with metrics_lib.Progress(
+      config.stage, 100, label=label, unit='%') as progress:
+    def advance(done, total, what):
+      progress.update(round(100 * done / total))
+      progress.message(what)
+    found = suite.evaluate_policies(
+        models, prompts[:config.num_prompts], world,
+        judge_lib.Judge(world, labelers),
+        [l for l in labelers if l.group == 'heldout'],
+        probes_lib.make_probes(world, config.eval_seed, config.num_probes),
+        documents, seed=config.eval_seed, temperature=config.temperature,
+        progress=advance)
+  metrics_lib.atomic_write(
+      workdir / 'samples.jsonl', ''.join(
+          json.dumps(sample, ensure_ascii=False) + '\n'
+          for sample in found.samples))
+  metrics_lib.atomic_write(
+      workdir / 'results.json', json.dumps(found.results, indent=1))
+  return {'prompts': min(config.num_prompts, len(prompts)),
+          'preference': found.results['preference']}

@@ -1,0 +1,134 @@
+"""The lab stage: from a seed to texts, prompts, demonstrations, a tokenizer.
+
+The run folder holds what all other stages read: the data sets 'corpus',
+'prompts' and 'demonstrations' (TFDS, ArrayRecord), `tokenizer.model`, and the
+packed rows of the language-model stages.
+"""
+
+from collections.abc import Sequence
+import itertools
+import json
+import pathlib
+
+import numpy as np
+
+from instructrl import metrics as metrics_lib
+from instructrl import tokenizer as tokenizer_lib
+from instructrl.data import pipeline
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.data.records import Demonstration, Prompt
+from instructrl.lab import corpus
+from instructrl.lab import judge as judge_lib
+from instructrl.lab import labelers as labelers_lib
+from instructrl.lab import prompts as prompts_lib
+from instructrl.lab import world as world_lib
+from instructrl.trainers import common
+
+
+def validate(config):
+  common.validate_common(config)
+  for name in ('num_documents', 'num_prompts', 'vocab_size', 'row_len'):
+    common.require(config[name] >= 1, f'{name} must be 1 or more')
+  common.require(0 < config.demonstration_fraction < 1,
+                 'demonstration_fraction is not in (0, 1)')
+
+
+def demonstrations(labelers, prompts: Sequence[Prompt], seed: int
+                   ) -> list[Demonstration]:
+  """One demonstration per prompt, by a training labeler."""
+  writers = [l for l in labelers if l.group == 'train']
+  out = []
+  for i, prompt in enumerate(prompts):
+    rng = np.random.default_rng([seed, 11, i])
+    writer = writers[int(rng.integers(len(writers)))]
+    out.append(Demonstration(
+        prompt=prompt, response=writer.demonstrate(prompt, rng),
+        labeler=writer.name))
+  return out
+
+
+def by_split(records, split_of) -> dict[str, list]:
+  out = {}
+  for record in records:
+    out.setdefault(split_of(record), []).append(record)
+  return out
+
+
+def load_world(lab_dir) -> world_lib.World:
+  """The world that a lab folder was made from."""
+  config = json.loads((pathlib.Path(lab_dir) / 'config.json').read_text())
+  return world_lib.make_world(config['world_seed'], config['size'])
+
+
+def load_labelers(world) -> list:
+  return labelers_lib.make_labelers(world, world.seed)
+
+
+def make_judge(lab_dir) -> judge_lib.Judge:
+  world = load_world(lab_dir)
+  return judge_lib.Judge(world, load_labelers(world))
+
+
+def build(config, workdir, label: str = '') -> dict:
+  """Writes the lab's folder. Finished data sets are not made again."""
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  metrics_lib.write_config(workdir, config.to_dict())
+  seed = config.world_seed
+  made_from = metrics_lib.config_fingerprint(config.to_dict())
+  write = lambda name, records: lab_data.write_records(
+      workdir, name, records, fingerprint=made_from)
+  with metrics_lib.Progress('lab', 4, label=label) as progress:
+    world = world_lib.make_world(seed, config.size)
+    documents = list(corpus.generate_documents(
+        world, config.num_documents, seed))
+    write('corpus', by_split(documents, lambda d: d.split))
+    progress.update(1, {'documents': len(documents)})
+
+    prompts = prompts_lib.generate_prompts(world, config.num_prompts, seed)
+    train = [p for p in prompts if p.split == 'train']
+    first = round(len(train) * config.demonstration_fraction)
+    # Prompts with a demonstration are not ranked or trained on by PPO.
+    shown = demonstrations(
+        load_labelers(world),
+        train[:first] + [p for p in prompts if p.split == 'validation'], seed)
+    write('prompts', by_split(
+        train[first:] + [p for p in prompts if p.split != 'train'],
+        lambda p: p.split))
+    write('demonstrations', by_split(shown, lambda d: d.prompt.split))
+    progress.update(2, {'prompts': len(prompts)})
+
+    texts = itertools.chain(
+        (d.text for d in documents if d.split == 'train'),
+        (d.prompt.text + '\n' + d.response for d in shown
+         if d.prompt.split == 'train'))
+    tok = tokenizer_lib.Tokenizer(
+        tokenizer_lib.train_tokenizer(texts, config.vocab_size))
+    tok.save(workdir / common.TOKENIZER)
+    progress.update(3, {'pieces': tok.vocab_size})
+
+    rows = {}
+    for split, suffix in (('train', ''), ('validation', '_validation')):
+      rows['corpus' + suffix] = tasks.document_rows(
+          (d for d in documents if d.split == split), tok, config.row_len)
+      kept = [d for d in shown if d.prompt.split == split and tasks.fits(
+          tasks.chat_prompt(tok, d.prompt.text), config.prompt_len)]
+      rows['demonstrations' + suffix] = tasks.sft_rows(
+          kept, tok, config.row_len, response_len=config.response_len)
+    for name, packed in rows.items():
+      pipeline.write_rows(
+          workdir / f'{name}.rows', packed,
+          tokenizer_fingerprint=tok.fingerprint, source_fingerprint=made_from)
+    progress.update(4)
+  return {
+      'documents': len(documents), 'vocab_size': tok.vocab_size,
+      'corpus_tokens': int(rows['corpus']['loss_mask'].sum()),
+      'corpus_rows': len(rows['corpus']['tokens']),
+      'corpus_fullness': tasks.fullness(rows['corpus']),
+      'demonstrations': sum(d.prompt.split == 'train' for d in shown),
+      'prompts': {k: len(v) for k, v in by_split(
+          train[first:] + [p for p in prompts if p.split != 'train'],
+          lambda p: p.split).items()},
+      'facts': len(world.facts), 'misconceptions': len(world.misconceptions)}

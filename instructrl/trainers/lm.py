@@ -1,0 +1,173 @@
+"""Language-model stages: pretraining, SFT, and SFT with a pretraining mix.
+
+All three minimise the same loss on packed rows; they differ in the rows and
+in where the parameters start (Ouyang et al. 2022, appendices C.1 and C.3).
+"""
+
+from collections.abc import Sequence
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from instructrl import losses
+from instructrl import masked
+from instructrl import optimizer as optimizer_lib
+from instructrl import rng
+from instructrl import sharding
+from instructrl.data import pipeline
+from instructrl.models.transformer import Model
+from instructrl.trainers import common
+from instructrl.types import LMBatch, Params, TrainState
+
+
+def validate(config):
+  """Refuses what makes no sense, by field name."""
+  common.validate_common(config)
+  require = common.require
+  require(config.batch_size >= 1, 'batch_size must be 1 or more')
+  micro = config.microbatch_size
+  require(micro == 0 or micro > 0 and config.batch_size % micro == 0,
+          f'microbatch_size={micro} does not divide '
+          f'batch_size={config.batch_size}')
+  require((config.num_steps > 0) != (config.num_epochs > 0),
+          'set one of num_steps and num_epochs, and leave the other at 0')
+  require(0 <= config.pretrain_mix < 1,
+          f'pretrain_mix={config.pretrain_mix} is not in [0, 1)')
+  require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
+
+
+def batch_logprobs(model: Model, params: Params, batch: LMBatch,
+                   chunk_size: int, dropout_key=None) -> jax.Array:
+  """[B, T] float32 log-probabilities of the targets of packed rows."""
+  hidden, _ = model.apply(
+      params, batch.tokens, batch.positions, batch.segment_ids,
+      dropout_key=dropout_key)
+  return losses.token_logprobs(
+      hidden, model.unembedding(params).T, batch.targets,
+      chunk_size=chunk_size)
+
+
+def make_step(model: Model, tx, schedule, *, seed: int, microbatch_size: int,
+              logits_chunk: int):
+  """(state, batch) -> (state, metrics): one optimizer step; jittable."""
+  dropout = model.module.dropout > 0
+
+  def step(state: TrainState, batch: LMBatch):
+    count = batch.loss_mask.sum()
+
+    def loss_fn(params, inputs):
+      microbatch, number = inputs
+      key = None
+      if dropout:
+        key = jax.random.fold_in(
+            rng.key(seed, rng.Purpose.DROPOUT, state.step), number[0])
+      logprobs = batch_logprobs(
+          model, params, microbatch, logits_chunk, key)
+      loss, _ = losses.lm_loss(logprobs, microbatch.loss_mask, count=count)
+      return loss, {'loss/train': loss}
+
+    parts = optimizer_lib.split_microbatches(batch, microbatch_size)
+    number = jnp.arange(parts.tokens.shape[0])[:, None]
+    grads, metrics = optimizer_lib.accumulate(
+        jax.grad(loss_fn, has_aux=True), state.params, (parts, number))
+    params, opt_state, norm = optimizer_lib.apply(
+        tx, grads, state.opt_state, state.params)
+    metrics |= {'optimizer/grad_norm': norm,
+                'optimizer/lr': schedule(state.step),
+                'data/tokens': count.astype(jnp.float32)}
+    return TrainState(step=state.step + 1, params=params,
+                      opt_state=opt_state), metrics
+
+  return step
+
+
+def make_nll(model: Model, logits_chunk: int):
+  """(params, batch) -> (summed nll, tokens), jitted."""
+  @jax.jit
+  def nll(params, batch: LMBatch):
+    logprobs = batch_logprobs(model, params, batch, logits_chunk)
+    return (masked.masked_sum(-logprobs, batch.loss_mask),
+            batch.loss_mask.sum())
+  return nll
+
+
+def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
+  """Mean negative log-probability per token over batches, in nats."""
+  totals = [jax.device_get(nll_fn(params, batch)) for batch in batches]
+  return float(sum(float(t) for t, _ in totals)) / max(
+      1, sum(int(n) for _, n in totals))
+
+
+def validation_batches(run: common.Run, rows, batch_size: int,
+                       max_batches: int) -> list[LMBatch]:
+  """The first rows of a validation set, in order, on the devices."""
+  batches = pipeline.lm_batches(
+      rows, batch_size, 0, shuffle=False, process_index=jax.process_index(),
+      process_count=jax.process_count())
+  return [run.put(b) for b in itertools.islice(batches.once(), max_batches)]
+
+
+def train(config, workdir, label: str = '') -> dict:
+  """Runs an LM stage to its end. Returns what its DONE file says."""
+  validate(config)
+  with common.Run(config, workdir, label) as run:
+    tok = run.tokenizer()
+    load = lambda name: pipeline.read_rows(
+        run.input('lab') / name, tokenizer_fingerprint=tok.fingerprint)
+    rows = load(config.rows)
+    mix = dict(mix=load(config.pretrain_rows),
+               mix_fraction=config.pretrain_mix) if config.pretrain_mix else {}
+    batches = pipeline.lm_batches(
+        rows, config.batch_size, config.train_seed, **mix,
+        process_index=jax.process_index(), process_count=jax.process_count())
+    # With a mix an epoch is still once through the rows that are trained on.
+    epoch = pipeline.epoch_steps(
+        len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))
+    num_steps = config.num_steps or config.num_epochs * epoch
+    model = common.make_model(config, tok.vocab_size)
+    row_len = rows.header['row_len']
+    common.require(
+        model.module.positions == 'rotary' or row_len <= model.module.max_len,
+        f'model.max_len={model.module.max_len} is shorter than the rows '
+        f'({row_len} tokens)')
+    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
+    init = lambda: model.init(rng.key(config.train_seed, rng.Purpose.INIT))
+    shapes = jax.eval_shape(init)
+    shards = run.shardings(model.logical_axes(), shapes)
+    state_shards = common.state_shardings(run, tx, shapes, shards)
+    fresh = lambda params: common.fresh_state(params, tx)
+    if config.inputs.get('init'):
+      state = run.restore(fresh, state_shards,
+                          run.load_params('init', shapes, shards))
+    else:
+      state = run.restore(lambda: fresh(init()), state_shards)
+    step_fn = jax.jit(
+        make_step(model, tx, schedule, seed=config.train_seed,
+                  microbatch_size=config.microbatch_size,
+                  logits_chunk=config.logits_chunk),
+        out_shardings=(state_shards, sharding.replicated(run.mesh)),
+        donate_argnums=0)
+    nll_fn = make_nll(model, config.logits_chunk)
+    sets = {'loss/validation': validation_batches(
+        run, load(config.validation_rows), config.batch_size,
+        config.eval_batches)}
+    if config.pretrain_rows:
+      sets['pretrain/nll'] = validation_batches(
+          run, load('corpus_validation.rows'), config.batch_size,
+          config.eval_batches)
+
+    def evaluate(state, step):
+      del step
+      return {name: mean_nll(nll_fn, state.params, data)
+              for name, data in sets.items()}
+
+    state = run.loop(
+        state, lambda state, step: step_fn(state, run.put(batches.at(step))),
+        num_steps, evaluate=evaluate,
+        eval_every=config.eval_every or epoch,
+        save_every=0 if config.checkpoint.every else epoch)
+    final = evaluate(state, num_steps)
+    return {'num_steps': num_steps, 'epoch_steps': epoch,
+            'tokens_per_step': config.batch_size * row_len, **final,
+            'num_params': sum(x.size for x in jax.tree.leaves(shapes))}

@@ -1,0 +1,105 @@
+"""Opening what runs exported, as policies that answer text."""
+
+from collections.abc import Sequence
+import functools
+import os
+import pathlib
+
+import ml_collections
+
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import rng
+from instructrl.data import tasks
+from instructrl.evaluators.lm import Engine, LanguageModel
+from instructrl.tokenizer import Tokenizer
+from instructrl.trainers import common
+
+
+def run_config(path) -> ml_collections.ConfigDict:
+  """The config of the run that a checkpoint belongs to."""
+  meta = checkpoint_lib.read_meta(checkpoint_lib.find(path))['meta']
+  return ml_collections.ConfigDict(meta['config'])
+
+
+def find_tokenizer(path) -> Tokenizer:
+  """The tokenizer in the run folder above a checkpoint."""
+  path = pathlib.Path(path).absolute()
+  for folder in (path, *path.parents):
+    if (folder / common.TOKENIZER).exists():
+      return Tokenizer.load(folder / common.TOKENIZER)
+  raise FileNotFoundError(
+      f'there is no {common.TOKENIZER} in {path} or above it')
+
+
+class Policy:
+  """A policy as tokens and, by `as_lm`, as text."""
+
+  def __init__(self, name: str, engine: Engine, params, response_len: int,
+               row_len: int, is_base: bool):
+    self.name, self.engine, self.params = name, engine, params
+    self.tok = engine.tok
+    self._response_len, self._row_len = response_len, row_len
+    self._is_base = is_base
+
+  def sample_tokens(self, prompts: Sequence[str], *, temperature: float,
+                    seed: int, purpose: rng.Purpose, rows=None
+                    ) -> list[list[int]]:
+    """Responses as tokens; a base model is shown the prompt as plain text."""
+    tok = self.tok
+    lay_out = ((lambda text: tasks.plain_prompt(tok, text + '\n'))
+               if self._is_base else
+               functools.partial(tasks.chat_prompt, tok))
+    return self.engine.generate(
+        self.params, [lay_out(text) for text in prompts],
+        max_tokens=self._response_len, seed=seed, purpose=purpose,
+        temperature=temperature, rows=rows)
+
+  def as_lm(self, name: str = '', *, few_shot: str = '') -> LanguageModel:
+    template = 'few_shot' if few_shot else 'plain' if self._is_base else 'chat'
+    return LanguageModel(
+        name or self.name, self.engine, self.params, template=template,
+        few_shot=few_shot, response_len=self._response_len,
+        row_len=self._row_len)
+
+
+class Opener:
+  """Opens the inputs of a stage; equal architectures share one engine."""
+
+  def __init__(self, config, workdir):
+    self._config, self._workdir = config, pathlib.Path(workdir)
+    self.tok = Tokenizer.load(self.input('lab') / common.TOKENIZER)
+    self._engines = {}
+
+  def input(self, name: str) -> pathlib.Path:
+    return common.input_path(self._config, self._workdir, name)
+
+  def step_path(self, name: str, step: str = '') -> pathlib.Path:
+    """A run folder, or one of its steps: 'first', or a number as text."""
+    path = self.input(name)
+    if not step:
+      return path
+    steps = checkpoint_lib.Checkpointer(path / 'checkpoints').steps()
+    common.require(bool(steps), f'{path} has no checkpoint')
+    number = steps[0] if step == 'first' else int(step)
+    return path / 'checkpoints' / f'{number:08d}'
+
+  def engine(self, config) -> Engine:
+    # Dropout belongs to training, and does not change the parameters.
+    config = config.copy_and_resolve_references()
+    config.model.dropout = 0.0
+    key = config.model.to_json()
+    if key not in self._engines:
+      self._engines[key] = Engine(
+          common.make_model(config, self.tok.vocab_size), self.tok,
+          batch_size=self._config.batch_size)
+    return self._engines[key]
+
+  def policy(self, name: str, response_len: int, *, step: str = ''
+             ) -> Policy:
+    path = self.step_path(name, step)
+    params, meta = common.exported(path)
+    common.require(meta['tokenizer'] == self.tok.fingerprint,
+                   f'inputs.{name} was trained with another tokenizer')
+    config = ml_collections.ConfigDict(meta['config'])
+    return Policy(name, self.engine(config), params, response_len,
+                  config.model.max_len, config.stage == 'pretrain')

@@ -1,0 +1,236 @@
+"""The reward-model stage (Ouyang et al. 2022, section 3.5, appendix C.2)."""
+
+import dataclasses
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from instructrl import losses
+from instructrl import optimizer as optimizer_lib
+from instructrl import rng
+from instructrl import sharding
+from instructrl.data import pipeline
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.evaluators import statistics
+from instructrl.models import heads
+from instructrl.models.transformer import Model
+from instructrl.trainers import common
+from instructrl.types import Params, RankingBatch, TrainState
+
+
+def validate(config):
+  """Refuses what makes no sense, by field name."""
+  common.validate_common(config)
+  require = common.require
+  for name in ('batch_size', 'num_epochs', 'prompt_len', 'response_len'):
+    require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
+  require(config.max_responses >= 2, 'max_responses must be 2 or more')
+  micro = config.microbatch_size
+  require(micro == 0 or micro > 0 and config.batch_size % micro == 0,
+          f'microbatch_size={micro} does not divide '
+          f'batch_size={config.batch_size}')
+  require(config.prompt_len + config.response_len <= config.model.max_len,
+          f'model.max_len={config.model.max_len} is shorter than prompt_len + '
+          'response_len')
+  require(config.model.dropout == 0, 'model.dropout must be 0 in the RM')
+
+
+def ranking_scores(model: Model, params: Params, batch: RankingBatch
+                   ) -> jax.Array:
+  """[B, K] float32: the head's output at each last response token.
+
+  One forward pass per response, whatever the number of pairs it is in.
+  """
+  shape = batch.last.shape
+  flat = lambda x: x.reshape(-1, x.shape[-1])
+  segments = flat(batch.segment_ids)
+  positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
+  scores = heads.apply_scalar(
+      model, params, flat(batch.tokens), positions, segments)
+  return jnp.take_along_axis(
+      scores, batch.last.reshape(-1, 1), axis=1).reshape(shape)
+
+
+def make_step(model: Model, tx, schedule, *, microbatch_size: int):
+  """(state, batch) -> (state, metrics): one optimizer step; jittable."""
+  def step(state: TrainState, batch: RankingBatch):
+    pairs = losses.preference_pairs(batch.ranks, batch.valid)
+    counts = dict(count=pairs.any(axis=(1, 2)).sum(), pair_count=pairs.sum())
+
+    def loss_fn(params, part):
+      return losses.ranking_loss(
+          ranking_scores(model, params, part), part.ranks, part.valid,
+          **counts)
+
+    grads, metrics = optimizer_lib.accumulate(
+        jax.grad(loss_fn, has_aux=True), state.params,
+        optimizer_lib.split_microbatches(batch, microbatch_size))
+    params, opt_state, norm = optimizer_lib.apply(
+        tx, grads, state.opt_state, state.params)
+    return TrainState(
+        step=state.step + 1, params=params, opt_state=opt_state), {
+            'loss/train': metrics['loss/ranking'],
+            'accuracy/train': metrics['reward/accuracy'],
+            'reward/margin': metrics['reward/margin'],
+            'data/pairs': metrics['reward/num_pairs'],
+            'optimizer/grad_norm': norm,
+            'optimizer/lr': schedule(state.step)}
+  return step
+
+
+class Scorer:
+  """Scores (prompt, response) token lists with a reward model."""
+
+  def __init__(self, model: Model, tok, *, seq_len: int, batch_size: int = 64):
+    self._pad, self._len, self._batch = tok.pad_id, seq_len, batch_size
+    self._fn = jax.jit(lambda params, batch: ranking_scores(
+        model, params, batch)[:, 0])
+
+  def __call__(self, params: Params, prompts, responses) -> np.ndarray:
+    """[N] float32 scores, read at the last response token."""
+    scores = []
+    for start in range(0, len(prompts), self._batch):
+      part = slice(start, start + self._batch)
+      tokens = np.full((self._batch, 1, self._len), self._pad, np.int32)
+      segments = np.zeros_like(tokens)
+      last = np.zeros((self._batch, 1), np.int32)
+      rows = list(zip(prompts[part], responses[part]))
+      for i, (prompt, response) in enumerate(rows):
+        sequence = [*prompt, *response]
+        tokens[i, 0, :len(sequence)] = sequence
+        segments[i, 0, :len(sequence)] = 1
+        last[i, 0] = len(sequence) - 1
+      out = self._fn(params, RankingBatch(
+          tokens=tokens, segment_ids=segments, last=last,
+          ranks=np.zeros_like(last), valid=np.ones(last.shape, bool)))
+      scores.append(np.asarray(out)[:len(rows)])
+    return np.concatenate(scores)
+
+
+def accuracy(score_fn, params, batches, seed: int, purpose: str) -> dict:
+  """Fraction of strict pairs ranked as the labeler did, with its interval.
+
+  The bootstrap draws prompts, since pairs of one prompt are not independent.
+  """
+  right, total = [], []
+  for batch in batches:
+    scores = np.asarray(score_fn(params, batch))
+    pairs = np.asarray(losses.preference_pairs(batch.ranks, batch.valid))
+    margins = scores[:, :, None] - scores[:, None, :]
+    right += ((margins > 0) & pairs).sum((1, 2)).tolist()
+    total += pairs.sum((1, 2)).tolist()
+  counted = [(r, t) for r, t in zip(right, total) if t]
+  summary = statistics.summarize(
+      statistics.ratio(*map(list, zip(*counted))), seed=seed, purpose=purpose)
+  return {'accuracy': summary['value'], 'ci95': summary['ci95'],
+          'num_pairs': int(sum(total)), 'num_prompts': len(counted)}
+
+
+def demonstration_mean(run: common.Run, scorer: Scorer, params, tok) -> float:
+  """Mean score of the labelers' demonstrations."""
+  config = run.config
+  demonstrations = lab_data.read_records(
+      run.input('lab'), 'demonstrations', 'train')
+  prompts, responses = [], []
+  for d in demonstrations:
+    prompt = tasks.chat_prompt(tok, d.prompt.text)
+    if tasks.fits(prompt, config.prompt_len):
+      prompts.append(prompt)
+      responses.append(tasks.response_tokens(
+          tok, d.response, config.response_len))
+  return float(scorer(params, prompts, responses).mean(dtype=np.float64))
+
+
+def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
+  """(elements, dropped) of a split, of one labeler group if it is given."""
+  rankings = lab_data.read_records(run.input('rankings'), 'rankings', split)
+  if group:
+    rankings = [r for r in rankings if r.group == group]
+  if run.config.shuffled_pairs and split == 'train':
+    rankings = list(itertools.chain.from_iterable(
+        map(pipeline.split_pairs, rankings)))
+  return pipeline.ranking_tokens(
+      rankings, tok, prompt_len=run.config.prompt_len)
+
+
+def _init_params(run: common.Run, model, tok, shapes, shards):
+  """The backbone of another run and a fresh head; or all fresh."""
+  config = run.config
+  fresh = jax.jit(lambda: common.init_scalar(model, config.train_seed),
+                  out_shardings=shards)()
+  if not config.inputs.init:
+    return fresh
+  backbone = run.load_params('init', shapes['backbone'], shards['backbone'])
+  return {'backbone': backbone, 'head': fresh['head']}
+
+
+def train(config, workdir, label: str = '') -> dict:
+  """Trains the reward model, then shifts it; returns what DONE says."""
+  validate(config)
+  with common.Run(config, workdir, label) as run:
+    tok = run.tokenizer()
+    seq_len = config.prompt_len + config.response_len
+    k = 2 if config.shuffled_pairs else config.max_responses
+    make = lambda elements, max_k, **kwargs: pipeline.ranking_batches(
+        elements, config.batch_size, config.train_seed, max_k=max_k,
+        seq_len=seq_len, eos_id=tok.eos_id, pad_id=tok.pad_id,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(), **kwargs)
+    elements, dropped = load_rankings(run, tok, 'train', 'train')
+    batches = make(elements, k)
+    held = {}
+    for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
+      data, _ = load_rankings(run, tok, 'validation', group)
+      held[name] = [run.put(b) for b in make(
+          data, config.max_responses, shuffle=False).once()]
+    epoch = pipeline.epoch_steps(len(elements), config.batch_size)
+    num_steps = epoch * config.num_epochs
+
+    model = common.make_model(config, tok.vocab_size)
+    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
+    shapes = jax.eval_shape(
+        lambda: common.init_scalar(model, config.train_seed))
+    shards = run.shardings(common.scalar_axes(model), shapes)
+    state_shards = common.state_shardings(run, tx, shapes, shards)
+    state = run.restore(
+        lambda params: common.fresh_state(params, tx), state_shards,
+        _init_params(run, model, tok, shapes, shards))
+    step_fn = jax.jit(
+        make_step(model, tx, schedule, microbatch_size=config.microbatch_size),
+        out_shardings=(state_shards, sharding.replicated(run.mesh)),
+        donate_argnums=0)
+    score_fn = jax.jit(lambda params, batch: ranking_scores(
+        model, params, batch), out_shardings=sharding.replicated(run.mesh))
+
+    def measure(params):
+      return {name: accuracy(score_fn, params, data, config.eval_seed, name)
+              for name, data in held.items()}
+
+    def evaluate(state, step):
+      del step
+      found = measure(state.params)
+      return {'accuracy/validation': found['in_group']['accuracy'],
+              'accuracy/heldout': found['heldout']['accuracy']}
+
+    state = run.loop(
+        state, lambda state, step: step_fn(state, run.put(batches.at(step))),
+        num_steps, evaluate=evaluate, eval_every=config.eval_every or epoch)
+
+    # The bias after training: demonstrations score 0 on average. It is one
+    # more step of the run, so that it too happens exactly once.
+    scorer = Scorer(model, tok, seq_len=seq_len)
+    if int(state.step) == num_steps:
+      shift = -demonstration_mean(run, scorer, state.params, tok)
+      state = dataclasses.replace(
+          state, step=state.step + 1,
+          params=heads.shift_bias(state.params, jnp.float32(shift)))
+      run.checkpointer.save(num_steps + 1, state, run.meta())
+      run.checkpointer.wait()
+    return {'accuracy': measure(state.params), 'num_steps': num_steps,
+            'rankings': len(elements), 'rankings_dropped': dropped,
+            'demonstration_mean': demonstration_mean(
+                run, scorer, state.params, tok),
+            'bias': float(state.params['head']['bias'])}

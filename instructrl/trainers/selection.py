@@ -1,0 +1,72 @@
+"""Which SFT epoch is kept: the one the reward model scores best (C.1).
+
+Validation loss overfits after an epoch while the reward model's score keeps
+rising; the paper selects by the score on validation prompts.
+"""
+
+import pathlib
+
+import ml_collections
+import numpy as np
+
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import metrics as metrics_lib
+from instructrl import rng
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.trainers import common
+from instructrl.trainers import policies
+from instructrl.trainers import reward
+
+
+def validate(config):
+  common.validate_common(config)
+  common.require(config.num_prompts >= 1, 'num_prompts must be 1 or more')
+  common.require(config.temperature >= 0, 'temperature is negative')
+
+
+def load_scorer(opened: policies.Opener, seq_len: int):
+  """(params, scorer) of inputs.reward_model."""
+  path = opened.input('reward_model')
+  params, meta = common.exported(path)
+  model = common.make_model(
+      ml_collections.ConfigDict(meta['config']), opened.tok.vocab_size)
+  return params, reward.Scorer(model, opened.tok, seq_len=seq_len)
+
+
+def select(config, workdir, label: str = '') -> dict:
+  """Scores every kept SFT checkpoint; the result names the best step."""
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  metrics_lib.write_config(workdir, config.to_dict())
+  opened = policies.Opener(config, workdir)
+  sft = opened.input('sft')
+  with checkpoint_lib.Checkpointer(sft / 'checkpoints') as saved:
+    steps = saved.steps()
+  losses = {line['step']: line['loss/validation']
+            for line in metrics_lib.read_metrics(sft)
+            if 'loss/validation' in line}
+  prompts = [p for p in lab_data.read_records(
+      opened.input('lab'), 'prompts', 'validation') if tasks.fits(
+          tasks.chat_prompt(opened.tok, p.text), config.prompt_len)]
+  prompts = [p.text for p in prompts[:config.num_prompts]]
+  tokens = [tasks.chat_prompt(opened.tok, text) for text in prompts]
+  params, scorer = load_scorer(
+      opened, config.prompt_len + config.response_len)
+  table = []
+  with metrics_lib.Progress(
+      config.stage, len(steps), label=label, unit='epoch') as progress:
+    for i, step in enumerate(steps):
+      policy = opened.policy('sft', config.response_len, step=str(step))
+      responses = policy.sample_tokens(
+          prompts, temperature=config.temperature, seed=config.train_seed,
+          purpose=rng.Purpose.CANDIDATES)
+      score = float(np.mean(
+          scorer(params, tokens, responses), dtype=np.float64))
+      table.append({'step': step, 'epoch': i + 1, 'rm_score': score,
+                    'validation_loss': losses.get(step)})
+      progress.update(i + 1, {'rm_score': score})
+  best = max(table, key=lambda row: row['rm_score'])
+  return {'epochs': table, 'selected_step': best['step'],
+          'selected_epoch': best['epoch'], 'num_prompts': len(prompts)}
