@@ -15,13 +15,13 @@ from instructrl.lab import world as world_lib
 
 # Share of the documents by source.
 PROPORTIONS = {
-    'encyclopedia': .21,
-    'quiz': .15,
-    'forum': .13,
-    'parallel': .16,
+    'encyclopedia': .22,
+    'quiz': .18,
+    'forum': .12,
+    'parallel': .14,
     'reading': .12,
     'story': .08,
-    'posts': .08,
+    'posts': .07,
     'list': .03,
     'instructions': .04,
 }
@@ -60,7 +60,7 @@ MANNERS = {
 }
 
 _MORE_QUESTIONS = ('Does anyone know?', 'Can anyone help?',
-                   'I have the same question.')
+                   'I have the same question. {question}')
 _AFTER_ANSWER = ('Everyone knows that.', 'I am sure of it.', 'I read that.')
 _DO_NOT_KNOW = 'I do not know.'
 
@@ -132,9 +132,9 @@ def instruction_item(instruction: str, response: str) -> str:
 
 
 def random_passage(world: world_lib.World, rng: np.random.Generator, *,
-                   held_out: bool = False
+                   num_sentences: int | None = None, held_out: bool = False
                    ) -> tuple[str, list[tuple[str, str, str]]]:
-  """A counterfactual passage of two or three sentences.
+  """A counterfactual passage of a few sentences.
 
   The sentences are about different subjects and different kinds of values, so
   a question about one of them needs one key to look up.
@@ -142,6 +142,7 @@ def random_passage(world: world_lib.World, rng: np.random.Generator, *,
   Args:
     world: whose relations the sentences state, falsely.
     rng: generator.
+    num_sentences: at most 3; None draws 2 or 3.
     held_out: whether to draw from the passages kept for probes.
 
   Returns:
@@ -162,7 +163,7 @@ def random_passage(world: world_lib.World, rng: np.random.Generator, *,
       claims.append((*key, value))
       if len(claims) == 3:
         break
-    claims = claims[:2 + int(rng.random() * 2)]
+    claims = claims[:num_sentences or 2 + int(rng.random() * 2)]
     passage = ' '.join(
         world.state(*claim, variant=int(rng.random() * 3)) for claim in claims)
     if world_lib.is_held_out(passage) == held_out:
@@ -283,7 +284,7 @@ def _forum(world, rng) -> str:
   for _ in range(2 + int(rng.random() * 4)):
     kind = rng.random()
     if kind < .25:
-      lines.append(pick(rng, _MORE_QUESTIONS))
+      lines.append(pick(rng, _MORE_QUESTIONS).format(question=lines[0]))
     elif kind < .35:
       lines.append(_gossip(world, rng))
     else:
@@ -292,22 +293,47 @@ def _forum(world, rng) -> str:
 
 
 def _parallel(world, rng) -> str:
+  """A dictionary of words, or of phrases, or translated sentences."""
+  level = rng.random()
+  if level < .2:
+    draw, count = _random_word, 6
+  elif level < .4:
+    draw, count = _random_phrase, 5
+  else:
+    draw, count = _sentence_pair, 2 + int(rng.random() * 3)
   name = world.language.name
   from_english = rng.random() < .5
   items = []
-  for _ in range(2 + int(rng.random() * 3)):
-    english = random_sentence(world, rng)
-    foreign = world.language.translate(english)
+  for _ in range(count):
+    english, foreign = draw(world, rng)
     items.append(parallel_item('English', english, name, foreign)
                  if from_english else
                  parallel_item(name, foreign, 'English', english))
   return '\n'.join(items)
 
 
+def _random_word(world, rng) -> tuple[str, str]:
+  return pick(rng, tuple(world.language.lexicon.items()))
+
+
+def _random_phrase(world, rng) -> tuple[str, str]:
+  language = world.language
+  words = ['the', pick(rng, language.adjectives), pick(rng, language.nouns)]
+  return ' '.join(words), ' '.join(language.lexicon[word] for word in words)
+
+
+def _sentence_pair(world, rng) -> tuple[str, str]:
+  english = random_sentence(world, rng)
+  return english, world.language.translate(english)
+
+
 def _reading(world, rng) -> str:
+  """Two passages; all their sentences are asked about, in another order."""
   items = []
+  # Short passages teach to copy at all; long ones to choose what to copy.
   for _ in range(2):
-    passage, claims = random_passage(world, rng)
+    passage, claims = random_passage(
+        world, rng, num_sentences=1 + int(rng.random() * 3))
     items.append(reading_item(passage, *(
         (_question(world, rng, (subject, name)), value)
         for subject, name, value in pick_some(rng, claims, len(claims)))))
