@@ -22,7 +22,10 @@ import numpy as np
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
 from instructrl.data.rows import FIELDS, RowFile
+from instructrl.data.rows import read_rows, write_rows  # for callers of this
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
+
+_IN_MEMORY_BYTES = 2**28
 
 
 def epoch_steps(
@@ -36,7 +39,8 @@ def epoch_steps(
     raise ValueError(
         f'{num_examples} examples in batches of {batch_size}: both must be 1 '
         'or more')
-  return max(1, math.ceil(num_epochs * num_examples / batch_size))
+  steps = num_epochs * num_examples / batch_size
+  return max(1, math.ceil(steps - 1e-9))  # 1.1 * 50 is not above 55
 
 
 class Source(Protocol):
@@ -237,7 +241,10 @@ def lm_batches(
     rows: tasks.Rows | RowFile, batch_size: int, seed: int,
     *, mix: tasks.Rows | RowFile | None = None, **kwargs: Any,
 ) -> Batches:
-  """Makes batches of packed rows, in memory or in a file.
+  """Makes batches of packed rows.
+
+  A file of at most `_IN_MEMORY_BYTES` is read into memory, where a batch takes
+  a tenth of the time.
 
   Args:
     rows: what `tasks.pack_rows` or `rows.read_rows` gave.
@@ -247,6 +254,8 @@ def lm_batches(
     **kwargs: see `Batches`.
   """
   def source(rows):
+    if isinstance(rows, RowFile) and rows.num_bytes <= _IN_MEMORY_BYTES:
+      rows = rows.load()
     return ArraySource(rows) if isinstance(rows, dict) else rows
 
   return Batches(

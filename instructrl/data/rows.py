@@ -91,6 +91,11 @@ class RowFile:
   def __len__(self) -> int:
     return self.header['num_rows']
 
+  @property
+  def num_bytes(self) -> int:
+    """What the rows take when they are read."""
+    return len(self) * len(FIELDS) * self.header['row_len'] * 4
+
   def gather(self, indices: np.ndarray) -> LMBatch:
     try:
       data = self._records.__getitems__([int(i) + 1 for i in indices])

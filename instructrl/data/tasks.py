@@ -85,10 +85,8 @@ def lm_example(tokens: Sequence[int], loss_from: int = 1) -> Example:
   return Example(tokens[:-1], tokens[1:], loss_mask)
 
 
-def pack_rows(
-    examples: Iterable[Example], row_len: int, *, open_rows: int = 64
-) -> Rows:
-  """Packs examples into rows, first-fit, in the order given.
+def pack_rows(examples: Iterable[Example], row_len: int) -> Rows:
+  """Packs examples into rows: best fit, the longest first.
 
   An example longer than a row is split; each piece is a segment of its own, and
   no target is lost. All others stay whole.
@@ -96,12 +94,12 @@ def pack_rows(
   Args:
     examples: shifted sequences.
     row_len: T, positions per row.
-    open_rows: how many unfinished rows are looked at for each example; the
-      fullest is closed when there are more.
 
   Returns:
     The fields of `LMBatch`, [rows, T] each: segments are numbered from 1 in
     each row, positions restart with each segment, and padding is 0 everywhere.
+    Rows stand in the order in which their longest examples came, so the first
+    rows are as good a sample as the first examples.
   """
   if row_len < 1:
     raise ValueError(f'row_len is {row_len}, it must be 1 or more')
@@ -114,7 +112,7 @@ def pack_rows(
     whole, rest = divmod(len(example.tokens), row_len)
     lengths += [row_len] * whole + [rest] * (rest > 0)
   lengths = np.asarray(lengths)
-  row, offset, segment = _first_fit(lengths.tolist(), row_len, open_rows)
+  row, offset, segment = _best_fit(lengths, row_len)
   starts = np.cumsum(lengths) - lengths
   positions = np.arange(len(stream.tokens)) - np.repeat(starts, lengths)
   place = np.repeat(row * row_len + offset, lengths) + positions
@@ -133,27 +131,40 @@ def pack_rows(
   }
 
 
-def _first_fit(lengths, row_len, open_rows):
-  """Returns the row, the offset there and the segment number of each piece."""
-  used = []  # of all rows: positions taken
-  segments = []  # of all rows: segments so far
-  open_ids = []  # rows that still take pieces, oldest first
+def _best_fit(lengths, row_len):
+  """Returns the row, the offset there and the segment number of each piece.
+
+  Args:
+    lengths: [pieces] int, 1 to `row_len`.
+    row_len: T.
+
+  Returns:
+    [3, pieces] int64.
+  """
+  rows_with = [[] for _ in range(row_len + 1)]  # by the room that is left
+  rooms = 0  # bit r is set where rows_with[r] is not empty
+  used, segments, longest = [], [], []  # of each row
   places = np.zeros((3, len(lengths)), np.int64)
-  for i, length in enumerate(lengths):
-    room = row_len - length
-    row = next((r for r in open_ids if used[r] <= room), None)
-    if row is None:
-      row = len(used)
+  for i in np.argsort(-lengths, kind='stable').tolist():
+    length = int(lengths[i])
+    fitting = rooms >> length
+    if fitting:
+      room = length + (fitting & -fitting).bit_length() - 1
+      row = rows_with[room].pop()
+      if not rows_with[room]:
+        rooms ^= 1 << room
+    else:
+      room, row = row_len, len(used)
       used.append(0)
       segments.append(0)
-      open_ids.append(row)
+      longest.append(i)
     segments[row] += 1
     places[:, i] = row, used[row], segments[row]
     used[row] += length
-    if used[row] == row_len:
-      open_ids.remove(row)
-    elif len(open_ids) > open_rows:
-      open_ids.remove(max(open_ids, key=used.__getitem__))
+    if room > length:
+      rows_with[room - length].append(row)
+      rooms |= 1 << (room - length)
+  places[0] = np.argsort(np.argsort(longest))[places[0]]
   return places
 
 

@@ -76,6 +76,8 @@ def test_epoch_steps():
   assert pipeline.epoch_steps(10, 4) == 3
   assert pipeline.epoch_steps(10, 4, 2) == 5
   assert pipeline.epoch_steps(10, 4, 0.1) == 1
+  assert 1.1 * 50 > 55  # as floats
+  assert pipeline.epoch_steps(50, 1, 1.1) == 55
   for bad in [(0, 4), (4, 0)]:
     with pytest.raises(ValueError, match='must be 1 or more'):
       pipeline.epoch_steps(*bad)
@@ -183,7 +185,9 @@ def test_no_examples_and_negative_steps():
     pipeline.lm_batches(numbered_rows(4), 4, seed=0).at(-1)
 
 
-def test_rows_in_a_file_give_the_same_batches(tmp_path):
+@pytest.mark.parametrize('limit', [0, 2**28])
+def test_rows_in_a_file_give_the_same_batches(tmp_path, monkeypatch, limit):
+  monkeypatch.setattr(pipeline, '_IN_MEMORY_BYTES', limit)
   packed = numbered_rows(20)
   path = tmp_path / 'rows.array_record'
   rows.write_rows(

@@ -136,12 +136,18 @@ def test_packing_keeps_every_example_whole_and_in_its_place():
     np.testing.assert_array_equal(values, again[name])
 
 
-def test_few_open_rows_change_the_packing_but_not_the_content():
-  sequences = [[5] * n for n in (4, 4, 4, 3, 3, 3)]
-  rows = tasks.pack_rows(map(tasks.lm_example, sequences), 5, open_rows=1)
-  assert (rows['segment_ids'] > 0).sum() == sum(len(s) - 1 for s in sequences)
-  # With one open row, only the latest is looked at.
-  assert len(rows['tokens']) == 4
+def test_rows_stand_in_the_order_of_their_longest_examples():
+  sequences = [[5] * 3, [6] * 4, [7] * 2, [8] * 5]  # 2, 3, 1, 4 positions
+  rows = tasks.pack_rows(map(tasks.lm_example, sequences), 4)
+  assert rows['tokens'].tolist() == [
+      [5, 5, 0, 0], [6, 6, 6, 7], [8, 8, 8, 8]]
+
+
+def test_the_fullest_row_is_taken_that_has_room():
+  sequences = [[n] * (n + 1) for n in (5, 6, 7, 2, 1)]
+  rows = tasks.pack_rows(map(tasks.lm_example, sequences), 8)
+  assert rows['tokens'].tolist() == [
+      [5] * 5 + [0] * 3, [6] * 6 + [2] * 2, [7] * 7 + [1]]
 
 
 def test_packing_refuses_nonsense():
