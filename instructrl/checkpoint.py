@@ -6,14 +6,14 @@ A step is one folder:
   checkpoints/00000100/meta.json      tensors, environment, the caller's `meta`
   checkpoints/00000100/manifest.json  size and SHA-256 of every other file
 
-It is written as `incomplete.00000100`: Orbax commits `state`, then the
-manifest is written, and a rename makes it a step. So a folder under a step's
-name is whole, and the manifest tells whether it still is: Orbax itself neither
-notices a flipped bit nor an empty step folder.
+It is written as `incomplete.00000100`: Orbax commits `state`, the manifest
+follows, and a rename makes it a step. So a step's folder was whole, and the
+manifest tells whether it still is; Orbax would not notice a flipped bit.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent import futures
+import itertools
 import json
 import os
 import pathlib
@@ -39,6 +39,9 @@ class CheckpointError(RuntimeError):
 
 class Checkpointer:
   """Saves and restores the steps of one run.
+
+  Saving needs `with`: what Orbax writes in the background would hang for five
+  minutes, and be lost, if the program ended without waiting for it.
 
   With several processes every method must be called by all of them; process 0
   decides and writes the bookkeeping.
@@ -69,7 +72,7 @@ class Checkpointer:
     self._keep_latest = keep_latest
     self._keep_steps = keep_steps or (lambda step: False)
     self._primary = jax.process_index() == 0
-    self._executor = futures.ThreadPoolExecutor(1, 'checkpoint')
+    self._executor = None  # open inside `with`
     self._pending = None  # (step, future) of the save under way
     self._current = None  # the step this process saved or restored last
     self._problems = {}  # step -> what is wrong with it, '' for nothing
@@ -93,6 +96,8 @@ class Checkpointer:
         or another run's step is there.
       ValueError: a leaf cannot be saved, or `meta` is no JSON.
     """
+    if self._executor is None:
+      raise RuntimeError('save inside `with Checkpointer(...)`')
     self.wait()
     step = int(step)
     tensors = _tensors(state, arrays=True)
@@ -153,13 +158,21 @@ class Checkpointer:
     try:
       self.wait()
     finally:
-      self._executor.shutdown()
+      if self._executor is not None:
+        self._executor.shutdown()
+        self._executor = None
 
   def __enter__(self):
+    self._executor = futures.ThreadPoolExecutor(1, 'checkpoint')
     return self
 
-  def __exit__(self, *exc_info):
-    self.close()
+  def __exit__(self, exc_type, *exc_info):
+    try:
+      self.close()
+    except CheckpointError as error:
+      if exc_type is None:
+        raise
+      logging.error('%s', error)  # and what stopped the run is raised
 
   def steps(self) -> list[int]:
     """The steps there are, in order, without a look at their contents."""
@@ -206,13 +219,12 @@ class Checkpointer:
     about = _read_about(path)
     _check_same(about['tensors'], _tensors(abstract_state), path)
     here = environment()
-    changed = {k: (v, here.get(k)) for k, v in about['environment'].items()
-               if v != here.get(k)}
+    changed = [f'{name} {was} -> {here.get(name)}'
+               for name, was in about['environment'].items()
+               if was != here.get(name)]
     if changed and self._primary:
-      logging.warning(
-          '%s was written elsewhere (%s): the run goes on, but not bit for bit '
-          'as it would have', path, ', '.join(
-              f'{k} {was} -> {now}' for k, (was, now) in changed.items()))
+      logging.warning('%s was written elsewhere (%s): the run goes on, but not '
+                      'bit for bit as it would have', path, ', '.join(changed))
     state = ocp.load(path / _STATE, _placed(abstract_state))
     self._current = step
     return state, about['meta']
@@ -351,16 +363,13 @@ def abstract(state):
 
 def environment() -> dict[str, Any]:
   """What the bits of a result depend on, besides config and data."""
-  if hasattr(os, 'sched_getaffinity'):
-    cores = len(os.sched_getaffinity(0))
-  else:
-    cores = os.cpu_count()
+  affinity = getattr(os, 'sched_getaffinity', None)  # not on a Mac
   return {
       'jax': jax.__version__,
       'device_kind': jax.devices()[0].device_kind,
       'num_devices': jax.device_count(),
       'num_processes': jax.process_count(),
-      'num_cores': cores,
+      'num_cores': len(affinity(0)) if affinity else os.cpu_count(),
   }
 
 
@@ -391,19 +400,17 @@ def _tensors(tree, *, arrays: bool = False) -> dict[str, list]:
 
 def _check_same(saved, wanted, where) -> None:
   """Raises CheckpointError naming the first tensors that differ."""
-  problems = []
-  for name in sorted({*saved, *wanted}):
-    if name not in saved:
-      problems.append(f'{name} is not in the checkpoint')
-    elif name not in wanted:
-      problems.append(f'{name} is in the checkpoint only')
-    elif saved[name] != wanted[name]:
+  problems = [f'{name} is not in the checkpoint'
+              for name in wanted if name not in saved]
+  problems += [f'{name} is in the checkpoint only'
+               for name in saved if name not in wanted]
+  for name in wanted:
+    if saved.get(name, wanted[name]) != wanted[name]:
       (shape, dtype), (new_shape, new_dtype) = saved[name], wanted[name]
       problems.append(f'{name} is {dtype}{shape}, not {new_dtype}{new_shape}')
   if problems:
-    more = f' and {len(problems) - 5} more' if len(problems) > 5 else ''
-    raise CheckpointError(
-        f'{where} does not fit: {"; ".join(problems[:5])}{more}')
+    raise CheckpointError(f'{where} does not fit in {len(problems)} tensors: '
+                          f'{"; ".join(problems[:5])}')
 
 
 def _placed(abstract_state):
@@ -438,9 +445,6 @@ def _read_about(path: pathlib.Path) -> dict[str, Any]:
 
 def _unused(path: pathlib.Path) -> pathlib.Path:
   """`path`, or `path` with the first number that is not taken."""
-  number = 0
-  candidate = path
-  while candidate.exists():
-    number += 1
-    candidate = path.with_name(f'{path.name}.{number}')
-  return candidate
+  candidates = (path.with_name(f'{path.name}.{i}' if i else path.name)
+                for i in itertools.count())
+  return next(c for c in candidates if not c.exists())

@@ -189,13 +189,13 @@ def _drop_torn_line(path: pathlib.Path) -> None:
       file.truncate(file.read().rfind(b'\n') + 1)
 
 
-def atomic_write(path, text: str) -> None:
+def atomic_write(path, content: str | bytes) -> None:
   """Replaces a file's contents durably; a kill leaves the old or the new."""
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
-    with temporary.open('w', encoding='utf-8', newline='') as file:
-      file.write(text)
+    with temporary.open('wb') as file:
+      file.write(content.encode() if isinstance(content, str) else content)
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)

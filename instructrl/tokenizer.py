@@ -22,6 +22,7 @@ import re
 import tempfile
 
 from absl import logging
+from instructrl import metrics
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
@@ -195,8 +196,8 @@ class Tokenizer:
       raise ValueError(f'{path}: {error}') from error
 
   def save(self, path) -> None:
-    """Writes the model file, which `load` and sentencepiece can read."""
-    pathlib.Path(path).write_bytes(self._model)
+    """Writes the model file, whole or not at all."""
+    metrics.atomic_write(path, self._model)
 
   @property
   def vocab_size(self) -> int:

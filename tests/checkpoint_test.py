@@ -6,6 +6,7 @@ import pathlib
 import random
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -261,7 +262,8 @@ def test_a_full_disk_is_told_and_costs_no_earlier_step(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['meta.json', 'manifest.json'])
-def test_a_disk_full_at_the_last_moment(tmp_path, monkeypatch, name):
+def test_a_disk_full_at_the_last_moment(
+    tmp_path, monkeypatch, caplog, name):
   save_steps(tmp_path, 1)
   write = checkpoint.metrics.atomic_write
 
@@ -270,11 +272,16 @@ def test_a_disk_full_at_the_last_moment(tmp_path, monkeypatch, name):
       raise OSError(28, 'No space left on device')
     write(path, text)
   monkeypatch.setattr(checkpoint.metrics, 'atomic_write', full)
-  checkpointer = checkpoint.Checkpointer(tmp_path)
-  checkpointer.save(2, make_state(2), {})
   with pytest.raises(checkpoint.CheckpointError, match='No space left'):
-    checkpointer.close()
+    with checkpoint.Checkpointer(tmp_path) as checkpointer:
+      checkpointer.save(2, make_state(2), {})
   assert checkpoint.Checkpointer(tmp_path).latest() == 1
+  # What stopped the run is not hidden by what happened afterwards.
+  with pytest.raises(ArithmeticError, match='loss is nan'):
+    with checkpoint.Checkpointer(tmp_path) as checkpointer:
+      checkpointer.save(2, make_state(2), {})
+      raise ArithmeticError('loss is nan')
+  assert 'No space left' in caplog.text
 
 
 def test_restoring_weights_alone(tmp_path):
@@ -383,7 +390,7 @@ def save_and_kill(directory, seconds):
 
 
 @pytest.mark.parametrize('kills', [
-    2, pytest.param(40, marks=pytest.mark.slow)])
+    2, pytest.param(15, marks=pytest.mark.slow)])
 def test_kills_cost_no_saved_step(tmp_path, kills):
   rng = random.Random(0)
   saved, sizes = 0, []
@@ -400,3 +407,62 @@ def test_kills_cost_no_saved_step(tmp_path, kills):
   assert not list(tmp_path.glob('damaged.*'))
   about = checkpoint.read_meta(tmp_path)
   assert json.dumps(about['meta']) == json.dumps({'step': about['step']})
+
+
+def test_a_run_that_stops_by_an_exception_keeps_the_save_under_way(tmp_path):
+  code = (
+      'import sys\n'
+      'from instructrl import checkpoint\n'
+      'import jax.numpy as jnp\n'
+      'with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:\n'
+      '  checkpointer.save(1, {"w": jnp.ones((300, 300))}, {})\n'
+      '  raise ArithmeticError("loss is nan")\n')
+  done = subprocess.run([sys.executable, '-c', code, tmp_path], check=False,
+                        capture_output=True, text=True)
+  assert done.returncode == 1
+  assert done.stderr.endswith('ArithmeticError: loss is nan\n')
+  checkpointer = checkpoint.Checkpointer(tmp_path)
+  assert checkpointer.latest() == 1
+  with pytest.raises(RuntimeError, match='save inside `with'):
+    checkpointer.save(2, {'w': jnp.ones(1)}, {})
+
+
+TWO_PROCESSES = '''
+import sys
+import jax
+jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from instructrl import checkpoint
+import jax.numpy as jnp
+import numpy as np
+mesh = jax.make_mesh((jax.device_count(),), ('data',), axis_types=(
+    jax.sharding.AxisType.Auto,))
+sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+make = lambda step: jax.jit(lambda: {'w': jnp.arange(64.) + step},
+                            out_shardings={'w': sharding})()
+with checkpoint.Checkpointer(sys.argv[3], keep_latest=2) as checkpointer:
+  assert checkpointer.latest() is None
+  for step in range(3):
+    checkpointer.save(step, make(step), {'at': step})
+  assert checkpointer.latest() == 2
+  state, meta = checkpointer.restore(checkpoint.abstract(make(0)))
+  assert meta == {'at': 2}
+  for shard in state['w'].addressable_shards:
+    np.testing.assert_array_equal(
+        shard.data, np.arange(64.)[shard.index] + 2)
+'''
+
+
+@pytest.mark.slow
+def test_two_processes_save_one_checkpoint(tmp_path):
+  with socket.socket() as free:
+    free.bind(('localhost', 0))
+    address = f'localhost:{free.getsockname()[1]}'
+  processes = [
+      subprocess.Popen(
+          [sys.executable, '-c', TWO_PROCESSES, address, str(i), tmp_path],
+          stderr=subprocess.PIPE, text=True) for i in range(2)]
+  for process in processes:
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+  assert sorted(os.listdir(tmp_path)) == ['00000001', '00000002']

@@ -145,6 +145,7 @@ def test_save_load_and_pickle_keep_the_tokenizer(tokenizer, tmp_path):
     assert other.fingerprint == tokenizer.fingerprint
     assert other.encode('Mara likes soup.') == tokenizer.encode(
         'Mara likes soup.')
+  assert [p.name for p in tmp_path.iterdir()] == ['tokenizer.model']
 
 
 def test_a_large_vocab_size_gives_what_the_text_supports():
