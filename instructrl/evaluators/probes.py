@@ -26,10 +26,8 @@ Probe = lab_probes.Probe
 Measures = dict[str, statistics.Measure]
 
 # Most tokens of an output; all of these fit in one line.
-ANSWER_TOKENS = 24  # a name, or a short sentence
-SENTENCE_TOKENS = 48
-# Documents are scored in so many parts, to give the mean an interval.
-NLL_PARTS = 8
+ANSWER_TOKENS = 16  # a name, or a short sentence
+SENTENCE_TOKENS = 32
 
 _WORD = re.compile(r'[A-Za-z]+')
 
@@ -50,10 +48,10 @@ class LM(Protocol):
 
   def logprobs(self, contexts: Sequence[str], continuations: Sequence[str]
               ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of log probabilities in nats, and token counts; both [N]."""
+    """Sums of log probabilities in nats, and token counts; both [N].
 
-  def nll(self, documents: Sequence[str]) -> float:
-    """Nats per token over all documents."""
+    The context '' is the beginning of a text.
+    """
 
 
 def evaluate_probes(
@@ -273,9 +271,9 @@ def _completion(lm, probes, world, chat):
 
 
 def _nll(lm, documents) -> statistics.Measure:
-  """Mean over parts of the documents: every NLL_PARTS-th is one part."""
-  parts = min(NLL_PARTS, len(documents))
-  return statistics.mean([lm.nll(documents[i::parts]) for i in range(parts)])
+  """Nats per token of whole documents, each from its beginning."""
+  sums, counts = lm.logprobs([''] * len(documents), list(documents))
+  return statistics.ratio(-np.asarray(sums, np.float64), counts)
 
 
 _TASKS: dict[str, Callable] = {

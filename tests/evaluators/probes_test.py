@@ -41,9 +41,6 @@ class ScriptedLM:
         self.score(c, t) for c, t in zip(contexts, continuations)
     ]) * counts, counts
 
-  def nll(self, documents):
-    return float(np.mean([len(text) for text in documents]))
-
 
 @pytest.fixture(scope='module')
 def world():
@@ -179,14 +176,16 @@ def test_each_task_makes_few_calls(world, probes):
   kinds = [kind for kind, _ in lm.calls]
   assert kinds.count('respond') == 2
   assert kinds.count('complete') == 5
-  assert kinds.count('logprobs') == 3
+  assert kinds.count('logprobs') == 4  # choices, bias, documents
 
 
-def test_nll_has_an_interval_over_parts(world):
+def test_nll_is_per_token_over_all_documents(world):
+  """A long document counts by its length."""
+  lm = ScriptedLM(score=lambda c, t: -1. if len(t) > 5 else -4.)
   measures, _ = evaluator.evaluate_probes(
-      ScriptedLM(), {}, ['a' * i for i in range(1, 17)], world, chat=True)
-  assert measures['nll/nll'].value == pytest.approx(8.5)
-  assert len(measures['nll/nll'].stats) == evaluator.NLL_PARTS
+      lm, {}, ['a' * 9, 'b' * 3], world, chat=True)
+  assert measures['nll/nll'].value == pytest.approx((9 * 1 + 3 * 4) / 12)
+  assert lm.calls == [('logprobs', 2)]
 
 
 def test_samples_can_be_stored(world, probes):
