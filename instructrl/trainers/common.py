@@ -192,7 +192,8 @@ class Run:
     shapes = jax.eval_shape(make_state, *args)
     step = self.checkpointer.latest()
     if step is None:
-      self.writer.trim(0)
+      # Not even the evaluation at step 0 of an attempt without a checkpoint.
+      self.writer.trim(-1)
       return jax.jit(make_state, out_shardings=shardings)(*args)
     abstract = jax.tree.map(
         lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),

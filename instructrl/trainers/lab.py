@@ -15,6 +15,7 @@ import numpy as np
 from instructrl import metrics as metrics_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
+from instructrl.data import records as records_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Demonstration, Prompt
@@ -89,6 +90,9 @@ def build(config, workdir, label: str = '') -> dict:
 
     prompts = prompts_lib.generate_prompts(world, config.num_prompts, seed)
     train = [p for p in prompts if p.split == 'train']
+    for split in ('validation', 'test'):
+      records_lib.check_no_leak(
+          train, [p for p in prompts if p.split == split])
     first = round(len(train) * config.demonstration_fraction)
     # Prompts with a demonstration are not ranked or trained on by PPO.
     shown = demonstrations(

@@ -42,8 +42,8 @@ class Policy:
     self._is_base = is_base
 
   def sample_tokens(self, prompts: Sequence[str], *, temperature: float,
-                    seed: int, purpose: rng.Purpose, rows=None
-                    ) -> list[list[int]]:
+                    seed: int, purpose: rng.Purpose, top_p: float = 1.0,
+                    rows=None) -> list[list[int]]:
     """Responses as tokens; a base model is shown the prompt as plain text."""
     tok = self.tok
     lay_out = ((lambda text: tasks.plain_prompt(tok, text + '\n'))
@@ -52,7 +52,7 @@ class Policy:
     return self.engine.generate(
         self.params, [lay_out(text) for text in prompts],
         max_tokens=self._response_len, seed=seed, purpose=purpose,
-        temperature=temperature, rows=rows)
+        temperature=temperature, top_p=top_p, rows=rows)
 
   def as_lm(self, name: str = '', *, few_shot: str = '') -> LanguageModel:
     template = 'few_shot' if few_shot else 'plain' if self._is_base else 'chat'

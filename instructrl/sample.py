@@ -1,0 +1,106 @@
+"""Talks to a checkpoint.
+
+  python -m instructrl.sample CHECKPOINT --prompt "Where was Mara born?"
+  python -m instructrl.sample CHECKPOINT < prompts.txt
+
+CHECKPOINT is a run folder (the newest checkpoint, the EMA where there is one),
+its `checkpoints`, or one step of them. A reward model scores instead: give it
+`--response` beside `--prompt`. Without --prompt every line of standard input
+is a prompt.
+"""
+
+import argparse
+import sys
+
+from instructrl import main as main_lib
+from instructrl import rng
+from instructrl.data import tasks
+from instructrl.evaluators.lm import Engine
+from instructrl.trainers import common
+from instructrl.trainers import policies
+from instructrl.trainers import reward
+
+
+def parse(argv):
+  parser = argparse.ArgumentParser(
+      prog='instructrl.sample', description=__doc__.split('\n')[0])
+  parser.add_argument('checkpoint', help='a run folder or a step of it')
+  parser.add_argument('--prompt', help='what to answer; else standard input')
+  parser.add_argument('--response', help='what a reward model scores')
+  parser.add_argument('--temperature', type=float, default=1.0,
+                      help='0 is greedy (default 1)')
+  parser.add_argument('--top_p', type=float, default=1.0,
+                      help='nucleus (default 1: the whole distribution)')
+  parser.add_argument('--n', type=int, default=1,
+                      help='answers per prompt (default 1)')
+  parser.add_argument('--max_tokens', type=int, default=64,
+                      help='longest answer, in tokens (default 64)')
+  parser.add_argument('--seed', type=int, default=0)
+  args = parser.parse_args(argv)
+  if args.n < 1 or args.max_tokens < 1:
+    parser.error('--n and --max_tokens must be 1 or more')
+  if args.temperature < 0 or not 0 < args.top_p <= 1:
+    parser.error('--temperature must be 0 or more, --top_p in (0, 1]')
+  return args
+
+
+def answer(args, prompts, write):
+  """Answers (or scores) prompts, in order, as soon as each is read."""
+  config = policies.run_config(args.checkpoint)
+  tok = policies.find_tokenizer(args.checkpoint)
+  params, meta = common.exported(args.checkpoint)
+  common.require(meta['tokenizer'] == tok.fingerprint,
+                 f'{args.checkpoint}: the tokenizer beside it is not the one '
+                 'it was trained with')
+  config.model.dropout = 0.0
+  model = common.make_model(config, tok.vocab_size)
+  if config.stage == 'reward':
+    common.require(args.response is not None,
+                   'a reward model scores: give --prompt and --response')
+    scorer = reward.Scorer(
+        model, tok, seq_len=config.model.max_len, batch_size=1)
+    for prompt in prompts:
+      score = scorer(params, [tasks.chat_prompt(tok, prompt)],
+                     [tasks.response_tokens(
+                         tok, args.response, args.max_tokens)])
+      write(f'{score[0]:.4f}')
+    return
+  common.require(args.response is None,
+                 f'{args.checkpoint} is a policy: --response is for reward '
+                 'models')
+  engine = Engine(model, tok, batch_size=args.n)
+  policy = policies.Policy(
+      'policy', engine, params, args.max_tokens, config.model.max_len,
+      config.stage == 'pretrain')
+  for number, prompt in enumerate(prompts):
+    rows = range(number * args.n, (number + 1) * args.n)
+    for tokens in policy.sample_tokens(
+        [prompt] * args.n, temperature=args.temperature, top_p=args.top_p,
+        seed=args.seed, purpose=rng.Purpose.SAMPLE, rows=rows):
+      write(tok.decode(tokens).strip())
+
+
+def _lines():
+  if sys.stdin.isatty():
+    print('One prompt a line; Ctrl-D ends.', file=sys.stderr)
+  for line in sys.stdin:
+    if line.strip():
+      yield line.rstrip('\n')
+
+
+def main(argv=None) -> int:
+  args = parse(argv)
+  main_lib.setup_jax()
+  prompts = [args.prompt] if args.prompt is not None else _lines()
+  try:
+    answer(args, prompts, lambda text: print(text, flush=True))
+  except main_lib.EXPECTED_ERRORS as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    return 130
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

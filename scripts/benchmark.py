@@ -1,0 +1,327 @@
+"""Seconds per step of each stage, against the arithmetic it needs.
+
+  python scripts/benchmark.py ppo --layers 6 --d-model 384 --heads 6 \
+      --vocab 8192 --batch 32 --prompt 64 --response 64 --minibatches 4 \
+      --iters 4 --json
+  python scripts/benchmark.py {sft,reward,generate} ...
+
+The functions that are timed are those the trainers run, on random weights and
+tokens. Responses never end early, so every run does the same work.
+
+FLOPs are counted from the model, 2 per multiply-add, per token:
+  layers   2 * layers * (2 * d * heads_width + 2 * d * kv_width + 2 * d * d_ff)
+  logits   2 * d * vocab, for the tokens that need them
+  attention  4 * layers * d * (length + 1) / 2, causal: half the square
+A backward pass is twice its forward pass. One PPO iteration is
+  generate  1 forward pass (cached: each token once), logits of R
+  score     3 forward passes (reference with logits of R, reward, value)
+  update    3 for the policy (with logits of R) and 3 for the value model
+`roofline` is the time that this arithmetic needs at the measured peak of a
+large fp32 matrix product, over `iter_s`; softmax, normalisation, Adam and
+everything else elementwise is what remains.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import time
+
+import jax
+import numpy as np
+
+from instructrl import optimizer
+from instructrl import rng
+from instructrl import sharding
+from instructrl.models import transformer
+from instructrl.trainers import lm
+from instructrl.trainers import ppo_steps
+from instructrl.trainers import reward
+from instructrl.trainers import common
+from instructrl.types import LMBatch, PromptBatch, RankingBatch
+
+PAD = 0
+
+
+def parse(argv=None):
+  parser = argparse.ArgumentParser(
+      description=__doc__.split('\n')[0],
+      formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('mode', choices=('ppo', 'sft', 'reward', 'generate'))
+  for name, default, text in (
+      ('layers', 6, ''), ('d-model', 384, ''), ('heads', 6, ''),
+      ('vocab', 8192, ''), ('batch', 32, 'episodes, rows or prompts'),
+      ('prompt', 64, 'tokens'), ('response', 64, 'tokens'),
+      ('minibatches', 4, 'of an iteration'), ('iters', 4, 'timed'),
+      ('responses', 6, 'K, per prompt; reward only'),
+      ('rollout-microbatch', 0, 'rows scored at once; 0 = all'),
+      ('logits-chunk', 0, 'tokens; 0 = all')):
+    parser.add_argument(f'--{name}', type=int, default=default, help=text)
+  parser.add_argument('--dtype', default='float32',
+                      help='of the computation (masters stay float32)')
+  parser.add_argument('--ptx', action='store_true',
+                      help='ppo: mix in one pretraining row per episode')
+  parser.add_argument('--json', action='store_true', help='one line of JSON')
+  args = parser.parse_args(argv)
+  for name, value in vars(args).items():
+    if isinstance(value, int) and not isinstance(value, bool) and value < (
+        name not in ('rollout_microbatch', 'logits_chunk')):
+      parser.error(f'--{name.replace("_", "-")} is too small')
+  if args.batch % args.minibatches:
+    parser.error('--minibatches must divide --batch')
+  return args
+
+
+def measure_peak(dtype: str) -> float:
+  """FLOP/s of a large matrix product on this device, the best of seven."""
+  n = 2048 if jax.default_backend() == 'cpu' else 8192
+  a = jax.random.normal(rng.key(0, rng.Purpose.BENCHMARK), (n, n)).astype(dtype)
+  product = jax.jit(lambda a: a @ a)
+  jax.block_until_ready(product(a))
+  best = float('inf')
+  for _ in range(7):
+    began = time.perf_counter()
+    jax.block_until_ready(product(a))
+    best = min(best, time.perf_counter() - began)
+  return 2 * n ** 3 / best
+
+
+class Counter:
+  """FLOPs of forward passes, by the formula at the top of the file."""
+
+  def __init__(self, args):
+    self.args = args
+
+  def forward(self, tokens: int, length: int, logits: int = 0) -> float:
+    a = self.args
+    layers = 2 * a.layers * 12 * a.d_model ** 2 * tokens
+    attention = 4 * a.layers * a.d_model * (length + 1) / 2 * tokens
+    return layers + attention + 2 * a.d_model * a.vocab * logits
+
+  def ppo(self) -> dict[str, float]:
+    a = self.args
+    length = a.prompt + a.response
+    tokens, responses = a.batch * length, a.batch * a.response
+    plain = self.forward(tokens, length)
+    policy = self.forward(tokens, length, responses)
+    counts = {'generate': policy, 'score': policy + 2 * plain,
+              'update': 3 * policy + 3 * plain}
+    if a.ptx:
+      counts['update'] += 3 * self.forward(tokens, length, tokens)
+    return counts
+
+
+def time_steps(step, iters: int) -> tuple[float, list]:
+  """(seconds of the first call, seconds of each later one)."""
+  began = time.perf_counter()
+  jax.block_until_ready(step())
+  first = time.perf_counter() - began
+  seconds = []
+  for _ in range(iters):
+    began = time.perf_counter()
+    jax.block_until_ready(step())
+    seconds.append(time.perf_counter() - began)
+  return first, seconds
+
+
+def make_model(args) -> transformer.Model:
+  return transformer.make_model(
+      vocab_size=args.vocab, num_layers=args.layers, d_model=args.d_model,
+      num_heads=args.heads, max_len=args.prompt + args.response,
+      dtype=args.dtype)
+
+
+def random_tokens(args, *shape):
+  draw = np.random.default_rng(0)
+  return draw.integers(2, args.vocab, shape).astype(np.int32)
+
+
+def packed_rows(args, rows: int) -> LMBatch:
+  tokens = random_tokens(args, rows, args.prompt + args.response)
+  positions = np.broadcast_to(
+      np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+  return LMBatch(tokens=tokens, targets=np.roll(tokens, -1, 1),
+                 loss_mask=np.ones(tokens.shape, bool), positions=positions,
+                 segment_ids=np.ones_like(tokens))
+
+
+def prompt_batch(args) -> PromptBatch:
+  tokens = random_tokens(args, args.batch, args.prompt)
+  return PromptBatch(tokens=tokens, mask=np.ones(tokens.shape, bool),
+                     index=np.arange(args.batch, dtype=np.int32))
+
+
+def make_tx(args, steps):
+  schedule = optimizer.make_schedule(
+      peak_lr=1e-5, num_steps=steps, kind='constant')
+  return optimizer.make_optimizer(schedule, b1=0.9, b2=0.95, eps=1e-8,
+                                  max_grad_norm=1.0), schedule
+
+
+def settings(args) -> ppo_steps.Settings:
+  # No token is EOS (the id is beyond the vocabulary): full-length responses.
+  return ppo_steps.Settings(
+      batch_size=args.batch, minibatch_size=args.batch // args.minibatches,
+      num_ppo_epochs=1, microbatch_size=0,
+      rollout_microbatch_size=args.rollout_microbatch, prompt_len=args.prompt,
+      response_len=args.response, temperature=1.0, kl_coef=0.02,
+      adaptive_kl_target=0.0, adaptive_kl_horizon=1e4,
+      ptx_coef=27.8 if args.ptx else 0.0, ptx_examples_per_episode=1,
+      ptx_microbatch_size=0, discount=1.0, gae_lambda=0.95, clip_eps=0.2,
+      value_clip_eps=0.2, whiten_advantages=True, ema_decay=0.992,
+      missing_eos='none', missing_eos_amount=0.0,
+      logits_chunk=args.logits_chunk, eos_id=args.vocab, pad_id=PAD)
+
+
+def run_ppo(args) -> dict:
+  model, s = make_model(args), settings(args)
+  tx = {name: make_tx(args, 1000)[0] for name in ('policy', 'value')}
+  ref = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
+  scalar = jax.jit(lambda: common.init_scalar(model, 1))()
+  state = jax.jit(lambda p, v: ppo_steps.fresh_state(p, v, tx, s.kl_coef))(
+      ref, scalar)
+  generate = jax.jit(ppo_steps.make_generate(model, s, 0))
+  score = jax.jit(ppo_steps.make_score(model, model, model, s))
+  update = jax.jit(ppo_steps.make_update(model, model, s, tx, 0),
+                   donate_argnums=0)
+  prompts = prompt_batch(args)
+  ptx = packed_rows(args, args.batch) if args.ptx else None
+  phases = {'generate': [], 'score': [], 'update': []}
+
+  def timed(name, fn, *inputs):
+    began = time.perf_counter()
+    out = jax.block_until_ready(fn(*inputs))
+    phases[name].append(time.perf_counter() - began)
+    return out
+
+  def iteration():
+    nonlocal state
+    responses = timed('generate', generate, state.params['policy'], prompts,
+                      state.step)
+    experience, _ = timed('score', score, ref, scalar, state.params['value'],
+                          state.kl_coef, prompts, responses)
+    state, metrics = timed('update', update, state, experience, ptx)
+    return metrics
+
+  first, seconds = time_steps(iteration, args.iters)
+  flops = Counter(args).ppo()
+  median = statistics.median(seconds)
+  by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
+  return {
+      'iter_s': median, **{f'{k}_s': v for k, v in by_phase.items()},
+      'compile_s': first - median, 'episodes_per_s': args.batch / median,
+      'response_tok_per_s': args.batch * args.response / median,
+      'generate_tok_per_s':
+          args.batch * args.response / by_phase['generate'],
+      'flops_per_iter': sum(flops.values()),
+      **{f'{k}_flops': v for k, v in flops.items()}}
+
+
+def run_generate(args) -> dict:
+  model, s = make_model(args), settings(args)
+  params = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
+  generate = jax.jit(ppo_steps.make_generate(model, s, 0))
+  prompts = prompt_batch(args)
+  first, seconds = time_steps(lambda: generate(params, prompts, 0), args.iters)
+  median = statistics.median(seconds)
+  return {'iter_s': median, 'generate_s': median, 'compile_s': first - median,
+          'generate_tok_per_s': args.batch * args.response / median,
+          'flops_per_iter': Counter(args).ppo()['generate']}
+
+
+def run_sft(args) -> dict:
+  model = make_model(args)
+  tx, schedule = make_tx(args, 1000)
+  state = jax.jit(lambda: common.fresh_state(
+      model.init(rng.key(0, rng.Purpose.INIT)), tx))()
+  step = jax.jit(lm.make_step(
+      model, tx, schedule, seed=0, microbatch_size=0,
+      logits_chunk=args.logits_chunk), donate_argnums=0)
+  batch = packed_rows(args, args.batch)
+
+  def update():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return metrics
+
+  first, seconds = time_steps(update, args.iters)
+  median = statistics.median(seconds)
+  tokens = batch.tokens.size
+  return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
+          'train_tok_per_s': tokens / median,
+          'flops_per_iter': 3 * Counter(args).forward(
+              tokens, args.prompt + args.response, tokens)}
+
+
+def ranking_batch(args, prompts: int, k: int) -> RankingBatch:
+  length = args.prompt + args.response
+  tokens = random_tokens(args, prompts, k, length)
+  ranks = np.broadcast_to(np.arange(k, dtype=np.int32), (prompts, k))
+  return RankingBatch(
+      tokens=tokens, segment_ids=np.ones_like(tokens),
+      last=np.full((prompts, k), length - 1, np.int32), ranks=ranks,
+      valid=np.ones((prompts, k), bool))
+
+
+def run_reward(args) -> dict:
+  """K-wise elements, and the same comparisons as separate pairs."""
+  model = make_model(args)
+  tx, schedule = make_tx(args, 1000)
+  k, pairs = args.responses, args.responses * (args.responses - 1) // 2
+  found = {}
+  for name, batch in (('kwise', ranking_batch(args, args.batch, k)),
+                      ('pairs', ranking_batch(args, args.batch * pairs, 2))):
+    state = jax.jit(
+        lambda: common.fresh_state(common.init_scalar(model, 0), tx))()
+    # Both in microbatches of as many sequences, so that memory is equal.
+    size = args.batch // args.minibatches
+    size = size if name == 'kwise' else max(1, size * k // 2)
+    while batch.last.shape[0] % size:
+      size -= 1
+    step = jax.jit(reward.make_step(
+        model, tx, schedule, microbatch_size=size), donate_argnums=0)
+
+    def update():
+      nonlocal state
+      state, metrics = step(state, batch)
+      return metrics
+
+    found[name] = time_steps(update, args.iters)
+  first, seconds = found['kwise']
+  median = statistics.median(seconds)
+  pair_s = statistics.median(found['pairs'][1])
+  length = args.prompt + args.response
+  return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
+          'comparisons': args.batch * pairs,
+          'comparisons_per_s': args.batch * pairs / median,
+          'separate_pairs_s': pair_s, 'kwise_speedup': pair_s / median,
+          'forward_passes_saved': 1 - k / (2 * pairs),
+          'flops_per_iter': 3 * Counter(args).forward(
+              args.batch * k * length, length)}
+
+
+def main():
+  args = parse()
+  mesh = sharding.make_mesh({'data': -1})
+  with jax.set_mesh(mesh):
+    peak = measure_peak(args.dtype)
+    result = {'ppo': run_ppo, 'sft': run_sft, 'reward': run_reward,
+              'generate': run_generate}[args.mode](args)
+    peak = max(peak, measure_peak(args.dtype))
+  result['peak_flops'] = peak
+  result['roofline'] = result['flops_per_iter'] / peak / result['iter_s']
+  device = jax.devices()[0]
+  result = {'mode': args.mode, 'device': device.device_kind,
+            'jax': jax.__version__, 'shape': vars(args),
+            **{k: round(v, 4) if v < 1e5 else round(v)
+               for k, v in result.items()}}
+  if args.json:
+    print(json.dumps(result))
+    return 0
+  for name, value in result.items():
+    print(f'{name:22s} {value}')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())
