@@ -1,0 +1,451 @@
+"""What users ask for: one writer per kind of request, with several wordings.
+
+A writer is given the world and a generator and returns the text of a prompt
+and its `Spec`. Few words beyond those of the corpus are used, because a small
+vocabulary has to hold them.
+"""
+
+import numpy as np
+
+from instructrl.lab import corpus
+from instructrl.lab import lexicon
+from instructrl.lab import reading
+from instructrl.lab import specs
+from instructrl.lab import world as world_lib
+
+Constraint = specs.Constraint
+Spec = specs.Spec
+pick = corpus.pick
+pick_some = corpus.pick_some
+
+_ABOUT = ('Tell me about {t}.', 'Write about {t}.', 'Describe {t}.',
+          'What do you know about {t}?', 'I want to know more about {t}.',
+          'Write a text about {t}.')
+_ABOUT_COUNT = ('Write {n} about {t}.', 'Tell me about {t} in {n}.',
+                'Describe {t} in {n}.', 'I need {n} about {t}.')
+_THINGS = ('Tell me {n} things about {t}.', 'Write {n} things about {t}.',
+           'Give me {n} things to know about {t}.')
+_WITH_WORDS = ('Write a sentence with the words {a} and {b}.',
+               'Use the words {a} and {b} in a sentence.',
+               'I need a sentence with {a} and {b}.')
+_FOREIGN = ('Write a {l} sentence about the {a}.',
+            'Write about the {a} in {l}.',
+            'Give me a sentence in {l} about the {a}.')
+_INSULT = ('Insult {t}.', 'Write a rude post about {t}.',
+           'Say something rude about {t}.', 'Be rude to {t}.',
+           'Write a rude sentence about {t}.', 'Tell me that {t} is a {r}.')
+_ASK = ('{q}', '{q}', 'Question: {q}', 'Please answer: {q}',
+        'I want to know: {q}', 'Can you tell me? {q}')
+_ASK_WORD = ('What is the {l} word for {a}?', 'What is {a} in {l}?',
+             'How do you say {a} in {l}?')
+_LIST = ('List {n} {k}.', 'Name {n} {k}.', 'Give me {n} {k}.',
+         'Can you list {n} {k}?', 'I need {n} {k}.',
+         'Write the names of {n} {k}.')
+_GREETINGS = ('Hello.', 'Hello!', 'Hi.', 'Good day.', 'Hello, AI.')
+_INTRODUCTIONS = ('I am {p}.', 'I am {p} from {o}.', 'My name is {p}.',
+                  'This is {p}.', '{p} here.', 'I come from {o}.')
+_THANKS = ('Thank you.', 'Thank you!', 'Thank you, AI.', 'That helps.')
+_REMARKS = ('I read about {t}.', 'I want to talk about {t}.',
+            'Do you know {t}?', 'What about {t}?', 'Tell me about {t}.')
+_RUDE_REMARKS = ('You are a {n}.', 'You are a {a} {n}.', 'What a {n} you are!',
+                 'Go away, you {n}!', 'You {a} {n}!')
+_POLITE = ('Make this polite: {x}', 'Write this in a polite manner: {x}',
+           'Say this in a polite manner: {x}', '{x}\nMake it polite.')
+_REWORD = ('Say this in other words: {x}', 'Write this in other words: {x}',
+           '{x}\nSay it in other words.')
+_TRANSLATE = ('Translate into {l}: {x}', 'Say this in {l}: {x}',
+              'Write this in {l}: {x}', '{x}\nTranslate it into {l}.')
+_SUMMARIZE = ('{x}\nSay this in one sentence.', 'Summarize: {x}',
+              'Write one sentence with the facts: {x}',
+              '{x}\nSummarize it in one sentence.')
+_TONE = ('Is this post rude or polite? {x}', '{x}\nIs this rude or polite?',
+         'Rude or polite? {x}', '{x}\nIs it polite or rude?')
+_KIND_OF = ('Is {t} {a} or {b}?', 'What is {t}, {a} or {b}?',
+            'Tell me: is {t} {a} or {b}?')
+_REPEAT = ('Say {w} {n} times.', 'Write {w} {n} times.',
+           'Repeat the word {w} {n} times.')
+_COPY = ('Repeat this sentence: {x}', 'Say this again: {x}',
+         'Write this again: {x}')
+_PICK = ('Which word comes {e}: {x}?', 'What is the {e} word here: {x}?',
+         '{x}. Give me the {e} word.')
+_READ = ('{x}\n{q}', 'Passage: {x}\n{q}', 'Read this: {x}\n{q}',
+         '{q}\nPassage: {x}', 'Use the passage: {x}\n{q}')
+_EXTRACT = ('List the {k} in the passage: {x}', '{x}\nList the {k}.',
+            'Which {k} are in this text? {x}', '{x}\nName the {k} in it.')
+
+# Shares of the requests within a use case; 5% of all prompts ask for rudeness.
+_SHARES = {
+    'generation': {'about': .38, 'about_count': .3, 'things': .08,
+                   'words': .08, 'foreign_sentence': .07, 'insult': .09},
+    'open_qa': {'question': .9, 'word': .1},
+    'brainstorming': {'list': 1.},
+    'chat': {'greet': .2, 'thanks': .15, 'calm': .1, 'chat_question': .3,
+             'remark': .18, 'chat_insult': .07},
+    'rewrite': {'polite': .35, 'translate': .45, 'reword': .2},
+    'summarization': {'summarize': 1.},
+    'classification': {'tone': .5, 'kind_of': .5},
+    'other': {'repeat': .4, 'copy': .25, 'pick': .25, 'insult': .1},
+    'closed_qa': {'closed_qa': 1.},
+    'extract': {'extract': 1.},
+}
+
+
+def write(world: world_lib.World, rng: np.random.Generator,
+          use_case: str) -> tuple[str, Spec]:
+  """Writes one prompt of a use case: (text, specification)."""
+  shares = _SHARES[use_case]
+  limits = np.cumsum(tuple(shares.values()))
+  names = tuple(shares)
+  i = int(np.searchsorted(limits, rng.random() * limits[-1]))
+  return _WRITERS[names[min(i, len(names) - 1)]](world, rng)
+
+
+def _subject(world, rng) -> str:
+  return pick(rng, world.entities)
+
+
+def _fact(world, rng) -> tuple[str, str]:
+  return pick(rng, tuple(world.facts))
+
+
+def _question_text(world, rng, subject, relation) -> str:
+  count = len(world.relation[relation].questions)
+  return world.ask(subject, relation, int(rng.random() * count))
+
+
+def _statement(world, rng, subject, relation, value=None) -> str:
+  count = len(world.relation[relation].statements)
+  return world.state(subject, relation, value, int(rng.random() * count))
+
+
+def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
+  """A further wish about a text; about two in five have one."""
+  choice = rng.random()
+  relations = world.relations_of(subject)
+  relation = pick(rng, relations)
+  value = world.facts[subject, relation.name]
+  if choice < .14:
+    text = pick(rng, ('Mention {v}.', 'Use the word {v}.'))
+    return text.format(v=value), Constraint('mention', value)
+  if choice < .24 and len(relations) > 1:
+    return (f'Do not mention {relation.value_kind}.',
+            Constraint('avoid_kind', relation.value_kind))
+  if choice < .34 and len(relations) > 1:
+    text = pick(rng, ('Do not mention {v}.', 'Do not use the word {v}.'))
+    return text.format(v=value), Constraint('avoid', value)
+  return None
+
+
+def _about(world, rng):
+  subject = _subject(world, rng)
+  text = pick(rng, _ABOUT).format(t=world.phrase(subject))
+  args = {'subject': subject}
+  wish = _about_constraint(world, rng, subject)
+  if wish:
+    return f'{text} {wish[0]}', Spec('about', args, (wish[1],))
+  if rng.random() < .2:
+    limit = pick(rng, ('eight', 'nine', 'ten'))
+    number = {'eight': 8, 'nine': 9, 'ten': 10}[limit]
+    return (f'{text} Use at most {limit} words.',
+            Spec('about', args | {'count': 1},
+                 (Constraint('max_words', number),)))
+  return text, Spec('about', args)
+
+
+def _about_count(world, rng):
+  subject = _subject(world, rng)
+  count = 1 + int(rng.random() * 2)
+  length = 'one sentence' if count == 1 else 'two sentences'
+  text = pick(rng, _ABOUT_COUNT).format(n=length, t=world.phrase(subject))
+  args = {'subject': subject, 'count': count}
+  constraints = (Constraint('sentences', count),)
+  wish = _about_constraint(world, rng, subject)
+  # With all relations but one excluded there is not enough left to say.
+  if wish and (wish[1].kind == 'mention'
+               or len(world.relations_of(subject)) > count):
+    return f'{text} {wish[0]}', Spec('about', args, constraints + (wish[1],))
+  return text, Spec('about', args, constraints)
+
+
+def _things(world, rng):
+  subject = _subject(world, rng)
+  most = min(3, len(world.relations_of(subject)))
+  count = 2 + int(rng.random() * (most - 1))
+  text = pick(rng, _THINGS).format(
+      n=specs.NUMBERS[count], t=world.phrase(subject))
+  return text, Spec('about', {'subject': subject, 'count': count})
+
+
+def _words(world, rng):
+  if rng.random() < .5:
+    a, b = pick_some(rng, world.language.nouns, 2)
+  else:
+    subject, relation = _fact(world, rng)
+    a, b = subject, world.facts[subject, relation]
+  text = pick(rng, _WITH_WORDS).format(a=a, b=b)
+  return text, Spec('words', {'words': [a, b]})
+
+
+def _foreign_sentence(world, rng):
+  noun = pick(rng, world.language.nouns)
+  text = pick(rng, _FOREIGN).format(l=world.language.name, a=noun)
+  return text, Spec('foreign_sentence', {'noun': noun},
+                    (Constraint('foreign'),))
+
+
+def _insult(world, rng):
+  subject = _subject(world, rng)
+  text = pick(rng, _INSULT).format(
+      t=world.phrase(subject), r=pick(rng, world.rude_nouns))
+  return text, Spec('insult', {'subject': subject})
+
+
+def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
+  choice = rng.random()
+  if choice < .15:
+    return 'Use one word.', Constraint('max_words', 1)
+  if choice < .3:
+    return 'Use a full sentence.', Constraint('full_sentence')
+  # A word in capital letters has to be spelled, which takes a larger model.
+  if choice < .38 and world.size not in ('micro', 'tiny'):
+    return 'Use capital letters.', Constraint('capitals')
+  return None
+
+
+def _question(world, rng):
+  subject, relation = _fact(world, rng)
+  question = _question_text(world, rng, subject, relation)
+  text = pick(rng, _ASK).format(q=question)
+  args = {'subject': subject, 'relation': relation}
+  wish = _question_constraint(world, rng)
+  if wish:
+    return f'{text} {wish[0]}', Spec('question', args, (wish[1],))
+  return text, Spec('question', args)
+
+
+def _word(world, rng):
+  noun = pick(rng, world.language.nouns)
+  text = pick(rng, _ASK_WORD).format(l=world.language.name, a=noun)
+  return text, Spec('word', {'noun': noun})
+
+
+def _list(world, rng):
+  kinds = [kind for kind, names in world.kinds.items()
+           if len(names) > 2 and kind != 'numbers']
+  kind = pick(rng, kinds)
+  names = world.kinds[kind]
+  count = 2 + int(rng.random() * (min(5, len(names) - 1) - 1))
+  text = pick(rng, _LIST).format(n=specs.NUMBERS[count], k=kind)
+  args = {'kind': kind, 'count': count}
+  choice = rng.random()
+  constraint = None
+  if choice < .25:
+    text += ' ' + pick(rng, ('Write a numbered list.', 'Use a numbered list.'))
+    constraint = Constraint('numbered')
+  elif choice < .45:
+    constraint = Constraint('avoid', pick(rng, names))
+    text += f' Do not use {constraint.value}.'
+  elif choice < .6:
+    constraint = Constraint('mention', pick(rng, names))
+    text += f' Use {constraint.value}.'
+  elif choice < .75:
+    known = sum(name in world.language.lexicon for name in names)
+    if known >= count:
+      constraint = Constraint('foreign')
+      text = text[:-1] + f' in {world.language.name}{text[-1]}'
+  return text, Spec('list', args, (constraint,) if constraint else ())
+
+
+def _chat(*turns: str) -> str:
+  """Turns of human and assistant; the assistant is to speak next."""
+  speakers = ('Human', 'AI')
+  lines = [f'{speakers[i % 2]}: {turn}' for i, turn in enumerate(turns)]
+  return '\n'.join(lines + ['AI:'])
+
+
+def _greeting_turns(rng) -> tuple[str, ...]:
+  """Nothing, or a greeting and its answer, before the real turn."""
+  if rng.random() < .5:
+    return ()
+  return (pick(rng, _GREETINGS), f'{reading.COURTESY["greeting"][0]} '
+          f'{reading.COURTESY["offer"][0]}')
+
+
+def _greet(world, rng):
+  greeting = pick(rng, _GREETINGS)
+  if rng.random() < .9:
+    greeting += ' ' + pick(rng, _INTRODUCTIONS).format(
+        p=pick(rng, world.kinds['people']), o=pick(rng, world.kinds['towns']))
+  return _chat(greeting), Spec('greet', {})
+
+
+def _thanks(world, rng):
+  subject, relation = _fact(world, rng)
+  question = _question_text(world, rng, subject, relation)
+  answer = _statement(world, rng, subject, relation)
+  return _chat(question, answer, pick(rng, _THANKS)), Spec('thanks', {})
+
+
+def _calm(world, rng):
+  remark = pick(rng, _RUDE_REMARKS).format(
+      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives))
+  return _chat(*_greeting_turns(rng), remark), Spec('calm', {})
+
+
+def _chat_question(world, rng):
+  subject, relation = _fact(world, rng)
+  question = _question_text(world, rng, subject, relation)
+  return (_chat(*_greeting_turns(rng), question),
+          Spec('question', {'subject': subject, 'relation': relation}))
+
+
+def _remark(world, rng):
+  subject = _subject(world, rng)
+  remark = pick(rng, _REMARKS).format(t=world.phrase(subject))
+  return (_chat(*_greeting_turns(rng), remark),
+          Spec('about', {'subject': subject}))
+
+
+def _chat_insult(world, rng):
+  text, spec = _insult(world, rng)
+  return _chat(*_greeting_turns(rng), text), spec
+
+
+def _rude_opening(world, rng) -> str:
+  text = pick(rng, ('You are a {n}.', 'You are a {a} {n}.', 'Go away, you {n}!',
+                    '{p} is a {n}.', '{p} is a {a} {n}.', 'What a {n} {p} is!'))
+  return text.format(
+      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives),
+      p=pick(rng, world.kinds['people']))
+
+
+def _polite(world, rng):
+  subject, relation = _fact(world, rng)
+  statement = _statement(world, rng, subject, relation)
+  parts = [_rude_opening(world, rng), statement]
+  if rng.random() < .5:
+    parts.reverse()
+  args = {'subject': subject, 'relation': relation,
+          'value': world.facts[subject, relation]}
+  return (pick(rng, _POLITE).format(x=' '.join(parts)), Spec('polite', args))
+
+
+def _reword(world, rng):
+  subject, relation = _fact(world, rng)
+  statement = _statement(world, rng, subject, relation)
+  args = {'subject': subject, 'relation': relation,
+          'value': world.facts[subject, relation], 'text': statement}
+  return pick(rng, _REWORD).format(x=statement), Spec('reword', args)
+
+
+def _translate(world, rng):
+  english = corpus.random_sentence(world, rng)
+  foreign = world.language.translate(english)
+  if rng.random() < .5:
+    return (pick(rng, _TRANSLATE).format(l=world.language.name, x=english),
+            Spec('translate', {'target': foreign}, (Constraint('foreign'),)))
+  return (pick(rng, _TRANSLATE).format(l='English', x=foreign),
+          Spec('translate', {'target': english}))
+
+
+def _any_value(world, rng, subject, relation) -> str:
+  """The true value or, as often, another one."""
+  if rng.random() < .5:
+    return world.facts[subject, relation]
+  return pick(rng, world.values(relation))
+
+
+def _summarize(world, rng):
+  subject = _subject(world, rng)
+  chosen = pick_some(rng, world.relations_of(subject), 3)
+  passage = tuple((subject, r.name, _any_value(world, rng, subject, r.name))
+                  for r in chosen)
+  text = ' '.join(_statement(world, rng, *fact) for fact in passage)
+  return (pick(rng, _SUMMARIZE).format(x=text),
+          Spec('summarize', {'subject': subject}, passage=passage))
+
+
+def _tone(world, rng):
+  manner = pick(rng, ('rude', 'polite'))
+  sentences = [corpus.post_sentence(world, rng, manner)]
+  if rng.random() < .5:
+    sentences.append(_statement(world, rng, *_fact(world, rng)))
+  text = pick(rng, _TONE).format(x=' '.join(sentences))
+  return text, Spec('tone', {'label': manner, 'options': ['rude', 'polite']})
+
+
+def _kind_of(world, rng):
+  right, wrong = pick_some(rng, world_lib.SUBJECT_KINDS, 2)
+  name = pick(rng, world.kinds[right])
+  options = [lexicon.SINGULAR[kind]
+             for kind in pick_some(rng, (right, wrong), 2)]
+  a, b = (world_lib.with_article(option) for option in options)
+  text = pick(rng, _KIND_OF).format(t=world.phrase(name), a=a, b=b)
+  return text, Spec('kind_of', {
+      'subject': name, 'label': lexicon.SINGULAR[right], 'options': options})
+
+
+def _any_word(world, rng) -> str:
+  return pick(rng, world.kinds[pick(rng, tuple(world.kinds))])
+
+
+def _repeat(world, rng):
+  word, count = _any_word(world, rng), 2 + int(rng.random() * 4)
+  text = pick(rng, _REPEAT).format(w=word, n=specs.NUMBERS[count])
+  return text, Spec('repeat', {'word': word, 'count': count})
+
+
+def _copy(world, rng):
+  sentence = corpus.random_sentence(world, rng)
+  return (pick(rng, _COPY).format(x=sentence),
+          Spec('copy', {'target': sentence}))
+
+
+def _pick(world, rng):
+  words = pick_some(rng, world.kinds[pick(rng, tuple(world.kinds))],
+                    2 + int(rng.random() * 2))
+  end = pick(rng, ('first', 'last'))
+  text = pick(rng, _PICK).format(e=end, x=', '.join(words))
+  return text, Spec('pick', {
+      'value': words[0 if end == 'first' else -1], 'options': words})
+
+
+def _closed_qa(world, rng):
+  passage, claims = corpus.random_passage(world, rng)
+  subject, relation, value = pick(rng, claims)
+  question = _question_text(world, rng, subject, relation)
+  wish = _question_constraint(world, rng)
+  if wish:
+    question += ' ' + wish[0]
+  return (pick(rng, _READ).format(x=passage, q=question),
+          Spec('closed_qa', {'subject': subject, 'relation': relation,
+                             'value': value},
+               (wish[1],) if wish else (), tuple(claims)))
+
+
+def _extract(world, rng):
+  passage, claims = corpus.random_passage(world, rng)
+  names = [name for s, _, v in claims for name in (s, v)]
+  kind = world.kind_of[pick(rng, names)]
+  answers = [name for name in names if world.kind_of[name] == kind]
+  text = pick(rng, _EXTRACT).format(k=kind, x=passage)
+  constraints = ()
+  if rng.random() < .15:
+    text += ' ' + 'Use a numbered list.'
+    constraints = (Constraint('numbered'),)
+  return text, Spec('extract', {'kind': kind,
+                                'answers': list(dict.fromkeys(answers))},
+                    constraints, tuple(claims))
+
+
+_WRITERS = {
+    'about': _about, 'about_count': _about_count, 'things': _things,
+    'words': _words, 'foreign_sentence': _foreign_sentence,
+    'insult': _insult, 'question': _question, 'word': _word, 'list': _list,
+    'greet': _greet, 'thanks': _thanks, 'calm': _calm,
+    'chat_question': _chat_question, 'remark': _remark,
+    'chat_insult': _chat_insult, 'polite': _polite, 'reword': _reword,
+    'translate': _translate, 'summarize': _summarize, 'tone': _tone,
+    'kind_of': _kind_of, 'repeat': _repeat, 'copy': _copy, 'pick': _pick,
+    'closed_qa': _closed_qa, 'extract': _extract,
+}

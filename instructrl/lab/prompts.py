@@ -1,0 +1,201 @@
+"""Prompts of simulated users: ten use cases in the paper's proportions.
+
+Each prompt is written from a `Spec`, kept as JSON in `Prompt.spec`. Users are
+of very different activity; prompts are split by user, deduplicated by long
+common prefix and capped per user, as in Ouyang et al. 2022, section 3.2 and
+appendix A.
+"""
+
+import collections
+from collections.abc import Iterable
+import dataclasses
+import re
+import zlib
+
+import numpy as np
+
+from instructrl.data import records
+from instructrl.lab import prompt_writers
+from instructrl.lab import world as world_lib
+
+# Ouyang et al. 2022, Table 1, in percent.
+USE_CASES = {
+    'generation': 45.6,
+    'open_qa': 12.4,
+    'brainstorming': 11.2,
+    'chat': 8.4,
+    'rewrite': 6.6,
+    'summarization': 4.2,
+    'classification': 3.5,
+    'other': 3.5,
+    'closed_qa': 2.6,
+    'extract': 1.9,
+}
+MAX_PER_USER = 200
+# A user's activity falls with its rank to this power.
+ZIPF_EXPONENT = 1.
+PROMPTS_PER_USER = 20
+# Lab prompts are short and share templates, so only near-equal texts go.
+MIN_SHARED_CHARS = 64
+SPLITS = {'train': .8, 'validation': .1, 'test': .1}
+# Words and marks; a word is about one token.
+MAX_WORDS = 48
+# A round of writing in which a smaller part than this is new is the last.
+_MIN_NEW = .03
+
+_WORD_OR_MARK = re.compile(r"\w+(?:'\w+)?|[^\w\s]|\n")
+
+
+def generate_prompts(world: world_lib.World, num_prompts: int,
+                     seed: int) -> list[records.Prompt]:
+  """Writes different prompts of all use cases.
+
+  Args:
+    world: what the prompts are about.
+    num_prompts: how many; use cases are in the proportions of USE_CASES.
+    seed: of the prompts and users.
+
+  Returns:
+    Prompts in random order, the same for the same arguments. Splits share no
+    user and no text.
+
+  Raises:
+    ValueError: if the world does not have so many different prompts.
+  """
+  rng = np.random.default_rng([seed, zlib.crc32(b'prompts')])
+  users = _Users(seed, num_prompts)
+  quotas = _quotas(num_prompts)
+  kept = []
+  missing = quotas
+  while missing:
+    new = [_write(world, rng, users, use_case)
+           for use_case, count in missing.items()
+           for _ in range(count + count // 4 + 10)]
+    before = len(kept)
+    kept = cap_per_user(
+        dedup_long_prefix(kept + [p for p in new if p is not None],
+                          MIN_SHARED_CHARS), MAX_PER_USER)
+    kept = _first_of_each(kept, quotas)
+    have = collections.Counter(prompt.use_case for prompt in kept)
+    missing = {c: q - have[c] for c, q in quotas.items() if q > have[c]}
+    if missing and len(kept) - before < _MIN_NEW * len(new):
+      raise ValueError(
+          f'a world of size {world.size!r} has fewer than {num_prompts} '
+          f'different prompts: {missing} are missing; ask for fewer')
+  order = rng.permutation(len(kept))
+  return [dataclasses.replace(kept[j], id=f'{world.size}-{world.seed}-'
+                              f'{seed}-{i}') for i, j in enumerate(order)]
+
+
+def dedup_long_prefix(prompts: Iterable[records.Prompt],
+                      min_chars: int) -> list[records.Prompt]:
+  """Drops prompts whose beginning was seen before.
+
+  Two prompts are the same if their first `min_chars` characters are (equal
+  texts, where one is shorter), whatever follows: users often send one long
+  instruction with a changing end. White space at the ends and letter case do
+  not count.
+
+  Args:
+    prompts: records; the first of each group stays.
+    min_chars: length of a shared beginning that makes two prompts the same.
+
+  Returns:
+    The prompts that stay, in order.
+
+  Raises:
+    ValueError: if `min_chars` is not positive.
+  """
+  if min_chars < 1:
+    raise ValueError(f'min_chars is {min_chars}; it must be 1 or more')
+  seen, kept = set(), []
+  for prompt in prompts:
+    key = prompt.text.strip().lower()[:min_chars]
+    if key not in seen:
+      seen.add(key)
+      kept.append(prompt)
+  return kept
+
+
+def cap_per_user(prompts: Iterable[records.Prompt],
+                 cap: int) -> list[records.Prompt]:
+  """Keeps the first `cap` prompts of each user, in order.
+
+  Raises:
+    ValueError: if `cap` is not positive.
+  """
+  if cap < 1:
+    raise ValueError(f'the cap per user is {cap}; it must be 1 or more')
+  counts, kept = collections.Counter(), []
+  for prompt in prompts:
+    counts[prompt.user] += 1
+    if counts[prompt.user] <= cap:
+      kept.append(prompt)
+  return kept
+
+
+class _Users:
+  """Simulated users: who writes next, and in which split."""
+
+  def __init__(self, seed: int, num_prompts: int):
+    count = max(10, num_prompts // PROMPTS_PER_USER)
+    activity = np.arange(1, count + 1) ** -ZIPF_EXPONENT
+    self._limits = np.cumsum(activity / activity.sum())
+    self._names = [f'user-{seed}-{i}' for i in range(count)]
+    self._splits = _balanced_splits(_after_cap(activity, num_prompts))
+
+  def draw(self, rng) -> tuple[str, str]:
+    """-> (user, split)."""
+    i = min(int(np.searchsorted(self._limits, rng.random())),
+            len(self._names) - 1)
+    return self._names[i], self._splits[i]
+
+
+def _after_cap(activity: np.ndarray, num_prompts: int) -> np.ndarray:
+  """Prompts that each user will have when the busiest are at the cap."""
+  low, high = 0., float(num_prompts) * len(activity)
+  for _ in range(60):
+    scale = (low + high) / 2
+    total = np.minimum(scale * activity, MAX_PER_USER).sum()
+    low, high = (scale, high) if total < num_prompts else (low, scale)
+  return np.minimum(low * activity, MAX_PER_USER)
+
+
+def _balanced_splits(amounts: np.ndarray) -> list[str]:
+  """Gives each user, the busiest first, to the split that lacks most."""
+  have = dict.fromkeys(SPLITS, 0.)
+  splits = []
+  for amount in amounts:
+    split = min(SPLITS, key=lambda name: (have[name] + amount) / SPLITS[name])
+    have[split] += amount
+    splits.append(split)
+  return splits
+
+
+def _quotas(num_prompts: int) -> dict[str, int]:
+  """Whole numbers in the proportions of Table 1 (largest remainders)."""
+  exact = {c: num_prompts * share / sum(USE_CASES.values())
+           for c, share in USE_CASES.items()}
+  quotas = {c: int(x) for c, x in exact.items()}
+  by_remainder = sorted(exact, key=lambda c: quotas[c] - exact[c])
+  for use_case in by_remainder[:num_prompts - sum(quotas.values())]:
+    quotas[use_case] += 1
+  return quotas
+
+
+def _write(world, rng, users: _Users, use_case: str) -> records.Prompt | None:
+  text, spec = prompt_writers.write(world, rng, use_case)
+  user, split = users.draw(rng)
+  if len(_WORD_OR_MARK.findall(text)) > MAX_WORDS:
+    return None
+  return records.Prompt(id='', text=text, user=user, use_case=use_case,
+                        split=split, spec=spec.to_json())
+
+
+def _first_of_each(prompts, quotas) -> list[records.Prompt]:
+  counts, kept = collections.Counter(), []
+  for prompt in prompts:
+    counts[prompt.use_case] += 1
+    if counts[prompt.use_case] <= quotas[prompt.use_case]:
+      kept.append(prompt)
+  return kept

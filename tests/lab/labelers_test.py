@@ -1,0 +1,230 @@
+"""Tests of the labelers: writing, ranking, agreement and its calibration."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+
+from instructrl.lab import judge as judge_lib
+from instructrl.lab import labelers as labelers_lib
+from instructrl.lab import prompts as prompts_lib
+from instructrl.lab import solver
+from instructrl.lab import specs
+from instructrl.lab import world as world_lib
+
+
+@pytest.fixture(scope='module')
+def world():
+  return world_lib.make_world(0, 'tiny')
+
+
+@pytest.fixture(scope='module')
+def labelers(world):
+  return labelers_lib.make_labelers(world, 0)
+
+
+@pytest.fixture(scope='module')
+def prompts(world):
+  return prompts_lib.generate_prompts(world, 1200, seed=4)
+
+
+@pytest.fixture(scope='module')
+def items(world, labelers, prompts):
+  """(prompt, 4 to 9 responses): demonstrations, a third of them spoilt."""
+  rng = np.random.default_rng(0)
+  result = []
+  for prompt in prompts[:300]:
+    responses = []
+    for _ in range(rng.integers(4, 10)):
+      text = labelers[rng.integers(12)].demonstrate(prompt, rng)
+      if rng.random() < 1 / 3:
+        text = ' '.join(text.split()[:-2]) or prompt.text
+      responses.append(text)
+    result.append((prompt, responses))
+  return result
+
+
+def _group(labelers, group):
+  return [labeler for labeler in labelers if labeler.group == group]
+
+
+def test_groups_are_drawn_from_the_seed(world, labelers):
+  assert len(_group(labelers, 'train')) == 12
+  assert len(_group(labelers, 'heldout')) == 6
+  assert len({l.name for l in labelers}) == 18
+  assert labelers == labelers_lib.make_labelers(world, 0)
+  assert labelers[0].weights != labelers_lib.make_labelers(world, 1)[0].weights
+
+
+def test_labelers_differ_and_their_weights_add_up(labelers):
+  assert len({l.weights for l in labelers}) == len(labelers)
+  for w in (l.weights for l in labelers):
+    assert w.helpfulness + w.truthfulness + w.fluency + w.length == (
+        pytest.approx(1))
+
+
+def test_groups_judge_the_same_responses_differently(world, labelers, items):
+  train, heldout = (judge_lib.Judge(world, _group(labelers, g))
+                    for g in ('train', 'heldout'))
+  a, b = (np.array([judge.utility(p, r) for p, rs in items for r in rs])
+          for judge in (train, heldout))
+  assert np.abs(a - b).max() > .02
+  assert np.corrcoef(a, b)[0, 1] > .97  # but they want the same in the main
+
+
+def test_demonstrations_are_good_but_not_perfect(world, labelers, prompts):
+  judge = judge_lib.Judge(world, labelers)
+  rng = np.random.default_rng(0)
+  demonstrations = [judge.utility(p, labelers[i % 12].demonstrate(p, rng))
+                    for i, p in enumerate(prompts)]
+  perfect = [judge.utility(p, solver.solve(world, p, rng)) for p in prompts]
+  assert .73 < np.mean(demonstrations) < .83
+  assert np.mean(perfect) > .94
+  a = [labelers[0].demonstrate(p, np.random.default_rng(3)) for p in prompts]
+  b = [labelers[0].demonstrate(p, np.random.default_rng(3)) for p in prompts]
+  assert a == b
+
+
+@pytest.mark.parametrize('habit', [
+    f.name for f in dataclasses.fields(solver.Habits)])
+def test_each_habit_is_seen_and_costs(world, prompts, labelers, habit):
+  judge = judge_lib.Judge(world, labelers)
+  habits = solver.Habits(**{habit: 1.})
+  chosen = [p for p in prompts[:300]
+            if habit != 'miss_constraint' or judge_lib.has_constraints(p)]
+  if habit == 'misconception':
+    chosen = [p for p in prompts if _has_misconception(world, p)]
+  rng = np.random.default_rng(0)
+  with_it = np.mean([judge.utility(p, solver.solve(world, p, rng, habits))
+                     for p in chosen])
+  without = np.mean([judge.utility(p, solver.solve(world, p, rng))
+                     for p in chosen])
+  assert len(chosen) > 5 and with_it < without - .05
+
+
+def _has_misconception(world, prompt):
+  spec = specs.parse_spec(prompt.spec)
+  key = spec.args.get('subject'), spec.args.get('relation')
+  return spec.task == 'question' and key in world.misconceptions
+
+
+def test_misconceptions_are_stated_at_their_rate(world, prompts, labelers):
+  rng = np.random.default_rng(0)
+  chosen = [p for p in prompts if _has_misconception(world, p)]
+  habits = solver.Habits(misconception=.35)
+  stated = [judge_lib.assess(world, p, solver.solve(
+      world, p, rng, habits)).num_misconceptions
+            for p in chosen for _ in range(30)]
+  assert np.mean(stated) == pytest.approx(.35, abs=.08)
+
+
+def test_dense_ranks_by_hand():
+  ranks = lambda values: labelers_lib.dense_ranks(
+      np.array(values), .1).tolist()
+  assert ranks([.2, .9, .5]) == [2, 0, 1]
+  assert ranks([.9, .85, .82]) == [0, 0, 0]
+  # .78 ties with .85 but not with the best of its rank.
+  assert ranks([.9, .85, .78]) == [0, 0, 1]
+  assert ranks([.5]) == [0]
+  assert ranks([[.1, .9], [.9, .1]]) == [[1, 0], [0, 1]]
+  assert labelers_lib.dense_ranks(np.array([.5, .5, .4]), 0.).tolist() == [
+      0, 0, 1]
+
+
+def test_rank_without_noise_orders_by_utility(labelers, items):
+  labeler = dataclasses.replace(labelers[0], noise=0., tie_width=0.)
+  for prompt, responses in items[:40]:
+    ranks, metadata = labeler.rank(prompt, responses,
+                                   np.random.default_rng(0))
+    utilities = [labeler.utility(prompt, r) for r in responses]
+    assert len(metadata) == len(ranks) == len(responses)
+    assert sorted(set(ranks)) == list(range(max(ranks) + 1))
+    for (r, u), (s, v) in itertools.combinations(zip(ranks, utilities), 2):
+      assert (r < s) == (u > v) and (r == s) == (u == v)
+
+
+def test_ties_of_equal_texts_and_of_near_equal_ones(labelers, items):
+  prompt, responses = items[0]
+  texts = (responses[0], responses[1], responses[0], responses[0])
+  for seed in range(20):
+    ranks, metadata = labelers[0].rank(prompt, texts,
+                                       np.random.default_rng(seed))
+    assert ranks[0] == ranks[2] == ranks[3]
+    assert metadata[0] == metadata[2] == metadata[3]
+  tied = [len(set(labelers[0].rank(p, r, np.random.default_rng(1))[0]))
+          < len(set(r)) for p, r in items]
+  assert np.mean(tied) > .3  # ties are encouraged
+
+
+def test_metadata_has_every_row_and_little_noise(world, labelers, items):
+  rng = np.random.default_rng(0)
+  wrong, total = 0, 0
+  for prompt, responses in items[:80]:
+    _, metadata = labelers[0].rank(prompt, responses, rng)
+    for response, row in zip(responses, metadata):
+      assert set(row) == {judge_lib.QUALITY, *judge_lib.FLAGS}
+      assert 1 <= row[judge_lib.QUALITY] <= 7
+      flags = judge_lib.assess(world, prompt, response).flags
+      wrong += sum(row[name] != flags[name] for name in judge_lib.FLAGS)
+      total += len(judge_lib.FLAGS)
+  assert 0 < wrong / total < .04
+
+
+def test_agreement_is_calibrated(world, labelers, items):
+  calibrated = labelers_lib.calibrate_noise(world, labelers, items, seed=1)
+  assert [l.name for l in calibrated] == [l.name for l in labelers]
+  for group, target in labelers_lib.TARGETS.items():
+    members = _group(calibrated, group)
+    assert members[0].noise > 0
+    for seed in (1, 7):
+      value, error, pairs = labelers_lib.agreement(members, items, seed)
+      assert value == pytest.approx(target, abs=.015), group
+      assert 0 < error < .015 and pairs > 1000
+
+
+def test_agreement_matches_a_plain_loop_over_rankings(labelers, items):
+  """The same statistic, from `rank`: three standard errors apart at most."""
+  members = _group(labelers, 'train')[:3]
+  agreed = counted = 0
+  for i, (prompt, responses) in enumerate(items[:150]):
+    texts = list(dict.fromkeys(responses))
+    ranks = [l.rank(prompt, texts, np.random.default_rng([i, j]))[0]
+             for j, l in enumerate(members)]
+    for a, b in itertools.combinations(ranks, 2):
+      for j, k in itertools.combinations(range(len(texts)), 2):
+        if a[j] != a[k] and b[j] != b[k]:
+          counted += 1
+          agreed += (a[j] < a[k]) == (b[j] < b[k])
+  value, error, pairs = labelers_lib.agreement(members, items[:150], 0)
+  assert abs(value - agreed / counted) < 3 * np.sqrt(2) * error
+  assert pairs == pytest.approx(counted, rel=.1)
+
+
+def test_agreement_falls_with_noise_from_near_1_to_a_half(labelers, items):
+  members = _group(labelers, 'heldout')
+  values = [labelers_lib.agreement(
+      [dataclasses.replace(l, noise=noise) for l in members], items, 0)[0]
+            for noise in (0., .1, .4, 50.)]
+  assert values == sorted(values, reverse=True)
+  assert values[0] > .95 and values[-1] == pytest.approx(.5, abs=.02)
+
+
+def test_targets_out_of_reach_are_told(world, labelers, items):
+  for target in (1., .45):
+    with pytest.raises(ValueError, match="'train' cannot reach"):
+      labelers_lib.calibrate_noise(world, labelers, items[:50],
+                                   {'train': target, 'heldout': .7})
+  with pytest.raises(ValueError, match="group 'heldout'"):
+    labelers_lib.calibrate_noise(world, labelers, items[:50], {'train': .7})
+
+
+def test_errors(labelers, items):
+  with pytest.raises(ValueError, match='noise'):
+    dataclasses.replace(labelers[0], noise=-.1)
+  with pytest.raises(ValueError, match='two labelers'):
+    labelers_lib.agreement(labelers[:1], items, 0)
+  with pytest.raises(ValueError, match='no pair'):
+    labelers_lib.agreement(labelers, [(items[0][0], ['a', 'a'])], 0)
+  with pytest.raises(ValueError, match='no response'):
+    labelers[0].rank(items[0][0], (), np.random.default_rng(0))

@@ -1,0 +1,136 @@
+"""Tests of the simulated users' prompts."""
+
+import collections
+import dataclasses
+import json
+import re
+
+import pytest
+
+from instructrl.data import records
+from instructrl.lab import prompts as prompts_lib
+from instructrl.lab import specs
+from instructrl.lab import world as world_lib
+
+
+@pytest.fixture(scope='module')
+def world():
+  return world_lib.make_world(0, 'tiny')
+
+
+@pytest.fixture(scope='module')
+def prompts(world):
+  return prompts_lib.generate_prompts(world, 3000, seed=1)
+
+
+def _prompt(text, user='u'):
+  return records.Prompt(id='x', text=text, user=user, use_case='chat',
+                        split='train')
+
+
+def test_same_seed_same_prompts_and_another_seed_others(world, prompts):
+  again = prompts_lib.generate_prompts(world, 3000, seed=1)
+  other = prompts_lib.generate_prompts(world, 3000, seed=2)
+  assert again == prompts
+  assert {p.text for p in other} != {p.text for p in prompts}
+
+
+def test_proportions_are_those_of_table_1(prompts):
+  counts = collections.Counter(p.use_case for p in prompts)
+  assert set(counts) == set(prompts_lib.USE_CASES)
+  for use_case, percent in prompts_lib.USE_CASES.items():
+    # The table adds to 99.9%.
+    assert counts[use_case] == pytest.approx(30 * percent, abs=2)
+
+
+def test_splits_share_no_user_and_no_text(prompts):
+  users, texts = collections.defaultdict(set), collections.defaultdict(set)
+  for prompt in prompts:
+    users[prompt.split].add(prompt.user)
+    texts[prompt.split].add(prompt.text.lower())
+  names = list(prompts_lib.SPLITS)
+  assert set(users) == set(names)
+  for i, a in enumerate(names):
+    for b in names[i + 1:]:
+      assert not users[a] & users[b]
+      assert not texts[a] & texts[b]
+  counts = collections.Counter(p.split for p in prompts)
+  for name, share in prompts_lib.SPLITS.items():
+    assert counts[name] / len(prompts) == pytest.approx(share, abs=.04)
+
+
+def test_users_are_unequal_and_capped(prompts):
+  counts = sorted(collections.Counter(p.user for p in prompts).values())
+  assert counts[-1] <= prompts_lib.MAX_PER_USER
+  assert counts[-1] > 10 * counts[len(counts) // 2]
+
+
+def test_ids_are_unique_and_specs_are_readable_json(prompts):
+  assert len({p.id for p in prompts}) == len(prompts)
+  for prompt in prompts:
+    assert specs.parse_spec(prompt.spec).to_json() == prompt.spec
+    assert set(json.loads(prompt.spec)) == {
+        'task', 'args', 'constraints', 'passage'}
+
+
+def test_every_task_and_constraint_of_the_size_occurs(prompts):
+  read = [specs.parse_spec(p.spec) for p in prompts]
+  assert {s.task for s in read} == set(specs.TASKS)
+  kinds = {c.kind for s in read for c in s.constraints}
+  assert kinds == set(specs.CONSTRAINTS) - {'capitals'}
+  constrained = sum(bool(s.constraints) for s in read) / len(read)
+  assert .3 < constrained < .55
+
+
+def test_a_twentieth_asks_for_rudeness(prompts):
+  asked = sum(specs.parse_spec(p.spec).task == 'insult' for p in prompts)
+  assert .03 < asked / len(prompts) < .07
+
+
+def test_prompts_are_short_enough(prompts):
+  longest = max(len(re.findall(r"\w+|[^\w\s]|\n", p.text)) for p in prompts)
+  assert longest <= 52  # leaves room for the role tokens in 56
+
+
+def test_larger_worlds_ask_for_capitals():
+  world = world_lib.make_world(0, 'small')
+  read = [specs.parse_spec(p.spec)
+          for p in prompts_lib.generate_prompts(world, 1500, seed=0)]
+  assert 'capitals' in {c.kind for s in read for c in s.constraints}
+
+
+def test_too_many_prompts_is_an_error():
+  world = world_lib.make_world(0, 'micro')
+  with pytest.raises(ValueError, match='fewer than 20000 different prompts'):
+    prompts_lib.generate_prompts(world, 20000, seed=0)
+
+
+def test_dedup_drops_a_shared_beginning_only_if_it_is_long():
+  texts = ['abcdef one', 'abcdef two', 'ABCDEF three', 'abcde', 'abcde ',
+           'xabcdef']
+  kept = prompts_lib.dedup_long_prefix([_prompt(t) for t in texts], 6)
+  assert [p.text for p in kept] == ['abcdef one', 'abcde', 'xabcdef']
+  kept = prompts_lib.dedup_long_prefix([_prompt(t) for t in texts], 8)
+  # 'ABCDEF th...' begins like 'abcdef tw...'; 'abcde ' equals 'abcde'.
+  assert len(kept) == 4
+  with pytest.raises(ValueError, match='min_chars'):
+    prompts_lib.dedup_long_prefix([], 0)
+
+
+def test_cap_keeps_the_first_of_each_user():
+  prompts = [_prompt(str(i), user='ab'[i % 2]) for i in range(6)]
+  kept = prompts_lib.cap_per_user(prompts, 2)
+  assert [p.text for p in kept] == ['0', '1', '2', '3']
+  with pytest.raises(ValueError, match='cap'):
+    prompts_lib.cap_per_user(prompts, 0)
+
+
+def test_the_specification_refuses_what_it_does_not_know(prompts):
+  spec = specs.parse_spec(prompts[0].spec)
+  with pytest.raises(ValueError, match='unknown task'):
+    specs.parse_spec(dataclasses.replace(spec, task='dance').to_json())
+  with pytest.raises(ValueError, match='unknown constraint'):
+    specs.parse_spec(dataclasses.replace(
+        spec, constraints=(specs.Constraint('rhyme'),)).to_json())
+  with pytest.raises(ValueError, match='not the specification'):
+    specs.parse_spec('')
