@@ -70,7 +70,7 @@ def apply(tx: optax.GradientTransformation, grads, opt_state, params):
   """One optimizer step: new parameters, new state, and the gradient's norm."""
   updates, opt_state = tx.update(grads, opt_state, params)
   return (optax.apply_updates(params, updates), opt_state,
-          optax.global_norm(grads))
+          optax.tree.norm(grads))
 
 
 def ema_update(ema, params, decay: float):
