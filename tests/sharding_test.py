@@ -1,0 +1,130 @@
+"""Meshes, and the way from logical names to shardings."""
+
+import re
+
+import jax
+from jax.sharding import PartitionSpec as P
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import common as experiment
+from instructrl import sharding
+from instructrl.models import heads
+from tests import tiny
+
+RULES = experiment.RULES
+
+
+@pytest.fixture(scope='module')
+def mesh():
+  return sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
+
+
+# --- Meshes ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('shape, sizes', [
+    (dict(data=2, fsdp=2, tensor=2), (2, 2, 2)),
+    (dict(data=-1), (8, 1, 1)),
+    (dict(fsdp=-1, tensor=4), (1, 2, 4)),
+    (dict(tensor=8, data=-1), (1, 1, 8)),
+])
+def test_sizes_of_a_mesh(shape, sizes):
+  mesh = sharding.make_mesh(shape)
+  assert mesh.axis_names == sharding.MESH_AXES
+  assert mesh.devices.shape == sizes
+  assert set(mesh.axis_types) == {jax.sharding.AxisType.Auto}
+
+
+def test_a_mesh_of_some_devices():
+  mesh = sharding.make_mesh({}, jax.devices()[:1])
+  assert mesh.devices.tolist() == [[[jax.devices()[0]]]]
+
+
+@pytest.mark.parametrize('shape, message', [
+    (dict(model=2), "no axis 'model'; the axes are"),
+    (dict(data=-1, fsdp=-1), 'more than one -1'),
+    (dict(data=0), 'sizes are positive'),
+    (dict(data=-2), 'sizes are positive'),
+    (dict(data=-1, fsdp=3), 'does not divide 8 devices'),
+    (dict(data=2, fsdp=2), 'needs 4 devices, there are 8'),
+])
+def test_a_mesh_that_cannot_be_is_refused(shape, message):
+  with pytest.raises(ValueError, match=re.escape(message)):
+    sharding.make_mesh(shape)
+
+
+# --- From logical axes to mesh axes ------------------------------------------
+
+
+@pytest.mark.parametrize('axes, spec', [
+    (('vocab', 'embed'), P('tensor', 'fsdp')),
+    (('layers', 'embed', 'heads', 'kv'), P(None, 'fsdp', 'tensor', None)),
+    (('norm',), P(None)),
+    ((), P()),
+    (('act_batch', 'act_len', None), P(('data', 'fsdp'), None, None)),
+    # A mesh axis is used once; the first logical axis keeps it.
+    (('heads', 'mlp'), P('tensor', None)),
+    (('embed', 'act_batch'), P('fsdp', 'data')),
+])
+def test_logical_axes_become_mesh_axes(axes, spec):
+  assert sharding.partition_spec(axes, RULES) == spec
+
+
+def test_an_axis_without_a_rule_is_named():
+  with pytest.raises(ValueError, match="no sharding rule .* 'width'"):
+    sharding.partition_spec(('width',), RULES)
+
+
+@pytest.mark.parametrize('name', tiny.VARIANTS)
+def test_the_rules_name_every_axis_of_every_model(name, mesh):
+  """And nothing large of a model is whole on every device."""
+  model = tiny.model(**tiny.VARIANTS[name])
+  axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
+  shapes = tiny.scalar_params(model)
+  shardings = sharding.tree_shardings(mesh, axes, shapes, RULES)
+  for (path, leaf), s in zip(
+      jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(shardings)):
+    if leaf.size > 512:
+      assert not s.is_fully_replicated, jax.tree_util.keystr(path)
+
+
+def test_axes_that_the_mesh_does_not_divide_stay_whole(mesh):
+  shapes = {'even': np.zeros((50, 32)), 'odd': np.zeros((51, 32)),
+            'one': np.zeros((1,)), 'batch': np.zeros((2, 7))}
+  axes = {'even': ('vocab', 'embed'), 'odd': ('vocab', 'embed'),
+          'one': ('mlp',), 'batch': ('act_batch', None)}
+  shardings = sharding.tree_shardings(mesh, axes, shapes, RULES)
+  assert {name: s.spec for name, s in shardings.items()} == {
+      'even': P('tensor', 'fsdp'), 'odd': P(None, 'fsdp'), 'one': P(None),
+      'batch': P(None, None)}
+
+
+def test_axes_that_do_not_fit_the_array_are_refused(mesh):
+  with pytest.raises(ValueError, match=r'do not name the axes of \(3, 4\)'):
+    sharding.tree_shardings(
+        mesh, {'w': ('embed',)}, {'w': np.zeros((3, 4))}, RULES)
+
+
+# --- Activations and batches -------------------------------------------------
+
+
+def test_activations_are_constrained_under_a_mesh_only(mesh):
+  axes = ('act_batch', 'act_len', 'act_mlp')
+  x = jnp.ones((8, 3, 4))
+  fn = lambda x: sharding.constrain(x * 2, axes, RULES)
+  assert sharding.constrain(x, axes, RULES) is x
+  with jax.set_mesh(mesh):
+    out = jax.jit(fn)(x)
+  assert out.sharding.spec == P(('data', 'fsdp'), None, 'tensor')
+  assert sharding.constrain(x, axes, ()) is x
+
+
+def test_a_batch_is_split_over_data_and_fsdp(mesh):
+  batch = {'x': np.arange(8), 'y': np.arange(16).reshape(8, 2)}
+  put = sharding.put_batch(batch, sharding.batch_sharding(mesh))
+  for name, value in put.items():
+    np.testing.assert_array_equal(value, batch[name])
+    assert value.addressable_shards[0].data.shape[0] == 2
+  assert sharding.replicated(mesh).is_fully_replicated
