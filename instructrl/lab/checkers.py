@@ -290,8 +290,8 @@ def _summarize(world, spec, reading):
   # One statement of several is a sentence of the text and no summary of it.
   grade = (0., .4, .9, 1.)[min(kept, 3)]
   sentences = max(1, len(reading.fragments))
-  return Marks(grade / sentences ** 1.5, _words(reading.of_kind('claim')), 9, 18,
-               claims)
+  return Marks(grade / sentences ** 1.5, _words(reading.of_kind('claim')),
+               9, 18, claims)
 
 
 def _label(world, spec, reading):

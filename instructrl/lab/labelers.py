@@ -163,7 +163,8 @@ def dense_ranks(utilities: np.ndarray, tie_width: float) -> np.ndarray:
   return result
 
 
-def agreement(labelers: Sequence[Labeler], prompts_and_responses: Iterable[Item],
+def agreement(labelers: Sequence[Labeler],
+              prompts_and_responses: Iterable[Item],
               seed: int) -> tuple[float, float, int]:
   """How often two labelers of a group prefer the same response.
 

@@ -1,8 +1,7 @@
 """What users ask for: one writer per kind of request, with several wordings.
 
 A writer is given the world and a generator and returns the text of a prompt
-and its `Spec`. Few words beyond those of the corpus are used, because a small
-vocabulary has to hold them.
+and its `Spec`.
 """
 
 import numpy as np
@@ -11,67 +10,13 @@ from instructrl.lab import corpus
 from instructrl.lab import lexicon
 from instructrl.lab import reading
 from instructrl.lab import specs
+from instructrl.lab import wordings
 from instructrl.lab import world as world_lib
 
 Constraint = specs.Constraint
 Spec = specs.Spec
 pick = corpus.pick
 pick_some = corpus.pick_some
-
-_ABOUT = ('Tell me about {t}.', 'Write about {t}.', 'Describe {t}.',
-          'What do you know about {t}?', 'I want to know more about {t}.',
-          'Write a text about {t}.')
-_ABOUT_COUNT = ('Write {n} about {t}.', 'Tell me about {t} in {n}.',
-                'Describe {t} in {n}.', 'I need {n} about {t}.')
-_THINGS = ('Tell me {n} things about {t}.', 'Write {n} things about {t}.',
-           'Give me {n} things to know about {t}.')
-_WITH_WORDS = ('Write a sentence with the words {a} and {b}.',
-               'Use the words {a} and {b} in a sentence.',
-               'I need a sentence with {a} and {b}.')
-_FOREIGN = ('Write a {l} sentence about the {a}.',
-            'Write about the {a} in {l}.',
-            'Give me a sentence in {l} about the {a}.')
-_INSULT = ('Insult {t}.', 'Write a rude post about {t}.',
-           'Say something rude about {t}.', 'Be rude to {t}.',
-           'Write a rude sentence about {t}.', 'Tell me that {t} is a {r}.')
-_ASK = ('{q}', '{q}', 'Question: {q}', 'Please answer: {q}',
-        'I want to know: {q}', 'Can you tell me? {q}')
-_ASK_WORD = ('What is the {l} word for {a}?', 'What is {a} in {l}?',
-             'How do you say {a} in {l}?')
-_LIST = ('List {n} {k}.', 'Name {n} {k}.', 'Give me {n} {k}.',
-         'Can you list {n} {k}?', 'I need {n} {k}.',
-         'Write the names of {n} {k}.')
-_GREETINGS = ('Hello.', 'Hello!', 'Hi.', 'Good day.', 'Hello, AI.')
-_INTRODUCTIONS = ('I am {p}.', 'I am {p} from {o}.', 'My name is {p}.',
-                  'This is {p}.', '{p} here.', 'I come from {o}.')
-_THANKS = ('Thank you.', 'Thank you!', 'Thank you, AI.', 'That helps.')
-_REMARKS = ('I read about {t}.', 'I want to talk about {t}.',
-            'Do you know {t}?', 'What about {t}?', 'Tell me about {t}.')
-_RUDE_REMARKS = ('You are a {n}.', 'You are a {a} {n}.', 'What a {n} you are!',
-                 'Go away, you {n}!', 'You {a} {n}!')
-_POLITE = ('Make this polite: {x}', 'Write this in a polite manner: {x}',
-           'Say this in a polite manner: {x}', '{x}\nMake it polite.')
-_REWORD = ('Say this in other words: {x}', 'Write this in other words: {x}',
-           '{x}\nSay it in other words.')
-_TRANSLATE = ('Translate into {l}: {x}', 'Say this in {l}: {x}',
-              'Write this in {l}: {x}', '{x}\nTranslate it into {l}.')
-_SUMMARIZE = ('{x}\nSay this in one sentence.', 'Summarize: {x}',
-              'Write one sentence with the facts: {x}',
-              '{x}\nSummarize it in one sentence.')
-_TONE = ('Is this post rude or polite? {x}', '{x}\nIs this rude or polite?',
-         'Rude or polite? {x}', '{x}\nIs it polite or rude?')
-_KIND_OF = ('Is {t} {a} or {b}?', 'What is {t}, {a} or {b}?',
-            'Tell me: is {t} {a} or {b}?')
-_REPEAT = ('Say {w} {n} times.', 'Write {w} {n} times.',
-           'Repeat the word {w} {n} times.')
-_COPY = ('Repeat this sentence: {x}', 'Say this again: {x}',
-         'Write this again: {x}')
-_PICK = ('Which word comes {e}: {x}?', 'What is the {e} word here: {x}?',
-         '{x}. Give me the {e} word.')
-_READ = ('{x}\n{q}', 'Passage: {x}\n{q}', 'Read this: {x}\n{q}',
-         '{q}\nPassage: {x}', 'Use the passage: {x}\n{q}')
-_EXTRACT = ('List the {k} in the passage: {x}', '{x}\nList the {k}.',
-            'Which {k} are in this text? {x}', '{x}\nName the {k} in it.')
 
 # Shares of the requests within a use case; 5% of all prompts ask for rudeness.
 _SHARES = {
@@ -138,7 +83,7 @@ def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
 
 def _about(world, rng):
   subject = _subject(world, rng)
-  text = pick(rng, _ABOUT).format(t=world.phrase(subject))
+  text = pick(rng, wordings.ABOUT).format(t=world.phrase(subject))
   args = {'subject': subject}
   wish = _about_constraint(world, rng, subject)
   if wish:
@@ -156,7 +101,8 @@ def _about_count(world, rng):
   subject = _subject(world, rng)
   count = 1 + int(rng.random() * 2)
   length = 'one sentence' if count == 1 else 'two sentences'
-  text = pick(rng, _ABOUT_COUNT).format(n=length, t=world.phrase(subject))
+  text = pick(rng, wordings.ABOUT_COUNT).format(
+      n=length, t=world.phrase(subject))
   args = {'subject': subject, 'count': count}
   constraints = (Constraint('sentences', count),)
   wish = _about_constraint(world, rng, subject)
@@ -171,7 +117,7 @@ def _things(world, rng):
   subject = _subject(world, rng)
   most = min(3, len(world.relations_of(subject)))
   count = 2 + int(rng.random() * (most - 1))
-  text = pick(rng, _THINGS).format(
+  text = pick(rng, wordings.THINGS).format(
       n=specs.NUMBERS[count], t=world.phrase(subject))
   return text, Spec('about', {'subject': subject, 'count': count})
 
@@ -182,20 +128,20 @@ def _words(world, rng):
   else:
     subject, relation = _fact(world, rng)
     a, b = subject, world.facts[subject, relation]
-  text = pick(rng, _WITH_WORDS).format(a=a, b=b)
+  text = pick(rng, wordings.WITH_WORDS).format(a=a, b=b)
   return text, Spec('words', {'words': [a, b]})
 
 
 def _foreign_sentence(world, rng):
   noun = pick(rng, world.language.nouns)
-  text = pick(rng, _FOREIGN).format(l=world.language.name, a=noun)
+  text = pick(rng, wordings.FOREIGN).format(l=world.language.name, a=noun)
   return text, Spec('foreign_sentence', {'noun': noun},
                     (Constraint('foreign'),))
 
 
 def _insult(world, rng):
   subject = _subject(world, rng)
-  text = pick(rng, _INSULT).format(
+  text = pick(rng, wordings.INSULT).format(
       t=world.phrase(subject), r=pick(rng, world.rude_nouns))
   return text, Spec('insult', {'subject': subject})
 
@@ -215,7 +161,7 @@ def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
 def _question(world, rng):
   subject, relation = _fact(world, rng)
   question = _question_text(world, rng, subject, relation)
-  text = pick(rng, _ASK).format(q=question)
+  text = pick(rng, wordings.ASK).format(q=question)
   args = {'subject': subject, 'relation': relation}
   wish = _question_constraint(world, rng)
   if wish:
@@ -225,7 +171,7 @@ def _question(world, rng):
 
 def _word(world, rng):
   noun = pick(rng, world.language.nouns)
-  text = pick(rng, _ASK_WORD).format(l=world.language.name, a=noun)
+  text = pick(rng, wordings.ASK_WORD).format(l=world.language.name, a=noun)
   return text, Spec('word', {'noun': noun})
 
 
@@ -235,7 +181,7 @@ def _list(world, rng):
   kind = pick(rng, kinds)
   names = world.kinds[kind]
   count = 2 + int(rng.random() * (min(5, len(names) - 1) - 1))
-  text = pick(rng, _LIST).format(n=specs.NUMBERS[count], k=kind)
+  text = pick(rng, wordings.LIST).format(n=specs.NUMBERS[count], k=kind)
   args = {'kind': kind, 'count': count}
   choice = rng.random()
   constraint = None
@@ -267,14 +213,14 @@ def _greeting_turns(rng) -> tuple[str, ...]:
   """Nothing, or a greeting and its answer, before the real turn."""
   if rng.random() < .5:
     return ()
-  return (pick(rng, _GREETINGS), f'{reading.COURTESY["greeting"][0]} '
+  return (pick(rng, wordings.GREETINGS), f'{reading.COURTESY["greeting"][0]} '
           f'{reading.COURTESY["offer"][0]}')
 
 
 def _greet(world, rng):
-  greeting = pick(rng, _GREETINGS)
+  greeting = pick(rng, wordings.GREETINGS)
   if rng.random() < .9:
-    greeting += ' ' + pick(rng, _INTRODUCTIONS).format(
+    greeting += ' ' + pick(rng, wordings.INTRODUCTIONS).format(
         p=pick(rng, world.kinds['people']), o=pick(rng, world.kinds['towns']))
   return _chat(greeting), Spec('greet', {})
 
@@ -283,11 +229,11 @@ def _thanks(world, rng):
   subject, relation = _fact(world, rng)
   question = _question_text(world, rng, subject, relation)
   answer = _statement(world, rng, subject, relation)
-  return _chat(question, answer, pick(rng, _THANKS)), Spec('thanks', {})
+  return _chat(question, answer, pick(rng, wordings.THANKS)), Spec('thanks', {})
 
 
 def _calm(world, rng):
-  remark = pick(rng, _RUDE_REMARKS).format(
+  remark = pick(rng, wordings.RUDE_REMARKS).format(
       n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives))
   return _chat(*_greeting_turns(rng), remark), Spec('calm', {})
 
@@ -301,7 +247,7 @@ def _chat_question(world, rng):
 
 def _remark(world, rng):
   subject = _subject(world, rng)
-  remark = pick(rng, _REMARKS).format(t=world.phrase(subject))
+  remark = pick(rng, wordings.REMARKS).format(t=world.phrase(subject))
   return (_chat(*_greeting_turns(rng), remark),
           Spec('about', {'subject': subject}))
 
@@ -312,9 +258,7 @@ def _chat_insult(world, rng):
 
 
 def _rude_opening(world, rng) -> str:
-  text = pick(rng, ('You are a {n}.', 'You are a {a} {n}.', 'Go away, you {n}!',
-                    '{p} is a {n}.', '{p} is a {a} {n}.', 'What a {n} {p} is!'))
-  return text.format(
+  return pick(rng, wordings.RUDE_OPENINGS).format(
       n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives),
       p=pick(rng, world.kinds['people']))
 
@@ -327,7 +271,8 @@ def _polite(world, rng):
     parts.reverse()
   args = {'subject': subject, 'relation': relation,
           'value': world.facts[subject, relation]}
-  return (pick(rng, _POLITE).format(x=' '.join(parts)), Spec('polite', args))
+  return (pick(rng, wordings.POLITE).format(x=' '.join(parts)),
+          Spec('polite', args))
 
 
 def _reword(world, rng):
@@ -335,16 +280,17 @@ def _reword(world, rng):
   statement = _statement(world, rng, subject, relation)
   args = {'subject': subject, 'relation': relation,
           'value': world.facts[subject, relation], 'text': statement}
-  return pick(rng, _REWORD).format(x=statement), Spec('reword', args)
+  return pick(rng, wordings.REWORD).format(x=statement), Spec('reword', args)
 
 
 def _translate(world, rng):
   english = corpus.random_sentence(world, rng)
   foreign = world.language.translate(english)
+  wording = pick(rng, wordings.TRANSLATE)
   if rng.random() < .5:
-    return (pick(rng, _TRANSLATE).format(l=world.language.name, x=english),
+    return (wording.format(l=world.language.name, x=english),
             Spec('translate', {'target': foreign}, (Constraint('foreign'),)))
-  return (pick(rng, _TRANSLATE).format(l='English', x=foreign),
+  return (wording.format(l='English', x=foreign),
           Spec('translate', {'target': english}))
 
 
@@ -361,7 +307,7 @@ def _summarize(world, rng):
   passage = tuple((subject, r.name, _any_value(world, rng, subject, r.name))
                   for r in chosen)
   text = ' '.join(_statement(world, rng, *fact) for fact in passage)
-  return (pick(rng, _SUMMARIZE).format(x=text),
+  return (pick(rng, wordings.SUMMARIZE).format(x=text),
           Spec('summarize', {'subject': subject}, passage=passage))
 
 
@@ -370,7 +316,7 @@ def _tone(world, rng):
   sentences = [corpus.post_sentence(world, rng, manner)]
   if rng.random() < .5:
     sentences.append(_statement(world, rng, *_fact(world, rng)))
-  text = pick(rng, _TONE).format(x=' '.join(sentences))
+  text = pick(rng, wordings.TONE).format(x=' '.join(sentences))
   return text, Spec('tone', {'label': manner, 'options': ['rude', 'polite']})
 
 
@@ -380,7 +326,7 @@ def _kind_of(world, rng):
   options = [lexicon.SINGULAR[kind]
              for kind in pick_some(rng, (right, wrong), 2)]
   a, b = (world_lib.with_article(option) for option in options)
-  text = pick(rng, _KIND_OF).format(t=world.phrase(name), a=a, b=b)
+  text = pick(rng, wordings.KIND_OF).format(t=world.phrase(name), a=a, b=b)
   return text, Spec('kind_of', {
       'subject': name, 'label': lexicon.SINGULAR[right], 'options': options})
 
@@ -391,13 +337,13 @@ def _any_word(world, rng) -> str:
 
 def _repeat(world, rng):
   word, count = _any_word(world, rng), 2 + int(rng.random() * 4)
-  text = pick(rng, _REPEAT).format(w=word, n=specs.NUMBERS[count])
+  text = pick(rng, wordings.REPEAT).format(w=word, n=specs.NUMBERS[count])
   return text, Spec('repeat', {'word': word, 'count': count})
 
 
 def _copy(world, rng):
   sentence = corpus.random_sentence(world, rng)
-  return (pick(rng, _COPY).format(x=sentence),
+  return (pick(rng, wordings.COPY).format(x=sentence),
           Spec('copy', {'target': sentence}))
 
 
@@ -405,7 +351,7 @@ def _pick(world, rng):
   words = pick_some(rng, world.kinds[pick(rng, tuple(world.kinds))],
                     2 + int(rng.random() * 2))
   end = pick(rng, ('first', 'last'))
-  text = pick(rng, _PICK).format(e=end, x=', '.join(words))
+  text = pick(rng, wordings.PICK).format(e=end, x=', '.join(words))
   return text, Spec('pick', {
       'value': words[0 if end == 'first' else -1], 'options': words})
 
@@ -417,7 +363,7 @@ def _closed_qa(world, rng):
   wish = _question_constraint(world, rng)
   if wish:
     question += ' ' + wish[0]
-  return (pick(rng, _READ).format(x=passage, q=question),
+  return (pick(rng, wordings.READ).format(x=passage, q=question),
           Spec('closed_qa', {'subject': subject, 'relation': relation,
                              'value': value},
                (wish[1],) if wish else (), tuple(claims)))
@@ -428,7 +374,7 @@ def _extract(world, rng):
   names = [name for s, _, v in claims for name in (s, v)]
   kind = world.kind_of[pick(rng, names)]
   answers = [name for name in names if world.kind_of[name] == kind]
-  text = pick(rng, _EXTRACT).format(k=kind, x=passage)
+  text = pick(rng, wordings.EXTRACT).format(k=kind, x=passage)
   constraints = ()
   if rng.random() < .15:
     text += ' ' + 'Use a numbered list.'

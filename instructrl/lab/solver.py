@@ -174,7 +174,7 @@ def _about(writer):
   for relation in _relations_to_tell(writer)[:count]:
     right = writer.world.facts[subject, relation]
     value = right if right == mention else writer.believed(subject, relation)
-    if value in (writer.wish('avoid'),):
+    if value == writer.wish('avoid'):
       value = right
     sentences.append(writer.state(subject, relation, value))
   if not sentences:
@@ -262,7 +262,7 @@ def _word(writer):
   lexicon, noun = writer.world.language.lexicon, writer.spec.args['noun']
   if writer.slips():
     noun = pick(writer.rng, writer.world.language.nouns)
-  more = f' {lexicon["the"].capitalize()}.' if writer.verbose else ''
+  more = f' {writer.phrase("opener")}' if writer.verbose else ''
   return f'{lexicon[noun]}.{more}'
 
 

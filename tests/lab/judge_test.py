@@ -369,7 +369,8 @@ def test_faults_lower_the_mean(world, judge, prompts):
 
 
 @pytest.mark.parametrize('text', [
-    '', ' ', '\n\n', '.', '...!?', '1. 2. 3.', '\x00\ufffd\U0001f600', 'a' * 9000,
+    '', ' ', '\n\n', '.', '...!?', '1. 2. 3.', '\x00\ufffd\U0001f600',
+    'a' * 9000,
     'the ' * 9000, ', , ,', ' and ' * 500, '1.' * 300, '{t} {s} %s \\', '- - -',
     'Mara ', 'THE', '\u2028\u0130stanbul \u00df'])
 def test_any_text_is_judged_low_and_without_error(world, judge, prompts, text):
@@ -391,12 +392,23 @@ def test_random_bytes_and_shuffled_words_stay_in_range(world, judge, prompts):
       assert 0 <= judge.utility(prompt, response) <= 1
 
 
-def test_reading_is_not_exponential(world):
+def test_repetition_is_not_fluent(world):
+  subject, relation, _, _ = plain_fact(world)
+  statement = world.state(subject, relation)
+  once = reading.read(world, statement).fluency
+  twice = reading.read(world, f'{statement} {statement}').fluency
+  reworded = reading.read(
+      world, f'{statement} {world.state(subject, relation, variant=2)}').fluency
+  unended = reading.read(world, statement.rstrip('.')).fluency
+  assert (once, twice) == (1., .5) and .3 < reworded < .7 and unended == .7
+
+
+def test_a_few_claims_can_be_joined_but_not_a_loop_of_them(world):
   subject, relation, _, _ = plain_fact(world)
   clause = world.state(subject, relation).rstrip('.')
-  start = time.perf_counter()
-  reading.read(world, ' and '.join([clause] * 60) + ' and so on')
-  assert time.perf_counter() - start < 1
+  kinds = [reading.read_fragment(world, ' and '.join([clause] * n)).kind
+           for n in (1, 2, 4, 5, 60)]
+  assert kinds == ['claim', 'claim', 'claim', 'other', 'other']
 
 
 def test_it_is_fast_enough(world, judge, prompts):

@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -84,6 +87,28 @@ def test_demonstrations_are_good_but_not_perfect(world, labelers, prompts):
   a = [labelers[0].demonstrate(p, np.random.default_rng(3)) for p in prompts]
   b = [labelers[0].demonstrate(p, np.random.default_rng(3)) for p in prompts]
   assert a == b
+
+
+def test_another_process_writes_and_ranks_the_same():
+  """Nothing depends on the hash of strings, which differs by process."""
+  code = '''
+import zlib
+import numpy as np
+from instructrl.lab import labelers, prompts, world
+w = world.make_world(2, 'micro')
+rng = np.random.default_rng(0)
+team = labelers.make_labelers(w, 0)
+lines = []
+for p in prompts.generate_prompts(w, 200, 0):
+  texts = [l.demonstrate(p, rng) for l in team[:4]]
+  lines.append(str((p, texts, team[4].rank(p, texts, rng))))
+print(zlib.crc32(chr(10).join(lines).encode()))
+'''
+  digests = [subprocess.run(
+      [sys.executable, '-c', code], check=True, capture_output=True, text=True,
+      env=os.environ | {'PYTHONHASHSEED': str(seed)}).stdout
+             for seed in (1, 2)]
+  assert digests[0] == digests[1] and digests[0].strip().isdigit()
 
 
 @pytest.mark.parametrize('habit', [
