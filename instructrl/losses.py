@@ -279,8 +279,9 @@ def _from_logits(logits, targets, with_entropy):
   logprobs = _select_logprob(logits, targets)
   if not with_entropy:
     return logprobs, None
-  all_logprobs = jax.nn.log_softmax(logits)
-  return logprobs, -jnp.sum(jnp.exp(all_logprobs) * all_logprobs, axis=-1)
+  normalizer = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
+  every = logits - normalizer
+  return logprobs, -jnp.sum(jnp.exp(every) * every, axis=-1)
 
 
 @jax.custom_vjp

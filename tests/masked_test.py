@@ -113,7 +113,9 @@ def test_microbatches_add_up_to_the_batch():
   ]
   np.testing.assert_allclose(sum(parts), whole, rtol=1e-6)
   # A mean of means would weigh tokens of short responses more.
-  means = [masked.masked_mean(x[i:i + 2], mask[i:i + 2]) for i in range(0, 8, 2)]
+  means = [
+      masked.masked_mean(x[i:i + 2], mask[i:i + 2]) for i in range(0, 8, 2)
+  ]
   assert abs(np.mean(means) - whole) > 1e-3
 
 
