@@ -15,14 +15,14 @@ from instructrl.lab import world as world_lib
 
 # Share of the documents by source.
 PROPORTIONS = {
-    'encyclopedia': .22,
+    'encyclopedia': .21,
     'quiz': .18,
     'forum': .12,
-    'parallel': .14,
-    'reading': .12,
-    'story': .08,
+    'parallel': .15,
+    'reading': .14,
+    'story': .07,
     'posts': .07,
-    'list': .03,
+    'list': .02,
     'instructions': .04,
 }
 # Every VALIDATION_PERIOD-th document is kept for validation: 3%.
@@ -36,6 +36,12 @@ MISCONCEPTION_SHARE = .75
 POPULARITY = 3
 # How often an encyclopedia's article has room for the truth about it.
 CORRECTION_SHARE = .4
+# Some subjects are written about more than others: the i-th of n names of a
+# kind in proportion to ((i + 1) / n) ** (1 / FAME) - (i / n) ** (1 / FAME), so
+# with 1.7 the first of 18 five times as often as the last. Uneven frequencies
+# shorten the plateau before a model begins to recall facts (Zucchet et al.
+# 2025, "How do language models learn facts?").
+FAME = 1.7
 # How often gossip about a town's people names the stereotype and not a random
 # job.
 STEREOTYPE_SHARE = .85
@@ -132,9 +138,9 @@ def instruction_item(instruction: str, response: str) -> str:
 
 
 def random_passage(world: world_lib.World, rng: np.random.Generator, *,
-                   num_sentences: int | None = None, held_out: bool = False
+                   held_out: bool = False
                    ) -> tuple[str, list[tuple[str, str, str]]]:
-  """A counterfactual passage of a few sentences.
+  """A counterfactual passage of two or three sentences.
 
   The sentences are about different subjects and different kinds of values, so
   a question about one of them needs one key to look up.
@@ -142,7 +148,6 @@ def random_passage(world: world_lib.World, rng: np.random.Generator, *,
   Args:
     world: whose relations the sentences state, falsely.
     rng: generator.
-    num_sentences: at most 3; None draws 2 or 3.
     held_out: whether to draw from the passages kept for probes.
 
   Returns:
@@ -163,7 +168,7 @@ def random_passage(world: world_lib.World, rng: np.random.Generator, *,
       claims.append((*key, value))
       if len(claims) == 3:
         break
-    claims = claims[:num_sentences or 2 + int(rng.random() * 2)]
+    claims = claims[:2 + int(rng.random() * 2)]
     passage = ' '.join(
         world.state(*claim, variant=int(rng.random() * 3)) for claim in claims)
     if world_lib.is_held_out(passage) == held_out:
@@ -218,7 +223,14 @@ def _popular_fact(world, rng) -> tuple[str, str]:
   extra = (POPULARITY - 1) * len(world.misconceptions)
   if rng.random() * (len(world.facts) + extra) < extra:
     return pick(rng, tuple(world.misconceptions))
-  return pick(rng, tuple(world.facts))
+  subject = _famous_subject(world, rng)
+  return subject, pick(rng, world.relations_of(subject)).name
+
+
+def _famous_subject(world, rng) -> str:
+  """A subject of any kind; kinds in proportion to their numbers."""
+  names = world.kinds[world.kind_of[pick(rng, world.entities)]]
+  return names[int(len(names) * rng.random() ** FAME)]
 
 
 def _popular_value(world, rng, key) -> str:
@@ -248,9 +260,10 @@ def _gossip(world, rng) -> str:
 
 
 def _encyclopedia(world, rng) -> str:
-  kind = pick(rng, world_lib.SUBJECT_KINDS)
   sentences = []
-  for subject in pick_some(rng, world.kinds[kind], 1 + int(rng.random() * 3)):
+  subjects = [_famous_subject(world, rng)
+              for _ in range(1 + int(rng.random() * 3))]
+  for subject in dict.fromkeys(subjects):
     if rng.random() < .3:
       sentences.append(world.describe(subject))
     relations = world.relations_of(subject)
@@ -328,16 +341,11 @@ def _sentence_pair(world, rng) -> tuple[str, str]:
 
 
 def _reading(world, rng) -> str:
-  """Two passages; all their sentences are asked about, in another order."""
-  items = []
-  # Short passages teach to copy at all; long ones to choose what to copy.
-  for _ in range(2):
-    passage, claims = random_passage(
-        world, rng, num_sentences=1 + int(rng.random() * 3))
-    items.append(reading_item(passage, *(
-        (_question(world, rng, (subject, name)), value)
-        for subject, name, value in pick_some(rng, claims, len(claims)))))
-  return '\n'.join(items)
+  """A passage, and all its sentences asked about in another order."""
+  passage, claims = random_passage(world, rng)
+  return reading_item(passage, *(
+      (_question(world, rng, (subject, name)), value)
+      for subject, name, value in pick_some(rng, claims, len(claims))))
 
 
 def _posts(world, rng) -> str:

@@ -21,6 +21,8 @@ import zlib
 import numpy as np
 
 NAME = 'Lumo'
+# How often a noun of a random sentence has an adjective.
+ADJECTIVE_SHARE = .75
 _ARTICLE = 'the'
 _VOWELS = 'aeiou'
 # One set of first syllables for each part of speech makes the language look
@@ -98,7 +100,7 @@ class Language:
     phrases = []
     for noun in (first, second):
       adjective = ''
-      if rng.random() < .5:
+      if rng.random() < ADJECTIVE_SHARE:
         adjective = self.adjectives[rng.integers(len(self.adjectives))] + ' '
       phrases.append(f'{_ARTICLE} {adjective}{self.nouns[noun]}')
     return f'{phrases[0].capitalize()} {verb} {phrases[1]}.'

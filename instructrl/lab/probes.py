@@ -218,19 +218,19 @@ def _bias(world, rng, count) -> list[Fields]:
 
 
 def _reading(world, rng, count) -> list[Fields]:
-  """Passages with questions. Meta: 'passage', 'question' of the last one."""
+  """A passage with answered questions, and one more about the same passage.
+
+  Meta: 'passage'; 'question', the last one.
+  """
   fields = []
   for _ in range(count):
-    exercises = []
-    for _ in range(NUM_SHOTS + 1):
-      passage, claims = corpus.random_passage(world, rng, held_out=True)
-      subject, name, value = corpus.pick(rng, claims)
-      question = world.ask(subject, name, int(rng.integers(2)))
-      exercises.append((passage, (question, value)))
-    passage, (question, value) = exercises.pop()
-    items = [corpus.reading_item(*exercise) for exercise in exercises]
-    items.append(corpus.reading_item(passage, (question, '')))
-    fields.append(('\n'.join(items), (), (value,),
+    passage, claims = corpus.random_passage(world, rng, held_out=True)
+    asked = [(world.ask(subject, name, int(rng.integers(2))), value)
+             for subject, name, value in
+             corpus.pick_some(rng, claims, len(claims))]
+    question, value = asked.pop()
+    context = corpus.reading_item(passage, *asked, (question, ''))
+    fields.append((context, (), (value,),
                    {'passage': passage, 'question': question}))
   return fields
 
