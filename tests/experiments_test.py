@@ -1,0 +1,96 @@
+"""Every experiment at every size: it loads, validates, and stays plain data."""
+
+import importlib
+import pathlib
+
+import pytest
+
+from instructrl import main
+from instructrl import study
+from instructrl.trainers import common
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
+          'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
+SIZES = ('micro', 'tiny', 'small')
+
+
+def load(name, size):
+  return importlib.import_module(f'experiments.{name}').get_config(size)
+
+
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize('name', STAGES)
+def test_every_stage_validates_and_knows_its_trainer(name, size):
+  config = load(name, size)
+  assert config.stage == name
+  main.validate(config)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_a_study_gives_its_seeds_to_all_stages(size):
+  config = load('study', size)
+  config.train_seed = 7
+  configs = study.stage_configs(config)
+  assert tuple(configs) == STAGES
+  assert {c.train_seed for c in configs.values()} == {7}
+
+
+def test_an_unknown_size_is_refused_by_name():
+  with pytest.raises(ValueError, match="no size 'huge'.*micro, tiny, small"):
+    load('ppo', 'huge')
+
+
+def test_ppo_ptx_differs_from_ppo_in_ptx_only():
+  ppo, ptx = (load(name, 'tiny').to_dict() for name in ('ppo', 'ppo_ptx'))
+  assert ptx['ppo'].pop('ptx_coef') > 0
+  assert ppo['ppo'].pop('ptx_coef') == 0
+  assert ppo.pop('stage') != ptx.pop('stage')
+  assert ppo == ptx
+
+
+def test_every_field_of_every_config_is_read_somewhere():
+  code = '\n'.join(
+      path.read_text('utf-8')
+      for path in (ROOT / 'instructrl').rglob('*.py'))
+
+  def leaves(tree):
+    for key, value in tree.items():
+      if isinstance(value, dict) and key not in ('inputs', 'steps'):
+        yield from leaves(value)
+      yield key
+
+  names = {key for name in STAGES
+           for key in leaves(load(name, 'tiny').to_dict())}
+  unread = sorted(n for n in names if n not in code)
+  assert not unread
+
+
+@pytest.mark.parametrize('name, field, value, message', [
+    ('ppo', 'ppo.kl_coef', -0.1, 'ppo.kl_coef=-0.1 is negative'),
+    ('ppo', 'ppo.top_p', 0.9, 'ppo.top_p must be 1'),
+    ('ppo', 'ppo.minibatch_size', 7, 'ppo.minibatch_size=7 does not divide'),
+    ('ppo', 'ppo.ema_decay', 0.9999, 'half-life'),
+    ('ppo', 'model.dropout', 0.1, 'model.dropout must be 0'),
+    ('ppo', 'optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
+    ('sft', 'optimizer.schedule', 'linear', 'optimizer.schedule'),
+    ('sft', 'batch_size', 0, 'batch_size must be 1 or more'),
+    ('pretrain', 'pretrain_mix', 1.0, 'pretrain_mix=1.0'),
+    ('reward', 'prompt_len', 1000, 'model.max_len'),
+    ('rankings', 'min_responses', 1, 'min_responses'),
+    ('evaluation', 'temperature', 0.0, 'temperature must be positive'),
+    ('select_sft', 'num_prompts', 0, 'num_prompts must be 1 or more'),
+    ('lab', 'demonstration_fraction', 1.0, 'demonstration_fraction'),
+])
+def test_nonsense_is_refused_by_field_name(name, field, value, message):
+  config = load(name, 'tiny')
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(common.ConfigError, match=message):
+    main.validate(config)
+
+
+def test_a_study_names_the_stage_of_a_bad_field():
+  config = load('study', 'tiny')
+  config.stages.ppo.ppo.kl_coef = -1.0
+  with pytest.raises(ValueError, match='stages.ppo: ppo.kl_coef'):
+    study.stage_configs(config)

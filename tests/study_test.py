@@ -1,0 +1,177 @@
+"""A whole study on the very small preset: corpus to report, killed and
+resumed, and what a user does with it afterwards."""
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from experiments import study as study_config
+from instructrl import metrics
+from instructrl import report
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+STAGES = study_config.get_config('micro').order
+POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
+
+
+def run(*args, check=True, **kwargs):
+  """Runs a module of the package on one simulated device."""
+  env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+  done = subprocess.run(
+      [sys.executable, '-m', *args], cwd=ROOT, env=env, text=True,
+      capture_output=True, timeout=800, **kwargs)
+  if check and done.returncode:
+    raise AssertionError(f'{args}:\n{done.stdout}\n{done.stderr}')
+  return done
+
+
+def study_args(workdir):
+  return ('instructrl.study', '--config=experiments/study.py:micro',
+          f'--workdir={workdir}')
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+  path = tmp_path_factory.mktemp('study')
+  run(*study_args(path))
+  return path
+
+
+@pytest.mark.slow
+def test_every_stage_finishes_and_says_how_long_it_took(workdir):
+  for stage in STAGES:
+    done = metrics.read_done(workdir / stage)
+    assert done['seconds'] > 0
+  results = json.loads((workdir / 'report' / 'results.json').read_text())
+  assert set(results['seconds']) >= set(STAGES)
+
+
+@pytest.mark.slow
+def test_the_report_has_every_figure(workdir):
+  results = json.loads((workdir / 'report' / 'results.json').read_text())
+  for policy in POLICIES:
+    found = results['preference'][policy]
+    assert found['ci95'][0] <= found['win_rate'] <= found['ci95'][1]
+    assert found['n'] > 0
+    assert 0 <= found['heldout_labelers']['win_rate'] <= 1
+  assert set(results['labeler_agreement']) >= {'train', 'heldout'}
+  assert set(results['reward_model']['accuracy']) >= {'in_group', 'heldout'}
+  for policy in ('base', 'sft', 'ppo', 'ppo_ptx'):
+    assert results['alignment_tax'][policy]['nll'] > 0
+    assert len(results['metadata'][policy]) == 11  # the rows of Table 3
+  for stage in ('ppo', 'ppo_ptx'):
+    curves = results['training'][stage]
+    for name in ('reward', 'judge', 'kl', 'entropy', 'clip_frac',
+                 'pretrain_nll'):
+      assert curves[name], (stage, name)
+  page = (workdir / 'report' / 'index.html').read_text()
+  assert not re.search(r'(src|href)="https?://', page)
+
+
+@pytest.mark.slow
+def test_the_reward_model_scores_demonstrations_zero(workdir):
+  result = metrics.read_done(workdir / 'reward')['result']
+  assert abs(result['demonstration_mean']) < 1e-3
+  assert result['bias'] != 0
+
+
+@pytest.mark.slow
+def test_ppo_starts_at_the_reference(workdir):
+  first = next(line for line in metrics.read_metrics(workdir / 'ppo')
+               if 'objective/kl' in line)
+  assert abs(first['objective/kl']) < 1e-3
+  assert first['policy/clip_frac'] < 0.5
+
+
+@pytest.mark.slow
+def test_finished_stages_are_not_run_again(workdir):
+  before = {stage: (workdir / stage / 'DONE').stat().st_mtime_ns
+            for stage in STAGES}
+  (workdir / 'report' / 'index.html').unlink()
+  done = run(*study_args(workdir))
+  assert 'finished before' in done.stdout
+  assert (workdir / 'report' / 'index.html').exists()
+  assert before == {stage: (workdir / stage / 'DONE').stat().st_mtime_ns
+                    for stage in STAGES}
+
+
+@pytest.mark.slow
+def test_the_report_is_made_from_files_alone(workdir, tmp_path):
+  copy = tmp_path / 'copy'
+  shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns(
+      'checkpoints', 'report', 'corpus', '*.rows'))
+  report.make_report(copy)
+  a, b = (json.loads((w / 'report' / 'results.json').read_text())
+          for w in (workdir, copy))
+  assert a == b
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_goes_on_and_ends_the_same(workdir, tmp_path):
+  """SIGKILL while PPO runs: same metrics, byte for byte."""
+  copy = tmp_path / 'killed'
+  shutil.copytree(workdir, copy)
+  for stage in ('ppo', 'ppo_ptx', 'evaluation', 'report'):
+    shutil.rmtree(copy / stage)
+  env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+  process = subprocess.Popen(
+      [sys.executable, '-m', *study_args(copy)], cwd=ROOT, env=env,
+      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  deadline = time.time() + 300
+  lines = copy / 'ppo' / 'metrics.jsonl'
+  while time.time() < deadline and process.poll() is None and not (
+      lines.exists() and len(lines.read_text().splitlines()) >= 3):
+    time.sleep(0.1)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  assert not (copy / 'ppo' / 'DONE').exists()
+  run(*study_args(copy))
+  for stage in ('ppo', 'ppo_ptx'):
+    assert (copy / stage / 'metrics.jsonl').read_bytes() == (
+        workdir / stage / 'metrics.jsonl').read_bytes()
+  a, b = (json.loads((w / 'evaluation' / 'results.json').read_text())
+          for w in (workdir, copy))
+  assert a == b
+
+
+@pytest.mark.slow
+def test_a_user_talks_to_a_checkpoint(workdir):
+  ask = lambda *args, **kwargs: run(
+      'instructrl.sample', str(workdir / 'ppo'), *args, **kwargs).stdout
+  greedy = ask('--prompt', 'List three animals.', '--temperature', '0')
+  assert greedy == ask(
+      '--prompt', 'List three animals.', '--temperature', '0')
+  assert len(ask('--prompt', 'Hello.', '--n', '3').split('\n')) >= 3
+  piped = ask('--temperature', '0',
+              input='List three animals.\nList three animals.\n')
+  assert piped.strip()
+  scored = run('instructrl.sample', str(workdir / 'reward'), '--prompt',
+               'List three animals.', '--response', 'wolf, bear, fox.')
+  float(scored.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('args, message', [
+    (('instructrl.sample', '/nowhere'), '/nowhere'),
+    (('instructrl.main', '--config=experiments/ppo.py:tiny',
+      '--workdir=WORK', '--config.ppo.kl_coeff=1'), 'kl_coef'),
+    (('instructrl.main', '--config=experiments/ppo.py:tiny',
+      '--workdir=WORK'), 'inputs.'),
+    (('instructrl.study', '--config=experiments/study.py:huge',
+      '--workdir=WORK'), 'huge'),
+])
+def test_errors_are_one_clear_line(tmp_path, args, message):
+  done = run(*(a.replace('WORK', str(tmp_path / 'w')) for a in args),
+             check=False)
+  assert done.returncode not in (0, None)
+  last = done.stderr.strip().splitlines()[-1]
+  assert message in last or message in done.stderr
+  assert 'Traceback' not in done.stderr, done.stderr[-2000:]
