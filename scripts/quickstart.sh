@@ -19,9 +19,17 @@ workdir="$(cd "$workdir" && pwd -P)"
 need_space "$workdir" 1
 make_env
 
+cd "$ROOT"
+"$VENV_PYTHON" -m instructrl.study \
+  --config=experiments/study.py:tiny --workdir="$workdir" &
+study=$!
+# What ends this script ends the study too; it must not go on unseen.
+trap 'kill -TERM "$study" 2>/dev/null || true' INT TERM HUP
 status=0
-(cd "$ROOT" && exec "$VENV_PYTHON" -m instructrl.study \
-  --config=experiments/study.py:tiny --workdir="$workdir") || status=$?
+wait "$study" || status=$?
+while kill -0 "$study" 2>/dev/null; do
+  wait "$study" || status=$?
+done
 if [ "$status" -ne 0 ]; then
   printf 'quickstart.sh: the study stopped with status %s; %s\n' "$status" \
     'the same command goes on where it was' >&2

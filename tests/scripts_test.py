@@ -7,8 +7,10 @@ of itself, and fails where the environment variable FAIL says so.
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -32,6 +34,7 @@ case "$*" in
     exit 0 ;;
   "-m instructrl.study"*)
     [ "$FAIL" = study ] && exit 7
+    [ "$FAIL" = slow ] && {{ echo "$$" >> "$CALLS"; exec sleep 60; }}
     echo "study in $PWD" ;;
   "-m pytest"*) echo "tests in $PWD" ;;
   *) echo "not expected: $*" >&2; exit 99 ;;
@@ -56,8 +59,8 @@ def write_program(path, text):
   path.chmod(0o755)
 
 
-def run(checkout, script, *args, fail='', **variables):
-  """Runs a script of the checkout from another folder, without a terminal."""
+def start(checkout, script, *args, fail='', **variables):
+  """Starts a script of the checkout in another folder, without a terminal."""
   tmp_path = checkout.parent
   path = f'{tmp_path / "bin"}:{os.environ["PATH"]}'
   environment = {
@@ -65,10 +68,18 @@ def run(checkout, script, *args, fail='', **variables):
       'CALLS': str(tmp_path / 'calls.log'), 'FAIL': fail, **variables,
   }
   (tmp_path / 'calls.log').write_text('')
-  return subprocess.run(
+  return subprocess.Popen(
       ['bash', str(checkout / 'scripts' / script), *args],
       cwd=tmp_path / 'elsewhere', env=environment, stdin=subprocess.DEVNULL,
-      capture_output=True, text=True, timeout=60, check=False,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+  )
+
+
+def run(checkout, script, *args, **settings):
+  process = start(checkout, script, *args, **settings)
+  stdout, stderr = process.communicate(timeout=60)
+  return subprocess.CompletedProcess(
+      process.args, process.returncode, stdout, stderr
   )
 
 
@@ -113,6 +124,22 @@ def test_the_status_of_the_study_is_passed_on(checkout):
   result = run(checkout, 'quickstart.sh', fail='study')
   check_one_clear_line(result, 'status 7', 'same command')
   assert result.returncode == 7
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_what_ends_the_script_ends_the_study(checkout, number):
+  process = start(checkout, 'quickstart.sh', fail='slow')
+  deadline = time.monotonic() + 30
+  while not (calls(checkout) and calls(checkout)[-1].isdigit()):
+    assert time.monotonic() < deadline and process.poll() is None
+    time.sleep(0.05)
+  study = int(calls(checkout)[-1])
+  process.send_signal(number)
+  _, stderr = process.communicate(timeout=30)
+  assert process.returncode == 128 + signal.SIGTERM
+  assert 'the same command' in stderr
+  with pytest.raises(ProcessLookupError):
+    os.kill(study, 0)
 
 
 def test_test_script_adds_to_the_environment(checkout):
