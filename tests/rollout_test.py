@@ -12,32 +12,10 @@ from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
 from instructrl.models import transformer
-from instructrl.types import PromptBatch
 from tests import tiny
 
-PAD, EOS = 0, 2
+PAD, EOS = tiny.PAD, tiny.EOS
 KEY = rng.key(0, rng.Purpose.ROLLOUT, 0)
-
-
-def prompt_batch(prompts, prompt_len) -> PromptBatch:
-  """Left-padded."""
-  tokens = np.full((len(prompts), prompt_len), PAD, np.int32)
-  for row, prompt in zip(tokens, prompts):
-    row[prompt_len - len(prompt):] = prompt
-  lengths = np.array([len(prompt) for prompt in prompts])
-  return PromptBatch(
-      tokens=tokens,
-      mask=np.arange(prompt_len) >= prompt_len - lengths[:, None],
-      index=np.arange(len(prompts), dtype=np.int32))
-
-
-def response_arrays(responses, response_len):
-  """Right-padded tokens [B, R] and their mask."""
-  tokens = np.full((len(responses), response_len), PAD, np.int32)
-  for row, response in zip(tokens, responses):
-    row[:len(response)] = response
-  lengths = np.array([len(response) for response in responses])
-  return tokens, np.arange(response_len) < lengths[:, None]
 
 
 # --- A model that counts: after token t it says t + 1, with certainty --------
@@ -86,7 +64,7 @@ def counter(**kwargs):
 def count(prompts, response_len=5, max_tokens=None, **kwargs):
   max_tokens = response_len if max_tokens is None else max_tokens
   return counter(response_len=response_len, **kwargs)(
-      prompt_batch(prompts, 3), np.int32(max_tokens))
+      tiny.prompt_batch(prompts, 3), np.int32(max_tokens))
 
 
 def test_a_response_ends_with_its_first_eos():
@@ -138,7 +116,7 @@ def test_logprobs_are_those_of_the_behaviour_policy():
   for temperature in (1.0, 0.7):
     out = jax.jit(lambda prompts: rollout.generate(
         Counter(certainty=3.0), None, prompts, KEY, response_len=1, eos_id=20,
-        pad_id=PAD, temperature=temperature))(prompt_batch([[5]] * 200, 1))
+        pad_id=PAD, temperature=temperature))(tiny.prompt_batch([[5]] * 200, 1))
     p = 1 / (1 + 39 * np.exp(-3 / temperature))
     said = out.tokens[:, 0] == 6
     np.testing.assert_allclose(out.logprobs[said], np.log(p), rtol=1e-5)
@@ -167,7 +145,7 @@ def generator(temperature=1.0, response_len=R):
 def sample(prompts=PROMPTS, rows=None, prompt_len=P, key=KEY, **kwargs):
   rows = np.arange(len(prompts)) if rows is None else np.asarray(rows)
   return generator(**kwargs)(
-      PARAMS, prompt_batch(prompts, prompt_len), key, rows)
+      PARAMS, tiny.prompt_batch(prompts, prompt_len), key, rows)
 
 
 @jax.jit
@@ -199,8 +177,8 @@ def full_pass(params, tokens):
 
 def whole(prompts, responses, prompt_len=P, response_len=R):
   """(tokens, prompt mask, response mask) of padded prompts and responses."""
-  batch = prompt_batch(prompts, prompt_len)
-  tokens, mask = response_arrays(responses, response_len)
+  batch = tiny.prompt_batch(prompts, prompt_len)
+  tokens, mask = tiny.response_arrays(responses, response_len)
   return np.concatenate([batch.tokens, tokens], axis=1), batch.mask, mask
 
 
@@ -214,7 +192,7 @@ def texts(out):
 def test_sampled_logprobs_equal_the_recomputed_ones(temperature):
   """So the ratio of an update that has changed nothing is 1."""
   out = sample(temperature=temperature)
-  batch = prompt_batch(PROMPTS, P)
+  batch = tiny.prompt_batch(PROMPTS, P)
   where = (np.concatenate([batch.tokens, out.tokens], 1), batch.mask, out.mask)
   logprobs, *_ = score(*where, temperature=temperature)
   assert np.abs(logprobs[out.mask]).mean() > 0.5
@@ -278,7 +256,7 @@ def test_the_key_decides():
 @pytest.mark.parametrize('size', [
     2, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 3))])
 def test_microbatches_change_nothing(size):
-  batch, rows = prompt_batch(PROMPTS, P), np.arange(B)
+  batch, rows = tiny.prompt_batch(PROMPTS, P), np.arange(B)
   part = lambda inputs: rollout.generate(
       MODEL, PARAMS, inputs[0], KEY, rows=inputs[1], response_len=R,
       eos_id=EOS, pad_id=PAD)
@@ -452,7 +430,7 @@ def test_an_eos_in_the_prompt_is_not_the_end_of_the_response():
 
 def test_policy_equal_to_reference_has_no_kl():
   out = sample()
-  batch = prompt_batch(PROMPTS, P)
+  batch = tiny.prompt_batch(PROMPTS, P)
   tokens = np.concatenate([batch.tokens, out.tokens], axis=1)
   ref, *_ = score(tokens, batch.mask, out.mask)
   made = make_rollout(
@@ -464,22 +442,6 @@ def test_policy_equal_to_reference_has_no_kl():
 
 
 # --- Memory ------------------------------------------------------------------
-
-
-def largest_with(jaxpr, vocab):
-  """The most elements of an array in a program with an axis of `vocab`."""
-  found = 0
-  for equation in jaxpr.eqns:
-    for var in equation.outvars:
-      shape = getattr(var.aval, 'shape', ())
-      if vocab in shape:
-        found = max(found, int(np.prod(shape)))
-    for sub in jax.tree.leaves(
-        list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'eqns')):
-      sub = getattr(sub, 'jaxpr', sub)
-      if hasattr(sub, 'eqns'):
-        found = max(found, largest_with(sub, vocab))
-  return found
 
 
 @pytest.mark.parametrize('chunk_size, most', [(4, 4 * 53), (0, B * R * 53)])
@@ -494,7 +456,7 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk_size, most):
         model, params, *where, chunk_size=chunk_size).sum()
 
   jaxpr = jax.make_jaxpr(jax.value_and_grad(loss))(params).jaxpr
-  assert largest_with(jaxpr, 53) == max(most, 53 * 16)
+  assert tiny.largest_with(jaxpr, 53) == max(most, 53 * 16)
 
 
 def test_positions_and_segments_leave_padding_out():

@@ -9,8 +9,10 @@ import numpy as np
 
 from instructrl.models import transformer
 from instructrl.trainers import common
+from instructrl.types import PromptBatch
 
 VOCAB = 50
+PAD, EOS = 0, 2
 FIELDS = dict(vocab_size=VOCAB, num_layers=2, d_model=32, num_heads=4,
               max_len=32)
 
@@ -55,3 +57,40 @@ def scalar_params(model: transformer.Model, seed: int = 1, std: float = 0.3):
   """Parameters of a reward or value model, with a bias."""
   return fill(
       jax.eval_shape(lambda: common.init_scalar(model, 0)), seed, std)
+
+
+def prompt_batch(prompts, prompt_len) -> PromptBatch:
+  """Left-padded."""
+  tokens = np.full((len(prompts), prompt_len), PAD, np.int32)
+  for row, prompt in zip(tokens, prompts):
+    row[prompt_len - len(prompt):] = prompt
+  lengths = np.array([len(prompt) for prompt in prompts])
+  return PromptBatch(
+      tokens=tokens,
+      mask=np.arange(prompt_len) >= prompt_len - lengths[:, None],
+      index=np.arange(len(prompts), dtype=np.int32))
+
+
+def response_arrays(responses, response_len):
+  """Right-padded tokens [B, R], and their mask."""
+  tokens = np.full((len(responses), response_len), PAD, np.int32)
+  for row, response in zip(tokens, responses):
+    row[:len(response)] = response
+  lengths = np.array([len(response) for response in responses])
+  return tokens, np.arange(response_len) < lengths[:, None]
+
+
+def largest_with(jaxpr, vocab):
+  """The most elements of an array in a program with an axis of `vocab`."""
+  found = 0
+  for equation in jaxpr.eqns:
+    for var in equation.outvars:
+      shape = getattr(var.aval, 'shape', ())
+      if vocab in shape:
+        found = max(found, int(np.prod(shape)))
+    for sub in jax.tree.leaves(
+        list(equation.params.values()), is_leaf=lambda x: hasattr(x, 'eqns')):
+      sub = getattr(sub, 'jaxpr', sub)
+      if hasattr(sub, 'eqns'):
+        found = max(found, largest_with(sub, vocab))
+  return found

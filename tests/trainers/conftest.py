@@ -1,0 +1,168 @@
+"""A toy lab, toy rankings and untrained models, for the trainers.
+
+They lie side by side as the stages of a study do, so that the experiments'
+relative inputs find them. The texts are made of six words; a response is
+better the more often it says 'red'.
+"""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import ppo as ppo_experiment
+from experiments import ppo_ptx as ppo_ptx_experiment
+from experiments import pretrain as pretrain_experiment
+from experiments import reward as reward_experiment
+from experiments import sft as sft_experiment
+from instructrl import checkpoint
+from instructrl import sharding
+from instructrl.data import rows
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.tokenizer import Tokenizer, train_tokenizer
+from instructrl.trainers import common
+from tests import tiny
+
+WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
+ROW_LEN = 16
+
+
+def sentence(rng, longest):
+  return ' '.join(rng.choice(WORDS, rng.integers(1, longest + 1)))
+
+
+def toy_prompts(count, split, rng):
+  return [Prompt(id=f'{split}{i}', text=f'say {sentence(rng, 3)}', user='u',
+                 use_case='chat', split=split) for i in range(count)]
+
+
+def toy_rankings(prompts, group, tok, rng):
+  out = []
+  for prompt in prompts:
+    responses = tuple(sentence(rng, 4) for _ in range(rng.integers(2, 5)))
+    reds = [-text.split().count('red') for text in responses]
+    out.append(Ranking(
+        prompt=prompt, labeler='l', group=group, responses=responses,
+        response_tokens=tuple(
+            tuple(tasks.response_tokens(tok, text, 6)) for text in responses),
+        sources=('sft',) * len(responses),
+        temperatures=(1.0,) * len(responses),
+        ranks=tuple(sorted(set(reds)).index(n) for n in reds)))
+  return out
+
+
+def write_lab(folder: pathlib.Path) -> Tokenizer:
+  rng = np.random.default_rng(0)
+  folder.mkdir()
+  tok = Tokenizer(train_tokenizer(
+      ['say ' + sentence(rng, 9) for _ in range(40)], 300))
+  tok.save(folder / common.TOKENIZER)
+  prompts = {split: toy_prompts(count, split, rng)
+             for split, count in (('train', 20), ('validation', 6))}
+  lab_data.write_records(folder, 'prompts', prompts)
+  shown = {split: [Demonstration(prompt=p, response=sentence(rng, 4),
+                                 labeler='l') for p in some]
+           for split, some in prompts.items()}
+  lab_data.write_records(folder, 'demonstrations', shown)
+  made = {}
+  for split, suffix in (('train', ''), ('validation', '_validation')):
+    documents = [
+        Document(id=f'{i}', text=sentence(rng, 9), source='web', split=split)
+        for i in range(60 if split == 'train' else 12)]
+    made['corpus' + suffix] = tasks.document_rows(documents, tok, ROW_LEN)
+    made['demonstrations' + suffix] = tasks.sft_rows(shown[split], tok, ROW_LEN)
+  for name, packed in made.items():
+    rows.write_rows(folder / f'{name}.rows', packed, source_fingerprint='toy',
+                    tokenizer_fingerprint=tok.fingerprint)
+  rankings = {
+      'train': toy_rankings(prompts['train'], 'train', tok, rng),
+      'validation': [
+          *toy_rankings(prompts['validation'], 'train', tok, rng),
+          *toy_rankings(prompts['validation'], 'heldout', tok, rng)]}
+  lab_data.write_records(folder.parent / 'rankings', 'rankings', rankings)
+  return tok
+
+
+def save_run(folder: pathlib.Path, tok, params, **changes):
+  """A finished run that exports `params`, as others see it."""
+  meta = {'format_version': common.FORMAT_VERSION, 'config': {},
+          'tokenizer': tok.fingerprint, 'export': ['params'], **changes}
+  with checkpoint.Checkpointer(folder / 'checkpoints') as saver:
+    saver.save(1, {'params': jax.tree.map(jnp.asarray, params)}, meta)
+
+
+@pytest.fixture(scope='session')
+def study(tmp_path_factory) -> pathlib.Path:
+  """The folder in which the toy stages lie. Only read it."""
+  folder = tmp_path_factory.mktemp('study')
+  tok = write_lab(folder / 'lab')
+  model = common.make_model(shrink(ppo_experiment.get_config('micro')),
+                            tok.vocab_size)
+  save_run(folder / 'pretrain', tok, tiny.params(model, std=0.05))
+  save_run(folder / 'sft', tok, tiny.params(model, std=0.05))
+  save_run(folder / 'ppo_init', tok, tiny.params(model, std=0.05))
+  save_run(folder / 'reward', tok, tiny.scalar_params(model, std=0.05))
+  return folder
+
+
+@pytest.fixture(scope='session')
+def tok(study) -> Tokenizer:
+  return Tokenizer.load(study / 'lab' / common.TOKENIZER)
+
+
+def shrink(config):
+  """An experiment as small as its code allows."""
+  for name in ('model', 'value_model'):
+    if name in config:
+      config[name].update(
+          num_layers=1, d_model=16, num_heads=2, max_len=16)
+  config.mesh.update(data=-1)
+  if 'ppo' in config:
+    config.ppo.update(
+        batch_size=8, minibatch_size=4, num_iterations=4, prompt_len=8,
+        response_len=4, warmup_iterations=2, ema_decay=0.5)
+    config.eval_every, config.checkpoint.every = 2, 1
+    config.eval_batch_size, config.eval_batches = 8, 1
+    config.samples_every = 2
+  elif config.stage == 'reward':
+    config.update(batch_size=8, num_epochs=2, prompt_len=8, response_len=6,
+                  max_responses=4, eval_every=2)
+    config.checkpoint.every = 1
+  else:
+    config.update(batch_size=8, eval_batches=1)
+  return config
+
+
+@pytest.fixture
+def configs():
+  """Fresh small configs by stage; inputs are found beside the run folder."""
+  made = {
+      'pretrain': shrink(pretrain_experiment.get_config('micro')),
+      'sft': shrink(sft_experiment.get_config('micro')),
+      'reward': shrink(reward_experiment.get_config('micro')),
+      'ppo': shrink(ppo_experiment.get_config('micro')),
+      'ppo_ptx': shrink(ppo_ptx_experiment.get_config('micro'))}
+  made['pretrain'].update(num_steps=5, eval_every=2)
+  made['pretrain'].checkpoint.every = 2
+  made['pretrain'].optimizer.warmup_steps = 1
+  return made
+
+
+@pytest.fixture
+def workdir(study, tmp_path) -> pathlib.Path:
+  """A run folder beside links to the toy stages."""
+  for name in ('lab', 'rankings', 'pretrain', 'sft', 'ppo_init', 'reward'):
+    (tmp_path / name).symlink_to(study / name)
+  return tmp_path / 'run'
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+  """Runs are on a mesh of one device, whatever there is."""
+  whole = sharding.make_mesh
+  monkeypatch.setattr(
+      sharding, 'make_mesh', lambda shape: whole(shape, jax.devices()[:1]))
