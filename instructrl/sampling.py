@@ -105,9 +105,9 @@ def _invert(weights, uniform):
   """Where the cumulative sum of `weights` [B, N] passes `uniform` [B]."""
   cumulative = jnp.cumsum(weights, axis=-1)
   threshold = uniform[:, None] * cumulative[:, -1:]
-  # A parallel cumulative sum need not be monotonic to the last bit, so what has
-  # weight 0 is excluded by name. If rounding leaves nothing above the
-  # threshold, the heaviest is taken.
+  # An accelerator's parallel sum need not be monotonic to the last bit (a CPU's
+  # is), so what has weight 0 is excluded by name. If rounding leaves nothing
+  # above the threshold, the heaviest is taken.
   hit = (cumulative > threshold) & (weights > 0)
   heaviest = weights == jnp.max(weights, axis=-1, keepdims=True)
   return _first(jnp.where(jnp.any(hit, axis=-1, keepdims=True), hit, heaviest))
