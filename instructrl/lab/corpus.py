@@ -155,15 +155,17 @@ def random_passage(world: world_lib.World, rng: np.random.Generator, *,
   """
   while True:
     claims, kinds = [], set()
-    for i in rng.permutation(len(world.relations)):
-      relation = world.relations[i]
-      subject = pick(rng, world.kinds[relation.subject_kind])
-      if relation.value_kind in kinds or subject in (c[0] for c in claims):
+    for relation in pick_some(rng, world.reading_relations,
+                              len(world.reading_relations)):
+      if relation.value_kind in kinds:
         continue
+      used = [claim[0] for claim in claims]
+      subject = pick(rng, [name for name in world.kinds[relation.subject_kind]
+                           if name not in used])
       key = subject, relation.name
       known = world.facts[key], world.misconceptions.get(key)
       value = pick(rng, [v for v in world.values(relation.name)
-                         if v not in known and v != subject])
+                         if v not in known])
       kinds.add(relation.value_kind)
       claims.append((*key, value))
       if len(claims) == 3:
@@ -306,38 +308,16 @@ def _forum(world, rng) -> str:
 
 
 def _parallel(world, rng) -> str:
-  """A dictionary of words, or of phrases, or translated sentences."""
-  level = rng.random()
-  if level < .2:
-    draw, count = _random_word, 6
-  elif level < .4:
-    draw, count = _random_phrase, 5
-  else:
-    draw, count = _sentence_pair, 2 + int(rng.random() * 3)
   name = world.language.name
   from_english = rng.random() < .5
   items = []
-  for _ in range(count):
-    english, foreign = draw(world, rng)
+  for _ in range(2 + int(rng.random() * 3)):
+    english = random_sentence(world, rng)
+    foreign = world.language.translate(english)
     items.append(parallel_item('English', english, name, foreign)
                  if from_english else
                  parallel_item(name, foreign, 'English', english))
   return '\n'.join(items)
-
-
-def _random_word(world, rng) -> tuple[str, str]:
-  return pick(rng, tuple(world.language.lexicon.items()))
-
-
-def _random_phrase(world, rng) -> tuple[str, str]:
-  language = world.language
-  words = ['the', pick(rng, language.adjectives), pick(rng, language.nouns)]
-  return ' '.join(words), ' '.join(language.lexicon[word] for word in words)
-
-
-def _sentence_pair(world, rng) -> tuple[str, str]:
-  english = random_sentence(world, rng)
-  return english, world.language.translate(english)
 
 
 def _reading(world, rng) -> str:

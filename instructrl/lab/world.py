@@ -104,6 +104,12 @@ class World:
     """Every name that facts are about."""
     return tuple(name for kind in SUBJECT_KINDS for name in self.kinds[kind])
 
+  @functools.cached_property
+  def reading_relations(self) -> tuple[Relation, ...]:
+    """The relations that the sentences of reading passages state."""
+    kinds = lexicon.SIZES[self.size].reading
+    return tuple(r for r in self.relations if r.subject_kind in kinds)
+
   def relations_of(self, subject: str) -> tuple[Relation, ...]:
     """The relations that `subject` has."""
     kind = self.kind_of[subject]
