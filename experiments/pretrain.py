@@ -6,7 +6,7 @@ python -m instructrl.main --config=experiments/pretrain.py:tiny --workdir=DIR/pr
 from experiments import common
 
 # rows per update, updates. Small updates: facts are learned per update.
-RECIPE = {'micro': (8, 60), 'tiny': (6, 2200), 'small': (32, 20_000)}
+RECIPE = {'micro': (8, 60), 'tiny': (6, 1800), 'small': (32, 20_000)}
 
 
 def get_config(arg='tiny'):
