@@ -1,0 +1,324 @@
+"""The reward-model stage."""
+
+import dataclasses
+import functools
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from instructrl import metrics
+from instructrl import optimizer
+from instructrl import rollout
+from instructrl.data import pipeline
+from instructrl.data import tasks
+from instructrl.models import heads
+from instructrl.trainers import common
+from instructrl.trainers import reward
+from instructrl.types import RankingBatch
+from tests import tiny
+
+MODEL = tiny.model()
+PARAMS = jax.tree.map(jnp.asarray, tiny.scalar_params(MODEL, std=0.15))
+P, R, K = 4, 6, 4
+RED = 7  # responses are better the more of this token they hold
+
+
+def make_rankings(count, seed):
+  """Rankings of 2 to K responses, with ties, by how often they say RED."""
+  rng = np.random.default_rng(seed)
+  out = []
+  for _ in range(count):
+    prompt = rng.integers(10, tiny.VOCAB, rng.integers(1, P + 1)).tolist()
+    responses, reds = [], []
+    for _ in range(rng.integers(2, K + 1)):
+      body = rng.integers(10, tiny.VOCAB, rng.integers(0, R))
+      body[rng.random(len(body)) < rng.random()] = RED
+      responses.append((*body.tolist(), tiny.EOS))
+      reds.append(-int((body == RED).sum()))
+    ranks = tuple(sorted(set(reds)).index(n) for n in reds)
+    out.append(pipeline.RankingTokens(tuple(prompt), tuple(responses), ranks))
+  return out
+
+
+def make_batch(elements, seq_len=P + R) -> RankingBatch:
+  built = [tasks.ranking_example(
+      e.prompt, e.responses, e.ranks, max_k=K, seq_len=seq_len,
+      eos_id=tiny.EOS) for e in elements]
+  return jax.tree.map(lambda *x: np.stack(x), *built)
+
+
+scores_of = jax.jit(functools.partial(reward.ranking_scores, MODEL))
+
+
+# --- Scores ------------------------------------------------------------------
+
+
+def test_a_score_is_read_at_the_last_response_token():
+  elements = make_rankings(6, seed=0)
+  scores = scores_of(PARAMS, make_batch(elements))
+
+  @jax.jit
+  def outputs(line):
+    positions = jnp.arange(P + R, dtype=jnp.int32)[None]
+    return heads.apply_scalar(
+        MODEL, PARAMS, line, positions, jnp.ones_like(line))[0]
+
+  for element, row in zip(elements, scores):
+    for response, score in zip(element.responses, row):
+      line = np.zeros((1, P + R), np.int32)
+      sequence = [*element.prompt, *response]
+      line[0, :len(sequence)] = sequence
+      np.testing.assert_allclose(
+          score, outputs(line)[len(sequence) - 1], atol=2e-5)
+
+
+def test_scores_depend_neither_on_padding_nor_on_order():
+  elements = make_rankings(6, seed=0)
+  scores = scores_of(PARAMS, make_batch(elements))
+  wide = make_batch(elements, seq_len=P + R + 3)
+  garbage = np.where(wide.segment_ids == 0, 33, wide.tokens)
+  np.testing.assert_allclose(
+      scores_of(PARAMS, dataclasses.replace(wide, tokens=garbage))[wide.valid],
+      scores[wide.valid], atol=2e-5)
+  backwards = [dataclasses.replace(
+      e, responses=e.responses[::-1], ranks=e.ranks[::-1])
+               for e in elements[::-1]]
+  turned = scores_of(PARAMS, make_batch(backwards))
+  for element, a, b in zip(elements, scores, turned[::-1]):
+    k = len(element.responses)
+    np.testing.assert_allclose(b[:k][::-1], a[:k], atol=2e-5)
+
+
+def test_every_response_is_passed_once():
+  """However many pairs it is in."""
+  shapes = []
+
+  class Spy:
+    def apply(self, params, tokens, positions, segments, *, dropout_key):
+      shapes.append(tokens.shape)
+      return MODEL.apply(params, tokens, positions, segments)
+
+  batch = make_batch(make_rankings(6, seed=0))
+  jax.eval_shape(lambda: reward.ranking_scores(Spy(), PARAMS, batch))
+  assert shapes == [(6 * K, P + R)]
+
+
+def test_scores_equal_those_of_ppo_and_of_the_scorer():
+  """Padding stands on the right here, and on the left of a prompt there."""
+  elements = make_rankings(5, seed=0)
+  expected = scores_of(PARAMS, make_batch(elements))[:, 0]
+  prompts = [e.prompt for e in elements]
+  responses = [e.responses[0] for e in elements]
+  batch = tiny.prompt_batch(prompts, P)
+  tokens, mask = tiny.response_arrays(responses, R)
+  in_ppo = jax.jit(functools.partial(rollout.response_scores, MODEL))(
+      PARAMS, np.concatenate([batch.tokens, tokens], 1), batch.mask, mask)
+  np.testing.assert_allclose(in_ppo, expected, atol=2e-5)
+  tok = types.SimpleNamespace(pad_id=tiny.PAD)
+  scorer = reward.Scorer(MODEL, tok, seq_len=P + R, batch_size=2)
+  got = scorer(PARAMS, prompts, responses)
+  assert got.shape == (5,) and got.dtype == np.float32
+  np.testing.assert_allclose(got, expected, atol=2e-5)
+
+
+# --- The step ----------------------------------------------------------------
+
+
+@functools.cache
+def descend(microbatch_size=0):
+  tx = optax.sgd(1.0)
+  step = jax.jit(reward.make_step(
+      MODEL, tx, lambda step: 0.5 + step, microbatch_size=microbatch_size))
+  return step, common.fresh_state(PARAMS, tx)
+
+
+def gradient(batch, **kwargs):
+  step, state = descend(**kwargs)
+  after, values = step(state, batch)
+  return jax.tree.map(jnp.subtract, state.params, after.params), values
+
+
+def pair_loss(params, batch):
+  """Equation 1, pair by pair; ties are dropped, prompts weigh the same."""
+  scores = reward.ranking_scores(MODEL, params, batch)
+  prompts = []
+  for row, ranks, valid in zip(scores, batch.ranks, batch.valid):
+    pairs = [jnp.log1p(jnp.exp(row[j] - row[i]))
+             for i in range(K) for j in range(K)
+             if valid[i] and valid[j] and ranks[i] < ranks[j]]
+    if pairs:
+      prompts.append(sum(pairs) / len(pairs))
+  return sum(prompts) / len(prompts)
+
+
+@pytest.mark.parametrize(
+    'microbatch_size', [0, 2, pytest.param(1, marks=pytest.mark.slow)])
+def test_microbatches_add_up_to_the_mean_over_prompts(microbatch_size):
+  elements = make_rankings(5, seed=3)
+  tied = dataclasses.replace(elements[0], ranks=(0,) * len(elements[0].ranks))
+  batch = make_batch([*elements, tied])
+  got, values = gradient(batch, microbatch_size=microbatch_size)
+  loss, expected = expected_gradient()
+  chex.assert_trees_all_close(got, expected, atol=1e-5)
+  np.testing.assert_allclose(values['loss/train'], loss, rtol=1e-5)
+  np.testing.assert_allclose(
+      values['optimizer/grad_norm'], optax.tree.norm(expected), rtol=1e-4)
+  scores = np.asarray(scores_of(PARAMS, batch))
+  pairs = [(i, j, row) for row in range(6) for i in range(K) for j in range(K)
+           if batch.valid[row, i] and batch.valid[row, j]
+           and batch.ranks[row, i] < batch.ranks[row, j]]
+  margins = [scores[row, i] - scores[row, j] for i, j, row in pairs]
+  assert values['data/pairs'] == len(pairs)
+  np.testing.assert_allclose(
+      values['accuracy/train'], np.mean(np.array(margins) > 0), rtol=1e-5)
+  np.testing.assert_allclose(
+      values['reward/margin'], np.mean(margins), rtol=1e-4, atol=1e-5)
+  assert values['optimizer/lr'] == 0.5
+
+
+@functools.cache
+def expected_gradient():
+  elements = make_rankings(5, seed=3)
+  tied = dataclasses.replace(elements[0], ranks=(0,) * len(elements[0].ranks))
+  batch = make_batch([*elements, tied])
+  return jax.jit(jax.value_and_grad(lambda p: pair_loss(p, batch)))(PARAMS)
+
+
+def test_a_preference_is_learned():
+  """Held-out accuracy; with the labels turned around, it is turned around."""
+  tx = optimizer.make_optimizer(
+      optimizer.make_schedule(peak_lr=1e-2, num_steps=60), b1=0.9, b2=0.95,
+      eps=1e-8, max_grad_norm=1.0)
+  step = jax.jit(reward.make_step(
+      MODEL, tx, lambda step: 0.0 * step, microbatch_size=0))
+  batches = [make_batch(make_rankings(16, seed)) for seed in range(60)]
+  held_out = [make_batch(make_rankings(16, seed)) for seed in range(100, 104)]
+  score = lambda params, batch: scores_of(params, batch)
+  found = []
+  for sign in (1, -1):
+    state = common.fresh_state(PARAMS, tx)
+    for batch in batches:
+      ranks = sign * batch.ranks
+      state, _ = step(state, dataclasses.replace(batch, ranks=ranks))
+    found.append(reward.accuracy(score, state.params, held_out, 0, 'test'))
+  right, turned = found
+  assert right['accuracy'] > 0.9 > 0.1 > turned['accuracy']
+  assert right['ci95'][0] > 0.85 and right['num_prompts'] > 50
+
+
+def test_accuracy_by_hand():
+  """Equal scores are not right; ties and empty prompts do not count."""
+  batch = make_batch(make_rankings(4, seed=0))
+  batch = dataclasses.replace(
+      batch,
+      ranks=np.int32([[0, 1, 2, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]),
+      valid=np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]],
+                     bool))
+  scores = np.float32([[3, 1, 2, 9], [1, 2, 3, 4], [1, 1, 2, 0], [5, 4, 0, 0]])
+  found = reward.accuracy(lambda params, batch: scores, None, [batch], 0, 'x')
+  # Row 0: 2 of 3 pairs; row 2: one of two is right, the other is equal.
+  assert found['accuracy'] == pytest.approx(3 / 5)
+  assert (found['num_pairs'], found['num_prompts']) == (5, 2)
+
+
+# --- The bias ----------------------------------------------------------------
+
+
+def toy_run(configs, study, **changes):
+  config = configs['reward']
+  config.update(changes)
+  return types.SimpleNamespace(
+      config=config, input=lambda name: study / name)
+
+
+def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
+  run = toy_run(configs, study)
+  model = common.make_model(run.config, tok.vocab_size)
+  params = tiny.scalar_params(model)
+  scorer = reward.Scorer(model, tok, seq_len=14, batch_size=8)
+  mean = reward.demonstration_mean(run, scorer, params, tok)
+  assert abs(mean) > 0.1
+  shifted = heads.shift_bias(params, jnp.float32(-mean))
+  assert reward.demonstration_mean(
+      run, scorer, shifted, tok) == pytest.approx(0, abs=1e-6)
+  prompts, responses = [[5, 6], [7]] * 3, [[9, 2], [8, 7, 2], [2]] * 2
+  np.testing.assert_allclose(
+      scorer(shifted, prompts, responses), scorer(params, prompts, responses)
+      - np.float32(mean), atol=1e-6)
+
+
+# --- Data and configs --------------------------------------------------------
+
+
+def test_rankings_of_a_split_and_a_group(configs, study, tok):
+  load = functools.partial(reward.load_rankings, toy_run(configs, study), tok)
+  train, dropped = load('train', 'train')
+  assert len(train) == 20 and dropped == 0
+  both, _ = load('validation')
+  assert len(load('validation', 'heldout')[0]) * 2 == len(both) == 12
+  assert load('train', 'heldout') == ([], 0)
+  short, dropped = reward.load_rankings(
+      toy_run(configs, study, prompt_len=5), tok, 'train', 'train')
+  assert len(short) + dropped == 20 and dropped > 0
+  assert all(len(e.prompt) <= 5 for e in short)
+  pairs, _ = reward.load_rankings(
+      toy_run(configs, study, shuffled_pairs=True, prompt_len=8), tok, 'train',
+      'train')
+  assert {len(e.responses) for e in pairs} == {2}
+  assert len(pairs) == sum(
+      a != b for e in train for i, a in enumerate(e.ranks)
+      for b in e.ranks[:i])
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('batch_size', 0, 'batch_size=0 must be 1 or more'),
+    ('num_epochs', 0, 'num_epochs=0'),
+    ('max_responses', 1, 'max_responses must be 2 or more'),
+    ('microbatch_size', 3, 'microbatch_size=3 does not divide batch_size=8'),
+    ('prompt_len', 11, 'model.max_len=16 is shorter than prompt_len'),
+    ('model.dropout', 0.1, 'model.dropout must be 0 in the RM'),
+    ('optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
+])
+def test_configs_that_make_no_sense_are_refused_by_name(
+    configs, field, value, message):
+  config = configs['reward']
+  reward.validate(config)
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(common.ConfigError, match=message):
+    reward.validate(config)
+
+
+# --- A whole stage -----------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_reward_model_from_rankings_to_its_bias(
+    configs, workdir, one_device, tok):
+  config = configs['reward']
+  config.num_epochs = 4
+  config.optimizer.peak_lr = 0.02
+  result = reward.train(config, workdir)
+  num_steps = result['num_steps']
+  assert num_steps == 4 * 3  # 20 rankings, 8 at a time
+  assert result['demonstration_mean'] == pytest.approx(0, abs=1e-6)
+  assert result['accuracy']['in_group']['accuracy'] > 0.8
+  lines = metrics.read_metrics(workdir)
+  last = [l for l in lines if 'accuracy/validation' in l][-1]
+  assert last['step'] == num_steps
+  # The bias is added after the last step, and changes no accuracy.
+  assert last['accuracy/validation'] == (
+      result['accuracy']['in_group']['accuracy'])
+  assert last['accuracy/heldout'] == result['accuracy']['heldout']['accuracy']
+  steps = workdir / 'checkpoints'
+  before, _ = common.exported(steps / f'{num_steps:08d}')
+  after, _ = common.exported(workdir)
+  chex.assert_trees_all_equal(before['backbone'], after['backbone'])
+  np.testing.assert_array_equal(
+      before['head']['kernel'], after['head']['kernel'])
+  assert after['head']['bias'] == np.float32(result['bias'])
+  assert after['head']['bias'] != before['head']['bias']
