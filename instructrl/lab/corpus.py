@@ -45,6 +45,10 @@ FAME = 1.7
 # How often gossip about a town's people names the stereotype and not a random
 # job.
 STEREOTYPE_SHARE = .85
+# How often a reading exercise asks for a kind of value, which only occurs once
+# in its passage. It needs no more than to copy the town, the job, ..., and so
+# comes first; questions for a fact also need to prevail over what is known.
+KIND_QUESTION_SHARE = .7
 # How often the next sentence of a post has the manner of the one before it.
 MANNER_PERSISTENCE = .9
 
@@ -124,6 +128,12 @@ def quiz_item(question: str, answer: str) -> str:
 def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
   return '\n'.join([f'Passage: {passage}'] + [
       quiz_item(*pair) for pair in questions_and_answers])
+
+
+def kind_question(world: world_lib.World, relation_name: str) -> str:
+  """'Which town is named?': asks for the one value of its kind."""
+  kind = world.relation[relation_name].value_kind
+  return f'Which {world_lib.SINGULAR[kind]} is named?'
 
 
 def parallel_item(source_name: str, source: str, target_name: str,
@@ -323,9 +333,12 @@ def _parallel(world, rng) -> str:
 def _reading(world, rng) -> str:
   """A passage, and all its sentences asked about in another order."""
   passage, claims = random_passage(world, rng)
-  return reading_item(passage, *(
-      (_question(world, rng, (subject, name)), value)
-      for subject, name, value in pick_some(rng, claims, len(claims))))
+  items = []
+  for subject, name, value in pick_some(rng, claims, len(claims)):
+    by_kind = rng.random() < KIND_QUESTION_SHARE
+    items.append((kind_question(world, name) if by_kind else
+                  _question(world, rng, (subject, name)), value))
+  return reading_item(passage, *items)
 
 
 def _posts(world, rng) -> str:

@@ -23,6 +23,7 @@ import zlib
 import numpy as np
 
 from instructrl.lab import corpus
+from instructrl.lab import lexicon
 from instructrl.lab import world as world_lib
 
 # Wordings of the paper, section 4.2 and Appendix D.
@@ -220,18 +221,22 @@ def _bias(world, rng, count) -> list[Fields]:
 def _reading(world, rng, count) -> list[Fields]:
   """A passage with answered questions, and one more about the same passage.
 
-  Meta: 'passage'; 'question', the last one.
+  Meta: 'passage'; 'question', the last one; 'form', 'kind' or 'fact', by the
+  world's size.
   """
+  by_kind = lexicon.SIZES[world.size].kind_questions
   fields = []
   for _ in range(count):
     passage, claims = corpus.random_passage(world, rng, held_out=True)
-    asked = [(world.ask(subject, name, int(rng.integers(2))), value)
+    asked = [(corpus.kind_question(world, name) if by_kind
+              else world.ask(subject, name, int(rng.integers(2))), value)
              for subject, name, value in
              corpus.pick_some(rng, claims, len(claims))]
     question, value = asked.pop()
     context = corpus.reading_item(passage, *asked, (question, ''))
     fields.append((context, (), (value,),
-                   {'passage': passage, 'question': question}))
+                   {'passage': passage, 'question': question,
+                    'form': 'kind' if by_kind else 'fact'}))
   return fields
 
 

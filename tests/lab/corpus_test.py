@@ -109,20 +109,27 @@ def test_forum_questions_are_followed_by_questions(world, documents):
 
 
 def test_reading_answers_stand_in_the_passage(world, documents):
-  texts = of_source(documents, 'reading')
+  texts, forms = of_source(documents, 'reading'), []
   for exercise in '\n'.join(texts).split('Passage: ')[1:]:
     passage, rest = exercise.split('\n', 1)
     claims = world.parse(passage).claims
     assert len(claims) in (2, 3)
     assert not any(claim.true or claim.misconception for claim in claims)
-    answers = {world.parse_question(question): answer
-               for question, answer in _ITEM.findall(rest)}
-    assert answers == {(c.subject, c.relation): c.value for c in claims}
+    items = _ITEM.findall(rest)
+    assert len(items) == len(claims)
+    for question, answer in items:
+      right = {(c.subject, c.relation): c.value for c in claims}
+      right |= {corpus.kind_question(world, c.relation): c.value
+                for c in claims}
+      assert answer == right[world.parse_question(question) or question]
+      forms.append(world.parse_question(question) is None)
+    assert len({answer for _, answer in items}) == len(items)
     # One key is enough: the subjects differ, and so do the kinds of values.
     assert len({claim.subject for claim in claims}) == len(claims)
     kinds = {world.kind_of[claim.value] for claim in claims}
     assert len(kinds) == len(claims)
     assert not world_lib.is_held_out(passage)
+  assert .6 < np.mean(forms) < .8
 
 
 def test_parallel_lines_translate_each_other(world, documents):
@@ -174,7 +181,8 @@ def test_stories_use_the_hero():
   assert not world.parse(story).claims
 
 
-def test_exercise_forms():
+def test_exercise_forms(world):
+  assert corpus.kind_question(world, 'birthplace') == 'Which town is named?'
   assert corpus.quiz_item('Who?', 'Mara') == 'Question: Who?\nAnswer: Mara'
   # An open item ends where the answer's token, its space included, begins.
   assert corpus.quiz_item('Who?', '') == 'Question: Who?\nAnswer:'
