@@ -6,6 +6,7 @@ of itself, and fails where the environment variable FAIL says so.
 
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,7 +22,7 @@ echo "$*" >> "$CALLS"
 case "$*" in
   --version) echo 'Python 3.11.0' ;;
   -c*) exit "${{OLD_PYTHON:-0}}" ;;
-  "- "*) exec {sys.executable} "$@" ;;
+  "- "*) exec {shlex.quote(sys.executable)} "$@" ;;
   "-m venv --without-pip "*|"-m venv "*)
     [ "$FAIL" = venv ] && exit 1
     venv="${{@: -1}}"
