@@ -21,7 +21,7 @@ ROWS = (
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'report', 'expectations', 'figures', 'page',
-     'page_style', 'aot', 'convert', 'sample'},
+     'page_style', 'aot', 'convert', 'sample', 'lab.learnability'},
 )
 DOORS = ROWS[-1]
 
@@ -93,8 +93,13 @@ def imports_of(source, modules):
 
 
 def unit_of(module):
-  """'losses' of 'instructrl.losses', 'lab' of 'instructrl.lab.world'."""
+  """'losses' of 'instructrl.losses', 'lab' of 'instructrl.lab.world'.
+
+  A file whose own name stands in a row is apart from its folder.
+  """
   parts = module.split('.')
+  if '.'.join(parts[1:]) in DOORS:
+    return '.'.join(parts[1:])
   return parts[1] if len(parts) > 1 else None
 
 

@@ -212,9 +212,13 @@ class LanguageModel:
 
   def logprobs(self, contexts: Sequence[str], continuations: Sequence[str]
                ) -> tuple[np.ndarray, np.ndarray]:
-    """Summed log-probabilities and token counts of the continuations."""
+    """Summed log-probabilities and token counts of the continuations.
+
+    The space between a context and its continuation is part of the
+    tokenizer's first piece, so one in front of a continuation is taken off.
+    """
     tok = self.engine.tok
-    tokens = [tok.encode(text) for text in continuations]
+    tokens = [tok.encode(text.removeprefix(' ')) for text in continuations]
     sums = self.engine.score(
         self.params, [tasks.plain_prompt(tok, text) for text in contexts],
         tokens)

@@ -1,0 +1,142 @@
+"""What a size of the lab is able to learn, against the tokens it has seen.
+
+  python -m instructrl.lab.learnability [--config=experiments/study.py:tiny] \
+      [--workdir=runs/learnability]
+
+Runs the lab, pretraining and SFT stages of a study (or goes on with those of a
+study's folder), and asks every checkpoint: the probes' questions after
+pretraining, by greedy continuation and exact match, and the validation prompts
+after SFT, by the judge. A capability belongs in a size that gets it above 80%.
+"""
+
+from collections.abc import Sequence
+import functools
+import json
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+import numpy as np
+
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import main as main_lib
+from instructrl import metrics as metrics_lib
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.evaluators import probes as probes_eval
+from instructrl.lab import judge as judge_lib
+from instructrl.lab import probes as probes_lib
+from instructrl.trainers import lab
+from instructrl.trainers import policies
+
+STAGES = ('lab', 'pretrain', 'sft')
+WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written
+THRESHOLD = 0.8
+
+
+def probe_accuracy(lm, probes) -> dict[str, float]:
+  """Fraction right of each task, greedily, up to the first line break."""
+  found = {}
+  for task in WRITTEN:
+    outputs = lm.complete(
+        [p.context for p in probes[task]],
+        max_tokens=probes_eval.SENTENCE_TOKENS)
+    found[task] = float(np.mean([
+        probes_eval.first_line(text) in p.answers
+        for text, p in zip(outputs, probes[task])]))
+  chosen = probes_eval.choose(
+      lm, probes['completion'], [p.context for p in probes['completion']])
+  found['completion'] = float(np.mean([
+      p.options[int(np.argmax(means))] in p.answers
+      for p, (_, means) in zip(probes['completion'], chosen)]))
+  return found
+
+
+def instruction_rates(lm, world, prompts, seed: int) -> dict[str, float]:
+  """Mean task grade and constraints kept, by use case, of greedy answers."""
+  responses = lm.respond([p.text for p in prompts], temperature=0.0, seed=seed)
+  grades, kept = {}, []
+  for prompt, response in zip(prompts, responses):
+    a = judge_lib.assess(world, prompt, response)
+    grades.setdefault(prompt.use_case, []).append(a.task_done)
+    if a.num_constraints:
+      kept.append(a.constraints_kept)
+  found = {name: float(np.mean(grades[name])) for name in sorted(grades)}
+  found['all tasks'] = float(np.mean([g for v in grades.values() for g in v]))
+  found['constraints'] = float(np.mean(kept)) if kept else float('nan')
+  return found
+
+
+def table(title: str, columns: Sequence[str], rows: dict[str, list[float]]
+          ) -> str:
+  """A markdown table in per cent; a row that reaches the threshold says so."""
+  lines = [f'| {title} | ' + ' | '.join(columns) + ' | learned |',
+           '|---|' + '---|' * (len(columns) + 1)]
+  for name, values in rows.items():
+    cells = ' | '.join(f'{100 * v:.0f}' for v in values)
+    mark = 'yes' if values[-1] > THRESHOLD else 'no'
+    lines.append(f'| {name} | {cells} | {mark} |')
+  return '\n'.join(lines)
+
+
+def _steps(path) -> list[int]:
+  with checkpoint_lib.Checkpointer(path / 'checkpoints') as saved:
+    return saved.steps()
+
+
+def measure(config, workdir) -> dict:
+  """Runs what is not finished, and asks every checkpoint that is there."""
+  workdir = pathlib.Path(workdir)
+  for name in STAGES:
+    stage = config.stages[name].copy_and_resolve_references()
+    for seed in ('world_seed', 'train_seed', 'eval_seed'):
+      stage[seed] = config[seed]
+    if name == 'pretrain':
+      stage.checkpoint.keep = 100
+    main_lib.run_stage(stage, workdir / name)
+  evaluation = config.stages.evaluation
+  opened = policies.Opener(evaluation, workdir / 'evaluation')
+  world = lab.load_world(workdir / 'lab')
+  probes = probes_lib.make_probes(
+      world, config.eval_seed, evaluation.num_probes)
+  prompts = [p for p in lab_data.read_records(
+      workdir / 'lab', 'prompts', 'validation') if tasks.fits(
+          tasks.chat_prompt(opened.tok, p.text), evaluation.prompt_len)]
+  prompts = prompts[:evaluation.num_prompts]
+  result = {}
+  for stage, name, ask in (
+      ('pretrain', 'base', lambda lm: probe_accuracy(lm, probes)),
+      ('sft', 'sft', lambda lm: instruction_rates(
+          lm, world, prompts, config.eval_seed))):
+    per_step = metrics_lib.read_done(
+        workdir / stage)['result']['tokens_per_step']
+    result[stage] = {
+        step * per_step: ask(opened.policy(
+            name, evaluation.response_len, step=str(step)).as_lm())
+        for step in _steps(workdir / stage)}
+  return result
+
+
+def _main(config_flag, workdir_flag):
+  main_lib.setup_jax()
+  workdir = pathlib.Path(workdir_flag.value)
+  result = measure(config_flag.value, workdir)
+  for stage, title in (('pretrain', 'after pretraining on (tokens)'),
+                       ('sft', 'after SFT on (tokens)')):
+    found = result[stage]
+    columns = [f'{tokens / 1e6:.2g}M' for tokens in found]
+    names = next(iter(found.values()))
+    print(table(title, columns, {
+        name: [values[name] for values in found.values()] for name in names}))
+    print()
+  metrics_lib.atomic_write(
+      workdir / 'learnability.json', json.dumps(result, indent=1))
+
+
+if __name__ == '__main__':
+  main_lib.run_door(functools.partial(
+      _main,
+      config_flags.DEFINE_config_file(
+          'config', 'experiments/study.py:tiny', 'The study.'),
+      flags.DEFINE_string('workdir', 'runs/learnability',
+                          'Where the stages go, or a study.')))
