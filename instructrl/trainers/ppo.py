@@ -53,6 +53,13 @@ def validate(config):
           "'fixed'")
   require(not p.ptx_coef or p.ptx_examples_per_episode >= 1,
           'ppo.ptx_examples_per_episode must be 1 or more with ppo.ptx_coef')
+  ptx_rows = p.minibatch_size * p.ptx_examples_per_episode
+  require(not p.ptx_coef or not p.ptx_microbatch_size
+          or ptx_rows % p.ptx_microbatch_size == 0,
+          f'ppo.ptx_microbatch_size={p.ptx_microbatch_size} does not divide '
+          f'the {ptx_rows} pretraining rows of a minibatch')
+  require(not p.adaptive_kl_target or p.adaptive_kl_horizon > 0,
+          f'ppo.adaptive_kl_horizon={p.adaptive_kl_horizon} must be positive')
   for name in ('model', 'value_model'):
     require(config[name].dropout == 0, f'{name}.dropout must be 0 in PPO')
     require(p.prompt_len + p.response_len <= config[name].max_len,
@@ -86,6 +93,17 @@ def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
           len(records) - len(kept))
 
 
+def make_optimizer(c, p):
+  """(tx, schedule) of an optimizer config; `p` is `config.ppo`.
+
+  The warmup is given in iterations; the schedule counts optimizer steps.
+  """
+  updates = p.num_ppo_epochs * p.batch_size // p.minibatch_size
+  c = c.copy_and_resolve_references()
+  c.warmup_steps = p.warmup_iterations * updates
+  return common.make_optimizer(c, p.num_iterations * updates)
+
+
 class _Setup:
   """Models, frozen parameters, the state and the jitted functions."""
 
@@ -110,15 +128,9 @@ class _Setup:
         'policy', shapes['policy'], shards['policy'])
     self.reward_params = run.load_params(
         'reward_model', shapes['value'], shards['value'])
-    tx = {}
-    for name, c in (('policy', config.optimizer),
-                    ('value', config.value_optimizer)):
-      c = c.copy_and_resolve_references()
-      c.warmup_steps = p.warmup_iterations * s.updates_per_iteration
-      tx[name], schedule = common.make_optimizer(
-          c, p.num_iterations * s.updates_per_iteration)
-      if name == 'policy':
-        self.schedule = schedule
+    tx = {name: make_optimizer(c, p)[0]
+          for name, c in (('policy', config.optimizer),
+                          ('value', config.value_optimizer))}
     state_shards = ppo_steps.state_shardings(run, tx, shapes, shards)
     # The value model starts as the reward model, bias included.
     self.state = run.restore(
