@@ -263,8 +263,12 @@ def state_shardings(run: common.Run, tx, shapes, shardings) -> TrainState:
 
 
 def samples(rollout: Rollout, tok, count: int):
-  """The first `count` episodes as text, with their scores."""
+  """The first `count` episodes as text, with their scores.
+
+  A score or KL that is not finite, which ends the run, is None.
+  """
   prompt_len = rollout.prompt_mask.shape[1]
+  finite = lambda x: float(x) if np.isfinite(x) else None
   out = []
   for i in range(min(count, len(rollout.scores))):
     tokens = np.asarray(rollout.tokens[i])
@@ -273,6 +277,6 @@ def samples(rollout: Rollout, tok, count: int):
         'prompt': tok.decode(
             tokens[:prompt_len][np.asarray(rollout.prompt_mask[i])].tolist()),
         'response': tok.decode(tokens[prompt_len:][mask].tolist()),
-        'score': float(rollout.scores[i]),
-        'kl': float(np.asarray(rollout.kl[i]).sum())})
+        'score': finite(rollout.scores[i]),
+        'kl': finite(np.asarray(rollout.kl[i]).sum())})
   return out
