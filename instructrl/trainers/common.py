@@ -46,6 +46,12 @@ def validate_common(config):
   require(config.checkpoint.every >= 0, 'checkpoint.every must be 0 or more')
   require(config.checkpoint.keep >= 1, 'checkpoint.keep must be 1 or more')
   require(config.log.every >= 1, 'log.every must be 1 or more')
+  for name in ('eval_every', 'samples_every'):
+    require(config.get(name, 0) >= 0,
+            f'{name}={config.get(name)} is negative')
+  for name in ('eval_batches', 'eval_batch_size'):
+    require(config.get(name, 1) >= 1,
+            f'{name}={config.get(name)} must be 1 or more')
   if 'model' in config:
     m = config.model
     for name in ('num_layers', 'd_model', 'num_heads', 'max_len',
@@ -159,7 +165,9 @@ class Run:
     """The lab's; a copy goes into the run folder, so that it can be moved."""
     tok = Tokenizer.load(self.input('lab') / TOKENIZER)
     if self.primary and not (self.workdir / TOKENIZER).exists():
-      tok.save(self.workdir / TOKENIZER)
+      partial = self.workdir / f'{TOKENIZER}.partial'
+      tok.save(partial)
+      partial.replace(self.workdir / TOKENIZER)  # whole or not at all
     return tok
 
   def load_params(self, name: str, shapes, shardings):
