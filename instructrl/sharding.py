@@ -120,7 +120,17 @@ def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
 
 
 def put_batch(batch, sharding: NamedSharding):
-  """Makes a process's numpy rows the global, sharded batch."""
+  """Makes a process's numpy rows the global, sharded batch.
+
+  Raises:
+    ValueError: the rows cannot be divided over the devices.
+  """
+  rows = jax.tree.leaves(batch)[0].shape[0] * jax.process_count()
+  parts = sharding.num_devices // sharding.mesh.shape['tensor']
+  if rows % parts:
+    raise ValueError(
+        f'{rows} rows cannot be divided over {parts} parts of the mesh (data x '
+        'fsdp): change the batch size, or the sizes in config.mesh')
   return jax.tree.map(
       lambda x: jax.make_array_from_process_local_data(
           sharding, np.asarray(x)), batch)

@@ -128,3 +128,9 @@ def test_a_batch_is_split_over_data_and_fsdp(mesh):
     np.testing.assert_array_equal(value, batch[name])
     assert value.addressable_shards[0].data.shape[0] == 2
   assert sharding.replicated(mesh).is_fully_replicated
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(mesh):
+  with pytest.raises(ValueError, match='6 rows cannot be divided over 4 parts'):
+    sharding.put_batch(
+        {'x': np.arange(6)}, sharding.batch_sharding(mesh))
