@@ -56,7 +56,7 @@ COUNTER = Counter()
 
 @functools.cache
 def counter(**kwargs):
-  return jax.jit(lambda prompts, max_tokens: rollout.generate(
+  return tiny.jit(lambda prompts, max_tokens: rollout.generate(
       COUNTER, None, prompts, KEY, eos_id=20, pad_id=PAD,
       max_tokens=max_tokens, **kwargs))
 
@@ -114,7 +114,7 @@ def test_padding_is_not_an_end():
 def test_logprobs_are_those_of_the_behaviour_policy():
   """At temperature T the chosen token has p = 1 / (1 + 39 exp(-3 / T))."""
   for temperature in (1.0, 0.7):
-    out = jax.jit(lambda prompts: rollout.generate(
+    out = tiny.jit(lambda prompts: rollout.generate(
         Counter(certainty=3.0), None, prompts, KEY, response_len=1, eos_id=20,
         pad_id=PAD, temperature=temperature))(tiny.prompt_batch([[5]] * 200, 1))
     p = 1 / (1 + 39 * np.exp(-3 / temperature))
@@ -137,7 +137,7 @@ PROMPTS = [_rng.integers(6, tiny.VOCAB, 1 + i % P).tolist() for i in range(B)]
 
 @functools.cache
 def generator(temperature=1.0, response_len=R):
-  return jax.jit(lambda params, prompts, key, rows: rollout.generate(
+  return tiny.jit(lambda params, prompts, key, rows: rollout.generate(
       MODEL, params, prompts, key, rows=rows, response_len=response_len,
       eos_id=EOS, pad_id=PAD, temperature=temperature))
 
@@ -148,7 +148,7 @@ def sample(prompts=PROMPTS, rows=None, prompt_len=P, key=KEY, **kwargs):
       PARAMS, tiny.prompt_batch(prompts, prompt_len), key, rows)
 
 
-@jax.jit
+@tiny.jit
 def _score(params, scalar, temperature, *where):
   return (*rollout.response_logprobs(
       MODEL, params, *where, chunk_size=8, temperature=temperature,
@@ -162,7 +162,7 @@ def score(*where, temperature=1.0, scalar=SCALAR):
   return jax.device_get(_score(PARAMS, scalar, temperature, *where))
 
 
-@jax.jit
+@tiny.jit
 def _full_pass(params, line):
   positions = jnp.arange(line.shape[1], dtype=jnp.int32)[None]
   return MODEL.apply(params, line, positions, jnp.ones_like(line))[0][0]
@@ -260,7 +260,7 @@ def test_microbatches_change_nothing(size):
   part = lambda inputs: rollout.generate(
       MODEL, PARAMS, inputs[0], KEY, rows=inputs[1], response_len=R,
       eos_id=EOS, pad_id=PAD)
-  out = jax.jit(lambda *args: rollout.in_microbatches(part, args, size))(
+  out = tiny.jit(lambda *args: rollout.in_microbatches(part, args, size))(
       batch, rows)
   expected = sample()
   np.testing.assert_array_equal(out.tokens, expected.tokens)
@@ -287,7 +287,7 @@ def test_padding_on_either_side_changes_no_number():
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
-make_rollout = jax.jit(rollout.make_rollout, static_argnames=(
+make_rollout = tiny.jit(rollout.make_rollout, static_argnames=(
     'discount', 'gae_lambda', 'whiten_advantages', 'eos_id', 'missing_eos',
     'missing_eos_amount'))
 

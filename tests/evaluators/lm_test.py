@@ -40,7 +40,7 @@ def engine(model, tok):
 @pytest.fixture(scope='module')
 def logprobs_of(model, params):
   """(tokens) -> [N, V] log-probabilities of what follows each of them."""
-  @jax.jit
+  @tiny.jit
   def run(line):
     positions = jnp.arange(line.shape[1], dtype=jnp.int32)[None]
     hidden, _ = model.apply(params, line, positions, jnp.ones_like(line))
@@ -85,7 +85,7 @@ def sampled(engine, params, prompts):
 
 def test_samples_equal_those_of_the_rollout(
     sampled, model, params, tok, prompts):
-  out = jax.jit(lambda prompts, key: rollout.generate(
+  out = tiny.jit(lambda prompts, key: rollout.generate(
       model, params, prompts, key, response_len=6, eos_id=tok.eos_id,
       pad_id=tok.pad_id))(
           tiny.prompt_batch(prompts, 20), rng.key(3, rng.Purpose.EVALUATION))

@@ -40,7 +40,7 @@ def test_the_head_starts_with_variance_one_over_width_plus_one():
 
 def test_head_and_backbone_draw_from_keys_of_their_own():
   model = tiny.model(num_layers=1)
-  init = jax.jit(lambda seed: common.init_scalar(model, seed))
+  init = tiny.jit(lambda seed: common.init_scalar(model, seed))
   one, again, other = (init(seed) for seed in (0, 0, 1))
   head = one['head']['kernel']
   np.testing.assert_array_equal(head, again['head']['kernel'])
@@ -75,7 +75,7 @@ def test_scores_of_a_bfloat16_model_are_float32():
 
 def test_gradients_reach_backbone_and_head():
   model = tiny.model(num_layers=1)
-  gradient = jax.jit(jax.grad(lambda params: heads.apply_scalar(
+  gradient = tiny.jit(jax.grad(lambda params: heads.apply_scalar(
       model, params, TOKENS, POSITIONS, SEGMENTS)[0, 4]))(
           tiny.scalar_params(model))
   np.testing.assert_allclose(gradient['head']['bias'], 1)

@@ -111,7 +111,7 @@ def logits_fn(**changes):
     assert cache is None
     return hidden @ model.unembedding(params).T
 
-  return jax.jit(logits)
+  return tiny.jit(logits)
 
 
 def logits(*inputs, **changes):
@@ -146,7 +146,7 @@ def test_cached_decoding_equals_the_full_pass(name):
   model, params = build(**changes)
   full = logits(**changes)
 
-  @jax.jit
+  @tiny.jit
   def decode(params, *inputs):
     cache = model.init_cache(len(TOKENS), LENGTH)
     hidden = []
@@ -223,7 +223,7 @@ def loss_and_grad(**changes):
   """A loss of the logits that all parameters have a part in."""
   model, params = build(**changes)
 
-  @jax.jit
+  @tiny.jit
   @jax.value_and_grad
   def fn(params):
     hidden, _ = model.apply(params, TOKENS, POSITIONS, SEGMENTS)
@@ -270,7 +270,7 @@ def test_bfloat16_is_of_the_computation_only():
 
 def test_dropout_needs_a_key():
   model, params = build(dropout=0.5)
-  apply = jax.jit(lambda params, key: model.apply(
+  apply = tiny.jit(lambda params, key: model.apply(
       params, TOKENS, POSITIONS, SEGMENTS, dropout_key=key)[0])
   one, two = (apply(params, jax.random.key(i)) for i in (1, 2))
   np.testing.assert_array_equal(one, apply(params, jax.random.key(1)))
@@ -284,7 +284,7 @@ def test_dropout_needs_a_key():
 @pytest.fixture(scope='module')
 def fresh():
   model = tiny.model(d_model=64)
-  return model, jax.jit(model.init)(jax.random.key(0))
+  return model, tiny.jit(model.init)(jax.random.key(0))
 
 
 def test_initial_parameters(fresh):

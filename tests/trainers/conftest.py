@@ -12,11 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import ppo as ppo_experiment
-from experiments import ppo_ptx as ppo_ptx_experiment
-from experiments import pretrain as pretrain_experiment
-from experiments import reward as reward_experiment
-from experiments import sft as sft_experiment
 from instructrl import checkpoint
 from instructrl import sharding
 from instructrl.data import rows
@@ -26,6 +21,7 @@ from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.tokenizer import Tokenizer, train_tokenizer
 from instructrl.trainers import common
 from tests import tiny
+from tests.trainers import stages
 
 WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
 ROW_LEN = 16
@@ -100,8 +96,7 @@ def study(tmp_path_factory) -> pathlib.Path:
   """The folder in which the toy stages lie. Only read it."""
   folder = tmp_path_factory.mktemp('study')
   tok = write_lab(folder / 'lab')
-  model = common.make_model(shrink(ppo_experiment.get_config('micro')),
-                            tok.vocab_size)
+  model = common.make_model(stages.configs()['ppo'], tok.vocab_size)
   save_run(folder / 'pretrain', tok, tiny.params(model, std=0.05))
   save_run(folder / 'sft', tok, tiny.params(model, std=0.05))
   save_run(folder / 'ppo_init', tok, tiny.params(model, std=0.05))
@@ -114,42 +109,10 @@ def tok(study) -> Tokenizer:
   return Tokenizer.load(study / 'lab' / common.TOKENIZER)
 
 
-def shrink(config):
-  """An experiment as small as its code allows."""
-  for name in ('model', 'value_model'):
-    if name in config:
-      config[name].update(
-          num_layers=1, d_model=16, num_heads=2, max_len=16)
-  config.mesh.update(data=-1)
-  if 'ppo' in config:
-    config.ppo.update(
-        batch_size=8, minibatch_size=4, num_iterations=4, prompt_len=8,
-        response_len=4, warmup_iterations=2, ema_decay=0.5)
-    config.eval_every, config.checkpoint.every = 2, 1
-    config.eval_batch_size, config.eval_batches = 8, 1
-    config.samples_every = 2
-  elif config.stage == 'reward':
-    config.update(batch_size=8, num_epochs=2, prompt_len=8, response_len=6,
-                  max_responses=4, eval_every=2)
-    config.checkpoint.every = 1
-  else:
-    config.update(batch_size=8, eval_batches=1)
-  return config
-
-
 @pytest.fixture
 def configs():
   """Fresh small configs by stage; inputs are found beside the run folder."""
-  made = {
-      'pretrain': shrink(pretrain_experiment.get_config('micro')),
-      'sft': shrink(sft_experiment.get_config('micro')),
-      'reward': shrink(reward_experiment.get_config('micro')),
-      'ppo': shrink(ppo_experiment.get_config('micro')),
-      'ppo_ptx': shrink(ppo_ptx_experiment.get_config('micro'))}
-  made['pretrain'].update(num_steps=5, eval_every=2)
-  made['pretrain'].checkpoint.every = 2
-  made['pretrain'].optimizer.warmup_steps = 1
-  return made
+  return stages.configs()
 
 
 @pytest.fixture

@@ -46,7 +46,7 @@ def descend(microbatch_size=0, dropout=0.0):
   """(state, batch) -> (state, metrics) of gradient descent at rate 1."""
   model = tiny.model(dropout=dropout)
   tx = optax.sgd(1.0)
-  step = jax.jit(lm.make_step(
+  step = tiny.jit(lm.make_step(
       model, tx, lambda step: 0.5 + step, seed=0, logits_chunk=7,
       microbatch_size=microbatch_size))
   return step, common.fresh_state(PARAMS, tx)
@@ -60,7 +60,7 @@ def gradient(data, **kwargs):
   return jax.tree.map(jnp.subtract, state.params, after.params), values
 
 
-@jax.jit
+@tiny.jit
 def plain_loss(params, data):
   """Cross-entropy in one line, of the targets that count."""
   hidden, _ = MODEL.apply(
@@ -70,7 +70,7 @@ def plain_loss(params, data):
   return -(chosen * data.loss_mask).sum() / data.loss_mask.sum()
 
 
-plain_grad = jax.jit(jax.grad(plain_loss))
+plain_grad = tiny.jit(jax.grad(plain_loss))
 
 
 @pytest.mark.parametrize('microbatch_size', [
@@ -133,7 +133,7 @@ def test_a_small_batch_is_learned():
   tx = optimizer.make_optimizer(
       optimizer.make_schedule(peak_lr=1e-2, num_steps=40), b1=0.9, b2=0.95,
       eps=1e-8, max_grad_norm=1.0)
-  step = jax.jit(lm.make_step(
+  step = tiny.jit(lm.make_step(
       MODEL, tx, lambda step: 0.0 * step, seed=0, microbatch_size=0,
       logits_chunk=0))
   state, losses = common.fresh_state(PARAMS, tx), []

@@ -52,7 +52,7 @@ def make_batch(elements, seq_len=P + R) -> RankingBatch:
   return jax.tree.map(lambda *x: np.stack(x), *built)
 
 
-scores_of = jax.jit(functools.partial(reward.ranking_scores, MODEL))
+scores_of = tiny.jit(functools.partial(reward.ranking_scores, MODEL))
 
 
 # --- Scores ------------------------------------------------------------------
@@ -62,7 +62,7 @@ def test_a_score_is_read_at_the_last_response_token():
   elements = make_rankings(6, seed=0)
   scores = scores_of(PARAMS, make_batch(elements))
 
-  @jax.jit
+  @tiny.jit
   def outputs(line):
     positions = jnp.arange(P + R, dtype=jnp.int32)[None]
     return heads.apply_scalar(
@@ -116,7 +116,7 @@ def test_scores_equal_those_of_ppo_and_of_the_scorer():
   responses = [e.responses[0] for e in elements]
   batch = tiny.prompt_batch(prompts, P)
   tokens, mask = tiny.response_arrays(responses, R)
-  in_ppo = jax.jit(functools.partial(rollout.response_scores, MODEL))(
+  in_ppo = tiny.jit(functools.partial(rollout.response_scores, MODEL))(
       PARAMS, np.concatenate([batch.tokens, tokens], 1), batch.mask, mask)
   np.testing.assert_allclose(in_ppo, expected, atol=2e-5)
   tok = types.SimpleNamespace(pad_id=tiny.PAD)
@@ -132,7 +132,7 @@ def test_scores_equal_those_of_ppo_and_of_the_scorer():
 @functools.cache
 def descend(microbatch_size=0):
   tx = optax.sgd(1.0)
-  step = jax.jit(reward.make_step(
+  step = tiny.jit(reward.make_step(
       MODEL, tx, lambda step: 0.5 + step, microbatch_size=microbatch_size))
   return step, common.fresh_state(PARAMS, tx)
 
@@ -186,7 +186,7 @@ def expected_gradient():
   elements = make_rankings(5, seed=3)
   tied = dataclasses.replace(elements[0], ranks=(0,) * len(elements[0].ranks))
   batch = make_batch([*elements, tied])
-  return jax.jit(jax.value_and_grad(lambda p: pair_loss(p, batch)))(PARAMS)
+  return tiny.jit(jax.value_and_grad(lambda p: pair_loss(p, batch)))(PARAMS)
 
 
 def test_a_preference_is_learned():
@@ -194,7 +194,7 @@ def test_a_preference_is_learned():
   tx = optimizer.make_optimizer(
       optimizer.make_schedule(peak_lr=1e-2, num_steps=60), b1=0.9, b2=0.95,
       eps=1e-8, max_grad_norm=1.0)
-  step = jax.jit(reward.make_step(
+  step = tiny.jit(reward.make_step(
       MODEL, tx, lambda step: 0.0 * step, microbatch_size=0))
   batches = [make_batch(make_rankings(16, seed)) for seed in range(60)]
   held_out = [make_batch(make_rankings(16, seed)) for seed in range(100, 104)]

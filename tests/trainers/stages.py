@@ -1,0 +1,54 @@
+"""The stages' configs, as small as the code allows, and a way to run them.
+
+  python -m tests.trainers.stages STAGE WORKDIR
+"""
+
+import sys
+
+from experiments import ppo
+from experiments import ppo_init
+from experiments import ppo_ptx
+from experiments import pretrain
+from experiments import reward
+from experiments import sft
+from instructrl.trainers import lm as lm_trainer
+from instructrl.trainers import ppo as ppo_trainer
+from instructrl.trainers import reward as reward_trainer
+
+TRAIN = {
+    'pretrain': lm_trainer.train, 'sft': lm_trainer.train,
+    'ppo_init': lm_trainer.train, 'reward': reward_trainer.train,
+    'ppo': ppo_trainer.train, 'ppo_ptx': ppo_trainer.train}
+
+
+def configs():
+  """Stage -> config. Inputs are found beside the run folder."""
+  made = {c.stage: c for c in (
+      module.get_config('micro') for module in (
+          pretrain, sft, ppo_init, reward, ppo, ppo_ptx))}
+  for stage, c in made.items():
+    for name in ('model', 'value_model'):
+      if name in c:
+        c[name].update(num_layers=1, d_model=16, num_heads=2, max_len=16)
+    if 'ppo' in c:
+      c.ppo.update(
+          batch_size=8, minibatch_size=4, num_iterations=4, prompt_len=8,
+          response_len=4, warmup_iterations=2, ema_decay=0.5)
+      c.update(eval_every=2, eval_batch_size=8, eval_batches=1, samples_every=2)
+    elif stage == 'reward':
+      c.update(batch_size=8, num_epochs=2, prompt_len=8, response_len=6,
+               max_responses=4, eval_every=2)
+    else:
+      c.update(batch_size=8, eval_batches=1)
+  made['ppo'].checkpoint.every = made['ppo_ptx'].checkpoint.every = 1
+  made['reward'].checkpoint.every = 1
+  made['pretrain'].update(num_steps=5, eval_every=2)
+  made['pretrain'].checkpoint.every = 2
+  made['pretrain'].optimizer.warmup_steps = 1
+  made['ppo_init'].model.dropout = 0.1
+  return made
+
+
+if __name__ == '__main__':
+  _, the_stage, the_workdir = sys.argv
+  TRAIN[the_stage](configs()[the_stage], the_workdir)
