@@ -33,7 +33,7 @@ SIZES = {
 }
 
 # Tokens of a prompt and of a response, at most (the paper: 1,024 and 1,024).
-LENGTHS = {'micro': (64, 40), 'tiny': (64, 40), 'small': (96, 64)}
+LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64)}
 
 
 def check_size(size):

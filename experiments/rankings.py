@@ -7,9 +7,9 @@ from ml_collections import config_dict
 
 from experiments import common
 
-# prompts of the training split, of validation, for agreement
-RECIPE = {'micro': (64, 24, 16), 'tiny': (1000, 150, 100),
-          'small': (6000, 600, 200)}
+# prompts of the training split, of validation, to set the noise on
+RECIPE = {'micro': (64, 24, 24), 'tiny': (1200, 200, 400),
+          'small': (6000, 600, 600)}
 
 
 def get_config(arg='tiny'):
@@ -20,7 +20,7 @@ def get_config(arg='tiny'):
   # the first SFT epoch: those after it are selected with these rankings.
   c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
   # Who writes candidates, at which temperature; the demonstration is added.
-  c.sources = (('sft', 1.0), ('sft', 0.7), ('sft', 1.3), ('base', 0.7))
+  c.sources = (('sft', 1.0), ('sft', 0.7), ('sft', 0.4), ('base', 0.7))
   c.samples_per_source = 2
   c.min_responses, c.max_responses = 4, 9  # K (section 3.4)
   c.num_prompts, c.num_validation, c.num_calibration = RECIPE[arg]

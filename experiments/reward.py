@@ -6,7 +6,7 @@ python -m instructrl.main --config=experiments/reward.py:tiny --workdir=DIR/rewa
 from experiments import common
 
 # prompts per update, peak learning rate
-RECIPE = {'micro': (8, 1e-3), 'tiny': (16, 1e-3), 'small': (32, 2e-4)}
+RECIPE = {'micro': (8, 1e-3), 'tiny': (8, 1e-3), 'small': (32, 2e-4)}
 
 
 def get_config(arg='tiny'):
