@@ -6,7 +6,7 @@ python -m instructrl.main --config=experiments/lab.py:tiny --workdir=DIR/lab
 from experiments import common
 
 # documents, prompts, vocabulary (pieces)
-RECIPE = {'micro': (1500, 600, 640), 'tiny': (48_000, 10_000, 768),
+RECIPE = {'micro': (1500, 600, 640), 'tiny': (48_000, 8000, 768),
           'small': (400_000, 30_000, 2048)}
 
 
@@ -15,5 +15,5 @@ def get_config(arg='tiny'):
   c.num_documents, c.num_prompts, c.vocab_size = RECIPE[arg]
   c.row_len = common.SIZES[arg][-1]  # tokens per packed row
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
-  c.demonstration_fraction = 0.4  # of the training prompts; rest: RM and PPO
+  c.demonstration_fraction = 0.5  # of the training prompts; rest: RM and PPO
   return c
