@@ -1,0 +1,75 @@
+"""The learnability door: what it asks, and the table it prints."""
+
+import numpy as np
+
+from instructrl.lab import learnability
+from instructrl.lab import probes as probes_lib
+from instructrl.lab import prompts as prompts_lib
+from instructrl.lab import solver
+from instructrl.lab import world as world_lib
+
+
+class Oracle:
+  """Knows every answer; `right` of ten questions it answers rightly."""
+
+  def __init__(self, probes, right=10):
+    self._answers = {p.context: p.answers[0] for name in learnability.WRITTEN
+                     for p in probes[name]}
+    self._options = {(p.context, f' {o}'): float(o in p.answers)
+                     for p in probes['completion'] for o in p.options}
+    self._right = right
+
+  def complete(self, texts, **kwargs):
+    return [f' {self._answers[t]}\nmore' if i % 10 < self._right else 'no'
+            for i, t in enumerate(texts)]
+
+  def logprobs(self, contexts, continuations):
+    sums = [self._options[pair] for pair in zip(contexts, continuations)]
+    return np.asarray(sums), np.ones(len(sums))
+
+
+def make_probes():
+  world = world_lib.make_world(0, 'micro')
+  return world, probes_lib.make_probes(world, 0, 20)
+
+
+def test_an_oracle_gets_everything_right():
+  _, probes = make_probes()
+  found = learnability.probe_accuracy(Oracle(probes), probes)
+  assert found == dict.fromkeys((*learnability.WRITTEN, 'completion'), 1.0)
+
+
+def test_half_right_is_half():
+  _, probes = make_probes()
+  found = learnability.probe_accuracy(Oracle(probes, right=5), probes)
+  assert found['facts'] == 0.5
+
+
+def test_instructions_are_graded_by_use_case():
+  world, _ = make_probes()
+  prompts = prompts_lib.generate_prompts(world, 60, 0)
+
+  class Solver:
+    def respond(self, texts, *, temperature, seed):
+      assert temperature == 0.0
+      draw = np.random.default_rng(seed)
+      return [solver.solve(world, p, draw) for p in prompts]
+
+  class Mute:
+    def respond(self, texts, **kwargs):
+      return [''] * len(texts)
+
+  good = learnability.instruction_rates(Solver(), world, prompts, 0)
+  assert good['all tasks'] > 0.95 and good['constraints'] > 0.95
+  assert learnability.instruction_rates(
+      Mute(), world, prompts, 0)['all tasks'] == 0
+  assert set(good) - {'all tasks', 'constraints'} == {
+      p.use_case for p in prompts}
+
+
+def test_the_table_says_what_is_learned():
+  text = learnability.table('t', ['1M', '2M'], {
+      'facts': [0.5, 0.81], 'reading': [0.9, 0.8]})
+  assert text.splitlines() == [
+      '| t | 1M | 2M | learned |', '|---|---|---|---|',
+      '| facts | 50 | 81 | yes |', '| reading | 90 | 80 | no |']
