@@ -45,6 +45,9 @@ def test_eight_devices_equal_one(
   stages.TRAIN[stage](config, one)
   for a, b in zip(metrics.read_metrics(eight), metrics.read_metrics(one),
                   strict=True):
+    for fraction in ('policy/clip_frac', 'value/clip_frac'):
+      # One of 32 tokens may be on the other side of the border.
+      assert abs(a.pop(fraction, 0) - b.pop(fraction, 0)) < 0.05
     assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
   samples = [[json.loads(line) for line in (
       folder / 'samples.jsonl').read_text().splitlines()]
