@@ -12,6 +12,7 @@ Positions are an argument and so never depend on padding.
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import chex
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from instructrl import sharding
+from instructrl.models import attention as attention_lib
 from instructrl.types import Params, pytree
 
 REMAT_POLICIES = ('none', 'full', 'dots')
@@ -29,8 +31,8 @@ REMAT_POLICIES = ('none', 'full', 'dots')
 class Cache:
   """Keys and values of the columns seen so far."""
 
-  k: jax.Array  # [L, B, C, Hkv, Dh] compute dtype
-  v: jax.Array  # [L, B, C, Hkv, Dh]
+  k: jax.Array  # [L, B, Hkv, C, Dh] compute dtype, the order attention reads
+  v: jax.Array  # [L, B, Hkv, C, Dh]
   segment_ids: jax.Array  # [B, C] int32, 0 where nothing was written
   index: jax.Array  # [] int32, the next column to write
 
@@ -58,6 +60,50 @@ class Norm(nn.Module):
     return y.astype(x.dtype)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def dense(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
+  """Multiplies the last `num_in` axes of x with the first of the kernel.
+
+  The gradients are written out for the sake of CPUs, where the kernel's takes
+  twice as long in the order that differentiation gives it.
+
+  Args:
+    x: [..., *inputs].
+    kernel: [*inputs, *outputs], of the dtype of x.
+    num_in: how many axes the inputs are.
+
+  Returns:
+    [..., *outputs].
+  """
+  inputs = tuple(range(x.ndim - num_in, x.ndim))
+  return jax.lax.dot_general(
+      x, kernel, ((inputs, tuple(range(num_in))), ((), ())))
+
+
+def _dense_forward(x, kernel, num_in):
+  return dense(x, kernel, num_in), (x, kernel)
+
+
+def _dense_backward(num_in, saved, grad):
+  x, kernel = saved
+  rows = tuple(range(x.ndim - num_in))
+  outputs = tuple(range(len(rows), grad.ndim))
+  dx = jax.lax.dot_general(
+      grad, kernel, ((outputs, tuple(range(num_in, kernel.ndim))), ((), ())))
+  product = lambda a, b: jax.lax.dot_general(a, b, ((rows, rows), ((), ())))
+  inputs = math.prod(kernel.shape[:num_in])
+  if x.size <= grad.size or inputs % 2:
+    return dx, product(x, grad)
+  # A CPU transposes the first operand in memory: the narrower one goes there.
+  # What comes out is transposed as two halves, since XLA would turn a product
+  # that is transposed whole back into the other order.
+  dkernel = product(grad, x).reshape(-1, 2, inputs // 2)
+  return dx, dkernel.transpose(1, 2, 0).reshape(kernel.shape)
+
+
+dense.defvjp(_dense_forward, _dense_backward)
+
+
 class Projection(nn.Module):
   """A dense map from the last `num_in` axes to `shape`, with named axes."""
 
@@ -76,10 +122,7 @@ class Projection(nn.Module):
         nn.initializers.normal(self.std), self.axes)
     kernel = self.param(
         'kernel', init, (*inputs, *self.shape), self.param_dtype)
-    dims = tuple(range(x.ndim - self.num_in, x.ndim))
-    y = jax.lax.dot_general(
-        x.astype(self.dtype), kernel.astype(self.dtype),
-        ((dims, tuple(range(self.num_in))), ((), ())))
+    y = dense(x.astype(self.dtype), kernel.astype(self.dtype), self.num_in)
     if self.use_bias:
       zeros = nn.with_logical_partitioning(
           nn.initializers.zeros, self.axes[self.num_in:])
@@ -88,57 +131,17 @@ class Projection(nn.Module):
     return y
 
 
-def rotary(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-  """Rotary embedding of x [B, T, H, Dh] (Su et al. 2021), half-split form."""
-  half = x.shape[-1] // 2
-  frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = positions[..., None, None].astype(jnp.float32) * frequency
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  return jnp.concatenate(
-      [a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
-
-
-def attention(q, k, v, mask):
-  """Softmax attention; grouped heads where k has fewer heads than q.
-
-  Args:
-    q: [B, T, H, Dh].
-    k: [B, C, Hkv, Dh].
-    v: [B, C, Hkv, Dh].
-    mask: [B, T, C] bool, True where a query sees a key.
-
-  Returns:
-    [B, T, H, Dh] in the dtype of q. Logits and softmax are float32.
-  """
-  batch, length, heads, width = q.shape
-  groups = k.shape[2]
-  share = heads // groups
-  # Batch axes first, and the query heads of a group folded into its queries:
-  # plain batched matrix products, twice as fast on CPU as other layouts.
-  q = q.reshape(batch, length, groups, share, width).transpose(0, 2, 3, 1, 4)
-  q = q.reshape(batch, groups, share * length, width)
-  q = q * jnp.asarray(width ** -0.5, q.dtype)
-  k, v = k.transpose(0, 2, 3, 1), v.transpose(0, 2, 1, 3)
-  logits = jnp.matmul(q, k, preferred_element_type=jnp.float32)
-  mask = jnp.tile(mask, (1, share, 1))[:, None]
-  logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  out = jnp.matmul(weights, v).reshape(batch, groups, share, length, width)
-  return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)
-
-
 class Block(nn.Module):
   """One pre-norm layer. Scanned over; `carry` is (x, cache k, cache v, i)."""
 
   config: 'Transformer'
 
   @nn.compact
-  def __call__(self, carry, mask, positions, index, deterministic):
+  def __call__(self, carry, mask, rotation, index, deterministic):
     c = self.config
     x, cache_k, cache_v, layer = carry
     norm = functools.partial(Norm, c.norm, c.norm_epsilon, c.param_dtype)
-    dense = functools.partial(
+    project = functools.partial(
         Projection, use_bias=c.use_bias, dtype=c.dtype,
         param_dtype=c.param_dtype)
     out_std = c.init_std / (2 * c.num_layers) ** 0.5
@@ -148,32 +151,33 @@ class Block(nn.Module):
     width = c.head_dim or c.d_model // c.num_heads
 
     h = norm(name='attention_norm')(x)
-    project = lambda name, n: act(
-        dense((n, width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
-              name=name)(h), 'act_batch', 'act_len', 'act_heads', None)
-    q, k, v = project('q', heads), project('k', kv_heads), project(
-        'v', kv_heads)
-    if c.positions == 'rotary':
-      q = rotary(q, positions, c.rope_theta)
-      k = rotary(k, positions, c.rope_theta)
+    split = lambda name, n: act(
+        project((n, width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
+                name=name)(h), 'act_batch', 'act_len', 'act_heads', None)
+    q, k, v = split('q', heads), split('k', kv_heads), split('v', kv_heads)
+    if rotation is not None:
+      q = attention_lib.rotary(q, *rotation)
+      k = attention_lib.rotary(k, *rotation)
+    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     if cache_k is not None:
-      start = (layer, 0, index, 0, 0)
+      start = (layer, 0, 0, index, 0)
       cache_k = jax.lax.dynamic_update_slice(cache_k, k[None], start)
       cache_v = jax.lax.dynamic_update_slice(cache_v, v[None], start)
       take = lambda y: jax.lax.dynamic_index_in_dim(y, layer, 0, False)
       k, v = take(cache_k), take(cache_v)
-    h = dense((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
-              name='out')(attention(q, k, v, mask))
+    h = project((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
+                name='out')(attention_lib.attention(q, k, v, mask))
     x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
 
     h = norm(name='mlp_norm')(x)
     hidden = c.d_ff or 4 * c.d_model
     up = lambda name: act(
-        dense((hidden,), ('embed', 'mlp'), 1, std=c.init_std, name=name)(h),
+        project((hidden,), ('embed', 'mlp'), 1, std=c.init_std, name=name)(h),
         'act_batch', 'act_len', 'act_mlp')
     h = (jax.nn.silu(up('gate')) * up('up') if c.mlp == 'swiglu'
          else jax.nn.gelu(up('up'), approximate=True))
-    h = dense((c.d_model,), ('mlp', 'embed'), 1, std=out_std, name='down')(h)
+    h = project(
+        (c.d_model,), ('mlp', 'embed'), 1, std=out_std, name='down')(h)
     x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
     return (x, cache_k, cache_v, layer + 1), None
 
@@ -217,6 +221,11 @@ class Transformer(nn.Module):
       table = self.param('positions', init(('positions', 'embed')),
                          (self.max_len, self.d_model), self.param_dtype)
       x = x + jnp.take(table.astype(self.dtype), positions, axis=0)
+      rotation = None
+    else:
+      rotation = attention_lib.rotations(
+          positions, mask.shape[-1],
+          self.head_dim or self.d_model // self.num_heads, self.rope_theta)
     if not self.tie_embeddings:
       self.param('unembed', init(('vocab', 'embed')), shape, self.param_dtype)
     x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'),
@@ -237,7 +246,7 @@ class Transformer(nn.Module):
     )(detached(self), name='blocks')
     carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
     (x, cache_k, cache_v, _), _ = layers(
-        carry, mask, positions, index, deterministic)
+        carry, mask, rotation, index, deterministic)
     x = Norm(self.norm, self.norm_epsilon, self.param_dtype,
              name='final_norm')(x)
     return x, cache_k, cache_v
@@ -284,7 +293,8 @@ class Model:
     Args:
       params: the parameter tree.
       tokens: [B, T] int32.
-      positions: [B, T] int32, of each token in its own example.
+      positions: [B, T] int32, of each token in its own example; below the
+        number of columns.
       segment_ids: [B, T] int32; 0 is padding, and only equal ids attend.
       cache: columns seen before these; None for a full pass.
       dropout_key: turns the residual dropout on.
@@ -323,9 +333,9 @@ class Model:
 
   def init_cache(self, batch: int, columns: int) -> Cache:
     m = self.module
-    shape = (m.num_layers, batch, columns, m.num_kv_heads or m.num_heads,
+    shape = (m.num_layers, batch, m.num_kv_heads or m.num_heads, columns,
              m.head_dim or m.d_model // m.num_heads)
-    axes = ('layers', 'act_batch', 'act_len', 'act_heads', None)
+    axes = ('layers', 'act_batch', 'act_heads', 'act_len', None)
     zeros = sharding.constrain(jnp.zeros(shape, m.dtype), axes, m.rules)
     return Cache(k=zeros, v=zeros,
                  segment_ids=jnp.zeros((batch, columns), jnp.int32),
