@@ -240,11 +240,32 @@ def test_parts_of_the_batch_change_nothing(first):
 
 
 @tiny.jit
+@functools.partial(jax.grad, has_aux=True)
+def plain_policy_loss(params, rollout, rows):
+  """Equation 2 in a few lines; also returns its two parts."""
+  mask = rollout.response_mask
+  logprobs = rollout_lib.response_logprobs(
+      POLICY, params, rollout.tokens, rollout.prompt_mask, mask, chunk_size=0,
+      temperature=0.7)
+  ratio = jnp.exp(logprobs - rollout.old_logprobs)
+  gain = jnp.minimum(ratio * rollout.advantages,
+                     jnp.clip(ratio, 0.8, 1.2) * rollout.advantages)
+  ppo = -(gain * mask).sum() / mask.sum()
+  logprobs = lm.batch_logprobs(POLICY, params, rows, 0)  # at temperature 1
+  ptx = -(logprobs * rows.loss_mask).sum() / rows.loss_mask.sum()
+  return ppo + PTX_COEF * ptx, {'loss/policy': ppo, 'loss/ptx': ptx}
+
+
+@tiny.jit
 @jax.value_and_grad
-def pretraining(params, rows):
-  """The mean negative log-probability per token, at temperature 1."""
-  logprobs = lm.batch_logprobs(POLICY, params, rows, 0)
-  return -(logprobs * rows.loss_mask).sum() / rows.loss_mask.sum()
+def plain_value_loss(params, rollout):
+  mask, old = rollout.response_mask, rollout.old_values
+  values = rollout_lib.response_values(
+      SCALAR, params, rollout.tokens, rollout.prompt_mask, mask)
+  near = old + jnp.clip(values - old, -0.2, 0.2)
+  errors = jnp.maximum((values - rollout.returns) ** 2,
+                       (near - rollout.returns) ** 2)
+  return 0.5 * (errors * mask).sum() / mask.sum()
 
 
 # Means per token over the minibatch, in whatever parts they are computed.
@@ -257,22 +278,27 @@ def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_pretraining(
     first, moved, changes):
   half, rows = half_of(first[0]), ptx_rows(12)
   assert len(set(np.asarray(half.response_mask.sum(axis=1)).tolist())) > 1
-  ppo, metrics = policy_grad()(moved[0], half, None)
-  assert 'loss/ptx' not in metrics
-  loss, ptx = pretraining(moved[0], rows)
-  assert float(optax.tree.norm(ptx)) > 0.1
-  total, more = policy_grad(**changes)(moved[0], half, rows)
-  chex.assert_trees_all_close(
-      total, jax.tree.map(lambda a, b: a + PTX_COEF * b, ppo, ptx), atol=2e-5)
-  assert more.pop('loss/ptx') == pytest.approx(float(loss), rel=1e-5)
-  chex.assert_trees_all_close(more, metrics, atol=1e-5)
+  expected, parts = plain_policy_loss(moved[0], half, rows)
+  total, metrics = policy_grad(**changes)(moved[0], half, rows)
+  chex.assert_trees_all_close(total, expected, atol=2e-5)
+  for name, loss in parts.items():
+    assert metrics[name] == pytest.approx(float(loss), rel=1e-4, abs=1e-6)
+  alone, ppo_metrics = policy_grad()(moved[0], half, None)
+  assert 'loss/ptx' not in ppo_metrics
+  for name, value in ppo_metrics.items():
+    assert metrics[name] == pytest.approx(float(value), rel=1e-4, abs=1e-6)
+  rest = jax.tree.map(jnp.subtract, total, alone)
+  assert float(optax.tree.norm(rest)) > 0.1  # gamma times pretraining's
 
 
-def test_microbatches_of_the_value_model_add_up(first, moved):
+@pytest.mark.parametrize('size', [0, 4])
+def test_the_gradient_of_the_value_model(first, moved, size):
   half = half_of(first[0])
-  chex.assert_trees_all_close(
-      value_grad(microbatch_size=4)(moved[1], half),
-      value_grad()(moved[1], half), atol=2e-5)
+  loss, expected = plain_value_loss(moved[1], half)
+  got, metrics = value_grad(**({'microbatch_size': size} if size else {}))(
+      moved[1], half)
+  chex.assert_trees_all_close(got, expected, atol=2e-5)
+  assert metrics['loss/value'] == pytest.approx(float(loss), rel=1e-4)
 
 
 @pytest.mark.slow
