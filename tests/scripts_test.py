@@ -73,6 +73,8 @@ def start(checkout, script, *args, fail='', **variables):
       ['bash', str(checkout / 'scripts' / script), *args],
       cwd=tmp_path / 'elsewhere', env=environment, stdin=subprocess.DEVNULL,
       stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+      # What runs in the background ignores SIGINT, and so would its children.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 
