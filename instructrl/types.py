@@ -48,13 +48,22 @@ class LMBatch:
   segment_ids: jax.Array  # [B, T] int32, 0 = padding, then 1, 2, ...
 
 
+# The segment id of tokens that every later segment of their row sees too.
+PREFIX = -1
+
+
 @pytree
 class RankingBatch:
-  """K-way rankings: one prompt is one element, right-padded sequences."""
+  """K-way rankings. One prompt is one row: it stands there once, and its K
+  responses follow, each seeing the prompt and itself.
 
-  tokens: jax.Array  # [B, K, T] int32, prompt + response
-  segment_ids: jax.Array  # [B, K, T] int32, 1 = token, 0 = padding
-  last: jax.Array  # [B, K] int32, index of the last response token
+  A row has T columns, for the prompt and all its responses together.
+  """
+
+  tokens: jax.Array  # [B, T] int32
+  segment_ids: jax.Array  # [B, T] int32, PREFIX, then 1..K; 0 = padding
+  positions: jax.Array  # [B, T] int32, of a response as if it came first
+  last: jax.Array  # [B, K] int32, column of the last token of each response
   ranks: jax.Array  # [B, K] int32, dense, 0 = best, equal = tie
   valid: jax.Array  # [B, K] bool, False where the prompt has fewer than K
 

@@ -33,6 +33,7 @@ import numpy as np
 from instructrl import optimizer
 from instructrl import rng
 from instructrl import sharding
+from instructrl.data import tasks
 from instructrl.models import transformer
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
@@ -254,13 +255,13 @@ def run_sft(args) -> dict:
 
 
 def ranking_batch(args, prompts: int, k: int) -> RankingBatch:
-  length = args.prompt + args.response
-  tokens = random_tokens(args, prompts, k, length)
-  ranks = np.broadcast_to(np.arange(k, dtype=np.int32), (prompts, k))
-  return RankingBatch(
-      tokens=tokens, segment_ids=np.ones_like(tokens),
-      last=np.full((prompts, k), length - 1, np.int32), ranks=ranks,
-      valid=np.ones((prompts, k), bool))
+  draw = np.random.default_rng(0)
+  tokens = lambda n: draw.integers(2, args.vocab, n).tolist()
+  elements = [tasks.ranking_example(
+      tokens(args.prompt), [tokens(args.response) for _ in range(k)],
+      range(k), max_k=k, seq_len=args.prompt + k * args.response,
+      eos_id=args.vocab) for _ in range(prompts)]
+  return jax.tree.map(lambda *x: np.stack(x), *elements)
 
 
 def run_reward(args) -> dict:
@@ -290,14 +291,18 @@ def run_reward(args) -> dict:
   first, seconds = found['kwise']
   median = statistics.median(seconds)
   pair_s = statistics.median(found['pairs'][1])
-  length = args.prompt + args.response
+  count = Counter(args)
+  # A prompt once, then K responses that see the prompt and themselves.
+  together = count.forward(args.prompt, args.prompt) + k * count.forward(
+      args.response, 2 * args.prompt + args.response)
+  apart = pairs * (count.forward(args.prompt, args.prompt) + 2 * count.forward(
+      args.response, 2 * args.prompt + args.response))
   return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
           'comparisons': args.batch * pairs,
           'comparisons_per_s': args.batch * pairs / median,
           'separate_pairs_s': pair_s, 'kwise_speedup': pair_s / median,
-          'forward_passes_saved': 1 - k / (2 * pairs),
-          'flops_per_iter': 3 * Counter(args).forward(
-              args.batch * k * length, length)}
+          'kwise_flops_ratio': apart / together,
+          'flops_per_iter': 3 * args.batch * together}
 
 
 def main():

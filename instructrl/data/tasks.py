@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from instructrl.data.records import Demonstration, Document
-from instructrl.types import PromptBatch, RankingBatch
+from instructrl.types import PREFIX, PromptBatch, RankingBatch
 
 Rows = dict[str, np.ndarray]  # the fields of LMBatch, [rows, T] each
 
@@ -216,6 +216,13 @@ def sft_rows(
       row_len)
 
 
+def ranking_length(
+    prompt: Sequence[int], responses: Sequence[Sequence[int]], eos_id: int
+) -> int:
+  """Columns that `ranking_example` fills."""
+  return len(prompt) + sum(len(cut_at_eos(r, eos_id)) for r in responses)
+
+
 def ranking_example(
     prompt: Sequence[int],
     responses: Sequence[Sequence[int]],
@@ -233,40 +240,47 @@ def ranking_example(
     responses: tokens of the K responses; what follows the first EOS is cut.
     ranks: K; 0 = best, equal = tie.
     max_k: rows of the element; those above K are padding.
-    seq_len: T, columns of the element.
+    seq_len: T, columns of the element; see `ranking_length`.
     eos_id: what ends a response.
     pad_id: what fills up.
 
   Returns:
-    A `RankingBatch` without the batch axis: tokens [max_k, T], last [max_k].
+    A `RankingBatch` without the batch axis: tokens [T], last [max_k].
 
   Raises:
     ValueError: K is not in 2..max_k, the ranks do not match, a response is
-      empty, or a sequence is longer than T.
+      empty, or prompt and responses are longer than T.
   """
   k = len(responses)
   if not 2 <= k <= max_k:
     raise ValueError(f'there are {k} responses, there must be 2 to {max_k}')
   if len(ranks) != k:
     raise ValueError(f'there are {len(ranks)} ranks for {k} responses')
-  tokens = np.full((max_k, seq_len), pad_id, np.int32)
-  segment_ids = np.zeros((max_k, seq_len), np.int32)
-  last = np.zeros(max_k, np.int32)
+  responses = [cut_at_eos(response, eos_id) for response in responses]
   for i, response in enumerate(responses):
-    response = cut_at_eos(response, eos_id)
     if not response:
       raise ValueError(f'response {i} has no tokens; an empty one is EOS')
-    length = len(prompt) + len(response)
-    if length > seq_len:
-      raise ValueError(
-          f'prompt and response {i} have {length} tokens, the limit is '
-          f'{seq_len}')
-    tokens[i, :length] = [*prompt, *response]
-    segment_ids[i, :length] = 1
-    last[i] = length - 1
+  length = len(prompt) + sum(map(len, responses))
+  if length > seq_len:
+    raise ValueError(
+        f'prompt and responses have {length} tokens, the limit is {seq_len}')
+  tokens = np.full(seq_len, pad_id, np.int32)
+  segment_ids = np.zeros(seq_len, np.int32)
+  positions = np.zeros(seq_len, np.int32)
+  last = np.zeros(max_k, np.int32)
+  first = len(prompt)
+  tokens[:first], segment_ids[:first] = prompt, PREFIX
+  positions[:first] = np.arange(first)
+  for i, response in enumerate(responses):
+    part = slice(first, first + len(response))
+    tokens[part], segment_ids[part] = response, i + 1
+    positions[part] = len(prompt) + np.arange(len(response))
+    first = part.stop
+    last[i] = first - 1
   return RankingBatch(
       tokens=tokens,
       segment_ids=segment_ids,
+      positions=positions,
       last=last,
       ranks=np.asarray([*ranks, *[0] * (max_k - k)], np.int32),
       valid=np.arange(max_k) < k,

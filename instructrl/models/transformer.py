@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from instructrl import sharding
 from instructrl.models import attention as attention_lib
-from instructrl.types import Params, pytree
+from instructrl.types import Params, PREFIX, pytree
 
 REMAT_POLICIES = ('none', 'full', 'dots')
 
@@ -295,7 +295,8 @@ class Model:
       tokens: [B, T] int32.
       positions: [B, T] int32, of each token in its own example; below the
         number of columns.
-      segment_ids: [B, T] int32; 0 is padding, and only equal ids attend.
+      segment_ids: [B, T] int32; 0 is padding, and only equal ids attend,
+        except that `types.PREFIX` is seen by all that come after it.
       cache: columns seen before these; None for a full pass.
       dropout_key: turns the residual dropout on.
 
@@ -313,8 +314,8 @@ class Model:
           cache.segment_ids, segment_ids, (0, start))
     query = start + jnp.arange(length)[:, None]
     causal = jnp.arange(key_segments.shape[1])[None] <= query
-    mask = causal & (segment_ids[:, :, None] == key_segments[:, None, :]) & (
-        segment_ids[:, :, None] > 0)
+    queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
+    mask = causal & (queries != 0) & ((queries == keys) | (keys == PREFIX))
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     hidden, k, v = self.module.apply(
         {'params': params}, tokens, positions, mask, start,

@@ -21,6 +21,9 @@ from instructrl.trainers import common
 from instructrl.types import Params, RankingBatch, TrainState
 
 
+COLUMNS = 16  # rows are padded to a multiple of so many
+
+
 def validate(config):
   """Refuses what makes no sense, by field name."""
   common.validate_common(config)
@@ -42,16 +45,12 @@ def ranking_scores(model: Model, params: Params, batch: RankingBatch
                    ) -> jax.Array:
   """[B, K] float32: the head's output at each last response token.
 
-  One forward pass per response, whatever the number of pairs it is in.
+  One forward pass of the prompt and one of each response, whatever the number
+  of pairs they are in.
   """
-  shape = batch.last.shape
-  flat = lambda x: x.reshape(-1, x.shape[-1])
-  segments = flat(batch.segment_ids)
-  positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
   scores = heads.apply_scalar(
-      model, params, flat(batch.tokens), positions, segments)
-  return jnp.take_along_axis(
-      scores, batch.last.reshape(-1, 1), axis=1).reshape(shape)
+      model, params, batch.tokens, batch.positions, batch.segment_ids)
+  return jnp.take_along_axis(scores, batch.last, axis=1)
 
 
 def make_step(model: Model, tx, schedule, *, microbatch_size: int):
@@ -94,17 +93,19 @@ class Scorer:
     scores = []
     for start in range(0, len(prompts), self._batch):
       part = slice(start, start + self._batch)
-      tokens = np.full((self._batch, 1, self._len), self._pad, np.int32)
+      tokens = np.full((self._batch, self._len), self._pad, np.int32)
       segments = np.zeros_like(tokens)
+      positions = np.broadcast_to(
+          np.arange(self._len, dtype=np.int32), tokens.shape)
       last = np.zeros((self._batch, 1), np.int32)
       rows = list(zip(prompts[part], responses[part]))
       for i, (prompt, response) in enumerate(rows):
         sequence = [*prompt, *response]
-        tokens[i, 0, :len(sequence)] = sequence
-        segments[i, 0, :len(sequence)] = 1
+        tokens[i, :len(sequence)] = sequence
+        segments[i, :len(sequence)] = 1
         last[i, 0] = len(sequence) - 1
       out = self._fn(params, RankingBatch(
-          tokens=tokens, segment_ids=segments, last=last,
+          tokens=tokens, segment_ids=segments, positions=positions, last=last,
           ranks=np.zeros_like(last), valid=np.ones(last.shape, bool)))
       scores.append(np.asarray(out)[:len(rows)])
     return np.concatenate(scores)
@@ -172,11 +173,13 @@ def train(config, workdir, label: str = '') -> dict:
   validate(config)
   with common.Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    seq_len = config.prompt_len + config.response_len
     k = 2 if config.shuffled_pairs else config.max_responses
+    length = lambda e: tasks.ranking_length(
+        e.prompt, e.responses, tok.eos_id)
     make = lambda elements, max_k, **kwargs: pipeline.ranking_batches(
         elements, config.batch_size, config.train_seed, max_k=max_k,
-        seq_len=seq_len, eos_id=tok.eos_id, pad_id=tok.pad_id,
+        seq_len=-(-max(map(length, elements)) // COLUMNS) * COLUMNS,
+        eos_id=tok.eos_id, pad_id=tok.pad_id,
         process_index=jax.process_index(),
         process_count=jax.process_count(), **kwargs)
     elements, dropped = load_rankings(run, tok, 'train', 'train')
@@ -221,7 +224,8 @@ def train(config, workdir, label: str = '') -> dict:
 
     # The bias after training: demonstrations score 0 on average. It is one
     # more step of the run, so that it too happens exactly once.
-    scorer = Scorer(model, tok, seq_len=seq_len)
+    scorer = Scorer(
+        model, tok, seq_len=config.prompt_len + config.response_len)
     if int(state.step) == num_steps:
       shift = -demonstration_mean(run, scorer, state.params, tok)
       state = dataclasses.replace(

@@ -223,19 +223,21 @@ def test_ranking_batches():
       [make_ranking(i) for i in range(1, 9)], Tok(), prompt_len=7)
   assert (len(elements), dropped) == (4, 4)
   batches = pipeline.ranking_batches(
-      elements, 2, seed=0, max_k=4, seq_len=9, eos_id=2)
+      elements, 2, seed=0, max_k=4, seq_len=13, eos_id=2)
   batch = batches.at(0)
   assert isinstance(batch, RankingBatch)
-  chex.assert_shape(batch.tokens, (2, 4, 9))
+  chex.assert_shape(batch.tokens, (2, 13))
   chex.assert_shape((batch.last, batch.ranks, batch.valid), (2, 4))
   for row, i in enumerate(batches.indices(0)):  # prompt i has i + 4 tokens
-    assert batch.tokens[row, 1].tolist() == (
-        [1, 4] + [6] * (i + 1) + [5, 11, 2] + [0] * (3 - i))
-    assert batch.last[row].tolist() == [i + 5] * 3 + [0]
+    prompt = [1, 4] + [6] * (i + 1) + [5]
+    responses = sum([[10 + k, 2] for k in range(3)], [])
+    assert batch.tokens[row].tolist() == (
+        prompt + responses + [0] * (3 - i))
+    assert batch.last[row].tolist() == [i + 5, i + 7, i + 9, 0]
     assert batch.ranks[row].tolist() == [1, 0, 1, 0]
     assert batch.valid[row].tolist() == [True] * 3 + [False]
   assert [b.valid.sum() for b in pipeline.ranking_batches(
-      elements[:3], 2, seed=0, max_k=4, seq_len=9, eos_id=2).once()] == [6, 3]
+      elements[:3], 2, seed=0, max_k=4, seq_len=13, eos_id=2).once()] == [6, 3]
 
 
 def test_split_pairs():

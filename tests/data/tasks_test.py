@@ -174,13 +174,11 @@ def test_rows_of_records():
 def test_ranking_literal():
   element = tasks.ranking_example(
       [BOS, 10], [[11, EOS, 12], [EOS], [13, 14]], [1, 0, 1],
-      max_k=4, seq_len=5, eos_id=EOS)
-  assert element.tokens.tolist() == [
-      [BOS, 10, 11, EOS, 0], [BOS, 10, EOS, 0, 0], [BOS, 10, 13, 14, 0],
-      [0, 0, 0, 0, 0]]
-  assert element.segment_ids.tolist() == [
-      [1, 1, 1, 1, 0], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0], [0, 0, 0, 0, 0]]
-  assert element.last.tolist() == [3, 2, 3, 0]
+      max_k=4, seq_len=9, eos_id=EOS)
+  assert element.tokens.tolist() == [BOS, 10, 11, EOS, EOS, 13, 14, 0, 0]
+  assert element.segment_ids.tolist() == [-1, -1, 1, 1, 2, 3, 3, 0, 0]
+  assert element.positions.tolist() == [0, 1, 2, 3, 2, 2, 3, 0, 0]
+  assert element.last.tolist() == [3, 4, 6, 0]
   assert element.ranks.tolist() == [1, 0, 1, 0]
   assert element.valid.tolist() == [True, True, True, False]
 
@@ -190,7 +188,7 @@ def test_ranking_literal():
     ([[1]] * 4, [0] * 4, 'there are 4 responses, there must be 2 to 3'),
     ([[1], [2]], [0], 'there are 1 ranks for 2 responses'),
     ([[1], []], [0, 1], 'response 1 has no tokens'),
-    ([[1], [3] * 4], [0, 1], 'prompt and response 1 have 6 tokens, the limit'),
+    ([[1], [3] * 4], [0, 1], 'prompt and responses have 7 tokens, the limit'),
 ])
 def test_bad_rankings(responses, ranks, reason):
   with pytest.raises(ValueError, match=reason):
@@ -214,6 +212,6 @@ def test_pad_is_what_the_caller_says():
   element = tasks.prompt_example([BOS], 2, pad_id=9)
   assert element.tokens.tolist() == [9, BOS]
   element = tasks.ranking_example(
-      [BOS], [[EOS], [10, EOS]], [0, 1], max_k=2, seq_len=3, eos_id=EOS,
+      [BOS], [[EOS], [10, EOS]], [0, 1], max_k=2, seq_len=5, eos_id=EOS,
       pad_id=9)
-  assert element.tokens.tolist() == [[BOS, EOS, 9], [BOS, 10, EOS]]
+  assert element.tokens.tolist() == [BOS, EOS, 10, EOS, 9]

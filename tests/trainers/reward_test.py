@@ -45,7 +45,7 @@ def make_rankings(count, seed):
   return out
 
 
-def make_batch(elements, seq_len=P + R) -> RankingBatch:
+def make_batch(elements, seq_len=P + K * R) -> RankingBatch:
   built = [tasks.ranking_example(
       e.prompt, e.responses, e.ranks, max_k=K, seq_len=seq_len,
       eos_id=tiny.EOS) for e in elements]
@@ -80,7 +80,7 @@ def test_a_score_is_read_at_the_last_response_token():
 def test_scores_depend_neither_on_padding_nor_on_order():
   elements = make_rankings(6, seed=0)
   scores = scores_of(PARAMS, make_batch(elements))
-  wide = make_batch(elements, seq_len=P + R + 3)
+  wide = make_batch(elements, seq_len=P + K * R + 3)
   garbage = np.where(wide.segment_ids == 0, 33, wide.tokens)
   np.testing.assert_allclose(
       scores_of(PARAMS, dataclasses.replace(wide, tokens=garbage))[wide.valid],
@@ -94,8 +94,8 @@ def test_scores_depend_neither_on_padding_nor_on_order():
     np.testing.assert_allclose(b[:k][::-1], a[:k], atol=2e-5)
 
 
-def test_every_response_is_passed_once():
-  """However many pairs it is in."""
+def test_the_prompt_and_every_response_are_passed_once():
+  """However many pairs they are in."""
   shapes = []
 
   class Spy:
@@ -105,7 +105,7 @@ def test_every_response_is_passed_once():
 
   batch = make_batch(make_rankings(6, seed=0))
   jax.eval_shape(lambda: reward.ranking_scores(Spy(), PARAMS, batch))
-  assert shapes == [(6 * K, P + R)]
+  assert shapes == [(6, P + K * R)]
 
 
 def test_scores_equal_those_of_ppo_and_of_the_scorer():
