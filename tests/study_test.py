@@ -66,7 +66,7 @@ def test_the_report_has_every_figure(workdir):
   assert set(results['reward_model']['accuracy']) >= {'in_group', 'heldout'}
   for policy in ('base', 'sft', 'ppo', 'ppo_ptx'):
     assert results['alignment_tax'][policy]['nll'] > 0
-    assert len(results['metadata'][policy]) == 11  # the rows of Table 3
+    assert len(results['metadata'][policy]) == 12  # the rows of Table 3
   for stage in ('ppo', 'ppo_ptx'):
     curves = results['training'][stage]
     for name in ('reward', 'judge', 'kl', 'entropy', 'clip_frac',
