@@ -27,11 +27,8 @@ def prepare(config, tmp_path, name):
   return tmp_path / name
 
 
-@pytest.mark.parametrize('stage', [
-    'pretrain',
-    pytest.param('ppo_init', marks=pytest.mark.slow),
-    pytest.param('reward', marks=pytest.mark.slow),
-    pytest.param('ppo_ptx', marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', ['pretrain', 'ppo_init', 'reward', 'ppo_ptx'])
 def test_eight_devices_equal_one(
     stage, configs, workdir, tmp_path, monkeypatch, request):
   config = configs[stage]
