@@ -63,10 +63,11 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
   limit = response_len if max_tokens is None else max_tokens
   segments = prompts.mask.astype(jnp.int32)
   lengths = segments.sum(axis=1)
-  unembedding = model.unembedding(params)
+  # Done here, since in the loop it would be done for every token.
+  params, unembedding = model.unstack(params), model.unembedding(params).T
 
   def draw(hidden, position):
-    logits = jnp.matmul(hidden[:, -1], unembedding.T,
+    logits = jnp.matmul(hidden[:, -1], unembedding,
                         preferred_element_type=jnp.float32)
     return sampling.sample_tokens(
         logits, sampling.row_keys(key, rows, position),

@@ -56,7 +56,8 @@ def parse(argv=None):
       ('minibatches', 4, 'of an iteration'), ('iters', 4, 'timed'),
       ('responses', 6, 'K, per prompt; reward only'),
       ('rollout-microbatch', 0, 'rows scored at once; 0 = all'),
-      ('logits-chunk', 0, 'tokens; 0 = all')):
+      ('logits-chunk', 0, 'tokens; 0 = all'),
+      ('scan-unroll', 0, 'layers per step of the scan; 0 = all')):
     parser.add_argument(f'--{name}', type=int, default=default, help=text)
   parser.add_argument('--dtype', default='float32',
                       help='of the computation (masters stay float32)')
@@ -66,7 +67,7 @@ def parse(argv=None):
   args = parser.parse_args(argv)
   for name, value in vars(args).items():
     if isinstance(value, int) and not isinstance(value, bool) and value < (
-        name not in ('rollout_microbatch', 'logits_chunk')):
+        name not in ('rollout_microbatch', 'logits_chunk', 'scan_unroll')):
       parser.error(f'--{name.replace("_", "-")} is too small')
   if args.batch % args.minibatches:
     parser.error('--minibatches must divide --batch')
@@ -129,7 +130,7 @@ def make_model(args) -> transformer.Model:
   return transformer.make_model(
       vocab_size=args.vocab, num_layers=args.layers, d_model=args.d_model,
       num_heads=args.heads, max_len=args.prompt + args.response,
-      dtype=args.dtype)
+      dtype=args.dtype, scan_unroll=args.scan_unroll or args.layers)
 
 
 def random_tokens(args, *shape):

@@ -36,6 +36,9 @@ class Counter:
         k=empty, v=empty, segment_ids=jnp.zeros((batch, columns), jnp.int32),
         index=jnp.zeros((), jnp.int32))
 
+  def unstack(self, params):
+    return params
+
   def unembedding(self, params):
     del params
     return self._certainty * jnp.roll(jnp.eye(self.vocab), 1, axis=0)

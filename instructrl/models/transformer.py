@@ -29,10 +29,15 @@ REMAT_POLICIES = ('none', 'full', 'dots')
 
 @pytree
 class Cache:
-  """Keys and values of the columns seen so far."""
+  """Keys and values of the columns seen so far.
 
-  k: jax.Array  # [L, B, Hkv, C, Dh] compute dtype, the order attention reads
-  v: jax.Array  # [L, B, Hkv, C, Dh]
+  One array of all layers, which the scan carries; where layers are unrolled,
+  a tuple of one array each, [B, Hkv, C, Dh], that attention reads in place (a
+  layer's part of one array is copied first, on CPUs and GPUs).
+  """
+
+  k: jax.Array | tuple[jax.Array, ...]  # [L, B, Hkv, C, Dh] compute dtype
+  v: jax.Array | tuple[jax.Array, ...]  # [L, B, Hkv, C, Dh]
   segment_ids: jax.Array  # [B, C] int32, 0 where nothing was written
   index: jax.Array  # [] int32, the next column to write
 
@@ -131,6 +136,19 @@ class Projection(nn.Module):
     return y
 
 
+def extend(cache, new, layer, index):
+  """Writes [B, Hkv, T, Dh]; returns the cache and this layer's columns of it.
+
+  Without a leading axis of layers, the cache is this layer's already.
+  """
+  if cache.ndim == new.ndim:
+    cache = jax.lax.dynamic_update_slice(cache, new, (0, 0, index, 0))
+    return cache, cache
+  cache = jax.lax.dynamic_update_slice(
+      cache, new[None], (layer, 0, 0, index, 0))
+  return cache, jax.lax.dynamic_index_in_dim(cache, layer, 0, False)
+
+
 class Block(nn.Module):
   """One pre-norm layer. Scanned over; `carry` is (x, cache k, cache v, i)."""
 
@@ -160,11 +178,8 @@ class Block(nn.Module):
       k = attention_lib.rotary(k, *rotation)
     k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
     if cache_k is not None:
-      start = (layer, 0, 0, index, 0)
-      cache_k = jax.lax.dynamic_update_slice(cache_k, k[None], start)
-      cache_v = jax.lax.dynamic_update_slice(cache_v, v[None], start)
-      take = lambda y: jax.lax.dynamic_index_in_dim(y, layer, 0, False)
-      k, v = take(cache_k), take(cache_v)
+      cache_k, k = extend(cache_k, k, layer, index)
+      cache_v, v = extend(cache_v, v, layer, index)
     h = project((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
                 name='out')(attention_lib.attention(q, k, v, mask))
     x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
@@ -205,7 +220,7 @@ class Transformer(nn.Module):
   dtype: Any = jnp.float32  # of the computation
   param_dtype: Any = jnp.float32  # of the master weights
   remat: str = 'none'  # one of REMAT_POLICIES
-  scan_unroll: int = 1  # layers per step of the scan
+  scan_unroll: int = 1  # layers per step of the scan; see also `Cache`
   rules: sharding.Rules = ()
 
   @nn.compact
@@ -231,25 +246,41 @@ class Transformer(nn.Module):
     x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'),
                            self.rules)
     x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
+    shared = (mask, rotation, index, deterministic)
+    if isinstance(cache_k, tuple):
+      x, cache_k, cache_v = self._unrolled(x, cache_k, cache_v, *shared)
+    else:
+      carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
+      (x, cache_k, cache_v, _), _ = self._scanned()(carry, *shared)
+    x = Norm(self.norm, self.norm_epsilon, self.param_dtype,
+             name='final_norm')(x)
+    return x, cache_k, cache_v
+
+  def _scanned(self) -> nn.Module:
+    """The layers as one module, whose parameters have a leading axis."""
     block = Block
     if self.remat != 'none':
       policy = (jax.checkpoint_policies.dots_with_no_batch_dims_saveable
                 if self.remat == 'dots' else None)
       block = nn.remat(Block, policy=policy, prevent_cse=False,
                        static_argnums=(5,))
-    layers = nn.scan(
+    return nn.scan(
         block, length=self.num_layers, unroll=self.scan_unroll,
         variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(nn.broadcast,) * 4,
         metadata_params={nn.PARTITION_NAME: 'layers'},
     )(detached(self), name='blocks')
-    carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
-    (x, cache_k, cache_v, _), _ = layers(
-        carry, mask, rotation, index, deterministic)
-    x = Norm(self.norm, self.norm_epsilon, self.param_dtype,
-             name='final_norm')(x)
-    return x, cache_k, cache_v
+
+  def _unrolled(self, x, cache_k, cache_v, *shared):
+    """The same layers one by one, on caches of their own."""
+    block, found = Block(detached(self), parent=None), []
+    layers = self.variables['params']['blocks']
+    for params, k, v in zip(layers, cache_k, cache_v):
+      carry = (x, k, v, jnp.zeros((), jnp.int32))
+      (x, k, v, _), _ = block.apply({'params': params}, carry, *shared)
+      found.append((k, v))
+    return x, *zip(*found)
 
 
 def detached(module: Transformer) -> Transformer:
@@ -317,6 +348,8 @@ class Model:
     queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
     mask = causal & (queries != 0) & ((queries == keys) | (keys == PREFIX))
     rngs = None if dropout_key is None else {'dropout': dropout_key}
+    if cache is not None:
+      params = self.unstack(params)
     hidden, k, v = self.module.apply(
         {'params': params}, tokens, positions, mask, start,
         None if cache is None else cache.k,
@@ -332,13 +365,32 @@ class Model:
     name = 'embed' if self.module.tie_embeddings else 'unembed'
     return params[name].astype(self.module.dtype)
 
+  @property
+  def unrolled(self) -> bool:
+    """Whether the layers are one after another instead of in a loop."""
+    return self.module.scan_unroll >= self.module.num_layers
+
+  def unstack(self, params: Params) -> Params:
+    """Parameters for many calls of `apply` with a cache: layers taken apart.
+
+    Only where they are unrolled; inside a loop each call would copy them.
+    """
+    if not self.unrolled or not isinstance(params['blocks'], dict):
+      return params
+    layers = tuple(jax.tree.map(lambda x: x[layer], params['blocks'])
+                   for layer in range(self.module.num_layers))
+    return {**params, 'blocks': layers}
+
   def init_cache(self, batch: int, columns: int) -> Cache:
     m = self.module
     shape = (m.num_layers, batch, m.num_kv_heads or m.num_heads, columns,
              m.head_dim or m.d_model // m.num_heads)
     axes = ('layers', 'act_batch', 'act_heads', 'act_len', None)
-    zeros = sharding.constrain(jnp.zeros(shape, m.dtype), axes, m.rules)
-    return Cache(k=zeros, v=zeros,
+    zeros = lambda start: sharding.constrain(
+        jnp.zeros(shape[start:], m.dtype), axes[start:], m.rules)
+    make = (lambda: tuple(zeros(1) for _ in range(m.num_layers))
+            ) if self.unrolled else (lambda: zeros(0))
+    return Cache(k=make(), v=make(),
                  segment_ids=jnp.zeros((batch, columns), jnp.int32),
                  index=jnp.zeros((), jnp.int32))
 

@@ -139,11 +139,13 @@ def test_logits_equal_the_explicit_forward_pass(name):
     np.testing.assert_allclose(got[row][real], expected[real], atol=2e-4)
 
 
+@pytest.mark.parametrize('unrolled', [False, True])
 @pytest.mark.parametrize('name', VARIANTS)
-def test_cached_decoding_equals_the_full_pass(name):
+def test_cached_decoding_equals_the_full_pass(name, unrolled):
   """A left-padded prompt in two parts, then one token at a time."""
   changes = tiny.VARIANTS[name]
-  model, params = build(**changes)
+  model, params = build(**changes, scan_unroll=9 if unrolled else 1)
+  assert model.unrolled == unrolled
   full = logits(**changes)
 
   @tiny.jit
