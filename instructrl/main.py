@@ -117,10 +117,26 @@ def run_door(main: Callable[[], None]):
       sys.exit(f'error: {error}')
     except KeyboardInterrupt:
       sys.exit('stopped; the same command goes on from the last checkpoint')
-  app.run(guarded)
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv):
+  """Reads the flags and the config; a mistake in them is one line."""
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, ImportError, KeyError, OSError,
+          TypeError, ValueError) as error:
+    # What ml_collections raises for an unknown field, a value of another
+    # type, a config file that is not there, or a size it does not know; the
+    # reason is the last line, under the trace of the config file.
+    reason = str(error.args[0] if error.args else type(error).__name__)
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    sys.exit(f'error: {" ".join(lines) if len(lines) < 3 else lines[-1]}')
 
 
 def _main(config_flag, workdir_flag):
+  if not workdir_flag.value:
+    sys.exit('error: --workdir is missing: say where the run goes')
   setup_jax()
   run_stage(config_flag.value, workdir_flag.value)
 
