@@ -153,8 +153,13 @@ def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
   if run.config.shuffled_pairs and split == 'train':
     rankings = list(itertools.chain.from_iterable(
         map(pipeline.split_pairs, rankings)))
-  return pipeline.ranking_tokens(
+  elements, dropped = pipeline.ranking_tokens(
       rankings, tok, prompt_len=run.config.prompt_len)
+  common.require(
+      bool(elements), f'inputs.rankings has no ranking of split {split!r}'
+      f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
+      f'prompt_len={run.config.prompt_len}')
+  return elements, dropped
 
 
 def _init_params(run: common.Run, model, tok, shapes, shards):

@@ -262,7 +262,9 @@ def test_rankings_of_a_split_and_a_group(configs, study, tok):
   assert len(train) == 20 and dropped == 0
   both, _ = load('validation')
   assert len(load('validation', 'heldout')[0]) * 2 == len(both) == 12
-  assert load('train', 'heldout') == ([], 0)
+  with pytest.raises(common.ConfigError, match="no ranking of split 'train' "
+                     "and labeler group 'heldout' whose prompt fits"):
+    load('train', 'heldout')
   short, dropped = reward.load_rankings(
       toy_run(configs, study, prompt_len=5), tok, 'train', 'train')
   assert len(short) + dropped == 20 and dropped > 0
