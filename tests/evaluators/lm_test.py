@@ -162,7 +162,8 @@ def test_a_base_policy_continues_a_line(engine, tok):
 def test_a_prompted_policy_continues_its_examples(engine, tok):
   engine = spy(engine)
   policy = lm.LanguageModel(
-      'prompted', engine, {}, template='few_shot', few_shot='a\nQ: {prompt}\nA:')
+      'prompted', engine, {}, template='few_shot',
+      few_shot='a\nQ: {prompt}\nA:')
   assert policy.respond(['hello'], temperature=1.0, seed=0) == ['one']
   assert engine.asked[0] == [[tok.bos_id, *tok.encode('a\nQ: hello\nA:')]]
   assert engine.asked[1]['stop_id'] == tok.encode('\n')[0]

@@ -95,7 +95,8 @@ def test_targets_that_do_not_count_change_nothing():
   changed = dataclasses.replace(batch(), targets=targets, tokens=tokens)
   assert (changed.targets != batch().targets).any()
   chex.assert_trees_all_equal(
-      gradient(changed, microbatch_size=2), gradient(batch(), microbatch_size=2))
+      gradient(changed, microbatch_size=2),
+      gradient(batch(), microbatch_size=2))
 
 
 def test_a_batch_without_a_target_changes_nothing():
