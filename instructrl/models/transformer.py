@@ -100,9 +100,10 @@ def _dense_backward(num_in, saved, grad):
   if x.size <= grad.size or inputs % 2:
     return dx, product(x, grad)
   # A CPU transposes the first operand in memory: the narrower one goes there.
-  # What comes out is transposed as two halves, since XLA would turn a product
-  # that is transposed whole back into the other order.
-  dkernel = product(grad, x).reshape(-1, 2, inputs // 2)
+  # What comes out is transposed as pairs of inputs, since XLA would turn a
+  # plain transposed product back into the other order. Pairs, not halves: a
+  # sharded axis stays sharded.
+  dkernel = product(grad, x).reshape(-1, inputs // 2, 2)
   return dx, dkernel.transpose(1, 2, 0).reshape(kernel.shape)
 
 
