@@ -5,6 +5,7 @@ starts at column P whatever the prompt's length. Positions and attention leave
 padding out (see `models.transformer`).
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -35,7 +36,7 @@ def sequence_inputs(prompt_mask: jax.Array, response_mask: jax.Array
 
 def generate(model: Model, params: Params, prompts: PromptBatch,
              key: jax.Array, *, response_len: int, eos_id: int, pad_id: int,
-             temperature: float = 1.0, top_p: float = 1.0,
+             temperature: chex.Numeric = 1.0, top_p: float = 1.0,
              rows: jax.Array | None = None,
              max_tokens: jax.Array | None = None,
              stop_id: int = -1) -> Responses:
@@ -52,7 +53,7 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
     response_len: R.
     eos_id: ends a response, and is part of it.
     pad_id: fills what comes after.
-    temperature: divides the logits; 0 is greedy.
+    temperature: divides the logits; 0 is greedy. It may be traced.
     top_p: nucleus for evaluation; PPO needs 1.
     rows: [B] int32 global row numbers; 0..B-1 by default.
     max_tokens: [] int32, a limit below R; R by default.

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 BLOCK = 128  # tokens of the vocabulary whose weights are added up first
 
+
 def row_keys(
     key: chex.PRNGKey, rows: chex.Array, position: chex.Numeric
 ) -> jax.Array:
@@ -36,7 +37,7 @@ def sample_tokens(
     logits: chex.Array,
     keys: chex.PRNGKey,
     *,
-    temperature: float,
+    temperature: chex.Numeric,
     top_p: float = 1.0,
     top_k: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
@@ -49,7 +50,8 @@ def sample_tokens(
   Args:
     logits: [B, V] any float dtype.
     keys: [B] typed keys, see `row_keys`.
-    temperature: divides the logits; 0 takes the most likely token.
+    temperature: divides the logits; 0 takes the most likely token. It may be
+      traced, so that one compilation serves all.
     top_p: keeps the fewest most likely tokens whose probability reaches this
       much (Holtzman et al. 2020); 1 keeps all. PPO needs 1.
     top_k: keeps this many most likely tokens; 0 keeps all. PPO needs 0. Both
@@ -66,24 +68,23 @@ def sample_tokens(
   """
   chex.assert_rank([logits, keys], [2, 1])
   chex.assert_equal_shape_prefix([logits, keys], 1)
-  if temperature < 0:
+  if not isinstance(temperature, jax.core.Tracer) and temperature < 0:
     raise ValueError(f'temperature must be 0 or more, not {temperature}')
   if not 0 < top_p <= 1:
     raise ValueError(f'top_p must be in (0, 1], not {top_p}')
   if top_k < 0:
     raise ValueError(f'top_k must be 0 or more, not {top_k}')
-  logits = logits.astype(jnp.float32) / (temperature or 1)
+  greedy = jnp.equal(temperature, 0)
+  logits = logits.astype(jnp.float32) / jnp.where(greedy, 1, temperature)
   peak = jnp.max(logits, axis=-1, keepdims=True)
-  weights = jnp.exp(logits - peak)
-  if temperature == 0:
-    tokens = _first(logits == peak)
-  else:
-    if 0 < top_k < logits.shape[-1]:
-      weights = _keep_heaviest(weights, jnp.ones_like(weights), float(top_k))
-    if top_p < 1:
-      total = jnp.sum(weights, axis=-1, keepdims=True)
-      weights = _keep_heaviest(weights, weights, top_p * total)
-    tokens = _sample(weights, keys)
+  weights = all_weights = jnp.exp(logits - peak)
+  if 0 < top_k < logits.shape[-1]:
+    weights = _keep_heaviest(weights, jnp.ones_like(weights), float(top_k))
+  if top_p < 1:
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    weights = _keep_heaviest(weights, weights, top_p * total)
+  tokens = jnp.where(greedy, _first(logits == peak), _sample(weights, keys))
+  weights = jnp.where(greedy, all_weights, weights)
   chosen = _take(logits, tokens) - peak[:, 0]
   return tokens, chosen - jnp.log(jnp.sum(weights, axis=-1))
 

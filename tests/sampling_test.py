@@ -110,6 +110,18 @@ def test_a_low_temperature_goes_to_greedy():
   np.testing.assert_allclose(logprobs, 0, atol=1e-5)
 
 
+@pytest.mark.parametrize('settings', [{}, {'top_p': 0.6}, {'top_k': 3}])
+@pytest.mark.parametrize('temperature', [0.0, 0.7, 1.0])
+def test_a_traced_temperature_is_the_same_as_a_constant(temperature, settings):
+  logits = normal(64, 30, scale=2.0)
+  tokens, logprobs = sample_tokens(
+      logits, keys(64), temperature=temperature, **settings)
+  traced = jax.jit(lambda t: sampling.sample_tokens(
+      logits, keys(64), temperature=t, **settings))(np.float32(temperature))
+  np.testing.assert_array_equal(tokens, traced[0])
+  np.testing.assert_allclose(logprobs, traced[1], atol=1e-6)
+
+
 def test_half_precision_logits_give_float32_logprobs():
   logits = jnp.asarray(normal(4, 50), jnp.bfloat16)
   tokens, logprobs = sample_tokens(logits, keys(4), temperature=1.0)

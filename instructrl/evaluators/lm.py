@@ -37,8 +37,8 @@ class Engine:
 
   @functools.cached_property
   def _generate(self):
-    def run(params, prompts, seed, purpose, rows, max_tokens, response_len,
-            temperature, top_p, stop_id):
+    def run(params, prompts, seed, purpose, rows, max_tokens, temperature,
+            response_len, top_p, stop_id):
       key = rng.key(seed, purpose)
       out = rollout.generate(
           self.model, params, prompts, key, response_len=response_len,
@@ -46,7 +46,7 @@ class Engine:
           temperature=temperature, top_p=top_p, rows=rows,
           max_tokens=max_tokens, stop_id=stop_id)
       return out.tokens, out.mask
-    return jax.jit(run, static_argnums=(3, 6, 7, 8, 9))
+    return jax.jit(run, static_argnums=(3, 7, 8, 9))
 
   @functools.cached_property
   def _score(self):
@@ -108,7 +108,8 @@ class Engine:
       numbers += [numbers[-1]] * (self.batch_size - len(part))
       tokens, mask = jax.device_get(self._generate(
           params, batch, seed, purpose, np.asarray(numbers, np.int32),
-          np.int32(max_tokens), response_len, temperature, top_p, stop_id))
+          np.int32(max_tokens), np.float32(temperature), response_len, top_p,
+          stop_id))
       for i, row, keep in zip(part, tokens, mask):
         out[i] = row[keep].tolist()
     return out

@@ -122,6 +122,14 @@ def test_greedy_answers(engine, params, prompts, logprobs_of, tok):
       assert scores[t - 1, token] > scores[t - 1].max() - 1e-4
 
 
+def test_all_temperatures_share_one_compilation(model, params, tok):
+  engine = lm.Engine(model, tok, batch_size=4)
+  for temperature in (0.0, 0.4, 1.0):
+    engine.generate(params, [[5, 6], [7]], max_tokens=4, seed=0,
+                    purpose=rng.Purpose.PROBE, temperature=temperature)
+  assert engine._generate._cache_size() == 1
+
+
 def test_prompts_that_are_too_long_are_refused(engine, params, tok):
   model = lm.LanguageModel('policy', engine, params, response_len=6)
   long = ' '.join(['cat'] * 65)
