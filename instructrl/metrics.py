@@ -235,8 +235,12 @@ def read_done(workdir) -> dict[str, Any] | None:
   return result
 
 
+# How a run is watched, saved and laid out; none of it says what it computes.
+MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'rules')
+
+
 def write_config(workdir, config: Mapping[str, Any]) -> None:
-  """Writes config.json, or checks that the one there is the same.
+  """Writes config.json; one that is there may differ in `MAY_CHANGE` only.
 
   Raises:
     ValueError: the folder belongs to another configuration; the fields that
@@ -248,12 +252,12 @@ def write_config(workdir, config: Mapping[str, Any]) -> None:
     old = _flat(json.loads(path.read_text(encoding='utf-8')))
     new = _flat(json.loads(text))
     changed = [f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
-               for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+               for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+               and key.split('.')[0] not in MAY_CHANGE]
     if changed:
       raise ValueError(
           f'{path} is of another configuration ({"; ".join(changed[:5])}): '
           'take another workdir, or remove this one')
-    return
   path.parent.mkdir(parents=True, exist_ok=True)
   atomic_write(path, text)
 

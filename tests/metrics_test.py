@@ -163,6 +163,16 @@ def test_a_workdir_belongs_to_one_config(tmp_path):
   assert json.loads((tmp_path / 'run' / 'config.json').read_text())['seed'] == 1
 
 
+def test_how_a_run_is_watched_saved_and_laid_out_may_change(tmp_path):
+  config = lambda **fields: {'seed': 1, 'log': {'every': 1}, **fields}
+  metrics_lib.write_config(tmp_path, config(mesh={'data': -1}))
+  new = config(mesh={'data': 4}, log={'every': 5}, checkpoint={'keep': 3})
+  metrics_lib.write_config(tmp_path, new)
+  assert json.loads((tmp_path / 'config.json').read_text()) == new
+  with pytest.raises(ValueError, match='inputs.init'):
+    metrics_lib.write_config(tmp_path, config(inputs={'init': 'other'}))
+
+
 def test_config_fingerprint_ignores_the_order_of_keys():
   fingerprint = metrics_lib.config_fingerprint
   assert fingerprint({'a': 1, 'b': (2,)}) == fingerprint({'b': [2], 'a': 1})
