@@ -11,13 +11,12 @@ import functools
 import jax
 import numpy as np
 
-from instructrl import losses
 from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
 from instructrl.data import tasks
 from instructrl.models.transformer import Model
-from instructrl.types import LMBatch, Params, PromptBatch
+from instructrl.types import Params, PromptBatch
 
 TEMPLATES = ('chat', 'plain', 'few_shot')
 _BUCKET = 32  # prompts are padded to a multiple of this many tokens
@@ -55,17 +54,6 @@ class Engine:
           self.model, params, tokens, prompt_mask, response_mask,
           chunk_size=self.logits_chunk)
       return masked.masked_sum(logprobs, response_mask, axis=1)
-    return jax.jit(run)
-
-  @functools.cached_property
-  def _nll(self):
-    def run(params, batch: LMBatch):
-      hidden, _ = self.model.apply(
-          params, batch.tokens, batch.positions, batch.segment_ids)
-      logprobs = losses.token_logprobs(
-          hidden, self.model.unembedding(params).T, batch.targets,
-          chunk_size=self.logits_chunk)
-      return masked.masked_sum(-logprobs, batch.loss_mask)
     return jax.jit(run)
 
   def _check_length(self, longest: int, what: str):
@@ -138,27 +126,13 @@ class Engine:
       sums[part] = np.asarray(out)[:len(part)]
     return sums
 
-  def nll(self, params: Params, documents: Sequence[str],
-          row_len: int) -> float:
-    """Mean negative log-probability per token of documents, in nats."""
-    rows = tasks.pack_rows(
-        (tasks.lm_example(tasks.document_tokens(self.tok, text))
-         for text in documents), row_len)
-    total = 0.0
-    for start in range(0, len(rows['tokens']), self.batch_size):
-      part = {k: v[start:start + self.batch_size] for k, v in rows.items()}
-      missing = self.batch_size - len(part['tokens'])
-      part = {k: np.pad(v, ((0, missing), (0, 0))) for k, v in part.items()}
-      total += float(self._nll(params, LMBatch(**part)))
-    return total / int(rows['loss_mask'].sum())
-
 
 class LanguageModel:
   """One policy, as text. See the protocol of `evaluators.probes`."""
 
   def __init__(self, name: str, engine: Engine, params: Params, *,
                template: str = 'chat', few_shot: str = '',
-               response_len: int = 64, row_len: int = 128):
+               response_len: int = 64):
     """Binds parameters and a template.
 
     Args:
@@ -170,7 +144,6 @@ class LanguageModel:
         before it and ends with the line.
       few_shot: text with `{prompt}` where the prompt goes.
       response_len: most tokens of an answer.
-      row_len: tokens per packed row of `nll`.
     """
     if template not in TEMPLATES:
       raise ValueError(f'template {template!r} is none of {TEMPLATES}')
@@ -178,7 +151,7 @@ class LanguageModel:
       raise ValueError('few_shot has no {prompt}')
     self.name, self.engine, self.params = name, engine, params
     self._template, self._few_shot = template, few_shot
-    self._response_len, self._row_len = response_len, row_len
+    self._response_len = response_len
 
   def respond(self, prompts: Sequence[str], *, temperature: float, seed: int,
               top_p: float = 1.0,
@@ -224,10 +197,6 @@ class LanguageModel:
         self.params, [tasks.plain_prompt(tok, text) for text in contexts],
         tokens)
     return sums, np.asarray([len(t) for t in tokens])
-
-  def nll(self, documents: Sequence[str]) -> float:
-    """Mean negative log-probability per token of documents, in nats."""
-    return self.engine.nll(self.params, documents, self._row_len)
 
   def _stop_id(self, stop: str | None) -> int:
     """The id of a stop text that is one piece; else it is cut from the text."""

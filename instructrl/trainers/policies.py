@@ -35,11 +35,10 @@ class Policy:
   """A policy as tokens and, by `as_lm`, as text."""
 
   def __init__(self, name: str, engine: Engine, params, response_len: int,
-               row_len: int, is_base: bool):
+               is_base: bool):
     self.name, self.engine, self.params = name, engine, params
     self.tok = engine.tok
-    self._response_len, self._row_len = response_len, row_len
-    self._is_base = is_base
+    self._response_len, self._is_base = response_len, is_base
 
   def sample_tokens(self, prompts: Sequence[str], *, temperature: float,
                     seed: int, purpose: rng.Purpose, top_p: float = 1.0,
@@ -58,8 +57,7 @@ class Policy:
     template = 'few_shot' if few_shot else 'plain' if self._is_base else 'chat'
     return LanguageModel(
         name or self.name, self.engine, self.params, template=template,
-        few_shot=few_shot, response_len=self._response_len,
-        row_len=self._row_len)
+        few_shot=few_shot, response_len=self._response_len)
 
 
 class Opener:
@@ -102,4 +100,4 @@ class Opener:
                    f'inputs.{name} was trained with another tokenizer')
     config = ml_collections.ConfigDict(meta['config'])
     return Policy(name, self.engine(config), params, response_len,
-                  config.model.max_len, config.stage == 'pretrain')
+                  config.stage == 'pretrain')

@@ -215,16 +215,3 @@ def test_logprobs_of_continuations(engine, params, tok, logprobs_of):
                    for t, token in enumerate(tokens, len(prompt)))
     np.testing.assert_allclose(sums[i], expected, rtol=1e-5)
     assert counts[i] == len(tokens)
-
-
-def test_nll_is_a_mean_over_tokens(engine, params, tok, logprobs_of):
-  policy = lm.LanguageModel(
-      'base', lm.Engine(engine.model, tok, batch_size=2), params, row_len=16)
-  documents = [*TEXTS, 'a cat']
-  total, count = 0.0, 0
-  for text in documents:
-    tokens = tasks.document_tokens(tok, text)
-    scores = logprobs_of(tokens)
-    total -= sum(scores[t, token] for t, token in enumerate(tokens[1:]))
-    count += len(tokens) - 1
-  np.testing.assert_allclose(policy.nll(documents), total / count, rtol=1e-5)
