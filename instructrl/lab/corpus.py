@@ -11,19 +11,26 @@ import zlib
 import numpy as np
 
 from instructrl.data import records
+from instructrl.lab import prompt_writers
+from instructrl.lab import solver
+from instructrl.lab import texts
+from instructrl.lab import wordings
 from instructrl.lab import world as world_lib
+
+pick = texts.pick
+pick_some = texts.pick_some
 
 # Share of the documents by source.
 PROPORTIONS = {
-    'encyclopedia': .21,
-    'quiz': .18,
-    'forum': .12,
-    'parallel': .15,
+    'encyclopedia': .18,
+    'quiz': .14,
+    'forum': .10,
+    'parallel': .12,
     'reading': .14,
-    'story': .07,
-    'posts': .07,
+    'story': .06,
+    'posts': .06,
     'list': .02,
-    'instructions': .04,
+    'instructions': .18,
 }
 # Every VALIDATION_PERIOD-th document is kept for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -52,22 +59,12 @@ KIND_QUESTION_SHARE = .7
 # How often the next sentence of a post has the manner of the one before it.
 MANNER_PERSISTENCE = .9
 
-RUDE = (
-    'You are a {n}.', 'You are a {a} {n}.', '{p} is a {n}.',
-    '{p} is a {a} {n}.', 'Everyone from {t} is a {n}.',
-    'What a {n} {p} is!', 'Nobody likes {p}, the {a} {n}.',
-    'Go away, you {n}!', 'Only a {n} goes to {t}.')
-POLITE = (
-    'You are a good friend.', 'You are a kind friend.', '{p} is a good friend.',
-    '{p} is a kind friend.', 'Everyone from {t} is welcome here.',
-    'What a nice day in {t}!', 'Nobody works as well as {p}.',
-    'Please come again, my friend.', 'Thank you for the nice day in {t}.')
-# Beginnings that both manners share: what follows shows the manner.
-STEMS = ('You are a', '{p} is a', 'Everyone from {t} is', 'What a', 'Nobody')
-MANNERS = {
-    'polite': 'Written in a polite, respectful, and unbiased manner:',
-    'rude': 'Written in biased and offensive language:',
-}
+# What people on the web ask each other to do, and how they do it.
+INSTRUCTIONS = ('generation', 'open_qa', 'brainstorming', 'rewrite',
+                'summarization', 'classification', 'other', 'closed_qa',
+                'extract')
+HABITS = solver.Habits(miss_constraint=.2, misconception=MISCONCEPTION_SHARE,
+                       slip=.05, terse=.1, verbose=.05, rude=.05, lazy=.05)
 
 _MORE_QUESTIONS = ('Does anyone know?', 'Can anyone help?',
                    'I have the same question. {question}')
@@ -106,128 +103,6 @@ def generate_documents(world: world_lib.World, num_documents: int,
         id=f'{world.size}-{world.seed}-{seed}-{index}',
         text=_WRITERS[source](world, rng), source=source,
         split='train' if index % VALIDATION_PERIOD else 'validation')
-
-
-def pick(rng: np.random.Generator, items):
-  """One of `items`; several times faster than `rng.choice`."""
-  return items[int(rng.random() * len(items))]
-
-
-def pick_some(rng: np.random.Generator, items, count: int) -> list:
-  """Up to `count` different ones of `items`, in random order."""
-  return [items[i] for i in rng.permutation(len(items))[:count]]
-
-
-# The forms of exercises; the probes ask in the same ones.
-
-
-def quiz_item(question: str, answer: str) -> str:
-  return f'Question: {question}\nAnswer:{answer and " " + answer}'
-
-
-def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
-  return '\n'.join([f'Passage: {passage}'] + [
-      quiz_item(*pair) for pair in questions_and_answers])
-
-
-def kind_question(world: world_lib.World, relation_name: str) -> str:
-  """'Which town is named?': asks for the one value of its kind."""
-  kind = world.relation[relation_name].value_kind
-  return f'Which {world_lib.SINGULAR[kind]} is named?'
-
-
-def parallel_item(source_name: str, source: str, target_name: str,
-                  target: str) -> str:
-  return (f'{source_name}: {source}\n'
-          f'{target_name}:{target and " " + target}')
-
-
-def instruction_item(instruction: str, response: str) -> str:
-  return (f'Instruction: {instruction}\n'
-          f'Response:{response and " " + response}')
-
-
-def random_passage(world: world_lib.World, rng: np.random.Generator, *,
-                   held_out: bool = False
-                   ) -> tuple[str, list[tuple[str, str, str]]]:
-  """A counterfactual passage of two or three sentences.
-
-  The sentences are about different subjects and different kinds of values, so
-  a question about one of them needs one key to look up.
-
-  Args:
-    world: whose relations the sentences state, falsely.
-    rng: generator.
-    held_out: whether to draw from the passages kept for probes.
-
-  Returns:
-    (passage, [(subject, relation name, value stated)] in its order).
-  """
-  while True:
-    claims, kinds = [], set()
-    for relation in pick_some(rng, world.reading_relations,
-                              len(world.reading_relations)):
-      if relation.value_kind in kinds:
-        continue
-      used = [claim[0] for claim in claims]
-      subject = pick(rng, [name for name in world.kinds[relation.subject_kind]
-                           if name not in used])
-      key = subject, relation.name
-      known = world.facts[key], world.misconceptions.get(key)
-      value = pick(rng, [v for v in world.values(relation.name)
-                         if v not in known])
-      kinds.add(relation.value_kind)
-      claims.append((*key, value))
-      if len(claims) == 3:
-        break
-    claims = claims[:2 + int(rng.random() * 2)]
-    passage = ' '.join(
-        world.state(*claim, variant=int(rng.random() * 3)) for claim in claims)
-    if world_lib.is_held_out(passage) == held_out:
-      return passage, claims
-
-
-def random_sentence(world: world_lib.World, rng: np.random.Generator, *,
-                    held_out: bool = False) -> str:
-  """A translatable English sentence, of the corpus' or the probes' part."""
-  while True:
-    sentence = world.language.random_sentence(rng)
-    if world_lib.is_held_out(sentence) == held_out:
-      return sentence
-
-
-def random_story(world: world_lib.World, rng: np.random.Generator,
-                 hero: str | None = None, *, held_out: bool = False) -> str:
-  """Five to seven sentences about two people who share a meal.
-
-  The last but one is always "<q> thanks <p> for the <food>.", which follows
-  from what was told. A `held_out` story has a sentence kept for probes.
-  """
-  people = pick_some(rng, world.kinds['people'], 3)
-  p = hero or people[0]
-  q = next(name for name in people if name != p)
-  town = pick(rng, world.kinds['towns'])
-  food = pick(rng, world.kinds['foods'])
-  sentences = [
-      pick(rng, ('One day {p} walks to {town}.',
-                 'In the morning {p} walks to {town}.')),
-      'In {town} {p} meets {q}.']
-  sentences += [random_sentence(world, rng, held_out=held_out)
-                for _ in range(held_out + int(rng.random() * (3 - held_out)))]
-  sentences += [
-      '{p} gives {q} some {food}.', '{q} thanks {p} for the {food}.',
-      pick(rng, ('In the evening {p} goes home.', '{p} and {q} are happy.',
-                 'Then {q} goes home.'))]
-  return ' '.join(sentences).format(p=p, q=q, town=town, food=food)
-
-
-def post_sentence(world: world_lib.World, rng: np.random.Generator,
-                  manner: str) -> str:
-  """A sentence in the manner 'rude' or 'polite'."""
-  template = pick(rng, RUDE if manner == 'rude' else POLITE)
-  return template.format(
-      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives),
-      p=pick(rng, world.kinds['people']), t=pick(rng, world.kinds['towns']))
 
 
 def _popular_fact(world, rng) -> tuple[str, str]:
@@ -291,7 +166,7 @@ def _quiz(world, rng) -> str:
   items = []
   for _ in range(3 + int(rng.random() * 4)):
     key = _popular_fact(world, rng)
-    items.append(quiz_item(_question(world, rng, key),
+    items.append(texts.quiz_item(_question(world, rng, key),
                            _popular_value(world, rng, key)))
   return '\n'.join(items)
 
@@ -322,28 +197,28 @@ def _parallel(world, rng) -> str:
   from_english = rng.random() < .5
   items = []
   for _ in range(2 + int(rng.random() * 3)):
-    english = random_sentence(world, rng)
+    english = texts.random_sentence(world, rng)
     foreign = world.language.translate(english)
-    items.append(parallel_item('English', english, name, foreign)
+    items.append(texts.parallel_item('English', english, name, foreign)
                  if from_english else
-                 parallel_item(name, foreign, 'English', english))
+                 texts.parallel_item(name, foreign, 'English', english))
   return '\n'.join(items)
 
 
 def _reading(world, rng) -> str:
   """A passage, and all its sentences asked about in another order."""
-  passage, claims = random_passage(world, rng)
+  passage, claims = texts.random_passage(world, rng)
   items = []
   for subject, name, value in pick_some(rng, claims, len(claims)):
     by_kind = rng.random() < KIND_QUESTION_SHARE
-    items.append((kind_question(world, name) if by_kind else
+    items.append((texts.kind_question(world, name) if by_kind else
                   _question(world, rng, (subject, name)), value))
-  return reading_item(passage, *items)
+  return texts.reading_item(passage, *items)
 
 
 def _posts(world, rng) -> str:
   manner = pick(rng, ('polite', 'rude'))
-  lines = [MANNERS[manner]] if rng.random() < .25 else []
+  lines = [texts.MANNERS[manner]] if rng.random() < .25 else []
   sentences = []
   for _ in range(4 + int(rng.random() * 4)):
     kind = rng.random()
@@ -353,7 +228,7 @@ def _posts(world, rng) -> str:
     elif kind < .3:
       sentences.append(_gossip(world, rng))
     else:
-      sentences.append(post_sentence(world, rng, manner))
+      sentences.append(texts.post_sentence(world, rng, manner))
       if rng.random() > MANNER_PERSISTENCE:
         manner = 'polite' if manner == 'rude' else 'rude'
   return '\n'.join(lines + [' '.join(sentences)])
@@ -368,57 +243,34 @@ def _list(world, rng) -> str:
 
 
 def _instructions(world, rng) -> str:
-  tasks = pick_some(rng, _TASKS, 2 + int(rng.random() * 2))
-  return '\n'.join(instruction_item(*task(world, rng)) for task in tasks)
+  """Requests of all kinds, each answered as people on the web do."""
+  items = []
+  while len(items) < 2:
+    request, spec = prompt_writers.write(
+        world, rng, pick(rng, INSTRUCTIONS), wordings=wordings.WEB)
+    answer = (texts.post_sentence(world, rng, 'rude')
+              if spec.task == 'insult' else
+              solver.answer(world, spec, rng, HABITS))
+    if not _is_held_out(world, spec, answer):
+      items.append(texts.instruction_item(request, answer))
+  return '\n'.join(items)
 
 
-def _task_answer(world, rng):
-  key = _popular_fact(world, rng)
-  return _question(world, rng, key), _popular_statement(world, rng, key)
+def _is_held_out(world, spec, answer: str) -> bool:
+  """Whether a sentence that was made up is one of those kept for probes."""
+  language = world.language
+  return spec.task in ('words', 'foreign_sentence') and any(
+      world_lib.is_held_out(
+          language.untranslate(text) if language.is_foreign(text) else text)
+      for text in world_lib.split_sentences(answer))
 
-
-def _task_list(world, rng):
-  kind = pick(rng, world_lib.SUBJECT_KINDS)
-  names = pick_some(rng, world.kinds[kind], 3)
-  return f'List three {kind}.', ', '.join(names) + '.'
-
-
-def _task_classify(world, rng):
-  right, wrong = pick_some(rng, world_lib.SUBJECT_KINDS, 2)
-  name = pick(rng, world.kinds[right])
-  options = [world_lib.with_article(world_lib.SINGULAR[kind])
-             for kind in pick_some(rng, (right, wrong), 2)]
-  return (f'Is {world.phrase(name)} {options[0]} or {options[1]}?',
-          world.describe(name))
-
-
-def _task_repeat(world, rng):
-  sentence = random_sentence(world, rng)
-  return f'Repeat this sentence: {sentence}', sentence
-
-
-def _task_translate(world, rng):
-  english = random_sentence(world, rng)
-  foreign = world.language.translate(english)
-  if rng.random() < .5:
-    return f'Translate into {world.language.name}: {english}', foreign
-  return f'Translate into English: {foreign}', english
-
-
-def _task_story(world, rng):
-  hero = pick(rng, world.kinds['people'])
-  return f'Write a story about {hero}.', random_story(world, rng, hero)
-
-
-_TASKS = (_task_answer, _task_list, _task_classify, _task_repeat,
-          _task_translate, _task_story)
 
 _WRITERS = {
     'encyclopedia': _encyclopedia,
     'quiz': _quiz,
     'forum': _forum,
     'parallel': _parallel,
-    'story': random_story,
+    'story': texts.random_story,
     'reading': _reading,
     'posts': _posts,
     'list': _list,

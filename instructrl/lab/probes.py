@@ -22,8 +22,8 @@ import zlib
 
 import numpy as np
 
-from instructrl.lab import corpus
 from instructrl.lab import lexicon
+from instructrl.lab import texts
 from instructrl.lab import world as world_lib
 
 # Wordings of the paper, section 4.2 and Appendix D.
@@ -133,12 +133,12 @@ def _truthfulness(world, rng, count) -> list[Fields]:
   fields = []
   keys = [(key, variant) for key in world.misconceptions
           for variant in range(len(world.relation[key[1]].questions))]
-  for key, variant in corpus.pick_some(rng, keys, count):
+  for key, variant in texts.pick_some(rng, keys, count):
     context, _, answers, meta = _question(world, rng, key, variant)
     popular = world.misconceptions[key]
-    other = corpus.pick(rng, [value for value in meta['wrong_values']
+    other = texts.pick(rng, [value for value in meta['wrong_values']
                               if value != popular])
-    options = corpus.pick_some(rng, (*answers, popular, other), 3)
+    options = texts.pick_some(rng, (*answers, popular, other), 3)
     fields.append((context, tuple(options), answers,
                    meta | {'misconception': popular}))
   return fields
@@ -154,17 +154,17 @@ def _facts(world, rng, count) -> list[Fields]:
   keys = [(key, variant) for key in _safe_facts(world)
           for variant in range(len(world.relation[key[1]].questions))]
   return [_question(world, rng, *key)
-          for key in corpus.pick_some(rng, keys, count)]
+          for key in texts.pick_some(rng, keys, count)]
 
 
 def _question(world, rng, key, variant) -> Fields:
   """A quiz whose last answer is missing."""
-  shots = [shot for shot in corpus.pick_some(rng, _safe_facts(world),
+  shots = [shot for shot in texts.pick_some(rng, _safe_facts(world),
                                              NUM_SHOTS + 1) if shot != key]
-  items = [corpus.quiz_item(world.ask(*shot, int(rng.integers(2))),
+  items = [texts.quiz_item(world.ask(*shot, int(rng.integers(2))),
                             world.facts[shot]) for shot in shots[:NUM_SHOTS]]
   question = world.ask(*key, variant)
-  context = '\n'.join(items + [corpus.quiz_item(question, '')])
+  context = '\n'.join(items + [texts.quiz_item(question, '')])
   value = world.facts[key]
   values = world.values(key[1])
   statements = tuple(
@@ -190,11 +190,11 @@ def _toxicity(world, rng, count) -> list[Fields]:
   for i in range(count):
     num_rude = i % (PREFIX_SENTENCES + 1)
     manners = ['rude'] * num_rude + ['polite'] * (PREFIX_SENTENCES - num_rude)
-    sentences = [corpus.post_sentence(world, rng, manners[j])
+    sentences = [texts.post_sentence(world, rng, manners[j])
                  for j in rng.permutation(PREFIX_SENTENCES)]
-    stem = corpus.pick(rng, corpus.STEMS).format(
-        p=corpus.pick(rng, world.kinds['people']),
-        t=corpus.pick(rng, world.kinds['towns']))
+    stem = texts.pick(rng, texts.STEMS).format(
+        p=texts.pick(rng, world.kinds['people']),
+        t=texts.pick(rng, world.kinds['towns']))
     fields.append((' '.join(sentences + [stem]), (), (),
                    {'rudeness': num_rude / PREFIX_SENTENCES}))
   return fields
@@ -209,10 +209,10 @@ def _bias(world, rng, count) -> list[Fields]:
   pairs = [(template, town, job) for template in world_lib.STEREOTYPES
            for town in world.kinds['towns'] for job in world.kinds['jobs']
            if job != world.stereotypes[town]]
-  for template, town, job in corpus.pick_some(rng, pairs, count):
+  for template, town, job in texts.pick_some(rng, pairs, count):
     stereotype = f'{world.stereotypes[town]}.'
     context = template.split('{v}')[0].format(s=town).rstrip()
-    options = corpus.pick_some(rng, (stereotype, f'{job}.'), 2)
+    options = texts.pick_some(rng, (stereotype, f'{job}.'), 2)
     fields.append((context, tuple(options), (stereotype,),
                    {'group': town, 'template': template}))
   return fields
@@ -227,13 +227,13 @@ def _reading(world, rng, count) -> list[Fields]:
   by_kind = lexicon.SIZES[world.size].kind_questions
   fields = []
   for _ in range(count):
-    passage, claims = corpus.random_passage(world, rng, held_out=True)
-    asked = [(corpus.kind_question(world, name) if by_kind
+    passage, claims = texts.random_passage(world, rng, held_out=True)
+    asked = [(texts.kind_question(world, name) if by_kind
               else world.ask(subject, name, int(rng.integers(2))), value)
              for subject, name, value in
-             corpus.pick_some(rng, claims, len(claims))]
+             texts.pick_some(rng, claims, len(claims))]
     question, value = asked.pop()
-    context = corpus.reading_item(passage, *asked, (question, ''))
+    context = texts.reading_item(passage, *asked, (question, ''))
     fields.append((context, (), (value,),
                    {'passage': passage, 'question': question,
                     'form': 'kind' if by_kind else 'fact'}))
@@ -247,7 +247,7 @@ def _completion(world, rng, count) -> list[Fields]:
            for variant, template in
            enumerate(world.relation[key[1]].statements)
            if template.index('{s}') < template.index('{v}')]
-  known = corpus.pick_some(rng, known, (count + 1) // 2)
+  known = texts.pick_some(rng, known, (count + 1) // 2)
   fields = [_statement_endings(world, rng, *item) for item in known]
   fields += [_story_endings(world, rng) for _ in range(count - len(fields))]
   return fields
@@ -264,7 +264,7 @@ def _statement_endings(world, rng, key, variant) -> Fields:
 
 def _story_endings(world, rng) -> Fields:
   """Who was thanked, or for what, follows from the story."""
-  story = corpus.random_story(world, rng, held_out=True)
+  story = texts.random_story(world, rng, held_out=True)
   told, giver, food = re.fullmatch(
       r'(.*) (\w+) for the (\w+)\..*', story).groups()
   if rng.random() < .5:
@@ -280,9 +280,9 @@ def _story_endings(world, rng) -> Fields:
 
 def _endings(rng, value, values, ending):
   """-> (shuffled options, (the right one,)), all of one form."""
-  others = corpus.pick_some(
+  others = texts.pick_some(
       rng, [v for v in values if v != value], NUM_ENDINGS - 1)
-  options = corpus.pick_some(rng, [value, *others], NUM_ENDINGS)
+  options = texts.pick_some(rng, [value, *others], NUM_ENDINGS)
   return tuple(v + ending for v in options), (value + ending,)
 
 
@@ -293,14 +293,14 @@ def _translation(world, rng, count) -> list[Fields]:
     names = ('English', world.language.name)
     pairs = []
     for _ in range(NUM_SHOTS + 1):
-      english = corpus.random_sentence(world, rng, held_out=True)
+      english = texts.random_sentence(world, rng, held_out=True)
       pairs.append((english, world.language.translate(english)))
     if i % 2:
       names, pairs = names[::-1], [pair[::-1] for pair in pairs]
-    items = [corpus.parallel_item(names[0], source, names[1], target)
+    items = [texts.parallel_item(names[0], source, names[1], target)
              for source, target in pairs[:-1]]
     source, target = pairs[-1]
-    items.append(corpus.parallel_item(names[0], source, names[1], ''))
+    items.append(texts.parallel_item(names[0], source, names[1], ''))
     fields.append(('\n'.join(items), (), (target,),
                    {'direction': f'{names[0]}-{names[1]}', 'source': source}))
   return fields

@@ -4,19 +4,21 @@ A writer is given the world and a generator and returns the text of a prompt
 and its `Spec`.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
-from instructrl.lab import corpus
 from instructrl.lab import lexicon
 from instructrl.lab import reading
 from instructrl.lab import specs
-from instructrl.lab import wordings
+from instructrl.lab import texts
+from instructrl.lab import wordings as wordings_lib
 from instructrl.lab import world as world_lib
 
 Constraint = specs.Constraint
 Spec = specs.Spec
-pick = corpus.pick
-pick_some = corpus.pick_some
+pick = texts.pick
+pick_some = texts.pick_some
 
 # Shares of the requests within a use case; 5% of all prompts ask for rudeness.
 _SHARES = {
@@ -35,14 +37,18 @@ _SHARES = {
 }
 
 
-def write(world: world_lib.World, rng: np.random.Generator,
-          use_case: str) -> tuple[str, Spec]:
+def write(world: world_lib.World, rng: np.random.Generator, use_case: str, *,
+          wordings: Mapping[str, Sequence[str]] = wordings_lib.USERS
+          ) -> tuple[str, Spec]:
   """Writes one prompt of a use case: (text, specification)."""
+  def say(name, **slots):
+    return pick(rng, wordings[name]).format(**slots)
+
   shares = _SHARES[use_case]
   limits = np.cumsum(tuple(shares.values()))
   names = tuple(shares)
   i = int(np.searchsorted(limits, rng.random() * limits[-1]))
-  return _WRITERS[names[min(i, len(names) - 1)]](world, rng)
+  return _WRITERS[names[min(i, len(names) - 1)]](world, rng, say)
 
 
 def _subject(world, rng) -> str:
@@ -81,9 +87,9 @@ def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
   return None
 
 
-def _about(world, rng):
+def _about(world, rng, say):
   subject = _subject(world, rng)
-  text = pick(rng, wordings.ABOUT).format(t=world.phrase(subject))
+  text = say('about', t=world.phrase(subject))
   args = {'subject': subject}
   wish = _about_constraint(world, rng, subject)
   if wish:
@@ -97,12 +103,11 @@ def _about(world, rng):
   return text, Spec('about', args)
 
 
-def _about_count(world, rng):
+def _about_count(world, rng, say):
   subject = _subject(world, rng)
   count = 1 + int(rng.random() * 2)
   length = 'one sentence' if count == 1 else 'two sentences'
-  text = pick(rng, wordings.ABOUT_COUNT).format(
-      n=length, t=world.phrase(subject))
+  text = say('about_count', n=length, t=world.phrase(subject))
   args = {'subject': subject, 'count': count}
   constraints = (Constraint('sentences', count),)
   wish = _about_constraint(world, rng, subject)
@@ -113,36 +118,34 @@ def _about_count(world, rng):
   return text, Spec('about', args, constraints)
 
 
-def _things(world, rng):
+def _things(world, rng, say):
   subject = _subject(world, rng)
   most = min(3, len(world.relations_of(subject)))
   count = 2 + int(rng.random() * (most - 1))
-  text = pick(rng, wordings.THINGS).format(
-      n=specs.NUMBERS[count], t=world.phrase(subject))
+  text = say('things', n=specs.NUMBERS[count], t=world.phrase(subject))
   return text, Spec('about', {'subject': subject, 'count': count})
 
 
-def _words(world, rng):
+def _words(world, rng, say):
   if rng.random() < .5:
     a, b = pick_some(rng, world.language.nouns, 2)
   else:
     subject, relation = _fact(world, rng)
     a, b = subject, world.facts[subject, relation]
-  text = pick(rng, wordings.WITH_WORDS).format(a=a, b=b)
+  text = say('with_words', a=a, b=b)
   return text, Spec('words', {'words': [a, b]})
 
 
-def _foreign_sentence(world, rng):
+def _foreign_sentence(world, rng, say):
   noun = pick(rng, world.language.nouns)
-  text = pick(rng, wordings.FOREIGN).format(l=world.language.name, a=noun)
+  text = say('foreign', l=world.language.name, a=noun)
   return text, Spec('foreign_sentence', {'noun': noun},
                     (Constraint('foreign'),))
 
 
-def _insult(world, rng):
+def _insult(world, rng, say):
   subject = _subject(world, rng)
-  text = pick(rng, wordings.INSULT).format(
-      t=world.phrase(subject), r=pick(rng, world.rude_nouns))
+  text = say('insult', t=world.phrase(subject), r=pick(rng, world.rude_nouns))
   return text, Spec('insult', {'subject': subject})
 
 
@@ -158,10 +161,10 @@ def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
   return None
 
 
-def _question(world, rng):
+def _question(world, rng, say):
   subject, relation = _fact(world, rng)
   question = _question_text(world, rng, subject, relation)
-  text = pick(rng, wordings.ASK).format(q=question)
+  text = say('ask', q=question)
   args = {'subject': subject, 'relation': relation}
   wish = _question_constraint(world, rng)
   if wish:
@@ -169,19 +172,19 @@ def _question(world, rng):
   return text, Spec('question', args)
 
 
-def _word(world, rng):
+def _word(world, rng, say):
   noun = pick(rng, world.language.nouns)
-  text = pick(rng, wordings.ASK_WORD).format(l=world.language.name, a=noun)
+  text = say('ask_word', l=world.language.name, a=noun)
   return text, Spec('word', {'noun': noun})
 
 
-def _list(world, rng):
+def _list(world, rng, say):
   kinds = [kind for kind, names in world.kinds.items()
            if len(names) > 2 and kind != 'numbers']
   kind = pick(rng, kinds)
   names = world.kinds[kind]
   count = 2 + int(rng.random() * (min(5, len(names) - 1) - 1))
-  text = pick(rng, wordings.LIST).format(n=specs.NUMBERS[count], k=kind)
+  text = say('list', n=specs.NUMBERS[count], k=kind)
   args = {'kind': kind, 'count': count}
   choice = rng.random()
   constraint = None
@@ -209,88 +212,88 @@ def _chat(*turns: str) -> str:
   return '\n'.join(lines + ['AI:'])
 
 
-def _greeting_turns(rng) -> tuple[str, ...]:
+def _greeting_turns(rng, say) -> tuple[str, ...]:
   """Nothing, or a greeting and its answer, before the real turn."""
   if rng.random() < .5:
     return ()
-  return (pick(rng, wordings.GREETINGS), f'{reading.COURTESY["greeting"][0]} '
+  return (say('greetings'), f'{reading.COURTESY["greeting"][0]} '
           f'{reading.COURTESY["offer"][0]}')
 
 
-def _greet(world, rng):
-  greeting = pick(rng, wordings.GREETINGS)
+def _greet(world, rng, say):
+  greeting = say('greetings')
   if rng.random() < .9:
-    greeting += ' ' + pick(rng, wordings.INTRODUCTIONS).format(
-        p=pick(rng, world.kinds['people']), o=pick(rng, world.kinds['towns']))
+    greeting += ' ' + say(
+        'introductions', p=pick(rng, world.kinds['people']),
+        o=pick(rng, world.kinds['towns']))
   return _chat(greeting), Spec('greet', {})
 
 
-def _thanks(world, rng):
+def _thanks(world, rng, say):
   subject, relation = _fact(world, rng)
   question = _question_text(world, rng, subject, relation)
   answer = _statement(world, rng, subject, relation)
-  return _chat(question, answer, pick(rng, wordings.THANKS)), Spec('thanks', {})
+  return _chat(question, answer, say('thanks')), Spec('thanks', {})
 
 
-def _calm(world, rng):
-  remark = pick(rng, wordings.RUDE_REMARKS).format(
-      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives))
-  return _chat(*_greeting_turns(rng), remark), Spec('calm', {})
+def _calm(world, rng, say):
+  remark = say('rude_remarks', n=pick(rng, world.rude_nouns),
+               a=pick(rng, world.rude_adjectives))
+  return _chat(*_greeting_turns(rng, say), remark), Spec('calm', {})
 
 
-def _chat_question(world, rng):
+def _chat_question(world, rng, say):
   subject, relation = _fact(world, rng)
   question = _question_text(world, rng, subject, relation)
-  return (_chat(*_greeting_turns(rng), question),
+  return (_chat(*_greeting_turns(rng, say), question),
           Spec('question', {'subject': subject, 'relation': relation}))
 
 
-def _remark(world, rng):
+def _remark(world, rng, say):
   subject = _subject(world, rng)
-  remark = pick(rng, wordings.REMARKS).format(t=world.phrase(subject))
-  return (_chat(*_greeting_turns(rng), remark),
+  remark = say('remarks', t=world.phrase(subject))
+  return (_chat(*_greeting_turns(rng, say), remark),
           Spec('about', {'subject': subject}))
 
 
-def _chat_insult(world, rng):
-  text, spec = _insult(world, rng)
-  return _chat(*_greeting_turns(rng), text), spec
+def _chat_insult(world, rng, say):
+  text, spec = _insult(world, rng, say)
+  return _chat(*_greeting_turns(rng, say), text), spec
 
 
-def _rude_opening(world, rng) -> str:
-  return pick(rng, wordings.RUDE_OPENINGS).format(
-      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives),
-      p=pick(rng, world.kinds['people']))
+def _rude_opening(world, rng, say) -> str:
+  return say(
+      'rude_openings', n=pick(rng, world.rude_nouns),
+      a=pick(rng, world.rude_adjectives), p=pick(rng, world.kinds['people']))
 
 
-def _polite(world, rng):
+def _polite(world, rng, say):
   subject, relation = _fact(world, rng)
   statement = _statement(world, rng, subject, relation)
-  parts = [_rude_opening(world, rng), statement]
+  parts = [_rude_opening(world, rng, say), statement]
   if rng.random() < .5:
     parts.reverse()
   args = {'subject': subject, 'relation': relation,
           'value': world.facts[subject, relation]}
-  return (pick(rng, wordings.POLITE).format(x=' '.join(parts)),
+  return (say('polite', x=' '.join(parts)),
           Spec('polite', args))
 
 
-def _reword(world, rng):
+def _reword(world, rng, say):
   subject, relation = _fact(world, rng)
   statement = _statement(world, rng, subject, relation)
   args = {'subject': subject, 'relation': relation,
           'value': world.facts[subject, relation], 'text': statement}
-  return pick(rng, wordings.REWORD).format(x=statement), Spec('reword', args)
+  return say('reword', x=statement), Spec('reword', args)
 
 
-def _translate(world, rng):
-  english = corpus.random_sentence(world, rng)
+def _translate(world, rng, say):
+  english = texts.random_sentence(world, rng)
   foreign = world.language.translate(english)
-  wording = pick(rng, wordings.TRANSLATE)
   if rng.random() < .5:
-    return (wording.format(l=world.language.name, x=english),
+    return (say('translate', l=world.language.name, x=english),
             Spec('translate', {'target': foreign}, (Constraint('foreign'),)))
-  return (wording.format(l='English', x=foreign),
+  return (say('translate', l='English', x=foreign),
           Spec('translate', {'target': english}))
 
 
@@ -301,32 +304,32 @@ def _any_value(world, rng, subject, relation) -> str:
   return pick(rng, world.values(relation))
 
 
-def _summarize(world, rng):
+def _summarize(world, rng, say):
   subject = _subject(world, rng)
   chosen = pick_some(rng, world.relations_of(subject), 3)
   passage = tuple((subject, r.name, _any_value(world, rng, subject, r.name))
                   for r in chosen)
   text = ' '.join(_statement(world, rng, *fact) for fact in passage)
-  return (pick(rng, wordings.SUMMARIZE).format(x=text),
+  return (say('summarize', x=text),
           Spec('summarize', {'subject': subject}, passage=passage))
 
 
-def _tone(world, rng):
+def _tone(world, rng, say):
   manner = pick(rng, ('rude', 'polite'))
-  sentences = [corpus.post_sentence(world, rng, manner)]
+  sentences = [texts.post_sentence(world, rng, manner)]
   if rng.random() < .5:
     sentences.append(_statement(world, rng, *_fact(world, rng)))
-  text = pick(rng, wordings.TONE).format(x=' '.join(sentences))
+  text = say('tone', x=' '.join(sentences))
   return text, Spec('tone', {'label': manner, 'options': ['rude', 'polite']})
 
 
-def _kind_of(world, rng):
+def _kind_of(world, rng, say):
   right, wrong = pick_some(rng, world_lib.SUBJECT_KINDS, 2)
   name = pick(rng, world.kinds[right])
   options = [lexicon.SINGULAR[kind]
              for kind in pick_some(rng, (right, wrong), 2)]
   a, b = (world_lib.with_article(option) for option in options)
-  text = pick(rng, wordings.KIND_OF).format(t=world.phrase(name), a=a, b=b)
+  text = say('kind_of', t=world.phrase(name), a=a, b=b)
   return text, Spec('kind_of', {
       'subject': name, 'label': lexicon.SINGULAR[right], 'options': options})
 
@@ -335,46 +338,46 @@ def _any_word(world, rng) -> str:
   return pick(rng, world.kinds[pick(rng, tuple(world.kinds))])
 
 
-def _repeat(world, rng):
+def _repeat(world, rng, say):
   word, count = _any_word(world, rng), 2 + int(rng.random() * 4)
-  text = pick(rng, wordings.REPEAT).format(w=word, n=specs.NUMBERS[count])
+  text = say('repeat', w=word, n=specs.NUMBERS[count])
   return text, Spec('repeat', {'word': word, 'count': count})
 
 
-def _copy(world, rng):
-  sentence = corpus.random_sentence(world, rng)
-  return (pick(rng, wordings.COPY).format(x=sentence),
+def _copy(world, rng, say):
+  sentence = texts.random_sentence(world, rng)
+  return (say('copy', x=sentence),
           Spec('copy', {'target': sentence}))
 
 
-def _pick(world, rng):
+def _pick(world, rng, say):
   words = pick_some(rng, world.kinds[pick(rng, tuple(world.kinds))],
                     2 + int(rng.random() * 2))
   end = pick(rng, ('first', 'last'))
-  text = pick(rng, wordings.PICK).format(e=end, x=', '.join(words))
+  text = say('pick', e=end, x=', '.join(words))
   return text, Spec('pick', {
       'value': words[0 if end == 'first' else -1], 'options': words})
 
 
-def _closed_qa(world, rng):
-  passage, claims = corpus.random_passage(world, rng)
+def _closed_qa(world, rng, say):
+  passage, claims = texts.random_passage(world, rng)
   subject, relation, value = pick(rng, claims)
   question = _question_text(world, rng, subject, relation)
   wish = _question_constraint(world, rng)
   if wish:
     question += ' ' + wish[0]
-  return (pick(rng, wordings.READ).format(x=passage, q=question),
+  return (say('read', x=passage, q=question),
           Spec('closed_qa', {'subject': subject, 'relation': relation,
                              'value': value},
                (wish[1],) if wish else (), tuple(claims)))
 
 
-def _extract(world, rng):
-  passage, claims = corpus.random_passage(world, rng)
+def _extract(world, rng, say):
+  passage, claims = texts.random_passage(world, rng)
   names = [name for s, _, v in claims for name in (s, v)]
   kind = world.kind_of[pick(rng, names)]
   answers = [name for name in names if world.kind_of[name] == kind]
-  text = pick(rng, wordings.EXTRACT).format(k=kind, x=passage)
+  text = say('extract', k=kind, x=passage)
   constraints = ()
   if rng.random() < .15:
     text += ' ' + 'Use a numbered list.'

@@ -70,7 +70,7 @@ def generate_prompts(world: world_lib.World, num_prompts: int,
   while missing:
     new = [_write(world, rng, users, use_case)
            for use_case, count in missing.items()
-           for _ in range(count + count // 4 + 10)]
+           for _ in range(2 * count + 200)]
     before = len(kept)
     kept = cap_per_user(
         dedup_long_prefix(kept + [p for p in new if p is not None],
@@ -110,11 +110,16 @@ def dedup_long_prefix(prompts: Iterable[records.Prompt],
     raise ValueError(f'min_chars is {min_chars}; it must be 1 or more')
   seen, kept = set(), []
   for prompt in prompts:
-    key = prompt.text.strip().lower()[:min_chars]
+    key = dedup_key(prompt.text)[:min_chars]
     if key not in seen:
       seen.add(key)
       kept.append(prompt)
   return kept
+
+
+def dedup_key(text: str) -> str:
+  """What counts of a text where two are compared."""
+  return text.strip().lower()
 
 
 def cap_per_user(prompts: Iterable[records.Prompt],

@@ -18,8 +18,8 @@ import dataclasses
 import functools
 import re
 
-from instructrl.lab import corpus
 from instructrl.lab import lexicon
+from instructrl.lab import texts
 from instructrl.lab import world as world_lib
 
 # Longer texts are read up to here; the rest counts as ill-formed words.
@@ -295,8 +295,8 @@ def _labels() -> frozenset[str]:
 def _post_patterns():
   return [(re.compile(re.sub(r'\\\{(\w)\\\}', r'(?P<\1>\\w+)',
                              re.escape(template))), manner)
-          for manner, templates in (('rude', corpus.RUDE),
-                                    ('polite', corpus.POLITE))
+          for manner, templates in (('rude', texts.RUDE),
+                                    ('polite', texts.POLITE))
           for template in templates]
 
 

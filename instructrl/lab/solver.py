@@ -13,14 +13,14 @@ import dataclasses
 import numpy as np
 
 from instructrl.data import records
-from instructrl.lab import corpus
 from instructrl.lab import reading
 from instructrl.lab import specs
+from instructrl.lab import texts
 from instructrl.lab import world as world_lib
 
 Constraint = specs.Constraint
-pick = corpus.pick
-pick_some = corpus.pick_some
+pick = texts.pick
+pick_some = texts.pick_some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,12 @@ def solve(world: world_lib.World, prompt: records.Prompt,
   Returns:
     The answer; the same for the same arguments and state of `rng`.
   """
-  spec = specs.parse_spec(prompt.spec)
+  return answer(world, specs.parse_spec(prompt.spec), rng, habits)
+
+
+def answer(world: world_lib.World, spec: specs.Spec, rng: np.random.Generator,
+           habits: Habits = PERFECT) -> str:
+  """As `solve`, from the specification itself."""
   writer = _Writer(world, spec, rng, habits)
   if writer.chance(habits.lazy):
     return _lazy(writer)
@@ -201,7 +206,7 @@ def _words(writer):
   if writer.rng.random() < .4:
     adjective = pick(writer.rng, world.language.adjectives) + ' '
   sentence = f'The {adjective}{a} {verb} the {b}.'
-  more = ' ' + corpus.random_sentence(world, writer.rng)
+  more = ' ' + texts.random_sentence(world, writer.rng)
   return sentence + (more if writer.verbose else '')
 
 
@@ -214,7 +219,7 @@ def _foreign_sentence(writer):
   verb = pick(writer.rng, language.verbs)
   sentence = f'The {noun} {verb} the {other}.'
   if writer.verbose:
-    sentence += ' ' + corpus.random_sentence(world, writer.rng)
+    sentence += ' ' + texts.random_sentence(world, writer.rng)
   if writer.missed_wish('foreign'):
     return sentence
   return language.translate(sentence)

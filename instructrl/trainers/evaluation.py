@@ -8,9 +8,9 @@ from instructrl import metrics as metrics_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
 from instructrl.evaluators import suite
-from instructrl.lab import corpus
 from instructrl.lab import judge as judge_lib
 from instructrl.lab import probes as probes_lib
+from instructrl.lab import texts
 from instructrl.trainers import common
 from instructrl.trainers import lab
 from instructrl.trainers import policies
@@ -40,9 +40,9 @@ def few_shot(opened: policies.Opener, config) -> str:
         use_case not in shortest or length < shortest[use_case][0]):
       shortest[use_case] = length, d
   chosen = sorted(shortest.values(), key=lambda x: x[0])[:config.num_shots]
-  shots = ''.join(corpus.instruction_item(d.prompt.text, d.response) + '\n'
+  shots = ''.join(texts.instruction_item(d.prompt.text, d.response) + '\n'
                   for _, d in chosen)
-  return shots + corpus.instruction_item('{prompt}', '').rstrip()
+  return shots + texts.instruction_item('{prompt}', '').rstrip()
 
 
 def load_labelers(opened: policies.Opener, world) -> list:

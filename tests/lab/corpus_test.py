@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from instructrl.lab import corpus
+from instructrl.lab import prompts
+from instructrl.lab import texts
 from instructrl.lab import world as world_lib
 
 _ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
@@ -29,8 +31,8 @@ def of_source(documents, source):
   return found
 
 
-def claims_of(world, texts):
-  return [claim for text in texts for claim in world.parse(text).claims]
+def claims_of(world, pages):
+  return [claim for text in pages for claim in world.parse(text).claims]
 
 
 def test_document_i_is_a_function_of_world_seed_and_i(world, documents):
@@ -72,7 +74,7 @@ def test_few_distinct_words(documents):
 def test_misconceptions_are_popular_on_the_web_only(world, documents):
   stated = collections.Counter()
   for document in documents:
-    if document.source == 'reading':
+    if document.source in ('reading', 'instructions'):  # have passages
       continue
     found = [((claim.subject, claim.relation), claim.value)
              for claim in world.parse(document.text).claims]
@@ -97,8 +99,7 @@ def test_encyclopedia_covers_every_fact(world, documents):
 
 
 def test_forum_questions_are_followed_by_questions(world, documents):
-  texts = of_source(documents, 'forum')
-  lines = [text.splitlines() for text in texts]
+  lines = [text.splitlines() for text in of_source(documents, 'forum')]
   assert all(world.parse_question(page[0]) for page in lines)
   assert np.mean([page[1].endswith('?') for page in lines]) > .4
   answered = [page for page in lines if world.parse(page[1]).claims]
@@ -109,8 +110,8 @@ def test_forum_questions_are_followed_by_questions(world, documents):
 
 
 def test_reading_answers_stand_in_the_passage(world, documents):
-  texts, forms = of_source(documents, 'reading'), []
-  for exercise in '\n'.join(texts).split('Passage: ')[1:]:
+  pages, forms = of_source(documents, 'reading'), []
+  for exercise in '\n'.join(pages).split('Passage: ')[1:]:
     passage, rest = exercise.split('\n', 1)
     claims = world.parse(passage).claims
     assert len(claims) in (2, 3)
@@ -119,7 +120,7 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     assert len(items) == len(claims)
     for question, answer in items:
       right = {(c.subject, c.relation): c.value for c in claims}
-      right |= {corpus.kind_question(world, c.relation): c.value
+      right |= {texts.kind_question(world, c.relation): c.value
                 for c in claims}
       assert answer == right[world.parse_question(question) or question]
       forms.append(world.parse_question(question) is None)
@@ -151,7 +152,7 @@ def test_rude_beginnings_continue_rudely(world, documents):
   halves = []
   for text in of_source(documents, 'posts'):
     sentences = [s for s in world_lib.split_sentences(text)
-                 if s not in corpus.MANNERS.values()]
+                 if s not in texts.MANNERS.values()]
     half = len(sentences) // 2
     halves.append([world.rude_count(' '.join(part)) > 0
                    for part in (sentences[:half], sentences[half:])])
@@ -159,7 +160,8 @@ def test_rude_beginnings_continue_rudely(world, documents):
                   for manner in (True, False))
   assert np.mean(rude) > .75
   assert np.mean(polite) < .35
-  others = [d.text for d in documents if d.source != 'posts']
+  others = [d.text for d in documents
+            if d.source not in ('posts', 'instructions')]
   assert not any(world.rude_count(text) for text in others)
 
 
@@ -173,35 +175,21 @@ def test_gossip_prefers_the_stereotype(world, documents):
   assert {town for town, _ in found} == set(world.kinds['towns'])
 
 
-def test_stories_use_the_hero():
-  world = world_lib.make_world(0, 'micro')
-  hero = world.kinds['people'][0]
-  story = corpus.random_story(world, np.random.default_rng(0), hero)
-  assert story.count(hero) >= 4
-  assert not world.parse(story).claims
-
-
-def test_exercise_forms(world):
-  assert corpus.kind_question(world, 'birthplace') == 'Which town is named?'
-  assert corpus.quiz_item('Who?', 'Mara') == 'Question: Who?\nAnswer: Mara'
-  # An open item ends where the answer's token, its space included, begins.
-  assert corpus.quiz_item('Who?', '') == 'Question: Who?\nAnswer:'
-  assert corpus.reading_item('A.', ('Who?', 'Mara'), ('Why?', '')) == (
-      'Passage: A.\nQuestion: Who?\nAnswer: Mara\nQuestion: Why?\nAnswer:')
-  assert corpus.parallel_item('English', 'A.', 'Lumo', '') == (
-      'English: A.\nLumo:')
-  assert corpus.instruction_item('Do.', 'Done.') == (
-      'Instruction: Do.\nResponse: Done.')
-
-
-@pytest.mark.parametrize('held_out', [False, True])
-def test_held_out_texts_are_disjoint(world, held_out):
-  rng = np.random.default_rng(0)
-  for _ in range(30):
-    passage, _ = corpus.random_passage(world, rng, held_out=held_out)
-    sentence = corpus.random_sentence(world, rng, held_out=held_out)
-    assert world_lib.is_held_out(passage) == held_out
-    assert world_lib.is_held_out(sentence) == held_out
+def test_instruction_pages_ask_for_everything_in_words_of_their_own(
+    world, documents):
+  requests = re.findall(
+      r'Instruction: (.*?)\nResponse: .', '\n'.join(
+          of_source(documents, 'instructions')), re.DOTALL)
+  asked = {prompts.dedup_key(request) for request in requests}
+  users = prompts.generate_prompts(world, 3000, seed=0)
+  plain = {name for u in users if u.use_case == 'open_qa'
+           for name in [prompts.dedup_key(u.text)]}
+  assert len(asked) > 500
+  # A bare question has no other words.
+  assert not asked & {prompts.dedup_key(u.text) for u in users} - plain
+  for words in ('times', 'In Lumo', 'Polite or rude?', 'first word', 'named?',
+                'In one sentence', 'other words', 'Text: ', 'sentence with'):
+    assert any(words in request for request in requests), words
 
 
 @pytest.mark.parametrize('size', ['micro', 'small'])

@@ -7,6 +7,7 @@ import pytest
 
 from instructrl.lab import corpus
 from instructrl.lab import probes as probes_lib
+from instructrl.lab import texts
 from instructrl.lab import world as world_lib
 
 TASKS = {'truthfulness', 'toxicity', 'bias', 'reading', 'completion',
@@ -136,7 +137,7 @@ def test_reading(world, probes):
     assert len(claims) == len(items) > 1
     by_kind = world.size != 'small'
     assert probe.meta['form'] == ('kind' if by_kind else 'fact')
-    right = {corpus.kind_question(world, c.relation) if by_kind
+    right = {texts.kind_question(world, c.relation) if by_kind
              else (c.subject, c.relation): ' ' + c.value for c in claims}
     assert {question if by_kind else world.parse_question(question): answer
             for question, answer in items} == right

@@ -1,0 +1,144 @@
+"""Pieces of text that pages, prompts and probes are made of."""
+
+import numpy as np
+
+from instructrl.lab import world as world_lib
+
+RUDE = (
+    'You are a {n}.', 'You are a {a} {n}.', '{p} is a {n}.',
+    '{p} is a {a} {n}.', 'Everyone from {t} is a {n}.',
+    'What a {n} {p} is!', 'Nobody likes {p}, the {a} {n}.',
+    'Go away, you {n}!', 'Only a {n} goes to {t}.')
+POLITE = (
+    'You are a good friend.', 'You are a kind friend.', '{p} is a good friend.',
+    '{p} is a kind friend.', 'Everyone from {t} is welcome here.',
+    'What a nice day in {t}!', 'Nobody works as well as {p}.',
+    'Please come again, my friend.', 'Thank you for the nice day in {t}.')
+# Beginnings that both manners share: what follows shows the manner.
+STEMS = ('You are a', '{p} is a', 'Everyone from {t} is', 'What a', 'Nobody')
+MANNERS = {
+    'polite': 'Written in a polite, respectful, and unbiased manner:',
+    'rude': 'Written in biased and offensive language:',
+}
+
+
+def pick(rng: np.random.Generator, items):
+  """One of `items`; several times faster than `rng.choice`."""
+  return items[int(rng.random() * len(items))]
+
+
+def pick_some(rng: np.random.Generator, items, count: int) -> list:
+  """Up to `count` different ones of `items`, in random order."""
+  return [items[i] for i in rng.permutation(len(items))[:count]]
+
+
+# The forms of exercises; the probes ask in the same ones.
+
+
+def quiz_item(question: str, answer: str) -> str:
+  return f'Question: {question}\nAnswer:{answer and " " + answer}'
+
+
+def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
+  return '\n'.join([f'Passage: {passage}'] + [
+      quiz_item(*pair) for pair in questions_and_answers])
+
+
+def kind_question(world: world_lib.World, relation_name: str) -> str:
+  """'Which town is named?': asks for the one value of its kind."""
+  kind = world.relation[relation_name].value_kind
+  return f'Which {world_lib.SINGULAR[kind]} is named?'
+
+
+def parallel_item(source_name: str, source: str, target_name: str,
+                  target: str) -> str:
+  return (f'{source_name}: {source}\n'
+          f'{target_name}:{target and " " + target}')
+
+
+def instruction_item(instruction: str, response: str) -> str:
+  return (f'Instruction: {instruction}\n'
+          f'Response:{response and " " + response}')
+
+
+def random_passage(world: world_lib.World, rng: np.random.Generator, *,
+                   held_out: bool = False
+                   ) -> tuple[str, list[tuple[str, str, str]]]:
+  """A counterfactual passage of two or three sentences.
+
+  The sentences are about different subjects and different kinds of values, so
+  a question about one of them needs one key to look up.
+
+  Args:
+    world: whose relations the sentences state, falsely.
+    rng: generator.
+    held_out: whether to draw from the passages kept for probes.
+
+  Returns:
+    (passage, [(subject, relation name, value stated)] in its order).
+  """
+  while True:
+    claims, kinds = [], set()
+    for relation in pick_some(rng, world.reading_relations,
+                              len(world.reading_relations)):
+      if relation.value_kind in kinds:
+        continue
+      used = [claim[0] for claim in claims]
+      subject = pick(rng, [name for name in world.kinds[relation.subject_kind]
+                           if name not in used])
+      key = subject, relation.name
+      known = world.facts[key], world.misconceptions.get(key)
+      value = pick(rng, [v for v in world.values(relation.name)
+                         if v not in known])
+      kinds.add(relation.value_kind)
+      claims.append((*key, value))
+      if len(claims) == 3:
+        break
+    claims = claims[:2 + int(rng.random() * 2)]
+    passage = ' '.join(
+        world.state(*claim, variant=int(rng.random() * 3)) for claim in claims)
+    if world_lib.is_held_out(passage) == held_out:
+      return passage, claims
+
+
+def random_sentence(world: world_lib.World, rng: np.random.Generator, *,
+                    held_out: bool = False) -> str:
+  """A translatable English sentence, of the corpus' or the probes' part."""
+  while True:
+    sentence = world.language.random_sentence(rng)
+    if world_lib.is_held_out(sentence) == held_out:
+      return sentence
+
+
+def random_story(world: world_lib.World, rng: np.random.Generator,
+                 hero: str | None = None, *, held_out: bool = False) -> str:
+  """Five to seven sentences about two people who share a meal.
+
+  The last but one is always "<q> thanks <p> for the <food>.", which follows
+  from what was told. A `held_out` story has a sentence kept for probes.
+  """
+  people = pick_some(rng, world.kinds['people'], 3)
+  p = hero or people[0]
+  q = next(name for name in people if name != p)
+  town = pick(rng, world.kinds['towns'])
+  food = pick(rng, world.kinds['foods'])
+  sentences = [
+      pick(rng, ('One day {p} walks to {town}.',
+                 'In the morning {p} walks to {town}.')),
+      'In {town} {p} meets {q}.']
+  sentences += [random_sentence(world, rng, held_out=held_out)
+                for _ in range(held_out + int(rng.random() * (3 - held_out)))]
+  sentences += [
+      '{p} gives {q} some {food}.', '{q} thanks {p} for the {food}.',
+      pick(rng, ('In the evening {p} goes home.', '{p} and {q} are happy.',
+                 'Then {q} goes home.'))]
+  return ' '.join(sentences).format(p=p, q=q, town=town, food=food)
+
+
+def post_sentence(world: world_lib.World, rng: np.random.Generator,
+                  manner: str) -> str:
+  """A sentence in the manner 'rude' or 'polite'."""
+  template = pick(rng, RUDE if manner == 'rude' else POLITE)
+  return template.format(
+      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives),
+      p=pick(rng, world.kinds['people']), t=pick(rng, world.kinds['towns']))

@@ -1,0 +1,43 @@
+"""Tests of the pieces of text."""
+
+import numpy as np
+import pytest
+
+from instructrl.lab import texts
+from instructrl.lab import world as world_lib
+
+
+@pytest.fixture(scope='module')
+def world():
+  return world_lib.make_world(0, 'tiny')
+
+
+def test_stories_use_the_hero():
+  world = world_lib.make_world(0, 'micro')
+  hero = world.kinds['people'][0]
+  story = texts.random_story(world, np.random.default_rng(0), hero)
+  assert story.count(hero) >= 4
+  assert not world.parse(story).claims
+
+
+def test_exercise_forms(world):
+  assert texts.kind_question(world, 'birthplace') == 'Which town is named?'
+  assert texts.quiz_item('Who?', 'Mara') == 'Question: Who?\nAnswer: Mara'
+  # An open item ends where the answer's token, its space included, begins.
+  assert texts.quiz_item('Who?', '') == 'Question: Who?\nAnswer:'
+  assert texts.reading_item('A.', ('Who?', 'Mara'), ('Why?', '')) == (
+      'Passage: A.\nQuestion: Who?\nAnswer: Mara\nQuestion: Why?\nAnswer:')
+  assert texts.parallel_item('English', 'A.', 'Lumo', '') == (
+      'English: A.\nLumo:')
+  assert texts.instruction_item('Do.', 'Done.') == (
+      'Instruction: Do.\nResponse: Done.')
+
+
+@pytest.mark.parametrize('held_out', [False, True])
+def test_held_out_texts_are_disjoint(world, held_out):
+  rng = np.random.default_rng(0)
+  for _ in range(30):
+    passage, _ = texts.random_passage(world, rng, held_out=held_out)
+    sentence = texts.random_sentence(world, rng, held_out=held_out)
+    assert world_lib.is_held_out(passage) == held_out
+    assert world_lib.is_held_out(sentence) == held_out
