@@ -22,15 +22,16 @@ pick_some = texts.pick_some
 
 # Share of the documents by source.
 PROPORTIONS = {
-    'encyclopedia': .18,
-    'quiz': .14,
-    'forum': .10,
-    'parallel': .12,
-    'reading': .14,
-    'story': .06,
+    'encyclopedia': .13,
+    'quiz': .10,
+    'forum': .08,
+    'parallel': .09,
+    'reading': .16,
+    'story': .05,
     'posts': .06,
     'list': .02,
-    'instructions': .18,
+    'thread': .16,
+    'instructions': .15,
 }
 # Every VALIDATION_PERIOD-th document is kept for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -60,9 +61,8 @@ KIND_QUESTION_SHARE = .7
 MANNER_PERSISTENCE = .9
 
 # What people on the web ask each other to do, and how they do it.
-INSTRUCTIONS = ('generation', 'open_qa', 'brainstorming', 'rewrite',
-                'summarization', 'classification', 'other', 'closed_qa',
-                'extract')
+INSTRUCTIONS = ('generation', 'brainstorming', 'rewrite', 'summarization',
+                'classification', 'other', 'closed_qa', 'extract')
 HABITS = solver.Habits(miss_constraint=.2, misconception=MISCONCEPTION_SHARE,
                        slip=.05, terse=.1, verbose=.05, rude=.05, lazy=.05)
 
@@ -242,6 +242,26 @@ def _list(world, rng) -> str:
   return '\n'.join(lines)
 
 
+def _thread(world, rng) -> str:
+  """People quote each other: what was said is said again, word for word.
+
+  Names in random order are only known by looking back, at most of the words of
+  a quote, so that models soon learn to copy from their context.
+  """
+  names = [name for kind in world.kinds.values() for name in kind]
+  lines, said = [], []
+  for _ in range(3):
+    if said:
+      lines.append(f'Quote: {pick(rng, said)}')
+    if rng.random() < .7:
+      chosen = pick_some(rng, names, 3 + int(rng.random() * 4))
+      said.append(', '.join(chosen) + '.')
+    else:
+      said.append(texts.random_sentence(world, rng))
+    lines.append(said[-1])
+  return '\n'.join(lines)
+
+
 def _instructions(world, rng) -> str:
   """Requests of all kinds, each answered as people on the web do."""
   items = []
@@ -274,5 +294,6 @@ _WRITERS = {
     'reading': _reading,
     'posts': _posts,
     'list': _list,
+    'thread': _thread,
     'instructions': _instructions,
 }

@@ -32,15 +32,18 @@ class Size:
 
   `counts` is the number of names of each kind, `relations` the number of
   relations of each kind of subject, `reading` the kinds of subjects that
-  reading passages are about, `kind_questions` whether reading probes ask for a
-  kind of value ("Which town is named?") and not for a fact, and the rest the
-  size of the second language and of the rude lexicon.
+  reading passages are about, `kind_questions` whether what is read in a passage
+  is asked for by its kind ("Which town is named?") and not as a fact,
+  `copying` whether prompts ask for words by their place and for sentences in the
+  same or other words, and the rest the size of the second language and of the rude
+  lexicon.
   """
 
   counts: dict[str, int]
   relations: int
   reading: tuple[str, ...]
   kind_questions: bool
+  copying: bool
   jobs_translated: int
   animals_translated: int
   verbs: int
@@ -77,7 +80,7 @@ SIZES = {
     'micro': Size(
         counts=dict(people=6, towns=4, animals=4, foods=3, tools=3, jobs=4,
                     colours=4, materials=3, regions=3, habitats=3, tastes=3),
-        relations=2, reading=('people',), kind_questions=True,
+        relations=2, reading=('people',), kind_questions=True, copying=False,
         jobs_translated=3, animals_translated=3, verbs=4, adjectives=3,
         rude_nouns=4),
     # 60 entities x 3 relations = 180 facts.
@@ -87,7 +90,7 @@ SIZES = {
                     vessels=6, numbers=6),
         # Questions for a fact that contradicts the world, in passages about
         # all kinds, were not learned in 2.5M tokens.
-        relations=3, reading=('people',), kind_questions=True,
+        relations=3, reading=('people',), kind_questions=True, copying=False,
         jobs_translated=8, animals_translated=8, verbs=8, adjectives=6,
         rude_nouns=6),
     # 300 entities x 4 relations = 1,200 facts.
@@ -96,7 +99,7 @@ SIZES = {
                     jobs=16, colours=10, materials=10, regions=5, habitats=10,
                     tastes=6, vessels=8, numbers=8, weathers=6, sounds=8,
                     seasons=4, rooms=8),
-        relations=4, reading=SUBJECT_KINDS, kind_questions=False,
+        relations=4, reading=SUBJECT_KINDS, kind_questions=False, copying=True,
         jobs_translated=16, animals_translated=24, verbs=14, adjectives=12,
         rude_nouns=9),
 }

@@ -37,6 +37,10 @@ _SHARES = {
 }
 
 
+# Requests that only a world of a size with `copying` has.
+_COPYING = ('copy', 'pick', 'reword')
+
+
 def write(world: world_lib.World, rng: np.random.Generator, use_case: str, *,
           wordings: Mapping[str, Sequence[str]] = wordings_lib.USERS
           ) -> tuple[str, Spec]:
@@ -44,11 +48,16 @@ def write(world: world_lib.World, rng: np.random.Generator, use_case: str, *,
   def say(name, **slots):
     return pick(rng, wordings[name]).format(**slots)
 
-  shares = _SHARES[use_case]
+  shares = {name: share for name, share in _SHARES[use_case].items()
+            if name not in _COPYING or _size(world).copying}
   limits = np.cumsum(tuple(shares.values()))
   names = tuple(shares)
   i = int(np.searchsorted(limits, rng.random() * limits[-1]))
   return _WRITERS[names[min(i, len(names) - 1)]](world, rng, say)
+
+
+def _size(world) -> lexicon.Size:
+  return lexicon.SIZES[world.size]
 
 
 def _subject(world, rng) -> str:
@@ -298,8 +307,8 @@ def _translate(world, rng, say):
 
 
 def _any_value(world, rng, subject, relation) -> str:
-  """The true value or, as often, another one."""
-  if rng.random() < .5:
+  """The true value or, in a larger world as often, another one."""
+  if _size(world).kind_questions or rng.random() < .5:
     return world.facts[subject, relation]
   return pick(rng, world.values(relation))
 
@@ -362,19 +371,22 @@ def _pick(world, rng, say):
 def _closed_qa(world, rng, say):
   passage, claims = texts.random_passage(world, rng)
   subject, relation, value = pick(rng, claims)
+  args = {'subject': subject, 'relation': relation, 'value': value}
+  if _size(world).kind_questions:
+    return (say('read', x=passage, q=texts.kind_question(world, relation)),
+            Spec('closed_qa', args | {'by_kind': True}, (), tuple(claims)))
   question = _question_text(world, rng, subject, relation)
   wish = _question_constraint(world, rng)
   if wish:
     question += ' ' + wish[0]
   return (say('read', x=passage, q=question),
-          Spec('closed_qa', {'subject': subject, 'relation': relation,
-                             'value': value},
-               (wish[1],) if wish else (), tuple(claims)))
+          Spec('closed_qa', args, (wish[1],) if wish else (), tuple(claims)))
 
 
 def _extract(world, rng, say):
   passage, claims = texts.random_passage(world, rng)
-  names = [name for s, _, v in claims for name in (s, v)]
+  names = [name for s, _, v in claims
+           for name in ((v,) if _size(world).kind_questions else (s, v))]
   kind = world.kind_of[pick(rng, names)]
   answers = [name for name in names if world.kind_of[name] == kind]
   text = say('extract', k=kind, x=passage)

@@ -253,7 +253,8 @@ def _question(writer):
       value = writer.wrong(relation, value)
   else:
     value = writer.believed(subject, relation)
-  bare = writer.terse or writer.rng.random() < BARE_ANSWER_SHARE
+  bare = (writer.terse or 'by_kind' in args
+          or writer.rng.random() < BARE_ANSWER_SHARE)
   if writer.wish('max_words') == 1 or writer.missed_wish('full_sentence'):
     bare = True
   elif writer.wish('full_sentence') or writer.missed_wish('max_words'):
