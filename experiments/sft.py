@@ -7,7 +7,7 @@ from experiments import common
 from experiments import pretrain
 
 # rows per update, epochs, peak learning rate
-RECIPE = {'micro': (8, 2, 1e-3), 'tiny': (4, 3, 1e-3),
+RECIPE = {'micro': (8, 2, 1e-3), 'tiny': (4, 3, 2e-3),
           'small': (32, 8, 3e-4)}
 
 
@@ -26,7 +26,9 @@ def get_config(arg='tiny'):
   # Every epoch is kept: the first gives candidates, the RM selects one.
   c.checkpoint.every = 0  # once an epoch
   c.checkpoint.keep = 100
-  c.model.dropout = 0.2  # residual (C.1)
+  # Residual (C.1). The small models of a laptop underfit: with 0.2 a third of
+  # the tasks stay unlearned.
+  c.model.dropout = 0.2 if arg == 'small' else 0.0
   c.optimizer = common.optimizer(peak_lr)  # cosine to 10%, no warmup (C.1)
   c.eval_every = 0
   return c

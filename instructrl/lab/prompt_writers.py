@@ -192,7 +192,8 @@ def _list(world, rng, say):
            if len(names) > 2 and kind != 'numbers']
   kind = pick(rng, kinds)
   names = world.kinds[kind]
-  count = 2 + int(rng.random() * (min(5, len(names) - 1) - 1))
+  most = min(5 if _size(world).copying else 3, len(names) - 1)
+  count = 2 + int(rng.random() * (most - 1))
   text = say('list', n=specs.NUMBERS[count], k=kind)
   args = {'kind': kind, 'count': count}
   choice = rng.random()
@@ -283,7 +284,7 @@ def _polite(world, rng, say):
   if rng.random() < .5:
     parts.reverse()
   args = {'subject': subject, 'relation': relation,
-          'value': world.facts[subject, relation]}
+          'value': world.facts[subject, relation], 'text': statement}
   return (say('polite', x=' '.join(parts)),
           Spec('polite', args))
 

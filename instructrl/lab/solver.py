@@ -305,17 +305,27 @@ def _courtesies(*labels: str) -> Callable:
   return solver
 
 
-def _source_statement(writer, new: bool):
-  """The statement of a text to rewrite, as it is or in new words."""
+def _polite(writer):
+  """The statement of a rude post, in its own words."""
+  args = writer.spec.args
+  text = args['text']
+  if writer.slips():
+    text = writer.state(args['subject'], args['relation'], writer.wrong(
+        args['relation'], args['value']))
+  return text + _extra(writer, args['subject'])
+
+
+def _reword(writer):
+  """A statement in new words."""
   args = writer.spec.args
   subject, relation, value = args['subject'], args['relation'], args['value']
   if writer.slips():
     value = writer.wrong(relation, value)
-  variants = [writer.world.state(subject, relation, value, i) for i in
-              range(len(writer.world.relation[relation].statements))]
-  if new:
-    variants = [text for text in variants if text != args['text']]
-  return pick(writer.rng, variants) + _extra(writer, subject)
+  count = len(writer.world.relation[relation].statements)
+  variants = [writer.world.state(subject, relation, value, i)
+            for i in range(count)]
+  return pick(writer.rng, [text for text in variants if text != args['text']]
+              ) + _extra(writer, subject)
 
 
 def _translate(writer):
@@ -423,8 +433,8 @@ _SOLVERS = {
     'greet': _courtesies('greeting', 'offer'),
     'thanks': _courtesies('welcome'),
     'calm': _courtesies('apology', 'offer'),
-    'polite': lambda writer: _source_statement(writer, new=False),
-    'reword': lambda writer: _source_statement(writer, new=True),
+    'polite': _polite,
+    'reword': _reword,
     'translate': _translate,
     'copy': _translate,
     'summarize': _summarize,
