@@ -6,7 +6,7 @@ python -m instructrl.main --config=experiments/evaluation.py:tiny --workdir=DIR/
 from experiments import common
 
 # prompts, probes a task, validation documents, demonstrations in a prompt
-RECIPE = {'micro': (24, 8, 40, 1), 'tiny': (300, 100, 400, 2),
+RECIPE = {'micro': (24, 8, 40, 1), 'tiny': (500, 100, 400, 2),
           'small': (1000, 300, 2000, 3)}
 
 

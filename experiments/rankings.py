@@ -8,7 +8,7 @@ from ml_collections import config_dict
 from experiments import common
 
 # prompts of the training split, of validation, to set the noise on
-RECIPE = {'micro': (64, 24, 24), 'tiny': (3000, 200, 400),
+RECIPE = {'micro': (64, 24, 24), 'tiny': (6000, 200, 400),
           'small': (6000, 600, 600)}
 
 

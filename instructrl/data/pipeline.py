@@ -169,13 +169,17 @@ class Batches:
           [self._order, order(len(source), len(self._source), seed + 1)],
           weights=[1 - mix_fraction, mix_fraction])
 
-  def indices(self, step: int) -> np.ndarray:
-    """Returns which examples this process has at a step, [B / processes]."""
+  def all_indices(self, step: int) -> np.ndarray:
+    """Returns which examples all processes have at a step, [B]."""
     if step < 0:
       raise ValueError(f'step is {step}, it must be 0 or more')
-    start = step * self.batch_size + self._first
+    start = step * self.batch_size
     return np.asarray(
-        [self._order[i] for i in range(start, start + self._own)])
+        [self._order[i] for i in range(start, start + self.batch_size)])
+
+  def indices(self, step: int) -> np.ndarray:
+    """Returns which examples this process has at a step, [B / processes]."""
+    return self.all_indices(step)[self._first:self._first + self._own]
 
   def at(self, step: int) -> Any:
     """Returns this process' part of the batch of a step, in numpy."""
@@ -313,6 +317,13 @@ def ranking_batches(
         seq_len=seq_len, eos_id=eos_id, pad_id=pad_id)
 
   return Batches(BuiltSource(elements, build), batch_size, seed, **kwargs)
+
+
+def trim_columns(batch: RankingBatch, columns: int) -> RankingBatch:
+  """Drops the columns, all padding, beyond the first `columns`."""
+  return dataclasses.replace(batch, **{
+      name: getattr(batch, name)[:, :columns]
+      for name in ('tokens', 'segment_ids', 'positions')})
 
 
 def split_pairs(ranking: Ranking) -> list[Ranking]:

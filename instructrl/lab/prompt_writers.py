@@ -192,7 +192,7 @@ def _list(world, rng, say):
            if len(names) > 2 and kind != 'numbers']
   kind = pick(rng, kinds)
   names = world.kinds[kind]
-  most = min(5 if _size(world).copying else 3, len(names) - 1)
+  most = min(5 if _size(world).copying else 4, len(names) - 1)
   count = 2 + int(rng.random() * (most - 1))
   text = say('list', n=specs.NUMBERS[count], k=kind)
   args = {'kind': kind, 'count': count}

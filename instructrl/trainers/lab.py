@@ -31,8 +31,11 @@ def validate(config):
   common.validate_common(config)
   for name in ('num_documents', 'num_prompts', 'vocab_size', 'row_len'):
     common.require(config[name] >= 1, f'{name} must be 1 or more')
-  common.require(0 < config.demonstration_fraction < 1,
-                 'demonstration_fraction is not in (0, 1)')
+  for name in ('demonstration_fraction', 'ranking_fraction'):
+    common.require(0 < config[name] < 1, f'{name} is not in (0, 1)')
+  common.require(config.demonstration_fraction + config.ranking_fraction < 1,
+                 'demonstration_fraction and ranking_fraction leave no prompt '
+                 'for PPO')
 
 
 def demonstrations(labelers, prompts: Sequence[Prompt], seed: int
@@ -93,14 +96,17 @@ def build(config, workdir, label: str = '') -> dict:
     for split in ('validation', 'test'):
       records_lib.check_no_leak(
           train, [p for p in prompts if p.split == split])
+    # Three parts that share no prompt (Table 6): demonstrated, ranked, PPO's. A
+    # reward model remembers the noise of what it was trained on.
     first = round(len(train) * config.demonstration_fraction)
-    # Prompts with a demonstration are not ranked or trained on by PPO.
+    second = first + round(len(train) * config.ranking_fraction)
+    parts = {'train': train[first:second], 'ppo': train[second:],
+             **by_split(
+                 [p for p in prompts if p.split != 'train'], lambda p: p.split)}
     shown = demonstrations(
         load_labelers(world),
         train[:first] + [p for p in prompts if p.split == 'validation'], seed)
-    write('prompts', by_split(
-        train[first:] + [p for p in prompts if p.split != 'train'],
-        lambda p: p.split))
+    write('prompts', parts)
     write('demonstrations', by_split(shown, lambda d: d.prompt.split))
     progress.update(2, {'prompts': len(prompts)})
 
@@ -132,7 +138,5 @@ def build(config, workdir, label: str = '') -> dict:
       'corpus_rows': len(rows['corpus']['tokens']),
       'corpus_fullness': tasks.fullness(rows['corpus']),
       'demonstrations': sum(d.prompt.split == 'train' for d in shown),
-      'prompts': {k: len(v) for k, v in by_split(
-          train[first:] + [p for p in prompts if p.split != 'train'],
-          lambda p: p.split).items()},
+      'prompts': {name: len(part) for name, part in parts.items()},
       'facts': len(world.facts), 'misconceptions': len(world.misconceptions)}

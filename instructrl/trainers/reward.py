@@ -21,7 +21,7 @@ from instructrl.trainers import common
 from instructrl.types import Params, RankingBatch, TrainState
 
 
-COLUMNS = 16  # rows are padded to a multiple of so many
+COLUMNS = 48  # a batch is padded to a multiple of so many, and compiled once
 
 
 def validate(config):
@@ -179,11 +179,11 @@ def train(config, workdir, label: str = '') -> dict:
   with common.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     k = 2 if config.shuffled_pairs else config.max_responses
-    length = lambda e: tasks.ranking_length(
-        e.prompt, e.responses, tok.eos_id)
+    columns = lambda elements: COLUMNS * max(-(-tasks.ranking_length(
+        e.prompt, e.responses, tok.eos_id) // COLUMNS) for e in elements)
     make = lambda elements, max_k, **kwargs: pipeline.ranking_batches(
         elements, config.batch_size, config.train_seed, max_k=max_k,
-        seq_len=-(-max(map(length, elements)) // COLUMNS) * COLUMNS,
+        seq_len=columns(elements),
         eos_id=tok.eos_id, pad_id=tok.pad_id,
         process_index=jax.process_index(),
         process_count=jax.process_count(), **kwargs)
@@ -223,9 +223,15 @@ def train(config, workdir, label: str = '') -> dict:
       return {'accuracy/validation': found['in_group']['accuracy'],
               'accuracy/heldout': found['heldout']['accuracy']}
 
+    def train_step(state, step):
+      # Most rows are half as long as the longest of all.
+      width = columns([elements[i] for i in batches.all_indices(step)])
+      batch = pipeline.trim_columns(batches.at(step), width)
+      return step_fn(state, run.put(batch))
+
     state = run.loop(
-        state, lambda state, step: step_fn(state, run.put(batches.at(step))),
-        num_steps, evaluate=evaluate, eval_every=config.eval_every or epoch)
+        state, train_step, num_steps, evaluate=evaluate,
+        eval_every=config.eval_every or epoch)
 
     # The bias after training: demonstrations score 0 on average. It is one
     # more step of the run, so that it too happens exactly once.

@@ -274,6 +274,19 @@ def test_prompt_batches():
     list(pipeline.prompt_batches(prompts, 2, seed=0, prompt_len=4).once())
 
 
+def test_trimmed_columns_are_padding():
+  rankings = [pipeline.RankingTokens(
+      (1, 6), ((7,) * n + (2,), (8, 2)), (0, 1)) for n in (1, 2, 9)]
+  batches = pipeline.ranking_batches(
+      rankings, 2, seed=0, max_k=3, seq_len=16, eos_id=2, shuffle=False)
+  assert batches.all_indices(0).tolist() == [0, 1]
+  batch = batches.at(0)
+  short = pipeline.trim_columns(batch, 8)
+  assert short.tokens.shape == short.positions.shape == (2, 8)
+  assert not batch.segment_ids[:, 8:].any() and short.segment_ids.any()
+  np.testing.assert_array_equal(short.last, batch.last)
+
+
 def test_only_batches_can_be_silenced():
   with pytest.raises(TypeError, match='ndarray is no batch'):
     pipeline.silence(np.zeros(3), np.ones(3, bool))
