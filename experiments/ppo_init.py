@@ -1,6 +1,6 @@
 """The model PPO starts from and stays near (appendix C.3).
 
-Epochs on demonstrations with 10% pretraining data mixed in.
+Demonstrations with 10% pretraining data mixed in.
 
 python -m instructrl.main --config=experiments/ppo_init.py:tiny --workdir=DIR/ppo_init
 """

@@ -32,11 +32,11 @@ class Size:
 
   `counts` is the number of names of each kind, `relations` the number of
   relations of each kind of subject, `reading` the kinds of subjects that
-  reading passages are about, `kind_questions` whether what is read in a passage
-  is asked for by its kind ("Which town is named?") and not as a fact,
-  `copying` whether prompts ask for words by their place and for sentences in the
-  same or other words, and the rest the size of the second language and of the rude
-  lexicon.
+  reading passages are about, `kind_questions` whether what is read in a
+  passage is asked for by its kind ("Which town is named?") and not as a fact,
+  `copying` whether prompts ask for words by their place and for sentences in
+  the same or other words, and the rest the size of the second language and of
+  the rude lexicon.
   """
 
   counts: dict[str, int]
