@@ -70,8 +70,7 @@ def answer(args, prompts, write):
                  'models')
   engine = Engine(model, tok, batch_size=args.n)
   policy = policies.Policy(
-      'policy', engine, params, args.max_tokens, config.model.max_len,
-      config.stage == 'pretrain')
+      'policy', engine, params, args.max_tokens, config.stage == 'pretrain')
   for number, prompt in enumerate(prompts):
     rows = range(number * args.n, (number + 1) * args.n)
     for tokens in policy.sample_tokens(

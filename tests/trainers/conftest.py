@@ -5,6 +5,7 @@ relative inputs find them. The texts are made of six words; a response is
 better the more often it says 'red'.
 """
 
+import dataclasses
 import pathlib
 
 import jax
@@ -59,7 +60,9 @@ def write_lab(folder: pathlib.Path) -> Tokenizer:
   tok.save(folder / common.TOKENIZER)
   prompts = {split: toy_prompts(count, split, rng)
              for split, count in (('train', 20), ('validation', 6))}
-  lab_data.write_records(folder, 'prompts', prompts)
+  unseen = [dataclasses.replace(p, id=f'ppo{i}', text=f'say {p.text}')
+            for i, p in enumerate(prompts['train'])]
+  lab_data.write_records(folder, 'prompts', {**prompts, 'ppo': unseen})
   shown = {split: [Demonstration(prompt=p, response=sentence(rng, 4),
                                  labeler='l') for p in some]
            for split, some in prompts.items()}
