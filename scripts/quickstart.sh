@@ -5,7 +5,7 @@
 #
 # WORKDIR (default: runs/quickstart in the checkout) takes the checkpoints, the
 # metrics and, at the end, report/index.html. Start it again after any
-# interruption and it goes on where it was. About 12 minutes on 2 CPU cores;
+# interruption and it goes on where it was. Under 20 minutes on 2 CPU cores;
 # needs Python 3.11 or newer, pip and 3 GiB of disk.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
