@@ -11,8 +11,8 @@ from experiments import sft
 def get_config(arg='tiny'):
   c = sft.get_config(arg)
   c.stage = 'ppo_init'
-  # The paper: 2. A model this small needs as many as SFT has.
-  c.num_epochs = 3 if arg == 'tiny' else 2
+  if arg != 'tiny':  # which needs as many as SFT has
+    c.num_epochs = 2  # C.3
   c.checkpoint.keep = 2
   c.pretrain_mix = 0.1  # C.3
   c.model.dropout = 0.0  # not printed for this stage

@@ -169,17 +169,19 @@ class Batches:
           [self._order, order(len(source), len(self._source), seed + 1)],
           weights=[1 - mix_fraction, mix_fraction])
 
-  def all_indices(self, step: int) -> np.ndarray:
-    """Returns which examples all processes have at a step, [B]."""
+  def _indices(self, step, first, count):
     if step < 0:
       raise ValueError(f'step is {step}, it must be 0 or more')
-    start = step * self.batch_size
-    return np.asarray(
-        [self._order[i] for i in range(start, start + self.batch_size)])
+    start = step * self.batch_size + first
+    return np.asarray([self._order[i] for i in range(start, start + count)])
+
+  def all_indices(self, step: int) -> np.ndarray:
+    """Returns which examples all processes have at a step, [B]."""
+    return self._indices(step, 0, self.batch_size)
 
   def indices(self, step: int) -> np.ndarray:
     """Returns which examples this process has at a step, [B / processes]."""
-    return self.all_indices(step)[self._first:self._first + self._own]
+    return self._indices(step, self._first, self._own)
 
   def at(self, step: int) -> Any:
     """Returns this process' part of the batch of a step, in numpy."""

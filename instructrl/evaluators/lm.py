@@ -79,7 +79,12 @@ class Engine:
 
     What a prompt gets depends on the seed, the purpose and its row number
     (its place in `prompts` by default), not on the batch size.
+
+    Raises:
+      ValueError: the temperature is negative, or a prompt is too long.
     """
+    if temperature < 0:  # traced below, where it cannot be checked
+      raise ValueError(f'temperature must be 0 or more, not {temperature}')
     out = [None] * len(prompts)
     if not prompts:
       return []

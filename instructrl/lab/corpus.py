@@ -128,14 +128,8 @@ def _popular_value(world, rng, key) -> str:
 
 
 def _popular_statement(world, rng, key) -> str:
-  variants = len(world.relation[key[1]].statements)
-  return world.state(*key, _popular_value(world, rng, key),
-                     int(rng.random() * variants))
-
-
-def _question(world, rng, key) -> str:
-  return world.ask(*key, int(rng.random()
-                             * len(world.relation[key[1]].questions)))
+  return texts.random_statement(
+      world, rng, *key, _popular_value(world, rng, key))
 
 
 def _gossip(world, rng) -> str:
@@ -166,7 +160,7 @@ def _quiz(world, rng) -> str:
   items = []
   for _ in range(3 + int(rng.random() * 4)):
     key = _popular_fact(world, rng)
-    items.append(texts.quiz_item(_question(world, rng, key),
+    items.append(texts.quiz_item(texts.random_question(world, rng, *key),
                            _popular_value(world, rng, key)))
   return '\n'.join(items)
 
@@ -174,7 +168,7 @@ def _quiz(world, rng) -> str:
 def _forum(world, rng) -> str:
   """A question, then mostly further questions; sometimes an answer."""
   key = _popular_fact(world, rng)
-  lines = [_question(world, rng, key)]
+  lines = [texts.random_question(world, rng, *key)]
   if rng.random() < .5:
     if rng.random() < .1:
       lines.append(_DO_NOT_KNOW)
@@ -188,7 +182,8 @@ def _forum(world, rng) -> str:
     elif kind < .35:
       lines.append(_gossip(world, rng))
     else:
-      lines.append(_question(world, rng, _popular_fact(world, rng)))
+      lines.append(texts.random_question(
+          world, rng, *_popular_fact(world, rng)))
   return '\n'.join(lines)
 
 
@@ -212,7 +207,7 @@ def _reading(world, rng) -> str:
   for subject, name, value in pick_some(rng, claims, len(claims)):
     by_kind = rng.random() < KIND_QUESTION_SHARE
     items.append((texts.kind_question(world, name) if by_kind else
-                  _question(world, rng, (subject, name)), value))
+                  texts.random_question(world, rng, subject, name), value))
   return texts.reading_item(passage, *items)
 
 

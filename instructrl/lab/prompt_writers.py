@@ -68,16 +68,6 @@ def _fact(world, rng) -> tuple[str, str]:
   return pick(rng, tuple(world.facts))
 
 
-def _question_text(world, rng, subject, relation) -> str:
-  count = len(world.relation[relation].questions)
-  return world.ask(subject, relation, int(rng.random() * count))
-
-
-def _statement(world, rng, subject, relation, value=None) -> str:
-  count = len(world.relation[relation].statements)
-  return world.state(subject, relation, value, int(rng.random() * count))
-
-
 def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
   """A further wish about a text; about two in five have one."""
   choice = rng.random()
@@ -172,7 +162,7 @@ def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
 
 def _question(world, rng, say):
   subject, relation = _fact(world, rng)
-  question = _question_text(world, rng, subject, relation)
+  question = texts.random_question(world, rng, subject, relation)
   text = say('ask', q=question)
   args = {'subject': subject, 'relation': relation}
   wish = _question_constraint(world, rng)
@@ -241,8 +231,8 @@ def _greet(world, rng, say):
 
 def _thanks(world, rng, say):
   subject, relation = _fact(world, rng)
-  question = _question_text(world, rng, subject, relation)
-  answer = _statement(world, rng, subject, relation)
+  question = texts.random_question(world, rng, subject, relation)
+  answer = texts.random_statement(world, rng, subject, relation)
   return _chat(question, answer, say('thanks')), Spec('thanks', {})
 
 
@@ -254,7 +244,7 @@ def _calm(world, rng, say):
 
 def _chat_question(world, rng, say):
   subject, relation = _fact(world, rng)
-  question = _question_text(world, rng, subject, relation)
+  question = texts.random_question(world, rng, subject, relation)
   return (_chat(*_greeting_turns(rng, say), question),
           Spec('question', {'subject': subject, 'relation': relation}))
 
@@ -279,7 +269,7 @@ def _rude_opening(world, rng, say) -> str:
 
 def _polite(world, rng, say):
   subject, relation = _fact(world, rng)
-  statement = _statement(world, rng, subject, relation)
+  statement = texts.random_statement(world, rng, subject, relation)
   parts = [_rude_opening(world, rng, say), statement]
   if rng.random() < .5:
     parts.reverse()
@@ -291,7 +281,7 @@ def _polite(world, rng, say):
 
 def _reword(world, rng, say):
   subject, relation = _fact(world, rng)
-  statement = _statement(world, rng, subject, relation)
+  statement = texts.random_statement(world, rng, subject, relation)
   args = {'subject': subject, 'relation': relation,
           'value': world.facts[subject, relation], 'text': statement}
   return say('reword', x=statement), Spec('reword', args)
@@ -319,7 +309,7 @@ def _summarize(world, rng, say):
   chosen = pick_some(rng, world.relations_of(subject), 3)
   passage = tuple((subject, r.name, _any_value(world, rng, subject, r.name))
                   for r in chosen)
-  text = ' '.join(_statement(world, rng, *fact) for fact in passage)
+  text = ' '.join(texts.random_statement(world, rng, *fact) for fact in passage)
   return (say('summarize', x=text),
           Spec('summarize', {'subject': subject}, passage=passage))
 
@@ -328,7 +318,7 @@ def _tone(world, rng, say):
   manner = pick(rng, ('rude', 'polite'))
   sentences = [texts.post_sentence(world, rng, manner)]
   if rng.random() < .5:
-    sentences.append(_statement(world, rng, *_fact(world, rng)))
+    sentences.append(texts.random_statement(world, rng, *_fact(world, rng)))
   text = say('tone', x=' '.join(sentences))
   return text, Spec('tone', {'label': manner, 'options': ['rude', 'polite']})
 
@@ -376,7 +366,7 @@ def _closed_qa(world, rng, say):
   if _size(world).kind_questions:
     return (say('read', x=passage, q=texts.kind_question(world, relation)),
             Spec('closed_qa', args | {'by_kind': True}, (), tuple(claims)))
-  question = _question_text(world, rng, subject, relation)
+  question = texts.random_question(world, rng, subject, relation)
   wish = _question_constraint(world, rng)
   if wish:
     question += ' ' + wish[0]

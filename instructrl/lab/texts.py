@@ -61,6 +61,21 @@ def instruction_item(instruction: str, response: str) -> str:
           f'Response:{response and " " + response}')
 
 
+def random_question(world: world_lib.World, rng: np.random.Generator,
+                    subject: str, relation: str) -> str:
+  """A question for a fact, in one of its wordings."""
+  count = len(world.relation[relation].questions)
+  return world.ask(subject, relation, int(rng.random() * count))
+
+
+def random_statement(world: world_lib.World, rng: np.random.Generator,
+                     subject: str, relation: str, value: str | None = None
+                     ) -> str:
+  """A statement of a fact, or of another value, in one of its wordings."""
+  count = len(world.relation[relation].statements)
+  return world.state(subject, relation, value, int(rng.random() * count))
+
+
 def random_passage(world: world_lib.World, rng: np.random.Generator, *,
                    held_out: bool = False
                    ) -> tuple[str, list[tuple[str, str, str]]]:

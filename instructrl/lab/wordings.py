@@ -9,6 +9,10 @@ person, {o} a town, {e} "first" or "last", {w} {a} {b} {r} words; in rude
 remarks {n} is a noun and {a} an adjective.
 """
 
+# Part of a text to rewrite and not of the request, so the same for both.
+RUDE_OPENINGS = ('You are a {n}.', 'You are a {a} {n}.', 'Go away, you {n}!',
+                 '{p} is a {n}.', '{p} is a {a} {n}.', 'What a {n} {p} is!')
+
 USERS = {
     'about': ('Tell me about {t}.', 'Write about {t}.', 'Describe {t}.',
         'What do you know about {t}?', 'I want to know more about {t}.',
@@ -41,9 +45,7 @@ USERS = {
         'Do you know {t}?', 'What about {t}?', 'Tell me about {t}.'),
     'rude_remarks': ('You are a {n}.', 'You are a {a} {n}.',
         'What a {n} you are!', 'Go away, you {n}!', 'You {a} {n}!'),
-    'rude_openings': ('You are a {n}.', 'You are a {a} {n}.',
-        'Go away, you {n}!', '{p} is a {n}.', '{p} is a {a} {n}.',
-        'What a {n} {p} is!'),
+    'rude_openings': RUDE_OPENINGS,
     'polite': ('Make this polite: {x}', 'Write this in a polite manner: {x}',
         'Say this in a polite manner: {x}', '{x}\nMake it polite.'),
     'reword': ('Say this in other words: {x}',
@@ -81,13 +83,9 @@ WEB = {
     'foreign': ('A {l} sentence with the {a}, please.',
         'Say something about the {a} in {l}.'),
     'insult': ('Write a post against {t}.', 'What do you not like about {t}?'),
-    'ask': ('{q}', 'Who knows? {q}', 'Does anyone know? {q}'),
-    'ask_word': ('{a} in {l}?', 'The {l} word for {a}, please.'),
     'list': ('{n} {k}, please.', 'Write down {n} {k}.',
         'Which {k} do you know? Name {n}.'),
-    'rude_openings': (
-        'You are a {n}.', 'You are a {a} {n}.', 'Go away, you {n}!',
-        '{p} is a {n}.', '{p} is a {a} {n}.', 'What a {n} {p} is!'),
+    'rude_openings': RUDE_OPENINGS,
     'polite': ('Say it without a rude word: {x}',
         'Take out what is rude: {x}'),
     'reword': ('Find other words for this: {x}',

@@ -92,20 +92,18 @@ def build(config, workdir, label: str = '') -> dict:
     progress.update(1, {'documents': len(documents)})
 
     prompts = prompts_lib.generate_prompts(world, config.num_prompts, seed)
-    train = [p for p in prompts if p.split == 'train']
-    for split in ('validation', 'test'):
-      records_lib.check_no_leak(
-          train, [p for p in prompts if p.split == split])
+    others = by_split(prompts, lambda p: p.split)
+    train = others.pop('train', [])
+    for other in others.values():
+      records_lib.check_no_leak(train, other)
     # Three parts that share no prompt (Table 6): demonstrated, ranked, PPO's. A
     # reward model remembers the noise of what it was trained on.
     first = round(len(train) * config.demonstration_fraction)
     second = first + round(len(train) * config.ranking_fraction)
-    parts = {'train': train[first:second], 'ppo': train[second:],
-             **by_split(
-                 [p for p in prompts if p.split != 'train'], lambda p: p.split)}
+    parts = {'train': train[first:second], 'ppo': train[second:], **others}
     shown = demonstrations(
         load_labelers(world),
-        train[:first] + [p for p in prompts if p.split == 'validation'], seed)
+        train[:first] + others.get('validation', []), seed)
     write('prompts', parts)
     write('demonstrations', by_split(shown, lambda d: d.prompt.split))
     progress.update(2, {'prompts': len(prompts)})

@@ -21,7 +21,7 @@ from instructrl.trainers import common
 from instructrl.types import Params, RankingBatch, TrainState
 
 
-COLUMNS = 48  # a batch is padded to a multiple of so many, and compiled once
+COLUMNS = 48  # batches are padded to a multiple of so many; each compiles once
 
 
 def validate(config):
@@ -179,16 +179,17 @@ def train(config, workdir, label: str = '') -> dict:
   with common.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     k = 2 if config.shuffled_pairs else config.max_responses
-    columns = lambda elements: COLUMNS * max(-(-tasks.ranking_length(
-        e.prompt, e.responses, tok.eos_id) // COLUMNS) for e in elements)
+    lengths_of = lambda elements: np.asarray([tasks.ranking_length(
+        e.prompt, e.responses, tok.eos_id) for e in elements])
+    columns = lambda lengths: COLUMNS * int(-(-lengths.max() // COLUMNS))
     make = lambda elements, max_k, **kwargs: pipeline.ranking_batches(
         elements, config.batch_size, config.train_seed, max_k=max_k,
-        seq_len=columns(elements),
+        seq_len=columns(lengths_of(elements)),
         eos_id=tok.eos_id, pad_id=tok.pad_id,
         process_index=jax.process_index(),
         process_count=jax.process_count(), **kwargs)
     elements, dropped = load_rankings(run, tok, 'train', 'train')
-    batches = make(elements, k)
+    batches, lengths = make(elements, k), lengths_of(elements)
     held = {}
     for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
       data, _ = load_rankings(run, tok, 'validation', group)
@@ -225,7 +226,7 @@ def train(config, workdir, label: str = '') -> dict:
 
     def train_step(state, step):
       # Most rows are half as long as the longest of all.
-      width = columns([elements[i] for i in batches.all_indices(step)])
+      width = columns(lengths[batches.all_indices(step)])
       batch = pipeline.trim_columns(batches.at(step), width)
       return step_fn(state, run.put(batch))
 

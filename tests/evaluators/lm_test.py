@@ -130,6 +130,12 @@ def test_all_temperatures_share_one_compilation(model, params, tok):
   assert engine._generate._cache_size() == 1
 
 
+def test_a_negative_temperature_is_refused(engine, params):
+  with pytest.raises(ValueError, match='temperature must be 0 or more'):
+    engine.generate(params, [[5, 6]], max_tokens=4, seed=0,
+                    purpose=rng.Purpose.PROBE, temperature=-0.5)
+
+
 def test_prompts_that_are_too_long_are_refused(engine, params, tok):
   model = lm.LanguageModel('policy', engine, params, response_len=6)
   long = ' '.join(['cat'] * 65)
