@@ -19,9 +19,10 @@ def get_config(arg='tiny'):
   # Which step of an input is sampled; '' is the newest. 'first' is the end of
   # the first SFT epoch: those after it are selected with these rankings.
   c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
-  # Who writes candidates, at which temperature; the demonstration is added.
-  c.sources = (('sft', 1.0), ('sft', 0.7), ('sft', 0.4), ('base', 0.7))
-  c.samples_per_source = 2
+  # Who writes candidates: policy, temperature, samples. The demonstration is
+  # one more. PPO starts from what SFT says, so most are SFT's.
+  c.sources = (('sft', 1.0, 4), ('sft', 0.7, 4), ('sft', 0.4, 2),
+               ('base', 0.9, 1), ('base', 0.5, 1))
   c.min_responses, c.max_responses = 4, 9  # K (section 3.4)
   c.num_prompts, c.num_validation, c.num_calibration = RECIPE[arg]
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most

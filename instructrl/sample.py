@@ -57,8 +57,7 @@ def answer(args, prompts, write):
   if config.stage == 'reward':
     common.require(args.response is not None,
                    'a reward model scores: give --prompt and --response')
-    scorer = reward.Scorer(
-        model, tok, seq_len=config.model.max_len, batch_size=1)
+    scorer = reward.Scorer(model, tok, batch_size=1)
     for prompt in prompts:
       score = scorer(params, [tasks.chat_prompt(tok, prompt)],
                      [tasks.response_tokens(

@@ -120,6 +120,8 @@ class Batches:
       shuffle: bool = True,
       mix: Source | None = None,
       mix_fraction: float = 0.0,
+      lengths: np.ndarray | None = None,
+      window: int = 1,
       process_index: int = 0,
       process_count: int = 1,
   ):
@@ -132,6 +134,10 @@ class Batches:
       shuffle: False keeps the order of the examples in every epoch.
       mix: examples that are mixed in evenly, such as pretraining rows.
       mix_fraction: which share of all examples they are, in [0, 1).
+      lengths: of the examples, in tokens. Examples of like length then share a
+        batch, so that batches can be trimmed (see `trim_columns`).
+      window: how many batches' examples are exchanged for that. Which window an
+        example is in, and the order of a window's batches, remain random.
       process_index: which process this is.
       process_count: how many there are; it must divide B.
 
@@ -150,11 +156,17 @@ class Batches:
       raise ValueError(
           f'mix_fraction is {mix_fraction}: it is in [0, 1), and above 0 it '
           'needs rows to mix in')
+    if lengths is not None and (mix is not None or len(lengths) != len(source)):
+      raise ValueError(
+          f'{len(lengths)} lengths for {len(source)} examples'
+          f'{" and others that are mixed in" if mix is not None else ""}')
     self.batch_size = batch_size
     self.num_examples = len(source)  # without those mixed in
     self._source = source
     self._own = batch_size // process_count
     self._first = process_index * self._own
+    self._seed, self._lengths = seed, lengths
+    self._window = window if lengths is not None else 1
 
     def order(start, stop, seed):
       examples = grain.MapDataset.range(start, stop)
@@ -172,8 +184,19 @@ class Batches:
   def _indices(self, step, first, count):
     if step < 0:
       raise ValueError(f'step is {step}, it must be 0 or more')
-    start = step * self.batch_size + first
-    return np.asarray([self._order[i] for i in range(start, start + count)])
+    number, place = divmod(step, self._window)
+    return self._window_batches(number)[place, first:first + count]
+
+  def _window_batches(self, number: int) -> np.ndarray:
+    """[window, B] examples of the batches of a window."""
+    size = self._window * self.batch_size
+    examples = np.asarray([
+        self._order[i] for i in range(number * size, (number + 1) * size)])
+    if self._lengths is None:
+      return examples.reshape(self._window, -1)
+    by_length = np.argsort(self._lengths[examples], kind='stable')
+    batches = examples[by_length].reshape(self._window, -1)
+    return np.random.default_rng([self._seed, number]).permutation(batches)
 
   def all_indices(self, step: int) -> np.ndarray:
     """Returns which examples all processes have at a step, [B]."""

@@ -56,13 +56,6 @@ class Engine:
       return masked.masked_sum(logprobs, response_mask, axis=1)
     return jax.jit(run)
 
-  def _check_length(self, longest: int, what: str):
-    m = self.model.module
-    if m.positions == 'learned' and longest > m.max_len:
-      raise ValueError(
-          f'{what} needs {longest} positions, the model has {m.max_len} '
-          '(model.max_len): shorten the prompt or the response')
-
   def _prompts(self, prompts, start, width) -> PromptBatch:
     """Rows `start`, ...; the batch is filled up with copies of the last."""
     part = list(prompts[start:start + self.batch_size])
@@ -95,7 +88,7 @@ class Engine:
     for start in range(0, len(order), self.batch_size):
       part = order[start:start + self.batch_size]
       longest = max(len(prompts[i]) for i in part)
-      self._check_length(longest + max_tokens, 'a prompt with its response')
+      self.model.check_length(longest + max_tokens, 'a prompt with its response')
       batch = self._prompts([prompts[i] for i in part], 0, _bucket(longest))
       numbers = [rows[i] for i in part]
       numbers += [numbers[-1]] * (self.batch_size - len(part))
@@ -116,7 +109,7 @@ class Engine:
     for start in range(0, len(order), self.batch_size):
       part = order[start:start + self.batch_size]
       longest = max(len(prompts[i]) + len(responses[i]) for i in part)
-      self._check_length(longest, 'a prompt with its continuation')
+      self.model.check_length(longest, 'a prompt with its continuation')
       batch = self._prompts([prompts[i] for i in part], 0,
                             _bucket(max(len(prompts[i]) for i in part)))
       width = _bucket(max(len(responses[i]) for i in part))

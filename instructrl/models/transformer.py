@@ -299,6 +299,14 @@ class Model:
   def vocab_size(self) -> int:
     return self.module.vocab_size
 
+  def check_length(self, longest: int, what: str):
+    """Refuses more tokens than there are learned positions."""
+    m = self.module
+    if m.positions == 'learned' and longest > m.max_len:
+      raise ValueError(
+          f'{what} needs {longest} positions, the model has {m.max_len} '
+          '(model.max_len): shorten the prompt or the response')
+
   def _init(self, key):
     tokens = jnp.zeros((1, 1), jnp.int32)
     return self.module.init(

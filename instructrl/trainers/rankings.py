@@ -6,9 +6,10 @@ training labeler ranks K of them, K drawn from 4..9. Some validation prompts
 are ranked by every labeler of a group: those measure agreement.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import json
 import pathlib
+import zlib
 
 import numpy as np
 
@@ -31,68 +32,93 @@ def validate(config):
   require(2 <= config.min_responses <= config.max_responses,
           'min_responses must be 2 or more and at most max_responses')
   require(len(config.sources) > 0, 'sources is empty')
-  for name, temperature in config.sources:
+  for name, temperature, count in config.sources:
     require(name in config.inputs, f'sources names {name!r}, which is no '
             'field of inputs')
     require(temperature >= 0, f'sources: temperature {temperature} < 0')
-  room = len(config.sources) * config.samples_per_source + 1
+    require(count >= 1, f'sources: {count} samples of {name!r}')
+  room = num_candidates(config)
   require(config.max_responses <= room,
           f'max_responses={config.max_responses} is more than the {room} '
           'candidates of a prompt')
 
 
-def candidates(run_policies, prompts: Sequence[Prompt], writers, config, seed
-               ) -> list[list[dict]]:
-  """All candidate responses of each prompt.
+def num_candidates(config) -> int:
+  """How many candidates a prompt has; the last one is the demonstration."""
+  return sum(count for *_, count in config.sources) + 1
 
-  Args:
-    run_policies: list of (source, temperature, policies.Policy).
-    prompts: N prompts.
-    writers: labelers who write a demonstration.
-    config: of the stage.
-    seed: of the sampling.
+
+def choose(config, num_prompts: int, group: str, split: str
+           ) -> list[np.ndarray]:
+  """Which candidates of each prompt a labeler of the group is shown.
 
   Returns:
-    N lists of {'text', 'tokens', 'source', 'temperature'}.
+    For each prompt the numbers of K different ones, in random order.
   """
-  out = [[] for _ in prompts]
+  chosen = []
+  for i in range(num_prompts):
+    draw = _generator(config, 'choose', group, split, i)
+    k = draw.integers(config.min_responses, config.max_responses + 1)
+    chosen.append(draw.permutation(num_candidates(config))[:k])
+  return chosen
+
+
+def candidates(run_policies, prompts: Sequence[Prompt],
+               wanted: Sequence[Collection[int]], writers, config, first: int
+               ) -> list[dict[int, dict]]:
+  """The candidates of each prompt that somebody is shown.
+
+  Args:
+    run_policies: (source, temperature, policies.Policy) of each sample.
+    prompts: N prompts.
+    wanted: N lists of the numbers of candidates (see `choose`).
+    writers: labelers who write a demonstration.
+    config: of the stage.
+    first: how many prompts were sampled for before; no two share their draws.
+
+  Returns:
+    N dicts: number -> {'text', 'tokens', 'source', 'temperature'}.
+  """
+  tok = run_policies[0][2].tok
+  out = [{} for _ in prompts]
   for number, (source, temperature, policy) in enumerate(run_policies):
-    for sample in range(config.samples_per_source):
-      # One seed for all: the row number tells the samples apart.
-      offset = (number * config.samples_per_source + sample) * len(prompts)
-      responses = policy.sample_tokens(
-          [p.text for p in prompts], temperature=temperature, seed=seed,
-          purpose=rng.Purpose.CANDIDATES,
-          rows=range(offset, offset + len(prompts)))
-      for i, tokens in enumerate(responses):
-        out[i].append(dict(
-            text=policy.tok.decode(tokens), tokens=tuple(tokens),
-            source=source, temperature=float(temperature)))
-  for i, prompt in enumerate(prompts):
-    draw = np.random.default_rng([seed, 21, i])
-    writer = writers[int(draw.integers(len(writers)))]
-    text = writer.demonstrate(prompt, draw)
-    tok = run_policies[0][2].tok
-    out[i].append(dict(
-        text=text, tokens=tuple(tasks.response_tokens(
-            tok, text, config.response_len)),
-        source=DEMONSTRATION, temperature=0.0))
+    shown = [i for i, numbers in enumerate(wanted) if number in numbers]
+    # One seed for all: the row number tells the samples apart.
+    responses = policy.sample_tokens(
+        [prompts[i].text for i in shown], temperature=temperature,
+        seed=config.train_seed, purpose=rng.Purpose.CANDIDATES,
+        rows=[(first + i) * len(run_policies) + number for i in shown])
+    for i, tokens in zip(shown, responses):
+      out[i][number] = dict(
+          text=tok.decode(tokens), tokens=tuple(tokens),
+          source=source, temperature=float(temperature))
+  for i, numbers in enumerate(wanted):
+    if len(run_policies) in numbers:
+      draw = _generator(config, 'demonstrate', first + i)
+      writer = writers[int(draw.integers(len(writers)))]
+      text = writer.demonstrate(prompts[i], draw)
+      out[i][len(run_policies)] = dict(
+          text=text, tokens=tuple(tasks.response_tokens(
+              tok, text, config.response_len)),
+          source=DEMONSTRATION, temperature=0.0)
   return out
 
 
-def rank(prompt: Prompt, pool: Sequence[dict], labeler, draw, config
-         ) -> Ranking:
-  """One labeler ranks K of a prompt's candidates, in random order."""
-  k = int(draw.integers(config.min_responses, config.max_responses + 1))
-  chosen = [pool[i] for i in draw.permutation(len(pool))[:k]]
-  ranks, metadata = labeler.rank(prompt, [c['text'] for c in chosen], draw)
+def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw) -> Ranking:
+  """One labeler ranks the responses that are shown."""
+  ranks, metadata = labeler.rank(prompt, [c['text'] for c in shown], draw)
   return Ranking(
       prompt=prompt, labeler=labeler.name, group=labeler.group,
-      responses=tuple(c['text'] for c in chosen),
-      response_tokens=tuple(c['tokens'] for c in chosen),
-      sources=tuple(c['source'] for c in chosen),
-      temperatures=tuple(c['temperature'] for c in chosen),
+      responses=tuple(c['text'] for c in shown),
+      response_tokens=tuple(c['tokens'] for c in shown),
+      sources=tuple(c['source'] for c in shown),
+      temperatures=tuple(c['temperature'] for c in shown),
       ranks=tuple(ranks), metadata=tuple(metadata))
+
+
+def _generator(config, *purpose: str | int) -> np.random.Generator:
+  return np.random.default_rng(
+      [config.train_seed] + [zlib.crc32(str(p).encode()) for p in purpose])
 
 
 def collect(config, workdir, label: str = '') -> dict:
@@ -112,20 +138,33 @@ def collect(config, workdir, label: str = '') -> dict:
         lab_data.read_records(opened.input('lab'), 'prompts', split))
     prompts = {'train': read('train')[:config.num_prompts],
                'validation': read('validation')[:config.num_validation]}
-    sources = [(name, t, opened.policy(name, config.response_len,
-                                       step=config.steps.get(name, '')))
-               for name, t in config.sources]
+    opened_policies = {
+        name: opened.policy(name, config.response_len,
+                            step=config.steps.get(name, ''))
+        for name, *_ in config.sources}
+    sources = [(name, temperature, opened_policies[name])
+               for name, temperature, count in config.sources
+               for _ in range(count)]
     groups = {g: [l for l in labelers if l.group == g]
               for g in ('train', 'heldout')}
-    pools = {split: candidates(sources, data, groups['train'], config,
-                               config.train_seed + (split != 'train') * 7919)
-             for split, data in prompts.items()}
+    # Validation prompts are ranked by both groups.
+    chosen = {(split, group): choose(config, len(data), group, split)
+              for split, data in prompts.items()
+              for group in (('train',) if split == 'train' else groups)}
+    pools = {}
+    first = 0
+    for split, data in prompts.items():
+      wanted = [set().union(*numbers) for numbers in zip(
+          *(c for (s, _), c in chosen.items() if s == split))]
+      pools[split] = candidates(
+          sources, data, wanted, groups['train'], config, first)
+      first += len(data)
     progress.update(1, {'prompts': sum(map(len, prompts.values()))})
 
     # The noise is set on prompts of the training split, and measured on the
     # validation split.
     sample = lambda split, n: [
-        (p, tuple(c['text'] for c in pool))
+        (p, tuple(c['text'] for c in pool.values()))
         for p, pool in zip(prompts[split][:n], pools[split])]
     labelers = labelers_lib.calibrate_noise(
         world, labelers, sample('train', config.num_calibration))
@@ -140,16 +179,13 @@ def collect(config, workdir, label: str = '') -> dict:
     progress.update(2, {f'agreement/{g}': a['agreement']
                         for g, a in agreement.items()})
 
-    records = {}
-    for split in prompts:
-      records[split] = []
-      for name in ('train',) if split == 'train' else ('train', 'heldout'):
-        for i, (prompt, pool) in enumerate(zip(prompts[split], pools[split])):
-          draw = np.random.default_rng(
-              [config.train_seed, 22, ('train', 'heldout').index(name), i,
-               split != 'train'])
-          labeler = groups[name][int(draw.integers(len(groups[name])))]
-          records[split].append(rank(prompt, pool, labeler, draw, config))
+    records = {split: [] for split in prompts}
+    for (split, name), numbers in chosen.items():
+      for i, (prompt, pool) in enumerate(zip(prompts[split], pools[split])):
+        draw = _generator(config, 'rank', name, split, i)
+        labeler = groups[name][int(draw.integers(len(groups[name])))]
+        records[split].append(
+            rank(prompt, [pool[c] for c in numbers[i]], labeler, draw))
     lab_data.write_records(
         workdir, 'rankings', records,
         fingerprint=metrics_lib.config_fingerprint(config.to_dict()))

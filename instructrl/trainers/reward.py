@@ -21,7 +21,12 @@ from instructrl.trainers import common
 from instructrl.types import Params, RankingBatch, TrainState
 
 
-COLUMNS = 48  # batches are padded to a multiple of so many; each compiles once
+COLUMNS = 32  # batches are padded to a multiple of so many; each compiles once
+WINDOW = 16  # batches whose rankings are exchanged, like lengths to like
+
+
+def _columns(length: int) -> int:
+  return COLUMNS * -(-int(length) // COLUMNS)
 
 
 def validate(config):
@@ -83,32 +88,37 @@ def make_step(model: Model, tx, schedule, *, microbatch_size: int):
 class Scorer:
   """Scores (prompt, response) token lists with a reward model."""
 
-  def __init__(self, model: Model, tok, *, seq_len: int, batch_size: int = 64):
-    self._pad, self._len, self._batch = tok.pad_id, seq_len, batch_size
+  def __init__(self, model: Model, tok, *, batch_size: int = 64):
+    self._model, self._pad, self._batch = model, tok.pad_id, batch_size
     self._fn = jax.jit(lambda params, batch: ranking_scores(
         model, params, batch)[:, 0])
 
   def __call__(self, params: Params, prompts, responses) -> np.ndarray:
     """[N] float32 scores, read at the last response token."""
-    scores = []
-    for start in range(0, len(prompts), self._batch):
-      part = slice(start, start + self._batch)
-      tokens = np.full((self._batch, self._len), self._pad, np.int32)
-      segments = np.zeros_like(tokens)
-      positions = np.broadcast_to(
-          np.arange(self._len, dtype=np.int32), tokens.shape)
+    sequences = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
+    scores = np.zeros(len(sequences), np.float32)
+    # Sequences of like length go together, so that short ones pad little.
+    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
+    for start in range(0, len(order), self._batch):
+      part = order[start:start + self._batch]
+      longest = len(sequences[part[-1]])
+      self._model.check_length(longest, 'a prompt with its response')
+      shape = (self._batch, _columns(longest))
+      tokens = np.full(shape, self._pad, np.int32)
+      segments = np.zeros(shape, np.int32)
+      positions = np.zeros(shape, np.int32)
       last = np.zeros((self._batch, 1), np.int32)
-      rows = list(zip(prompts[part], responses[part]))
-      for i, (prompt, response) in enumerate(rows):
-        sequence = [*prompt, *response]
-        tokens[i, :len(sequence)] = sequence
-        segments[i, :len(sequence)] = 1
-        last[i, 0] = len(sequence) - 1
+      for row, i in enumerate(part):
+        length = len(sequences[i])
+        tokens[row, :length] = sequences[i]
+        segments[row, :length] = 1
+        positions[row, :length] = np.arange(length)
+        last[row, 0] = length - 1
       out = self._fn(params, RankingBatch(
           tokens=tokens, segment_ids=segments, positions=positions, last=last,
           ranks=np.zeros_like(last), valid=np.ones(last.shape, bool)))
-      scores.append(np.asarray(out)[:len(rows)])
-    return np.concatenate(scores)
+      scores[part] = np.asarray(out)[:len(part)]
+    return scores
 
 
 def accuracy(score_fn, params, batches, seed: int, purpose: str) -> dict:
@@ -181,15 +191,15 @@ def train(config, workdir, label: str = '') -> dict:
     k = 2 if config.shuffled_pairs else config.max_responses
     lengths_of = lambda elements: np.asarray([tasks.ranking_length(
         e.prompt, e.responses, tok.eos_id) for e in elements])
-    columns = lambda lengths: COLUMNS * int(-(-lengths.max() // COLUMNS))
     make = lambda elements, max_k, **kwargs: pipeline.ranking_batches(
         elements, config.batch_size, config.train_seed, max_k=max_k,
-        seq_len=columns(lengths_of(elements)),
+        seq_len=_columns(lengths_of(elements).max()),
         eos_id=tok.eos_id, pad_id=tok.pad_id,
         process_index=jax.process_index(),
         process_count=jax.process_count(), **kwargs)
     elements, dropped = load_rankings(run, tok, 'train', 'train')
-    batches, lengths = make(elements, k), lengths_of(elements)
+    lengths = lengths_of(elements)
+    batches = make(elements, k, lengths=lengths, window=WINDOW)
     held = {}
     for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
       data, _ = load_rankings(run, tok, 'validation', group)
@@ -225,8 +235,8 @@ def train(config, workdir, label: str = '') -> dict:
               'accuracy/heldout': found['heldout']['accuracy']}
 
     def train_step(state, step):
-      # Most rows are half as long as the longest of all.
-      width = columns(lengths[batches.all_indices(step)])
+      # Most rankings are half as long as the longest of all.
+      width = _columns(lengths[batches.all_indices(step)].max())
       batch = pipeline.trim_columns(batches.at(step), width)
       return step_fn(state, run.put(batch))
 
@@ -236,10 +246,9 @@ def train(config, workdir, label: str = '') -> dict:
 
     # The bias after training: demonstrations score 0 on average. It is one
     # more step of the run, so that it too happens exactly once.
-    scorer = Scorer(
-        model, tok, seq_len=config.prompt_len + config.response_len)
     if int(state.step) == num_steps:
-      shift = -demonstration_mean(run, scorer, state.params, tok)
+      shift = -demonstration_mean(
+          run, Scorer(model, tok), state.params, tok)
       state = dataclasses.replace(
           state, step=state.step + 1,
           params=heads.shift_bias(state.params, jnp.float32(shift)))
@@ -247,6 +256,4 @@ def train(config, workdir, label: str = '') -> dict:
       run.checkpointer.wait()
     return {'accuracy': measure(state.params), 'num_steps': num_steps,
             'rankings': len(elements), 'rankings_dropped': dropped,
-            'demonstration_mean': demonstration_mean(
-                run, scorer, state.params, tok),
             'bias': float(state.params['head']['bias'])}

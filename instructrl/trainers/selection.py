@@ -25,13 +25,13 @@ def validate(config):
   common.require(config.temperature >= 0, 'temperature is negative')
 
 
-def load_scorer(opened: policies.Opener, seq_len: int):
+def load_scorer(opened: policies.Opener):
   """(params, scorer) of inputs.reward_model."""
   path = opened.input('reward_model')
   params, meta = common.exported(path)
   model = common.make_model(
       ml_collections.ConfigDict(meta['config']), opened.tok.vocab_size)
-  return params, reward.Scorer(model, opened.tok, seq_len=seq_len)
+  return params, reward.Scorer(model, opened.tok)
 
 
 def select(config, workdir, label: str = '') -> dict:
@@ -52,8 +52,7 @@ def select(config, workdir, label: str = '') -> dict:
           tasks.chat_prompt(opened.tok, p.text), config.prompt_len)]
   prompts = [p.text for p in prompts[:config.num_prompts]]
   tokens = [tasks.chat_prompt(opened.tok, text) for text in prompts]
-  params, scorer = load_scorer(
-      opened, config.prompt_len + config.response_len)
+  params, scorer = load_scorer(opened)
   table = []
   with metrics_lib.Progress(
       config.stage, len(steps), label=label, unit='epoch') as progress:

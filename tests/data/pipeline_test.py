@@ -287,6 +287,50 @@ def test_trimmed_columns_are_padding():
   np.testing.assert_array_equal(short.last, batch.last)
 
 
+def numbers_batches(count, **kwargs):
+  source = pipeline.BuiltSource(
+      range(count), lambda i, element: np.int64(element))
+  return pipeline.Batches(source, 4, seed=3, **kwargs)
+
+
+def test_like_lengths_share_a_batch_and_every_example_comes_once_an_epoch():
+  lengths = np.random.default_rng(0).integers(1, 100, 64)
+  plain = numbers_batches(len(lengths))
+  grouped = numbers_batches(len(lengths), lengths=lengths, window=4)
+  spread = lambda batches: np.mean([
+      np.ptp(lengths[batches.at(step)]) for step in range(16)])
+  assert spread(grouped) < spread(plain) / 2
+  for epoch in range(2):
+    seen = [grouped.at(16 * epoch + step) for step in range(16)]
+    assert sorted(np.concatenate(seen).tolist()) == list(range(64))
+  # A window has the examples it would have had, and its batches come in a
+  # random order: not always from short to long.
+  for window in range(4):
+    steps = range(4 * window, 4 * window + 4)
+    assert sorted(np.concatenate([grouped.at(s) for s in steps])) == sorted(
+        np.concatenate([plain.at(s) for s in steps]))
+  means = np.asarray([lengths[grouped.at(s)].mean() for s in range(64)])
+  orders = {tuple(np.argsort(m)) for m in means.reshape(16, 4)}
+  assert len(orders) > 4
+
+
+def test_grouped_batches_are_divided_among_processes():
+  lengths = np.arange(32)[::-1]
+  whole = numbers_batches(len(lengths), lengths=lengths, window=3)
+  parts = [numbers_batches(len(lengths), lengths=lengths, window=3,
+                           process_index=i, process_count=2) for i in (0, 1)]
+  for step in range(20):
+    np.testing.assert_array_equal(
+        whole.at(step), np.concatenate([p.at(step) for p in parts]))
+    np.testing.assert_array_equal(
+        whole.all_indices(step), parts[0].all_indices(step))
+
+
+def test_lengths_must_be_those_of_the_examples():
+  with pytest.raises(ValueError, match='3 lengths for 5 examples'):
+    numbers_batches(5, lengths=np.ones(3), window=2)
+
+
 def test_only_batches_can_be_silenced():
   with pytest.raises(TypeError, match='ndarray is no batch'):
     pipeline.silence(np.zeros(3), np.ones(3, bool))

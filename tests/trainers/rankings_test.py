@@ -1,0 +1,122 @@
+"""Who is shown what, and what is recorded of it."""
+
+import types
+
+import numpy as np
+import pytest
+
+from experiments import rankings as rankings_experiment
+from instructrl.data.records import Prompt
+from instructrl.trainers import rankings
+
+NUM_SOURCES = 3
+
+
+@pytest.fixture(name='config')
+def _config():
+  c = rankings_experiment.get_config('micro')
+  c.sources = (('sft', 1.0, 2), ('base', 0.5, 1))
+  c.min_responses, c.max_responses = 2, 4
+  return c
+
+
+def make_prompts(count):
+  return [Prompt(id=str(i), text=f'prompt {i}', user='u', use_case='chat',
+                 split='train') for i in range(count)]
+
+
+class FakePolicy:
+  """Answers with the row number that it is to draw with."""
+
+  def __init__(self):
+    self.tok = types.SimpleNamespace(
+        encode=lambda text: [len(text)], eos_id=1,
+        decode=lambda ids: ' '.join(map(str, ids)))
+
+  def sample_tokens(self, prompts, *, temperature, seed, purpose, rows):
+    assert len(prompts) == len(rows)
+    return [[int(row)] for row in rows]
+
+
+class FakeLabeler:
+  name, group = 'train-0', 'train'
+
+  def demonstrate(self, prompt, draw):
+    return f'answer to {prompt.id}'
+
+  def rank(self, prompt, responses, draw):
+    order = np.argsort(np.argsort([len(r) for r in responses]))
+    return tuple(order.tolist()), tuple({} for _ in responses)
+
+
+def sample(config, prompts, wanted, first=0):
+  policy = FakePolicy()
+  return rankings.candidates(
+      [(name, t, policy) for name, t, n in config.sources for _ in range(n)], prompts, wanted,
+      [FakeLabeler()], config, first)
+
+
+def test_choose_draws_k_different_candidates(config):
+  chosen = rankings.choose(config, 500, 'train', 'train')
+  sizes = [len(numbers) for numbers in chosen]
+  assert set(sizes) == {2, 3, 4}
+  assert all(len(set(numbers.tolist())) == len(numbers) for numbers in chosen)
+  assert set(np.concatenate(chosen).tolist()) == set(range(NUM_SOURCES + 1))
+  again = rankings.choose(config, 500, 'train', 'train')
+  assert all((a == b).all() for a, b in zip(chosen, again))
+
+
+@pytest.mark.parametrize('other', [('heldout', 'train'), ('train', 'test')])
+def test_choose_draws_anew_for_each_group_and_split(config, other):
+  one = rankings.choose(config, 50, 'train', 'train')
+  two = rankings.choose(config, 50, *other)
+  assert any(a.tolist() != b.tolist() for a, b in zip(one, two))
+
+
+def test_only_what_somebody_is_shown_is_sampled(config):
+  wanted = [{0, 3}, set(), {1, 2}]
+  pools = sample(config, make_prompts(3), wanted)
+  assert [set(pool) for pool in pools] == wanted
+  assert pools[0][3]['text'] == 'answer to 0'
+  assert pools[0][3]['source'] == rankings.DEMONSTRATION
+  assert (pools[2][2]['source'], pools[2][2]['temperature']) == ('base', 0.5)
+
+
+def test_no_two_candidates_share_their_draws(config):
+  everything = [range(NUM_SOURCES)] * 5
+  pools = sample(config, make_prompts(5), everything)
+  pools += sample(config, make_prompts(5), everything, first=5)
+  rows = [c['tokens'] for pool in pools for c in pool.values()]
+  assert len(set(rows)) == len(rows) == 10 * NUM_SOURCES
+
+
+def test_a_candidate_does_not_depend_on_what_else_is_shown(config):
+  prompts = make_prompts(4)
+  all_of_them = sample(config, prompts, [range(NUM_SOURCES + 1)] * 4)
+  few = sample(config, prompts, [{2}, set(), {0, 3}, {1}])
+  for pool, full in zip(few, all_of_them):
+    assert all(full[number] == c for number, c in pool.items())
+
+
+def test_a_ranking_keeps_everything_in_the_order_shown(config):
+  pool = sample(config, make_prompts(1), [range(NUM_SOURCES + 1)])[0]
+  shown = [pool[c] for c in (3, 2, 0)]
+  ranking = rankings.rank(make_prompts(1)[0], shown, FakeLabeler(), None)
+  assert ranking.responses == tuple(c['text'] for c in shown)
+  assert ranking.response_tokens == tuple(c['tokens'] for c in shown)
+  assert ranking.sources == ('demonstration', 'base', 'sft')
+  assert ranking.temperatures == (0.0, 0.5, 1.0)
+  assert (ranking.labeler, ranking.group) == ('train-0', 'train')
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('max_responses', 5, 'more than the 4 candidates'),
+    ('min_responses', 1, 'min_responses'),
+    ('sources', (), 'sources is empty'),
+    ('sources', (('nobody', 1.0, 4),), "'nobody'"),
+    ('sources', (('sft', -1.0, 4),), 'temperature -1.0'),
+    ('sources', (('sft', 1.0, 4), ('sft', 0.7, 0)), '0 samples')])
+def test_bad_configs_are_refused(config, field, value, message):
+  config[field] = value
+  with pytest.raises(ValueError, match=message):
+    rankings.validate(config)
