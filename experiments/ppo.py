@@ -29,7 +29,7 @@ def get_config(arg='tiny'):
   p.top_p = 1.0  # PPO samples from the whole distribution: only 1 is allowed
   # beta. The paper has 0.02 (C.4) for a reward model of 6B parameters; those of
   # a laptop are over-optimised beyond half a nat.
-  p.kl_coef = 0.02 if arg == 'small' else 0.15
+  p.kl_coef = 0.02 if arg == 'small' else 0.3
   p.adaptive_kl_target = 0.0  # nats per response; 0 = a fixed kl_coef
   p.adaptive_kl_horizon = 10_000.0  # episodes (Ziegler et al. 2019)
   p.ptx_coef = 0.0  # the paper's gamma; 0 is PPO, 27.8 its PPO-ptx
@@ -49,7 +49,7 @@ def get_config(arg='tiny'):
   p.warmup_iterations = 10  # from 0.1 of the peak, then constant (C.4)
   # The paper scans 2.55e-6..2.55e-5 and does not print the policy's peak; the
   # value model has 9e-6. Both are tuned to the size here.
-  c.optimizer = common.optimizer(peak_lr=1.5e-4)
+  c.optimizer = common.optimizer(peak_lr=2e-4)
   c.value_optimizer = common.optimizer(peak_lr=3e-4)
   for o in (c.optimizer, c.value_optimizer):
     o.schedule = 'constant'

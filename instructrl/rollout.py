@@ -39,7 +39,7 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
              temperature: chex.Numeric = 1.0, top_p: float = 1.0,
              rows: jax.Array | None = None,
              max_tokens: jax.Array | None = None,
-             stop_id: int = -1) -> Responses:
+             stop_id: jax.Array | int = -1) -> Responses:
   """Samples a response to each prompt with a KV cache, in one jittable loop.
 
   The loop ends when every response has ended. What row i gets depends on the
@@ -57,7 +57,7 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
     top_p: nucleus for evaluation; PPO needs 1.
     rows: [B] int32 global row numbers; 0..B-1 by default.
     max_tokens: [] int32, a limit below R; R by default.
-    stop_id: another token that ends a response, -1 for none.
+    stop_id: [] int32, another token that ends a response; -1 for none.
   """
   batch, prompt_len = prompts.tokens.shape
   rows = jnp.arange(batch) if rows is None else rows

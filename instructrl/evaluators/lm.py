@@ -19,11 +19,13 @@ from instructrl.models.transformer import Model
 from instructrl.types import Params, PromptBatch
 
 TEMPLATES = ('chat', 'plain', 'few_shot')
-_BUCKET = 32  # prompts are padded to a multiple of this many tokens
+_BUCKET = 32  # tokens; see `_bucket`
 
 
 def _bucket(length: int) -> int:
-  return -(-max(length, 1) // _BUCKET) * _BUCKET
+  """What a length is padded to: each size compiles once, so there are few."""
+  width = _BUCKET if length <= _BUCKET else 2 * _BUCKET
+  return -(-max(length, 1) // width) * width
 
 
 class Engine:
@@ -36,16 +38,15 @@ class Engine:
 
   @functools.cached_property
   def _generate(self):
-    def run(params, prompts, seed, purpose, rows, max_tokens, temperature,
-            response_len, top_p, stop_id):
-      key = rng.key(seed, purpose)
+    def run(params, prompts, key, rows, max_tokens, temperature, stop_id,
+            response_len, top_p):
       out = rollout.generate(
           self.model, params, prompts, key, response_len=response_len,
           eos_id=self.tok.eos_id, pad_id=self.tok.pad_id,
           temperature=temperature, top_p=top_p, rows=rows,
           max_tokens=max_tokens, stop_id=stop_id)
       return out.tokens, out.mask
-    return jax.jit(run, static_argnums=(3, 7, 8, 9))
+    return jax.jit(run, static_argnums=(7, 8))
 
   @functools.cached_property
   def _score(self):
@@ -82,6 +83,7 @@ class Engine:
     if not prompts:
       return []
     rows = list(range(len(prompts)) if rows is None else rows)
+    key = rng.key(seed, purpose)
     response_len = _bucket(max_tokens)
     # Prompts of like length go together, so that short ones pad little.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -93,9 +95,9 @@ class Engine:
       numbers = [rows[i] for i in part]
       numbers += [numbers[-1]] * (self.batch_size - len(part))
       tokens, mask = jax.device_get(self._generate(
-          params, batch, seed, purpose, np.asarray(numbers, np.int32),
-          np.int32(max_tokens), np.float32(temperature), response_len, top_p,
-          stop_id))
+          params, batch, key, np.asarray(numbers, np.int32),
+          np.int32(max_tokens), np.float32(temperature), np.int32(stop_id),
+          response_len, top_p))
       for i, row, keep in zip(part, tokens, mask):
         out[i] = row[keep].tolist()
     return out

@@ -84,11 +84,10 @@ def evaluate_preference(
   ranks = _heldout_ranks(prompts, responses, labelers, seed)
 
   def versus(left, right):
-    purpose = f'preference/{left}/{right}'
     return {
-        **_win_rate(_outcomes(utility[left], utility[right]), seed, purpose),
+        **_win_rate(_outcomes(utility[left], utility[right]), seed),
         'heldout_labelers': _win_rate(
-            _outcomes(-ranks[left], -ranks[right]).mean(0), seed, purpose),
+            _outcomes(-ranks[left], -ranks[right]).mean(0), seed),
     }
 
   policies = [name for name in responses if name != SECOND_SAMPLE]
@@ -149,11 +148,10 @@ def _outcomes(left: np.ndarray, right: np.ndarray) -> np.ndarray:
   return np.where(tie, .5, (left > right).astype(np.float64))
 
 
-def _win_rate(outcomes: np.ndarray, seed: int, purpose: str) -> dict:
+def _win_rate(outcomes: np.ndarray, seed: int) -> dict:
   measure = statistics.mean(outcomes)
   return {'win_rate': measure.value,
-          'ci95': statistics.proportion_interval(
-              measure, seed=seed, purpose=purpose),
+          'ci95': statistics.proportion_interval(measure, seed=seed),
           'n': len(outcomes)}
 
 
@@ -167,7 +165,7 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
       itertools.chain.from_iterable(flags.values()))))
   summaries, differences = statistics.compare(
       {name: statistics.mean(values) for name, values in likert.items()},
-      seed=seed, purpose='likert')
+      seed=seed)
   figures = {'likert': summaries,
              'metadata': {name: {} for name in responses},
              'differences': {'likert': differences, 'metadata': {}}}
@@ -177,7 +175,7 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
     summaries, differences = statistics.compare(
         {name: statistics.mean([float(f[row]) for f in per_prompt], counts)
          for name, per_prompt in flags.items()},
-        seed=seed, purpose=f'metadata/{row}')
+        seed=seed)
     figures['differences']['metadata'][row] = differences
     for name, summary in summaries.items():
       figures['metadata'][name][row] = summary

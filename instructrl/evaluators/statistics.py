@@ -3,15 +3,16 @@
 Everything that is reported is a `Measure`: one row of sufficient statistics
 per evaluated item, and a function from their sum to a figure. A mean, a rate
 over the items it applies to, a corpus BLEU and nats per token are all of this
-form, so all of them get their interval from one bootstrap over items. Two
-policies measured on the same items under the same name are resampled with
-the same draws; their difference is therefore a paired comparison.
+form, so all of them get their interval from one bootstrap over items. Measures
+of the same items are resampled with the same draws; the difference of two
+policies is therefore a paired comparison.
 
 Axis legend: N items, S statistics, M bootstrap resamples.
 """
 
 import collections
 import dataclasses
+import functools
 import math
 import re
 import string
@@ -90,17 +91,23 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]
   return Measure(stats, _ratio)
 
 
-def replicates(measure: Measure, *, seed: int, purpose: str,
+def replicates(measure: Measure, *, seed: int,
                num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
   """Bootstrap replicates [M] of a measure.
 
-  The draws depend on (seed, purpose, N) only: measures of the same items
-  share them, so replicates may be subtracted from each other.
+  The draws depend on (seed, N) only: measures of the same items share them,
+  so replicates may be subtracted from each other.
   """
-  n = len(measure.stats)
-  rng = generator(seed, 'bootstrap', purpose)
-  counts = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
-  return measure.reduce(counts.astype(np.float64) @ measure.stats)
+  return measure.reduce(
+      _resamples(seed, len(measure.stats), num_resamples) @ measure.stats)
+
+
+@functools.lru_cache(maxsize=4)  # tens of megabytes each
+def _resamples(seed: int, n: int, num_resamples: int) -> np.ndarray:
+  """[M, N] float64: how often each item is in each resample."""
+  counts = generator(seed, 'bootstrap').multinomial(
+      n, np.full(n, 1 / n), size=num_resamples)
+  return counts.astype(np.float64)
 
 
 def _percentiles(values: np.ndarray) -> list[float] | None:
@@ -132,8 +139,7 @@ def wilson_interval(successes: float, n: int) -> list[float]:
   return [float(low), float(high)]
 
 
-def proportion_interval(measure: Measure, *, seed: int, purpose: str
-                       ) -> list[float]:
+def proportion_interval(measure: Measure, *, seed: int) -> list[float]:
   """Bootstrap interval of a mean of outcomes in [0, 1].
 
   Where all outcomes are equal the bootstrap has width zero, which claims more
@@ -142,25 +148,24 @@ def proportion_interval(measure: Measure, *, seed: int, purpose: str
   values = measure.stats[:, 0]
   if np.all(values == values[0]):
     return wilson_interval(values.sum(), len(values))
-  return _percentiles(replicates(measure, seed=seed, purpose=purpose))
+  return _percentiles(replicates(measure, seed=seed))
 
 
-def summarize(measure: Measure, *, seed: int, purpose: str) -> dict:
+def summarize(measure: Measure, *, seed: int) -> dict:
   """`{'value', 'ci95': [low, high], 'n'}`; value and ci95 None if undefined.
 
   Rates get Wilson's interval, everything else the percentile bootstrap.
   """
-  return compare({'': measure}, seed=seed, purpose=purpose)[0]['']
+  return compare({'': measure}, seed=seed)[0]['']
 
 
-def compare(measures: Mapping[str, Measure], *, seed: int, purpose: str
+def compare(measures: Mapping[str, Measure], *, seed: int
            ) -> tuple[dict[str, dict], dict[str, dict[str, dict]]]:
   """Summaries of several policies on the same items, and their differences.
 
   Args:
     measures: name of a policy -> its measure; row i of each is item i.
     seed: evaluation seed.
-    purpose: what is measured; part of the key of the bootstrap's draws.
 
   Returns:
     (name -> summary, left -> right -> summary of left - right with a paired
@@ -171,10 +176,9 @@ def compare(measures: Mapping[str, Measure], *, seed: int, purpose: str
   """
   sizes = {name: len(m.stats) for name, m in measures.items()}
   if len(set(sizes.values())) > 1:
-    raise ValueError(f'{purpose}: policies were measured on different numbers '
-                     f'of items: {sizes}')
-  drawn = {name: replicates(m, seed=seed, purpose=purpose)
-           for name, m in measures.items()}
+    raise ValueError('policies were measured on different numbers of items: '
+                     f'{sizes}')
+  drawn = {name: replicates(m, seed=seed) for name, m in measures.items()}
   summaries, differences = {}, {}
   for name, measure in measures.items():
     summaries[name] = _summary(measure.value, drawn[name], measure.num_items)

@@ -134,7 +134,7 @@ def _compare(measures, seed) -> tuple[dict, dict]:
   for path in next(iter(measures.values())):
     summaries, differences[path] = statistics.compare(
         {policy: found[path] for policy, found in measures.items()},
-        seed=seed, purpose=path)
+        seed=seed)
     *folders, measure = path.split('/')
     for policy, summary in summaries.items():
       place = tree[policy]

@@ -121,7 +121,7 @@ class Scorer:
     return scores
 
 
-def accuracy(score_fn, params, batches, seed: int, purpose: str) -> dict:
+def accuracy(score_fn, params, batches, seed: int) -> dict:
   """Fraction of strict pairs ranked as the labeler did, with its interval.
 
   The bootstrap draws prompts, since pairs of one prompt are not independent.
@@ -135,7 +135,7 @@ def accuracy(score_fn, params, batches, seed: int, purpose: str) -> dict:
     total += pairs.sum((1, 2)).tolist()
   counted = [(r, t) for r, t in zip(right, total) if t]
   summary = statistics.summarize(
-      statistics.ratio(*map(list, zip(*counted))), seed=seed, purpose=purpose)
+      statistics.ratio(*map(list, zip(*counted))), seed=seed)
   return {'accuracy': summary['value'], 'ci95': summary['ci95'],
           'num_pairs': int(sum(total)), 'num_prompts': len(counted)}
 
@@ -225,7 +225,7 @@ def train(config, workdir, label: str = '') -> dict:
         model, params, batch), out_shardings=sharding.replicated(run.mesh))
 
     def measure(params):
-      return {name: accuracy(score_fn, params, data, config.eval_seed, name)
+      return {name: accuracy(score_fn, params, data, config.eval_seed)
               for name, data in held.items()}
 
     def evaluate(state, step):

@@ -31,8 +31,7 @@ def test_difference_interval_equals_published_example():
 
 def test_bootstrap_interval_covers_like_the_normal_one():
   values = np.random.default_rng(0).normal(3, 2, size=400)
-  summary = statistics.summarize(
-      statistics.mean(values), seed=1, purpose='x')
+  summary = statistics.summarize(statistics.mean(values), seed=1)
   half = statistics.Z95 * values.std() / np.sqrt(len(values))
   assert summary['value'] == pytest.approx(values.mean())
   assert summary['n'] == 400
@@ -40,13 +39,16 @@ def test_bootstrap_interval_covers_like_the_normal_one():
       summary['ci95'], [values.mean() - half, values.mean() + half], atol=.03)
 
 
-def test_bootstrap_is_a_function_of_seed_and_purpose():
-  measure = statistics.mean([0., 1., 1., .5, 3.])
-  draw = lambda seed, purpose: statistics.replicates(
-      measure, seed=seed, purpose=purpose, num_resamples=50)
-  np.testing.assert_array_equal(draw(3, 'a'), draw(3, 'a'))
-  assert (draw(3, 'a') != draw(4, 'a')).any()
-  assert (draw(3, 'a') != draw(3, 'b')).any()
+def test_bootstrap_is_a_function_of_seed_and_number_of_items():
+  first = statistics.mean([0., 1., 1., .5, 3.])
+  second = statistics.mean([5., 2., 1., .5, 3.])
+  draw = lambda measure, seed: statistics.replicates(
+      measure, seed=seed, num_resamples=50)
+  np.testing.assert_array_equal(draw(first, 3), draw(first, 3))
+  assert (draw(first, 3) != draw(first, 4)).any()
+  both = statistics.mean(first.stats[:, 0] + second.stats[:, 0])
+  np.testing.assert_allclose(
+      draw(both, 3), draw(first, 3) + draw(second, 3), atol=1e-12)
 
 
 def test_differences_are_paired():
@@ -54,7 +56,7 @@ def test_differences_are_paired():
   items = np.random.default_rng(0).normal(0, 100, size=50)
   summaries, differences = statistics.compare(
       {'old': statistics.mean(items), 'new': statistics.mean(items + 1)},
-      seed=0, purpose='x')
+      seed=0)
   assert list(differences) == ['new'] and list(differences['new']) == ['old']
   np.testing.assert_allclose(differences['new']['old']['ci95'], [1, 1],
                              atol=1e-6)
@@ -64,22 +66,22 @@ def test_differences_are_paired():
 def test_compare_refuses_different_items():
   with pytest.raises(ValueError, match='different numbers'):
     statistics.compare({'a': statistics.mean([1., 2.]),
-                        'b': statistics.mean([1.])}, seed=0, purpose='x')
+                        'b': statistics.mean([1.])}, seed=0)
 
 
 def test_mean_leaves_out_items_it_does_not_apply_to():
   measure = statistics.mean([1., 0., 1., 1.], [True, True, False, True])
-  summary = statistics.summarize(measure, seed=0, purpose='x')
+  summary = statistics.summarize(measure, seed=0)
   assert summary['value'] == pytest.approx(2 / 3)
   assert summary['n'] == 3
   none = statistics.mean([0., 0.], [False, False])
-  assert statistics.summarize(none, seed=0, purpose='x') == {
+  assert statistics.summarize(none, seed=0) == {
       'value': None, 'ci95': None, 'n': 0}
 
 
 def test_equal_outcomes_do_not_give_an_interval_of_width_zero():
   measure = statistics.mean([1.] * 10)
-  low, high = statistics.proportion_interval(measure, seed=0, purpose='x')
+  low, high = statistics.proportion_interval(measure, seed=0)
   assert low < .75 and high == 1
 
 
@@ -122,7 +124,7 @@ def test_bleu_equals_sacrebleu(caplog):
   expected = sacrebleu.corpus_bleu(hypotheses, [references]).score
   assert measure.value == pytest.approx(expected)
   assert 10 < expected < 90
-  summary = statistics.summarize(measure, seed=0, purpose='x')
+  summary = statistics.summarize(measure, seed=0)
   assert summary['ci95'][0] < expected < summary['ci95'][1]
   assert not caplog.records  # a warning a sentence would drown a study
 

@@ -206,7 +206,7 @@ def test_a_preference_is_learned():
     for batch in batches:
       ranks = sign * batch.ranks
       state, _ = step(state, dataclasses.replace(batch, ranks=ranks))
-    found.append(reward.accuracy(score, state.params, held_out, 0, 'test'))
+    found.append(reward.accuracy(score, state.params, held_out, 0))
   right, turned = found
   assert right['accuracy'] > 0.9 > 0.1 > turned['accuracy']
   assert right['ci95'][0] > 0.85 and right['num_prompts'] > 50
@@ -221,7 +221,7 @@ def test_accuracy_by_hand():
       valid=np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]],
                      bool))
   scores = np.float32([[3, 1, 2, 9], [1, 2, 3, 4], [1, 1, 2, 0], [5, 4, 0, 0]])
-  found = reward.accuracy(lambda params, batch: scores, None, [batch], 0, 'x')
+  found = reward.accuracy(lambda params, batch: scores, None, [batch], 0)
   # Row 0: 2 of 3 pairs; row 2: one of two is right, the other is equal.
   assert found['accuracy'] == pytest.approx(3 / 5)
   assert (found['num_pairs'], found['num_prompts']) == (5, 2)
