@@ -12,6 +12,7 @@ A run's folder:
 """
 
 from collections.abc import Callable, Mapping
+import collections
 import contextlib
 import hashlib
 import json
@@ -28,6 +29,7 @@ import rich.progress
 FORMAT_VERSION = 1
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
 _MAX_LIVE_METRICS = 4
+_SPEED_WINDOW = 60.0  # seconds
 
 
 class NonFiniteError(ArithmeticError):
@@ -353,8 +355,9 @@ class Progress:
     self._clock = clock
     self._step = self._start = start
     self._metrics = {}
-    # The first step compiles: the speed is measured from its end.
-    self._first = None
+    # (time, step) of the last minute's updates, for the speed. The first steps
+    # compile, so it is measured from the first one's end.
+    self._recent = collections.deque()
     console = rich.console.Console(file=self._stream)
     self._live = (
         primary and console.is_terminal and not console.is_dumb_terminal)
@@ -383,8 +386,9 @@ class Progress:
     now = self._clock()
     self._step = step
     self._metrics = dict(metrics) if metrics else self._metrics
-    if self._first is None:
-      self._first = now, step
+    self._recent.append((now, step))
+    while len(self._recent) > 2 and now - self._recent[1][0] > _SPEED_WINDOW:
+      self._recent.popleft()
     if self._live:
       self._bar.update(self._task, completed=step, text=self._text())
     elif now - self._printed >= self._interval:
@@ -407,8 +411,9 @@ class Progress:
 
   def _text(self) -> str:
     parts = [f'{self._step}/{self._total}']
-    if self._first and self._clock() > self._first[0]:
-      speed = (self._step - self._first[1]) / (self._clock() - self._first[0])
+    if self._recent and self._clock() > self._recent[0][0]:
+      began, first = self._recent[0]
+      speed = (self._step - first) / (self._clock() - began)
       if speed > 0:
         left = format_seconds((self._total - self._step) / speed)
         parts += [f'{speed:.3g} {self._unit}s/s', f'{left} left']

@@ -232,6 +232,18 @@ def test_progress_without_terminal_is_a_line_now_and_then():
   assert '\x1b' not in stream.getvalue()
 
 
+def test_the_time_left_follows_the_last_minute():
+  stream, clock = io.StringIO(), Clock()
+  with metrics_lib.Progress(
+      'rm', 300, stream=stream, clock=clock, interval=10.) as progress:
+    for step in range(1, 201):  # the first ten compile, one shape after another
+      clock.now += 5. if step <= 10 else .5
+      progress.update(step)
+  lines = stream.getvalue().splitlines()
+  assert '0.2 steps/s' in lines[2]
+  assert lines[-2].startswith('rm: 190/300  2 steps/s  55s left')
+
+
 def test_progress_says_where_it_stopped_and_resumed():
   stream = io.StringIO()
   with pytest.raises(RuntimeError):
