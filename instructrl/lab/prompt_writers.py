@@ -154,8 +154,7 @@ def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
     return 'Use one word.', Constraint('max_words', 1)
   if choice < .3:
     return 'Use a full sentence.', Constraint('full_sentence')
-  # A word in capital letters has to be spelled, which takes a larger model.
-  if choice < .38 and world.size not in ('micro', 'tiny'):
+  if choice < .38 and _size(world).capitals:
     return 'Use capital letters.', Constraint('capitals')
   return None
 
