@@ -11,6 +11,7 @@ from collections.abc import Callable
 import functools
 import os
 import pathlib
+import signal
 import sys
 import time
 
@@ -70,21 +71,32 @@ def validate(config):
 
 
 def run_stage(config, workdir, label: str = '') -> dict:
-  """Runs a stage to its end, or returns what its DONE file says."""
+  """Runs a stage to its end, or returns what its DONE file says.
+
+  Raises:
+    ValueError: the folder is of another configuration, or was made from inputs
+      that have since been made anew.
+  """
+  workdir = pathlib.Path(workdir)
+  metrics_lib.check_config(workdir, config.to_dict())
   done = metrics_lib.read_done(workdir)
+  if done is None:
+    validate(config)
+  metrics_lib.write_inputs(workdir, {
+      name: common.input_path(config, workdir, name)
+      for name, path in config.inputs.items() if path})
   if done is not None:
     metrics_lib.write_config(workdir, config.to_dict())
+    print(f'{label} {config.stage}: finished before'.strip(), flush=True)
     return done
-  validate(config)
   began = time.perf_counter()
   seconds = _earlier_seconds(workdir)
   try:
     result = STAGES[config.stage][1](config, workdir, label)
   finally:
     total = seconds + time.perf_counter() - began
-    if pathlib.Path(workdir).is_dir():
-      metrics_lib.atomic_write(
-          pathlib.Path(workdir) / 'seconds', f'{total:.3f}\n')
+    if workdir.is_dir():
+      metrics_lib.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
   metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
   return metrics_lib.read_done(workdir)
 
@@ -111,13 +123,23 @@ def run_door(main: Callable[[], None]):
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
     if len(argv) > 1:
       sys.exit(f'error: unexpected argument {argv[1]!r}')
+    # As Ctrl-C: what is open is closed, and the terminal is left in order.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
       main()
     except EXPECTED_ERRORS as error:
       sys.exit(f'error: {error}')
-    except KeyboardInterrupt:
-      sys.exit('stopped; the same command goes on from the last checkpoint')
+    except KeyboardInterrupt as stop:
+      print('stopped; the same command goes on from the last checkpoint',
+            file=sys.stderr)
+      sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _interrupt(number, frame):
+  del frame
+  signal.signal(number, signal.SIG_IGN)  # once is enough
+  raise KeyboardInterrupt(number)
 
 
 def _parse_flags(argv):
@@ -129,20 +151,59 @@ def _parse_flags(argv):
     # What ml_collections raises for an unknown field, a value of another
     # type, a config file that is not there, or a size it does not know; the
     # reason is the last line, under the trace of the config file.
-    reason = str(error.args[0] if error.args else type(error).__name__)
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    sys.exit(f'error: {" ".join(lines) if len(lines) < 3 else lines[-1]}')
+    reason = _last_line(error)
+    if isinstance(error, (AttributeError, KeyError)):
+      reason = f'the config has no field {reason}'
+    sys.exit(f'error: {reason}')
+
+
+def _last_line(error: Exception) -> str:
+  """The reason at the end of a message that spans lines, without its quotes."""
+  reason = str(error.args[0] if error.args else type(error).__name__)
+  reason = reason.replace('\\n', '\n').replace('\\', '').strip('\'"')
+  lines = [line.strip(' \'') for line in reason.splitlines() if line.strip()]
+  return ' '.join(lines) if len(lines) < 3 else lines[-1]
+
+
+def read_flags(config_flag, workdir_flag, kind: str, field: str):
+  """(config, workdir), or one line that says which flag is missing or wrong.
+
+  Args:
+    config_flag: holder of --config.
+    workdir_flag: holder of --workdir.
+    kind: what the config should be of, for the message.
+    field: a field that such a config has.
+  """
+  example = f'experiments/{"ppo" if kind == "stage" else kind}.py:tiny'
+  config, workdir = config_flag.value, workdir_flag.value
+  if config is None:
+    sys.exit(f'error: --config is missing: give a {kind} of experiments/ and '
+             f'its size, such as {example}')
+  try:
+    fits = field in config
+  except OSError as error:  # ml_collections', for a file that is not there
+    sys.exit(f'error: --config: {_last_line(error)} in {os.getcwd()}; give one '
+             f'such as {example}')
+  if not fits:
+    sys.exit(f'error: --config is not of a {kind}: it has no field {field!r}')
+  if not workdir:
+    sys.exit(f'error: --workdir is missing: say where the {kind} goes')
+  if os.path.exists(workdir) and not os.path.isdir(workdir):
+    sys.exit(f'error: --workdir: {workdir} is in the way: a directory is '
+             'needed there')
+  return config, workdir
 
 
 def _main(config_flag, workdir_flag):
-  if not workdir_flag.value:
-    sys.exit('error: --workdir is missing: say where the run goes')
+  config, workdir = read_flags(config_flag, workdir_flag, 'stage', 'stage')
   setup_jax()
-  run_stage(config_flag.value, workdir_flag.value)
+  run_stage(config, workdir)
 
 
 if __name__ == '__main__':
   run_door(functools.partial(
       _main,
-      config_flags.DEFINE_config_file('config', None, 'The experiment.'),
+      config_flags.DEFINE_config_file(
+          'config', None, 'A stage of experiments/ and its size (micro, tiny '
+          'or small), such as experiments/ppo.py:tiny.'),
       flags.DEFINE_string('workdir', None, 'The run folder.')))

@@ -1,8 +1,9 @@
-"""What a run writes beside its checkpoints, and what it shows while it runs.
+"""What a run writes beside its checkpoints.
 
 A run's folder:
 
   config.json    the configuration, written once
+  inputs.json    what each input was made from, so that none can be exchanged
   metrics.jsonl  one line a step, values only: a run that was killed and resumed
                  leaves the same bytes as one that was not
   timings.jsonl  seconds and rates, which never repeat
@@ -11,25 +12,17 @@ A run's folder:
   DONE           the result, written atomically at the end
 """
 
-from collections.abc import Callable, Mapping
-import collections
-import contextlib
+from collections.abc import Mapping
 import hashlib
 import json
 import math
 import os
 import pathlib
-import sys
-import time
 from typing import Any
-
-import rich.console
-import rich.progress
 
 FORMAT_VERSION = 1
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
-_MAX_LIVE_METRICS = 4
-_SPEED_WINDOW = 60.0  # seconds
+CONFIG, INPUTS = 'config.json', 'inputs.json'
 
 
 class NonFiniteError(ArithmeticError):
@@ -241,27 +234,81 @@ def read_done(workdir) -> dict[str, Any] | None:
 MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'rules')
 
 
-def write_config(workdir, config: Mapping[str, Any]) -> None:
-  """Writes config.json; one that is there may differ in `MAY_CHANGE` only.
+def check_config(workdir, config: Mapping[str, Any]) -> None:
+  """Refuses a run folder of another configuration.
 
   Raises:
-    ValueError: the folder belongs to another configuration; the fields that
-      differ are named.
+    ValueError: the config.json that is there differs in more than `MAY_CHANGE`;
+      the fields are named.
   """
-  path = pathlib.Path(workdir) / 'config.json'
-  text = _to_json(config)
+  path = pathlib.Path(workdir) / CONFIG
+  if not path.exists():
+    return
+  old = _flat(json.loads(path.read_text(encoding='utf-8')))
+  new = _flat(json.loads(_to_json(config)))
+  changed = [f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
+             for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+             and key.split('.')[0] not in MAY_CHANGE]
+  if changed:
+    raise ValueError(
+        f'{path.parent} was made with another configuration '
+        f'({"; ".join(changed[:5])}): take another workdir, or remove that '
+        'folder and those that were made from it')
+
+
+def write_config(workdir, config: Mapping[str, Any]) -> None:
+  """Writes config.json, after `check_config`."""
+  check_config(workdir, config)
+  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+  atomic_write(pathlib.Path(workdir) / CONFIG, _to_json(config))
+
+
+def identity(path) -> str:
+  """Names what a run, or a file or checkpoint in its folder, was made from.
+
+  It changes with the configuration of that run and with that of any run whose
+  results it started from; all else follows from these. Empty where no run
+  folder is above the path.
+  """
+  path = pathlib.Path(os.path.abspath(path))
+  for folder in (path, *path.parents):
+    if (folder / CONFIG).is_file():
+      break
+  else:
+    return ''
+  config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+  for name in MAY_CHANGE:
+    config.pop(name, None)
+  inputs = folder / INPUTS
+  made_from = inputs.read_text(encoding='utf-8') if inputs.exists() else ''
+  return config_fingerprint({
+      'config': config, 'inputs': made_from,
+      'part': str(path.relative_to(folder))})
+
+
+def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
+  """Writes the identity of each input, or compares with what is there.
+
+  Args:
+    workdir: of the run.
+    inputs: name -> path.
+
+  Raises:
+    ValueError: this run started from other inputs, which have since been made
+      anew; they are named.
+  """
+  path = pathlib.Path(workdir) / INPUTS
+  found = {name: identity(value) for name, value in inputs.items()}
   if path.exists():
-    old = _flat(json.loads(path.read_text(encoding='utf-8')))
-    new = _flat(json.loads(text))
-    changed = [f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
-               for key in sorted({*old, *new}) if old.get(key) != new.get(key)
-               and key.split('.')[0] not in MAY_CHANGE]
+    old = json.loads(path.read_text(encoding='utf-8'))
+    changed = sorted(k for k in found if old.get(k) != found[k])
     if changed:
       raise ValueError(
-          f'{path} is of another configuration ({"; ".join(changed[:5])}): '
-          'take another workdir, or remove this one')
+          f'{path.parent} was made from another {" and ".join(changed)} than '
+          f'{inputs[changed[0]]}: remove {path.parent} to make it again')
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
-  atomic_write(path, text)
+  atomic_write(path, _to_json(found))
 
 
 def config_fingerprint(config: Mapping[str, Any]) -> str:
@@ -281,156 +328,3 @@ def _flat(tree, prefix='') -> dict[str, str]:
   for key, value in tree.items():
     flat.update(_flat(value, f'{prefix}.{key}' if prefix else key))
   return flat
-
-
-class Timer:
-  """Adds up seconds by name; `pop` gives them as metrics.
-
-  JAX returns before the work is done: let what is timed end with
-  `jax.block_until_ready` or with reading a value.
-  """
-
-  def __init__(self, clock: Callable[[], float] = time.perf_counter):
-    self._clock = clock
-    self._seconds = {}
-
-  @contextlib.contextmanager
-  def __call__(self, name: str):
-    start = self._clock()
-    try:
-      yield
-    finally:
-      self._seconds[name] = (
-          self._seconds.get(name, 0.) + self._clock() - start)
-
-  def pop(self) -> dict[str, float]:
-    """`{'perf/NAME_s': seconds}` since the last call."""
-    seconds, self._seconds = self._seconds, {}
-    return {f'perf/{name}_s': value for name, value in seconds.items()}
-
-
-class Progress:
-  """Shows how far a stage is: a live bar, or a line now and then.
-
-  On a terminal it is a bar with speed, time left and a few metrics. Elsewhere
-  (a file, CI, nohup) it prints at most one line every `interval` seconds.
-
-    with Progress('ppo', total=200, start=40, label='stage 8/12') as progress:
-      for step in range(40, 200):
-        ...
-        progress.update(step + 1, {'objective/kl': kl})
-  """
-
-  def __init__(
-      self,
-      name: str,
-      total: int,
-      *,
-      start: int = 0,
-      label: str = '',
-      unit: str = 'step',
-      interval: float = 10.,
-      primary: bool = True,
-      stream=None,
-      clock: Callable[[], float] = time.monotonic,
-  ):
-    """Prepares the display; `with` starts it.
-
-    Args:
-      name: what is running.
-      total: number of steps at the end.
-      start: steps that are done already, after a resume.
-      label: where in the whole this is, e.g. 'stage 3/12'.
-      unit: what a step is, in the singular.
-      interval: least seconds between two lines when there is no terminal.
-      primary: whether this process shows anything.
-      stream: where to; sys.stdout by default.
-      clock: gives seconds, for tests.
-    """
-    self._title = f'{label} {name}'.strip()
-    self._total = total
-    self._unit = unit
-    self._interval = interval
-    self._stream = stream or sys.stdout
-    self._clock = clock
-    self._step = self._start = start
-    self._metrics = {}
-    # (time, step) of the last minute's updates, for the speed. The first steps
-    # compile, so it is measured from the first one's end.
-    self._recent = collections.deque()
-    console = rich.console.Console(file=self._stream)
-    self._live = (
-        primary and console.is_terminal and not console.is_dumb_terminal)
-    self._plain = primary and not self._live
-    if self._live:
-      columns = (
-          rich.progress.SpinnerColumn(),
-          rich.progress.TextColumn('{task.description}', markup=False),
-          rich.progress.BarColumn(bar_width=20),
-          rich.progress.TextColumn('{task.fields[text]}', markup=False))
-      self._bar = rich.progress.Progress(
-          *columns, console=console, refresh_per_second=2)
-
-  def __enter__(self):
-    self._begin = self._printed = self._clock()
-    if self._live:
-      self._bar.start()
-      self._task = self._bar.add_task(
-          self._title, total=self._total, completed=self._step,
-          text=self._text())
-    self._line('starts' if not self._start else f'resumes at {self._start}')
-    return self
-
-  def update(self, step: int, metrics: Mapping[str, Any] | None = None):
-    """Tells that `step` steps are done, and the newest metrics if any."""
-    now = self._clock()
-    self._step = step
-    self._metrics = dict(metrics) if metrics else self._metrics
-    self._recent.append((now, step))
-    while len(self._recent) > 2 and now - self._recent[1][0] > _SPEED_WINDOW:
-      self._recent.popleft()
-    if self._live:
-      self._bar.update(self._task, completed=step, text=self._text())
-    elif now - self._printed >= self._interval:
-      self._printed = now
-      self._line(self._text())
-
-  def message(self, text: str) -> None:
-    """Shows a line of text, above the bar if there is one."""
-    if self._live:
-      self._bar.console.print(text, markup=False, highlight=False)
-    self._line(text)
-
-  def __exit__(self, exc_type, *exc_info):
-    seconds = format_seconds(self._clock() - self._begin)
-    word = 'stopped' if exc_type else 'done'
-    if self._live:
-      self._bar.update(self._task, text=f'{word} after {seconds}')
-      self._bar.stop()
-    self._line(f'{word} at {self._step}/{self._total} after {seconds}')
-
-  def _text(self) -> str:
-    parts = [f'{self._step}/{self._total}']
-    if self._recent and self._clock() > self._recent[0][0]:
-      began, first = self._recent[0]
-      speed = (self._step - first) / (self._clock() - began)
-      if speed > 0:
-        left = format_seconds((self._total - self._step) / speed)
-        parts += [f'{speed:.3g} {self._unit}s/s', f'{left} left']
-    for name, value in list(self._metrics.items())[:_MAX_LIVE_METRICS]:
-      parts.append(f'{name}={float(value):.4g}')
-    return '  '.join(parts)
-
-  def _line(self, text: str) -> None:
-    if self._plain:
-      print(f'{self._title}: {text}', file=self._stream, flush=True)
-
-
-def format_seconds(seconds: float) -> str:
-  """Seconds for people: 8s, 2m05s, 3h20m."""
-  seconds = int(round(seconds))
-  if seconds < 60:
-    return f'{seconds}s'
-  if seconds < 3600:
-    return f'{seconds // 60}m{seconds % 60:02}s'
-  return f'{seconds // 3600}h{seconds % 3600 // 60:02}m'

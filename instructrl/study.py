@@ -57,6 +57,8 @@ def run(config, workdir) -> pathlib.Path:
   """Runs what is not finished; returns the path of the report."""
   configs = stage_configs(config)
   workdir = pathlib.Path(workdir)
+  for name, stage in configs.items():  # before anything is written
+    metrics_lib.check_config(workdir / name, stage.to_dict())
   workdir.mkdir(parents=True, exist_ok=True)
   metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
       'format_version': 1,
@@ -66,24 +68,24 @@ def run(config, workdir) -> pathlib.Path:
       'stages': list(configs),
   }, indent=1))
   for number, (name, stage) in enumerate(configs.items(), 1):
-    label = f'[{number}/{len(configs)}]'
-    if metrics_lib.read_done(workdir / name) is not None:
-      print(f'{label} {name}: finished before', flush=True)
-    main_lib.run_stage(stage, workdir / name, label)
+    main_lib.run_stage(
+        stage, workdir / name, f'[{number}/{len(configs)}]')
   path = report.make_report(workdir)
   print(f'report: {path}', flush=True)
   return path
 
 
 def _main(config_flag, workdir_flag):
-  if not workdir_flag.value:
-    sys.exit('error: --workdir is missing: say where the study goes')
+  config, workdir = main_lib.read_flags(
+      config_flag, workdir_flag, 'study', 'order')
   main_lib.setup_jax()
-  run(config_flag.value, workdir_flag.value)
+  run(config, workdir)
 
 
 if __name__ == '__main__':
   main_lib.run_door(functools.partial(
       _main,
-      config_flags.DEFINE_config_file('config', None, 'The study.'),
+      config_flags.DEFINE_config_file(
+          'config', None, 'A study and its size (micro, tiny or small), such '
+          'as experiments/study.py:tiny.'),
       flags.DEFINE_string('workdir', None, 'Where all stages go.')))

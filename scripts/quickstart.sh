@@ -23,7 +23,8 @@ cd "$ROOT"
 "$VENV_PYTHON" -m instructrl.study \
   --config=experiments/study.py:tiny --workdir="$workdir" &
 study=$!
-# What ends this script ends the study too; it must not go on unseen.
+# What ends this script ends the study too; it must not go on unseen. It runs in
+# the background, where Ctrl-C does not reach it.
 trap 'kill -TERM "$study" 2>/dev/null || true' INT TERM HUP
 status=0
 wait "$study" || status=$?

@@ -16,7 +16,7 @@ ROWS = (
     {'types', 'masked', 'rng'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
-       'tokenizer'},  # services
+       'progress', 'tokenizer'},  # services
     {'models', 'data', 'lab'},
     {'rollout', 'evaluators'},
     {'trainers'},
@@ -56,7 +56,7 @@ ONLY_IN = {
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
     'orbax': {'checkpoint'},
-    'rich': {'metrics'},
+    'rich': {'progress'},
     'sentencepiece': {'tokenizer'},
     'tensorboardX': {'metrics'},
     'tensorflow_datasets': {'data'},

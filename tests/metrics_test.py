@@ -1,9 +1,7 @@
-"""Tests of the run's files, the progress display and the timer."""
+"""Tests of the run's files."""
 
-import io
 import json
 import os
-import pty
 import signal
 import subprocess
 import sys
@@ -125,11 +123,6 @@ def test_other_processes_write_nothing(tmp_path):
     with pytest.raises(metrics_lib.NonFiniteError):
       writer.scalars(3, {'loss': float('nan')})
   assert not (tmp_path / 'run').exists()
-  stream = io.StringIO()
-  with metrics_lib.Progress('sft', 2, primary=False, stream=stream) as progress:
-    progress.update(1)
-    progress.message('text')
-  assert not stream.getvalue()
 
 
 def test_tensorboard_events_are_written_when_asked_for(tmp_path):
@@ -179,104 +172,47 @@ def test_config_fingerprint_ignores_the_order_of_keys():
   assert fingerprint({'a': 1}) != fingerprint({'a': 2})
 
 
-class Clock:
-  """A clock that is set by hand."""
-
-  def __init__(self):
-    self.now = 0.
-
-  def __call__(self):
-    return self.now
+def make_run(folder, *, inputs=(), **config):
+  """A run folder that was started from other ones."""
+  metrics_lib.write_config(folder, config)
+  metrics_lib.write_inputs(folder, {path.name: path for path in inputs})
 
 
-def test_timer_adds_up_by_name_and_starts_over():
-  clock = Clock()
-  timer = metrics_lib.Timer(clock)
-  for seconds in (1., 2.):
-    with timer('generate'):
-      clock.now += seconds
-  with pytest.raises(KeyError), timer('update'):
-    clock.now += .5
-    raise KeyError
-  assert timer.pop() == {'perf/generate_s': 3., 'perf/update_s': .5}
-  assert timer.pop() == {}
+def test_a_run_keeps_to_the_inputs_that_it_started_from(tmp_path):
+  lab, ppo, report = (tmp_path / name for name in ('lab', 'ppo', 'report'))
+  make_run(lab, seed=1)
+  make_run(ppo, inputs=[lab], kl_coef=.02)
+  make_run(report, inputs=[ppo], n=3)
+  make_run(report, inputs=[ppo], n=3)  # a resume
+  # How the input was watched says nothing of what it is.
+  metrics_lib.write_config(ppo, {'kl_coef': .02, 'log': {'every': 7}})
+  make_run(report, inputs=[ppo], n=3)
+  # Two stages above, something is made anew in another way.
+  (lab / 'config.json').unlink()
+  make_run(lab, seed=2)
+  make_run(report, inputs=[ppo], n=3)  # nothing followed from it yet
+  with pytest.raises(ValueError, match='ppo was made from another lab than'):
+    make_run(ppo, inputs=[lab], kl_coef=.02)
+  (ppo / 'inputs.json').unlink()
+  make_run(ppo, inputs=[lab], kl_coef=.02)
+  with pytest.raises(ValueError, match='remove .*report to make it again'):
+    make_run(report, inputs=[ppo], n=3)
 
 
-def run_progress(stream, *, steps=1000, seconds=.1, fail_at=None):
-  clock = Clock()
-  with metrics_lib.Progress(
-      'ppo', steps, label='stage 8/12', stream=stream, clock=clock,
-      interval=10.) as progress:
-    clock.now += 30.  # the first step compiles
-    for step in range(1, steps + 1):
-      clock.now += seconds
-      if step == fail_at:
-        raise RuntimeError('no')
-      progress.update(step, {'objective/kl': step / 8, 'b': 1, 'c': 1, 'd': 1,
-                             'never shown': 1})
-    progress.message('a message')
+def test_identity_is_of_the_run_and_the_part_of_it(tmp_path):
+  make_run(tmp_path / 'a' / 'run', seed=1)
+  make_run(tmp_path / 'b' / 'run', seed=1)
+  make_run(tmp_path / 'c', seed=2)
+  identity = metrics_lib.identity
+  assert identity(tmp_path / 'a' / 'run') == identity(tmp_path / 'b' / 'run')
+  assert identity(tmp_path / 'a' / 'run') != identity(tmp_path / 'c')
+  steps = [tmp_path / 'c' / 'checkpoints' / name for name in ('1', '2')]
+  assert len({identity(path) for path in (tmp_path / 'c', *steps)}) == 3
 
 
-def test_progress_without_terminal_is_a_line_now_and_then():
-  stream = io.StringIO()
-  run_progress(stream)
-  lines = stream.getvalue().splitlines()
-  assert lines[0] == 'stage 8/12 ppo: starts'
-  assert lines[1] == (
-      'stage 8/12 ppo: 1/1000  objective/kl=0.125  b=1  c=1  d=1')
-  assert lines[2].startswith('stage 8/12 ppo: 101/1000  10 steps/s  1m30s left')
-  assert lines[-2:] == [
-      'stage 8/12 ppo: a message',
-      'stage 8/12 ppo: done at 1000/1000 after 2m10s']
-  assert 10 <= len(lines) <= 14
-  assert '\x1b' not in stream.getvalue()
-
-
-def test_the_time_left_follows_the_last_minute():
-  stream, clock = io.StringIO(), Clock()
-  with metrics_lib.Progress(
-      'rm', 300, stream=stream, clock=clock, interval=10.) as progress:
-    for step in range(1, 201):  # the first ten compile, one shape after another
-      clock.now += 5. if step <= 10 else .5
-      progress.update(step)
-  lines = stream.getvalue().splitlines()
-  assert '0.2 steps/s' in lines[2]
-  assert lines[-2].startswith('rm: 190/300  2 steps/s  55s left')
-
-
-def test_progress_says_where_it_stopped_and_resumed():
-  stream = io.StringIO()
-  with pytest.raises(RuntimeError):
-    run_progress(stream, seconds=1., fail_at=5)
-  assert stream.getvalue().endswith('stopped at 4/1000 after 35s\n')
-  stream = io.StringIO()
-  with metrics_lib.Progress('sft', 9, start=4, stream=stream):
-    pass
-  assert stream.getvalue().startswith('sft: resumes at 4\n')
-
-
-def test_progress_on_a_terminal_is_a_live_bar(monkeypatch):
-  monkeypatch.setenv('TERM', 'xterm-256color')
-  monkeypatch.setenv('COLUMNS', '120')
-  reader, writer = pty.openpty()
-  with os.fdopen(writer, 'w') as stream:
-    with metrics_lib.Progress('rm [1]', 4, stream=stream) as progress:
-      progress.update(2, {'accuracy': .75})
-      progress.message('a [message]')
-  shown = b''
-  try:
-    while part := os.read(reader, 1 << 12):
-      shown += part
-  except OSError:  # how Linux says that the other end is closed
-    pass
-  finally:
-    os.close(reader)
-  shown = shown.decode()
-  for text in ('rm [1]', 'a [message]', 'done after 0s', '\x1b['):
-    assert text in shown
-
-
-def test_seconds_for_people():
-  for seconds, text in ((0, '0s'), (59.4, '59s'), (65, '1m05s'),
-                        (3600, '1h00m'), (45296, '12h34m')):
-    assert metrics_lib.format_seconds(seconds) == text
+def test_a_config_is_compared_before_anything_is_written(tmp_path):
+  metrics_lib.check_config(tmp_path / 'new', {'seed': 1})
+  assert not (tmp_path / 'new').exists()
+  metrics_lib.write_config(tmp_path / 'run', {'seed': 1})
+  with pytest.raises(ValueError, match='run was made with another'):
+    metrics_lib.check_config(tmp_path / 'run', {'seed': 2})

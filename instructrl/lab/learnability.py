@@ -118,9 +118,11 @@ def measure(config, workdir) -> dict:
 
 
 def _main(config_flag, workdir_flag):
+  config, workdir = main_lib.read_flags(
+      config_flag, workdir_flag, 'study', 'order')
   main_lib.setup_jax()
-  workdir = pathlib.Path(workdir_flag.value)
-  result = measure(config_flag.value, workdir)
+  workdir = pathlib.Path(workdir)
+  result = measure(config, workdir)
   for stage, title in (('pretrain', 'after pretraining on (tokens)'),
                        ('sft', 'after SFT on (tokens)')):
     found = result[stage]

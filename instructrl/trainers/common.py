@@ -20,6 +20,7 @@ import ml_collections
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
 from instructrl import optimizer as optimizer_lib
 from instructrl import rng
 from instructrl import sharding
@@ -259,7 +260,7 @@ class Run:
         self.writer.timings(step, {'seconds': time.perf_counter() - began})
       progress.update(step, values)
 
-    with metrics_lib.Progress(
+    with progress_lib.Progress(
         config.stage, num_steps, start=start, label=self.label,
         primary=self.primary) as progress:
       if evaluate and start == 0:

@@ -5,6 +5,7 @@ import json
 import pathlib
 
 from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
 from instructrl.evaluators import suite
@@ -81,7 +82,7 @@ def evaluate(config, workdir, label: str = '') -> dict:
       opened.input('lab'), 'corpus', 'validation')
   documents = [documents[i].text
                for i in range(min(config.num_documents, len(documents)))]
-  with metrics_lib.Progress(
+  with progress_lib.Progress(
       config.stage, 100, label=label, unit='%') as progress:
     def advance(done, total, what):
       progress.update(round(100 * done / total))

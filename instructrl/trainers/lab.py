@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 
 from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
 from instructrl.data import records as records_lib
@@ -84,7 +85,7 @@ def build(config, workdir, label: str = '') -> dict:
   made_from = metrics_lib.config_fingerprint(config.to_dict())
   write = lambda name, records: lab_data.write_records(
       workdir, name, records, fingerprint=made_from)
-  with metrics_lib.Progress('lab', 4, label=label) as progress:
+  with progress_lib.Progress('lab', 4, label=label) as progress:
     world = world_lib.make_world(seed, config.size)
     documents = list(corpus.generate_documents(
         world, config.num_documents, seed))

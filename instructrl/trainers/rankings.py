@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 
 from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
@@ -127,7 +128,7 @@ def collect(config, workdir, label: str = '') -> dict:
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   metrics_lib.write_config(workdir, config.to_dict())
-  with metrics_lib.Progress('rankings', 3, label=label) as progress:
+  with progress_lib.Progress('rankings', 3, label=label) as progress:
     opened = policies.Opener(config, workdir)
     world = lab.load_world(opened.input('lab'))
     labelers = lab.load_labelers(world)

@@ -11,6 +11,7 @@ import numpy as np
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
@@ -54,7 +55,7 @@ def select(config, workdir, label: str = '') -> dict:
   tokens = [tasks.chat_prompt(opened.tok, text) for text in prompts]
   params, scorer = load_scorer(opened)
   table = []
-  with metrics_lib.Progress(
+  with progress_lib.Progress(
       config.stage, len(steps), label=label, unit='epoch') as progress:
     for i, step in enumerate(steps):
       policy = opened.policy('sft', config.response_len, step=str(step))

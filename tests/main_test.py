@@ -1,0 +1,100 @@
+"""Stages are run once, from inputs that stay what they were."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import ml_collections
+import pytest
+
+from instructrl import main
+from instructrl import metrics
+
+
+@pytest.fixture(name='ran')
+def _ran(monkeypatch):
+  """Three stages that only note that they ran."""
+  ran = []
+
+  def stage(config, workdir, label=''):
+    del label
+    metrics.write_config(workdir, config.to_dict())
+    ran.append(config.stage)
+    return {'n': len(ran)}
+
+  monkeypatch.setattr(main, 'STAGES', {
+      name: (lambda config: None, stage) for name in ('lab', 'ppo', 'report')})
+  return ran
+
+
+def make(folder, name, inputs=(), **fields):
+  config = ml_collections.ConfigDict(
+      {'stage': name, 'inputs': {i: f'../{i}' for i in inputs}, **fields})
+  return main.run_stage(config, folder / name)
+
+
+def make_all(folder, **fields):
+  make(folder, 'lab')
+  make(folder, 'ppo', ['lab'], **fields)
+  make(folder, 'report', ['ppo'])
+
+
+def test_a_finished_stage_is_not_run_again_and_says_so(tmp_path, ran, capsys):
+  first = make(tmp_path, 'lab')
+  assert make(tmp_path, 'lab') == first
+  assert ran == ['lab']
+  assert capsys.readouterr().out == 'lab: finished before\n'
+
+
+def test_what_was_made_from_an_older_input_is_not_taken(tmp_path, ran):
+  make_all(tmp_path, kl_coef=0.02)
+  make_all(tmp_path, kl_coef=0.02)
+  assert ran == ['lab', 'ppo', 'report']
+  with pytest.raises(ValueError, match=r'ppo was made with another configurat'
+                     r'ion \(kl_coef: 0.02 -> 0.05\)'):
+    make_all(tmp_path, kl_coef=0.05)
+  for path in (tmp_path / 'ppo').iterdir():
+    path.unlink()
+  with pytest.raises(ValueError, match='report was made from another ppo than'):
+    make_all(tmp_path, kl_coef=0.05)
+  assert ran == ['lab', 'ppo', 'report', 'ppo']
+
+
+def test_an_input_that_is_not_there_is_named_before_anything(tmp_path, ran):
+  with pytest.raises(ValueError, match='inputs.lab: .*lab does not exist'):
+    make(tmp_path, 'ppo', ['lab'])
+  assert not ran and not (tmp_path / 'ppo').exists()
+
+
+def test_a_folder_that_is_moved_is_still_the_same(tmp_path, ran):
+  make_all(tmp_path / 'here')
+  (tmp_path / 'here').rename(tmp_path / 'there')
+  make_all(tmp_path / 'there')
+  assert ran == ['lab', 'ppo', 'report']
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_signals_close_what_is_open(number):
+  """With exit status 128 + number, and one line."""
+  code = '''
+import contextlib, os, sys, time
+from instructrl import main
+def work():
+  with contextlib.closing(open(os.devnull)) as file, contextlib.ExitStack() as s:
+    s.callback(print, 'closed', flush=True)
+    print('ready', flush=True)
+    time.sleep(60)
+sys.argv = ['x']
+main.run_door(work)
+'''
+  process = subprocess.Popen(
+      [sys.executable, '-c', code], text=True, stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': os.getcwd()})
+  assert process.stdout.readline() == 'ready\n'
+  process.send_signal(number)
+  out, error = process.communicate(timeout=60)
+  assert out == 'closed\n'
+  assert process.returncode == 128 + number
+  assert error.splitlines()[-1].startswith('stopped; the same command goes on')
+  assert 'Traceback' not in error
