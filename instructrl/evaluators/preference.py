@@ -71,7 +71,8 @@ def evaluate_preference(
         prompts the row applies to.
       'differences': {'likert', 'metadata'}: paired differences of the two.
     A sample per prompt: its text, and per policy the response, its utility,
-    Likert score and flags, and its outcomes against 'sft'.
+    Likert score, the flags that apply to the prompt, and its outcomes against
+    'sft'.
 
   Raises:
     ValueError: if a policy's responses do not match the prompts, if 'sft' or
@@ -169,11 +170,12 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
   figures = {'likert': summaries,
              'metadata': {name: {} for name in responses},
              'differences': {'likert': differences, 'metadata': {}}}
+  counts = {row: [bool(applies[row](prompt)) if row in applies else True
+                  for prompt in prompts] for row in rows}
   for row in rows:
-    counts = [applies[row](prompt) if row in applies else True
-              for prompt in prompts]
     summaries, differences = statistics.compare(
-        {name: statistics.mean([float(f[row]) for f in per_prompt], counts)
+        {name: statistics.mean([float(f[row]) for f in per_prompt],
+                               counts[row])
          for name, per_prompt in flags.items()},
         seed=seed)
     figures['differences']['metadata'][row] = differences
@@ -184,7 +186,9 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
       'prompt': prompt.text,
       'policies': {name: {'response': responses[name][i],
                           'likert': likert[name][i],
-                          'metadata': dict(flags[name][i])}
+                          'metadata': {row: flag for row, flag
+                                       in flags[name][i].items()
+                                       if counts[row][i]}}
                    for name in responses}}
              for i, prompt in enumerate(prompts)]
   return figures, samples

@@ -112,6 +112,15 @@ def test_samples_carry_what_the_figures_come_from():
   assert samples[1]['second_sample'] == 'abcd'
 
 
+def test_samples_carry_only_the_flags_that_apply_to_their_prompt():
+  _, samples = evaluate()
+  for sample in samples:
+    applies = int(sample['id']) % 2 == 0
+    for found in sample['policies'].values():
+      assert ('hallucination' in found['metadata']) == applies
+      assert 'satisfies_constraint' in found['metadata']
+
+
 def test_a_result_is_a_function_of_the_seed():
   noisy = [Labeler('a', 1., noise=3.)]
   assert evaluate(labelers=noisy)[0] == evaluate(labelers=noisy)[0]
