@@ -1,9 +1,9 @@
 """Figures of the report, as SVG text to stand inside a page.
 
 Text and axes are drawn in the page's own colour (`currentColor`), so figures
-follow light and dark mode. Every policy keeps one colour, from Okabe and
-Ito's palette (distinct with colour-blindness), and is named beside its mark,
-never by colour alone. Figures are drawn at about the width of a phone, so
+follow light and dark mode. Every policy keeps one colour, none of which is
+near another with any colour-blindness, and is named beside its mark, never by
+colour alone. Figures are drawn at about the width of a phone, so
 that they are enlarged on a desktop instead of shrunk on a phone.
 """
 
@@ -20,20 +20,21 @@ from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
 POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
-LABELS = {'base': 'base', 'prompted': 'prompted', 'sft': 'SFT', 'ppo': 'PPO',
-          'ppo_ptx': 'PPO-ptx'}
-COLORS = {'base': '#8c8c8c', 'prompted': '#e69f00', 'sft': '#56b4e9',
-          'ppo': '#d55e00', 'ppo_ptx': '#2f86c8'}
+LABELS = {'base': 'pretrained', 'prompted': 'prompted', 'sft': 'SFT',
+          'ppo': 'PPO', 'ppo_ptx': 'PPO-ptx'}
+COLORS = {'base': '#8c8c8c', 'prompted': '#f0c000', 'sft': '#56b4e9',
+          'ppo': '#d55e00', 'ppo_ptx': '#9550b0'}
+OTHER = '#009e73'  # what is no policy of these
 
 WIDTH = 4.5  # inches; a point is then about 1.1 pixels on a phone
-_TITLE_WIDTH = 27  # characters
-_INK = '#010203'  # stands for the page's text colour
+_TITLE_WIDTH = 25  # characters
+INK = '#010203'  # stands for the page's text colour
 _STYLE = {
     'svg.fonttype': 'path', 'svg.hashsalt': 'instructrl',
     'font.size': 9.5, 'axes.titlesize': 9.5, 'axes.titlelocation': 'left',
     'axes.spines.top': False, 'axes.spines.right': False,
-    'text.color': _INK, 'axes.labelcolor': _INK, 'axes.edgecolor': _INK,
-    'xtick.color': _INK, 'ytick.color': _INK, 'axes.linewidth': .6,
+    'text.color': INK, 'axes.labelcolor': INK, 'axes.edgecolor': INK,
+    'xtick.color': INK, 'ytick.color': INK, 'axes.linewidth': .6,
     'xtick.major.width': .6, 'ytick.major.width': .6, 'legend.frameon': False,
     'xtick.labelsize': 8.5, 'ytick.labelsize': 8.5, 'legend.fontsize': 8.5,
 }
@@ -68,7 +69,35 @@ class Curve:
 
 
 def color(policy: str) -> str:
-  return COLORS.get(policy, '#009e73')
+  return COLORS.get(policy, OTHER)
+
+
+def panels(results: Mapping[str, Mapping],
+           entries: Sequence[tuple[str, str, bool, int]]) -> list[Panel]:
+  """The panels of those measures that some policy has.
+
+  Args:
+    results: policy -> tree of summaries.
+    entries: (title, path of the measure, percent, digits) of each panel.
+  """
+  found = []
+  for title, path, percent, digits in entries:
+    summaries = {}
+    for policy, tree in results.items():
+      for key in path.split('/'):
+        tree = tree.get(key, {})
+      if tree:
+        summaries[policy] = tree
+    if summaries:
+      found.append(Panel(title, summaries, percent, digits))
+  return found
+
+
+def num_items(summaries: Mapping[str, Mapping]) -> str:
+  """'n = 1,500', or the range if policies differ; empty if unknown."""
+  counts = {found['n'] for found in summaries.values() if found.get('n')}
+  return 'n\xa0=\xa0' + ' to '.join(
+      f'{n:,}' for n in sorted({min(counts), max(counts)})) if counts else ''
 
 
 def label(policy: str) -> str:
@@ -89,12 +118,12 @@ def preference(rows: Mapping[str, Mapping]) -> str:
       _whisker(ax, x, low, high)
       held_out = row['heldout_labelers']
       low2, high2 = held_out['ci95']
-      ax.plot([x + .4] * 2, [low2, high2], color=_INK, lw=1)
+      ax.plot([x + .4] * 2, [low2, high2], color=INK, lw=1)
       ax.plot(x + .4, held_out['win_rate'], 'D', ms=4.5, color=color(policy),
-              mec=_INK, mew=.8)
+              mec=INK, mew=.8)
       ax.text(x, max(high, high2) + .02, f'{100 * value:.0f}%', ha='center',
               va='bottom')
-    ax.axhline(.5, color=_INK, lw=.8, ls=(0, (4, 3)))
+    ax.axhline(.5, color=INK, lw=.8, ls=(0, (4, 3)))
     ax.set_xticks(range(len(rows)), [label(p) for p in rows])
     ax.set_xlim(-.5, len(rows) - .3)
     ax.set_ylim(0, 1.1)
@@ -102,7 +131,7 @@ def preference(rows: Mapping[str, Mapping]) -> str:
     ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     ax.set_ylabel('win rate against SFT')
     ax.plot([], [], 's', ms=7, color='#8c8c8c', label='judge')
-    ax.plot([], [], 'D', ms=4.5, color='#8c8c8c', mec=_INK,
+    ax.plot([], [], 'D', ms=4.5, color='#8c8c8c', mec=INK,
             label='held-out labelers')
     ax.legend(loc='lower left', bbox_to_anchor=(-.02, 1.), ncols=2,
               handletextpad=.2, columnspacing=1.2)
@@ -148,7 +177,9 @@ def _bars(ax, panel: Panel, *, named: bool, top: float) -> None:
       text = f"{scale * summary['value']:.{panel.digits}f}{sign}"
       end = max(summary['value'], high)
     ax.text(end + .02 * top, y, text, va='center', fontsize=8.5)
-  ax.set_title(textwrap.fill(panel.title, _TITLE_WIDTH))
+  n = num_items(shown)
+  ax.set_title(textwrap.fill(panel.title + (f' ({n})' if n else ''),
+                             _TITLE_WIDTH))
   ax.set_ylim(len(shown) - .45, -.55)
   ax.set_yticks(range(len(shown)),
                 [label(p) for p in shown] if named else [''] * len(shown))
@@ -187,6 +218,7 @@ def curves(panels: Sequence[tuple[str, Sequence[Curve]]], *,
       ax.set_title(textwrap.fill(title, _TITLE_WIDTH))
       ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
       ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
+      ax.xaxis.set_major_formatter('{x:,.0f}')
       ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
       if i >= len(panels) - columns:
         ax.set_xlabel(xlabel)
@@ -207,9 +239,9 @@ def selection(table: Sequence[Mapping], selected: int) -> str:
       if values:
         ax.plot(*zip(*values.items()), 'o-', color=color('sft'), ms=4, lw=1.5)
         at = best(values, key=values.get)
-        ax.plot(at, values[at], 'o', ms=4, color=_INK)
+        ax.plot(at, values[at], 'o', ms=4, color=INK)
       if selected in values:
-        ax.plot(selected, values[selected], 'o', ms=9, mfc='none', mec=_INK,
+        ax.plot(selected, values[selected], 'o', ms=9, mfc='none', mec=INK,
                 mew=1.2)
       ax.set_xlabel('epoch')
       ax.margins(.12)
@@ -221,7 +253,7 @@ def selection(table: Sequence[Mapping], selected: int) -> str:
 
 def _whisker(ax, at, low, high, *, horizontal: bool = False) -> None:
   ends = ([low, high], [at, at]) if horizontal else ([at, at], [low, high])
-  ax.plot(*ends, color=_INK, lw=1, solid_capstyle='butt')
+  ax.plot(*ends, color=INK, lw=1, solid_capstyle='butt')
 
 
 @contextlib.contextmanager
@@ -245,7 +277,7 @@ def _inline(svg: str) -> str:
   svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
   svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1', svg, count=1)
   svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1', svg, count=1)
-  svg = svg.replace(_INK, 'currentColor')
+  svg = svg.replace(INK, 'currentColor')
   # Ids that nothing refers to repeat from figure to figure. The others (clip
   # paths, glyphs) are named by their content, so repeats are equal.
   used = set(re.findall(r'#([\w.-]+)', svg))

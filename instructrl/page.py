@@ -15,6 +15,14 @@ from instructrl.evaluators import statistics
 
 SAMPLES_SHOWN = 4  # of each kind, good and bad
 QUALITY = 'overall_quality'  # the row of Table 3 that is no rate
+CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
+# The rows that are no failure in themselves.
+NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')
+STAGES = {'lab': 'world, documents and prompts', 'pretrain': 'pretraining',
+          'sft': 'SFT', 'ppo_init': 'where PPO starts',
+          'rankings': 'rankings', 'reward': 'reward model',
+          'select_sft': 'choice of the SFT checkpoint', 'ppo': 'PPO',
+          'ppo_ptx': 'PPO-ptx', 'evaluation': 'evaluation'}
 
 SYMBOLS = {expectations.SHOWN: '✓', expectations.NOT_SHOWN: '✗',
            expectations.UNDECIDED: '?', expectations.NOT_MEASURED: '–'}
@@ -49,7 +57,7 @@ def _text(value: Any) -> str:
 
 def _header(results) -> str:
   seconds = sum(results['seconds'].values())
-  seeds = ', '.join(f'{k} {v}' for k, v in results['seed'].items())
+  seeds = ', '.join(f'{_title(k)} {v}' for k, v in results['seed'].items())
   n = max(row['n'] for row in results['preference'].values())
   return (
       '<h1>What this run shows of InstructGPT’s results</h1>'
@@ -57,7 +65,7 @@ def _header(results) -> str:
       'trained with PPO against a reward model, in a simulated world in which '
       'every measurement has a known right answer. Each figure stands beside '
       'what Ouyang et al. 2022 (arXiv 2203.02155) report.</p>'
-      f'<p class="soft small">{_text(seeds)} · {n} prompts compared · '
+      f'<p class="soft small">{_text(seeds)} · {n:,} prompts compared · '
       f'{_duration(seconds)} in all · '
       '<a href="results.json">results.json</a></p>')
 
@@ -88,9 +96,35 @@ def _measured(row: expectations.Row) -> str:
   return text + (f' {row.unit}' if row.unit != '%' else '')
 
 
+def _level(value: float, unit: str) -> str:
+  """A policy's own value, where `unit` is that of differences."""
+  return _number(value, '%' if unit == 'points' else unit).lstrip('+')
+
+
+def _region(row: expectations.Row) -> str:
+  """Where the whole interval must lie: '> 50%', '< 0 points'."""
+  scale = 100 if row.unit in ('%', 'points') else 1
+  low, high = (f'{scale * x:g}'.replace('-', '−') for x in row.region)
+  text = (f'< {high}' if math.isinf(row.region[0]) else
+          f'> {low}' if math.isinf(row.region[1]) else f'{low} to {high}')
+  return text + ('%' if row.unit == '%' else f' {row.unit}')
+
+
+def _details(row: expectations.Row) -> str:
+  """What was compared, in how many items, and each policy's own value."""
+  n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
+  values = ', '.join(
+      f'<span class="whole">{_text(figures.label(policy))} '
+      f'{_level(value, row.unit)}</span>'
+      for policy, value in row.values.items())
+  return _text(row.quantity + n) + (f'<br>{values}' if values else '')
+
+
 def _verdict(row: expectations.Row) -> str:
   css = row.verdict.replace(' ', '-')
-  return f'<span class="{css}">{SYMBOLS[row.verdict]} {row.verdict}</span>'
+  note = (f'<div class="note">{_text(row.note)}</div>' if row.note else '')
+  return (f'<span class="{css}">{SYMBOLS[row.verdict]} {row.verdict}</span>'
+          f'{note}')
 
 
 def _expectations(rows) -> str:
@@ -100,21 +134,27 @@ def _expectations(rows) -> str:
   for row in rows:
     if row.topic != topic:
       topic = row.topic
-      body.append(f'<tr><th colspan="4">{_text(topic)}</th></tr>')
+      body.append(f'<tr><th colspan="5">{_text(topic)}</th></tr>')
     body.append(
         f'<tr><td>{_text(row.statement)}</td>'
         f'<td>{_verdict(row)}</td>'
         f'<td data-label="This run"><span class="number">'
         f'{_text(_measured(row))}</span><br><span class="soft small">'
-        f'{_text(row.quantity)}</span></td>'
+        f'{_details(row)}</span></td>'
+        f'<td data-label="Shown if"><span class="whole">'
+        f'{_text(_region(row))}</span></td>'
         f'<td data-label="Paper">{_text(row.paper)}</td></tr>')
   return (
       '<h2>The paper’s results, checked</h2>'
       f'<p>{_text(told)}. A result is shown if the whole 95% interval lies '
-      'where the paper says, not shown if it lies elsewhere, and undecided if '
-      'it crosses the border.</p>'
+      'in the region under “shown if”, not shown if it lies outside, and '
+      'undecided if it crosses the border. The region is the direction that '
+      'the paper finds, or the surroundings of its figure; elsewhere the '
+      'figures themselves may differ. Under a difference stand the values of '
+      'all policies.</p>'
       '<table class="rows"><thead><tr><th>Statement</th><th>Verdict</th>'
-      '<th>This run</th><th>Paper</th></tr></thead><tbody>' + ''.join(body) +
+      '<th>This run</th><th class="whole">Shown if</th><th>Paper</th></tr>'
+      '</thead><tbody>' + ''.join(body) +
       '</tbody></table>')
 
 
@@ -144,7 +184,7 @@ def _labels(results) -> str:
     low, high = (ci95.get(group) or [math.nan] * 2)
     body += (f'<tr><td>{name}</td><td class="number" data-label="This run">'
              f'{_number(value[group], "%")} ({_number(low, "%")} to '
-             f'{_number(high, "%")}), {n.get(group)} pairs</td>'
+             f'{_number(high, "%")}), {n.get(group) or 0:,} pairs</td>'
              f'<td data-label="Paper">{paper}</td></tr>')
   return (
       '<h2>Labels and reward model</h2><p>How often two labelers, and the '
@@ -172,8 +212,9 @@ def _preference(results) -> str:
   return _section(
       'Preference against SFT',
       'How often a policy’s response is preferred to one of SFT, a tie '
-      'counting half, with 95% intervals over prompts; SFT’s own bar compares '
-      'a second sample of it with the first.',
+      'counting half, with 95% intervals over prompts; SFT’s own bar '
+      'compares a second sample of it with the first '
+      f'({figures.num_items(results["preference"])} prompts).',
       'Figures 1 and 3: GPT < GPT (prompted) < SFT < PPO ~ PPO-ptx at every '
       'size, and held-out labelers agree. 175B PPO-ptx is preferred to 175B '
       'GPT-3 in 85 ± 3% and to few-shot GPT-3 in 71 ± 4% of comparisons.',
@@ -218,26 +259,11 @@ def _likert(evaluation) -> str:
           digits=2)], columns=1))
 
 
-def _panels(probes, entries) -> list[figures.Panel]:
-  """Panels for (title, path of the measure, percent, digits), if measured."""
-  panels = []
-  for title, path, percent, digits in entries:
-    summaries = {}
-    for policy, found in probes.items():
-      for key in path.split('/'):
-        found = found.get(key, {})
-      if found:
-        summaries[policy] = found
-    if summaries:
-      panels.append(figures.Panel(title, summaries, percent, digits))
-  return panels
-
-
 def _probes(probes) -> str:
   sections = []
 
   def add(title, meaning, paper, entries):
-    panels = _panels(probes, entries)
+    panels = figures.panels(probes, entries)
     if panels:
       sections.append(_section(title, meaning, paper,
                                figures.bar_panels(panels)))
@@ -246,7 +272,8 @@ def _probes(probes) -> str:
       'Questions about which the pretraining text states a misconception '
       'more often than the truth: how often the answer is true, and how often '
       'it is true and says something. A chat policy is asked as a user would '
-      'ask, the base model in a quiz; the quiz alone is the same for all.',
+      'ask, the pretrained model in a few-shot quiz. In the panels of the '
+      'quiz every policy is given the same text to go on with.',
       'Figure 6 (TruthfulQA): PPO models answer truthfully and informatively '
       'about twice as often as GPT-3.',
       [('true', 'truthfulness/true', True, 0),
@@ -261,8 +288,8 @@ def _probes(probes) -> str:
            ('asked to be biased', 'biased')]
   add('Toxicity',
       'How often the continuation of a more or less rude beginning is rude: '
-      'asked for by a user (left; the base model goes on with the text), and '
-      'as plain text for all (right).',
+      'asked for by a user (left; the pretrained one goes on with the text), '
+      'and as plain text for all (right).',
       'Figure 7 (RealToxicityPrompts): asked to be respectful, PPO models '
       'give about 25% fewer toxic outputs than GPT-3; asked to be biased, '
       'more.',
@@ -279,7 +306,9 @@ def _probes(probes) -> str:
   add('Alignment tax',
       'Few-shot tasks in the form the pretraining text shows them: what '
       'training from preferences costs, and what the pretraining mix gives '
-      'back.',
+      'back. The loss here is that of whole validation documents, each read '
+      'alone from its beginning; the one of “Training with PPO” is that of '
+      'packed rows.',
       'Figures 28 and 29: PPO regresses on SQuADv2, DROP, HellaSwag and '
       'Fr-En; PPO-ptx repairs most of it. 1.3B few-shot SQuADv2 F1: GPT 58.86, '
       'SFT 46.62, PPO 48.11, PPO-ptx 58.33.',
@@ -287,7 +316,8 @@ def _probes(probes) -> str:
        ('sentence completion', 'completion/accuracy', True, 0),
        ('translation, BLEU', 'translation/bleu', False, 1),
        ('facts (no counterpart)', 'facts/accuracy', True, 0),
-       ('corpus, nats a token (less is better)', 'nll/nll', False, 3)])
+       ('loss on whole documents, nats a token (less is better)', 'nll/nll',
+        False, 3)])
   return ''.join(sections)
 
 
@@ -296,7 +326,7 @@ def _training(training) -> str:
            ('kl', 'KL to the reference, nats a response'),
            ('entropy', 'entropy, nats a token'),
            ('clip_frac', 'policy clip fraction'),
-           ('pretrain_nll', 'pretraining nats a token')]
+           ('pretrain_nll', 'loss on packed corpus, nats a token')]
   panels = []
   for name, title in names:
     drawn = [figures.Curve(figures.label(stage), curves[name]['step'],
@@ -311,27 +341,30 @@ def _training(training) -> str:
       'Training with PPO',
       'The judge is never trained against: where the reward-model score goes '
       'on rising and the judge’s utility falls, the reward model is being '
-      'exploited.',
+      'exploited. The loss on packed corpus is that of validation documents '
+      'joined end to end and cut into rows, as in pretraining; it differs '
+      'from the loss of “Alignment tax”, where every document is read alone '
+      'and whole.',
       'Appendix C.4 and E: 256k episodes, KL coefficient 0.02; without '
       'pretraining gradients the loss on pretraining text rises.',
       figures.curves(panels))
 
 
 def _stages(metrics) -> str:
-  names = {'pretrain': 'pretraining', 'sft': 'SFT', 'ppo_init': 'PPO init',
-           'reward': 'reward model'}
   panels = []
-  for stage, title in names.items():
+  for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
     drawn = []
-    for metric, name, color in (('loss/train', 'train', figures.COLORS['sft']),
+    # No policy's colour: here a line is a part of the data.
+    for metric, name, color in (('loss/train', 'train', figures.OTHER),
                                 ('loss/validation', 'validation',
-                                 figures.COLORS['ppo'])):
+                                 figures.INK)):
       points = [(line['step'], line[metric]) for line in metrics.get(stage, [])
                 if line.get(metric) is not None]
       if points:
-        drawn.append(figures.Curve(name, *zip(*points), color))
+        drawn.append(figures.Curve(name, *zip(*points), color,
+                                   dashed=color == figures.INK))
     if drawn:
-      panels.append((f'{title}, loss', drawn))
+      panels.append((f'{STAGES[stage]}, loss', drawn))
   if not panels:
     return ''
   return _section(
@@ -358,23 +391,36 @@ def _samples(samples, seeds) -> str:
   for win, kind in ((1., f'{name} preferred to SFT by the judge'),
                     (0., f'SFT preferred to {name} by the judge')):
     drawn = [s for s in found if s['policies'][policy]['win'] == win]
-    text += f'<h3>{kind} ({len(drawn)} of {len(found)} prompts)</h3>'
+    text += f'<h3>{kind} ({len(drawn):,} of {len(found):,} prompts)</h3>'
     text += ''.join(_sample(s) for s in drawn[:SAMPLES_SHOWN])
   return text
+
+
+def _flags(metadata: Mapping[str, float]) -> str:
+  """Failures with a cross, constraints kept with a tick, as HTML."""
+  failures, kept, neutral = [], [], []
+  for row, flag in metadata.items():
+    if row == CONSTRAINT:
+      (kept if flag else failures).append(
+          'kept the constraints' if flag else 'broke a constraint')
+    elif flag and row != QUALITY:
+      (neutral if row in NEUTRAL else failures).append(_title(row))
+  lines = [f'<span class="failure">✗ {_text(x)}</span>' for x in failures]
+  lines += [f'<span class="kept">✓ {_text(x)}</span>' for x in kept]
+  lines += [f'<span class="soft">{_text(x)}</span>' for x in neutral]
+  return '<br>'.join(lines)
 
 
 def _sample(sample) -> str:
   answers = ''
   for policy, found in sample['policies'].items():
-    flags = ', '.join(_title(row) for row, flag in found['metadata'].items()
-                      if flag and row != QUALITY)
     response = _text(found['response']) or '<i class="soft">empty</i>'
     answers += (
         f'<div class="answer" style="border-color: {figures.color(policy)}">'
         f'<b>{_text(figures.label(policy))}</b> <span class="soft small">'
         f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}</span>'
         f'<div class="text">{response}</div>'
-        f'<div class="soft small">{_text(flags)}</div></div>')
+        f'<div class="small">{_flags(found["metadata"])}</div></div>')
   return (f'<div class="sample"><div class="soft small">'
           f'{_text(_title(sample["use_case"]))}</div>'
           f'<div class="prompt">{_text(sample["prompt"])}</div>'
@@ -382,7 +428,8 @@ def _sample(sample) -> str:
 
 
 def _run(results) -> str:
-  times = ''.join(f'<tr><td>{_text(stage)}</td><td class="number">'
+  times = ''.join(f'<tr><td>{_text(STAGES.get(stage, stage))}</td>'
+                  f'<td class="number">'
                   f'{_duration(seconds)}</td></tr>'
                   for stage, seconds in results['seconds'].items())
   total = _duration(sum(results['seconds'].values()))

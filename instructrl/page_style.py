@@ -33,9 +33,13 @@ th { color: var(--soft); font-weight: 600; }
 .shown, .not-shown, .undecided { font-weight: 600; white-space: nowrap; }
 .shown { color: var(--good); } .not-shown { color: var(--bad); }
 .undecided { color: var(--open); }
+.whole { white-space: nowrap; }
+.note { max-width: 14rem; color: var(--soft); font-size: .87rem; }
+.failure { color: var(--bad); } .kept { color: var(--good); }
 .not-measured { color: var(--soft); white-space: nowrap; }
 @media (max-width: 640px) {
   .number { white-space: normal; }
+  .note { max-width: none; }
   .rows thead { display: none; }
   .rows tr { display: block; padding: .5rem 0; border-bottom: 1px solid
     var(--line); }

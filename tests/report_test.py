@@ -10,6 +10,7 @@ import pytest
 
 from instructrl import expectations
 from instructrl import figures
+from instructrl import page
 from instructrl import report
 
 POLICIES = figures.POLICIES
@@ -289,6 +290,105 @@ def test_a_value_without_interval_shows_nothing():
       {'value': x, 'ci95': None}, (0., 1.))
   assert judge(.5) == 'undecided' and judge(2.) == 'not shown'
   assert expectations.judge_interval(None, (0., 1.)) == 'not measured'
+
+
+def check(evaluation):
+  return {row.statement: row
+          for row in expectations.check({}, {}, {}, evaluation)}
+
+
+@pytest.mark.parametrize('left,right,verdict', [
+    (1., 1., 'undecided'), (.9, .9, 'not shown'), (1., .9, 'not shown')])
+def test_no_difference_at_the_ceiling_shows_nothing(
+    left, right, verdict):
+  evaluation = make_evaluation()
+  for policy, value in (('ppo', left), ('base', right)):
+    evaluation['probes'][policy]['reading']['f1'] = mean(value)
+    evaluation['probes'][policy]['translation']['bleu'] = mean(100 * value)
+  differences = evaluation['differences']['probes']
+  for path in ('reading/f1', 'translation/bleu'):
+    differences[path]['ppo']['base'] = mean(0., half=0.)
+  for task in ('reading', 'translation'):
+    row = check(evaluation)[f'PPO loses ground on {task}']
+    assert row.verdict == verdict
+    assert bool(row.note) == (verdict == 'undecided')
+    assert row.ci95 == (0., 0.)
+
+
+def test_the_ceiling_of_a_rate_of_failures_is_zero():
+  evaluation = make_evaluation()
+  measure = 'toxicity/respectful/rude_rate'
+  for policy in ('ppo_ptx', 'base'):
+    evaluation['probes'][policy]['toxicity']['respectful']['rude_rate'] = mean(
+        0.)
+  evaluation['differences']['probes'][measure]['ppo_ptx']['base'] = mean(
+      0., half=0.)
+  row = check(evaluation)['Asked to be respectful, PPO-ptx is less rude']
+  assert row.verdict == 'undecided' and row.note
+
+
+def test_at_ceiling():
+  assert expectations.at_ceiling(100 + 1e-13, 100., 100.)
+  assert not expectations.at_ceiling(.99, 1., 1.)
+  assert not expectations.at_ceiling(1., 1., None)
+  assert not expectations.at_ceiling(None, 1., 1.)
+
+
+def test_a_difference_that_was_not_measured_stays_so():
+  evaluation = make_evaluation()
+  for policy in ('ppo', 'base'):
+    evaluation['probes'][policy]['reading']['f1'] = mean(1.)
+  del evaluation['differences']['probes']['reading/f1']
+  row = check(evaluation)['PPO loses ground on reading']
+  assert row.verdict == 'not measured' and not row.note
+
+
+def test_a_difference_carries_every_policy_and_the_number_of_items():
+  evaluation = make_evaluation()
+  evaluation['metadata']['ppo_ptx']['hallucination']['n'] = 17
+  rows = check(evaluation)
+  row = rows['PPO-ptx invents less in closed-domain tasks']
+  assert row.n == 17
+  assert row.values == METADATA['hallucination']
+  assert row.quantity == 'rate of hallucinations, PPO-ptx minus pretrained'
+  assert rows['A second sample of SFT is as good as the first'].quantity == (
+      'win rate of a second sample of SFT against the first')
+
+
+def test_page_says_the_regions_and_why(tmp_path):
+  write_study(tmp_path)
+  evaluation = make_evaluation()
+  for policy in ('ppo', 'base'):
+    evaluation['probes'][policy]['reading']['f1'] = mean(1.)
+  evaluation['differences']['probes']['reading/f1']['ppo']['base'] = mean(
+      0., half=0.)
+  (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
+  html = report.make_report(tmp_path).read_text()
+  for region in ('&gt; 50%', '&lt; 50%', '40 to 60%', '67.6 to 77.6%',
+                 '&lt; 0 points', '&lt; 0.1 bits', '&gt; 0 nats'):
+    assert f'<span class="whole">{region}</span>' in html
+  assert html.count('both policies have the best value') == 1
+  assert 'n\xa0=\xa0120' in html and '1,300 pairs' in html
+  for name in ('reading/f1', 'nll/nll', 'ppo_ptx', 'ppo minus',
+               'not printed'):
+    assert name not in re.sub(r'(?s)<pre>.*?</pre>', '', html), name
+
+
+def test_flags_of_a_sample_say_good_from_bad():
+  flags = lambda **metadata: page._flags(metadata)
+  assert flags(satisfies_constraint=1, overall_quality=4) == (
+      '<span class="kept">✓ kept the constraints</span>')
+  assert flags(fails_to_follow_instruction=1, satisfies_constraint=0) == (
+      '<span class="failure">✗ fails to follow instruction</span><br>'
+      '<span class="failure">✗ broke a constraint</span>')
+  assert flags(expresses_opinion=1) == (
+      '<span class="soft">expresses opinion</span>')
+  assert flags(hallucination=0) == ''
+
+
+def test_policies_have_colours_of_their_own():
+  drawn = [figures.color(policy) for policy in POLICIES]
+  assert len({*drawn, figures.OTHER}) == len(POLICIES) + 1
 
 
 def test_missing_stages_are_one_clear_line(tmp_path, capsys):
