@@ -165,8 +165,8 @@ class Batches:
     self._source = source
     self._own = batch_size // process_count
     self._first = process_index * self._own
-    self._seed, self._lengths = seed, lengths
-    self._window = window if lengths is not None else 1
+    self._seed, self._lengths, self._window = seed, lengths, window
+    self._grouped = range(0), None
 
     def order(start, stop, seed):
       examples = grain.MapDataset.range(start, stop)
@@ -184,19 +184,33 @@ class Batches:
   def _indices(self, step, first, count):
     if step < 0:
       raise ValueError(f'step is {step}, it must be 0 or more')
-    number, place = divmod(step, self._window)
-    return self._window_batches(number)[place, first:first + count]
+    window = self._window_of(step)
+    if len(window) == 1:
+      start = step * self.batch_size + first
+      return np.asarray([self._order[i] for i in range(start, start + count)])
+    if self._grouped[0] != window:  # the last one is kept
+      self._grouped = window, self._group(window)
+    return self._grouped[1][step - window.start, first:first + count]
 
-  def _window_batches(self, number: int) -> np.ndarray:
-    """[window, B] examples of the batches of a window."""
-    size = self._window * self.batch_size
-    examples = np.asarray([
-        self._order[i] for i in range(number * size, (number + 1) * size)])
+  def _window_of(self, step: int) -> range:
+    """The steps among which examples are exchanged: all of one epoch."""
     if self._lengths is None:
-      return examples.reshape(self._window, -1)
+      return range(step, step + 1)
+    size, total = self.batch_size, self.num_examples
+    epoch = step * size // total
+    first, end = -(-epoch * total // size), (epoch + 1) * total // size
+    if step >= end:  # this one goes on into the next epoch
+      return range(step, step + 1)
+    start = first + (step - first) // self._window * self._window
+    return range(start, min(start + self._window, end))
+
+  def _group(self, window: range) -> np.ndarray:
+    """[steps, B] the examples of a window, like lengths to like."""
+    examples = np.asarray([self._order[i] for i in range(
+        window.start * self.batch_size, window.stop * self.batch_size)])
     by_length = np.argsort(self._lengths[examples], kind='stable')
-    batches = examples[by_length].reshape(self._window, -1)
-    return np.random.default_rng([self._seed, number]).permutation(batches)
+    return np.random.default_rng([self._seed, window.start]).permutation(
+        examples[by_length].reshape(len(window), -1))
 
   def all_indices(self, step: int) -> np.ndarray:
     """Returns which examples all processes have at a step, [B]."""

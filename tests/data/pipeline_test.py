@@ -314,6 +314,26 @@ def test_like_lengths_share_a_batch_and_every_example_comes_once_an_epoch():
   assert len(orders) > 4
 
 
+@pytest.mark.parametrize('count', [3, 20, 64, 70, 101])
+def test_grouping_keeps_to_the_epochs(count):
+  lengths = np.random.default_rng(0).integers(1, 100, count)
+  grouped = numbers_batches(count, lengths=lengths, window=4)
+  plain = numbers_batches(count)
+  steps = 3 * -(-count // 4)
+  seen = np.concatenate([grouped.at(step) for step in range(steps)])
+  for epoch in range(3):
+    # The step that an epoch ends in has what it would have had.
+    np.testing.assert_array_equal(
+        np.sort(seen[epoch * count:(epoch + 1) * count]), np.arange(count))
+  for step in range(steps):
+    if step * 4 // count != (step * 4 + 3) // count:
+      np.testing.assert_array_equal(grouped.at(step), plain.at(step))
+  # The same whatever was asked before.
+  anew = numbers_batches(count, lengths=lengths, window=4)
+  for step in (steps - 1, 0, steps // 2):
+    np.testing.assert_array_equal(anew.at(step), grouped.at(step))
+
+
 def test_grouped_batches_are_divided_among_processes():
   lengths = np.arange(32)[::-1]
   whole = numbers_batches(len(lengths), lengths=lengths, window=3)
