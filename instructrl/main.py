@@ -104,7 +104,12 @@ def run_stage(config, workdir, label: str = '') -> dict:
 def _earlier_seconds(workdir) -> float:
   """Time spent before an interruption that let the process say so."""
   path = pathlib.Path(workdir) / 'seconds'
-  return float(path.read_text()) if path.exists() else 0.0
+  if not path.exists():
+    return 0.0
+  try:
+    return float(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
 
 
 def setup_jax():

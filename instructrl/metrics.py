@@ -209,6 +209,18 @@ def sync_folder(path) -> None:
     os.close(descriptor)
 
 
+def read_json(path) -> dict[str, Any]:
+  """The object in a JSON file; ValueError names the file if there is none."""
+  path = pathlib.Path(path)
+  try:
+    found = json.loads(path.read_text(encoding='utf-8'))
+  except ValueError as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
+  if not isinstance(found, dict):
+    raise ValueError(f'{path} is damaged: it holds no JSON object')
+  return found
+
+
 def write_done(workdir, result: Mapping[str, Any]) -> None:
   """Marks a run as finished, with its result."""
   atomic_write(
@@ -221,7 +233,7 @@ def read_done(workdir) -> dict[str, Any] | None:
   path = pathlib.Path(workdir) / 'DONE'
   if not path.exists():
     return None
-  result = json.loads(path.read_text(encoding='utf-8'))
+  result = read_json(path)
   version = result.pop('format_version', None)
   if version != FORMAT_VERSION:
     raise ValueError(
@@ -244,7 +256,7 @@ def check_config(workdir, config: Mapping[str, Any]) -> None:
   path = pathlib.Path(workdir) / CONFIG
   if not path.exists():
     return
-  old = _flat(json.loads(path.read_text(encoding='utf-8')))
+  old = _flat(read_json(path))
   new = _flat(json.loads(_to_json(config)))
   changed = [f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
              for key in sorted({*old, *new}) if old.get(key) != new.get(key)
@@ -271,19 +283,26 @@ def identity(path) -> str:
   folder is above the path.
   """
   path = pathlib.Path(os.path.abspath(path))
-  for folder in (path, *path.parents):
-    if (folder / CONFIG).is_file():
-      break
-  else:
+  folder = _run_folder(path)
+  if folder is None:
     return ''
-  config = json.loads((folder / CONFIG).read_text(encoding='utf-8'))
+  config = read_json(folder / CONFIG)
   for name in MAY_CHANGE:
     config.pop(name, None)
-  inputs = folder / INPUTS
-  made_from = inputs.read_text(encoding='utf-8') if inputs.exists() else ''
   return config_fingerprint({
-      'config': config, 'inputs': made_from,
+      'config': config, 'inputs': _made_from(folder),
       'part': str(path.relative_to(folder))})
+
+
+def _run_folder(path: pathlib.Path) -> pathlib.Path | None:
+  folders = (f for f in (path, *path.parents) if (f / CONFIG).is_file())
+  return next(folders, None)
+
+
+def _made_from(folder: pathlib.Path) -> dict[str, str]:
+  """Input -> identity, of a run."""
+  path = folder / INPUTS
+  return read_json(path) if path.exists() else {}
 
 
 def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
@@ -295,12 +314,20 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
 
   Raises:
     ValueError: this run started from other inputs, which have since been made
-      anew; they are named.
+      anew; or an input was not made from the lab that this run is given. They
+      are named.
   """
   path = pathlib.Path(workdir) / INPUTS
   found = {name: identity(value) for name, value in inputs.items()}
+  for name, value in inputs.items():
+    folder = _run_folder(pathlib.Path(os.path.abspath(value)))
+    lab = _made_from(folder).get('lab') if folder else None
+    if lab and found.get('lab') and lab != found['lab']:
+      raise ValueError(
+          f'inputs.{name}: {value} was made from another lab than '
+          f'{inputs["lab"]}')
   if path.exists():
-    old = json.loads(path.read_text(encoding='utf-8'))
+    old = read_json(path)
     changed = sorted(k for k in found if old.get(k) != found[k])
     if changed:
       raise ValueError(

@@ -216,3 +216,24 @@ def test_a_config_is_compared_before_anything_is_written(tmp_path):
   metrics_lib.write_config(tmp_path / 'run', {'seed': 1})
   with pytest.raises(ValueError, match='run was made with another'):
     metrics_lib.check_config(tmp_path / 'run', {'seed': 2})
+
+
+def test_inputs_are_of_one_lab(tmp_path):
+  labs = tmp_path / 'lab', tmp_path / 'other' / 'lab'
+  for seed, lab in enumerate(labs):
+    make_run(lab, seed=seed)
+  make_run(tmp_path / 'rankings', inputs=[labs[0]])
+  make_run(tmp_path / 'reward', inputs=[labs[0], tmp_path / 'rankings'])
+  with pytest.raises(
+      ValueError, match='inputs.rankings: .* was made from another lab than'):
+    make_run(tmp_path / 'second', inputs=[labs[1], tmp_path / 'rankings'])
+
+
+@pytest.mark.parametrize('text', ['', '{"a": 1', '[]', 'null'])
+@pytest.mark.parametrize('name', ['DONE', 'config.json', 'inputs.json'])
+def test_damaged_files_are_named(tmp_path, name, text):
+  make_run(tmp_path, seed=1)
+  (tmp_path / name).write_text(text)
+  with pytest.raises(ValueError, match=f'{name} is damaged'):
+    metrics_lib.identity(tmp_path)
+    metrics_lib.read_done(tmp_path)

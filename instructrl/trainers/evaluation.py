@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import pathlib
 
 from instructrl import metrics as metrics_lib
@@ -19,10 +20,12 @@ from instructrl.trainers import policies
 
 def validate(config):
   common.validate_common(config)
-  require = common.require
-  for name in ('num_prompts', 'num_probes', 'num_documents', 'num_shots'):
-    require(config[name] >= 1, f'{name} must be 1 or more')
-  require(config.temperature > 0, 'temperature must be positive')
+  common.validate_positive(
+      config, 'num_prompts', 'num_probes', 'num_documents', 'num_shots',
+      'prompt_len', 'response_len', 'batch_size')
+  common.require(
+      0 < config.temperature < math.inf,
+      f'temperature={config.temperature} must be positive and finite')
 
 
 def few_shot(opened: policies.Opener, config) -> str:
@@ -48,10 +51,12 @@ def few_shot(opened: policies.Opener, config) -> str:
 
 def load_labelers(opened: policies.Opener, world) -> list:
   """The lab's labelers with the noise that was set for the rankings."""
-  noise = json.loads(
-      (opened.input('rankings') / 'noise.json').read_text())
-  return [dataclasses.replace(l, noise=noise[l.name])
-          for l in lab.load_labelers(world)]
+  path = opened.input('rankings') / 'noise.json'
+  noise = metrics_lib.read_json(path)
+  labelers = lab.load_labelers(world)
+  missing = [l.name for l in labelers if l.name not in noise]
+  common.require(not missing, f'{path} has no labeler {", ".join(missing)}')
+  return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
 
 
 def evaluate(config, workdir, label: str = '') -> dict:
