@@ -78,9 +78,20 @@ def test_every_field_of_every_config_is_read_somewhere():
     ('pretrain', 'pretrain_mix', 1.0, 'pretrain_mix=1.0'),
     ('reward', 'prompt_len', 1000, 'model.max_len'),
     ('rankings', 'min_responses', 1, 'min_responses'),
-    ('evaluation', 'temperature', 0.0, 'temperature must be positive'),
-    ('select_sft', 'num_prompts', 0, 'num_prompts must be 1 or more'),
+    ('sft', 'num_epochs', -1, 'num_epochs=-1 is negative'),
+    ('evaluation', 'temperature', 0.0, 'temperature=0.0 must be positive'),
+    ('evaluation', 'temperature', float('inf'), 'temperature=inf must be'),
+    *((stage, name, 0, f'{name}=0 must be 1 or more')
+      for stage, names in (
+          ('evaluation', 'num_prompts num_probes num_documents num_shots'),
+          ('select_sft', 'num_prompts'), ('rankings', ''))
+      for name in (*names.split(), 'batch_size', 'prompt_len', 'response_len')),
+    ('select_sft', 'temperature', -1.0, 'temperature=-1.0 is not'),
     ('lab', 'demonstration_fraction', 1.0, 'demonstration_fraction'),
+    ('lab', 'size', 'huge', "size='huge' is none of micro, tiny, small"),
+    ('lab', 'num_prompts', 0, 'num_prompts=0 must be 1 or more'),
+    ('lab', 'response_len', 0, 'response_len=0 must be 1 or more'),
+    ('lab', 'world_seed', -1, 'world_seed=-1 is negative'),
 ])
 def test_nonsense_is_refused_by_field_name(name, field, value, message):
   config = load(name, 'tiny')
@@ -89,8 +100,11 @@ def test_nonsense_is_refused_by_field_name(name, field, value, message):
     main.validate(config)
 
 
-def test_a_study_names_the_stage_of_a_bad_field():
+@pytest.mark.parametrize('field, value, message', [
+    ('ppo.kl_coef', -1.0, 'stages.ppo: ppo.kl_coef'),
+    ('value_model.mlp', 'relu', "stages.ppo: value_model.mlp='relu' is none")])
+def test_a_study_names_the_stage_of_a_bad_field(field, value, message):
   config = load('study', 'tiny')
-  config.stages.ppo.ppo.kl_coef = -1.0
-  with pytest.raises(ValueError, match='stages.ppo: ppo.kl_coef'):
+  config.stages.ppo.update_from_flattened_dict({field: value})
+  with pytest.raises(ValueError, match=message):
     study.stage_configs(config)

@@ -9,6 +9,7 @@ with the same parameters and the same metrics.jsonl.
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
+import math
 import os
 import pathlib
 import time
@@ -29,6 +30,7 @@ from instructrl.models import transformer
 from instructrl.tokenizer import Tokenizer
 from instructrl.types import TrainState
 
+DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
 TOKENIZER = 'tokenizer.model'
 
@@ -50,15 +52,11 @@ def validate_common(config):
   for name in ('eval_every', 'samples_every'):
     require(config.get(name, 0) >= 0,
             f'{name}={config.get(name)} is negative')
-  for name in ('eval_batches', 'eval_batch_size'):
-    require(config.get(name, 1) >= 1,
-            f'{name}={config.get(name)} must be 1 or more')
-  if 'model' in config:
-    m = config.model
-    for name in ('num_layers', 'd_model', 'num_heads', 'max_len',
-                 'scan_unroll'):
-      require(m[name] >= 1, f'model.{name}={m[name]} must be 1 or more')
-    require(0 <= m.dropout < 1, f'model.dropout={m.dropout} is not in [0, 1)')
+  validate_positive(config, *(
+      name for name in ('eval_batches', 'eval_batch_size') if name in config))
+  for name in ('model', 'value_model'):
+    if name in config:
+      validate_model(name, config[name], config.rules)
   for name, c in config.items():
     if isinstance(c, ml_collections.ConfigDict) and 'peak_lr' in c:
       validate_optimizer(name, c)
@@ -68,6 +66,35 @@ def validate_optimizer(name, c):
   require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
   require(c.schedule in optimizer_lib.SCHEDULES,
           f'{name}.schedule={c.schedule!r} is none of '
+def validate_positive(config, *names: str):
+  for name in names:
+    require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
+
+
+def validate_model(name: str, c, rules):
+  """Refuses an architecture that cannot be built."""
+  for field in ('num_layers', 'd_model', 'num_heads', 'max_len',
+                'scan_unroll'):
+    require(c[field] >= 1, f'{name}.{field}={c[field]} must be 1 or more')
+  for field in ('num_kv_heads', 'head_dim', 'd_ff'):
+    require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')
+  for field in ('init_std', 'norm_epsilon', 'rope_theta'):
+    require(0 < c[field] < math.inf,
+            f'{name}.{field}={c[field]} must be positive and finite')
+  require(0 <= c.dropout < 1, f'{name}.dropout={c.dropout} is not in [0, 1)')
+  for field in ('dtype', 'param_dtype'):
+    require(c[field] in DTYPES,
+            f'{name}.{field}={c[field]!r} is none of {DTYPES}')
+  try:  # It checks the rest, and computes nothing.
+    transformer.make_model(vocab_size=1, rules=rules, **c.to_dict())
+  except ValueError as error:
+    raise ConfigError(str(error).replace('model.', f'{name}.')) from error
+  width = c.head_dim or c.d_model // c.num_heads
+  require(c.positions != 'rotary' or width % 2 == 0,
+          f"{name}.positions='rotary' needs heads of an even width, and "
+          f'{name}.head_dim or d_model / num_heads is {width}')
+
+
           f'{optimizer_lib.SCHEDULES}')
   for field in ('b1', 'b2'):
     require(0 <= c[field] < 1, f'{name}.{field}={c[field]} is not in [0, 1)')

@@ -23,6 +23,7 @@ from instructrl.data.records import Demonstration, Prompt
 from instructrl.lab import corpus
 from instructrl.lab import judge as judge_lib
 from instructrl.lab import labelers as labelers_lib
+from instructrl.lab import lexicon
 from instructrl.lab import prompts as prompts_lib
 from instructrl.lab import world as world_lib
 from instructrl.trainers import common
@@ -30,8 +31,12 @@ from instructrl.trainers import common
 
 def validate(config):
   common.validate_common(config)
-  for name in ('num_documents', 'num_prompts', 'vocab_size', 'row_len'):
-    common.require(config[name] >= 1, f'{name} must be 1 or more')
+  common.require(
+      config.size in lexicon.SIZES,
+      f'size={config.size!r} is none of {", ".join(lexicon.SIZES)}')
+  common.validate_positive(
+      config, 'num_documents', 'num_prompts', 'vocab_size', 'row_len',
+      'prompt_len', 'response_len')
   for name in ('demonstration_fraction', 'ranking_fraction'):
     common.require(0 < config[name] < 1, f'{name} is not in (0, 1)')
   common.require(config.demonstration_fraction + config.ranking_fraction < 1,

@@ -8,6 +8,7 @@ are ranked by every labeler of a group: those measure agreement.
 
 from collections.abc import Collection, Sequence
 import json
+import math
 import pathlib
 import zlib
 
@@ -32,16 +33,33 @@ def validate(config):
   require = common.require
   require(2 <= config.min_responses <= config.max_responses,
           'min_responses must be 2 or more and at most max_responses')
-  require(len(config.sources) > 0, 'sources is empty')
-  for name, temperature, count in config.sources:
-    require(name in config.inputs, f'sources names {name!r}, which is no '
-            'field of inputs')
-    require(temperature >= 0, f'sources: temperature {temperature} < 0')
-    require(count >= 1, f'sources: {count} samples of {name!r}')
+  common.validate_positive(
+      config, 'num_prompts', 'num_validation', 'num_calibration', 'prompt_len',
+      'response_len', 'batch_size')
+  validate_sources(config)
   room = num_candidates(config)
   require(config.max_responses <= room,
           f'max_responses={config.max_responses} is more than the {room} '
           'candidates of a prompt')
+
+
+def validate_sources(config):
+  require = common.require
+  require(isinstance(config.sources, (tuple, list)) and config.sources,
+          'sources is empty')
+  for source in config.sources:
+    require(isinstance(source, (tuple, list)) and len(source) == 3,
+            f'sources: {source!r} is not (input, temperature, samples)')
+    name, temperature, count = source
+    require(name in config.inputs, f'sources names {name!r}, which is no '
+            'field of inputs')
+    require(isinstance(temperature, (int, float))
+            and 0 <= temperature < math.inf,
+            f'sources: temperature {temperature!r} of {name!r} is not a finite '
+            'number of 0 or more')
+    require(isinstance(count, int) and count >= 1,
+            f'sources: {count!r} samples of {name!r} is not a whole number of '
+            '1 or more')
 
 
 def num_candidates(config) -> int:

@@ -4,6 +4,7 @@ Validation loss overfits after an epoch while the reward model's score keeps
 rising; the paper selects by the score on validation prompts.
 """
 
+import math
 import pathlib
 
 import ml_collections
@@ -22,8 +23,11 @@ from instructrl.trainers import reward
 
 def validate(config):
   common.validate_common(config)
-  common.require(config.num_prompts >= 1, 'num_prompts must be 1 or more')
-  common.require(config.temperature >= 0, 'temperature is negative')
+  common.validate_positive(
+      config, 'num_prompts', 'prompt_len', 'response_len', 'batch_size')
+  common.require(
+      0 <= config.temperature < math.inf,
+      f'temperature={config.temperature} is not a finite number of 0 or more')
 
 
 def load_scorer(opened: policies.Opener):

@@ -191,6 +191,59 @@ def test_an_evaluation_that_is_not_finite_stops_the_run(run):
   assert max(run.steps()) == 3
 
 
+# --- Configs that make no sense ----------------------------------------------
+
+
+@pytest.mark.parametrize('name', ['model', 'value_model'])
+@pytest.mark.parametrize('field, value, message', [
+    ('num_layers', 0, 'num_layers=0 must be 1 or more'),
+    ('scan_unroll', 0, 'scan_unroll=0 must be 1 or more'),
+    ('num_kv_heads', -1, 'num_kv_heads=-1 is negative'),
+    ('head_dim', -1, 'head_dim=-1 is negative'),
+    ('d_ff', -1, 'd_ff=-1 is negative'),
+    ('init_std', 0.0, 'init_std=0.0 must be positive'),
+    ('init_std', float('nan'), 'init_std=nan must be positive'),
+    ('norm_epsilon', 0.0, 'norm_epsilon=0.0 must be positive'),
+    ('rope_theta', -1.0, 'rope_theta=-1.0 must be positive'),
+    ('dropout', 1.0, r'dropout=1.0 is not in \[0, 1\)'),
+    ('dtype', 'nonsense', "dtype='nonsense' is none of"),
+    ('param_dtype', 'int32', "param_dtype='int32' is none of"),
+    ('head_dim', 5, "positions='rotary' needs heads of an even width"),
+    ('num_heads', 3, 'd_model=16 is not a multiple of NAME.num_heads=3'),
+    ('num_kv_heads', 4, 'num_heads=2 is not a multiple of NAME.num_kv_heads=4'),
+    ('mlp', 'relu', "mlp='relu' is none of"),
+    ('norm', 'batch', "norm='batch' is none of"),
+    ('positions', 'none', "positions='none' is none of"),
+    ('remat', 'some', "remat='some' is none of")])
+def test_an_architecture_that_cannot_be_built_is_refused(
+    configs, name, field, value, message):
+  config = configs['ppo']
+  common.validate_common(config)
+  config[name][field] = value
+  message = f'^{name}.' + message.replace('NAME', name)
+  with pytest.raises(common.ConfigError, match=message):
+    common.validate_common(config)
+
+
+@pytest.mark.parametrize('changes', [
+    {'head_dim': 6}, {'head_dim': 5, 'positions': 'learned'},
+    {'num_kv_heads': 1}, {'dtype': 'bfloat16'}, {'remat': 'full'},
+    {'mlp': 'swiglu', 'norm': 'rmsnorm', 'd_ff': 10}])
+def test_an_architecture_that_can_be_built(configs, changes):
+  configs['ppo'].value_model.update(changes)
+  common.validate_common(configs['ppo'])
+
+
+@pytest.mark.parametrize('field, value', [
+    ('num_steps', -1), ('num_epochs', -1), ('train_seed', -1),
+    ('world_seed', -1), ('eval_seed', -1), ('eval_every', -1)])
+def test_negative_numbers_are_refused_by_name(configs, field, value):
+  config = configs['pretrain']
+  config[field] = value
+  with pytest.raises(common.ConfigError, match=f'^{field}=-1 is negative'):
+    common.validate_common(config)
+
+
 # --- Inputs and what is exported ---------------------------------------------
 
 
@@ -244,7 +297,49 @@ def test_parameters_of_another_tokenizer_are_refused(
     shapes = {'w': jax.ShapeDtypeStruct((4,), jnp.float32)}
     with pytest.raises(common.ConfigError, match='inputs.init: .*/other was '
                        'trained with another tokenizer'):
-      run.load_params('init', shapes, {'w': sharding.replicated(run.mesh)})
+      run.load_params('init', shapes, {'w': sharding.replicated(run.mesh)},
+                      config.model)
+
+
+def test_parameters_of_another_model_are_refused(
+    configs, workdir, tmp_path, one_device, tok):
+  """Of one that has the same shapes and computes something else."""
+  config = configs['sft']
+  config.inputs.init = '../other'
+  theirs = {**config.model.to_dict(), 'rope_theta': 77.0, 'dropout': 0.3}
+  save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
+       {'tokenizer': tok.fingerprint, 'export': ['params'],
+        'config': {'model': theirs}})
+  with common.Run(config, workdir) as run:
+    load = functools.partial(
+        run.load_params, 'init', {'w': jax.ShapeDtypeStruct((4,), jnp.float32)},
+        {'w': sharding.replicated(run.mesh)})
+    with pytest.raises(common.ConfigError, match=r'inputs.init: .*/other is of '
+                       r'another model \(rope_theta: 77.0 -> 10000.0\)|\(rope_'):
+      load(config.model)
+    config.model.rope_theta = 77.0
+    np.testing.assert_array_equal(load(config.model)['w'], np.ones(4))
+
+
+def test_an_input_must_be_finished_and_its_newest_checkpoint_whole(
+    configs, workdir, tmp_path):
+  config = configs['sft']
+  config.inputs.init = '../other'
+  save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
+       {'tokenizer': 'abc', 'export': ['params']})
+  metrics.write_config(tmp_path / 'other', {'stage': 'pretrain'})
+  with pytest.raises(common.ConfigError, match='other is not finished'):
+    common.input_path(config, workdir, 'init')
+  metrics.write_done(tmp_path / 'other', {'result': {}})
+  path = common.input_path(config, workdir, 'init')
+  newest = sorted((path / 'checkpoints').iterdir())[-1]
+  shutil.copytree(newest, newest.with_name('00000099'))
+  (newest.with_name('00000099') / 'MANIFEST.json').unlink(missing_ok=True)
+  next(p for p in newest.with_name('00000099').rglob('*') if p.is_file()
+       ).write_bytes(b'x')
+  with pytest.raises(checkpoint.CheckpointError, match='00000099.*older'):
+    common.exported(path)
+  assert common.exported(newest)[0]['w'].shape == (4,)
 
 
 def test_a_checkpoint_of_another_format_is_refused(run, monkeypatch):

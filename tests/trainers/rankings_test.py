@@ -115,7 +115,16 @@ def test_a_ranking_keeps_everything_in_the_order_shown(config):
     ('sources', (), 'sources is empty'),
     ('sources', (('nobody', 1.0, 4),), "'nobody'"),
     ('sources', (('sft', -1.0, 4),), 'temperature -1.0'),
-    ('sources', (('sft', 1.0, 4), ('sft', 0.7, 0)), '0 samples')])
+    ('sources', (('sft', float('inf'), 4),), 'temperature inf'),
+    ('sources', (('sft', 'hot', 4),), "temperature 'hot' of 'sft'"),
+    ('sources', (('sft', 1.0, 4.5),), "4.5 samples of 'sft'"),
+    ('sources', (('sft', 1.0),), r"\('sft', 1.0\) is not \(input, temp"),
+    ('sources', ('sft', 1.0, 4), "'sft' is not \\(input, temperature"),
+    ('sources', (('sft', 1.0, 4), ('sft', 0.7, 0)), '0 samples'),
+    *((name, value, f'{name}={value} must be 1 or more')
+      for name in ('num_prompts', 'num_validation', 'num_calibration',
+                   'prompt_len', 'response_len', 'batch_size')
+      for value in (0, -1))])
 def test_bad_configs_are_refused(config, field, value, message):
   config[field] = value
   with pytest.raises(ValueError, match=message):
