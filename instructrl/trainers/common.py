@@ -49,7 +49,8 @@ def validate_common(config):
   require(config.checkpoint.every >= 0, 'checkpoint.every must be 0 or more')
   require(config.checkpoint.keep >= 1, 'checkpoint.keep must be 1 or more')
   require(config.log.every >= 1, 'log.every must be 1 or more')
-  for name in ('eval_every', 'samples_every'):
+  for name in ('world_seed', 'train_seed', 'eval_seed', 'num_steps',
+               'num_epochs', 'eval_every', 'samples_every'):
     require(config.get(name, 0) >= 0,
             f'{name}={config.get(name)} is negative')
   validate_positive(config, *(
