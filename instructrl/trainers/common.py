@@ -63,10 +63,6 @@ def validate_common(config):
       validate_optimizer(name, c)
 
 
-def validate_optimizer(name, c):
-  require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
-  require(c.schedule in optimizer_lib.SCHEDULES,
-          f'{name}.schedule={c.schedule!r} is none of '
 def validate_positive(config, *names: str):
   for name in names:
     require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
@@ -96,6 +92,10 @@ def validate_model(name: str, c, rules):
           f'{name}.head_dim or d_model / num_heads is {width}')
 
 
+def validate_optimizer(name, c):
+  require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
+  require(c.schedule in optimizer_lib.SCHEDULES,
+          f'{name}.schedule={c.schedule!r} is none of '
           f'{optimizer_lib.SCHEDULES}')
   for field in ('b1', 'b2'):
     require(0 <= c[field] < 1, f'{name}.{field}={c[field]} is not in [0, 1)')
