@@ -326,13 +326,19 @@ def restore_params(
   return restored, about['meta']
 
 
-def find(path) -> pathlib.Path:
+def find(path, *, only_newest: bool = False) -> pathlib.Path:
   """The folder of the newest step that verifies in `path`, or of that step.
+
+  Args:
+    path: a run folder, its checkpoints, or one step of them.
+    only_newest: refuse where the newest step is damaged.
 
   Raises:
     CheckpointError: there is none, or `path` is a step and damaged.
   """
   path = pathlib.Path(path).absolute()
+  if not path.exists():
+    raise CheckpointError(f'{path} does not exist')
   if (path / _META).exists():
     problem = manifest.verify(path)
     if problem:
@@ -345,8 +351,14 @@ def find(path) -> pathlib.Path:
     problem = manifest.verify(folder)
     if not problem:
       return folder
+    if only_newest:
+      raise CheckpointError(
+          f'{folder}: {problem}; run it again, or give the path of an older '
+          'checkpoint')
     logging.warning('checkpoint %s is skipped: %s', folder, problem)
-  raise CheckpointError(f'{path}: no checkpoint that verifies')
+  inside = ', '.join(sorted(p.parent.name for p in path.glob('*/checkpoints')))
+  raise CheckpointError(f'{path}: no checkpoint that verifies'
+                        f'{inside and "; there are some in " + inside}')
 
 
 def read_meta(path) -> dict[str, Any]:

@@ -35,7 +35,8 @@ def parse(argv):
                       help='answers per prompt (default 1)')
   parser.add_argument('--max_tokens', type=int, default=64,
                       help='longest answer, in tokens (default 64)')
-  parser.add_argument('--seed', type=int, default=0)
+  parser.add_argument('--seed', type=int, default=0,
+                      help='of the sampling (default 0)')
   args = parser.parse_args(argv)
   if args.n < 1 or args.max_tokens < 1:
     parser.error('--n and --max_tokens must be 1 or more')
@@ -68,9 +69,16 @@ def answer(args, prompts, write):
                  f'{args.checkpoint} is a policy: --response is for reward '
                  'models')
   engine = Engine(model, tok, batch_size=args.n)
+  room = config.model.max_len - args.max_tokens  # of what it was trained on
   policy = policies.Policy(
       'policy', engine, params, args.max_tokens, config.stage == 'pretrain')
   for number, prompt in enumerate(prompts):
+    common.require(bool(prompt.strip()), 'the prompt is empty')
+    length = len(tasks.chat_prompt(tok, prompt))
+    if length > room:
+      print(f'warning: the prompt has {length} tokens; examples with more than '
+            f'{room} before an answer of {args.max_tokens} are longer than any '
+            'in training', file=sys.stderr)
     rows = range(number * args.n, (number + 1) * args.n)
     for tokens in policy.sample_tokens(
         [prompt] * args.n, temperature=args.temperature, top_p=args.top_p,

@@ -33,6 +33,9 @@ from instructrl.types import TrainState
 DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
 TOKENIZER = 'tokenizer.model'
+# Fields of a model that may differ from those its parameters were trained with.
+NOT_COMPUTED = ('dropout', 'dtype', 'init_std', 'param_dtype', 'remat',
+                'scan_unroll')
 
 
 class ConfigError(ValueError):
@@ -143,6 +146,10 @@ def input_path(config, workdir, name: str) -> pathlib.Path:
   require(path.exists(),
           f'inputs.{name}: {path} does not exist; run the stage that makes '
           'it first, or set the field')
+  require(not (path / metrics_lib.CONFIG).exists()
+          or metrics_lib.read_done(path) is not None,
+          f'inputs.{name}: {path} is not finished; run it to its end, or name '
+          'one of its checkpoints')
   return path
 
 
@@ -152,8 +159,12 @@ def exported(path, abstract=None):
   Args:
     path: a run folder, its checkpoints, or one step of them.
     abstract: shapes with shardings; what was saved by default.
+
+  Raises:
+    CheckpointError: there is none, or the newest is damaged: an older one
+      would be another result. It can be given by its own path.
   """
-  path = checkpoint_lib.find(path)
+  path = checkpoint_lib.find(path, only_newest=True)
   subtree = checkpoint_lib.read_meta(path)['meta']['export']
   return checkpoint_lib.restore_params(path, subtree, abstract)
 
@@ -199,8 +210,16 @@ class Run:
       partial.replace(self.workdir / TOKENIZER)  # whole or not at all
     return tok
 
-  def load_params(self, name: str, shapes, shardings):
-    """What another run exports: its EMA where it has one (see `exported`)."""
+  def load_params(self, name: str, shapes, shardings, model):
+    """What another run exports: its EMA where it has one (see `exported`).
+
+    Args:
+      name: of the input.
+      shapes: of the parameters.
+      shardings: of the parameters.
+      model: the config of the model that they are to be; refused if theirs
+        computes something else.
+    """
     abstract = jax.tree.map(
         lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
         shapes, shardings)
@@ -209,6 +228,12 @@ class Run:
     require(meta['tokenizer'] == tok.fingerprint,
             f'inputs.{name}: {self.input(name)} was trained with another '
             'tokenizer than that of inputs.lab')
+    trained = meta['config'].get('model', {})
+    changed = [f'{field}: {trained[field]} -> {model[field]}'
+               for field in sorted(trained) if field not in NOT_COMPUTED
+               and field in model and trained[field] != model[field]]
+    require(not changed, f'inputs.{name}: {self.input(name)} is of another '
+            f'model ({"; ".join(changed)})')
     return params
 
   def shardings(self, axes, shapes):

@@ -139,7 +139,8 @@ def train(config, workdir, label: str = '') -> dict:
     fresh = lambda params: common.fresh_state(params, tx)
     if config.inputs.get('init'):
       state = run.restore(fresh, state_shards,
-                          run.load_params('init', shapes, shards))
+                          run.load_params(
+                              'init', shapes, shards, config.model))
     else:
       state = run.restore(lambda: fresh(init()), state_shards)
     step_fn = jax.jit(

@@ -125,9 +125,10 @@ class _Setup:
         'value': run.shardings(common.scalar_axes(self.scalar),
                                shapes['value'])}
     self.ref_params = run.load_params(
-        'policy', shapes['policy'], shards['policy'])
+        'policy', shapes['policy'], shards['policy'], config.model)
     self.reward_params = run.load_params(
-        'reward_model', shapes['value'], shards['value'])
+        'reward_model', shapes['value'], shards['value'],
+        config.value_model)
     tx = {name: make_optimizer(c, p)[0]
           for name, c in (('policy', config.optimizer),
                           ('value', config.value_optimizer))}

@@ -179,7 +179,8 @@ def _init_params(run: common.Run, model, tok, shapes, shards):
                   out_shardings=shards)()
   if not config.inputs.init:
     return fresh
-  backbone = run.load_params('init', shapes['backbone'], shards['backbone'])
+  backbone = run.load_params(
+      'init', shapes['backbone'], shards['backbone'], config.model)
   return {'backbone': backbone, 'head': fresh['head']}
 
 
