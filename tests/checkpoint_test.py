@@ -301,7 +301,7 @@ def test_restoring_weights_alone(tmp_path):
   with pytest.raises(
       checkpoint.CheckpointError, match=r"no 'weights', only \['ema_params"):
     checkpoint.restore_params(tmp_path / 'run', ('weights',))
-  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
+  with pytest.raises(checkpoint.CheckpointError, match='does not exist'):
     checkpoint.restore_params(tmp_path / 'nothing')
 
 
