@@ -24,7 +24,7 @@ def get_config(arg='tiny'):
   c.optimizer = common.optimizer(peak_lr=3e-3 if arg != 'small' else 1e-3)
   c.optimizer.weight_decay = 0.1  # GPT-3's (Brown et al. 2020, appendix B)
   c.optimizer.warmup_steps = c.num_steps // 20
-  c.eval_every = max(1, c.num_steps // 8)  # steps; 0 = once an epoch
+  c.eval_every = -(-c.num_steps // 8)  # steps; 0 = once an epoch
   c.eval_batches = 16  # validation batches
-  c.checkpoint.every = max(1, c.num_steps // 8)
+  c.checkpoint.every = c.eval_every
   return c
