@@ -1,8 +1,12 @@
 """The PPO stage: what it refuses, what it reads, and what it writes."""
 
+import dataclasses
 import json
 import types
 
+import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -112,6 +116,33 @@ def test_warmup_counts_iterations(configs, monkeypatch):
 
 
 # --- Whole stages ------------------------------------------------------------
+
+
+def test_where_a_run_starts_and_what_it_evaluates(
+    configs, workdir, study, one_device, monkeypatch):
+  """All of the reward model is the value model; the average is evaluated."""
+  found = {}
+
+  def loop(run, state, step_fn, num_steps, *, evaluate, **kwargs):
+    other = jax.tree.map(lambda x: x + 0.5 * jnp.sign(x), state.ema_params)
+    changed = dataclasses.replace(
+        state, params={**state.params, 'policy': other})
+    averaged = dataclasses.replace(state, ema_params=other)
+    found.update(state=jax.device_get(state), nll=[
+        evaluate(s, 0)['pretrain/nll'] for s in (state, changed, averaged)])
+    return state
+
+  monkeypatch.setattr(common.Run, 'loop', loop)
+  ppo.train(configs['ppo'], workdir)
+  state = found['state']
+  policy, _ = common.exported(study / 'ppo_init')
+  reward_model, _ = common.exported(study / 'reward')
+  assert reward_model['head']['bias'] != 0
+  chex.assert_trees_all_equal(state.params['value'], reward_model)
+  chex.assert_trees_all_equal(state.params['policy'], policy)
+  chex.assert_trees_all_equal(state.ema_params, policy)
+  started, changed, averaged = found['nll']
+  assert started == changed and abs(averaged - started) > 1e-3
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from instructrl import optimizer
 from instructrl import rollout
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
 from instructrl.models import heads
 from instructrl.trainers import common
 from instructrl.trainers import reward
@@ -253,6 +254,27 @@ def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
       - np.float32(mean), atol=1e-6)
 
 
+def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
+    configs, study, tok):
+  seen = []
+
+  def scorer(params, prompts, responses):
+    seen.extend(zip(map(tuple, prompts), map(tuple, responses), strict=True))
+    return np.arange(len(prompts), dtype=np.float32)
+
+  shown = list(lab_data.read_records(study / 'lab', 'demonstrations', 'train'))
+  expected = [(tuple(tasks.chat_prompt(tok, d.prompt.text)),
+               tuple(tasks.response_tokens(tok, d.response, 6)))
+              for d in shown]
+  run = toy_run(configs, study)
+  assert reward.demonstration_mean(run, scorer, None, tok) == 19 / 2
+  assert seen == expected and len(seen) == 20
+  seen.clear()
+  run.config.prompt_len = 5
+  reward.demonstration_mean(run, scorer, None, tok)
+  assert seen == [e for e in expected if len(e[0]) <= 5] != expected
+
+
 # --- Data and configs --------------------------------------------------------
 
 
@@ -297,6 +319,47 @@ def test_configs_that_make_no_sense_are_refused_by_name(
 
 
 # --- A whole stage -----------------------------------------------------------
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+  """The stage with steps and evaluations that compute nothing."""
+  monkeypatch.setattr(
+      reward, 'make_step', lambda *args, **kwargs: lambda state, batch: (
+          dataclasses.replace(state, step=state.step + 1), {}))
+  monkeypatch.setattr(reward, 'accuracy', lambda *args: {'accuracy': 0.5})
+
+
+def test_only_padding_is_trimmed(
+    configs, workdir, one_device, untrained, monkeypatch):
+  """A batch is as wide as the longest of its rankings needs."""
+  pairs = []
+  trim = pipeline.trim_columns
+
+  def spy(batch, width):
+    pairs.append((batch, trim(batch, width)))
+    return pairs[-1][1]
+
+  monkeypatch.setattr(pipeline, 'trim_columns', spy)
+  monkeypatch.setattr(reward, 'COLUMNS', 4)
+  reward.train(configs['reward'], workdir)
+  widths = {trimmed.tokens.shape[1] for _, trimmed in pairs}
+  assert len(pairs) == 6 and len(widths) > 1
+  for batch, trimmed in pairs:
+    for name in ('tokens', 'segment_ids', 'positions'):
+      whole, part = getattr(batch, name), getattr(trimmed, name)
+      np.testing.assert_array_equal(whole[:, :part.shape[1]], part)
+    assert not batch.segment_ids[:, trimmed.tokens.shape[1]:].any()
+  used = [(batch.segment_ids != 0).sum(1) for batch, _ in pairs]
+  assert any(u.max() - u.min() > 4 for u in used)  # the shortest is no measure
+
+
+def test_the_bias_is_added_once_however_often_the_run_is_started(
+    configs, workdir, one_device, untrained, monkeypatch):
+  monkeypatch.setattr(reward, 'demonstration_mean', lambda *args: -3.0)
+  results = [reward.train(configs['reward'], workdir) for _ in range(3)]
+  assert [result['bias'] for result in results] == [3.0] * 3
+  assert common.exported(workdir)[0]['head']['bias'] == 3.0
 
 
 @pytest.mark.slow
