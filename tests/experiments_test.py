@@ -7,7 +7,9 @@ import pytest
 
 from instructrl import main
 from instructrl import study
+from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
+from instructrl.trainers import lab
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
@@ -47,6 +49,30 @@ def test_ppo_ptx_differs_from_ppo_in_ptx_only():
   assert ppo['ppo'].pop('ptx_coef') == 0
   assert ppo.pop('stage') != ptx.pop('stage')
   assert ppo == ptx
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_ppo_has_prompts_that_no_labeler_saw(size):
+  """Others demonstrate and rank 'train', select on 'validation', and are
+  compared on 'test' (Table 6)."""
+  for name in ('ppo', 'ppo_ptx'):
+    assert load(name, size).prompts_split == 'ppo'
+
+
+def test_prompts_are_demonstrated_or_ranked_or_of_ppo(tmp_path):
+  """In the lab that the experiments make; none is in two parts."""
+  config = load('lab', 'micro')
+  config.update(num_documents=300, num_prompts=300, vocab_size=400)
+  lab.build(config, tmp_path)
+  texts = lambda name, split: [
+      getattr(r, 'prompt', r).text
+      for r in lab_data.read_records(tmp_path, name, split)]
+  parts = [texts('demonstrations', 'train'), texts('prompts', 'train'),
+           texts('prompts', load('ppo', 'micro').prompts_split),
+           texts('prompts', 'validation'), texts('prompts', 'test')]
+  assert all(parts)
+  everything = [text for part in parts for text in set(part)]
+  assert len(set(everything)) == len(everything)
 
 
 def test_every_field_of_every_config_is_read_somewhere():

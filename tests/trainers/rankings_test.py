@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from experiments import rankings as rankings_experiment
+from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Prompt
 from instructrl.trainers import rankings
 
 NUM_SOURCES = 3
+FIRST_PIECE = 100  # of the toy tokenizer: text, no special token
 
 
 @pytest.fixture(name='config')
@@ -26,7 +28,7 @@ def make_prompts(count):
 
 
 class FakePolicy:
-  """Answers with the row number that it is to draw with."""
+  """Answers with a token that tells the row it is to draw with."""
 
   def __init__(self):
     self.tok = types.SimpleNamespace(
@@ -35,7 +37,7 @@ class FakePolicy:
 
   def sample_tokens(self, prompts, *, temperature, seed, purpose, rows):
     assert len(prompts) == len(rows)
-    return [[int(row)] for row in rows]
+    return [[int(row) + FIRST_PIECE] for row in rows]
 
 
 class FakeLabeler:
@@ -52,8 +54,8 @@ class FakeLabeler:
 def sample(config, prompts, wanted, first=0):
   policy = FakePolicy()
   return rankings.candidates(
-      [(name, t, policy) for name, t, n in config.sources for _ in range(n)], prompts, wanted,
-      [FakeLabeler()], config, first)
+      [(name, t, policy) for name, t, n in config.sources for _ in range(n)],
+      prompts, wanted, [FakeLabeler()], config, first)
 
 
 def test_choose_draws_k_different_candidates(config):
@@ -107,6 +109,99 @@ def test_a_ranking_keeps_everything_in_the_order_shown(config):
   assert ranking.sources == ('demonstration', 'base', 'sft')
   assert ranking.temperatures == (0.0, 0.5, 1.0)
   assert (ranking.labeler, ranking.group) == ('train-0', 'train')
+
+
+# --- The stage, with policies and labelers that are not real ------------------
+
+
+class NamedLabeler(FakeLabeler):
+  """Signs what it writes."""
+
+  noise = 0.1
+
+  def __init__(self, name, group):
+    self.name, self.group = name, group
+
+  def demonstrate(self, prompt, draw):
+    return f'written by {self.name}'
+
+
+@pytest.fixture(name='collected')
+def _collected(config, workdir, study, tok, monkeypatch):
+  """(split -> rankings, result, calls of what sets and measures noise)."""
+  calls = []
+
+  class Opener:
+    def __init__(self, config, workdir):
+      self.tok = tok
+
+    def input(self, name):
+      return study / name
+
+    def policy(self, name, response_len, *, step):
+      policy = FakePolicy()
+      policy.tok = tok
+      return policy
+
+  everybody = [NamedLabeler(f'{group}-{i}', group)
+               for group in ('train', 'heldout') for i in range(3)]
+
+  def calibrate(world, labelers, shown):
+    calls.append(('calibrate', [p.split for p, _ in shown]))
+    return labelers
+
+  def agreement(group, shown, seed):
+    calls.append(('agreement', [p.split for p, _ in shown]))
+    return 0.7, 0.01, 9
+
+  monkeypatch.setattr(rankings.policies, 'Opener', Opener)
+  monkeypatch.setattr(rankings.lab, 'load_world',
+                      lambda path: types.SimpleNamespace(seed=0))
+  monkeypatch.setattr(rankings.lab, 'load_labelers', lambda world: everybody)
+  monkeypatch.setattr(rankings.labelers_lib, 'calibrate_noise', calibrate)
+  monkeypatch.setattr(rankings.labelers_lib, 'agreement', agreement)
+  config.num_prompts, config.num_validation, config.num_calibration = 12, 5, 3
+  folder = workdir.parent / 'collected'
+  result = rankings.collect(config, folder)
+  found = {split: list(lab_data.read_records(folder, 'rankings', split))
+           for split in ('train', 'validation')}
+  return found, result, calls
+
+
+def test_training_labelers_rank_and_both_groups_validate(collected):
+  found, result, calls = collected
+  assert result['rankings'] == {'train': 12, 'validation': 10}
+  groups = lambda split: [r.group for r in found[split]]
+  assert groups('train') == ['train'] * 12
+  assert sorted(groups('validation')) == ['heldout'] * 5 + ['train'] * 5
+  everything = found['train'] + found['validation']
+  assert all(r.labeler.startswith(r.group) for r in everything)
+  assert len({r.labeler for r in everything}) == 6
+  # The noise is set on other prompts than those that it is measured on.
+  assert calls == [('calibrate', ['train'] * 3),
+                   ('agreement', ['validation'] * 3),
+                   ('agreement', ['validation'] * 3)]
+
+
+def test_demonstrations_are_written_by_training_labelers(collected):
+  """A reward model is not to know those who judge it in the end."""
+  found, _, _ = collected
+  writers = {text for split in found.values() for r in split
+             for text, source in zip(r.responses, r.sources)
+             if source == rankings.DEMONSTRATION}
+  assert writers == {f'written by train-{i}' for i in range(3)}
+
+
+def test_no_two_prompts_of_a_stage_share_their_draws(collected):
+  """Nor do those of training and of validation."""
+  found, _, _ = collected
+  drawn = {}
+  for ranking in found['train'] + found['validation']:
+    for tokens, source in zip(ranking.response_tokens, ranking.sources):
+      if source != rankings.DEMONSTRATION:
+        drawn.setdefault(tokens, set()).add(ranking.prompt.id)
+  assert len(drawn) > 20
+  assert all(len(prompts) == 1 for prompts in drawn.values())
 
 
 @pytest.mark.parametrize('field, value, message', [
