@@ -56,6 +56,9 @@ def validate_common(config):
                'num_epochs', 'eval_every', 'samples_every'):
     require(config.get(name, 0) >= 0,
             f'{name}={config.get(name)} is negative')
+  for axis, size in config.mesh.items():
+    require(size >= 1 or size == -1,
+            f'mesh.{axis}={size} must be 1 or more, or -1 for what is left')
   validate_positive(config, *(
       name for name in ('eval_batches', 'eval_batch_size') if name in config))
   for name in ('model', 'value_model'):
@@ -96,6 +99,8 @@ def validate_model(name: str, c, rules):
 
 
 def validate_optimizer(name, c):
+  for field in ('peak_lr', 'eps', 'weight_decay'):
+    require(math.isfinite(c[field]), f'{name}.{field}={c[field]} is not finite')
   require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
   require(c.schedule in optimizer_lib.SCHEDULES,
           f'{name}.schedule={c.schedule!r} is none of '

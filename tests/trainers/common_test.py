@@ -236,6 +236,20 @@ def test_an_architecture_that_can_be_built(configs, changes):
   common.validate_common(configs['ppo'])
 
 
+@pytest.mark.parametrize('field, value, message', [
+    ('mesh.tensor', 0, 'mesh.tensor=0 must be 1 or more, or -1'),
+    ('mesh.data', -2, 'mesh.data=-2 must be 1 or more, or -1'),
+    ('optimizer.peak_lr', float('nan'), 'optimizer.peak_lr=nan is not finite'),
+    ('optimizer.eps', float('inf'), 'optimizer.eps=inf is not finite'),
+    ('optimizer.weight_decay', float('inf'), 'optimizer.weight_decay=inf')])
+def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
+    configs, field, value, message):
+  config = configs['pretrain']
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(common.ConfigError, match=f'^{message}'):
+    common.validate_common(config)
+
+
 @pytest.mark.parametrize('field, value', [
     ('num_steps', -1), ('num_epochs', -1), ('train_seed', -1),
     ('world_seed', -1), ('eval_seed', -1), ('eval_every', -1)])
