@@ -23,15 +23,15 @@ pick_some = texts.pick_some
 # Share of the documents by source.
 PROPORTIONS = {
     'encyclopedia': .13,
-    'quiz': .10,
+    'quiz': .09,
     'forum': .08,
     'parallel': .09,
-    'reading': .16,
+    'reading': .13,
     'story': .05,
     'posts': .06,
     'list': .02,
     'thread': .16,
-    'instructions': .15,
+    'instructions': .19,
 }
 # Every VALIDATION_PERIOD-th document is kept for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -60,10 +60,13 @@ KIND_QUESTION_SHARE = .7
 # How often the next sentence of a post has the manner of the one before it.
 MANNER_PERSISTENCE = .9
 
-# What people on the web ask each other to do, and how they do it.
-INSTRUCTIONS = ('generation', 'brainstorming', 'rewrite', 'summarization',
-                'classification', 'other', 'closed_qa', 'extract')
-HABITS = solver.Habits(miss_constraint=.2, misconception=MISCONCEPTION_SHARE,
+# What people on the web ask each other to do, how often, and how they do it.
+INSTRUCTIONS = {
+    'generation': .24, 'rewrite': .18, 'extract': .18, 'brainstorming': .16,
+    'other': .10, 'summarization': .06, 'classification': .04, 'closed_qa': .04}
+# Practice in copying from a request, also where users do not ask for it.
+PRACTICE = ('copy', 'polite')
+HABITS = solver.Habits(miss_constraint=.1, misconception=MISCONCEPTION_SHARE,
                        slip=.05, terse=.1, verbose=.05, rude=.05, lazy=.05)
 
 _MORE_QUESTIONS = ('Does anyone know?', 'Can anyone help?',
@@ -94,11 +97,9 @@ def generate_documents(world: world_lib.World, num_documents: int,
   if num_documents < 0 or seed < 0:
     raise ValueError('num_documents and seed must be 0 or more, got '
                      f'{num_documents} and {seed}')
-  sources = tuple(PROPORTIONS)
-  limits = np.cumsum(tuple(PROPORTIONS.values()))
   for index in range(num_documents):
     rng = np.random.default_rng([seed, index, zlib.crc32(b'corpus')])
-    source = sources[np.searchsorted(limits, rng.random() * limits[-1])]
+    source = texts.pick_by_share(rng, PROPORTIONS)
     yield records.Document(
         id=f'{world.size}-{world.seed}-{seed}-{index}',
         text=_WRITERS[source](world, rng), source=source,
@@ -233,7 +234,7 @@ def _list(world, rng) -> str:
   lines = []
   for kind in pick_some(rng, tuple(world.kinds), 1 + int(rng.random() * 3)):
     names = pick_some(rng, world.kinds[kind], 3 + int(rng.random() * 5))
-    lines.append(f'{kind.capitalize()}: {", ".join(names)}.')
+    lines.append(f'{kind.capitalize()}: {", ".join(sorted(names))}.')
   return '\n'.join(lines)
 
 
@@ -262,7 +263,8 @@ def _instructions(world, rng) -> str:
   items = []
   while len(items) < 2:
     request, spec = prompt_writers.write(
-        world, rng, pick(rng, INSTRUCTIONS), wordings=wordings.WEB)
+        world, rng, texts.pick_by_share(rng, INSTRUCTIONS),
+        wordings=wordings.WEB, also=PRACTICE)
     answer = (texts.post_sentence(world, rng, 'rude')
               if spec.task == 'insult' else
               solver.answer(world, spec, rng, HABITS))

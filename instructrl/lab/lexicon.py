@@ -35,9 +35,11 @@ class Size:
   reading passages are about, `kind_questions` whether what is read in a
   passage is asked for by its kind ("Which town is named?") and not as a fact,
   `copying` whether prompts ask for words by their place and for sentences in
-  the same or other words, `capitals` whether they ask for capital letters, in
-  which every word has to be spelled, and the rest the size of the second
-  language and of the rude lexicon.
+  the same words, in others, or without a rude one, `capitals` whether they ask
+  for capital letters, in which every word has to be spelled, `avoiding` whether
+  they forbid a name (and not only a kind), for which all that is known of a
+  subject has to be looked through, and the rest the size of the second language
+  and of the rude lexicon.
   """
 
   counts: dict[str, int]
@@ -46,6 +48,7 @@ class Size:
   kind_questions: bool
   copying: bool
   capitals: bool
+  avoiding: bool
   jobs_translated: int
   animals_translated: int
   verbs: int
@@ -83,7 +86,7 @@ SIZES = {
         counts=dict(people=6, towns=4, animals=4, foods=3, tools=3, jobs=4,
                     colours=4, materials=3, regions=3, habitats=3, tastes=3),
         relations=2, reading=('people',), kind_questions=True, copying=False,
-        capitals=False,
+        capitals=False, avoiding=False,
         jobs_translated=3, animals_translated=3, verbs=4, adjectives=3,
         rude_nouns=4),
     # 60 entities x 3 relations = 180 facts.
@@ -94,7 +97,7 @@ SIZES = {
         # Questions for a fact that contradicts the world, in passages about
         # all kinds, were not learned in 2.5M tokens.
         relations=3, reading=('people',), kind_questions=True, copying=False,
-        capitals=False,
+        capitals=False, avoiding=False,
         jobs_translated=8, animals_translated=8, verbs=8, adjectives=6,
         rude_nouns=6),
     # 300 entities x 4 relations = 1,200 facts.
@@ -104,7 +107,7 @@ SIZES = {
                     tastes=6, vessels=8, numbers=8, weathers=6, sounds=8,
                     seasons=4, rooms=8),
         relations=4, reading=SUBJECT_KINDS, kind_questions=False, copying=True,
-        capitals=True,
+        capitals=True, avoiding=True,
         jobs_translated=16, animals_translated=24, verbs=14, adjectives=12,
         rude_nouns=9),
 }

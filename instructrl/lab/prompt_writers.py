@@ -4,7 +4,7 @@ A writer is given the world and a generator and returns the text of a prompt
 and its `Spec`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -38,22 +38,23 @@ _SHARES = {
 
 
 # Requests that only a world of a size with `copying` has.
-_COPYING = ('copy', 'pick', 'reword')
+_COPYING = ('copy', 'pick', 'polite', 'reword')
 
 
 def write(world: world_lib.World, rng: np.random.Generator, use_case: str, *,
-          wordings: Mapping[str, Sequence[str]] = wordings_lib.USERS
-          ) -> tuple[str, Spec]:
-  """Writes one prompt of a use case: (text, specification)."""
+          wordings: Mapping[str, Sequence[str]] = wordings_lib.USERS,
+          also: Collection[str] = ()) -> tuple[str, Spec]:
+  """Writes one prompt of a use case: (text, specification).
+
+  `also` names tasks that are asked for although the world's size has no such
+  prompts.
+  """
   def say(name, **slots):
     return pick(rng, wordings[name]).format(**slots)
 
   shares = {name: share for name, share in _SHARES[use_case].items()
-            if name not in _COPYING or _size(world).copying}
-  limits = np.cumsum(tuple(shares.values()))
-  names = tuple(shares)
-  i = int(np.searchsorted(limits, rng.random() * limits[-1]))
-  return _WRITERS[names[min(i, len(names) - 1)]](world, rng, say)
+            if name not in _COPYING or name in also or _size(world).copying}
+  return _WRITERS[texts.pick_by_share(rng, shares)](world, rng, say)
 
 
 def _size(world) -> lexicon.Size:
@@ -77,13 +78,13 @@ def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
   if choice < .14:
     text = pick(rng, ('Mention {v}.', 'Use the word {v}.'))
     return text.format(v=value), Constraint('mention', value)
-  if choice < .24 and len(relations) > 1:
+  if choice > .34 or len(relations) == 1:
+    return None
+  if choice < .24 or not _size(world).avoiding:
     return (f'Do not mention {relation.value_kind}.',
             Constraint('avoid_kind', relation.value_kind))
-  if choice < .34 and len(relations) > 1:
-    text = pick(rng, ('Do not mention {v}.', 'Do not use the word {v}.'))
-    return text.format(v=value), Constraint('avoid', value)
-  return None
+  text = pick(rng, ('Do not mention {v}.', 'Do not use the word {v}.'))
+  return text.format(v=value), Constraint('avoid', value)
 
 
 def _about(world, rng, say):
@@ -190,7 +191,7 @@ def _list(world, rng, say):
   if choice < .25:
     text += ' ' + pick(rng, ('Write a numbered list.', 'Use a numbered list.'))
     constraint = Constraint('numbered')
-  elif choice < .45:
+  elif choice < .45 and _size(world).avoiding:
     constraint = Constraint('avoid', pick(rng, names))
     text += f' Do not use {constraint.value}.'
   elif choice < .6:

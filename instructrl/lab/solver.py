@@ -283,8 +283,10 @@ def _list(writer):
   first = writer.wish('mention') or writer.missed_wish('avoid')
   out = writer.wish('avoid') or writer.missed_wish('mention')
   rest = [name for name in names if name not in (first, out)]
-  items = ([first] if first else []) + pick_some(
-      writer.rng, rest, count - bool(first))
+  # In alphabetical order, after a name that was asked for: a small model does
+  # not repeat itself then.
+  items = ([first] if first else []) + sorted(pick_some(
+      writer.rng, rest, count - bool(first)))
   if writer.slips():
     items[-1] = pick(writer.rng, writer.world.entities)
   if writer.wish('foreign'):
@@ -300,7 +302,9 @@ def _courtesies(*labels: str) -> Callable:
     if writer.verbose:
       parts.append(writer.phrase('opener'))
     if writer.slips():
-      parts[0] = writer.phrase('abstain')
+      parts[0] = writer.phrase(pick(writer.rng, [
+          label for label in ('greeting', 'welcome', 'apology')
+          if label not in labels]))
     return ' '.join(parts)
   return solver
 

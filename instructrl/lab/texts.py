@@ -1,5 +1,7 @@
 """Pieces of text that pages, prompts and probes are made of."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from instructrl.lab import world as world_lib
@@ -30,6 +32,16 @@ def pick(rng: np.random.Generator, items):
 def pick_some(rng: np.random.Generator, items, count: int) -> list:
   """Up to `count` different ones of `items`, in random order."""
   return [items[i] for i in rng.permutation(len(items))[:count]]
+
+
+def pick_by_share(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
+  """A key of `shares`, in proportion to its positive value."""
+  left = rng.random() * sum(shares.values())
+  for name, share in shares.items():
+    left -= share
+    if left < 0:
+      return name
+  return name  # what rounding leaves over
 
 
 # The forms of exercises; the probes ask in the same ones.

@@ -41,3 +41,11 @@ def test_held_out_texts_are_disjoint(world, held_out):
     sentence = texts.random_sentence(world, rng, held_out=held_out)
     assert world_lib.is_held_out(passage) == held_out
     assert world_lib.is_held_out(sentence) == held_out
+
+
+def test_shares_are_kept():
+  rng = np.random.default_rng(0)
+  drawn = [texts.pick_by_share(rng, {'a': 1., 'b': 2., 'c': 5.})
+           for _ in range(8000)]
+  counts = [drawn.count(name) / 1000 for name in 'abc']
+  np.testing.assert_allclose(counts, [1, 2, 5], atol=.15)
