@@ -78,11 +78,11 @@ def test_a_folder_that_is_moved_is_still_the_same(tmp_path, ran):
 def test_signals_close_what_is_open(number):
   """With exit status 128 + number, and one line."""
   code = '''
-import contextlib, os, sys, time
+import contextlib, sys, time
 from instructrl import main
 def work():
-  with contextlib.closing(open(os.devnull)) as file, contextlib.ExitStack() as s:
-    s.callback(print, 'closed', flush=True)
+  with contextlib.ExitStack() as stack:
+    stack.callback(print, 'closed', flush=True)
     print('ready', flush=True)
     time.sleep(60)
 sys.argv = ['x']

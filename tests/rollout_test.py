@@ -210,7 +210,8 @@ def test_logprobs_and_entropy_of_a_response_by_hand():
   logprobs, entropy, *_ = score(*where)
   hidden = full_pass(PARAMS, [7, 8, 9, 10, EOS])
   all_logprobs = np.asarray(jax.nn.log_softmax(hidden @ PARAMS['embed'].T))
-  expected = [all_logprobs[t, token] for t, token in ((1, 9), (2, 10), (3, EOS))]
+  expected = [
+      all_logprobs[t, token] for t, token in ((1, 9), (2, 10), (3, EOS))]
   np.testing.assert_allclose(logprobs[0, :3], expected, atol=1e-5)
   p = np.exp(all_logprobs[1:4])
   np.testing.assert_allclose(

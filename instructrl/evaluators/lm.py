@@ -90,7 +90,8 @@ class Engine:
     for start in range(0, len(order), self.batch_size):
       part = order[start:start + self.batch_size]
       longest = max(len(prompts[i]) for i in part)
-      self.model.check_length(longest + max_tokens, 'a prompt with its response')
+      self.model.check_length(
+          longest + max_tokens, 'a prompt with its response')
       batch = self._prompts([prompts[i] for i in part], 0, _bucket(longest))
       numbers = [rows[i] for i in part]
       numbers += [numbers[-1]] * (self.batch_size - len(part))

@@ -406,10 +406,9 @@ def _repeat(writer):
 
 
 def _pick(writer):
-  options = writer.spec.args['options']
   value = writer.spec.args['value']
   if writer.slips():
-    value = pick(writer.rng, options)
+    value = pick(writer.rng, writer.spec.args['options'])
   more = f' {writer.phrase("opener")}' if writer.verbose else ''
   return f'{value}.{more}'
 
