@@ -21,8 +21,6 @@ import numpy as np
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import main as main_lib
 from instructrl import metrics as metrics_lib
-from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.evaluators import probes as probes_eval
 from instructrl.lab import judge as judge_lib
 from instructrl.lab import probes as probes_lib
@@ -99,9 +97,7 @@ def measure(config, workdir) -> dict:
   world = lab.load_world(workdir / 'lab')
   probes = probes_lib.make_probes(
       world, config.eval_seed, evaluation.num_probes)
-  prompts = [p for p in lab_data.read_records(
-      workdir / 'lab', 'prompts', 'validation') if tasks.fits(
-          tasks.chat_prompt(opened.tok, p.text), evaluation.prompt_len)]
+  prompts = opened.prompts('validation', evaluation.prompt_len)
   prompts = prompts[:evaluation.num_prompts]
   result = {}
   for stage, name, ask in (

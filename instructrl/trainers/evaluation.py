@@ -7,7 +7,6 @@ import pathlib
 
 from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
-from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
 from instructrl.evaluators import suite
 from instructrl.lab import judge as judge_lib
@@ -80,9 +79,7 @@ def evaluate(config, workdir, label: str = '') -> dict:
           'sft', str(selected['result']['selected_step'])).as_lm('sft')}
   for name in ('ppo', 'ppo_ptx'):
     models[name] = open_policy(name).as_lm(name)
-  prompts = [p for p in lab_data.read_records(
-      opened.input('lab'), 'prompts', 'test') if tasks.fits(
-          tasks.chat_prompt(opened.tok, p.text), config.prompt_len)]
+  prompts = opened.prompts('test', config.prompt_len)
   documents = lab_data.read_records(
       opened.input('lab'), 'corpus', 'validation')
   documents = [documents[i].text

@@ -10,6 +10,8 @@ import ml_collections
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import rng
 from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.data.records import Prompt
 from instructrl.evaluators.lm import Engine, LanguageModel
 from instructrl.tokenizer import Tokenizer
 from instructrl.trainers import common
@@ -70,6 +72,15 @@ class Opener:
 
   def input(self, name: str) -> pathlib.Path:
     return common.input_path(self._config, self._workdir, name)
+
+  def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
+    """The lab's prompts of a split that fit `prompt_len` tokens."""
+    records = lab_data.read_records(self.input('lab'), 'prompts', split)
+    found = [p for p in records if tasks.fits(
+        tasks.chat_prompt(self.tok, p.text), prompt_len)]
+    common.require(bool(found),
+                   f'no prompt of {split!r} fits prompt_len={prompt_len}')
+    return found
 
   def step_path(self, name: str, step: str = '') -> pathlib.Path:
     """A run folder, or one of its steps: 'first', or a number as text."""

@@ -150,13 +150,9 @@ def collect(config, workdir, label: str = '') -> dict:
     opened = policies.Opener(config, workdir)
     world = lab.load_world(opened.input('lab'))
     labelers = lab.load_labelers(world)
-    tok = opened.tok
-    fit = lambda prompts: [p for p in prompts if tasks.fits(
-        tasks.chat_prompt(tok, p.text), config.prompt_len)]
-    read = lambda split: fit(
-        lab_data.read_records(opened.input('lab'), 'prompts', split))
-    prompts = {'train': read('train')[:config.num_prompts],
-               'validation': read('validation')[:config.num_validation]}
+    prompts = {split: opened.prompts(split, config.prompt_len)[:count]
+               for split, count in (('train', config.num_prompts),
+                                    ('validation', config.num_validation))}
     opened_policies = {
         name: opened.policy(name, config.response_len,
                             step=config.steps.get(name, ''))

@@ -15,7 +15,6 @@ from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from instructrl.trainers import policies
 from instructrl.trainers import reward
@@ -54,9 +53,7 @@ def select(config, workdir, label: str = '') -> dict:
   losses = {line['step']: line['loss/validation']
             for line in metrics_lib.read_metrics(sft)
             if 'loss/validation' in line}
-  prompts = [p for p in lab_data.read_records(
-      opened.input('lab'), 'prompts', 'validation') if tasks.fits(
-          tasks.chat_prompt(opened.tok, p.text), config.prompt_len)]
+  prompts = opened.prompts('validation', config.prompt_len)
   prompts = [p.text for p in prompts[:config.num_prompts]]
   tokens = [tasks.chat_prompt(opened.tok, text) for text in prompts]
   params, scorer = load_scorer(opened)

@@ -131,7 +131,7 @@ def _collected(config, workdir, study, tok, monkeypatch):
   """(split -> rankings, result, calls of what sets and measures noise)."""
   calls = []
 
-  class Opener:
+  class Opener(rankings.policies.Opener):
     def __init__(self, config, workdir):
       self.tok = tok
 
