@@ -7,7 +7,7 @@ from experiments import common
 from experiments import pretrain
 
 # rows per update, epochs, peak learning rate
-RECIPE = {'micro': (8, 2, 1e-3), 'tiny': (4, 3, 2e-3),
+RECIPE = {'micro': (8, 2, 1e-3), 'tiny': (4, 4, 2e-3),
           'small': (32, 8, 3e-4)}
 
 

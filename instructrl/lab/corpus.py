@@ -206,9 +206,11 @@ def _reading(world, rng) -> str:
   passage, claims = texts.random_passage(world, rng)
   items = []
   for subject, name, value in pick_some(rng, claims, len(claims)):
-    by_kind = rng.random() < KIND_QUESTION_SHARE
-    items.append((texts.kind_question(world, name) if by_kind else
-                  texts.random_question(world, rng, subject, name), value))
+    if rng.random() < KIND_QUESTION_SHARE:
+      question = texts.kind_question(world, name, plural=rng.random() < .4)
+    else:
+      question = texts.random_question(world, rng, subject, name)
+    items.append((question, value))
   return texts.reading_item(passage, *items)
 
 

@@ -56,9 +56,12 @@ def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
       quiz_item(*pair) for pair in questions_and_answers])
 
 
-def kind_question(world: world_lib.World, relation_name: str) -> str:
+def kind_question(world: world_lib.World, relation_name: str, *,
+                  plural: bool = False) -> str:
   """'Which town is named?': asks for the one value of its kind."""
   kind = world.relation[relation_name].value_kind
+  if plural:
+    return f'Which {kind} are named?'
   return f'Which {world_lib.SINGULAR[kind]} is named?'
 
 

@@ -110,7 +110,7 @@ def test_forum_questions_are_followed_by_questions(world, documents):
 
 
 def test_reading_answers_stand_in_the_passage(world, documents):
-  pages, forms = of_source(documents, 'reading'), []
+  pages, forms, plurals = of_source(documents, 'reading'), [], 0
   for exercise in '\n'.join(pages).split('Passage: ')[1:]:
     passage, rest = exercise.split('\n', 1)
     claims = world.parse(passage).claims
@@ -120,10 +120,12 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     assert len(items) == len(claims)
     for question, answer in items:
       right = {(c.subject, c.relation): c.value for c in claims}
-      right |= {texts.kind_question(world, c.relation): c.value
-                for c in claims}
+      for plural in (False, True):
+        right |= {texts.kind_question(world, c.relation, plural=plural): c.value
+                  for c in claims}
       assert answer == right[world.parse_question(question) or question]
       forms.append(world.parse_question(question) is None)
+      plurals += ' are named?' in question
     assert len({answer for _, answer in items}) == len(items)
     # One key is enough: the subjects differ, and so do the kinds of values.
     assert len({claim.subject for claim in claims}) == len(claims)
@@ -131,6 +133,7 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     assert len(kinds) == len(claims)
     assert not world_lib.is_held_out(passage)
   assert .6 < np.mean(forms) < .8
+  assert .3 < plurals / np.sum(forms) < .5
 
 
 def test_threads_quote_word_for_word(documents):

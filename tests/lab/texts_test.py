@@ -22,6 +22,8 @@ def test_stories_use_the_hero():
 
 def test_exercise_forms(world):
   assert texts.kind_question(world, 'birthplace') == 'Which town is named?'
+  assert texts.kind_question(
+      world, 'birthplace', plural=True) == 'Which towns are named?'
   assert texts.quiz_item('Who?', 'Mara') == 'Question: Who?\nAnswer: Mara'
   # An open item ends where the answer's token, its space included, begins.
   assert texts.quiz_item('Who?', '') == 'Question: Who?\nAnswer:'
