@@ -263,12 +263,14 @@ def value_loss(
       jnp.where(mask, x, 0) for x in (values, old_values, returns)
   )
   change = jnp.clip(values - old_values, -value_clip_eps, value_clip_eps)
+  # Where nothing is clipped the two terms still differ by a rounding.
+  beyond = jnp.abs(values - old_values) > value_clip_eps
   unclipped = jnp.square(values - returns)
   clipped = jnp.square(old_values + change - returns)
   loss = 0.5 * mean(jnp.maximum(unclipped, clipped))
   return loss, {
       'loss/value': loss,
-      'value/clip_frac': mean(clipped > unclipped),
+      'value/clip_frac': mean(beyond & (clipped > unclipped)),
       'value/mean': mean(values),
       'value/error': mean(unclipped),
   }

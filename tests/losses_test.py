@@ -293,6 +293,15 @@ def test_at_the_start_no_value_is_clipped():
   )
 
 
+def test_small_changes_of_a_value_count_as_none():
+  """old + (new - old) is rounded, which is no clipping."""
+  old, values, returns = np.random.default_rng(0).normal(
+      size=(3, 8, 64), scale=0.02).astype(np.float32)
+  _, metrics = losses.value_loss(
+      values, old, returns, np.ones((8, 64), bool), value_clip_eps=0.2)
+  assert metrics['value/clip_frac'] == 0
+
+
 def test_value_clipping_can_be_off():
   values, old, returns, mask = ppo_inputs(3)
   loss, metrics = losses.value_loss(
