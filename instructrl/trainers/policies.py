@@ -92,6 +92,13 @@ class Opener:
     number = steps[0] if step == 'first' else int(step)
     return path / 'checkpoints' / f'{number:08d}'
 
+  def exported(self, name: str, path: pathlib.Path):
+    """(params, meta) of a run, or a step of it, with the lab's tokenizer."""
+    params, meta = common.exported(path)
+    common.require(meta['tokenizer'] == self.tok.fingerprint,
+                   f'inputs.{name} was trained with another tokenizer')
+    return params, meta
+
   def engine(self, config) -> Engine:
     # Dropout belongs to training, and does not change the parameters.
     config = config.copy_and_resolve_references()
@@ -106,9 +113,7 @@ class Opener:
   def policy(self, name: str, response_len: int, *, step: str = ''
              ) -> Policy:
     path = self.step_path(name, step)
-    params, meta = common.exported(path)
-    common.require(meta['tokenizer'] == self.tok.fingerprint,
-                   f'inputs.{name} was trained with another tokenizer')
+    params, meta = self.exported(name, path)
     config = ml_collections.ConfigDict(meta['config'])
     return Policy(name, self.engine(config), params, response_len,
                   config.stage == 'pretrain')

@@ -31,10 +31,8 @@ def validate(config):
 
 def load_scorer(opened: policies.Opener):
   """(params, scorer) of inputs.reward_model."""
-  path = opened.input('reward_model')
-  params, meta = common.exported(path)
-  common.require(meta['tokenizer'] == opened.tok.fingerprint,
-                 'inputs.reward_model was trained with another tokenizer')
+  params, meta = opened.exported(
+      'reward_model', opened.input('reward_model'))
   model = common.make_model(
       ml_collections.ConfigDict(meta['config']), opened.tok.vocab_size)
   return params, reward.Scorer(model, opened.tok)

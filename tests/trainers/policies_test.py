@@ -19,3 +19,15 @@ def test_prompts_are_those_of_the_split_that_fit(study, tok):
   with pytest.raises(common.ConfigError, match="no prompt of 'validation' fits "
                      'prompt_len=1'):
     opened.prompts('validation', 1)
+
+
+def test_a_model_of_another_tokenizer_is_not_opened(
+    study, tok, monkeypatch):
+  opened = policies.Opener(select_sft.get_config('micro'), study / 'run')
+  path = opened.input('reward_model')
+  _, meta = opened.exported('reward_model', path)
+  assert meta['tokenizer'] == tok.fingerprint
+  monkeypatch.setattr(type(opened.tok), 'fingerprint', 'another')
+  with pytest.raises(common.ConfigError, match='inputs.reward_model was '
+                     'trained with another tokenizer'):
+    opened.exported('reward_model', path)
