@@ -89,15 +89,16 @@ def run_stage(config, workdir, label: str = '') -> dict:
     metrics_lib.write_config(workdir, config.to_dict())
     print(f'{label} {config.stage}: finished before'.strip(), flush=True)
     return done
-  began = time.perf_counter()
-  seconds = _earlier_seconds(workdir)
-  try:
-    result = STAGES[config.stage][1](config, workdir, label)
-  finally:
-    total = seconds + time.perf_counter() - began
-    if workdir.is_dir():
-      metrics_lib.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
-  metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
+  with metrics_lib.only_process(workdir):
+    began = time.perf_counter()
+    seconds = _earlier_seconds(workdir)
+    try:
+      result = STAGES[config.stage][1](config, workdir, label)
+    finally:
+      total = seconds + time.perf_counter() - began
+      if workdir.is_dir():
+        metrics_lib.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
+    metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
   return metrics_lib.read_done(workdir)
 
 

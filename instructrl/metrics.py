@@ -10,9 +10,12 @@ A run's folder:
   samples.jsonl  every evaluated sample
   tensorboard/   the metrics again, if asked for
   DONE           the result, written atomically at the end
+  lock           held by the process that is at work, and its number
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
+import fcntl
 import hashlib
 import json
 import math
@@ -22,7 +25,7 @@ from typing import Any
 
 FORMAT_VERSION = 1
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
-CONFIG, INPUTS = 'config.json', 'inputs.json'
+CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'
 
 
 class NonFiniteError(ArithmeticError):
@@ -336,6 +339,29 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
     return
   path.parent.mkdir(parents=True, exist_ok=True)
   atomic_write(path, _to_json(found))
+
+
+@contextlib.contextmanager
+def only_process(workdir) -> Iterator[None]:
+  """Keeps a run folder to one process at a time; the kernel lets go of a lock
+  when its process dies, in whatever way.
+
+  Raises:
+    ValueError: another process is at work there.
+  """
+  path = pathlib.Path(workdir) / LOCK
+  with open(path, 'a+', encoding='utf-8') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      f.seek(0)
+      raise ValueError(
+          f'{path.parent}: process {f.read().strip()} is at work in this '
+          'folder; wait for its end, or take another folder') from None
+    f.truncate(0)
+    f.write(f'{os.getpid()}\n')
+    f.flush()
+    yield
 
 
 def config_fingerprint(config: Mapping[str, Any]) -> str:

@@ -74,6 +74,28 @@ def test_a_folder_that_is_moved_is_still_the_same(tmp_path, ran):
   assert ran == ['lab', 'ppo', 'report']
 
 
+def test_a_second_process_is_kept_out_until_the_first_dies(tmp_path, ran):
+  hold = '''
+import sys, time
+from instructrl import metrics
+with metrics.only_process(sys.argv[1]):
+  print('held', flush=True)
+  time.sleep(60)
+'''
+  folder = tmp_path / 'lab'
+  folder.mkdir()
+  with subprocess.Popen(
+      [sys.executable, '-c', hold, folder], text=True, stdout=subprocess.PIPE,
+      env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
+    assert process.stdout.readline() == 'held\n'
+    with pytest.raises(ValueError, match=f'process {process.pid} is at work'):
+      make(tmp_path, 'lab')
+    assert not ran
+    process.kill()
+  make(tmp_path, 'lab')
+  assert ran == ['lab']
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_signals_close_what_is_open(number):
   """With exit status 128 + number, and one line."""

@@ -217,6 +217,9 @@ class RecordSequence(Sequence):
 
   def _decoded(self, index: int, example: dict[str, Any]) -> Record:
     name, where = self._place(index)
+    lost = [field for field, value in example.items() if value is None]
+    if lost:  # how ArrayRecord reads what was cut off
+      raise RecordError(name, where, f'is damaged: it has no {lost[0]}')
     try:
       record = self._decode(example)
     except UnicodeDecodeError as error:
@@ -230,7 +233,13 @@ class RecordSequence(Sequence):
 def _find(folder: pathlib.Path) -> RecordBuilder | None:
   """Returns a builder of the finished data set in a folder, if there is one."""
   for cls in BUILDERS:
-    if (folder / cls.name / str(cls.VERSION) / 'dataset_info.json').is_file():
+    info = folder / cls.name / str(cls.VERSION) / 'dataset_info.json'
+    if info.is_file():
+      try:
+        json.loads(info.read_bytes())
+      except ValueError as error:
+        raise RecordError(
+            str(info), None, f'cannot be read: {error}') from error
       return cls(data_dir=folder)
   return None
 

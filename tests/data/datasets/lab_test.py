@@ -173,9 +173,10 @@ def test_text_on_disk_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
     list(lab.read_records(tmp_path, 'corpus'))
 
 
-@pytest.mark.parametrize('damage', ['flip', 'cut'])
-def test_a_damaged_file_is_refused(tmp_path, damage):
-  docs = [make_document(i) for i in range(2000)]
+@pytest.mark.parametrize('damage, count', [
+    ('flip', 2000), ('cut', 2000), ('cut', 3)])
+def test_a_damaged_file_is_refused(tmp_path, damage, count):
+  docs = [make_document(i) for i in range(count)]
   folder = lab.write_records(tmp_path, 'corpus', {'train': docs})
   path, = folder.glob('*.array_record*')
   data = bytearray(path.read_bytes())
@@ -183,6 +184,14 @@ def test_a_damaged_file_is_refused(tmp_path, damage):
   path.write_bytes(data if damage == 'flip' else data[:len(data) // 2])
   with pytest.raises(RecordError, match='damaged|cannot be read'):
     list(lab.read_records(tmp_path, 'corpus'))
+
+
+def test_a_damaged_index_is_refused(tmp_path):
+  folder = lab.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
+  path = folder / 'dataset_info.json'
+  path.write_bytes(path.read_bytes()[:100])
+  with pytest.raises(RecordError, match='dataset_info.json: cannot be read'):
+    lab.read_records(tmp_path, 'corpus')
 
 
 def test_an_unknown_split_is_named(tmp_path):
