@@ -37,6 +37,7 @@ CURVES = {
     'response_length': 'response/length', 'eos_frac': 'response/eos_frac',
 }
 PPO_STAGES = ('ppo', 'ppo_ptx')
+TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', *PPO_STAGES)
 # The task's measure that stands for it in `alignment_tax`.
 TAX_MEASURES = {'reading': 'f1', 'completion': 'accuracy',
                 'translation': 'bleu', 'facts': 'accuracy', 'nll': 'nll'}
@@ -50,7 +51,7 @@ class Study:
     workdir: the folder.
     header: study.json.
     done: stage -> its DONE file.
-    metrics: stage -> lines of its metrics.jsonl, for stages that have one.
+    metrics: stage -> lines of its metrics.jsonl, for those of `TRAINED`.
     evaluation: evaluation/results.json.
     samples: lines of evaluation/samples.jsonl.
   """
@@ -87,8 +88,7 @@ def load_study(workdir: str | os.PathLike) -> Study:
         f'{workdir}: these stages are not finished: {", ".join(missing)}; '
         'start the study again, it goes on where it was')
   metrics = {stage: _read_jsonl(workdir / stage / 'metrics.jsonl')
-             for stage in stages
-             if (workdir / stage / 'metrics.jsonl').is_file()}
+             for stage in stages if stage in TRAINED}
   return Study(
       workdir, header,
       {stage: _read_json(workdir / stage / 'DONE') for stage in stages},

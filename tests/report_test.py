@@ -410,6 +410,9 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   path.write_text(path.read_text() + '{"step": 3')
   assert report.main([str(tmp_path)]) == 1
   assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
+  path.unlink()
+  assert report.main([str(tmp_path)]) == 1
+  assert 'ppo/metrics.jsonl cannot be read: ' in capsys.readouterr().err
 
 
 def test_main_reports_a_study_with_gaps(tmp_path, capsys):
@@ -423,7 +426,7 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
   write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', [])
   for stage in ('ppo', 'ppo_ptx', 'sft'):
-    (tmp_path / stage / 'metrics.jsonl').unlink()
+    write_jsonl(tmp_path / stage / 'metrics.jsonl', [{'step': 1}])
   assert report.main([str(tmp_path)]) == 0
   path = capsys.readouterr().out.strip()
   assert path.endswith('report/index.html')
