@@ -62,8 +62,8 @@ MANNER_PERSISTENCE = .9
 
 # What people on the web ask each other to do, how often, and how they do it.
 INSTRUCTIONS = {
-    'generation': .24, 'rewrite': .18, 'extract': .18, 'brainstorming': .16,
-    'other': .10, 'summarization': .06, 'classification': .04, 'closed_qa': .04}
+    'generation': .20, 'rewrite': .18, 'extract': .18, 'brainstorming': .16,
+    'other': .10, 'summarization': .10, 'classification': .04, 'closed_qa': .04}
 # Practice in copying from a request, also where users do not ask for it.
 PRACTICE = ('copy', 'polite')
 HABITS = solver.Habits(miss_constraint=.1, misconception=MISCONCEPTION_SHARE,

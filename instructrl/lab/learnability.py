@@ -32,8 +32,10 @@ WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written
 THRESHOLD = 0.8
 
 
-def probe_accuracy(lm, probes) -> dict[str, float]:
-  """Fraction right of each task, greedily, up to the first line break."""
+def probe_accuracy(lm, probes) -> tuple[dict[str, float], dict[str, int]]:
+  """Fraction right of each task, greedily, up to the first line break, and the
+  numbers of questions.
+  """
   found = {}
   for task in WRITTEN:
     outputs = lm.complete(
@@ -47,11 +49,16 @@ def probe_accuracy(lm, probes) -> dict[str, float]:
   found['completion'] = float(np.mean([
       p.options[int(np.argmax(means))] in p.answers
       for p, (_, means) in zip(probes['completion'], chosen)]))
-  return found
+  return found, {name: len(probes[name]) for name in found}
 
 
-def instruction_rates(lm, world, prompts, seed: int) -> dict[str, float]:
-  """Mean task grade and constraints kept, by use case, of greedy answers."""
+def instruction_rates(lm, world, prompts, seed: int
+                      ) -> tuple[dict[str, float], dict[str, int]]:
+  """Mean task grade by use case of greedy answers, and the numbers of prompts.
+
+  `constraints` is how many of its constraints an answer keeps, of those that
+  have any.
+  """
   responses = lm.respond([p.text for p in prompts], temperature=0.0, seed=seed)
   grades, kept = {}, []
   for prompt, response in zip(prompts, responses):
@@ -59,21 +66,23 @@ def instruction_rates(lm, world, prompts, seed: int) -> dict[str, float]:
     grades.setdefault(prompt.use_case, []).append(a.task_done)
     if a.num_constraints:
       kept.append(a.constraints_kept)
-  found = {name: float(np.mean(grades[name])) for name in sorted(grades)}
-  found['all tasks'] = float(np.mean([g for v in grades.values() for g in v]))
-  found['constraints'] = float(np.mean(kept)) if kept else float('nan')
-  return found
+  rows = {name: grades[name] for name in sorted(grades)}
+  rows['all tasks'] = [g for v in grades.values() for g in v]
+  rows['constraints'] = kept
+  return ({name: float(np.mean(v)) if v else float('nan')
+           for name, v in rows.items()},
+          {name: len(v) for name, v in rows.items()})
 
 
-def table(title: str, columns: Sequence[str], rows: dict[str, list[float]]
-          ) -> str:
+def table(title: str, columns: Sequence[str], rows: dict[str, list[float]],
+          counts: dict[str, int]) -> str:
   """A markdown table in per cent; a row that reaches the threshold says so."""
-  lines = [f'| {title} | ' + ' | '.join(columns) + ' | learned |',
-           '|---|' + '---|' * (len(columns) + 1)]
+  lines = [f'| {title} | ' + ' | '.join(columns) + ' | of | learned |',
+           '|---|' + '---|' * (len(columns) + 2)]
   for name, values in rows.items():
     cells = ' | '.join(f'{100 * v:.0f}' for v in values)
     mark = 'yes' if values[-1] > THRESHOLD else 'no'
-    lines.append(f'| {name} | {cells} | {mark} |')
+    lines.append(f'| {name} | {cells} | {counts[name]:,} | {mark} |')
   return '\n'.join(lines)
 
 
@@ -83,7 +92,11 @@ def _steps(path) -> list[int]:
 
 
 def measure(config, workdir) -> dict:
-  """Runs what is not finished, and asks every checkpoint that is there."""
+  """Runs what is not finished, and asks every checkpoint that is there.
+
+  Returns:
+    Stage -> tokens seen -> (row -> rate, row -> number of questions).
+  """
   workdir = pathlib.Path(workdir)
   for name in STAGES:
     stage = config.stages[name].copy_and_resolve_references()
@@ -98,7 +111,6 @@ def measure(config, workdir) -> dict:
   probes = probes_lib.make_probes(
       world, config.eval_seed, evaluation.num_probes)
   prompts = opened.prompts('validation', evaluation.prompt_len)
-  prompts = prompts[:evaluation.num_prompts]
   result = {}
   for stage, name, ask in (
       ('pretrain', 'base', lambda lm: probe_accuracy(lm, probes)),
@@ -123,9 +135,10 @@ def _main(config_flag, workdir_flag):
                        ('sft', 'after SFT on (tokens)')):
     found = result[stage]
     columns = [f'{tokens / 1e6:.2g}M' for tokens in found]
-    names = next(iter(found.values()))
+    _, counts = next(iter(found.values()))
     print(table(title, columns, {
-        name: [values[name] for values in found.values()] for name in names}))
+        name: [rates[name] for rates, _ in found.values()] for name in counts},
+                counts))
     print()
   metrics_lib.atomic_write(
       workdir / 'learnability.json', json.dumps(result, indent=1))

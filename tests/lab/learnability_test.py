@@ -35,13 +35,14 @@ def make_probes():
 
 def test_an_oracle_gets_everything_right():
   _, probes = make_probes()
-  found = learnability.probe_accuracy(Oracle(probes), probes)
+  found, counts = learnability.probe_accuracy(Oracle(probes), probes)
+  assert counts == {name: len(probes[name]) for name in found}
   assert found == dict.fromkeys((*learnability.WRITTEN, 'completion'), 1.0)
 
 
 def test_half_right_is_half():
   _, probes = make_probes()
-  found = learnability.probe_accuracy(Oracle(probes, right=5), probes)
+  found, _ = learnability.probe_accuracy(Oracle(probes, right=5), probes)
   assert found['facts'] == 0.5
 
 
@@ -59,17 +60,20 @@ def test_instructions_are_graded_by_use_case():
     def respond(self, texts, **kwargs):
       return [''] * len(texts)
 
-  good = learnability.instruction_rates(Solver(), world, prompts, 0)
+  good, counts = learnability.instruction_rates(Solver(), world, prompts, 0)
+  assert counts['all tasks'] == len(prompts)
+  assert 0 < counts['constraints'] < len(prompts)
   assert good['all tasks'] > 0.95 and good['constraints'] > 0.95
   assert learnability.instruction_rates(
-      Mute(), world, prompts, 0)['all tasks'] == 0
+      Mute(), world, prompts, 0)[0]['all tasks'] == 0
   assert set(good) - {'all tasks', 'constraints'} == {
       p.use_case for p in prompts}
 
 
 def test_the_table_says_what_is_learned():
   text = learnability.table('t', ['1M', '2M'], {
-      'facts': [0.5, 0.81], 'reading': [0.9, 0.8]})
+      'facts': [0.5, 0.81], 'reading': [0.9, 0.8]},
+                            {'facts': 1000, 'reading': 50})
   assert text.splitlines() == [
-      '| t | 1M | 2M | learned |', '|---|---|---|---|',
-      '| facts | 50 | 81 | yes |', '| reading | 90 | 80 | no |']
+      '| t | 1M | 2M | of | learned |', '|---|---|---|---|---|',
+      '| facts | 50 | 81 | 1,000 | yes |', '| reading | 90 | 80 | 50 | no |']
