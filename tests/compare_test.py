@@ -1,0 +1,42 @@
+"""scripts/compare.py: what it reads, and the table it prints."""
+
+import importlib.util
+import json
+import pathlib
+
+PATH = pathlib.Path(__file__).resolve().parent.parent / 'scripts' / 'compare.py'
+spec = importlib.util.spec_from_file_location('compare', PATH)
+compare = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(compare)
+
+RESULTS = {
+    'format_version': 1,
+    'preference': {'sft': {'win_rate': 0.5, 'ci95': [0.4, 0.6], 'n': 9}},
+    'alignment_tax': {'ppo': {'nll': 1.25, 'facts': 1.0}},
+    'ci95': {'alignment_tax': {'ppo': {'nll': [1.2, 1.3]}}},
+    'n': {'alignment_tax': {'ppo': {'nll': 40}}}}
+
+
+def write(folder, results):
+  (folder / 'report').mkdir(parents=True)
+  (folder / 'report' / 'results.json').write_text(json.dumps(results))
+  return str(folder)
+
+
+def test_studies_stand_side_by_side(tmp_path, capsys):
+  other = {'preference': {'sft': {'win_rate': 0.123456, 'ci95': [0.1, 0.2]}}}
+  folders = [write(tmp_path / 'a', RESULTS), write(tmp_path / 'b', other)]
+  assert compare.main([*folders, '--figures', 'preference.*.win_rate',
+                       'alignment_tax.*.*']) == 0
+  assert capsys.readouterr().out.splitlines() == [
+      '| figure | a | b |', '|---|---|---|',
+      '| preference.sft.win_rate | 0.5 [0.4, 0.6] | 0.123 [0.1, 0.2] |',
+      '| alignment_tax.ppo.nll | 1.25 [1.2, 1.3] |  |',
+      '| alignment_tax.ppo.facts | 1 |  |']
+
+
+def test_a_study_without_a_report_is_named(tmp_path, capsys):
+  assert compare.main([str(tmp_path)]) == 1
+  error = capsys.readouterr().err
+  assert f'{tmp_path}/report/results.json cannot be read' in error
+  assert error.count('\n') == 1
