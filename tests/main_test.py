@@ -100,8 +100,10 @@ with metrics.only_process(sys.argv[1]):
 def test_signals_close_what_is_open(number):
   """With exit status 128 + number, and one line."""
   code = '''
-import contextlib, sys, time
+import contextlib, signal, sys, time
 from instructrl import main
+# Ignored by what a shell runs in the background, and by its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def work():
   with contextlib.ExitStack() as stack:
     stack.callback(print, 'closed', flush=True)
