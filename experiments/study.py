@@ -2,7 +2,8 @@
 
 python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
 
-One config per stage; override any field: --config.ppo.ppo.kl_coef=0.05.
+One config per stage; override any field:
+--config.stages.ppo.ppo.kl_coef=0.05.
 """
 
 from ml_collections import config_dict

@@ -8,6 +8,7 @@ interrupted goes on where its newest checkpoint stands.
 """
 
 from collections.abc import Callable
+import contextlib
 import functools
 import os
 import pathlib
@@ -78,6 +79,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
       that have since been made anew.
   """
   workdir = pathlib.Path(workdir)
+  fresh = not (workdir / metrics_lib.CONFIG).exists()
   metrics_lib.check_config(workdir, config.to_dict())
   done = metrics_lib.read_done(workdir)
   if done is None:
@@ -85,15 +87,23 @@ def run_stage(config, workdir, label: str = '') -> dict:
   metrics_lib.write_inputs(workdir, {
       name: common.input_path(config, workdir, name)
       for name, path in config.inputs.items() if path})
-  if done is not None:
-    metrics_lib.write_config(workdir, config.to_dict())
-    print(f'{label} {config.stage}: finished before'.strip(), flush=True)
-    return done
-  with metrics_lib.only_process(workdir):
+  with (metrics_lib.only_process(workdir) if done is None
+        else contextlib.nullcontext()):
+    done = metrics_lib.read_done(workdir)  # another may have ended it
+    if done is not None:
+      metrics_lib.write_config(workdir, config.to_dict())
+      print(f'{label} {config.stage}: finished before'.strip(), flush=True)
+      return done
     began = time.perf_counter()
     seconds = _earlier_seconds(workdir)
     try:
       result = STAGES[config.stage][1](config, workdir, label)
+    except (common.ConfigError, checkpoint_lib.CheckpointError):
+      if fresh and not any((workdir / 'checkpoints').glob('[0-9]*')):
+        # Nothing was computed, and another config may come.
+        for name in (metrics_lib.CONFIG, metrics_lib.INPUTS):
+          (workdir / name).unlink(missing_ok=True)
+      raise
     finally:
       total = seconds + time.perf_counter() - began
       if workdir.is_dir():
@@ -162,8 +172,9 @@ def _parse_flags(argv):
     # reason is the last line, under the trace of the config file.
     reason = _last_line(error)
     if isinstance(error, (AttributeError, KeyError)):
-      reason = f'the config has no field {reason}'
-    sys.exit(f'error: {reason}')
+      reason = f'the config has no field {reason}'.replace(
+          ' Did you mean', '; did you mean')
+    sys.exit(f'error: {reason.removeprefix("ValueError: ")}')
 
 
 def _last_line(error: Exception) -> str:
@@ -206,7 +217,10 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
 def _main(config_flag, workdir_flag):
   config, workdir = read_flags(config_flag, workdir_flag, 'stage', 'stage')
   setup_jax()
-  run_stage(config, workdir)
+  result = run_stage(config, workdir)['result']
+  figures = [f'{name}={value:.4g}' for name, value in result.items()
+             if isinstance(value, (int, float))]
+  print(f'{workdir}: {"  ".join(figures)}', flush=True)
 
 
 if __name__ == '__main__':

@@ -188,12 +188,18 @@ def _drop_torn_line(path: pathlib.Path) -> None:
 
 
 def atomic_write(path, content: str | bytes) -> None:
-  """Replaces a file's contents durably; a kill leaves the old or the new."""
+  """Replaces a file's contents durably; a kill leaves the old or the new.
+
+  A file that has these contents is left alone: a finished run can be read-only.
+  """
   path = pathlib.Path(path)
+  content = content.encode() if isinstance(content, str) else content
+  if path.is_file() and path.read_bytes() == content:
+    return
   temporary = path.with_name(f'.{path.name}.tmp')
   try:
     with temporary.open('wb') as file:
-      file.write(content.encode() if isinstance(content, str) else content)
+      file.write(content)
       file.flush()
       os.fsync(file.fileno())
     temporary.replace(path)
@@ -350,16 +356,19 @@ def only_process(workdir) -> Iterator[None]:
     ValueError: another process is at work there.
   """
   path = pathlib.Path(workdir) / LOCK
-  with open(path, 'a+', encoding='utf-8') as f:
+  if path.exists() and not path.is_file():
+    raise ValueError(f'{path} is in the way: remove it')
+  with open(path, 'r+b' if path.exists() else 'w+b') as f:
     try:
       fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      f.seek(0)
+      number = f.read().decode(errors='replace').strip()
       raise ValueError(
-          f'{path.parent}: process {f.read().strip()} is at work in this '
-          'folder; wait for its end, or take another folder') from None
+          f'{path.parent}: {f"process {number}" if number else "a process"} is '
+          'at work in this folder; wait for its end, or take another folder'
+      ) from None
     f.truncate(0)
-    f.write(f'{os.getpid()}\n')
+    f.write(f'{os.getpid()}\n'.encode())
     f.flush()
     yield
 

@@ -41,7 +41,8 @@ def render(study, results: Mapping[str, Any],
       _header(results), _preference(results), _expectations(rows),
       _metadata(study.evaluation), _likert(study.evaluation),
       _probes(study.evaluation['probes']),
-      _labels(results), _selection(results), _training(results['training']),
+      _labels(results), _selection(results),
+      _training(results['training'], results['config']),
       _stages(study.metrics), _samples(study.samples, results['seed']),
       _run(results)]
   return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -128,8 +129,13 @@ def _verdict(row: expectations.Row) -> str:
 
 
 def _expectations(rows) -> str:
-  counts = {v: sum(row.verdict == v for row in rows) for v in SYMBOLS}
-  told = ', '.join(f'{count} {v}' for v, count in counts.items() if count)
+  def told(rows):
+    counts = {v: sum(row.verdict == v for row in rows) for v in SYMBOLS}
+    return ', '.join(f'{count} {v}' for v, count in counts.items() if count)
+
+  own = [row for row in rows if not row.of_paper]
+  summary = f'{told([row for row in rows if row.of_paper])}' + (
+      f' (and, of {len(own)} further checks, {told(own)})' if own else '')
   body, topic = [], None
   for row in rows:
     if row.topic != topic:
@@ -146,7 +152,7 @@ def _expectations(rows) -> str:
         f'<td data-label="Paper">{_text(row.paper)}</td></tr>')
   return (
       '<h2>The paper’s results, checked</h2>'
-      f'<p>{_text(told)}. A result is shown if the whole 95% interval lies '
+      f'<p>{_text(summary)}. A result is shown if the whole 95% interval lies '
       'in the region under “shown if”, not shown if it lies outside, and '
       'undecided if it crosses the border. The region is the direction that '
       'the paper finds, or the surroundings of its figure; elsewhere the '
@@ -181,10 +187,11 @@ def _labels(results) -> str:
         (part.get(tree) or {}) if tree == 'labeler_agreement'
         else (part.get(tree) or {}).get('accuracy', {})
         for part in (results, results['ci95'], results['n']))
-    low, high = (ci95.get(group) or [math.nan] * 2)
+    interval = ' to '.join(_number(x, '%') for x in ci95.get(group) or ())
     body += (f'<tr><td>{name}</td><td class="number" data-label="This run">'
-             f'{_number(value[group], "%")} ({_number(low, "%")} to '
-             f'{_number(high, "%")}), {n.get(group) or 0:,} pairs</td>'
+             f'{_number(value[group], "%")}'
+             f'{f" ({interval})" if interval else ""}, '
+             f'{n.get(group) or 0:,} pairs</td>'
              f'<td data-label="Paper">{paper}</td></tr>')
   return (
       '<h2>Labels and reward model</h2><p>How often two labelers, and the '
@@ -200,9 +207,9 @@ def _selection(results) -> str:
     return ''
   return _section(
       'Which SFT checkpoint',
-      'Supervised fine-tuning goes on after its validation loss is best, and '
-      'the checkpoint is the one the reward model scores highest (ring; dots '
-      'mark the best epoch by each measure).',
+      'The checkpoint of supervised fine-tuning is the one that the reward '
+      'model scores highest (ring), whatever its validation loss; dots mark '
+      'the best epoch by each measure.',
       'Appendix C.1: validation loss is best after 1 epoch, yet more epochs '
       'raise the reward-model score; the checkpoint is chosen by that score.',
       figures.selection(selection['epochs'], selection['selected_epoch']))
@@ -321,7 +328,8 @@ def _probes(probes) -> str:
   return ''.join(sections)
 
 
-def _training(training) -> str:
+def _training(training, config) -> str:
+  """Curves; `config` is stage -> its config."""
   names = [('reward', 'reward-model score'), ('judge', 'judge’s utility'),
            ('kl', 'KL to the reference, nats a response'),
            ('entropy', 'entropy, nats a token'),
@@ -344,10 +352,25 @@ def _training(training) -> str:
       'exploited. The loss on packed corpus is that of validation documents '
       'joined end to end and cut into rows, as in pretraining; it differs '
       'from the loss of “Alignment tax”, where every document is read alone '
-      'and whole.',
-      'Appendix C.4 and E: 256k episodes, KL coefficient 0.02; without '
-      'pretraining gradients the loss on pretraining text rises.',
+      f'and whole. {_recipe(config)}',
+      'Appendix C.4 and E: 256k episodes, KL coefficient 0.02, pretraining '
+      'coefficient 27.8; without pretraining gradients the loss on pretraining '
+      'text rises.',
       figures.curves(panels))
+
+
+def _recipe(config) -> str:
+  """What this run has of what the paper prints."""
+  told = []
+  for stage, c in config.items():
+    p = c.get('ppo') if isinstance(c, Mapping) else None
+    if isinstance(p, Mapping) and 'batch_size' in p and 'num_iterations' in p:
+      told.append(
+          f'{figures.label(stage)} has {p["batch_size"]} responses a point, '
+          f'{p["batch_size"] * p["num_iterations"]:,} in all, a KL coefficient '
+          f'of {p["kl_coef"]:g} and a pretraining coefficient of '
+          f'{p["ptx_coef"]:g}')
+  return f'Here {"; ".join(told)}.' if told else ''
 
 
 def _stages(metrics) -> str:

@@ -55,7 +55,7 @@ class Progress:
     """
     self._title = f'{label} {name}'.strip()
     self._total = total
-    self._unit = unit
+    self._units = unit if unit == '%' else f'{unit}s'
     self._interval = interval
     self._stream = stream or sys.stdout
     self._clock = clock
@@ -127,7 +127,7 @@ class Progress:
       speed = (self._step - first) / (self._clock() - began)
       if speed > 0:
         left = format_seconds((self._total - self._step) / speed)
-        parts += [f'{speed:.3g} {self._unit}s/s', f'{left} left']
+        parts += [f'{speed:.3g} {self._units}/s', f'{left} left']
     for name, value in list(self._metrics.items())[:_MAX_LIVE_METRICS]:
       parts.append(f'{name}={float(value):.4g}')
     return '  '.join(parts)

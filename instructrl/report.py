@@ -89,6 +89,10 @@ def load_study(workdir: str | os.PathLike) -> Study:
         'start the study again, it goes on where it was')
   metrics = {stage: _read_jsonl(workdir / stage / 'metrics.jsonl')
              for stage in stages if stage in TRAINED}
+  for stage, lines in metrics.items():
+    if not lines:
+      raise ValueError(f'{workdir}/{stage}/metrics.jsonl is empty, though the '
+                       'stage is finished')
   return Study(
       workdir, header,
       {stage: _read_json(workdir / stage / 'DONE') for stage in stages},
@@ -106,9 +110,12 @@ def _read_text(path: pathlib.Path) -> str:
 
 def _read_json(path: pathlib.Path) -> dict:
   try:
-    return json.loads(_read_text(path))
+    found = json.loads(_read_text(path))
   except json.JSONDecodeError as error:
     raise ValueError(f'{path} is not JSON: {error}') from error
+  if not isinstance(found, dict):
+    raise ValueError(f'{path} holds no object')
+  return found
 
 
 def _read_jsonl(path: pathlib.Path) -> list[dict]:
@@ -120,6 +127,8 @@ def _read_jsonl(path: pathlib.Path) -> list[dict]:
     except json.JSONDecodeError as error:
       raise ValueError(f'{path}, line {number} is not JSON: {error}'
                       ) from error
+    if lines and not isinstance(lines[-1], dict):
+      raise ValueError(f'{path}, line {number} holds no object')
   return lines
 
 
@@ -224,6 +233,10 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
     raise ValueError(f'{study.workdir}: the study has no {error} where the '
                      'report expects it; was it written by another version?'
                     ) from error
+  except (AttributeError, IndexError, TypeError, ValueError) as error:
+    raise ValueError(
+        f'{study.workdir}: a value in DONE of a stage, in metrics.jsonl or in '
+        f'evaluation/ is not what the report expects: {error}') from error
   folder = study.workdir / 'report'
   folder.mkdir(exist_ok=True)
   _write(folder / 'results.json',

@@ -4,12 +4,14 @@
   python -m instructrl.sample CHECKPOINT < prompts.txt
 
 CHECKPOINT is a run folder (the newest checkpoint, the EMA where there is one),
-its `checkpoints`, or one step of them. A reward model scores instead: give it
+its `checkpoints`, or one step of them; which of SFT's a study selected stands
+in DIR/select_sft/DONE. A reward model scores instead: give it
 `--response` beside `--prompt`. Without --prompt every line of standard input
 is a prompt.
 """
 
 import argparse
+import json
 import sys
 
 from instructrl import main as main_lib
@@ -35,6 +37,8 @@ def parse(argv):
                       help='answers per prompt (default 1)')
   parser.add_argument('--max_tokens', type=int, default=64,
                       help='longest answer, in tokens (default 64)')
+  parser.add_argument('--json', action='store_true',
+                      help='a JSON object per prompt')
   parser.add_argument('--seed', type=int, default=0,
                       help='of the sampling (default 0)')
   args = parser.parse_args(argv)
@@ -63,7 +67,9 @@ def answer(args, prompts, write):
       score = scorer(params, [tasks.chat_prompt(tok, prompt)],
                      [tasks.response_tokens(
                          tok, args.response, args.max_tokens)])
-      write(f'{score[0]:.4f}')
+      write(json.dumps({'prompt': prompt, 'response': args.response,
+                        'score': float(score[0])})
+            if args.json else f'{score[0]:.4f}')
     return
   common.require(args.response is None,
                  f'{args.checkpoint} is a policy: --response is for reward '
@@ -72,18 +78,25 @@ def answer(args, prompts, write):
   room = config.model.max_len - args.max_tokens  # of what it was trained on
   policy = policies.Policy(
       'policy', engine, params, args.max_tokens, config.stage == 'pretrain')
-  for number, prompt in enumerate(prompts):
+  for place, prompt in enumerate(prompts):
     common.require(bool(prompt.strip()), 'the prompt is empty')
     length = len(tasks.chat_prompt(tok, prompt))
     if length > room:
       print(f'warning: the prompt has {length} tokens; examples with more than '
             f'{room} before an answer of {args.max_tokens} are longer than any '
             'in training', file=sys.stderr)
-    rows = range(number * args.n, (number + 1) * args.n)
-    for tokens in policy.sample_tokens(
+    rows = range(place * args.n, (place + 1) * args.n)
+    answers = [tok.decode(tokens).strip() for tokens in policy.sample_tokens(
         [prompt] * args.n, temperature=args.temperature, top_p=args.top_p,
-        seed=args.seed, purpose=rng.Purpose.SAMPLE, rows=rows):
-      write(tok.decode(tokens).strip())
+        seed=args.seed, purpose=rng.Purpose.SAMPLE, rows=rows)]
+    if args.json:
+      write(json.dumps({'prompt': prompt, 'answers': answers}))
+    elif args.n == 1:
+      write(answers[0])
+    else:  # an answer may have several lines
+      write('\n'.join([prompt, *(
+          f'  {number}. ' + text.replace('\n', '\n     ')
+          for number, text in enumerate(answers, 1))]))
 
 
 def _lines():

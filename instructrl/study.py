@@ -50,27 +50,39 @@ def stage_configs(config) -> dict:
     except ValueError as error:
       raise ValueError(f'stages.{name}: {error}') from error
     configs[name] = stage
+  if 'rankings' in configs and 'reward' in configs:
+    most, read = (configs[name].max_responses for name in ('rankings', 'reward'))
+    common.require(
+        most <= read, f'stages.rankings.max_responses={most} is more than '
+        f'stages.reward.max_responses={read}')
   return configs
 
 
 def run(config, workdir) -> pathlib.Path:
-  """Runs what is not finished; returns the path of the report."""
+  """Runs what is not finished; returns the path of the report, if there is an
+  evaluation to report, or else the study's folder.
+  """
   configs = stage_configs(config)
   workdir = pathlib.Path(workdir)
   for name, stage in configs.items():  # before anything is written
     metrics_lib.check_config(workdir / name, stage.to_dict())
   workdir.mkdir(parents=True, exist_ok=True)
-  metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
-      'format_version': 1,
-      'config': {name: json.loads(c.to_json()) for name, c in configs.items()},
-      'seeds': {seed: config[seed] for seed in SEEDS},
-      'versions': versions(),
-      'stages': list(configs),
-  }, indent=1))
-  for number, (name, stage) in enumerate(configs.items(), 1):
-    main_lib.run_stage(
-        stage, workdir / name, f'[{number}/{len(configs)}]')
-  path = report.make_report(workdir)
+  with metrics_lib.only_process(workdir):
+    metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
+        'format_version': 1,
+        'config': {name: json.loads(c.to_json())
+                   for name, c in configs.items()},
+        'seeds': {seed: config[seed] for seed in SEEDS},
+        'versions': versions(),
+        'stages': list(configs),
+    }, indent=1))
+    for number, (name, stage) in enumerate(configs.items(), 1):
+      main_lib.run_stage(
+          stage, workdir / name, f'[{number}/{len(configs)}]')
+    if 'evaluation' not in configs:
+      print('no report: the stages have no evaluation', flush=True)
+      return workdir
+    path = report.make_report(workdir)
   print(f'report: {path}', flush=True)
   return path
 

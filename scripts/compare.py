@@ -49,18 +49,25 @@ def cell(value: float, interval) -> str:
 
 
 def table(studies: Mapping[str, Mapping], patterns) -> str:
-  """A row for each figure that a pattern names, in the patterns' order."""
+  """A row for each figure that a pattern names, in the patterns' order.
+
+  Raises:
+    ValueError: a pattern names none.
+  """
   found = {name: {path: cell(value, interval)
                   for path, value, interval in leaves(results)}
            for name, results in studies.items()}
   everywhere = dict.fromkeys(path for cells in found.values() for path in cells)
   lines = [f'| figure | {" | ".join(found)} |', '|---' * (len(found) + 1) + '|']
   for pattern in patterns:
-    depth = pattern.count('.')
-    for path in everywhere:
-      if path.count('.') == depth and fnmatch.fnmatchcase(path, pattern):
-        cells = (found[name].get(path, '') for name in found)
-        lines.append(f'| {path} | {" | ".join(cells)} |')
+    named = [path for path in everywhere
+             if path.count('.') == pattern.count('.')
+             and fnmatch.fnmatchcase(path, pattern)]
+    if not named:
+      raise ValueError(f'no figure is named {pattern!r}')
+    for path in named:
+      cells = (found[name].get(path, '') for name in found)
+      lines.append(f'| {path} | {" | ".join(cells)} |')
   return '\n'.join(lines)
 
 
@@ -76,11 +83,17 @@ def main(argv=None) -> int:
   for folder in args.studies:
     path = pathlib.Path(folder) / 'report' / 'results.json'
     try:
-      studies[pathlib.Path(folder).name] = json.loads(path.read_text('utf-8'))
+      studies[folder.rstrip('/')] = json.loads(path.read_text('utf-8'))
+      if not isinstance(studies[folder.rstrip('/')], dict):
+        raise ValueError('it holds no object')
     except (OSError, ValueError) as error:
       print(f'error: {path} cannot be read: {error}', file=sys.stderr)
       return 1
-  print(table(studies, args.figures))
+  try:
+    print(table(studies, args.figures))
+  except ValueError as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
   return 0
 
 

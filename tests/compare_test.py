@@ -23,9 +23,12 @@ def write(folder, results):
   return str(folder)
 
 
-def test_studies_stand_side_by_side(tmp_path, capsys):
+def test_studies_stand_side_by_side(tmp_path, capsys, monkeypatch):
   other = {'preference': {'sft': {'win_rate': 0.123456, 'ci95': [0.1, 0.2]}}}
-  folders = [write(tmp_path / 'a', RESULTS), write(tmp_path / 'b', other)]
+  monkeypatch.chdir(tmp_path)
+  write(tmp_path / 'a', RESULTS)
+  write(tmp_path / 'b', other)
+  folders = ['a', 'b/']
   assert compare.main([*folders, '--figures', 'preference.*.win_rate',
                        'alignment_tax.*.*']) == 0
   assert capsys.readouterr().out.splitlines() == [
@@ -33,6 +36,12 @@ def test_studies_stand_side_by_side(tmp_path, capsys):
       '| preference.sft.win_rate | 0.5 [0.4, 0.6] | 0.123 [0.1, 0.2] |',
       '| alignment_tax.ppo.nll | 1.25 [1.2, 1.3] |  |',
       '| alignment_tax.ppo.facts | 1 |  |']
+
+
+def test_a_pattern_that_names_nothing_is_an_error(tmp_path, capsys):
+  folder = write(tmp_path / 'a', RESULTS)
+  assert compare.main([folder, '--figures', 'nothing.*']) == 1
+  assert capsys.readouterr().err == "error: no figure is named 'nothing.*'\n"
 
 
 def test_a_study_without_a_report_is_named(tmp_path, capsys):

@@ -38,6 +38,14 @@ def test_a_study_gives_its_seeds_to_all_stages(size):
   assert {c.train_seed for c in configs.values()} == {7}
 
 
+def test_rankings_that_the_reward_model_cannot_read_are_refused():
+  config = load('study', 'micro')
+  config.stages.reward.max_responses = 5
+  with pytest.raises(common.ConfigError, match='stages.rankings.max_responses='
+                     '9 is more than stages.reward.max_responses=5'):
+    study.stage_configs(config)
+
+
 def test_an_unknown_size_is_refused_by_name():
   with pytest.raises(ValueError, match="no size 'huge'.*micro, tiny, small"):
     load('ppo', 'huge')

@@ -8,8 +8,11 @@ import sys
 import ml_collections
 import pytest
 
+from experiments import study as study_config
 from instructrl import main
 from instructrl import metrics
+from instructrl import study
+from instructrl.trainers import common
 
 
 @pytest.fixture(name='ran')
@@ -61,6 +64,28 @@ def test_what_was_made_from_an_older_input_is_not_taken(tmp_path, ran):
   assert ran == ['lab', 'ppo', 'report', 'ppo']
 
 
+def test_a_stage_that_could_not_begin_leaves_room_for_another_config(
+    tmp_path, ran, monkeypatch):
+  """One that has begun keeps its folder to itself."""
+  good = main.STAGES['lab']
+
+  def refuse(config, workdir, label=''):
+    good[1](config, workdir, label)
+    raise common.ConfigError('inputs.init is of another model')
+
+  monkeypatch.setitem(main.STAGES, 'lab', (good[0], refuse))
+  with pytest.raises(common.ConfigError):
+    make(tmp_path, 'lab', size='tiny')
+  monkeypatch.setitem(main.STAGES, 'lab', good)
+  make(tmp_path, 'lab', size='micro')
+  monkeypatch.setitem(main.STAGES, 'ppo', (good[0], refuse))
+  (tmp_path / 'ppo' / 'checkpoints' / '00000001').mkdir(parents=True)
+  with pytest.raises(common.ConfigError):
+    make(tmp_path, 'ppo', size='tiny')
+  with pytest.raises(ValueError, match='size: "tiny" -> "micro"'):
+    make(tmp_path, 'ppo', size='micro')
+
+
 def test_an_input_that_is_not_there_is_named_before_anything(tmp_path, ran):
   with pytest.raises(ValueError, match='inputs.lab: .*lab does not exist'):
     make(tmp_path, 'ppo', ['lab'])
@@ -78,6 +103,7 @@ def test_a_second_process_is_kept_out_until_the_first_dies(tmp_path, ran):
   hold = '''
 import sys, time
 from instructrl import metrics
+from instructrl.trainers import common
 with metrics.only_process(sys.argv[1]):
   print('held', flush=True)
   time.sleep(60)
@@ -94,6 +120,33 @@ with metrics.only_process(sys.argv[1]):
     process.kill()
   make(tmp_path, 'lab')
   assert ran == ['lab']
+
+
+def test_a_study_that_is_refused_changes_nothing(tmp_path, ran):
+  del ran
+  config = study_config.get_config('micro')
+  config.order = ('lab',)
+  with metrics.only_process(tmp_path):
+    with pytest.raises(ValueError, match='is at work'):
+      study.run(config, tmp_path)
+  assert [path.name for path in tmp_path.iterdir()] == ['lock']
+
+
+def test_a_study_without_an_evaluation_has_no_report(tmp_path, ran, capsys):
+  config = study_config.get_config('micro')
+  config.order = ('lab',)
+  assert study.run(config, tmp_path) == tmp_path
+  assert ran == ['lab']
+  assert 'no report: the stages have no evaluation' in capsys.readouterr().out
+
+
+def test_what_is_finished_may_be_read_only(tmp_path, ran):
+  make(tmp_path, 'lab')
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
+  make(tmp_path, 'lab')
+  assert ran == ['lab']
+  assert before == {path: path.stat().st_mtime_ns
+                    for path in tmp_path.rglob('*')}
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])

@@ -364,7 +364,7 @@ def test_page_says_the_regions_and_why(tmp_path):
       0., half=0.)
   (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
   html = report.make_report(tmp_path).read_text()
-  for region in ('&gt; 50%', '&lt; 50%', '40 to 60%', '67.6 to 77.6%',
+  for region in ('&gt; 50%', '&lt; 50%', '45 to 55%', '67.6 to 77.6%',
                  '&lt; 0 points', '&lt; 0.1 bits', '&gt; 0 nats'):
     assert f'<span class="whole">{region}</span>' in html
   assert html.count('both policies have the best value') == 1
@@ -410,9 +410,28 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   path.write_text(path.read_text() + '{"step": 3')
   assert report.main([str(tmp_path)]) == 1
   assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
+  for content, reason in (('', 'is empty, though the stage is finished'),
+                          ('7\n', 'metrics.jsonl, line 1 holds no object')):
+    path.write_text(content)
+    assert report.main([str(tmp_path)]) == 1
+    assert reason in capsys.readouterr().err
   path.unlink()
   assert report.main([str(tmp_path)]) == 1
   assert 'ppo/metrics.jsonl cannot be read: ' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name, content, reason', [
+    ('study.json', '[]', 'study.json holds no object'),
+    ('reward/DONE', '{"seconds": 1, "result": {"accuracy": 7}}',
+     'is not what the report expects'),
+    ('rankings/DONE', '{"seconds": "x", "result": {}}', 'expects')])
+def test_values_of_another_form_are_one_line(
+    tmp_path, capsys, name, content, reason):
+  write_study(tmp_path)
+  (tmp_path / name).write_text(content)
+  assert report.main([str(tmp_path)]) == 1
+  error = capsys.readouterr().err
+  assert reason in error and error.count('\n') == 1
 
 
 def test_main_reports_a_study_with_gaps(tmp_path, capsys):

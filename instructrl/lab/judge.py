@@ -38,7 +38,7 @@ FLAGS = (
 QUALITY = 'overall_quality'
 
 # Below this grade the instruction counts as not followed.
-FOLLOWED = .5
+FOLLOWED = .6
 # A response with this grade has fully engaged with its task: it is then worth
 # reading for its truth, fluency and length, even where it is not right.
 _ENGAGED = .5

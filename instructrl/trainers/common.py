@@ -228,7 +228,8 @@ class Run:
     abstract = jax.tree.map(
         lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
         shapes, shardings)
-    params, meta = exported(self.input(name), abstract)
+    path = checkpoint_lib.find(self.input(name), only_newest=True)
+    meta = checkpoint_lib.read_meta(path)['meta']
     tok = self.tokenizer()
     require(meta['tokenizer'] == tok.fingerprint,
             f'inputs.{name}: {self.input(name)} was trained with another '
@@ -239,7 +240,7 @@ class Run:
                and field in model and trained[field] != model[field]]
     require(not changed, f'inputs.{name}: {self.input(name)} is of another '
             f'model ({"; ".join(changed)})')
-    return params
+    return exported(path, abstract)[0]
 
   def shardings(self, axes, shapes):
     return sharding.tree_shardings(self.mesh, axes, shapes, self.rules)

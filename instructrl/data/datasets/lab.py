@@ -176,13 +176,13 @@ class RecordSequence(Sequence):
       limits: records_lib.Limits = records_lib.Limits(),
   ):
     self._decode = builder.decode
+    self._split = split.partition('[')[0]
     self._limits = limits
     self._examples = builder.as_data_source(split)
     self._parts = []  # (index of its first record here, file, index there)
     first = 0
     for part in builder.info.splits[split].file_instructions:
-      self._parts.append(
-          (first, pathlib.Path(part.filename).name, part.skip))
+      self._parts.append((first, str(part.filename), part.skip))
       first += part.examples_in_shard
 
   def __len__(self) -> int:
@@ -208,7 +208,7 @@ class RecordSequence(Sequence):
   def _read(self, indices: Sequence[int]) -> list[Record]:
     try:
       examples = self._examples.__getitems__(list(indices))
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:  # ArrayRecord's, and TFDS's
       name, where = self._place(indices[0])
       raise RecordError(
           name, where, f'it or a record after it is damaged: {error}'
@@ -226,8 +226,12 @@ class RecordSequence(Sequence):
       raise RecordError(name, where, f'text is not UTF-8: {error}') from error
     except ValueError as error:
       raise RecordError(name, where, f'is malformed: {error}') from error
-    return records_lib.validate(
+    records_lib.validate(
         record, source=name, index=where, limits=self._limits)
+    own = getattr(record, 'prompt', record).split
+    if self._split in records_lib.SPLITS and own != self._split:
+      raise RecordError(name, where, f'belongs to the split {own!r}')
+    return record
 
 
 def _find(folder: pathlib.Path) -> RecordBuilder | None:
@@ -236,10 +240,14 @@ def _find(folder: pathlib.Path) -> RecordBuilder | None:
     info = folder / cls.name / str(cls.VERSION) / 'dataset_info.json'
     if info.is_file():
       try:
-        json.loads(info.read_bytes())
+        about = json.loads(info.read_bytes())
       except ValueError as error:
         raise RecordError(
             str(info), None, f'cannot be read: {error}') from error
+      if not isinstance(about, dict) or (
+          {'name', 'version', 'fileFormat', 'splits'} - set(about)
+          or about['name'] != cls.name):
+        raise RecordError(str(info), None, f'is not that of {cls.name}')
       return cls(data_dir=folder)
   return None
 

@@ -155,7 +155,7 @@ def test_a_malformed_record_is_refused_when_read(tmp_path):
       tmp_path, 'corpus', limits=Limits(document_chars=20))
   assert got[1] == docs[1]
   with pytest.raises(RecordError, match=(
-      r'^documents-train.array_record-00000-of-00001\[2\]: text has 50')):
+      r'documents-train.array_record-00000-of-00001\[2\]: text has 50')):
     got[2]
   part = lab.read_records(
       tmp_path, 'corpus', 'train[2:]', limits=Limits(document_chars=20))
@@ -192,6 +192,26 @@ def test_a_damaged_index_is_refused(tmp_path):
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(RecordError, match='dataset_info.json: cannot be read'):
     lab.read_records(tmp_path, 'corpus')
+
+
+def test_the_index_of_another_data_set_is_refused(tmp_path):
+  folder = lab.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
+  for content in ('[]', '{}', '{"name": "prompts"}'):
+    (folder / 'dataset_info.json').write_text(content)
+    with pytest.raises(RecordError, match='dataset_info.json: is not that of'):
+      lab.read_records(tmp_path, 'corpus')
+
+
+def test_records_of_another_split_are_refused(tmp_path):
+  folder = lab.write_records(tmp_path, 'corpus', {
+      split: [make_document(i, split=split) for i in range(3)]
+      for split in ('train', 'validation')})
+  train, validation = (next(folder.glob(f'*{split}.array_record*'))
+                       for split in ('train', 'validation'))
+  validation.write_bytes(train.read_bytes())
+  with pytest.raises(RecordError, match=(
+      rf"{validation}\[0\]: belongs to the split 'train'")):
+    list(lab.read_records(tmp_path, 'corpus', 'validation'))
 
 
 def test_an_unknown_split_is_named(tmp_path):
