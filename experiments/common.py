@@ -77,6 +77,11 @@ def model(size):
   return c
 
 
+def same_model(c):
+  """A model whose fields follow those of another until they are set."""
+  return config_dict.ConfigDict({name: c.get_oneway_ref(name) for name in c})
+
+
 def optimizer(peak_lr):
   c = config_dict.ConfigDict()
   c.peak_lr = peak_lr

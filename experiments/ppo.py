@@ -13,9 +13,17 @@ RECIPE = {'micro': (16, 8, 6), 'tiny': (64, 16, 60), 'small': (256, 64, 500)}
 
 def get_config(arg='tiny'):
   c = common.base(arg, 'ppo')
-  c.model = common.model(arg)  # of the policy and the reference
-  c.value_model = common.model(arg)  # of the reward and the value model
-  c.inputs.policy = '../ppo_init'  # also the KL reference
+  c.model = common.model(arg)  # the policy
+  # Frozen, and otherwise as what they start from; of the other fields of a
+  # model, those that do not change what it computes may differ.
+  c.reference_model = common.same_model(c.model)
+  c.reward_model = common.model(arg)
+  c.value_model = common.same_model(c.reward_model)
+  # Rules of a model that differ from those of `rules`: (('embed', None),)
+  c.model_rules = config_dict.ConfigDict(dict(
+      reference_model=(), reward_model=(), value_model=()))
+  c.inputs.policy = '../ppo_init'
+  c.inputs.reference = ''  # of the KL; empty is inputs.policy (C.3)
   c.inputs.reward_model = '../reward'  # also where the value model starts
   c.prompts_split = 'ppo'  # of the lab's prompts; no labeler saw them
   p = c.ppo = config_dict.ConfigDict()

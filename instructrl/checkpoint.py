@@ -24,6 +24,7 @@ from absl import logging
 from instructrl import manifest
 from instructrl import metrics
 import jax
+import jax.numpy as jnp
 from jax.experimental import multihost_utils
 import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
@@ -283,6 +284,8 @@ def restore_params(
     path,
     subtree: Sequence[str] = ('ema_params',),
     abstract=None,
+    *,
+    cast: bool = False,
 ):
   """Restores one subtree, e.g. weights without the optimizer. Only reads.
 
@@ -293,6 +296,7 @@ def restore_params(
       nested dict.
     abstract: as for `Checkpointer.restore`; by default what was saved, on the
       first device.
+    cast: whether floating dtypes may differ, and are converted.
 
   Returns:
     (params, meta): the subtree, and the `meta` it was saved with.
@@ -316,7 +320,7 @@ def restore_params(
     wanted = abstract
     for key in reversed(subtree):
       wanted = {key: wanted}
-    _check_same(tensors, _tensors(wanted), path)
+    _check_same(tensors, _tensors(wanted), path, cast=cast)
   context = ocp.Context()
   context.pytree.loading.partial_load = True
   with context:
@@ -410,19 +414,26 @@ def _tensors(tree, *, arrays: bool = False) -> dict[str, list]:
   return tensors
 
 
-def _check_same(saved, wanted, where) -> None:
+def _check_same(saved, wanted, where, *, cast: bool = False) -> None:
   """Raises CheckpointError naming the first tensors that differ."""
   problems = [f'{name} is not in the checkpoint'
               for name in wanted if name not in saved]
   problems += [f'{name} is in the checkpoint only'
                for name in saved if name not in wanted]
   for name in wanted:
-    if saved.get(name, wanted[name]) != wanted[name]:
-      (shape, dtype), (new_shape, new_dtype) = saved[name], wanted[name]
+    (shape, dtype), (new_shape, new_dtype) = (
+        saved.get(name, wanted[name]), wanted[name])
+    if cast and _both_floating(dtype, new_dtype):
+      dtype = new_dtype
+    if (shape, dtype) != (new_shape, new_dtype):
       problems.append(f'{name} is {dtype}{shape}, not {new_dtype}{new_shape}')
   if problems:
     raise CheckpointError(f'{where} does not fit in {len(problems)} tensors: '
                           f'{"; ".join(problems[:5])}')
+
+
+def _both_floating(*dtypes) -> bool:
+  return all(jnp.issubdtype(jnp.dtype(d), jnp.floating) for d in dtypes)
 
 
 def _placed(abstract_state):

@@ -8,6 +8,7 @@ with the same parameters and the same metrics.jsonl.
 
 from collections.abc import Callable, Sequence
 import contextlib
+import dataclasses
 import functools
 import math
 import os
@@ -28,7 +29,7 @@ from instructrl import sharding
 from instructrl.models import heads
 from instructrl.models import transformer
 from instructrl.tokenizer import Tokenizer
-from instructrl.types import TrainState
+from instructrl.types import Params, TrainState
 
 DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
@@ -61,9 +62,9 @@ def validate_common(config):
             f'mesh.{axis}={size} must be 1 or more, or -1 for what is left')
   validate_positive(config, *(
       name for name in ('eval_batches', 'eval_batch_size') if name in config))
-  for name in ('model', 'value_model'):
-    if name in config:
-      validate_model(name, config[name], config.rules)
+  for name, c in config.items():
+    if isinstance(c, ml_collections.ConfigDict) and 'num_layers' in c:
+      validate_model(name, c, config.rules)
   for name, c in config.items():
     if isinstance(c, ml_collections.ConfigDict) and 'peak_lr' in c:
       validate_optimizer(name, c)
@@ -114,9 +115,13 @@ def validate_optimizer(name, c):
     require(0 <= c[field] <= 1, f'{name}.{field}={c[field]} is not in [0, 1]')
 
 
-def make_model(config, vocab_size: int) -> transformer.Model:
+def make_model(config, vocab_size: int, name: str = 'model'
+               ) -> transformer.Model:
+  """The model of a config's field `name`, with its own rules if it has any."""
+  rules = dict(config.rules) | dict(config.get('model_rules', {}).get(name, ()))
   return transformer.make_model(
-      vocab_size=vocab_size, rules=config.rules, **config.model.to_dict())
+      vocab_size=vocab_size, rules=tuple(rules.items()),
+      **config[name].to_dict())
 
 
 def make_optimizer(c, num_steps: int):
@@ -131,16 +136,48 @@ def make_optimizer(c, num_steps: int):
   return tx, schedule
 
 
-def scalar_axes(model: transformer.Model):
-  return {'backbone': model.logical_axes(), 'head': heads.head_axes()}
-
-
 def init_scalar(model: transformer.Model, seed: int):
   """Fresh reward-model parameters; the head has its own key."""
   return {
       'backbone': model.init(rng.key(seed, rng.Purpose.INIT)),
       'head': heads.init_head(rng.key(seed, rng.Purpose.HEAD_INIT),
                               model.module.d_model)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """A model and where its parameters lie, before there are any."""
+
+  model: transformer.Model
+  shapes: Params  # of ShapeDtypeStruct
+  shardings: Params
+
+  @property
+  def abstract(self) -> Params:
+    """The shapes with their shardings."""
+    return abstract(self.shapes, self.shardings)
+
+
+def abstract(shapes, shardings):
+  """A tree of `ShapeDtypeStruct` with shardings."""
+  return jax.tree.map(
+      lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
+      shapes, shardings)
+
+
+def lm_layout(model: transformer.Model, mesh) -> Layout:
+  """Of a language model."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return Layout(model, shapes, sharding.tree_shardings(
+      mesh, model.logical_axes(), shapes, model.module.rules))
+
+
+def scalar_layout(model: transformer.Model, mesh) -> Layout:
+  """Of a reward or value model."""
+  shapes = jax.eval_shape(lambda: init_scalar(model, 0))
+  axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
+  return Layout(model, shapes, sharding.tree_shardings(
+      mesh, axes, shapes, model.module.rules))
 
 
 def input_path(config, workdir, name: str) -> pathlib.Path:
@@ -158,12 +195,13 @@ def input_path(config, workdir, name: str) -> pathlib.Path:
   return path
 
 
-def exported(path, abstract=None):
+def exported(path, wanted: Params | None = None):
   """The parameters that a run exports, and the checkpoint's meta.
 
   Args:
     path: a run folder, its checkpoints, or one step of them.
-    abstract: shapes with shardings; what was saved by default.
+    wanted: abstract parameters, with shardings; another floating dtype than
+      what was saved is converted to. What was saved by default.
 
   Raises:
     CheckpointError: there is none, or the newest is damaged: an older one
@@ -171,7 +209,7 @@ def exported(path, abstract=None):
   """
   path = checkpoint_lib.find(path, only_newest=True)
   subtree = checkpoint_lib.read_meta(path)['meta']['export']
-  return checkpoint_lib.restore_params(path, subtree, abstract)
+  return checkpoint_lib.restore_params(path, subtree, wanted, cast=True)
 
 
 class Run:
@@ -183,7 +221,6 @@ class Run:
     self.label = label  # shown before the stage's name
     self.primary = jax.process_index() == 0
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
-    self.rules = tuple(config.rules)
     self._exit = contextlib.ExitStack()
 
   def __enter__(self):
@@ -215,19 +252,15 @@ class Run:
       partial.replace(self.workdir / TOKENIZER)  # whole or not at all
     return tok
 
-  def load_params(self, name: str, shapes, shardings, model):
+  def load_params(self, name: str, wanted: Params, model):
     """What another run exports: its EMA where it has one (see `exported`).
 
     Args:
       name: of the input.
-      shapes: of the parameters.
-      shardings: of the parameters.
+      wanted: as for `exported`.
       model: the config of the model that they are to be; refused if theirs
         computes something else.
     """
-    abstract = jax.tree.map(
-        lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
-        shapes, shardings)
     path = checkpoint_lib.find(self.input(name), only_newest=True)
     meta = checkpoint_lib.read_meta(path)['meta']
     tok = self.tokenizer()
@@ -240,33 +273,30 @@ class Run:
                and field in model and trained[field] != model[field]]
     require(not changed, f'inputs.{name}: {self.input(name)} is of another '
             f'model ({"; ".join(changed)})')
-    return exported(path, abstract)[0]
-
-  def shardings(self, axes, shapes):
-    return sharding.tree_shardings(self.mesh, axes, shapes, self.rules)
+    return exported(path, wanted)[0]
 
   def put(self, batch):
     return sharding.put_batch(batch, sharding.batch_sharding(self.mesh))
 
-  def restore(self, make_state: Callable[..., TrainState], shardings, *args
-              ) -> TrainState:
+  def restore(self, make_state: Callable[..., TrainState], shardings,
+              inputs: Sequence[Params] = (),
+              load: Callable[[], Sequence[Params]] = tuple) -> TrainState:
     """The newest checkpoint's state, or a fresh one; files are trimmed to it.
 
     Args:
-      make_state: traceable; builds the state at step 0 from `args`.
-      shardings: the same tree, of shardings.
-      *args: trees of arrays, of parameters that another stage trained.
+      make_state: traceable; builds the state at step 0 from parameters that
+        another stage trained.
+      shardings: of the state.
+      inputs: those parameters, abstract.
+      load: returns them; not called where there is a checkpoint.
     """
-    shapes = jax.eval_shape(make_state, *args)
     step = self.checkpointer.latest()
     if step is None:
       # Not even the evaluation at step 0 of an attempt without a checkpoint.
       self.writer.trim(-1)
-      return jax.jit(make_state, out_shardings=shardings)(*args)
-    abstract = jax.tree.map(
-        lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
-        shapes, shardings)
-    state, meta = self.checkpointer.restore(abstract, step)
+      return jax.jit(make_state, out_shardings=shardings)(*load())
+    state, meta = self.checkpointer.restore(
+        abstract(jax.eval_shape(make_state, *inputs), shardings), step)
     require(meta['format_version'] == FORMAT_VERSION,
             f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
             f'this code reads {FORMAT_VERSION}')
@@ -353,10 +383,10 @@ def fresh_state(params, tx, *, ema: bool = False, kl_coef=None) -> TrainState:
       ema_params=params if ema else None, kl_coef=kl_coef)
 
 
-def state_shardings(run: Run, tx, shapes, shardings, *, ema=False
-                    ) -> TrainState:
+def state_shardings(mesh, tx, layout: Layout, *, ema=False) -> TrainState:
   """The tree of shardings of `fresh_state`."""
   return TrainState(
-      step=sharding.replicated(run.mesh), params=shardings,
-      opt_state=optimizer_lib.state_shardings(tx, shapes, shardings, run.mesh),
-      ema_params=shardings if ema else None)
+      step=sharding.replicated(mesh), params=layout.shardings,
+      opt_state=optimizer_lib.state_shardings(
+          tx, layout.shapes, layout.shardings, mesh),
+      ema_params=layout.shardings if ema else None)

@@ -99,6 +99,34 @@ def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
       1, sum(int(n) for _, n in totals))
 
 
+class Program:
+  """What an LM stage computes, before there are data or parameters.
+
+  Attributes:
+    layout: of the model.
+    state_shardings: of the `TrainState`.
+    step: jitted, see `make_step`; the state is donated.
+    nll: jitted, see `make_nll`.
+  """
+
+  def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
+    model = common.make_model(config, vocab_size)
+    self._tx, schedule = common.make_optimizer(config.optimizer, num_steps)
+    self.layout = common.lm_layout(model, mesh)
+    self.state_shardings = common.state_shardings(
+        mesh, self._tx, self.layout)
+    self.step = jax.jit(
+        make_step(model, self._tx, schedule, seed=config.train_seed,
+                  microbatch_size=config.microbatch_size,
+                  logits_chunk=config.logits_chunk),
+        out_shardings=(self.state_shardings, sharding.replicated(mesh)),
+        donate_argnums=0)
+    self.nll = make_nll(model, config.logits_chunk)
+
+  def fresh_state(self, params: Params) -> TrainState:
+    return common.fresh_state(params, self._tx)
+
+
 def validation_batches(run: common.Run, rows, batch_size: int,
                        max_batches: int) -> list[LMBatch]:
   """The first rows of a validation set, in order, on the devices."""
@@ -125,31 +153,24 @@ def train(config, workdir, label: str = '') -> dict:
     epoch = pipeline.epoch_steps(
         len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))
     num_steps = config.num_steps or config.num_epochs * epoch
-    model = common.make_model(config, tok.vocab_size)
+    program = Program(config, run.mesh, vocab_size=tok.vocab_size,
+                      num_steps=num_steps)
+    layout, nll_fn = program.layout, program.nll
     row_len = rows.header['row_len']
+    module = layout.model.module
     common.require(
-        model.module.positions == 'rotary' or row_len <= model.module.max_len,
-        f'model.max_len={model.module.max_len} is shorter than the rows '
+        module.positions == 'rotary' or row_len <= module.max_len,
+        f'model.max_len={module.max_len} is shorter than the rows '
         f'({row_len} tokens)')
-    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
-    init = lambda: model.init(rng.key(config.train_seed, rng.Purpose.INIT))
-    shapes = jax.eval_shape(init)
-    shards = run.shardings(model.logical_axes(), shapes)
-    state_shards = common.state_shardings(run, tx, shapes, shards)
-    fresh = lambda params: common.fresh_state(params, tx)
     if config.inputs.get('init'):
-      state = run.restore(fresh, state_shards,
-                          run.load_params(
-                              'init', shapes, shards, config.model))
+      state = run.restore(
+          program.fresh_state, program.state_shardings, [layout.abstract],
+          lambda: [run.load_params('init', layout.abstract, config.model)])
     else:
-      state = run.restore(lambda: fresh(init()), state_shards)
-    step_fn = jax.jit(
-        make_step(model, tx, schedule, seed=config.train_seed,
-                  microbatch_size=config.microbatch_size,
-                  logits_chunk=config.logits_chunk),
-        out_shardings=(state_shards, sharding.replicated(run.mesh)),
-        donate_argnums=0)
-    nll_fn = make_nll(model, config.logits_chunk)
+      key = rng.key(config.train_seed, rng.Purpose.INIT)
+      state = run.restore(
+          lambda: program.fresh_state(layout.model.init(key)),
+          program.state_shardings)
     sets = {'loss/validation': validation_batches(
         run, load(config.validation_rows), config.batch_size,
         config.eval_batches)}
@@ -164,11 +185,11 @@ def train(config, workdir, label: str = '') -> dict:
               for name, data in sets.items()}
 
     state = run.loop(
-        state, lambda state, step: step_fn(state, run.put(batches.at(step))),
+        state, lambda state, step: program.step(state, run.put(batches.at(step))),
         num_steps, evaluate=evaluate,
         eval_every=config.eval_every or epoch,
         save_every=0 if config.checkpoint.every else epoch)
     final = evaluate(state, num_steps)
     return {'num_steps': num_steps, 'epoch_steps': epoch,
             'tokens_per_step': config.batch_size * row_len, **final,
-            'num_params': sum(x.size for x in jax.tree.leaves(shapes))}
+            'num_params': sum(x.size for x in jax.tree.leaves(layout.shapes))}

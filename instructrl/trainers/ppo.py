@@ -60,7 +60,7 @@ def validate(config):
           f'the {ptx_rows} pretraining rows of a minibatch')
   require(not p.adaptive_kl_target or p.adaptive_kl_horizon > 0,
           f'ppo.adaptive_kl_horizon={p.adaptive_kl_horizon} must be positive')
-  for name in ('model', 'value_model'):
+  for name in MODELS.values():
     require(config[name].dropout == 0, f'{name}.dropout must be 0 in PPO')
     require(p.prompt_len + p.response_len <= config[name].max_len,
             f'{name}.max_len={config[name].max_len} is shorter than '
@@ -75,11 +75,11 @@ def validate(config):
             'still be the start. Lower it, or train for longer')
 
 
-def settings(config, tok) -> ppo_steps.Settings:
+def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
   fields = config.ppo.to_dict()
   for name in ('num_iterations', 'top_p', 'warmup_iterations'):
     del fields[name]
-  return ppo_steps.Settings(**fields, eos_id=tok.eos_id, pad_id=tok.pad_id)
+  return ppo_steps.Settings(**fields, eos_id=eos_id, pad_id=pad_id)
 
 
 def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
@@ -104,51 +104,68 @@ def make_optimizer(c, p):
   return common.make_optimizer(c, p.num_iterations * updates)
 
 
-class _Setup:
-  """Models, frozen parameters, the state and the jitted functions."""
+# Model -> its config field. All but the policy and the value model are frozen.
+MODELS = {'policy': 'model', 'reference': 'reference_model',
+          'reward': 'reward_model', 'value': 'value_model'}
 
-  def __init__(self, run: common.Run, tok):
-    config = run.config
-    p = config.ppo
-    self.settings = s = settings(config, tok)
-    self.policy = common.make_model(config, tok.vocab_size)
-    with_value = config.copy_and_resolve_references()
-    with_value.model = config.value_model
-    self.scalar = common.make_model(with_value, tok.vocab_size)
-    key = rng.key(config.train_seed, rng.Purpose.INIT)
-    shapes = {
-        'policy': jax.eval_shape(self.policy.init, key),
-        'value': jax.eval_shape(
-            lambda: common.init_scalar(self.scalar, config.train_seed))}
-    shards = {
-        'policy': run.shardings(self.policy.logical_axes(), shapes['policy']),
-        'value': run.shardings(common.scalar_axes(self.scalar),
-                               shapes['value'])}
-    self.ref_params = run.load_params(
-        'policy', shapes['policy'], shards['policy'], config.model)
-    self.reward_params = run.load_params(
-        'reward_model', shapes['value'], shards['value'],
-        config.value_model)
-    tx = {name: make_optimizer(c, p)[0]
-          for name, c in (('policy', config.optimizer),
-                          ('value', config.value_optimizer))}
-    state_shards = ppo_steps.state_shardings(run, tx, shapes, shards)
-    # The value model starts as the reward model, bias included.
-    self.state = run.restore(
-        lambda ref, reward: ppo_steps.fresh_state(ref, reward, tx, p.kl_coef),
-        state_shards, self.ref_params, self.reward_params)
-    whole = sharding.replicated(run.mesh)
-    rows = sharding.batch_sharding(run.mesh)
+
+class Program:
+  """What PPO computes, before there are data or parameters.
+
+  Attributes:
+    settings: the numbers.
+    layouts: of the four models, see `MODELS`.
+    state_shardings: of the `TrainState`.
+    generate, score, update: jitted, see `ppo_steps`; update's state is donated.
+  """
+
+  def __init__(self, config, mesh, *, vocab_size: int, eos_id: int,
+               pad_id: int):
+    self.settings = s = settings(config, eos_id, pad_id)
+    models = {name: common.make_model(config, vocab_size, field)
+              for name, field in MODELS.items()}
+    self.layouts = {
+        name: (common.lm_layout if name in ('policy', 'reference')
+               else common.scalar_layout)(model, mesh)
+        for name, model in models.items()}
+    self._tx = {'policy': make_optimizer(config.optimizer, config.ppo)[0],
+                'value': make_optimizer(config.value_optimizer, config.ppo)[0]}
+    self.state_shardings = ppo_steps.state_shardings(
+        mesh, self._tx, self.layouts)
+    whole = sharding.replicated(mesh)
+    rows = sharding.batch_sharding(mesh)
     self.generate = jax.jit(
-        ppo_steps.make_generate(self.policy, s, config.train_seed),
+        ppo_steps.make_generate(models['policy'], s, config.train_seed),
         out_shardings=rows)
     self.score = jax.jit(
-        ppo_steps.make_score(self.policy, self.scalar, self.scalar, s),
+        ppo_steps.make_score(
+            models['reference'], models['value'], models['reward'], s),
         out_shardings=(rows, whole))
     self.update = jax.jit(
-        ppo_steps.make_update(self.policy, self.scalar, s, tx,
+        ppo_steps.make_update(models['policy'], models['value'], s, self._tx,
                               config.train_seed),
-        out_shardings=(state_shards, whole), donate_argnums=0)
+        out_shardings=(self.state_shardings, whole), donate_argnums=0)
+
+  def fresh_state(self, policy_params, value_params):
+    return ppo_steps.fresh_state(
+        policy_params, value_params, self._tx, self.settings.kl_coef)
+
+
+def _load(run: common.Run, program: Program):
+  """(state, reference parameters, reward parameters)."""
+  config, layouts = run.config, program.layouts
+
+  def load(source, name):
+    return run.load_params(source, layouts[name].abstract,
+                           config[MODELS[name]])
+
+  # The value model starts as the reward model, bias included.
+  state = run.restore(
+      program.fresh_state, program.state_shardings,
+      [layouts['policy'].abstract, layouts['value'].abstract],
+      lambda: [load('policy', 'policy'), load('reward_model', 'value')])
+  reference = 'reference' if config.inputs.reference else 'policy'
+  return state, load(reference, 'reference'), load('reward_model', 'reward')
 
 
 def train(config, workdir, label: str = '', *,
@@ -157,8 +174,10 @@ def train(config, workdir, label: str = '', *,
   validate(config)
   with common.Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    setup = _Setup(run, tok)
-    s, p = setup.settings, config.ppo
+    program = Program(config, run.mesh, vocab_size=tok.vocab_size,
+                      eos_id=tok.eos_id, pad_id=tok.pad_id)
+    state, reference_params, reward_params = _load(run, program)
+    s, p = program.settings, config.ppo
     records, tokens, dropped = load_prompts(
         run, tok, config.prompts_split, p.prompt_len)
     processes = dict(process_index=jax.process_index(),
@@ -172,7 +191,7 @@ def train(config, workdir, label: str = '', *,
     ptx = pipeline.lm_batches(
         rows('corpus.rows'), ptx_rows, config.train_seed,
         **processes) if s.ptx_coef else None
-    nll_fn = lm.make_nll(setup.policy, s.logits_chunk)
+    nll_fn = lm.make_nll(program.layouts['policy'].model, s.logits_chunk)
     validation = lm.validation_batches(
         run, rows('corpus_validation.rows'), config.eval_batch_size,
         config.eval_batches)
@@ -187,10 +206,10 @@ def train(config, workdir, label: str = '', *,
         return out
 
       batch = run.put(prompts.at(step))
-      responses = timed('perf/generate_s', setup.generate,
+      responses = timed('perf/generate_s', program.generate,
                         state.params['policy'], batch, step)
       rollout, metrics = timed(
-          'perf/score_s', setup.score, setup.ref_params, setup.reward_params,
+          'perf/score_s', program.score, reference_params, reward_params,
           state.params['value'], state.kl_coef, batch, responses)
       done = step + 1
       look = config.samples_every and (
@@ -206,7 +225,7 @@ def train(config, workdir, label: str = '', *,
           run.writer.sample(done, sample)
       more = run.put(ptx.at(step)) if ptx is not None else None
       state, update_metrics = timed(
-          'perf/update_s', setup.update, state, rollout, more)
+          'perf/update_s', program.update, state, rollout, more)
       run.writer.timings(done, clock)
       return state, metrics | update_metrics
 
@@ -215,7 +234,7 @@ def train(config, workdir, label: str = '', *,
       return {'pretrain/nll': lm.mean_nll(
           nll_fn, state.ema_params, validation)}
 
-    state = run.loop(setup.state, step_fn, p.num_iterations,
+    state = run.loop(state, step_fn, p.num_iterations,
                      evaluate=evaluate, eval_every=config.eval_every,
                      export=('ema_params',))
     return {'num_iterations': p.num_iterations,

@@ -83,7 +83,7 @@ def make_generate(model: Model, s: Settings, seed: int):
   return generate
 
 
-def make_score(policy: Model, scalar: Model, reward: Model, s: Settings):
+def make_score(reference: Model, value: Model, reward: Model, s: Settings):
   """(ref, reward, value params, kl_coef, prompts, responses) -> rollout.
 
   Also returns the iteration's metrics, all means over the whole batch.
@@ -96,9 +96,9 @@ def make_score(policy: Model, scalar: Model, reward: Model, s: Settings):
       where = inputs  # tokens, prompt mask, response mask
       return (
           rollout_lib.response_logprobs(
-              policy, ref_params, *where, chunk_size=s.logits_chunk,
+              reference, ref_params, *where, chunk_size=s.logits_chunk,
               temperature=s.temperature),
-          rollout_lib.response_values(scalar, value_params, *where),
+          rollout_lib.response_values(value, value_params, *where),
           rollout_lib.response_scores(reward, reward_params, *where))
 
     ref_logprobs, values, scores = rollout_lib.in_microbatches(
@@ -251,15 +251,15 @@ def fresh_state(policy_params, value_params, tx, kl_coef: float) -> TrainState:
       ema_params=policy_params, kl_coef=jnp.float32(kl_coef))
 
 
-def state_shardings(run: common.Run, tx, shapes, shardings) -> TrainState:
-  """Shardings of `fresh_state`; both trees have 'policy' and 'value'."""
-  whole = sharding.replicated(run.mesh)
+def state_shardings(mesh, tx, layouts) -> TrainState:
+  """Shardings of `fresh_state`; `layouts` has 'policy' and 'value'."""
+  whole = sharding.replicated(mesh)
   return TrainState(
-      step=whole, params=shardings,
+      step=whole, params={name: layouts[name].shardings for name in tx},
       opt_state={name: optimizer_lib.state_shardings(
-          tx[name], shapes[name], shardings[name], run.mesh)
-                 for name in shapes},
-      ema_params=shardings['policy'], kl_coef=whole)
+          tx[name], layouts[name].shapes, layouts[name].shardings, mesh)
+                 for name in tx},
+      ema_params=layouts['policy'].shardings, kl_coef=whole)
 
 
 def samples(rollout: Rollout, tok, count: int):

@@ -85,6 +85,33 @@ def make_step(model: Model, tx, schedule, *, microbatch_size: int):
   return step
 
 
+class Program:
+  """What the stage computes, before there are data or parameters.
+
+  Attributes:
+    layout: of the reward model.
+    state_shardings: of the `TrainState`.
+    step: jitted, see `make_step`; the state is donated.
+    score: jitted, see `ranking_scores`; of every process's rows.
+  """
+
+  def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
+    model = common.make_model(config, vocab_size)
+    self._tx, schedule = common.make_optimizer(config.optimizer, num_steps)
+    self.layout = common.scalar_layout(model, mesh)
+    self.state_shardings = common.state_shardings(mesh, self._tx, self.layout)
+    whole = sharding.replicated(mesh)
+    self.step = jax.jit(
+        make_step(model, self._tx, schedule,
+                  microbatch_size=config.microbatch_size),
+        out_shardings=(self.state_shardings, whole), donate_argnums=0)
+    self.score = jax.jit(lambda params, batch: ranking_scores(
+        model, params, batch), out_shardings=whole)
+
+  def fresh_state(self, params: Params) -> TrainState:
+    return common.fresh_state(params, self._tx)
+
+
 class Scorer:
   """Scores (prompt, response) token lists with a reward model."""
 
@@ -172,15 +199,14 @@ def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
   return elements, dropped
 
 
-def _init_params(run: common.Run, model, tok, shapes, shards):
+def _init_params(run: common.Run, layout: common.Layout) -> Params:
   """The backbone of another run and a fresh head; or all fresh."""
   config = run.config
-  fresh = jax.jit(lambda: common.init_scalar(model, config.train_seed),
-                  out_shardings=shards)()
+  fresh = jax.jit(lambda: common.init_scalar(layout.model, config.train_seed),
+                  out_shardings=layout.shardings)()
   if not config.inputs.init:
     return fresh
-  backbone = run.load_params(
-      'init', shapes['backbone'], shards['backbone'], config.model)
+  backbone = run.load_params('init', layout.abstract['backbone'], config.model)
   return {'backbone': backbone, 'head': fresh['head']}
 
 
@@ -209,24 +235,14 @@ def train(config, workdir, label: str = '') -> dict:
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
 
-    model = common.make_model(config, tok.vocab_size)
-    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
-    shapes = jax.eval_shape(
-        lambda: common.init_scalar(model, config.train_seed))
-    shards = run.shardings(common.scalar_axes(model), shapes)
-    state_shards = common.state_shardings(run, tx, shapes, shards)
+    program = Program(config, run.mesh, vocab_size=tok.vocab_size,
+                      num_steps=num_steps)
     state = run.restore(
-        lambda params: common.fresh_state(params, tx), state_shards,
-        _init_params(run, model, tok, shapes, shards))
-    step_fn = jax.jit(
-        make_step(model, tx, schedule, microbatch_size=config.microbatch_size),
-        out_shardings=(state_shards, sharding.replicated(run.mesh)),
-        donate_argnums=0)
-    score_fn = jax.jit(lambda params, batch: ranking_scores(
-        model, params, batch), out_shardings=sharding.replicated(run.mesh))
+        program.fresh_state, program.state_shardings,
+        [program.layout.abstract], lambda: [_init_params(run, program.layout)])
 
     def measure(params):
-      return {name: accuracy(score_fn, params, data, config.eval_seed)
+      return {name: accuracy(program.score, params, data, config.eval_seed)
               for name, data in held.items()}
 
     def evaluate(state, step):
@@ -239,7 +255,7 @@ def train(config, workdir, label: str = '') -> dict:
       # Most rankings are half as long as the longest of all.
       width = _columns(lengths[batches.all_indices(step)].max())
       batch = pipeline.trim_columns(batches.at(step), width)
-      return step_fn(state, run.put(batch))
+      return program.step(state, run.put(batch))
 
     state = run.loop(
         state, train_step, num_steps, evaluate=evaluate,
@@ -249,7 +265,7 @@ def train(config, workdir, label: str = '') -> dict:
     # more step of the run, so that it too happens exactly once.
     if int(state.step) == num_steps:
       shift = -demonstration_mean(
-          run, Scorer(model, tok), state.params, tok)
+          run, Scorer(program.layout.model, tok), state.params, tok)
       state = dataclasses.replace(
           state, step=state.step + 1,
           params=heads.shift_bias(state.params, jnp.float32(shift)))

@@ -95,6 +95,6 @@ def test_a_shift_of_the_bias_shifts_every_score_and_nothing_else():
 
 def test_the_axes_fit_the_parameters():
   model = tiny.model()
-  axes = common.scalar_axes(model)
+  axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
   jax.tree.map(lambda leaf, names: None if len(names) == leaf.ndim else 1 / 0,
                tiny.scalar_params(model), axes)

@@ -310,11 +310,10 @@ def test_parameters_of_another_tokenizer_are_refused(
   save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
        {'tokenizer': 'abc', 'export': ['params']})
   with common.Run(config, workdir) as run:
-    shapes = {'w': jax.ShapeDtypeStruct((4,), jnp.float32)}
+    wanted = {'w': jax.ShapeDtypeStruct((4,), jnp.float32)}
     with pytest.raises(common.ConfigError, match='inputs.init: .*/other was '
                        'trained with another tokenizer'):
-      run.load_params('init', shapes, {'w': sharding.replicated(run.mesh)},
-                      config.model)
+      run.load_params('init', wanted, config.model)
 
 
 def test_parameters_of_another_model_are_refused(
@@ -328,8 +327,7 @@ def test_parameters_of_another_model_are_refused(
         'config': {'model': theirs}})
   with common.Run(config, workdir) as run:
     load = functools.partial(
-        run.load_params, 'init', {'w': jax.ShapeDtypeStruct((4,), jnp.float32)},
-        {'w': sharding.replicated(run.mesh)})
+        run.load_params, 'init', {'w': jax.ShapeDtypeStruct((4,), jnp.float32)})
     with pytest.raises(common.ConfigError, match=r'inputs.init: .*/other is of '
                        r'another model \(rope_theta: 77.0 -> [\d.]+\)'):
       load(config.model)
@@ -372,10 +370,13 @@ def test_the_state_is_made_where_it_will_be(configs, workdir):
     tx, _ = common.make_optimizer(configs['pretrain'].optimizer, 9)
     params = {'w': jnp.ones((50, 32)), 'b': jnp.ones(3)}
     shapes = jax.eval_shape(lambda: params)
-    shards = run.shardings({'w': ('vocab', 'embed'), 'b': ('norm',)}, shapes)
+    layout = common.Layout(None, shapes, sharding.tree_shardings(
+        run.mesh, {'w': ('vocab', 'embed'), 'b': ('norm',)}, shapes,
+        tuple(configs['pretrain'].rules)))
     state = run.restore(
         lambda params: common.fresh_state(params, tx, ema=True),
-        common.state_shardings(run, tx, shapes, shards, ema=True), params)
+        common.state_shardings(run.mesh, tx, layout, ema=True),
+        [layout.abstract], lambda: [params])
   for leaf in jax.tree.leaves(state):
     if leaf.ndim == 2:
       assert leaf.addressable_shards[0].data.shape == (25, 16)

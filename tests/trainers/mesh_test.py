@@ -71,11 +71,12 @@ def test_the_state_of_ppo_is_divided_as_the_rules_say(configs, workdir):
   config = configs['ppo_ptx']
   config.mesh.update(MESH)
   with common.Run(config, workdir) as run:
-    setup = ppo._Setup(run, run.tokenizer())
-  state = setup.state
-  trees = [state.params['policy'], state.ema_params, setup.ref_params,
-           state.params['value']['backbone'],
-           setup.reward_params['backbone']]
+    tok = run.tokenizer()
+    state, reference, reward_model = ppo._load(run, ppo.Program(
+        config, run.mesh, vocab_size=tok.vocab_size, eos_id=tok.eos_id,
+        pad_id=tok.pad_id))
+  trees = [state.params['policy'], state.ema_params, reference,
+           state.params['value']['backbone'], reward_model['backbone']]
   for name in ('policy', 'value'):
     for leaf in jax.tree.leaves(
         state.opt_state[name], is_leaf=lambda x: hasattr(x, 'mu')):
@@ -91,7 +92,7 @@ def test_the_state_of_ppo_is_divided_as_the_rules_say(configs, workdir):
     assert spec_of(blocks['down']['kernel']) == P(None, 'tensor', 'fsdp')
   large = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(
-      (state, setup.ref_params, setup.reward_params)):
+      (state, reference, reward_model)):
     shard = leaf.addressable_shards[0].data
     if leaf.size >= 256:
       large += 1

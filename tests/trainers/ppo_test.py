@@ -99,7 +99,7 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted(study, tok):
 
 
 def test_the_settings_are_those_of_the_config(configs, tok):
-  s = ppo.settings(configs['ppo'], tok)
+  s = ppo.settings(configs['ppo'], tok.eos_id, tok.pad_id)
   assert (s.batch_size, s.minibatch_size, s.num_minibatches) == (8, 4, 2)
   assert (s.eos_id, s.pad_id) == (tok.eos_id, tok.pad_id)
   assert s.eos_id != s.pad_id

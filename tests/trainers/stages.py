@@ -27,7 +27,7 @@ def configs():
       module.get_config('micro') for module in (
           pretrain, sft, ppo_init, reward, ppo, ppo_ptx))}
   for stage, c in made.items():
-    for name in ('model', 'value_model'):
+    for name in ('model', 'reward_model'):
       if name in c:
         c[name].update(num_layers=1, d_model=16, num_heads=2, max_len=16)
     if 'ppo' in c:
