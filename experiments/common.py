@@ -64,6 +64,7 @@ def model(size):
   c.mlp = 'gelu'  # or 'swiglu'
   c.use_bias = True  # in projections
   c.tie_embeddings = True  # GPT-2's and GPT-3's
+  c.vocab_multiple = 1  # embeddings are padded to a multiple of it
   c.dropout = 0.0  # residual; only SFT uses it
   # GPT-2's 0.02 suits its width; about 1 / sqrt(width) elsewhere. At width 128
   # facts take half the tokens with it.

@@ -32,7 +32,8 @@ def get_config(arg='tiny'):
   p.prompt_len, p.response_len = common.LENGTHS[arg]  # tokens, at most
   p.num_ppo_epochs = 1  # inner epochs (C.4)
   p.microbatch_size = 0  # episodes per gradient; 0 = minibatch_size
-  p.rollout_microbatch_size = 0  # episodes sampled at once; 0 = batch_size
+  p.generate_microbatch_size = 0  # episodes sampled at once; 0 = batch_size
+  p.score_microbatch_size = 0  # episodes scored at once; 0 = batch_size
   p.temperature = 1.0  # C.4
   p.top_p = 1.0  # PPO samples from the whole distribution: only 1 is allowed
   # beta. The paper has 0.02 (C.4) for a reward model of 6B parameters; those of

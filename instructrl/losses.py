@@ -21,6 +21,21 @@ from instructrl import masked
 
 Metrics = dict[str, jax.Array]
 
+_NO_TOKEN = -1e30  # a logit without probability; -inf would give 0 * inf
+
+
+def without_padding(logits: jax.Array, vocab_size: int) -> jax.Array:
+  """Takes all probability from the tokens that pad a vocabulary.
+
+  Args:
+    logits: [..., V'] float32.
+    vocab_size: tokens that exist; the rest get the lowest of logits.
+  """
+  if logits.shape[-1] == vocab_size:
+    return logits
+  exists = jnp.arange(logits.shape[-1]) < vocab_size
+  return jnp.where(exists, logits, _NO_TOKEN)
+
 
 def token_logprobs(
     hidden: chex.Array,
@@ -28,6 +43,7 @@ def token_logprobs(
     targets: chex.Array,
     *,
     chunk_size: int,
+    vocab_size: int | None = None,
     temperature: chex.Numeric = 1.0,
     with_entropy: bool = False,
     mask: chex.Array | None = None,
@@ -48,6 +64,7 @@ def token_logprobs(
     targets: [..., T] integer.
     chunk_size: tokens per chunk. 0, or no less than the number of tokens, is
       one chunk, of which the logits are kept for the backward pass.
+    vocab_size: columns of `unembed` from here on are padding; V by default.
     temperature: divides the logits, as the sampler's does; positive.
     with_entropy: whether to return the entropy of the distribution as well.
     mask: [..., T] bool; where false, the result and its gradient are 0.
@@ -68,6 +85,7 @@ def token_logprobs(
 
   def chunk_logprobs(hidden, targets):
     logits = jnp.dot(hidden, unembed, preferred_element_type=jnp.float32)
+    logits = without_padding(logits, vocab_size or logits.shape[-1])
     return _from_logits(logits / temperature, targets, with_entropy)
 
   if chunk_size == 0 or targets.size <= chunk_size:

@@ -70,6 +70,7 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
   def draw(hidden, position):
     logits = jnp.matmul(hidden[:, -1], unembedding,
                         preferred_element_type=jnp.float32)
+    logits = losses.without_padding(logits, model.vocab_size)
     return sampling.sample_tokens(
         logits, sampling.row_keys(key, rows, position),
         temperature=temperature, top_p=top_p)
@@ -130,7 +131,8 @@ def response_logprobs(model: Model, params: Params, tokens: jax.Array,
   hidden, _ = model.apply(params, tokens, positions, segments)
   out = losses.token_logprobs(
       hidden[:, prompt_len - 1:-1], model.unembedding(params).T,
-      tokens[:, prompt_len:], chunk_size=chunk_size, temperature=temperature,
+      tokens[:, prompt_len:], vocab_size=model.vocab_size,
+      chunk_size=chunk_size, temperature=temperature,
       with_entropy=with_entropy)
   clean = lambda x: jnp.where(response_mask, x, 0.0)
   return tuple(map(clean, out)) if with_entropy else clean(out)

@@ -55,7 +55,7 @@ def parse(argv=None):
       ('prompt', 64, 'tokens'), ('response', 64, 'tokens'),
       ('minibatches', 4, 'of an iteration'), ('iters', 4, 'timed'),
       ('responses', 6, 'K, per prompt; reward only'),
-      ('rollout-microbatch', 0, 'rows scored at once; 0 = all'),
+      ('score-microbatch', 0, 'rows scored at once; 0 = all'),
       ('logits-chunk', 0, 'tokens; 0 = all'),
       ('scan-unroll', 0, 'layers per step of the scan; 0 = all')):
     parser.add_argument(f'--{name}', type=int, default=default, help=text)
@@ -67,7 +67,7 @@ def parse(argv=None):
   args = parser.parse_args(argv)
   for name, value in vars(args).items():
     if isinstance(value, int) and not isinstance(value, bool) and value < (
-        name not in ('rollout_microbatch', 'logits_chunk', 'scan_unroll')):
+        name not in ('score_microbatch', 'logits_chunk', 'scan_unroll')):
       parser.error(f'--{name.replace("_", "-")} is too small')
   if args.batch % args.minibatches:
     parser.error('--minibatches must divide --batch')
@@ -164,8 +164,8 @@ def settings(args) -> ppo_steps.Settings:
   # No token is EOS (the id is beyond the vocabulary): full-length responses.
   return ppo_steps.Settings(
       batch_size=args.batch, minibatch_size=args.batch // args.minibatches,
-      num_ppo_epochs=1, microbatch_size=0,
-      rollout_microbatch_size=args.rollout_microbatch, prompt_len=args.prompt,
+      num_ppo_epochs=1, microbatch_size=0, generate_microbatch_size=0,
+      score_microbatch_size=args.score_microbatch, prompt_len=args.prompt,
       response_len=args.response, temperature=1.0, kl_coef=0.02,
       adaptive_kl_target=0.0, adaptive_kl_horizon=1e4,
       ptx_coef=27.8 if args.ptx else 0.0, ptx_examples_per_episode=1,

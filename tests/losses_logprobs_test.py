@@ -184,6 +184,27 @@ def test_huge_logits_stay_finite():
   np.testing.assert_array_equal(entropies, [[0, 0]])
 
 
+@pytest.mark.parametrize('chunk_size', [0, 4])
+def test_padding_of_the_vocabulary_changes_nothing(chunk_size):
+  """Neither log-probabilities, entropies nor gradients, whatever it holds."""
+  hidden, unembed, targets = lm_inputs()
+  padded = np.concatenate([unembed, 9 * np.ones((4, 5), np.float32)], axis=1)
+
+  def total(hidden, unembed):
+    logprobs, entropy = losses.token_logprobs(
+        hidden, unembed, targets, vocab_size=11, chunk_size=chunk_size,
+        with_entropy=True, temperature=0.7)
+    return (logprobs * np.arange(5)).sum() + entropy.sum(), (logprobs, entropy)
+
+  grad = jax.grad(total, argnums=(0, 1), has_aux=True)
+  (dh, du), found = grad(hidden, unembed)
+  (dh_padded, du_padded), found_padded = grad(hidden, padded)
+  for a, b in zip((*found, dh, du), (*found_padded, dh_padded,
+                                     du_padded[:, :11])):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+  assert not du_padded[:, 11:].any()
+
+
 def test_a_negative_chunk_size_is_refused():
   hidden, unembed, targets = lm_inputs()
   with pytest.raises(ValueError, match='-1'):

@@ -27,7 +27,7 @@ class Counter:
   module = types.SimpleNamespace(num_layers=1)
 
   def __init__(self, vocab=40, certainty=100.0):
-    self.vocab, self._certainty = vocab, certainty
+    self.vocab_size, self._certainty = vocab, certainty
     self.passes = 0  # forward passes that were run
 
   def init_cache(self, batch, columns):
@@ -41,14 +41,15 @@ class Counter:
 
   def unembedding(self, params):
     del params
-    return self._certainty * jnp.roll(jnp.eye(self.vocab), 1, axis=0)
+    return self._certainty * jnp.roll(
+        jnp.eye(self.vocab_size), 1, axis=0)
 
   def apply(self, params, tokens, positions, segment_ids, cache=None, *,
             dropout_key=None):
     del params, positions, segment_ids
     assert dropout_key is None
     jax.debug.callback(self._count_pass)
-    return jax.nn.one_hot(tokens, self.vocab), cache
+    return jax.nn.one_hot(tokens, self.vocab_size), cache
 
   def _count_pass(self):
     self.passes += 1
@@ -227,6 +228,21 @@ def test_greedy_decoding_takes_the_most_likely_token():
     for t, token in enumerate(response, len(prompt)):
       logits = hidden[t - 1] @ PARAMS['embed'].T
       assert logits[token] > logits.max() - 1e-4
+
+
+def test_tokens_that_pad_the_vocabulary_are_never_said():
+  """And all else is as without them."""
+  padded = tiny.model(vocab_multiple=64)
+  params = dict(PARAMS, embed=np.concatenate(
+      [PARAMS['embed'], np.full((14, 32), 9, np.float32)]))
+  shapes = jax.eval_shape(padded.init, KEY)
+  assert shapes['embed'].shape == params['embed'].shape == (64, 32)
+  out = tiny.jit(lambda prompts: rollout.generate(
+      padded, params, prompts, KEY, response_len=R, eos_id=EOS, pad_id=PAD))(
+          tiny.prompt_batch(PROMPTS, P))
+  plain = sample()
+  np.testing.assert_array_equal(out.tokens, plain.tokens)
+  np.testing.assert_allclose(out.logprobs, plain.logprobs, atol=1e-5)
 
 
 def test_what_a_row_gets_is_its_own_affair():

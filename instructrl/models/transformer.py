@@ -216,6 +216,7 @@ class Transformer(nn.Module):
   mlp: str = 'gelu'  # or 'swiglu'
   use_bias: bool = True
   tie_embeddings: bool = True
+  vocab_multiple: int = 1  # embeddings are padded to a multiple of it
   dropout: float = 0.0  # residual dropout, only where a key is given
   init_std: float = 0.02
   dtype: Any = jnp.float32  # of the computation
@@ -224,12 +225,16 @@ class Transformer(nn.Module):
   scan_unroll: int = 1  # layers per step of the scan; see also `Cache`
   rules: sharding.Rules = ()
 
+  @property
+  def padded_vocab(self) -> int:
+    return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+
   @nn.compact
   def __call__(self, tokens, positions, mask, index, cache_k, cache_v,
                deterministic):
     init = lambda axes: nn.with_logical_partitioning(
         nn.initializers.normal(self.init_std), axes)
-    shape = (self.vocab_size, self.d_model)
+    shape = (self.padded_vocab, self.d_model)
     embed = self.param('embed', init(('vocab', 'embed')), shape,
                        self.param_dtype)
     x = jnp.take(embed.astype(self.dtype), tokens, axis=0)
@@ -328,7 +333,7 @@ class Model:
             segment_ids: jax.Array, cache: Cache | None = None, *,
             dropout_key: jax.Array | None = None
             ) -> tuple[jax.Array, Cache | None]:
-    """The last hidden states; logits are `hidden @ unembedding(params)`.
+    """The last hidden states; see `unembedding` for the logits.
 
     Args:
       params: the parameter tree.
@@ -370,7 +375,11 @@ class Model:
                          index=start + length)
 
   def unembedding(self, params: Params) -> jax.Array:
-    """[V, D] in the compute dtype; the embedding itself when they are tied."""
+    """[V', D] in the compute dtype; the embedding itself when they are tied.
+
+    Logits are `hidden @ unembedding(params).T`. V' is V, padded where the model
+    has a `vocab_multiple`: tokens from `vocab_size` on do not exist.
+    """
     name = 'embed' if self.module.tie_embeddings else 'unembed'
     return params[name].astype(self.module.dtype)
 

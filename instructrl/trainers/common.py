@@ -78,7 +78,7 @@ def validate_positive(config, *names: str):
 def validate_model(name: str, c, rules):
   """Refuses an architecture that cannot be built."""
   for field in ('num_layers', 'd_model', 'num_heads', 'max_len',
-                'scan_unroll'):
+                'scan_unroll', 'vocab_multiple'):
     require(c[field] >= 1, f'{name}.{field}={c[field]} must be 1 or more')
   for field in ('num_kv_heads', 'head_dim', 'd_ff'):
     require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')

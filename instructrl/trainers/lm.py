@@ -45,7 +45,7 @@ def batch_logprobs(model: Model, params: Params, batch: LMBatch,
       dropout_key=dropout_key)
   return losses.token_logprobs(
       hidden, model.unembedding(params).T, batch.targets,
-      chunk_size=chunk_size)
+      vocab_size=model.vocab_size, chunk_size=chunk_size)
 
 
 def make_step(model: Model, tx, schedule, *, seed: int, microbatch_size: int,

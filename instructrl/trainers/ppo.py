@@ -28,14 +28,15 @@ def validate(config):
                'response_len', 'num_iterations'):
     require(p[name] >= 1, f'ppo.{name}={p[name]} must be 1 or more')
   for name in ('kl_coef', 'ptx_coef', 'adaptive_kl_target', 'logits_chunk',
-               'microbatch_size', 'rollout_microbatch_size',
+               'microbatch_size', 'generate_microbatch_size', 'score_microbatch_size',
                'ptx_microbatch_size', 'warmup_iterations'):
     require(p[name] >= 0, f'ppo.{name}={p[name]} is negative')
   require(p.batch_size % p.minibatch_size == 0,
           f'ppo.minibatch_size={p.minibatch_size} does not divide '
           f'ppo.batch_size={p.batch_size}')
   for name, whole in (('microbatch_size', 'minibatch_size'),
-                      ('rollout_microbatch_size', 'batch_size')):
+                      ('generate_microbatch_size', 'batch_size'),
+                      ('score_microbatch_size', 'batch_size')):
     require(not p[name] or p[whole] % p[name] == 0,
             f'ppo.{name}={p[name]} does not divide ppo.{whole}={p[whole]}')
   require(p.top_p == 1.0, 'ppo.top_p must be 1: PPO needs the log-probs of the '

@@ -34,7 +34,8 @@ class Settings:
   minibatch_size: int
   num_ppo_epochs: int
   microbatch_size: int
-  rollout_microbatch_size: int
+  generate_microbatch_size: int
+  score_microbatch_size: int
   prompt_len: int
   response_len: int
   temperature: float
@@ -79,7 +80,7 @@ def make_generate(model: Model, s: Settings, seed: int):
           rows=rows)
 
     return rollout_lib.in_microbatches(
-        part, (prompts, rows), s.rollout_microbatch_size)
+        part, (prompts, rows), s.generate_microbatch_size)
   return generate
 
 
@@ -103,7 +104,7 @@ def make_score(reference: Model, value: Model, reward: Model, s: Settings):
 
     ref_logprobs, values, scores = rollout_lib.in_microbatches(
         part, (tokens, prompts.mask, responses.mask),
-        s.rollout_microbatch_size)
+        s.score_microbatch_size)
     rollout = rollout_lib.make_rollout(
         tokens, prompts.mask, responses.mask, responses.logprobs,
         ref_logprobs, values, scores, kl_coef=kl_coef, discount=s.discount,

@@ -29,7 +29,8 @@ RED = 7  # the token that the learning test rewards
 KL_COEF, PTX_COEF = 0.05, 2.5
 SETTINGS = ppo_steps.Settings(
     batch_size=B, minibatch_size=12, num_ppo_epochs=2, microbatch_size=4,
-    rollout_microbatch_size=0, prompt_len=P, response_len=R, temperature=0.7,
+    generate_microbatch_size=0, score_microbatch_size=0, prompt_len=P,
+    response_len=R, temperature=0.7,
     kl_coef=KL_COEF, adaptive_kl_target=6.0, adaptive_kl_horizon=10_000.0,
     ptx_coef=PTX_COEF, ptx_examples_per_episode=1, ptx_microbatch_size=6,
     discount=1.0, gae_lambda=0.95, clip_eps=0.2, value_clip_eps=0.2,
@@ -242,7 +243,8 @@ def test_seeds_differ():
 
 def test_parts_of_the_batch_change_nothing(first):
   rollout, metrics = first
-  parts, parts_metrics = act(fresh(), rollout_microbatch_size=6)
+  parts, parts_metrics = act(
+      fresh(), generate_microbatch_size=6, score_microbatch_size=4)
   chex.assert_trees_all_close(parts, rollout, atol=1e-4)
   chex.assert_trees_all_close(parts_metrics, metrics, atol=1e-4)
 

@@ -35,7 +35,8 @@ from tests.trainers.conftest import save_run
      'ppo.batch_size=8'),
     ('ppo.microbatch_size', 3, 'ppo.microbatch_size=3 does not divide '
      'ppo.minibatch_size=4'),
-    ('ppo.rollout_microbatch_size', 3, 'ppo.rollout_microbatch_size=3 does'),
+    ('ppo.generate_microbatch_size', 3, 'ppo.generate_microbatch_size=3 d'),
+    ('ppo.score_microbatch_size', 3, 'ppo.score_microbatch_size=3 does'),
     ('ppo.batch_size', 0, 'ppo.batch_size=0 must be 1 or more'),
     ('ppo.num_ppo_epochs', 0, 'ppo.num_ppo_epochs=0'),
     ('ppo.num_iterations', 0, 'ppo.num_iterations=0'),
