@@ -37,15 +37,19 @@ REQUIRED = (
     'tokenizers==0.23.3',
 )
 
+# Compiles for TPU topologies on a machine without one. The release that
+# jax[tpu] 0.10.2 asks for; later ones sometimes fail to print a program.
+AOT = ('libtpu==0.0.42.1; sys_platform == "linux" and '
+       'platform_machine == "x86_64"',)
+
 EXTRAS = {
     'test': (
         'pytest==9.2.0',
         'pytest-timeout==2.4.0',
         'pytest-xdist==3.8.0',
+        *AOT,
     ),
-    # Compiles for TPU topologies on a machine without one. The release that
-    # jax[tpu] 0.10.2 asks for; later ones sometimes fail to print a program.
-    'aot': ('libtpu==0.0.42.1',),
+    'aot': AOT,
     'tpu': ('jax[tpu]==0.10.2',),
     'cuda': ('jax[cuda13]==0.10.2',),
     'hf': ('transformers==5.23.0',),  # AutoConfig and AutoTokenizer only

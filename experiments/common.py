@@ -26,20 +26,31 @@ RULES = (
 )
 
 # layers, width, heads, longest example in tokens.
-SIZES = {
+LAB_SIZES = {  # of which there is a lab
     'micro': (2, 64, 2, 192),  # seconds; for tests
     'tiny': (4, 128, 4, 192),  # 0.9M parameters, minutes on two CPU cores
     'small': (8, 320, 5, 256),  # 10M parameters, minutes on an accelerator
 }
+# Brown et al. 2020, table 2.1, and its context of 2,048. For 1.3B the table has
+# 24 heads of 128, which are not 2,048 wide. Ouyang et al. call 6.7B "6B"; they
+# have no 125M, which is here to try a slice with.
+PAPER_SIZES = {
+    '125m': (12, 768, 12, 2048),
+    '1.3b': (24, 2048, 16, 2048),
+    '6b': (32, 4096, 32, 2048),
+    '175b': (96, 12288, 96, 2048),
+}
+SIZES = LAB_SIZES | PAPER_SIZES
 
-# Tokens of a prompt and of a response, at most (the paper: 1,024 and 1,024).
-LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64)}
+# Tokens of a prompt and of a response, at most.
+LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
+           **dict.fromkeys(PAPER_SIZES, (1024, 1024))}  # section 3.2, table 6
 
 
-def check_size(size):
-  if size not in SIZES:
+def check_size(size, sizes=tuple(SIZES)):
+  if size not in sizes:
     raise ValueError(
-        f'there is no size {size!r}; the sizes are {", ".join(SIZES)}')
+        f'there is no size {size!r}; the sizes are {", ".join(sizes)}')
 
 
 def model(size):
@@ -58,23 +69,30 @@ def model(size):
   c.norm_epsilon = 1e-5  # GPT-2's
   # GPT-3's positions are learned. The small models of a laptop see too few
   # tokens to learn copying with them: rotary ones take a third of the tokens.
-  c.positions = 'learned' if size == 'small' else 'rotary'
+  laptop = size in ('micro', 'tiny')
+  c.positions = 'rotary' if laptop else 'learned'
   # Rotary only. Short texts learn to copy sooner with short wavelengths.
-  c.rope_theta = 10_000.0 if size == 'small' else 100.0
+  c.rope_theta = 100.0 if laptop else 10_000.0
   c.mlp = 'gelu'  # or 'swiglu'
   c.use_bias = True  # in projections
   c.tie_embeddings = True  # GPT-2's and GPT-3's
-  c.vocab_multiple = 1  # embeddings are padded to a multiple of it
+  # Embeddings are padded to a multiple, which `tensor` divides: 50,257 is odd.
+  c.vocab_multiple = 128 if size in PAPER_SIZES else 1
+  # Queries whose attention is in memory at once; 0 = all. Where it is less, the
+  # backward pass computes it again.
+  c.attention_block = 256 if size in PAPER_SIZES else 0
   c.dropout = 0.0  # residual; only SFT uses it
   # GPT-2's 0.02 suits its width; about 1 / sqrt(width) elsewhere. At width 128
   # facts take half the tokens with it.
-  c.init_std = {'micro': 0.1, 'tiny': 0.08, 'small': 0.05}[size]
-  c.dtype = 'float32'  # of the computation; bfloat16 on accelerators
-  c.param_dtype = 'float32'  # of the master weights (C: fp32 masters)
-  c.remat = 'none'  # 'full' or 'dots' recompute in the backward pass
+  c.init_std = {'micro': 0.1, 'tiny': 0.08, 'small': 0.05}.get(size, 0.02)
+  # Of the computation. C: 16-bit weights and activations, fp32 masters.
+  c.dtype = 'bfloat16' if size in PAPER_SIZES else 'float32'
+  c.param_dtype = 'float32'  # of the master weights
+  # 'full' or 'dots' recompute in the backward pass.
+  c.remat = 'full' if size in PAPER_SIZES else 'none'
   # Layers per step of the scan over layers. All of a small model at once is a
   # sixth faster on a CPU; one compiles 96 layers as fast as one.
-  c.scan_unroll = 1 if size == 'small' else num_layers
+  c.scan_unroll = num_layers if laptop else 1
   return c
 
 
@@ -98,9 +116,9 @@ def optimizer(peak_lr):
   return c
 
 
-def base(size, stage):
+def base(size, stage, sizes=tuple(SIZES)):
   """Fields of every stage."""
-  check_size(size)
+  check_size(size, sizes)
   c = config_dict.ConfigDict()
   c.stage = stage  # which trainer runs this config
   c.size = size  # of the lab's world
@@ -111,8 +129,13 @@ def base(size, stage):
   # so that a study's stages, which lie side by side, find each other.
   c.inputs = config_dict.ConfigDict()
   c.inputs.lab = '../lab'
-  # Mesh sizes; -1 is all devices that are left.
-  c.mesh = config_dict.ConfigDict(dict(data=-1, fsdp=1, tensor=1))
+  # Mesh sizes; -1 is all devices that are left. Models that do not fit one
+  # device are split: by `fsdp`, and by `tensor` where a minibatch has fewer
+  # rows than there are devices.
+  tensor = {'6b': 4, '175b': 8}.get(size, 1)
+  c.mesh = config_dict.ConfigDict(
+      dict(data=1, fsdp=-1, tensor=tensor) if size in PAPER_SIZES else
+      dict(data=-1, fsdp=1, tensor=1))
   c.rules = RULES
   c.checkpoint = config_dict.ConfigDict()
   c.checkpoint.every = 0  # steps between checkpoints; 0 = once an epoch

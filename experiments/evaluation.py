@@ -11,7 +11,7 @@ RECIPE = {'micro': (24, 8, 40, 1), 'tiny': (1500, 100, 400, 2),
 
 
 def get_config(arg='tiny'):
-  c = common.base(arg, 'evaluation')
+  c = common.base(arg, 'evaluation', common.LAB_SIZES)
   for name in ('sft', 'ppo', 'ppo_ptx', 'rankings', 'select_sft'):
     c.inputs[name] = f'../{name}'
   c.inputs.base = '../pretrain'

@@ -12,5 +12,5 @@ def get_config(arg='tiny'):
   # The paper's gamma is 27.8 (C.4). The gradients of a model this small have
   # other norms: pretraining's is a third of PPO's here, and with 27.8 clipping
   # would leave nothing of PPO.
-  c.ppo.ptx_coef = 27.8 if arg == 'small' else 2.0
+  c.ppo.ptx_coef = 2.0 if arg in ('micro', 'tiny') else 27.8
   return c

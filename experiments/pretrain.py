@@ -5,9 +5,14 @@ python -m instructrl.main --config=experiments/pretrain.py:tiny --workdir=DIR/pr
 
 from experiments import common
 
-# rows per update, updates. Small updates: facts and copying are learned per
-# update, so that 2,700 of 4 rows reach what 1,800 of 6 do not.
-RECIPE = {'micro': (8, 60), 'tiny': (4, 2700), 'small': (32, 20_000)}
+# rows per update, updates, peak learning rate. Small updates in the lab: facts
+# and copying are learned per update, so that 2,700 of 4 rows reach what 1,800
+# of 6 do not. The large ones are Brown et al. 2020, table 2.1: 0.5M, 1M, 2M and
+# 3.2M tokens an update, 300 billion tokens in all.
+RECIPE = {
+    'micro': (8, 60, 3e-3), 'tiny': (4, 2700, 3e-3), 'small': (32, 20_000, 1e-3),
+    '125m': (256, 572_000, 6e-4), '1.3b': (512, 286_000, 2e-4),
+    '6b': (1024, 143_000, 1.2e-4), '175b': (1536, 95_000, 0.6e-4)}
 
 
 def get_config(arg='tiny'):
@@ -17,13 +22,16 @@ def get_config(arg='tiny'):
   c.validation_rows = 'corpus_validation.rows'
   c.pretrain_rows = ''  # rows that are mixed in
   c.pretrain_mix = 0.0  # the fraction of such rows
-  c.batch_size, c.num_steps = RECIPE[arg]  # rows per update; updates
+  c.batch_size, c.num_steps, peak_lr = RECIPE[arg]  # rows; updates
   c.num_epochs = 0  # instead of num_steps
-  c.microbatch_size = 0  # rows per gradient; 0 = batch_size
+  # Rows per gradient; 0 = batch_size.
+  c.microbatch_size = 256 if arg in common.PAPER_SIZES else 0
   c.logits_chunk = 4096  # tokens whose logits are in memory at once
-  c.optimizer = common.optimizer(peak_lr=3e-3 if arg != 'small' else 1e-3)
+  c.optimizer = common.optimizer(peak_lr)
   c.optimizer.weight_decay = 0.1  # GPT-3's (Brown et al. 2020, appendix B)
-  c.optimizer.warmup_steps = c.num_steps // 20
+  # GPT-3 has 375M tokens of 300B (appendix B).
+  c.optimizer.warmup_steps = c.num_steps // (
+      800 if arg in common.PAPER_SIZES else 20)
   c.eval_every = -(-c.num_steps // 8)  # steps; 0 = once an epoch
   c.eval_batches = 16  # validation batches
   c.checkpoint.every = c.eval_every

@@ -13,7 +13,7 @@ RECIPE = {'micro': (64, 24, 24), 'tiny': (6000, 200, 400),
 
 
 def get_config(arg='tiny'):
-  c = common.base(arg, 'rankings')
+  c = common.base(arg, 'rankings', common.LAB_SIZES)
   c.inputs.base = '../pretrain'
   c.inputs.sft = '../sft'
   # Which step of an input is sampled; '' is the newest. 'first' is the end of

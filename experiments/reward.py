@@ -5,8 +5,11 @@ python -m instructrl.main --config=experiments/reward.py:tiny --workdir=DIR/rewa
 
 from experiments import common
 
-# prompts per update, peak learning rate
-RECIPE = {'micro': (8, 1e-3), 'tiny': (8, 1e-3), 'small': (32, 2e-4)}
+# prompts per update, peak learning rate. The paper (C.2): 64 prompts, up to
+# 2,304 comparisons, and 9e-6 for the 6B model it uses for all policies.
+RECIPE = {
+    'micro': (8, 1e-3), 'tiny': (8, 1e-3), 'small': (32, 2e-4),
+    **dict.fromkeys(common.PAPER_SIZES, (64, 9e-6))}
 
 
 def get_config(arg='tiny'):
@@ -14,10 +17,8 @@ def get_config(arg='tiny'):
   c.model = common.model(arg)
   c.inputs.rankings = '../rankings'
   c.inputs.init = '../sft'  # the paper: GPT-3 or SFT make no difference
-  # The paper: 64 prompts (up to 2,304 comparisons), 9e-6, one epoch: more
-  # overfit (C.2).
   c.batch_size, peak_lr = RECIPE[arg]  # prompts
-  c.num_epochs = 1
+  c.num_epochs = 1  # more overfit (C.2)
   c.microbatch_size = 0  # prompts per gradient; 0 = batch_size
   c.max_responses = 9  # K
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most

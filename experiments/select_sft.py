@@ -7,7 +7,7 @@ from experiments import common
 
 
 def get_config(arg='tiny'):
-  c = common.base(arg, 'select_sft')
+  c = common.base(arg, 'select_sft', common.LAB_SIZES)
   c.inputs.sft = '../sft'
   c.inputs.reward_model = '../reward'
   c.num_prompts = {'micro': 16, 'tiny': 400, 'small': 500}[arg]

@@ -25,7 +25,7 @@ STAGES = (lab, pretrain, sft, ppo_init, rankings, reward, select_sft, ppo,
 
 
 def get_config(arg='tiny'):
-  common.check_size(arg)
+  common.check_size(arg, common.LAB_SIZES)
   c = config_dict.ConfigDict()
   # Seeds of all stages; a stage's own seed fields are not used in a study.
   c.world_seed = 0  # the lab: facts, texts, labelers

@@ -65,7 +65,7 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
   segments = prompts.mask.astype(jnp.int32)
   lengths = segments.sum(axis=1)
   # Done here, since in the loop it would be done for every token.
-  params, unembedding = model.unstack(params), model.unembedding(params).T
+  params, unembedding = model.prepared(params), model.unembedding(params).T
 
   def draw(hidden, position):
     logits = jnp.matmul(hidden[:, -1], unembedding,

@@ -106,17 +106,31 @@ def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
     shapes_tree: the same tree with `ShapeDtypeStruct` leaves.
     rules: logical axis -> mesh axis (or tuple of them, or None).
   """
-  def leaf(shape, axes):
-    if len(axes) != len(shape.shape):
-      raise ValueError(f'axes {axes} do not name the axes of {shape.shape}')
-    spec = []
-    for size, entry in zip(shape.shape, partition_spec(axes, rules)):
-      names = (entry,) if isinstance(entry, str) else tuple(entry or ())
-      parts = int(np.prod([mesh.shape[name] for name in names]))
-      spec.append(entry if size % parts == 0 else None)
-    return NamedSharding(mesh, PartitionSpec(*spec))
+  return jax.tree.map(
+      lambda shape, axes: NamedSharding(
+          mesh, _dividing_spec(mesh, shape.shape, axes, rules)),
+      shapes_tree, axes_tree)
 
-  return jax.tree.map(leaf, shapes_tree, axes_tree)
+
+def constrain_params(params, axes_tree, rules: Rules):
+  """`constrain` for a parameter tree, as `tree_shardings` would have it."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if not rules or mesh.empty:
+    return params
+  return jax.tree.map(
+      lambda x, axes: jax.lax.with_sharding_constraint(
+          x, _dividing_spec(mesh, x.shape, axes, rules)), params, axes_tree)
+
+
+def _dividing_spec(mesh, shape, axes, rules: Rules) -> PartitionSpec:
+  if len(axes) != len(shape):
+    raise ValueError(f'axes {axes} do not name the axes of {shape}')
+  spec = []
+  for size, entry in zip(shape, partition_spec(axes, rules)):
+    names = (entry,) if isinstance(entry, str) else tuple(entry or ())
+    parts = int(np.prod([mesh.shape[name] for name in names]))
+    spec.append(entry if size % parts == 0 else None)
+  return PartitionSpec(*spec)
 
 
 def put_batch(batch, sharding: NamedSharding):

@@ -8,11 +8,7 @@
 The functions that are timed are those the trainers run, on random weights and
 tokens. Responses never end early, so every run does the same work.
 
-FLOPs are counted from the model, 2 per multiply-add, per token:
-  layers   2 * layers * (2 * d * heads_width + 2 * d * kv_width + 2 * d * d_ff)
-  logits   2 * d * vocab, for the tokens that need them
-  attention  4 * layers * d * (length + 1) / 2, causal: half the square
-A backward pass is twice its forward pass. One PPO iteration is
+FLOPs are counted from the model, see `instructrl/flops.py`. One PPO iteration is
   generate  1 forward pass (cached: each token once), logits of R
   score     3 forward passes (reference with logits of R, reward, value)
   update    3 for the policy (with logits of R) and 3 for the value model
@@ -22,6 +18,7 @@ everything else elementwise is what remains.
 """
 
 import argparse
+import functools
 import json
 import statistics
 import sys
@@ -30,6 +27,7 @@ import time
 import jax
 import numpy as np
 
+from instructrl import flops as flops_lib
 from instructrl import optimizer
 from instructrl import rng
 from instructrl import sharding
@@ -88,29 +86,11 @@ def measure_peak(dtype: str) -> float:
   return 2 * n ** 3 / best
 
 
-class Counter:
-  """FLOPs of forward passes, by the formula at the top of the file."""
-
-  def __init__(self, args):
-    self.args = args
-
-  def forward(self, tokens: int, length: int, logits: int = 0) -> float:
-    a = self.args
-    layers = 2 * a.layers * 12 * a.d_model ** 2 * tokens
-    attention = 4 * a.layers * a.d_model * (length + 1) / 2 * tokens
-    return layers + attention + 2 * a.d_model * a.vocab * logits
-
-  def ppo(self) -> dict[str, float]:
-    a = self.args
-    length = a.prompt + a.response
-    tokens, responses = a.batch * length, a.batch * a.response
-    plain = self.forward(tokens, length)
-    policy = self.forward(tokens, length, responses)
-    counts = {'generate': policy, 'score': policy + 2 * plain,
-              'update': 3 * policy + 3 * plain}
-    if a.ptx:
-      counts['update'] += 3 * self.forward(tokens, length, tokens)
-    return counts
+def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
+  return flops_lib.ppo(
+      model.module, model.module, episodes=args.batch, prompt_len=args.prompt,
+      response_len=args.response, ptx_rows=args.batch if args.ptx else 0,
+      ptx_len=args.prompt + args.response)
 
 
 def time_steps(step, iters: int) -> tuple[float, list]:
@@ -206,7 +186,7 @@ def run_ppo(args) -> dict:
     return metrics
 
   first, seconds = time_steps(iteration, args.iters)
-  flops = Counter(args).ppo()
+  flops = ppo_flops(args, model)
   median = statistics.median(seconds)
   by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
   return {
@@ -228,7 +208,7 @@ def run_generate(args) -> dict:
   median = statistics.median(seconds)
   return {'iter_s': median, 'generate_s': median, 'compile_s': first - median,
           'generate_tok_per_s': args.batch * args.response / median,
-          'flops_per_iter': Counter(args).ppo()['generate']}
+          'flops_per_iter': ppo_flops(args, model)['generate']}
 
 
 def run_sft(args) -> dict:
@@ -251,8 +231,8 @@ def run_sft(args) -> dict:
   tokens = batch.tokens.size
   return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
           'train_tok_per_s': tokens / median,
-          'flops_per_iter': 3 * Counter(args).forward(
-              tokens, args.prompt + args.response, tokens)}
+          'flops_per_iter': 3 * flops_lib.forward(
+              model.module, tokens, args.prompt + args.response, tokens)}
 
 
 def ranking_batch(args, prompts: int, k: int) -> RankingBatch:
@@ -292,11 +272,11 @@ def run_reward(args) -> dict:
   first, seconds = found['kwise']
   median = statistics.median(seconds)
   pair_s = statistics.median(found['pairs'][1])
-  count = Counter(args)
+  forward = functools.partial(flops_lib.forward, model.module)
   # A prompt once, then K responses that see the prompt and themselves.
-  together = count.forward(args.prompt, args.prompt) + k * count.forward(
+  together = forward(args.prompt, args.prompt) + k * forward(
       args.response, 2 * args.prompt + args.response)
-  apart = pairs * (count.forward(args.prompt, args.prompt) + 2 * count.forward(
+  apart = pairs * (forward(args.prompt, args.prompt) + 2 * forward(
       args.response, 2 * args.prompt + args.response))
   return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
           'comparisons': args.batch * pairs,

@@ -13,11 +13,11 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # First row on top. A name is a file or a folder of instructrl/.
 ROWS = (
-    {'types', 'masked', 'rng'},
+    {'types', 'masked', 'rng', 'hlo'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
        'progress', 'tokenizer'},  # services
-    {'models', 'data', 'lab'},
+    {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'report', 'expectations', 'figures', 'page',

@@ -36,7 +36,7 @@ class Counter:
         k=empty, v=empty, segment_ids=jnp.zeros((batch, columns), jnp.int32),
         index=jnp.zeros((), jnp.int32))
 
-  def unstack(self, params):
+  def prepared(self, params):
     return params
 
   def unembedding(self, params):

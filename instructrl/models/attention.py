@@ -95,7 +95,7 @@ def _attention_backward(saved, grad):
 softmax_attention.defvjp(_attention_forward, _attention_backward)
 
 
-def attention(q, k, v, mask):
+def attention(q, k, v, mask, *, block: int = 0):
   """Softmax attention; grouped heads where k has fewer heads than q.
 
   Args:
@@ -103,11 +103,19 @@ def attention(q, k, v, mask):
     k: [B, Hkv, C, Dh].
     v: [B, Hkv, C, Dh].
     mask: [B, T, C] bool, True where a query sees a key.
+    block: queries whose logits are in memory at once, also in the backward
+      pass, which computes them again; 0, or what does not divide T, is all.
 
   Returns:
     [B, T, H, Dh] in the dtype of q. Logits and softmax are float32.
   """
   batch, length, heads, width = q.shape
+  if 0 < block < length and length % block == 0:
+    blocks = lambda x: x.reshape(
+        batch, length // block, block, *x.shape[2:]).swapaxes(0, 1)
+    part = jax.checkpoint(lambda q, mask: attention(q, k, v, mask))
+    out = jax.lax.map(lambda inputs: part(*inputs), (blocks(q), blocks(mask)))
+    return out.swapaxes(0, 1).reshape(q.shape)
   groups = k.shape[1]
   share = heads // groups
   # The query heads of a group are folded into its queries, so that all that

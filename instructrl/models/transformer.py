@@ -182,7 +182,8 @@ class Block(nn.Module):
       cache_k, k = extend(cache_k, k, layer, index)
       cache_v, v = extend(cache_v, v, layer, index)
     h = project((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
-                name='out')(attention_lib.attention(q, k, v, mask))
+                name='out')(attention_lib.attention(
+                    q, k, v, mask, block=c.attention_block))
     x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
 
     h = norm(name='mlp_norm')(x)
@@ -217,6 +218,7 @@ class Transformer(nn.Module):
   use_bias: bool = True
   tie_embeddings: bool = True
   vocab_multiple: int = 1  # embeddings are padded to a multiple of it
+  attention_block: int = 0  # queries at once; 0 = all, see `attention`
   dropout: float = 0.0  # residual dropout, only where a key is given
   init_std: float = 0.02
   dtype: Any = jnp.float32  # of the computation
@@ -324,7 +326,7 @@ class Model:
 
   def logical_axes(self) -> Params:
     """The parameter tree with a tuple of logical axis names as leaves."""
-    boxed = jax.eval_shape(self._init, jax.random.key(0))
+    boxed = jax.eval_shape(lambda: self._init(jax.random.key(0)))
     return jax.tree.map(
         tuple, nn.get_partition_spec(boxed),
         is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
@@ -363,7 +365,7 @@ class Model:
     mask = causal & (queries != 0) & ((queries == keys) | (keys == PREFIX))
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     if cache is not None:
-      params = self.unstack(params)
+      params = self._unstack(params)
     hidden, k, v = self.module.apply(
         {'params': params}, tokens, positions, mask, start,
         None if cache is None else cache.k,
@@ -388,11 +390,22 @@ class Model:
     """Whether the layers are one after another instead of in a loop."""
     return self.module.scan_unroll >= self.module.num_layers
 
-  def unstack(self, params: Params) -> Params:
-    """Parameters for many calls of `apply` with a cache: layers taken apart.
+  def prepared(self, params: Params) -> Params:
+    """Parameters for many calls of `apply` with a cache.
 
-    Only where they are unrolled; inside a loop each call would copy them.
+    In the dtype they are computed in, as each call would convert them (norms
+    are computed in float32); divided as this model's rules say, as each call
+    would gather them; and with the layers taken apart if they are unrolled, as
+    each call would copy them.
     """
+    axes = self.logical_axes()
+    params = jax.tree.map(
+        lambda x, names: x if 'norm' in names else x.astype(self.module.dtype),
+        params, axes)
+    return self._unstack(
+        sharding.constrain_params(params, axes, self.module.rules))
+
+  def _unstack(self, params: Params) -> Params:
     if not self.unrolled or not isinstance(params['blocks'], dict):
       return params
     layers = tuple(jax.tree.map(lambda x: x[layer], params['blocks'])

@@ -35,8 +35,8 @@ DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
 TOKENIZER = 'tokenizer.model'
 # Fields of a model that may differ from those its parameters were trained with.
-NOT_COMPUTED = ('dropout', 'dtype', 'init_std', 'param_dtype', 'remat',
-                'scan_unroll')
+NOT_COMPUTED = ('attention_block', 'dropout', 'dtype', 'init_std',
+                'param_dtype', 'remat', 'scan_unroll')
 
 
 class ConfigError(ValueError):
@@ -80,7 +80,7 @@ def validate_model(name: str, c, rules):
   for field in ('num_layers', 'd_model', 'num_heads', 'max_len',
                 'scan_unroll', 'vocab_multiple'):
     require(c[field] >= 1, f'{name}.{field}={c[field]} must be 1 or more')
-  for field in ('num_kv_heads', 'head_dim', 'd_ff'):
+  for field in ('num_kv_heads', 'head_dim', 'd_ff', 'attention_block'):
     require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')
   for field in ('init_std', 'norm_epsilon', 'rope_theta'):
     require(0 < c[field] < math.inf,
@@ -115,10 +115,18 @@ def validate_optimizer(name, c):
     require(0 <= c[field] <= 1, f'{name}.{field}={c[field]} is not in [0, 1]')
 
 
-def make_model(config, vocab_size: int, name: str = 'model'
-               ) -> transformer.Model:
-  """The model of a config's field `name`, with its own rules if it has any."""
-  rules = dict(config.rules) | dict(config.get('model_rules', {}).get(name, ()))
+def make_model(config, vocab_size: int, name: str = 'model',
+               rules: str | None = None) -> transformer.Model:
+  """The model of a config's field.
+
+  Args:
+    config: of a stage.
+    vocab_size: V.
+    name: of the field.
+    rules: which of `config.model_rules` are its own; `name` by default.
+  """
+  own = config.get('model_rules', {}).get(rules or name, ())
+  rules = dict(config.rules) | dict(own)
   return transformer.make_model(
       vocab_size=vocab_size, rules=tuple(rules.items()),
       **config[name].to_dict())
@@ -165,9 +173,17 @@ def abstract(shapes, shardings):
       shapes, shardings)
 
 
+def abstract_rows(mesh, shapes):
+  """A tree of (shape, dtype) as abstract arrays of the global batch's rows."""
+  rows = sharding.batch_sharding(mesh)
+  return jax.tree.map(
+      lambda s: jax.ShapeDtypeStruct(*s, sharding=rows), shapes,
+      is_leaf=lambda s: isinstance(s, tuple))
+
+
 def lm_layout(model: transformer.Model, mesh) -> Layout:
   """Of a language model."""
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
   return Layout(model, shapes, sharding.tree_shardings(
       mesh, model.logical_axes(), shapes, model.module.rules))
 

@@ -5,6 +5,7 @@ in where the parameters start (Ouyang et al. 2022, appendices C.1 and C.3).
 """
 
 from collections.abc import Sequence
+import functools
 import itertools
 
 import jax
@@ -111,6 +112,7 @@ class Program:
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
     model = common.make_model(config, vocab_size)
+    self._mesh, self._batch_size = mesh, config.batch_size
     self._tx, schedule = common.make_optimizer(config.optimizer, num_steps)
     self.layout = common.lm_layout(model, mesh)
     self.state_shardings = common.state_shardings(
@@ -125,6 +127,27 @@ class Program:
 
   def fresh_state(self, params: Params) -> TrainState:
     return common.fresh_state(params, self._tx)
+
+  @functools.cached_property
+  def resident(self) -> TrainState:
+    """All that stays on the devices between steps, abstract."""
+    return common.abstract(
+        jax.eval_shape(self.fresh_state, self.layout.abstract),
+        self.state_shardings)
+
+  def functions(self, row_len: int) -> dict[str, tuple]:
+    """Name -> (jitted function, its abstract arguments)."""
+    batch = abstract_batch(self._mesh, self._batch_size, row_len)
+    return {'update': (self.step, (self.resident, batch))}
+
+
+def abstract_batch(mesh, rows: int, row_len: int) -> LMBatch:
+  """A batch of packed rows, before there is one."""
+  shape = (rows, row_len)
+  return common.abstract_rows(mesh, LMBatch(
+      tokens=(shape, jnp.int32), targets=(shape, jnp.int32),
+      loss_mask=(shape, jnp.bool_), positions=(shape, jnp.int32),
+      segment_ids=(shape, jnp.int32)))
 
 
 def validation_batches(run: common.Run, rows, batch_size: int,

@@ -1,9 +1,11 @@
 """The PPO stage: validation of its config, set-up, and the run."""
 
 from collections.abc import Callable, Sequence
+import functools
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from instructrl import rng
@@ -15,6 +17,7 @@ from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
+from instructrl.types import PromptBatch
 
 # (prompts, texts of responses) -> a score each; for the curves only.
 Judge = Callable[[Sequence[records_lib.Prompt], Sequence[str]], np.ndarray]
@@ -122,6 +125,7 @@ class Program:
 
   def __init__(self, config, mesh, *, vocab_size: int, eos_id: int,
                pad_id: int):
+    self._mesh = mesh
     self.settings = s = settings(config, eos_id, pad_id)
     models = {name: common.make_model(config, vocab_size, field)
               for name, field in MODELS.items()}
@@ -136,7 +140,9 @@ class Program:
     whole = sharding.replicated(mesh)
     rows = sharding.batch_sharding(mesh)
     self.generate = jax.jit(
-        ppo_steps.make_generate(models['policy'], s, config.train_seed),
+        ppo_steps.make_generate(
+            common.make_model(config, vocab_size, rules='generate'), s,
+            config.train_seed),
         out_shardings=rows)
     self.score = jax.jit(
         ppo_steps.make_score(
@@ -150,6 +156,41 @@ class Program:
   def fresh_state(self, policy_params, value_params):
     return ppo_steps.fresh_state(
         policy_params, value_params, self._tx, self.settings.kl_coef)
+
+
+  @functools.cached_property
+  def resident(self):
+    """All that stays on the devices between steps, abstract."""
+    inputs = [self.layouts[name].abstract for name in self._tx]
+    state = common.abstract(
+        jax.eval_shape(self.fresh_state, *inputs), self.state_shardings)
+    return (state, self.layouts['reference'].abstract,
+            self.layouts['reward'].abstract)
+
+  def functions(self) -> dict[str, tuple]:
+    """Name -> (jitted function, its abstract arguments), in order."""
+    s, layouts, mesh = self.settings, self.layouts, self._mesh
+    state, reference, reward = self.resident
+    number = lambda dtype: jax.ShapeDtypeStruct(
+        (), dtype, sharding=sharding.replicated(mesh))
+    shape = (s.batch_size, s.prompt_len)
+    prompts = common.abstract_rows(mesh, PromptBatch(
+        tokens=(shape, jnp.int32), mask=(shape, jnp.bool_),
+        index=(shape[:1], jnp.int32)))
+    as_rows = lambda tree: common.abstract_rows(
+        mesh, jax.tree.map(lambda x: (x.shape, x.dtype), tree))
+    generate = (state.params['policy'], prompts, number(jnp.int32))
+    responses = as_rows(jax.eval_shape(self.generate, *generate))
+    score = (reference, reward, state.params['value'], number(jnp.float32),
+             prompts, responses)
+    rollout = as_rows(jax.eval_shape(self.score, *score)[0])
+    rows = s.batch_size * s.num_ppo_epochs * s.ptx_examples_per_episode
+    ptx = lm.abstract_batch(
+        mesh, rows, layouts['policy'].model.module.max_len
+    ) if s.ptx_coef else None
+    return {'generate': (self.generate, generate),
+            'score': (self.score, score),
+            'update': (self.update, (state, rollout, ptx))}
 
 
 def _load(run: common.Run, program: Program):

@@ -1,6 +1,7 @@
 """The reward-model stage (Ouyang et al. 2022, section 3.5, appendix C.2)."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -97,6 +98,7 @@ class Program:
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
     model = common.make_model(config, vocab_size)
+    self._config, self._mesh = config, mesh
     self._tx, schedule = common.make_optimizer(config.optimizer, num_steps)
     self.layout = common.scalar_layout(model, mesh)
     self.state_shardings = common.state_shardings(mesh, self._tx, self.layout)
@@ -110,6 +112,24 @@ class Program:
 
   def fresh_state(self, params: Params) -> TrainState:
     return common.fresh_state(params, self._tx)
+
+  @functools.cached_property
+  def resident(self) -> TrainState:
+    """All that stays on the devices between steps, abstract."""
+    return common.abstract(
+        jax.eval_shape(self.fresh_state, self.layout.abstract),
+        self.state_shardings)
+
+  def functions(self) -> dict[str, tuple]:
+    """Name -> (jitted function, its abstract arguments), for full rankings."""
+    c = self._config
+    columns = c.prompt_len + c.max_responses * c.response_len
+    row = ((c.batch_size, _columns(columns)), jnp.int32)
+    of_k = ((c.batch_size, c.max_responses), jnp.int32)
+    batch = common.abstract_rows(self._mesh, RankingBatch(
+        tokens=row, segment_ids=row, positions=row, last=of_k, ranks=of_k,
+        valid=(of_k[0], jnp.bool_)))
+    return {'update': (self.step, (self.resident, batch))}
 
 
 class Scorer:

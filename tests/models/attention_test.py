@@ -9,7 +9,7 @@ import pytest
 
 from instructrl.models import attention
 
-BATCH, QUERIES, KEYS, WIDTH = 2, 5, 6, 4
+BATCH, QUERIES, KEYS, WIDTH = 2, 6, 7, 4
 
 
 def inputs(heads, kv_heads, dtype='float32'):
@@ -32,15 +32,36 @@ def written_out(q, k, v, mask):
   return jnp.einsum('bhtc,bhcd->bthd', weights, v)
 
 
-@pytest.mark.parametrize('heads, kv_heads', [(3, 3), (4, 2), (4, 1)])
-def test_attention_and_its_gradient_are_those_of_softmax(heads, kv_heads):
+@pytest.mark.parametrize('heads, kv_heads, block', [
+    (3, 3, 0), (4, 2, 0), (4, 1, 0), (3, 3, 2), (4, 2, 3), (4, 2, 4)])
+def test_attention_and_its_gradient_are_those_of_softmax(
+    heads, kv_heads, block):
+  """At once, in blocks of queries, and with a block that does not divide."""
   *qkv, mask = inputs(heads, kv_heads)
-  out, pull = jax.vjp(lambda *x: attention.attention(*x, mask), *qkv)
+  out, pull = jax.vjp(
+      lambda *x: attention.attention(*x, mask, block=block), *qkv)
   expected, expected_pull = jax.vjp(lambda *x: written_out(*x, mask), *qkv)
   np.testing.assert_allclose(out, expected, atol=1e-6)
   grad = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
   for found, wanted in zip(pull(grad), expected_pull(grad)):
     np.testing.assert_allclose(found, wanted, atol=2e-6)
+
+
+def test_blocks_keep_few_logits_in_memory():
+  """Also of the gradient, which has the mask in memory beside them."""
+  length, heads = 512, 4
+  shape = jax.ShapeDtypeStruct((1, length, heads, 8), jnp.float32)
+  keys = jax.ShapeDtypeStruct((1, heads, length, 8), jnp.float32)
+  mask = jax.ShapeDtypeStruct((1, length, length), jnp.bool_)
+
+  def temporaries(block):
+    grad = jax.grad(lambda q, k, v, mask: attention.attention(
+        q, k, v, mask, block=block).sum(), (0, 1, 2))
+    return jax.jit(grad).lower(
+        shape, keys, keys, mask).compile().memory_analysis().temp_size_in_bytes
+
+  logits = 4 * heads * length ** 2
+  assert temporaries(0) > logits > 3 * temporaries(32)
 
 
 def test_hidden_keys_get_no_gradient():

@@ -1,0 +1,61 @@
+"""The arithmetic that models need, counted by hand.
+
+2 per multiply-add, matrix products only, per token:
+
+  layers     2 * layers * (query, key, value and output projections, and MLP)
+  attention  4 * layers * heads * width of a head * (length + 1) / 2: causal
+  logits     2 * d_model * vocabulary, for the tokens that need them
+
+A backward pass is twice its forward pass; what is computed again in it
+(rematerialisation) is not useful arithmetic, and does not count.
+"""
+
+from instructrl.models.transformer import Transformer
+
+
+def forward(module: Transformer, tokens: int, length: int, logits: int = 0
+            ) -> float:
+  """FLOPs of a forward pass.
+
+  Args:
+    module: the architecture.
+    tokens: of all examples.
+    length: of each.
+    logits: how many tokens need logits.
+  """
+  m = module
+  width = m.head_dim or m.d_model // m.num_heads
+  kv_heads = m.num_kv_heads or m.num_heads
+  projections = m.d_model * width * (2 * m.num_heads + 2 * kv_heads)
+  matrices = 3 if m.mlp == 'swiglu' else 2
+  mlp = matrices * m.d_model * (m.d_ff or 4 * m.d_model)
+  attention = 4 * m.num_heads * width * (length + 1) / 2
+  return (m.num_layers * tokens * (2 * (projections + mlp) + attention)
+          + 2.0 * m.d_model * m.vocab_size * logits)
+
+
+def ppo(policy: Transformer, scalar: Transformer, *, episodes: int,
+        prompt_len: int, response_len: int, num_epochs: int = 1,
+        ptx_rows: int = 0, ptx_len: int = 0) -> dict[str, float]:
+  """FLOPs of an iteration, by function.
+
+  Args:
+    policy: the policy and the reference.
+    scalar: the reward and the value model.
+    episodes: of an iteration, of full length.
+    prompt_len: P.
+    response_len: R.
+    num_epochs: passes over the episodes.
+    ptx_rows: pretraining rows of a pass.
+    ptx_len: tokens of each.
+  """
+  length = prompt_len + response_len
+  tokens, responses = episodes * length, episodes * response_len
+  of_policy = forward(policy, tokens, length, responses)
+  of_scalar = forward(scalar, tokens, length)
+  ptx_tokens = ptx_rows * ptx_len
+  return {
+      'generate': of_policy,
+      'score': of_policy + 2 * of_scalar,
+      'update': 3 * num_epochs * (of_policy + of_scalar + forward(
+          policy, ptx_tokens, ptx_len, ptx_tokens))}

@@ -1,0 +1,335 @@
+"""What a compiled program does, read from its text.
+
+XLA's own cost analysis counts the body of a loop once, and says nothing of
+communication. Here every instruction counts as often as it runs:
+
+  FLOPs        of matrix products, 2 per multiply-add
+  HBM bytes    read and written by each instruction that is not inside a fusion;
+               what lives in on-chip memory is free, and of an array that is
+               only sliced, only the slices count
+  collectives  bytes that a device sends, by kind, if each group is a ring
+"""
+
+import collections
+from collections.abc import Iterator
+import dataclasses
+import functools
+import math
+import re
+
+COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all',
+               'collective-permute')
+
+_BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'tf32': 32, 'c64': 64,
+         'c128': 128}
+_ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,<= ]*)\](\{[^}]*\})?')
+_NAME = re.compile(r'%([\w.\-]+)')
+# Neither read nor write anything themselves.
+_FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
+         'after-all', 'partition-id', 'replica-id', 'while', 'conditional',
+         'call', 'opt-barrier', 'async-update', 'domain', 'iota'}
+
+
+@dataclasses.dataclass(frozen=True)
+class Array:
+  """One array of an instruction's type."""
+
+  dtype: str
+  dims: tuple[int, ...]
+  in_hbm: bool
+
+  @property
+  def num_bytes(self) -> int:
+    digits = re.search(r'\d+', self.dtype)
+    bits = _BITS.get(self.dtype) or (int(digits.group()) if digits else 0)
+    return math.prod(self.dims) * bits // 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Instruction:
+  """One line of a computation."""
+
+  name: str
+  arrays: tuple[Array, ...]  # of its type, in order
+  opcode: str
+  arguments: str  # between the parentheses
+  attributes: str  # after them
+
+  @functools.cached_property
+  def operands(self) -> tuple[str, ...]:
+    return tuple(_NAME.findall(self.arguments))
+
+  @property
+  def num_bytes(self) -> int:
+    return sum(a.num_bytes for a in self.arrays)
+
+  @property
+  def hbm_bytes(self) -> int:
+    return sum(a.num_bytes for a in self.arrays if a.in_hbm)
+
+  def called(self, key: str) -> list[str]:
+    """Names of the computations that an attribute refers to."""
+    found = re.search(rf'\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)', self.attributes)
+    return _NAME.findall(found.group(1)) if found else []
+
+
+@dataclasses.dataclass
+class Costs:
+  """Totals of one run of a program, for one device."""
+
+  flops: float = 0.0
+  hbm_bytes: float = 0.0
+  collectives: dict[str, float] = dataclasses.field(
+      default_factory=lambda: collections.defaultdict(float))
+
+  def add(self, other: 'Costs', times: float = 1):
+    self.flops += times * other.flops
+    self.hbm_bytes += times * other.hbm_bytes
+    for kind, sent in other.collectives.items():
+      self.collectives[kind] += times * sent
+
+
+Computation = dict[str, Instruction]
+
+
+def parse(text: str) -> tuple[dict[str, Computation], str]:
+  """(computations by name, the name of the entry) of a program's text.
+
+  Raises:
+    ValueError: the text has no entry computation.
+  """
+  found, entry, current = {}, None, None
+  for line in text.splitlines():
+    head = re.match(r'(ENTRY )?%([\w.\-]+) \(.*\{$', line)
+    if head:
+      current = found.setdefault(head.group(2), {})
+      if head.group(1):
+        entry = head.group(2)
+    elif current is not None and ' = ' in line:
+      instruction = _parse_line(line)
+      current[instruction.name] = instruction
+  if entry is None:
+    raise ValueError('the program has no entry computation')
+  return found, entry
+
+
+def _parse_line(line: str) -> Instruction:
+  left, _, right = line.strip().partition(' = ')
+  name = left.removeprefix('ROOT ').lstrip('%')
+  kind, rest = _split_type(right)
+  opcode, _, rest = rest.partition('(')
+  end = _closing(rest)
+  arrays = tuple(
+      Array(dtype, tuple(int(d) for d in re.findall(r'\d+', dims)),
+            not re.search(r'S\([1-9]', layout or ''))
+      for dtype, dims, layout in _ARRAY.findall(kind))
+  return Instruction(
+      name, arrays, opcode.strip(), rest[:end], rest[end + 1:])
+
+
+def _split_type(text: str) -> tuple[str, str]:
+  """A type, which may be a tuple, and what follows it."""
+  if text.startswith('('):
+    end = _closing(text[1:]) + 2
+    return text[:end], text[end:].lstrip()
+  kind, _, rest = text.partition(' ')
+  return kind, rest
+
+
+def _closing(text: str) -> int:
+  """Where the parenthesis that stands before `text` is closed."""
+  depth = 1
+  for i, c in enumerate(text):
+    depth += (c == '(') - (c == ')')
+    if not depth:
+      return i
+  raise ValueError(f'a parenthesis is not closed: {text[:80]!r}')
+
+
+class Program:
+  """A parsed program.
+
+  Args:
+    text: `compiled.as_text()`.
+    trips: how often a loop runs whose number of trips is not in the text.
+  """
+
+  def __init__(self, text: str, *, trips: int = 1):
+    self._computations, self._entry = parse(text)
+    self._trips = trips
+
+  @functools.cached_property
+  def costs(self) -> Costs:
+    return self._costs(self._entry)
+
+  def instructions(self) -> Iterator[Instruction]:
+    for computation in self._computations.values():
+      yield from computation.values()
+
+  @functools.cache
+  def _costs(self, name: str, fused: bool = False) -> Costs:
+    computation, total = self._computations[name], Costs()
+    for instruction in computation.values():
+      opcode = instruction.opcode
+      if opcode == 'while':
+        times = self._trip_count(instruction)
+        for key in ('body', 'condition'):
+          for called in instruction.called(key):
+            total.add(self._costs(called), times)
+      elif opcode == 'conditional':
+        branches = [
+            self._costs(called) for key in (
+                'branch_computations', 'true_computation', 'false_computation')
+            for called in instruction.called(key)]
+        total.add(max(branches, key=lambda c: (c.flops, c.hbm_bytes)))
+      elif opcode in ('fusion', 'call', 'async-start', 'custom-call'):
+        inside = opcode != 'call'
+        for key in ('calls', 'to_apply', 'called_computations'):
+          for called in instruction.called(key):
+            total.add(self._costs(called, fused or inside))
+      total.flops += _flops(instruction, computation)
+      kind = opcode.removesuffix('-start')
+      if name.startswith('all-reduce-scatter') and kind == 'all-reduce':
+        kind = 'reduce-scatter'  # XLA's name for one that keeps its slice
+      if kind in COLLECTIVES:
+        total.collectives[kind] += _sent(instruction, computation, kind)
+      if not fused:
+        total.hbm_bytes += self._traffic(instruction, computation)
+    return total
+
+  def _trip_count(self, loop: Instruction) -> int:
+    """From XLA's note, or of a loop that counts from 0 to a constant."""
+    count = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+    if count:
+      return int(count.group(1))
+    condition = self._computations[loop.called('condition')[0]]
+    *_, root = condition.values()
+    limits = [int(condition[name].arguments) for name in root.operands
+              if name in condition and condition[name].opcode == 'constant']
+    if (root.opcode == 'compare' and 'direction=LT' in root.attributes
+        and len(limits) == 1):
+      return limits[0]
+    return self._trips
+
+  def _traffic(self, instruction: Instruction, computation: Computation
+               ) -> float:
+    """HBM bytes that an instruction reads and writes."""
+    opcode = instruction.opcode
+    if opcode in _FREE or opcode.endswith('-done'):
+      return 0
+    operands = [computation[name] for name in instruction.operands
+                if name in computation]
+    if opcode == 'dynamic-update-slice':
+      return 2 * operands[1].hbm_bytes
+    if opcode in ('dynamic-slice', 'gather', 'slice'):
+      return 2 * instruction.hbm_bytes
+    if opcode.endswith('-start'):  # the type repeats the operand
+      return sum(a.num_bytes for a in instruction.arrays[:2] if a.in_hbm)
+    if opcode == 'fusion':
+      fused = self._computations[instruction.called('calls')[0]]
+      return self._fusion_traffic(instruction, operands, fused)
+    return instruction.hbm_bytes + sum(o.hbm_bytes for o in operands)
+
+  def _fusion_traffic(self, instruction, operands, fused) -> float:
+    parameters = sorted(
+        (i for i in fused.values() if i.opcode == 'parameter'),
+        key=lambda i: int(i.arguments))
+    users = collections.defaultdict(list)
+    for i in fused.values():
+      for name in i.operands:
+        users[name].append(i)
+    read, in_place = 0, 0
+    for operand, parameter in zip(operands, parameters):
+      whole, sliced = operand.hbm_bytes, 0
+      pending = list(users[parameter.name])
+      while pending and whole:
+        user = pending.pop()
+        if user.opcode == 'bitcast':
+          pending += users[user.name]
+        elif user.opcode in ('dynamic-slice', 'gather', 'slice'):
+          sliced += user.num_bytes
+        elif (user.opcode == 'dynamic-update-slice'
+              and user.operands[0] != user.operands[1]
+              and fused[user.operands[1]].num_bytes < user.num_bytes):
+          update = fused[user.operands[1]].num_bytes
+          sliced += update
+          in_place += user.num_bytes - update
+        else:
+          sliced = whole
+          break
+      read += min(whole, sliced)
+    return read + max(0, instruction.hbm_bytes - in_place)
+
+
+def _flops(instruction: Instruction, computation: Computation) -> float:
+  if instruction.opcode == 'dot':
+    lhs = computation[instruction.operands[0]].arrays[0].dims
+    found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}',
+                      instruction.attributes)
+    contracted = [int(d) for d in found.group(1).split(',') if d]
+    return 2.0 * math.prod(instruction.arrays[0].dims) * math.prod(
+        lhs[d] for d in contracted)
+  if instruction.opcode == 'convolution':
+    return _convolution_flops(instruction, computation)
+  return 0.0
+
+
+def _convolution_flops(instruction, computation) -> float:
+  """Products of elements that exist: on TPUs every matrix product is one."""
+  lhs, rhs = (computation[name].arrays[0].dims
+              for name in instruction.operands[:2])
+  out = instruction.arrays[0].dims
+  labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes)
+  lhs_at, rhs_at, out_at = (
+      {c: i for i, c in enumerate(part)} for part in labels.groups())
+  window = re.search(r'window=\{([^}]*)\}', instruction.attributes)
+  fields = dict(f.split('=') for f in window.group(1).split()) if window else {}
+  spatial = sorted(c for c in lhs_at if c.isdigit())
+  values = lambda key, default: (
+      fields[key].split('x') if key in fields else [default] * len(spatial))
+  pairs = 1
+  for c, stride, pad, lhs_dilate, rhs_dilate in zip(
+      spatial, values('stride', '1'), values('pad', '0_0'),
+      values('lhs_dilate', '1'), values('rhs_dilate', '1')):
+    pairs *= _valid_pairs(
+        lhs[lhs_at[c]], rhs[rhs_at[c]], out[out_at[c]], int(stride),
+        int(pad.split('_')[0]), int(lhs_dilate), int(rhs_dilate))
+  return 2.0 * out[out_at['b']] * out[out_at['f']] * rhs[rhs_at['i']] * pairs
+
+
+@functools.cache
+def _valid_pairs(size, window, out, stride, pad, lhs_dilate, rhs_dilate) -> int:
+  """(output, window) positions that meet an element of the input."""
+  count = 0
+  for k in range(window):
+    for o in range(out):
+      where, hole = divmod(o * stride + k * rhs_dilate - pad, lhs_dilate)
+      count += not hole and 0 <= where < size
+  return count
+
+
+def _group_size(attributes: str) -> int:
+  """Devices of a collective's group."""
+  found = re.search(r'replica_groups=\[(\d+),(\d+)\]', attributes)
+  if found:
+    return int(found.group(2))
+  found = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
+  if found:  # "'data'=2,'fsdp'=4" and the axes that a group spans
+    sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
+    whole = re.findall(r"'(\w+)'(?!:)", found.group(2))
+    parts = re.findall(r"'\w+':\(\d+\)(\d+)", found.group(2))
+    return math.prod(int(n) for n in [*(sizes[a] for a in whole), *parts])
+  found = re.search(r'replica_groups=\{\{([\d,]*)\}', attributes)
+  return found.group(1).count(',') + 1 if found else 1
+
+
+def _sent(instruction: Instruction, computation: Computation, kind: str
+          ) -> float:
+  """Bytes that a device sends in a collective, in a ring."""
+  size = sum(computation[name].num_bytes for name in instruction.operands
+             if name in computation)
+  if kind == 'collective-permute':
+    return size
+  n = _group_size(instruction.attributes)
+  return size * {'all-gather': n - 1, 'all-reduce': 2 * (n - 1) / n}.get(
+      kind, (n - 1) / n)
