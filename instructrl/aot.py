@@ -95,7 +95,7 @@ class Plan:
   hbm: float
   functions: tuple[Function, ...]
   steps: int  # of the whole run; 0 if its data decide
-  peak_flops: float
+  peak_flops: float  # of a device
   problem: str = ''  # why it does not fit
 
   @property
@@ -221,7 +221,7 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB) -> Plan:
   mesh = sharding.make_mesh(config.mesh.to_dict(), found)
   chips = len(found) // chip.devices
   whole = dict(topology=topology, chips=chips, mesh=dict(mesh.shape),
-               hbm=chip.hbm / chip.devices, peak_flops=chips * chip.flops)
+               hbm=chip.hbm / chip.devices, peak_flops=chip.flops / chip.devices)
   functions, problem = [], ''
   # Before the mesh is entered: nothing can be computed on these devices.
   program, make, counts, steps = program_of(config, mesh, vocab_size)

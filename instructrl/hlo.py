@@ -226,39 +226,50 @@ class Program:
     if opcode.endswith('-start'):  # the type repeats the operand
       return sum(a.num_bytes for a in instruction.arrays[:2] if a.in_hbm)
     if opcode == 'fusion':
-      fused = self._computations[instruction.called('calls')[0]]
-      return self._fusion_traffic(instruction, operands, fused)
+      return self._fusion_traffic(instruction, operands)
     return instruction.hbm_bytes + sum(o.hbm_bytes for o in operands)
 
-  def _fusion_traffic(self, instruction, operands, fused) -> float:
-    parameters = sorted(
-        (i for i in fused.values() if i.opcode == 'parameter'),
-        key=lambda i: int(i.arguments))
+  def _fusion_traffic(self, instruction, operands) -> float:
+    read, written = 0, instruction.hbm_bytes
+    for number, operand in enumerate(operands):
+      if operand.hbm_bytes:
+        part, kept = self._part_used(
+            instruction.called('calls')[0], number, operand.num_bytes)
+        read += part
+        written -= kept
+    return read + max(0, written)
+
+  @functools.cache
+  def _part_used(self, name: str, number: int, whole: int) -> tuple[int, int]:
+    """Of a fusion's operand: (bytes that are read, bytes that are only passed
+    on, since the result is written in its place).
+    """
+    fused = self._computations[name]
     users = collections.defaultdict(list)
     for i in fused.values():
-      for name in i.operands:
-        users[name].append(i)
-    read, in_place = 0, 0
-    for operand, parameter in zip(operands, parameters):
-      whole, sliced = operand.hbm_bytes, 0
-      pending = list(users[parameter.name])
-      while pending and whole:
-        user = pending.pop()
-        if user.opcode == 'bitcast':
-          pending += users[user.name]
-        elif user.opcode in ('dynamic-slice', 'gather', 'slice'):
-          sliced += user.num_bytes
-        elif (user.opcode == 'dynamic-update-slice'
-              and user.operands[0] != user.operands[1]
-              and fused[user.operands[1]].num_bytes < user.num_bytes):
-          update = fused[user.operands[1]].num_bytes
-          sliced += update
-          in_place += user.num_bytes - update
-        else:
-          sliced = whole
-          break
-      read += min(whole, sliced)
-    return read + max(0, instruction.hbm_bytes - in_place)
+      for operand in set(i.operands):
+        users[operand].append(i)
+    parameter = next(i for i in fused.values() if i.opcode == 'parameter'
+                     and int(i.arguments) == number)
+    pending, read, kept = [(parameter, u) for u in users[parameter.name]], 0, 0
+    while pending:
+      value, user = pending.pop()
+      at = user.operands.index(value.name)
+      if user.opcode == 'bitcast':
+        pending += [(user, u) for u in users[user.name]]
+      elif user.opcode in ('dynamic-slice', 'gather', 'slice') and at == 0:
+        read += user.num_bytes
+      elif user.opcode == 'dynamic-update-slice' and at == 0:
+        update = fused[user.operands[1]].num_bytes
+        read += update
+        kept += user.num_bytes - update
+      elif user.opcode == 'fusion':
+        inner, passed = self._part_used(
+            user.called('calls')[0], at, value.num_bytes)
+        read, kept = read + inner, kept + passed
+      else:
+        return whole, 0
+    return min(read, whole), kept
 
 
 def _flops(instruction: Instruction, computation: Computation) -> float:

@@ -46,6 +46,8 @@ def test_a_small_step_compiles_for_a_slice():
   assert 1 < update.xla_flops / update.model_flops < 1.6
   assert update.collectives['all-gather'] > 0  # fsdp
   assert update.seconds == max(update.times.values())
+  assert plan.mfu == pytest.approx(
+      update.model_flops / (update.seconds * 197e12)) and 0 < plan.mfu < 1
   assert 0 < update.arguments < update.peak < plan.hbm
   text = aot.describe(plan)
   assert 'v5e:2x2: 4 chips, data 1 x fsdp 2 x tensor 2' in text

@@ -147,6 +147,16 @@ ENTRY %main (x: f32[5,100], i: s32[]) -> f32[100] {
 }
 '''
   assert hlo.Program(text).costs.hbm_bytes == 400 + 400 + 4
+  # The same in a fusion of a fusion.
+  nested = text.replace('ENTRY', '''%outer (c: f32[5,100], d: s32[]) -> f32[100] {
+  %c = f32[5,100]{1,0} parameter(0)
+  %d = s32[] parameter(1)
+  ROOT %inner = f32[100]{0} fusion(%c, %d), kind=kLoop, calls=%fused
+}
+
+ENTRY''').replace('fusion(%x, %i), kind=kLoop, calls=%fused',
+                  'fusion(%x, %i), kind=kLoop, calls=%outer')
+  assert hlo.Program(nested).costs.hbm_bytes == 400 + 400 + 4
 
 
 def test_what_is_no_program_is_refused():
