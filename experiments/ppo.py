@@ -70,7 +70,9 @@ def get_config(arg='tiny'):
   p.ema_decay = {'micro': 0.5, 'tiny': 0.97}.get(arg, 0.992)
   p.missing_eos = 'none'  # or 'penalty', 'fixed': a response without an end
   p.missing_eos_amount = 0.0  # subtracted from, or put for, its score
-  p.logits_chunk = 4096  # tokens whose logits are in memory at once
+  # Tokens whose logits are in memory at once, on all devices together: a chunk
+  # that gives a device little to do gathers the unembedding for it all the same.
+  p.logits_chunk = 65_536 if paper else 4096
   p.warmup_iterations = 10  # from 0.1 of the peak, then constant (C.4)
   policy_lr, value_lr = PEAK_LR.get(arg, (2e-4, 3e-4))  # the lab's are tuned
   c.optimizer = common.optimizer(policy_lr)

@@ -191,7 +191,7 @@ class Program:
       kind = opcode.removesuffix('-start')
       if name.startswith('all-reduce-scatter') and kind == 'all-reduce':
         kind = 'reduce-scatter'  # XLA's name for one that keeps its slice
-      if kind in COLLECTIVES:
+      if kind in COLLECTIVES and not _goes_on(name, computation):
         total.collectives[kind] += _sent(instruction, computation, kind)
       if not fused:
         total.hbm_bytes += self._traffic(instruction, computation)
@@ -270,6 +270,16 @@ class Program:
       else:
         return whole, 0
     return min(read, whole), kept
+
+
+def _goes_on(name: str, computation: Computation) -> bool:
+  """Whether its collectives are parts of ones that began elsewhere.
+
+  A TPU moves a collective along beside other work, and each of these fusions
+  repeats the instruction; it counts where it starts.
+  """
+  return name.startswith('async_collective_fusion') or any(
+      '"AsyncCollectiveDone"' in i.attributes for i in computation.values())
 
 
 def _flops(instruction: Instruction, computation: Computation) -> float:

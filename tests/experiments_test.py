@@ -15,6 +15,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
 SIZES = ('micro', 'tiny', 'small')
+TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
+PAPER_SIZES = {'125m': 125e6, '1.3b': 1.3e9, '6b': 6.65e9, '175b': 175e9}
 
 
 def load(name, size):
@@ -27,6 +29,74 @@ def test_every_stage_validates_and_knows_its_trainer(name, size):
   config = load(name, size)
   assert config.stage == name
   main.validate(config)
+
+
+@pytest.mark.parametrize('size', PAPER_SIZES)
+@pytest.mark.parametrize('name', TRAINED)
+def test_the_sizes_of_the_paper(name, size):
+  """They validate, and have as many parameters as their name says."""
+  config = load(name, size)
+  assert config.stage == name
+  main.validate(config)
+  m = config.model
+  count = m.num_layers * 12 * m.d_model ** 2 + (50_257 + m.max_len) * m.d_model
+  assert count == pytest.approx(PAPER_SIZES[size], rel=0.03)
+  assert (m.dtype, m.param_dtype, m.max_len) == ('bfloat16', 'float32', 2048)
+  assert (m.positions, m.mlp, m.norm) == ('learned', 'gelu', 'layernorm')
+  assert not m.attention_block or m.max_len % m.attention_block == 0
+
+
+def test_the_recipe_of_the_paper():
+  """Appendix C, in the order of its sections."""
+  rates = lambda name: [
+      load(name, size).optimizer.peak_lr for size in ('1.3b', '6b', '175b')]
+  sft = load('sft', '175b')
+  assert rates('sft') == [9.65e-6, 9.65e-6, 5.03e-6]
+  assert [load('sft', s).batch_size for s in ('1.3b', '6b', '175b')] == [
+      32, 32, 8]
+  assert (sft.num_epochs, sft.model.dropout) == (16, 0.2)
+  assert (sft.optimizer.schedule, sft.optimizer.final_fraction,
+          sft.optimizer.warmup_steps) == ('cosine', 0.1, 0)
+  reward = load('reward', '6b')
+  assert (reward.optimizer.peak_lr, reward.batch_size, reward.num_epochs,
+          reward.max_responses) == (9e-6, 64, 1, 9)
+  init = load('ppo_init', '6b')
+  assert rates('ppo_init') == [5e-6, 1.04e-5, 2.45e-6]
+  assert (init.num_epochs, init.pretrain_mix) == (2, 0.1)
+  for size in ('1.3b', '6b', '175b'):
+    c = load('ppo_ptx', size)
+    p = c.ppo
+    assert p.batch_size * p.num_iterations == 256_000
+    assert (p.batch_size, p.minibatch_size, p.num_ppo_epochs) == (512, 64, 1)
+    assert (p.prompt_len, p.response_len) == (1024, 1024)
+    assert (p.kl_coef, p.ptx_coef, p.ptx_examples_per_episode) == (
+        0.02, 27.8, 8)
+    assert (p.ema_decay, p.clip_eps, p.temperature) == (0.992, 0.2, 1)
+    assert (p.warmup_iterations, c.optimizer.warmup_from) == (10, 0.1)
+    assert c.optimizer.schedule == 'constant'
+    assert (c.optimizer.b1, c.optimizer.b2) == (0.9, 0.95)
+    assert c.value_optimizer.peak_lr == (5e-6 if size == '175b' else 9e-6)
+    # One reward model, and so one value model, for all policies.
+    assert c.reward_model.d_model == c.value_model.d_model == 4096
+    assert c.reference_model.d_model == c.model.d_model
+    assert [c[name].param_dtype for name in (
+        'model', 'value_model', 'reference_model', 'reward_model')] == [
+            'float32', 'float32', 'bfloat16', 'bfloat16']
+
+
+def test_models_follow_those_they_start_from_until_they_are_set():
+  c = load('ppo', 'tiny')
+  c.reward_model.num_layers = 3
+  c.value_model.d_model = 64
+  assert (c.value_model.num_layers, c.reward_model.d_model) == (3, 128)
+  c.model.num_layers = 5
+  assert c.reference_model.num_layers == 5 and c.reward_model.num_layers == 3
+
+
+@pytest.mark.parametrize('name', ['lab', 'study', 'evaluation'])
+def test_there_is_no_lab_of_the_papers_sizes(name):
+  with pytest.raises(ValueError, match="no size '1.3b'.*micro, tiny, small$"):
+    load(name, '1.3b')
 
 
 @pytest.mark.parametrize('size', SIZES)

@@ -120,6 +120,7 @@ class Projection(nn.Module):
   std: float
   dtype: Any
   param_dtype: Any
+  rules: sharding.Rules = ()
 
   @nn.compact
   def __call__(self, x):
@@ -128,6 +129,8 @@ class Projection(nn.Module):
         nn.initializers.normal(self.std), self.axes)
     kernel = self.param(
         'kernel', init, (*inputs, *self.shape), self.param_dtype)
+    # This also says where its gradient goes: to the shards, and not to all.
+    kernel = sharding.constrain_params(kernel, self.axes, self.rules)
     y = dense(x.astype(self.dtype), kernel.astype(self.dtype), self.num_in)
     if self.use_bias:
       zeros = nn.with_logical_partitioning(
@@ -162,7 +165,7 @@ class Block(nn.Module):
     norm = functools.partial(Norm, c.norm, c.norm_epsilon, c.param_dtype)
     project = functools.partial(
         Projection, use_bias=c.use_bias, dtype=c.dtype,
-        param_dtype=c.param_dtype)
+        param_dtype=c.param_dtype, rules=c.rules)
     out_std = c.init_std / (2 * c.num_layers) ** 0.5
     dropout = nn.Dropout(c.dropout, deterministic=deterministic)
     act = lambda y, *axes: sharding.constrain(y, axes, c.rules)
