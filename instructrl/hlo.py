@@ -198,7 +198,11 @@ class Program:
     return total
 
   def _trip_count(self, loop: Instruction) -> int:
-    """From XLA's note, or of a loop that counts from 0 to a constant."""
+    """From XLA's note, or of a loop that counts from 0 to a constant.
+
+    Where a sharded product is done piece by piece, along with the moving of its
+    pieces, the loop counts in twos.
+    """
     count = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if count:
       return int(count.group(1))
@@ -208,8 +212,22 @@ class Program:
               if name in condition and condition[name].opcode == 'constant']
     if (root.opcode == 'compare' and 'direction=LT' in root.attributes
         and len(limits) == 1):
-      return limits[0]
+      counter = next((condition[name] for name in root.operands
+                      if condition[name].opcode != 'constant'), None)
+      return -(-limits[0] // self._step(loop, counter))
     return self._trips
+
+  def _step(self, loop: Instruction, counter: Instruction) -> int:
+    """By how much a loop's counter grows: a constant, or else 1."""
+    index = re.search(r'index=(\d+)', counter.attributes)
+    body = self._computations[loop.called('body')[0]]
+    *_, root = body.values()
+    if not index or root.opcode != 'tuple':
+      return 1
+    grown = body[root.operands[int(index.group(1))]]
+    steps = [int(body[name].arguments) for name in grown.operands
+             if name in body and body[name].opcode == 'constant']
+    return steps[0] if grown.opcode == 'add' and len(steps) == 1 else 1
 
   def _traffic(self, instruction: Instruction, computation: Computation
                ) -> float:

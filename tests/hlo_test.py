@@ -38,6 +38,34 @@ def test_a_loop_of_unknown_length_is_told_its_trips():
   assert program(loop, *args).costs.flops == 2 * B * D * D
 
 
+def test_a_loop_that_counts_in_twos():
+  text = """HloModule m
+
+%condition (c: (s32[], f32[4,4])) -> pred[] {
+  %c = (s32[], f32[4,4]{1,0}) parameter(0)
+  %limit = s32[] constant(7)
+  %i = s32[] get-tuple-element(%c), index=0
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+
+%body (b: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
+  %b = (s32[], f32[4,4]{1,0}) parameter(0)
+  %two = s32[] constant(2)
+  %j = s32[] get-tuple-element(%b), index=0
+  %x = f32[4,4]{1,0} get-tuple-element(%b), index=1
+  %y = f32[4,4]{1,0} dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  %next = s32[] add(%j, %two)
+  ROOT %out = (s32[], f32[4,4]{1,0}) tuple(%next, %y)
+}
+
+ENTRY %main (a: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
+  %a = (s32[], f32[4,4]{1,0}) parameter(0)
+  ROOT %loop = (s32[], f32[4,4]{1,0}) while(%a), condition=%condition, body=%body
+}
+"""
+  assert hlo.Program(text).costs.flops == 4 * 2 * 4 ** 3
+
+
 def test_a_batched_product():
   found = program(lambda a, b: jnp.einsum('bij,bjk->bik', a, b),
                   jnp.ones((3, 4, 5)), jnp.ones((3, 5, 6)))
