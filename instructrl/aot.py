@@ -176,12 +176,9 @@ def program_of(config, mesh, vocab_size: int):
     return program, program.functions, count, config.ppo.num_iterations
   if config.stage == 'reward':
     program = reward.Program(config, mesh, vocab_size=vocab_size, num_steps=1)
-    module, k = program.layout.model.module, config.max_responses
-    forward = functools.partial(flops_lib.forward, module)
-    p, r = config.prompt_len, config.response_len
-    # A prompt once, then K responses that see the prompt and themselves.
-    count = 3 * config.batch_size * (
-        forward(p, p) + k * forward(r, 2 * p + r))
+    count = 3 * config.batch_size * flops_lib.ranking(
+        program.layout.model.module, config.prompt_len, config.response_len,
+        config.max_responses)
     return program, program.functions, {'update': count}, 0
   if 'rows' in config:
     program = lm.Program(

@@ -282,10 +282,11 @@ class Checkpointer:
 
 def restore_params(
     path,
-    subtree: Sequence[str] = ('ema_params',),
+    subtree: Sequence[str] | Callable[[dict], Sequence[str]] = ('ema_params',),
     abstract=None,
     *,
     cast: bool = False,
+    only_newest: bool = False,
 ):
   """Restores one subtree, e.g. weights without the optimizer. Only reads.
 
@@ -293,10 +294,12 @@ def restore_params(
     path: a step's folder, a folder of steps (the newest that verifies is
       taken), or a run's folder, which has `checkpoints`.
     subtree: where the subtree is, e.g. `('params', 'policy')`. It must be a
-      nested dict.
+      nested dict. Or a function that tells it by the `meta`, and may refuse
+      before anything is read.
     abstract: as for `Checkpointer.restore`; by default what was saved, on the
       first device.
     cast: whether floating dtypes may differ, and are converted.
+    only_newest: as for `find`.
 
   Returns:
     (params, meta): the subtree, and the `meta` it was saved with.
@@ -305,8 +308,10 @@ def restore_params(
     CheckpointError: no checkpoint there, it is damaged, it has no such
       subtree, or `abstract` does not fit.
   """
-  path = find(path)
+  path = find(path, only_newest=only_newest)
   about = _read_about(path)
+  if callable(subtree):
+    subtree = subtree(about['meta'])
   prefix = '/'.join(subtree)
   tensors = {name: spec for name, spec in about['tensors'].items()
              if f'{name}/'.startswith(f'{prefix}/')}

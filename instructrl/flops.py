@@ -34,6 +34,13 @@ def forward(module: Transformer, tokens: int, length: int, logits: int = 0
           + 2.0 * m.d_model * m.vocab_size * logits)
 
 
+def ranking(module: Transformer, prompt_len: int, response_len: int, k: int
+            ) -> float:
+  """FLOPs of a prompt once, then K responses that see it and themselves."""
+  return (forward(module, prompt_len, prompt_len)
+          + k * forward(module, response_len, 2 * prompt_len + response_len))
+
+
 def ppo(policy: Transformer, scalar: Transformer, *, episodes: int,
         prompt_len: int, response_len: int, num_epochs: int = 1,
         ptx_rows: int = 0, ptx_len: int = 0) -> dict[str, float]:

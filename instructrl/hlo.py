@@ -20,8 +20,6 @@ import re
 COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all',
                'collective-permute')
 
-_BITS = {'pred': 8, 's4': 4, 'u4': 4, 'bf16': 16, 'tf32': 32, 'c64': 64,
-         'c128': 128}
 _ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,<= ]*)\](\{[^}]*\})?')
 _NAME = re.compile(r'%([\w.\-]+)')
 # Neither read nor write anything themselves.
@@ -40,8 +38,8 @@ class Array:
 
   @property
   def num_bytes(self) -> int:
-    digits = re.search(r'\d+', self.dtype)
-    bits = _BITS.get(self.dtype) or (int(digits.group()) if digits else 0)
+    digits = re.search(r'\d+', self.dtype)  # a token has none, and no size
+    bits = 8 if self.dtype == 'pred' else int(digits.group()) if digits else 0
     return math.prod(self.dims) * bits // 8
 
 

@@ -272,12 +272,9 @@ def run_reward(args) -> dict:
   first, seconds = found['kwise']
   median = statistics.median(seconds)
   pair_s = statistics.median(found['pairs'][1])
-  forward = functools.partial(flops_lib.forward, model.module)
-  # A prompt once, then K responses that see the prompt and themselves.
-  together = forward(args.prompt, args.prompt) + k * forward(
-      args.response, 2 * args.prompt + args.response)
-  apart = pairs * (forward(args.prompt, args.prompt) + 2 * forward(
-      args.response, 2 * args.prompt + args.response))
+  count = functools.partial(
+      flops_lib.ranking, model.module, args.prompt, args.response)
+  together, apart = count(k), pairs * count(2)
   return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
           'comparisons': args.batch * pairs,
           'comparisons_per_s': args.batch * pairs / median,

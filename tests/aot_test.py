@@ -11,6 +11,7 @@ import pytest
 from experiments import ppo
 from experiments import sft
 from instructrl import aot
+from instructrl import sharding
 
 try:
   import libtpu  # pylint: disable=unused-import
@@ -82,7 +83,6 @@ def test_the_functions_of_ppo_are_given_what_they_take():
   config = small(ppo)
   config.mesh.update(data=2)
   config.ppo.update(batch_size=8, minibatch_size=4, ptx_coef=1.0)
-  from instructrl import sharding
   mesh = sharding.make_mesh(config.mesh.to_dict())
   program, make, counts, steps = aot.program_of(config, mesh, 500)
   with jax.set_mesh(mesh):

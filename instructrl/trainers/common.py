@@ -211,21 +211,26 @@ def input_path(config, workdir, name: str) -> pathlib.Path:
   return path
 
 
-def exported(path, wanted: Params | None = None):
+def exported(path, wanted: Params | None = None,
+             check: Callable[[dict], None] = lambda meta: None):
   """The parameters that a run exports, and the checkpoint's meta.
 
   Args:
     path: a run folder, its checkpoints, or one step of them.
     wanted: abstract parameters, with shardings; another floating dtype than
       what was saved is converted to. What was saved by default.
+    check: is given the meta first, and may refuse it.
 
   Raises:
     CheckpointError: there is none, or the newest is damaged: an older one
       would be another result. It can be given by its own path.
   """
-  path = checkpoint_lib.find(path, only_newest=True)
-  subtree = checkpoint_lib.read_meta(path)['meta']['export']
-  return checkpoint_lib.restore_params(path, subtree, wanted, cast=True)
+  def subtree(meta):
+    check(meta)
+    return meta['export']
+
+  return checkpoint_lib.restore_params(
+      path, subtree, wanted, cast=True, only_newest=True)
 
 
 class Run:
@@ -277,19 +282,20 @@ class Run:
       model: the config of the model that they are to be; refused if theirs
         computes something else.
     """
-    path = checkpoint_lib.find(self.input(name), only_newest=True)
-    meta = checkpoint_lib.read_meta(path)['meta']
-    tok = self.tokenizer()
-    require(meta['tokenizer'] == tok.fingerprint,
-            f'inputs.{name}: {self.input(name)} was trained with another '
-            'tokenizer than that of inputs.lab')
-    trained = meta['config'].get('model', {})
-    changed = [f'{field}: {trained[field]} -> {model[field]}'
-               for field in sorted(trained) if field not in NOT_COMPUTED
-               and field in model and trained[field] != model[field]]
-    require(not changed, f'inputs.{name}: {self.input(name)} is of another '
-            f'model ({"; ".join(changed)})')
-    return exported(path, wanted)[0]
+    path = self.input(name)
+
+    def check(meta):
+      require(meta['tokenizer'] == self.tokenizer().fingerprint,
+              f'inputs.{name}: {path} was trained with another tokenizer than '
+              'that of inputs.lab')
+      trained = meta['config'].get('model', {})
+      changed = [f'{field}: {trained[field]} -> {model[field]}'
+                 for field in sorted(trained) if field not in NOT_COMPUTED
+                 and field in model and trained[field] != model[field]]
+      require(not changed, f'inputs.{name}: {path} is of another model '
+              f'({"; ".join(changed)})')
+
+    return exported(path, wanted, check)[0]
 
   def put(self, batch):
     return sharding.put_batch(batch, sharding.batch_sharding(self.mesh))
@@ -406,3 +412,26 @@ def state_shardings(mesh, tx, layout: Layout, *, ema=False) -> TrainState:
       opt_state=optimizer_lib.state_shardings(
           tx, layout.shapes, layout.shardings, mesh),
       ema_params=layout.shardings if ema else None)
+
+
+class Program:
+  """The state of a stage that trains one model, before there are parameters.
+
+  Attributes:
+    layout: of the model.
+    state_shardings: of the `TrainState`.
+  """
+
+  def __init__(self, config, mesh, layout: Layout, tx):
+    self._config, self._mesh, self._tx = config, mesh, tx
+    self.layout = layout
+    self.state_shardings = state_shardings(mesh, tx, layout)
+
+  def fresh_state(self, params: Params) -> TrainState:
+    return fresh_state(params, self._tx)
+
+  @functools.cached_property
+  def resident(self) -> TrainState:
+    """All that stays on the devices between steps, abstract."""
+    return abstract(jax.eval_shape(self.fresh_state, self.layout.abstract),
+                    self.state_shardings)

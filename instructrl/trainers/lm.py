@@ -5,7 +5,6 @@ in where the parameters start (Ouyang et al. 2022, appendices C.1 and C.3).
 """
 
 from collections.abc import Sequence
-import functools
 import itertools
 
 import jax
@@ -100,44 +99,29 @@ def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
       1, sum(int(n) for _, n in totals))
 
 
-class Program:
+class Program(common.Program):
   """What an LM stage computes, before there are data or parameters.
 
   Attributes:
-    layout: of the model.
-    state_shardings: of the `TrainState`.
     step: jitted, see `make_step`; the state is donated.
     nll: jitted, see `make_nll`.
   """
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
     model = common.make_model(config, vocab_size)
-    self._mesh, self._batch_size = mesh, config.batch_size
-    self._tx, schedule = common.make_optimizer(config.optimizer, num_steps)
-    self.layout = common.lm_layout(model, mesh)
-    self.state_shardings = common.state_shardings(
-        mesh, self._tx, self.layout)
+    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
+    super().__init__(config, mesh, common.lm_layout(model, mesh), tx)
     self.step = jax.jit(
-        make_step(model, self._tx, schedule, seed=config.train_seed,
+        make_step(model, tx, schedule, seed=config.train_seed,
                   microbatch_size=config.microbatch_size,
                   logits_chunk=config.logits_chunk),
         out_shardings=(self.state_shardings, sharding.replicated(mesh)),
         donate_argnums=0)
     self.nll = make_nll(model, config.logits_chunk)
 
-  def fresh_state(self, params: Params) -> TrainState:
-    return common.fresh_state(params, self._tx)
-
-  @functools.cached_property
-  def resident(self) -> TrainState:
-    """All that stays on the devices between steps, abstract."""
-    return common.abstract(
-        jax.eval_shape(self.fresh_state, self.layout.abstract),
-        self.state_shardings)
-
   def functions(self, row_len: int) -> dict[str, tuple]:
     """Name -> (jitted function, its abstract arguments)."""
-    batch = abstract_batch(self._mesh, self._batch_size, row_len)
+    batch = abstract_batch(self._mesh, self._config.batch_size, row_len)
     return {'update': (self.step, (self.resident, batch))}
 
 

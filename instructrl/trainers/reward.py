@@ -1,7 +1,6 @@
 """The reward-model stage (Ouyang et al. 2022, section 3.5, appendix C.2)."""
 
 import dataclasses
-import functools
 import itertools
 
 import jax
@@ -86,39 +85,24 @@ def make_step(model: Model, tx, schedule, *, microbatch_size: int):
   return step
 
 
-class Program:
+class Program(common.Program):
   """What the stage computes, before there are data or parameters.
 
   Attributes:
-    layout: of the reward model.
-    state_shardings: of the `TrainState`.
     step: jitted, see `make_step`; the state is donated.
     score: jitted, see `ranking_scores`; of every process's rows.
   """
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
     model = common.make_model(config, vocab_size)
-    self._config, self._mesh = config, mesh
-    self._tx, schedule = common.make_optimizer(config.optimizer, num_steps)
-    self.layout = common.scalar_layout(model, mesh)
-    self.state_shardings = common.state_shardings(mesh, self._tx, self.layout)
+    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
+    super().__init__(config, mesh, common.scalar_layout(model, mesh), tx)
     whole = sharding.replicated(mesh)
     self.step = jax.jit(
-        make_step(model, self._tx, schedule,
-                  microbatch_size=config.microbatch_size),
+        make_step(model, tx, schedule, microbatch_size=config.microbatch_size),
         out_shardings=(self.state_shardings, whole), donate_argnums=0)
     self.score = jax.jit(lambda params, batch: ranking_scores(
         model, params, batch), out_shardings=whole)
-
-  def fresh_state(self, params: Params) -> TrainState:
-    return common.fresh_state(params, self._tx)
-
-  @functools.cached_property
-  def resident(self) -> TrainState:
-    """All that stays on the devices between steps, abstract."""
-    return common.abstract(
-        jax.eval_shape(self.fresh_state, self.layout.abstract),
-        self.state_shardings)
 
   def functions(self) -> dict[str, tuple]:
     """Name -> (jitted function, its abstract arguments), for full rankings."""
