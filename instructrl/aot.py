@@ -1,7 +1,7 @@
 """Whether a run fits a TPU slice, and how fast it could be, without a TPU.
 
   python -m instructrl.aot --config=experiments/ppo_ptx.py:1.3b \
-      --topology=v5e:8x8 [--topology=v5e:4x8,v5e:8x8] [--json]
+      --topology=v5e:4x8,v5e:8x8 [--json]
 
 Compiles the functions that the trainer runs for that slice, and reads the
 compiled programs (see `hlo`). Of several slices it says which fit, and what the
