@@ -143,4 +143,7 @@ def base(size, stage, sizes=tuple(SIZES)):
   c.log = config_dict.ConfigDict()
   c.log.every = 1  # steps between lines of metrics.jsonl
   c.log.tensorboard = False  # also write TensorBoard files
+  # A step that takes longer than so many seconds, and than ten of those before
+  # it, ends the process with its stacks; 0 = it may hang.
+  c.log.hang_seconds = 300.0
   return c

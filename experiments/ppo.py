@@ -82,7 +82,7 @@ def get_config(arg='tiny'):
     o.warmup_from = 0.1
   c.eval_every = 10  # iterations between NLL evaluations
   c.eval_batches = 8  # of eval_batch_size rows
-  c.eval_batch_size = 16
+  c.eval_batch_size = 64 if paper else 16
   c.samples_every = 10  # iterations between samples in samples.jsonl
   c.checkpoint.every = 20
   return c

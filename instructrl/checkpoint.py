@@ -23,14 +23,14 @@ from typing import Any
 from absl import logging
 from instructrl import manifest
 from instructrl import metrics
+from instructrl import processes
 import jax
 import jax.numpy as jnp
-from jax.experimental import multihost_utils
 import numpy as np
 from orbax.checkpoint.experimental import v1 as ocp
 
 FORMAT_VERSION = 1
-_STATE, _META = 'state', 'meta.json'
+_STATE, _META, _TEMPORARY = 'state', 'meta.json', 'temporary'
 _INCOMPLETE, _TRASH, _DAMAGED = 'incomplete', 'trash', 'damaged'
 
 
@@ -72,13 +72,14 @@ class Checkpointer:
     self._directory = pathlib.Path(directory).absolute()
     self._keep_latest = keep_latest
     self._keep_steps = keep_steps or (lambda step: False)
-    self._primary = jax.process_index() == 0
+    self._primary = processes.primary()
     self._executor = None  # open inside `with`
     self._pending = None  # (step, future) of the save under way
     self._current = None  # the step this process saved or restored last
     self._problems = {}  # step -> what is wrong with it, '' for nothing
 
-  def save(self, step: int, state, meta: dict, *, force: bool = False) -> None:
+  def save(self, step: int, state, meta: dict, *, force: bool = False,
+           temporary: bool = False) -> None:
     """Saves `state`; returns when its arrays are copied, not yet written.
 
     `wait`, `close` or the next `save` tells whether the writing succeeded. The
@@ -91,6 +92,7 @@ class Checkpointer:
       meta: what else the run is, as JSON: config, fingerprints.
       force: replace the step if there is one; a kill in the instant between
         the two renames loses this step, and no other.
+      temporary: the next save removes this step, as if it had never been.
 
     Raises:
       CheckpointError: this or the previous save failed, e.g. the disk is full,
@@ -108,7 +110,7 @@ class Checkpointer:
         indent=1, allow_nan=False)
     exists = self._primary and self._path(step).exists() and not (
         self._problem(step))
-    if self._agree(exists) and not force:
+    if processes.agree(exists) and not force:
       if step == self._current:
         return
       raise CheckpointError(
@@ -124,14 +126,16 @@ class Checkpointer:
       raise self._failed(step, error) from error
     self._current = step
     self._pending = step, self._executor.submit(
-        self._commit, step, work, about, response)
+        self._commit, step, work, about, response, temporary)
 
-  def _commit(self, step, work, about, response) -> None:
+  def _commit(self, step, work, about, response, temporary) -> None:
     """Runs in the background: waits for Orbax, then makes it a step."""
     response.result()
     if not self._primary:
       return
     metrics.atomic_write(work / _META, about)
+    if temporary:
+      (work / _TEMPORARY).touch()
     manifest.write(work)
     replaced = self._trash(step) if self._path(step).exists() else None
     work.rename(self._path(step))
@@ -139,7 +143,12 @@ class Checkpointer:
     self._problems[step] = ''
     if replaced:
       shutil.rmtree(replaced)
-    kept = self.steps()
+    kept = []
+    for old in self.steps():
+      if not (self._path(old) / _TEMPORARY).exists():
+        kept.append(old)
+      elif old < step:
+        shutil.rmtree(self._trash(old))
     for old in kept[:-self._keep_latest]:
       if not self._keep_steps(old):
         shutil.rmtree(self._trash(old))
@@ -150,7 +159,7 @@ class Checkpointer:
       return
     (step, future), self._pending = self._pending, None
     error = future.exception()
-    if self._agree(error is not None, everyone=True):
+    if processes.largest(error is not None):
       self._current = None
       raise self._failed(step, error) from error
 
@@ -188,7 +197,7 @@ class Checkpointer:
         if not self._problem(step):
           found = step
           break
-    found = self._agree(found)
+    found = processes.agree(found)
     return None if found < 0 else found
 
   def restore(self, abstract_state, step: int | None = None):
@@ -213,7 +222,7 @@ class Checkpointer:
       step = self.latest()
       if step is None:
         raise CheckpointError(f'{self._directory}: no checkpoint that verifies')
-    elif self._agree(bool(self._primary and self._problem(step))):
+    elif processes.agree(bool(self._primary and self._problem(step))):
       raise CheckpointError(
           f'{self._path(step)}: {self._problem(step) or "damaged"}')
     path = self._path(step)
@@ -270,15 +279,6 @@ class Checkpointer:
         f'checkpoint of step {step} could not be written to '
         f'{self._directory} ({reason}); earlier steps are as they were')
 
-  def _agree(self, value: int, *, everyone: bool = False) -> int:
-    """Process 0's value in all processes, or the largest of all of them."""
-    if jax.process_count() == 1:
-      return value
-    value = np.int32(value)
-    if everyone:
-      return int(multihost_utils.process_allgather(value).max())
-    return int(multihost_utils.broadcast_one_to_all(value))
-
 
 def restore_params(
     path,
@@ -297,7 +297,7 @@ def restore_params(
       nested dict. Or a function that tells it by the `meta`, and may refuse
       before anything is read.
     abstract: as for `Checkpointer.restore`; by default what was saved, on the
-      first device.
+      first device. Or a function that makes it from the `meta`.
     cast: whether floating dtypes may differ, and are converted.
     only_newest: as for `find`.
 
@@ -312,6 +312,8 @@ def restore_params(
   about = _read_about(path)
   if callable(subtree):
     subtree = subtree(about['meta'])
+  if callable(abstract):
+    abstract = abstract(about['meta'])
   prefix = '/'.join(subtree)
   tensors = {name: spec for name, spec in about['tensors'].items()
              if f'{name}/'.startswith(f'{prefix}/')}
@@ -349,7 +351,7 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
   if not path.exists():
     raise CheckpointError(f'{path} does not exist')
   if (path / _META).exists():
-    problem = manifest.verify(path)
+    problem = _verify(path)
     if problem:
       raise CheckpointError(f'{path}: {problem}')
     return path
@@ -357,7 +359,7 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
     path = path / 'checkpoints'
   for step in reversed(_steps(path)):
     folder = path / f'{step:08d}'
-    problem = manifest.verify(folder)
+    problem = _verify(folder)
     if not problem:
       return folder
     if only_newest:
@@ -368,6 +370,14 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
   inside = ', '.join(sorted(p.parent.name for p in path.glob('*/checkpoints')))
   raise CheckpointError(f'{path}: no checkpoint that verifies'
                         f'{inside and "; there are some in " + inside}')
+
+
+def _verify(folder: pathlib.Path) -> str:
+  """`manifest.verify`, by process 0: not all of them read all bytes."""
+  problem = manifest.verify(folder) if processes.primary() else ''
+  if processes.agree(bool(problem)):
+    return problem or 'damaged; process 0 says how'
+  return ''
 
 
 def read_meta(path) -> dict[str, Any]:

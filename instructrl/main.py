@@ -5,6 +5,10 @@
 
 A stage that is finished (its folder has DONE) is not run again; one that was
 interrupted goes on where its newest checkpoint stands.
+
+On several machines the same command is started on each: on TPU VMs as it is,
+elsewhere with --coordinator=HOST:PORT --num_processes=N --process_id=I (see
+`processes`, also for the exit statuses).
 """
 
 from collections.abc import Callable
@@ -15,15 +19,18 @@ import pathlib
 import signal
 import sys
 import time
+import traceback
 
 from absl import app
 from absl import flags
 from absl import logging
+import jax
 from ml_collections import config_flags
 import numpy as np
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl.trainers import common
 from instructrl.trainers import evaluation
 from instructrl.trainers import lab
@@ -45,9 +52,14 @@ def _train_ppo(config, workdir, label=''):
   return ppo.train(config, workdir, label, judge=utilities)
 
 
+def _build_lab(config, workdir, label=''):
+  """The lab is text, not arrays: process 0 makes it, and the others wait."""
+  return (lab.build(config, workdir, label) if processes.primary() else {})
+
+
 # Stage -> (validate, run). `run(config, workdir, label)` returns the result.
 STAGES: dict[str, tuple[Callable, Callable]] = {
-    'lab': (lab.validate, lab.build),
+    'lab': (lab.validate, _build_lab),
     'pretrain': (lm.validate, lm.train),
     'sft': (lm.validate, lm.train),
     'ppo_init': (lm.validate, lm.train),
@@ -78,38 +90,51 @@ def run_stage(config, workdir, label: str = '') -> dict:
     ValueError: the folder is of another configuration, or was made from inputs
       that have since been made anew.
   """
+  if processes.stop_requested():
+    raise processes.Stopped
   workdir = pathlib.Path(workdir)
   fresh = not (workdir / metrics_lib.CONFIG).exists()
   metrics_lib.check_config(workdir, config.to_dict())
   done = metrics_lib.read_done(workdir)
   if done is None:
     validate(config)
-  metrics_lib.write_inputs(workdir, {
-      name: common.input_path(config, workdir, name)
-      for name, path in config.inputs.items() if path})
-  with (metrics_lib.only_process(workdir) if done is None
-        else contextlib.nullcontext()):
+  primary = processes.primary()
+  if primary:
+    metrics_lib.write_inputs(workdir, {
+        name: common.input_path(config, workdir, name)
+        for name, path in config.inputs.items() if path})
+  with alone(workdir) if done is None else contextlib.nullcontext():
     done = metrics_lib.read_done(workdir)  # another may have ended it
-    if done is not None:
-      metrics_lib.write_config(workdir, config.to_dict())
-      print(f'{label} {config.stage}: finished before'.strip(), flush=True)
-      return done
+    if processes.agree(done is not None):
+      if primary:
+        metrics_lib.write_config(workdir, config.to_dict())
+        print(f'{label} {config.stage}: finished before'.strip(), flush=True)
+      return metrics_lib.read_done(workdir)
     began = time.perf_counter()
     seconds = _earlier_seconds(workdir)
     try:
       result = STAGES[config.stage][1](config, workdir, label)
     except (common.ConfigError, checkpoint_lib.CheckpointError):
-      if fresh and not any((workdir / 'checkpoints').glob('[0-9]*')):
+      if (primary and fresh
+          and not any((workdir / 'checkpoints').glob('[0-9]*'))):
         # Nothing was computed, and another config may come.
         for name in (metrics_lib.CONFIG, metrics_lib.INPUTS):
           (workdir / name).unlink(missing_ok=True)
       raise
     finally:
       total = seconds + time.perf_counter() - began
-      if workdir.is_dir():
+      if primary and workdir.is_dir():
         metrics_lib.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
-    metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
+    if primary:
+      metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
+  processes.agree(0)  # what comes next reads what process 0 has written
   return metrics_lib.read_done(workdir)
+
+
+def alone(workdir):
+  """`metrics.only_process` for process 0, on behalf of them all."""
+  return (metrics_lib.only_process(workdir) if processes.primary()
+          else contextlib.nullcontext())
 
 
 def _earlier_seconds(workdir) -> float:
@@ -125,7 +150,6 @@ def _earlier_seconds(workdir) -> float:
 
 def setup_jax():
   """Compiled programs are kept between runs; results do not depend on it."""
-  import jax  # Not before the flags are read: --help should be quick.
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or
                          pathlib.Path.home() / '.cache') / 'instructrl' / 'jax'
@@ -142,23 +166,34 @@ def run_door(main: Callable[[], None]):
         lambda record: 'orbax' not in pathlib.Path(record.pathname).parts)
     if len(argv) > 1:
       sys.exit(f'error: unexpected argument {argv[1]!r}')
-    # As Ctrl-C: what is open is closed, and the terminal is left in order.
-    signal.signal(signal.SIGTERM, _interrupt)
+    processes.handle_sigterm()
     try:
       main()
-    except EXPECTED_ERRORS as error:
-      sys.exit(f'error: {error}')
     except KeyboardInterrupt as stop:
-      print('stopped; the same command goes on from the last checkpoint',
-            file=sys.stderr)
-      sys.exit(128 + (stop.args[0] if stop.args else signal.SIGINT))
+      _leave(processes.EXIT_STOPPED if isinstance(stop, processes.Stopped)
+             else 128 + signal.SIGINT,
+             'stopped; the same command goes on from the last checkpoint')
+    except EXPECTED_ERRORS as error:
+      _leave(1, f'error: {error}')
+    except Exception as error:
+      if not jax.distributed.is_initialized():
+        raise
+      traceback.print_exc()
+      _leave(*(processes.EXIT_LOST, 'error: another process was lost; the same '
+               'command goes on from the last checkpoint')
+             if processes.is_loss(error) else (1, 'error: see above'))
   app.run(guarded, flags_parser=_parse_flags)
 
 
-def _interrupt(number, frame):
-  del frame
-  signal.signal(number, signal.SIG_IGN)  # once is enough
-  raise KeyboardInterrupt(number)
+def _leave(status: int, message: str):
+  """Ends the program; one of several processes does not wait for the others,
+  which may wait for it, except where all of them stop.
+  """
+  print(message, file=sys.stderr, flush=True)
+  if status != processes.EXIT_STOPPED and jax.distributed.is_initialized():
+    sys.stdout.flush()
+    os._exit(status)
+  sys.exit(status)
 
 
 def _parse_flags(argv):
@@ -214,13 +249,28 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
   return config, workdir
 
 
-def _main(config_flag, workdir_flag):
+def define_processes() -> Callable[[], None]:
+  """Defines the flags of several processes; returns what makes them one."""
+  coordinator = flags.DEFINE_string(
+      'coordinator', '', 'HOST:PORT of process 0, in all of several processes; '
+      "'auto' on a cluster that JAX knows. Not needed on TPU VMs.")
+  number = flags.DEFINE_integer(
+      'num_processes', 0, 'How many processes there are, with --coordinator.')
+  own = flags.DEFINE_integer(
+      'process_id', -1, 'Which of them this is, from 0.')
+  return lambda: processes.initialize(
+      coordinator.value, number.value, own.value)
+
+
+def _main(config_flag, workdir_flag, join):
   config, workdir = read_flags(config_flag, workdir_flag, 'stage', 'stage')
   setup_jax()
+  join()
   result = run_stage(config, workdir)['result']
   figures = [f'{name}={value:.4g}' for name, value in result.items()
              if isinstance(value, (int, float))]
-  print(f'{workdir}: {"  ".join(figures)}', flush=True)
+  if processes.primary():
+    print(f'{workdir}: {"  ".join(figures)}', flush=True)
 
 
 if __name__ == '__main__':
@@ -229,4 +279,5 @@ if __name__ == '__main__':
       config_flags.DEFINE_config_file(
           'config', None, 'A stage of experiments/ and its size (micro, tiny '
           'or small), such as experiments/ppo.py:tiny.'),
-      flags.DEFINE_string('workdir', None, 'The run folder.')))
+      flags.DEFINE_string('workdir', None, 'The run folder.'),
+      define_processes()))

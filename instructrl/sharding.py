@@ -133,18 +133,40 @@ def _dividing_spec(mesh, shape, axes, rules: Rules) -> PartitionSpec:
   return PartitionSpec(*spec)
 
 
-def put_batch(batch, sharding: NamedSharding):
-  """Makes a process's numpy rows the global, sharded batch.
+def process_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
+  """Which rows of a global batch the devices of this process hold, in order.
 
   Raises:
     ValueError: the rows cannot be divided over the devices.
   """
-  rows = jax.tree.leaves(batch)[0].shape[0] * jax.process_count()
-  parts = sharding.num_devices // sharding.mesh.shape['tensor']
-  if rows % parts:
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  if num_rows % parts:
     raise ValueError(
-        f'{rows} rows cannot be divided over {parts} parts of the mesh (data x '
-        'fsdp): change the batch size, or the sizes in config.mesh')
-  return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(
-          sharding, np.asarray(x)), batch)
+        f'{num_rows} rows cannot be divided over {parts} parts of the mesh '
+        '(data x fsdp): change the batch size, or the sizes in config.mesh')
+  slices = batch_sharding(mesh).addressable_devices_indices_map(
+      (num_rows,)).values()
+  return np.unique([np.arange(num_rows)[rows] for rows, in slices])
+
+
+def put_batch(batch, mesh: Mesh):
+  """Makes numpy rows, each process its `process_rows`, the global batch.
+
+  Raises:
+    ValueError: the rows cannot be divided over the devices.
+  """
+  parts = mesh.shape['data'] * mesh.shape['fsdp']
+  own = len(process_rows(mesh, parts))  # parts of this process
+  local = jax.tree.leaves(batch)[0].shape[0]
+  if local % own:
+    process_rows(mesh, local * parts // own)
+  num_rows = local // own * parts
+  rows = process_rows(mesh, num_rows)
+
+  def put(x):
+    x = np.asarray(x)
+    return jax.make_array_from_callback(
+        (num_rows, *x.shape[1:]), batch_sharding(mesh),
+        lambda index: x[np.searchsorted(rows, np.arange(num_rows)[index[0]])])
+
+  return jax.tree.map(put, batch)

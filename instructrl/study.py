@@ -16,6 +16,7 @@ from ml_collections import config_flags
 
 from instructrl import main as main_lib
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import report
 from instructrl.trainers import common
 
@@ -67,18 +68,21 @@ def run(config, workdir) -> pathlib.Path:
   for name, stage in configs.items():  # before anything is written
     metrics_lib.check_config(workdir / name, stage.to_dict())
   workdir.mkdir(parents=True, exist_ok=True)
-  with metrics_lib.only_process(workdir):
-    metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
-        'format_version': 1,
-        'config': {name: json.loads(c.to_json())
-                   for name, c in configs.items()},
-        'seeds': {seed: config[seed] for seed in SEEDS},
-        'versions': versions(),
-        'stages': list(configs),
-    }, indent=1))
+  with main_lib.alone(workdir):
+    if processes.primary():
+      metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
+          'format_version': 1,
+          'config': {name: json.loads(c.to_json())
+                     for name, c in configs.items()},
+          'seeds': {seed: config[seed] for seed in SEEDS},
+          'versions': versions(),
+          'stages': list(configs),
+      }, indent=1))
     for number, (name, stage) in enumerate(configs.items(), 1):
       main_lib.run_stage(
           stage, workdir / name, f'[{number}/{len(configs)}]')
+    if not processes.primary():
+      return workdir
     if 'evaluation' not in configs:
       print('no report: the stages have no evaluation', flush=True)
       return workdir
@@ -87,10 +91,11 @@ def run(config, workdir) -> pathlib.Path:
   return path
 
 
-def _main(config_flag, workdir_flag):
+def _main(config_flag, workdir_flag, join):
   config, workdir = main_lib.read_flags(
       config_flag, workdir_flag, 'study', 'order')
   main_lib.setup_jax()
+  join()
   run(config, workdir)
 
 
@@ -100,4 +105,5 @@ if __name__ == '__main__':
       config_flags.DEFINE_config_file(
           'config', None, 'A study and its size (micro, tiny or small), such '
           'as experiments/study.py:tiny.'),
-      flags.DEFINE_string('workdir', None, 'Where all stages go.')))
+      flags.DEFINE_string('workdir', None, 'Where all stages go.'),
+      main_lib.define_processes()))

@@ -163,6 +163,23 @@ def test_which_steps_are_kept(tmp_path):
   assert sorted(os.listdir(tmp_path)) == ['00000003', '00000006', '00000007']
 
 
+def test_a_temporary_step_is_gone_after_the_next(tmp_path):
+  """And takes no other step's place."""
+  with checkpoint.Checkpointer(tmp_path, keep_latest=2) as checkpointer:
+    for step in (1, 2):
+      checkpointer.save(step, make_state(step), {})
+    for step in (3, 4):
+      checkpointer.save(step, make_state(step), {'at': step}, temporary=True)
+    assert checkpointer.latest() == 4
+    assert checkpointer.steps() == [1, 2, 4]
+    restored, meta = checkpointer.restore(checkpoint.abstract(make_state()))
+    assert_same(restored, make_state(4))
+    assert meta == {'at': 4}
+    checkpointer.save(5, make_state(5), {})
+    checkpointer.wait()
+    assert checkpointer.steps() == [2, 5]
+
+
 def test_a_step_is_written_once(tmp_path):
   state = make_state(1)
   with checkpoint.Checkpointer(tmp_path) as checkpointer:

@@ -16,7 +16,7 @@ ROWS = (
     {'types', 'masked', 'rng', 'hlo'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
-       'progress', 'tokenizer'},  # services
+       'processes', 'progress', 'tokenizer'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},

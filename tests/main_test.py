@@ -11,6 +11,7 @@ import pytest
 from experiments import study as study_config
 from instructrl import main
 from instructrl import metrics
+from instructrl import processes
 from instructrl import study
 from instructrl.trainers import common
 
@@ -103,6 +104,7 @@ def test_a_second_process_is_kept_out_until_the_first_dies(tmp_path, ran):
   hold = '''
 import sys, time
 from instructrl import metrics
+from instructrl import processes
 from instructrl.trainers import common
 with metrics.only_process(sys.argv[1]):
   print('held', flush=True)
@@ -149,9 +151,10 @@ def test_what_is_finished_may_be_read_only(tmp_path, ran):
                     for path in tmp_path.rglob('*')}
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-def test_signals_close_what_is_open(number):
-  """With exit status 128 + number, and one line."""
+@pytest.mark.parametrize('number, status', [
+    (signal.SIGINT, 130), (signal.SIGTERM, processes.EXIT_STOPPED)])
+def test_signals_close_what_is_open(number, status):
+  """With a status of their own, and one line."""
   code = '''
 import contextlib, signal, sys, time
 from instructrl import main
@@ -172,6 +175,6 @@ main.run_door(work)
   process.send_signal(number)
   out, error = process.communicate(timeout=60)
   assert out == 'closed\n'
-  assert process.returncode == 128 + number
+  assert process.returncode == status
   assert error.splitlines()[-1].startswith('stopped; the same command goes on')
   assert 'Traceback' not in error

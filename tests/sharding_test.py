@@ -123,7 +123,7 @@ def test_activations_are_constrained_under_a_mesh_only(mesh):
 
 def test_a_batch_is_split_over_data_and_fsdp(mesh):
   batch = {'x': np.arange(8), 'y': np.arange(16).reshape(8, 2)}
-  put = sharding.put_batch(batch, sharding.batch_sharding(mesh))
+  put = sharding.put_batch(batch, mesh)
   for name, value in put.items():
     np.testing.assert_array_equal(value, batch[name])
     assert value.addressable_shards[0].data.shape[0] == 2
@@ -132,5 +132,4 @@ def test_a_batch_is_split_over_data_and_fsdp(mesh):
 
 def test_a_batch_that_cannot_be_divided_is_refused(mesh):
   with pytest.raises(ValueError, match='6 rows cannot be divided over 4 parts'):
-    sharding.put_batch(
-        {'x': np.arange(6)}, sharding.batch_sharding(mesh))
+    sharding.put_batch({'x': np.arange(6)}, mesh)

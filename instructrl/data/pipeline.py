@@ -1,8 +1,8 @@
 """Batches that are a function of the step.
 
-Row j of process p at step s is example `s * B + p * (B / processes) + j` of a
-seeded permutation of the examples, with a new permutation every epoch. So the
-position in the data is the step number, nothing of it is stored in a
+Row j at step s is example `s * B + j` of a seeded permutation of the examples,
+with a new permutation every epoch; a process reads the rows of its devices. So
+the position in the data is the step number, nothing of it is stored in a
 checkpoint, and the rows of a step do not depend on the number of processes.
 Language-model rows are packed once, offline, into an ArrayRecord file, so this
 holds for packed data too. The permutation is Grain's.
@@ -122,8 +122,7 @@ class Batches:
       mix_fraction: float = 0.0,
       lengths: np.ndarray | None = None,
       window: int = 1,
-      process_index: int = 0,
-      process_count: int = 1,
+      rows_read: Sequence[int] | None = None,
   ):
     """Makes the batches.
 
@@ -138,20 +137,19 @@ class Batches:
         batch, so that batches can be trimmed (see `trim_columns`).
       window: how many batches' examples are exchanged for that. Which window an
         example is in, and the order of a window's batches, remain random.
-      process_index: which process this is.
-      process_count: how many there are; it must divide B.
+      rows_read: which rows of a batch this process reads; all by default.
 
     Raises:
-      ValueError: no examples, or a batch that cannot be divided so.
+      ValueError: no examples, or no batch.
     """
     if not len(source) or (mix is not None and not len(mix)):
       raise ValueError('there are no examples to make batches of')
-    if batch_size < 1 or batch_size % process_count:
-      raise ValueError(
-          f'batch_size {batch_size} is not a multiple of the {process_count} '
-          'processes')
-    if not 0 <= process_index < process_count:
-      raise ValueError(f'process {process_index} of {process_count}')
+    if batch_size < 1:
+      raise ValueError(f'batch_size is {batch_size}, it must be 1 or more')
+    rows = np.arange(batch_size) if rows_read is None else np.asarray(rows_read)
+    if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
+      raise ValueError(f'rows_read {rows.tolist()} are not rows of a batch of '
+                       f'{batch_size}')
     if not 0 <= mix_fraction < 1 or (mix_fraction > 0 and mix is None):
       raise ValueError(
           f'mix_fraction is {mix_fraction}: it is in [0, 1), and above 0 it '
@@ -163,8 +161,7 @@ class Batches:
     self.batch_size = batch_size
     self.num_examples = len(source)  # without those mixed in
     self._source = source
-    self._own = batch_size // process_count
-    self._first = process_index * self._own
+    self._rows = rows
     self._seed, self._lengths, self._window = seed, lengths, window
     self._grouped = range(0), None
 
@@ -181,16 +178,24 @@ class Batches:
           [self._order, order(len(source), len(self._source), seed + 1)],
           weights=[1 - mix_fraction, mix_fraction])
 
-  def _indices(self, step, first, count):
+  def all_indices(self, step: int) -> np.ndarray:
+    """Returns which examples all processes have at a step, [B]."""
+    return self._indices(step, np.arange(self.batch_size))
+
+  def indices(self, step: int) -> np.ndarray:
+    """Returns which examples this process has at a step, [its rows]."""
+    return self._indices(step, self._rows)
+
+  def _indices(self, step, rows):
     if step < 0:
       raise ValueError(f'step is {step}, it must be 0 or more')
     window = self._window_of(step)
     if len(window) == 1:
-      start = step * self.batch_size + first
-      return np.asarray([self._order[i] for i in range(start, start + count)])
+      return np.asarray([
+          self._order[i] for i in (step * self.batch_size + rows).tolist()])
     if self._grouped[0] != window:  # the last one is kept
       self._grouped = window, self._group(window)
-    return self._grouped[1][step - window.start, first:first + count]
+    return self._grouped[1][step - window.start, rows]
 
   def _window_of(self, step: int) -> range:
     """The steps among which examples are exchanged: all of one epoch."""
@@ -211,14 +216,6 @@ class Batches:
     by_length = np.argsort(self._lengths[examples], kind='stable')
     return np.random.default_rng([self._seed, window.start]).permutation(
         examples[by_length].reshape(len(window), -1))
-
-  def all_indices(self, step: int) -> np.ndarray:
-    """Returns which examples all processes have at a step, [B]."""
-    return self._indices(step, 0, self.batch_size)
-
-  def indices(self, step: int) -> np.ndarray:
-    """Returns which examples this process has at a step, [B / processes]."""
-    return self._indices(step, self._first, self._own)
 
   def at(self, step: int) -> Any:
     """Returns this process' part of the batch of a step, in numpy."""
@@ -251,7 +248,7 @@ class Batches:
     the last example that do not count (see `silence`).
     """
     for start in range(0, self.num_examples, self.batch_size):
-      indices = start + self._first + np.arange(self._own)
+      indices = start + self._rows
       counts = indices < self.num_examples
       batch = self._source.gather(np.minimum(indices, self.num_examples - 1))
       yield batch if counts.all() else silence(batch, counts)

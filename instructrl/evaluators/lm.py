@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from instructrl import masked
+from instructrl import processes
 from instructrl import rng
 from instructrl import rollout
 from instructrl.data import tasks
@@ -95,7 +96,7 @@ class Engine:
       batch = self._prompts([prompts[i] for i in part], 0, _bucket(longest))
       numbers = [rows[i] for i in part]
       numbers += [numbers[-1]] * (self.batch_size - len(part))
-      tokens, mask = jax.device_get(self._generate(
+      tokens, mask = processes.fetch(self._generate(
           params, batch, key, np.asarray(numbers, np.int32),
           np.int32(max_tokens), np.float32(temperature), np.int32(stop_id),
           response_len, top_p))
@@ -124,7 +125,7 @@ class Engine:
       mask[len(part):, 0] = True
       out = self._score(params, np.concatenate([batch.tokens, response], 1),
                         batch.mask, mask)
-      sums[part] = np.asarray(out)[:len(part)]
+      sums[part] = processes.fetch(out)[:len(part)]
     return sums
 
 

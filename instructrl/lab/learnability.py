@@ -106,7 +106,12 @@ def measure(config, workdir) -> dict:
       stage.checkpoint.keep = 100
     main_lib.run_stage(stage, workdir / name)
   evaluation = config.stages.evaluation
-  opened = policies.Opener(evaluation, workdir / 'evaluation')
+  with policies.Opener(evaluation, workdir / 'evaluation') as opened:
+    return _ask_all(config, workdir, opened)
+
+
+def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
+  evaluation = config.stages.evaluation
   world = lab.load_world(workdir / 'lab')
   probes = probes_lib.make_probes(
       world, config.eval_seed, evaluation.num_probes)

@@ -19,11 +19,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
 from instructrl import optimizer as optimizer_lib
+from instructrl import processes
 from instructrl import rng
 from instructrl import sharding
 from instructrl.models import heads
@@ -53,6 +55,8 @@ def validate_common(config):
   require(config.checkpoint.every >= 0, 'checkpoint.every must be 0 or more')
   require(config.checkpoint.keep >= 1, 'checkpoint.keep must be 1 or more')
   require(config.log.every >= 1, 'log.every must be 1 or more')
+  require(0 <= config.log.hang_seconds < math.inf,
+          f'log.hang_seconds={config.log.hang_seconds} must be 0 or more')
   for name in ('world_seed', 'train_seed', 'eval_seed', 'num_steps',
                'num_epochs', 'eval_every', 'samples_every'):
     require(config.get(name, 0) >= 0,
@@ -211,14 +215,15 @@ def input_path(config, workdir, name: str) -> pathlib.Path:
   return path
 
 
-def exported(path, wanted: Params | None = None,
+def exported(path, wanted: Params | Callable[[dict], Params] | None = None,
              check: Callable[[dict], None] = lambda meta: None):
   """The parameters that a run exports, and the checkpoint's meta.
 
   Args:
     path: a run folder, its checkpoints, or one step of them.
     wanted: abstract parameters, with shardings; another floating dtype than
-      what was saved is converted to. What was saved by default.
+      what was saved is converted to. Or a function that makes them from the
+      meta. What was saved by default, on the first device.
     check: is given the meta first, and may refuse it.
 
   Raises:
@@ -240,7 +245,7 @@ class Run:
     self.config = config
     self.workdir = pathlib.Path(workdir)
     self.label = label  # shown before the stage's name
-    self.primary = jax.process_index() == 0
+    self.primary = processes.primary()
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self._exit = contextlib.ExitStack()
 
@@ -297,8 +302,12 @@ class Run:
 
     return exported(path, wanted, check)[0]
 
+  def rows(self, batch_size: int) -> np.ndarray:
+    """Which rows of a batch this process reads."""
+    return sharding.process_rows(self.mesh, batch_size)
+
   def put(self, batch):
-    return sharding.put_batch(batch, sharding.batch_sharding(self.mesh))
+    return sharding.put_batch(batch, self.mesh)
 
   def restore(self, make_state: Callable[..., TrainState], shardings,
               inputs: Sequence[Params] = (),
@@ -341,6 +350,7 @@ class Run:
 
     Metrics of step t are read after step t + 1 is dispatched. A checkpoint is
     taken only after the metrics up to its step were read and were finite.
+    SIGTERM ends the run with a checkpoint after the step under way.
 
     Args:
       state: fresh or restored.
@@ -351,6 +361,9 @@ class Run:
         evaluated when there is an `evaluate`.
       save_every: steps between checkpoints; config.checkpoint.every by default.
       export: where in the state the parameters are that others load.
+
+    Raises:
+      processes.Stopped: SIGTERM came.
     """
     config = self.config
     start = int(state.step)
@@ -371,31 +384,43 @@ class Run:
         self.writer.timings(step, {'seconds': time.perf_counter() - began})
       progress.update(step, values)
 
-    with progress_lib.Progress(
+    with (progress_lib.Progress(
         config.stage, num_steps, start=start, label=self.label,
-        primary=self.primary) as progress:
+        primary=self.primary) as progress,
+          processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
+          processes.deferring_stop()):
       if evaluate and start == 0:
+        watchdog.phase('evaluation')
         self.writer.scalars(0, evaluate(state, 0))
       for step in range(start, num_steps):
+        watchdog.phase('step')
         began = time.perf_counter()
         state, values = step_fn(state, step)
         record()
         pending = (step + 1, values, began)
         done = step + 1
         last = done == num_steps
+        stop = processes.stop_requested()
         due_eval = evaluate and (
             last or eval_every and done % eval_every == 0)
         due_save = last or save_every and done % save_every == 0
-        if due_eval or due_save:
+        if due_eval or due_save or stop:
           record()
         if due_eval:
+          watchdog.phase('evaluation')
           values = evaluate(state, done)
           metrics_lib.check_finite(done, values)
           self.writer.scalars(done, values)
-        if due_save:
+        if due_save or stop:
+          watchdog.phase('checkpoint')
           self.writer.flush()
-          self.checkpointer.save(done, state, meta)
-    self.checkpointer.wait()
+          self.checkpointer.save(done, state, meta, temporary=not due_save)
+        if stop:
+          self.checkpointer.wait()
+          progress.message(f'SIGTERM: step {done} is saved')
+          raise processes.Stopped
+      watchdog.phase('checkpoint')
+      self.checkpointer.wait()
     return state
 
 

@@ -6,6 +6,7 @@ import math
 import pathlib
 
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl.data.datasets import lab as lab_data
 from instructrl.evaluators import suite
@@ -62,9 +63,14 @@ def evaluate(config, workdir, label: str = '') -> dict:
   """Writes results.json and samples.jsonl of all policies."""
   validate(config)
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  metrics_lib.write_config(workdir, config.to_dict())
-  opened = policies.Opener(config, workdir)
+  if processes.primary():
+    metrics_lib.write_config(workdir, config.to_dict())
+  with policies.Opener(config, workdir) as opened:
+    return _evaluate(config, workdir, opened, label)
+
+
+def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
+              label: str) -> dict:
   world = lab.load_world(opened.input('lab'))
   labelers = load_labelers(opened, world)
   selected = metrics_lib.read_done(opened.input('select_sft'))
@@ -85,7 +91,8 @@ def evaluate(config, workdir, label: str = '') -> dict:
   documents = [documents[i].text
                for i in range(min(config.num_documents, len(documents)))]
   with progress_lib.Progress(
-      config.stage, 100, label=label, unit='%') as progress:
+      config.stage, 100, label=label, unit='%',
+      primary=processes.primary()) as progress:
     def advance(done, total, what):
       progress.update(round(100 * done / total))
       progress.message(what)
@@ -96,11 +103,12 @@ def evaluate(config, workdir, label: str = '') -> dict:
         probes_lib.make_probes(world, config.eval_seed, config.num_probes),
         documents, seed=config.eval_seed, temperature=config.temperature,
         progress=advance)
-  metrics_lib.atomic_write(
-      workdir / 'samples.jsonl', ''.join(
-          json.dumps(sample, ensure_ascii=False) + '\n'
-          for sample in found.samples))
-  metrics_lib.atomic_write(
-      workdir / 'results.json', json.dumps(found.results, indent=1))
+  if processes.primary():
+    metrics_lib.atomic_write(
+        workdir / 'samples.jsonl', ''.join(
+            json.dumps(sample, ensure_ascii=False) + '\n'
+            for sample in found.samples))
+    metrics_lib.atomic_write(
+        workdir / 'results.json', json.dumps(found.results, indent=1))
   return {'prompts': min(config.num_prompts, len(prompts)),
           'preference': found.results['preference']}

@@ -138,8 +138,7 @@ def validation_batches(run: common.Run, rows, batch_size: int,
                        max_batches: int) -> list[LMBatch]:
   """The first rows of a validation set, in order, on the devices."""
   batches = pipeline.lm_batches(
-      rows, batch_size, 0, shuffle=False, process_index=jax.process_index(),
-      process_count=jax.process_count())
+      rows, batch_size, 0, shuffle=False, rows_read=run.rows(batch_size))
   return [run.put(b) for b in itertools.islice(batches.once(), max_batches)]
 
 
@@ -155,7 +154,7 @@ def train(config, workdir, label: str = '') -> dict:
                mix_fraction=config.pretrain_mix) if config.pretrain_mix else {}
     batches = pipeline.lm_batches(
         rows, config.batch_size, config.train_seed, **mix,
-        process_index=jax.process_index(), process_count=jax.process_count())
+        rows_read=run.rows(config.batch_size))
     # With a mix an epoch is still once through the rows that are trained on.
     epoch = pipeline.epoch_steps(
         len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))

@@ -1,14 +1,17 @@
 """Opening what runs exported, as policies that answer text."""
 
 from collections.abc import Sequence
+import contextlib
 import functools
 import os
 import pathlib
 
+import jax
 import ml_collections
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import rng
+from instructrl import sharding
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Prompt
@@ -63,12 +66,26 @@ class Policy:
 
 
 class Opener:
-  """Opens the inputs of a stage; equal architectures share one engine."""
+  """Opens the inputs of a stage; equal architectures share one engine.
+
+  Use as a context manager: models are computed on the mesh of the config.
+  """
 
   def __init__(self, config, workdir):
     self._config, self._workdir = config, pathlib.Path(workdir)
     self.tok = Tokenizer.load(self.input('lab') / common.TOKENIZER)
     self._engines = {}
+    self.mesh = sharding.make_mesh(config.mesh.to_dict())
+    self.batch_size = config.batch_size
+    sharding.process_rows(self.mesh, self.batch_size)  # refuses what it must
+    self._exit = contextlib.ExitStack()
+
+  def __enter__(self):
+    self._exit.enter_context(jax.set_mesh(self.mesh))
+    return self
+
+  def __exit__(self, *error):
+    return self._exit.__exit__(*error)
 
   def input(self, name: str) -> pathlib.Path:
     return common.input_path(self._config, self._workdir, name)
@@ -92,28 +109,35 @@ class Opener:
     number = steps[0] if step == 'first' else int(step)
     return path / 'checkpoints' / f'{number:08d}'
 
-  def exported(self, name: str, path: pathlib.Path):
-    """(params, meta) of a run, or a step of it, with the lab's tokenizer."""
-    params, meta = common.exported(path)
-    common.require(meta['tokenizer'] == self.tok.fingerprint,
-                   f'inputs.{name} was trained with another tokenizer')
-    return params, meta
+  def exported(self, name: str, path: pathlib.Path,
+               layout_of=common.lm_layout):
+    """(params, model, config) of a run, or a step of it.
 
-  def engine(self, config) -> Engine:
-    # Dropout belongs to training, and does not change the parameters.
-    config = config.copy_and_resolve_references()
-    config.model.dropout = 0.0
-    key = config.model.to_json()
-    if key not in self._engines:
-      self._engines[key] = Engine(
-          common.make_model(config, self.tok.vocab_size), self.tok,
-          batch_size=self._config.batch_size)
-    return self._engines[key]
+    Args:
+      name: of the input.
+      path: of the run or step, see `step_path`.
+      layout_of: what kind of model it is.
+    """
+    found = []
+
+    def check(meta):
+      common.require(meta['tokenizer'] == self.tok.fingerprint,
+                     f'inputs.{name} was trained with another tokenizer')
+
+    def wanted(meta):
+      config = ml_collections.ConfigDict(meta['config'])
+      config.model.dropout = 0.0  # it belongs to training
+      model = common.make_model(config, self.tok.vocab_size)
+      found.extend((model, config))
+      return layout_of(model, self.mesh).abstract
+
+    return common.exported(path, wanted, check)[0], *found
 
   def policy(self, name: str, response_len: int, *, step: str = ''
              ) -> Policy:
-    path = self.step_path(name, step)
-    params, meta = self.exported(name, path)
-    config = ml_collections.ConfigDict(meta['config'])
-    return Policy(name, self.engine(config), params, response_len,
+    params, model, config = self.exported(name, self.step_path(name, step))
+    if model not in self._engines:
+      self._engines[model] = Engine(
+          model, self.tok, batch_size=self.batch_size)
+    return Policy(name, self._engines[model], params, response_len,
                   config.stage == 'pretrain')

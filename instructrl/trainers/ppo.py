@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from instructrl import processes
 from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
@@ -222,17 +223,15 @@ def train(config, workdir, label: str = '', *,
     s, p = program.settings, config.ppo
     records, tokens, dropped = load_prompts(
         run, tok, config.prompts_split, p.prompt_len)
-    processes = dict(process_index=jax.process_index(),
-                     process_count=jax.process_count())
     prompts = pipeline.prompt_batches(
         tokens, s.batch_size, config.train_seed, prompt_len=s.prompt_len,
-        pad_id=tok.pad_id, **processes)
+        pad_id=tok.pad_id, rows_read=run.rows(s.batch_size))
     rows = lambda name: pipeline.read_rows(
         run.input('lab') / name, tokenizer_fingerprint=tok.fingerprint)
     ptx_rows = s.batch_size * s.ptx_examples_per_episode * s.num_ppo_epochs
     ptx = pipeline.lm_batches(
         rows('corpus.rows'), ptx_rows, config.train_seed,
-        **processes) if s.ptx_coef else None
+        rows_read=run.rows(ptx_rows)) if s.ptx_coef else None
     nll_fn = lm.make_nll(program.layouts['policy'].model, s.logits_chunk)
     validation = lm.validation_batches(
         run, rows('corpus_validation.rows'), config.eval_batch_size,
@@ -258,10 +257,11 @@ def train(config, workdir, label: str = '', *,
           done % config.samples_every == 0 or step == 0)
       if look:
         metrics = dict(metrics)
-        shown = ppo_steps.samples(jax.device_get(rollout), tok, s.batch_size)
+        shown = ppo_steps.samples(
+            processes.fetch(rollout), tok, s.batch_size)
         if judge is not None:
           metrics['objective/judge'] = float(np.mean(judge(
-              [records[i] for i in np.asarray(batch.index)],
+              [records[i] for i in prompts.all_indices(step)],
               [sample['response'] for sample in shown])))
         for sample in shown[:8]:
           run.writer.sample(done, sample)

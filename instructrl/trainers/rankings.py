@@ -15,6 +15,7 @@ import zlib
 import numpy as np
 
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl.data import tasks
@@ -144,10 +145,11 @@ def collect(config, workdir, label: str = '') -> dict:
   """Samples candidates, sets the labelers' noise, writes the rankings."""
   validate(config)
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  metrics_lib.write_config(workdir, config.to_dict())
-  with progress_lib.Progress('rankings', 3, label=label) as progress:
-    opened = policies.Opener(config, workdir)
+  primary = processes.primary()
+  if primary:
+    metrics_lib.write_config(workdir, config.to_dict())
+  with (progress_lib.Progress('rankings', 3, label=label, primary=primary)
+        as progress, policies.Opener(config, workdir) as opened):
     world = lab.load_world(opened.input('lab'))
     labelers = lab.load_labelers(world)
     prompts = {split: opened.prompts(split, config.prompt_len)[:count]
@@ -201,12 +203,13 @@ def collect(config, workdir, label: str = '') -> dict:
         labeler = groups[name][int(draw.integers(len(groups[name])))]
         records[split].append(
             rank(prompt, [pool[c] for c in numbers[i]], labeler, draw))
-    lab_data.write_records(
-        workdir, 'rankings', records,
-        fingerprint=metrics_lib.config_fingerprint(config.to_dict()))
-    # The later stages meet the labelers with this noise.
-    metrics_lib.atomic_write(workdir / 'noise.json', json.dumps(
-        {l.name: float(l.noise) for l in labelers}, indent=2))
+    if primary:
+      lab_data.write_records(
+          workdir, 'rankings', records,
+          fingerprint=metrics_lib.config_fingerprint(config.to_dict()))
+      # The later stages meet the labelers with this noise.
+      metrics_lib.atomic_write(workdir / 'noise.json', json.dumps(
+          {l.name: float(l.noise) for l in labelers}, indent=2))
     progress.update(3)
   return {
       'labeler_agreement': agreement,

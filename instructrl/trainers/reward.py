@@ -9,6 +9,7 @@ import numpy as np
 
 from instructrl import losses
 from instructrl import optimizer as optimizer_lib
+from instructrl import processes
 from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
@@ -148,7 +149,7 @@ class Scorer:
       out = self._fn(params, RankingBatch(
           tokens=tokens, segment_ids=segments, positions=positions, last=last,
           ranks=np.zeros_like(last), valid=np.ones(last.shape, bool)))
-      scores[part] = np.asarray(out)[:len(part)]
+      scores[part] = processes.fetch(out)[:len(part)]
     return scores
 
 
@@ -160,7 +161,8 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
   right, total = [], []
   for batch in batches:
     scores = np.asarray(score_fn(params, batch))
-    pairs = np.asarray(losses.preference_pairs(batch.ranks, batch.valid))
+    pairs = np.asarray(losses.preference_pairs(
+        *processes.fetch((batch.ranks, batch.valid))))
     margins = scores[:, :, None] - scores[:, None, :]
     right += ((margins > 0) & pairs).sum((1, 2)).tolist()
     total += pairs.sum((1, 2)).tolist()
@@ -226,8 +228,7 @@ def train(config, workdir, label: str = '') -> dict:
         elements, config.batch_size, config.train_seed, max_k=max_k,
         seq_len=_columns(lengths_of(elements).max()),
         eos_id=tok.eos_id, pad_id=tok.pad_id,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(), **kwargs)
+        rows_read=run.rows(config.batch_size), **kwargs)
     elements, dropped = load_rankings(run, tok, 'train', 'train')
     lengths = lengths_of(elements)
     batches = make(elements, k, lengths=lengths, window=WINDOW)
@@ -269,7 +270,8 @@ def train(config, workdir, label: str = '') -> dict:
     # more step of the run, so that it too happens exactly once.
     if int(state.step) == num_steps:
       shift = -demonstration_mean(
-          run, Scorer(program.layout.model, tok), state.params, tok)
+          run, Scorer(program.layout.model, tok, batch_size=config.batch_size),
+          state.params, tok)
       state = dataclasses.replace(
           state, step=state.step + 1,
           params=heads.shift_bias(state.params, jnp.float32(shift)))

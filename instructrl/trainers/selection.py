@@ -7,11 +7,11 @@ rising; the paper selects by the score on validation prompts.
 import math
 import pathlib
 
-import ml_collections
 import numpy as np
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl.data import tasks
@@ -31,20 +31,23 @@ def validate(config):
 
 def load_scorer(opened: policies.Opener):
   """(params, scorer) of inputs.reward_model."""
-  params, meta = opened.exported(
-      'reward_model', opened.input('reward_model'))
-  model = common.make_model(
-      ml_collections.ConfigDict(meta['config']), opened.tok.vocab_size)
-  return params, reward.Scorer(model, opened.tok)
+  params, model, _ = opened.exported(
+      'reward_model', opened.input('reward_model'), common.scalar_layout)
+  return params, reward.Scorer(
+      model, opened.tok, batch_size=opened.batch_size)
 
 
 def select(config, workdir, label: str = '') -> dict:
   """Scores every kept SFT checkpoint; the result names the best step."""
   validate(config)
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
-  metrics_lib.write_config(workdir, config.to_dict())
-  opened = policies.Opener(config, workdir)
+  if processes.primary():
+    metrics_lib.write_config(workdir, config.to_dict())
+  with policies.Opener(config, workdir) as opened:
+    return _select(config, opened, label)
+
+
+def _select(config, opened: policies.Opener, label: str) -> dict:
   sft = opened.input('sft')
   with checkpoint_lib.Checkpointer(sft / 'checkpoints') as saved:
     steps = saved.steps()
@@ -57,7 +60,8 @@ def select(config, workdir, label: str = '') -> dict:
   params, scorer = load_scorer(opened)
   table = []
   with progress_lib.Progress(
-      config.stage, len(steps), label=label, unit='epoch') as progress:
+      config.stage, len(steps), label=label, unit='epoch',
+      primary=processes.primary()) as progress:
     for i, step in enumerate(steps):
       policy = opened.policy('sft', config.response_len, step=str(step))
       responses = policy.sample_tokens(

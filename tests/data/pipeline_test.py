@@ -55,8 +55,8 @@ def test_the_rows_of_a_step_do_not_depend_on_the_processes(processes):
   whole = pipeline.lm_batches(numbered_rows(30), 8, seed=0)
   parts = [
       pipeline.lm_batches(
-          numbered_rows(30), 8, seed=0, process_index=p,
-          process_count=processes) for p in range(processes)]
+          numbered_rows(30), 8, seed=0, rows_read=rows)
+      for rows in np.split(np.arange(8), processes)]
   for step in (0, 3, 4, 77):
     joined = sum((numbers(part.at(step)) for part in parts), [])
     assert joined == numbers(whole.at(step))
@@ -159,16 +159,16 @@ def test_once_gives_every_example_once():
   assert last.loss_mask[:, 0].tolist() == [True, True, False, False]
   parts = [
       list(pipeline.lm_batches(
-          numbered_rows(6), 4, seed=0, process_index=p,
-          process_count=2).once()) for p in (0, 1)]
+          numbered_rows(6), 4, seed=0, rows_read=rows).once())
+      for rows in ([0, 1], [2, 3])]
   assert [numbers(p[0]) for p in parts] == [[0, 1], [2, 3]]
   assert [p[1].loss_mask.all() for p in parts] == [True, False]
 
 
 @pytest.mark.parametrize('kwargs, reason', [
-    (dict(batch_size=0), 'batch_size 0'),
-    (dict(process_count=3), 'batch_size 4 is not a multiple of the 3 proc'),
-    (dict(process_index=2, process_count=2), 'process 2 of 2'),
+    (dict(batch_size=0), 'batch_size is 0'),
+    (dict(rows_read=[2, 4]), r'rows_read \[2, 4\] are not rows of a batch of'),
+    (dict(rows_read=[]), r'rows_read \[\] are not rows'),
     (dict(mix_fraction=1.0), r'mix_fraction is 1.0: it is in \[0, 1\)'),
     (dict(mix_fraction=0.5), 'needs rows to mix in'),
 ])
@@ -338,7 +338,8 @@ def test_grouped_batches_are_divided_among_processes():
   lengths = np.arange(32)[::-1]
   whole = numbers_batches(len(lengths), lengths=lengths, window=3)
   parts = [numbers_batches(len(lengths), lengths=lengths, window=3,
-                           process_index=i, process_count=2) for i in (0, 1)]
+                           rows_read=rows)
+           for rows in ([0, 1], [2, 3])]
   for step in range(20):
     np.testing.assert_array_equal(
         whole.at(step), np.concatenate([p.at(step) for p in parts]))

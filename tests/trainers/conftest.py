@@ -103,7 +103,8 @@ def study(tmp_path_factory) -> pathlib.Path:
   save_run(folder / 'pretrain', tok, tiny.params(model, std=0.05))
   save_run(folder / 'sft', tok, tiny.params(model, std=0.05))
   save_run(folder / 'ppo_init', tok, tiny.params(model, std=0.05))
-  save_run(folder / 'reward', tok, tiny.scalar_params(model, std=0.05))
+  save_run(folder / 'reward', tok, tiny.scalar_params(model, std=0.05),
+           config=stages.configs()['reward'].to_dict())
   return folder
 
 

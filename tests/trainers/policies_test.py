@@ -25,9 +25,9 @@ def test_a_model_of_another_tokenizer_is_not_opened(
     study, tok, monkeypatch):
   opened = policies.Opener(select_sft.get_config('micro'), study / 'run')
   path = opened.input('reward_model')
-  _, meta = opened.exported('reward_model', path)
-  assert meta['tokenizer'] == tok.fingerprint
+  assert opened.exported(
+      'reward_model', path, common.scalar_layout)[2].stage == 'reward'
   monkeypatch.setattr(type(opened.tok), 'fingerprint', 'another')
   with pytest.raises(common.ConfigError, match='inputs.reward_model was '
                      'trained with another tokenizer'):
-    opened.exported('reward_model', path)
+    opened.exported('reward_model', path, common.scalar_layout)

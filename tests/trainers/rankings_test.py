@@ -135,6 +135,12 @@ def _collected(config, workdir, study, tok, monkeypatch):
     def __init__(self, config, workdir):
       self.tok = tok
 
+    def __enter__(self):
+      return self
+
+    def __exit__(self, *error):
+      pass
+
     def input(self, name):
       return study / name
 

@@ -19,6 +19,7 @@ import pytest
 
 from instructrl import checkpoint
 from instructrl import metrics
+from instructrl import processes
 from instructrl.trainers import common
 from tests.trainers import stages
 
@@ -88,6 +89,44 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(
   assert_same_run(workdir, expected)
   lines = metrics.read_metrics(workdir)
   assert len(lines) == len({(l['step'], *l) for l in lines})
+
+
+@pytest.mark.parametrize('stage, steps', [
+    ('pretrain', 1), ('pretrain', 2),
+    *(pytest.param(stage, 3, marks=pytest.mark.slow)
+      for stage in ('reward', 'ppo_ptx'))])
+def test_sigterm_saves_after_the_step_under_way(
+    stage, steps, configs, workdir, tmp_path, one_device, monkeypatch):
+  """Step 2 of pretraining is saved anyway; what is saved for SIGTERM alone is
+  gone in the end.
+  """
+  config, train = configs[stage], stages.TRAIN[stage]
+  config.checkpoint.every = 2
+  expected = tmp_path / 'expected'
+  result = train(config, expected)
+  loop = common.Run.loop
+
+  def interrupted(self, state, step_fn, num_steps, **kwargs):
+    def step(state, number):
+      if number == steps - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step_fn(state, number)
+    return loop(self, state, step, num_steps, **kwargs)
+
+  before = signal.getsignal(signal.SIGTERM)
+  processes.handle_sigterm()
+  try:
+    with monkeypatch.context() as patch:
+      patch.setattr(common.Run, 'loop', interrupted)
+      with pytest.raises(processes.Stopped):
+        train(config, workdir)
+  finally:
+    signal.signal(signal.SIGTERM, before)
+  assert checkpoint.find(workdir).name == f'{steps:08d}'
+  assert train(config, workdir) == result
+  assert_same_run(workdir, expected)
+  saved = lambda folder: sorted(os.listdir(folder / 'checkpoints'))
+  assert saved(workdir) == saved(expected)
 
 
 # --- Killed, in processes of their own ---------------------------------------

@@ -1,8 +1,10 @@
 """The stages' configs, as small as the code allows, and a way to run them.
 
-  python -m tests.trainers.stages STAGE WORKDIR
+  python -m tests.trainers.stages STAGE WORKDIR \\
+      [CHANGES [COORDINATOR NUM_PROCESSES PROCESS_ID]]
 """
 
+import json
 import sys
 
 from experiments import ppo
@@ -11,6 +13,8 @@ from experiments import ppo_ptx
 from experiments import pretrain
 from experiments import reward
 from experiments import sft
+from instructrl import main as door
+from instructrl import processes
 from instructrl.trainers import lm as lm_trainer
 from instructrl.trainers import ppo as ppo_trainer
 from instructrl.trainers import reward as reward_trainer
@@ -49,6 +53,19 @@ def configs():
   return made
 
 
+def main(stage, workdir, changes='{}', coordinator='', num_processes='0',
+         process_id='-1'):
+  """Runs a stage as `instructrl.main` would, without its lab's judge."""
+  config = configs()[stage]
+  config.update(json.loads(changes))
+
+  def run():
+    processes.initialize(coordinator, int(num_processes), int(process_id))
+    TRAIN[stage](config, workdir)
+
+  sys.argv = sys.argv[:1]  # the flags of the door
+  door.run_door(run)
+
+
 if __name__ == '__main__':
-  _, the_stage, the_workdir = sys.argv
-  TRAIN[the_stage](configs()[the_stage], the_workdir)
+  main(*sys.argv[1:])
