@@ -132,7 +132,7 @@ class _Sigterm:
 
   def __call__(self, number, frame):
     del frame
-    if self.deferred and not self.requested:
+    if self.deferred:
       self.requested = True
       return
     signal.signal(number, signal.SIG_IGN)
@@ -154,7 +154,11 @@ def handle_sigterm() -> None:
 
 @contextlib.contextmanager
 def deferring_stop():
-  """SIGTERM waits for `stop_requested` here; a second one does not."""
+  """SIGTERM waits for `stop_requested` here.
+
+  So does a second one: launchers send it to a process and to its parents, which
+  send it on.
+  """
   _sigterm.deferred, _sigterm.requested = True, False
   try:
     yield
