@@ -1,0 +1,374 @@
+#!/usr/bin/env bash
+# A Cloud TPU slice from its creation to its deletion, and a run on all of its
+# workers that goes on from its checkpoint when the slice is preempted.
+#
+#   bash scripts/launch/tpu_vm.sh ACTION --name=NAME --zone=ZONE [FLAGS]
+#       [-- COMMAND...]
+#
+# Actions:
+#   run     make the slice, start COMMAND on all workers, show its log, start it
+#           again after each preemption. Ctrl-C leaves the run going, and the
+#           same command follows it again. Needs --type, --bucket and COMMAND.
+#   up      only make the slice and install everything on it
+#   status  what there is, and how the run is
+#   logs    the log of the first worker, until the run ends
+#   ssh     a shell on the first worker
+#   stop    the run saves its state and ends; the slice stays
+#   down    `stop`, and then the slice is deleted
+#
+# Flags:
+#   --project=P              default: gcloud's
+#   --type=T                 such as v4-32, v5litepod-64, v5p-64, v6e-16
+#   --spot | --reserved      default: on demand
+#   --bucket=B               with a hierarchical namespace; mounted on all workers
+#   --mount=DIR              where; default /mnt/bucket. --workdir lies below it
+#   --delete-when-done       also delete the slice when the run has ended, well
+#                            or badly (its logs are in BUCKET/launch/NAME)
+#   --give-up-after=N        attempts that reach no new checkpoint; default 5
+#   --runtime-version=V      default: the one for the type
+#   --create-flag=FLAG       one more for `gcloud ... queued-resources create`,
+#                            such as --network=N; may be repeated
+#   --poll=SECONDS           between looks at the slice; default 20
+#
+# Exit status: 0 the run finished; 75 it was stopped by `stop` or `down`, and
+# saved; 130 Ctrl-C; else 1. Whatever happens, the last line says what still
+# costs money.
+set -euo pipefail
+# shellcheck source=scripts/env.sh
+source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
+# shellcheck source=scripts/launch/slice.sh
+source "$(dirname "${BASH_SOURCE[0]}")/slice.sh"
+
+# Of a run that goes on when it is started again; see attempt.sh.
+RESTART=' 75 76 134 137 143 '
+COMMAND=()
+
+usage() {
+  sed -n '2,/^set /s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+}
+
+# parse_flags ARGUMENTS: sets the variables of slice.sh, and COMMAND.
+parse_flags() {
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      --name=*) NAME="${1#*=}" ;;
+      --zone=*) ZONE="${1#*=}" ;;
+      --project=*) PROJECT="${1#*=}" ;;
+      --type=*) TYPE="${1#*=}" ;;
+      --spot|--reserved)
+        [ -z "$TIER" ] || [ "$TIER" = "$1" ] \
+          || die '--spot and --reserved exclude each other'
+        TIER="$1" ;;
+      --bucket=*) BUCKET="${1#*=}"; BUCKET="${BUCKET#gs://}"
+                  BUCKET="${BUCKET%/}" ;;
+      --mount=*) MOUNT="${1#*=}"; MOUNT="${MOUNT%/}" ;;
+      --delete-when-done) DELETE=yes ;;
+      --give-up-after=*) GIVE_UP_AFTER="${1#*=}" ;;
+      --runtime-version=*) RUNTIME="${1#*=}" ;;
+      --create-flag=*) CREATE_FLAGS+=("${1#*=}") ;;
+      --poll=*) POLL="${1#*=}" ;;
+      --) shift; COMMAND=("$@"); return ;;
+      *) die "there is no flag '$1'; see: bash scripts/launch/tpu_vm.sh --help" ;;
+    esac
+    shift
+  done
+}
+
+# check_flags ACTION: one line about the first that is missing or wrong.
+check_flags() {
+  [ -n "$NAME" ] || die '--name=NAME of the slice is missing'
+  [ -n "$ZONE" ] || die '--zone=ZONE is missing, such as us-east5-b'
+  [[ "$GIVE_UP_AFTER" =~ ^[1-9][0-9]*$ ]] \
+    || die "--give-up-after=$GIVE_UP_AFTER is not a number from 1"
+  command -v gcloud >/dev/null \
+    || die 'gcloud is not installed: cloud.google.com/sdk/docs/install'
+  case "$1" in
+    up|run) ;;
+    *) return ;;
+  esac
+  [ -n "$BUCKET" ] || die '--bucket=BUCKET is missing'
+  choose_runtime
+  if [ "$1" = run ]; then
+    check_command
+  fi
+  check_bucket
+}
+
+check_command() {
+  local argument workdir=''
+  [ "${#COMMAND[@]}" -gt 0 ] || die 'the command is missing: -- python -m' \
+    "instructrl.main --config=... --workdir=$MOUNT/..."
+  for argument in "${COMMAND[@]}"; do
+    case "$argument" in
+      --workdir=*) workdir="${argument#*=}" ;;
+    esac
+  done
+  case "$workdir" in
+    "$MOUNT"/?*) ;;
+    *) die "--workdir=$workdir of the command is not below $MOUNT, where the" \
+         'bucket is: it would be lost with the slice' ;;
+  esac
+}
+
+# Attempts have an ID that starts with what the command is.
+command_key() {
+  printf '%q ' "${COMMAND[@]}" | cksum | cut -d' ' -f1
+}
+
+# Puts everything on all workers.
+set_up() {
+  say 'setting up all workers (minutes; the first time most)'
+  copy_to_workers "$TEMPORARY/checkout.tar.gz" \
+    && on_workers all "$(unpack)" \
+    && on_workers all "bash $WORKER environment" \
+    && on_workers all "$(quoted bash "$WORKER" mount "$BUCKET" "$MOUNT")"
+}
+
+# After `set_up` or `start_attempt` failed: ends the script, or returns to try
+# again, on a new slice if this one is gone.
+consider_trouble() {
+  cp "$TEMPORARY/output" "$TEMPORARY/trouble"
+  look_at_slice
+  if [ "$SLICE" = READY ]; then
+    TROUBLE=$((TROUBLE + 1))
+    tail -n 20 "$TEMPORARY/trouble" >&2
+    [ "$TROUBLE" -lt 3 ] \
+      || die "cannot set up the workers of $NAME; the reason is above"
+    say "setting up the workers of $NAME failed (above), trying again"
+    sleep "$POLL"
+  fi
+}
+
+# The checkout's commit, without what an earlier one left, but for its .venv.
+unpack() {
+  local old="find $CHECKOUT -mindepth 1 -maxdepth 1 ! -name '.venv*'"
+  echo "mkdir -p $CHECKOUT && $old -exec rm -rf {} + && tar -xzf" \
+    "checkout.tar.gz -C $CHECKOUT"
+}
+
+pack() {
+  local commit
+  commit="$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null)" \
+    || die "$ROOT is no git checkout, and its commit is what goes up"
+  git -C "$ROOT" archive --format=tar.gz -o "$TEMPORARY/checkout.tar.gz" HEAD
+  if [ -n "$(git -C "$ROOT" status --porcelain)" ]; then
+    say "commit $commit goes up; what is not committed stays here"
+  fi
+}
+
+start_attempt() {
+  ATTEMPT="$(command_key)-$(date +%Y%m%dT%H%M%S)-$((++ATTEMPTS))"
+  say "starting on all workers (attempt $ATTEMPTS): ${COMMAND[*]}"
+  on_workers all "GIVE_UP_AFTER=$GIVE_UP_AFTER $(quoted bash "$WORKER" start \
+    "$ATTEMPT" "$MOUNT/launch/$NAME" "${COMMAND[@]}")"
+}
+
+# Shows the first worker's log from byte OFFSET on, until the run is no longer
+# running. Sets RUN to what it is then, or to `gone` with the slice.
+follow() {
+  local failed=0
+  OFFSET=0
+  while :; do
+    if poll_run "$OFFSET"; then
+      failed=0
+      if [ "$RUN_ID" != "$ATTEMPT" ] && [ "$RUN" != none ]; then
+        DELETE=''
+        die "another run was started on $NAME in the meantime"
+      fi
+      cat "$TEMPORARY/log"
+      OFFSET="$RUN_SIZE"
+      [ "$RUN" != none ] || RUN=lost  # the disk was made anew
+      [ "$RUN" = running ] || return 0
+    else
+      look_at_slice
+      case "$SLICE" in
+        LOST) RUN=gone; return ;;
+        DELETED) EXISTS=no; die "$NAME was deleted; the same command makes it" \
+          'anew and goes on' ;;
+      esac
+      failed=$((failed + 1))
+      if [ $((failed % 10)) -eq 1 ]; then
+        say "cannot reach $NAME (its state: $DETAIL), trying again"
+      fi
+    fi
+    sleep "$POLL"
+  done
+}
+
+# What the attempt came to, from all workers: sets RUN to exit:STATUS,
+# stopped:STATUS or lost. A failure on any worker is one of the run; what the
+# others say, that they lost a peer, follows from it.
+settle() {
+  local state
+  on_workers all "bash $WORKER settle 120" || true
+  while read -r _ state _; do
+    case "$RUN $state" in
+      stopped:*) ;;
+      *\ stopped:*) RUN="$state" ;;
+      *\ exit:0) ;;
+      *\ exit:*)
+        if ! restarts "$state" || [ "$RUN" = exit:0 ]; then
+          RUN="$state"
+        fi ;;
+      exit:0\ *) RUN=lost ;;  # this worker did not finish
+    esac
+  done < <(grep "^@@instructrl " "$TEMPORARY/output")
+}
+
+# restarts exit:STATUS
+restarts() {
+  case "$RESTART" in
+    *" ${1#*:} "*) return 0 ;;
+    *) return 1 ;;
+  esac
+}
+
+# Starts the command until it has finished or failed.
+run() {
+  pack
+  first_look
+  if [ "$SLICE" = READY ]; then
+    EXISTS=yes
+    check_type
+    if attach; then
+      follow
+      conclude
+    fi
+  fi
+  while :; do
+    [ "$SLICE" = READY ] || make_slice
+    if set_up && start_attempt; then
+      TROUBLE=0
+      follow
+      conclude
+    else
+      consider_trouble
+    fi
+    if [ "$SLICE" = LOST ]; then
+      say "$NAME was preempted or lost ($DETAIL); making it again"
+    fi
+  done
+}
+
+# Whether COMMAND is running there already; another command is an error.
+attach() {
+  poll_run 0 || return 1
+  [ "$RUN" = running ] || return 1
+  if [ "${RUN_ID%%-*}" != "$(command_key)" ]; then
+    DELETE=''
+    die "another command is running on $NAME; end it first:" \
+      "$(this_script stop)"
+  fi
+  ATTEMPT="$RUN_ID"
+  say "this is running on $NAME already; following it"
+}
+
+# After `follow`: ends the script, or returns to start again.
+conclude() {
+  if [ "$RUN" != gone ]; then
+    settle
+    look_at_slice
+  fi
+  case "$RUN" in
+    exit:0) say 'finished'; exit 0 ;;
+    stopped:*) DELETE=''; say "stopped on request (status ${RUN#*:});" \
+      'the same command goes on'; exit 75 ;;
+    exit:*)
+      if ! restarts "$RUN"; then
+        say "failed with status ${RUN#*:}; it is not started again"
+        on_workers all "bash $WORKER stop" || true
+        exit 1
+      fi
+      say "ended with status ${RUN#*:}: state saved or a process lost" ;;
+    lost) say 'the run is gone without a status, as after a reboot' ;;
+    gone) ;;
+  esac
+}
+
+up() {
+  pack
+  first_look
+  if [ "$SLICE" = READY ]; then
+    EXISTS=yes
+    check_type
+  fi
+  while :; do
+    [ "$SLICE" = READY ] || make_slice
+    ! set_up || break
+    consider_trouble
+  done
+  say "$NAME is ready: $(this_script ssh)"
+}
+
+status() {
+  first_look
+  echo "$NAME: $DETAIL"
+  [ "$SLICE" != DELETED ] || return 0
+  EXISTS=yes
+  if [ "$SLICE" = READY ]; then
+    poll_run 0 || die "cannot reach $NAME: $(last_error)"
+    echo "the run: $RUN"
+  fi
+}
+
+logs() {
+  first_look
+  [ "$SLICE" = READY ] || die "$NAME cannot be read ($DETAIL); earlier logs" \
+    "are in the bucket, in launch/$NAME"
+  EXISTS=yes
+  poll_run 0 || die "cannot reach $NAME: $(last_error)"
+  ATTEMPT="$RUN_ID"
+  [ "$ATTEMPT" != - ] || die "nothing was started on $NAME"
+  follow
+  say "the run: $RUN"
+}
+
+ssh() {
+  first_look
+  [ "$SLICE" != DELETED ] || die "there is no $NAME in $ZONE"
+  EXISTS=yes
+  gcloud compute tpus tpu-vm ssh "$NAME" "${PLACE[@]}"
+}
+
+stop() {
+  first_look
+  [ "$SLICE" = READY ] || die "$NAME has no run to stop ($DETAIL)"
+  EXISTS=yes
+  on_workers all "bash $WORKER stop" || die "cannot stop it: $(last_error)"
+  grep '^@@instructrl ' "$TEMPORARY/output" | cut -d' ' -f2- | sort -u
+}
+
+down() {
+  first_look
+  if [ "$SLICE" = DELETED ]; then
+    say "there is no $NAME in $ZONE"
+    return
+  fi
+  EXISTS=yes
+  if [ "$SLICE" = READY ]; then
+    say 'asking the run, if there is one, to save its state and end'
+    on_workers all "[ ! -e $WORKER ] || bash $WORKER stop" \
+      || say 'that did not work; its last checkpoint counts'
+  fi
+  delete_slice
+  say "deleted $NAME"
+}
+
+main() {
+  local action="${1:-}"
+  case "$action" in
+    run|up|status|logs|ssh|stop|down) shift ;;
+    -h|--help) usage; exit 0 ;;
+    *) die "there is no action '$action'; see:" \
+         'bash scripts/launch/tpu_vm.sh --help' ;;
+  esac
+  parse_flags "$@"
+  check_flags "$action"
+  set_place
+  TEMPORARY="$(mktemp -d)"
+  trap farewell EXIT
+  trap interrupted INT TERM HUP
+  "$action"
+}
+
+main "$@"
