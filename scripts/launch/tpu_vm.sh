@@ -119,9 +119,8 @@ command_key() {
 set_up() {
   say 'setting up all workers (minutes; the first time most)'
   copy_to_workers "$TEMPORARY/checkout.tar.gz" \
-    && on_workers all "$(unpack)" \
-    && on_workers all "bash $WORKER environment" \
-    && on_workers all "$(quoted bash "$WORKER" mount "$BUCKET" "$MOUNT")"
+    && on_workers all "$(unpack) && bash $WORKER environment \
+      && $(quoted bash "$WORKER" mount "$BUCKET" "$MOUNT")"
 }
 
 # After `set_up` or `start_attempt` failed: ends the script, or returns to try
