@@ -115,6 +115,12 @@ command_key() {
   printf '%q ' "${COMMAND[@]}" | cksum | cut -d' ' -f1
 }
 
+# By hand, in the meantime: making it again would be against someone's will.
+was_deleted() {
+  EXISTS=no
+  die "$NAME was deleted; the same command makes it anew and goes on"
+}
+
 # Puts everything on all workers.
 set_up() {
   say 'setting up all workers (minutes; the first time most)'
@@ -128,6 +134,7 @@ set_up() {
 consider_trouble() {
   cp "$TEMPORARY/output" "$TEMPORARY/trouble"
   look_at_slice
+  [ "$SLICE" != DELETED ] || was_deleted
   if [ "$SLICE" = READY ]; then
     TROUBLE=$((TROUBLE + 1))
     tail -n 20 "$TEMPORARY/trouble" >&2
@@ -182,8 +189,7 @@ follow() {
       look_at_slice
       case "$SLICE" in
         LOST) RUN=gone; return ;;
-        DELETED) EXISTS=no; die "$NAME was deleted; the same command makes it" \
-          'anew and goes on' ;;
+        DELETED) was_deleted ;;
       esac
       failed=$((failed + 1))
       if [ $((failed % 10)) -eq 1 ]; then
@@ -282,6 +288,7 @@ conclude() {
     lost) say 'the run is gone without a status, as after a reboot' ;;
     gone) ;;
   esac
+  [ "$SLICE" != DELETED ] || was_deleted
 }
 
 up() {
