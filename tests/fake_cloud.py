@@ -41,6 +41,13 @@ def homes():
   return [CLOUD / f'worker{i}' for i in range(int(os.environ['WORKERS']))]
 
 
+def is_alive(process):
+  try:
+    return bool(pathlib.Path(f'/proc/{process}/cmdline').read_bytes())
+  except OSError:
+    return False
+
+
 def end_workers():
   """What Google does to a machine: SIGTERM to all, and then it is gone."""
   import shutil  # where it is needed: this program starts often
@@ -55,10 +62,9 @@ def end_workers():
         os.killpg(group, number)
       except ProcessLookupError:
         pass
-    deadline = time.monotonic() + 5
-    while (any((h / '.instructrl/pid').exists()
-               and not (h / '.instructrl/status').exists() for h in homes())
-           and number == signal.SIGTERM and time.monotonic() < deadline):
+    deadline = time.monotonic() + 30
+    while (number == signal.SIGTERM and any(map(is_alive, groups))
+           and time.monotonic() < deadline):
       time.sleep(0.02)
   for home in homes():
     shutil.rmtree(home, ignore_errors=True)

@@ -14,7 +14,6 @@ import subprocess
 import time
 
 import pytest
-import yaml
 
 from tests import fake_cloud
 
