@@ -42,6 +42,8 @@ def _checkout(tmp_path_factory):
 def _cloud(tmp_path, checkout):
   cloud = Cloud(tmp_path, fake_cloud.make(tmp_path), checkout)
   yield cloud
+  for process in cloud.processes:
+    process.kill()  # of a test that failed
   cloud.end()
 
 
@@ -53,6 +55,7 @@ class Cloud:
     self.script = checkout / 'scripts' / 'launch' / 'tpu_vm.sh'
     self.environment = environment
     self.mount = folder / 'the bucket'
+    self.processes = []
 
   def use_workers(self, count):
     self.environment['WORKERS'] = str(count)
@@ -61,12 +64,13 @@ class Cloud:
     (self.folder / 'plan.json').write_text(json.dumps(attempts))
 
   def start(self, action, *args, **variables):
-    return subprocess.Popen(
+    self.processes.append(subprocess.Popen(
         ['bash', str(self.script), action, *args], cwd=self.folder,
         env=self.environment | variables, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # What runs in the background ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
+    return self.processes[-1]
 
   def call(self, action, *args, **variables):
     process = self.start(action, *args, **variables)
