@@ -288,6 +288,20 @@ def test_a_study_that_ends_stages_is_no_crash_loop(cloud, tmp_path):
   assert (tmp_path / 'study.attempts').read_text() == before
 
 
+@pytest.mark.parametrize('host', ['0', '1'])
+def test_sigterm_reaches_the_command_and_its_status_comes_back(tmp_path, host):
+  for _ in range(5):  # `wait` has a race with the end of a command
+    process = subprocess.Popen(
+        ['bash', str(LAUNCH / 'attempt.sh'), 'bash', '-c',
+         'trap "exit 75" TERM; echo; while :; do sleep 0.01; done', '_',
+         '--workdir', str(tmp_path / 'a')], stdout=subprocess.PIPE,
+        env=os.environ | {'INSTRUCTRL_HOST': host, 'GIVE_UP_AFTER': '9'})
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 75
+    process.stdout.close()
+
+
 # Interruptions.
 
 

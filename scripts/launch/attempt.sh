@@ -71,12 +71,11 @@ count_attempt "$workdir" "$workdir.attempts"
 "$@" &
 child=$!
 trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
-status=0
-wait "$child" || status=$?
 while kill -0 "$child" 2>/dev/null; do  # a signal ends `wait`, not the command
-  status=0
-  wait "$child" || status=$?
+  wait "$child" || true
 done
+status=0
+wait "$child" || status=$?  # bash keeps it
 if [ "$status" -eq 0 ]; then
   rm -f "$workdir.attempts"
 fi

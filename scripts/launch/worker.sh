@@ -150,11 +150,10 @@ supervise() {
     done
   ) &
   copier=$!
-  wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do
-    status=0
-    wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do  # as in attempt.sh
+    wait "$child" || true
   done
+  wait "$child" || status=$?
   echo "$status" > "$STATE/status.tmp"
   mv "$STATE/status.tmp" "$STATE/status"
   kill "$copier" 2>/dev/null || true
