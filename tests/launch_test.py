@@ -1,4 +1,4 @@
-"""The launchers, against a cloud of folders and a `gcloud` that is not Google's.
+"""The TPU VM launcher, against a cloud of folders and a stand-in for gcloud.
 
 What they do on the workers is really done, so the scripts that run there are
 tested too; that Google's commands take these flags and give these answers is

@@ -66,7 +66,7 @@ def test_gke():
   hosts = chips // int(container['resources']['limits']['google.com/tpu'])
   assert job['completions'] == job['parallelism'] == hosts
   assert job['completionMode'] == 'Indexed'
-  # The first pod that fails ends the Job, and the JobSet makes it again; but not
+  # The first failing pod ends the Job, and the JobSet makes it again, but not
   # after a status that says that it would not help.
   assert job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never'
   disrupted, failed = job['podFailurePolicy']['rules']

@@ -102,7 +102,7 @@ last_error() {
     || grep . "$TEMPORARY/error" | tail -n 1 || true
 }
 
-# gcloud compute tpus ..., with its answer in $ANSWER and what it says in a file.
+# gcloud compute tpus ..., with its answer in $ANSWER and its words in a file.
 tpus() {
   ANSWER="$(gcloud compute tpus "$@" "${PLACE[@]}" 2> "$TEMPORARY/error")"
 }
@@ -254,7 +254,7 @@ copy_to_workers() {
     --worker=all > "$TEMPORARY/output" 2>&1 < /dev/null
 }
 
-# poll_run OFFSET: sets RUN, RUN_ID and RUN_SIZE, and puts the log from OFFSET on
+# poll_run OFFSET: sets RUN, RUN_ID and RUN_SIZE, puts the log from OFFSET on
 # into the file `log`. What gcloud began again counts from the last beginning.
 poll_run() {
   local line

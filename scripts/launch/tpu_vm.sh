@@ -20,7 +20,7 @@
 #   --project=P              default: gcloud's
 #   --type=T                 such as v4-32, v5litepod-64, v5p-64, v6e-16
 #   --spot | --reserved      default: on demand
-#   --bucket=B               with a hierarchical namespace; mounted on all workers
+#   --bucket=B               with a hierarchical namespace; all workers mount it
 #   --mount=DIR              where; default /mnt/bucket. --workdir lies below it
 #   --delete-when-done       also delete the slice when the run has ended, well
 #                            or badly (its logs are in BUCKET/launch/NAME)
@@ -68,7 +68,8 @@ parse_flags() {
       --create-flag=*) CREATE_FLAGS+=("${1#*=}") ;;
       --poll=*) POLL="${1#*=}" ;;
       --) shift; COMMAND=("$@"); return ;;
-      *) die "there is no flag '$1'; see: bash scripts/launch/tpu_vm.sh --help" ;;
+      *) die "there is no flag '$1'; see:" \
+           'bash scripts/launch/tpu_vm.sh --help' ;;
     esac
     shift
   done
