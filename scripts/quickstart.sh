@@ -26,11 +26,11 @@ study=$!
 # What ends this script ends the study too; it must not go on unseen. It runs in
 # the background, where Ctrl-C does not reach it.
 trap 'kill -TERM "$study" 2>/dev/null || true' INT TERM HUP
-status=0
-wait "$study" || status=$?
-while kill -0 "$study" 2>/dev/null; do
-  wait "$study" || status=$?
+while kill -0 "$study" 2>/dev/null; do  # a signal ends `wait`, not the study
+  wait "$study" || true
 done
+status=0
+wait "$study" || status=$?  # bash keeps it
 if [ "$status" -ne 0 ]; then
   printf 'quickstart.sh: the study stopped with status %s; %s\n' "$status" \
     'the same command goes on where it was' >&2
