@@ -15,6 +15,7 @@ def get_config(arg='tiny'):
   for name in ('sft', 'ppo', 'ppo_ptx', 'rankings', 'select_sft'):
     c.inputs[name] = f'../{name}'
   c.inputs.base = '../pretrain'
+  # An empty path of `base`, `ppo` or `ppo_ptx` leaves that policy out.
   c.num_prompts, c.num_probes, c.num_documents, c.num_shots = RECIPE[arg]
   c.temperature = 1.0  # of the responses that are compared, for all policies
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most

@@ -373,6 +373,21 @@ def only_process(workdir) -> Iterator[None]:
     yield
 
 
+def holder(workdir) -> str | None:
+  """The number of the process at work in a run folder ('' if it has not said
+  so yet), or None.
+  """
+  try:
+    with open(pathlib.Path(workdir) / LOCK, 'rb') as f:
+      try:
+        fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return f.read().decode(errors='replace').strip()
+  except FileNotFoundError:
+    pass
+  return None
+
+
 def config_fingerprint(config: Mapping[str, Any]) -> str:
   """SHA-256, in hex, of a configuration; the order of keys does not matter."""
   return hashlib.sha256(_to_json(config).encode()).hexdigest()

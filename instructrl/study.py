@@ -51,12 +51,17 @@ def stage_configs(config) -> dict:
     except ValueError as error:
       raise ValueError(f'stages.{name}: {error}') from error
     configs[name] = stage
+  check_together(configs)
+  return configs
+
+
+def check_together(configs) -> None:
+  """Refuses stages of which one cannot read what another writes."""
   if 'rankings' in configs and 'reward' in configs:
     most, read = (configs[name].max_responses for name in ('rankings', 'reward'))
     common.require(
         most <= read, f'stages.rankings.max_responses={most} is more than '
         f'stages.reward.max_responses={read}')
-  return configs
 
 
 def run(config, workdir) -> pathlib.Path:

@@ -7,45 +7,18 @@ is named by its place there; its 95% interval follows it.
 """
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 import fnmatch
 import json
 import pathlib
 import sys
-from typing import Any
+
+from instructrl import tables
 
 FIGURES = (
     'preference.*.win_rate', 'labeler_agreement.*', 'reward_model.accuracy.*',
     'metadata.*.satisfies_constraint', 'metadata.*.hallucination',
     'truthfulness.*.true_informative', 'alignment_tax.*.*')
-
-
-def leaves(tree: Mapping[str, Any], prefix: str = ''
-           ) -> Iterator[tuple[str, float, list[float] | None]]:
-  """(path, value, interval or None) of every number of results.json."""
-  intervals = tree.get('ci95') if not prefix else None
-  for name, value in tree.items():
-    path = f'{prefix}{name}'
-    if isinstance(value, Mapping) and path not in ('ci95', 'n'):
-      for inner, number, interval in leaves(value, f'{path}.'):
-        yield inner, number, interval or _at(intervals, inner)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-      yield path, float(value), tree.get('ci95') if prefix else None
-
-
-def _at(tree, path: str):
-  """What stands at a dotted path; None where nothing does."""
-  for name in path.split('.'):
-    if not isinstance(tree, Mapping) or name not in tree:
-      return None
-    tree = tree[name]
-  return tree if isinstance(tree, list) else None
-
-
-def cell(value: float, interval) -> str:
-  if not interval:
-    return f'{value:.3g}'
-  return f'{value:.3g} [{interval[0]:.3g}, {interval[1]:.3g}]'
 
 
 def table(studies: Mapping[str, Mapping], patterns) -> str:
@@ -54,11 +27,11 @@ def table(studies: Mapping[str, Mapping], patterns) -> str:
   Raises:
     ValueError: a pattern names none.
   """
-  found = {name: {path: cell(value, interval)
-                  for path, value, interval in leaves(results)}
+  found = {name: {path: tables.cell(value, interval)
+                  for path, value, interval in tables.leaves(results)}
            for name, results in studies.items()}
   everywhere = dict.fromkeys(path for cells in found.values() for path in cells)
-  lines = [f'| figure | {" | ".join(found)} |', '|---' * (len(found) + 1) + '|']
+  rows = []
   for pattern in patterns:
     named = [path for path in everywhere
              if path.count('.') == pattern.count('.')
@@ -66,9 +39,8 @@ def table(studies: Mapping[str, Mapping], patterns) -> str:
     if not named:
       raise ValueError(f'no figure is named {pattern!r}')
     for path in named:
-      cells = (found[name].get(path, '') for name in found)
-      lines.append(f'| {path} | {" | ".join(cells)} |')
-  return '\n'.join(lines)
+      rows.append((path, *(found[name].get(path, '') for name in found)))
+  return tables.markdown(('figure', *found), rows)
 
 
 def main(argv=None) -> int:

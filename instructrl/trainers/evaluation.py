@@ -77,14 +77,17 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
   common.require(selected is not None, 'inputs.select_sft is not finished')
   open_policy = lambda name, step='': opened.policy(
       name, config.response_len, step=step)
-  base = open_policy('base')
-  models = {
-      'base': base.as_lm('base'),
-      'prompted': base.as_lm('prompted', few_shot=few_shot(opened, config)),
-      'sft': open_policy(
-          'sft', str(selected['result']['selected_step'])).as_lm('sft')}
+  models = {}
+  if config.inputs.base:
+    base = open_policy('base')
+    models['base'] = base.as_lm('base')
+    models['prompted'] = base.as_lm(
+        'prompted', few_shot=few_shot(opened, config))
+  models['sft'] = open_policy(
+      'sft', str(selected['result']['selected_step'])).as_lm('sft')
   for name in ('ppo', 'ppo_ptx'):
-    models[name] = open_policy(name).as_lm(name)
+    if config.inputs[name]:
+      models[name] = open_policy(name).as_lm(name)
   prompts = opened.prompts('test', config.prompt_len)
   documents = lab_data.read_records(
       opened.input('lab'), 'corpus', 'validation')

@@ -74,4 +74,5 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
       progress.update(i + 1, {'rm_score': score})
   best = max(table, key=lambda row: row['rm_score'])
   return {'epochs': table, 'selected_step': best['step'],
-          'selected_epoch': best['epoch'], 'num_prompts': len(prompts)}
+          'selected_epoch': best['epoch'], 'selected_score': best['rm_score'],
+          'num_prompts': len(prompts)}

@@ -1,0 +1,1 @@
+"""Ablations of the paper (appendices C and E), for `instructrl.sweep`."""

@@ -1,0 +1,25 @@
+"""Training for twice as many episodes, three seeds (figure 35).
+
+python -m instructrl.sweep --config=experiments/ablations/episodes.py:tiny --workdir=DIR
+
+The paper: with 512k episodes the scores of public tasks drift down, in each of
+three seeds.
+"""
+
+from experiments.ablations import base
+
+FIELD = 'ppo_ptx.ppo.num_iterations'
+
+
+def get_config(arg='tiny'):
+  c = base.ppo(arg)
+  c.seeds = (0, 1, 2)  # figure 35
+  c.plot.x = FIELD
+  return c
+
+
+def sweep(add, config):
+  recipe = config.stages.ppo_ptx.ppo.num_iterations
+  # The rate is constant, so that fewer iterations are the same run cut short.
+  for num_iterations in (recipe, 3 * recipe // 2, 2 * recipe):
+    add({FIELD: num_iterations})
