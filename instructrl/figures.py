@@ -13,7 +13,7 @@ import io
 import math
 import re
 import textwrap
-from typing import Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import matplotlib
 from matplotlib import figure as mpl_figure
@@ -66,6 +66,19 @@ class Curve:
   values: Sequence[float]
   color: str
   dashed: bool = False  # tells two lines apart where they cover each other
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+  """One line of a panel of a sweep.
+
+  Attributes:
+    label: of the line; '' if there is no other.
+    points: (x, values of its seeds, their mean, their spread or None).
+  """
+
+  label: str
+  points: Sequence[tuple[Any, Sequence[float], float, float | None]]
 
 
 def color(policy: str) -> str:
@@ -227,6 +240,85 @@ def curves(panels: Sequence[tuple[str, Sequence[Curve]]], *,
   return result()
 
 
+def sweep(panels: Sequence[tuple[str, Sequence[Line]]], *, xlabel: str,
+          log: bool = False, columns: int = 2) -> tuple[str, bytes]:
+  """What depends on a swept field: the mean over seeds and each seed.
+
+  Args:
+    panels: (title, lines of that quantity); all are over the same field.
+    xlabel: the field.
+    log: whether its axis is logarithmic; 0 stands at the left of the others.
+    columns: panels beside each other.
+
+  Returns:
+    SVG to stand inside a page, and a PNG with a white ground.
+  """
+  values = dict.fromkeys(
+      x for _, lines in panels for line in lines for x, *_ in line.points)
+  at = _positions(list(values), log)
+  columns = min(columns, len(panels))
+  num_rows = math.ceil(len(panels) / columns)
+  with _figure(height=.5 + 1.7 * num_rows) as (fig, result):
+    fig.get_layout_engine().set(h_pad=.08)
+    axes = fig.subplots(num_rows, columns, squeeze=False).flat
+    shown = {}
+    for i, ax in enumerate(axes):
+      if i >= len(panels):
+        ax.set_axis_off()
+        continue
+      title, lines = panels[i]
+      for line, ink, mark in zip(lines, _LINE_COLORS * 3, _MARKS * 3):
+        shown.setdefault(line.label, _draw_line(ax, line, at, ink, mark))
+      ax.set_title(textwrap.fill(title, _TITLE_WIDTH))
+      ax.set_xticks([at[x] for x in values], [_tick(x) for x in values],
+                    rotation=45 if len(values) > 4 else 0)
+      ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
+      ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
+      ax.margins(.08, .12)
+      if i >= len(panels) - columns:
+        ax.set_xlabel(xlabel)
+    if len(shown) > 1:
+      fig.legend(handles=list(shown.values()), loc='outside upper left',
+                 ncols=min(3, len(shown)), handlelength=1.6)
+  return result(), result('png')
+
+
+# By the side of the marks, so that lines are told apart without colour.
+_LINE_COLORS = (*COLORS.values(),)[::-1]
+_MARKS = ('o', 's', '^', 'D', 'v')
+
+
+def _draw_line(ax, line: Line, at: Mapping, ink: str, mark: str):
+  """The means, their spread, and the seeds, faintly."""
+  points = sorted((at[x], *rest) for x, *rest in line.points)
+  for x, values, mean, spread in points:
+    ax.plot([x] * len(values), values, mark, color=ink, ms=3, alpha=.45,
+            mec='none')
+    ax.plot([x, x], [mean - (spread or 0), mean + (spread or 0)], color=ink,
+            lw=1.2, solid_capstyle='butt')
+  handle, = ax.plot([x for x, *_ in points], [mean for *_, mean, _ in points],
+                    color=ink, lw=1.5, marker=mark, ms=4.5, label=line.label)
+  return handle
+
+
+def _positions(values: Sequence, log: bool) -> dict:
+  """Value of a field -> its place on the axis."""
+  if any(isinstance(x, bool) or not isinstance(x, (int, float))
+         for x in values):
+    return {x: i for i, x in enumerate(values)}
+  if not log or min(values) < 0:
+    return {x: float(x) for x in values}
+  above = sorted(math.log10(x) for x in values if x > 0)
+  steps = sorted(b - a for a, b in zip(above, above[1:])) or [1.]
+  zero = (above[0] if above else 0.) - steps[len(steps) // 2]
+  return {x: math.log10(x) if x else zero for x in values}
+
+
+def _tick(x) -> str:
+  number = isinstance(x, float) or isinstance(x, int) and abs(x) >= 1e5
+  return f'{x:.3g}' if number else str(x)
+
+
 def selection(table: Sequence[Mapping], selected: int) -> str:
   """Validation loss and reward-model score of each SFT epoch."""
   with _figure(height=2.3) as (fig, result):
@@ -258,17 +350,26 @@ def _whisker(ax, at, low, high, *, horizontal: bool = False) -> None:
 
 @contextlib.contextmanager
 def _figure(*, height: float):
-  """Yields a figure and a function that gives its SVG afterwards."""
+  """Yields a figure, and a function that draws it as SVG to stand inside a
+  page, or as 'png'.
+  """
+  def draw(kind: str = 'svg'):
+    with matplotlib.rc_context(_STYLE):
+      if kind == 'png':
+        fig.patch.set_alpha(1)
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format='png', dpi=200, facecolor='white')
+        return buffer.getvalue()
+      fig.patch.set_alpha(0)
+      for ax in fig.axes:
+        ax.patch.set_alpha(0)
+      buffer = io.StringIO()
+      fig.savefig(buffer, format='svg', metadata={'Date': None})
+      return _inline(buffer.getvalue())
+
   with matplotlib.rc_context(_STYLE):
     fig = mpl_figure.Figure(figsize=(WIDTH, height), layout='constrained')
-    fig.patch.set_alpha(0)
-    drawn = []
-    yield fig, lambda: drawn[0]
-    for ax in fig.axes:
-      ax.patch.set_alpha(0)
-    buffer = io.StringIO()
-    fig.savefig(buffer, format='svg', metadata={'Date': None})
-    drawn.append(_inline(buffer.getvalue()))
+    yield fig, draw
 
 
 def _inline(svg: str) -> str:

@@ -229,7 +229,8 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
     kind: what the config should be of, for the message.
     field: a field that such a config has.
   """
-  example = f'experiments/{"ppo" if kind == "stage" else kind}.py:tiny'
+  names = {'stage': 'ppo', 'sweep': 'ablations/kl_coef'}
+  example = f'experiments/{names.get(kind, kind)}.py:tiny'
   config, workdir = config_flag.value, workdir_flag.value
   if config is None:
     sys.exit(f'error: --config is missing: give a {kind} of experiments/ and '

@@ -174,30 +174,31 @@ class Children:
                 f'{_last_line(self._jobs[name].folder / LOG)}')
 
   def _summary(self) -> str:
-    count = lambda status: sum(s == status for s in self.status.values())
-    left = [name for name, status in self.status.items()
-            if status in (LEFT, RUNNING)]
-    text = f'{count(DONE)} of {len(self._jobs)} done'
-    if count(FAILED):
-      text += f', {count(FAILED)} failed'
-    return text + (f', about {self._time(left)} left' if left else '')
+    """'3 of 9 done, 1 failed, 5 left, of which 2 take about 4m'."""
+    of = lambda *wanted: [name for name, status in self.status.items()
+                          if status in wanted]
+    text = f'{len(of(DONE))} of {len(self._jobs)} done'
+    if of(FAILED):
+      text += f', {len(of(FAILED))} failed'
+    left = of(LEFT, RUNNING)
+    seconds = [s for s in map(self._expected, left) if s is not None]
+    if left:
+      text += f', {len(left)} left'
+    if seconds:
+      text += ', about ' if len(seconds) == len(left) else (
+          f', of which {len(seconds)} take about ')
+      text += progress_lib.format_seconds(sum(seconds) / self._parallel)
+    return text
 
-  def _time(self, left: Sequence[str]) -> str:
-    """The time that jobs will take, from those of their kind that are done."""
-    kinds: dict[str, list[float]] = {}
-    for name, seconds in self._seconds.items():
-      kinds.setdefault(self._jobs[name].kind, []).append(seconds)
-    total = unknown = 0
-    for name in left:
-      known = kinds.get(self._jobs[name].kind)
-      if not known:
-        unknown += 1
-        continue
-      began = self._children[name][1] if name in self._children else None
-      spent = time.monotonic() - began if began else 0
-      total += max(0, sum(known) / len(known) - spent)
-    text = progress_lib.format_seconds(total / self._parallel)
-    return text + (f' and {unknown} runs of unknown length' if unknown else '')
+  def _expected(self, name: str) -> float | None:
+    """Seconds that a job still takes, from those of its kind that are done."""
+    known = [seconds for other, seconds in self._seconds.items()
+             if self._jobs[other].kind == self._jobs[name].kind]
+    if not known:
+      return None
+    began = self._children[name][1] if name in self._children else None
+    spent = 0. if began is None else time.monotonic() - began
+    return max(0., sum(known) / len(known) - spent)
 
   def _end_children(self):
     """SIGTERM; SIGKILL for what does not end, or at a second interruption."""

@@ -1,0 +1,243 @@
+"""What a sweep has found so far: sweep.json, a table, a figure and a page.
+
+All are made from the run folders, and can be made again at any time.
+"""
+
+from collections.abc import Mapping, Sequence
+import html
+import json
+import pathlib
+import statistics
+from typing import Any
+
+from instructrl import figures
+from instructrl import metrics as metrics_lib
+from instructrl import page_style
+from instructrl import sweep_children as children
+from instructrl import sweep_points
+from instructrl import tables
+
+FORMAT_VERSION = 1
+JSON, TABLE, FIGURE, PAGE = 'sweep.json', 'table.md', 'figure.png', 'index.html'
+LAST = 5  # of metrics.jsonl the last 1 / LAST is averaged
+
+
+class MissingError(ValueError):
+  """A measure that is not where the config says."""
+
+
+def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
+  """A number of a finished run.
+
+  Args:
+    folder: of the run.
+    file: DONE, metrics.jsonl or another JSON file.
+    place: keys with dots between; of metrics.jsonl the name of a metric.
+
+  Raises:
+    MissingError: there is none.
+  """
+  path = folder / file
+  if not path.is_file():
+    raise MissingError(f'{path} is not there')
+  if file == metrics_lib.METRICS:
+    values = [line[place] for line in metrics_lib.read_metrics(folder)
+              if place in line]
+    if not values:
+      raise MissingError(f'{path} has no metric {place!r}')
+    return statistics.fmean(values[-max(1, len(values) // LAST):])
+  found = metrics_lib.read_json(path)
+  for name in place.split('.'):
+    found = found.get(name) if isinstance(found, Mapping) else None
+  if isinstance(found, bool) or not isinstance(found, (int, float)):
+    raise MissingError(f'{path} has no number at {place!r}')
+  return float(found)
+
+
+def collect(name: str, config, sweep: sweep_points.Sweep, workdir,
+            status: Mapping[str, str], reasons: Mapping[str, str]) -> dict:
+  """The content of sweep.json.
+
+  Args:
+    name: of the sweep.
+    config: of the sweep.
+    sweep: its points and runs.
+    workdir: where the runs are.
+    status: run -> what became of it; those left out are done.
+    reasons: failed run -> why.
+  """
+  workdir = pathlib.Path(workdir)
+  missing: list[str] = []
+  points = [_point(point, config, workdir, status, missing)
+            for point in sweep.points]
+  return {
+      'format_version': FORMAT_VERSION,
+      'name': name,
+      'config': json.loads(config.to_json()),
+      'points': points,
+      'settings': _settings(points, config),
+      'merged': [list(pair) for pair in sweep.merged],
+      'failed': {run: {'reason': reason,
+                       'log': str(workdir / run / children.LOG)}
+                 for run, reason in reasons.items()},
+      'missing': list(dict.fromkeys(missing)),
+  }
+
+
+def _point(point, config, workdir, status, missing) -> dict:
+  states = {status.get(point.runs[end], children.DONE) for end in config.ends}
+  if states != {children.DONE}:
+    states |= {status.get(run, children.DONE) for run in point.runs.values()}
+  state = next(s for s in (
+      children.FAILED, children.STOPPED, children.RUNNING, children.LEFT,
+      children.DONE) if s in states)
+  measures, results = {}, {}
+  for end in config.ends:
+    folder = workdir / point.runs[end]
+    done = metrics_lib.read_done(folder)
+    if done is None:
+      continue
+    results[end] = {path: value for path, value, _ in tables.leaves(done)}
+    for title, stage, file, place in config.measures:
+      if stage == end:
+        try:
+          measures[title] = read_measure(folder, file, place)
+        except MissingError as error:
+          missing.append(f'{title}: {error}')
+  return {'overrides': dict(point.overrides), 'seed': point.seed,
+          'status': state, 'runs': dict(point.runs), 'measures': measures,
+          'results': results}
+
+
+def _settings(points: Sequence[Mapping], config) -> list[dict]:
+  """The points without their seeds: mean and spread of each measure."""
+  groups: dict[str, list] = {}
+  for point in points:
+    groups.setdefault(json.dumps(point['overrides']), []).append(point)
+  settings = []
+  for group in groups.values():
+    found = {}
+    for title, *_ in config.measures:
+      values = [p['measures'][title] for p in group if title in p['measures']]
+      if values:
+        found[title] = {
+            'mean': statistics.fmean(values), 'values': values,
+            # The standard deviation over seeds, of n - 1.
+            'spread': statistics.stdev(values) if len(values) > 1 else None}
+    settings.append({'overrides': group[0]['overrides'], 'measures': found,
+                     'seeds': len(group)})
+  return settings
+
+
+def write(folder, results: Mapping[str, Any], title: str) -> None:
+  """Writes all files of the results into a folder."""
+  folder = pathlib.Path(folder)
+  write_json(folder, results)
+  header, rows = table(results)
+  metrics_lib.atomic_write(
+      folder / TABLE, tables.markdown(header, rows) + '\n')
+  svg = ''
+  panels = _panels(results)
+  if panels:
+    plot = results['config']['plot']
+    svg, png = figures.sweep(panels, xlabel=_short(plot['x']), log=plot['log'])
+    metrics_lib.atomic_write(folder / FIGURE, png)
+  metrics_lib.atomic_write(folder / PAGE, _page(results, title, svg))
+
+
+def write_json(folder, results: Mapping[str, Any]) -> None:
+  metrics_lib.atomic_write(
+      pathlib.Path(folder) / JSON,
+      json.dumps(results, indent=1, allow_nan=False) + '\n')
+
+
+def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+  """(header, rows): a row for each setting, mean ± spread over its seeds."""
+  fields = list(dict.fromkeys(
+      key for setting in results['settings'] for key in setting['overrides']))
+  titles = [measure[0] for measure in results['config']['measures']]
+  rows = []
+  for setting in results['settings']:
+    cells = [_value(setting['overrides'].get(key, '')) for key in fields]
+    done = max((len(m['values']) for m in setting['measures'].values()),
+               default=0)
+    for title in titles:
+      found = setting['measures'].get(title)
+      cells.append(_cell(found) if found else '')
+    rows.append([*cells, f'{done} of {setting["seeds"]}'])
+  return [*map(_short, fields), *titles, 'seeds'], rows
+
+
+def _cell(found: Mapping) -> str:
+  text = tables.cell(found['mean'])
+  return text if found['spread'] is None else (
+      f'{text} ± {found["spread"]:.2g}')
+
+
+def _value(value) -> str:
+  return f'{value:g}' if isinstance(value, float) else str(value)
+
+
+def _short(field: str) -> str:
+  """'ppo.ppo.kl_coef' -> 'kl_coef'."""
+  return field.split('.')[-1]
+
+
+def _panels(results: Mapping[str, Any]) -> list:
+  """What `figures.sweep` draws: a panel for each measure that has values."""
+  x, by = results['config']['plot']['x'], results['config']['plot']['by']
+  panels = []
+  for title, *_ in results['config']['measures']:
+    lines: dict[str, list] = {}
+    for setting in results['settings']:
+      found, fields = setting['measures'].get(title), setting['overrides']
+      if found and x in fields:
+        rest = [f'{_short(key)} {_value(value)}'
+                for key, value in fields.items()
+                if key == by or key != x and not by]
+        at = fields[x]
+        lines.setdefault(', '.join(rest), []).append((
+            tuple(at) if isinstance(at, list) else at, found['values'],
+            found['mean'], found['spread']))
+    if lines:
+      panels.append((title, [
+          figures.Line(label, points) for label, points in lines.items()]))
+  return panels
+
+
+def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
+  """One HTML file; what comes from the runs or the config is escaped."""
+  text = lambda value: html.escape(str(value))
+  lines = [line for line in title.strip().splitlines() if line.strip()]
+  header, rows = table(results)
+  row = lambda tag, cells: '<tr>' + ''.join(
+      f'<{tag}>{text(cell)}</{tag}>' for cell in cells) + '</tr>'
+  points = [
+      [', '.join(f'{_short(k)}={_value(v)}'
+                 for k, v in point['overrides'].items()),
+       point['seed'], point['status']] for point in results['points']]
+  links = [' '.join(
+      f'<a href="../{text(point["runs"][end])}">{text(point["runs"][end])}</a>'
+      for end in results['config']['ends']) for point in results['points']]
+  told = ''.join(
+      f'<p class="failure">{text(run)}: {text(found["reason"])} '
+      f'({text(found["log"])})</p>' for run, found in results['failed'].items())
+  told += ''.join(f'<p class="failure">{text(line)}</p>'
+                  for line in results['missing'])
+  body = (
+      f'<h1>{text(lines[0] if lines else results["name"])}</h1>' +
+      ''.join(f'<p class="soft">{text(line)}</p>' for line in lines[1:]) +
+      '<p>Mean over seeds ± their standard deviation; in the figure each seed '
+      'is a faint mark. Stages before the swept ones are the same for all '
+      'seeds.</p>' + told +
+      f'<div class="figure"><div>{svg}</div></div>'
+      f'<table>{row("th", header)}{"".join(row("td", r) for r in rows)}'
+      '</table><h2>Points</h2><table>' +
+      row('th', ('point', 'seed', 'status', 'runs')) + ''.join(
+          row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
+          for cells, link in zip(points, links)) + '</table>')
+  return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+          '<meta name="viewport" content="width=device-width, '
+          f'initial-scale=1"><title>{text(results["name"])}</title>'
+          f'<style>{page_style.STYLE}</style></head><body>\n{body}\n'
+          '</body></html>\n')

@@ -1,0 +1,181 @@
+"""Jobs run after what they need, some at a time, and lose nothing."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from instructrl import metrics
+from instructrl import sweep_children as children
+
+# What a job does: says when it began and ended, and leaves DONE.
+WORK = '''
+import json, os, pathlib, sys, time
+folder, seconds, code = pathlib.Path(sys.argv[1]), *map(float, sys.argv[2:])
+journal = os.open(folder.parent / 'journal', os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+(folder / 'pid').write_text(str(os.getpid()))
+os.write(journal, f'+{folder.name}\\n'.encode())
+time.sleep(seconds)
+os.write(journal, f'-{folder.name}\\n'.encode())
+if code:
+  print('some line', flush=True)
+  sys.exit('error: it does not work' if code == 1 else int(code))
+(folder / 'DONE').write_text(json.dumps({'format_version': 1, 'seconds': 60}))
+'''
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch):
+  monkeypatch.setattr(children, 'POLL', 0.01)
+
+
+def job(folder, name, needs=(), seconds=0.0, code=0):
+  return children.Job(
+      name, name.split('-')[0],
+      [sys.executable, '-c', WORK, str(folder / name), str(seconds), str(code)],
+      folder / name, tuple(needs))
+
+
+def journal(folder):
+  return (folder / 'journal').read_text().split()
+
+
+def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
+  jobs = [job(tmp_path, 'a'), job(tmp_path, 'b-1', 'a', 0.2),
+          job(tmp_path, 'b-2', 'a'), job(tmp_path, 'c', ['b-1', 'b-2'])]
+  changes = []
+  runs = children.Children(jobs, 2, lambda: changes.append(dict(runs.status)))
+  assert runs.run() == dict.fromkeys(('a', 'b-1', 'b-2', 'c'), children.DONE)
+  seen = journal(tmp_path)
+  assert sorted(seen) == sorted(f'{s}{j.name}' for s in '+-' for j in jobs)
+  at = seen.index
+  assert at('-a') < min(at('+b-1'), at('+b-2'))
+  assert max(at('-b-1'), at('-b-2')) < at('+c')
+  assert changes[0]['a'] == children.RUNNING and changes[-1]['c'] == 'done'
+  out = capsys.readouterr().out
+  # b-2 ends first; b-1 is of its kind, and nothing is known of c.
+  assert '2 of 4 done, 2 left, of which 1 take about 30s' in out
+  assert out.splitlines()[-1].endswith('4 of 4 done')
+  children.Children(jobs, 2).run()
+  assert journal(tmp_path) == seen
+
+
+@pytest.mark.parametrize('parallel', [1, 2])
+def test_as_many_at_a_time_as_it_says(tmp_path, parallel):
+  children.Children(
+      [job(tmp_path, f'a-{i}', seconds=0.3) for i in range(4)], parallel).run()
+  count, most = 0, 0
+  for line in journal(tmp_path):
+    count += 1 if line[0] == '+' else -1
+    most = max(most, count)
+  assert most == parallel
+
+
+def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
+  jobs = [job(tmp_path, 'a', code=1), job(tmp_path, 'b'),
+          job(tmp_path, 'c', 'a'), job(tmp_path, 'd', 'c'),
+          job(tmp_path, 'e', 'b')]
+  runs = children.Children(jobs, 1)
+  assert list(runs.run().values()) == [
+      children.FAILED, children.DONE, children.LEFT, children.LEFT,
+      children.DONE]
+  assert runs.blocked() == ['c', 'd']
+  assert runs.reasons == {'a': 'error: it does not work (exit status 1)'}
+  told, = [line for line in capsys.readouterr().out.splitlines()
+           if 'FAILED' in line]
+  assert told.endswith('error: it does not work (exit status 1); log: '
+                       f'{tmp_path}/a/log.txt')
+  jobs[0] = job(tmp_path, 'a')  # the next start tries again
+  assert set(children.Children(jobs, 1).run().values()) == {children.DONE}
+  assert journal(tmp_path).count('+b') == 1
+  assert (tmp_path / 'a' / 'log.txt').read_text().count('\n--- ') == 1
+
+
+@pytest.mark.parametrize('code', [75, 76, 130, 143])
+def test_what_was_interrupted_has_not_failed(tmp_path, code):
+  runs = children.Children(
+      [job(tmp_path, 'a', code=code), job(tmp_path, 'b', 'a')], 1)
+  assert runs.run() == {'a': children.STOPPED, 'b': children.LEFT}
+  assert not runs.reasons and not runs.blocked()
+
+
+def test_a_job_that_is_killed_or_leaves_nothing_has_failed(tmp_path):
+  jobs = [children.Job('a', 'a', [sys.executable, '-c', script],
+                       tmp_path / str(i)) for i, script in enumerate([
+                           'import os; os.kill(os.getpid(), 9)', ''])]
+  reasons = []
+  for one in jobs:
+    runs = children.Children([one], 1)
+    runs.run()
+    reasons.append(runs.reasons['a'])
+  assert reasons == ['ended by SIGKILL',
+                     f'it ended without {tmp_path}/1/DONE']
+
+
+HOLD = '''
+import json, pathlib, sys, time
+from instructrl import metrics
+folder = pathlib.Path(sys.argv[1])
+with metrics.only_process(folder):
+  print('held', flush=True)
+  sys.stdin.readline()
+  if sys.argv[2] == 'ends':
+    metrics.write_done(folder, {'seconds': 1})
+'''
+
+
+@pytest.mark.parametrize('other', ['ends', 'dies'])
+def test_what_another_process_makes_is_waited_for(tmp_path, other, capsys):
+  folder = tmp_path / 'a'
+  folder.mkdir()
+  with subprocess.Popen(
+      [sys.executable, '-c', HOLD, folder, other], text=True,
+      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+      env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
+    assert process.stdout.readline() == 'held\n'
+    assert metrics.holder(folder) == str(process.pid)
+    runs = children.Children(
+        [job(tmp_path, 'b'), job(tmp_path, 'a')], 1,
+        lambda: runs.status['b'] == children.DONE
+        and (process.stdin.close() if not process.stdin.closed else None))
+    assert set(runs.run().values()) == {children.DONE}
+  assert f'a: process {process.pid} is at work' in capsys.readouterr().out
+  assert journal(tmp_path).count('+a') == (other == 'dies')
+  assert metrics.holder(folder) is None
+
+
+START = '''
+import pathlib, signal, sys
+sys.path.insert(0, sys.argv[2])
+import sweep_children_test as test
+from instructrl import main, sweep_children
+signal.signal(signal.SIGINT, signal.default_int_handler)
+folder = pathlib.Path(sys.argv.pop(1))
+sys.argv[1:] = []
+main.run_door(sweep_children.Children(
+    [test.job(folder, 'a', seconds=60)], 1).run)
+'''
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_children(tmp_path, number):
+  with subprocess.Popen(
+      [sys.executable, '-c', START, tmp_path,
+       pathlib.Path(__file__).resolve().parent], text=True,
+      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
+    while not (tmp_path / 'journal').exists():
+      assert process.poll() is None, process.stderr.read()
+      time.sleep(0.05)
+    process.send_signal(number)
+    out, error = process.communicate(timeout=60)
+  assert process.returncode not in (0, 1)
+  assert 'stopping 1 runs' in out
+  assert error.splitlines()[-1].startswith('stopped; the same command goes on')
+  assert journal(tmp_path) == ['+a']
+  with pytest.raises(ProcessLookupError):
+    os.kill(int((tmp_path / 'a' / 'pid').read_text()), 0)

@@ -1,0 +1,132 @@
+"""What is told of the points of a sweep, from the files of their runs."""
+
+import json
+
+import pytest
+
+from experiments.ablations import base
+from instructrl import figures
+from instructrl import metrics
+from instructrl import sweep_children as children
+from instructrl import sweep_points
+from instructrl import sweep_results
+
+EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
+
+
+@pytest.fixture(name='config')
+def _config():
+  config = base.get_config('micro', ('reward',), (
+      ('accuracy', 'reward', 'DONE', 'result.accuracy.heldout.accuracy'),
+      ('loss', 'reward', 'metrics.jsonl', 'loss/train')))
+  config.seeds = (0, 1)
+  config.plot.x, config.plot.by = EPOCHS, ''
+  return config
+
+
+def sweep_of(config, *points, workdir='/x'):
+  return sweep_points.make(config, points, workdir)
+
+
+def finish(folder, accuracy, losses=(2.0, 1.0)):
+  """A run folder of the reward stage."""
+  folder.mkdir()
+  (folder / 'metrics.jsonl').write_text(''.join(
+      json.dumps({'step': i, 'loss/train': loss}) + '\n'
+      for i, loss in enumerate(losses)))
+  metrics.write_done(folder, {'seconds': 5, 'result': {
+      'accuracy': {'heldout': {'accuracy': accuracy}}}})
+
+
+def test_of_metrics_the_last_fifth_is_averaged(tmp_path):
+  finish(tmp_path / 'a', 0.5, [9.0] * 8 + [1.0, 2.0])
+  read = lambda *place: sweep_results.read_measure(tmp_path / 'a', *place)
+  assert read('metrics.jsonl', 'loss/train') == 1.5
+  assert read('DONE', 'result.accuracy.heldout.accuracy') == 0.5
+  for file, place, message in [
+      ('metrics.jsonl', 'loss', "metrics.jsonl has no metric 'loss'"),
+      ('DONE', 'result.accuracy', "DONE has no number at 'result.accuracy'"),
+      ('results.json', 'x', 'results.json is not there')]:
+    with pytest.raises(sweep_results.MissingError, match=message):
+      read(file, place)
+
+
+def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
+  sweep = sweep_of(config, {EPOCHS: 1}, {EPOCHS: 2})
+  accuracies = iter((0.5, 0.7, 0.6))
+  for point in sweep.points[:3]:
+    finish(tmp_path / point.runs['reward'], next(accuracies))
+  last = sweep.points[3].runs['reward']
+  found = sweep_results.collect(
+      'name', config, sweep, tmp_path, {last: children.FAILED},
+      {last: 'error: no'})
+  assert [p['status'] for p in found['points']] == ['done'] * 3 + ['failed']
+  assert found['points'][2]['measures'] == {'accuracy': 0.6, 'loss': 1.0}
+  assert found['points'][2]['results']['reward']['seconds'] == 5
+  assert found['settings'][0]['measures']['accuracy'] == {
+      'mean': pytest.approx(0.6), 'values': [0.5, 0.7],
+      'spread': pytest.approx(0.1 * 2 ** 0.5)}
+  assert found['settings'][1]['measures']['accuracy']['spread'] is None
+  assert found['failed'] == {last: {
+      'reason': 'error: no', 'log': str(tmp_path / last / 'log.txt')}}
+  assert sweep_results.table(found) == (
+      ['num_epochs', 'accuracy', 'loss', 'seeds'],
+      [['1', '0.6 ± 0.14', '1 ± 0', '2 of 2'],
+       ['2', '0.6', '1', '1 of 2']])
+
+
+@pytest.mark.parametrize('states, status', [
+    ({'reward': 'left', 'sft': 'failed'}, 'failed'),
+    ({'reward': 'left', 'sft': 'interrupted'}, 'interrupted'),
+    ({'reward': 'running'}, 'running'), ({'reward': 'left'}, 'left'),
+    ({'reward': 'done', 'sft': 'left'}, 'done')])
+def test_a_point_is_as_its_runs_are(tmp_path, config, states, status):
+  sweep = sweep_of(config, {EPOCHS: 1})
+  runs = sweep.points[0].runs
+  found = sweep_results.collect(
+      'name', config, sweep, tmp_path,
+      {runs[stage]: state for stage, state in states.items()}, {})
+  assert found['points'][0]['status'] == status
+
+
+def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
+  config.measures += (('odd <b>', 'reward', 'DONE', 'nothing'),)
+  config.plot.by = RATE
+  points = [{EPOCHS: e, RATE: r} for e in (1, 2) for r in (1e-3, 2e-3)]
+  sweep = sweep_of(config, *points)
+  for point in sweep.points:
+    finish(tmp_path / point.runs['reward'], 0.5 + 0.1 * point.seed)
+  found = sweep_results.collect('name', config, sweep, tmp_path, {}, {})
+  assert len(found['missing']) == 8
+  folder = tmp_path / 'out'
+  folder.mkdir()
+  sweep_results.write(folder, found, 'The title & more.\n\nWhat was found.')
+  assert json.loads((folder / 'sweep.json').read_text()) == found
+  assert (folder / 'table.md').read_text().splitlines()[2] == (
+      '| 1 | 0.001 | 0.55 ± 0.071 | 1 ± 0 |  | 2 of 2 |')
+  assert (folder / 'figure.png').read_bytes()[:4] == b'\x89PNG'
+  page = (folder / 'index.html').read_text()
+  assert '<h1>The title &amp; more.</h1>' in page and '<svg' in page
+  assert 'odd &lt;b&gt;: ' in page and 'odd <b>' not in page
+  assert f'href="../{sweep.points[0].runs["reward"]}"' in page
+  lines, = [lines for title, lines in sweep_results._panels(found)
+            if title == 'accuracy']
+  assert [(line.label, [x for x, *_ in line.points]) for line in lines] == [
+      ('peak_lr 0.001', [1, 2]), ('peak_lr 0.002', [1, 2])]
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path, config):
+  found = sweep_results.collect(
+      'name', config, sweep_of(config, {EPOCHS: 1}), tmp_path, {}, {})
+  sweep_results.write(tmp_path, found, 'A title')
+  assert not (tmp_path / 'figure.png').exists()
+  assert '0 of 2' in (tmp_path / 'index.html').read_text()
+
+
+@pytest.mark.parametrize('values, log, places', [
+    ([0.0, 0.01, 0.1, 1.0], True, [-3, -2, -1, 0]),
+    ([1, 4, 2], False, [1, 4, 2]), ([0.0, 0.5], False, [0, 0.5]),
+    ([False, True], True, [0, 1]), (['b', 'a'], False, [0, 1]),
+    ([0.0], True, [-1])])
+def test_places_on_an_axis(values, log, places):
+  assert list(figures._positions(values, log).values()) == places
