@@ -105,13 +105,13 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
   folder = workdir / name
   folder.mkdir(parents=True, exist_ok=True)
   with metrics_lib.only_process(folder):
-    _tell_before(name, folder, sweep)
     collect = lambda: sweep_results.collect(
         name, config, sweep, workdir, children.status, children.reasons
     ) | {'versions': study.versions()}
     children = sweep_children.Children(
         _with_done_needs(jobs), parallel,
         lambda: sweep_results.write_json(folder, collect()))
+    _tell_before(name, folder, sweep, children.status)
     try:
       children.run()
     finally:
@@ -128,14 +128,16 @@ def _with_done_needs(jobs):
       tuple(need for need in job.needs if need in names)) for job in jobs]
 
 
-def _tell_before(name: str, folder: pathlib.Path, sweep: sweep_points.Sweep):
+def _tell_before(name: str, folder: pathlib.Path, sweep: sweep_points.Sweep,
+                 status):
   path = folder / sweep_results.JSON
   failed = metrics_lib.read_json(path).get('failed', {}) if path.exists() else {}
   for run in failed:
     if run in sweep.runs:
       print(f'{name}: {run} failed before, and is tried again', flush=True)
-  print(f'{name}: {len(sweep.points)} points, {len(sweep.runs)} runs',
-        flush=True)
+  done = sum(s == sweep_children.DONE for s in status.values())
+  print(f'{name}: {len(sweep.points)} points; of {len(status)} runs {done} are '
+        'done', flush=True)
 
 
 def _finish(name: str, workdir, results) -> None:

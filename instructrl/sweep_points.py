@@ -344,7 +344,7 @@ def arguments(run: Run, workdir) -> list[str]:
       pathlib.Path(f'experiments/{run.stage}.py').is_file(),
       f'there is no experiments/{run.stage}.py in {pathlib.Path.cwd()}: stand '
       'in the checkout')
-  recipe = flatten(read_config([f'--config={where}']).to_dict())
+  recipe = _recipe(where)
   wanted = flatten(run.config.to_dict())
   others = sorted({*recipe} ^ {*wanted})
   common.require(not others, f'stage {run.stage!r} of the sweep and {where} '
@@ -358,6 +358,11 @@ def arguments(run: Run, workdir) -> list[str]:
       == metrics_lib.config_fingerprint(run.config.to_dict()),
       f'{run.name} cannot be given by flags: {shlex.join(found)}')
   return found
+
+
+@functools.cache
+def _recipe(where: str) -> dict[str, Any]:
+  return flatten(read_config([f'--config={where}']).to_dict())
 
 
 def read_config(argv: Sequence[str]) -> ml_collections.ConfigDict:

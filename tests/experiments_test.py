@@ -7,6 +7,7 @@ import pytest
 
 from instructrl import main
 from instructrl import study
+from instructrl import sweep_points
 from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from instructrl.trainers import lab
@@ -16,6 +17,9 @@ STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
 SIZES = ('micro', 'tiny', 'small')
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
+ABLATIONS = sorted(
+    path.stem for path in (ROOT / 'experiments' / 'ablations').glob('*.py')
+    if path.stem not in ('__init__', 'base'))
 PAPER_SIZES = {'125m': 125e6, '1.3b': 1.3e9, '6b': 6.65e9, '175b': 175e9}
 
 
@@ -212,3 +216,48 @@ def test_a_study_names_the_stage_of_a_bad_field(field, value, message):
   config.stages.ppo.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=message):
     study.stage_configs(config)
+
+
+@pytest.mark.parametrize('size', (*SIZES, *PAPER_SIZES))
+@pytest.mark.parametrize('name', ABLATIONS)
+def test_every_ablation_is_valid_at_every_size(name, size):
+  """All its points, and the flags that give them; one is the recipe."""
+  ablation = importlib.import_module(f'experiments.ablations.{name}')
+  config = ablation.get_config(size)
+  if size in PAPER_SIZES:
+    config.given.lab, config.given.rankings = '/data/lab', '/data/rankings'
+  grid = sweep_points.collect(ablation.sweep, config)
+  made = sweep_points.make(config, grid, '/sweep')
+  assert not made.merged
+  assert len(made.points) == len(grid) * len(config.seeds) > len(config.seeds)
+  assert config.measures
+  recipe = sweep_points.flatten(config.stages.to_dict())
+  assert any(all(recipe[key] == value for key, value in point.items())
+             for point in grid)
+  swept = {config.plot.x, config.plot.by} - {''}
+  assert all(swept <= {*point} for point in grid)
+  # A swept stage has the point's seed, and so has what is measured.
+  assert {key.split('.')[0] for key in grid[0]} <= {*config.seeded}
+  for run in made.runs.values():
+    sweep_points.arguments(run, '/sweep')
+  if name.startswith('reward'):
+    assert 'ppo_init' not in made.points[0].runs
+
+
+def test_ablations_have_the_commands_of_their_files():
+  for name in ABLATIONS:
+    text = (ROOT / 'experiments' / 'ablations' / f'{name}.py').read_text()
+    assert f'--config=experiments/ablations/{name}.py:tiny --workdir=DIR' in text
+
+
+def test_an_ablation_towards_the_pretrained_model():
+  """Figure 34: the KL is towards GPT-3, and there is no pretraining mix."""
+  ablation = importlib.import_module('experiments.ablations.kl_coef_pretrained')
+  config = ablation.get_config('tiny')
+  made = sweep_points.make(
+      config, sweep_points.collect(ablation.sweep, config), '/sweep')
+  for run in made.runs.values():
+    if run.stage == 'ppo':
+      assert run.config.inputs.reference.startswith('../pretrain-')
+      assert run.config.inputs.policy.startswith('../ppo_init-')
+      assert run.config.ppo.ptx_coef == 0

@@ -20,8 +20,9 @@ ROWS = (
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
-    {'main', 'study', 'sweep', 'report', 'expectations', 'figures', 'page',
-     'page_style', 'aot', 'convert', 'sample', 'lab.learnability'},
+    {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
+     'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_style',
+     'tables', 'aot', 'convert', 'sample', 'lab.learnability'},
 )
 DOORS = ROWS[-1]
 

@@ -237,3 +237,10 @@ def test_damaged_files_are_named(tmp_path, name, text):
   with pytest.raises(ValueError, match=f'{name} is damaged'):
     metrics_lib.identity(tmp_path)
     metrics_lib.read_done(tmp_path)
+
+
+def test_who_is_at_work_in_a_folder(tmp_path):
+  assert metrics_lib.holder(tmp_path / 'nothing') is None
+  with metrics_lib.only_process(tmp_path):
+    assert metrics_lib.holder(tmp_path) == str(os.getpid())
+  assert metrics_lib.holder(tmp_path) is None

@@ -97,6 +97,28 @@ def test_finished_stages_are_not_run_again(workdir):
 
 
 @pytest.mark.slow
+def test_policies_without_a_path_are_left_out_of_an_evaluation(workdir):
+  """The others' figures are the same without them."""
+  run('instructrl.main', '--config=experiments/evaluation.py:micro',
+      f'--workdir={workdir / "evaluation_some"}', '--config.inputs.base=',
+      '--config.inputs.ppo=')
+  every, some = (json.loads((workdir / name / 'results.json').read_text())
+                 for name in ('evaluation', 'evaluation_some'))
+  assert {*some['preference']} == {'sft', 'ppo_ptx'}
+  win_rate = lambda results: results['preference']['ppo_ptx']['win_rate']
+  assert win_rate(some) == win_rate(every)
+  assert some['probes']['ppo_ptx'] == every['probes']['ppo_ptx']
+
+
+@pytest.mark.slow
+def test_the_sft_checkpoint_is_the_one_of_the_best_score(workdir):
+  found = metrics.read_done(workdir / 'select_sft')['result']
+  best = max(found['epochs'], key=lambda row: row['rm_score'])
+  assert (found['selected_epoch'], found['selected_score']) == (
+      best['epoch'], best['rm_score'])
+
+
+@pytest.mark.slow
 def test_the_report_is_made_from_files_alone(workdir, tmp_path):
   copy = tmp_path / 'copy'
   shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns(

@@ -11,7 +11,7 @@ from experiments.ablations import base
 FIELD = 'ppo.ppo.kl_coef'
 # A laptop's recipe has 0.3 where the paper has 0.02.
 GRID = {'micro': (0.01, 0.3, 3.0), 'tiny': (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)}
-PAPER = (1e-4, 1e-3, 1e-2, 0.1, 0.5, 2.0)
+PAPER = (1e-4, 1e-3, 0.02, 0.1, 0.5, 2.0)
 
 
 def get_config(arg='tiny'):

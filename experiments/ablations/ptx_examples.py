@@ -9,8 +9,8 @@ time of an iteration; 32 is better, and slower still.
 from experiments.ablations import base
 
 FIELD = 'ppo_ptx.ppo.ptx_examples_per_episode'
-# A laptop's recipe has 1: half of it cannot be had, so more it is.
-GRID = {'micro': (1, 2), 'tiny': (1, 2, 4)}
+# The lab's recipes have 1: half of it cannot be had, so it is twice and more.
+GRID = {'micro': (1, 2), 'tiny': (1, 2, 4), 'small': (1, 2, 4)}
 PAPER = (4, 8, 32)
 
 

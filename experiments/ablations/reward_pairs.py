@@ -8,7 +8,12 @@ up to K - 1 updates; together they are also one forward pass for each response.
 
 from experiments.ablations import base
 
-FIELD = 'reward.shuffled_pairs'
+FIELD, BATCH, MICROBATCH = (
+    f'reward.{name}'
+    for name in ('shuffled_pairs', 'batch_size', 'microbatch_size'))
+# Pairs of a prompt that are no tie, about, with K = 4 to 9: so that an update
+# has as many comparisons either way.
+PAIRS = 16
 
 
 def get_config(arg='tiny'):
@@ -20,6 +25,6 @@ def get_config(arg='tiny'):
 
 
 def sweep(add, config):
-  del config
-  for shuffled in (False, True):
-    add({FIELD: shuffled})
+  c = config.stages.reward
+  add({FIELD: False, BATCH: c.batch_size, MICROBATCH: c.microbatch_size})
+  add({FIELD: True, BATCH: PAIRS * c.batch_size, MICROBATCH: c.batch_size})
