@@ -270,8 +270,9 @@ def sweep(panels: Sequence[tuple[str, Sequence[Line]]], *, xlabel: str,
       for line, ink, mark in zip(lines, _LINE_COLORS * 3, _MARKS * 3):
         shown.setdefault(line.label, _draw_line(ax, line, at, ink, mark))
       ax.set_title(textwrap.fill(title, _TITLE_WIDTH))
+      dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
       ax.set_xticks([at[x] for x in values], [_tick(x) for x in values],
-                    rotation=45 if len(values) > 4 else 0)
+                    **dense)
       ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
       ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
       ax.margins(.08, .12)
@@ -279,7 +280,8 @@ def sweep(panels: Sequence[tuple[str, Sequence[Line]]], *, xlabel: str,
         ax.set_xlabel(xlabel)
     if len(shown) > 1:
       fig.legend(handles=list(shown.values()), loc='outside upper left',
-                 ncols=min(3, len(shown)), handlelength=1.6)
+                 ncols=1 if max(map(len, shown)) > 20 else min(3, len(shown)),
+                 handlelength=1.6)
   return result(), result('png')
 
 

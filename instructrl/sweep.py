@@ -95,21 +95,24 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
   for stage, path in config.given.items():
     common.require(not path or pathlib.Path(path).expanduser().is_dir(),
                    f'given.{stage}: there is no folder {path}')
-  runs = [sweep.runs[run] for run in needed(sweep, config, workdir)]
+  names = needed(sweep, config, workdir)
+  runs = [sweep.runs[run] for run in names]
   jobs = [sweep_children.Job(
       run.name, run.stage,
       [sys.executable, *program, *sweep_points.arguments(run, workdir)],
-      workdir / run.name, run.needs) for run in runs]
+      workdir / run.name, tuple(need for need in run.needs if need in names))
+          for run in runs]
   for made in runs:  # before anything is written
     metrics_lib.check_config(workdir / made.name, made.config.to_dict())
   folder = workdir / name
   folder.mkdir(parents=True, exist_ok=True)
   with metrics_lib.only_process(folder):
+    versions = study.versions()
     collect = lambda: sweep_results.collect(
         name, config, sweep, workdir, children.status, children.reasons
-    ) | {'versions': study.versions()}
+    ) | {'versions': versions}
     children = sweep_children.Children(
-        _with_done_needs(jobs), parallel,
+        jobs, parallel,
         lambda: sweep_results.write_json(folder, collect()))
     _tell_before(name, folder, sweep, children.status)
     try:
@@ -120,19 +123,11 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
   return results | {'blocked': children.blocked()}
 
 
-def _with_done_needs(jobs):
-  """Jobs that need only each other; the others' results are there."""
-  names = {job.name for job in jobs}
-  return [sweep_children.Job(
-      job.name, job.kind, job.argv, job.folder,
-      tuple(need for need in job.needs if need in names)) for job in jobs]
-
-
 def _tell_before(name: str, folder: pathlib.Path, sweep: sweep_points.Sweep,
                  status):
   path = folder / sweep_results.JSON
-  failed = metrics_lib.read_json(path).get('failed', {}) if path.exists() else {}
-  for run in failed:
+  before = metrics_lib.read_json(path) if path.exists() else {}
+  for run in before.get('failed', {}):
     if run in sweep.runs:
       print(f'{name}: {run} failed before, and is tried again', flush=True)
   done = sum(s == sweep_children.DONE for s in status.values())
@@ -142,8 +137,7 @@ def _tell_before(name: str, folder: pathlib.Path, sweep: sweep_points.Sweep,
 
 def _finish(name: str, workdir, results) -> None:
   """Tells what was found; exits with a status other than 0 if not all is."""
-  header, rows = sweep_results.table(results)
-  print(sweep_results.tables.markdown(header, rows))
+  print(sweep_results.markdown(results))
   for line in results['missing']:
     print(f'no {line}')
   print(f'{name}: {pathlib.Path(workdir) / name / sweep_results.PAGE}',
@@ -201,7 +195,8 @@ if __name__ == '__main__':
           'config', None, 'An ablation and its size, such as '
           'experiments/ablations/kl_coef.py:micro.'),
       flags.DEFINE_string('workdir', None, 'Where all runs go.'),
-      flags.DEFINE_integer('parallel', 1, 'Runs at a time.'),
+      flags.DEFINE_integer(
+          'parallel', 1, 'Runs at a time; 1 where they share an accelerator.'),
       flags.DEFINE_bool(
           'print', False, 'Write the commands, and run nothing.'),
       flags.DEFINE_multi_string(

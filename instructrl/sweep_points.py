@@ -324,7 +324,7 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
 
 
 def digest(config) -> str:
-  """Names what a config computes; how it is watched or laid out is not in it."""
+  """Names what a config computes, not how it is watched or laid out."""
   fields = {name: value for name, value in config.to_dict().items()
             if name not in metrics_lib.MAY_CHANGE}
   return metrics_lib.config_fingerprint(fields)[:HASH]

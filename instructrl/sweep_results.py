@@ -133,9 +133,7 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   """Writes all files of the results into a folder."""
   folder = pathlib.Path(folder)
   write_json(folder, results)
-  header, rows = table(results)
-  metrics_lib.atomic_write(
-      folder / TABLE, tables.markdown(header, rows) + '\n')
+  metrics_lib.atomic_write(folder / TABLE, markdown(results) + '\n')
   svg = ''
   panels = _panels(results)
   if panels:
@@ -168,6 +166,11 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
   return [*map(_short, fields), *titles, 'seeds'], rows
 
 
+def markdown(results: Mapping[str, Any]) -> str:
+  """The table as text."""
+  return tables.markdown(*table(results))
+
+
 def _cell(found: Mapping) -> str:
   text = tables.cell(found['mean'])
   return text if found['spread'] is None else (
@@ -185,24 +188,40 @@ def _short(field: str) -> str:
 
 def _panels(results: Mapping[str, Any]) -> list:
   """What `figures.sweep` draws: a panel for each measure that has values."""
-  x, by = results['config']['plot']['x'], results['config']['plot']['by']
+  x = results['config']['plot']['x']
+  settings = [s for s in results['settings'] if x in s['overrides']]
+  names = _line_fields(settings, results['config']['plot'])
   panels = []
   for title, *_ in results['config']['measures']:
     lines: dict[str, list] = {}
-    for setting in results['settings']:
+    for setting in settings:
       found, fields = setting['measures'].get(title), setting['overrides']
-      if found and x in fields:
-        rest = [f'{_short(key)} {_value(value)}'
-                for key, value in fields.items()
-                if key == by or key != x and not by]
+      if found:
         at = fields[x]
-        lines.setdefault(', '.join(rest), []).append((
+        label = ', '.join(f'{_short(key)} {_value(fields.get(key, ""))}'
+                          for key in names)
+        lines.setdefault(label, []).append((
             tuple(at) if isinstance(at, list) else at, found['values'],
             found['mean'], found['spread']))
     if lines:
       panels.append((title, [
           figures.Line(label, points) for label, points in lines.items()]))
   return panels
+
+
+def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
+  """The fields that each line has a value of: as few as tell points of one x
+  apart. Others follow from these, as the iterations from the batch.
+  """
+  x, by = plot['x'], plot['by']
+  others = list(dict.fromkeys(
+      key for s in settings for key in s['overrides'] if key != x))
+  for names in ([by] if by in others else [], others):
+    places = [json.dumps([s['overrides'].get(key) for key in (x, *names)])
+              for s in settings]
+    if len({*places}) == len(places):
+      return names
+  return others
 
 
 def _page(results: Mapping[str, Any], title: str, svg: str) -> str:

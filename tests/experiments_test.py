@@ -247,7 +247,8 @@ def test_every_ablation_is_valid_at_every_size(name, size):
 def test_ablations_have_the_commands_of_their_files():
   for name in ABLATIONS:
     text = (ROOT / 'experiments' / 'ablations' / f'{name}.py').read_text()
-    assert f'--config=experiments/ablations/{name}.py:tiny --workdir=DIR' in text
+    assert (f'python -m instructrl.sweep --config=experiments/ablations/{name}'
+            '.py:tiny --workdir=DIR\n') in text
 
 
 def test_an_ablation_towards_the_pretrained_model():

@@ -16,7 +16,8 @@ from instructrl import sweep_children as children
 WORK = '''
 import json, os, pathlib, sys, time
 folder, seconds, code = pathlib.Path(sys.argv[1]), *map(float, sys.argv[2:])
-journal = os.open(folder.parent / 'journal', os.O_APPEND | os.O_CREAT | os.O_WRONLY)
+journal = os.open(
+    folder.parent / 'journal', os.O_APPEND | os.O_CREAT | os.O_WRONLY)
 (folder / 'pid').write_text(str(os.getpid()))
 os.write(journal, f'+{folder.name}\\n'.encode())
 time.sleep(seconds)

@@ -127,7 +127,7 @@ def test_other_paths_of_inputs(place, found):
     ({}, {'ppo_ptx.ppo': 1.0}, 'ppo_ptx.ppo is not one field but several'),
     ({}, {KL: 'much'}, 'kl_coef=.much., seed 0: .*kl_coef'),
     ({}, {'ppo_ptx.ppo.num_iterations': True}, 'num_iterations=True is no int'),
-    ({}, {'ppo_ptx.ppo.whiten_advantages': 1}, 'whiten_advantages=1 is no bool'),
+    ({}, {'ppo_ptx.ppo.whiten_advantages': 1}, 'advantages=1 is no bool'),
     ({}, {KL: -1.0}, 'kl_coef=-1.0, seed 0: stages.ppo_ptx: ppo.kl_coef=-1.0'),
     ({}, {'rankings.max_responses': 12}, 'rankings.max_responses=12 is more'),
     ({'seeds': (0, 0)}, {KL: 1.0}, r'seeds=\(0, 0\) has one twice'),
@@ -178,7 +178,7 @@ def expand(points, *settings):
 
 
 def test_the_command_line_replaces_and_multiplies():
-  points = [{KL: 0.1, 'reward.num_epochs': 1}, {KL: 0.3, 'reward.num_epochs': 1}]
+  points = [{KL: kl, 'reward.num_epochs': 1} for kl in (0.1, 0.3)]
   assert expand(points, f'{KL}=1,2e-3') == [
       {'reward.num_epochs': 1, KL: 1.0}, {'reward.num_epochs': 1, KL: 0.002}]
   assert expand([{KL: 0.1}, {KL: 0.3}], 'sft.num_epochs=1,2') == [

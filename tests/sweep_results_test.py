@@ -130,3 +130,21 @@ def test_nothing_is_drawn_of_nothing(tmp_path, config):
     ([0.0], True, [-1])])
 def test_places_on_an_axis(values, log, places):
   assert list(figures._positions(values, log).values()) == places
+
+
+@pytest.mark.parametrize('by, fields, label', [
+    ('', [{EPOCHS: 1, RATE: 2e-3}, {EPOCHS: 2, RATE: 1e-3}], ['']),
+    (RATE, [{EPOCHS: 1, RATE: 1e-3, 'reward.batch_size': 8},
+            {EPOCHS: 1, RATE: 2e-3, 'reward.batch_size': 16}],
+     ['peak_lr 0.001', 'peak_lr 0.002']),
+    ('', [{EPOCHS: 1, RATE: 1e-3}, {EPOCHS: 1, RATE: 2e-3}],
+     ['peak_lr 0.001', 'peak_lr 0.002'])])
+def test_a_line_is_named_by_what_tells_its_points_apart(
+    tmp_path, config, by, fields, label):
+  config.plot.by = by
+  sweep = sweep_of(config, *fields)
+  for point in sweep.points:
+    finish(tmp_path / point.runs['reward'], 0.5)
+  found = sweep_results.collect('name', config, sweep, tmp_path, {}, {})
+  (_, lines), _ = sweep_results._panels(found)
+  assert [line.label for line in lines] == label

@@ -206,7 +206,8 @@ def command(*flags, config=ROOT / 'experiments/ablations/kl_coef.py'):
 
 
 def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
-  found = command(f'--workdir={tmp_path}/w x', '--print', f'--set={KL}=0.3,0.30')
+  found = command(
+      f'--workdir={tmp_path}/w x', '--print', f'--set={KL}=0.3,0.30')
   assert found.returncode == 0, found.stderr
   names = []
   for line in found.stdout.splitlines():
