@@ -23,6 +23,7 @@ from ml_collections import config_flags
 
 from instructrl import main as main_lib
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import study
 from instructrl import sweep_children
 from instructrl import sweep_points
@@ -30,7 +31,6 @@ from instructrl import sweep_results
 from instructrl.trainers import common
 
 PROGRAM = ('-m', 'instructrl.main')
-TRY_AGAIN = 75  # exit status: nothing failed, and not all is done
 
 
 def load_module(path: str):
@@ -155,7 +155,7 @@ def _finish(name: str, workdir, results) -> None:
   if unfinished:
     print(f'{len(unfinished)} of {len(results["points"])} points are not done; '
           'the same command goes on', file=sys.stderr)
-    sys.exit(TRY_AGAIN)
+    sys.exit(processes.EXIT_STOPPED)
 
 
 def _main(config_flag, workdir_flag, parallel, print_flag, settings):

@@ -14,14 +14,15 @@ import subprocess
 import time
 
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import progress as progress_lib
 
 LOG = 'log.txt'
 DONE, FAILED, STOPPED, RUNNING, LEFT = (
     'done', 'failed', 'interrupted', 'running', 'left')
-# Saved at SIGTERM; lost another process; ended by SIGINT or SIGTERM.
-STOPPED_CODES = (75, 76, 128 + signal.SIGINT, 128 + signal.SIGTERM,
-                 -signal.SIGINT, -signal.SIGTERM)
+STOPPED_CODES = (
+    processes.EXIT_STOPPED, processes.EXIT_LOST, 128 + signal.SIGINT,
+    128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
 POLL, TELL, GRACE = 0.2, 30.0, 120.0  # seconds
 
 

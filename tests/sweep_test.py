@@ -13,6 +13,7 @@ import pytest
 
 from experiments.ablations import base
 from instructrl import metrics
+from instructrl import processes
 from instructrl import sweep
 from instructrl import sweep_children
 from instructrl import sweep_points
@@ -142,7 +143,7 @@ def test_an_interrupted_run_is_no_failure(folder, capsys):
   assert not results['failed']
   with pytest.raises(SystemExit) as end:
     sweep._finish('name', folder, results)
-  assert end.value.code == sweep.TRY_AGAIN
+  assert end.value.code == processes.EXIT_STOPPED
   assert '2 of 4 points are not done; the same command goes on' in (
       capsys.readouterr().err)
 
