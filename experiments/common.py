@@ -78,8 +78,11 @@ def model(size):
   c.tie_embeddings = True  # GPT-2's and GPT-3's
   # Embeddings are padded to a multiple, which `tensor` divides: 50,257 is odd.
   c.vocab_multiple = 128 if size in PAPER_SIZES else 1
-  # Queries whose attention is in memory at once; 0 = all. Where it is less, the
-  # backward pass computes it again.
+  # 'auto' takes a kernel in passes without a cache: splash attention on TPUs,
+  # cuDNN's on NVIDIA GPUs. 'xla' never does.
+  c.attention = 'auto'
+  # Without a kernel: queries whose attention is in memory at once; 0 = all.
+  # Where it is less, the backward pass computes it again.
   c.attention_block = 256 if size in PAPER_SIZES else 0
   c.dropout = 0.0  # residual; only SFT uses it
   # GPT-2's 0.02 suits its width; about 1 / sqrt(width) elsewhere. At width 128

@@ -27,14 +27,15 @@ def head_axes() -> Params:
 
 def apply_scalar(model: Model, params: Params, tokens: jax.Array,
                  positions: jax.Array, segment_ids: jax.Array, *,
+                 shared_prefix: bool = False,
                  dropout_key: jax.Array | None = None) -> jax.Array:
-  """The head's output at every position.
+  """The head's output at every position; arguments as of `Model.apply`.
 
   Returns:
     [B, T] float32, whatever the compute dtype: a score of 0.7 stays 0.7.
   """
   hidden, _ = model.apply(params['backbone'], tokens, positions, segment_ids,
-                          dropout_key=dropout_key)
+                          shared_prefix=shared_prefix, dropout_key=dropout_key)
   head = params['head']
   return jnp.einsum('btd,d->bt', hidden.astype(jnp.float32),
                     head['kernel'].astype(jnp.float32)) + head['bias']

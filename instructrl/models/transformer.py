@@ -19,9 +19,11 @@ import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from instructrl import sharding
 from instructrl.models import attention as attention_lib
+from instructrl.models import flash
 from instructrl.types import Params, PREFIX, pytree
 
 REMAT_POLICIES = ('none', 'full', 'dots')
@@ -159,7 +161,7 @@ class Block(nn.Module):
   config: 'Transformer'
 
   @nn.compact
-  def __call__(self, carry, mask, rotation, index, deterministic):
+  def __call__(self, carry, attend, rotation, index, deterministic):
     c = self.config
     x, cache_k, cache_v, layer = carry
     norm = functools.partial(Norm, c.norm, c.norm_epsilon, c.param_dtype)
@@ -170,11 +172,10 @@ class Block(nn.Module):
     dropout = nn.Dropout(c.dropout, deterministic=deterministic)
     act = lambda y, *axes: sharding.constrain(y, axes, c.rules)
     heads, kv_heads = c.num_heads, c.num_kv_heads or c.num_heads
-    width = c.head_dim or c.d_model // c.num_heads
 
     h = norm(name='attention_norm')(x)
     split = lambda name, n: act(
-        project((n, width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
+        project((n, c.width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
                 name=name)(h), 'act_batch', 'act_len', 'act_heads', None)
     q, k, v = split('q', heads), split('k', kv_heads), split('v', kv_heads)
     if rotation is not None:
@@ -185,8 +186,7 @@ class Block(nn.Module):
       cache_k, k = extend(cache_k, k, layer, index)
       cache_v, v = extend(cache_v, v, layer, index)
     h = project((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
-                name='out')(attention_lib.attention(
-                    q, k, v, mask, block=c.attention_block))
+                name='out')(attend(q, k, v))
     x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
 
     h = norm(name='mlp_norm')(x)
@@ -221,6 +221,7 @@ class Transformer(nn.Module):
   use_bias: bool = True
   tie_embeddings: bool = True
   vocab_multiple: int = 1  # embeddings are padded to a multiple of it
+  attention: str = 'auto'  # one of flash.IMPLEMENTATIONS
   attention_block: int = 0  # queries at once; 0 = all, see `attention`
   dropout: float = 0.0  # residual dropout, only where a key is given
   init_std: float = 0.02
@@ -234,8 +235,13 @@ class Transformer(nn.Module):
   def padded_vocab(self) -> int:
     return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
 
+  @property
+  def width(self) -> int:
+    """Of a head."""
+    return self.head_dim or self.d_model // self.num_heads
+
   @nn.compact
-  def __call__(self, tokens, positions, mask, index, cache_k, cache_v,
+  def __call__(self, tokens, positions, attend, index, cache_k, cache_v,
                deterministic):
     init = lambda axes: nn.with_logical_partitioning(
         nn.initializers.normal(self.init_std), axes)
@@ -249,15 +255,16 @@ class Transformer(nn.Module):
       x = x + jnp.take(table.astype(self.dtype), positions, axis=0)
       rotation = None
     else:
+      columns = (tokens.shape[1] if cache_k is None else
+                 jax.tree.leaves(cache_k)[0].shape[-2])
       rotation = attention_lib.rotations(
-          positions, mask.shape[-1],
-          self.head_dim or self.d_model // self.num_heads, self.rope_theta)
+          positions, columns, self.width, self.rope_theta)
     if not self.tie_embeddings:
       self.param('unembed', init(('vocab', 'embed')), shape, self.param_dtype)
     x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'),
                            self.rules)
     x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
-    shared = (mask, rotation, index, deterministic)
+    shared = (attend, rotation, index, deterministic)
     if isinstance(cache_k, tuple):
       x, cache_k, cache_v = self._unrolled(x, cache_k, cache_v, *shared)
     else:
@@ -319,9 +326,10 @@ class Model:
 
   def _init(self, key):
     tokens = jnp.zeros((1, 1), jnp.int32)
+    attend = Partial(attention_lib.attention, mask=jnp.ones((1, 1, 1), bool))
     return self.module.init(
-        key, tokens, tokens, jnp.ones((1, 1, 1), bool),
-        jnp.zeros((), jnp.int32), None, None, True)['params']
+        key, tokens, tokens, attend, jnp.zeros((), jnp.int32), None, None,
+        True)['params']
 
   def init(self, key: jax.Array) -> Params:
     """Fresh parameters; give `out_shardings` to the jit around it."""
@@ -336,7 +344,7 @@ class Model:
 
   def apply(self, params: Params, tokens: jax.Array, positions: jax.Array,
             segment_ids: jax.Array, cache: Cache | None = None, *,
-            dropout_key: jax.Array | None = None
+            shared_prefix: bool = False, dropout_key: jax.Array | None = None
             ) -> tuple[jax.Array, Cache | None]:
     """The last hidden states; see `unembedding` for the logits.
 
@@ -345,9 +353,11 @@ class Model:
       tokens: [B, T] int32.
       positions: [B, T] int32, of each token in its own example; below the
         number of columns.
-      segment_ids: [B, T] int32; 0 is padding, and only equal ids attend,
-        except that `types.PREFIX` is seen by all that come after it.
+      segment_ids: [B, T] int32, at most T; 0 is padding, and only equal ids
+        attend.
       cache: columns seen before these; None for a full pass.
+      shared_prefix: whether the id `types.PREFIX` is seen by all that come
+        after it. It costs kernels something.
       dropout_key: turns the residual dropout on.
 
     Returns:
@@ -362,15 +372,13 @@ class Model:
     if cache is not None:
       key_segments = jax.lax.dynamic_update_slice(
           cache.segment_ids, segment_ids, (0, start))
-    query = start + jnp.arange(length)[:, None]
-    causal = jnp.arange(key_segments.shape[1])[None] <= query
-    queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
-    mask = causal & (queries != 0) & ((queries == keys) | (keys == PREFIX))
+    attend = self._attend(segment_ids, key_segments, start, shared_prefix,
+                          full=cache is None)
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     if cache is not None:
       params = self._unstack(params)
     hidden, k, v = self.module.apply(
-        {'params': params}, tokens, positions, mask, start,
+        {'params': params}, tokens, positions, attend, start,
         None if cache is None else cache.k,
         None if cache is None else cache.v,
         dropout_key is None, rngs=rngs)
@@ -378,6 +386,29 @@ class Model:
       return hidden, None
     return hidden, Cache(k=k, v=v, segment_ids=key_segments,
                          index=start + length)
+
+  def _attend(self, segment_ids, key_segments, start, shared_prefix, full):
+    """(q, k, v) -> what the queries see; a pytree, for the scan to carry."""
+    m, length = self.module, segment_ids.shape[1]
+    kernel = 'xla' if not full else flash.choose(
+        m.attention, length=length, width=m.width, dtype=m.dtype)
+    if kernel == 'splash':
+      return Partial(
+          functools.partial(flash.splash, rules=m.rules,
+                            shared_prefix=shared_prefix),
+          segment_ids=segment_ids)
+    query = start + jnp.arange(length)[:, None]
+    causal = jnp.arange(key_segments.shape[1])[None] <= query
+    queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
+    same = queries == keys
+    if shared_prefix:
+      same |= keys == PREFIX
+    mask = causal & (queries != 0) & same
+    if kernel == 'cudnn':
+      return Partial(functools.partial(flash.cudnn, rules=m.rules),
+                     mask=mask, segment_ids=segment_ids)
+    return Partial(functools.partial(
+        attention_lib.attention, block=m.attention_block), mask=mask)
 
   def unembedding(self, params: Params) -> jax.Array:
     """[V', D] in the compute dtype; the embedding itself when they are tied.
@@ -418,7 +449,7 @@ class Model:
   def init_cache(self, batch: int, columns: int) -> Cache:
     m = self.module
     shape = (m.num_layers, batch, m.num_kv_heads or m.num_heads, columns,
-             m.head_dim or m.d_model // m.num_heads)
+             m.width)
     axes = ('layers', 'act_batch', 'act_heads', 'act_len', None)
     zeros = lambda start: sharding.constrain(
         jnp.zeros(shape[start:], m.dtype), axes[start:], m.rules)
@@ -445,7 +476,8 @@ def make_model(*, dtype: str = 'float32', param_dtype: str = 'float32',
     raise ValueError(
         f'model.num_heads={heads} is not a multiple of model.num_kv_heads={kv}')
   choices = dict(norm=('layernorm', 'rmsnorm'), positions=('learned', 'rotary'),
-                 mlp=('gelu', 'swiglu'), remat=REMAT_POLICIES)
+                 mlp=('gelu', 'swiglu'), remat=REMAT_POLICIES,
+                 attention=flash.IMPLEMENTATIONS)
   for name, allowed in choices.items():
     if fields.get(name, allowed[0]) not in allowed:
       raise ValueError(f'model.{name}={fields[name]!r} is none of {allowed}')

@@ -37,7 +37,7 @@ DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
 TOKENIZER = 'tokenizer.model'
 # Fields of a model that may differ from those its parameters were trained with.
-NOT_COMPUTED = ('attention_block', 'dropout', 'dtype', 'init_std',
+NOT_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype', 'init_std',
                 'param_dtype', 'remat', 'scan_unroll')
 
 

@@ -55,7 +55,8 @@ def ranking_scores(model: Model, params: Params, batch: RankingBatch
   of pairs they are in.
   """
   scores = heads.apply_scalar(
-      model, params, batch.tokens, batch.positions, batch.segment_ids)
+      model, params, batch.tokens, batch.positions, batch.segment_ids,
+      shared_prefix=True)
   return jnp.take_along_axis(scores, batch.last, axis=1)
 
 

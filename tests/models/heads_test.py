@@ -20,8 +20,8 @@ class Echo:
   def __init__(self, dtype):
     self._dtype = dtype
 
-  def apply(self, params, tokens, positions, segment_ids, *, dropout_key):
-    del params, positions, segment_ids, dropout_key
+  def apply(self, params, tokens, positions, segment_ids, **options):
+    del params, positions, segment_ids, options
     hidden = jnp.stack([tokens, jnp.full(tokens.shape, 0.5)], axis=-1)
     return hidden.astype(self._dtype), None
 

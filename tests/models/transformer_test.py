@@ -343,6 +343,7 @@ def test_number_of_parameters_of_gpt3_at_its_smallest():
     (dict(positions='alibi'), "model.positions='alibi'"),
     (dict(mlp='relu'), "model.mlp='relu'"),
     (dict(remat='some'), "model.remat='some'"),
+    (dict(attention='flash'), "model.attention='flash'"),
 ])
 def test_what_makes_no_model_is_refused_by_name(changes, message):
   with pytest.raises(ValueError, match=message):

@@ -216,7 +216,8 @@ def test_an_evaluation_that_is_not_finite_stops_the_run(run):
     ('mlp', 'relu', "mlp='relu' is none of"),
     ('norm', 'batch', "norm='batch' is none of"),
     ('positions', 'none', "positions='none' is none of"),
-    ('remat', 'some', "remat='some' is none of")])
+    ('remat', 'some', "remat='some' is none of"),
+    ('attention', 'flash', "attention='flash' is none of ")])
 def test_an_architecture_that_cannot_be_built_is_refused(
     configs, name, field, value, message):
   config = configs['ppo']
@@ -230,6 +231,7 @@ def test_an_architecture_that_cannot_be_built_is_refused(
 @pytest.mark.parametrize('changes', [
     {'head_dim': 6}, {'head_dim': 5, 'positions': 'learned'},
     {'num_kv_heads': 1}, {'dtype': 'bfloat16'}, {'remat': 'full'},
+    {'attention': 'xla'},
     {'mlp': 'swiglu', 'norm': 'rmsnorm', 'd_ff': 10}])
 def test_an_architecture_that_can_be_built(configs, changes):
   configs['ppo'].value_model.update(changes)
@@ -321,7 +323,8 @@ def test_parameters_of_another_model_are_refused(
   """Of one that has the same shapes and computes something else."""
   config = configs['sft']
   config.inputs.init = '../other'
-  theirs = {**config.model.to_dict(), 'rope_theta': 77.0, 'dropout': 0.3}
+  theirs = {**config.model.to_dict(), 'rope_theta': 77.0, 'dropout': 0.3,
+            'attention': 'xla'}
   save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
        {'tokenizer': tok.fingerprint, 'export': ['params'],
         'config': {'model': theirs}})

@@ -100,9 +100,9 @@ def test_the_prompt_and_every_response_are_passed_once():
   shapes = []
 
   class Spy:
-    def apply(self, params, tokens, positions, segments, *, dropout_key):
+    def apply(self, params, tokens, positions, segments, **options):
       shapes.append(tokens.shape)
-      return MODEL.apply(params, tokens, positions, segments)
+      return MODEL.apply(params, tokens, positions, segments, **options)
 
   batch = make_batch(make_rankings(6, seed=0))
   jax.eval_shape(lambda: reward.ranking_scores(Spy(), PARAMS, batch))
