@@ -3,7 +3,7 @@
 XLA's own cost analysis counts the body of a loop once, and says nothing of
 communication. Here every instruction counts as often as it runs:
 
-  FLOPs        of matrix products, 2 per multiply-add
+  FLOPs        of matrix products, 2 per multiply-add, also in kernels
   HBM bytes    read and written by each instruction that is not inside a fusion;
                what lives in on-chip memory is free, and of an array that is
                only sliced, only the slices count
@@ -16,6 +16,8 @@ import dataclasses
 import functools
 import math
 import re
+
+from instructrl import hlo_kernels
 
 COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all',
                'collective-permute')
@@ -97,7 +99,8 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
     ValueError: the text has no entry computation.
   """
   found, entry, current = {}, None, None
-  for line in text.splitlines():
+  # The metadata of a kernel stands on a line of its own.
+  for line in re.sub(r'\n(?="|}})', '', text).splitlines():
     head = re.match(r'(ENTRY )?%([\w.\-]+) \(.*\{$', line)
     if head:
       current = found.setdefault(head.group(2), {})
@@ -169,6 +172,11 @@ class Program:
     computation, total = self._computations[name], Costs()
     for instruction in computation.values():
       opcode = instruction.opcode
+      if hlo_kernels.TARGET in instruction.attributes:
+        flops, moved = hlo_kernels.costs(
+            instruction, _operands(instruction, computation))
+        total.add(Costs(flops, moved))
+        continue
       if opcode == 'while':
         times = self._trip_count(instruction)
         for key in ('body', 'condition'):
@@ -233,8 +241,7 @@ class Program:
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith('-done'):
       return 0
-    operands = [computation[name] for name in instruction.operands
-                if name in computation]
+    operands = _operands(instruction, computation)
     if opcode == 'dynamic-update-slice':
       return 2 * operands[1].hbm_bytes
     if opcode in ('dynamic-slice', 'gather', 'slice'):
@@ -286,6 +293,12 @@ class Program:
       else:
         return whole, 0
     return min(read, whole), kept
+
+
+def _operands(instruction: Instruction, computation: Computation
+              ) -> list[Instruction]:
+  return [computation[name] for name in instruction.operands
+          if name in computation]
 
 
 def _goes_on(name: str, computation: Computation) -> bool:

@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # First row on top. A name is a file or a folder of instructrl/.
 ROWS = (
-    {'types', 'masked', 'rng', 'hlo'},
+    {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
        'processes', 'progress', 'tokenizer'},  # services
