@@ -105,7 +105,7 @@ def _splash(q, k, v, segment_ids, shared_prefix):
           block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block,
           block_q_dq=block, block_kv_dq=block),
       interpret=device()[0] != 'tpu')
-  with jax.named_scope('causal'):  # For `hlo`, which sees no masks.
+  with jax.named_scope('causal'):  # `hlo_kernels` sees no masks, and reads it
     out = jax.vmap(kernel)(q, k, v, same)
   out = jnp.where((ids != 0)[:, None, :, None], out, 0)
   return out[:, :, :length].swapaxes(1, 2)
