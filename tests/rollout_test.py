@@ -45,9 +45,9 @@ class Counter:
         jnp.eye(self.vocab_size), 1, axis=0)
 
   def apply(self, params, tokens, positions, segment_ids, cache=None, *,
-            dropout_key=None):
+            shared_prefix=False, dropout_key=None):
     del params, positions, segment_ids
-    assert dropout_key is None
+    assert dropout_key is None and not shared_prefix
     jax.debug.callback(self._count_pass)
     return jax.nn.one_hot(tokens, self.vocab_size), cache
 

@@ -450,8 +450,8 @@ GOLDEN = {
 class CountRed:
   """A model whose hidden state is how often RED was said so far."""
 
-  def apply(self, params, tokens, positions, segment_ids, *, dropout_key):
-    del params, positions, dropout_key
+  def apply(self, params, tokens, positions, segment_ids, **options):
+    del params, positions, options
     red = (tokens == RED) & (segment_ids > 0)
     return jnp.cumsum(red, axis=1)[..., None].astype(jnp.float32), None
 
