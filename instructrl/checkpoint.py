@@ -177,12 +177,17 @@ class Checkpointer:
     return self
 
   def __exit__(self, exc_type, *exc_info):
-    try:
+    if exc_type is None:
       self.close()
-    except CheckpointError as error:
-      if exc_type is None:
-        raise
-      logging.error('%s', error)  # and what stopped the run is raised
+      return
+    # What stopped the run may have stopped this process alone: nothing is
+    # agreed upon, and no error of the save takes the place of that one.
+    if self._pending is not None:
+      (step, future), self._pending = self._pending, None
+      error = future.exception()
+      if error is not None:
+        logging.error('%s', self._failed(step, error))
+    self.close()
 
   def steps(self) -> list[int]:
     """The steps there are, in order, without a look at their contents."""

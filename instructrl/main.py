@@ -178,10 +178,12 @@ def run_door(main: Callable[[], None]):
     except Exception as error:
       if not jax.distributed.is_initialized():
         raise
+      if processes.is_loss(error):
+        _leave(processes.EXIT_LOST, f'error: another process was lost '
+               f'({_last_line(error)[:200]}); the same command goes on from '
+               'the last checkpoint')
       traceback.print_exc()
-      _leave(*(processes.EXIT_LOST, 'error: another process was lost; the same '
-               'command goes on from the last checkpoint')
-             if processes.is_loss(error) else (1, 'error: see above'))
+      _leave(1, 'error: see above')
   app.run(guarded, flags_parser=_parse_flags)
 
 

@@ -72,6 +72,14 @@ def wait_for_step(workdir, step):
   raise AssertionError(f'step {step} was not reached: {output(workdir)}')
 
 
+def wait_for(path):
+  for _ in range(5000):
+    if path.exists():
+      return
+    time.sleep(.02)
+  raise AssertionError(f'there is no {path}')
+
+
 def assert_same_results(folder, expected):
   lines = metrics.read_metrics(expected)
   assert len(lines) >= 4
@@ -91,6 +99,7 @@ def test_two_processes_equal_one_and_survive_a_kill(stage, workdir, tmp_path):
   two = tmp_path / 'two'
   with running(stage, two, 2, {}) as group:
     wait_for_step(two, 2)
+    wait_for(two / 'checkpoints' / '00000001')
     group[1].kill()
     began = time.monotonic()
     assert group[0].wait(timeout=60) in LOST
