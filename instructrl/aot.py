@@ -11,7 +11,8 @@ whole run would cost. Exit status 1 if none does. Needs `pip install
 Peak memory is what stays on a chip between the functions, and what the function
 adds. The time is a roofline: the longest of arithmetic, HBM traffic and
 communication over all links of a chip, each at its published peak, as if they
-overlapped perfectly. No run is faster.
+overlapped perfectly. No run is faster. `--topology=2xv5e:8x8` is two slices:
+what goes between them counts as if it went over the links inside one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -129,10 +130,13 @@ class TopologyError(ValueError):
 def devices(topology: str):
   """(compile-only devices, chip) of a slice such as 'v5p:4x4x4'.
 
+  '2xv5p:4x4x4' is two of them.
+
   Raises:
     TopologyError: libtpu is not installed, or knows no such slice.
   """
-  kind = topology.partition(':')[0]
+  count, slice_name = re.fullmatch(r'(?:(\d+)x)?(.*)', topology).groups()
+  kind = slice_name.partition(':')[0]
   if kind not in CHIPS:
     raise TopologyError(
         f'--topology={topology}: the chips are {", ".join(CHIPS)}')
@@ -150,7 +154,8 @@ def devices(topology: str):
   from jax.experimental import topologies
   try:
     found = topologies.get_topology_desc(
-        platform='tpu', topology_name=topology).devices
+        platform='tpu', topology_name=slice_name,
+        num_slices=int(count or 1)).devices
   except Exception as error:  # XLA's, of several types
     raise TopologyError(
         f'--topology={topology} is no slice that libtpu knows: '
@@ -389,7 +394,7 @@ if __name__ == '__main__':
       config_flags.DEFINE_config_file(
           'config', None, 'A stage that trains, and its size, such as '
           'experiments/ppo_ptx.py:1.3b.'),
-      flags.DEFINE_list('topology', [], 'A slice, such as v5p:4x4x4, or '
-                        'several.'),
+      flags.DEFINE_list('topology', [], 'A slice, such as v5p:4x4x4, two of '
+                        'them as one, 2xv5p:4x4x4, or several, with commas.'),
       flags.DEFINE_integer('vocab', GPT_VOCAB, 'Tokens of the tokenizer.'),
       flags.DEFINE_boolean('json', False, 'Print all figures as JSON.')))

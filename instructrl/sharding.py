@@ -3,13 +3,15 @@
 Models name the axes of what they create ('embed', 'mlp', 'act_batch', ...); an
 experiment has one table of rules from those names to mesh axes. The mesh axes
 are `data` (batch only), `fsdp` (batch, and parameters split by `embed`) and
-`tensor` (heads, mlp, vocabulary).
+`tensor` (heads, mlp, vocabulary). Of several slices, whose links between each
+other are slow, `data` is the axis that goes from one to the next.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -28,7 +30,8 @@ def make_mesh(
     devices: what to build it from; all devices by default.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices.
+    ValueError: the sizes do not multiply to the number of devices, or `data`
+      is no multiple of the number of slices that the devices are in.
   """
   devices = list(jax.devices() if devices is None else devices)
   unknown = set(shape) - set(MESH_AXES)
@@ -50,9 +53,31 @@ def make_mesh(
     raise ValueError(
         f'mesh {dict(zip(MESH_AXES, sizes))} needs {int(np.prod(sizes))} '
         f'devices, there are {len(devices)}')
+  types = (AxisType.Auto,) * len(sizes)
+  if num_slices(devices) > 1:
+    return Mesh(_over_slices(sizes, devices), MESH_AXES, axis_types=types)
   return jax.make_mesh(
-      tuple(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * len(sizes),
-      devices=devices)
+      tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
+
+
+def num_slices(devices: Sequence[jax.Device]) -> int:
+  """Groups of devices that fast links (ICI) connect."""
+  return len({getattr(device, 'slice_index', 0) for device in devices})
+
+
+def _over_slices(sizes: Sequence[int], devices: Sequence[jax.Device]
+                 ) -> np.ndarray:
+  """[data, fsdp, tensor] devices; a slice is a contiguous part of `data`."""
+  slices = num_slices(devices)
+  data, *rest = sizes
+  if data % slices:
+    raise ValueError(
+        f'mesh.data={data} is not a multiple of the {slices} slices that the '
+        f'devices are in: set it to {slices}; fsdp and tensor stay inside a '
+        'slice')
+  return mesh_utils.create_hybrid_device_mesh(
+      (data // slices, *rest), (slices, *(1 for _ in rest)), devices,
+      allow_split_physical_axes=True)
 
 
 def partition_spec(axes: Sequence[str | None], rules: Rules) -> PartitionSpec:

@@ -56,6 +56,26 @@ def test_a_small_step_compiles_for_a_slice():
 
 
 @needs_libtpu
+def test_two_slices_are_one_mesh_along_data():
+  found, _ = aot.devices('2xv5e:2x2')
+  mesh = sharding.make_mesh(dict(data=2, fsdp=-1), found)
+  assert [{d.slice_index for d in row.ravel()} for row in mesh.devices] == [
+      {0}, {1}]
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_a_small_step_compiles_for_two_slices():
+  """And gradients are summed over the slices."""
+  config = small(sft, batch_size=16)
+  config.mesh.update(data=2)
+  plan = aot.plan(config, '2xv5e:2x2', vocab_size=500)
+  assert plan.fits and plan.chips == 8
+  assert plan.mesh == dict(data=2, fsdp=2, tensor=2)
+  assert plan.functions[0].collectives['all-reduce'] > 0
+
+
+@needs_libtpu
 def test_what_does_not_fit_says_what_is_large(monkeypatch):
   monkeypatch.setitem(aot.CHIPS, 'v5e', dataclasses.replace(
       aot.CHIPS['v5e'], hbm=2 ** 20))
@@ -103,6 +123,7 @@ def test_the_functions_of_ppo_are_given_what_they_take():
 
 @pytest.mark.parametrize('topology, message', [
     ('v9:2x2', 'the chips are v4, v5e, v5p, v6e'),
+    ('2xv9:2x2', 'the chips are v4, v5e, v5p, v6e'),
     pytest.param('v5e:3x1x7', 'is no slice that libtpu knows',
                  marks=needs_libtpu)])
 def test_a_slice_that_is_not_there_is_refused(topology, message):

@@ -1,5 +1,6 @@
 """Meshes, and the way from logical names to shardings."""
 
+import dataclasses
 import re
 
 import jax
@@ -40,6 +41,43 @@ def test_sizes_of_a_mesh(shape, sizes):
 def test_a_mesh_of_some_devices():
   mesh = sharding.make_mesh({}, jax.devices()[:1])
   assert mesh.devices.tolist() == [[[jax.devices()[0]]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  """What the order of devices in a mesh is made from."""
+
+  id: int
+  slice_index: int
+  device_kind: str = 'a chip'
+  platform: str = 'fake'
+  process_index: int = 0
+
+
+def devices_of(slices, each=4):
+  return [Device(i, i // each) for i in range(slices * each)]
+
+
+@pytest.mark.parametrize('shape', [
+    (2, 4, 1), (2, 2, 2), (2, 1, 4), (4, 2, 1), (8, 1, 1)])
+def test_only_data_goes_from_one_slice_to_the_next(shape):
+  devices = devices_of(slices=2)
+  # Whatever the order in which the devices are listed.
+  mesh = sharding._over_slices(shape, devices[::2] + devices[1::2])
+  assert mesh.shape == shape
+  assert sorted(d.id for d in mesh.ravel()) == list(range(8))
+  half = shape[0] // 2
+  for slice_index, block in enumerate((mesh[:half], mesh[half:])):
+    assert {d.slice_index for d in block.ravel()} == {slice_index}
+
+
+def test_data_that_does_not_reach_every_slice_is_refused():
+  for data, slices in ((1, 2), (2, 4), (3, 2)):
+    message = (f'mesh.data={data} is not a multiple of the {slices} slices '
+               f'that the devices are in: set it to {slices}')
+    with pytest.raises(ValueError, match=message):
+      sharding.make_mesh(
+          dict(data=data, fsdp=-1), devices_of(slices, each=3))
 
 
 @pytest.mark.parametrize('shape, message', [
