@@ -37,6 +37,10 @@ def get_config(arg='tiny'):
   c.model_rules = config_dict.ConfigDict(dict(
       reference_model=(), reward_model=(), value_model=(),
       generate=(('embed', None),)))
+  # What waits in the memory of the hosts, and is copied to the devices where it
+  # is needed: the KL's reference in scoring, the average after each minibatch.
+  # The numbers are the same; it takes less memory of the devices, and time.
+  c.offload = config_dict.ConfigDict(dict(reference=False, ema=False))
   c.inputs.policy = '../ppo_init'
   c.inputs.reference = ''  # of the KL; empty is inputs.policy (C.3)
   c.inputs.reward_model = '../reward'  # also where the value model starts

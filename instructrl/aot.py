@@ -198,10 +198,11 @@ def program_of(config, mesh, vocab_size: int):
 
 
 def bytes_per_device(tree) -> int:
-  """Of abstract arrays with shardings."""
+  """Of abstract arrays with shardings; not of those that wait on the hosts."""
   return sum(
       math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-      for x in jax.tree.leaves(tree))
+      for x in jax.tree.leaves(tree)
+      if x.sharding.memory_kind != sharding.HOST)
 
 
 def largest(tree, count: int = 5) -> list[str]:

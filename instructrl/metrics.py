@@ -252,7 +252,8 @@ def read_done(workdir) -> dict[str, Any] | None:
 
 
 # How a run is watched, saved and laid out; none of it says what it computes.
-MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'model_rules', 'rules')
+MAY_CHANGE = (
+    'checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
 
 
 def check_config(workdir, config: Mapping[str, Any]) -> None:

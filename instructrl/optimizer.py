@@ -74,9 +74,20 @@ def apply(tx: optax.GradientTransformation, grads, opt_state, params):
 
 
 def ema_update(ema, params, decay: float):
-  """ema <- decay * ema + (1 - decay) * params, once per optimizer step."""
-  return jax.tree.map(
-      lambda e, p: e * decay + p.astype(e.dtype) * (1 - decay), ema, params)
+  """ema <- decay * ema + (1 - decay) * params, once per optimizer step.
+
+  Of an average that waits on the hosts, one array at a time is on the devices:
+  the next comes when the last has gone back.
+  """
+  leaves, tree = jax.tree.flatten(ema)
+  out = []
+  for e, p in zip(leaves, tree.flatten_up_to(params)):
+    place = jax.typeof(e).memory_space
+    if out and place == jax.memory.Space.Host:
+      e, out[-1] = jax.lax.optimization_barrier((e, out[-1]))
+    new = sharding.to_device(e) * decay + p.astype(e.dtype) * (1 - decay)
+    out.append(jax.device_put(new, place))
+  return tree.unflatten(out)
 
 
 def accumulate(grad_fn, params, microbatches):

@@ -16,6 +16,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
+HOST = 'pinned_host'  # the kind of memory that a device copies from and to
 
 Rules = tuple[tuple[str, Any], ...]
 
@@ -156,6 +157,29 @@ def _dividing_spec(mesh, shape, axes, rules: Rules) -> PartitionSpec:
     parts = int(np.prod([mesh.shape[name] for name in names]))
     spec.append(entry if size % parts == 0 else None)
   return PartitionSpec(*spec)
+
+
+def on_host(mesh: Mesh, shardings):
+  """The same shardings in the memory of the hosts, for what waits for its use.
+
+  Raises:
+    ValueError: the devices have no such memory.
+  """
+  device = (mesh.local_devices or list(mesh.devices.flat))[0]
+  kinds = [memory.kind for memory in device.addressable_memories()]
+  if HOST not in kinds:
+    raise ValueError(
+        f'config.offload: {device.device_kind} has no {HOST} memory, only '
+        f'{", ".join(kinds)}: set its fields to False')
+  return jax.tree.map(lambda s: s.with_memory_kind(HOST), shardings)
+
+
+def to_device(tree):
+  """Copies what waits on the hosts to the devices; for use inside jit.
+
+  Where an array lies is part of its type, so nothing else is touched.
+  """
+  return jax.device_put(tree, jax.memory.Space.Device)
 
 
 def process_rows(mesh: Mesh, num_rows: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The PPO stage: validation of its config, set-up, and the run."""
 
 from collections.abc import Callable, Sequence
+import dataclasses
 import functools
 import time
 
@@ -134,10 +135,18 @@ class Program:
         name: (common.lm_layout if name in ('policy', 'reference')
                else common.scalar_layout)(model, mesh)
         for name, model in models.items()}
+    if config.offload.reference:
+      layout = self.layouts['reference']
+      self.layouts['reference'] = dataclasses.replace(
+          layout, shardings=sharding.on_host(mesh, layout.shardings))
     self._tx = {'policy': make_optimizer(config.optimizer, config.ppo)[0],
                 'value': make_optimizer(config.value_optimizer, config.ppo)[0]}
     self.state_shardings = ppo_steps.state_shardings(
         mesh, self._tx, self.layouts)
+    if config.offload.ema:
+      self.state_shardings = dataclasses.replace(
+          self.state_shardings, ema_params=sharding.on_host(
+              mesh, self.state_shardings.ema_params))
     whole = sharding.replicated(mesh)
     rows = sharding.batch_sharding(mesh)
     self.generate = jax.jit(
@@ -161,7 +170,7 @@ class Program:
 
   @functools.cached_property
   def resident(self):
-    """All that stays on the devices between steps, abstract."""
+    """All that stays between steps, on devices and hosts, abstract."""
     inputs = [self.layouts[name].abstract for name in self._tx]
     state = common.abstract(
         jax.eval_shape(self.fresh_state, *inputs), self.state_shardings)
@@ -273,8 +282,9 @@ def train(config, workdir, label: str = '', *,
 
     def evaluate(state, step):
       del step
-      return {'pretrain/nll': lm.mean_nll(
-          nll_fn, state.ema_params, validation)}
+      average = jax.device_put(
+          state.ema_params, program.layouts['policy'].shardings)
+      return {'pretrain/nll': lm.mean_nll(nll_fn, average, validation)}
 
     state = run.loop(state, step_fn, p.num_iterations,
                      evaluate=evaluate, eval_every=config.eval_every,

@@ -91,6 +91,7 @@ def make_score(reference: Model, value: Model, reward: Model, s: Settings):
   """
   def score(ref_params, reward_params, value_params, kl_coef, prompts,
             responses):
+    ref_params = sharding.to_device(ref_params)
     tokens = jnp.concatenate([prompts.tokens, responses.tokens], axis=1)
 
     def part(inputs):
