@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import common as experiment
 from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
+from instructrl import sharding
 from instructrl.models import transformer
 from tests import tiny
 
@@ -271,6 +273,26 @@ def test_the_key_decides():
   for key in (rng.key(0, rng.Purpose.ROLLOUT, 1), rng.key(
       1, rng.Purpose.ROLLOUT, 0), rng.key(0, rng.Purpose.EVALUATION, 0)):
     assert texts(sample(key=key)) != texts(again)
+
+
+@pytest.mark.parametrize('shape', [
+    dict(fsdp=3, tensor=2), pytest.param(
+        dict(data=3, fsdp=2), marks=pytest.mark.slow)])
+def test_the_mesh_changes_nothing(shape):
+  """The batch, the parameters and the cache are divided in other ways."""
+  mesh = sharding.make_mesh(shape, jax.devices()[:6])
+  model = tiny.model(rules=experiment.RULES)
+  params = jax.device_put(PARAMS, sharding.tree_shardings(
+      mesh, model.logical_axes(), PARAMS, experiment.RULES))
+  with jax.set_mesh(mesh):
+    out = tiny.jit(lambda params, prompts: rollout.generate(
+        model, params, prompts, KEY, response_len=R, eos_id=EOS, pad_id=PAD))(
+            params, sharding.put_batch(tiny.prompt_batch(
+                PROMPTS, P), sharding.batch_sharding(mesh)))
+  assert not out.tokens.sharding.is_fully_replicated
+  expected = sample()
+  np.testing.assert_array_equal(out.tokens, expected.tokens)
+  np.testing.assert_allclose(out.logprobs, expected.logprobs, atol=1e-5)
 
 
 @pytest.mark.parametrize('size', [
