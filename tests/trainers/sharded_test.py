@@ -69,6 +69,13 @@ def models_of(found):
 COUNTS = {'pretrain': 3, 'ppo_init': 3, 'reward': 3, 'ppo_ptx': 2 * 3 + 1 + 2}
 
 
+SPECS = dict(
+    embed=P('tensor', 'fsdp'), q=P(None, 'fsdp', 'tensor'),
+    k=P(None, 'fsdp', 'tensor'), v=P(None, 'fsdp', 'tensor'),
+    out=P(None, 'tensor', None, 'fsdp'), up=P(None, 'fsdp', 'tensor'),
+    down=P(None, 'tensor', 'fsdp'))
+
+
 @pytest.mark.parametrize('stage, shape', [
     pytest.param(stage, shape, id=f'{stage} on {name}', marks=() if (
         stage == 'ppo_ptx' or shape == MESHES[-1]) else pytest.mark.slow)
@@ -80,14 +87,10 @@ def test_the_state_is_divided_as_the_rules_say(stage, shape, configs, begin):
   trees = models_of(found)
   assert len(trees) == COUNTS[stage]
   for tree in trees:
-    spec = jax.tree.map(lambda x: x.sharding.spec, tree)
-    blocks = spec['blocks']
-    for name in ('q', 'k', 'v'):
-      assert blocks[name]['kernel'] == P(None, 'fsdp', 'tensor', None)
-    assert blocks['out']['kernel'] == P(None, 'tensor', None, 'fsdp')
-    assert blocks['up']['kernel'] == P(None, 'fsdp', 'tensor')
-    assert blocks['down']['kernel'] == P(None, 'tensor', 'fsdp')
-    assert spec['embed'] == P('tensor', 'fsdp')
+    for name, spec in SPECS.items():
+      leaf = tree['blocks'][name]['kernel'] if name != 'embed' else tree[name]
+      assert leaf.sharding.is_equivalent_to(
+          jax.NamedSharding(leaf.sharding.mesh, spec), leaf.ndim), name
   large = 0
   for path, leaf in jax.tree_util.tree_leaves_with_path(found):
     assert isinstance(leaf.sharding, jax.NamedSharding)
@@ -95,7 +98,7 @@ def test_the_state_is_divided_as_the_rules_say(stage, shape, configs, begin):
       large += 1
       assert leaf.addressable_shards[0].data.size == leaf.size / (
           shape['fsdp'] * shape['tensor']), jax.tree_util.keystr(path)
-  assert large == 7 * COUNTS[stage]  # matrices of a model of one layer
+  assert large == len(SPECS) * COUNTS[stage]  # of one layer
 
 
 # --- Programs ----------------------------------------------------------------
