@@ -12,7 +12,8 @@ Peak memory is what stays on a chip between the functions, and what the function
 adds. The time is a roofline: the longest of arithmetic, HBM traffic and
 communication over all links of a chip, each at its published peak, as if they
 overlapped perfectly. No run is faster. `--topology=2xv5e:8x8` is two slices:
-what goes between them counts as if it went over the links inside one.
+what goes between them counts as if it went over the links inside one. Copies
+from and to the hosts (`config.offload`) take no time in it.
 """
 
 from collections.abc import Mapping, Sequence

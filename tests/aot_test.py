@@ -76,6 +76,27 @@ def test_a_small_step_compiles_for_two_slices():
 
 
 @needs_libtpu
+@pytest.mark.slow
+def test_what_waits_on_the_hosts_takes_no_memory_of_the_chips():
+  """Of the scoring that it is copied for it does, and of nothing else."""
+  def memory(offload):
+    config = small(ppo)
+    config.ppo.update(batch_size=8, minibatch_size=4)
+    config.offload.update(reference=offload, ema=offload)
+    plan = aot.plan(config, 'v5e:2x2', vocab_size=500)
+    return {f.name: (f.arguments, f.peak) for f in plan.functions}
+
+  found, chips = memory(False), memory(True)
+  mesh = sharding.make_mesh(dict(fsdp=2, tensor=2), jax.devices()[:4])
+  program, *_ = aot.program_of(small(ppo), mesh, 500)
+  model = aot.bytes_per_device(program.layouts['policy'].abstract)
+  saved = lambda name, i: found[name][i] - chips[name][i]
+  assert saved('generate', 1) > 1.9 * model
+  assert saved('score', 0) == saved('update', 0) >= model  # tiles are padded
+  assert saved('update', 1) > 1.5 * model
+
+
+@needs_libtpu
 def test_what_does_not_fit_says_what_is_large(monkeypatch):
   monkeypatch.setitem(aot.CHIPS, 'v5e', dataclasses.replace(
       aot.CHIPS['v5e'], hbm=2 ** 20))
@@ -94,6 +115,10 @@ def test_arrays_are_counted_per_device():
       shape, dtype, sharding=jax.sharding.NamedSharding(mesh, P(*spec)))
   tree = {'x': make((8, 12), jnp.float32, 'a', 'b'),
           'y': make((6,), jnp.bfloat16)}
+  waits = jax.ShapeDtypeStruct((9,), jnp.float32, sharding=jax.NamedSharding(
+      mesh, P(), memory_kind=sharding.HOST))
+  assert aot.bytes_per_device({**tree, 'on the hosts': waits}) == (
+      aot.bytes_per_device(tree))
   assert aot.bytes_per_device(tree) == 4 * 3 * 4 + 6 * 2
   assert aot.largest(tree, 1) == ["0.00 GiB ['x'] float32[8, 12]"]
 

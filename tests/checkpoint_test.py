@@ -108,6 +108,7 @@ def test_restoring_on_another_mesh(tmp_path):
     for other in (
         shardings((8, 1), P('fsdp', 'data'), P('data')),
         shardings((4, 2), P(('data', 'fsdp')), P('fsdp')),
+        {name: s.with_memory_kind('pinned_host') for name, s in first.items()},
         {'w': alone, 'b': alone}):
       abstract = jax.tree.map(
           lambda x, sharding: jax.ShapeDtypeStruct(

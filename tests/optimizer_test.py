@@ -1,5 +1,7 @@
 """Adam, the schedules, the moving average and gradient accumulation."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,6 +130,31 @@ def test_the_moving_average_keeps_its_dtype():
   ema = optimizer.ema_update(
       {'w': jnp.zeros(2, jnp.float32)}, {'w': jnp.ones(2, jnp.bfloat16)}, 0.9)
   assert ema['w'].dtype == jnp.float32
+
+
+def test_an_average_on_the_hosts_is_the_same_and_goes_back():
+  """In a loop, as the updates of an iteration are."""
+  mesh = sharding.make_mesh(dict(fsdp=8))
+  split = jax.NamedSharding(mesh, jax.P('fsdp'))
+  rng = np.random.default_rng(1)
+  start, steps = ({name: rng.normal(size=shape).astype(np.float32)
+                   for name in 'abc'} for shape in ((16, 3), (4, 16, 3)))
+
+  def averages(ema):
+    @functools.partial(jax.jit, out_shardings=ema['a'].sharding)
+    def run(ema, steps):
+      return jax.lax.scan(lambda ema, step: (
+          optimizer.ema_update(ema, step, 0.8), None), ema, steps)[0]
+    with jax.set_mesh(mesh):
+      return run(ema, steps)
+
+  there = averages(jax.device_put(start, split))
+  waiting = averages(jax.device_put(start, sharding.on_host(mesh, split)))
+  for name in start:
+    assert there[name].sharding.memory_kind == 'device'
+    assert waiting[name].sharding.memory_kind == sharding.HOST
+    np.testing.assert_array_equal(waiting[name], there[name])
+    assert np.abs(there[name] - start[name]).max() > 0.1
 
 
 # --- Microbatches ------------------------------------------------------------

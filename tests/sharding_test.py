@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import types
 
 import jax
 from jax.sharding import PartitionSpec as P
@@ -143,6 +144,30 @@ def test_axes_that_do_not_fit_the_array_are_refused(mesh):
   with pytest.raises(ValueError, match=r'do not name the axes of \(3, 4\)'):
     sharding.tree_shardings(
         mesh, {'w': ('embed',)}, {'w': np.zeros((3, 4))}, RULES)
+
+
+# --- Memory of the hosts ------------------------------------------------------
+
+
+def test_what_waits_on_the_hosts_comes_back_the_same(mesh):
+  here = jax.NamedSharding(mesh, P('fsdp'))
+  x = np.arange(8.0)
+  put = jax.device_put(x, sharding.on_host(mesh, here))
+  assert put.sharding.memory_kind == sharding.HOST
+  assert put.addressable_shards[0].data.shape == (4,)
+  back = jax.jit(lambda x: sharding.to_device(x) * 2)(put)
+  assert back.sharding == here
+  np.testing.assert_array_equal(back, 2 * x)
+
+
+def test_devices_without_memory_on_the_hosts_are_named():
+  memory = types.SimpleNamespace(kind='device')
+  device = types.SimpleNamespace(
+      device_kind='abacus', addressable_memories=lambda: [memory])
+  mesh = types.SimpleNamespace(local_devices=[device])
+  with pytest.raises(ValueError, match='^config.offload: abacus has no pinned_'
+                     'host memory, only device: set its fields to False'):
+    sharding.on_host(mesh, {})
 
 
 # --- Activations and batches -------------------------------------------------

@@ -101,6 +101,23 @@ def test_the_state_is_divided_as_the_rules_say(stage, shape, configs, begin):
   assert large == len(SPECS) * COUNTS[stage]  # of one layer
 
 
+@pytest.mark.parametrize('where', ['reference', 'ema'])
+def test_what_waits_lies_on_the_hosts_and_is_divided(where, configs, begin):
+  config = configs['ppo_ptx']
+  config.mesh.update(MESHES[-1])
+  config.offload[where] = True
+  found = begin('ppo_ptx', config)
+  waits = {'reference': found['reference'], 'ema': found['state'].ema_params}
+  for leaf in jax.tree.leaves(waits.pop(where)):
+    assert leaf.sharding.memory_kind == sharding.HOST
+    assert leaf.size < LARGE or leaf.addressable_shards[0].data.size == (
+        leaf.size / 4)
+  for leaf in jax.tree.leaves((
+      waits, found['state'].params, found['state'].opt_state,
+      found['reward_model'])):
+    assert leaf.sharding.memory_kind == 'device'
+
+
 # --- Programs ----------------------------------------------------------------
 
 
