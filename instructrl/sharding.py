@@ -71,6 +71,9 @@ def _over_slices(sizes: Sequence[int], devices: Sequence[jax.Device]
   """[data, fsdp, tensor] devices; a slice is a contiguous part of `data`."""
   slices = num_slices(devices)
   data, *rest = sizes
+  if data % slices and devices[0].platform in ('cpu', 'gpu'):
+    # Their 'slices' are hosts, and any axis can go from one to the next.
+    return np.asarray(devices).reshape(sizes)
   if data % slices:
     raise ValueError(
         f'mesh.data={data} is not a multiple of the {slices} slices that the '

@@ -81,6 +81,12 @@ def test_data_that_does_not_reach_every_slice_is_refused():
           dict(data=data, fsdp=-1), devices_of(slices, each=3))
 
 
+def test_any_axis_goes_from_one_host_of_gpus_to_the_next():
+  hosts = [dataclasses.replace(d, platform='gpu') for d in devices_of(slices=2)]
+  mesh = sharding._over_slices((1, 8, 1), hosts)
+  assert [d.id for d in mesh.ravel()] == list(range(8))
+
+
 @pytest.mark.parametrize('shape, message', [
     (dict(model=2), "no axis 'model'; the axes are"),
     (dict(data=-1, fsdp=-1), 'more than one -1'),
