@@ -16,12 +16,13 @@ ROWS = (
     {'types', 'masked', 'rng', 'hlo'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
-       'progress', 'tokenizer'},  # services
+       'progress', 'tokenizer', 'chips'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'report', 'expectations', 'figures', 'page',
-     'page_style', 'aot', 'convert', 'sample', 'lab.learnability'},
+     'page_style', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'lab.learnability'},
 )
 DOORS = ROWS[-1]
 
