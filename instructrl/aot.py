@@ -57,8 +57,10 @@ def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
     workdir: where the report goes, and what has been read is kept.
     shown: is given each plan as soon as it is there.
   """
-  for _, config, _ in runs:  # before anything is compiled
+  for _, config, topologies in runs:  # before anything is compiled
     main_lib.validate(config)
+    for topology in topologies:
+      plan_lib.laid_out(config, topology)
   plans = []
   for name, config, topologies in runs:
     for topology in topologies:

@@ -247,7 +247,7 @@ def scaling(chips: Sequence[int], times: Mapping[str, Sequence[float]],
       right.plot(chips, shares[name], **style)
     left.plot(chips, ideal, color=INK, lw=1, ls=(0, (4, 3)), label='ideal')
     left.set_title('seconds, at least')
-    right.set_title('communication alone, of the time')
+    right.set_title('communication alone')
     left.set_yscale('log', base=10)
     left.yaxis.set_major_formatter('{x:,g}')
     left.yaxis.set_minor_formatter(ticker.NullFormatter())

@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
-import inspect
 import json
 import math
 import pathlib
@@ -181,6 +180,25 @@ def on_slice(config, num_devices: int):
   return config, {'mesh.tensor': tensor}
 
 
+def laid_out(config, topology: str):
+  """(config for a slice, fields that were set for it, mesh, chip).
+
+  Raises:
+    TopologyError: there is no such slice.
+    ValueError: the mesh cannot be laid over it, or the stage does not train.
+  """
+  found, chip = chips_lib.devices(topology)
+  config, given = on_slice(config, len(found))
+  try:
+    mesh = sharding.make_mesh(config.mesh.to_dict(), found)
+  except NotImplementedError as error:  # JAX's
+    raise ValueError(
+        f'mesh {config.mesh.to_dict()} cannot be laid over {topology}: each '
+        'size must be a product of some of its sides; change config.mesh'
+    ) from error
+  return config, given, mesh, chip
+
+
 def bytes_per_device(tree) -> int:
   """Of abstract arrays with shardings."""
   return sum(
@@ -211,13 +229,10 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
     say: is told what is compiled, and for how long.
 
   Raises:
-    TopologyError: there is no such slice.
-    ValueError: the config's mesh or batch does not divide it.
+    TopologyError, ValueError: see `laid_out`.
   """
   title = name or f'{config.stage}:{config.size}'
-  found, chip = chips_lib.devices(topology)
-  config, given = on_slice(config, len(found))
-  mesh = sharding.make_mesh(config.mesh.to_dict(), found)
+  config, given, mesh, chip = laid_out(config, topology)
   hbm = chip.hbm / chip.devices
   # Before the mesh is entered: nothing can be computed on these devices.
   program, make, counts, steps = program_of(config, mesh, vocab_size)
@@ -238,7 +253,7 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
         break
       # Arguments that stay anyway are counted once.
       elsewhere = stays - _shared(resident, arguments)
-      function = _rated(function, chip, elsewhere, counts[name] / len(found))
+      function = _rated(function, chip, elsewhere, counts[name] / mesh.size)
       functions.append(function)
       if function.peak > hbm:
         problem = (f'{name} needs {function.peak / GIB:.1f} GiB of '
@@ -247,7 +262,7 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
                    f'{largest(resident)}')
         break
   return Plan(
-      name=title, topology=topology, chips=len(found) // chip.devices,
+      name=title, topology=topology, chips=mesh.size // chip.devices,
       mesh=dict(mesh.shape), given=given, hbm=hbm,
       peak_flops=chip.flops / chip.devices, stays=stays,
       functions=tuple(functions), steps=steps, problem=problem)
@@ -296,7 +311,9 @@ def _key(lowered, topology: str) -> str:
   """Of all that a compiled function, and what is read from it, depends on."""
   versions = [f'{name} {importlib.metadata.version(name)}'
               for name in ('jax', 'jaxlib', 'libtpu')]
-  parts = [lowered.as_text(), topology, inspect.getsource(hlo), *versions]
+  here = pathlib.Path(__file__).parent
+  reader = [path.read_text('utf-8') for path in sorted(here.glob('hlo*.py'))]
+  parts = [lowered.as_text(), topology, *reader, *versions]
   return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
 
 

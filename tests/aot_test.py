@@ -1,6 +1,7 @@
 """The command: what it asks for, where it writes, how it ends."""
 
 import json
+from operator import attrgetter
 import subprocess
 import sys
 
@@ -41,7 +42,9 @@ def test_a_missing_flag_is_named(config, topologies, message):
 
 @pytest.mark.parametrize('config, topology, message', [
     (lab.get_config('tiny'), 'v5e:2x2', "stage='lab' does not train"),
-    (sft.get_config('1.3b'), 'v9:2x2', 'the chips are v4')])
+    (sft.get_config('1.3b'), 'v9:2x2', 'the chips are v4'),
+    pytest.param(sft.get_config('175b'), 'v5p:4x4x4',
+                 'cannot be laid over v5p:4x4x4', marks=slices.needs_libtpu)])
 def test_what_cannot_be_planned_is_refused(config, topology, message):
   with pytest.raises(ValueError, match=message):
     aot.make_plans([('it', config, [topology])], 500)
@@ -53,7 +56,10 @@ def test_plans_are_of_runs_that_validate():
   assert len(runs) == len(config.plans) == len(plans_config.PLANS)
   for key, (name, stage, topologies) in zip(config.order, runs):
     main.validate(stage)
-    assert name == f'{stage.stage}:{stage.size}'
+    assert name.split()[0] == f'{stage.stage}:{stage.size}'
+    for field in name.split()[1:]:  # what differs from the experiment
+      field, _, value = field.rpartition('=')
+      assert str(attrgetter(field)(stage)) == value
     assert len({*topologies}) == len(topologies) > 0
     assert [r[0] for r in aot.runs_of(plans_config.get_config(key), [])] == [
         name]
