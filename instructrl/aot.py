@@ -129,6 +129,6 @@ if __name__ == '__main__':
                         'several.'),
       flags.DEFINE_integer('vocab', plan_lib.GPT_VOCAB,
                            'Tokens of the tokenizer.'),
-      flags.DEFINE_string('workdir', None, 'Where a report is written, and what '
-                          'was compiled is found again.'),
+      flags.DEFINE_string('workdir', None, 'Where a report is written, and '
+                          'what was compiled is found again.'),
       flags.DEFINE_boolean('json', False, 'Print all figures as JSON.')))

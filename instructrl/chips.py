@@ -1,4 +1,4 @@
-"""TPU slices: published figures of their chips, and devices to compile for."""
+"""TPU slices: figures of their chips, and devices to compile for."""
 
 import dataclasses
 import os
@@ -8,22 +8,23 @@ GIB = 2 ** 30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-  """Published figures of one chip."""
+  """Figures of one chip."""
 
   flops: float  # bf16, per second
-  hbm: float  # bytes
+  hbm: float  # bytes that a program can have, a little less than there are
   hbm_bandwidth: float  # bytes per second
   ici_bandwidth: float  # bytes per second, out of the chip, all links
-  devices: int = 1  # of JAX
+  config: str | None = None  # of libtpu, where a chip is to be one device
 
 
-# cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. Interconnects are printed as the
-# sum of both directions (2,400, 1,600, 4,800 and 3,200 Gbps); half goes out.
+# HBM is what libtpu 0.0.42 says there is when a program needs more; the rest is
+# from cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. Interconnects are printed as
+# the sum of both directions (2,400, 1,600, 4,800 and 3,200 Gbps); half goes out.
 CHIPS = {
-    'v4': Chip(275e12, 32 * GIB, 1228e9, 150e9, devices=2),
-    'v5e': Chip(197e12, 16 * GIB, 819e9, 100e9),
-    'v5p': Chip(459e12, 95 * GIB, 2765e9, 300e9),
-    'v6e': Chip(918e12, 32 * GIB, 1600e9, 200e9),
+    'v4': Chip(275e12, 30.75 * GIB, 1228e9, 150e9, config='megacore'),
+    'v5e': Chip(197e12, 15.75 * GIB, 819e9, 100e9),
+    'v5p': Chip(459e12, 95.74 * GIB, 2765e9, 300e9),
+    'v6e': Chip(918e12, 31.25 * GIB, 1600e9, 200e9),
 }
 
 
@@ -32,7 +33,7 @@ class TopologyError(ValueError):
 
 
 def devices(topology: str):
-  """(compile-only devices, chip) of a slice such as 'v5p:4x4x4'.
+  """(compile-only devices, one a chip; chip) of a slice such as 'v5p:4x4x4'.
 
   Raises:
     TopologyError: libtpu is not installed, or knows no such slice.
@@ -53,11 +54,13 @@ def devices(topology: str):
     raise TopologyError(
         'libtpu is not installed: pip install "instructrl[aot]"') from error
   from jax.experimental import topologies
+  chip = CHIPS[kind]
+  options = {'chip_config_name': chip.config} if chip.config else {}
   try:
     found = topologies.get_topology_desc(
-        platform='tpu', topology_name=topology).devices
+        platform='tpu', topology_name=topology, **options).devices
   except Exception as error:  # XLA's, of several types
     raise TopologyError(
         f'--topology={topology} is no slice that libtpu knows: '
         f'{str(error).splitlines()[0]}') from error
-  return found, CHIPS[kind]
+  return found, chip

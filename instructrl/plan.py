@@ -43,7 +43,7 @@ Say = Callable[[str], None]
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-  """A compiled function, per device. Sizes in bytes, times in seconds."""
+  """A compiled function, per chip. Sizes in bytes, times in seconds."""
 
   name: str
   arguments: int
@@ -79,9 +79,9 @@ class Plan:
   chips: int
   mesh: Mapping[str, int]
   given: Mapping[str, int]  # config fields that were set for this slice
-  hbm: float  # of a device, bytes
-  peak_flops: float  # of a device, per second
-  stays: int  # on a device between the functions, bytes
+  hbm: float  # of a chip, bytes
+  peak_flops: float  # of a chip, per second
+  stays: int  # on a chip between the functions, bytes
   functions: tuple[Function, ...]
   steps: int  # of the whole run; 0 if its data decide
   problem: str = ''  # why it does not fit
@@ -233,15 +233,14 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
   """
   title = name or f'{config.stage}:{config.size}'
   config, given, mesh, chip = laid_out(config, topology)
-  hbm = chip.hbm / chip.devices
   # Before the mesh is entered: nothing can be computed on these devices.
   program, make, counts, steps = program_of(config, mesh, vocab_size)
   resident = program.resident
   stays = bytes_per_device(resident)
   functions, problem = [], ''
-  if stays > hbm:
+  if stays > chip.hbm:
     problem = (f'what stays on a chip takes {stays / GIB:.1f} GiB of '
-               f'{hbm / GIB:.0f}, most of it {largest(resident)}')
+               f'{chip.hbm / GIB:.4g}, most of it {largest(resident)}')
   with jax.set_mesh(mesh):
     for name, (fn, arguments) in make().items() if not problem else ():
       function, problem = _compiled(
@@ -255,16 +254,16 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
       elsewhere = stays - _shared(resident, arguments)
       function = _rated(function, chip, elsewhere, counts[name] / mesh.size)
       functions.append(function)
-      if function.peak > hbm:
+      if function.peak > chip.hbm:
         problem = (f'{name} needs {function.peak / GIB:.1f} GiB of '
-                   f'{hbm / GIB:.0f}, {function.temporaries / GIB:.1f} of them '
-                   'temporary; of what stays on a chip the largest are '
+                   f'{chip.hbm / GIB:.4g}, {function.temporaries / GIB:.1f} '
+                   'of them temporary; of what stays on a chip the largest are '
                    f'{largest(resident)}')
         break
   return Plan(
-      name=title, topology=topology, chips=mesh.size // chip.devices,
-      mesh=dict(mesh.shape), given=given, hbm=hbm,
-      peak_flops=chip.flops / chip.devices, stays=stays,
+      name=title, topology=topology, chips=mesh.size,
+      mesh=dict(mesh.shape), given=given, hbm=chip.hbm,
+      peak_flops=chip.flops, stays=stays,
       functions=tuple(functions), steps=steps, problem=problem)
 
 
@@ -281,10 +280,9 @@ def _rated(f: Function, chip, elsewhere: int, model_flops: float) -> Function:
       f, model_flops=model_flops,
       peak=(elsewhere + f.arguments + f.outputs - f.aliased + f.temporaries
             + f.code),
-      times={'compute': f.xla_flops * chip.devices / chip.flops,
-             'hbm': f.hbm_traffic * chip.devices / chip.hbm_bandwidth,
-             'ici': (sum(f.collectives.values()) * chip.devices
-                     / chip.ici_bandwidth)})
+      times={'compute': f.xla_flops / chip.flops,
+             'hbm': f.hbm_traffic / chip.hbm_bandwidth,
+             'ici': sum(f.collectives.values()) / chip.ici_bandwidth})
 
 
 def _compiled(name: str, lowered, topology: str, folder, say: Say, *,
@@ -318,7 +316,7 @@ def _key(lowered, topology: str) -> str:
 
 
 def _read(name: str, lowered, say: Say, trips: int) -> dict:
-  """What a function needs and does, per device, or why it has no room."""
+  """What a function needs and does, per chip, or why it has no room."""
   began = time.monotonic()
   try:
     with _no_cache():

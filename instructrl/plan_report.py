@@ -55,9 +55,9 @@ def _sent(f: Function) -> str:
 
 
 def functions(p: Plan) -> Table:
-  """One row per function, figures per device."""
+  """One row per function, figures per chip."""
   return [
-      ('per device', 'arguments', 'outputs', 'temporary', 'peak GiB',
+      ('per chip', 'arguments', 'outputs', 'temporary', 'peak GiB',
        'TFLOP model', 'XLA', 'GB of HBM', 'GB sent', 'roofline', 'bound',
        'MFU, at most'),
       *((f.name, _gib(f.arguments), _gib(f.outputs), _gib(f.temporaries),
@@ -72,7 +72,7 @@ def heading(p: Plan) -> str:
   shape = ' x '.join(f'{k} {v}' for k, v in p.mesh.items())
   given = ''.join(f', with --config.{k}={v}' for k, v in p.given.items())
   return (f'{p.name} on {p.topology}: {p.chips} chips, {shape}, '
-          f'{p.hbm / GIB:.0f} GiB a device{given}')
+          f'{p.hbm / GIB:.4g} GiB a chip{given}')
 
 
 def verdict(p: Plan) -> str:
@@ -93,13 +93,13 @@ def describe(p: Plan) -> str:
 
 def summary(plans: Sequence[Plan]) -> Table:
   """One row per run and slice."""
-  table = [('run', 'slice', 'chips', MESH, 'GiB a device', 'step, at least',
+  table = [('run', 'slice', 'chips', MESH, 'GiB a chip', 'step, at least',
             'bound', 'MFU, at most', 'chip-hours')]
   for p in plans:
-    size = f'{_gib(p.peak)} of {p.hbm / GIB:.0f}'
+    size = f'{_gib(p.peak)} of {p.hbm / GIB:.4g}'
     row = (p.name, p.topology, str(p.chips), _mesh(p))
     if not p.fits:
-      over = size if max(p.peak, p.stays) > p.hbm else f'over {p.hbm / GIB:.0f}'
+      over = size if max(p.peak, p.stays) > p.hbm else f'over {p.hbm / GIB:.4g}'
       table.append((*row, over, 'does not fit', '', '', ''))
       continue
     slowest = max(p.functions, key=lambda f: f.seconds)
@@ -147,8 +147,9 @@ def scaling(plans: Sequence[Plan]) -> Table:
   """
   first = plans[0]
   table = [('slice', 'chips', MESH, 'step, at least', 'ideal', 'efficiency',
-            'communication alone', *(f'{f.name}: {part}' for f in first.functions
-                                     for part in ('time', 'bound')))]
+            'communication alone', *(
+                f'{f.name}: {part}' for f in first.functions
+                for part in ('time', 'bound')))]
   for p in plans:
     ideal = first.seconds * first.chips / p.chips
     table.append((

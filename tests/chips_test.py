@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from instructrl import chips
+from instructrl import sharding
 from tests import slices
 
 
@@ -24,8 +25,12 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
 
 
 @slices.needs_libtpu
-@pytest.mark.parametrize('topology, count, kind', [
-    ('v5e:2x4', 8, 'v5e'), ('v4:2x2x2', 16, 'v4')])
-def test_a_slice_has_as_many_devices_as_its_chips_have(topology, count, kind):
+@pytest.mark.parametrize('topology, count', [
+    ('v4:2x2x2', 8), ('v5e:2x4', 8), ('v5p:2x2x1', 4), ('v6e:2x2', 4)])
+def test_a_slice_has_a_device_for_each_chip(topology, count):
+  """And JAX lays meshes over it."""
   found, chip = chips.devices(topology)
-  assert (len(found), chip) == (count, chips.CHIPS[kind])
+  assert (len(found), chip) == (
+      count, chips.CHIPS[topology.partition(':')[0]])
+  mesh = sharding.make_mesh(dict(fsdp=-1, tensor=2), found)
+  assert dict(mesh.shape) == dict(data=1, fsdp=count // 2, tensor=2)

@@ -36,7 +36,7 @@ def test_the_summary_has_a_row_for_each_run_and_slice():
   head, small, fits = plan_report.summary([TOO_SMALL, GROWING[0]])
   assert dict(zip(head, fits)) == {
       'run': 'ppo:1.3b', 'slice': 'v5e:2x2', 'chips': '4',
-      'data x fsdp x tensor': '1 x 4 x 1', 'GiB a device': '6.00 of 16',
+      'data x fsdp x tensor': '1 x 4 x 1', 'GiB a chip': '6.00 of 16',
       # 2 + 6 s of arithmetic a chip, 4e12 of 8e12 FLOPs; 3,600 steps of 8 s.
       'step, at least': '8 s', 'bound': 'arithmetic (update)',
       'MFU, at most': '50%', 'chip-hours': '32'}
@@ -77,7 +77,7 @@ def test_a_plan_is_told_with_the_fields_that_were_set_for_it():
   text = plan_report.describe(
       dataclasses.replace(GROWING[0], given={'mesh.tensor': 2}))
   assert ('ppo:1.3b on v5e:2x2: 4 chips, data 1 x fsdp 4 x tensor 1, 16 GiB a '
-          'device, with --config.mesh.tensor=2') in text
+          'chip, with --config.mesh.tensor=2') in text
   assert 'all-gather 7, all-reduce 2' in text
   assert ('a step takes at least 8 s; model FLOPs utilisation of at most 50%; '
           '3,600 steps are 32 chip-hours') in text
