@@ -27,8 +27,7 @@ PLANS = {
     'ppo_init_1_3b': (ppo_init, '1.3b', {}, ('v5e:2x2', 'v5e:2x4')),
     'reward_1_3b': (reward, '1.3b', {}, ('v5e:4x4', 'v5e:4x8')),
     'reward_6b': (reward, '6b', {}, ('v5p:2x2x2', 'v5p:2x2x4')),
-    'ppo_ptx_1_3b_small': (
-        ppo_ptx, '1.3b', SMALL_1_3B, ('v5e:2x4', 'v5e:4x4')),
+    'ppo_ptx_1_3b_small': (ppo_ptx, '1.3b', SMALL_1_3B, ('v5e:4x4',)),
     'ppo_ptx_1_3b': (ppo_ptx, '1.3b', {}, (
         'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')),
     'ppo_ptx_6b_small': (
