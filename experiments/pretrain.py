@@ -26,7 +26,9 @@ def get_config(arg='tiny'):
   c.num_epochs = 0  # instead of num_steps
   # Rows per gradient; 0 = batch_size.
   c.microbatch_size = 256 if arg in common.PAPER_SIZES else 0
-  c.logits_chunk = 4096  # tokens whose logits are in memory at once
+  # Tokens whose logits are in memory at once, on all devices together: a chunk
+  # that gives a device little to do gathers the unembedding for it all the same.
+  c.logits_chunk = 65_536 if arg in common.PAPER_SIZES else 4096
   c.optimizer = common.optimizer(peak_lr)
   c.optimizer.weight_decay = 0.1  # GPT-3's (Brown et al. 2020, appendix B)
   # GPT-3 has 375M tokens of 300B (appendix B).

@@ -24,11 +24,12 @@ LABELS = {'base': 'pretrained', 'prompted': 'prompted', 'sft': 'SFT',
           'ppo': 'PPO', 'ppo_ptx': 'PPO-ptx'}
 COLORS = {'base': '#8c8c8c', 'prompted': '#f0c000', 'sft': '#56b4e9',
           'ppo': '#d55e00', 'ppo_ptx': '#9550b0'}
+INK = '#010203'  # stands for the page's text colour
 OTHER = '#009e73'  # what is no policy of these
+_PARTS = (INK, '#0072b2', '#e69f00', OTHER)  # a whole, and its parts
 
 WIDTH = 4.5  # inches; a point is then about 1.1 pixels on a phone
 _TITLE_WIDTH = 25  # characters
-INK = '#010203'  # stands for the page's text colour
 _STYLE = {
     'svg.fonttype': 'path', 'svg.hashsalt': 'instructrl',
     'font.size': 9.5, 'axes.titlesize': 9.5, 'axes.titlelocation': 'left',
@@ -319,6 +320,42 @@ def _positions(values: Sequence, log: bool) -> dict:
 def _tick(x) -> str:
   number = isinstance(x, float) or isinstance(x, int) and abs(x) >= 1e5
   return f'{x:.3g}' if number else str(x)
+
+
+def scaling(chips: Sequence[int], times: Mapping[str, Sequence[float]],
+            ideal: Sequence[float], shares: Mapping[str, Sequence[float]]
+            ) -> str:
+  """Time, and the share that communication takes of it, against chips.
+
+  Args:
+    chips: of each slice.
+    times: what is timed -> seconds on each slice; the whole comes first.
+    ideal: seconds of the whole if it scaled linearly.
+    shares: what is timed -> fractions of its time.
+  """
+  with _figure(height=2.9) as (fig, result):
+    left, right = fig.subplots(1, 2)
+    for (name, seconds), paint in zip(times.items(), _PARTS):
+      style = dict(color=paint, lw=1.5, marker='o', ms=3.5)
+      left.plot(chips, seconds, label=name, **style)
+      right.plot(chips, shares[name], **style)
+    left.plot(chips, ideal, color=INK, lw=1, ls=(0, (4, 3)), label='ideal')
+    left.set_title('seconds, at least')
+    right.set_title('communication alone')
+    left.set_yscale('log', base=10)
+    left.yaxis.set_major_formatter('{x:,g}')
+    left.yaxis.set_minor_formatter(ticker.NullFormatter())
+    right.set_ylim(0, 1.05)
+    right.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    for ax in (left, right):
+      ax.set_xscale('log', base=2)
+      ax.set_xticks(chips, [f'{n:,}' for n in chips])
+      ax.xaxis.set_minor_locator(ticker.NullLocator())
+      ax.set_xlabel('chips')
+      ax.grid(color='#8c8c8c', alpha=.25, lw=.6)
+    fig.legend(loc='outside upper left', ncols=len(times) + 1,
+               handlelength=1.4, columnspacing=1.2)
+  return result()
 
 
 def selection(table: Sequence[Mapping], selected: int) -> str:

@@ -363,8 +363,11 @@ def _group_size(attributes: str) -> int:
   found = re.search(r'replica_groups=\[(\d+),(\d+)\]', attributes)
   if found:
     return int(found.group(2))
-  found = re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes)
-  if found:  # "'data'=2,'fsdp'=4" and the axes that a group spans
+  # "'data'=2,'fsdp'=4", the order of the devices if it is another than theirs,
+  # and the axes that a group spans
+  found = re.search(
+      r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
+  if found:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
     whole = re.findall(r"'(\w+)'(?!:)", found.group(2))
     parts = re.findall(r"'\w+':\(\d+\)(\d+)", found.group(2))

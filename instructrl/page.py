@@ -45,9 +45,14 @@ def render(study, results: Mapping[str, Any],
       _training(results['training'], results['config']),
       _stages(study.metrics), _samples(study.samples, results['seed']),
       _run(results)]
+  return document('instructrl: report of a study', parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+  """A whole page of parts that are HTML already."""
   return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<meta name="viewport" content="width=device-width, '
-          'initial-scale=1"><title>instructrl: report of a study</title>'
+          f'initial-scale=1"><title>{_text(title)}</title>'
           f'<style>{page_style.STYLE}</style></head><body>\n' +
           '\n'.join(parts) + '\n</body></html>\n')
 

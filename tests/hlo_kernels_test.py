@@ -6,19 +6,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from instructrl import aot
+from instructrl import chips
 from instructrl import hlo
+from instructrl import plan
 from instructrl import sharding
 from instructrl.models import flash
-
-try:
-  import libtpu  # pylint: disable=unused-import
-except ImportError:
-  libtpu = None
-
-needs_libtpu = pytest.mark.skipif(
-    libtpu is None, reason='libtpu is not installed: pip install '
-    '"instructrl[aot]" (there are wheels for Linux on x86_64)')
+from tests import slices
 
 # Rows, heads, key heads, columns, width, and the block's columns. Of 3 x 3
 # pairs of blocks 6 are not all in the future.
@@ -132,12 +125,12 @@ def test_a_kernel_that_nothing_is_known_of_is_not_taken_for_nothing():
     program('f32[8]', ['f32[8]'], 'jit(f)/pallas_call').costs
 
 
-@needs_libtpu
+@slices.needs_libtpu
 @pytest.mark.parametrize('shared_prefix', [False, True])
 def test_the_kernels_of_a_compiled_program(shared_prefix):
   """Their names, operands and metadata are as they are read."""
   mesh = sharding.make_mesh(
-      dict(data=4), aot.devices('v5e:2x2')[0])
+      dict(data=4), chips.devices('v5e:2x2')[0])
   array = lambda *shape, dtype='bfloat16': jax.ShapeDtypeStruct(
       shape, dtype, sharding=sharding.batch_sharding(mesh))
   attend = functools.partial(
@@ -146,7 +139,7 @@ def test_the_kernels_of_a_compiled_program(shared_prefix):
   grads = jax.jit(jax.grad(lambda q, k, v, ids: attend(
       q, k, v, segment_ids=ids).astype(jnp.float32).sum(), (0, 1, 2)))
   keys = array(4 * B, HKV, T, W)
-  with jax.set_mesh(mesh), aot._no_cache():
+  with jax.set_mesh(mesh), plan._no_cache():
     text = grads.lower(array(4 * B, T, H, W), keys, keys,
                        array(4 * B, T, dtype='int32')).compile().as_text()
   # The ids have 11 bits, each as two columns.

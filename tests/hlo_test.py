@@ -114,6 +114,8 @@ def test_convolutions_are_the_products_of_a_tpu(line, operands, flops):
      'to_apply=%add', 'all-reduce', 2 * 32 * 7 / 8),
     ("f32[16]{0} all-gather(%p0), replica_groups=mesh['a'=8] {'a':(1)2}, "
      'dimensions={0}', 'all-gather', 32),
+    ("f32[32]{0} all-gather(%p0), replica_groups=mesh['a'=4,'b'=1,'c'=2], "
+     "device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}", 'all-gather', 3 * 32),
     ('(f32[8]{0}, f32[32]{0}) all-gather-start(%p0), '
      'replica_groups=[2,4]<=[8], dimensions={0}', 'all-gather', 3 * 32)])
 def test_bytes_that_a_device_sends(line, kind, sent):

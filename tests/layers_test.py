@@ -16,13 +16,14 @@ ROWS = (
     {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
-       'processes', 'progress', 'tokenizer'},  # services
+       'processes', 'progress', 'tokenizer', 'chips'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
      'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_style',
-     'tables', 'aot', 'convert', 'sample', 'lab.learnability'},
+     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'lab.learnability'},
 )
 DOORS = ROWS[-1]
 

@@ -14,21 +14,14 @@ from jax.sharding import AbstractMesh, AxisType
 import numpy as np
 import pytest
 
-from instructrl import aot
+from instructrl import chips
+from instructrl import plan
 from instructrl import sharding
 from instructrl.models import flash
 from instructrl.models import transformer
 from instructrl.types import PREFIX
+from tests import slices
 from tests import tiny
-
-try:
-  import libtpu  # pylint: disable=unused-import
-except ImportError:
-  libtpu = None
-
-needs_libtpu = pytest.mark.skipif(
-    libtpu is None, reason='libtpu is not installed: pip install '
-    '"instructrl[aot]" (there are wheels for Linux on x86_64)')
 
 T, WIDTH = 160, 8
 RULES = (('act_batch', ('data', 'fsdp')), ('act_len', None),
@@ -266,7 +259,7 @@ LENGTH, HEADS = 1024, 4
 
 def slice_mesh(topology):
   return sharding.make_mesh(
-      dict(data=1, fsdp=2, tensor=2), aot.devices(topology)[0])
+      dict(data=1, fsdp=2, tensor=2), chips.devices(topology)[0])
 
 
 def lowered_for_tpu(**changes):
@@ -279,10 +272,10 @@ def lowered_for_tpu(**changes):
     return gradient(m).lower(*arguments)
 
 
-@needs_libtpu
+@slices.needs_libtpu
 def test_a_tpu_is_given_splash_attention():
   """A real compilation of a model; the logits of a head are nowhere."""
-  with aot._no_cache():
+  with plan._no_cache():
     text = lowered_for_tpu().compile().as_text()
   for kernel in ('splash_mha_fwd', 'splash_mha_dq', 'splash_mha_dkv'):
     assert re.search(
@@ -290,7 +283,7 @@ def test_a_tpu_is_given_splash_attention():
   assert f'{LENGTH},{LENGTH}]' not in text
 
 
-@needs_libtpu
+@slices.needs_libtpu
 def test_a_tpu_is_given_none_where_the_config_says_so():
   kernel, logits = 'tpu_custom_call', f'x{LENGTH}x{LENGTH}x'
   text = lowered_for_tpu(attention='xla').as_text()
@@ -299,7 +292,7 @@ def test_a_tpu_is_given_none_where_the_config_says_so():
   assert kernel in text and logits not in text
 
 
-@needs_libtpu
+@slices.needs_libtpu
 @pytest.mark.parametrize('topology, dtype, width, shared_prefix', [
     ('v5p:2x2x1', 'bfloat16', 128, False),
     pytest.param('v5e:2x2', 'float32', 128, False, marks=pytest.mark.slow),
@@ -315,7 +308,7 @@ def test_the_kernel_compiles_for_a_row_of_2048(
       flash.splash, rules=RULES, shared_prefix=shared_prefix)
   grads = jax.jit(jax.grad(lambda q, k, v, ids: attend(
       q, k, v, segment_ids=ids).astype(jnp.float32).sum(), (0, 1, 2)))
-  with jax.set_mesh(mesh), aot._no_cache():
+  with jax.set_mesh(mesh), plan._no_cache():
     text = grads.lower(
         array(2, length, 4, width), array(2, 2, length, width),
         array(2, 2, length, width), ids).compile().as_text()

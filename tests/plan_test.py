@@ -1,0 +1,234 @@
+"""Plans for slices: what is counted, what fits, and what is kept."""
+
+import dataclasses
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+import pytest
+
+from experiments import ppo
+from experiments import ppo_ptx
+from experiments import reward
+from experiments import sft
+from instructrl import chips
+from instructrl import metrics
+from instructrl import plan as plan_lib
+from instructrl import sharding
+from tests import slices
+
+SLICE = 'v5e:2x2'
+
+
+def small_plan(folder, told=None):
+  return plan_lib.plan(slices.small(sft, batch_size=16), SLICE, 500,
+                       folder=folder, say=[].append if told is None else told)
+
+
+@pytest.fixture(name='compiled', scope='module')
+def _compiled(tmp_path_factory):
+  """(plan, folder it is kept in, what was told, warnings)."""
+  jax.jit(lambda x: x + 1)(jnp.zeros(3))  # as after other compiling
+  folder, told = tmp_path_factory.mktemp('functions'), []
+  with warnings.catch_warnings(record=True) as warned:
+    warnings.simplefilter('always')
+    return small_plan(folder, told.append), folder, told, warned
+
+
+@slices.needs_libtpu
+def test_a_small_step_compiles_for_a_slice(compiled):
+  """The whole way; what the program does is what was counted."""
+  plan, _, told, warned = compiled
+  assert plan.fits and plan.chips == 4
+  assert plan.mesh == dict(data=1, fsdp=2, tensor=2)
+  update, = plan.functions
+  # XLA does whole squares of attention, and some products twice.
+  assert 1 < update.xla_flops / update.model_flops < 1.6
+  assert update.collectives['all-gather'] > 0  # fsdp
+  assert update.seconds == max(update.times.values())
+  assert plan.mfu == pytest.approx(
+      update.model_flops / (update.seconds * 197e12)) and 0 < plan.mfu < 1
+  assert plan.communication == update.times['ici'] / update.seconds
+  assert plan.stays < update.arguments < update.peak < plan.hbm
+  assert told[0] == 'sft:micro for v5e:2x2: update compiles'
+  # JAX decides once whether it has a cache; what is compiled here has none.
+  assert not [w for w in warned if 'cache' in str(w.message)]
+  assert jax.config.jax_enable_compilation_cache
+
+
+@slices.needs_libtpu
+def test_what_was_compiled_is_not_compiled_again(compiled):
+  plan, folder, *_ = compiled
+  told = []
+  assert small_plan(folder, told.append) == plan
+  assert told == ['sft:micro for v5e:2x2: update was compiled before']
+  assert len(list(folder.iterdir())) == 1
+
+
+@slices.needs_libtpu
+def test_what_xla_found_no_room_for_is_kept_as_well(compiled, tmp_path):
+  path, = compiled[1].iterdir()
+  metrics.atomic_write(
+      tmp_path / path.name, '{"problem": "Used 22G of 15.75G hbm."}')
+  assert small_plan(tmp_path).problem == (
+      'update does not fit: Used 22G of 15.75G hbm.')
+
+
+@slices.needs_libtpu
+def test_another_program_slice_or_compiler_is_compiled_anew(monkeypatch):
+  def key(batch_size=16, topology=SLICE):
+    found, _ = chips.devices(SLICE)
+    config = slices.small(sft, batch_size=batch_size)
+    mesh = sharding.make_mesh(config.mesh.to_dict(), found)
+    _, make, *_ = plan_lib.program_of(config, mesh, 500)
+    with jax.set_mesh(mesh):
+      (fn, arguments), = make().values()
+      return plan_lib._key(fn.lower(*arguments), topology)
+
+  first = key()
+  assert key() == first
+  others = [key(batch_size=8), key(topology='v6e:2x2')]
+  monkeypatch.setattr(plan_lib.importlib.metadata, 'version', lambda name: '0')
+  others.append(key())
+  assert len({first, *others}) == 4
+
+
+@slices.needs_libtpu
+@pytest.mark.parametrize('hbm, problem', [
+    (2 ** 20, 'what stays on a chip takes'), (3 * 2 ** 20, 'update needs')])
+def test_what_does_not_fit_says_what_is_large(
+    hbm, problem, compiled, monkeypatch):
+  monkeypatch.setitem(chips.CHIPS, 'v5e', dataclasses.replace(
+      chips.CHIPS['v5e'], hbm=hbm))
+  told = []
+  plan = small_plan(compiled[1], told.append)
+  assert not plan.fits
+  assert plan.problem.startswith(problem)
+  assert "['blocks']['up']['kernel'] float32[2, 128, 512]" in plan.problem
+  assert plan.peak > plan.hbm
+  # What cannot stay is not compiled.
+  assert bool(told) == bool(plan.functions) == (problem == 'update needs')
+  assert plan_lib.to_json(plan)['fits'] is False
+
+
+@slices.needs_libtpu
+@pytest.mark.slow
+def test_a_small_step_compiles_for_two_slices():
+  """And gradients are summed over the slices."""
+  config = slices.small(sft, batch_size=16)
+  config.mesh.update(data=2)
+  plan = plan_lib.plan(config, '2xv5e:2x2', vocab_size=500)
+  assert plan.fits and plan.chips == 8
+  assert plan.mesh == dict(data=2, fsdp=2, tensor=2)
+  assert plan.functions[0].collectives['all-reduce'] > 0
+
+
+@slices.needs_libtpu
+@pytest.mark.slow
+def test_what_waits_on_the_hosts_takes_no_memory_of_the_chips():
+  """Of the scoring that it is copied for it does, and of nothing else."""
+  def memory(offload):
+    config = slices.small(ppo)
+    config.ppo.update(batch_size=8, minibatch_size=4)
+    config.offload.update(reference=offload, ema=offload)
+    plan = plan_lib.plan(config, 'v5e:2x2', vocab_size=500)
+    return {f.name: (f.arguments, f.peak) for f in plan.functions}
+
+  found, chips_only = memory(False), memory(True)
+  mesh = sharding.make_mesh(dict(fsdp=2, tensor=2), jax.devices()[:4])
+  program, *_ = plan_lib.program_of(slices.small(ppo), mesh, 500)
+  model = plan_lib.bytes_per_device(program.layouts['policy'].abstract)
+  saved = lambda name, i: found[name][i] - chips_only[name][i]
+  assert saved('generate', 1) > 1.9 * model
+  assert saved('score', 0) == saved('update', 0) >= model  # tiles are padded
+  assert saved('update', 1) > 1.5 * model
+
+
+def test_arrays_are_counted_per_device():
+  mesh = jax.make_mesh((2, 4), ('a', 'b'),
+                       axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  make = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(
+      shape, dtype, sharding=jax.sharding.NamedSharding(mesh, P(*spec)))
+  tree = {'x': make((8, 12), jnp.float32, 'a', 'b'),
+          'y': make((6,), jnp.bfloat16)}
+  waits = jax.ShapeDtypeStruct((9,), jnp.float32, sharding=jax.NamedSharding(
+      mesh, P(), memory_kind=sharding.HOST))
+  assert plan_lib.bytes_per_device({**tree, 'on the hosts': waits}) == (
+      plan_lib.bytes_per_device(tree))
+  assert plan_lib.bytes_per_device(tree) == 4 * 3 * 4 + 6 * 2
+  assert plan_lib.largest(tree, 1) == "0.00 GiB ['x'] float32[8, 12]"
+
+
+def test_the_functions_of_ppo_are_given_what_they_take():
+  """Each traces with its abstract arguments; frozen models once each."""
+  config = slices.small(ppo)
+  config.mesh.update(data=2)
+  config.ppo.update(batch_size=8, minibatch_size=4, ptx_coef=1.0)
+  mesh = sharding.make_mesh(config.mesh.to_dict())
+  program, make, counts, steps = plan_lib.program_of(config, mesh, 500)
+  with jax.set_mesh(mesh):
+    functions = make()
+    for name, (fn, arguments) in functions.items():
+      jax.eval_shape(fn, *arguments)
+    assert list(functions) == list(counts) == ['generate', 'score', 'update']
+    assert steps == config.ppo.num_iterations
+    # The state is update's; of what stays, score has the frozen models and
+    # the value model.
+    state, reference, reward_model = program.resident
+    shared = lambda name: plan_lib._shared(
+        program.resident, functions[name][1])
+    assert shared('update') == plan_lib.bytes_per_device(state)
+    assert shared('generate') == plan_lib.bytes_per_device(
+        state.params['policy'])
+    assert shared('score') == plan_lib.bytes_per_device(
+        (reference, reward_model, state.params['value']))
+
+
+@pytest.mark.parametrize('module, devices, tensor', [
+    (ppo_ptx, 64, 1), (ppo_ptx, 128, 2), (ppo_ptx, 512, 8),
+    (sft, 32, 1), (sft, 64, 2), (reward, 128, 2)])
+def test_tensor_grows_where_a_batch_has_too_few_rows(module, devices, tensor):
+  """64 rows of PPO's minibatch and the reward model, 32 of SFT."""
+  config = module.get_config('1.3b')
+  found, given = plan_lib.on_slice(config, devices)
+  assert found.mesh.tensor == tensor
+  assert given == ({} if tensor == 1 else {'mesh.tensor': tensor})
+  assert config.mesh.tensor == 1  # the one that was given is as it was
+
+
+def test_a_mesh_that_is_given_whole_stays():
+  config = sft.get_config('1.3b')
+  config.mesh.fsdp = 64
+  assert plan_lib.on_slice(config, 64) == (config, {})
+
+
+def test_the_reason_of_xla_is_cut_to_its_largest_buffers():
+  error = '''RESOURCE_EXHAUSTED: XLA:TPU compile permanent error.
+Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.
+
+  1. Size: 6.00G
+     Operator: op_name="jit(generate)/while"
+     Shape: bf16[2,16]{1,0}
+  2. Size: 3.00G
+     Operator: op_name="jit(generate)/dot"
+     Shape: bf16[1,16]{1,0}
+'''
+  assert plan_lib.allocations(error, 1) == (
+      'Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.; '
+      '6.00G bf16[2,16]{1,0} jit(generate)/while')
+
+
+def test_what_takes_long_tells_and_hands_its_errors_on(monkeypatch):
+  monkeypatch.setattr(plan_lib, '_TELL_EVERY', 0.01)
+  told = []
+
+  def work():
+    time.sleep(0.05)
+    return 7
+
+  assert plan_lib._while_telling(work, told.append) == 7
+  assert told and told == sorted(told)
+  with pytest.raises(ZeroDivisionError):
+    plan_lib._while_telling(lambda: 1 / 0, told.append)

@@ -1,0 +1,22 @@
+"""What the tests of plans for TPU slices share."""
+
+import importlib.util
+
+import pytest
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec('libtpu') is None,
+    reason='libtpu is not installed: pip install "instructrl[aot]" (there are '
+    'wheels for Linux on x86_64)')
+
+
+def small(module, **fields):
+  """A config of two small layers in a loop, for a mesh of 2 x 2."""
+  config = module.get_config('micro')
+  for name in ('model', 'reward_model'):
+    if name in config:
+      config[name].update(num_layers=2, d_model=128, num_heads=2, max_len=128,
+                          scan_unroll=1, dtype='bfloat16', vocab_multiple=128)
+  config.mesh.update(data=1, fsdp=2, tensor=2)
+  config.update(fields)
+  return config
