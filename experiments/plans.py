@@ -24,18 +24,18 @@ SMALL_175B = {'ppo.generate_microbatch_size': 128}
 # Plan -> experiment, size, fields that are not the experiment's, slices from
 # small to large. The large ones, which take longest to compile, are last.
 PLANS = {
-    'pretrain_1_3b': (pretrain, '1.3b', {}, ('v5e:4x8', 'v5e:8x8')),
-    'sft_1_3b': (sft, '1.3b', {}, ('v5e:2x2', 'v5e:2x4', 'v5e:4x4')),
+    'pretrain_1_3b': (pretrain, '1.3b', {}, ('v5e:8x8',)),
+    'sft_1_3b': (sft, '1.3b', {}, ('v5e:2x2', 'v5e:2x4')),
     'ppo_init_1_3b': (ppo_init, '1.3b', {}, ('v5e:2x2', 'v5e:2x4')),
-    'reward_1_3b': (reward, '1.3b', {}, ('v5e:4x4', 'v5e:4x8')),
+    'reward_1_3b': (reward, '1.3b', {}, ('v5e:4x4',)),
     'reward_6b': (reward, '6b', {}, ('v5p:2x2x2', 'v5p:2x2x4')),
     'ppo_ptx_1_3b_small': (
         ppo_ptx, '1.3b', SMALL_1_3B, ('v5e:4x4', 'v5e:4x8')),
     'ppo_ptx_1_3b': (ppo_ptx, '1.3b', {}, (
-        'v5e:4x4', 'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')),
+        'v5e:4x8', 'v5e:8x8', 'v5e:8x16', 'v5e:16x16')),
     'ppo_ptx_6b_small': (ppo_ptx, '6b', SMALL_6B, ('v5p:2x2x2',)),
     'ppo_ptx_6b': (ppo_ptx, '6b', {}, (
-        'v5p:2x2x4', 'v5p:2x4x4', 'v5p:4x4x4', 'v5p:4x4x8')),
+        'v5p:2x2x4', 'v5p:2x4x4', 'v5p:4x4x4')),
     'ppo_ptx_175b': (
         ppo_ptx, '175b', SMALL_175B, ('v5p:4x4x8', 'v5p:4x8x8', 'v5p:8x8x8')),
 }

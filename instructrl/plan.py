@@ -193,11 +193,8 @@ def laid_out(config, topology: str):
   config, given = on_slice(config, len(found))
   try:
     mesh = sharding.make_mesh(config.mesh.to_dict(), found)
-  except NotImplementedError as error:  # JAX's
-    raise ValueError(
-        f'mesh {config.mesh.to_dict()} cannot be laid over {topology}: each '
-        'size must be a product of some of its sides; change config.mesh'
-    ) from error
+  except ValueError as error:
+    raise ValueError(f'{topology}: {error}') from error
   return config, given, mesh, chip
 
 

@@ -57,8 +57,14 @@ def make_mesh(
   types = (AxisType.Auto,) * len(sizes)
   if num_slices(devices) > 1:
     return Mesh(_over_slices(sizes, devices), MESH_AXES, axis_types=types)
-  return jax.make_mesh(
-      tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
+  try:
+    return jax.make_mesh(
+        tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
+  except NotImplementedError as error:  # JAX's, by the links of a TPU slice
+    raise ValueError(
+        f'mesh {dict(zip(MESH_AXES, sizes))} cannot be laid over the slice: '
+        'each size must be a product of some of its sides; change config.mesh'
+    ) from error
 
 
 def num_slices(devices: Sequence[jax.Device]) -> int:
