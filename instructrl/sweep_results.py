@@ -12,7 +12,7 @@ from typing import Any
 
 from instructrl import figures
 from instructrl import metrics as metrics_lib
-from instructrl import page_style
+from instructrl import page
 from instructrl import sweep_children as children
 from instructrl import sweep_points
 from instructrl import tables
@@ -255,8 +255,4 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
       row('th', ('point', 'seed', 'status', 'runs')) + ''.join(
           row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
           for cells, link in zip(points, links)) + '</table>')
-  return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-          '<meta name="viewport" content="width=device-width, '
-          f'initial-scale=1"><title>{text(results["name"])}</title>'
-          f'<style>{page_style.STYLE}</style></head><body>\n{body}\n'
-          '</body></html>\n')
+  return page.document(results['name'], [body])
