@@ -19,7 +19,9 @@ SMALL_1_3B = {'ppo.generate_microbatch_size': 128, 'ppo.microbatch_size': 32,
               'ppo.ptx_microbatch_size': 32, 'ppo.score_microbatch_size': 32}
 SMALL_6B = {'ppo.generate_microbatch_size': 128, 'ppo.microbatch_size': 32,
             'ppo.ptx_microbatch_size': 32}
-SMALL_175B = {'ppo.generate_microbatch_size': 128}
+SAMPLED_175B = {'ppo.generate_microbatch_size': 128}
+SMALL_175B = SAMPLED_175B | {
+    'ppo.microbatch_size': 32, 'ppo.ptx_microbatch_size': 32}
 
 # Plan -> experiment, size, fields that are not the experiment's, slices from
 # small to large. The large ones, which take longest to compile, are last.
@@ -36,8 +38,9 @@ PLANS = {
     'ppo_ptx_6b_small': (ppo_ptx, '6b', SMALL_6B, ('v5p:2x2x2',)),
     'ppo_ptx_6b': (ppo_ptx, '6b', {}, (
         'v5p:2x2x4', 'v5p:2x4x4', 'v5p:4x4x4')),
+    'ppo_ptx_175b_small': (ppo_ptx, '175b', SMALL_175B, ('v5p:4x4x8',)),
     'ppo_ptx_175b': (
-        ppo_ptx, '175b', SMALL_175B, ('v5p:4x4x8', 'v5p:4x8x8', 'v5p:8x8x8')),
+        ppo_ptx, '175b', SAMPLED_175B, ('v5p:4x8x8', 'v5p:8x8x8')),
 }
 
 

@@ -287,8 +287,7 @@ def test_the_mesh_changes_nothing(shape):
   with jax.set_mesh(mesh):
     out = tiny.jit(lambda params, prompts: rollout.generate(
         model, params, prompts, KEY, response_len=R, eos_id=EOS, pad_id=PAD))(
-            params, sharding.put_batch(tiny.prompt_batch(
-                PROMPTS, P), sharding.batch_sharding(mesh)))
+            params, sharding.put_batch(tiny.prompt_batch(PROMPTS, P), mesh))
   assert not out.tokens.sharding.is_fully_replicated
   expected = sample()
   np.testing.assert_array_equal(out.tokens, expected.tokens)
