@@ -34,6 +34,9 @@ th { color: var(--soft); font-weight: 600; }
 .shown { color: var(--good); } .not-shown { color: var(--bad); }
 .undecided { color: var(--open); }
 .whole { white-space: nowrap; }
+/* Tables of figures are wider than a phone: they scroll. */
+.wide { overflow-x: auto; }
+.wide th, .wide td { overflow-wrap: normal; }
 .note { max-width: 14rem; color: var(--soft); font-size: .87rem; }
 .failure { color: var(--bad); } .kept { color: var(--good); }
 .not-measured { color: var(--soft); white-space: nowrap; }

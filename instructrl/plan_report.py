@@ -31,8 +31,9 @@ def aligned(table: Table) -> str:
 def _html(table: Table) -> str:
   cells = lambda row, tag: '<tr>' + ''.join(
       f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row) + '</tr>'
-  return ('<table><thead>' + cells(table[0], 'th') + '</thead><tbody>'
-          + ''.join(cells(row, 'td') for row in table[1:]) + '</tbody></table>')
+  return ('<div class="wide"><table><thead>' + cells(table[0], 'th')
+          + '</thead><tbody>' + ''.join(cells(row, 'td') for row in table[1:])
+          + '</tbody></table></div>')
 
 
 def _gib(amount: float) -> str:

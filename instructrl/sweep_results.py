@@ -250,8 +250,8 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
       'is a faint mark. Stages before the swept ones are the same for all '
       'seeds.</p>' + told +
       f'<div class="figure"><div>{svg}</div></div>'
-      f'<table>{row("th", header)}{"".join(row("td", r) for r in rows)}'
-      '</table><h2>Points</h2><table>' +
+      f'<div class="wide"><table>{row("th", header)}'
+      f'{"".join(row("td", r) for r in rows)}</table></div><h2>Points</h2><table>' +
       row('th', ('point', 'seed', 'status', 'runs')) + ''.join(
           row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
           for cells, link in zip(points, links)) + '</table>')
