@@ -31,6 +31,7 @@ import numpy as np
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
 from instructrl import processes
+from instructrl import sharding
 from instructrl.trainers import common
 from instructrl.trainers import evaluation
 from instructrl.trainers import lab
@@ -83,6 +84,32 @@ def validate(config):
   STAGES[config.stage][0](config)
 
 
+def check_mesh(config) -> None:
+  """Refuses a mesh or a batch that the devices here do not fit."""
+  if config.get('mesh') is None:
+    return
+  try:
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+  except ValueError as error:
+    raise common.ConfigError(f'{config.stage}: {error}') from error
+  for where, c in (('', config), ('ppo.', config.get('ppo', {}))):
+    for field in ('batch_size', 'eval_batch_size'):
+      if field in c:
+        try:
+          sharding.process_rows(mesh, c[field])
+        except ValueError as error:
+          raise common.ConfigError(
+              f'{config.stage}: {where}{field}: {error}') from error
+
+
+def check_same(config) -> None:
+  """Refuses processes that were given different configs."""
+  if not processes.same(config.to_json()):
+    raise common.ConfigError(
+        'the processes were not given the same config: start the same command '
+        'in each, but for its --process_id')
+
+
 def run_stage(config, workdir, label: str = '') -> dict:
   """Runs a stage to its end, or returns what its DONE file says.
 
@@ -98,6 +125,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
   done = metrics_lib.read_done(workdir)
   if done is None:
     validate(config)
+    check_mesh(config)
   primary = processes.primary()
   if primary:
     metrics_lib.write_inputs(workdir, {
@@ -173,15 +201,16 @@ def run_door(main: Callable[[], None]):
       _leave(processes.EXIT_STOPPED if isinstance(stop, processes.Stopped)
              else 128 + signal.SIGINT,
              'stopped; the same command goes on from the last checkpoint')
-    except EXPECTED_ERRORS as error:
-      _leave(1, f'error: {error}')
     except Exception as error:
-      if not jax.distributed.is_initialized():
-        raise
-      if processes.is_loss(error):
+      several = jax.distributed.is_initialized()
+      if several and processes.is_loss(error):
         _leave(processes.EXIT_LOST, f'error: another process was lost '
                f'({_last_line(error)[:200]}); the same command goes on from '
                'the last checkpoint')
+      if isinstance(error, EXPECTED_ERRORS):
+        _leave(1, f'error: {error}')
+      if not several:
+        raise
       traceback.print_exc()
       _leave(1, 'error: see above')
   app.run(guarded, flags_parser=_parse_flags)
@@ -269,6 +298,7 @@ def _main(config_flag, workdir_flag, join):
   config, workdir = read_flags(config_flag, workdir_flag, 'stage', 'stage')
   setup_jax()
   join()
+  check_same(config)
   result = run_stage(config, workdir)['result']
   figures = [f'{name}={value:.4g}' for name, value in result.items()
              if isinstance(value, (int, float))]

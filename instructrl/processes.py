@@ -18,10 +18,12 @@ import faulthandler
 import glob
 import importlib.util
 import os
+import select
 import signal
 import sys
 import threading
 import time
+import zlib
 
 import jax
 from jax.experimental import multihost_utils
@@ -30,6 +32,7 @@ import numpy as np
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 EXIT_LOST = 76
 HEARTBEAT_SECONDS = 20
+JOIN_SECONDS = 300  # machines do not start at the same moment
 
 
 class Stopped(KeyboardInterrupt):
@@ -50,16 +53,19 @@ def initialize(coordinator: str = '', num_processes: int = 0,
   Raises:
     ValueError: the three do not go together, or there is no cluster to find.
   """
-  options = dict(heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+  # JAX's own limit would abort with a dump of the stacks.
+  options = dict(heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+                 initialization_timeout=2 * JOIN_SECONDS)
   if ':' in coordinator:
     if not 0 <= process_id < num_processes:
       raise ValueError(
           f'--coordinator={coordinator} needs --num_processes (it is '
           f'{num_processes}) and --process_id, from 0 to one less (it is '
           f'{process_id})')
-    jax.distributed.initialize(
-        coordinator, num_processes, process_id,
-        cluster_detection_method='deactivate', **options)
+    with _meeting(f'{num_processes} processes at {coordinator}'):
+      jax.distributed.initialize(
+          coordinator, num_processes, process_id,
+          cluster_detection_method='deactivate', **options)
     return
   if coordinator not in ('', 'auto'):
     raise ValueError(
@@ -70,12 +76,57 @@ def initialize(coordinator: str = '', num_processes: int = 0,
   if not coordinator and not _on_tpu_vm():
     return
   try:
-    jax.distributed.initialize(**options)
+    with _meeting('all processes'):
+      jax.distributed.initialize(**options)
   except ValueError as error:  # JAX's, where it knows no way to find others
     if coordinator:
       raise ValueError(
           '--coordinator=auto: JAX knows no cluster here; give HOST:PORT, '
           '--num_processes and --process_id') from error
+
+
+@contextlib.contextmanager
+def _meeting(whom: str):
+  """Ends the process at a signal, or when the others do not come.
+
+  JAX waits for them outside of Python, where no handler of a signal runs.
+  """
+  reader, writer = os.pipe()
+  os.set_blocking(writer, False)
+  before = signal.set_wakeup_fd(writer)
+  watcher = threading.Thread(
+      target=_watch_meeting, args=(reader, whom), daemon=True)
+  watcher.start()
+  try:
+    yield
+  finally:
+    signal.set_wakeup_fd(before)
+    os.write(writer, b'\0')
+    watcher.join()
+    os.close(reader)
+    os.close(writer)
+
+
+def _watch_meeting(reader: int, whom: str) -> None:
+  statuses = {signal.SIGTERM: EXIT_STOPPED, signal.SIGINT: 128 + signal.SIGINT}
+  began = time.monotonic()
+  for wait in (min(10., JOIN_SECONDS), JOIN_SECONDS):
+    while (left := began + wait - time.monotonic()) > 0:
+      if not select.select([reader], [], [], left)[0]:
+        break
+      number = os.read(reader, 1)[0]
+      if not number:
+        return
+      if number in statuses:
+        print('stopped before all had met', file=sys.stderr,
+              flush=True)
+        os._exit(statuses[number])
+    if wait < JOIN_SECONDS:
+      print(f'waiting for {whom}', file=sys.stderr, flush=True)
+  print(f'error: waited {JOIN_SECONDS:.0f} s for {whom}, and not all came: '
+        'start the same command in each, with its --process_id',
+        file=sys.stderr, flush=True)
+  os._exit(EXIT_LOST)
 
 
 def _on_tpu_vm() -> bool:
@@ -105,6 +156,12 @@ def largest(value: int) -> int:
   return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
+def same(text: str) -> bool:
+  """Whether all processes have the same text. Waits for all of them."""
+  own = zlib.crc32(text.encode()) & 0x7fffffff
+  return not largest(agree(own) != own)
+
+
 def fetch(tree):
   """Whole numpy arrays of a tree of device arrays, in every process."""
   def leaf(x):
@@ -118,10 +175,13 @@ def is_loss(error: BaseException) -> bool:
   """Whether an error may mean that another process was lost.
 
   Its connections break before its heartbeat is missed, and then a collective
-  of JAX fails; not for want of memory, or because it makes no sense.
+  of JAX fails; not for want of memory, or because it makes no sense. What that
+  made fail, such as a save, has it for its cause.
   """
-  return isinstance(error, jax.errors.JaxRuntimeError) and not any(
-      kind in str(error) for kind in ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT'))
+  if isinstance(error, jax.errors.JaxRuntimeError):
+    return not any(kind in str(error) for kind in (
+        'RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT'))
+  return error.__cause__ is not None and is_loss(error.__cause__)
 
 
 class _Sigterm:
@@ -131,12 +191,12 @@ class _Sigterm:
     self.deferred = self.requested = False
 
   def __call__(self, number, frame):
-    del frame
-    if self.deferred:
-      self.requested = True
-      return
-    signal.signal(number, signal.SIG_IGN)
-    raise Stopped
+    del number, frame
+    first, self.requested = not self.requested, True
+    # Where Python drops what is raised, as in a finalizer, `stop_requested`
+    # still tells.
+    if first and not self.deferred:
+      raise Stopped
 
 
 _sigterm = _Sigterm()
@@ -149,6 +209,7 @@ def handle_sigterm() -> None:
   With several processes JAX takes the signal over: a process that got it tells
   the others, and nothing happens before all meet in `stop_requested`.
   """
+  _sigterm.requested = False
   signal.signal(signal.SIGTERM, _sigterm)
 
 
@@ -159,7 +220,7 @@ def deferring_stop():
   So does a second one: launchers send it to a process and to its parents, which
   send it on.
   """
-  _sigterm.deferred, _sigterm.requested = True, False
+  _sigterm.deferred = True
   try:
     yield
   finally:

@@ -72,6 +72,8 @@ def run(config, workdir) -> pathlib.Path:
   workdir = pathlib.Path(workdir)
   for name, stage in configs.items():  # before anything is written
     metrics_lib.check_config(workdir / name, stage.to_dict())
+    if metrics_lib.read_done(workdir / name) is None:
+      main_lib.check_mesh(stage)
   workdir.mkdir(parents=True, exist_ok=True)
   with main_lib.alone(workdir):
     if processes.primary():
@@ -101,6 +103,7 @@ def _main(config_flag, workdir_flag, join):
       config_flag, workdir_flag, 'study', 'order')
   main_lib.setup_jax()
   join()
+  main_lib.check_same(config)
   run(config, workdir)
 
 

@@ -53,7 +53,10 @@ def test_fetch_gives_whole_arrays():
     ('INVALID_ARGUMENT: shapes differ', False)])
 def test_only_broken_connections_are_a_lost_process(message, lost):
   assert processes.is_loss(jax.errors.JaxRuntimeError(message)) == lost
-  assert not processes.is_loss(RuntimeError(message))
+  error = RuntimeError('step 3 could not be written')
+  assert not processes.is_loss(error)
+  error.__cause__ = jax.errors.JaxRuntimeError(message)
+  assert processes.is_loss(error) == lost
 
 
 def run(code, number, after='ready'):
@@ -100,6 +103,51 @@ def test_only_the_first_sigterm_counts():
         print('saved', flush=True)
       '''
   assert run(code, signal.SIGTERM)[:2] == (0, 'saved\n')
+
+
+def test_a_sigterm_that_python_drops_still_stops_the_run():
+  """As one does that comes while an object is finalized."""
+  code = '''
+      import os, signal
+      from instructrl import processes
+      processes.handle_sigterm()
+      class Finalized:
+        def __del__(self):
+          print('ready', flush=True)
+          import time; time.sleep(30)
+      try:
+        Finalized()
+        with processes.deferring_stop():
+          print(processes.stop_requested())
+      except KeyboardInterrupt:
+        print('raised')
+      '''
+  status, out, err = run(code, signal.SIGTERM)
+  assert (status, out) == (0, 'True\n') and 'Exception ignored' in err
+
+
+@pytest.mark.parametrize('number, status, says', [
+    (signal.SIGTERM, processes.EXIT_STOPPED, 'stopped before all had met'),
+    (signal.SIGINT, 130, 'stopped before all had met'),
+    (0, processes.EXIT_LOST, 'error: waited 2 s for 2 processes at localhost:')])
+def test_a_process_that_waits_for_the_others_can_be_stopped(
+    number, status, says):
+  code = f'''
+      import os, signal, socket, threading
+      from instructrl import processes
+      signal.signal(signal.SIGINT, signal.default_int_handler)
+      processes.handle_sigterm()
+      processes.JOIN_SECONDS = 2
+      with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+      print('ready', flush=True)
+      # When JAX is at it.
+      threading.Timer(1, os.kill, (os.getpid(), {int(number)})).start()
+      processes.initialize(f'localhost:{{port}}', 2, 0)
+      '''
+  found, _, err = run(code, 0)
+  assert found == status and says in err
 
 
 # --- The watchdog ------------------------------------------------------------
