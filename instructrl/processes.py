@@ -20,6 +20,7 @@ import importlib.util
 import os
 import select
 import signal
+import socket
 import sys
 import threading
 import time
@@ -51,7 +52,8 @@ def initialize(coordinator: str = '', num_processes: int = 0,
     process_id: which of them this is, from 0.
 
   Raises:
-    ValueError: the three do not go together, or there is no cluster to find.
+    ValueError: the three do not go together, or there is no cluster to find,
+      or process 0 cannot listen there.
   """
   # JAX's own limit would abort with a dump of the stacks.
   options = dict(heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
@@ -62,6 +64,8 @@ def initialize(coordinator: str = '', num_processes: int = 0,
           f'--coordinator={coordinator} needs --num_processes (it is '
           f'{num_processes}) and --process_id, from 0 to one less (it is '
           f'{process_id})')
+    if process_id == 0:
+      _check_port(coordinator)
     with _meeting(f'{num_processes} processes at {coordinator}'):
       jax.distributed.initialize(
           coordinator, num_processes, process_id,
@@ -83,6 +87,20 @@ def initialize(coordinator: str = '', num_processes: int = 0,
       raise ValueError(
           '--coordinator=auto: JAX knows no cluster here; give HOST:PORT, '
           '--num_processes and --process_id') from error
+
+
+def _check_port(coordinator: str) -> None:
+  """Refuses where process 0 cannot listen; JAX's own failure may crash it."""
+  both = socket.has_dualstack_ipv6()
+  try:
+    with socket.create_server(
+        ('', int(coordinator.rpartition(':')[2])), dualstack_ipv6=both,
+        family=socket.AF_INET6 if both else socket.AF_INET):
+      pass
+  except (OSError, OverflowError, ValueError) as error:
+    raise ValueError(
+        f'--coordinator={coordinator}: process 0 cannot listen there ({error}):'
+        ' give a free port of its host') from error
 
 
 @contextlib.contextmanager
@@ -268,7 +286,9 @@ class Watchdog:
     """
     self._minimum, self._factor, self._first = minimum, factor, first
     self._poll, self._end = poll, end
-    self._longest = {}  # name -> seconds; of its first phase 0
+    # Name -> seconds, None after its first phase. What ends between two looks
+    # took 0, and is a measure all the same.
+    self._longest = {}
     self._name, self._seconds = '', 0.0
     self._lock = threading.Lock()
     self._over = threading.Event()
@@ -279,14 +299,14 @@ class Watchdog:
     with self._lock:
       if self._name in self._longest:
         self._longest[self._name] = max(
-            self._longest[self._name], self._seconds)
+            self._longest[self._name] or 0.0, self._seconds)
       elif self._name:
-        self._longest[self._name] = 0.0
+        self._longest[self._name] = None
       self._name, self._seconds = name, 0.0
 
   def limit(self, name: str) -> float:
     """Seconds that a phase of this name may take."""
-    if not self._longest.get(name):
+    if self._longest.get(name) is None:
       return max(self._first, self._minimum)
     return max(self._minimum, self._factor * self._longest[name])
 

@@ -211,6 +211,11 @@ def make(config, grid: Grid, workdir) -> Sweep:
   for overrides in grid:
     for key in overrides:
       _field(config, key)
+      common.require(
+          key.split('.')[-1] not in study.SEEDS,
+          f'{key}: the seeds of the stages are those of the sweep: give '
+          '--config.seeds, --config.train_seed, --config.world_seed or '
+          '--config.eval_seed')
     for seed in config.seeds:
       point = Point(overrides, seed, {})
       try:

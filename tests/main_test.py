@@ -134,6 +134,26 @@ def test_a_study_that_is_refused_changes_nothing(tmp_path, ran):
   assert [path.name for path in tmp_path.iterdir()] == ['lock']
 
 
+@pytest.mark.parametrize('field, value, message', [
+    ('mesh.tensor', 3, "pretrain: mesh {.*'tensor': 3} does not divide 8 dev"),
+    ('batch_size', 12, 'pretrain: batch_size: 12 rows cannot be divided')])
+def test_devices_that_do_not_fit_are_told_before_anything_runs(
+    tmp_path, field, value, message):
+  config = study_config.get_config('micro')
+  config.update_from_flattened_dict({f'stages.pretrain.{field}': value})
+  with pytest.raises(common.ConfigError, match=message):
+    study.run(config, tmp_path / 'study')
+  assert not list(tmp_path.iterdir())
+
+
+def test_processes_with_different_configs_are_refused(monkeypatch):
+  config = study_config.get_config('micro')
+  main.check_same(config)
+  monkeypatch.setattr(processes, 'agree', lambda value: value + 1)
+  with pytest.raises(common.ConfigError, match='not given the same config'):
+    main.check_same(config)
+
+
 def test_a_study_without_an_evaluation_has_no_report(tmp_path, ran, capsys):
   config = study_config.get_config('micro')
   config.order = ('lab',)

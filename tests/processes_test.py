@@ -29,6 +29,25 @@ def test_flags_that_do_not_go_together(arguments, reason):
     processes.initialize(*arguments)
 
 
+def test_a_port_that_is_taken_is_told_in_one_line():
+  code = '''
+      import socket, sys
+      from instructrl import main
+      sys.argv = ['x']
+      from instructrl import processes
+      with socket.socket(socket.AF_INET6) as taken:
+        taken.bind(('::', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        print('ready', flush=True)
+        main.run_door(lambda: processes.initialize(f'localhost:{port}', 2, 0))
+      '''
+  status, _, err = run(code, 0)
+  assert status == 1 and 'Traceback' not in err
+  assert err.startswith(
+      'error: --coordinator=localhost:') and 'cannot listen there' in err
+
+
 def test_one_process_is_the_primary_and_agrees_with_itself():
   processes.initialize()
   assert not jax.distributed.is_initialized()
@@ -129,7 +148,7 @@ def test_a_sigterm_that_python_drops_still_stops_the_run():
 @pytest.mark.parametrize('number, status, says', [
     (signal.SIGTERM, processes.EXIT_STOPPED, 'stopped before all had met'),
     (signal.SIGINT, 130, 'stopped before all had met'),
-    (0, processes.EXIT_LOST, 'error: waited 2 s for 2 processes at localhost:')])
+    (0, processes.EXIT_LOST, 'error: waited 2 s for 2 processes at local')])
 def test_a_process_that_waits_for_the_others_can_be_stopped(
     number, status, says):
   code = f'''
@@ -192,6 +211,13 @@ def test_the_limit_scales_with_the_longest_phase_of_its_name():
   assert dog.limit('step') == 20  # the first phase is no measure
   dog.phase('step')
   assert dog.limit('evaluation') == 100
+
+
+def test_steps_quicker_than_a_look_are_a_measure_too():
+  with Fake(poll=60., first=1800.) as fake:
+    for _ in range(3):
+      fake.dog.phase('step')
+    assert fake.dog.limit('step') == .2
 
 
 def test_phases_that_go_on_do_not_end_the_process():

@@ -133,6 +133,7 @@ def test_other_paths_of_inputs(place, found):
     ({'seeds': (0, 0)}, {KL: 1.0}, r'seeds=\(0, 0\) has one twice'),
     ({'seeds': (-1,)}, {KL: 1.0}, 'seeds=.*-1 is not an integer of 0 or more'),
     ({'seeds': (0, 1), 'seeded': ()}, {KL: 1.0}, 'seeded is empty'),
+    ({}, {'ppo_ptx.train_seed': 1}, 'train_seed: .* give --config.seeds'),
     ({'ends': ()}, {KL: 1.0}, 'ends is empty'),
     ({'given.ppo_ptx': '/x'}, {KL: 1.0}, "ends names 'ppo_ptx', which is no"),
     ({'plot.x': 'nothing'}, {KL: 1.0}, "no field 'nothing'"),
