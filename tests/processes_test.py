@@ -22,7 +22,6 @@ from instructrl import processes
     (('host:1', 2, 2), r'and --process_id, from 0 to one less \(it is 2\)'),
     (('host', 2, 0), "neither HOST:PORT nor 'auto'"),
     (('', 2, 0), '--num_processes and --process_id need --coordinator'),
-    (('auto', 0, -1), '--coordinator=auto: JAX knows no cluster here'),
 ])
 def test_flags_that_do_not_go_together(arguments, reason):
   with pytest.raises(ValueError, match=reason):
@@ -46,6 +45,16 @@ def test_a_port_that_is_taken_is_told_in_one_line():
   assert status == 1 and 'Traceback' not in err
   assert err.startswith(
       'error: --coordinator=localhost:') and 'cannot listen there' in err
+
+
+def test_a_cluster_that_is_not_there_is_not_found():
+  """In a process of its own: JAX only looks before it computes anything."""
+  done = subprocess.run(
+      [sys.executable, '-c', 'from instructrl import processes\n'
+       'processes.initialize("auto")'], text=True, capture_output=True,
+      env={**os.environ, 'PYTHONPATH': os.getcwd()}, timeout=120)
+  assert done.stderr.splitlines()[-1].startswith(
+      'ValueError: --coordinator=auto: JAX knows no cluster here')
 
 
 def test_one_process_is_the_primary_and_agrees_with_itself():
