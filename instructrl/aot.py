@@ -1,4 +1,4 @@
-"""Whether runs fit TPU slices, and how fast they could be, without a TPU.
+r"""Whether runs fit TPU slices, and how fast they could be, without a TPU.
 
   python -m instructrl.aot --config=experiments/ppo_ptx.py:1.3b \
       --topology=v5e:4x8,v5e:8x8 [--json] [--workdir=DIR]
@@ -9,7 +9,7 @@ compiled programs (see `plan` and `hlo`). Of several slices it says which fit,
 and what the whole run would cost; experiments/plans.py names several runs and
 their slices. With --workdir it writes a page there, and what has been read is
 not compiled again: stopped, the same command goes on. Exit status 1 if a run
-fits none of its slices. Needs `pip install "instructrl[aot]"`.
+fits none of its slices. Needs `pip install -e ".[aot]"`.
 """
 
 from collections.abc import Sequence
@@ -79,7 +79,11 @@ def runs_of(config, topologies: Sequence[str]):
     sys.exit('error: --config is missing: give a stage of experiments/ and its '
              'size, such as experiments/ppo_ptx.py:1.3b, or '
              'experiments/plans.py')
-  if 'plans' in config:
+  try:
+    has_plans = 'plans' in config
+  except OSError as error:  # ml_collections', for a file that is not there
+    sys.exit(f'error: --config: {main_lib.missing_file(error)}')
+  if has_plans:
     if topologies:
       sys.exit('error: --topology does not go with a config of plans: the '
                'slices are in its fields')

@@ -43,9 +43,10 @@ def devices(topology: str):
   """
   count, slice_name = re.fullmatch(r'(?:(\d+)x)?(.*)', topology).groups()
   kind = slice_name.partition(':')[0]
-  if kind not in CHIPS:
+  if kind not in CHIPS or ':' not in slice_name:
     raise TopologyError(
-        f'--topology={topology}: the chips are {", ".join(CHIPS)}')
+        f'--topology={topology} is no CHIP:SHAPE, such as v5e:2x4; the chips '
+        f'are {", ".join(CHIPS)}')
   # There is no TPU here to ask for its surroundings, or to keep to one process.
   for name, value in (('TPU_SKIP_MDS_QUERY', '1'),
                       ('TPU_WORKER_HOSTNAMES', 'localhost'),
@@ -56,7 +57,7 @@ def devices(topology: str):
     import libtpu  # pylint: disable=unused-import
   except ImportError as error:
     raise TopologyError(
-        'libtpu is not installed: pip install "instructrl[aot]"') from error
+        'libtpu is not installed: pip install -e ".[aot]"') from error
   from jax.experimental import topologies
   chip = CHIPS[kind]
   options = {'chip_config_name': chip.config} if chip.config else {}

@@ -1,4 +1,4 @@
-"""Runs one stage.
+r"""Runs one stage.
 
   python -m instructrl.main --config=experiments/ppo.py:tiny --workdir=DIR \
       --config.ppo.kl_coef=0.05
@@ -16,6 +16,7 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 import signal
 import sys
 import time
@@ -237,7 +238,9 @@ def _parse_flags(argv):
     # type, a config file that is not there, or a size it does not know; the
     # reason is the last line, under the trace of the config file.
     reason = _last_line(error)
-    if isinstance(error, (AttributeError, KeyError)):
+    if "no attribute 'get_config" in str(error):
+      reason = '--config: the file has no get_config(size)'
+    elif isinstance(error, (AttributeError, KeyError)):
       reason = f'the config has no field {reason}'.replace(
           ' Did you mean', '; did you mean')
     sys.exit(f'error: {reason.removeprefix("ValueError: ")}')
@@ -249,6 +252,13 @@ def _last_line(error: Exception) -> str:
   reason = reason.replace('\\n', '\n').replace('\\', '').strip('\'"')
   lines = [line.strip(' \'') for line in reason.splitlines() if line.strip()]
   return ' '.join(lines) if len(lines) < 3 else lines[-1]
+
+
+def missing_file(error: OSError) -> str:
+  """What ml_collections says of a config file that is not there, in a line."""
+  name = re.findall("'([^']+)'", str(error))
+  return (f'there is no file {name[-1]} in {os.getcwd()}' if name
+          else _last_line(error))
 
 
 def read_flags(config_flag, workdir_flag, kind: str, field: str):
@@ -269,8 +279,8 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
   try:
     fits = field in config
   except OSError as error:  # ml_collections', for a file that is not there
-    sys.exit(f'error: --config: {_last_line(error)} in {os.getcwd()}; give one '
-             f'such as {example}')
+    sys.exit(f'error: --config: {missing_file(error)}; give one such as '
+             f'{example}')
   if not fits:
     sys.exit(f'error: --config is not of a {kind}: it has no field {field!r}')
   if not workdir:
@@ -310,7 +320,7 @@ if __name__ == '__main__':
   run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', None, 'A stage of experiments/ and its size (micro, tiny '
-          'or small), such as experiments/ppo.py:tiny.'),
+          'config', None, 'A stage of experiments/ and its size, '
+          'such as experiments/ppo.py:tiny.'),
       flags.DEFINE_string('workdir', None, 'The run folder.'),
       define_processes()))

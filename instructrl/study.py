@@ -3,6 +3,10 @@
   python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
 
 Started again, it goes on where it was; finished stages are not run again.
+
+On several machines the same command is started on each, elsewhere than on TPU
+VMs with --coordinator=HOST:PORT --num_processes=N --process_id=I, as for
+`main`.
 """
 
 import functools

@@ -227,7 +227,7 @@ def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
 def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
   """One HTML file; what comes from the runs or the config is escaped."""
   text = lambda value: html.escape(str(value))
-  lines = [line for line in title.strip().splitlines() if line.strip()]
+  lines = [' '.join(part.split()) for part in title.strip().split('\n\n')]
   header, rows = table(results)
   row = lambda tag, cells: '<tr>' + ''.join(
       f'<{tag}>{text(cell)}</{tag}>' for cell in cells) + '</tr>'
@@ -244,7 +244,7 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
   told += ''.join(f'<p class="failure">{text(line)}</p>'
                   for line in results['missing'])
   body = (
-      f'<h1>{text(lines[0] if lines else results["name"])}</h1>' +
+      f'<h1>{text(lines[0] or results["name"])}</h1>' +
       ''.join(f'<p class="soft">{text(line)}</p>' for line in lines[1:]) +
       '<p>Mean over seeds ± their standard deviation; in the figure each seed '
       'is a faint mark. Stages before the swept ones are the same for all '

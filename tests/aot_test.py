@@ -19,7 +19,9 @@ from tests import slices
 @pytest.mark.parametrize('args, message', [
     (['--config=experiments/sft.py:1.3b', '--config.batch_size=0',
       '--topology=v5e:2x2'], 'batch_size must be 1 or more'),
-    (['--config=experiments/plans.py:175b'], "there is no plan '175b'")])
+    (['--config=experiments/plans.py:175b'], "there is no plan '175b'"),
+    (['--config=experiments/x.py:1.3b'], 'there is no file experiments/x.py'),
+    (['--config=tests/tiny.py'], 'the file has no get_config(size)')])
 def test_a_mistake_is_one_line(args, message):
   done = subprocess.run(
       [sys.executable, '-m', 'instructrl.aot', *args], text=True,

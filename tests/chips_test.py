@@ -12,6 +12,8 @@ from tests import slices
 @pytest.mark.parametrize('topology, message', [
     ('v9:2x2', 'the chips are v4, v5e, v5p, v6e'),
     ('2xv9:2x2', 'the chips are v4, v5e, v5p, v6e'),
+    ('v5litepod-4', 'no CHIP:SHAPE, such as v5e:2x4'),
+    ('v5e', 'no CHIP:SHAPE, such as v5e:2x4'),
     pytest.param('v5e:3x1x7', 'is no slice that libtpu knows',
                  marks=slices.needs_libtpu)])
 def test_a_slice_that_is_not_there_is_refused(topology, message):
@@ -21,7 +23,7 @@ def test_a_slice_that_is_not_there_is_refused(topology, message):
 
 def test_without_libtpu_it_says_what_to_install(monkeypatch):
   monkeypatch.setitem(sys.modules, 'libtpu', None)
-  with pytest.raises(chips.TopologyError, match=r'instructrl\[aot\]'):
+  with pytest.raises(chips.TopologyError, match=r'pip install -e .\.\[aot\]'):
     chips.devices('v5e:2x2')
 
 

@@ -424,6 +424,30 @@ def test_an_action_that_is_not_there(cloud):
   assert result.returncode == 0 and '--delete-when-done' in result.stdout
 
 
+def test_help_after_an_action_is_help(cloud):
+  result = cloud.call('run', '--help')
+  assert result.returncode == 0 and '--delete-when-done' in result.stdout
+
+
+def test_a_command_without_a_workdir(cloud):
+  result = cloud.call('run', *FLAGS, *MAKE, '--', 'python', '--workdir', '/x')
+  check_one_clear_line(result, 'the command has no --workdir=/mnt/bucket/')
+
+
+@pytest.mark.parametrize('words, told', [
+    ('ERROR: (gcloud.x) You have no account.\nPlease run:\n'
+     '  $ gcloud auth login\nto select an account to use.', 'You have no'),
+    ('ERROR: (gcloud.x) Error parsing [queued_resource].\n'
+     'Failed to find attribute [project]. The attribute', '--project=P')])
+def test_of_what_gcloud_says_the_reason_is_shown(cloud, words, told):
+  gcloud = cloud.folder / 'bin' / 'gcloud'
+  gcloud.unlink()
+  gcloud.write_text(f"#!/bin/sh\ncat >&2 <<'END'\n{words}\nEND\nexit 1\n")
+  gcloud.chmod(0o755)
+  check_one_clear_line(cloud.run(), told)
+  check_one_clear_line(cloud.call('status', *FLAGS), told)
+
+
 def test_without_gcloud(cloud):
   (cloud.folder / 'bin' / 'gcloud').unlink()
   if shutil.which('gcloud', path=cloud.environment['PATH']):

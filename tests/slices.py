@@ -6,7 +6,7 @@ import pytest
 
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec('libtpu') is None,
-    reason='libtpu is not installed: pip install "instructrl[aot]" (there are '
+    reason='libtpu is not installed: pip install -e ".[aot]" (there are '
     'wheels for Linux on x86_64)')
 
 

@@ -136,7 +136,7 @@ def test_other_paths_of_inputs(place, found):
     ({}, {'ppo_ptx.train_seed': 1}, 'train_seed: .* give --config.seeds'),
     ({'ends': ()}, {KL: 1.0}, 'ends is empty'),
     ({'given.ppo_ptx': '/x'}, {KL: 1.0}, "ends names 'ppo_ptx', which is no"),
-    ({'plot.x': 'nothing'}, {KL: 1.0}, "no field 'nothing'"),
+    ({'plot.x': 'nothing'}, {KL: 1.0}, "no field 'nothing'. A field is"),
     ({'measures': (('a', 'reward', 'DONE', 'b'),)}, {KL: 1.0}, 'measures: '),
     ({'stages.sft.inputs.init': '../reward'}, {KL: 1.0}, 'in a circle: '),
     ({'stages.sft.inputs.init': '../other'}, {KL: 1.0},

@@ -100,12 +100,13 @@ def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
   assert len(found['missing']) == 8
   folder = tmp_path / 'out'
   folder.mkdir()
-  sweep_results.write(folder, found, 'The title & more.\n\nWhat was found.')
+  sweep_results.write(folder, found, 'The title & more.\n\nWhat\nwas found.')
   assert json.loads((folder / 'sweep.json').read_text()) == found
   assert (folder / 'table.md').read_text().splitlines()[2] == (
       '| 1 | 0.001 | 0.55 ± 0.071 | 1 ± 0 |  | 2 of 2 |')
   assert (folder / 'figure.png').read_bytes()[:4] == b'\x89PNG'
   page = (folder / 'index.html').read_text()
+  assert '<p class="soft">What was found.</p>' in page
   assert '<h1>The title &amp; more.</h1>' in page and '<svg' in page
   assert 'odd &lt;b&gt;: ' in page and 'odd <b>' not in page
   assert f'href="../{sweep.points[0].runs["reward"]}"' in page

@@ -90,16 +90,29 @@ check_bucket() {
   answer="$(gcloud storage buckets describe "gs://$BUCKET" --raw \
     --format='value(hierarchicalNamespace.enabled)' \
     ${PROJECT:+--project="$PROJECT"} 2>&1)" \
-    || die "cannot read the bucket $BUCKET: $(tail -n 1 <<< "$answer")"
+    || die "cannot read the bucket $BUCKET: $(reason_in "$answer")"
   [ "$(tail -n 1 <<< "$answer")" = True ] || die "the bucket $BUCKET has no" \
     'hierarchical namespace, which renaming folders needs; make one with' \
     'gcloud storage buckets create --enable-hierarchical-namespace' \
     '--uniform-bucket-level-access'
 }
 
+# reason_in TEXT: gcloud's line about it, of the many that it may write; what
+# it says of a flag or property that is missing comes after that line.
+reason_in() {
+  local line
+  line="$(grep -m 1 '^ERROR' <<< "$1" || grep . <<< "$1" | tail -n 1 || true)"
+  case "$1" in
+    *'Failed to find attribute [project]'*)
+      line='no project is set: give --project=P, or gcloud config set project P'
+      ;;
+    *'gcloud auth login'*) line="$line (gcloud auth login)" ;;
+  esac
+  printf '%s\n' "$line"
+}
+
 last_error() {
-  grep -m 1 '^ERROR' "$TEMPORARY/error" \
-    || grep . "$TEMPORARY/error" | tail -n 1 || true
+  reason_in "$(cat "$TEMPORARY/error")"
 }
 
 # gcloud compute tpus ..., with its answer in $ANSWER and its words in a file.

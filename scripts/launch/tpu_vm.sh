@@ -67,6 +67,7 @@ parse_flags() {
       --runtime-version=*) RUNTIME="${1#*=}" ;;
       --create-flag=*) CREATE_FLAGS+=("${1#*=}") ;;
       --poll=*) POLL="${1#*=}" ;;
+      -h|--help) usage; exit 0 ;;
       --) shift; COMMAND=("$@"); return ;;
       *) die "there is no flag '$1'; see:" \
            'bash scripts/launch/tpu_vm.sh --help' ;;
@@ -104,6 +105,7 @@ check_command() {
       --workdir=*) workdir="${argument#*=}" ;;
     esac
   done
+  [ -n "$workdir" ] || die "the command has no --workdir=$MOUNT/... (with =)"
   case "$workdir" in
     "$MOUNT"/?*) ;;
     *) die "--workdir=$workdir of the command is not below $MOUNT, where the" \
