@@ -103,6 +103,8 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
   workdir = pathlib.Path(workdir_flag.value) if workdir_flag.value else None
   if workdir:
     workdir.mkdir(parents=True, exist_ok=True)
+  elif sum(len(topologies) for *_, topologies in runs) > 1:
+    _tell('without --workdir nothing that is compiled here is kept')
   with (metrics_lib.only_process(workdir) if workdir
         else contextlib.nullcontext()):
     plans = make_plans(

@@ -177,6 +177,9 @@ def _field(config, key: str) -> Any:
 def _unknown(config, key: str) -> str:
   known = list(flatten(config.stages.to_dict()))
   near = [k for k in known if k.endswith(f'.{key}')]
+  stage, _, name = key.rpartition('.')
+  near = near or [k for k in known if k.startswith(f'{stage.split(".")[0]}.')
+                  and k.endswith(f'.{name}')]
   near = near or difflib.get_close_matches(key, known, 3, 0.7)
   hint = f'; did you mean {" or ".join(near[:4])}?' if near else '.'
   return (f'the sweep has no field {key!r}{hint} A field is STAGE.field, of '

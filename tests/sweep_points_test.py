@@ -123,6 +123,7 @@ def test_other_paths_of_inputs(place, found):
 @pytest.mark.parametrize('fields, point, message', [
     ({}, {'ppo_ptx.ppo.kl_coeff': 1.0},
      r"no field 'ppo_ptx.ppo.kl_coeff'; did you mean ppo_ptx.ppo.kl_coef"),
+    ({}, {'sft.peak_lr': 1.0}, 'did you mean sft.optimizer.peak_lr'),
     ({}, {'kl_coef': 1.0}, 'did you mean ppo.ppo.kl_coef or ppo_ptx.ppo.kl_co'),
     ({}, {'ppo_ptx.ppo': 1.0}, 'ppo_ptx.ppo is not one field but several'),
     ({}, {KL: 'much'}, 'kl_coef=.much., seed 0: .*kl_coef'),
