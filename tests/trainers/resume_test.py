@@ -121,6 +121,7 @@ def test_sigterm_saves_after_the_step_under_way(
       with pytest.raises(processes.Stopped):
         train(config, workdir)
   finally:
+    processes.handle_sigterm()  # as a new process, which nobody has stopped
     signal.signal(signal.SIGTERM, before)
   assert checkpoint.find(workdir).name == f'{steps:08d}'
   assert train(config, workdir) == result
