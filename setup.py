@@ -20,9 +20,11 @@ REQUIRED = (
     'array-record==0.8.6',  # the file format of all data
     'chex==0.1.92',
     'flax==0.12.8',
+    'gguf==0.19.0',  # reads llama.cpp's weights
     'grain==0.2.18',
     'importlib_resources==7.1.0',  # tensorflow-datasets fails without it
     'jax==0.10.2',
+    'jinja2==3.1.6',  # chat templates are written in it
     'matplotlib==3.11.2',
     'ml-collections==1.1.0',
     'numpy==2.4.6',
@@ -53,6 +55,9 @@ EXTRAS = {
     'aot': AOT,
     'tpu': ('jax[tpu]==0.10.2',),
     'cuda': ('jax[cuda13]==0.10.2',),
+    # What imports and exports are compared with, in tests only. Where the
+    # index has no CPU build of this version, it is gigabytes.
+    'parity': ('torch==2.13.0', 'transformers==5.23.0'),
     'hf': ('transformers==5.23.0',),  # AutoConfig and AutoTokenizer only
 }
 

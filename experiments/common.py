@@ -131,7 +131,7 @@ def base(size, stage, sizes=tuple(SIZES)):
   # Paths of what the stage starts from; relative ones start at the run folder,
   # so that a study's stages, which lie side by side, find each other.
   c.inputs = config_dict.ConfigDict()
-  c.inputs.lab = '../lab'
+  c.inputs.data = '../lab'  # prompts, demonstrations, rows and the tokenizer
   # Mesh sizes; -1 is all devices that are left. Models that do not fit one
   # device are split: by `fsdp`, and by `tensor` where a minibatch has fewer
   # rows than there are devices.

@@ -12,7 +12,7 @@ RECIPE = {'micro': (1500, 600, 640), 'tiny': (48_000, 20_000, 768),
 
 def get_config(arg='tiny'):
   c = common.base(arg, 'lab', common.LAB_SIZES)
-  del c.inputs['lab']  # it starts from nothing
+  del c.inputs['data']  # it starts from nothing
   c.num_documents, c.num_prompts, c.vocab_size = RECIPE[arg]
   c.row_len = common.SIZES[arg][-1]  # tokens per packed row
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most

@@ -45,7 +45,7 @@ from instructrl.trainers import selection
 
 def _train_ppo(config, workdir, label=''):
   """PPO, with the lab's judge on the curves where there is a lab."""
-  judge = lab.make_judge(common.input_path(config, workdir, 'lab'))
+  judge = lab.make_judge(common.input_path(config, workdir, 'data'))
 
   def utilities(prompts, responses):
     return np.asarray([judge.utility(p, r)

@@ -324,18 +324,18 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
 
   Raises:
     ValueError: this run started from other inputs, which have since been made
-      anew; or an input was not made from the lab that this run is given. They
+      anew; or an input was not made from the data that this run is given. They
       are named.
   """
   path = pathlib.Path(workdir) / INPUTS
   found = {name: identity(value) for name, value in inputs.items()}
   for name, value in inputs.items():
     folder = _run_folder(pathlib.Path(os.path.abspath(value)))
-    lab = _made_from(folder).get('lab') if folder else None
-    if lab and found.get('lab') and lab != found['lab']:
+    data = _made_from(folder).get('data') if folder else None
+    if data and found.get('data') and data != found['data']:
       raise ValueError(
-          f'inputs.{name}: {value} was made from another lab than '
-          f'{inputs["lab"]}')
+          f'inputs.{name}: {value} was made from other data than '
+          f'{inputs["data"]}')
   if path.exists():
     old = read_json(path)
     changed = sorted(k for k in found if old.get(k) != found[k])

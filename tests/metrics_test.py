@@ -218,15 +218,15 @@ def test_a_config_is_compared_before_anything_is_written(tmp_path):
     metrics_lib.check_config(tmp_path / 'run', {'seed': 2})
 
 
-def test_inputs_are_of_one_lab(tmp_path):
-  labs = tmp_path / 'lab', tmp_path / 'other' / 'lab'
-  for seed, lab in enumerate(labs):
-    make_run(lab, seed=seed)
-  make_run(tmp_path / 'rankings', inputs=[labs[0]])
-  make_run(tmp_path / 'reward', inputs=[labs[0], tmp_path / 'rankings'])
+def test_inputs_are_of_the_same_data(tmp_path):
+  folders = tmp_path / 'data', tmp_path / 'other' / 'data'
+  for seed, data in enumerate(folders):
+    make_run(data, seed=seed)
+  make_run(tmp_path / 'rankings', inputs=[folders[0]])
+  make_run(tmp_path / 'reward', inputs=[folders[0], tmp_path / 'rankings'])
   with pytest.raises(
-      ValueError, match='inputs.rankings: .* was made from another lab than'):
-    make_run(tmp_path / 'second', inputs=[labs[1], tmp_path / 'rankings'])
+      ValueError, match='inputs.rankings: .* was made from other data than'):
+    make_run(tmp_path / 'second', inputs=[folders[1], tmp_path / 'rankings'])
 
 
 @pytest.mark.parametrize('text', ['', '{"a": 1', '[]', 'null'])

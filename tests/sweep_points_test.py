@@ -102,7 +102,7 @@ def test_a_given_folder_is_not_made(tmp_path, monkeypatch):
   assert {run.stage for run in sweep.runs.values()} == {
       'pretrain', 'ppo_init', 'ppo_ptx'}
   run, = stages_of(sweep, 'ppo_ptx')
-  assert run.config.inputs.lab == '/a/lab'
+  assert run.config.inputs.data == '/a/lab'
   folder = os.path.join('runs/sweep', run.name, run.config.inputs.reward_model)
   assert os.path.normpath(folder) == 'study/reward'
 

@@ -271,7 +271,7 @@ class Run:
   @functools.cache
   def tokenizer(self) -> Tokenizer:
     """The lab's; a copy goes into the run folder, so that it can be moved."""
-    tok = Tokenizer.load(self.input('lab') / TOKENIZER)
+    tok = Tokenizer.load(self.input('data') / TOKENIZER)
     if self.primary and not (self.workdir / TOKENIZER).exists():
       partial = self.workdir / f'{TOKENIZER}.partial'
       tok.save(partial)
@@ -292,7 +292,7 @@ class Run:
     def check(meta):
       require(meta['tokenizer'] == self.tokenizer().fingerprint,
               f'inputs.{name}: {path} was trained with another tokenizer than '
-              'that of inputs.lab')
+              'that of inputs.data')
       trained = meta['config'].get('model', {})
       changed = [f'{field}: {trained[field]} -> {model[field]}'
                  for field in sorted(trained) if field not in NOT_COMPUTED

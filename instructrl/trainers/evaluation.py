@@ -35,7 +35,7 @@ def few_shot(opened: policies.Opener, config) -> str:
   longest prompt still fits beside them.
   """
   shown = lab_data.read_records(
-      opened.input('lab'), 'demonstrations', 'train')
+      opened.input('data'), 'demonstrations', 'train')
   shortest = {}
   for d in shown:
     use_case = d.prompt.use_case
@@ -71,7 +71,7 @@ def evaluate(config, workdir, label: str = '') -> dict:
 
 def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
               label: str) -> dict:
-  world = lab.load_world(opened.input('lab'))
+  world = lab.load_world(opened.input('data'))
   labelers = load_labelers(opened, world)
   selected = metrics_lib.read_done(opened.input('select_sft'))
   common.require(selected is not None, 'inputs.select_sft is not finished')
@@ -90,7 +90,7 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
       models[name] = open_policy(name).as_lm(name)
   prompts = opened.prompts('test', config.prompt_len)
   documents = lab_data.read_records(
-      opened.input('lab'), 'corpus', 'validation')
+      opened.input('data'), 'corpus', 'validation')
   documents = [documents[i].text
                for i in range(min(config.num_documents, len(documents)))]
   with progress_lib.Progress(

@@ -148,7 +148,7 @@ def train(config, workdir, label: str = '') -> dict:
   with common.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     load = lambda name: pipeline.read_rows(
-        run.input('lab') / name, tokenizer_fingerprint=tok.fingerprint)
+        run.input('data') / name, tokenizer_fingerprint=tok.fingerprint)
     rows = load(config.rows)
     mix = dict(mix=load(config.pretrain_rows),
                mix_fraction=config.pretrain_mix) if config.pretrain_mix else {}

@@ -73,7 +73,7 @@ class Opener:
 
   def __init__(self, config, workdir):
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self.tok = Tokenizer.load(self.input('lab') / common.TOKENIZER)
+    self.tok = Tokenizer.load(self.input('data') / common.TOKENIZER)
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = config.batch_size
@@ -92,7 +92,7 @@ class Opener:
 
   def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
     """The lab's prompts of a split that fit `prompt_len` tokens."""
-    records = lab_data.read_records(self.input('lab'), 'prompts', split)
+    records = lab_data.read_records(self.input('data'), 'prompts', split)
     found = [p for p in records if tasks.fits(
         tasks.chat_prompt(self.tok, p.text), prompt_len)]
     common.require(bool(found),

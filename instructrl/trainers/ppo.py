@@ -90,7 +90,7 @@ def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
 
 def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
   """Records and tokens of the prompts that fit; says how many did not."""
-  records = lab_data.read_records(run.input('lab'), 'prompts', split)
+  records = lab_data.read_records(run.input('data'), 'prompts', split)
   tokens = [tasks.chat_prompt(tok, record.text) for record in records]
   kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
   common.require(bool(kept), f'no prompt of {split!r} fits ppo.prompt_len='
@@ -236,7 +236,7 @@ def train(config, workdir, label: str = '', *,
         tokens, s.batch_size, config.train_seed, prompt_len=s.prompt_len,
         pad_id=tok.pad_id, rows_read=run.rows(s.batch_size))
     rows = lambda name: pipeline.read_rows(
-        run.input('lab') / name, tokenizer_fingerprint=tok.fingerprint)
+        run.input('data') / name, tokenizer_fingerprint=tok.fingerprint)
     ptx_rows = s.batch_size * s.ptx_examples_per_episode * s.num_ppo_epochs
     ptx = pipeline.lm_batches(
         rows('corpus.rows'), ptx_rows, config.train_seed,

@@ -150,7 +150,7 @@ def collect(config, workdir, label: str = '') -> dict:
     metrics_lib.write_config(workdir, config.to_dict())
   with (progress_lib.Progress('rankings', 3, label=label, primary=primary)
         as progress, policies.Opener(config, workdir) as opened):
-    world = lab.load_world(opened.input('lab'))
+    world = lab.load_world(opened.input('data'))
     labelers = lab.load_labelers(world)
     prompts = {split: opened.prompts(split, config.prompt_len)[:count]
                for split, count in (('train', config.num_prompts),

@@ -178,7 +178,7 @@ def demonstration_mean(run: common.Run, scorer: Scorer, params, tok) -> float:
   """Mean score of the labelers' demonstrations."""
   config = run.config
   demonstrations = lab_data.read_records(
-      run.input('lab'), 'demonstrations', 'train')
+      run.input('data'), 'demonstrations', 'train')
   prompts, responses = [], []
   for d in demonstrations:
     prompt = tasks.chat_prompt(tok, d.prompt.text)

@@ -267,10 +267,10 @@ def test_negative_numbers_are_refused_by_name(configs, field, value):
 
 def test_an_input_that_is_not_there_is_named(configs, workdir):
   config = configs['sft']
-  with pytest.raises(common.ConfigError, match='inputs.lab: .*/nowhere does '
+  with pytest.raises(common.ConfigError, match='inputs.data: .*/nowhere does '
                      'not exist; run the stage that makes it first'):
-    config.inputs.lab = '../nowhere'
-    common.input_path(config, workdir, 'lab')
+    config.inputs.data = '../nowhere'
+    common.input_path(config, workdir, 'data')
   with pytest.raises(common.ConfigError, match='inputs.init is empty'):
     config.inputs.init = ''
     common.input_path(config, workdir, 'init')
@@ -278,9 +278,9 @@ def test_an_input_that_is_not_there_is_named(configs, workdir):
 
 def test_relative_inputs_start_at_the_run_folder(configs, workdir, tmp_path):
   config = configs['sft']
-  assert common.input_path(config, workdir, 'lab') == tmp_path / 'lab'
-  config.inputs.lab = str(tmp_path / 'lab')
-  assert common.input_path(config, '/elsewhere', 'lab') == tmp_path / 'lab'
+  assert common.input_path(config, workdir, 'data') == tmp_path / 'lab'
+  config.inputs.data = str(tmp_path / 'lab')
+  assert common.input_path(config, '/elsewhere', 'data') == tmp_path / 'lab'
 
 
 def save(folder, state, meta):

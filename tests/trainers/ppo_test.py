@@ -88,7 +88,7 @@ def test_configs_that_make_sense(configs, changes):
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted(study, tok):
-  run = types.SimpleNamespace(input=lambda name: study / name)
+  run = types.SimpleNamespace(input=lambda name: study / 'lab')
   records, tokens, dropped = ppo.load_prompts(run, tok, 'train', 8)
   assert len(records) == len(tokens) == 20 and dropped == 0
   assert tokens == [tasks.chat_prompt(tok, r.text) for r in records]

@@ -235,7 +235,7 @@ def toy_run(configs, study, **changes):
   config = configs['reward']
   config.update(changes)
   return types.SimpleNamespace(
-      config=config, input=lambda name: study / name)
+      config=config, input=lambda name: study / name.replace('data', 'lab'))
 
 
 def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
