@@ -41,6 +41,9 @@ PAPER_SIZES = {
     '175b': (96, 12288, 96, 2048),
 }
 SIZES = LAB_SIZES | PAPER_SIZES
+# Fields of a model that say how it is computed, and not what.
+COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype', 'init_std',
+            'param_dtype', 'remat', 'scan_unroll')
 
 # Tokens of a prompt and of a response, at most.
 LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
@@ -96,6 +99,21 @@ def model(size):
   # Layers per step of the scan over layers. All of a small model at once is a
   # sixth faster on a CPU; one compiles 96 layers as fast as one.
   c.scan_unroll = num_layers if laptop else 1
+  return c
+
+
+def imported_model(source):
+  """A model of the architecture of an input: of imported weights, say.
+
+  Args:
+    source: which of the stage's inputs.
+  """
+  c = config_dict.ConfigDict()
+  c.like = source
+  gpt = model('125m')
+  for name in COMPUTED:
+    c[name] = gpt[name]
+  c.dtype, c.remat, c.attention_block = 'float32', 'none', 0
   return c
 
 

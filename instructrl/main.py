@@ -79,10 +79,14 @@ EXPECTED_ERRORS = (ValueError, checkpoint_lib.CheckpointError,
 
 
 def validate(config):
-  """Refuses a stage's config by field name, before anything is computed."""
+  """Refuses a stage's config by field name, before anything is computed.
+
+  One whose architecture is an input's is looked at when that is known.
+  """
   common.require(config.stage in STAGES,
                  f'stage={config.stage!r} is none of {", ".join(STAGES)}')
-  STAGES[config.stage][0](config)
+  if common.resolved(config):
+    STAGES[config.stage][0](config)
 
 
 def check_mesh(config) -> None:
@@ -121,6 +125,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
   if processes.stop_requested():
     raise processes.Stopped
   workdir = pathlib.Path(workdir)
+  config = common.resolve(config, workdir)
   fresh = not (workdir / metrics_lib.CONFIG).exists()
   metrics_lib.check_config(workdir, config.to_dict())
   done = metrics_lib.read_done(workdir)

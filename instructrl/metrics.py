@@ -293,7 +293,7 @@ def identity(path) -> str:
   folder is above the path.
   """
   path = pathlib.Path(os.path.abspath(path))
-  folder = _run_folder(path)
+  folder = run_folder(path)
   if folder is None:
     return ''
   config = read_json(folder / CONFIG)
@@ -304,7 +304,7 @@ def identity(path) -> str:
       'part': str(path.relative_to(folder))})
 
 
-def _run_folder(path: pathlib.Path) -> pathlib.Path | None:
+def run_folder(path: pathlib.Path) -> pathlib.Path | None:
   folders = (f for f in (path, *path.parents) if (f / CONFIG).is_file())
   return next(folders, None)
 
@@ -330,7 +330,7 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
   path = pathlib.Path(workdir) / INPUTS
   found = {name: identity(value) for name, value in inputs.items()}
   for name, value in inputs.items():
-    folder = _run_folder(pathlib.Path(os.path.abspath(value)))
+    folder = run_folder(pathlib.Path(os.path.abspath(value)))
     data = _made_from(folder).get('data') if folder else None
     if data and found.get('data') and data != found['data']:
       raise ValueError(

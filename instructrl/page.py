@@ -3,14 +3,12 @@
 All text that comes from a study (prompts, responses, config) is escaped.
 """
 
-import html
-import json
 import math
 from typing import Any, Mapping, Sequence
 
 from instructrl import expectations
 from instructrl import figures
-from instructrl import page_style
+from instructrl import page_parts as parts
 from instructrl.evaluators import statistics
 
 SAMPLES_SHOWN = 4  # of each kind, good and bad
@@ -18,11 +16,6 @@ QUALITY = 'overall_quality'  # the row of Table 3 that is no rate
 CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
 # The rows that are no failure in themselves.
 NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')
-STAGES = {'lab': 'world, documents and prompts', 'pretrain': 'pretraining',
-          'sft': 'SFT', 'ppo_init': 'where PPO starts',
-          'rankings': 'rankings', 'reward': 'reward model',
-          'select_sft': 'choice of the SFT checkpoint', 'ppo': 'PPO',
-          'ppo_ptx': 'PPO-ptx', 'evaluation': 'evaluation'}
 
 SYMBOLS = {expectations.SHOWN: '✓', expectations.NOT_SHOWN: '✗',
            expectations.UNDECIDED: '?', expectations.NOT_MEASURED: '–'}
@@ -37,33 +30,23 @@ def render(study, results: Mapping[str, Any],
     results: the content of results.json.
     rows: the paper's results, checked.
   """
-  parts = [
+  sections = [
       _header(results), _preference(results), _expectations(rows),
       _metadata(study.evaluation), _likert(study.evaluation),
       _probes(study.evaluation['probes']),
       _labels(results), _selection(results),
       _training(results['training'], results['config']),
       _stages(study.metrics), _samples(study.samples, results['seed']),
-      _run(results)]
-  return document('instructrl: report of a study', parts)
+      parts.run(results)]
+  return parts.document('instructrl: report of a study', sections)
 
 
-def document(title: str, parts: Sequence[str]) -> str:
-  """A whole page of parts that are HTML already."""
-  return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-          '<meta name="viewport" content="width=device-width, '
-          f'initial-scale=1"><title>{_text(title)}</title>'
-          f'<style>{page_style.STYLE}</style></head><body>\n' +
-          '\n'.join(parts) + '\n</body></html>\n')
-
-
-def _text(value: Any) -> str:
-  return html.escape(str(value))
 
 
 def _header(results) -> str:
   seconds = sum(results['seconds'].values())
-  seeds = ', '.join(f'{_title(k)} {v}' for k, v in results['seed'].items())
+  seeds = ', '.join(
+      f'{parts.title(k)} {v}' for k, v in results['seed'].items())
   n = max(row['n'] for row in results['preference'].values())
   return (
       '<h1>What this run shows of InstructGPT’s results</h1>'
@@ -71,17 +54,10 @@ def _header(results) -> str:
       'trained with PPO against a reward model, in a simulated world in which '
       'every measurement has a known right answer. Each figure stands beside '
       'what Ouyang et al. 2022 (arXiv 2203.02155) report.</p>'
-      f'<p class="soft small">{_text(seeds)} · {n:,} prompts compared · '
-      f'{_duration(seconds)} in all · '
+      f'<p class="soft small">{parts.text(seeds)} · {n:,} prompts compared · '
+      f'{parts.duration(seconds)} in all · '
       '<a href="results.json">results.json</a></p>')
 
-
-def _duration(seconds: float) -> str:
-  minutes, seconds = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours} h {minutes} min'
-  return f'{minutes} min {seconds} s' if minutes else f'{seconds} s'
 
 
 def _number(value: float, unit: str) -> str:
@@ -120,15 +96,16 @@ def _details(row: expectations.Row) -> str:
   """What was compared, in how many items, and each policy's own value."""
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
   values = ', '.join(
-      f'<span class="whole">{_text(figures.label(policy))} '
+      f'<span class="whole">{parts.text(figures.label(policy))} '
       f'{_level(value, row.unit)}</span>'
       for policy, value in row.values.items())
-  return _text(row.quantity + n) + (f'<br>{values}' if values else '')
+  return parts.text(row.quantity + n) + (f'<br>{values}' if values else '')
 
 
 def _verdict(row: expectations.Row) -> str:
   css = row.verdict.replace(' ', '-')
-  note = (f'<div class="note">{_text(row.note)}</div>' if row.note else '')
+  note = (f'<div class="note">{parts.text(row.note)}</div>'
+          if row.note else '')
   return (f'<span class="{css}">{SYMBOLS[row.verdict]} {row.verdict}</span>'
           f'{note}')
 
@@ -145,20 +122,20 @@ def _expectations(rows) -> str:
   for row in rows:
     if row.topic != topic:
       topic = row.topic
-      body.append(f'<tr><th colspan="5">{_text(topic)}</th></tr>')
+      body.append(f'<tr><th colspan="5">{parts.text(topic)}</th></tr>')
     body.append(
-        f'<tr><td>{_text(row.statement)}</td>'
+        f'<tr><td>{parts.text(row.statement)}</td>'
         f'<td>{_verdict(row)}</td>'
         f'<td data-label="This run"><span class="number">'
-        f'{_text(_measured(row))}</span><br><span class="soft small">'
+        f'{parts.text(_measured(row))}</span><br><span class="soft small">'
         f'{_details(row)}</span></td>'
         f'<td data-label="Shown if"><span class="whole">'
-        f'{_text(_region(row))}</span></td>'
-        f'<td data-label="Paper">{_text(row.paper)}</td></tr>')
+        f'{parts.text(_region(row))}</span></td>'
+        f'<td data-label="Paper">{parts.text(row.paper)}</td></tr>')
   return (
       '<h2>The paper’s results, checked</h2>'
-      f'<p>{_text(summary)}. A result is shown if the whole 95% interval lies '
-      'in the region under “shown if”, not shown if it lies outside, and '
+      f'<p>{parts.text(summary)}. A result is shown if the whole 95% interval '
+      'lies in the region under “shown if”, not shown if it lies outside, and '
       'undecided if it crosses the border. The region is the direction that '
       'the paper finds, or the surroundings of its figure; elsewhere the '
       'figures themselves may differ. Under a difference stand the values of '
@@ -168,12 +145,6 @@ def _expectations(rows) -> str:
       '</thead><tbody>' + ''.join(body) +
       '</tbody></table>')
 
-
-def _section(title: str, meaning: str, paper: str, svg: str) -> str:
-  svg = svg.replace('<svg', f'<svg role="img" aria-label="{_text(title)}"', 1)
-  return (f'<h2>{_text(title)}</h2><p>{_text(meaning)}</p>'
-          f'<div class="figure"><div>{svg}</div>'
-          f'<div class="paper"><b>In the paper.</b> {_text(paper)}</div></div>')
 
 
 def _labels(results) -> str:
@@ -210,7 +181,7 @@ def _selection(results) -> str:
   selection = results['sft_selection']
   if not selection.get('epochs'):
     return ''
-  return _section(
+  return parts.section(
       'Which SFT checkpoint',
       'The checkpoint of supervised fine-tuning is the one that the reward '
       'model scores highest (ring), whatever its validation loss; dots mark '
@@ -221,7 +192,7 @@ def _selection(results) -> str:
 
 
 def _preference(results) -> str:
-  return _section(
+  return parts.section(
       'Preference against SFT',
       'How often a policy’s response is preferred to one of SFT, a tie '
       'counting half, with 95% intervals over prompts; SFT’s own bar '
@@ -233,9 +204,6 @@ def _preference(results) -> str:
       figures.preference(results['preference']))
 
 
-def _title(name: str) -> str:
-  return name.replace('_', ' ')
-
 
 def _metadata(evaluation) -> str:
   by_row: dict[str, dict] = {}
@@ -245,11 +213,11 @@ def _metadata(evaluation) -> str:
         by_row.setdefault(row, {})[policy] = summary
   seen = {row: summaries for row, summaries in by_row.items()
           if any(s['value'] for s in summaries.values())}
-  never = [_title(row) for row in by_row if row not in seen]
+  never = [parts.title(row) for row in by_row if row not in seen]
   note = (f' Never seen in any policy: {", ".join(never)}.' if never else '')
   if not seen:
-    return f'<h2>Labeler metadata</h2><p>{_text(note)}</p>'
-  return _section(
+    return f'<h2>Labeler metadata</h2><p>{parts.text(note)}</p>'
+  return parts.section(
       'Labeler metadata',
       'The share of responses to which each flag of Table 3 applies, as the '
       'judge sees it; hallucination is counted in closed-domain tasks, '
@@ -257,12 +225,12 @@ def _metadata(evaluation) -> str:
       'Figure 4: PPO-ptx follows the instruction and explicit constraints '
       'more often, and hallucinates in 21% of closed-domain responses against '
       '41% for GPT-3.',
-      figures.bar_panels([figures.Panel(_title(row), summaries)
+      figures.bar_panels([figures.Panel(parts.title(row), summaries)
                           for row, summaries in seen.items()]))
 
 
 def _likert(evaluation) -> str:
-  return _section(
+  return parts.section(
       'Overall quality', 'Mean rating on the scale from 1 to 7.',
       'Figure 5: the order of the Likert scores is the order of the win '
       'rates.',
@@ -277,7 +245,7 @@ def _probes(probes) -> str:
   def add(title, meaning, paper, entries):
     panels = figures.panels(probes, entries)
     if panels:
-      sections.append(_section(title, meaning, paper,
+      sections.append(parts.section(title, meaning, paper,
                                figures.bar_panels(panels)))
 
   add('Truthfulness',
@@ -350,7 +318,7 @@ def _training(training, config) -> str:
       panels.append((title, drawn))
   if not panels:
     return ''
-  return _section(
+  return parts.section(
       'Training with PPO',
       'The judge is never trained against: where the reward-model score goes '
       'on rising and the judge’s utility falls, the reward model is being '
@@ -392,10 +360,10 @@ def _stages(metrics) -> str:
         drawn.append(figures.Curve(name, *zip(*points), color,
                                    dashed=color == figures.INK))
     if drawn:
-      panels.append((f'{STAGES[stage]}, loss', drawn))
+      panels.append((f'{parts.STAGES[stage]}, loss', drawn))
   if not panels:
     return ''
-  return _section(
+  return parts.section(
       'Earlier stages', 'Training and validation loss of the stages before '
       'PPO.', 'Appendix C.1 and C.2: SFT and the reward model overfit within '
       'few epochs; the reward model is trained for one.',
@@ -432,39 +400,25 @@ def _flags(metadata: Mapping[str, float]) -> str:
       (kept if flag else failures).append(
           'kept the constraints' if flag else 'broke a constraint')
     elif flag and row != QUALITY:
-      (neutral if row in NEUTRAL else failures).append(_title(row))
-  lines = [f'<span class="failure">✗ {_text(x)}</span>' for x in failures]
-  lines += [f'<span class="kept">✓ {_text(x)}</span>' for x in kept]
-  lines += [f'<span class="soft">{_text(x)}</span>' for x in neutral]
+      (neutral if row in NEUTRAL else failures).append(parts.title(row))
+  lines = [f'<span class="failure">✗ {parts.text(x)}</span>'
+           for x in failures]
+  lines += [f'<span class="kept">✓ {parts.text(x)}</span>' for x in kept]
+  lines += [f'<span class="soft">{parts.text(x)}</span>' for x in neutral]
   return '<br>'.join(lines)
 
 
 def _sample(sample) -> str:
   answers = ''
   for policy, found in sample['policies'].items():
-    response = _text(found['response']) or '<i class="soft">empty</i>'
+    response = parts.text(found['response']) or '<i class="soft">empty</i>'
     answers += (
         f'<div class="answer" style="border-color: {figures.color(policy)}">'
-        f'<b>{_text(figures.label(policy))}</b> <span class="soft small">'
+        f'<b>{parts.text(figures.label(policy))}</b> <span class="soft small">'
         f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}</span>'
         f'<div class="text">{response}</div>'
         f'<div class="small">{_flags(found["metadata"])}</div></div>')
   return (f'<div class="sample"><div class="soft small">'
-          f'{_text(_title(sample["use_case"]))}</div>'
-          f'<div class="prompt">{_text(sample["prompt"])}</div>'
+          f'{parts.text(parts.title(sample["use_case"]))}</div>'
+          f'<div class="prompt">{parts.text(sample["prompt"])}</div>'
           f'<div class="answers">{answers}</div></div>')
-
-
-def _run(results) -> str:
-  times = ''.join(f'<tr><td>{_text(STAGES.get(stage, stage))}</td>'
-                  f'<td class="number">'
-                  f'{_duration(seconds)}</td></tr>'
-                  for stage, seconds in results['seconds'].items())
-  total = _duration(sum(results['seconds'].values()))
-  details = ''.join(
-      f'<details><summary>{name}</summary><pre>'
-      f'{_text(json.dumps(results[key], indent=1))}</pre></details>'
-      for name, key in (('config', 'config'), ('seeds', 'seed'),
-                        ('versions', 'versions')))
-  return (f'<h2>The run</h2><table>{times}<tr><th>total</th>'
-          f'<th class="number">{total}</th></tr></table>{details}')

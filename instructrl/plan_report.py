@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 import html
 
 from instructrl import figures
-from instructrl import page
+from instructrl import page_parts
 from instructrl import tables
 from instructrl.chips import GIB
 from instructrl.plan import Function, Plan
@@ -200,4 +200,4 @@ def render(plans: Sequence[Plan], versions: Mapping[str, str]) -> str:
     parts += [f'<h3>{text(heading(p))}</h3>',
               _html(functions(p)) if p.functions else '',
               f'<p>{text(verdict(p))}</p>']
-  return page.document('instructrl: plans for TPU slices', parts)
+  return page_parts.document('instructrl: plans for TPU slices', parts)

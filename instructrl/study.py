@@ -11,6 +11,7 @@ VMs with --coordinator=HOST:PORT --num_processes=N --process_id=I, as for
 
 import functools
 import json
+import os
 import pathlib
 import platform
 import sys
@@ -41,20 +42,22 @@ def versions() -> dict[str, str]:
   return found
 
 
-def stage_configs(config) -> dict:
+def stage_configs(config, workdir) -> dict:
   """Each stage's config with the study's seeds, all validated."""
-  configs = {}
+  configs, folders = {}, {}
   for name in config.order:
     common.require(name in config.stages, f'order names {name!r}, which is '
                    'none of stages')
     stage = config.stages[name].copy_and_resolve_references()
     for seed in SEEDS:
       stage[seed] = config[seed]
+    folder = os.path.normpath(os.path.join(workdir, name))
     try:
+      stage = common.resolve(stage, folder, folders)
       main_lib.validate(stage)
     except ValueError as error:
       raise ValueError(f'stages.{name}: {error}') from error
-    configs[name] = stage
+    configs[name] = folders[folder] = stage
   check_together(configs)
   return configs
 
@@ -72,7 +75,7 @@ def run(config, workdir) -> pathlib.Path:
   """Runs what is not finished; returns the path of the report, if there is an
   evaluation to report, or else the study's folder.
   """
-  configs = stage_configs(config)
+  configs = stage_configs(config, workdir)
   workdir = pathlib.Path(workdir)
   for name, stage in configs.items():  # before anything is written
     metrics_lib.check_config(workdir / name, stage.to_dict())

@@ -12,7 +12,7 @@ from typing import Any
 
 from instructrl import figures
 from instructrl import metrics as metrics_lib
-from instructrl import page
+from instructrl import page_parts
 from instructrl import sweep_children as children
 from instructrl import sweep_points
 from instructrl import tables
@@ -255,4 +255,4 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
       row('th', ('point', 'seed', 'status', 'runs')) + ''.join(
           row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
           for cells, link in zip(points, links)) + '</table>')
-  return page.document(results['name'], [body])
+  return page_parts.document(results['name'], [body])

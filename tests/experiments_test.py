@@ -107,7 +107,7 @@ def test_there_is_no_lab_of_the_papers_sizes(name):
 def test_a_study_gives_its_seeds_to_all_stages(size):
   config = load('study', size)
   config.train_seed = 7
-  configs = study.stage_configs(config)
+  configs = study.stage_configs(config, 'w')
   assert tuple(configs) == STAGES
   assert {c.train_seed for c in configs.values()} == {7}
 
@@ -117,7 +117,7 @@ def test_rankings_that_the_reward_model_cannot_read_are_refused():
   config.stages.reward.max_responses = 5
   with pytest.raises(common.ConfigError, match='stages.rankings.max_responses='
                      '9 is more than stages.reward.max_responses=5'):
-    study.stage_configs(config)
+    study.stage_configs(config, 'w')
 
 
 def test_an_unknown_size_is_refused_by_name():
@@ -215,7 +215,7 @@ def test_a_study_names_the_stage_of_a_bad_field(field, value, message):
   config = load('study', 'tiny')
   config.stages.ppo.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=message):
-    study.stage_configs(config)
+    study.stage_configs(config, 'w')
 
 
 @pytest.mark.parametrize('size', (*SIZES, *PAPER_SIZES))

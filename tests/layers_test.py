@@ -21,8 +21,8 @@ ROWS = (
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
-     'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_style',
-     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_parts',
+     'page_style', 'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
      'lab.learnability'},
 )
 DOORS = ROWS[-1]

@@ -6,7 +6,7 @@ newest checkpoint stands to the end, so that a killed run, started again, ends
 with the same parameters and the same metrics.jsonl.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import contextlib
 import dataclasses
 import functools
@@ -117,6 +117,64 @@ def validate_optimizer(name, c):
     require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')
   for field in ('warmup_from', 'final_fraction'):
     require(0 <= c[field] <= 1, f'{name}.{field}={c[field]} is not in [0, 1]')
+
+
+def resolve(config, workdir, known: Mapping[str, Any] | None = None):
+  """The config with the architectures filled in that are an input's.
+
+  A model whose field `like` names an input, as those of imported weights do,
+  is of the architecture of what that run trained; its other fields say how it
+  is computed (see `NOT_COMPUTED`).
+
+  Args:
+    config: of a stage.
+    workdir: of the stage.
+    known: path of a run folder -> its resolved config, for folders that are
+      not there yet.
+
+  Returns:
+    The config itself where there is nothing to fill in, else a copy.
+
+  Raises:
+    ConfigError: there is no such input, or it has no model.
+  """
+  if resolved(config):
+    return config
+  config = config.copy_and_resolve_references()
+  likes = {name: c.like for name, c in config.items()
+           if isinstance(c, ml_collections.ConfigDict) and c.get('like')}
+  for name, source in likes.items():
+    require(source in config.inputs,
+            f'{name}.like={source!r} is none of inputs: '
+            f'{", ".join(config.inputs)}')
+    found = _architecture(config, workdir, source, known or {})
+    fields = {**found, **config[name].to_dict()}
+    del fields['like']
+    config[name] = ml_collections.ConfigDict(fields)
+  return config
+
+
+def _architecture(config, workdir, source: str, known) -> dict:
+  """The fields of the model that an input trained."""
+  path = os.path.normpath(os.path.join(workdir, config.inputs[source]))
+  above = [str(p) for p in (pathlib.Path(path), *pathlib.Path(path).parents)]
+  planned = [known[p] for p in above if p in known]
+  if planned:
+    trained = planned[0].to_dict()
+  else:
+    folder = metrics_lib.run_folder(input_path(config, workdir, source))
+    require(folder is not None,
+            f'inputs.{source}: {path} is in no run folder')
+    trained = metrics_lib.read_json(folder / metrics_lib.CONFIG)
+  require('num_layers' in trained.get('model', {}),
+          f'inputs.{source}: {path} trained no model')
+  return trained['model']
+
+
+def resolved(config) -> bool:
+  """Whether no architecture of the config is still to be filled in."""
+  return not any(isinstance(c, ml_collections.ConfigDict) and c.get('like')
+                 for c in config.values())
 
 
 def make_model(config, vocab_size: int, name: str = 'model',

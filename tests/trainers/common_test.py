@@ -6,9 +6,11 @@ import shutil
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 
+from experiments import common as experiments
 from instructrl import checkpoint
 from instructrl import metrics
 from instructrl import optimizer
@@ -260,6 +262,65 @@ def test_negative_numbers_are_refused_by_name(configs, field, value):
   config[field] = value
   with pytest.raises(common.ConfigError, match=f'^{field}=-1 is negative'):
     common.validate_common(config)
+
+
+# --- Architectures of inputs -------------------------------------------------
+
+
+def like(config, source, name='model'):
+  """The config with a model of the architecture of an input."""
+  config[name] = experiments.imported_model(source)
+  return config
+
+
+def test_an_architecture_is_the_inputs(configs, workdir):
+  own = configs['pretrain'].model
+  own.update(num_layers=3, rope_theta=7.0, dropout=0.5, remat='full')
+  folder = workdir.parent / 'own'
+  metrics.write_config(folder, configs['pretrain'].to_dict())
+  metrics.write_done(folder, {'result': {}})
+  config = like(configs['sft'], 'init')
+  config.inputs.init = '../own'
+  config.model.scan_unroll = 2
+  assert not common.resolved(config)
+  found = common.resolve(config, workdir)
+  assert common.resolved(found) and not common.resolved(config)
+  for name, value in own.items():
+    if name not in common.NOT_COMPUTED:
+      assert found.model[name] == value, name
+  # How it is computed is the stage's own.
+  assert (found.model.dropout, found.model.remat) == (0.0, 'none')
+  assert found.model.scan_unroll == 2
+  assert common.resolve(found, workdir) is found
+  common.validate_common(found)
+  common.make_model(found, 10)
+
+
+def test_a_plan_knows_what_is_not_there_yet(configs):
+  config = like(configs['sft'], 'init')
+  found = common.resolve(
+      config, 'study/sft', {'study/pretrain': configs['pretrain']})
+  assert found.model.num_layers == configs['pretrain'].model.num_layers
+  config.inputs.init = '../pretrain/checkpoints/00000004'
+  assert found.model == common.resolve(
+      config, 'study/sft', {'study/pretrain': configs['pretrain']}).model
+
+
+def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
+  with pytest.raises(common.ConfigError, match="model.like='base' is none of"):
+    common.resolve(like(configs['sft'], 'base'), workdir)
+  config = like(configs['sft'], 'init')
+  config.inputs.init = '../nowhere'
+  with pytest.raises(common.ConfigError, match='inputs.init: .* not exist'):
+    common.resolve(config, workdir)
+  config.inputs.init = '../lab'
+  with pytest.raises(common.ConfigError, match='inputs.init: .* trained no'):
+    common.resolve(config, workdir, {
+        str(workdir.parent / 'lab'): ml_collections.ConfigDict({'size': 'x'})})
+
+
+def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
+  assert set(experiments.COMPUTED) == set(common.NOT_COMPUTED)
 
 
 # --- Inputs and what is exported ---------------------------------------------
