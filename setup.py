@@ -55,10 +55,10 @@ EXTRAS = {
     'aot': AOT,
     'tpu': ('jax[tpu]==0.10.2',),
     'cuda': ('jax[cuda13]==0.10.2',),
-    # What imports and exports are compared with, in tests only. Where the
-    # index has no CPU build of this version, it is gigabytes.
-    'parity': ('torch==2.13.0', 'transformers==5.23.0'),
-    'hf': ('transformers==5.23.0',),  # AutoConfig and AutoTokenizer only
+    # Other tools' side of imports and exports: what they are compared with in
+    # tests, and what answers with an exported policy. Where the index has no
+    # CPU build of this torch, it is gigabytes.
+    'hf': ('torch==2.13.0', 'transformers==5.23.0'),
 }
 
 

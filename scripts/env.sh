@@ -2,7 +2,8 @@
 # bash; it defines functions and variables and runs nothing.
 #
 #   make_env         the pinned dependencies (setup.py, scripts/constraints.txt)
-#   make_env test    and those of the extra `test`
+#   make_env test    and those of the extra `test`; likewise `test,hf`, which is
+#                    what torch and transformers are compared in
 #
 # Afterwards $VENV_PYTHON is the environment's Python. A stamp file says which
 # pins are completely installed. With the right stamp nothing is done; without
@@ -73,7 +74,7 @@ print(f'{digest.hexdigest()} python{sys.version_info[0]}.{sys.version_info[1]}')
 PY
 }
 
-# make_env [EXTRA]
+# make_env [EXTRAS]: '', 'test' or 'test,hf'; each has all of those before it.
 make_env() {
   local extra="${1:-}" stamp="$VENV/.installed" python pins have=''
   # What the caller's shell is set up for must not leak in.
@@ -87,11 +88,11 @@ make_env() {
   if [ -f "$stamp" ] && "$VENV_PYTHON" -c '' 2>/dev/null; then
     have="$(cat "$stamp")"
   fi
-  if [ "$have" != "$pins+test" ] && [ "$have" != "$pins+$extra" ]; then
+  if [[ "$have" != "$pins+$extra"* ]]; then
     need_space "$ROOT" "$INSTALL_GIB"
     # From here to the end an interruption leaves no stamp.
     rm -f "$stamp"
-    if [ "$have" != "$pins+" ]; then
+    if [[ "$have" != "$pins+"* ]]; then
       make_venv "$python"
     fi
     install "$python" "$extra"

@@ -147,10 +147,13 @@ def test_what_ends_the_script_ends_the_study(checkout, number):
 
 def test_test_script_adds_to_the_environment(checkout):
   run(checkout, 'quickstart.sh')
+  assert run(checkout, 'test.sh').returncode == 0
+  assert not calls(checkout, '-m venv')
+  assert '[test]' in calls(checkout, '-m pip install')[0]
   result = run(checkout, 'test.sh', '--all', '-k', 'two words')
   assert result.returncode == 0, result.stderr
   assert not calls(checkout, '-m venv')
-  assert '[test]' in calls(checkout, '-m pip install')[0]
+  assert '[test,hf]' in calls(checkout, '-m pip install')[0]
   assert calls(checkout, '-m pytest') == ['-m pytest --all -k two words']
   assert f'tests in {checkout}' in result.stdout
   # Both find all they need from now on.
