@@ -23,7 +23,7 @@ import sys
 from typing import Any, Mapping
 
 from instructrl import expectations
-from instructrl import figures
+from instructrl import heldout_report
 from instructrl import page
 
 FORMAT_VERSION = 1
@@ -37,6 +37,8 @@ CURVES = {
     'response_length': 'response/length', 'eos_frac': 'response/eos_frac',
 }
 PPO_STAGES = ('ppo', 'ppo_ptx')
+# A study has a report if it has one of these stages.
+REPORTED = frozenset(('evaluation', 'heldout'))
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', *PPO_STAGES)
 # The task's measure that stands for it in `alignment_tax`.
 TAX_MEASURES = {'reading': 'f1', 'completion': 'accuracy',
@@ -67,8 +69,8 @@ class Study:
     return self.done[stage].get('result') or {}
 
 
-def load_study(workdir: str | os.PathLike) -> Study:
-  """Reads a study folder.
+def load_header(workdir: str | os.PathLike) -> dict:
+  """study.json of a study that is finished.
 
   Raises:
     ValueError: naming what is missing or unreadable, and what to do.
@@ -79,7 +81,7 @@ def load_study(workdir: str | os.PathLike) -> Study:
                      'make one with python -m instructrl.study')
   header = _read_json(workdir / 'study.json')
   stages = header.get('stages') or []
-  if 'evaluation' not in stages:
+  if not REPORTED.intersection(stages):
     raise ValueError(f'{workdir}/study.json: its stages {stages} have no '
                      'evaluation, so there is nothing to report')
   missing = [s for s in stages if not (workdir / s / 'DONE').is_file()]
@@ -87,6 +89,18 @@ def load_study(workdir: str | os.PathLike) -> Study:
     raise ValueError(
         f'{workdir}: these stages are not finished: {", ".join(missing)}; '
         'start the study again, it goes on where it was')
+  return header
+
+
+def load_study(workdir: str | os.PathLike) -> Study:
+  """Reads the folder of a study of the lab.
+
+  Raises:
+    ValueError: naming what is missing or unreadable, and what to do.
+  """
+  workdir = pathlib.Path(workdir)
+  header = load_header(workdir)
+  stages = header['stages']
   metrics = {stage: _read_jsonl(workdir / stage / 'metrics.jsonl')
              for stage in stages if stage in TRAINED}
   for stage, lines in metrics.items():
@@ -225,6 +239,10 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
   Raises:
     ValueError: if the study is not complete, or a file of it is malformed.
   """
+  workdir = pathlib.Path(workdir)
+  header = load_header(workdir)
+  if 'heldout' in header['stages']:
+    return _write_all(workdir, heldout_report.make(workdir, header))
   study = load_study(workdir)
   try:
     results = build_results(study)
@@ -237,11 +255,18 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
     raise ValueError(
         f'{study.workdir}: a value in DONE of a stage, in metrics.jsonl or in '
         f'evaluation/ is not what the report expects: {error}') from error
-  folder = study.workdir / 'report'
+  return _write_all(workdir, {
+      'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
+      'index.html': html})
+
+
+def _write_all(workdir: pathlib.Path, files: Mapping[str, str]
+               ) -> pathlib.Path:
+  """Writes the report's files; returns the page's path."""
+  folder = workdir / 'report'
   folder.mkdir(exist_ok=True)
-  _write(folder / 'results.json',
-         json.dumps(results, indent=1, allow_nan=False) + '\n')
-  _write(folder / 'index.html', html)
+  for name, content in files.items():
+    _write(folder / name, content)
   return folder / 'index.html'
 
 

@@ -97,7 +97,7 @@ def run(config, workdir) -> pathlib.Path:
           stage, workdir / name, f'[{number}/{len(configs)}]')
     if not processes.primary():
       return workdir
-    if 'evaluation' not in configs:
+    if not report.REPORTED.intersection(configs):
       print('no report: the stages have no evaluation', flush=True)
       return workdir
     path = report.make_report(workdir)

@@ -22,7 +22,7 @@ ROWS = (
     {'trainers'},
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
      'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_parts',
-     'page_style', 'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'page_style', 'heldout_page', 'heldout_report', 'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
      'lab.learnability'},
 )
 DOORS = ROWS[-1]

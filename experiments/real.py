@@ -1,0 +1,135 @@
+r"""Imported weights and public data, from SFT to an exported PPO-ptx policy.
+
+  python -m instructrl.study --config=experiments/real.py:cpu --workdir=DIR \
+      --config.source=SMOLLM2 --config.demonstrations="('self-instruct',)" \
+      --config.rankings="('hh-rlhf/harmless-base?limit=300',)" \
+      --config.documents="('text:wiki.txt',)"
+
+SMOLLM2 is a Hugging Face folder or a GGUF file; `python -m instructrl.data
+SPEC` shows what a source has. `:cpu` is for two cores and a model of 135M
+parameters, `:full` for one accelerator and up to a billion. Any field of a
+stage is changed as elsewhere: --config.stages.ppo.ppo.kl_coef=0.1.
+"""
+
+from ml_collections import config_dict
+
+from experiments import common
+from experiments import data
+from experiments import export
+from experiments import heldout
+from experiments import imported
+from experiments import ppo as ppo_config
+from experiments import ppo_ptx as ppo_ptx_config
+from experiments import reward as reward_config
+from experiments import sft as sft_config
+
+SIZES = tuple(common.REAL_LENGTHS)
+# Tokens of a ranked response, at most, and of a packed row.
+RANKED, ROW = {'cpu': 128, 'full': 512}, {'cpu': 192, 'full': 1024}
+# Fields of all models: of `cpu`, the lowest layers are frozen, which leaves out
+# half of the arithmetic.
+MODEL = {
+    'cpu': dict(frozen_layers=20),
+    'full': dict(dtype='bfloat16', remat='full')}
+
+
+def imported_model(arg, source):
+  c = common.imported_model(source)
+  c.update(MODEL[arg])
+  return c
+
+
+def sft(arg):
+  c = sft_config.get_config('125m')
+  c.inputs.init = '../import'
+  c.model = imported_model(arg, 'init')
+  c.batch_size, c.num_epochs, c.optimizer.peak_lr = {
+      'cpu': (8, 2, 2e-5), 'full': (32, 3, 1e-5)}[arg]
+  c.pretrain_rows = ''  # its loss is measured in the end
+  c.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
+  c.checkpoint.keep = 1
+  return c
+
+
+def reward(arg):
+  c = reward_config.get_config('125m')
+  c.inputs.rankings = '../data'
+  c.model = imported_model(arg, 'init')
+  c.prompt_len, c.response_len = common.REAL_LENGTHS[arg][0], RANKED[arg]
+  c.max_responses = {'cpu': 4, 'full': 9}[arg]
+  c.batch_size, c.optimizer.peak_lr = {'cpu': (8, 3e-5), 'full': (32, 1e-5)}[arg]
+  c.microbatch_size = {'cpu': 0, 'full': 8}[arg]
+  return c
+
+
+def ppo(arg, config):
+  """PPO or PPO-ptx, from the config of the paper's size 125m."""
+  c = config.get_config('125m')
+  c.inputs.policy = '../sft'
+  for name, source in (('model', 'policy'), ('reference_model', 'policy'),
+                       ('reward_model', 'reward_model'),
+                       ('value_model', 'reward_model')):
+    c[name] = imported_model(arg, source)
+  p = c.ppo
+  p.prompt_len, p.response_len = common.REAL_LENGTHS[arg]
+  p.batch_size, p.minibatch_size, p.num_iterations = {
+      'cpu': (16, 8, 25), 'full': (128, 32, 200)}[arg]
+  p.microbatch_size, p.score_microbatch_size = {
+      'cpu': (0, 0), 'full': (8, 32)}[arg]
+  p.kl_coef = {'cpu': 0.05, 'full': 0.05}[arg]
+  p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]
+  p.ptx_microbatch_size = {'cpu': 0, 'full': 8}[arg]
+  # Short runs: the average and the warmup have shorter memories.
+  p.ema_decay, p.warmup_iterations = {'cpu': (0.9, 3), 'full': (0.98, 10)}[arg]
+  p.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
+  c.optimizer.peak_lr, c.value_optimizer.peak_lr = {
+      'cpu': (2e-5, 3e-5), 'full': (5e-6, 1e-5)}[arg]
+  c.eval_every = c.samples_every = {'cpu': 5, 'full': 20}[arg]
+  c.eval_batch_size, c.eval_batches = {'cpu': (8, 2), 'full': (32, 8)}[arg]
+  c.checkpoint.every = {'cpu': 5, 'full': 20}[arg]
+  return c
+
+
+def get_config(arg='cpu'):
+  common.check_size(arg, SIZES)
+  c = config_dict.ConfigDict()
+  # Seeds of all stages; a stage's own seed fields are not used in a study.
+  c.world_seed = 0  # the split of the data
+  c.train_seed = 0  # the head, order of the data, sampling in training
+  c.eval_seed = 0  # sampling and bootstrap of evaluations
+  c.source = ''  # the weights: a Hugging Face folder, or a GGUF file
+  # Sources: NAME[/SUBSET][:PATH][?limit=ROWS&option=value...].
+  c.demonstrations = ('self-instruct',)
+  c.rankings = ('hh-rlhf/harmless-base',)
+  c.prompts = ()  # that only PPO sees; empty: those that are ranked
+  c.documents = ('wikitext',)  # the pretraining mix
+  # How a prompt and a response are laid out; '' is the model's chat template.
+  c.prompt_template = ''  # such as 'Human: {prompt}\n\nAssistant:'
+  c.response_template = ''  # such as ' {response}'
+  stages = c.stages = config_dict.ConfigDict()
+  stages['import'] = imported.get_config()
+  stages['import'].source = c.get_ref('source')
+  stages.data = data.get_config('125m')
+  stages.data.inputs.tokenizer = '../import'
+  for name in ('demonstrations', 'rankings', 'prompts', 'documents',
+               'prompt_template', 'response_template'):
+    stages.data[name] = c.get_ref(name)
+  stages.data.update(
+      prompt_len=common.REAL_LENGTHS[arg][0], response_len=RANKED[arg],
+      row_len=ROW[arg], long_responses='cut', validation_fraction=0.2
+      if arg == 'cpu' else 0.05)
+  stages.data.max_responses = 4 if arg == 'cpu' else 9
+  stages.sft = sft(arg)
+  stages.reward = reward(arg)
+  stages.ppo = ppo(arg, ppo_config)
+  stages.ppo_ptx = ppo(arg, ppo_ptx_config)
+  # The paper's 27.8 is for 8 rows an episode and a policy of 1.3B and more.
+  stages.ppo_ptx.ppo.ptx_coef = {'cpu': 1.0, 'full': 4.0}[arg]
+  stages.heldout = heldout.get_config(arg)
+  stages.export = export.get_config()
+  for stage in stages.values():
+    if 'data' in stage.inputs:
+      stage.inputs.data = '../data'
+  # Run in this order; each in a folder of its name.
+  c.order = tuple(stages)
+  return c

@@ -1,0 +1,280 @@
+"""Held-out figures of a study on real data; its report is made from them.
+
+Nobody marks the answers here, so what can be measured is: how often the reward
+model orders two responses as the labelers did, beside two baselines; what each
+policy's loss on held-out pretraining text is; and what the reward model, which
+PPO was trained against, says of each policy's answers. The last tells whether
+PPO did what it was asked to, and not whether people would agree.
+"""
+
+import collections
+from collections.abc import Mapping, Sequence
+import dataclasses
+import itertools
+import json
+import math
+import pathlib
+
+import jax
+import numpy as np
+
+from instructrl import masked
+from instructrl import metrics as metrics_lib
+from instructrl import processes
+from instructrl import progress as progress_lib
+from instructrl import rng
+from instructrl import sharding
+from instructrl.data import pipeline
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.data.records import Ranking
+from instructrl.evaluators import statistics
+from instructrl.models import heads
+from instructrl.trainers import common
+from instructrl.trainers import lm
+from instructrl.trainers import policies
+from instructrl.trainers import reward
+
+FORMAT_VERSION = 1
+POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
+REWARD_MODEL = 'reward model'  # last of what orders a ranking's responses
+ALL = 'all'  # data sets together
+
+
+def validate(config):
+  """Refuses what makes no sense, by field name."""
+  common.validate_common(config)
+  common.validate_positive(
+      config, 'num_prompts', 'num_rows', 'prompt_len', 'response_len',
+      'batch_size')
+  common.require(
+      0 < config.temperature < math.inf,
+      f'temperature={config.temperature} must be positive and finite')
+  common.require(any(config.inputs[name] for name in POLICIES),
+                 f'inputs: one of {", ".join(POLICIES)} is needed')
+
+
+def pair_counts(scores: Sequence[float], ranks: Sequence[int]
+                ) -> tuple[float, int]:
+  """(pairs ordered as the ranks say, pairs) of one ranking.
+
+  Args:
+    scores: [K], higher is better; a tie of scores is half right.
+    ranks: [K], 0 = best; pairs of equal rank do not count.
+  """
+  right, total = 0.0, 0
+  for i, j in itertools.permutations(range(len(ranks)), 2):
+    if ranks[i] < ranks[j]:
+      total += 1
+      right += 0.5 * (1 + np.sign(scores[i] - scores[j]))
+  return right, total
+
+
+def accuracies(rankings: Sequence[Ranking], scores: Mapping[str, Sequence],
+               *, seed: int) -> dict:
+  """Data set -> {'judges': summaries, 'difference': of the last to others}.
+
+  Args:
+    rankings: N of them; the part of an id before '/' names the data set.
+    scores: judge -> [N][K].
+    seed: of the bootstrap, which draws prompts.
+  """
+  places = collections.defaultdict(list)
+  for i, ranking in enumerate(rankings):
+    if len(set(ranking.ranks)) > 1:  # a full tie has no pair
+      places[ALL].append(i)
+      places[data_set(ranking)].append(i)
+  if len(places) == 2:
+    del places[ALL]
+  found = {}
+  for name, rows in places.items():
+    measures = {
+        judge: statistics.ratio(*zip(*(
+            pair_counts(values[i], rankings[i].ranks) for i in rows)))
+        for judge, values in scores.items()}
+    judges, differences = statistics.compare(measures, seed=seed)
+    last = [*measures][-1]
+    found[name] = {
+        'judges': judges, 'difference': differences.get(last, {}),
+        'pairs': int(measures[last].stats[:, 1].sum()), 'prompts': len(rows)}
+  return found
+
+
+def data_set(ranking: Ranking) -> str:
+  """The data set that a ranking came from."""
+  return ranking.prompt.id.split('/')[0]
+
+
+def evaluate(config, workdir, label: str = '') -> dict:
+  """Writes results.json and samples.jsonl; returns what DONE says."""
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  if processes.primary():
+    metrics_lib.write_config(workdir, config.to_dict())
+  with policies.Opener(config, workdir) as opened:
+    names = [name for name in POLICIES if config.inputs[name]]
+    with progress_lib.Progress(
+        config.stage, 1 + 2 * len(names), label=label, unit='part',
+        primary=processes.primary()) as progress:
+      found = _Evaluation(config, opened, names, progress).run()
+  results, samples = found
+  if processes.primary():
+    metrics_lib.atomic_write(workdir / 'samples.jsonl', ''.join(
+        json.dumps(sample, ensure_ascii=False) + '\n' for sample in samples))
+    metrics_lib.atomic_write(
+        workdir / 'results.json', json.dumps(results, indent=1))
+  return {'prompts': len(samples), **{
+      f'accuracy/{name}': part['judges'][REWARD_MODEL]['value']
+      for name, part in results['accuracy'].items()}}
+
+
+@dataclasses.dataclass
+class _Answers:
+  """What a policy said to the held-out prompts."""
+
+  tokens: list[list[int]]  # [N] responses
+  scores: np.ndarray  # [N] float32, of the reward model
+  logprobs: np.ndarray  # [N] float32, nats, of the policy itself
+
+
+class _Evaluation:
+  """One evaluation; its parts are one after another in memory."""
+
+  def __init__(self, config, opened: policies.Opener, names, progress):
+    self._config, self._opened, self._names = config, opened, names
+    self._progress, self._done = progress, 0
+
+  def _tell(self, text: str):
+    self._done += 1
+    self._progress.update(self._done)
+    self._progress.message(text)
+
+  def run(self) -> tuple[dict, list[dict]]:
+    config, seed = self._config, self._config.eval_seed
+    prompts = self._opened.prompts('validation', config.prompt_len)
+    prompts = prompts[:config.num_prompts]
+    texts = [p.text for p in prompts]
+    laid_out = [tasks.chat_prompt(self._opened.tok, text) for text in texts]
+    params, model, trained = self._opened.exported(
+        'reward_model', self._opened.input('reward_model'),
+        common.scalar_layout)
+    scorer = reward.Scorer(
+        model, self._opened.tok, batch_size=config.batch_size)
+    accuracy = self._accuracy(params, scorer, trained)
+    nll, answers, of_sft = {}, {}, None
+    for name in self._names:
+      policy = self._opened.policy(name, config.response_len)
+      nll[name] = self._nll(policy)
+      tokens = policy.sample_tokens(
+          texts, temperature=config.temperature, seed=seed,
+          purpose=rng.Purpose.EVALUATION)
+      answers[name] = _Answers(
+          tokens, scorer(params, laid_out, tokens),
+          policy.engine.score(policy.params, laid_out, tokens))
+      self._tell(f'{name}: score {answers[name].scores.mean():.3f}')
+    if 'sft' in answers:  # where PPO starts: how far did the others go?
+      policy = self._opened.policy('sft', config.response_len)
+      of_sft = {name: policy.engine.score(policy.params, laid_out, a.tokens)
+                for name, a in answers.items() if name != 'base'}
+    results = {
+        'format_version': FORMAT_VERSION, 'accuracy': accuracy,
+        **_figures(nll, answers, of_sft, self._opened.tok.eos_id, seed)}
+    return results, self._samples(prompts, answers)
+
+  def _accuracy(self, params, scorer, trained) -> dict:
+    """Of the reward model and the baselines on held-out rankings."""
+    tok, config = self._opened.tok, self._config
+    rankings, prompts, responses = [], [], []
+    for ranking in lab_data.read_records(
+        self._opened.input('rankings'), 'rankings', 'validation'):
+      prompt = tasks.chat_prompt(tok, ranking.prompt.text)
+      if tasks.fits(prompt, config.prompt_len):
+        rankings.append(ranking)
+        prompts += [prompt] * len(ranking.responses)
+        responses += [list(t) for t in ranking.response_tokens]
+    common.require(bool(rankings), 'inputs.rankings has no validation ranking '
+                   f'whose prompt fits prompt_len={config.prompt_len}')
+    untrained = {
+        'backbone': self._opened.exported(
+            'reward_init', self._opened.input('reward_init'))[0],
+        'head': heads.init_head(
+            rng.key(trained.train_seed, rng.Purpose.HEAD_INIT),
+            trained.model.d_model)}
+    flat = {
+        'longer is better': np.asarray(
+            [len(r) for r in responses], np.float32),
+        'untrained head': scorer(untrained, prompts, responses),
+        REWARD_MODEL: scorer(params, prompts, responses)}
+    ends = np.cumsum([len(r.responses) for r in rankings])[:-1]
+    found = accuracies(
+        rankings, {name: np.split(x, ends) for name, x in flat.items()},
+        seed=config.eval_seed)
+    self._tell('reward model: ' + ', '.join(
+        f'{100 * part["judges"][REWARD_MODEL]["value"]:.1f}% of {name}'
+        for name, part in found.items()))
+    return found
+
+  def _nll(self, policy: policies.Policy) -> statistics.Measure | None:
+    """Of held-out pretraining rows, in nats a token; None without them."""
+    config = self._config
+    path = self._opened.input('data') / 'corpus_validation.rows'
+    if not path.exists():
+      return None
+    rows = pipeline.read_rows(
+        path, tokenizer_fingerprint=self._opened.tok.fingerprint)
+    model = policy.engine.model
+    nll_fn = jax.jit(lambda params, batch: (
+        masked.masked_sum(-lm.batch_logprobs(
+            model, params, batch, policy.engine.logits_chunk),
+                          batch.loss_mask, axis=1),
+        batch.loss_mask.sum(axis=1)),
+                     out_shardings=sharding.replicated(self._opened.mesh))
+    size = config.batch_size
+    read = sharding.process_rows(self._opened.mesh, size)
+    batches = pipeline.lm_batches(
+        rows, size, 0, shuffle=False, rows_read=read).once()
+    sums, counts = [], []
+    for batch in itertools.islice(batches, -(-config.num_rows // size)):
+      found = processes.fetch(nll_fn(
+          policy.params, sharding.put_batch(batch, self._opened.mesh)))
+      sums += found[0].tolist()
+      counts += found[1].tolist()
+    last = min(config.num_rows, len(rows))
+    self._tell(f'{policy.name}: {sum(sums) / sum(counts):.3f} nats a token of '
+               'held-out text')
+    return statistics.ratio(sums[:last], counts[:last])
+
+  def _samples(self, prompts, answers: Mapping[str, _Answers]) -> list[dict]:
+    tok = self._opened.tok
+    return [{
+        'prompt': prompt.text, 'id': prompt.id, 'policies': {
+            name: {'response': tok.decode(a.tokens[i]).strip(),
+                   'score': float(a.scores[i]),
+                   'tokens': len(a.tokens[i]),
+                   'ended': tok.eos_id in a.tokens[i]}
+            for name, a in answers.items()}}
+            for i, prompt in enumerate(prompts)]
+
+
+def _figures(nll, answers: Mapping[str, _Answers], of_sft, eos_id: int,
+             seed: int) -> dict:
+  """name -> {'policies': summaries, 'difference': left -> right -> summary}.
+
+  A difference is that of a policy to one before it in `POLICIES`.
+  """
+  mean = lambda of: {name: statistics.mean(of(a))
+                     for name, a in answers.items()}
+  measures = {
+      'nll': {name: m for name, m in nll.items() if m is not None},
+      'score': mean(lambda a: a.scores),
+      'length': mean(lambda a: [len(t) for t in a.tokens]),
+      'ended': mean(lambda a: [float(eos_id in t) for t in a.tokens]),
+      'kl': {} if of_sft is None else {
+          name: statistics.mean(answers[name].logprobs - logprobs)
+          for name, logprobs in of_sft.items() if name != 'sft'}}
+  found = {}
+  for name, measured in measures.items():
+    if measured:
+      summaries, differences = statistics.compare(measured, seed=seed)
+      found[name] = {'policies': summaries, 'difference': differences}
+  return found
