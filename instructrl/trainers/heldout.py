@@ -75,7 +75,7 @@ def accuracies(rankings: Sequence[Ranking], scores: Mapping[str, Sequence],
   """Data set -> {'judges': summaries, 'difference': of the last to others}.
 
   Args:
-    rankings: N of them; the part of an id before '/' names the data set.
+    rankings: N of them; what an id has before its last '/' names its data set.
     scores: judge -> [N][K].
     seed: of the bootstrap, which draws prompts.
   """
@@ -102,7 +102,7 @@ def accuracies(rankings: Sequence[Ranking], scores: Mapping[str, Sequence],
 
 def data_set(ranking: Ranking) -> str:
   """The data set that a ranking came from."""
-  return ranking.prompt.id.split('/')[0]
+  return ranking.prompt.id.rpartition('/')[0] or 'rankings'
 
 
 def evaluate(config, workdir, label: str = '') -> dict:
