@@ -10,7 +10,38 @@ A backward pass is twice its forward pass; what is computed again in it
 (rematerialisation) is not useful arithmetic, and does not count.
 """
 
+import time
+
+import jax
+
+from instructrl import rng
 from instructrl.models.transformer import Transformer
+
+
+def measure_peak(dtype: str, tries: int = 7) -> float:
+  """FLOP/s of a large matrix product on the first device, the best of some."""
+  n = 2048 if jax.default_backend() == 'cpu' else 8192
+  a = jax.random.normal(rng.key(0, rng.Purpose.BENCHMARK), (n, n)).astype(dtype)
+  product = jax.jit(lambda a: a @ a)
+  jax.block_until_ready(product(a))
+  best = float('inf')
+  for _ in range(tries):
+    began = time.perf_counter()
+    jax.block_until_ready(product(a))
+    best = min(best, time.perf_counter() - began)
+  return 2 * n ** 3 / best
+
+
+def trained(module: Transformer, tokens: int, length: int, logits: int = 0
+            ) -> float:
+  """FLOPs of a forward and a backward pass; see `forward`.
+
+  Layers that are frozen, which are the lowest, have no backward pass.
+  """
+  whole = forward(module, tokens, length, logits)
+  frozen = getattr(module, 'frozen_layers', 0) / module.num_layers
+  return whole + 2 * (
+      whole - frozen * forward(module, tokens, length))
 
 
 def forward(module: Transformer, tokens: int, length: int, logits: int = 0

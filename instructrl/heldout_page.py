@@ -120,12 +120,13 @@ def _statements(rows) -> str:
         _signed(x, row['unit']) for x in row['ci95']) + ')'
                 if row['ci95'] else '')
     value = ('–' if row['value'] is None else
-             _signed(row['value'], row['unit']) + interval)
+             f'{_signed(row["value"], row["unit"])}{interval} '
+             f'{row["unit"]}'.strip())
     body += (
         f'<tr><td>{parts.text(row["statement"])}</td>'
         f'<td><span class="{css}">{parts.text(row["verdict"])}</span></td>'
-        f'<td class="number" data-label="Difference">{parts.text(value)} '
-        f'{parts.text(row["unit"])}, n&nbsp;=&nbsp;{row["n"]:,}</td></tr>')
+        '<td class="number" data-label="Difference">'
+        f'{parts.text(value)}, n&nbsp;=&nbsp;{row["n"]:,}</td></tr>')
   return (
       '<h2>What this run shows</h2><p>A statement is shown if the whole 95% '
       'interval of the difference lies on its side of 0, not shown if it lies '

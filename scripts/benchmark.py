@@ -72,20 +72,6 @@ def parse(argv=None):
   return args
 
 
-def measure_peak(dtype: str) -> float:
-  """FLOP/s of a large matrix product on this device, the best of seven."""
-  n = 2048 if jax.default_backend() == 'cpu' else 8192
-  a = jax.random.normal(rng.key(0, rng.Purpose.BENCHMARK), (n, n)).astype(dtype)
-  product = jax.jit(lambda a: a @ a)
-  jax.block_until_ready(product(a))
-  best = float('inf')
-  for _ in range(7):
-    began = time.perf_counter()
-    jax.block_until_ready(product(a))
-    best = min(best, time.perf_counter() - began)
-  return 2 * n ** 3 / best
-
-
 def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
   return flops_lib.ppo(
       model.module, model.module, episodes=args.batch, prompt_len=args.prompt,
@@ -287,10 +273,10 @@ def main():
   args = parse()
   mesh = sharding.make_mesh({'data': -1})
   with jax.set_mesh(mesh):
-    peak = measure_peak(args.dtype)
+    peak = flops_lib.measure_peak(args.dtype)
     result = {'ppo': run_ppo, 'sft': run_sft, 'reward': run_reward,
               'generate': run_generate}[args.mode](args)
-    peak = max(peak, measure_peak(args.dtype))
+    peak = max(peak, flops_lib.measure_peak(args.dtype))
   result['peak_flops'] = peak
   result['roofline'] = result['flops_per_iter'] / peak / result['iter_s']
   device = jax.devices()[0]
