@@ -344,6 +344,11 @@ def _check_fields(cls, values, refuse):
       refuse(f'{cls.__name__} lacks the field {field.name!r}')
 
 
+def fold(text: str) -> str:
+  """A text without regard to case and spacing, to compare prompts by."""
+  return ' '.join(text.casefold().split())
+
+
 def check_no_leak(
     train: Iterable[Prompt | Demonstration | Ranking],
     held_out: Iterable[Prompt | Demonstration | Ranking],
@@ -362,7 +367,7 @@ def check_no_leak(
 
   def keys(prompt):
     yield 'id', prompt.id
-    yield 'text', ' '.join(prompt.text.casefold().split())
+    yield 'text', fold(prompt.text)
     if prompt.user:
       yield 'user', prompt.user
 
