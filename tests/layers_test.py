@@ -58,6 +58,7 @@ ONLY_IN = {
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
     'orbax': {'checkpoint'},
+    'pyarrow': {'data'},
     'rich': {'progress'},
     'sentencepiece': {'tokenizer'},
     'tensorboardX': {'metrics'},
