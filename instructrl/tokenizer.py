@@ -252,3 +252,8 @@ class Tokenizer:
           f'token id {wrong[0]} is outside 0..{self.vocab_size - 1}')
     text = self._processor.decode([i for i in ids if i >= _NUM_SPECIAL])
     return '\n'.join(line.removeprefix(' ') for line in text.split('\n'))
+
+
+def load(path) -> Tokenizer:
+  path = pathlib.Path(path)
+  return Tokenizer.load(path / 'tokenizer.model' if path.is_dir() else path)

@@ -23,7 +23,7 @@ ROWS = (
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
      'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_style',
      'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
-     'lab.learnability'},
+     'lab.learnability', 'data.__main__'},
 )
 DOORS = ROWS[-1]
 

@@ -119,7 +119,7 @@ def marked(parts: Sequence[Span], colour: bool, width: int = WIDTH - 2
   """Wrapped lines with what is trained on marked, each line for itself."""
   lines = []
   for trained, text in parts:
-    wrapped = clip(wrap(printable(text).rstrip('\n'), width - 2))
+    wrapped = clip(wrap(printable(text).rstrip(), width - 2))
     if colour:
       before, after = _COLOURS if trained else ('', '')
       lines += [f'{before}{line}{after}' for line in wrapped]
@@ -149,16 +149,17 @@ def ranking_lines(ranking: Ranking, colour: bool) -> list[str]:
     for i in order[start:start + columns]:
       rank = ranking.ranks[i]
       head = f'rank {rank}{" (tie)" if rank in tied else ""}'
-      head = wrap(printable(f'{head} {ranking.sources[i]}'), width)[0]
-      body = clip(wrap(printable(ranking.responses[i]).strip(), width), 8)
-      cells.append([head, *body])
-    lines += ['', *_table(cells, width, colour)]
+      writer = wrap(printable(ranking.sources[i]), width)[0]
+      text = printable(ranking.responses[i]).strip() or '(empty)'
+      body = clip(wrap(text, width), 8)
+      cells.append([head, writer, *body])
+    lines += ['', *_table(cells, 2, width, colour)]
   return lines
 
 
-def _table(cells: Sequence[Sequence[str]], width: int, colour: bool
+def _table(cells: Sequence[Sequence[str]], heads: int, width: int, colour: bool
            ) -> list[str]:
-  """Cells beside each other; the first line of each is its head."""
+  """Cells beside each other; the first `heads` lines of each are its head."""
   height = max(map(len, cells))
   lines = []
   for row in range(height):
@@ -166,9 +167,10 @@ def _table(cells: Sequence[Sequence[str]], width: int, colour: bool
     for cell in cells:
       text = cell[row] if row < len(cell) else ''
       padded = text + ' ' * (width - width_of(text))
-      parts.append(f'\x1b[1m{padded}\x1b[0m' if colour and row == 0 else padded)
+      parts.append(f'\x1b[1m{padded}\x1b[0m' if colour and row < heads
+                   else padded)
     lines.append('  ' + ' │ '.join(parts).rstrip())
-  lines.insert(1, '  ' + '─┼─'.join(['─' * width] * len(cells)))
+  lines.insert(heads, '  ' + '─┼─'.join(['─' * width] * len(cells)))
   return lines
 
 

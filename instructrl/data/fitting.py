@@ -105,8 +105,8 @@ def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
       tokens.append(tuple(whole[:lengths.response_len]))
       if cut:
         what = 'left out' if lengths.long_responses == 'drop' else 'cut'
-        drops.add('responses', f'{what}: more than {lengths.response_len} '
-                  'tokens', name)
+        drops.add('responses', f'ranked, {what}: more than '
+                  f'{lengths.response_len} tokens', name)
       if not cut or lengths.long_responses == 'cut':
         chosen.append(i)
     if len(chosen) < 2:
@@ -118,8 +118,8 @@ def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
     fewer = subsample(ranking, lengths.max_responses, seed)
     left = len(ranking.responses) - len(fewer.responses)
     if left:
-      drops.add('responses', f'left out: K above {lengths.max_responses}', name,
-                left)
+      drops.add('responses', 'ranked, left out: K above '
+                f'{lengths.max_responses}', name, left)
     kept.append(fewer)
   return kept
 
@@ -130,5 +130,5 @@ def count_cut(demonstrations: Iterable, tok, response_len: int,
   for d in demonstrations:
     whole = tasks.response_tokens(tok, d.response, response_len + 1)
     if len(whole) > response_len:
-      drops.add('responses', f'demonstrations cut to {response_len} tokens, '
-                'without EOS', d.prompt.id)
+      drops.add('responses', f'demonstrated, cut: more than {response_len} '
+                'tokens', d.prompt.id)

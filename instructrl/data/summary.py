@@ -15,6 +15,7 @@ from instructrl.data import curate
 from instructrl.data import personal
 from instructrl.data import records as records_lib
 from instructrl.data import tasks
+from instructrl.data.datasets import fields
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 
 WIDTH = 80
@@ -49,7 +50,8 @@ def histogram(lengths: Iterable[int]) -> dict[str, Any]:
 
 def _most(names: Iterable[str]) -> dict[str, Any]:
   """How many different names there are and the most frequent one's rows."""
-  counts = collections.Counter(name for name in names if name)
+  counts = collections.Counter(
+      name for name in names if name and name != fields.UNKNOWN)
   if not counts:
     return {'count': 0}
   name, rows = min(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -259,19 +261,21 @@ def _ranking_lines(found: Mapping[str, Any]) -> list[str]:
 
 def rule(title: str) -> str:
   """A line of the page's width with a title in it."""
-  title = textwrap.shorten(title, WIDTH - 8, placeholder='...')
+  room = WIDTH - 8
+  if len(title) > room:  # the end of a path says more than its beginning
+    title = f'{title[:room // 3]}...{title[len(title) + 3 + room // 3 - room:]}'
   return f'── {title} '.ljust(WIDTH, '─')
 
 
 def render(found: Mapping[str, Any]) -> str:
   """What `describe` found, as lines of at most 80 columns."""
-  name = f'{found["part"]}: ' if 'part' in found else ''
-  lines = [rule(f'{name}{found["spec"]} ({found["kind"]})')]
+  name = found.get('part', f'{found["kind"]}s')
+  lines = [rule(f'{name} · {found["spec"]}')]
   dropped = sum(found['dropped'].values())
   lines += _wrapped('rows', f'{found["read"]:,} read, {found["kept"]:,} kept, '
                     f'{dropped:,} dropped')
   for reason, n in found['dropped'].items():
-    lines += _wrapped('  dropped', f'{n:,} {reason}')
+    lines += _wrapped('  dropped', f'{n:,}: {reason}')
     if found['first'].get(reason):
       lines += _wrapped('', f'first: {found["first"][reason]}')
   for note in found['notes']:
@@ -317,8 +321,8 @@ def render_made(made: Mapping[str, Any]) -> str:
   lines += _wrapped('vocabulary', f'{made["vocab_size"]:,} tokens')
   for part, reasons in made['left_out'].items():
     for reason, found in reasons.items():
-      lines += _wrapped('left out', f'{part}: {found["rows"]:,} ({reason}); '
-                        f'first: {found["first"]}')
+      lines += _wrapped('counted', f'{part}: {found["rows"]:,}: {reason} '
+                        f'(first: {found["first"]})')
   for note in made['notes']:
     lines += _wrapped('note', note)
   return '\n'.join(lines) + '\n'

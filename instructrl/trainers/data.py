@@ -29,6 +29,7 @@ from instructrl.trainers import common
 from instructrl.trainers import lab
 
 PARTS = (*curate.PARTS, 'documents')
+MODEL_TYPES = ('bpe', 'unigram', 'word')
 TEMPLATES = ('prompt_template', 'response_template', 'system')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
@@ -71,9 +72,9 @@ def validate(config):
   require(config.tokenizer.vocab_size >= 1,
           f'tokenizer.vocab_size={config.tokenizer.vocab_size} must be 1 or '
           'more')
-  require(config.tokenizer.model_type in tokenizer_lib.MODEL_TYPES,
+  require(config.tokenizer.model_type in MODEL_TYPES,
           f'tokenizer.model_type={config.tokenizer.model_type!r} is none of '
-          f'{", ".join(tokenizer_lib.MODEL_TYPES)}')
+          f'{", ".join(MODEL_TYPES)}')
 
 
 def settings(config) -> curate.Settings:
@@ -142,8 +143,14 @@ def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated):
     tok = tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
         _texts(curated), config.tokenizer.vocab_size,
         model_type=config.tokenizer.model_type))
-  common.save_tokenizer(tok, workdir)
+  _save_tokenizer(tok, workdir)
   return tok
+
+
+def _save_tokenizer(tok, workdir: pathlib.Path) -> None:
+  partial = workdir / f'{common.TOKENIZER}.partial'
+  tok.save(partial)
+  partial.replace(workdir / common.TOKENIZER)  # whole or not at all
 
 
 # --- What is written ---------------------------------------------------------
@@ -161,12 +168,13 @@ def fit(config, curated: curate.Curated, tok) -> curate.Curated:
       fitted('rankings'), tok, fitting.Lengths(
           n, config.response_len, config.max_responses,
           config.long_responses), config.world_seed, drops)
-  prompts = {split: [p for p in found if fits(p.text)]
-             for split, found in curated.prompts.items()}
-  lost = sum(map(len, curated.prompts.values())) - sum(
-      map(len, prompts.values()))
-  if lost:
-    drops.add('prompts', f'prompt has more than {n} tokens', 'see above', lost)
+  prompts, lost = {}, set()
+  for split, found in curated.prompts.items():
+    prompts[split] = [p for p in found if fits(p.text)]
+    for prompt in found:
+      if not fits(prompt.text) and prompt.text not in lost:
+        lost.add(prompt.text)
+        drops.add('prompts', f'prompt has more than {n} tokens', prompt.id)
   fitted = dataclasses.replace(
       curated, demonstrations=demonstrations, rankings=rankings,
       prompts={split: found for split, found in prompts.items() if found})
@@ -260,4 +268,7 @@ def build(config, workdir, label: str = '') -> dict:
     metrics_lib.atomic_write(
         workdir / SUMMARY_TEXT, summary_lib.render_all(summary))
     progress.update(specs + 3)
-  return {**summary['made'], 'fingerprint': made_from}
+  made = summary['made']
+  return {'fingerprint': made_from, **{
+      name: made[name] for name in ('splits', 'rows', 'vocab_size', 'pairs',
+                                    'ties', 'notes') if name in made}}
