@@ -321,7 +321,7 @@ def render_made(made: Mapping[str, Any]) -> str:
   lines += _wrapped('vocabulary', f'{made["vocab_size"]:,} tokens')
   for part, reasons in made['left_out'].items():
     for reason, found in reasons.items():
-      lines += _wrapped('counted', f'{part}: {found["rows"]:,}: {reason} '
+      lines += _wrapped('counted', f'{found["rows"]:,} {part}: {reason} '
                         f'(first: {found["first"]})')
   for note in made['notes']:
     lines += _wrapped('note', note)
