@@ -16,7 +16,8 @@ ROWS = (
     {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
-       'processes', 'progress', 'tokenizer', 'chips'},  # services
+       'processes', 'progress', 'tokenizer', 'tokenizer_gguf', 'tokenizer_hf',
+       'tokenizer_layout', 'tokenizer_source', 'tokenizer_spm', 'chips'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
@@ -54,19 +55,23 @@ ONLY_IN = {
     'array_record': {'data'},
     'flax': {'models'},
     'grain': {'data'},
+    'jinja2': {'tokenizer_layout'},
     'matplotlib': {'figures'},
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
     'orbax': {'checkpoint'},
     'pyarrow': {'data'},
     'rich': {'progress'},
-    'sentencepiece': {'tokenizer'},
+    'sentencepiece': {'tokenizer', 'tokenizer_spm'},
     'tensorboardX': {'metrics'},
     'tensorflow_datasets': {'data'},
+    'tokenizers': {'tokenizer_hf', 'tokenizer_source', 'tokenizer_spm',
+                   'tokenizer_gguf'},
     # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
     'clu': set(),
     'tensorflow': set(),
     'torch': set(),
+    'transformers': set(),
 }
 
 

@@ -125,32 +125,28 @@ def _texts(curated: curate.Curated) -> Iterator[str]:
   return ranked if first is None else itertools.chain([first], found)
 
 
-def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated):
-  """The imported one with the config's layout, or a new one."""
+def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated
+                   ) -> tokenizer_lib.AnyTokenizer:
+  """The imported one with the config's layout, or a new one; it is saved."""
   if config.inputs.tokenizer:
-    path = common.input_path(config, workdir, 'tokenizer')
-    tok = tokenizer_lib.load(path)
+    tok = tokenizer_lib.load(common.input_path(config, workdir, 'tokenizer'))
     layout = {name: config[name] for name in TEMPLATES if config[name]}
     if layout:
       common.require(
-          hasattr(tok, 'with_layout'), f'{", ".join(layout)}: the tokenizer of '
-          f'inputs.tokenizer={path} has a layout of its own; leave '
-          f"{' and '.join(f'{name}=' + repr('') for name in layout)}")
-      tok = tok.with_layout(**layout)
-  elif (workdir / common.TOKENIZER).exists():
+          hasattr(tok, 'with_layout'), f'{next(iter(layout))}: the tokenizer '
+          'of inputs.tokenizer has a layout of its own; leave it empty')
+      try:
+        tok = tok.with_layout(**layout)
+      except ValueError as error:
+        raise common.ConfigError(f'{" and ".join(layout)}: {error}') from error
+  elif tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
     return tokenizer_lib.load(workdir)
   else:
     tok = tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
         _texts(curated), config.tokenizer.vocab_size,
         model_type=config.tokenizer.model_type))
-  _save_tokenizer(tok, workdir)
+  tok.save(workdir / tok.FILE)
   return tok
-
-
-def _save_tokenizer(tok, workdir: pathlib.Path) -> None:
-  partial = workdir / f'{common.TOKENIZER}.partial'
-  tok.save(partial)
-  partial.replace(workdir / common.TOKENIZER)  # whole or not at all
 
 
 # --- What is written ---------------------------------------------------------
