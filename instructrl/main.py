@@ -34,6 +34,7 @@ from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import sharding
 from instructrl.trainers import common
+from instructrl.trainers import data
 from instructrl.trainers import evaluation
 from instructrl.trainers import lab
 from instructrl.trainers import lm
@@ -45,7 +46,10 @@ from instructrl.trainers import selection
 
 def _train_ppo(config, workdir, label=''):
   """PPO, with the lab's judge on the curves where there is a lab."""
-  judge = lab.make_judge(common.input_path(config, workdir, 'data'))
+  folder = common.input_path(config, workdir, 'data')
+  if not lab.is_lab(folder):
+    return ppo.train(config, workdir, label)
+  judge = lab.make_judge(folder)
 
   def utilities(prompts, responses):
     return np.asarray([judge.utility(p, r)
@@ -54,14 +58,17 @@ def _train_ppo(config, workdir, label=''):
   return ppo.train(config, workdir, label, judge=utilities)
 
 
-def _build_lab(config, workdir, label=''):
-  """The lab is text, not arrays: process 0 makes it, and the others wait."""
-  return (lab.build(config, workdir, label) if processes.primary() else {})
+def _build(build):
+  """What is text, not arrays, process 0 makes, and the others wait."""
+  def run(config, workdir, label=''):
+    return build(config, workdir, label) if processes.primary() else {}
+  return run
 
 
 # Stage -> (validate, run). `run(config, workdir, label)` returns the result.
 STAGES: dict[str, tuple[Callable, Callable]] = {
-    'lab': (lab.validate, _build_lab),
+    'lab': (lab.validate, _build(lab.build)),
+    'data': (data.validate, _build(data.build)),
     'pretrain': (lm.validate, lm.train),
     'sft': (lm.validate, lm.train),
     'ppo_init': (lm.validate, lm.train),

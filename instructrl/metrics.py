@@ -348,6 +348,26 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
   atomic_write(path, _to_json(found))
 
 
+def add_input(workdir, name: str, identity: str) -> None:
+  """Notes what else a run is made from, such as files that no input names.
+
+  Args:
+    workdir: of the run.
+    name: of what it is, in inputs.json.
+    identity: its fingerprint.
+
+  Raises:
+    ValueError: the run began with another one.
+  """
+  path = pathlib.Path(workdir) / INPUTS
+  found = read_json(path) if path.exists() else {}
+  if found.setdefault(name, identity) != identity:
+    raise ValueError(
+        f'{path.parent} was made from other {name}, which have since changed: '
+        f'remove {path.parent} to make it again')
+  atomic_write(path, _to_json(found))
+
+
 @contextlib.contextmanager
 def only_process(workdir) -> Iterator[None]:
   """Keeps a run folder to one process at a time; the kernel lets go of a lock

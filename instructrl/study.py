@@ -19,6 +19,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from instructrl import budget
+from instructrl import flops
 from instructrl import main as main_lib
 from instructrl import metrics as metrics_lib
 from instructrl import processes
@@ -95,6 +97,9 @@ def run(config, workdir) -> pathlib.Path:
     for number, (name, stage) in enumerate(configs.items(), 1):
       main_lib.run_stage(
           stage, workdir / name, f'[{number}/{len(configs)}]')
+      if stage.stage == 'data' and processes.primary():
+        print(budget.table(budget.costs(configs, workdir), workdir,
+                           flops.measure_peak('float32')), flush=True)
     if not processes.primary():
       return workdir
     if not report.REPORTED.intersection(configs):

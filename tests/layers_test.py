@@ -22,9 +22,10 @@ ROWS = (
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
-     'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_parts',
-     'page_style', 'heldout_page', 'heldout_report', 'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
-     'lab.learnability'},
+     'sweep_results', 'report', 'expectations', 'figures', 'page',
+     'page_parts', 'page_style', 'heldout_page', 'heldout_report', 'budget',
+     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'lab.learnability', 'data.__main__'},
 )
 DOORS = ROWS[-1]
 
@@ -60,6 +61,7 @@ ONLY_IN = {
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
     'orbax': {'checkpoint'},
+    'pyarrow': {'data'},
     'rich': {'progress'},
     'sentencepiece': {'tokenizer', 'tokenizer_spm'},
     'tensorboardX': {'metrics'},

@@ -1,6 +1,7 @@
 """From records to batches.
 
-`records` says what a record is and refuses a malformed one, `datasets` stores
-records with TFDS, `tasks` makes one example of tokens, and `pipeline` makes a
+`records` says what a record is and refuses a malformed one, `sources` makes
+them of public data sets and of your own files, `datasets` stores them with TFDS
+and knows each source's form, `tasks` makes one example of tokens, and `pipeline` makes a
 batch that is a function of the step.
 """

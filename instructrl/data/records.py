@@ -54,7 +54,8 @@ class Ranking:
   labeler: str
   group: str  # 'train' or 'heldout'; which group the labeler belongs to
   responses: tuple[str, ...]  # K texts
-  response_tokens: tuple[tuple[int, ...], ...]  # K; as sampled, EOS included
+  response_tokens: tuple[tuple[int, ...], ...]  # K; as sampled, EOS included;
+  # () where the texts came without tokens and have not been given any yet
   sources: tuple[str, ...]  # K; which policy wrote it
   temperatures: tuple[float, ...]  # K; 0 for a human's demonstration
   ranks: tuple[int, ...]  # K; dense, 0 = best, equal = tie
@@ -207,6 +208,11 @@ def _is_count(value: Any) -> bool:
           and value >= 0)
 
 
+# What a ranking may do without: real data has texts but no tokens, and rarely
+# Table 3's judgements.
+_MAY_LACK = ('metadata', 'response_tokens')
+
+
 def _ranking_problems(record: Ranking, limits: Limits) -> Iterator[str]:
   yield from _choice_problems('group', record.group, GROUPS)
   aligned = (
@@ -221,7 +227,7 @@ def _ranking_problems(record: Ranking, limits: Limits) -> Iterator[str]:
     yield f'a ranking needs 2 responses or more, it has {k}'
   for name in aligned[1:]:
     length = len(getattr(record, name))
-    if length != k and not (name == 'metadata' and length == 0):
+    if length != k and not (name in _MAY_LACK and length == 0):
       yield f'{name} has {length} entries for {k} responses'
   for i, response in enumerate(record.responses):
     yield from _text_problems(  # an empty response is the token EOS alone
@@ -344,6 +350,11 @@ def _check_fields(cls, values, refuse):
       refuse(f'{cls.__name__} lacks the field {field.name!r}')
 
 
+def fold(text: str) -> str:
+  """A text without regard to case and spacing, to compare prompts by."""
+  return ' '.join(text.casefold().split())
+
+
 def check_no_leak(
     train: Iterable[Prompt | Demonstration | Ranking],
     held_out: Iterable[Prompt | Demonstration | Ranking],
@@ -362,7 +373,7 @@ def check_no_leak(
 
   def keys(prompt):
     yield 'id', prompt.id
-    yield 'text', ' '.join(prompt.text.casefold().split())
+    yield 'text', fold(prompt.text)
     if prompt.user:
       yield 'user', prompt.user
 

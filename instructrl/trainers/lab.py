@@ -65,8 +65,16 @@ def by_split(records, split_of) -> dict[str, list]:
   return out
 
 
+def is_lab(folder) -> bool:
+  """Whether a data folder is a lab's, which has a world and labelers."""
+  path = pathlib.Path(folder) / metrics_lib.CONFIG
+  return path.exists() and metrics_lib.read_json(path).get('stage') == 'lab'
+
+
 def load_world(lab_dir) -> world_lib.World:
   """The world that a lab folder was made from."""
+  common.require(is_lab(lab_dir), f'{lab_dir} is no lab: this stage asks its '
+                 'world and its labelers, which public data have not')
   config = json.loads((pathlib.Path(lab_dir) / 'config.json').read_text())
   return world_lib.make_world(config['world_seed'], config['size'])
 

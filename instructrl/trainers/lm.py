@@ -18,6 +18,7 @@ from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.models.transformer import Model
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 from instructrl.types import LMBatch, Params, TrainState
 
 
@@ -34,6 +35,8 @@ def validate(config):
           'set one of num_steps and num_epochs, and leave the other at 0')
   require(0 <= config.pretrain_mix < 1,
           f'pretrain_mix={config.pretrain_mix} is not in [0, 1)')
+  require(config.pretrain_rows or not config.pretrain_mix,
+          f'pretrain_mix={config.pretrain_mix} needs pretrain_rows')
   require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
 
 
@@ -142,16 +145,42 @@ def validation_batches(run: common.Run, rows, batch_size: int,
   return [run.put(b) for b in itertools.islice(batches.once(), max_batches)]
 
 
+def check_row_len(rows, model: Model) -> None:
+  """Refuses rows with more positions than a model has."""
+  module, row_len = model.module, rows.header['row_len']
+  common.require(
+      module.positions == 'rotary' or row_len <= module.max_len,
+      f'model.max_len={module.max_len} is shorter than the rows '
+      f'({row_len} tokens)')
+
+
+def _validation_sets(run: common.Run) -> dict[str, list[LMBatch]]:
+  """Metric -> what it is measured on, of what there is."""
+  config, found = run.config, {}
+  if config.validation_rows:
+    found['loss/validation'] = inputs.rows(
+        run, config.validation_rows, "set validation_rows=''")
+  if config.pretrain_rows:
+    inputs.rows(run, config.pretrain_rows, "set pretrain_rows=''")
+    if (run.input('data') / 'corpus_validation.rows').exists():
+      found['pretrain/nll'] = inputs.rows(run, 'corpus_validation.rows', '')
+    else:
+      inputs.tell(run, 'pretrain/nll is not measured: inputs.data has no '
+                  'corpus_validation.rows')
+  return {name: validation_batches(
+      run, rows, config.batch_size, config.eval_batches)
+          for name, rows in found.items()}
+
+
 def train(config, workdir, label: str = '') -> dict:
   """Runs an LM stage to its end. Returns what its DONE file says."""
   validate(config)
   with common.Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    load = lambda name: pipeline.read_rows(
-        run.input('data') / name, tokenizer_fingerprint=tok.fingerprint)
-    rows = load(config.rows)
-    mix = dict(mix=load(config.pretrain_rows),
+    rows = inputs.rows(run, config.rows, 'set rows')
+    mix = dict(mix=inputs.rows(run, config.pretrain_rows, 'set pretrain_mix=0'),
                mix_fraction=config.pretrain_mix) if config.pretrain_mix else {}
+    sets = _validation_sets(run)
     batches = pipeline.lm_batches(
         rows, config.batch_size, config.train_seed, **mix,
         rows_read=run.rows(config.batch_size))
@@ -162,12 +191,7 @@ def train(config, workdir, label: str = '') -> dict:
     program = Program(config, run.mesh, vocab_size=tok.vocab_size,
                       num_steps=num_steps)
     layout, nll_fn = program.layout, program.nll
-    row_len = rows.header['row_len']
-    module = layout.model.module
-    common.require(
-        module.positions == 'rotary' or row_len <= module.max_len,
-        f'model.max_len={module.max_len} is shorter than the rows '
-        f'({row_len} tokens)')
+    check_row_len(rows, layout.model)
     if config.inputs.get('init'):
       state = run.restore(
           program.fresh_state, program.state_shardings, [layout.abstract],
@@ -177,13 +201,6 @@ def train(config, workdir, label: str = '') -> dict:
       state = run.restore(
           lambda: program.fresh_state(layout.model.init(key)),
           program.state_shardings)
-    sets = {'loss/validation': validation_batches(
-        run, load(config.validation_rows), config.batch_size,
-        config.eval_batches)}
-    if config.pretrain_rows:
-      sets['pretrain/nll'] = validation_batches(
-          run, load('corpus_validation.rows'), config.batch_size,
-          config.eval_batches)
 
     def evaluate(state, step):
       del step
@@ -192,10 +209,11 @@ def train(config, workdir, label: str = '') -> dict:
 
     state = run.loop(
         state, lambda state, step: program.step(state, run.put(batches.at(step))),
-        num_steps, evaluate=evaluate,
+        num_steps, evaluate=evaluate if sets else None,
         eval_every=config.eval_every or epoch,
         save_every=0 if config.checkpoint.every else epoch)
     final = evaluate(state, num_steps)
     return {'num_steps': num_steps, 'epoch_steps': epoch,
-            'tokens_per_step': config.batch_size * row_len, **final,
+            'tokens_per_step': config.batch_size * rows.header['row_len'],
+            **final,
             'num_params': sum(x.size for x in jax.tree.leaves(layout.shapes))}

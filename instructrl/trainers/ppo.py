@@ -15,8 +15,8 @@ from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import records as records_lib
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
 from instructrl.types import PromptBatch
@@ -90,7 +90,7 @@ def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
 
 def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
   """Records and tokens of the prompts that fit; says how many did not."""
-  records = lab_data.read_records(run.input('data'), 'prompts', split)
+  records = inputs.records(run, 'data', 'prompts', split)
   tokens = [tasks.chat_prompt(tok, record.text) for record in records]
   kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
   common.require(bool(kept), f'no prompt of {split!r} fits ppo.prompt_len='
@@ -220,6 +220,29 @@ def _load(run: common.Run, program: Program):
   return state, load(reference, 'reference'), load('reward_model', 'reward')
 
 
+def _pretraining(run: common.Run, program: Program):
+  """The pretraining rows of every iteration; None without ptx_coef."""
+  s = program.settings
+  if not s.ptx_coef:
+    return None
+  rows = inputs.rows(run, 'corpus.rows', 'set ppo.ptx_coef=0')
+  lm.check_row_len(rows, program.layouts['policy'].model)
+  count = s.batch_size * s.ptx_examples_per_episode * s.num_ppo_epochs
+  return pipeline.lm_batches(
+      rows, count, run.config.train_seed, rows_read=run.rows(count))
+
+
+def _validation(run: common.Run) -> list:
+  """What pretrain/nll is measured on; nothing where there are no such rows."""
+  if not (run.input('data') / 'corpus_validation.rows').exists():
+    inputs.tell(run, 'pretrain/nll is not measured: inputs.data has no '
+                'corpus_validation.rows')
+    return []
+  return lm.validation_batches(
+      run, inputs.rows(run, 'corpus_validation.rows', ''),
+      run.config.eval_batch_size, run.config.eval_batches)
+
+
 def train(config, workdir, label: str = '', *,
           judge: Judge | None = None) -> dict:
   """Runs PPO or PPO-ptx to its end. Returns what its DONE file says."""
@@ -235,16 +258,9 @@ def train(config, workdir, label: str = '', *,
     prompts = pipeline.prompt_batches(
         tokens, s.batch_size, config.train_seed, prompt_len=s.prompt_len,
         pad_id=tok.pad_id, rows_read=run.rows(s.batch_size))
-    rows = lambda name: pipeline.read_rows(
-        run.input('data') / name, tokenizer_fingerprint=tok.fingerprint)
-    ptx_rows = s.batch_size * s.ptx_examples_per_episode * s.num_ppo_epochs
-    ptx = pipeline.lm_batches(
-        rows('corpus.rows'), ptx_rows, config.train_seed,
-        rows_read=run.rows(ptx_rows)) if s.ptx_coef else None
+    ptx = _pretraining(run, program)
     nll_fn = lm.make_nll(program.layouts['policy'].model, s.logits_chunk)
-    validation = lm.validation_batches(
-        run, rows('corpus_validation.rows'), config.eval_batch_size,
-        config.eval_batches)
+    validation = _validation(run)
 
     def step_fn(state, step):
       clock = {}
@@ -287,9 +303,9 @@ def train(config, workdir, label: str = '', *,
       return {'pretrain/nll': lm.mean_nll(nll_fn, average, validation)}
 
     state = run.loop(state, step_fn, p.num_iterations,
-                     evaluate=evaluate, eval_every=config.eval_every,
-                     export=('ema_params',))
+                     evaluate=evaluate if validation else None,
+                     eval_every=config.eval_every, export=('ema_params',))
     return {'num_iterations': p.num_iterations,
             'episodes': p.num_iterations * s.batch_size,
             'prompts': len(records), 'prompts_dropped': dropped,
-            **evaluate(state, p.num_iterations)}
+            **(evaluate(state, p.num_iterations) if validation else {})}

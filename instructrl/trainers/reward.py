@@ -14,11 +14,11 @@ from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.evaluators import statistics
 from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 from instructrl.types import Params, RankingBatch, TrainState
 
 
@@ -177,33 +177,94 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
 def demonstration_mean(run: common.Run, scorer: Scorer, params, tok) -> float:
   """Mean score of the labelers' demonstrations."""
   config = run.config
-  demonstrations = lab_data.read_records(
-      run.input('data'), 'demonstrations', 'train')
   prompts, responses = [], []
-  for d in demonstrations:
+  for d in inputs.records(run, 'data', 'demonstrations', 'train'):
     prompt = tasks.chat_prompt(tok, d.prompt.text)
     if tasks.fits(prompt, config.prompt_len):
       prompts.append(prompt)
       responses.append(tasks.response_tokens(
           tok, d.response, config.response_len))
+  common.require(bool(prompts), 'no demonstration has a prompt that fits '
+                 f'prompt_len={config.prompt_len}')
   return float(scorer(params, prompts, responses).mean(dtype=np.float64))
+
+
+def best_mean(elements, scorer: Scorer, params, eos_id: int) -> float:
+  """Mean score of the best response of each ranking, the first of equals."""
+  best = [tasks.cut_at_eos(e.responses[e.ranks.index(0)], eos_id)
+          for e in elements]
+  return float(scorer(params, [e.prompt for e in elements], best)
+               .mean(dtype=np.float64))
+
+
+def bias_source(run: common.Run) -> str:
+  """What scores 0 on average after the shift.
+
+  Demonstrations (section 3.5); where there are none, the best responses that
+  the model was trained on.
+  """
+  return ('demonstrations' if inputs.has(run.input('data'), 'demonstrations')
+          else 'best-ranked responses')
+
+
+def zero_mean(run: common.Run, scorer: Scorer, params, tok, elements) -> float:
+  """The mean score that the bias makes 0, see `bias_source`."""
+  if bias_source(run) == 'demonstrations':
+    return demonstration_mean(run, scorer, params, tok)
+  return best_mean(elements, scorer, params, tok.eos_id)
 
 
 def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
   """(elements, dropped) of a split, of one labeler group if it is given."""
-  rankings = lab_data.read_records(run.input('rankings'), 'rankings', split)
+  config = run.config
+  rankings = inputs.records(run, 'rankings', 'rankings', split)
   if group:
     rankings = [r for r in rankings if r.group == group]
-  if run.config.shuffled_pairs and split == 'train':
+  most = max((len(r.responses) for r in rankings), default=0)
+  common.require(
+      most <= config.max_responses, f'max_responses={config.max_responses}: '
+      f'inputs.rankings has a ranking of {most} responses')
+  longest = max((len(cut) for r in rankings for tokens in r.response_tokens
+                 if (cut := tasks.cut_at_eos(tokens, tok.eos_id))), default=0)
+  common.require(
+      longest <= config.response_len, f'response_len={config.response_len}: '
+      f'inputs.rankings has a response of {longest} tokens')
+  if config.shuffled_pairs and split == 'train':
     rankings = list(itertools.chain.from_iterable(
         map(pipeline.split_pairs, rankings)))
   elements, dropped = pipeline.ranking_tokens(
-      rankings, tok, prompt_len=run.config.prompt_len)
+      rankings, tok, prompt_len=config.prompt_len)
   common.require(
       bool(elements), f'inputs.rankings has no ranking of split {split!r}'
       f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
-      f'prompt_len={run.config.prompt_len}')
+      f'prompt_len={config.prompt_len}')
   return elements, dropped
+
+
+def load_held_out(run: common.Run, tok) -> dict[str, list]:
+  """Rankings that accuracy is measured on: 'in_group' and 'heldout' labelers'.
+
+  Public data often has no labelers that are held out; what there is not is told
+  and left out.
+  """
+  folder = run.input('rankings')
+  if not inputs.has(folder, 'rankings', 'validation'):
+    inputs.tell(run, 'accuracy is not measured: inputs.rankings has no '
+                'validation split')
+    return {}
+  groups = {r.group for r in inputs.records(
+      run, 'rankings', 'rankings', 'validation')}
+  held = {}
+  for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
+    elements = (load_rankings(run, tok, 'validation', group)[0]
+                if group in groups else [])
+    if any(len(set(e.ranks)) > 1 for e in elements):
+      held[name] = elements
+    else:
+      inputs.tell(run, f'accuracy is not measured on the labelers {group!r}: '
+                  'the validation split has '
+                  f'{"only ties" if elements else "nothing"} of theirs')
+  return held
 
 
 def _init_params(run: common.Run, layout: common.Layout) -> Params:
@@ -233,11 +294,12 @@ def train(config, workdir, label: str = '') -> dict:
     elements, dropped = load_rankings(run, tok, 'train', 'train')
     lengths = lengths_of(elements)
     batches = make(elements, k, lengths=lengths, window=WINDOW)
-    held = {}
-    for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
-      data, _ = load_rankings(run, tok, 'validation', group)
-      held[name] = [run.put(b) for b in make(
-          data, config.max_responses, shuffle=False).once()]
+    common.require(
+        any(len(set(e.ranks)) > 1 for e in elements), 'inputs.rankings prefers '
+        'no response to another: there is nothing to learn')
+    held = {name: [run.put(b) for b in make(
+        data, config.max_responses, shuffle=False).once()]
+            for name, data in load_held_out(run, tok).items()}
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
 
@@ -253,9 +315,9 @@ def train(config, workdir, label: str = '') -> dict:
 
     def evaluate(state, step):
       del step
-      found = measure(state.params)
-      return {'accuracy/validation': found['in_group']['accuracy'],
-              'accuracy/heldout': found['heldout']['accuracy']}
+      names = {'in_group': 'accuracy/validation', 'heldout': 'accuracy/heldout'}
+      return {names[name]: found['accuracy']
+              for name, found in measure(state.params).items()}
 
     def train_step(state, step):
       # Most rankings are half as long as the longest of all.
@@ -264,15 +326,15 @@ def train(config, workdir, label: str = '') -> dict:
       return program.step(state, run.put(batch))
 
     state = run.loop(
-        state, train_step, num_steps, evaluate=evaluate,
+        state, train_step, num_steps, evaluate=evaluate if held else None,
         eval_every=config.eval_every or epoch)
 
     # The bias after training: demonstrations score 0 on average. It is one
     # more step of the run, so that it too happens exactly once.
     if int(state.step) == num_steps:
-      shift = -demonstration_mean(
+      shift = -zero_mean(
           run, Scorer(program.layout.model, tok, batch_size=config.batch_size),
-          state.params, tok)
+          state.params, tok, elements)
       state = dataclasses.replace(
           state, step=state.step + 1,
           params=heads.shift_bias(state.params, jnp.float32(shift)))
@@ -280,4 +342,5 @@ def train(config, workdir, label: str = '') -> dict:
       run.checkpointer.wait()
     return {'accuracy': measure(state.params), 'num_steps': num_steps,
             'rankings': len(elements), 'rankings_dropped': dropped,
-            'bias': float(state.params['head']['bias'])}
+            'bias': float(state.params['head']['bias']),
+            'bias_from': bias_source(run)}

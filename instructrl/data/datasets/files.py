@@ -1,0 +1,212 @@
+"""Rows of the files that data sets come in, each with its place.
+
+JSON lines, a JSON list, parquet and plain text, each also gzipped. What a file
+is, its first bytes say as far as they can, for public files are often named
+`.json` and hold JSON lines. A row that cannot be read is a row with a fault; a
+file that cannot be read, or that ends early, is a SourceError.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import gzip
+import json
+import pathlib
+import re
+from typing import Any
+import zlib
+
+import pyarrow
+from pyarrow import parquet
+
+TEXT_SUFFIXES = ('.txt', '.text', '.md')
+ROW_SUFFIXES = ('.jsonl', '.json', '.ndjson', '.parquet')
+_PARQUET_ROWS = 1024  # read at once
+
+
+class SourceError(ValueError):
+  """A file or a row that cannot be used: 'file:line: reason'."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+  """A file of a source on this machine."""
+
+  path: pathlib.Path
+  split: str = 'train'  # of the rows that name none
+  part: str = ''  # the subset it belongs to, where a source has such
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """One row and where it stands."""
+
+  file: File
+  line: int  # from 1; of a list or a parquet file the number of the row
+  value: Any = None
+  fault: str = ''  # why it cannot be read; then there is no value
+
+  @property
+  def place(self) -> str:
+    return f'{self.file.path}:{self.line}'
+
+
+def suffix_of(path: pathlib.Path) -> str:
+  """The suffix of a name in small letters, without '.gz'."""
+  return pathlib.Path(path.name.lower().removesuffix('.gz')).suffix
+
+
+def read_rows(file: File) -> Iterator[Row]:
+  """Yields the rows of a file: JSON lines, a JSON list, or parquet.
+
+  Empty lines are no rows.
+
+  Raises:
+    SourceError: there is no such file, it ends early, or it is damaged.
+  """
+  with _reading(file.path):
+    if _starts_with(file.path) == b'PAR1' or suffix_of(
+        file.path) == '.parquet':
+      yield from _parquet_rows(file)
+    elif suffix_of(file.path) == '.json' and _first_character(
+        file.path) == b'[':
+      yield from _list_rows(file)
+    else:
+      for number, line in enumerate(_lines(file.path), 1):
+        if line.strip():
+          yield _json_row(file, number, line)
+
+
+def read_texts(file: File) -> Iterator[Row]:
+  """Yields the lines of a plain text file, their ends included.
+
+  Raises:
+    SourceError: as `read_rows`.
+  """
+  with _reading(file.path):
+    for number, line in enumerate(_lines(file.path), 1):
+      try:
+        yield Row(file, number, line.decode('utf-8-sig' if number == 1
+                                            else 'utf-8'))
+      except UnicodeDecodeError as error:
+        raise SourceError(
+            f'{file.path}:{number}: is not UTF-8 text (byte {error.start} of '
+            'the line)') from error
+
+
+@contextlib.contextmanager
+def _reading(path):
+  """Turns what the libraries raise about a file into one clear error."""
+  try:
+    yield
+  except EOFError as error:
+    raise SourceError(
+        f'{path}: the gzip file ends early; it was not copied whole: fetch it '
+        'again') from error
+  except (gzip.BadGzipFile, zlib.error) as error:
+    raise SourceError(
+        f'{path}: the gzip file is damaged ({error}): fetch it again'
+    ) from error
+  except pyarrow.ArrowException as error:
+    reason = str(error).partition('\n')[0]
+    raise SourceError(
+        f'{path}: is not a whole parquet file ({reason})') from error
+  except OSError as error:
+    raise SourceError(
+        f'{path}: cannot be read: {error.strerror or error}') from error
+
+
+def _starts_with(path) -> bytes:
+  with path.open('rb') as file:
+    return file.read(4)
+
+
+def _open(path):
+  is_gzip = _starts_with(path)[:2] == b'\x1f\x8b'
+  if path.suffix.lower() == '.gz' and not is_gzip:
+    raise SourceError(f'{path}: is named .gz and is not a gzip file')
+  return gzip.open(path, 'rb') if is_gzip else path.open('rb')
+
+
+def _first_character(path) -> bytes:
+  with _open(path) as file:
+    return file.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()[:1]
+
+
+def _lines(path) -> Iterator[bytes]:
+  with _open(path) as file:
+    yield from file
+
+
+def _json_row(file, number, line) -> Row:
+  try:
+    return Row(file, number, json.loads(line.decode('utf-8-sig')))
+  except UnicodeDecodeError as error:
+    return Row(file, number, fault=f'is not UTF-8 (byte {error.start})')
+  except json.JSONDecodeError as error:
+    return Row(file, number, fault=(
+        f'is not JSON: {error.msg} (column {error.colno})'))
+  except RecursionError:
+    return Row(file, number, fault='is not JSON: it is nested too deep')
+
+
+def _list_rows(file) -> Iterator[Row]:
+  with _open(file.path) as stream:
+    try:
+      values = json.loads(stream.read().decode('utf-8-sig'))
+    except UnicodeDecodeError as error:
+      raise SourceError(
+          f'{file.path}: is not UTF-8 (byte {error.start})') from error
+    except json.JSONDecodeError as error:
+      raise SourceError(
+          f'{file.path}:{error.lineno}: is not JSON: {error.msg} (column '
+          f'{error.colno})') from error
+  for number, value in enumerate(values, 1):
+    yield Row(file, number, value)
+
+
+def _parquet_rows(file) -> Iterator[Row]:
+  with parquet.ParquetFile(file.path) as table:
+    number = 0
+    for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
+      for value in batch.to_pylist():
+        number += 1
+        yield Row(file, number, value)
+
+
+_SPLIT_WORDS = {
+    'train': 'train', 'test': 'test', 'validation': 'validation',
+    'valid': 'validation', 'val': 'validation', 'dev': 'validation',
+    'eval': 'validation'}
+
+
+def split_named(word: str) -> str | None:
+  """The split that a word such as 'valid1' names, or None."""
+  return _SPLIT_WORDS.get(re.sub(r'[\W\d_]+', '', word).lower())
+
+
+def split_in_name(name: str) -> str:
+  """The split a public file's name tells, as 'test.jsonl.gz'; else 'train'."""
+  named = map(split_named, re.split(r'[\W_]', name))
+  return next((split for split in named if split), 'train')
+
+
+def find(path: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
+  """The files of these kinds: `path` itself, or all in the folder it names.
+
+  Raises:
+    SourceError: there is no such path, or no such file in the folder.
+  """
+  if path.is_file():
+    return [path]
+  if not path.exists():
+    raise SourceError(f'{path}: there is no such file or folder')
+  found = sorted(
+      p for p in path.rglob('*')
+      if p.is_file() and suffix_of(p) in suffixes
+      and not any(part.startswith('.') for part in p.relative_to(path).parts))
+  if not found:
+    raise SourceError(
+        f'{path}: the folder has no files of the kind '
+        f'{", ".join(suffixes)} (or with .gz)')
+  return found

@@ -1,0 +1,193 @@
+"""Bring your own: JSON lines with the fields below.
+
+| a line has | and is |
+|---|---|
+| `text` | a Document |
+| `prompt`, `response` | a Demonstration |
+| `prompt`, `chosen`, `rejected` | a Ranking of two |
+| `prompt`, `responses` and `ranks` (lower is better) or `scores` (higher is better) | a Ranking of K |
+| `prompt` alone | a Prompt |
+
+`responses` are K texts (one may be empty, but not all), or K objects `{text,
+score?, rank?, model?}`, which have the scores or ranks themselves; equal ranks are ties, and with the option
+`tie_margin=M` scores less than M apart as well. Optional beside them: `id`,
+`user` (who asked; data is split by user), `labeler` (who wrote or ranked),
+`group` ('train' or 'heldout', the labeler's), `use_case` (a name of Ouyang et
+al. 2022, Table 1), `split` ('train', 'validation', 'test'), `source` (of a
+document: what kind of page; of a ranking without `model`: who wrote the
+responses). Other fields are not read, and the summary lists them once. All
+lines of a file are of one kind. gzip, parquet and a JSON list are read too.
+"""
+
+import dataclasses
+from typing import Any
+
+from instructrl.data import records as records_lib
+from instructrl.data.datasets import fields, files
+from instructrl.data.datasets.files import File, Row
+from instructrl.data.datasets.source import Option, Source, at_least, one_of
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import Record
+
+_ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
+# What is read of each kind of line.
+_READ = {
+    Document: {'id', 'text', 'source', 'split'},
+    Prompt: _ABOUT_PROMPT,
+    Demonstration: _ABOUT_PROMPT | {'response', 'labeler'},
+    Ranking: _ABOUT_PROMPT | {
+        'responses', 'ranks', 'scores', 'chosen', 'rejected', 'labeler',
+        'group', 'source'},
+}
+_READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model'}
+
+
+class Own(Source):
+  """Your own rows, in the schema of this file's docstring."""
+
+  NAME = 'jsonl'
+  ABOUT = 'your own JSON lines: text | prompt | + response | + responses'
+  STRICT = True
+  PUBLIC = False
+  OPTIONS = {
+      'tie_margin': Option(
+          0.0, at_least(0.0), 'scores less than this apart are ties'),
+      'split': Option(
+          'train', one_of(*records_lib.SPLITS), 'of lines that name none'),
+  }
+
+  def __init__(self, subset='', options=None):
+    super().__init__(subset, options)
+    self._kind, self._first = None, ''
+    self._unread = {}  # field -> rows
+
+  def kind(self):
+    return self._kind
+
+  def find(self, path):
+    return [dataclasses.replace(file, split=self.options['split'], part='')
+            for file in super().find(path)]
+
+  def _order(self, path):
+    return path
+
+  def record(self, row):
+    value = row.value
+    if not isinstance(value, dict):
+      fields.field(value, 'prompt')  # says what it is
+    kind = kind_of(value)
+    if self._kind is None:
+      self._kind, self._first = kind, row.place
+    if kind is not self._kind:
+      raise fields.Malformed(
+          f'is a {kind.__name__}, and the first row ({self._first}) is a '
+          f'{self._kind.__name__}: keep them in files of their own')
+    record = _MAKERS[kind](row, self.options)
+    unread = value.keys() - _READ[kind]
+    if isinstance(value.get('responses'), list):
+      unread |= {f'responses[].{name}' for item in value['responses']
+                 if isinstance(item, dict)
+                 for name in item.keys() - _READ_OF_A_RESPONSE}
+    for name in unread:
+      self._unread[name] = self._unread.get(name, 0) + 1
+    return record
+
+  def notes(self):
+    listed = ', '.join(
+        f'{name} ({count:,} rows)'
+        for name, count in sorted(self._unread.items()))
+    return [f'fields that were not read: {listed}'] if listed else []
+
+
+def kind_of(value: dict[str, Any]) -> type:
+  """The record type that the fields of a line tell."""
+  has = {name for name, item in value.items() if item is not None}
+  if 'text' in has and 'prompt' not in has:
+    return Document
+  if 'prompt' not in has:
+    hint = f'; it has {", ".join(sorted(has)[:8])}' if has else ''
+    raise fields.Malformed(
+        f"has neither the field 'prompt' nor 'text'{hint}")
+  if 'responses' in has or 'chosen' in has or 'rejected' in has:
+    return Ranking
+  return Demonstration if 'response' in has else Prompt
+
+
+def _split(row: Row) -> str:
+  name = fields.optional_text(row.value, 'split', row.file.split)
+  return files.split_named(name) or name  # `problems` refuses unknown ones
+
+
+def _document(row, options) -> Document:
+  del options
+  text = fields.text(row.value, 'text')
+  return Document(
+      id=fields.optional_text(row.value, 'id', fields.text_id(text)),
+      text=text, split=_split(row),
+      source=fields.optional_text(row.value, 'source', fields.UNKNOWN))
+
+
+def _prompt(row, options) -> Prompt:
+  del options
+  value = row.value
+  return fields.prompt(
+      fields.text(value, 'prompt'), split=_split(row),
+      id=fields.optional_text(value, 'id'),
+      user=fields.optional_text(value, 'user'),
+      use_case=fields.optional_text(value, 'use_case', 'other'))
+
+
+def _demonstration(row, options) -> Demonstration:
+  return Demonstration(
+      _prompt(row, options), fields.text(row.value, 'response'),
+      fields.optional_text(row.value, 'labeler', fields.UNKNOWN))
+
+
+def _ranking(row, options) -> Ranking:
+  value = row.value
+  if 'responses' in value:
+    texts, ranks, models = _responses(value, options['tie_margin'])
+  else:
+    texts = [fields.text(value, 'chosen'), fields.text(value, 'rejected')]
+    ranks, models = [0, 1], [None, None]
+  default = fields.optional_text(value, 'source', fields.UNKNOWN)
+  return fields.ranking(
+      _prompt(row, options), texts, ranks,
+      labeler=fields.optional_text(value, 'labeler', fields.UNKNOWN),
+      group=fields.optional_text(value, 'group', 'train'),
+      sources=[model or default for model in models])
+
+
+def _responses(value, tie_margin):
+  """The texts, ranks and models of a row's K responses."""
+  given = fields.items(value, 'responses')
+  items = [item if isinstance(item, dict) else {'text': item}
+           for item in given]
+  texts, models = [], []
+  for i, item in enumerate(items):
+    texts.append(fields.checked_text(  # silence is a response to be judged
+        item.get('text'), f'responses[{i}]', may_be_empty=True))
+    models.append(fields.optional_text(item, 'model'))
+  found = {}
+  for each, all_of_them in (('rank', 'ranks'), ('score', 'scores')):
+    own = [item.get(each) for item in items]
+    if value.get(all_of_them) is not None:
+      own = fields.items(value, all_of_them)
+      if len(own) != len(items):
+        raise fields.Malformed(
+            f'{all_of_them} has {len(own)} entries for {len(items)} responses')
+    if any(entry is not None for entry in own):
+      found[each] = [fields.number(entry, f'{all_of_them}[{i}]')
+                     for i, entry in enumerate(own)]
+  if len(items) < 2:  # before it is asked for ranks
+    raise fields.Unusable(fields.TOO_FEW.format(len(items)))
+  if 'rank' in found:
+    return texts, found['rank'], models
+  if 'score' in found:
+    return texts, fields.ranks_of_scores(found['score'], tie_margin), models
+  raise fields.Malformed(
+      'has responses and neither ranks nor scores for them')
+
+
+_MAKERS = {Document: _document, Prompt: _prompt,
+           Demonstration: _demonstration, Ranking: _ranking}

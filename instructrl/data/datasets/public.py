@@ -1,0 +1,140 @@
+"""TFDS builders of public sources: downloaded, prepared once, then only read.
+
+In a data folder, `downloads/SOURCE/` holds the files of a source as they come,
+under readable names, so that a user without network can put them there; what
+was made of them lies in `prepared/`. TFDS itself would keep them under hashed
+names, and cannot resume.
+
+  builder = PublicRankings(source=HhRlhf('helpful-base'), data_dir=FOLDER)
+  builder.download_and_prepare(file_format='array_record')
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from instructrl.data import records as records_lib
+from instructrl.data.datasets import builders, downloads, lab
+from instructrl.data.datasets import source as source_lib
+from instructrl.data.datasets.files import File, SourceError
+from instructrl.data.datasets.source import Source
+
+# Raised when a source's rows become other records, so that they are read anew.
+READER_VERSION = 1
+
+
+def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
+  """The files of a public source, downloaded if they are not there.
+
+  Raises:
+    SourceError: one cannot be had: names it and where to put it.
+  """
+  folder = data_dir / 'downloads' / source.NAME.partition('/')[0]
+  found = []
+  for remote in source.remotes():
+    path = folder / remote.name
+    try:
+      downloads.fetch(remote.url, path)
+    except downloads.DownloadError as error:
+      raise SourceError(
+          f'{source.NAME}: cannot download {remote.url} ({error}). Bring the '
+          f'file yourself: put it at {path}, or name its folder as '
+          f'{source.NAME}:FOLDER') from error
+    found.append(File(path, remote.split, remote.part))
+  return found
+
+
+class _Public(builders.RecordBuilder):
+  """What the builders of public sources share: files, rows, counts."""
+
+  def __init__(
+      self, *, source: Source | None = None,
+      data_dir: str | pathlib.Path, **kwargs):
+    """Makes a builder.
+
+    Args:
+      source: what to download and how to read it; None to read only.
+      data_dir: the folder of all public data.
+      **kwargs: of the TFDS builder.
+    """
+    self._source, self._root = source, pathlib.Path(data_dir)
+    super().__init__(
+        data_dir=prepared_folder(source, self._root), **kwargs,
+        made_from=json.dumps(identity(source), sort_keys=True))
+
+  def _split_generators(self, dl_manager):
+    del dl_manager  # see the file's docstring
+    result = source_lib.read(
+        self._source, local_files(self._source, self._root))
+    by_split = {}
+    for record in result.records:
+      split = getattr(record, 'prompt', record).split
+      by_split.setdefault(split, []).append(record)
+    self._records = {
+        split: by_split[split] for split in records_lib.SPLITS
+        if split in by_split}
+    self.info.metadata['report'] = {
+        'read': result.read, 'dropped': result.dropped, 'first': result.first,
+        'notes': result.notes}
+    return super()._split_generators(None)
+
+
+class PublicDocuments(_Public, builders.Documents):
+  """Documents of a public source."""
+
+
+class PublicDemonstrations(_Public, builders.Demonstrations):
+  """Demonstrations of a public source."""
+
+
+class PublicRankings(_Public, builders.Rankings):
+  """Rankings of a public source, not yet in tokens."""
+
+
+BUILDERS = (PublicDocuments, PublicDemonstrations, PublicRankings)
+
+
+def identity(source: Source) -> dict[str, Any]:
+  """What a prepared source is made from."""
+  return {'reader': READER_VERSION, 'name': source.NAME,
+          'subset': source.subset, 'options': source.options}
+
+
+def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
+  """Where a source is prepared: readable, and apart for other options."""
+  name = '-'.join(filter(None, (*source.NAME.split('/'), source.subset)))
+  digest = hashlib.sha256(
+      json.dumps(identity(source), sort_keys=True).encode()).hexdigest()
+  return data_dir / 'prepared' / f'{name}-{digest[:8]}'
+
+
+def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
+  """Reads a public source, which is downloaded and prepared the first time.
+
+  What a killed preparation left is removed. One process at a time prepares;
+  others wait.
+
+  Raises:
+    SourceError: a file cannot be had or read.
+    RecordError: what was prepared is damaged.
+  """
+  cls = next(cls for cls in BUILDERS if cls.RECORD is source.RECORD)
+  folder = prepared_folder(source, data_dir)
+  with downloads.lock(data_dir):
+    for leftover in folder.glob('*/incomplete.*'):
+      shutil.rmtree(leftover)
+    builder = cls(source=source, data_dir=data_dir)
+    tfds.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as unused:
+      builder.download_and_prepare(
+          download_dir=unused, file_format='array_record')
+  report = builder.info.metadata['report']
+  records = [
+      record for split in records_lib.SPLITS if split in builder.info.splits
+      for record in lab.RecordSequence(builder, split)]
+  return source_lib.Read(records=records, **report)

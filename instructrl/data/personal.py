@@ -1,0 +1,37 @@
+"""Patterns of personal data in text.
+
+The paper removes prompts with personally identifiable information from what it
+trains on (Ouyang et al. 2022, section 3.2), by means that it does not print.
+"""
+
+import re
+
+_EMAIL = re.compile(r'[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}', re.IGNORECASE)
+# With a country's code, or as in (555) 123-4567 and 555-123-4567.
+_PHONE = re.compile(
+    r'(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?!\w)'
+    r'|(?<![\w-])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])')
+_CARD = re.compile(r'(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.-])')
+
+
+def _is_card(number: str) -> bool:
+  """Whether the check digit is right (ISO/IEC 7812-1, Luhn)."""
+  digits = [int(c) for c in reversed(number) if c.isdigit()]
+  doubled = [sum(divmod(2 * d, 10)) for d in digits[1::2]]
+  return any(digits) and (sum(digits[::2]) + sum(doubled)) % 10 == 0
+
+
+def personal_data(text: str) -> str:
+  """Which kind of personal data a text seems to have; '' if none.
+
+  Patterns for 'email address', 'phone number' and 'card number' (13 to 19
+  digits whose check digit is right). Names and postal addresses are not found:
+  this is a net with wide meshes, not a promise.
+  """
+  if _EMAIL.search(text):
+    return 'email address'
+  if _PHONE.search(text):
+    return 'phone number'
+  if any(_is_card(found[0]) for found in _CARD.finditer(text)):
+    return 'card number'
+  return ''

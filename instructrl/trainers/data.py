@@ -1,0 +1,270 @@
+"""The data stage: from public data sets to what all other stages read.
+
+The run folder has the layout of the lab's: the data sets 'prompts',
+'demonstrations' and 'corpus', the tokenizer's file and the packed rows; and the
+data set 'rankings', so that it is inputs.data and inputs.rankings at once. What
+no source gives is left out. `summary.json` and `summary.txt` say what was read,
+what was left out and why.
+"""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import hashlib
+import itertools
+import json
+import pathlib
+
+from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
+from instructrl import tokenizer as tokenizer_lib
+from instructrl.data import curate
+from instructrl.data import fitting
+from instructrl.data import records as records_lib
+from instructrl.data import rows as rows_lib
+from instructrl.data import sources as sources_lib
+from instructrl.data import summary as summary_lib
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.trainers import common
+from instructrl.trainers import lab
+
+PARTS = (*curate.PARTS, 'documents')
+MODEL_TYPES = ('bpe', 'unigram', 'word')
+TEMPLATES = ('prompt_template', 'response_template', 'system')
+SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
+
+
+def validate(config):
+  """Refuses what makes no sense, by field name."""
+  common.validate_common(config)
+  require = common.require
+  for part in PARTS:
+    specs = config[part]
+    require(isinstance(specs, (tuple, list))
+            and all(isinstance(spec, str) for spec in specs),
+            f'{part}={specs!r} is not a tuple of source specs')
+    for spec in specs:
+      try:
+        sources_lib.parse(spec)
+      except ValueError as error:
+        raise common.ConfigError(f'{part}: {error}') from error
+  require(any(config[part] for part in PARTS),
+          f'there is no source: set one of {", ".join(PARTS)}')
+  common.validate_positive(config, 'prompt_len', 'response_len', 'row_len')
+  require(config.row_len >= config.prompt_len,
+          f'row_len={config.row_len} is less than prompt_len='
+          f'{config.prompt_len}: a demonstration is never split')
+  require(config.max_responses >= 2, 'max_responses must be 2 or more')
+  for name in ('validation_fraction', 'ppo_fraction', 'heldout_labelers'):
+    require(0 <= config[name] < 1, f'{name}={config[name]} is not in [0, 1)')
+  for name in ('dedup_prefix', 'max_per_user'):
+    require(config[name] >= 0, f'{name}={config[name]} is negative')
+  for name, choices in (('split_by', ('user', 'prompt')),
+                        ('pii', ('keep', 'drop')),
+                        ('long_responses', fitting.LONG_RESPONSES)):
+    require(config[name] in choices, f'{name}={config[name]!r} is none of '
+            f'{", ".join(choices)}')
+  if config.inputs.tokenizer:
+    return
+  for name in TEMPLATES:
+    require(not config[name], f'{name} is of an imported tokenizer: set '
+            f"inputs.tokenizer, or leave {name}=''")
+  require(config.tokenizer.vocab_size >= 1,
+          f'tokenizer.vocab_size={config.tokenizer.vocab_size} must be 1 or '
+          'more')
+  require(config.tokenizer.model_type in MODEL_TYPES,
+          f'tokenizer.model_type={config.tokenizer.model_type!r} is none of '
+          f'{", ".join(MODEL_TYPES)}')
+
+
+def settings(config) -> curate.Settings:
+  return curate.Settings(**{
+      field.name: config[field.name]
+      for field in dataclasses.fields(curate.Settings)})
+
+
+def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
+  """(part, what was loaded) of all specs; each is read once."""
+  loaded, known = [], {}
+  for part in PARTS:
+    for spec in config[part]:
+      if spec not in known:
+        known[spec] = sources_lib.load(spec)
+        progress.message(f'{spec}: {len(known[spec].records):,} of '
+                         f'{known[spec].read:,} rows')
+        progress.update(len(known), {
+            'rows': sum(one.read for one in known.values())})
+      curate.check_kind(part, spec, known[spec].kind)
+      loaded.append((part, known[spec]))
+  return loaded
+
+
+def contents(loaded) -> str:
+  """A fingerprint of the records of all sources."""
+  digest = hashlib.sha256()
+  for part, one in loaded:
+    digest.update(f'{part} {one.spec}\n'.encode())
+    for record in one.records:
+      digest.update(json.dumps(
+          records_lib.to_dict(record), sort_keys=True).encode() + b'\n')
+  return digest.hexdigest()
+
+
+# --- The tokenizer -----------------------------------------------------------
+
+
+def _texts(curated: curate.Curated) -> Iterator[str]:
+  """What a tokenizer is trained on: nothing that is held out."""
+  documents = (d.text for d in curated.documents if d.split == 'train')
+  shown = (f'{d.prompt.text}\n{d.response}' for d in curated.demonstrations
+           if d.prompt.split == 'train')
+  ranked = ('\n'.join(curate.texts_of(r)) for r in curated.rankings
+            if r.prompt.split == 'train')
+  found = itertools.chain(documents, shown)
+  first = next(found, None)
+  return ranked if first is None else itertools.chain([first], found)
+
+
+def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated
+                   ) -> tokenizer_lib.AnyTokenizer:
+  """The imported one with the config's layout, or a new one; it is saved."""
+  if config.inputs.tokenizer:
+    tok = tokenizer_lib.load(common.input_path(config, workdir, 'tokenizer'))
+    layout = {name: config[name] for name in TEMPLATES if config[name]}
+    if layout:
+      common.require(
+          hasattr(tok, 'with_layout'), f'{next(iter(layout))}: the tokenizer '
+          'of inputs.tokenizer has a layout of its own; leave it empty')
+      try:
+        tok = tok.with_layout(**layout)
+      except ValueError as error:
+        raise common.ConfigError(f'{" and ".join(layout)}: {error}') from error
+  elif tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
+    return tokenizer_lib.load(workdir)
+  else:
+    tok = tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
+        _texts(curated), config.tokenizer.vocab_size,
+        model_type=config.tokenizer.model_type))
+  tok.save(workdir / tok.FILE)
+  return tok
+
+
+# --- What is written ---------------------------------------------------------
+
+
+def fit(config, curated: curate.Curated, tok) -> curate.Curated:
+  """What is left of the records in tokens."""
+  drops, n = curated.drops, config.prompt_len
+  fits = fitting.prompts_that_fit(tok, n)
+  fitted = lambda part: fitting.fitting(
+      getattr(curated, part), part, fits, n, drops)
+  demonstrations = fitted('demonstrations')
+  fitting.count_cut(demonstrations, tok, config.response_len, drops)
+  rankings = fitting.tokenized(
+      fitted('rankings'), tok, fitting.Lengths(
+          n, config.response_len, config.max_responses,
+          config.long_responses), config.world_seed, drops)
+  prompts, lost = {}, set()
+  for split, found in curated.prompts.items():
+    prompts[split] = [p for p in found if fits(p.text)]
+    for prompt in found:
+      if not fits(prompt.text) and prompt.text not in lost:
+        lost.add(prompt.text)
+        drops.add('prompts', f'prompt has more than {n} tokens', prompt.id)
+  fitted = dataclasses.replace(
+      curated, demonstrations=demonstrations, rankings=rankings,
+      prompts={split: found for split, found in prompts.items() if found})
+  for part in PARTS:
+    reasons = '; '.join(f'{count:,} {reason}' for reason, count
+                        in drops.of(part).items())
+    common.require(not config[part] or bool(getattr(fitted, part)),
+                   f'{part}: no row of {", ".join(config[part])} is left'
+                   f'{f" ({reasons})" if reasons else ""}')
+  return fitted
+
+
+def write(config, workdir: pathlib.Path, data: curate.Curated, tok,
+          made_from: str) -> dict[str, int]:
+  """Writes data sets and rows that are not finished; rows -> their number."""
+  split_of = lambda record: curate.prompt_of(record).split
+  sets = {
+      'prompts': data.prompts,
+      'demonstrations': lab.by_split(data.demonstrations, split_of),
+      'rankings': lab.by_split(data.rankings, split_of),
+      'corpus': lab.by_split(data.documents, lambda d: d.split)}
+  for name, by_split in sets.items():
+    if by_split:
+      lab_data.write_records(workdir, name, by_split, fingerprint=made_from)
+  written = {}
+  for split, suffix in (('train', ''), ('validation', '_validation')):
+    for name, make in (
+        ('corpus', lambda records: tasks.document_rows(
+            records, tok, config.row_len)),
+        ('demonstrations', lambda records: tasks.sft_rows(
+            records, tok, config.row_len, response_len=config.response_len))):
+      if split in sets[name]:
+        path = workdir / f'{name}{suffix}.rows'
+        written[path.name] = _write_rows(
+            path, lambda: make(sets[name][split]), config.row_len,
+            tokenizer_fingerprint=tok.fingerprint,
+            source_fingerprint=made_from)
+  return written
+
+
+def _write_rows(path: pathlib.Path, make, row_len: int, **fingerprints) -> int:
+  """Packs rows into a file unless it is there; returns their number."""
+  if not path.exists():
+    rows_lib.write_rows(path, make(), **fingerprints)
+  return len(rows_lib.read_rows(path, row_len=row_len, **fingerprints))
+
+
+def check_leaks(data: curate.Curated, by_user: bool) -> None:
+  """No prompt and no user is both trained on and held out."""
+  bare = lambda record: record if by_user else curate.with_prompt(
+      record, user='')
+  everything: Sequence = [*data.demonstrations, *data.rankings,
+                          *itertools.chain(*data.prompts.values())]
+  side = {True: [], False: []}
+  for record in everything:
+    side[curate.prompt_of(record).split == 'train'].append(bare(record))
+  records_lib.check_no_leak(side[True], side[False])
+
+
+def build(config, workdir, label: str = '') -> dict:
+  """Writes the data folder. Finished data sets are not made again."""
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  metrics_lib.write_config(workdir, config.to_dict())
+  specs = len({spec for part in PARTS for spec in config[part]})
+  with progress_lib.Progress('data', specs + 3, label=label) as progress:
+    loaded = load_sources(config, progress)
+    read = contents(loaded)
+    metrics_lib.add_input(workdir, 'sources', read)
+    curated = curate.curate(
+        [curate.Source(part, one.spec, one.records) for part, one in loaded],
+        settings=settings(config), seed=config.world_seed)
+    progress.update(specs + 1)
+    tok = make_tokenizer(config, workdir, curated)
+    data = fit(config, curated, tok)
+    check_leaks(data, config.split_by == 'user')
+    progress.update(specs + 2, {'vocab_size': tok.vocab_size})
+    made_from = metrics_lib.config_fingerprint({
+        'sources': read, 'tokenizer': tok.fingerprint,
+        'config': {name: value for name, value in config.to_dict().items()
+                   if name not in metrics_lib.MAY_CHANGE}})
+    rows = write(config, workdir, data, tok, made_from)
+    summary = {
+        'sources': [{'part': part, **summary_lib.describe(
+            one, tok, prompt_len=config.prompt_len,
+            response_len=config.response_len)} for part, one in loaded],
+        'made': summary_lib.describe_made(data, rows, tok)}
+    metrics_lib.atomic_write(
+        workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')
+    metrics_lib.atomic_write(
+        workdir / SUMMARY_TEXT, summary_lib.render_all(summary))
+    progress.update(specs + 3)
+  made = summary['made']
+  return {'fingerprint': made_from, **{
+      name: made[name] for name in ('splits', 'rows', 'vocab_size', 'pairs',
+                                    'ties', 'notes') if name in made}}

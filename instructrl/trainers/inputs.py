@@ -1,0 +1,65 @@
+"""What a stage reads of a data folder, and one line where it is not there.
+
+A lab has all parts. A folder made of public data has those that its sources
+gave: a stage that cannot do without one names the field to set.
+"""
+
+import pathlib
+
+from instructrl.data import rows as rows_lib
+from instructrl.data.datasets import lab as lab_data
+from instructrl.trainers import common
+
+# Data set or rows -> the field of the data stage whose sources give them.
+_FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
+           'rankings': 'rankings', 'prompts': 'prompts or rankings'}
+
+
+def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
+  """Whether a folder has a data set with a split."""
+  try:
+    return split in lab_data.splits(folder, name)
+  except FileNotFoundError:
+    return False
+
+
+def records(run: common.Run, source: str, name: str, split: str
+            ) -> lab_data.RecordSequence:
+  """A split of a data set of inputs.`source`.
+
+  Raises:
+    ConfigError: there is none; says what to do.
+  """
+  folder = run.input(source)
+  common.require(
+      has(folder, name, split),
+      f'inputs.{source}: {folder} has no {name} of the split {split!r}: give '
+      f'the data stage a source for {_FIELDS[name]}, or set inputs.{source}')
+  return lab_data.read_records(folder, name, split)
+
+
+def rows(run: common.Run, name: str, remedy: str) -> rows_lib.RowFile:
+  """Packed rows of inputs.data.
+
+  Args:
+    run: of the stage.
+    name: of the file.
+    remedy: what to set where there are none.
+
+  Raises:
+    ConfigError: there are none; says what to do.
+  """
+  folder = run.input('data')
+  part = name.partition('.')[0].removesuffix('_validation')
+  common.require(
+      bool(name) and (folder / name).exists(),
+      f'inputs.data: {folder} has no {name or "such rows"}: give the data '
+      f'stage a source for {_FIELDS.get(part, part)}, or {remedy}')
+  return rows_lib.read_rows(
+      folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint)
+
+
+def tell(run: common.Run, text: str) -> None:
+  """Says, once, that a run goes without something."""
+  if run.primary:
+    print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)
