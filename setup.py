@@ -30,6 +30,7 @@ REQUIRED = (
     'numpy==2.4.6',
     'optax==0.2.8',
     'orbax-checkpoint==0.12.8',
+    'pyarrow==26.0.1',  # public data sets come as parquet
     'rich==15.0.0',
     'sacrebleu==2.6.0',
     'safetensors==0.8.0',
