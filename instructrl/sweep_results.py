@@ -6,6 +6,7 @@ All are made from the run folders, and can be made again at any time.
 from collections.abc import Mapping, Sequence
 import html
 import json
+import math
 import pathlib
 import statistics
 from typing import Any
@@ -172,9 +173,14 @@ def markdown(results: Mapping[str, Any]) -> str:
 
 
 def _cell(found: Mapping) -> str:
-  text = tables.cell(found['mean'])
-  return text if found['spread'] is None else (
-      f'{text} ± {found["spread"]:.2g}')
+  """'0.1234 ± 0.0012': a mean to the second digit of its spread."""
+  mean, spread = found['mean'], found['spread']
+  if spread is None:
+    return tables.cell(mean)
+  if not spread or not 1e-6 < spread < 1e6:
+    return f'{tables.cell(mean)} ± {spread:.2g}'
+  digits = max(0, 1 - math.floor(math.log10(spread)))
+  return f'{mean:.{digits}f} ± {spread:.{digits}f}'
 
 
 def _value(value) -> str:

@@ -71,7 +71,7 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
       'reason': 'error: no', 'log': str(tmp_path / last / 'log.txt')}}
   assert sweep_results.table(found) == (
       ['num_epochs', 'accuracy', 'loss', 'seeds'],
-      [['1', '0.6 ± 0.14', '1 ± 0', '2 of 2'],
+      [['1', '0.60 ± 0.14', '1 ± 0', '2 of 2'],
        ['2', '0.6', '1', '1 of 2']])
 
 
@@ -103,7 +103,7 @@ def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
   sweep_results.write(folder, found, 'The title & more.\n\nWhat\nwas found.')
   assert json.loads((folder / 'sweep.json').read_text()) == found
   assert (folder / 'table.md').read_text().splitlines()[2] == (
-      '| 1 | 0.001 | 0.55 ± 0.071 | 1 ± 0 |  | 2 of 2 |')
+      '| 1 | 0.001 | 0.550 ± 0.071 | 1 ± 0 |  | 2 of 2 |')
   assert (folder / 'figure.png').read_bytes()[:4] == b'\x89PNG'
   page = (folder / 'index.html').read_text()
   assert '<p class="soft">What was found.</p>' in page
@@ -149,3 +149,12 @@ def test_a_line_is_named_by_what_tells_its_points_apart(
   found = sweep_results.collect('name', config, sweep, tmp_path, {}, {})
   (_, lines), _ = sweep_results._panels(found)
   assert [line.label for line in lines] == label
+
+
+@pytest.mark.parametrize('mean, spread, text', [
+    (0.12345, 0.0012, '0.1235 ± 0.0012'), (1234.5, 12.0, '1234 ± 12'),
+    (1234.5, 250.0, '1234 ± 250'), (-0.5, 0.25, '-0.50 ± 0.25'),
+    (0.12345, None, '0.123'), (0.12345, 0.0, '0.123 ± 0'),
+    (2.0, 1e-9, '2 ± 1e-09')])
+def test_a_mean_is_told_as_finely_as_its_spread(mean, spread, text):
+  assert sweep_results._cell({'mean': mean, 'spread': spread}) == text
