@@ -1,0 +1,73 @@
+"""Asks an exported policy in transformers, to see that it is the same model.
+
+  pip install -e ".[hf]"
+  python scripts/answer_with_transformers.py DIR [--prompts 6] [--max_tokens 64]
+
+DIR is the folder of a study on real data (experiments/real.py). Prompts are the
+first held-out ones of its samples; answers are greedy. They are printed, kept
+in DIR/export/answers.jsonl, and shown by the report when it is made again
+(`python -m instructrl.report DIR`).
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+
+from instructrl import metrics
+
+try:
+  import torch
+  import transformers
+except ImportError as error:
+  sys.exit(f'error: {error}: pip install -e ".[hf]"')
+
+
+def answer(folder: pathlib.Path, prompts: list[str], max_tokens: int
+           ) -> list[dict]:
+  """Greedy answers of an exported folder, by transformers alone."""
+  tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+      folder, dtype=torch.float32).eval()
+  found = []
+  for prompt in prompts:
+    ids = tokenizer.apply_chat_template(
+        [{'role': 'user', 'content': prompt}], add_generation_prompt=True,
+        return_dict=False)
+    with torch.no_grad():
+      out = model.generate(
+          torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)),
+          do_sample=False, max_new_tokens=max_tokens)
+    response = tokenizer.decode(out[0, len(ids):], skip_special_tokens=True)
+    found.append({'prompt': prompt, 'response': response.strip(),
+                  'program': f'transformers {transformers.__version__}'})
+  return found
+
+
+def main(argv=None) -> int:
+  parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+  parser.add_argument('workdir', type=pathlib.Path, help='folder of a study')
+  parser.add_argument('--prompts', type=int, default=6,
+                      help='how many are asked (default 6)')
+  parser.add_argument('--max_tokens', type=int, default=64,
+                      help='longest answer, in tokens (default 64)')
+  args = parser.parse_args(argv)
+  folder = args.workdir / 'export' / 'policy'
+  samples = args.workdir / 'heldout' / 'samples.jsonl'
+  for path in (folder / 'config.json', samples):
+    if not path.is_file():
+      print(f'error: {path} does not exist: run the study of '
+            'experiments/real.py to its end', file=sys.stderr)
+      return 1
+  lines = samples.read_text('utf-8').splitlines()[:args.prompts]
+  found = answer(folder, [json.loads(line)['prompt'] for line in lines],
+                 args.max_tokens)
+  metrics.atomic_write(args.workdir / 'export' / 'answers.jsonl', ''.join(
+      json.dumps(one, ensure_ascii=False) + '\n' for one in found))
+  for one in found:
+    print(f'> {one["prompt"]}\n{one["response"]}\n')
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,76 @@
+"""What a study is going to compute, against counts by hand."""
+
+import types
+
+import pytest
+
+from instructrl import budget
+from instructrl import flops
+from instructrl import metrics
+from instructrl.data import rows
+from instructrl.data import tasks
+from instructrl.data.datasets import lab as lab_data
+from instructrl.trainers import common
+from tests.trainers import stages
+from tests.trainers.conftest import study, tok  # fixtures
+
+
+@pytest.fixture(name='costs')
+def make_costs(study):
+  configs = stages.configs()
+  configs = {name: configs[name] for name in ('sft', 'reward', 'ppo_ptx')}
+  found = budget.costs(configs, study)
+  return configs, {cost.stage: cost for cost in found}
+
+
+def test_tokens_are_those_of_the_data_and_the_configs(costs, study, tok):
+  configs, found = costs
+  packed = rows.read_rows(study / 'lab' / configs['sft'].rows)
+  steps = configs['sft'].num_epochs * -(-len(packed) // 8)
+  assert found['sft'].trained == steps * 8 * packed.header['row_len']
+  assert found['sft'].sampled == found['sft'].read == 0
+  tokens = sum(
+      len(tasks.chat_prompt(tok, r.prompt.text))
+      + sum(map(len, r.response_tokens))
+      for r in lab_data.read_records(study / 'rankings', 'rankings', 'train'))
+  assert found['reward'].trained == configs['reward'].num_epochs * tokens
+  # 4 iterations of 8 episodes of 8 + 4 tokens; policy and value model; and a
+  # pretraining row of 16 tokens an episode.
+  assert found['ppo_ptx'].sampled == 32 * 4
+  assert found['ppo_ptx'].read == 3 * 32 * 12
+  assert found['ppo_ptx'].trained == 2 * 32 * 12 + 32 * 16
+
+
+def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
+  configs, found = costs
+  config = configs['ppo_ptx']
+  policy = common.make_model(config, tok.vocab_size).module
+  one = flops.ppo(policy, policy, episodes=8, prompt_len=8, response_len=4,
+                  ptx_rows=8, ptx_len=16)
+  assert found['ppo_ptx'].sampling == pytest.approx(4 * one['generate'])
+  assert found['ppo_ptx'].reading == pytest.approx(4 * one['score'])
+  assert found['ppo_ptx'].training == pytest.approx(4 * one['update'])
+
+
+def test_frozen_layers_have_no_backward_pass():
+  module = types.SimpleNamespace(
+      num_layers=4, d_model=8, num_heads=2, head_dim=0, num_kv_heads=0,
+      mlp='gelu', d_ff=0, vocab_size=10, frozen_layers=3, windows=())
+  whole = flops.forward(module, 6, 6, 6)
+  layers = flops.forward(module, 6, 6)
+  assert flops.trained(module, 6, 6, 6) == pytest.approx(
+      whole + 2 * (whole - 0.75 * layers))
+  module.frozen_layers = 0
+  assert flops.trained(module, 6, 6, 6) == pytest.approx(3 * whole)
+
+
+def test_the_table_tells_what_is_left(tmp_path):
+  found = [budget.Cost('sft', trained=1000, training=6.5e12),
+           budget.Cost('ppo', sampled=10, sampling=4e12)]
+  text = budget.table(found, tmp_path, 1e11)
+  assert '1m40s' in text and 'about 3m20s are left' in text
+  (tmp_path / 'sft').mkdir()
+  metrics.write_done(tmp_path / 'sft', {'seconds': 1.0, 'result': {}})
+  text = budget.table(found, tmp_path, 1e11)
+  assert 'finished' in text and 'about 1m40s are left' in text
+  assert max(map(len, text.splitlines())) <= 80
