@@ -1,0 +1,104 @@
+"""Lengths in tokens: what is dropped, cut and drawn, with counts."""
+
+import dataclasses
+import types
+
+import pytest
+
+from instructrl.data import curate
+from instructrl.data import fitting
+from instructrl.data.fitting import Lengths
+from tests.data import curate_test as make
+
+# A token a word; a prompt has two more.
+TOK = types.SimpleNamespace(
+    prompt=lambda text: [1, *map(len, text.split()), 4],
+    response=lambda text: [*map(len, text.split()), 2], eos_id=2)
+
+
+def ranking(*responses, ranks=None, **fields):
+  return make.ranked('p', responses=responses,
+                     ranks=ranks or range(len(responses)), **fields)
+
+
+def tokenized(rankings, **lengths):
+  drops = curate.Drops()
+  made = fitting.tokenized(rankings, TOK, Lengths(
+      **{'prompt_len': 9, 'response_len': 3, **lengths}), 0, drops)
+  return made, drops.counts
+
+
+def test_prompts_that_do_not_fit_are_dropped_and_counted():
+  drops = curate.Drops()
+  fits = fitting.prompts_that_fit(TOK, 4)
+  rows = [make.ranked('a b'), make.ranked('a b c'), make.prompt('x y z'),
+          make.prompt('x')]
+  kept = fitting.fitting(rows, 'rankings', fits, 4, drops)
+  assert kept == [rows[0], rows[3]]
+  assert drops.counts == {('rankings', 'prompt has more than 4 tokens'): 2}
+  assert list(drops.first.values()) == ['id-a b c']
+
+
+def test_each_prompt_is_encoded_once():
+  seen = []
+  tok = types.SimpleNamespace(prompt=lambda text: seen.append(text) or [1])
+  fits = fitting.prompts_that_fit(tok, 4)
+  assert [fits('a'), fits('b'), fits('a')] == [True] * 3
+  assert seen == ['a', 'b']
+
+
+def test_long_responses_are_left_out_of_their_ranking():
+  made, counts = tokenized([
+      ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1)),
+      ranking('a b c', 'a b c d', 'e')])
+  assert [r.responses for r in made] == [('aa bb', 'dddd')]
+  assert made[0].response_tokens == ((2, 2, 2), (4, 2))
+  assert made[0].ranks == (1, 0)  # dense again
+  assert len(made[0].sources) == len(made[0].temperatures) == 2
+  assert counts == {
+      ('responses', 'ranked, left out: more than 3 tokens'): 3,
+      ('rankings', 'fewer than 2 responses of at most 3 tokens'): 1}
+
+
+def test_or_they_are_cut_and_lose_their_end():
+  row = ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1))
+  made, counts = tokenized([row], long_responses='cut')
+  assert made == [dataclasses.replace(
+      row, response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)))]
+  assert counts == {('responses', 'ranked, cut: more than 3 tokens'): 1}
+
+
+@pytest.mark.parametrize('most', [2, 3, 5, 8])
+def test_of_too_many_responses_a_best_and_a_worst_stay(most):
+  row = ranking(*'abcdefgh', ranks=(3, 1, 0, 0, 4, 2, 4, 1))
+  made, counts = tokenized([row], max_responses=most)
+  got = made[0]
+  assert len(got.responses) == most == len(got.response_tokens)
+  assert set('cd') & set(got.responses) and set('eg') & set(got.responses)
+  assert list(got.responses) == sorted(got.responses)
+  rank = dict(zip(row.responses, row.ranks))
+  order = sorted({rank[text] for text in got.responses})
+  assert got.ranks == tuple(order.index(rank[text]) for text in got.responses)
+  assert counts == ({('responses', f'ranked, left out: K above {most}'):
+                     8 - most} if most < 8 else {})
+
+
+def test_the_draw_follows_from_the_seed_and_the_prompt():
+  rows = [ranking(*'abcdefgh', id=str(i)) for i in range(6)]
+  draw = lambda seed: [fitting.subsample(r, 4, seed).responses for r in rows]
+  assert draw(0) == draw(0) != draw(1)
+  assert len(set(draw(0))) > 1
+
+
+def test_a_ranking_that_is_one_tie_keeps_two_different_responses():
+  row = ranking(*'abcd', ranks=(0, 0, 0, 0))
+  got = fitting.subsample(row, 2, 0)
+  assert len(set(got.responses)) == 2 and got.ranks == (0, 0)
+
+
+def test_cut_demonstrations_are_counted():
+  drops = curate.Drops()
+  fitting.count_cut([make.shown('p', 'a b'), make.shown('q', 'a b c')], TOK, 3,
+                    drops)
+  assert drops.counts == {
+      ('responses', 'demonstrated, cut: more than 3 tokens'): 1}
