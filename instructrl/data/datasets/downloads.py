@@ -159,7 +159,7 @@ def _published(linked, headers) -> dict[str, str]:
 def _save(response, part, have, size):
   total = int(size) if size else 0
   show = progress_lib.Progress(
-      f'download {part.name.removesuffix(".part")}',
+      f'download {part.parent.name}/{part.name.removesuffix(".part")}',
       -(-total // _BLOCK) or 1, start=have // _BLOCK, unit='MiB',
       stream=sys.stderr)
   with part.open('ab') as file, show as bar:

@@ -39,6 +39,13 @@ def field(row: Any, name: str) -> Any:
   return row[name]
 
 
+def is_object(value: Any, name: str) -> dict[str, Any]:
+  """An object as it is; refuses anything else."""
+  if not isinstance(value, dict):
+    raise Malformed(f'{name} is {_kind(value)}, not an object')
+  return value
+
+
 def text(row: Any, name: str) -> str:
   """A text that must be there and hold more than spaces."""
   return checked_text(field(row, name), name)

@@ -53,12 +53,11 @@ class _Public(builders.RecordBuilder):
   """What the builders of public sources share: files, rows, counts."""
 
   def __init__(
-      self, *, source: Source | None = None,
-      data_dir: str | pathlib.Path, **kwargs):
+      self, *, source: Source, data_dir: str | pathlib.Path, **kwargs):
     """Makes a builder.
 
     Args:
-      source: what to download and how to read it; None to read only.
+      source: what to download and how to read it.
       data_dir: the folder of all public data.
       **kwargs: of the TFDS builder.
     """

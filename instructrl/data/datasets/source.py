@@ -15,6 +15,10 @@ from instructrl.data.datasets.files import File, Row, SourceError
 from instructrl.data.records import Record
 
 
+_MAX_REASONS = 50  # told apart
+_NUMBER = r'(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=byte )\d+|\d[\d,]{2,}'
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
   """A setting of a source, given as text in a spec."""
@@ -138,10 +142,12 @@ class Read:
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def drop(self, row: Row, reason: str) -> None:
-    # Reasons that differ in a number only are one: 'responses[N] is empty'.
-    reason_kind = re.sub(r'\d[\d,.]*', 'N', reason)
-    self.dropped[reason_kind] = self.dropped.get(reason_kind, 0) + 1
-    self.first.setdefault(reason_kind, f'{row.place}: {reason}')
+    # Reasons that differ in a place or a length only are one.
+    kind = re.sub(_NUMBER, 'N', reason)
+    if kind not in self.dropped and len(self.dropped) >= _MAX_REASONS:
+      kind = 'other reasons'
+    self.dropped[kind] = self.dropped.get(kind, 0) + 1
+    self.first.setdefault(kind, f'{row.place}: {reason}')
 
 
 def read(
