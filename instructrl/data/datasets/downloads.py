@@ -2,9 +2,9 @@
 
 A file is fetched into `NAME.part` and renamed when it has the size, and the
 checksum if there is one, that the server publishes: Content-Length anywhere,
-the SHA-256 of a large file in X-Linked-ETag on the Hugging Face hub, Content-MD5
-on Azure. What a kill left is continued where the server still has the same file
-(If-Range) and begun again otherwise. Proxies of the environment are used.
+the SHA-256 of a large file in X-Linked-ETag on the Hugging Face hub,
+Content-MD5 on Azure. What a kill left is continued where the server still has
+the same file (If-Range) and begun again otherwise. Proxies of the environment are used.
 
 Tried against a local server only; no file of a public source was fetched where
 this was written.

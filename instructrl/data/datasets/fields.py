@@ -103,7 +103,8 @@ def _kind(value) -> str:
 
 def text_id(value: str) -> str:
   """A stable id of a text: the same in every source and on every machine."""
-  return hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:16]
+  data = value.encode('utf-8', 'surrogatepass')
+  return hashlib.sha256(data).hexdigest()[:16]
 
 
 def prompt(

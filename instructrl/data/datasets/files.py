@@ -140,7 +140,8 @@ def _lines(path) -> Iterator[bytes]:
 
 def _json_row(file, number, line) -> Row:
   try:
-    return Row(file, number, json.loads(line.decode('utf-8-sig')))
+    return Row(file, number, json.loads(
+        line.rstrip(b'\r\n').decode('utf-8-sig')))
   except UnicodeDecodeError as error:
     return Row(file, number, fault=f'is not UTF-8 (byte {error.start})')
   except json.JSONDecodeError as error:

@@ -13,11 +13,13 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 import tempfile
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from instructrl import progress as progress_lib
 from instructrl.data import records as records_lib
 from instructrl.data.datasets import builders, downloads, lab
 from instructrl.data.datasets import source as source_lib
@@ -36,7 +38,9 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
   """
   folder = data_dir / 'downloads' / source.NAME.partition('/')[0]
   found = []
-  for remote in source.remotes():
+  # In the order in which `Source.find` gives them from a folder.
+  order = lambda r: (records_lib.SPLITS.index(r.split), r.name)
+  for remote in sorted(source.remotes(), key=order):
     path = folder / remote.name
     try:
       downloads.fetch(remote.url, path)
@@ -81,6 +85,15 @@ class _Public(builders.RecordBuilder):
         'read': result.read, 'dropped': result.dropped, 'first': result.first,
         'notes': result.notes}
     return super()._split_generators(None)
+
+  def _generate_examples(self, split):
+    show = progress_lib.Progress(
+        f'prepare {self._source.NAME} {split}', len(self._records[split]),
+        unit='record', stream=sys.stderr)
+    with show as bar:
+      for index, example in super()._generate_examples(split):
+        yield index, example
+        bar.update(index + 1)
 
 
 class PublicDocuments(_Public, builders.Documents):

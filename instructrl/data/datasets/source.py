@@ -83,7 +83,8 @@ class Source:
   STRICT: ClassVar[bool] = False  # whether a malformed row is an error
   PUBLIC: ClassVar[bool] = True  # whether it can be downloaded
 
-  def __init__(self, subset: str = '', options: Mapping[str, Any] | None = None):
+  def __init__(
+      self, subset: str = '', options: Mapping[str, Any] | None = None):
     self.subset = subset or (self.SUBSETS[0] if self.SUBSETS else '')
     self.options = {
         name: option.default for name, option in self.OPTIONS.items()
@@ -209,9 +210,8 @@ def _refuse_nothing(result: Read, found: Iterable[File]) -> None:
     raise SourceError(f'{where}: there are no rows')
   reason = max(result.dropped, key=result.dropped.get)
   raise SourceError(
-      f'none of {result.read:,} rows is a record; '
-      f'{result.dropped[reason]:,} are dropped as the first of them: '
-      f'{result.first[reason]}')
+      f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} are '
+      f'like the first of them: {result.first[reason]}')
 
 
 class _Seen:
