@@ -53,7 +53,7 @@ class UltraFeedback(Source):
 
   def record(self, row):
     completions = fields.items(row.value, 'completions')
-    texts = [fields.text(item, 'response') for item in completions]
+    texts = [fields.response(item, 'response') for item in completions]
     ratings = [_ratings(item) for item in completions]
     scores = [self._score(item, rated)
               for item, rated in zip(completions, ratings)]
@@ -61,7 +61,7 @@ class UltraFeedback(Source):
         fields.text(row.value, 'instruction').strip(), split=row.file.split)
     whole = all(len(rated) == len(ASPECTS) for rated in ratings)
     return fields.ranking(
-        prompt, [text.strip() for text in texts],
+        prompt, texts,
         fields.ranks_of_scores(scores, self.options['tie_margin']),
         labeler='gpt-4', metadata=ratings if whole else (),
         sources=[fields.optional_text(item, 'model', fields.UNKNOWN)
@@ -120,7 +120,7 @@ class Nectar(Source):
         fields.prompt(
             fields.checked_text(asked, 'prompt').removeprefix(' ').rstrip(),
             split=row.file.split),
-        [fields.text(answer, 'answer').strip() for answer in answers],
+        [fields.response(answer, 'answer') for answer in answers],
         [fields.number(fields.field(answer, 'rank'), 'rank')
          for answer in answers],
         labeler='gpt-4',

@@ -149,6 +149,8 @@ def _json_row(file, number, line) -> Row:
         f'is not JSON: {error.msg} (column {error.colno})'))
   except RecursionError:
     return Row(file, number, fault='is not JSON: it is nested too deep')
+  except ValueError as error:  # a number of thousands of digits
+    return Row(file, number, fault=f'is not JSON: {error}')
 
 
 def _list_rows(file) -> Iterator[Row]:
@@ -162,6 +164,8 @@ def _list_rows(file) -> Iterator[Row]:
       raise SourceError(
           f'{file.path}:{error.lineno}: is not JSON: {error.msg} (column '
           f'{error.colno})') from error
+    except (ValueError, RecursionError) as error:
+      raise SourceError(f'{file.path}: is not JSON: {error}') from error
   for number, value in enumerate(values, 1):
     yield Row(file, number, value)
 

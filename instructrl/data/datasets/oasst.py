@@ -83,7 +83,7 @@ class _Oasst(Source):
         turns[0], 'message_tree_id', fields.text(turns[0], 'message_id'))
     prompt = fields.prompt(
         fields.join_turns(texts), split=row.file.split, use_case='chat',
-        id=fields.text(turns[-1], 'message_id'),
+        own_id=fields.text(turns[-1], 'message_id'),
         user=fields.optional_text(turns[0], 'user_id', tree))
     return prompt, replies
 

@@ -135,7 +135,7 @@ def _prompt(row, options) -> Prompt:
   value = row.value
   return fields.prompt(
       fields.text(value, 'prompt'), split=_split(row),
-      id=fields.optional_text(value, 'id'),
+      own_id=fields.optional_text(value, 'id'),
       user=fields.optional_text(value, 'user'),
       use_case=fields.optional_text(value, 'use_case', 'other'))
 
@@ -148,7 +148,7 @@ def _demonstration(row, options) -> Demonstration:
 
 def _ranking(row, options) -> Ranking:
   value = row.value
-  if 'responses' in value:
+  if value.get('responses') is not None:
     texts, ranks, models = _responses(value, options['tie_margin'])
   else:
     texts = [fields.text(value, 'chosen'), fields.text(value, 'rejected')]

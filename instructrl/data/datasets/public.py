@@ -30,14 +30,25 @@ from instructrl.data.datasets.source import Source
 READER_VERSION = 1
 
 
+def _folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
+  return data_dir / 'downloads' / source.NAME.partition('/')[0]
+
+
+def _sizes(source: Source, data_dir: pathlib.Path) -> dict[str, int]:
+  """Bytes of a source's files that are there."""
+  paths = {remote.name: _folder(source, data_dir) / remote.name
+           for remote in source.remotes()}
+  return {name: path.stat().st_size for name, path in paths.items()
+          if path.is_file()}
+
+
 def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
   """The files of a public source, downloaded if they are not there.
 
   Raises:
     SourceError: one cannot be had: names it and where to put it.
   """
-  folder = data_dir / 'downloads' / source.NAME.partition('/')[0]
-  found = []
+  folder, found = _folder(source, data_dir), []
   # In the order in which `Source.find` gives them from a folder.
   order = lambda r: (records_lib.SPLITS.index(r.split), r.name)
   for remote in sorted(source.remotes(), key=order):
@@ -72,8 +83,8 @@ class _Public(builders.RecordBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager  # see the file's docstring
-    result = source_lib.read(
-        self._source, local_files(self._source, self._root))
+    found = local_files(self._source, self._root)
+    result = source_lib.read(self._source, found)
     by_split = {}
     for record in result.records:
       split = getattr(record, 'prompt', record).split
@@ -81,6 +92,7 @@ class _Public(builders.RecordBuilder):
     self._records = {
         split: by_split[split] for split in records_lib.SPLITS
         if split in by_split}
+    self.info.metadata['sizes'] = _sizes(self._source, self._root)
     self.info.metadata['report'] = {
         'read': result.read, 'dropped': result.dropped, 'first': result.first,
         'notes': result.notes}
@@ -126,7 +138,8 @@ def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
-  """Reads a public source, which is downloaded and prepared the first time.
+  """Reads a public source, which is downloaded and prepared the first time,
+  and prepared again when a user has put a file of another size in its place.
 
   What a killed preparation left is removed. One process at a time prepares;
   others wait.
@@ -141,6 +154,11 @@ def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
     for leftover in folder.glob('*/incomplete.*'):
       shutil.rmtree(leftover)
     builder = cls(source=source, data_dir=data_dir)
+    known = builder.info.metadata.get('sizes', {})
+    now = _sizes(source, data_dir)  # the downloads may have been deleted
+    if known | now != known:
+      shutil.rmtree(folder, ignore_errors=True)
+      builder = cls(source=source, data_dir=data_dir)
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as unused:
       builder.download_and_prepare(

@@ -95,7 +95,12 @@ class Source:
     return self.RECORD
 
   def remotes(self) -> tuple[Remote, ...]:
-    """The files to download."""
+    """The files to download, as the publishers name them.
+
+    No such download could be tried where this was written: what is tested is
+    the form of the files, written by the tests, and the downloader, with a
+    server of its own.
+    """
     raise NotImplementedError
 
   def find(self, path: pathlib.Path) -> list[File]:
@@ -210,8 +215,8 @@ def _refuse_nothing(result: Read, found: Iterable[File]) -> None:
     raise SourceError(f'{where}: there are no rows')
   reason = max(result.dropped, key=result.dropped.get)
   raise SourceError(
-      f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} are '
-      f'like the first of them: {result.first[reason]}')
+      f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} '
+      f'are like the first of them: {result.first[reason]}')
 
 
 class _Seen:

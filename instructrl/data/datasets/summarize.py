@@ -34,7 +34,7 @@ def _prompt(info, split):
   number = fields.optional_text(info, 'id')
   return fields.prompt(
       render(info), split=split, use_case='summarization',
-      id=f'tldr/{number}' if number else '')
+      own_id=f'tldr/{number}' if number else '')
 
 
 class Comparisons(Source):

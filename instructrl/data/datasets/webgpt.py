@@ -41,7 +41,7 @@ class WebGpt(Source):
     return fields.ranking(
         fields.prompt(
             asked.strip(), split=row.file.split, use_case='open_qa',
-            id=f'webgpt/{dataset}/{number}' if number else ''),
+            own_id=f'webgpt/{dataset}/{number}' if number else ''),
         [fields.checked_text(answer, 'answer').strip() for answer in answers],
         fields.ranks_of_scores(scores), labeler='webgpt',
         sources=('webgpt',) * 2)

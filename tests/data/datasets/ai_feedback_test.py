@@ -53,17 +53,23 @@ def test_a_ten_that_was_a_one_and_ratings_that_are_missing(tmp_path):
   assert got.ranks == (2, 0, 1) and got.metadata == ()
 
 
+def test_silence_is_a_response(tmp_path):
+  row = ultra(1, completion('a', 1), dict(completion('b', 0), response=''))
+  assert load(tmp_path, [row]).records[0].responses == ('a says.', '')
+
+
 def test_what_is_dropped(tmp_path):
   no_score = completion('a', 1)
   del no_score['overall_score']
   got = load(tmp_path, [
       ROW, ultra(1), ultra(2, completion('a', 1)),
       ultra(3, no_score, completion('b', 1)),
-      ultra(4, completion('a', 1), dict(completion('b', 1), response=''))])
+      ultra(4, dict(completion('a', 1), response=' '),
+            dict(completion('b', 1), response=''))])
   assert got.dropped == {
       'has 0 responses, a ranking needs 2 or more': 1,
       'has 1 responses, a ranking needs 2 or more': 1,
-      "lacks the field 'overall_score'": 1, 'response is empty': 1}
+      "lacks the field 'overall_score'": 1, 'all responses are empty': 1}
 
 
 def test_parts_of_ultrafeedback(tmp_path):

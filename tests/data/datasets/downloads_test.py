@@ -14,6 +14,11 @@ from tests.data.datasets import web as web_lib
 DATA = bytes(range(256)) * 9000  # 2.3 MB
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+  monkeypatch.setattr(downloads, '_PAUSE', 0.0)
+
+
 @pytest.fixture
 def web():
   with web_lib.serve() as (server, address):
@@ -47,9 +52,15 @@ def test_a_lost_connection_is_resumed(web, tmp_path):
   assert [asked for _, asked in web.asked] == [None, 'bytes=2000000-']
 
 
+def test_tries_that_get_further_do_not_count(web, tmp_path):
+  web.cut['/a.gz'] = [400_000 * i for i in range(1, 6)] + [None]
+  downloads.fetch(f'{web.address}/a.gz', tmp_path / 'a.gz')
+  assert (tmp_path / 'a.gz').read_bytes() == DATA and len(web.asked) == 6
+
+
 def test_another_file_under_the_same_name_is_begun_again(web, tmp_path):
-  web.cut['/a.gz'] = [1_500_000] * 3
-  with pytest.raises(downloads.DownloadError):
+  web.cut['/a.gz'] = [1_500_000, 0, 0, 0]
+  with pytest.raises(downloads.DownloadError, match='connection was lost'):
     downloads.fetch(f'{web.address}/a.gz', tmp_path / 'a.gz')
   assert not (tmp_path / 'a.gz').exists()
   assert leftovers(tmp_path) == ['a.gz.part', 'a.gz.part.json']

@@ -46,7 +46,7 @@ def test_what_is_no_pair_is_dropped_and_counted(tmp_path):
       'is an exact duplicate of an earlier row': 1}
   assert got.first['chosen: the response is empty'] == (
       f'{path}:5: chosen: the response is empty')
-  with pytest.raises(SourceError, match='hh.jsonl:5: chosen: the response is empty'):
+  with pytest.raises(SourceError, match='hh.jsonl:5: chosen: the resp'):
     sources.load(f'hh-rlhf:{path}?strict=true')
 
 

@@ -20,6 +20,11 @@ def pair(text):
           'rejected': f'\n\nHuman: {text}\n\nAssistant: bad'}
 
 
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch):
+  monkeypatch.setattr(public.downloads, '_PAUSE', 0.0)
+
+
 @pytest.fixture
 def web(monkeypatch):
   with web_lib.serve() as (server, address):
@@ -82,6 +87,21 @@ def test_without_network_the_file_to_bring_is_named(
                           data_dir=tmp_path).records) == 2
 
 
+def test_a_file_of_another_size_is_prepared_again(tmp_path):
+  path = source_files.write_lines(
+      tmp_path / 'downloads/c4/c4-train.00000-of-01024.json.gz',
+      [{'text': f'Page {i}.', 'url': 'u'} for i in range(9)])
+  other = source_files.write_lines(
+      path.with_name('c4-validation.00000-of-00008.json.gz'),
+      [{'text': 'Page.'}])
+  got = sources.load('c4', data_dir=tmp_path)
+  assert [r.split for r in got.records] == ['train'] * 9 + ['validation']
+  other.unlink()  # which is no change: what is prepared is all there is
+  assert sources.load('c4', data_dir=tmp_path) == got
+  source_files.write_lines(other, [{'text': 'Page.'}, {'text': 'Another.'}])
+  assert len(sources.load('c4', data_dir=tmp_path).records) == 11
+
+
 def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
   folder = tmp_path / 'downloads' / 'dolly'
   path = source_files.write_lines(
@@ -90,7 +110,7 @@ def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
   whole = path.read_bytes()
   path.write_bytes(gzip.compress(whole)[:-4])
   for _ in range(2):
-    with pytest.raises(SourceError, match='dolly-15k.jsonl: the gzip file ends'):
+    with pytest.raises(SourceError, match='15k.jsonl: the gzip file ends'):
       sources.load('dolly', data_dir=tmp_path)
   assert not list(tmp_path.glob('prepared/*/*/*/dataset_info.json'))
   path.write_bytes(whole)
