@@ -42,8 +42,8 @@ PAPER_SIZES = {
 }
 SIZES = LAB_SIZES | PAPER_SIZES
 # Fields of a model that say how it is computed, and not what.
-COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype', 'init_std',
-            'param_dtype', 'remat', 'scan_unroll')
+COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
+            'frozen_layers', 'init_std', 'param_dtype', 'remat', 'scan_unroll')
 
 # Tokens of a prompt and of a response, at most.
 LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
