@@ -9,7 +9,7 @@ as well: labelers saw the whole of it.
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 
-from instructrl.data import curate
+from instructrl.data import parts
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
 
@@ -46,11 +46,11 @@ def prompts_that_fit(tok, prompt_len: int) -> Callable[[str], bool]:
 
 
 def fitting(records: Iterable, part: str, fits: Callable[[str], bool],
-            prompt_len: int, drops: curate.Drops) -> list:
+            prompt_len: int, drops: parts.Drops) -> list:
   """The records whose prompt fits; the others are counted."""
   kept = []
   for record in records:
-    prompt = curate.prompt_of(record)
+    prompt = parts.prompt_of(record)
     if fits(prompt.text):
       kept.append(record)
     else:
@@ -80,7 +80,7 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
   k = len(ranking.responses)
   if k <= max_responses:
     return ranking
-  number = lambda i: curate.draw(
+  number = lambda i: parts.draw(
       seed, 'responses', ranking.prompt.id, ranking.labeler, str(i))
   order = sorted(range(k), key=number)
   best = min(order, key=lambda i: ranking.ranks[i])
@@ -90,7 +90,7 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
 
 
 def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
-              drops: curate.Drops) -> list[Ranking]:
+              drops: parts.Drops) -> list[Ranking]:
   """Rankings with `response_tokens` of at most `response_len` tokens each.
 
   What is counted are rows: of responses where they are left out or cut, of
@@ -125,7 +125,7 @@ def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
 
 
 def count_cut(demonstrations: Iterable, tok, response_len: int,
-              drops: curate.Drops) -> None:
+              drops: parts.Drops) -> None:
   """Counts the demonstrations whose response `tasks.sft_rows` cuts."""
   for d in demonstrations:
     whole = tasks.response_tokens(tok, d.response, response_len + 1)

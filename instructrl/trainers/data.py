@@ -19,6 +19,7 @@ from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import curate
 from instructrl.data import fitting
+from instructrl.data import parts
 from instructrl.data import records as records_lib
 from instructrl.data import rows as rows_lib
 from instructrl.data import sources as sources_lib
@@ -28,7 +29,7 @@ from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from instructrl.trainers import lab
 
-PARTS = (*curate.PARTS, 'documents')
+PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
 TEMPLATES = ('prompt_template', 'response_template', 'system')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
@@ -77,10 +78,10 @@ def validate(config):
           f'{", ".join(MODEL_TYPES)}')
 
 
-def settings(config) -> curate.Settings:
-  return curate.Settings(**{
+def settings(config) -> parts.Settings:
+  return parts.Settings(**{
       field.name: config[field.name]
-      for field in dataclasses.fields(curate.Settings)})
+      for field in dataclasses.fields(parts.Settings)})
 
 
 def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
@@ -113,19 +114,19 @@ def contents(loaded) -> str:
 # --- The tokenizer -----------------------------------------------------------
 
 
-def _texts(curated: curate.Curated) -> Iterator[str]:
+def _texts(curated: parts.Curated) -> Iterator[str]:
   """What a tokenizer is trained on: nothing that is held out."""
   documents = (d.text for d in curated.documents if d.split == 'train')
   shown = (f'{d.prompt.text}\n{d.response}' for d in curated.demonstrations
            if d.prompt.split == 'train')
-  ranked = ('\n'.join(curate.texts_of(r)) for r in curated.rankings
+  ranked = ('\n'.join(parts.texts_of(r)) for r in curated.rankings
             if r.prompt.split == 'train')
   found = itertools.chain(documents, shown)
   first = next(found, None)
   return ranked if first is None else itertools.chain([first], found)
 
 
-def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated
+def make_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
                    ) -> tokenizer_lib.AnyTokenizer:
   """The imported one with the config's layout, or a new one; it is saved."""
   if config.inputs.tokenizer:
@@ -152,7 +153,7 @@ def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated
 # --- What is written ---------------------------------------------------------
 
 
-def fit(config, curated: curate.Curated, tok) -> curate.Curated:
+def fit(config, curated: parts.Curated, tok) -> parts.Curated:
   """What is left of the records in tokens."""
   drops, n = curated.drops, config.prompt_len
   fits = fitting.prompts_that_fit(tok, n)
@@ -183,10 +184,10 @@ def fit(config, curated: curate.Curated, tok) -> curate.Curated:
   return fitted
 
 
-def write(config, workdir: pathlib.Path, data: curate.Curated, tok,
+def write(config, workdir: pathlib.Path, data: parts.Curated, tok,
           made_from: str) -> dict[str, int]:
   """Writes data sets and rows that are not finished; rows -> their number."""
-  split_of = lambda record: curate.prompt_of(record).split
+  split_of = lambda record: parts.prompt_of(record).split
   sets = {
       'prompts': data.prompts,
       'demonstrations': lab.by_split(data.demonstrations, split_of),
@@ -218,15 +219,15 @@ def _write_rows(path: pathlib.Path, make, row_len: int, **fingerprints) -> int:
   return len(rows_lib.read_rows(path, row_len=row_len, **fingerprints))
 
 
-def check_leaks(data: curate.Curated, by_user: bool) -> None:
+def check_leaks(data: parts.Curated, by_user: bool) -> None:
   """No prompt and no user is both trained on and held out."""
-  bare = lambda record: record if by_user else curate.with_prompt(
+  bare = lambda record: record if by_user else parts.with_prompt(
       record, user='')
   everything: Sequence = [*data.demonstrations, *data.rankings,
                           *itertools.chain(*data.prompts.values())]
   side = {True: [], False: []}
   for record in everything:
-    side[curate.prompt_of(record).split == 'train'].append(bare(record))
+    side[parts.prompt_of(record).split == 'train'].append(bare(record))
   records_lib.check_no_leak(side[True], side[False])
 
 
@@ -242,7 +243,7 @@ def build(config, workdir, label: str = '') -> dict:
     read = contents(loaded)
     metrics_lib.add_input(workdir, 'sources', read)
     curated = curate.curate(
-        [curate.Source(part, one.spec, one.records) for part, one in loaded],
+        [parts.Source(part, one.spec, one.records) for part, one in loaded],
         settings=settings(config), seed=config.world_seed)
     progress.update(specs + 1)
     tok = make_tokenizer(config, workdir, curated)

@@ -5,8 +5,8 @@ import types
 
 import pytest
 
-from instructrl.data import curate
 from instructrl.data import fitting
+from instructrl.data import parts
 from instructrl.data.fitting import Lengths
 from tests.data import curate_test as make
 
@@ -22,14 +22,14 @@ def ranking(*responses, ranks=None, **fields):
 
 
 def tokenized(rankings, **lengths):
-  drops = curate.Drops()
+  drops = parts.Drops()
   made = fitting.tokenized(rankings, TOK, Lengths(
       **{'prompt_len': 9, 'response_len': 3, **lengths}), 0, drops)
   return made, drops.counts
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
-  drops = curate.Drops()
+  drops = parts.Drops()
   fits = fitting.prompts_that_fit(TOK, 4)
   rows = [make.ranked('a b'), make.ranked('a b c'), make.prompt('x y z'),
           make.prompt('x')]
@@ -97,7 +97,7 @@ def test_a_ranking_that_is_one_tie_keeps_two_different_responses():
 
 
 def test_cut_demonstrations_are_counted():
-  drops = curate.Drops()
+  drops = parts.Drops()
   fitting.count_cut([make.shown('p', 'a b'), make.shown('q', 'a b c')], TOK, 3,
                     drops)
   assert drops.counts == {
