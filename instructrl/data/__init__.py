@@ -2,6 +2,6 @@
 
 `records` says what a record is and refuses a malformed one, `sources` makes
 them of public data sets and of your own files, `datasets` stores them with TFDS
-and knows each source's form, `tasks` makes one example of tokens, and `pipeline` makes a
-batch that is a function of the step.
+and knows the form of each source, `tasks` makes one example of tokens, and
+`pipeline` makes a batch that is a function of the step.
 """

@@ -320,9 +320,16 @@ def ranking_tokens(
   Returns:
     The rankings whose prompt has at most `prompt_len` tokens, in order, and how
     many were dropped.
+
+  Raises:
+    ValueError: a ranking whose responses are not in tokens yet.
   """
   kept = []
   for ranking in rankings:
+    if not ranking.response_tokens:
+      raise ValueError(
+          f'the ranking of prompt {ranking.prompt.id!r} has no tokens yet: '
+          'make a data folder of its source first (the stage `data`)')
     prompt = tasks.chat_prompt(tok, ranking.prompt.text)
     if tasks.fits(prompt, prompt_len):
       kept.append(RankingTokens(

@@ -18,17 +18,26 @@ import os
 import pathlib
 from typing import Any
 
+from instructrl.data.datasets import ai_feedback
 from instructrl.data.datasets import hh_rlhf
+from instructrl.data.datasets import instructions
+from instructrl.data.datasets import oasst
 from instructrl.data.datasets import own
 from instructrl.data.datasets import public
 from instructrl.data.datasets import source as source_lib
+from instructrl.data.datasets import summarize
 from instructrl.data.datasets import text
+from instructrl.data.datasets import webgpt
 from instructrl.data.datasets.files import SourceError
 from instructrl.data.datasets.source import Option, Source
 from instructrl.data.records import Record
 
 SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
-    own.Own, text.Text, hh_rlhf.HhRlhf,
+    own.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,
+    summarize.Posts, webgpt.WebGpt, oasst.Oasst1, oasst.Oasst2,
+    oasst.Oasst1Demonstrations, oasst.Oasst2Demonstrations,
+    ai_feedback.UltraFeedback, ai_feedback.Nectar, instructions.Alpaca,
+    instructions.Dolly, instructions.SelfInstruct,
 )}
 OPTIONS = {  # of every source
     'limit': Option(

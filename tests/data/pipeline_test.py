@@ -218,6 +218,12 @@ class Tok:
     return [6] * len(text)
 
 
+def test_rankings_without_tokens_are_refused():
+  bare = dataclasses.replace(make_ranking(1), response_tokens=())
+  with pytest.raises(ValueError, match='has no tokens yet'):
+    pipeline.ranking_tokens([make_ranking(2), bare], Tok(), prompt_len=7)
+
+
 def test_ranking_batches():
   elements, dropped = pipeline.ranking_tokens(
       [make_ranking(i) for i in range(1, 9)], Tok(), prompt_len=7)

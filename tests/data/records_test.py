@@ -33,6 +33,17 @@ def test_good_records_pass_and_survive_json(record):
   assert records.from_dict(json.loads(text)) == record
 
 
+def test_a_ranking_may_have_no_tokens_yet():
+  record = dataclasses.replace(RANKING, response_tokens=())
+  assert validate(record) is record
+  assert records.from_dict(
+      json.loads(json.dumps(records.to_dict(record)))) == record
+  # None is not the same as some.
+  for tokens in (RANKING.response_tokens[:3], ((),) * 4, ((7,),)):
+    with pytest.raises(RecordError, match='response_tokens'):
+      validate(dataclasses.replace(RANKING, response_tokens=tokens))
+
+
 def test_the_error_has_the_file_the_index_and_the_reason():
   bad = dataclasses.replace(RANKING, ranks=(0, 1, 2))
   with pytest.raises(RecordError) as caught:

@@ -2,9 +2,10 @@
 
 A file is fetched into `NAME.part` and renamed when it has the size, and the
 checksum if there is one, that the server publishes: Content-Length anywhere,
-the SHA-256 of a large file in X-Linked-ETag on the Hugging Face hub, Content-MD5
-on Azure. What a kill left is continued where the server still has the same file
-(If-Range) and begun again otherwise. Proxies of the environment are used.
+the SHA-256 of a large file in X-Linked-ETag on the Hugging Face hub,
+Content-MD5 on Azure. What a kill left is continued where the server still has
+the same file (If-Range) and begun again otherwise. Proxies of the environment
+are used.
 
 Tried against a local server only; no file of a public source was fetched where
 this was written.
@@ -19,6 +20,7 @@ import http.client
 import json
 import pathlib
 import sys
+import time
 import urllib.error
 import urllib.request
 
@@ -27,7 +29,8 @@ from instructrl import progress as progress_lib
 from instructrl.data.datasets.files import SourceError
 
 _TIMEOUT = 60.0  # seconds without a byte
-_TRIES = 3
+_TRIES = 3  # without a byte more
+_PAUSE = 2.0  # seconds after the first failure
 _BLOCK = 1 << 20
 _AGENT = 'instructrl'
 
@@ -41,7 +44,12 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
   """Lets one process at a time write to a folder; a kill frees it."""
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / '.lock').open('w') as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      print(f'waiting for another process that prepares data in {folder}',
+            file=sys.stderr, flush=True)
+      fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
 
@@ -62,17 +70,7 @@ def fetch(url: str, path: pathlib.Path) -> pathlib.Path:
     return path
   path.parent.mkdir(parents=True, exist_ok=True)
   part = path.with_name(path.name + '.part')
-  for attempt in range(_TRIES):
-    try:
-      headers = _fetch_part(url, part)
-      break
-    except urllib.error.HTTPError as error:
-      if error.code < 500 and error.code != 429 or attempt == _TRIES - 1:
-        raise DownloadError(f'HTTP {error.code} {error.reason}') from error
-    except (OSError, http.client.HTTPException) as error:
-      if attempt == _TRIES - 1:
-        reason = getattr(error, 'reason', None) or error
-        raise DownloadError(f'{reason}') from error
+  headers = _fetch_stubbornly(url, part)
   fault = _fault(part, headers)
   if fault:
     _forget(part)
@@ -81,6 +79,28 @@ def fetch(url: str, path: pathlib.Path) -> pathlib.Path:
   _state(part).unlink(missing_ok=True)
   metrics.sync_folder(path.parent)
   return path
+
+
+def _fetch_stubbornly(url, part) -> dict[str, str]:
+  """Tries again after what may pass; tries that got further do not count."""
+  failures, size = 0, 0
+  while True:
+    try:
+      return _fetch_part(url, part)
+    except urllib.error.HTTPError as error:
+      reason = f'HTTP {error.code} {error.reason}'
+      final = error.code < 500 and error.code not in (416, 429)
+      cause = error
+    except http.client.IncompleteRead as error:
+      reason, final, cause = 'the connection was lost', False, error
+    except (OSError, http.client.HTTPException) as error:
+      reason, final = f'{getattr(error, "reason", None) or error}', False
+      cause = error
+    have = part.stat().st_size if part.is_file() else 0
+    failures, size = 1 if have > size else failures + 1, max(have, size)
+    if final or failures == _TRIES:
+      raise DownloadError(reason) from cause
+    time.sleep(_PAUSE * failures)
 
 
 def _state(part):
@@ -159,7 +179,7 @@ def _published(linked, headers) -> dict[str, str]:
 def _save(response, part, have, size):
   total = int(size) if size else 0
   show = progress_lib.Progress(
-      f'download {part.name.removesuffix(".part")}',
+      f'download {part.parent.name}/{part.name.removesuffix(".part")}',
       -(-total // _BLOCK) or 1, start=have // _BLOCK, unit='MiB',
       stream=sys.stderr)
   with part.open('ab') as file, show as bar:

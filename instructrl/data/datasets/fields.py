@@ -39,9 +39,21 @@ def field(row: Any, name: str) -> Any:
   return row[name]
 
 
+def is_object(value: Any, name: str) -> dict[str, Any]:
+  """An object as it is; refuses anything else."""
+  if not isinstance(value, dict):
+    raise Malformed(f'{name} is {_kind(value)}, not an object')
+  return value
+
+
 def text(row: Any, name: str) -> str:
   """A text that must be there and hold more than spaces."""
   return checked_text(field(row, name), name)
+
+
+def response(row: Any, name: str) -> str:
+  """A response to be ranked; silence is one, and loses as a rule."""
+  return checked_text(field(row, name), name, may_be_empty=True).strip()
 
 
 def checked_text(value: Any, name: str, *, may_be_empty: bool = False) -> str:
@@ -74,9 +86,13 @@ def number(value: Any, name: str) -> float:
       raise Malformed(f'{name} is {value[:20]!r}, not a number') from None
   if not isinstance(value, numbers.Real) or isinstance(value, bool):
     raise Malformed(f'{name} is {_kind(value)}, not a number')
+  try:
+    value = float(value)
+  except OverflowError:
+    value = math.inf
   if not math.isfinite(value):
     raise Malformed(f'{name} is {value}, not a finite number')
-  return float(value)
+  return value
 
 
 def items(row: Any, name: str) -> list:
@@ -96,15 +112,16 @@ def _kind(value) -> str:
 
 def text_id(value: str) -> str:
   """A stable id of a text: the same in every source and on every machine."""
-  return hashlib.sha256(value.encode('utf-8', 'surrogatepass')).hexdigest()[:16]
+  data = value.encode('utf-8', 'surrogatepass')
+  return hashlib.sha256(data).hexdigest()[:16]
 
 
 def prompt(
-    value: str, *, split: str, id: str = '', user: str = '',  # pylint: disable=redefined-builtin
+    value: str, *, split: str, own_id: str = '', user: str = '',
     use_case: str = 'other',
 ) -> Prompt:
   """A prompt; its id is that of its text where the source has none."""
-  return Prompt(id=id or text_id(value), text=value, user=user,
+  return Prompt(id=own_id or text_id(value), text=value, user=user,
                 use_case=use_case, split=split)
 
 

@@ -140,7 +140,8 @@ def _lines(path) -> Iterator[bytes]:
 
 def _json_row(file, number, line) -> Row:
   try:
-    return Row(file, number, json.loads(line.decode('utf-8-sig')))
+    return Row(file, number, json.loads(
+        line.rstrip(b'\r\n').decode('utf-8-sig')))
   except UnicodeDecodeError as error:
     return Row(file, number, fault=f'is not UTF-8 (byte {error.start})')
   except json.JSONDecodeError as error:
@@ -148,6 +149,8 @@ def _json_row(file, number, line) -> Row:
         f'is not JSON: {error.msg} (column {error.colno})'))
   except RecursionError:
     return Row(file, number, fault='is not JSON: it is nested too deep')
+  except ValueError as error:  # a number of thousands of digits
+    return Row(file, number, fault=f'is not JSON: {error}')
 
 
 def _list_rows(file) -> Iterator[Row]:
@@ -161,6 +164,8 @@ def _list_rows(file) -> Iterator[Row]:
       raise SourceError(
           f'{file.path}:{error.lineno}: is not JSON: {error.msg} (column '
           f'{error.colno})') from error
+    except (ValueError, RecursionError) as error:
+      raise SourceError(f'{file.path}: is not JSON: {error}') from error
   for number, value in enumerate(values, 1):
     yield Row(file, number, value)
 

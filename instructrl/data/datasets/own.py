@@ -5,17 +5,19 @@
 | `text` | a Document |
 | `prompt`, `response` | a Demonstration |
 | `prompt`, `chosen`, `rejected` | a Ranking of two |
-| `prompt`, `responses` and `ranks` (lower is better) or `scores` (higher is better) | a Ranking of K |
+| `prompt`, `responses`, `ranks` (low is good) | a Ranking of K |
+| `prompt`, `responses`, `scores` (high is good) | a Ranking of K |
 | `prompt` alone | a Prompt |
 
-`responses` are K texts (one may be empty, but not all), or K objects `{text,
-score?, rank?, model?}`, which have the scores or ranks themselves; equal ranks are ties, and with the option
-`tie_margin=M` scores less than M apart as well. Optional beside them: `id`,
-`user` (who asked; data is split by user), `labeler` (who wrote or ranked),
-`group` ('train' or 'heldout', the labeler's), `use_case` (a name of Ouyang et
-al. 2022, Table 1), `split` ('train', 'validation', 'test'), `source` (of a
-document: what kind of page; of a ranking without `model`: who wrote the
-responses). Other fields are not read, and the summary lists them once. All
+`responses` are K texts (one may be empty, but not all), or K objects
+`{text, score?, rank?, model?}`, which have the scores or ranks themselves.
+Equal ranks are ties, and with the option `tie_margin=M` scores less than M
+apart as well. Optional beside them: `id`, `user` (who asked; data is split by
+user), `labeler` (who wrote or ranked), `group` ('train' or 'heldout', the
+labeler's), `use_case` (a name of Ouyang et al. 2022, Table 1), `split`
+('train', 'validation', 'test'), `source` (of a document: what kind of page; of
+a ranking without `model`: who wrote the responses). A `reference` (what a judge
+compared with) and other fields are not read; the summary lists them once. All
 lines of a file are of one kind. gzip, parquet and a JSON list are read too.
 """
 
@@ -46,7 +48,7 @@ class Own(Source):
   """Your own rows, in the schema of this file's docstring."""
 
   NAME = 'jsonl'
-  ABOUT = 'your own JSON lines: text | prompt | + response | + responses'
+  ABOUT = 'your own JSON lines, of any record type'
   STRICT = True
   PUBLIC = False
   OPTIONS = {
@@ -83,7 +85,8 @@ class Own(Source):
           f'is a {kind.__name__}, and the first row ({self._first}) is a '
           f'{self._kind.__name__}: keep them in files of their own')
     record = _MAKERS[kind](row, self.options)
-    unread = value.keys() - _READ[kind]
+    unread = {name for name, item in value.items()
+              if item is not None} - _READ[kind]
     if isinstance(value.get('responses'), list):
       unread |= {f'responses[].{name}' for item in value['responses']
                  if isinstance(item, dict)
@@ -132,7 +135,7 @@ def _prompt(row, options) -> Prompt:
   value = row.value
   return fields.prompt(
       fields.text(value, 'prompt'), split=_split(row),
-      id=fields.optional_text(value, 'id'),
+      own_id=fields.optional_text(value, 'id'),
       user=fields.optional_text(value, 'user'),
       use_case=fields.optional_text(value, 'use_case', 'other'))
 
@@ -145,7 +148,7 @@ def _demonstration(row, options) -> Demonstration:
 
 def _ranking(row, options) -> Ranking:
   value = row.value
-  if 'responses' in value:
+  if value.get('responses') is not None:
     texts, ranks, models = _responses(value, options['tie_margin'])
   else:
     texts = [fields.text(value, 'chosen'), fields.text(value, 'rejected')]

@@ -13,11 +13,13 @@ import hashlib
 import json
 import pathlib
 import shutil
+import sys
 import tempfile
 from typing import Any
 
 import tensorflow_datasets as tfds
 
+from instructrl import progress as progress_lib
 from instructrl.data import records as records_lib
 from instructrl.data.datasets import builders, downloads, lab
 from instructrl.data.datasets import source as source_lib
@@ -28,15 +30,28 @@ from instructrl.data.datasets.source import Source
 READER_VERSION = 1
 
 
+def _folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
+  return data_dir / 'downloads' / source.NAME.partition('/')[0]
+
+
+def _sizes(source: Source, data_dir: pathlib.Path) -> dict[str, int]:
+  """Bytes of a source's files that are there."""
+  paths = {remote.name: _folder(source, data_dir) / remote.name
+           for remote in source.remotes()}
+  return {name: path.stat().st_size for name, path in paths.items()
+          if path.is_file()}
+
+
 def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
   """The files of a public source, downloaded if they are not there.
 
   Raises:
     SourceError: one cannot be had: names it and where to put it.
   """
-  folder = data_dir / 'downloads' / source.NAME.partition('/')[0]
-  found = []
-  for remote in source.remotes():
+  folder, found = _folder(source, data_dir), []
+  # In the order in which `Source.find` gives them from a folder.
+  order = lambda r: (records_lib.SPLITS.index(r.split), r.name)
+  for remote in sorted(source.remotes(), key=order):
     path = folder / remote.name
     try:
       downloads.fetch(remote.url, path)
@@ -53,12 +68,11 @@ class _Public(builders.RecordBuilder):
   """What the builders of public sources share: files, rows, counts."""
 
   def __init__(
-      self, *, source: Source | None = None,
-      data_dir: str | pathlib.Path, **kwargs):
+      self, *, source: Source, data_dir: str | pathlib.Path, **kwargs):
     """Makes a builder.
 
     Args:
-      source: what to download and how to read it; None to read only.
+      source: what to download and how to read it.
       data_dir: the folder of all public data.
       **kwargs: of the TFDS builder.
     """
@@ -69,8 +83,8 @@ class _Public(builders.RecordBuilder):
 
   def _split_generators(self, dl_manager):
     del dl_manager  # see the file's docstring
-    result = source_lib.read(
-        self._source, local_files(self._source, self._root))
+    found = local_files(self._source, self._root)
+    result = source_lib.read(self._source, found)
     by_split = {}
     for record in result.records:
       split = getattr(record, 'prompt', record).split
@@ -78,10 +92,20 @@ class _Public(builders.RecordBuilder):
     self._records = {
         split: by_split[split] for split in records_lib.SPLITS
         if split in by_split}
+    self.info.metadata['sizes'] = _sizes(self._source, self._root)
     self.info.metadata['report'] = {
         'read': result.read, 'dropped': result.dropped, 'first': result.first,
         'notes': result.notes}
     return super()._split_generators(None)
+
+  def _generate_examples(self, split):
+    show = progress_lib.Progress(
+        f'prepare {self._source.NAME} {split}', len(self._records[split]),
+        unit='record', stream=sys.stderr)
+    with show as bar:
+      for index, example in super()._generate_examples(split):
+        yield index, example
+        bar.update(index + 1)
 
 
 class PublicDocuments(_Public, builders.Documents):
@@ -114,7 +138,8 @@ def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
-  """Reads a public source, which is downloaded and prepared the first time.
+  """Reads a public source, which is downloaded and prepared the first time,
+  and prepared again when a user has put a file of another size in its place.
 
   What a killed preparation left is removed. One process at a time prepares;
   others wait.
@@ -129,6 +154,11 @@ def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
     for leftover in folder.glob('*/incomplete.*'):
       shutil.rmtree(leftover)
     builder = cls(source=source, data_dir=data_dir)
+    known = builder.info.metadata.get('sizes', {})
+    now = _sizes(source, data_dir)  # the downloads may have been deleted
+    if known | now != known:
+      shutil.rmtree(folder, ignore_errors=True)
+      builder = cls(source=source, data_dir=data_dir)
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as unused:
       builder.download_and_prepare(

@@ -15,6 +15,10 @@ from instructrl.data.datasets.files import File, Row, SourceError
 from instructrl.data.records import Record
 
 
+_MAX_REASONS = 50  # told apart
+_NUMBER = r'(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=byte )\d+|\d[\d,]{2,}'
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
   """A setting of a source, given as text in a spec."""
@@ -79,7 +83,8 @@ class Source:
   STRICT: ClassVar[bool] = False  # whether a malformed row is an error
   PUBLIC: ClassVar[bool] = True  # whether it can be downloaded
 
-  def __init__(self, subset: str = '', options: Mapping[str, Any] | None = None):
+  def __init__(
+      self, subset: str = '', options: Mapping[str, Any] | None = None):
     self.subset = subset or (self.SUBSETS[0] if self.SUBSETS else '')
     self.options = {
         name: option.default for name, option in self.OPTIONS.items()
@@ -90,7 +95,12 @@ class Source:
     return self.RECORD
 
   def remotes(self) -> tuple[Remote, ...]:
-    """The files to download."""
+    """The files to download, as the publishers name them.
+
+    No such download could be tried where this was written: what is tested is
+    the form of the files, written by the tests, and the downloader, with a
+    server of its own.
+    """
     raise NotImplementedError
 
   def find(self, path: pathlib.Path) -> list[File]:
@@ -138,10 +148,12 @@ class Read:
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def drop(self, row: Row, reason: str) -> None:
-    # Reasons that differ in a number only are one: 'responses[N] is empty'.
-    reason_kind = re.sub(r'\d[\d,.]*', 'N', reason)
-    self.dropped[reason_kind] = self.dropped.get(reason_kind, 0) + 1
-    self.first.setdefault(reason_kind, f'{row.place}: {reason}')
+    # Reasons that differ in a place or a length only are one.
+    kind = re.sub(_NUMBER, 'N', reason)
+    if kind not in self.dropped and len(self.dropped) >= _MAX_REASONS:
+      kind = 'other reasons'
+    self.dropped[kind] = self.dropped.get(kind, 0) + 1
+    self.first.setdefault(kind, f'{row.place}: {reason}')
 
 
 def read(
@@ -203,9 +215,8 @@ def _refuse_nothing(result: Read, found: Iterable[File]) -> None:
     raise SourceError(f'{where}: there are no rows')
   reason = max(result.dropped, key=result.dropped.get)
   raise SourceError(
-      f'none of {result.read:,} rows is a record; '
-      f'{result.dropped[reason]:,} are dropped as the first of them: '
-      f'{result.first[reason]}')
+      f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} '
+      f'are like the first of them: {result.first[reason]}')
 
 
 class _Seen:

@@ -39,6 +39,13 @@ def make_document(i, split='train'):
   return Document(f'd{split}{i}', f'Page {i}.\n  Ende. ', 'forum', split)
 
 
+def test_rankings_without_tokens_are_read_as_they_were(tmp_path):
+  written = [dataclasses.replace(make_ranking(i), response_tokens=())
+             for i in range(6)]
+  lab.write_records(tmp_path, 'some', {'train': written})
+  assert list(lab.read_records(tmp_path, 'some')) == written
+
+
 @pytest.mark.parametrize('make, cls', [
     (make_document, builders.Documents), (make_prompt, builders.Prompts),
     (make_demonstration, builders.Demonstrations),

@@ -1,0 +1,123 @@
+"""Demonstrations: Alpaca, Dolly and Self-Instruct."""
+
+import dataclasses
+
+from instructrl.data.datasets import fields
+from instructrl.data.datasets.source import Remote, Source
+from instructrl.data.records import Demonstration
+
+_GITHUB = 'https://raw.githubusercontent.com/'
+
+
+def _asked(instruction: str, given: str) -> str:
+  """An instruction and, if there is one, the text it is about."""
+  given = given.strip()
+  if given in ('', '<noinput>'):
+    return instruction.strip()
+  return f'{instruction.strip()}\n\n{given}'
+
+
+class Alpaca(Source):
+  """Stanford Alpaca: instructions and answers of text-davinci-003."""
+
+  NAME = 'alpaca'
+  RECORD = Demonstration
+  ABOUT = 'Stanford Alpaca, written by a model (CC BY-NC 4.0)'
+
+  def remotes(self):
+    return (Remote(
+        f'{_GITHUB}tatsu-lab/stanford_alpaca/main/alpaca_data.json',
+        'alpaca_data.json'),)
+
+  def record(self, row):
+    prompt = _asked(fields.text(row.value, 'instruction'),
+                    fields.optional_text(row.value, 'input'))
+    return Demonstration(
+        fields.prompt(prompt, split=row.file.split),
+        fields.text(row.value, 'output').strip(), 'text-davinci-003')
+
+
+class Dolly(Source):
+  """Databricks Dolly: instructions and answers of the company's people."""
+
+  NAME = 'dolly'
+  RECORD = Demonstration
+  ABOUT = 'Databricks Dolly 15k, written by people (CC BY-SA 3.0)'
+  USE_CASES = {
+      'brainstorming': 'brainstorming', 'classification': 'classification',
+      'closed_qa': 'closed_qa', 'creative_writing': 'generation',
+      'general_qa': 'open_qa', 'information_extraction': 'extract',
+      'open_qa': 'open_qa', 'summarization': 'summarization'}
+
+  def remotes(self):
+    name = 'databricks-dolly-15k.jsonl'
+    return (Remote(
+        'https://huggingface.co/datasets/databricks/databricks-dolly-15k/'
+        f'resolve/main/{name}', name),)
+
+  def record(self, row):
+    prompt = _asked(fields.text(row.value, 'instruction'),
+                    fields.optional_text(row.value, 'context'))
+    category = fields.optional_text(row.value, 'category')
+    return Demonstration(
+        fields.prompt(prompt, split=row.file.split,
+                      use_case=self.USE_CASES.get(category, 'other')),
+        fields.text(row.value, 'response').strip(), 'databricks')
+
+
+class SelfInstruct(Source):
+  """Self-Instruct: tasks by experts, and tasks that GPT-3 made of them.
+
+  Wang et al. 2022, 'Self-Instruct': `user` are 252 tasks written for the
+  evaluation with users in mind, `seed` the 175 the method starts from,
+  `generated` the 82,000 of GPT-3. A task with several instances is as many
+  rows.
+  """
+
+  NAME = 'self-instruct'
+  RECORD = Demonstration
+  ABOUT = 'Self-Instruct: expert and generated tasks (Apache-2.0)'
+  SUBSETS = ('user', 'seed', 'generated')
+  FILES = {
+      'user': 'human_eval/user_oriented_instructions.jsonl',
+      'seed': 'data/seed_tasks.jsonl',
+      'generated': 'data/gpt3_generations/batch_221203/'
+                   'all_instances_82K.jsonl'}
+
+  def remotes(self):
+    path = self.FILES[self.subset]
+    return (Remote(f'{_GITHUB}yizhongw/self-instruct/main/{path}',
+                   path.rpartition('/')[2], part=self.subset),)
+
+  def part_of(self, path, root):
+    del root
+    return next((part for part, name in self.FILES.items()
+                 if path.name.startswith(name.rpartition('/')[2])), '')
+
+  def find(self, path):
+    found = super().find(path)
+    return [file for file in found if file.part in ('', self.subset)]
+
+  def rows(self, found):
+    for row in super().rows(found):
+      if isinstance(row.value, dict) and isinstance(
+          row.value.get('instances'), list):
+        for instance in row.value['instances']:
+          own = instance if isinstance(instance, dict) else {}
+          yield dataclasses.replace(row, value={**row.value, **own})
+      else:
+        yield row
+
+  def record(self, row):
+    value = row.value
+    if 'prompt' in fields.is_object(value, 'the row'):
+      asked = fields.text(value, 'prompt').strip()
+      name = 'completion' if 'completion' in value else 'response'
+    else:
+      asked = _asked(fields.text(value, 'instruction'),
+                     fields.optional_text(value, 'input'))
+      name = 'output'
+    return Demonstration(
+        fields.prompt(asked, split=row.file.split),
+        fields.text(value, name).strip(),
+        'gpt-3' if self.subset == 'generated' else 'self-instruct')

@@ -1,0 +1,219 @@
+"""OpenAssistant conversations: threads whose replies volunteers ranked.
+
+Koepf et al. 2023, 'OpenAssistant Conversations'; Apache-2.0. The exports read
+here are the project's own: `*_ready.trees.jsonl.gz` (a tree a line), or
+`*_ready.messages.jsonl.gz` and the hub's parquet (a message a row).
+"""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import Any
+
+from instructrl.data.datasets import fields, files
+from instructrl.data.datasets.files import Row
+from instructrl.data.datasets.source import Option, Remote, Source
+from instructrl.data.records import Demonstration, Ranking
+
+_URL = 'https://huggingface.co/datasets/OpenAssistant/'
+
+
+def _language(value: str) -> str:
+  if not value:
+    raise ValueError("a language such as 'en', or 'all'")
+  return value
+
+
+class _Oasst(Source):
+  """What both kinds share: a row is a message of a user that has replies.
+
+  The prompt is the thread that ends with this message, as a dialogue (see
+  `fields.join_turns`). Its user is who began the tree, so that a split by user
+  keeps a tree together.
+  """
+
+  RELEASE: str  # '2023-04-12_oasst_ready'
+  OPTIONS = {'lang': Option(
+      'en', _language, "the language of the messages, or 'all'")}
+
+  def remotes(self):
+    repository = self.NAME.partition('/')[0]
+    name = f'{self.RELEASE}.trees.jsonl.gz'
+    return (Remote(f'{_URL}{repository}/resolve/main/{name}', name),)
+
+  def find(self, path):
+    """One form only, where a folder holds the same data in several."""
+    found = super().find(path)
+    forms = [[f for f in found if form in f.path.name]
+             for form in ('_ready.trees', '_ready.messages')]
+    return forms[0] or forms[1] or found
+
+  def rows(self, found):
+    for file in found:
+      flat, rows = {}, files.read_rows(file)
+      for row in rows:
+        if row.fault or not isinstance(row.value, dict):
+          yield dataclasses.replace(
+              row, fault=row.fault or 'is not an object')
+        elif 'prompt' in row.value:
+          yield from _threads_of_tree(row)
+        elif fault := _fault_of_message(row.value, flat):
+          yield dataclasses.replace(row, fault=fault)
+        else:
+          flat[row.value['message_id']] = row
+      yield from _threads_of_messages(flat)
+
+  def _asked(self, row):
+    """(prompt, usable replies) of a row."""
+    turns, lang = row.value['turns'], self.options['lang']
+    for turn in turns:
+      if turn.get('deleted'):
+        raise fields.Unusable('a message of the thread was deleted')
+    roles = [turn.get('role') for turn in turns]
+    if roles != (['prompter', 'assistant'] * len(turns))[:len(turns)]:
+      raise fields.Malformed(
+          'the roles of the thread are not prompter and assistant by turns')
+    if lang != 'all' and turns[-1].get('lang') != lang:
+      raise fields.Unusable(f'is not in the language {lang!r}')
+    replies = [reply for reply in row.value['replies']
+               if not reply.get('deleted')
+               and reply.get('review_result') is not False
+               and (lang == 'all' or reply.get('lang') == lang)]
+    texts = [fields.text(turn, 'text').strip() for turn in turns]
+    tree = fields.optional_text(
+        turns[0], 'message_tree_id', fields.text(turns[0], 'message_id'))
+    prompt = fields.prompt(
+        fields.join_turns(texts), split=row.file.split, use_case='chat',
+        own_id=fields.text(turns[-1], 'message_id'),
+        user=fields.optional_text(turns[0], 'user_id', tree))
+    return prompt, replies
+
+
+class _OasstRankings(_Oasst):
+  """Sibling replies with the rank the volunteers' votes gave them.
+
+  Replies without a rank are left out; threads with fewer than two others are
+  dropped.
+  """
+
+  RECORD = Ranking
+
+  def record(self, row):
+    prompt, replies = self._asked(row)
+    ranked = [reply for reply in replies if reply.get('rank') is not None]
+    if len(ranked) < 2:
+      raise fields.Unusable('has fewer than 2 ranked replies')
+    return fields.ranking(
+        prompt, [fields.text(reply, 'text').strip() for reply in ranked],
+        [fields.number(reply['rank'], 'rank') for reply in ranked],
+        labeler=self.NAME,
+        sources=[_writer(reply) for reply in ranked],
+        humans=[not reply.get('synthetic') for reply in ranked])
+
+
+class _OasstDemonstrations(_Oasst):
+  """The best-ranked reply that a person wrote; an only reply is the best."""
+
+  RECORD = Demonstration
+
+  def record(self, row):
+    prompt, replies = self._asked(row)
+    best = None
+    for reply in replies:
+      if reply.get('synthetic'):
+        continue
+      rank = reply.get('rank')
+      rank = float('inf') if rank is None else fields.number(rank, 'rank')
+      if best is None or rank < best[0]:
+        best = rank, reply
+    if best is None:
+      raise fields.Unusable('has no reply that a person wrote')
+    if best[0] == float('inf') and len(replies) > 1:
+      raise fields.Unusable('has several replies and none is ranked')
+    return Demonstration(
+        prompt, fields.text(best[1], 'text').strip(),
+        fields.optional_text(best[1], 'user_id', self.NAME.partition('/')[0]))
+
+
+class Oasst1(_OasstRankings):
+  NAME = 'oasst1'
+  RELEASE = '2023-04-12_oasst_ready'
+  ABOUT = 'OpenAssistant, April 2023: ranked replies (Apache-2.0)'
+
+
+class Oasst2(_OasstRankings):
+  NAME = 'oasst2'
+  RELEASE = '2023-11-05_oasst2_ready'
+  ABOUT = 'OpenAssistant, November 2023: ranked replies (Apache-2.0)'
+
+
+class Oasst1Demonstrations(_OasstDemonstrations):
+  NAME = 'oasst1/demonstrations'
+  RELEASE = Oasst1.RELEASE
+  ABOUT = 'OpenAssistant, April 2023: the best replies (Apache-2.0)'
+
+
+class Oasst2Demonstrations(_OasstDemonstrations):
+  NAME = 'oasst2/demonstrations'
+  RELEASE = Oasst2.RELEASE
+  ABOUT = 'OpenAssistant, November 2023: the best replies (Apache-2.0)'
+
+
+def _writer(reply: dict[str, Any]) -> str:
+  if reply.get('synthetic'):
+    return fields.optional_text(reply, 'model_name', fields.UNKNOWN)
+  return 'human'
+
+
+def _fault_of_message(value, known) -> str:
+  if 'message_id' not in value:
+    return "has neither the field 'message_id' nor 'prompt'"
+  for name in ('message_id', 'parent_id'):
+    own = value.get(name)
+    if not isinstance(own, str) and not (name == 'parent_id' and own is None):
+      return f'{name} is not text'
+  if value['message_id'] in known:
+    return 'its message_id is there twice'
+  return ''
+
+
+def _threads_of_tree(row: Row) -> Iterator[Row]:
+  """A row for each message of the tree that asks and has replies."""
+  stack = [(row.value['prompt'], ())]
+  while stack:  # not recursive: a tree may be deep
+    message, before = stack.pop()
+    if not isinstance(message, dict) or not isinstance(
+        message.get('replies') or [], list):
+      yield dataclasses.replace(
+          row, value=None, fault='a message of the tree is not an object')
+      continue
+    turns, replies = (*before, message), message.get('replies') or []
+    if message.get('role') == 'prompter' and replies:
+      yield dataclasses.replace(
+          row, value={'turns': turns, 'replies': [
+              reply for reply in replies if isinstance(reply, dict)]})
+    stack.extend((reply, turns) for reply in reversed(replies))
+
+
+def _threads_of_messages(rows: dict[str, Row]) -> Iterator[Row]:
+  """The same for messages that name their parent."""
+  replies = {}
+  for row in rows.values():
+    parent = row.value.get('parent_id')
+    if parent is not None:
+      replies.setdefault(parent, []).append(row)
+  for number, row in rows.items():
+    if row.value.get('role') != 'prompter' or number not in replies:
+      continue
+    turns, at, seen = [], number, set()
+    while at is not None and at in rows and at not in seen:
+      seen.add(at)
+      turns.insert(0, rows[at].value)
+      at = rows[at].value.get('parent_id')
+    if at is not None:
+      why = ('the thread is a circle' if at in seen else
+             'a message that it answers is not in the file')
+      yield dataclasses.replace(row, fault=why)
+      continue
+    yield dataclasses.replace(row, value={
+        'turns': tuple(turns),
+        'replies': [reply.value for reply in replies[number]]})

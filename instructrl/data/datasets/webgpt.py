@@ -1,0 +1,63 @@
+"""WebGPT comparisons: pairs of long answers to questions.
+
+Nakano et al. 2021, 'WebGPT', Appendix K: the comparisons that OpenAI released.
+"""
+
+import re
+
+from instructrl.data.datasets import fields
+from instructrl.data.datasets.source import Option, Remote, Source, one_of
+from instructrl.data.records import Ranking
+
+_URL = 'https://openaipublic.blob.core.windows.net/webgpt-answer-viewer/'
+_CITATION = r'\s?\[\d+(?:,\s*\d+)*\]'
+
+
+class WebGpt(Source):
+  """Pairs of answers; a score of 0 is a tie.
+
+  Only a score's sign is used, as in the paper (Section 3.2). The answers cite
+  quotes, '[1, 2]', that are not in the prompt.
+  """
+
+  NAME = 'webgpt_comparisons'
+  RECORD = Ranking
+  ABOUT = 'pairs of answers with citations (OpenAI)'
+  OPTIONS = {
+      'citations': Option(
+          'keep', one_of('keep', 'drop'), 'what is done with [1] in answers'),
+  }
+
+  def remotes(self):
+    return (Remote(f'{_URL}comparisons.jsonl', 'comparisons.jsonl'),)
+
+  def record(self, row):
+    question, answers, scores = _both(row.value)
+    asked = fields.text(question, 'full_text')
+    number = fields.optional_text(question, 'id')
+    dataset = fields.optional_text(question, 'dataset', fields.UNKNOWN)
+    if self.options['citations'] == 'drop':
+      answers = [re.sub(_CITATION, '', answer) for answer in answers]
+    return fields.ranking(
+        fields.prompt(
+            asked.strip(), split=row.file.split, use_case='open_qa',
+            own_id=f'webgpt/{dataset}/{number}' if number else ''),
+        [fields.checked_text(answer, 'answer').strip() for answer in answers],
+        fields.ranks_of_scores(scores), labeler='webgpt',
+        sources=('webgpt',) * 2)
+
+
+def _both(value):
+  """The question, two answers and their scores, of either published form."""
+  if isinstance(value, list):  # OpenAI's file: one object an answer
+    if len(value) != 2:
+      raise fields.Malformed(f'has {len(value)} answers, not 2')
+    question = fields.field(value[0], 'question')
+    answers = [fields.text(side, 'answer') for side in value]
+    scores = [fields.field(side, 'score') for side in value]
+  else:  # the hub's copy: one object a pair
+    question = fields.field(value, 'question')
+    answers = [fields.text(value, f'answer_{i}') for i in (0, 1)]
+    scores = [fields.field(value, f'score_{i}') for i in (0, 1)]
+  return question, answers, [
+      fields.number(score, f'score_{i}') for i, score in enumerate(scores)]

@@ -1,0 +1,172 @@
+"""Bring your own: the schema, and what is said of a line that breaks it."""
+
+import pytest
+
+from instructrl.data import records, sources
+from instructrl.data.datasets import fields
+from instructrl.data.datasets.files import SourceError
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from tests.data.datasets import source_files
+
+PROMPT = Prompt(
+    id=fields.text_id('Why?'), text='Why?', user='', use_case='other',
+    split='train')
+RANKING = Ranking(
+    prompt=PROMPT, labeler='unknown', group='train', responses=('a', 'b'),
+    response_tokens=(), sources=('unknown',) * 2, temperatures=(1.0, 1.0),
+    ranks=(0, 1))
+
+
+def load(tmp_path, rows, query='', **kwargs):
+  return source_files.load(
+      f'jsonl:PATH{query}', tmp_path / 'own.jsonl.gz', rows, **kwargs)
+
+
+@pytest.mark.parametrize('row, record', [
+    ({'text': 'Once.'}, Document(
+        fields.text_id('Once.'), 'Once.', 'unknown', 'train')),
+    ({'text': 'Once.', 'id': 7, 'source': 'forum', 'split': 'dev'},
+     Document('7', 'Once.', 'forum', 'validation')),
+    ({'prompt': 'Why?'}, PROMPT),
+    ({'prompt': 'Why?', 'response': None, 'id': 'p', 'user': 'u',
+      'use_case': 'open_qa', 'split': 'test'},
+     Prompt('p', 'Why?', 'u', 'open_qa', 'test')),
+    ({'prompt': 'Why?', 'response': 'So.', 'labeler': 'ann'},
+     Demonstration(PROMPT, 'So.', 'ann')),
+    ({'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}, RANKING),
+    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [1, 2]}, RANKING),
+    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'scores': [2, 1]}, RANKING),
+    ({'prompt': 'Why?', 'responses': [
+        {'text': 'a', 'score': 2}, {'text': 'b', 'score': -1.5}]}, RANKING),
+    ({'prompt': 'Why?', 'responses': [
+        {'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 3}]}, RANKING),
+])
+def test_what_a_line_is(tmp_path, row, record):
+  got = load(tmp_path, [row])
+  assert got.records == [record] and got.kind is type(record)
+  assert got.read == 1 and not got.dropped and not got.notes
+  records.validate(record)
+
+
+def test_a_ranking_of_many_with_a_margin_and_models(tmp_path):
+  row = {'prompt': 'Why?', 'labeler': 'judge', 'group': 'heldout',
+         'user': 'u', 'source': 'mine', 'responses': [
+             {'text': f'r{i}', 'score': -i / 4,
+              'model': None if i == 2 else f'm{i}'} for i in range(12)]}
+  (got,) = load(tmp_path, [row], '?tie_margin=0.5').records
+  assert got.ranks == (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)
+  assert got.sources[:4] == ('m0', 'm1', 'mine', 'm3')
+  assert (got.labeler, got.group, got.prompt.user) == ('judge', 'heldout', 'u')
+  assert load(tmp_path, [row]).records[0].ranks == tuple(range(12))
+
+
+def test_a_full_tie_and_an_empty_response_are_kept(tmp_path):
+  got = load(tmp_path, [
+      {'prompt': 'Why?', 'responses': ['a', 'b', ''], 'scores': [3, 3, 3]}])
+  assert got.records[0].ranks == (0, 0, 0)
+
+
+def test_a_single_response_and_a_copy_are_dropped_and_counted(tmp_path):
+  path = tmp_path / 'own.jsonl.gz'
+  pair = {'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}
+  got = load(tmp_path, [
+      pair, {'prompt': 'Why?', 'responses': ['a']}, dict(pair, split='test'),
+      dict(pair, labeler='ann')])
+  assert len(got.records) == 2 and got.read == 4
+  assert got.dropped == {
+      'has 1 responses, a ranking needs 2 or more': 1,
+      'is an exact duplicate of an earlier row': 1}
+  assert got.first['is an exact duplicate of an earlier row'] == (
+      f'{path}:3: is an exact duplicate of an earlier row')
+
+
+BAD = [
+    ('{"prompt": ', 'is not JSON'),
+    ('[]', 'is a list, not an object'),
+    ({'question': 'Why?', 'answer': 'So.'},
+     "has neither the field 'prompt' nor 'text'; it has answer, question"),
+    ({'prompt': ''}, 'prompt is empty'),
+    ({'prompt': 3}, 'prompt is a number, not text'),
+    ({'prompt': 'Why?', 'response': ' '}, 'response is empty'),
+    ({'prompt': 'Why?', 'response': ['a']}, 'response is a list, not text'),
+    ({'prompt': 'Why?', 'chosen': 'a'}, "lacks the field 'rejected'"),
+    ({'prompt': 'Why?', 'responses': 'ab'}, 'responses is text, not a list'),
+    ({'prompt': 'Why?', 'responses': ['a', 'b']}, 'neither ranks nor scores'),
+    ({'prompt': 'Why?', 'responses': ['a', None], 'ranks': [0, 1]},
+     'responses.1. is null, not text'),
+    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [0]},
+     'ranks has 1 entries for 2 responses'),
+    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'scores': [0, 'x']},
+     "scores.1. is 'x', not a number"),
+    ('{"prompt": "Why?", "responses": ["a", "b"], "scores": [0, NaN]}',
+     'scores.1. is nan, not a finite number'),
+    ({'prompt': 'Why?', 'responses': [
+        {'text': 'a', 'score': 1}, {'text': 'b'}]}, 'scores.1. is null'),
+    ({'prompt': 'Why?', 'responses': ['', ''], 'ranks': [0, 1]},
+     'all responses are empty'),
+    ({'prompt': 'Why?', 'split': 'half'}, "split is 'half', not one of"),
+    ({'prompt': 'Why?', 'use_case': 'poetry'}, "use_case is 'poetry', not one"),
+    ({'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b', 'group': 'x'},
+     "group is 'x', not one of"),
+    ({'prompt': 'a' * 65_537}, 'has 65,537 characters'),
+    ({'text': 'Once.', 'split': 'test'}, "split is 'test', not one of"),
+]
+
+
+@pytest.mark.parametrize('row, reason', BAD)
+def test_a_malformed_line_is_an_error_with_its_place(tmp_path, row, reason):
+  path = tmp_path / 'own.jsonl.gz'
+  with pytest.raises(SourceError, match=f'^{path}:1: .*{reason}'):
+    load(tmp_path, [row])
+
+
+@pytest.mark.parametrize('how', [
+    dict(strict=False), dict(query='?strict=false'),
+    dict(options={'strict': False})])
+def test_or_it_is_dropped_and_counted(tmp_path, how):
+  rows = [{'prompt': 'Why?'}] + [row for row, _ in BAD]
+  got = load(tmp_path, rows, **how)
+  assert got.records == [PROMPT]
+  assert sum(got.dropped.values()) == len(BAD) == got.read - 1
+  assert 'is a list, not an object' in got.dropped
+
+
+def test_fields_that_are_not_read_are_listed_once(tmp_path):
+  got = load(tmp_path, [
+      {'prompt': f'Why {i}?', 'chosen': 'a', 'rejected': 'b', 'extra': i,
+       'reference': 'c'} for i in range(3)])
+  assert got.notes == [
+      'fields that were not read: extra (3 rows), reference (3 rows)']
+
+
+def test_kinds_are_not_mixed(tmp_path):
+  with pytest.raises(SourceError, match=':2: is a Demonstration, and the firs'):
+    load(tmp_path, [{'prompt': 'Why?'}, {'prompt': 'Why?', 'response': 'a'}])
+
+
+def test_an_id_names_one_prompt(tmp_path):
+  with pytest.raises(SourceError, match=":2: has the id 'x' of .*:1"):
+    load(tmp_path, [{'prompt': 'a', 'id': 'x'}, {'prompt': 'b', 'id': 'x'}])
+
+
+def test_a_limit_reads_the_first_rows_only(tmp_path):
+  rows = [{'prompt': f'{i}?'} for i in range(9)] + ['not JSON']
+  got = load(tmp_path, rows, '?limit=3')
+  assert [r.text for r in got.records] == ['0?', '1?', '2?'] and got.read == 3
+  assert load(tmp_path, rows, '?limit=3', limit=4).read == 4
+
+
+def test_no_rows_and_no_records_are_errors(tmp_path):
+  with pytest.raises(SourceError, match='own.jsonl.gz: there are no rows'):
+    load(tmp_path, [])
+  with pytest.raises(SourceError, match='none of 1 rows is a record.*empty'):
+    load(tmp_path, [{'prompt': ''}], strict=False)
+
+
+def test_a_folder_of_files_is_read_in_order(tmp_path):
+  source_files.write_lines(tmp_path / 'b.jsonl', [{'prompt': 'b'}])
+  source_files.write_lines(tmp_path / 'test.jsonl', [{'prompt': 'c'}])
+  source_files.write_lines(tmp_path / 'a.jsonl.gz', [{'prompt': 'a'}])
+  got = sources.load(f'jsonl:{tmp_path}?split=validation').records
+  assert [(r.text, r.split) for r in got] == [
+      (text, 'validation') for text in 'abc']

@@ -1,0 +1,100 @@
+"""Specs: what is understood, and what is said of one that is not."""
+
+import inspect
+
+import pytest
+
+from instructrl import main
+from instructrl.data import records, sources
+from instructrl.data.datasets import own, public
+from instructrl.data.datasets.files import SourceError
+from tests.data.datasets import source_files
+
+
+def test_a_spec_is_understood():
+  spec = sources.parse(
+      'hh-rlhf/helpful-base:~/hh?limit=30&strict=true')
+  assert (spec.name, spec.subset) == ('hh-rlhf', 'helpful-base')
+  assert spec.path.is_absolute() and spec.path.name == 'hh'
+  assert spec.limit == 30 and spec.strict is True and not spec.options
+  spec = sources.parse('oasst1/demonstrations')
+  assert (spec.name, spec.subset, spec.path) == (
+      'oasst1/demonstrations', '', None)
+  assert spec.limit == 0 and spec.strict is None
+  spec = sources.parse('jsonl:C:/a?b.jsonl?tie_margin=.5')
+  assert str(spec.path) == 'C:/a?b.jsonl'
+  assert spec.options == {'tie_margin': 0.5}
+  spec = sources.parse('jsonl:a?tie_margin=.5&limit=3', {'tie_margin': 1})
+  assert spec.options == {'tie_margin': 1.0}
+
+
+@pytest.mark.parametrize('spec, reason', [
+    ('hhrlhf', "names no known source .did you mean 'hh-rlhf'"),
+    ('', 'names no known source. There are: alpaca, c4'),
+    ('rankings.jsonl', 'Your own files are jsonl:PATH or text:PATH'),
+    ('hh-rlhf/helpful', "no subset 'helpful'.*did you mean 'helpful-base'"),
+    ('alpaca/x', "alpaca has no subset 'x'; it has none"),
+    ('oasst1/demos', "did you mean 'oasst1"),
+    ('summarize_from_feedback', 'comparisons or summarize.*: say which'),
+    ('jsonl', 'needs a path: jsonl:FILE'), ('text:', 'no path after'),
+    ('jsonl:a?tie_margn=1', "no option 'tie_margn' .did you mean 'tie_margin'"),
+    ('jsonl:a?tie_margin=-1', "tie_margin is '-1', not a number from 0 up"),
+    ('jsonl:a?tie_margin=nan', "tie_margin is 'nan', not a number from 0 up"),
+    ('jsonl:a?limit=2.5', "limit is '2.5', not a whole number from 0 up"),
+    ('jsonl:a?strict=maybe', "strict is 'maybe', not true or false"),
+    ('jsonl:a?limit', 'not written as name=value'),
+    ('jsonl:a?limit=1&limit=2', "'limit' is there twice"),
+    ('text:a?documents=page', "'page', not one of file, blank, line"),
+    ('text:a?split=test', "'test', not one of train, validation"),
+])
+def test_a_spec_that_is_not_understood(spec, reason):
+  with pytest.raises(SourceError, match=reason) as error:
+    sources.parse(spec)
+  assert '\n' not in str(error.value)
+
+
+def test_errors_are_one_line_at_the_door():
+  assert issubclass(SourceError, main.EXPECTED_ERRORS)
+
+
+@pytest.mark.parametrize('name', sources.SOURCES)
+def test_every_source_says_what_it_is(name):
+  cls = sources.SOURCES[name]
+  assert cls.NAME == name and cls.ABOUT and inspect.getdoc(cls)
+  assert len(cls.ABOUT) <= 60
+  assert cls is own.Own or cls.RECORD in records.RECORD_TYPES
+  if cls.PUBLIC:
+    assert any(b.RECORD is cls.RECORD for b in public.BUILDERS)
+    for subset in cls.SUBSETS or ('',):
+      remotes = cls(subset).remotes()
+      assert remotes
+      for remote in remotes:
+        assert remote.url.startswith('https://')
+        assert remote.split in records.SPLITS
+        assert not remote.name.startswith('/')
+  else:
+    with pytest.raises(SourceError, match='needs a path'):
+      sources.parse(name)
+
+
+def test_the_list_of_names_has_all_options():
+  listed = dict(sources.names())
+  assert len(listed) == len(sources.SOURCES)
+  assert 'harmless-base' in listed['hh-rlhf']
+  assert '?tie_margin=0.0' in listed['jsonl:PATH']
+
+
+def test_what_is_read_is_kept_or_counted(tmp_path):
+  rows = [{'prompt': str(i % 4)} if i % 3 else {'prompt': ''}
+          for i in range(20)]
+  got = source_files.load(
+      'jsonl:PATH', tmp_path / 'a.jsonl', rows, strict=False)
+  assert got.read == 20 == len(got.records) + sum(got.dropped.values())
+  assert set(got.first) == set(got.dropped)
+
+
+def test_a_folder_of_another_source(tmp_path):
+  source_files.write_lines(
+      tmp_path / 'red-team-attempts' / 'train.jsonl', [{}])
+  with pytest.raises(SourceError, match='no file there belongs to hh-rlhf'):
+    sources.load(f'hh-rlhf:{tmp_path}')
