@@ -6,7 +6,7 @@ its EOS). A ranked response that does not fit is left out of its ranking, or cut
 as well: labelers saw the whole of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 
 from instructrl.data import parts
@@ -14,6 +14,8 @@ from instructrl.data import tasks
 from instructrl.data.records import Ranking
 
 LONG_RESPONSES = ('drop', 'cut')
+# Fields of a config, and flags, that say how texts are laid out.
+TEMPLATES = ('prompt_template', 'response_template', 'system')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +33,30 @@ class Lengths:
   response_len: int
   max_responses: int = 9
   long_responses: str = 'drop'
+
+
+def with_templates(tok, fields: Mapping[str, str]):
+  """The tokenizer with the templates that are given.
+
+  Args:
+    tok: as it was imported.
+    fields: of `TEMPLATES`; '' leaves what is in the tokenizer. The two
+      characters \\n, all that a shell can write, are a newline.
+
+  Raises:
+    ValueError: names the fields and why they cannot be used.
+  """
+  given = {name: fields[name].replace('\\n', '\n')
+           for name in TEMPLATES if fields[name]}
+  if not given:
+    return tok
+  if not hasattr(tok, 'with_layout'):
+    raise ValueError(f'{" and ".join(given)}: only an imported tokenizer takes '
+                     'templates; this one has a layout of its own')
+  try:
+    return tok.with_layout(**given)
+  except ValueError as error:
+    raise ValueError(f'{" and ".join(given)}: {error}') from error
 
 
 def prompts_that_fit(tok, prompt_len: int) -> Callable[[str], bool]:

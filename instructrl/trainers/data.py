@@ -31,7 +31,6 @@ from instructrl.trainers import lab
 
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
-TEMPLATES = ('prompt_template', 'response_template', 'system')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
 
@@ -44,6 +43,8 @@ def validate(config):
     require(isinstance(specs, (tuple, list))
             and all(isinstance(spec, str) for spec in specs),
             f'{part}={specs!r} is not a tuple of source specs')
+    again = [spec for spec in specs if specs.count(spec) > 1]
+    require(not again, f'{part} names {again[0] if again else ""} twice')
     for spec in specs:
       try:
         sources_lib.parse(spec)
@@ -67,7 +68,7 @@ def validate(config):
             f'{", ".join(choices)}')
   if config.inputs.tokenizer:
     return
-  for name in TEMPLATES:
+  for name in fitting.TEMPLATES:
     require(not config[name], f'{name} is of an imported tokenizer: set '
             f"inputs.tokenizer, or leave {name}=''")
   require(config.tokenizer.vocab_size >= 1,
@@ -126,28 +127,23 @@ def _texts(curated: parts.Curated) -> Iterator[str]:
   return ranked if first is None else itertools.chain([first], found)
 
 
-def make_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
-                   ) -> tokenizer_lib.AnyTokenizer:
-  """The imported one with the config's layout, or a new one; it is saved."""
-  if config.inputs.tokenizer:
-    tok = tokenizer_lib.load(common.input_path(config, workdir, 'tokenizer'))
-    layout = {name: config[name] for name in TEMPLATES if config[name]}
-    if layout:
-      common.require(
-          hasattr(tok, 'with_layout'), f'{next(iter(layout))}: the tokenizer '
-          'of inputs.tokenizer has a layout of its own; leave it empty')
-      try:
-        tok = tok.with_layout(**layout)
-      except ValueError as error:
-        raise common.ConfigError(f'{" and ".join(layout)}: {error}') from error
-  elif tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
+def imported_tokenizer(config, workdir: pathlib.Path
+                       ) -> tokenizer_lib.AnyTokenizer | None:
+  """That of inputs.tokenizer with the config's layout; None without one."""
+  if not config.inputs.tokenizer:
+    return None
+  return fitting.with_templates(tokenizer_lib.load(
+      common.input_path(config, workdir, 'tokenizer')), config)
+
+
+def own_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
+                  ) -> tokenizer_lib.AnyTokenizer:
+  """The one that an earlier attempt trained on the same texts, or a new one."""
+  if tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
     return tokenizer_lib.load(workdir)
-  else:
-    tok = tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
-        _texts(curated), config.tokenizer.vocab_size,
-        model_type=config.tokenizer.model_type))
-  tok.save(workdir / tok.FILE)
-  return tok
+  return tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
+      _texts(curated), config.tokenizer.vocab_size,
+      model_type=config.tokenizer.model_type))
 
 
 # --- What is written ---------------------------------------------------------
@@ -231,6 +227,35 @@ def check_leaks(data: parts.Curated, by_user: bool) -> None:
   records_lib.check_no_leak(side[True], side[False])
 
 
+def prepare(config, workdir: pathlib.Path, progress):
+  """(what was loaded, its fingerprint, what is made of it, tokenizer).
+
+  Nothing of it is written yet.
+
+  Raises:
+    ConfigError: whatever is wrong with the sources or the tokenizer, so that
+      the folder is free for another config.
+  """
+  try:
+    for spec in itertools.chain(*(config[part] for part in PARTS)):
+      path = sources_lib.parse(spec).path
+      common.require(path is None or path.exists(),
+                     f'{spec}: there is no {path}')
+    tok = imported_tokenizer(config, workdir)
+    loaded = load_sources(config, progress)
+    read = contents(loaded)
+    metrics_lib.add_input(workdir, 'sources', read)
+    curated = curate.curate(
+        [parts.Source(part, one.spec, one.records) for part, one in loaded],
+        settings=settings(config), seed=config.world_seed)
+    tok = tok or own_tokenizer(config, workdir, curated)
+    data = fit(config, curated, tok)
+    check_leaks(data, config.split_by == 'user')
+  except ValueError as error:
+    raise common.ConfigError(str(error)) from error
+  return loaded, read, data, tok
+
+
 def build(config, workdir, label: str = '') -> dict:
   """Writes the data folder. Finished data sets are not made again."""
   validate(config)
@@ -239,22 +264,15 @@ def build(config, workdir, label: str = '') -> dict:
   metrics_lib.write_config(workdir, config.to_dict())
   specs = len({spec for part in PARTS for spec in config[part]})
   with progress_lib.Progress('data', specs + 3, label=label) as progress:
-    loaded = load_sources(config, progress)
-    read = contents(loaded)
-    metrics_lib.add_input(workdir, 'sources', read)
-    curated = curate.curate(
-        [parts.Source(part, one.spec, one.records) for part, one in loaded],
-        settings=settings(config), seed=config.world_seed)
-    progress.update(specs + 1)
-    tok = make_tokenizer(config, workdir, curated)
-    data = fit(config, curated, tok)
-    check_leaks(data, config.split_by == 'user')
-    progress.update(specs + 2, {'vocab_size': tok.vocab_size})
+    loaded, read, data, tok = prepare(config, workdir, progress)
+    tok.save(workdir / tok.FILE)
+    progress.update(specs + 1, {'vocab_size': tok.vocab_size})
     made_from = metrics_lib.config_fingerprint({
         'sources': read, 'tokenizer': tok.fingerprint,
         'config': {name: value for name, value in config.to_dict().items()
                    if name not in metrics_lib.MAY_CHANGE}})
     rows = write(config, workdir, data, tok, made_from)
+    progress.update(specs + 2, {'packed rows': sum(rows.values())})
     summary = {
         'sources': [{'part': part, **summary_lib.describe(
             one, tok, prompt_len=config.prompt_len,
