@@ -28,7 +28,7 @@ def load(name, size):
 
 
 @pytest.mark.parametrize('size', SIZES)
-@pytest.mark.parametrize('name', STAGES)
+@pytest.mark.parametrize('name', (*STAGES, 'data'))
 def test_every_stage_validates_and_knows_its_trainer(name, size):
   config = load(name, size)
   assert config.stage == name
@@ -48,6 +48,16 @@ def test_the_sizes_of_the_paper(name, size):
   assert (m.dtype, m.param_dtype, m.max_len) == ('bfloat16', 'float32', 2048)
   assert (m.positions, m.mlp, m.norm) == ('learned', 'gelu', 'layernorm')
   assert not m.attention_block or m.max_len % m.attention_block == 0
+
+
+@pytest.mark.parametrize('size', (*SIZES, *PAPER_SIZES))
+def test_rows_of_public_data_fit_the_models(size):
+  config, sft = load('data', size), load('sft', size)
+  main.validate(config)
+  assert config.row_len <= sft.model.max_len
+  reward = load('reward', size)
+  for name in ('prompt_len', 'response_len', 'max_responses'):
+    assert config[name] <= reward[name]
 
 
 def test_the_recipe_of_the_paper():
@@ -168,7 +178,7 @@ def test_every_field_of_every_config_is_read_somewhere():
         yield from leaves(value)
       yield key
 
-  names = {key for name in STAGES
+  names = {key for name in (*STAGES, 'data')
            for key in leaves(load(name, 'tiny').to_dict())}
   unread = sorted(n for n in names if n not in code)
   assert not unread

@@ -18,10 +18,9 @@ import numpy as np
 
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import examples
+from instructrl.data import fitting
 from instructrl.data import sources
 from instructrl.data import summary
-
-_TEMPLATES = ('prompt_template', 'response_template', 'system')
 
 
 def parse(argv):
@@ -55,7 +54,7 @@ def parse(argv):
     parser.error('--limit, --examples and --seed must be 0 or more')
   if min(args.prompt_len, args.response_len) < 1:
     parser.error('--prompt_len and --response_len must be 1 or more')
-  given = [name for name in _TEMPLATES if getattr(args, name)]
+  given = [name for name in fitting.TEMPLATES if getattr(args, name)]
   if given and not args.tokenizer:
     parser.error(f'--{given[0]} needs --tokenizer')
   return args
@@ -65,14 +64,8 @@ def open_tokenizer(args):
   """The tokenizer of --tokenizer with the given layout; None without it."""
   if not args.tokenizer:
     return None
-  tok = tokenizer_lib.load(args.tokenizer)
-  # A shell does not make newlines of \n.
-  layout = {name: getattr(args, name).replace('\\n', '\n')
-            for name in _TEMPLATES if getattr(args, name)}
-  if layout and not hasattr(tok, 'with_layout'):
-    raise ValueError(f'--{next(iter(layout))}: the tokenizer of '
-                     f'{args.tokenizer} has a layout of its own')
-  return tok.with_layout(**layout) if layout else tok
+  return fitting.with_templates(
+      tokenizer_lib.load(args.tokenizer), vars(args))
 
 
 def show(args, write) -> None:

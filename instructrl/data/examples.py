@@ -106,7 +106,8 @@ def spans(record: Record, tok, response_len: int = 0) -> list[Span]:
 
 def text_of(tok, tokens: Sequence[int]) -> str:
   """Tokens as text, with the specials, which `decode` drops, by name."""
-  special = {token: tok.decode([token]) == '' for token in set(tokens)}
+  # Twice, as the space before a line is dropped too.
+  special = {token: tok.decode([token] * 2) == '' for token in set(tokens)}
   return ''.join(
       ''.join(tok.piece(t) for t in group) if is_special
       else tok.decode(list(group))

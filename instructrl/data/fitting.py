@@ -6,14 +6,16 @@ its EOS). A ranked response that does not fit is left out of its ranking, or cut
 as well: labelers saw the whole of it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 
-from instructrl.data import curate
+from instructrl.data import parts
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
 
 LONG_RESPONSES = ('drop', 'cut')
+# Fields of a config, and flags, that say how texts are laid out.
+TEMPLATES = ('prompt_template', 'response_template', 'system')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,30 @@ class Lengths:
   long_responses: str = 'drop'
 
 
+def with_templates(tok, fields: Mapping[str, str]):
+  """The tokenizer with the templates that are given.
+
+  Args:
+    tok: as it was imported.
+    fields: of `TEMPLATES`; '' leaves what is in the tokenizer. The two
+      characters \\n, all that a shell can write, are a newline.
+
+  Raises:
+    ValueError: names the fields and why they cannot be used.
+  """
+  given = {name: fields[name].replace('\\n', '\n')
+           for name in TEMPLATES if fields[name]}
+  if not given:
+    return tok
+  if not hasattr(tok, 'with_layout'):
+    raise ValueError(f'{" and ".join(given)}: only an imported tokenizer takes '
+                     'templates; this one has a layout of its own')
+  try:
+    return tok.with_layout(**given)
+  except ValueError as error:
+    raise ValueError(f'{" and ".join(given)}: {error}') from error
+
+
 def prompts_that_fit(tok, prompt_len: int) -> Callable[[str], bool]:
   """Text of a prompt -> whether its layout fits; each is encoded once."""
   known = {}
@@ -46,11 +72,11 @@ def prompts_that_fit(tok, prompt_len: int) -> Callable[[str], bool]:
 
 
 def fitting(records: Iterable, part: str, fits: Callable[[str], bool],
-            prompt_len: int, drops: curate.Drops) -> list:
+            prompt_len: int, drops: parts.Drops) -> list:
   """The records whose prompt fits; the others are counted."""
   kept = []
   for record in records:
-    prompt = curate.prompt_of(record)
+    prompt = parts.prompt_of(record)
     if fits(prompt.text):
       kept.append(record)
     else:
@@ -80,7 +106,7 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
   k = len(ranking.responses)
   if k <= max_responses:
     return ranking
-  number = lambda i: curate.draw(
+  number = lambda i: parts.draw(
       seed, 'responses', ranking.prompt.id, ranking.labeler, str(i))
   order = sorted(range(k), key=number)
   best = min(order, key=lambda i: ranking.ranks[i])
@@ -90,7 +116,7 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
 
 
 def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
-              drops: curate.Drops) -> list[Ranking]:
+              drops: parts.Drops) -> list[Ranking]:
   """Rankings with `response_tokens` of at most `response_len` tokens each.
 
   What is counted are rows: of responses where they are left out or cut, of
@@ -125,7 +151,7 @@ def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
 
 
 def count_cut(demonstrations: Iterable, tok, response_len: int,
-              drops: curate.Drops) -> None:
+              drops: parts.Drops) -> None:
   """Counts the demonstrations whose response `tasks.sft_rows` cuts."""
   for d in demonstrations:
     whole = tasks.response_tokens(tok, d.response, response_len + 1)

@@ -6,6 +6,9 @@ trains on (Ouyang et al. 2022, section 3.2), by means that it does not print.
 
 import re
 
+from instructrl.data import parts
+from instructrl.data.records import Document, Record
+
 _EMAIL = re.compile(r'[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}', re.IGNORECASE)
 # With a country's code, or as in (555) 123-4567 and 555-123-4567.
 _PHONE = re.compile(
@@ -35,3 +38,17 @@ def personal_data(text: str) -> str:
   if any(_is_card(found[0]) for found in _CARD.finditer(text)):
     return 'card number'
   return ''
+
+
+def of_record(record: Record) -> str:
+  """The first kind that a text of the record has; '' if none."""
+  return next(filter(None, map(personal_data, parts.texts_of(record))), '')
+
+
+def counted(record: Record, part: str, drops: parts.Drops) -> bool:
+  """Whether a record has personal data; one that has is counted as dropped."""
+  kind = of_record(record)
+  if kind:
+    drops.add(part, f'pii: {kind}', record.id if isinstance(record, Document)
+              else parts.prompt_of(record).id)
+  return bool(kind)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from instructrl.data import curate
+from instructrl.data import parts
 from instructrl.data import personal
 from instructrl.data import records as records_lib
 from instructrl.data import tasks
@@ -21,6 +21,7 @@ from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
 _MOST_BINS = 8
+_ANY = 2**31  # tokens: more than any response has
 
 
 def histogram(lengths: Iterable[int]) -> dict[str, Any]:
@@ -85,41 +86,27 @@ def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
       'groups': dict(collections.Counter(r.group for r in rankings))}
 
 
-def _lengths(records, tok) -> dict[str, Any]:
-  """Histograms of characters, and of tokens with a tokenizer."""
+def _measure(records, tok) -> dict[str, list[int]]:
+  """What is measured -> lengths: of each prompt once and of all responses.
+
+  In characters, and in tokens with a tokenizer.
+  """
   if isinstance(records[0], Document):
-    found = {'document characters': histogram(len(r.text) for r in records)}
+    found = {'document characters': [len(r.text) for r in records]}
     if tok is not None:
-      found['document tokens'] = histogram(
-          len(tasks.document_tokens(tok, r.text)) for r in records)
+      found['document tokens'] = [
+          len(tasks.document_tokens(tok, r.text)) for r in records]
     return found
-  prompts = list({curate.prompt_of(r).text: None for r in records})
+  prompts = list({parts.prompt_of(r).text: None for r in records})
   responses = [text for r in records for text in _responses(r)]
-  found = {'prompt characters': histogram(map(len, prompts)),
-           'response characters': histogram(map(len, responses))}
+  found = {'prompt characters': list(map(len, prompts)),
+           'response characters': list(map(len, responses))}
   if tok is not None:
-    found['prompt tokens'] = histogram(
-        len(tasks.chat_prompt(tok, text)) for text in prompts)
-    most = records_lib.Limits().response_chars
-    found['response tokens'] = histogram(
-        len(tasks.response_tokens(tok, text, most)) for text in responses)
-  return {name: one for name, one in found.items() if one}
-
-
-def _longer(histogram_of: Iterable[int], limit: int) -> int:
-  return sum(length > limit for length in histogram_of)
-
-
-def _over(records, tok, prompt_len: int, response_len: int) -> dict[str, int]:
-  """How many prompts and responses are over the limits in tokens."""
-  prompts = {curate.prompt_of(r).text for r in records}
-  responses = [text for r in records for text in _responses(r)]
-  return {
-      'prompt_len': prompt_len, 'response_len': response_len,
-      'prompts': _longer((len(tasks.chat_prompt(tok, text))
-                          for text in prompts), prompt_len),
-      'responses': _longer((len(tasks.response_tokens(
-          tok, text, response_len + 1)) for text in responses), response_len)}
+    found['prompt tokens'] = [
+        len(tasks.chat_prompt(tok, text)) for text in prompts]
+    found['response tokens'] = [
+        len(tasks.response_tokens(tok, text, _ANY)) for text in responses]
+  return {name: lengths for name, lengths in found.items() if lengths}
 
 
 def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
@@ -141,14 +128,14 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
       'first': dict(loaded.first), 'notes': list(loaded.notes)}
   if not records:
     return found
-  found['lengths'] = _lengths(records, tok)
-  found['personal_data'] = dict(collections.Counter(filter(None, (
-      next(filter(None, map(personal.personal_data, curate.texts_of(r))), '')
-      for r in records))))
+  lengths = _measure(records, tok)
+  found['lengths'] = {name: histogram(n) for name, n in lengths.items()}
+  found['personal_data'] = dict(collections.Counter(filter(
+      None, map(personal.of_record, records))))
   if loaded.kind is Document:
     found['splits'] = dict(collections.Counter(r.split for r in records))
     return found
-  prompts = [curate.prompt_of(r) for r in records]
+  prompts = [parts.prompt_of(r) for r in records]
   found |= {
       'splits': dict(collections.Counter(p.split for p in prompts)),
       'prompts': len({records_lib.fold(p.text) for p in prompts}),
@@ -159,12 +146,14 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
     found['labelers'] = _most(r.labeler for r in records)
   if loaded.kind is Ranking:
     found |= describe_rankings(records)
-  if tok is not None and prompt_len and response_len:
-    found['over'] = _over(records, tok, prompt_len, response_len)
+  for name, limit in (('prompt', prompt_len), ('response', response_len)):
+    if limit and f'{name} tokens' in lengths:
+      found.setdefault('over', {})[name] = {'limit': limit, 'count': sum(
+          length > limit for length in lengths[f'{name} tokens'])}
   return found
 
 
-def describe_made(data: curate.Curated, rows: Mapping[str, int], tok
+def describe_made(data: parts.Curated, rows: Mapping[str, int], tok
                   ) -> dict[str, Any]:
   """Counts what the data stage made; for `render_made`, JSON and DONE."""
   count = lambda splits: dict(collections.Counter(splits))
@@ -297,11 +286,9 @@ def render(found: Mapping[str, Any]) -> str:
     lines += _wrapped('personal data', 'rows that seem to have any: ' + _counts(
         found['personal_data']))
   if 'over' in found:
-    over = found['over']
-    lines += _wrapped(
-        'too long', f'{over["prompts"]:,} prompts over '
-        f'{over["prompt_len"]:,} tokens, {over["responses"]:,} responses over '
-        f'{over["response_len"]:,}')
+    lines += _wrapped('too long', ', '.join(
+        f'{over["count"]:,} {name}s over {over["limit"]:,} tokens'
+        for name, over in found['over'].items()))
   drawn = [draw_histogram(title, one, 39)
            for title, one in found['lengths'].items()]
   for i in range(0, len(drawn), 2):

@@ -19,6 +19,7 @@ from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import curate
 from instructrl.data import fitting
+from instructrl.data import parts
 from instructrl.data import records as records_lib
 from instructrl.data import rows as rows_lib
 from instructrl.data import sources as sources_lib
@@ -28,9 +29,8 @@ from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from instructrl.trainers import lab
 
-PARTS = (*curate.PARTS, 'documents')
+PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
-TEMPLATES = ('prompt_template', 'response_template', 'system')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
 
@@ -43,6 +43,8 @@ def validate(config):
     require(isinstance(specs, (tuple, list))
             and all(isinstance(spec, str) for spec in specs),
             f'{part}={specs!r} is not a tuple of source specs')
+    again = [spec for spec in specs if specs.count(spec) > 1]
+    require(not again, f'{part} names {again[0] if again else ""} twice')
     for spec in specs:
       try:
         sources_lib.parse(spec)
@@ -66,7 +68,7 @@ def validate(config):
             f'{", ".join(choices)}')
   if config.inputs.tokenizer:
     return
-  for name in TEMPLATES:
+  for name in fitting.TEMPLATES:
     require(not config[name], f'{name} is of an imported tokenizer: set '
             f"inputs.tokenizer, or leave {name}=''")
   require(config.tokenizer.vocab_size >= 1,
@@ -77,10 +79,10 @@ def validate(config):
           f'{", ".join(MODEL_TYPES)}')
 
 
-def settings(config) -> curate.Settings:
-  return curate.Settings(**{
+def settings(config) -> parts.Settings:
+  return parts.Settings(**{
       field.name: config[field.name]
-      for field in dataclasses.fields(curate.Settings)})
+      for field in dataclasses.fields(parts.Settings)})
 
 
 def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
@@ -113,46 +115,41 @@ def contents(loaded) -> str:
 # --- The tokenizer -----------------------------------------------------------
 
 
-def _texts(curated: curate.Curated) -> Iterator[str]:
+def _texts(curated: parts.Curated) -> Iterator[str]:
   """What a tokenizer is trained on: nothing that is held out."""
   documents = (d.text for d in curated.documents if d.split == 'train')
   shown = (f'{d.prompt.text}\n{d.response}' for d in curated.demonstrations
            if d.prompt.split == 'train')
-  ranked = ('\n'.join(curate.texts_of(r)) for r in curated.rankings
+  ranked = ('\n'.join(parts.texts_of(r)) for r in curated.rankings
             if r.prompt.split == 'train')
   found = itertools.chain(documents, shown)
   first = next(found, None)
   return ranked if first is None else itertools.chain([first], found)
 
 
-def make_tokenizer(config, workdir: pathlib.Path, curated: curate.Curated
-                   ) -> tokenizer_lib.AnyTokenizer:
-  """The imported one with the config's layout, or a new one; it is saved."""
-  if config.inputs.tokenizer:
-    tok = tokenizer_lib.load(common.input_path(config, workdir, 'tokenizer'))
-    layout = {name: config[name] for name in TEMPLATES if config[name]}
-    if layout:
-      common.require(
-          hasattr(tok, 'with_layout'), f'{next(iter(layout))}: the tokenizer '
-          'of inputs.tokenizer has a layout of its own; leave it empty')
-      try:
-        tok = tok.with_layout(**layout)
-      except ValueError as error:
-        raise common.ConfigError(f'{" and ".join(layout)}: {error}') from error
-  elif tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
+def imported_tokenizer(config, workdir: pathlib.Path
+                       ) -> tokenizer_lib.AnyTokenizer | None:
+  """That of inputs.tokenizer with the config's layout; None without one."""
+  if not config.inputs.tokenizer:
+    return None
+  return fitting.with_templates(tokenizer_lib.load(
+      common.input_path(config, workdir, 'tokenizer')), config)
+
+
+def own_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
+                  ) -> tokenizer_lib.AnyTokenizer:
+  """The one that an earlier attempt trained on the same texts, or a new one."""
+  if tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
     return tokenizer_lib.load(workdir)
-  else:
-    tok = tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
-        _texts(curated), config.tokenizer.vocab_size,
-        model_type=config.tokenizer.model_type))
-  tok.save(workdir / tok.FILE)
-  return tok
+  return tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
+      _texts(curated), config.tokenizer.vocab_size,
+      model_type=config.tokenizer.model_type))
 
 
 # --- What is written ---------------------------------------------------------
 
 
-def fit(config, curated: curate.Curated, tok) -> curate.Curated:
+def fit(config, curated: parts.Curated, tok) -> parts.Curated:
   """What is left of the records in tokens."""
   drops, n = curated.drops, config.prompt_len
   fits = fitting.prompts_that_fit(tok, n)
@@ -183,10 +180,10 @@ def fit(config, curated: curate.Curated, tok) -> curate.Curated:
   return fitted
 
 
-def write(config, workdir: pathlib.Path, data: curate.Curated, tok,
+def write(config, workdir: pathlib.Path, data: parts.Curated, tok,
           made_from: str) -> dict[str, int]:
   """Writes data sets and rows that are not finished; rows -> their number."""
-  split_of = lambda record: curate.prompt_of(record).split
+  split_of = lambda record: parts.prompt_of(record).split
   sets = {
       'prompts': data.prompts,
       'demonstrations': lab.by_split(data.demonstrations, split_of),
@@ -218,16 +215,45 @@ def _write_rows(path: pathlib.Path, make, row_len: int, **fingerprints) -> int:
   return len(rows_lib.read_rows(path, row_len=row_len, **fingerprints))
 
 
-def check_leaks(data: curate.Curated, by_user: bool) -> None:
+def check_leaks(data: parts.Curated, by_user: bool) -> None:
   """No prompt and no user is both trained on and held out."""
-  bare = lambda record: record if by_user else curate.with_prompt(
+  bare = lambda record: record if by_user else parts.with_prompt(
       record, user='')
   everything: Sequence = [*data.demonstrations, *data.rankings,
                           *itertools.chain(*data.prompts.values())]
   side = {True: [], False: []}
   for record in everything:
-    side[curate.prompt_of(record).split == 'train'].append(bare(record))
+    side[parts.prompt_of(record).split == 'train'].append(bare(record))
   records_lib.check_no_leak(side[True], side[False])
+
+
+def prepare(config, workdir: pathlib.Path, progress):
+  """(what was loaded, its fingerprint, what is made of it, tokenizer).
+
+  Nothing of it is written yet.
+
+  Raises:
+    ConfigError: whatever is wrong with the sources or the tokenizer, so that
+      the folder is free for another config.
+  """
+  try:
+    for spec in itertools.chain(*(config[part] for part in PARTS)):
+      path = sources_lib.parse(spec).path
+      common.require(path is None or path.exists(),
+                     f'{spec}: there is no {path}')
+    tok = imported_tokenizer(config, workdir)
+    loaded = load_sources(config, progress)
+    read = contents(loaded)
+    metrics_lib.add_input(workdir, 'sources', read)
+    curated = curate.curate(
+        [parts.Source(part, one.spec, one.records) for part, one in loaded],
+        settings=settings(config), seed=config.world_seed)
+    tok = tok or own_tokenizer(config, workdir, curated)
+    data = fit(config, curated, tok)
+    check_leaks(data, config.split_by == 'user')
+  except ValueError as error:
+    raise common.ConfigError(str(error)) from error
+  return loaded, read, data, tok
 
 
 def build(config, workdir, label: str = '') -> dict:
@@ -238,22 +264,15 @@ def build(config, workdir, label: str = '') -> dict:
   metrics_lib.write_config(workdir, config.to_dict())
   specs = len({spec for part in PARTS for spec in config[part]})
   with progress_lib.Progress('data', specs + 3, label=label) as progress:
-    loaded = load_sources(config, progress)
-    read = contents(loaded)
-    metrics_lib.add_input(workdir, 'sources', read)
-    curated = curate.curate(
-        [curate.Source(part, one.spec, one.records) for part, one in loaded],
-        settings=settings(config), seed=config.world_seed)
-    progress.update(specs + 1)
-    tok = make_tokenizer(config, workdir, curated)
-    data = fit(config, curated, tok)
-    check_leaks(data, config.split_by == 'user')
-    progress.update(specs + 2, {'vocab_size': tok.vocab_size})
+    loaded, read, data, tok = prepare(config, workdir, progress)
+    tok.save(workdir / tok.FILE)
+    progress.update(specs + 1, {'vocab_size': tok.vocab_size})
     made_from = metrics_lib.config_fingerprint({
         'sources': read, 'tokenizer': tok.fingerprint,
         'config': {name: value for name, value in config.to_dict().items()
                    if name not in metrics_lib.MAY_CHANGE}})
     rows = write(config, workdir, data, tok, made_from)
+    progress.update(specs + 2, {'packed rows': sum(rows.values())})
     summary = {
         'sources': [{'part': part, **summary_lib.describe(
             one, tok, prompt_len=config.prompt_len,

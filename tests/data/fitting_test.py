@@ -5,10 +5,10 @@ import types
 
 import pytest
 
-from instructrl.data import curate
 from instructrl.data import fitting
+from instructrl.data import parts
 from instructrl.data.fitting import Lengths
-from tests.data import curate_test as make
+from tests.data import toys
 
 # A token a word; a prompt has two more.
 TOK = types.SimpleNamespace(
@@ -17,22 +17,22 @@ TOK = types.SimpleNamespace(
 
 
 def ranking(*responses, ranks=None, **fields):
-  return make.ranked('p', responses=responses,
+  return toys.ranked('p', responses=responses,
                      ranks=ranks or range(len(responses)), **fields)
 
 
 def tokenized(rankings, **lengths):
-  drops = curate.Drops()
+  drops = parts.Drops()
   made = fitting.tokenized(rankings, TOK, Lengths(
       **{'prompt_len': 9, 'response_len': 3, **lengths}), 0, drops)
   return made, drops.counts
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
-  drops = curate.Drops()
+  drops = parts.Drops()
   fits = fitting.prompts_that_fit(TOK, 4)
-  rows = [make.ranked('a b'), make.ranked('a b c'), make.prompt('x y z'),
-          make.prompt('x')]
+  rows = [toys.ranked('a b'), toys.ranked('a b c'), toys.prompt('x y z'),
+          toys.prompt('x')]
   kept = fitting.fitting(rows, 'rankings', fits, 4, drops)
   assert kept == [rows[0], rows[3]]
   assert drops.counts == {('rankings', 'prompt has more than 4 tokens'): 2}
@@ -97,8 +97,8 @@ def test_a_ranking_that_is_one_tie_keeps_two_different_responses():
 
 
 def test_cut_demonstrations_are_counted():
-  drops = curate.Drops()
-  fitting.count_cut([make.shown('p', 'a b'), make.shown('q', 'a b c')], TOK, 3,
+  drops = parts.Drops()
+  fitting.count_cut([toys.shown('p', 'a b'), toys.shown('q', 'a b c')], TOK, 3,
                     drops)
   assert drops.counts == {
       ('responses', 'demonstrated, cut: more than 3 tokens'): 1}

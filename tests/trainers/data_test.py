@@ -11,11 +11,13 @@ import types
 
 import numpy as np
 import pytest
+import tokenizers
 
 from experiments import data as data_config
 from instructrl import main
 from instructrl import metrics
 from instructrl import tokenizer as tokenizer_lib
+from instructrl import tokenizer_hf
 from instructrl.data import rows as rows_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
@@ -195,6 +197,48 @@ def test_the_same_config_gives_the_same_and_another_seed_another_split(
       folder, 'rankings', 'validation')
 
 
+def test_an_imported_tokenizer_with_a_template(files, tmp_path):
+  """It is what the rows are made with, and the folder has a copy."""
+  source = write_hf_tokenizer(tmp_path / 'hf')
+  imported = tokenizer_hf.HFTokenizer.from_folder(source)
+  (tmp_path / 'import').mkdir()
+  imported.save(tmp_path / 'import' / imported.FILE)
+  config = make_config(files, prompt_template='Q: {prompt}\\nA:',
+                       prompt_len=40, response_len=40, row_len=80)
+  config.inputs.tokenizer = '../import'
+  workdir = tmp_path / 'data'
+  result = main.run_stage(config, workdir)['result']
+  tok = tokenizer_lib.load(workdir)
+  assert tok.fingerprint != imported.fingerprint
+  assert tok.decode(tok.prompt('say')) == 'Q: say\nA:'
+  assert result['vocab_size'] == tok.vocab_size
+  rows_lib.read_rows(workdir / 'corpus.rows',
+                     tokenizer_fingerprint=tok.fingerprint)
+  ranking = lab_data.read_records(workdir, 'rankings', 'train')[0]
+  assert tok.decode(ranking.response_tokens[0]).strip() == ranking.responses[0]
+  config.prompt_template = 'no placeholder'
+  with pytest.raises(common.ConfigError, match='prompt_template: .*{prompt}'):
+    main.run_stage(config, tmp_path / 'other')
+
+
+def write_hf_tokenizer(folder):
+  """A byte-level tokenizer in the files of transformers."""
+  folder.mkdir()
+  tok = tokenizers.Tokenizer(tokenizers.models.BPE())
+  tok.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
+      add_prefix_space=False)
+  tok.decoder = tokenizers.decoders.ByteLevel()
+  tok.train_from_iterator(['say red green blue cat dog fish'] * 9,
+                          tokenizers.trainers.BpeTrainer(
+      vocab_size=300, special_tokens=['<|pad|>', '<|end|>'],
+      initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+  tok.save(str(folder / 'tokenizer.json'))
+  (folder / 'tokenizer_config.json').write_text(json.dumps({
+      'eos_token': '<|end|>', 'pad_token': '<|pad|>',
+      'tokenizer_class': 'PreTrainedTokenizerFast'}))
+  return folder
+
+
 # --- Interruptions -----------------------------------------------------------
 
 
@@ -280,6 +324,8 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
 
 @pytest.mark.parametrize('field, value, message', [
     ('rankings', ('jsnl:x.jsonl',), "rankings: .*did you mean 'jsonl'"),
+    ('rankings', ('jsonl:a', 'jsonl:b', 'jsonl:a'),
+     'rankings names jsonl:a twice'),
     ('rankings', (3,), 'is not a tuple of source specs'),
     ('row_len', 4, 'row_len=4 is less than prompt_len=14'),
     ('prompt_len', 0, 'prompt_len=0 must be 1 or more'),
@@ -302,7 +348,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
     data.validate(config)
 
 
-def test_no_source_at_all_is_refused(files):
+def test_no_source_at_all_is_refused():
   with pytest.raises(common.ConfigError, match='there is no source: set one'):
     data.validate(make_config({}))
 
@@ -325,11 +371,29 @@ def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
   assert not list((tmp_path / 'data').glob('*.rows'))
 
 
-def test_a_missing_file_is_refused_before_anything_is_written(tmp_path):
-  config = make_config({'rankings': (f'jsonl:{tmp_path}/none.jsonl',)})
-  with pytest.raises((ValueError, OSError), match='none.jsonl'):
+def test_a_missing_file_is_refused_before_another_is_read(
+    files, tmp_path, monkeypatch):
+  monkeypatch.setattr(data.sources_lib, 'load', lambda spec: 1 / 0)
+  config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
+  with pytest.raises(common.ConfigError, match='there is no .*none.jsonl'):
     data.build(config, tmp_path / 'data')
-  assert {p.name for p in (tmp_path / 'data').iterdir()} == {'config.json'}
+
+
+@pytest.mark.parametrize('change', [
+    {'prompt_len': 2}, {'documents': 'rankings'},
+    {'tokenizer.vocab_size': 20}])
+def test_what_was_refused_leaves_room_for_another_config(
+    files, made, tmp_path, change):
+  """Nor does a tokenizer or a data set of the wrong config stay behind."""
+  workdir = tmp_path / 'data'
+  config = make_config(files)
+  for field, value in change.items():
+    config.update_from_flattened_dict({field: files.get(value, value)})
+  with pytest.raises(common.ConfigError):
+    main.run_stage(config, workdir)
+  assert {p.name for p in workdir.iterdir()} <= {'lock', 'seconds'}
+  main.run_stage(make_config(files), workdir)
+  assert fingerprints(workdir) == fingerprints(made[0])
 
 
 # --- The trainers on it ------------------------------------------------------

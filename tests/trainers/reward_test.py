@@ -275,6 +275,24 @@ def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
   assert seen == [e for e in expected if len(e[0]) <= 5] != expected
 
 
+def test_without_demonstrations_the_best_responses_score_zero(
+    configs, study, tok, tmp_path):
+  run = toy_run(configs, study)
+  model = common.make_model(run.config, tok.vocab_size)
+  params = tiny.scalar_params(model)
+  scorer = reward.Scorer(model, tok, batch_size=8)
+  elements, _ = reward.load_rankings(run, tok, 'train', 'train')
+  assert reward.bias_source(run) == 'demonstrations'
+  with_them = reward.zero_mean(run, scorer, params, tok, elements)
+  assert with_them == reward.demonstration_mean(run, scorer, params, tok)
+  run.input = lambda name: tmp_path if name == 'data' else study / name
+  assert reward.bias_source(run) == 'best-ranked responses'
+  mean = reward.zero_mean(run, scorer, params, tok, elements)
+  best = [e.responses[int(np.argmin(e.ranks))] for e in elements]
+  assert mean == pytest.approx(float(np.mean(scorer(
+      params, [e.prompt for e in elements], best))), abs=1e-6) != with_them
+
+
 # --- Data and configs --------------------------------------------------------
 
 
@@ -298,6 +316,46 @@ def test_rankings_of_a_split_and_a_group(configs, study, tok):
   assert len(pairs) == sum(
       a != b for e in train for i, a in enumerate(e.ranks)
       for b in e.ranks[:i])
+
+
+def write_rankings(folder, study, keep):
+  """The toy rankings of which `keep` (split, ranking) is true or a ranking."""
+  kept = {}
+  for split in ('train', 'validation'):
+    for r in lab_data.read_records(study / 'rankings', 'rankings', split):
+      if found := keep(split, r):
+        kept.setdefault(split, []).append(r if found is True else found)
+  lab_data.write_records(folder, 'rankings', kept)
+
+
+@pytest.mark.parametrize('keep, groups, told', [
+    (lambda split, r: True, {'in_group', 'heldout'}, ''),
+    (lambda split, r: r.group == 'train', {'in_group'},
+     "not measured on the labelers 'heldout': the validation split has nothing "
+     'of theirs'),
+    (lambda split, r: r if split == 'train' else dataclasses.replace(
+        r, ranks=r.ranks if r.group == 'heldout' else (0,) * len(r.ranks)),
+     {'heldout'}, "the labelers 'train': the validation split has only ties"),
+    (lambda split, r: split == 'train', set(), 'accuracy is not measured: '
+     'inputs.rankings has no validation split')])
+def test_accuracy_is_measured_on_those_who_ranked(
+    configs, study, tok, tmp_path, capsys, keep, groups, told):
+  write_rankings(tmp_path, study, keep)
+  run = toy_run(configs, study)
+  run.input, run.primary, run.label = lambda name: tmp_path, True, ''
+  assert set(reward.load_held_out(run, tok)) == groups
+  out = capsys.readouterr().out
+  assert told in out and bool(told) == bool(out)
+
+
+@pytest.mark.parametrize('changes, message', [
+    (dict(max_responses=3), 'max_responses=3: inputs.rankings has a ranking of '
+     '4 responses'),
+    (dict(response_len=2), 'response_len=2: inputs.rankings has a response of')])
+def test_rankings_that_are_larger_than_the_config_are_refused(
+    configs, study, tok, changes, message):
+  with pytest.raises(common.ConfigError, match=message):
+    reward.load_rankings(toy_run(configs, study, **changes), tok, 'train')
 
 
 @pytest.mark.parametrize('field, value, message', [
@@ -360,6 +418,34 @@ def test_the_bias_is_added_once_however_often_the_run_is_started(
   results = [reward.train(configs['reward'], workdir) for _ in range(3)]
   assert [result['bias'] for result in results] == [3.0] * 3
   assert common.exported(workdir)[0]['head']['bias'] == 3.0
+
+
+def test_a_run_without_held_out_rankings_or_demonstrations(
+    configs, study, tok, workdir, one_device, untrained, monkeypatch, capsys):
+  monkeypatch.setattr(reward, 'best_mean', lambda *args: -2.0)
+  data = workdir.parent / 'data'
+  data.mkdir()
+  tok.save(data / tok.FILE)
+  write_rankings(data, study, lambda split, r: split == 'train')
+  config = configs['reward']
+  config.inputs.data = config.inputs.rankings = '../data'
+  result = reward.train(config, workdir)
+  assert result['accuracy'] == {}
+  assert (result['bias'], result['bias_from']) == (2.0, 'best-ranked responses')
+  assert 'accuracy is not measured' in capsys.readouterr().out
+  assert not [line for line in metrics.read_metrics(workdir)
+              if any(name.startswith('accuracy') for name in line)]
+
+
+def test_rankings_that_prefer_nothing_are_refused(
+    configs, study, workdir, one_device, untrained, tmp_path):
+  ties = tmp_path / 'ties'
+  write_rankings(ties, study, lambda split, r: dataclasses.replace(
+      r, ranks=(0,) * len(r.ranks)))
+  config = configs['reward']
+  config.inputs.rankings = str(ties)
+  with pytest.raises(common.ConfigError, match='there is nothing to learn'):
+    reward.train(config, workdir)
 
 
 @pytest.mark.slow

@@ -1,0 +1,61 @@
+"""Records with what a test says of them, and what curating makes of some."""
+
+from instructrl.data import curate
+from instructrl.data import parts
+from instructrl.data import records
+from instructrl.data.parts import Settings, Source
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+
+
+def prompt(text, user='', split='train', **fields):
+  return Prompt(**{'id': f'id-{text}'[:50], 'text': text, 'user': user,
+                   'use_case': 'other', 'split': split, **fields})
+
+
+def shown(text, response='yes', labeler='l', **fields):
+  return Demonstration(prompt(text, **fields), response, labeler)
+
+
+def ranked(text, responses=('a', 'b'), ranks=(0, 1), labeler='l',
+           group='train', **fields):
+  k = len(responses)
+  return Ranking(
+      prompt=prompt(text, **fields), labeler=labeler, group=group,
+      responses=tuple(responses), response_tokens=(), sources=('s',) * k,
+      temperatures=(0.0,) * k, ranks=tuple(ranks))
+
+
+def page(text, split='train', **fields):
+  return Document(**{'id': f'id-{text}'[:50], 'text': text, 'source': 'web',
+                     'split': split, **fields})
+
+
+def make(*parts, seed=0, **settings):
+  """(part, records) -> what is curated; each its own source."""
+  sources = [Source(part, f'{part}{i}', rows)
+             for i, (part, rows) in enumerate(parts)]
+  return curate.curate(sources, settings=Settings(**settings), seed=seed)
+
+
+def sides(rows):
+  """Folded prompt -> splits it is in."""
+  found = {}
+  for row in rows:
+    p = parts.prompt_of(row)
+    found.setdefault(records.fold(p.text), set()).add(p.split)
+  return found
+
+
+def check(made):
+  """What no settings may break."""
+  everything = [*made.demonstrations, *made.rankings,
+                *(p for found in made.prompts.values() for p in found)]
+  train = [r for r in everything if parts.prompt_of(r).split == 'train']
+  held = [r for r in everything if parts.prompt_of(r).split != 'train']
+  records.check_no_leak(train, held)
+  for found in made.prompts.values():
+    assert len({p.id for p in found}) == len(found)
+  return train, held
+
+
+NUMBERS = range(40)
