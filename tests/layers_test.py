@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = (
     {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
-    | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
+    | {'sharding', 'optimizer', 'arrays', 'checkpoint', 'manifest', 'metrics',
        'processes', 'progress', 'tokenizer', 'chips'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
@@ -57,7 +57,7 @@ ONLY_IN = {
     'matplotlib': {'figures'},
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
-    'orbax': {'checkpoint'},
+    'orbax': {'arrays'},
     'rich': {'progress'},
     'sentencepiece': {'tokenizer'},
     'tensorboardX': {'metrics'},
@@ -227,7 +227,7 @@ def test_every_library_is_pinned():
     ('instructrl.models.hf', 'import torch', 'nowhere'),
     ('instructrl.data.tasks', 'import tensorflow as tf', 'nowhere'),
     ('instructrl.rollout', 'import flax.linen as nn', 'models'),
-    ('instructrl.main', 'from orbax import checkpoint', 'checkpoint'),
+    ('instructrl.main', 'from orbax import checkpoint', 'arrays'),
     ('instructrl.evaluators.suite', 'from ml_collections import config_dict',
      'trainers'),
     ('instructrl.evaluators.suite', 'import grain', 'data'),
