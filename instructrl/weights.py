@@ -100,7 +100,8 @@ class Safetensors:
             continue  # those beside it change with it
           width = int(np.prod(shape[1:])) * np.dtype(
               _dtype(_SAFETENSORS_DTYPES[self.dtypes[name]])).itemsize
-          rows = file.get_slice(name)[:max(1, _SAMPLE // max(width, 1))]
+          rows = file.get_slice(name)[
+              :min(shape[0], max(1, _SAMPLE // max(width, 1)))]
           yield name, np.ascontiguousarray(rows).tobytes()[:_SAMPLE]
 
 

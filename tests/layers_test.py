@@ -16,13 +16,15 @@ ROWS = (
     {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'arrays', 'checkpoint', 'manifest', 'metrics',
-       'processes', 'progress', 'tokenizer', 'chips'},  # services
+       'processes', 'progress', 'tokenizer', 'chips', 'weights',
+       'weights_writer'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
      'sweep_results', 'report', 'expectations', 'figures', 'page', 'page_style',
-     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'tables', 'aot', 'plan', 'plan_report', 'convert', 'convert_import',
+     'convert_export', 'sample',
      'lab.learnability'},
 )
 DOORS = ROWS[-1]
@@ -57,8 +59,10 @@ ONLY_IN = {
     'matplotlib': {'figures'},
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
+    'gguf': {'weights', 'tokenizer_gguf'},
     'orbax': {'arrays'},
     'rich': {'progress'},
+    'safetensors': {'weights'},
     'sentencepiece': {'tokenizer'},
     'tensorboardX': {'metrics'},
     'tensorflow_datasets': {'data'},
@@ -66,6 +70,7 @@ ONLY_IN = {
     'clu': set(),
     'tensorflow': set(),
     'torch': set(),
+    'transformers': set(),
 }
 
 
