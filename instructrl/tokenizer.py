@@ -1,4 +1,8 @@
-"""Subword tokenizer: text <-> token ids, without loss.
+"""Subword tokenizers: text <-> token ids. One protocol, two kinds.
+
+`AnyTokenizer` says what the rest of the package knows of a tokenizer, `load`
+reads either kind. `tokenizer_hf` has those of imported models. Here is the one
+that this package trains, which works without loss.
 
 A sentencepiece model with byte fallback, so every text can be encoded and
 `decode(encode(text)) == text`. Three choices matter to training:
@@ -20,9 +24,12 @@ import io
 import pathlib
 import re
 import tempfile
+from typing import Protocol
 
 from absl import logging
 from instructrl import metrics
+from instructrl import tokenizer_hf
+from instructrl import tokenizer_spm
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
@@ -30,6 +37,10 @@ PAD_ID, BOS_ID, EOS_ID, UNK_ID, USER_ID, ASSISTANT_ID = range(6)
 SPECIAL_PIECES = (
     '<pad>', '<s>', '</s>', '<unk>', '<|user|>', '<|assistant|>')
 _NUM_SPECIAL = len(SPECIAL_PIECES)
+_CHAT_TEMPLATE = (
+    "{{ '<s>' }}{% for message in messages %}{% if message['role'] == "
+    "'assistant' %}{{ message['content'] + '</s>' }}{% else %}{{ '<|user|>' + "
+    "message['content'] + '<|assistant|>' }}{% endif %}{% endfor %}")
 # sentencepiece writes a space as this character, so the character itself has
 # to be spelled in bytes.
 _SPACE = '\u2581'
@@ -38,6 +49,93 @@ _UNTRAINABLE = re.compile('[\u2581\u2585\x00]')
 # What sentencepiece's own splitting leaves in one part: letters, with the
 # space before them.
 _WORD = re.compile(r' ?[^\W\d_]+')
+
+
+class AnyTokenizer(Protocol):
+  """What the package knows of a tokenizer.
+
+  Attributes:
+    FILE: the name of its file in a run folder.
+    vocab_size: number of token ids; ids are 0 to vocab_size - 1.
+    pad_id: fills up, and is no end.
+    bos_id: begins a text; None where the model has nothing such.
+    eos_id: ends a response.
+    document_eos_id: ends a document; in most cases `eos_id`.
+    fingerprint: hash of the file: equal means the same ids and layouts.
+  """
+
+  FILE: str
+  vocab_size: int
+  pad_id: int
+  bos_id: int | None
+  eos_id: int
+  document_eos_id: int
+  fingerprint: str
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of plain text; never a special id, whatever was typed."""
+
+  def continuation(self, text: str) -> list[int]:
+    """Ids of text, with the space before it, that goes on inside another."""
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Text of the ids, without specials."""
+
+  def piece(self, token_id: int) -> str:
+    """A token as the vocabulary writes it."""
+
+  def document(self, text: str) -> list[int]:
+    """A page of a corpus: BOS text EOS."""
+
+  def prompt(self, text: str) -> list[int]:
+    """What a user asks, up to where the response begins."""
+
+  def plain(self, text: str) -> list[int]:
+    """Text that a base model continues: BOS text."""
+
+  def response(self, text: str) -> list[int]:
+    """What answers a prompt, `eos_id` included."""
+
+  def save(self, path) -> None:
+    """Writes the file, whole or not at all."""
+
+  def generation_ids(self) -> dict[str, int | list[int] | None]:
+    """The fields of a generation_config.json that are token ids."""
+
+  def write_files(self, folder, vocab_rows: int) -> None:
+    """Writes what transformers reads, for an embedding of so many rows."""
+
+
+def load(path) -> AnyTokenizer:
+  """Reads a tokenizer of either kind.
+
+  Args:
+    path: its file, or a folder with one: 'tokenizer.model' or
+      'tokenizer.hf.json'.
+
+  Raises:
+    FileNotFoundError: there is none.
+    ValueError: it is damaged, or the folder has both kinds.
+  """
+  path = pathlib.Path(path)
+  kinds = (Tokenizer, tokenizer_hf.HFTokenizer)
+  if path.is_dir():
+    files = [path / kind.FILE for kind in kinds if (path / kind.FILE).exists()]
+    if len(files) > 1:
+      raise ValueError(f'{path} has two tokenizers ({files[0].name} and '
+                       f'{files[1].name}): remove the one that is not meant')
+    if not files:
+      raise FileNotFoundError(
+          f'{path} has no tokenizer ({" or ".join(k.FILE for k in kinds)})')
+    path = files[0]
+  kind = kinds[path.suffix == '.json']
+  return kind.load(path)
+
+
+def has(folder) -> bool:
+  """Whether a folder has a tokenizer of either kind."""
+  return any((pathlib.Path(folder) / kind.FILE).exists()
+             for kind in (Tokenizer, tokenizer_hf.HFTokenizer))
 
 
 def train_tokenizer(
@@ -149,9 +247,11 @@ def _train(lines: Iterable[str], **options) -> bytes:
 class Tokenizer:
   """Encodes plain text and decodes ids. Immutable and picklable."""
 
+  FILE = 'tokenizer.model'
   pad_id = PAD_ID
   bos_id = BOS_ID
   eos_id = EOS_ID
+  document_eos_id = EOS_ID
   unk_id = UNK_ID
   user_id = USER_ID
   assistant_id = ASSISTANT_ID
@@ -231,6 +331,30 @@ class Tokenizer:
         ids.extend(self._encode_line(' ' + line))
     return ids
 
+  def continuation(self, text: str) -> list[int]:
+    """Ids of text that goes on inside another, at a word boundary.
+
+    The space there is part of the first piece, so one at the start of the text
+    is taken off.
+    """
+    return self.encode(text.removeprefix(' '))
+
+  def document(self, text: str) -> list[int]:
+    """BOS text EOS."""
+    return [BOS_ID, *self.encode(text), EOS_ID]
+
+  def prompt(self, text: str) -> list[int]:
+    """BOS USER text ASSISTANT."""
+    return [BOS_ID, USER_ID, *self.encode(text), ASSISTANT_ID]
+
+  def plain(self, text: str) -> list[int]:
+    """BOS text."""
+    return [BOS_ID, *self.encode(text)]
+
+  def response(self, text: str) -> list[int]:
+    """Text EOS."""
+    return [*self.encode(text), EOS_ID]
+
   def _encode_line(self, line: str) -> list[int]:
     first, *rest = line.split(_SPACE)
     ids = self._processor.encode(first)
@@ -252,3 +376,34 @@ class Tokenizer:
           f'token id {wrong[0]} is outside 0..{self.vocab_size - 1}')
     text = self._processor.decode([i for i in ids if i >= _NUM_SPECIAL])
     return '\n'.join(line.removeprefix(' ') for line in text.split('\n'))
+
+  def generation_ids(self) -> dict[str, int | list[int] | None]:
+    """The fields of a generation_config.json that are token ids."""
+    return {'bos_token_id': BOS_ID, 'eos_token_id': [EOS_ID],
+            'pad_token_id': PAD_ID}
+
+  def write_files(self, folder, vocab_rows: int) -> None:
+    """Writes files from which transformers makes the same ids, and the model.
+
+    Special tokens are matched there where they are typed, and special text
+    apart, all ids are the same.
+
+    Args:
+      folder: an existing folder.
+      vocab_rows: rows of the embedding of the model beside them.
+
+    Raises:
+      ValueError: the embedding has fewer rows than there are tokens.
+    """
+    if vocab_rows < self.vocab_size:
+      raise ValueError(f'the embedding has {vocab_rows} rows, the tokenizer '
+                       f'has {self.vocab_size} tokens')
+    pieces = SPECIAL_PIECES
+    tokenizer_hf.write_files(
+        folder,
+        tokenizer_spm.exported(self._model, BOS_ID, range(_NUM_SPECIAL),
+                               UNK_ID),
+        {'bos_token': pieces[BOS_ID], 'eos_token': pieces[EOS_ID],
+         'unk_token': pieces[UNK_ID], 'pad_token': pieces[PAD_ID]},
+        _CHAT_TEMPLATE, {})
+    self.save(pathlib.Path(folder) / self.FILE)

@@ -16,8 +16,9 @@ ROWS = (
     {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'arrays', 'checkpoint', 'manifest', 'metrics',
-       'processes', 'progress', 'tokenizer', 'chips', 'weights',
-       'weights_writer'},  # services
+       'processes', 'progress', 'tokenizer', 'tokenizer_gguf', 'tokenizer_hf',
+       'tokenizer_layout', 'tokenizer_source', 'tokenizer_spm', 'chips',
+       'weights', 'weights_writer'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
@@ -56,6 +57,7 @@ ONLY_IN = {
     'array_record': {'data'},
     'flax': {'models'},
     'grain': {'data'},
+    'jinja2': {'tokenizer_layout'},
     'matplotlib': {'figures'},
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
@@ -63,9 +65,11 @@ ONLY_IN = {
     'orbax': {'arrays'},
     'rich': {'progress'},
     'safetensors': {'weights'},
-    'sentencepiece': {'tokenizer'},
+    'sentencepiece': {'tokenizer', 'tokenizer_spm'},
     'tensorboardX': {'metrics'},
     'tensorflow_datasets': {'data'},
+    'tokenizers': {'tokenizer_hf', 'tokenizer_source', 'tokenizer_spm',
+                   'tokenizer_gguf'},
     # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
     'clu': set(),
     'tensorflow': set(),

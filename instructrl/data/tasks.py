@@ -1,6 +1,7 @@
 """One example of tokens, in numpy; shifting and masking happen here.
 
-Token layouts (BOS, EOS, USER and ASSISTANT are ids, never typed text):
+Token layouts are the tokenizer's (BOS, EOS, USER and ASSISTANT are ids, never
+typed text). Those of the package's own, and what others have in their place:
   document       BOS text EOS
   chat prompt    BOS USER prompt ASSISTANT, answered by: response EOS
   plain prompt   BOS text, which a base model continues
@@ -30,24 +31,24 @@ class Example(NamedTuple):
 
 def document_tokens(tok, text: str) -> list[int]:
   """Lays out a page of the corpus."""
-  return [tok.bos_id, *tok.encode(text), tok.eos_id]
+  return tok.document(text)
 
 
 def chat_prompt(tok, text: str) -> list[int]:
   """Lays out what a user asks, up to where the response begins."""
-  return [tok.bos_id, tok.user_id, *tok.encode(text), tok.assistant_id]
+  return tok.prompt(text)
 
 
 def plain_prompt(tok, text: str) -> list[int]:
   """Lays out text that a base model continues."""
-  return [tok.bos_id, *tok.encode(text)]
+  return tok.plain(text)
 
 
 def response_tokens(tok, text: str, max_len: int) -> list[int]:
   """Lays out a response. One that is too long loses its end, and its EOS."""
   if max_len < 1:
     raise ValueError(f'a response needs room for 1 token, max_len is {max_len}')
-  return [*tok.encode(text), tok.eos_id][:max_len]
+  return tok.response(text)[:max_len]
 
 
 def cut_at_eos(tokens: Sequence[int], eos_id: int) -> list[int]:

@@ -141,7 +141,7 @@ class LanguageModel:
       name: of the policy.
       engine: of its architecture.
       params: its parameters.
-      template: 'chat' inserts the role ids; 'plain' continues the prompt and
+      template: 'chat' is the tokenizer's layout of prompts; 'plain' continues the prompt and
         a line break, as one asks a base model; 'few_shot' puts `few_shot`
         before it and ends with the line.
       few_shot: text with `{prompt}` where the prompt goes.
@@ -190,19 +190,19 @@ class LanguageModel:
                ) -> tuple[np.ndarray, np.ndarray]:
     """Summed log-probabilities and token counts of the continuations.
 
-    The space between a context and its continuation is part of the
-    tokenizer's first piece, so one in front of a continuation is taken off.
+    An empty context is BOS; where the model has none, the end of a document,
+    after which another begins.
     """
     tok = self.engine.tok
-    tokens = [tok.encode(text.removeprefix(' ')) for text in continuations]
+    tokens = [tok.continuation(text) for text in continuations]
     sums = self.engine.score(
-        self.params, [tasks.plain_prompt(tok, text) for text in contexts],
-        tokens)
+        self.params, [tasks.plain_prompt(tok, text) or [tok.document_eos_id]
+                      for text in contexts], tokens)
     return sums, np.asarray([len(t) for t in tokens])
 
   def _stop_id(self, stop: str | None) -> int:
     """The id of a stop text that is one piece; else it is cut from the text."""
-    ids = self.engine.tok.encode(stop) if stop else []
+    ids = self.engine.tok.continuation(stop) if stop else []
     return ids[0] if len(ids) == 1 else -1
 
   def _text(self, ids: Sequence[int], stop: str | None) -> str:

@@ -28,14 +28,13 @@ from instructrl import optimizer as optimizer_lib
 from instructrl import processes
 from instructrl import rng
 from instructrl import sharding
+from instructrl import tokenizer as tokenizer_lib
 from instructrl.models import heads
 from instructrl.models import transformer
-from instructrl.tokenizer import Tokenizer
 from instructrl.types import Params, TrainState
 
 DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
-TOKENIZER = 'tokenizer.model'
 # Fields of a model that may differ from those its parameters were trained with.
 NOT_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype', 'init_std',
                 'param_dtype', 'remat', 'scan_unroll')
@@ -269,13 +268,11 @@ class Run:
     return input_path(self.config, self.workdir, name)
 
   @functools.cache
-  def tokenizer(self) -> Tokenizer:
-    """The lab's; a copy goes into the run folder, so that it can be moved."""
-    tok = Tokenizer.load(self.input('data') / TOKENIZER)
-    if self.primary and not (self.workdir / TOKENIZER).exists():
-      partial = self.workdir / f'{TOKENIZER}.partial'
-      tok.save(partial)
-      partial.replace(self.workdir / TOKENIZER)  # whole or not at all
+  def tokenizer(self) -> tokenizer_lib.AnyTokenizer:
+    """The data's; a copy goes into the run folder, so that it can be moved."""
+    tok = tokenizer_lib.load(self.input('data'))
+    if self.primary and not tokenizer_lib.has(self.workdir):
+      tok.save(self.workdir / tok.FILE)
     return tok
 
   def load_params(self, name: str, wanted: Params, model):

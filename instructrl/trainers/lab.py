@@ -120,7 +120,7 @@ def build(config, workdir, label: str = '') -> dict:
          if d.prompt.split == 'train'))
     tok = tokenizer_lib.Tokenizer(
         tokenizer_lib.train_tokenizer(texts, config.vocab_size))
-    tok.save(workdir / common.TOKENIZER)
+    tok.save(workdir / tok.FILE)
     progress.update(3, {'pieces': tok.vocab_size})
 
     rows = {}

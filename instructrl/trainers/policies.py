@@ -12,11 +12,11 @@ import ml_collections
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import rng
 from instructrl import sharding
+from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Prompt
 from instructrl.evaluators.lm import Engine, LanguageModel
-from instructrl.tokenizer import Tokenizer
 from instructrl.trainers import common
 
 
@@ -26,14 +26,13 @@ def run_config(path) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(meta['config'])
 
 
-def find_tokenizer(path) -> Tokenizer:
+def find_tokenizer(path) -> tokenizer_lib.AnyTokenizer:
   """The tokenizer in the run folder above a checkpoint."""
   path = pathlib.Path(path).absolute()
   for folder in (path, *path.parents):
-    if (folder / common.TOKENIZER).exists():
-      return Tokenizer.load(folder / common.TOKENIZER)
-  raise FileNotFoundError(
-      f'there is no {common.TOKENIZER} in {path} or above it')
+    if tokenizer_lib.has(folder):
+      return tokenizer_lib.load(folder)
+  raise FileNotFoundError(f'there is no tokenizer in {path} or above it')
 
 
 class Policy:
@@ -73,7 +72,7 @@ class Opener:
 
   def __init__(self, config, workdir):
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self.tok = Tokenizer.load(self.input('data') / common.TOKENIZER)
+    self.tok = tokenizer_lib.load(self.input('data'))
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = config.batch_size

@@ -12,10 +12,22 @@ PAD, BOS, EOS, USER, ASSISTANT = 0, 1, 2, 4, 5
 class Letters:
   """A tokenizer of single letters: a is 10, b is 11, ..."""
 
-  pad_id, bos_id, eos_id, user_id, assistant_id = PAD, BOS, EOS, USER, ASSISTANT
+  pad_id, bos_id, eos_id = PAD, BOS, EOS
 
   def encode(self, text):
     return [10 + ord(letter) - ord('a') for letter in text]
+
+  def document(self, text):
+    return [BOS, *self.encode(text), EOS]
+
+  def prompt(self, text):
+    return [BOS, USER, *self.encode(text), ASSISTANT]
+
+  def plain(self, text):
+    return [BOS, *self.encode(text)]
+
+  def response(self, text):
+    return [*self.encode(text), EOS]
 
 
 TOK = Letters()

@@ -57,7 +57,7 @@ def write_lab(folder: pathlib.Path) -> Tokenizer:
   folder.mkdir()
   tok = Tokenizer(train_tokenizer(
       ['say ' + sentence(rng, 9) for _ in range(40)], 300))
-  tok.save(folder / common.TOKENIZER)
+  tok.save(folder / Tokenizer.FILE)
   prompts = {split: toy_prompts(count, split, rng)
              for split, count in (('train', 20), ('validation', 6))}
   unseen = [dataclasses.replace(p, id=f'ppo{i}', text=f'say {p.text}')
@@ -110,7 +110,7 @@ def study(tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope='session')
 def tok(study) -> Tokenizer:
-  return Tokenizer.load(study / 'lab' / common.TOKENIZER)
+  return Tokenizer.load(study / 'lab' / Tokenizer.FILE)
 
 
 @pytest.fixture

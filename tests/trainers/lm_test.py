@@ -241,5 +241,5 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
   params, meta = common.exported(workdir)
   assert meta['tokenizer'] == tok.fingerprint
   assert json.loads((workdir / 'config.json').read_text())['stage'] == 'sft'
-  assert (workdir / common.TOKENIZER).read_bytes() == (
-      study / 'lab' / common.TOKENIZER).read_bytes()
+  assert (workdir / Tokenizer.FILE).read_bytes() == (
+      study / 'lab' / Tokenizer.FILE).read_bytes()

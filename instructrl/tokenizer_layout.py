@@ -1,0 +1,254 @@
+"""Prompt layouts: the fixed text around what a user asks and what is answered.
+
+A layout is written as two templates with a placeholder each, or taken from the
+chat template (Jinja) of an imported model. A chat template is rendered once,
+with marks where texts go, and cut at the marks; what is kept are the parts, so
+that later stages lay out prompts without rendering anything.
+"""
+
+import dataclasses
+import datetime
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+CHAT = 'chat'  # the prompt template that stands for the model's own
+PROMPT_TEMPLATE = 'Human: {prompt}\n\nAssistant:'
+RESPONSE_TEMPLATE = ' {response}'
+_USER, _ANSWER = 'zqUSERqz', 'zqANSWERqz'
+# What a template that escapes, rewraps or recases its text would change.
+_AROUND = ('Ab "c" \'d\' <e> & f\n\n{g} \u00e9 ', ' h\n  - I, \\n 1.')
+_INSTEAD = (f'give a plain layout instead, as prompt_template='
+            f'{PROMPT_TEMPLATE!r}, response_template={RESPONSE_TEMPLATE!r}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """What stands around a prompt and a response.
+
+  Attributes:
+    prompt_template: as configured: 'chat', or text with `{prompt}`.
+    response_template: text with `{response}`; empty for 'chat'.
+    system: the system message of 'chat', or empty.
+    before, after: text around a prompt; special tokens in it are meant.
+    response_before, response_after: text around a response.
+    strip_prompt, strip_response: whether the template drops white space at
+      the start and at the end of a text.
+    end: the special token that ends a response; empty for the model's EOS.
+    bos: whether BOS is put in front; a chat template writes its own.
+  """
+
+  prompt_template: str
+  response_template: str
+  system: str
+  before: str
+  after: str
+  response_before: str
+  response_after: str
+  strip_prompt: tuple[bool, bool] = (False, False)
+  strip_response: tuple[bool, bool] = (False, False)
+  end: str = ''
+  bos: bool = True
+
+  @classmethod
+  def from_dict(cls, found: Mapping[str, Any]) -> 'Layout':
+    """Reads what `dataclasses.asdict` made, also after JSON."""
+    names = {field.name for field in dataclasses.fields(cls)}
+    if set(found) != names:
+      raise ValueError(f'a layout has the fields {sorted(names)}, not '
+                       f'{sorted(found)}')
+    return cls(**{name: tuple(value) if isinstance(value, list) else value
+                  for name, value in found.items()})
+
+
+def strip(text: str, sides: Sequence[bool]) -> str:
+  """Drops white space as a template does: (at the start, at the end)."""
+  text = text.lstrip() if sides[0] else text
+  return text.rstrip() if sides[1] else text
+
+
+def plain_layout(prompt_template: str, response_template: str) -> Layout:
+  """A layout from two templates.
+
+  Args:
+    prompt_template: text with `{prompt}` once; all else is literal.
+    response_template: text with `{response}` once.
+
+  Raises:
+    ValueError: a placeholder is missing or repeated.
+  """
+  before, after = _cut('prompt_template', prompt_template, '{prompt}')
+  response = _cut('response_template', response_template, '{response}')
+  return Layout(prompt_template, response_template, '', before, after,
+                *response)
+
+
+def _cut(name: str, template: str, placeholder: str) -> list[str]:
+  parts = template.split(placeholder)
+  if len(parts) != 2:
+    raise ValueError(f'{name}={template!r} must have {placeholder} once, it '
+                     f'has it {len(parts) - 1} times')
+  return parts
+
+
+def plain_as_chat_template(layout: Layout, end: str, bos: str) -> str:
+  """A Jinja template that lays out as a plain layout does.
+
+  Args:
+    layout: made by `plain_layout`.
+    end: text of the token that ends a response.
+    bos: text of the token that begins a text, or empty.
+  """
+  text = lambda value: json.dumps(value, ensure_ascii=False)
+  return (
+      '{{ ' + text(bos) + ' }}'
+      + "{% for message in messages %}{% if message['role'] == 'assistant' %}"
+      + '{{ ' + text(layout.response_before) + " + message['content'] + "
+      + text(layout.response_after + end) + ' }}{% else %}'
+      + '{{ ' + text(layout.before) + " + message['content'] + "
+      + text(layout.after) + ' }}{% endif %}{% endfor %}')
+
+
+def with_system(chat_template: str, system: str) -> str:
+  """A chat template with a system message where a dialogue brings none."""
+  return ("{% if messages[0]['role'] != 'system' %}{% set messages = "
+          "[{'role': 'system', 'content': " + json.dumps(system)
+          + '}] + messages %}{% endif %}' + chat_template)
+
+
+class _Generation(jinja2.ext.Extension):
+  """`{% generation %}`, with which templates mark what is trained on."""
+
+  tags = {'generation'}
+
+  def parse(self, parser):
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
+    return jinja2.nodes.Scope(body, lineno=line)
+
+
+def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
+           add_generation_prompt: bool, variables: Mapping[str, str]) -> str:
+  """Renders a chat template as transformers does.
+
+  Args:
+    chat_template: Jinja, run in a sandbox.
+    messages: of 'role' and 'content' each.
+    add_generation_prompt: whether the start of an answer follows.
+    variables: 'bos_token' and the like.
+
+  Raises:
+    ValueError: the template is not valid, or refuses the messages.
+  """
+  def raise_exception(message):
+    raise jinja2.exceptions.TemplateError(message)
+
+  def tojson(value, ensure_ascii=False, indent=None, separators=None,
+             sort_keys=False):
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent,
+                      separators=separators, sort_keys=sort_keys)
+
+  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+      trim_blocks=True, lstrip_blocks=True,
+      extensions=[_Generation, jinja2.ext.loopcontrols])
+  environment.filters['tojson'] = tojson
+  environment.globals['raise_exception'] = raise_exception
+  environment.globals['strftime_now'] = (
+      lambda form: datetime.datetime.now().strftime(form))
+  try:
+    return environment.from_string(chat_template).render(
+        messages=list(messages), tools=None, documents=None,
+        add_generation_prompt=add_generation_prompt, **variables)
+  # A template is a program: it may also fail as programs do.
+  except (jinja2.exceptions.TemplateError, TypeError, KeyError, IndexError,
+          AttributeError, ValueError, ArithmeticError) as error:
+    raise ValueError(f'the chat template fails: {error}') from error
+
+
+def chat_layout(chat_template: str, *, variables: Mapping[str, str],
+                specials: Sequence[str], system: str = '') -> Layout:
+  """The layout of a chat template, from its parts around marks.
+
+  A part between the start of an answer, as the template opens it, and the
+  text of an answer in a dialogue (an empty block of thought, say) belongs to
+  the prompt, so that a response is its text and the end.
+
+  Args:
+    chat_template: Jinja.
+    variables: see `render`.
+    specials: all special tokens, as text.
+    system: a system message, or empty for none.
+
+  Raises:
+    ValueError: the template cannot be cut: it drops, repeats or changes texts.
+  """
+  def rendered(prompt, answer=None):
+    messages = [{'role': 'system', 'content': system}] if system else []
+    messages.append({'role': 'user', 'content': prompt})
+    if answer is not None:
+      messages.append({'role': 'assistant', 'content': answer})
+    try:
+      return render(chat_template, messages, variables=variables,
+                    add_generation_prompt=answer is None)
+    except ValueError as error:
+      raise ValueError(f'{error}; {_INSTEAD}') from error
+
+  def dialogue(answer):
+    return rendered(_USER, answer)
+
+  before, after, strip_prompt = _around(rendered, _USER, "the user's text")
+  if system and system.strip() not in before + after:
+    raise ValueError(
+        f'the chat template drops the system message; {_INSTEAD}')
+  opened, tail, strip_response = _around(dialogue, _ANSWER, 'an answer')
+  prompt = before + _USER + after
+  if not opened.startswith(prompt):
+    raise ValueError(
+        'the chat template opens an answer in one way to generate and in '
+        f'another in a dialogue ({prompt[-40:]!r} and {opened[-40:]!r}); '
+        f'{_INSTEAD}')
+  gap = opened.removeprefix(prompt)
+  if gap.strip():
+    after, gap = after + gap, ''
+  end, close = _end(tail, specials)
+  if close.strip():
+    raise ValueError(f'the chat template ends an answer with the text '
+                     f'{close!r} before {end!r}; {_INSTEAD}')
+  return Layout(CHAT, '', system, before, after, gap, close, strip_prompt,
+                strip_response, end, bos=False)
+
+
+def _around(rendered, mark: str, what: str):
+  """(text before, text after, which sides are stripped) of a mark."""
+  parts = rendered(mark).split(mark)
+  if len(parts) != 2:
+    fault = 'repeats' if len(parts) > 2 else 'drops or changes'
+    raise ValueError(f'the chat template {fault} {what}; {_INSTEAD}')
+  before, after = parts
+  for text in (_AROUND[0] + mark + _AROUND[1], mark + ' ' + mark):
+    if rendered(text) != before + text + after:
+      raise ValueError(f'the chat template changes {what}; {_INSTEAD}')
+  wide = f'\n {mark} \n'
+  for sides in itertools.product((False, True), repeat=2):
+    if rendered(wide) == before + strip(wide, sides) + after:
+      return before, after, sides
+  raise ValueError(
+      f'the chat template changes white space around {what}; {_INSTEAD}')
+
+
+def _end(tail: str, specials: Sequence[str]) -> tuple[str, str]:
+  """(the first special token in a text, the text before it), or ('', '')."""
+  found = first_special(specials).search(tail)
+  return (found[0], tail[:found.start()]) if found else ('', '')
+
+
+def first_special(specials: Sequence[str]) -> re.Pattern:
+  """Finds special tokens in text; of those at one place, the longest."""
+  longest_first = sorted(filter(None, specials), key=len, reverse=True)
+  return re.compile('|'.join(map(re.escape, longest_first)) or r'(?!)')

@@ -1,0 +1,184 @@
+"""Sentencepiece models as a tokenizer.json of the `tokenizers` library.
+
+What a sentencepiece model computes is given by its pieces (text, score, type)
+and a few options, so a tokenizer.json can be written that gives the same ids.
+Two kinds are: those that this package trains (`exported`), and those of Llama
+and Gemma, which bring nothing else or stand in a GGUF file (`imported`).
+
+BPE in sentencepiece merges the pair whose union has the best score; the
+library wants the pairs in order (`merges_of`).
+"""
+
+from collections.abc import Iterable, Sequence
+import enum
+from typing import Any, NamedTuple
+
+import sentencepiece
+from sentencepiece import sentencepiece_model_pb2
+
+_SPACE = '\u2581'
+# What was typed and looks like a byte piece is cut, or it would be one.
+_TYPED_BYTE = '(?<=<)(?=0x[0-9A-F]{2}>)'
+_UNIGRAM, _BPE = 1, 2  # of trainer_spec.model_type
+
+
+class Type(enum.IntEnum):
+  """Of a piece, as in sentencepiece and in GGUF."""
+
+  NORMAL = 1
+  UNKNOWN = 2
+  CONTROL = 3
+  USER_DEFINED = 4
+  UNUSED = 5
+  BYTE = 6
+
+
+class Piece(NamedTuple):
+  text: str
+  score: float
+  type: int
+
+
+def read_proto(model: bytes):
+  """The parsed model; ValueError if it is none."""
+  try:
+    return sentencepiece_model_pb2.ModelProto.FromString(model)
+  except Exception as error:  # of protobuf, which is not imported here
+    raise ValueError(f'not a sentencepiece model: {error}') from error
+
+
+def pieces_of(proto) -> list[Piece]:
+  return [Piece(p.piece, p.score, p.type) for p in proto.pieces]
+
+
+def merges_of(pieces: Sequence[Piece]) -> list[list[str]]:
+  """The pairs of pieces whose union is a piece, in the order of merging."""
+  ids = {p.text: i for i, p in enumerate(pieces)
+         if p.type in (Type.NORMAL, Type.UNUSED)}
+  merges = []
+  for text, i in ids.items():
+    pairs = [(text[:k], text[k:]) for k in range(1, len(text))
+             if text[:k] in ids and text[k:] in ids]
+    pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+    merges += [(-pieces[i].score, *pair) for pair in pairs]
+  merges.sort(key=lambda merge: merge[0])  # stable
+  return [list(pair) for _, *pair in merges]
+
+
+def _model(pieces: Sequence[Piece], unigram: bool, unknown: str
+           ) -> dict[str, Any]:
+  if unigram:
+    unk_id = [p.text for p in pieces].index(unknown)
+    return {'type': 'Unigram', 'unk_id': unk_id, 'byte_fallback': True,
+            'vocab': [[p.text, p.score] for p in pieces]}
+  return {
+      'type': 'BPE', 'dropout': None, 'unk_token': unknown,
+      'continuing_subword_prefix': None, 'end_of_word_suffix': None,
+      'fuse_unk': True, 'byte_fallback': True, 'ignore_merges': False,
+      'vocab': {p.text: i for i, p in enumerate(pieces)},
+      'merges': merges_of(pieces)}
+
+
+def added_token(token_id: int, text: str, special: bool) -> dict[str, Any]:
+  """An entry of added_tokens in a tokenizer.json."""
+  return {'id': token_id, 'content': text, 'single_word': False,
+          'lstrip': False, 'rstrip': False, 'normalized': False,
+          'special': special}
+
+
+def bos_first(text: str, token_id: int) -> dict[str, Any]:
+  """The post_processor of a tokenizer.json that puts BOS in front."""
+  bos = {'SpecialToken': {'id': text, 'type_id': 0}}
+  part = lambda name: {'Sequence': {'id': name, 'type_id': 0}}
+  return {
+      'type': 'TemplateProcessing', 'single': [bos, part('A')],
+      'pair': [bos, part('A'), bos, part('B')],
+      'special_tokens': {
+          text: {'id': text, 'ids': [token_id], 'tokens': [text]}}}
+
+
+def _sequence(kind: str, parts: Iterable[dict[str, Any] | None]):
+  return {'type': 'Sequence', kind: [part for part in parts if part]}
+
+
+def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+  return {'type': 'Replace', 'pattern': pattern, 'content': content}
+
+
+def exported(model: bytes, bos_id: int, specials: Iterable[int],
+             unk_id: int) -> dict[str, Any]:
+  """A tokenizer.json for a model that this package trained.
+
+  The ids are the same for all text but special tokens, which the libraries
+  match wherever they are typed. A space is a space in its pieces, since U+2581
+  in a text has to stay apart from it.
+
+  Args:
+    model: made by `tokenizer.train_tokenizer`.
+    bos_id: of what begins a text.
+    specials: ids of the special tokens.
+    unk_id: of the unknown token.
+  """
+  proto = read_proto(model)
+  pieces = [p._replace(text=p.text.replace(_SPACE, ' '))
+            for p in pieces_of(proto)]
+  lines = lambda invert: {'type': 'Split', 'pattern': {'Regex': invert},
+                          'behavior': 'Isolated', 'invert': False}
+  return {
+      'version': '1.0', 'truncation': None, 'padding': None,
+      'added_tokens': [added_token(i, pieces[i].text, True)
+                       for i in sorted(specials)],
+      # A space before each line that is not empty.
+      'normalizer': _replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
+      'pre_tokenizer': _sequence(
+          'pretokenizers', [lines('\\n'), lines(_TYPED_BYTE)]),
+      'post_processor': bos_first(pieces[bos_id].text, bos_id),
+      'decoder': _sequence('decoders', [
+          {'type': 'ByteFallback'}, {'type': 'Fuse'},
+          _replace({'Regex': '(?<![^\\n]) '}, '')]),
+      'model': _model(pieces, proto.trainer_spec.model_type == _UNIGRAM,
+                      pieces[unk_id].text),
+  }
+
+
+def imported(pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool,
+             bos: str | None) -> dict[str, Any]:
+  """A tokenizer.json for pieces as those of Llama and Gemma.
+
+  Args:
+    pieces: by id.
+    unigram: the kind of the model; else BPE.
+    dummy_prefix: whether a space is put before a text.
+    bos: what is put before a text, or None.
+
+  Raises:
+    ValueError: the pieces cannot write every text.
+  """
+  texts = {p.text: i for i, p in enumerate(pieces)}
+  if len(texts) != len(pieces):
+    raise ValueError('the vocabulary has one piece twice')
+  unknown = next((p.text for p in pieces if p.type == Type.UNKNOWN), None)
+  num_bytes = sum(p.type == Type.BYTE for p in pieces)
+  if unknown is None or num_bytes != 256:
+    raise ValueError(
+        f'the vocabulary has {num_bytes} of 256 bytes and '
+        f'{"no " if unknown is None else "an "}unknown piece: it cannot write '
+        'every text')
+  return {
+      'version': '1.0', 'truncation': None, 'padding': None,
+      'added_tokens': [
+          added_token(i, p.text.replace(_SPACE, ' '), p.type != Type.USER_DEFINED)
+          for i, p in enumerate(pieces)
+          if p.type in (Type.UNKNOWN, Type.CONTROL, Type.USER_DEFINED)],
+      'normalizer': _sequence('normalizers', [
+          {'type': 'Prepend', 'prepend': _SPACE} if dummy_prefix else None,
+          _replace({'String': ' '}, _SPACE)]),
+      'pre_tokenizer': None,
+      'post_processor': bos_first(bos, texts[bos]) if bos else None,
+      'decoder': _sequence('decoders', [
+          _replace({'String': _SPACE}, ' '), {'type': 'ByteFallback'},
+          {'type': 'Fuse'},
+          {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
+          if dummy_prefix else None]),
+      'model': _model(pieces, unigram, unknown),
+  }
