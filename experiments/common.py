@@ -67,17 +67,38 @@ def model(size):
   c.max_len = max_len  # learned positions; the longest example in tokens
   c.norm = 'layernorm'  # or 'rmsnorm'
   c.norm_epsilon = 1e-5  # GPT-2's
+  c.norm_offset = 0.0  # added to the scales that are stored; Gemma 3's is 1
+  c.qk_norm = False  # RMSNorm of q and k of each head: Qwen3, Gemma 3
+  c.post_norm = False  # norms also after attention and MLP: Gemma 3
+  # Attention and MLP both read what comes into a layer: GPT-NeoX.
+  c.parallel_residual = False
   # GPT-3's positions are learned. The small models of a laptop see too few
   # tokens to learn copying with them: rotary ones take a third of the tokens.
   laptop = size in ('micro', 'tiny')
   c.positions = 'rotary' if laptop else 'learned'
   # Rotary only. Short texts learn to copy sooner with short wavelengths.
   c.rope_theta = 100.0 if laptop else 10_000.0
-  c.mlp = 'gelu'  # or 'swiglu'
+  # Of layers with a window, which then are not scaled: Gemma 3's is 10,000.
+  c.rope_theta_local = 0.0  # 0 = as all others
+  # ('linear', factor), or ('llama3', factor, low, high, original length): in
+  # waves per original length and in tokens (Llama 3.1).
+  c.rope_scaling = ()
+  c.rotary_fraction = 1.0  # of a head's width that is rotated; Pythia's is 0.25
+  # Positions that a layer sees, its own included, repeated over the layers; 0 =
+  # all. GPT-3's banded layers are (0, 256) or so: it does not say how wide.
+  c.windows = ()
+  c.query_scale = 0.0  # of attention's logits; 0 = 1 / sqrt(width of a head)
+  # tanh's approximation, as GPT-2's; 'gelu_exact' (GPT-NeoX), 'swiglu' (Llama,
+  # Qwen) or 'geglu' (Gemma).
+  c.mlp = 'gelu'
   c.use_bias = True  # in projections
+  c.qkv_bias = False  # in those of attention's inputs, without use_bias: Qwen2
+  c.embed_scale = False  # embeddings times sqrt(width): Gemma
   c.tie_embeddings = True  # GPT-2's and GPT-3's
   # Embeddings are padded to a multiple, which `tensor` divides: 50,257 is odd.
   c.vocab_multiple = 128 if size in PAPER_SIZES else 1
+  # Rows of an imported embedding; 0 = the tokenizer's tokens, padded as above.
+  c.vocab_rows = 0
   # 'auto' takes a kernel in passes without a cache: splash attention on TPUs,
   # cuDNN's on NVIDIA GPUs. 'xla' never does.
   c.attention = 'auto'
@@ -96,6 +117,9 @@ def model(size):
   # Layers per step of the scan over layers. All of a small model at once is a
   # sixth faster on a CPU; one compiles 96 layers as fast as one.
   c.scan_unroll = num_layers if laptop else 1
+  # The lowest so many layers and the embeddings are not trained, and cost no
+  # backward pass; 0 = everything is trained.
+  c.frozen_layers = 0
   return c
 
 

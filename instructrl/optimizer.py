@@ -44,13 +44,28 @@ def make_schedule(*, peak_lr: float, num_steps: int, kind: str = 'cosine',
 
 def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
                    eps: float, weight_decay: float = 0.0,
-                   max_grad_norm: float = 0.0) -> optax.GradientTransformation:
-  """Adam(W), after clipping by global norm if `max_grad_norm` is positive."""
+                   max_grad_norm: float = 0.0, frozen=None
+                   ) -> optax.GradientTransformation:
+  """Adam(W), after clipping by global norm if `max_grad_norm` is positive.
+
+  Args:
+    schedule: the learning rate.
+    b1: of Adam; b2 and eps likewise.
+    b2: see b1.
+    eps: see b1.
+    weight_decay: times the learning rate, of the parameters.
+    max_grad_norm: of all gradients together; 0 = any.
+    frozen: a tree of ints as the parameters: so many first rows of each never
+      move. Their gradients are 0, and weight decay would move them.
+  """
   parts = []
   if max_grad_norm:
     parts.append(optax.clip_by_global_norm(max_grad_norm))
   parts.append(optax.adamw(schedule, b1=b1, b2=b2, eps=eps,
                            weight_decay=weight_decay))
+  if frozen is not None:
+    parts.append(optax.stateless(lambda updates, _: jax.tree.map(
+        lambda u, rows: u.at[:rows].set(0) if rows else u, updates, frozen)))
   return optax.chain(*parts)
 
 

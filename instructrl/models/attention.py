@@ -9,8 +9,31 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def rotations(positions: jax.Array, columns: int, width: int, theta: float
-              ) -> tuple[jax.Array, jax.Array]:
+def frequencies(width: int, theta: float, scaling: tuple = ()) -> np.ndarray:
+  """Radians per position of each pair that is rotated, [width / 2] float64.
+
+  Args:
+    width: of what is rotated.
+    theta: wavelengths are 2 pi times its powers from 0 to 1.
+    scaling: () for none; ('linear', factor) divides all frequencies;
+      ('llama3', factor, low, high, original) divides those of which fewer than
+      `low` waves fit into `original` positions, leaves those of which more
+      than `high` do, and goes from one to the other between (Llama 3.1).
+  """
+  half = width // 2
+  found = theta ** (-np.arange(half) / half)
+  if not scaling:
+    return found
+  if scaling[0] == 'linear':
+    return found / scaling[1]
+  _, factor, low, high, original = scaling
+  waves = original * found / (2 * np.pi)
+  kept = np.clip((waves - low) / (high - low), 0, 1)
+  return found * (kept + (1 - kept) / factor)
+
+
+def rotations(positions: jax.Array, columns: int, width: int, theta: float,
+              scaling: tuple = ()) -> tuple[jax.Array, jax.Array]:
   """Cosine and sine of `rotary`'s angles, each [B, T, 1, width / 2] float32.
 
   Read from a table, which all layers share: a CPU would compute them again
@@ -19,18 +42,25 @@ def rotations(positions: jax.Array, columns: int, width: int, theta: float
   Args:
     positions: [B, T] int32, below `columns`.
     columns: rows of the table.
-    width: of a head.
-    theta: wavelengths are 2 pi times its powers from 0 to 1.
+    width: of what is rotated: a head, or the first part of it.
+    theta: see `frequencies`.
+    scaling: see `frequencies`.
   """
-  half = width // 2
-  angles = np.arange(columns)[:, None] * theta ** (-np.arange(half) / half)
+  angles = np.arange(columns)[:, None] * frequencies(width, theta, scaling)
   return tuple(
       jnp.take(f(angles).astype(np.float32), positions, axis=0)[:, :, None]
       for f in (np.cos, np.sin))
 
 
 def rotary(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotary embedding of x [B, T, H, Dh] (Su et al. 2021), half-split form."""
+  """Rotary embedding of x [B, T, H, Dh] (Su et al. 2021), half-split form.
+
+  What is wider than the angles are for stays as it is.
+  """
+  width = 2 * cos.shape[-1]
+  if width < x.shape[-1]:
+    return jnp.concatenate(
+        [rotary(x[..., :width], cos, sin), x[..., width:]], axis=-1)
   a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate(
       [a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
@@ -95,7 +125,7 @@ def _attention_backward(saved, grad):
 softmax_attention.defvjp(_attention_forward, _attention_backward)
 
 
-def attention(q, k, v, mask, *, block: int = 0):
+def attention(q, k, v, mask, *, block: int = 0, scale: float = 0.0):
   """Softmax attention; grouped heads where k has fewer heads than q.
 
   Args:
@@ -105,6 +135,7 @@ def attention(q, k, v, mask, *, block: int = 0):
     mask: [B, T, C] bool, True where a query sees a key.
     block: queries whose logits are in memory at once, also in the backward
       pass, which computes them again; 0, or what does not divide T, is all.
+    scale: of the logits; 0 is Dh ** -0.5.
 
   Returns:
     [B, T, H, Dh] in the dtype of q. Logits and softmax are float32.
@@ -113,7 +144,8 @@ def attention(q, k, v, mask, *, block: int = 0):
   if 0 < block < length and length % block == 0:
     blocks = lambda x: x.reshape(
         batch, length // block, block, *x.shape[2:]).swapaxes(0, 1)
-    part = jax.checkpoint(lambda q, mask: attention(q, k, v, mask))
+    part = jax.checkpoint(
+        lambda q, mask: attention(q, k, v, mask, scale=scale))
     out = jax.lax.map(lambda inputs: part(*inputs), (blocks(q), blocks(mask)))
     return out.swapaxes(0, 1).reshape(q.shape)
   groups = k.shape[1]
@@ -122,7 +154,7 @@ def attention(q, k, v, mask, *, block: int = 0):
   # follows is plain batched matrix products.
   q = q.reshape(batch, length, groups, share, width).transpose(0, 2, 3, 1, 4)
   q = q.reshape(batch, groups, share * length, width)
-  q = q * jnp.asarray(width ** -0.5, q.dtype)
+  q = q * jnp.asarray(scale or width ** -0.5, q.dtype)
   out = softmax_attention(q, k, v, jnp.tile(mask, (1, share, 1))[:, None])
   out = out.reshape(batch, groups, share, length, width)
   return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)

@@ -38,7 +38,8 @@ def device() -> tuple[str, str]:
   return found.platform, found.device_kind
 
 
-def choose(implementation: str, *, length: int, width: int, dtype) -> str:
+def choose(implementation: str, *, length: int, width: int, dtype,
+           windows: bool = False) -> str:
   """What computes the attention of a full pass: 'xla', 'splash' or 'cudnn'.
 
   Args:
@@ -47,8 +48,10 @@ def choose(implementation: str, *, length: int, width: int, dtype) -> str:
     length: T.
     width: Dh.
     dtype: of the computation.
+    windows: whether some layers see only so far back. The kernels do not: they
+      are not chosen.
   """
-  if implementation == 'xla':
+  if implementation == 'xla' or windows:
     return 'xla'
   platform, kind = device()
   if platform == 'tpu' and length >= MIN_LENGTH and width % 64 == 0:
@@ -61,7 +64,7 @@ def choose(implementation: str, *, length: int, width: int, dtype) -> str:
 
 
 def splash(q, k, v, *, segment_ids, rules: sharding.Rules = (),
-           shared_prefix: bool = False):
+           shared_prefix: bool = False, scale: float = 0.0):
   """Causal attention within segments, on TPUs.
 
   Args:
@@ -71,22 +74,23 @@ def splash(q, k, v, *, segment_ids, rules: sharding.Rules = (),
     segment_ids: [B, T] int32, at most T; see `transformer.Model.apply`.
     rules: from logical axes to mesh axes: over which the kernel is divided.
     shared_prefix: whether `PREFIX` is among the ids.
+    scale: of the logits; 0 is Dh ** -0.5.
 
   Returns:
     [B, T, H, Dh] in the dtype of q; 0 where the segment id is 0. Softmax is
     float32.
   """
-  fn = functools.partial(_splash, shared_prefix=shared_prefix)
+  fn = functools.partial(_splash, shared_prefix=shared_prefix, scale=scale)
   return _divided(fn, rules, q, k, v, segment_ids)
 
 
-def _splash(q, k, v, segment_ids, shared_prefix):
+def _splash(q, k, v, segment_ids, shared_prefix, scale):
   length, heads, width = q.shape[1:]
   tile = TILE if length <= TILE else 2 * TILE
   padded = -(-length // tile) * tile
   pad = lambda x, axis: jnp.pad(x, [
       (0, padded - length if i == axis else 0) for i in range(x.ndim)])
-  q = q.swapaxes(1, 2) * jnp.asarray(width ** -0.5, q.dtype)
+  q = q.swapaxes(1, 2) * jnp.asarray(scale or width ** -0.5, q.dtype)
   q, k, v, ids = pad(q, 2), pad(k, 2), pad(v, 2), pad(segment_ids, 1)
   if shared_prefix:
     of_queries, of_keys = prefix_features(ids, q.dtype)
@@ -134,7 +138,8 @@ def prefix_features(segment_ids, dtype):
       (segment_ids == PREFIX)[..., None], 0, of_keys)
 
 
-def cudnn(q, k, v, *, mask, segment_ids, rules: sharding.Rules = ()):
+def cudnn(q, k, v, *, mask, segment_ids, rules: sharding.Rules = (),
+          scale: float = 0.0):
   """Attention on NVIDIA GPUs, in 16 bits.
 
   The kernel knows no segments: it reads the mask as a bias of T x T numbers a
@@ -147,6 +152,7 @@ def cudnn(q, k, v, *, mask, segment_ids, rules: sharding.Rules = ()):
     mask: [B, T, T] bool, True where a query sees a key.
     segment_ids: [B, T] int32.
     rules: as for `splash`.
+    scale: as for `splash`.
 
   Returns:
     As `splash`.
@@ -154,7 +160,7 @@ def cudnn(q, k, v, *, mask, segment_ids, rules: sharding.Rules = ()):
   def local(q, k, v, segment_ids, mask):
     out = jax.nn.dot_product_attention(
         q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask=mask[:, None],
-        implementation='cudnn')
+        scale=scale or None, implementation='cudnn')
     return jnp.where((segment_ids != 0)[:, :, None, None], out, 0)
 
   return _divided(local, rules, q, k, v, segment_ids, mask)

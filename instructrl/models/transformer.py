@@ -6,13 +6,13 @@ fields cover what other families differ in. Layers are scanned, so that 96
 layers compile once.
 
 Attention sees column k from column q when k <= q and both have the same,
-non-zero segment id: packing, left padding and right padding are one rule.
+non-zero segment id: packing, left padding and right padding are one rule. A
+layer with a window also sees only so far back, in positions.
 Positions are an argument and so never depend on padding.
 """
 
 import dataclasses
 import functools
-import math
 from typing import Any
 
 import chex
@@ -24,6 +24,7 @@ from jax.tree_util import Partial
 from instructrl import sharding
 from instructrl.models import attention as attention_lib
 from instructrl.models import flash
+from instructrl.models.block import Block, MLPS, Norm
 from instructrl.types import Params, PREFIX, pytree
 
 REMAT_POLICIES = ('none', 'full', 'dots')
@@ -44,164 +45,6 @@ class Cache:
   index: jax.Array  # [] int32, the next column to write
 
 
-class Norm(nn.Module):
-  """LayerNorm or RMSNorm, computed in float32."""
-
-  kind: str
-  epsilon: float
-  param_dtype: Any
-
-  @nn.compact
-  def __call__(self, x):
-    y = x.astype(jnp.float32)
-    width = (x.shape[-1],)
-    if self.kind == 'layernorm':
-      y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(
-        jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
-    ones = nn.with_logical_partitioning(nn.initializers.ones, ('norm',))
-    y = y * self.param('scale', ones, width, self.param_dtype)
-    if self.kind == 'layernorm':
-      zeros = nn.with_logical_partitioning(nn.initializers.zeros, ('norm',))
-      y = y + self.param('bias', zeros, width, self.param_dtype)
-    return y.astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def dense(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
-  """Multiplies the last `num_in` axes of x with the first of the kernel.
-
-  The gradients are written out for the sake of CPUs, where the kernel's takes
-  twice as long in the order that differentiation gives it.
-
-  Args:
-    x: [..., *inputs].
-    kernel: [*inputs, *outputs], of the dtype of x.
-    num_in: how many axes the inputs are.
-
-  Returns:
-    [..., *outputs].
-  """
-  inputs = tuple(range(x.ndim - num_in, x.ndim))
-  return jax.lax.dot_general(
-      x, kernel, ((inputs, tuple(range(num_in))), ((), ())))
-
-
-def _dense_forward(x, kernel, num_in):
-  return dense(x, kernel, num_in), (x, kernel)
-
-
-def _dense_backward(num_in, saved, grad):
-  x, kernel = saved
-  rows = tuple(range(x.ndim - num_in))
-  outputs = tuple(range(len(rows), grad.ndim))
-  dx = jax.lax.dot_general(
-      grad, kernel, ((outputs, tuple(range(num_in, kernel.ndim))), ((), ())))
-  product = lambda a, b: jax.lax.dot_general(a, b, ((rows, rows), ((), ())))
-  inputs = math.prod(kernel.shape[:num_in])
-  if x.size <= grad.size or inputs % 2:
-    return dx, product(x, grad)
-  # A CPU transposes the first operand in memory: the narrower one goes there.
-  # What comes out is transposed as pairs of inputs, since XLA would turn a
-  # plain transposed product back into the other order. Pairs, not halves: a
-  # sharded axis stays sharded.
-  dkernel = product(grad, x).reshape(-1, inputs // 2, 2)
-  return dx, dkernel.transpose(1, 2, 0).reshape(kernel.shape)
-
-
-dense.defvjp(_dense_forward, _dense_backward)
-
-
-class Projection(nn.Module):
-  """A dense map from the last `num_in` axes to `shape`, with named axes."""
-
-  shape: tuple[int, ...]
-  axes: tuple[str, ...]  # of the kernel: inputs, then outputs
-  num_in: int
-  use_bias: bool
-  std: float
-  dtype: Any
-  param_dtype: Any
-  rules: sharding.Rules = ()
-
-  @nn.compact
-  def __call__(self, x):
-    inputs = x.shape[-self.num_in:]
-    init = nn.with_logical_partitioning(
-        nn.initializers.normal(self.std), self.axes)
-    kernel = self.param(
-        'kernel', init, (*inputs, *self.shape), self.param_dtype)
-    # This also says where its gradient goes: to the shards, and not to all.
-    kernel = sharding.constrain_params(kernel, self.axes, self.rules)
-    y = dense(x.astype(self.dtype), kernel.astype(self.dtype), self.num_in)
-    if self.use_bias:
-      zeros = nn.with_logical_partitioning(
-          nn.initializers.zeros, self.axes[self.num_in:])
-      bias = self.param('bias', zeros, self.shape, self.param_dtype)
-      y = y + bias.astype(self.dtype)
-    return y
-
-
-def extend(cache, new, layer, index):
-  """Writes [B, Hkv, T, Dh]; returns the cache and this layer's columns of it.
-
-  Without a leading axis of layers, the cache is this layer's already.
-  """
-  if cache.ndim == new.ndim:
-    cache = jax.lax.dynamic_update_slice(cache, new, (0, 0, index, 0))
-    return cache, cache
-  cache = jax.lax.dynamic_update_slice(
-      cache, new[None], (layer, 0, 0, index, 0))
-  return cache, jax.lax.dynamic_index_in_dim(cache, layer, 0, False)
-
-
-class Block(nn.Module):
-  """One pre-norm layer. Scanned over; `carry` is (x, cache k, cache v, i)."""
-
-  config: 'Transformer'
-
-  @nn.compact
-  def __call__(self, carry, attend, rotation, index, deterministic):
-    c = self.config
-    x, cache_k, cache_v, layer = carry
-    norm = functools.partial(Norm, c.norm, c.norm_epsilon, c.param_dtype)
-    project = functools.partial(
-        Projection, use_bias=c.use_bias, dtype=c.dtype,
-        param_dtype=c.param_dtype, rules=c.rules)
-    out_std = c.init_std / (2 * c.num_layers) ** 0.5
-    dropout = nn.Dropout(c.dropout, deterministic=deterministic)
-    act = lambda y, *axes: sharding.constrain(y, axes, c.rules)
-    heads, kv_heads = c.num_heads, c.num_kv_heads or c.num_heads
-
-    h = norm(name='attention_norm')(x)
-    split = lambda name, n: act(
-        project((n, c.width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
-                name=name)(h), 'act_batch', 'act_len', 'act_heads', None)
-    q, k, v = split('q', heads), split('k', kv_heads), split('v', kv_heads)
-    if rotation is not None:
-      q = attention_lib.rotary(q, *rotation)
-      k = attention_lib.rotary(k, *rotation)
-    k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
-    if cache_k is not None:
-      cache_k, k = extend(cache_k, k, layer, index)
-      cache_v, v = extend(cache_v, v, layer, index)
-    h = project((c.d_model,), ('heads', 'kv', 'embed'), 2, std=out_std,
-                name='out')(attend(q, k, v))
-    x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
-
-    h = norm(name='mlp_norm')(x)
-    hidden = c.d_ff or 4 * c.d_model
-    up = lambda name: act(
-        project((hidden,), ('embed', 'mlp'), 1, std=c.init_std, name=name)(h),
-        'act_batch', 'act_len', 'act_mlp')
-    h = (jax.nn.silu(up('gate')) * up('up') if c.mlp == 'swiglu'
-         else jax.nn.gelu(up('up'), approximate=True))
-    h = project(
-        (c.d_model,), ('mlp', 'embed'), 1, std=out_std, name='down')(h)
-    x = act(x + dropout(h), 'act_batch', 'act_len', 'act_embed')
-    return (x, cache_k, cache_v, layer + 1), None
-
-
 class Transformer(nn.Module):
   """Fields are the architecture; see `Model` for how it is used."""
 
@@ -215,12 +58,24 @@ class Transformer(nn.Module):
   num_kv_heads: int = 0  # 0 = num_heads
   norm: str = 'layernorm'  # or 'rmsnorm'
   norm_epsilon: float = 1e-5
+  norm_offset: float = 0.0  # added to the scales that are stored; Gemma's is 1
+  qk_norm: bool = False  # RMSNorm of each head's q and k, before rotation
+  post_norm: bool = False  # norms also after attention and MLP
+  parallel_residual: bool = False  # attention and MLP both read the layer's x
   positions: str = 'learned'  # or 'rotary'
   rope_theta: float = 10_000.0
-  mlp: str = 'gelu'  # or 'swiglu'
+  rope_theta_local: float = 0.0  # of layers with a window; 0 = as the others
+  rope_scaling: tuple = ()  # see attention.frequencies; not with a local theta
+  rotary_fraction: float = 1.0  # of a head's width, from its start
+  windows: tuple[int, ...] = ()  # positions seen, repeated over layers; 0 = all
+  query_scale: float = 0.0  # of the logits; 0 = width of a head ** -0.5
+  mlp: str = 'gelu'  # one of block.MLPS
   use_bias: bool = True
+  qkv_bias: bool = False  # in q, k and v, whatever use_bias is
+  embed_scale: bool = False  # embeddings times d_model ** 0.5
   tie_embeddings: bool = True
   vocab_multiple: int = 1  # embeddings are padded to a multiple of it
+  vocab_rows: int = 0  # of the embeddings; 0 = vocab_size, padded
   attention: str = 'auto'  # one of flash.IMPLEMENTATIONS
   attention_block: int = 0  # queries at once; 0 = all, see `attention`
   dropout: float = 0.0  # residual dropout, only where a key is given
@@ -229,11 +84,25 @@ class Transformer(nn.Module):
   param_dtype: Any = jnp.float32  # of the master weights
   remat: str = 'none'  # one of REMAT_POLICIES
   scan_unroll: int = 1  # layers per step of the scan; see also `Cache`
+  frozen_layers: int = 0  # the lowest, and the embeddings: without gradients
   rules: sharding.Rules = ()
 
   @property
   def padded_vocab(self) -> int:
-    return -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+    return self.vocab_rows or (
+        -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple)
+
+  @property
+  def kinds(self) -> tuple[int, ...]:
+    """The windows that layers have, each once."""
+    return tuple(sorted(set(self.windows))) or (0,)
+
+  @property
+  def kind_of_layer(self) -> tuple[int, ...]:
+    """Of each layer, which of `kinds`."""
+    windows = self.windows or (0,)
+    return tuple(self.kinds.index(windows[layer % len(windows)])
+                 for layer in range(self.num_layers))
 
   @property
   def width(self) -> int:
@@ -248,17 +117,19 @@ class Transformer(nn.Module):
     shape = (self.padded_vocab, self.d_model)
     embed = self.param('embed', init(('vocab', 'embed')), shape,
                        self.param_dtype)
-    x = jnp.take(embed.astype(self.dtype), tokens, axis=0)
+    frozen = jax.lax.stop_gradient if self.frozen_layers else lambda x: x
+    x = jnp.take(frozen(embed).astype(self.dtype), tokens, axis=0)
+    if self.embed_scale:
+      x = x * jnp.asarray(self.d_model ** 0.5, self.dtype)
     if self.positions == 'learned':
       table = self.param('positions', init(('positions', 'embed')),
                          (self.max_len, self.d_model), self.param_dtype)
-      x = x + jnp.take(table.astype(self.dtype), positions, axis=0)
+      x = x + jnp.take(frozen(table).astype(self.dtype), positions, axis=0)
       rotation = None
     else:
       columns = (tokens.shape[1] if cache_k is None else
                  jax.tree.leaves(cache_k)[0].shape[-2])
-      rotation = attention_lib.rotations(
-          positions, columns, self.width, self.rope_theta)
+      rotation = self._rotation(positions, columns)
     if not self.tie_embeddings:
       self.param('unembed', init(('vocab', 'embed')), shape, self.param_dtype)
     x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'),
@@ -267,15 +138,33 @@ class Transformer(nn.Module):
     shared = (attend, rotation, index, deterministic)
     if isinstance(cache_k, tuple):
       x, cache_k, cache_v = self._unrolled(x, cache_k, cache_v, *shared)
+    elif (self.frozen_layers and cache_k is None
+          and not self.is_initializing()):
+      x = self._partly_frozen(x, *shared)
     else:
       carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
-      (x, cache_k, cache_v, _), _ = self._scanned()(carry, *shared)
-    x = Norm(self.norm, self.norm_epsilon, self.param_dtype,
+      blocks = self._scanned(self.num_layers, name='blocks')
+      (x, cache_k, cache_v, _), _ = blocks(carry, *shared)
+    x = Norm(self.norm, self.norm_epsilon, self.param_dtype, self.norm_offset,
              name='final_norm')(x)
     return x, cache_k, cache_v
 
-  def _scanned(self) -> nn.Module:
-    """The layers as one module, whose parameters have a leading axis."""
+  def _rotation(self, positions, columns):
+    """Cosine and sine; with an axis of `kinds` where these differ in theta."""
+    make = functools.partial(
+        attention_lib.rotations, positions, columns,
+        int(self.width * self.rotary_fraction))
+    everywhere = make(self.rope_theta, self.rope_scaling)
+    if not self.rope_theta_local:
+      return everywhere
+    local = make(self.rope_theta_local)
+    found = [local if window else everywhere for window in self.kinds]
+    if len(found) == 1:
+      return found[0]
+    return tuple(jnp.stack(parts) for parts in zip(*found))
+
+  def _scanned(self, length: int, **where) -> nn.Module:
+    """Layers as one module, whose parameters have a leading axis."""
     block = Block
     if self.remat != 'none':
       policy = (jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -283,22 +172,39 @@ class Transformer(nn.Module):
       block = nn.remat(Block, policy=policy, prevent_cse=False,
                        static_argnums=(5,))
     return nn.scan(
-        block, length=self.num_layers, unroll=self.scan_unroll,
+        block, length=length, unroll=self.scan_unroll,
         variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=(nn.broadcast,) * 4,
         metadata_params={nn.PARTITION_NAME: 'layers'},
-    )(detached(self), name='blocks')
+    )(detached(self), **where)
 
   def _unrolled(self, x, cache_k, cache_v, *shared):
     """The same layers one by one, on caches of their own."""
     block, found = Block(detached(self), parent=None), []
     layers = self.variables['params']['blocks']
-    for params, k, v in zip(layers, cache_k, cache_v):
-      carry = (x, k, v, jnp.zeros((), jnp.int32))
+    for layer, (params, k, v) in enumerate(zip(layers, cache_k, cache_v)):
+      carry = (x, k, v, jnp.full((), layer, jnp.int32))
       (x, k, v, _), _ = block.apply({'params': params}, carry, *shared)
       found.append((k, v))
     return x, *zip(*found)
+
+  def _partly_frozen(self, x, *shared):
+    """The same layers; there is no backward pass of the lowest of them."""
+    params, deterministic = self.variables['params']['blocks'], shared[-1]
+
+    def run(x, first, last, params_of):
+      if first == last:
+        return x
+      part = jax.tree.map(lambda p: params_of(p[first:last]), params)
+      rngs = {} if deterministic else {'dropout': self.make_rng('dropout')}
+      carry = (x, None, None, jnp.full((), first, jnp.int32))
+      (x, *_), _ = self._scanned(last - first, parent=None).apply(
+          {'params': part}, carry, *shared, rngs=rngs)
+      return x
+
+    x = run(x, 0, self.frozen_layers, jax.lax.stop_gradient)
+    return run(x, self.frozen_layers, self.num_layers, lambda p: p)
 
 
 def detached(module: Transformer) -> Transformer:
@@ -372,8 +278,9 @@ class Model:
     if cache is not None:
       key_segments = jax.lax.dynamic_update_slice(
           cache.segment_ids, segment_ids, (0, start))
-    attend = self._attend(segment_ids, key_segments, start, shared_prefix,
-                          full=cache is None)
+    attend = self._attend(
+        segment_ids, key_segments, start, shared_prefix,
+        positions=positions if cache is None else None)
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     if cache is not None:
       params = self._unstack(params)
@@ -387,14 +294,21 @@ class Model:
     return hidden, Cache(k=k, v=v, segment_ids=key_segments,
                          index=start + length)
 
-  def _attend(self, segment_ids, key_segments, start, shared_prefix, full):
-    """(q, k, v) -> what the queries see; a pytree, for the scan to carry."""
+  def _attend(self, segment_ids, key_segments, start, shared_prefix,
+              positions):
+    """(q, k, v) -> what the queries see; a pytree, for the scan to carry.
+
+    Its arrays have a leading axis of `kinds` if there are several. Positions
+    are given in a full pass; with a cache the columns of a row's tokens are
+    without gaps, and tell how far apart they are.
+    """
     m, length = self.module, segment_ids.shape[1]
-    kernel = 'xla' if not full else flash.choose(
-        m.attention, length=length, width=m.width, dtype=m.dtype)
+    kernel = 'xla' if positions is None else flash.choose(
+        m.attention, length=length, width=m.width, dtype=m.dtype,
+        windows=any(m.windows))
     if kernel == 'splash':
       return Partial(
-          functools.partial(flash.splash, rules=m.rules,
+          functools.partial(flash.splash, rules=m.rules, scale=m.query_scale,
                             shared_prefix=shared_prefix),
           segment_ids=segment_ids)
     query = start + jnp.arange(length)[:, None]
@@ -404,20 +318,48 @@ class Model:
     if shared_prefix:
       same |= keys == PREFIX
     mask = causal & (queries != 0) & same
+    if any(m.windows):
+      if positions is None:
+        distance = query - jnp.arange(key_segments.shape[1])[None]
+      else:
+        distance = positions[:, :, None] - positions[:, None, :]
+      masks = [mask & (distance < window) if window else mask
+               for window in m.kinds]
+      mask = jnp.stack(masks) if len(masks) > 1 else masks[0]
     if kernel == 'cudnn':
-      return Partial(functools.partial(flash.cudnn, rules=m.rules),
-                     mask=mask, segment_ids=segment_ids)
+      return Partial(
+          functools.partial(flash.cudnn, rules=m.rules, scale=m.query_scale),
+          mask=mask, segment_ids=segment_ids)
     return Partial(functools.partial(
-        attention_lib.attention, block=m.attention_block), mask=mask)
+        attention_lib.attention, block=m.attention_block, scale=m.query_scale),
+                   mask=mask)
 
   def unembedding(self, params: Params) -> jax.Array:
     """[V', D] in the compute dtype; the embedding itself when they are tied.
 
     Logits are `hidden @ unembedding(params).T`. V' is V, padded where the model
-    has a `vocab_multiple`: tokens from `vocab_size` on do not exist.
+    has a `vocab_multiple` or `vocab_rows`: tokens from `vocab_size` on do not
+    exist. Tied to an embedding that is frozen, it has no gradient either.
     """
-    name = 'embed' if self.module.tie_embeddings else 'unembed'
-    return params[name].astype(self.module.dtype)
+    m = self.module
+    table = params['embed' if m.tie_embeddings else 'unembed']
+    if m.tie_embeddings and m.frozen_layers:
+      table = jax.lax.stop_gradient(table)
+    return table.astype(m.dtype)
+
+  def frozen(self) -> Params | None:
+    """Of each parameter, how many of its first rows have no gradient.
+
+    None where nothing is frozen; otherwise the parameter tree with ints.
+    """
+    layers = self.module.frozen_layers
+    if not layers:
+      return None
+    shapes = jax.eval_shape(self.init, jax.random.key(0))
+    rows = {'embed': lambda x: x.shape[0], 'positions': lambda x: x.shape[0],
+            'blocks': lambda x: layers}
+    return {name: jax.tree.map(rows.get(name, lambda x: 0), part)
+            for name, part in shapes.items()}
 
   @property
   def unrolled(self) -> bool:
@@ -476,12 +418,62 @@ def make_model(*, dtype: str = 'float32', param_dtype: str = 'float32',
     raise ValueError(
         f'model.num_heads={heads} is not a multiple of model.num_kv_heads={kv}')
   choices = dict(norm=('layernorm', 'rmsnorm'), positions=('learned', 'rotary'),
-                 mlp=('gelu', 'swiglu'), remat=REMAT_POLICIES,
+                 mlp=tuple(MLPS), remat=REMAT_POLICIES,
                  attention=flash.IMPLEMENTATIONS)
   for name, allowed in choices.items():
     if fields.get(name, allowed[0]) not in allowed:
       raise ValueError(f'model.{name}={fields[name]!r} is none of {allowed}')
   rules = tuple((a, tuple(b) if isinstance(b, list) else b) for a, b in rules)
-  return Model(Transformer(
+  for name in ('windows', 'rope_scaling'):  # lists, where they were read
+    if name in fields:
+      fields[name] = tuple(fields[name])
+  module = Transformer(
       dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype), rules=rules,
-      **fields))
+      **fields)
+  _check_positions(module)
+  if 0 < module.vocab_rows < module.vocab_size:
+    raise ValueError(
+        f'model.vocab_rows={module.vocab_rows} is fewer than the '
+        f'vocab_size={module.vocab_size} of the tokenizer')
+  if not 0 <= module.frozen_layers <= module.num_layers:
+    raise ValueError(
+        f'model.frozen_layers={module.frozen_layers} is not from 0 to '
+        f'model.num_layers={module.num_layers}')
+  return Model(module)
+
+
+def _check_positions(m: Transformer):
+  """Refuses what no position or distance can be computed from."""
+  if len(m.windows) > m.num_layers or not all(
+      isinstance(w, int) and w >= 0 for w in m.windows):
+    raise ValueError(
+        f'model.windows={m.windows} must be whole numbers of positions, 0 for '
+        f'all, and no more of them than model.num_layers={m.num_layers}')
+  if m.rope_theta_local and not any(m.windows):
+    raise ValueError(
+        f'model.rope_theta_local={m.rope_theta_local} is of layers with a '
+        'window, and model.windows has none')
+  kind, *numbers = m.rope_scaling or ('none',)
+  sizes = {'none': 0, 'linear': 1, 'llama3': 4}
+  if sizes.get(kind) != len(numbers) or not all(
+      isinstance(x, (int, float)) and 0 < x < float('inf') for x in numbers):
+    raise ValueError(
+        f"model.rope_scaling={m.rope_scaling} is none of (), ('linear', "
+        "factor), ('llama3', factor, low, high, original length)")
+  if kind == 'llama3' and numbers[1] >= numbers[2]:
+    raise ValueError(
+        f'model.rope_scaling={m.rope_scaling}: its third number, high, is not '
+        'above its second, low')
+  if m.positions != 'rotary':
+    for name, default in (('rope_scaling', ()), ('rope_theta_local', 0),
+                          ('rotary_fraction', 1)):
+      if getattr(m, name) != default:
+        raise ValueError(
+            f"model.{name}={getattr(m, name)} needs model.positions='rotary'")
+    return
+  rotated = m.width * m.rotary_fraction
+  if not 0 < m.rotary_fraction <= 1 or rotated < 2 or int(rotated) % 2:
+    raise ValueError(
+        f"model.positions='rotary' needs heads of an even width: "
+        f'model.rotary_fraction={m.rotary_fraction} of {m.width} '
+        f'(model.head_dim or d_model / num_heads) is {rotated:g}')

@@ -36,8 +36,9 @@ from instructrl.types import Params, TrainState
 DTYPES = ('float32', 'bfloat16')
 FORMAT_VERSION = 1
 # Fields of a model that may differ from those its parameters were trained with.
-NOT_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype', 'init_std',
-                'param_dtype', 'remat', 'scan_unroll')
+NOT_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
+                'frozen_layers', 'init_std', 'param_dtype', 'remat',
+                'scan_unroll')
 
 
 class ConfigError(ValueError):
@@ -83,8 +84,12 @@ def validate_model(name: str, c, rules):
   for field in ('num_layers', 'd_model', 'num_heads', 'max_len',
                 'scan_unroll', 'vocab_multiple'):
     require(c[field] >= 1, f'{name}.{field}={c[field]} must be 1 or more')
-  for field in ('num_kv_heads', 'head_dim', 'd_ff', 'attention_block'):
-    require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')
+  for field in ('num_kv_heads', 'head_dim', 'd_ff', 'attention_block',
+                'vocab_rows', 'rope_theta_local', 'query_scale'):
+    require(0 <= c[field] < math.inf,
+            f'{name}.{field}={c[field]} is negative or not finite')
+  require(math.isfinite(c.norm_offset),
+          f'{name}.norm_offset={c.norm_offset} is not finite')
   for field in ('init_std', 'norm_epsilon', 'rope_theta'):
     require(0 < c[field] < math.inf,
             f'{name}.{field}={c[field]} must be positive and finite')
@@ -96,10 +101,6 @@ def validate_model(name: str, c, rules):
     transformer.make_model(vocab_size=1, rules=rules, **c.to_dict())
   except ValueError as error:
     raise ConfigError(str(error).replace('model.', f'{name}.')) from error
-  width = c.head_dim or c.d_model // c.num_heads
-  require(c.positions != 'rotary' or width % 2 == 0,
-          f"{name}.positions='rotary' needs heads of an even width, and "
-          f'{name}.head_dim or d_model / num_heads is {width}')
 
 
 def validate_optimizer(name, c):
@@ -135,15 +136,21 @@ def make_model(config, vocab_size: int, name: str = 'model',
       **config[name].to_dict())
 
 
-def make_optimizer(c, num_steps: int):
-  """The optimizer and its schedule from an optimizer config."""
+def make_optimizer(c, num_steps: int, frozen: Params | None = None):
+  """The optimizer and its schedule from an optimizer config.
+
+  Args:
+    c: the config.
+    num_steps: optimizer steps of the whole run.
+    frozen: `Layout.frozen` of what it is for.
+  """
   schedule = optimizer_lib.make_schedule(
       peak_lr=c.peak_lr, num_steps=num_steps, kind=c.schedule,
       warmup_steps=c.warmup_steps, warmup_from=c.warmup_from,
       final_fraction=c.final_fraction)
   tx = optimizer_lib.make_optimizer(
       schedule, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay,
-      max_grad_norm=c.max_grad_norm)
+      max_grad_norm=c.max_grad_norm, frozen=frozen)
   return tx, schedule
 
 
@@ -162,6 +169,7 @@ class Layout:
   model: transformer.Model
   shapes: Params  # of ShapeDtypeStruct
   shardings: Params
+  frozen: Params | None = None  # see `transformer.Model.frozen`
 
   @property
   def abstract(self) -> Params:
@@ -188,15 +196,17 @@ def lm_layout(model: transformer.Model, mesh) -> Layout:
   """Of a language model."""
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
   return Layout(model, shapes, sharding.tree_shardings(
-      mesh, model.logical_axes(), shapes, model.module.rules))
+      mesh, model.logical_axes(), shapes, model.module.rules), model.frozen())
 
 
 def scalar_layout(model: transformer.Model, mesh) -> Layout:
   """Of a reward or value model."""
   shapes = jax.eval_shape(lambda: init_scalar(model, 0))
   axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
+  frozen = model.frozen()
   return Layout(model, shapes, sharding.tree_shardings(
-      mesh, axes, shapes, model.module.rules))
+      mesh, axes, shapes, model.module.rules), frozen and {
+          'backbone': frozen, 'head': jax.tree.map(lambda _: 0, shapes['head'])})
 
 
 def input_path(config, workdir, name: str) -> pathlib.Path:
@@ -235,6 +245,23 @@ def exported(path, wanted: Params | Callable[[dict], Params] | None = None,
 
   return checkpoint_lib.restore_params(
       path, subtree, wanted, cast=True, only_newest=True)
+
+
+def compared(trained: dict, model):
+  """(field, theirs, ours) of each field that says what a model computes.
+
+  Args:
+    trained: the config of a model, as a checkpoint has it: lists for tuples,
+      and without the fields that came later, which were as by default.
+    model: another one's.
+  """
+  plain = lambda value: tuple(value) if isinstance(value, list) else value
+  defaults = {f.name: f.default
+              for f in dataclasses.fields(transformer.Transformer)}
+  for field in sorted({*trained, *(model if trained else ())}):
+    if field in model and field not in NOT_COMPUTED:
+      yield (field, plain(trained.get(field, defaults.get(field))),
+             plain(model[field]))
 
 
 class Run:
@@ -291,9 +318,9 @@ class Run:
               f'inputs.{name}: {path} was trained with another tokenizer than '
               'that of inputs.data')
       trained = meta['config'].get('model', {})
-      changed = [f'{field}: {trained[field]} -> {model[field]}'
-                 for field in sorted(trained) if field not in NOT_COMPUTED
-                 and field in model and trained[field] != model[field]]
+      changed = [f'{field}: {theirs} -> {ours}'
+                 for field, theirs, ours in compared(trained, model)
+                 if theirs != ours]
       require(not changed, f'inputs.{name}: {path} is of another model '
               f'({"; ".join(changed)})')
 

@@ -99,15 +99,15 @@ def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
           len(records) - len(kept))
 
 
-def make_optimizer(c, p):
+def make_optimizer(c, p, frozen=None):
   """(tx, schedule) of an optimizer config; `p` is `config.ppo`.
 
-  The warmup is given in iterations; the schedule counts optimizer steps.
+  `frozen` is as for `common.make_optimizer`. The warmup is given in iterations; the schedule counts optimizer steps.
   """
   updates = p.num_ppo_epochs * p.batch_size // p.minibatch_size
   c = c.copy_and_resolve_references()
   c.warmup_steps = p.warmup_iterations * updates
-  return common.make_optimizer(c, p.num_iterations * updates)
+  return common.make_optimizer(c, p.num_iterations * updates, frozen)
 
 
 # Model -> its config field. All but the policy and the value model are frozen.
@@ -139,8 +139,10 @@ class Program:
       layout = self.layouts['reference']
       self.layouts['reference'] = dataclasses.replace(
           layout, shardings=sharding.on_host(mesh, layout.shardings))
-    self._tx = {'policy': make_optimizer(config.optimizer, config.ppo)[0],
-                'value': make_optimizer(config.value_optimizer, config.ppo)[0]}
+    self._tx = {
+        name: make_optimizer(c, config.ppo, self.layouts[name].frozen)[0]
+        for name, c in (('policy', config.optimizer),
+                        ('value', config.value_optimizer))}
     self.state_shardings = ppo_steps.state_shardings(
         mesh, self._tx, self.layouts)
     if config.offload.ema:

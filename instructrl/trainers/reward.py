@@ -97,8 +97,10 @@ class Program(common.Program):
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
     model = common.make_model(config, vocab_size)
-    tx, schedule = common.make_optimizer(config.optimizer, num_steps)
-    super().__init__(config, mesh, common.scalar_layout(model, mesh), tx)
+    layout = common.scalar_layout(model, mesh)
+    tx, schedule = common.make_optimizer(
+        config.optimizer, num_steps, layout.frozen)
+    super().__init__(config, mesh, layout, tx)
     whole = sharding.replicated(mesh)
     self.step = jax.jit(
         make_step(model, tx, schedule, microbatch_size=config.microbatch_size),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from instructrl.models import block
 from instructrl.models import transformer
 from tests import tiny
 
@@ -360,7 +361,7 @@ def test_the_gradients_of_a_dense_map_are_its_own(inputs, outputs):
   kernel = jnp.asarray(rng.normal(size=(*inputs, *outputs)), jnp.float32)
   grad = jnp.asarray(rng.normal(size=(2, 5, *outputs)), jnp.float32)
   out, pull = jax.vjp(
-      lambda x, k: transformer.dense(x, k, len(inputs)), x, kernel)
+      lambda x, k: block.dense(x, k, len(inputs)), x, kernel)
   expected, expected_pull = jax.vjp(
       lambda x, k: jnp.tensordot(x, k, len(inputs)), x, kernel)
   np.testing.assert_allclose(out, expected, atol=1e-5)
