@@ -5,6 +5,7 @@ checkpoint of its own, under its name. What is too large to be in memory at
 once is written and read leaf by leaf.
 """
 
+import ctypes
 import pathlib
 
 import jax
@@ -29,6 +30,16 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
       it meanwhile.
   """
   ocp.save(folder / name, {_LEAF: array})
+
+
+def release_memory() -> None:
+  """Gives freed memory back to the system, where glibc would keep it.
+
+  Without it what was freed between large arrays adds up to several of them.
+  """
+  trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
+  if trim is not None:
+    trim(0)
 
 
 def load(folder: pathlib.Path, wanted, *, in_leaves: bool):

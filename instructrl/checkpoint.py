@@ -151,6 +151,7 @@ class Checkpointer:
       except Exception as error:  # as above
         raise self._failed(step, error) from error
       del array
+      arrays.release_memory()
     self._current = int(step)
     try:
       self._commit(int(step), work, about, None, False)

@@ -18,6 +18,7 @@ import math
 import pathlib
 from typing import Any
 
+from instructrl import arrays
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
@@ -182,6 +183,7 @@ def lazy_tree(names, read, held: int):
     if name not in cache:
       if len(cache) == held:
         del cache[next(iter(cache))]  # before there is another
+        arrays.release_memory()
       cache[name] = np.asarray(read(name))
     return cache[name]
 

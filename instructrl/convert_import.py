@@ -148,8 +148,8 @@ def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
         read(source.path), vocab_rows=rows, **layout)
     if tok.vocab_size > rows + tok.added_pad:
       raise ValueError(
-          f'the tokenizer has {tok.vocab_size} tokens, and the embedding '
-          f'{rows} rows: they do not belong together')
+          f'the tokenizer has {tok.vocab_size - tok.added_pad} tokens, and the '
+          f'embedding {rows} rows: they do not belong together')
   return tok
 
 
