@@ -1,13 +1,13 @@
-"""Checkpoints that survive a kill at any moment. Only this file knows Orbax.
+"""Checkpoints that survive a kill at any moment.
 
 A step is one folder:
 
-  checkpoints/00000100/state/         the arrays, an Orbax checkpoint
+  checkpoints/00000100/state/         the arrays, see `arrays`
   checkpoints/00000100/meta.json      tensors, environment, the caller's `meta`
   checkpoints/00000100/manifest.json  size and SHA-256 of every other file
 
-It is written as `incomplete.00000100`: Orbax commits `state`, the manifest
-follows, and a rename makes it a step. So a step's folder was whole, and the
+It is written as `incomplete.00000100`: Orbax commits `state` (or each leaf of
+it), the manifest follows, and a rename makes it a step. So a step's folder was whole, and the
 manifest tells whether it still is; Orbax would not notice a flipped bit.
 """
 
@@ -21,13 +21,12 @@ import shutil
 from typing import Any
 
 from absl import logging
+from instructrl import arrays
 from instructrl import manifest
 from instructrl import metrics
 from instructrl import processes
 import jax
 import jax.numpy as jnp
-import numpy as np
-from orbax.checkpoint.experimental import v1 as ocp
 
 FORMAT_VERSION = 1
 _STATE, _META, _TEMPORARY = 'state', 'meta.json', 'temporary'
@@ -103,16 +102,75 @@ class Checkpointer:
       raise RuntimeError('save inside `with Checkpointer(...)`')
     self.wait()
     step = int(step)
-    tensors = _tensors(state, arrays=True)
+    begun = self._begin(step, arrays.tensors(state, arrays=True), meta, force)
+    if begun is None:
+      return
+    work, about = begun
+    try:
+      response = arrays.save_async(work / _STATE, state)
+    except Exception as error:  # Orbax has no common class for its errors.
+      raise self._failed(step, error) from error
+    self._current = step
+    self._pending = step, self._executor.submit(
+        self._commit, step, work, about, response, temporary)
+
+  def save_leaves(self, step: int, abstract_state,
+                  make: Callable[[str], jax.Array], meta: dict) -> None:
+    """Saves a state that is too large to be in memory, leaf by leaf.
+
+    What is written is read like any other step. Returns when it is there.
+
+    Args:
+      step: the number of finished steps.
+      abstract_state: nested dicts with jax.ShapeDtypeStruct leaves.
+      make: 'a/b' -> that array, with its sharding. It is let go of before the
+        next one is made: at most twice the largest is in memory.
+      meta: as for `save`.
+
+    Raises:
+      CheckpointError: as for `save`.
+      ValueError: what `make` returned is not what `abstract_state` says.
+    """
+    self.wait()
+    tensors = arrays.tensors(abstract_state)
+    begun = self._begin(int(step), tensors, meta, False, in_leaves=True)
+    if begun is None:
+      return
+    work, about = begun
+    if self._primary:
+      for name in tensors:
+        (work / _STATE / name).parent.mkdir(parents=True, exist_ok=True)
+    processes.agree(0)  # the others' parts go into these folders
+    for name, spec in tensors.items():
+      array = make(name)
+      if [list(array.shape), str(array.dtype)] != spec:
+        raise ValueError(f'{name} is {array.dtype}{list(array.shape)}, not '
+                         f'{spec[1]}{spec[0]}')
+      try:
+        arrays.save_leaf(work / _STATE, name, array)
+      except Exception as error:  # as above
+        raise self._failed(step, error) from error
+      del array
+      arrays.release_memory()
+    self._current = int(step)
+    try:
+      self._commit(int(step), work, about, None, False)
+    except OSError as error:
+      raise self._failed(step, error) from error
+    processes.agree(0)  # the others read what process 0 has renamed
+
+  def _begin(self, step, tensors, meta, force, in_leaves=False):
+    """(work folder, text of the meta file) of a save, None if it is done."""
     about = json.dumps(
         {'format_version': FORMAT_VERSION, 'step': step,
-         'environment': environment(), 'tensors': tensors, 'meta': meta},
+         'environment': environment(), 'in_leaves': in_leaves,
+         'tensors': tensors, 'meta': meta},
         indent=1, allow_nan=False)
     exists = self._primary and self._path(step).exists() and not (
         self._problem(step))
     if processes.agree(exists) and not force:
       if step == self._current:
-        return
+        return None
       raise CheckpointError(
           f'{self._path(step)} is there already, and not from this run: take '
           'another folder, or save with force=True')
@@ -121,16 +179,14 @@ class Checkpointer:
       if self._primary:
         work.parent.mkdir(parents=True, exist_ok=True)
         self._clear_away()
-      response = ocp.save_async(work / _STATE, state)
-    except Exception as error:  # Orbax has no common class for its errors.
+    except OSError as error:
       raise self._failed(step, error) from error
-    self._current = step
-    self._pending = step, self._executor.submit(
-        self._commit, step, work, about, response, temporary)
+    return work, about
 
   def _commit(self, step, work, about, response, temporary) -> None:
-    """Runs in the background: waits for Orbax, then makes it a step."""
-    response.result()
+    """Waits for Orbax, in the background, then makes it a step."""
+    if response is not None:
+      response.result()
     if not self._primary:
       return
     metrics.atomic_write(work / _META, about)
@@ -232,7 +288,7 @@ class Checkpointer:
           f'{self._path(step)}: {self._problem(step) or "damaged"}')
     path = self._path(step)
     about = _read_about(path)
-    _check_same(about['tensors'], _tensors(abstract_state), path)
+    _check_same(about['tensors'], arrays.tensors(abstract_state), path)
     here = environment()
     changed = [f'{name} {was} -> {here.get(name)}'
                for name, was in about['environment'].items()
@@ -240,7 +296,7 @@ class Checkpointer:
     if changed and self._primary:
       logging.warning('%s was written elsewhere (%s): the run goes on, but not '
                       'bit for bit as it would have', path, ', '.join(changed))
-    state = ocp.load(path / _STATE, _placed(abstract_state))
+    state = _load(path, about, abstract_state)
     self._current = step
     return state, about['meta']
 
@@ -319,6 +375,55 @@ def restore_params(
     subtree = subtree(about['meta'])
   if callable(abstract):
     abstract = abstract(about['meta'])
+  _, tensors = _subtree(path, about, subtree)
+  if abstract is None:
+    wanted = arrays.nested(tensors)
+  else:
+    wanted = abstract
+    for key in reversed(subtree):
+      wanted = {key: wanted}
+    _check_same(tensors, arrays.tensors(wanted), path, cast=cast)
+  restored = _load(path, about, wanted)
+  for key in subtree:
+    restored = restored[key]
+  return restored, about['meta']
+
+
+def lazy_params(
+    path, subtree: Sequence[str] | Callable[[dict], Sequence[str]], *,
+    only_newest: bool = False):
+  """One subtree whose arrays are read one by one, each when it is asked for.
+
+  Args:
+    path: as for `restore_params`.
+    subtree: as for `restore_params`.
+    only_newest: as for `find`.
+
+  Returns:
+    (names, read, meta): names is `{'a/b': [shape, dtype]}` of the subtree's
+    arrays, `read('a/b')` that array on the first device, as it was saved.
+
+  Raises:
+    CheckpointError: as for `restore_params`; nothing is read before.
+  """
+  path = find(path, only_newest=only_newest)
+  about = _read_about(path)
+  if callable(subtree):
+    subtree = subtree(about['meta'])
+  prefix, tensors = _subtree(path, about, subtree)
+
+  def read(name):
+    full = f'{prefix}/{name}'
+    restored = _load(path, about, arrays.nested({full: tensors[full]}))
+    return jax.tree.leaves(restored)[0]
+
+  names = {name.removeprefix(f'{prefix}/'): spec
+           for name, spec in tensors.items()}
+  return names, read, about['meta']
+
+
+def _subtree(path, about, subtree):
+  """('a/b', {'a/b/c': [shape, dtype]}) of a subtree, which must be there."""
   prefix = '/'.join(subtree)
   tensors = {name: spec for name, spec in about['tensors'].items()
              if f'{name}/'.startswith(f'{prefix}/')}
@@ -326,20 +431,12 @@ def restore_params(
     there = sorted({'/'.join(name.split('/')[:len(subtree)])
                     for name in about['tensors']})
     raise CheckpointError(f'{path} has no {prefix!r}, only {there}')
-  if abstract is None:
-    wanted = _nested(tensors)
-  else:
-    wanted = abstract
-    for key in reversed(subtree):
-      wanted = {key: wanted}
-    _check_same(tensors, _tensors(wanted), path, cast=cast)
-  context = ocp.Context()
-  context.pytree.loading.partial_load = True
-  with context:
-    restored = ocp.load(path / _STATE, _placed(wanted))
-  for key in subtree:
-    restored = restored[key]
-  return restored, about['meta']
+  return prefix, tensors
+
+
+def _load(path: pathlib.Path, about, wanted):
+  return arrays.load(path / _STATE, wanted,
+                     in_leaves=about.get('in_leaves', False))
 
 
 def find(path, *, only_newest: bool = False) -> pathlib.Path:
@@ -416,24 +513,6 @@ def _steps(directory: pathlib.Path) -> list[int]:
                 if entry.name.isdigit() and entry.is_dir())
 
 
-def _tensors(tree, *, arrays: bool = False) -> dict[str, list]:
-  """Tensor name -> [shape, dtype]; `arrays` refuses what cannot be saved."""
-  tensors = {}
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    if name in tensors or name.count('/') != max(len(path) - 1, 0):
-      raise ValueError(f"{name}: a key of the state has a '/' in it")
-    if arrays and not isinstance(leaf, jax.Array):
-      raise ValueError(
-          f'{name} is {type(leaf).__name__}, not a jax.Array: convert it, e.g. '
-          'with jnp.int32')
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
-      raise ValueError(
-          f'{name} has dtype {leaf.dtype}: save the seed, not the key')
-    tensors[name] = [list(leaf.shape), str(leaf.dtype)]
-  return tensors
-
-
 def _check_same(saved, wanted, where, *, cast: bool = False) -> None:
   """Raises CheckpointError naming the first tensors that differ."""
   problems = [f'{name} is not in the checkpoint'
@@ -454,27 +533,6 @@ def _check_same(saved, wanted, where, *, cast: bool = False) -> None:
 
 def _both_floating(*dtypes) -> bool:
   return all(jnp.issubdtype(jnp.dtype(d), jnp.floating) for d in dtypes)
-
-
-def _placed(abstract_state):
-  """Puts leaves without a sharding on the first device."""
-  default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-  return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=getattr(x, 'sharding', None) or default),
-      abstract_state)
-
-
-def _nested(tensors):
-  """{'a/b': spec} -> {'a': {'b': ShapeDtypeStruct}}."""
-  tree = {}
-  for name, (shape, dtype) in tensors.items():
-    *parents, last = name.split('/')
-    node = tree
-    for key in parents:
-      node = node.setdefault(key, {})
-    node[last] = jax.ShapeDtypeStruct(tuple(shape), jax.numpy.dtype(dtype))
-  return tree
 
 
 def _read_about(path: pathlib.Path) -> dict[str, Any]:

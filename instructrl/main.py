@@ -11,7 +11,7 @@ elsewhere with --coordinator=HOST:PORT --num_processes=N --process_id=I (see
 `processes`, also for the exit statuses).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import contextlib
 import functools
 import os
@@ -198,18 +198,27 @@ def setup_jax():
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
-def run_door(main: Callable[[], None]):
-  """Runs a command: expected errors become one line and exit status 1."""
+def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
+  """Runs a command: expected errors become one line and exit status 1.
+
+  Args:
+    main: is given the arguments that are no flags.
+    arguments: what they are called, for the message where one is missing.
+  """
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
     # What Orbax's threads fail at is raised too, as one line.
     logging.get_absl_handler().addFilter(
         lambda record: 'orbax' not in pathlib.Path(record.pathname).parts)
-    if len(argv) > 1:
-      sys.exit(f'error: unexpected argument {argv[1]!r}')
+    given = argv[1:]
+    if len(given) > len(arguments):
+      sys.exit(f'error: unexpected argument {given[len(arguments)]!r}')
+    if len(given) < len(arguments):
+      sys.exit(f'error: {arguments[len(given)]} is missing; the arguments are '
+               f'{" ".join(arguments)}')
     processes.handle_sigterm()
     try:
-      main()
+      main(*given)
     except KeyboardInterrupt as stop:
       _leave(processes.EXIT_STOPPED if isinstance(stop, processes.Stopped)
              else 128 + signal.SIGINT,

@@ -47,7 +47,7 @@ class Progress:
       total: number of steps at the end.
       start: steps that are done already, after a resume.
       label: where in the whole this is, e.g. 'stage 3/12'.
-      unit: what a step is, in the singular.
+      unit: what a step is, in the singular; '%' and 'MB' have no plural.
       interval: least seconds between two lines when there is no terminal.
       primary: whether this process shows anything.
       stream: where to; sys.stdout by default.
@@ -55,7 +55,7 @@ class Progress:
     """
     self._title = f'{label} {name}'.strip()
     self._total = total
-    self._units = unit if unit == '%' else f'{unit}s'
+    self._units = unit if unit in ('%', 'MB') else f'{unit}s'
     self._interval = interval
     self._stream = stream or sys.stdout
     self._clock = clock

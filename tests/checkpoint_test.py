@@ -1,5 +1,6 @@
 """Tests of checkpoints: what comes back, and what damage does."""
 
+import functools
 import json
 import os
 import pathlib
@@ -371,6 +372,96 @@ def test_saving_is_quick(tmp_path):
   assert min(blocked) < .5 and min(whole) < 2., (blocked, whole)
 
 
+def save_leaves(directory, params, meta=None):
+  with checkpoint.Checkpointer(directory) as checkpointer:
+    checkpointer.save_leaves(
+        0, {'params': jax.eval_shape(lambda: params)},
+        lambda name: functools.reduce(
+            lambda tree, key: tree[key], name.split('/'), {'params': params}),
+        meta or META)
+
+
+def test_a_step_saved_leaf_by_leaf_is_read_like_any_other(tmp_path):
+  params = make_state(2).params
+  save_leaves(tmp_path / 'run' / 'checkpoints', params)
+  with checkpoint.Checkpointer(tmp_path / 'run' / 'checkpoints') as steps:
+    assert steps.latest() == 0
+    state, meta = steps.restore(checkpoint.abstract({'params': params}))
+    assert_same(state, {'params': params})
+    assert meta == META
+    with pytest.raises(checkpoint.CheckpointError, match='is there already'):
+      checkpoint.Checkpointer(tmp_path / 'run' / 'checkpoints').save_leaves(
+          0, {'params': jax.eval_shape(lambda: params)}, None, META)
+  restored, meta = checkpoint.restore_params(tmp_path / 'run', ('params',))
+  assert_same(restored, params)
+  restored, _ = checkpoint.restore_params(
+      tmp_path / 'run', ('params', 'policy'), cast=True, abstract=jax.tree.map(
+          lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16),
+          params['policy']))
+  assert_same(restored, jax.tree.map(
+      lambda x: x.astype(jnp.bfloat16), params['policy']))
+  with pytest.raises(
+      checkpoint.CheckpointError, match='policy/bias is bfloat16.*not float32'):
+    checkpoint.restore_params(
+        tmp_path / 'run', ('params', 'policy'), jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32),
+            params['policy']))
+
+
+def test_leaves_go_to_the_shards_of_any_mesh(tmp_path):
+  mesh = lambda n: jax.make_mesh(
+      (n,), ('fsdp',), axis_types=(jax.sharding.AxisType.Auto,),
+      devices=jax.devices()[:n])
+  over = lambda n: jax.sharding.NamedSharding(mesh(n), P(None, 'fsdp'))
+  value = np.arange(256, dtype=np.float32).reshape(16, 16)
+  save_leaves(tmp_path, {'w': jax.device_put(value, over(8)),
+                         'deep': {'b': jnp.ones(3)}})
+  abstract = {'w': jax.ShapeDtypeStruct((16, 16), np.float32,
+                                        sharding=over(4)),
+              'deep': {'b': jax.ShapeDtypeStruct((3,), np.float32)}}
+  restored, _ = checkpoint.restore_params(tmp_path, ('params',), abstract)
+  np.testing.assert_array_equal(restored['w'], value)
+  assert restored['w'].sharding == over(4)
+
+
+def test_saving_leaves_that_fails_leaves_no_step(tmp_path):
+  abstract = {'params': jax.eval_shape(lambda: make_state().params)}
+
+  def make(name):
+    if name != 'params/policy/bias':
+      raise ArithmeticError(name)
+    return make_state().params['policy']['bias']
+
+  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+    with pytest.raises(ArithmeticError, match='params/policy/embed'):
+      checkpointer.save_leaves(0, abstract, make, META)
+    assert checkpointer.latest() is None
+    with pytest.raises(ValueError, match=r'policy/bias is float32\[3\], not'):
+      checkpointer.save_leaves(0, abstract, lambda name: jnp.ones(3), META)
+    assert checkpointer.latest() is None
+  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint that'):
+    checkpoint.restore_params(tmp_path, ('params',))
+  save_leaves(tmp_path, make_state(1).params)
+  assert os.listdir(tmp_path) == ['00000000']
+
+
+@pytest.mark.parametrize('in_leaves', [True, False])
+def test_lazy_params_reads_one_array_at_a_time(tmp_path, in_leaves):
+  state = make_state(2)
+  if in_leaves:
+    save_leaves(tmp_path, state.params)
+  else:
+    save_steps(tmp_path, 2)
+  names, read, meta = checkpoint.lazy_params(
+      tmp_path, lambda meta: ('params', 'policy'))
+  assert names == {'embed': [[16, 8], 'float32'], 'bias': [[8], 'bfloat16']}
+  assert meta['tokenizer'] == 'abc'
+  for name in names:
+    assert_same(read(name), state.params['policy'][name])
+  with pytest.raises(checkpoint.CheckpointError, match="no 'nothing'"):
+    checkpoint.lazy_params(tmp_path, ('nothing',))
+
+
 SAVE_FOREVER = '''
 import sys
 from instructrl import checkpoint
@@ -468,6 +559,14 @@ with checkpoint.Checkpointer(sys.argv[3], keep_latest=2) as checkpointer:
   for shard in state['w'].addressable_shards:
     np.testing.assert_array_equal(
         shard.data, np.arange(64.)[shard.index] + 2)
+leaves = {'a': {'w': jax.ShapeDtypeStruct((64,), 'float32', sharding=sharding)}}
+with checkpoint.Checkpointer(sys.argv[3] + '/leaves') as checkpointer:
+  checkpointer.save_leaves(0, leaves, lambda name: make(7)['w'], {})
+  assert checkpointer.latest() == 0
+restored, _ = checkpoint.restore_params(
+    sys.argv[3] + '/leaves', ('a',), leaves['a'])
+for shard in restored['w'].addressable_shards:
+  np.testing.assert_array_equal(shard.data, np.arange(64.)[shard.index] + 7)
 '''
 
 
@@ -483,4 +582,4 @@ def test_two_processes_save_one_checkpoint(tmp_path):
   for process in processes:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-  assert sorted(os.listdir(tmp_path)) == ['00000001', '00000002']
+  assert sorted(os.listdir(tmp_path)) == ['00000001', '00000002', 'leaves']

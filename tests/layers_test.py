@@ -15,17 +15,18 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ROWS = (
     {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
     {'losses', 'advantages', 'sampling'}  # mathematics
-    | {'sharding', 'optimizer', 'checkpoint', 'manifest', 'metrics',
+    | {'sharding', 'optimizer', 'arrays', 'checkpoint', 'manifest', 'metrics',
        'processes', 'progress', 'tokenizer', 'tokenizer_gguf', 'tokenizer_hf',
-       'tokenizer_layout', 'tokenizer_source', 'tokenizer_spm', 'chips'},  # services
+       'tokenizer_layout', 'tokenizer_source', 'tokenizer_spm', 'chips',
+       'weights', 'weights_writer'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
      'sweep_results', 'report', 'expectations', 'figures', 'page',
      'page_parts', 'page_style', 'heldout_page', 'heldout_report', 'budget',
-     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
-     'lab.learnability', 'data.__main__'},
+     'tables', 'aot', 'plan', 'plan_report', 'convert', 'convert_import',
+     'convert_export', 'sample', 'lab.learnability', 'data.__main__'},
 )
 DOORS = ROWS[-1]
 
@@ -60,9 +61,11 @@ ONLY_IN = {
     'matplotlib': {'figures'},
     'ml_collections': {'trainers'} | DOORS,
     'optax': {'optimizer'},
-    'orbax': {'checkpoint'},
+    'gguf': {'weights', 'tokenizer_gguf'},
+    'orbax': {'arrays'},
     'pyarrow': {'data'},
     'rich': {'progress'},
+    'safetensors': {'weights'},
     'sentencepiece': {'tokenizer', 'tokenizer_spm'},
     'tensorboardX': {'metrics'},
     'tensorflow_datasets': {'data'},
@@ -234,7 +237,7 @@ def test_every_library_is_pinned():
     ('instructrl.models.hf', 'import torch', 'nowhere'),
     ('instructrl.data.tasks', 'import tensorflow as tf', 'nowhere'),
     ('instructrl.rollout', 'import flax.linen as nn', 'models'),
-    ('instructrl.main', 'from orbax import checkpoint', 'checkpoint'),
+    ('instructrl.main', 'from orbax import checkpoint', 'arrays'),
     ('instructrl.evaluators.suite', 'from ml_collections import config_dict',
      'trainers'),
     ('instructrl.evaluators.suite', 'import grain', 'data'),

@@ -320,7 +320,7 @@ def tensors(fields: Mapping, family: str, params: Params, *,
     dtype: one of DTYPES.
 
   Yields:
-    (name, array), those of a layer together.
+    (name, array), those that a leaf has a part in together.
   """
   if dtype not in DTYPES:
     raise ValueError(f'dtype={dtype!r} is none of {DTYPES}')
@@ -328,7 +328,6 @@ def tensors(fields: Mapping, family: str, params: Params, *,
   backbone = params.get('backbone', params)
   fields = dict(fields, vocab_rows=backbone['embed'].shape[0])
   parts: dict[str, list] = {}  # tensor -> what is put into it
-  order = {}
   for leaf in _leaves(fields, known, known.prefixes[0], known.heads[0]):
     if leaf.path == ('unembed',) and 'backbone' in params:
       continue  # a score has none
@@ -341,10 +340,9 @@ def tensors(fields: Mapping, family: str, params: Params, *,
     for layer, source in enumerate(leaf.sources):
       parts.setdefault(source.name, []).append(
           (source, value, layer if leaf.stacked else None))
-      order[source.name] = layer if leaf.stacked else -1
-  for name in sorted(parts, key=lambda name: (order[name], name)):
-    tensor = np.empty(parts[name][0][0].shape, target)
-    for source, value, layer in parts[name]:
+  for name, found in parts.items():
+    tensor = np.empty(found[0][0].shape, target)
+    for source, value, layer in found:
       value = value if layer is None else value[layer]
       source.put(np.asarray(jax.device_get(value)), tensor)
     yield name, tensor

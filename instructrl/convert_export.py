@@ -1,0 +1,286 @@
+"""A run's parameters as a folder that transformers and vLLM load.
+
+A policy becomes the family's ForCausalLM, a reward model its
+ForSequenceClassification with one label. Of the latter two things differ from
+what other tools expect. Their heads have no bias: it stands in config.json as
+`score_bias`, to be added to their score. And they pool at the last token that
+is not PAD, where a score here is of the last response token, EOS included:
+that is the same token where the text ends with the response's EOS, as it must,
+and because PAD is never EOS here.
+"""
+
+import collections
+from collections.abc import Callable, Mapping
+import dataclasses
+import functools
+import json
+import math
+import pathlib
+from typing import Any
+
+from instructrl import arrays
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import metrics as metrics_lib
+from instructrl import progress as progress_lib
+from instructrl import weights_writer
+from instructrl.convert_import import KEPT, STAGE, check_disk
+from instructrl.models import hf
+from instructrl.trainers import common
+from instructrl.trainers import policies
+import ml_dtypes
+import numpy as np
+
+WEIGHTS = ('default', 'ema', 'params')
+_DTYPES = {'float32': np.dtype('float32'),
+           'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+# The inputs of stages whose parameters a run's own began as.
+_BEGINNINGS = ('init', 'policy', 'sft')
+
+
+def check_source(src) -> pathlib.Path:
+  """Refuses a run folder that is not finished, as stages do."""
+  path = pathlib.Path(src)
+  if not path.exists():
+    raise ValueError(f'{path} does not exist')
+  if ((path / metrics_lib.CONFIG).exists()
+      and metrics_lib.read_done(path) is None):
+    raise ValueError(f'{path} is not finished; run it to its end, or name one '
+                     'of its checkpoints')
+  return path
+
+
+def subtree_of(meta: Mapping[str, Any], tensors, weights: str, where):
+  """Where the parameters to export are, by --weights."""
+  default = list(meta.get('export', ()))
+  if not default or 'model' not in meta.get('config', {}):
+    raise ValueError(f'{where} is of no stage that makes a model')
+  if weights == 'default' or weights == 'params' and default[0] == 'params':
+    return default
+  if weights == 'ema':
+    if not any(name.startswith('ema_params/') for name in tensors):
+      raise ValueError(f'{where} has no EMA: leave --weights out')
+    return ['ema_params']
+  policy = any(name.startswith('params/policy/') for name in tensors)
+  return ['params', 'policy'] if policy else ['params']
+
+
+def origin(path: pathlib.Path) -> pathlib.Path | None:
+  """The folder of the import that a run came from, if it is still there."""
+  folder = next((f for f in (path, *path.parents)
+                 if (f / metrics_lib.CONFIG).is_file()), None)
+  for _ in range(20):  # stages of a study, in a row
+    if folder is None or not (folder / metrics_lib.CONFIG).is_file():
+      return None
+    config = metrics_lib.read_json(folder / metrics_lib.CONFIG)
+    if config.get('stage') == STAGE:
+      return folder
+    inputs = config.get('inputs', {})
+    before = next((inputs[n] for n in _BEGINNINGS if inputs.get(n)), None)
+    folder = before and (folder / before).resolve()
+    if folder and folder.parent.name == 'checkpoints':
+      folder = folder.parent.parent
+  return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What an export will be.
+
+  Attributes:
+    fields: of the model.
+    family: one of `hf.FAMILIES`.
+    is_reward: whether it scores.
+    config: config.json, but for what the weights say.
+    generation: generation_config.json of the source, {} if not known.
+  """
+
+  fields: dict[str, Any]
+  family: str
+  is_reward: bool
+  config: dict[str, Any]
+  generation: dict[str, Any]
+
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Every tensor."""
+    shapes = hf.expected(self.config)
+    if self.is_reward:  # it has a score for an unembedding
+      for name in hf.FAMILIES[self.family].heads:
+        shapes.pop(name, None)
+      shapes['score.weight'] = (1, self.fields['d_model'])
+    return shapes
+
+  def held(self) -> int:
+    """How many leaves there are to one tensor, at most."""
+    counts = collections.Counter(
+        source.name for leaf in hf.leaves(self.config)
+        for source in leaf.sources)
+    return max(counts.values())
+
+  @classmethod
+  def make(cls, config, names, source: pathlib.Path | None) -> 'Plan':
+    """By a run's config, the names of its tensors, and what it came from."""
+    is_reward = 'head/kernel' in names
+    rows = names['backbone/embed' if is_reward else 'embed'][0][0]
+    preferred, generation = None, {}
+    if source is not None:
+      preferred = metrics_lib.read_json(
+          source / metrics_lib.CONFIG)['source']['model_type']
+      path = source / KEPT / 'generation_config.json'
+      generation = metrics_lib.read_json(path) if path.exists() else {}
+    family = choose_family(config['model'], preferred)
+    return cls(config['model'], family, is_reward, hf.hf_config(
+        config['model'], family, vocab_rows=rows,
+        kind='reward' if is_reward else 'lm'), generation)
+
+
+def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
+  """The family that computes what these fields say.
+
+  Args:
+    fields: of the model.
+    preferred: the family that it was imported as, if it was.
+
+  Raises:
+    ValueError: none does; what stands against the nearest is named.
+  """
+  if preferred in hf.FAMILIES:
+    nearest = preferred
+  elif fields['norm'] == 'rmsnorm':
+    nearest = 'llama'
+  else:
+    nearest = 'gpt2' if fields['positions'] == 'learned' else 'gpt_neox'
+  for name in dict.fromkeys((nearest, *hf.FAMILIES)):
+    try:
+      hf.hf_config(fields, name, vocab_rows=1)
+      return name
+    except ValueError as error:
+      if name == nearest:
+        reason = error
+  raise ValueError(
+      f'no family that other tools load computes what this model does: {reason}')
+
+
+class LazyLeaf:
+  """An array that is read when something of it is asked for."""
+
+  def __init__(self, name: str, spec, read):
+    self.shape, self.dtype = tuple(spec[0]), spec[1]
+    self._name, self._read = name, read
+
+  def __array__(self, dtype=None, copy=None):
+    del copy
+    return np.asarray(self._read(self._name), dtype)
+
+  def __getitem__(self, index):
+    return self._read(self._name)[index]
+
+
+def lazy_tree(names, read, held: int):
+  """Nested dicts of `LazyLeaf`; so many that were read stay in memory."""
+  cache = {}
+
+  def cached(name):
+    if name not in cache:
+      if len(cache) == held:
+        del cache[next(iter(cache))]  # before there is another
+        arrays.release_memory()
+      cache[name] = np.asarray(read(name))
+    return cache[name]
+
+  tree = {}
+  for name, spec in names.items():
+    *parents, last = name.split('/')
+    node = tree
+    for key in parents:
+      node = node.setdefault(key, {})
+    node[last] = LazyLeaf(name, spec, cached)
+  return tree
+
+
+def _write_weights(writer, work, plan: Plan, params, dtype: str) -> None:
+  with writer(work) as out:
+    total, done = out.num_bytes, 0
+    with progress_lib.Progress(
+        'export', max(total >> 20, 1), unit='MB') as progress:
+      for number, (name, array) in enumerate(hf.tensors(
+          plan.fields, plan.family, params, dtype=dtype), 1):
+        out.write(name, array)
+        done += array.nbytes
+        progress.update(
+            max(total >> 20, 1) if done == total else done >> 20,
+            {'tensors': number})
+
+
+def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
+  """config.json, generation_config.json and the tokenizer's files."""
+  ids = tok.generation_ids()
+  config = plan.config | ids | {'torch_dtype': dtype}
+  ends = ids['eos_token_id']
+  config['eos_token_id'] = ends[0] if len(ends) == 1 else ends
+  if plan.is_reward:
+    config['score_bias'] = score_bias
+  else:
+    known = [plan.generation.get('eos_token_id', [])]
+    known = known[0] if isinstance(known[0], list) else known
+    generation = plan.generation | ids | {
+        'eos_token_id': list(dict.fromkeys([*ends, *known]))}
+    (work / 'generation_config.json').write_text(
+        json.dumps(generation, indent=2, sort_keys=True) + '\n')
+  (work / 'config.json').write_text(
+      json.dumps(config, indent=2, sort_keys=True) + '\n')
+  tok.write_files(work, config['vocab_size'])
+
+
+def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
+                 max_shard_bytes: int = 5 * 10**9,
+                 say: Callable[[str], None] = print) -> None:
+  """Writes the folder; see the top of this file.
+
+  Args:
+    src: a run folder, its checkpoints, or one step of them.
+    dst: the folder, which must not be there.
+    dtype: of the tensors.
+    weights: one of `WEIGHTS`.
+    max_shard_bytes: of a file, unless one tensor alone has more.
+    say: is given lines for people.
+
+  Raises:
+    ValueError: `src` cannot be exported, or `dst` is there.
+    CheckpointError: there is no checkpoint, or it is damaged.
+  """
+  dst, path = pathlib.Path(dst), check_source(src)
+  if dst.exists():
+    raise ValueError(f'{dst} is there already: take another folder, or remove '
+                     'it')
+  path = checkpoint_lib.find(path, only_newest=True)
+  about = checkpoint_lib.read_meta(path)
+  meta = about['meta']
+  subtree = subtree_of(meta, about['tensors'], weights, path)
+  names, read, _ = checkpoint_lib.lazy_params(path, subtree)
+  tok = policies.find_tokenizer(path)
+  common.require(meta['tokenizer'] == tok.fingerprint,
+                 f'{path}: the tokenizer beside it is not the one that it was '
+                 'trained with')
+  plan = Plan.make(meta['config'], names, origin(path))
+  writer = functools.partial(
+      weights_writer.Writer, shapes=plan.shapes(),
+      dtype=_DTYPES[dtype], max_bytes=max_shard_bytes)
+  work = dst.with_name(f'.{dst.name}.incomplete')
+  check_disk(dst, sum(
+      math.prod(shape) for shape in plan.shapes().values()
+  ) * _DTYPES[dtype].itemsize)
+  work.mkdir(parents=True, exist_ok=True)
+  with metrics_lib.only_process(work):
+    for left in work.iterdir():  # of an export that was stopped
+      if left.name != metrics_lib.LOCK:
+        left.unlink()
+    _write_weights(writer, work, plan, lazy_tree(
+        names, read, plan.held()), dtype)
+    _write_texts(work, plan, tok, float(read('head/bias'))
+                 if plan.is_reward else None, dtype)
+    (work / metrics_lib.LOCK).unlink()
+    metrics_lib.sync_folder(work)
+    work.rename(dst)
+    metrics_lib.sync_folder(dst.parent)
+  say(f'{dst}: {plan.config["architectures"][0]} of '
+      f'{"/".join(subtree)} in {path}')

@@ -1,0 +1,352 @@
+"""Another tool's checkpoint as a finished run folder.
+
+  DST/config.json            stage 'import', the model's fields, the source
+  DST/checkpoints/00000000/  the parameters, saved leaf by leaf
+  DST/tokenizer.hf.json      the tokenizer, with the layout of prompts
+  DST/hf/                    what an export takes over: config.json, ...
+  DST/DONE                   written last
+
+so that `inputs.init=DST` of a stage and `instructrl.sample DST` take it as they
+take a run of their own. All that can be wrong with the source is looked for
+before anything is written, and what a kill leaves is not used: the same command
+begins again.
+"""
+
+import collections
+from collections.abc import Callable, Mapping
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import shutil
+import time
+from typing import Any
+
+from instructrl import arrays
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import main as main_lib
+from instructrl import metrics as metrics_lib
+from instructrl import processes
+from instructrl import progress as progress_lib
+from instructrl import sharding
+from instructrl import tokenizer_gguf
+from instructrl import tokenizer_source
+from instructrl import weights as weights_lib
+from instructrl.models import hf
+from instructrl.models import transformer
+from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.trainers import common
+import jax
+import numpy as np
+
+STAGE = 'import'
+KEPT = 'hf'  # the folder of what an export takes over
+_KEPT_FILES = ('config.json', 'generation_config.json')
+PADS = ('mean', 'zeros')
+DTYPES = common.DTYPES
+# As experiments have them (see experiments/common.py), for stages that open an
+# import without a table of their own.
+RULES = (
+    ('layers', None),
+    ('vocab', 'tensor'),
+    ('embed', 'fsdp'),
+    ('mlp', 'tensor'),
+    ('heads', 'tensor'),
+    ('kv', None),
+    ('norm', None),
+    ('positions', None),
+    ('act_batch', ('data', 'fsdp')),
+    ('act_len', None),
+    ('act_embed', None),
+    ('act_heads', 'tensor'),
+    ('act_mlp', 'tensor'),
+)
+# Fields of `transformer.Transformer` that no config of a model has.
+_NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A checkpoint that was opened and found to be whole.
+
+  Attributes:
+    path: where it is.
+    config: as config.json says it.
+    weights: see `weights`.
+    kept: file name -> contents, for a later export.
+    fingerprint: tells it from others.
+  """
+
+  path: pathlib.Path
+  config: dict[str, Any]
+  weights: Any
+  kept: dict[str, bytes]
+  fingerprint: str
+
+
+def open_source(path) -> Source:
+  """Opens a Hugging Face folder or a GGUF file, and checks its tensors.
+
+  Raises:
+    ValueError: an unknown architecture or a field that is not supported; a
+      tensor that is missing, of another shape, or unknown; a damaged file. The
+      message names file and tensor or field.
+  """
+  path = pathlib.Path(path)
+  if path.is_dir():
+    if not (path / 'config.json').is_file():
+      raise ValueError(f'{path / "config.json"} does not exist: give the '
+                       "folder of a model, with config.json, the tokenizer's "
+                       'files and safetensors')
+    config = metrics_lib.read_json(path / 'config.json')
+    with named(path / 'config.json'):
+      hf.model_fields(config)
+    weights = weights_lib.open_weights(path)
+    kept = {name: (path / name).read_bytes() for name in _KEPT_FILES
+            if (path / name).is_file()}
+  else:
+    weights = weights_lib.open_weights(path)
+    config = weights.config
+    with named(path):
+      hf.model_fields(config)
+    kept = {'config.json': json.dumps(config, indent=2).encode()}
+  with named(path):
+    hf.check(config, weights.shapes)
+  weights.check(hf.expected(config, weights.shapes))
+  return Source(path, config, weights, kept, weights_lib.fingerprint(
+      weights, json.dumps(config, sort_keys=True).encode()))
+
+
+@contextlib.contextmanager
+def named(path):
+  """Puts a file's name before what is wrong with its contents."""
+  try:
+    yield
+  except ValueError as error:
+    if str(path) in str(error):
+      raise
+    raise ValueError(f'{path}: {error}') from error
+
+
+def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
+  """The tokenizer of a source.
+
+  Args:
+    source: of the model.
+    rows: of its embedding.
+    **layout: options of `HFTokenizer.from_source`.
+
+  Raises:
+    ValueError: it is missing, damaged or of a kind that is not supported, or
+      has more tokens than the model has rows.
+  """
+  read = (tokenizer_source.read_folder if source.path.is_dir()
+          else tokenizer_gguf.read)
+  with named(source.path):
+    tok = HFTokenizer.from_source(
+        read(source.path), vocab_rows=rows, **layout)
+    if tok.vocab_size > rows + tok.added_pad:
+      raise ValueError(
+          f'the tokenizer has {tok.vocab_size - tok.added_pad} tokens, and the '
+          f'embedding {rows} rows: they do not belong together')
+  return tok
+
+
+def run_config(source: Source, tok: HFTokenizer, *, dtype: str,
+               mesh: Mapping[str, int]) -> dict[str, Any]:
+  """config.json of the run folder."""
+  fields = {f.name: f.default for f in dataclasses.fields(
+      transformer.Transformer) if f.name not in _NO_FIELDS}
+  fields |= hf.model_fields(source.config)
+  fields |= {'dtype': 'float32', 'param_dtype': dtype,
+             'vocab_rows': max(fields['vocab_rows'], tok.vocab_size)}
+  return {
+      'stage': STAGE,
+      'source': {'name': source.path.absolute().name,
+                 'model_type': source.config['model_type'],
+                 'fingerprint': source.fingerprint},
+      'tokenizer': tok.fingerprint,
+      'model': fields,
+      'mesh': dict(mesh),
+      'rules': [list(rule) for rule in RULES],
+      'inputs': {},
+  }
+
+
+def make_layout(config: Mapping[str, Any], tok, mesh) -> common.Layout:
+  """The model of a run's config, and where its parameters lie."""
+  model = transformer.make_model(
+      vocab_size=tok.vocab_size, rules=RULES, **config['model'])
+  return common.lm_layout(model, mesh)
+
+
+class Reader:
+  """Makes the arrays of a model, each on its devices, from a source.
+
+  A device's part is read without the others. Rows that the source does not
+  have, of a PAD that was added, are the mean of the others, or zeros.
+  """
+
+  def __init__(self, source: Source, layout: common.Layout, *, pad: str):
+    self._weights, self._pad = source.weights, pad
+    self._leaves = {
+        '/'.join(leaf.path): leaf
+        for leaf in hf.leaves(source.config, source.weights.shapes)}
+    self._wanted = {
+        arrays.name_of(path): leaf for path, leaf in
+        jax.tree_util.tree_leaves_with_path(layout.abstract)}
+    if set(self._leaves) != set(self._wanted):
+      raise AssertionError(
+          f'models.hf and transformer differ in '
+          f'{sorted(set(self._leaves) ^ set(self._wanted))}')
+
+  def array(self, name: str) -> jax.Array:
+    """The array of a leaf 'a/b', on the devices of this process."""
+    wanted, leaf = self._wanted[name], self._leaves[name]
+    made = {}  # devices that hold the same part read it once
+
+    def part(index):
+      bounds = tuple(s.indices(n)[:2] for s, n in zip(index, wanted.shape))
+      if bounds not in made:
+        made[bounds] = self._part(leaf, bounds, wanted)
+      return made[bounds]
+
+    return jax.make_array_from_callback(
+        wanted.shape, wanted.sharding, part)
+
+  def _part(self, leaf, bounds, wanted) -> np.ndarray:
+    index = tuple(slice(a, b) for a, b in bounds)
+    rows, read = leaf.shape[0] if leaf.shape else 0, self._weights.read
+    if tuple(leaf.shape) == wanted.shape:
+      return hf.read_slice(leaf, index, read, wanted.dtype)
+    out = np.zeros([b - a for a, b in bounds], wanted.dtype)
+    first, last = bounds[0]
+    if first < rows:
+      own = slice(first, min(last, rows))
+      out[:own.stop - first] = hf.read_slice(
+          leaf, (own, *index[1:]), read, wanted.dtype)
+    if last > rows and self._pad == 'mean':
+      mean = hf.read_slice(
+          leaf, (slice(0, rows), *index[1:]), read, None).mean(
+              axis=0, dtype=np.float64)
+      out[max(rows - first, 0):] = mean
+    return out
+
+
+def check_disk(dst: pathlib.Path, num_bytes: int) -> None:
+  """Refuses what there is no room for."""
+  there = next(p for p in (dst, *dst.absolute().parents) if p.exists())
+  free = shutil.disk_usage(there).free
+  if num_bytes > free:
+    raise ValueError(
+        f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB '
+        'are free: make room, or store the parameters with --dtype=bfloat16')
+
+
+def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
+  """Refuses a folder of something else."""
+  if dst.exists() and not dst.is_dir():
+    raise ValueError(f'{dst} is in the way: a folder is needed there')
+  if not (dst / metrics_lib.CONFIG).exists() and dst.exists() and any(
+      p.name != metrics_lib.LOCK for p in dst.iterdir()):
+    raise ValueError(f'{dst} is not empty, and no run folder: take another')
+  metrics_lib.check_config(dst, config)
+
+
+def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
+                 dtype: str = 'float32', pad: str = 'mean',
+                 say: Callable[[str], None] = print, **layout) -> dict:
+  """Makes a run folder of a checkpoint; see the top of this file.
+
+  With several processes all of them must call it.
+
+  Args:
+    src: a Hugging Face folder or a GGUF file of the llama architecture.
+    dst: the run folder.
+    mesh: sizes of its axes (see `sharding.make_mesh`): each process reads what
+      its devices hold. By default all is done on the first device.
+    dtype: of the parameters as they are stored.
+    pad: one of `PADS`, the row of a PAD that the model does not have.
+    say: is given lines for people.
+    **layout: options of `HFTokenizer.from_source`.
+
+  Returns:
+    What DONE says.
+
+  Raises:
+    ValueError: the source cannot be imported, or `dst` is of something else.
+  """
+  dst = pathlib.Path(dst)
+  source = open_source(src)
+  rows = hf.model_fields(source.config)['vocab_rows']
+  tok = read_tokenizer(source, rows, **layout)
+  if jax.process_count() > 1 and not mesh:
+    raise ValueError('--mesh is needed with several processes: it says which '
+                     'part is of which')
+  devices = None if mesh else jax.devices()[:1]
+  made_mesh = sharding.make_mesh(mesh or {}, devices)
+  config = run_config(source, tok, dtype=dtype, mesh=mesh or {})
+  check_target(dst, config)
+  if processes.agree(metrics_lib.read_done(dst) is not None):
+    say(f'{dst}: finished before')
+    return metrics_lib.read_done(dst)
+  planned = make_layout(config, tok, made_mesh)
+  check_disk(dst, sum(
+      math.prod(x.shape) * x.dtype.itemsize
+      for x in jax.tree.leaves(planned.shapes)))
+  reader = Reader(source, planned, pad=pad)
+  if processes.primary():
+    metrics_lib.write_config(dst, config)
+  processes.agree(0)
+  with main_lib.alone(dst):
+    result = _write(source, dst, config, tok, planned, reader, say)
+  processes.agree(0)
+  return result
+
+
+def _write(source, dst, config, tok, planned, reader, say) -> dict:
+  """Fills the folder; DONE is the last."""
+  primary, began = processes.primary(), time.perf_counter()
+  if primary:
+    (dst / KEPT).mkdir(exist_ok=True)
+    for name, text in source.kept.items():
+      metrics_lib.atomic_write(dst / KEPT / name, text)
+    tok.save(dst / tok.FILE)
+  meta = {'format_version': common.FORMAT_VERSION, 'config': config,
+          'tokenizer': tok.fingerprint, 'export': ['params']}
+  with checkpoint_lib.Checkpointer(dst / 'checkpoints') as checkpointer:
+    if checkpointer.latest() is None:
+      _save(checkpointer, planned, reader, meta)
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(planned.shapes))
+  result = {'parameters': count, 'vocab_size': tok.vocab_size,
+            'vocab_rows': config['model']['vocab_rows'],
+            'pad': tok.pad_note, 'path': str(source.path.absolute())}
+  if primary:
+    metrics_lib.write_done(dst, {
+        'seconds': time.perf_counter() - began, 'result': result})
+    say(f'{dst}: {count:,} parameters, {tok.vocab_size:,} tokens in '
+        f'{result["vocab_rows"]:,} rows; {tok.pad_note}')
+  return {'result': result}
+
+
+def _save(checkpointer, planned: common.Layout, reader: Reader, meta) -> None:
+  sizes = collections.Counter({
+      f'params/{arrays.name_of(path)}':
+          math.prod(x.shape) * x.dtype.itemsize
+      for path, x in jax.tree_util.tree_leaves_with_path(planned.shapes)})
+  total, done, number = sizes.total(), 0, 0
+  # A line every ten seconds at most; a large leaf takes longer.
+  with progress_lib.Progress(
+      'import', max(total >> 20, 1), unit='MB',
+      primary=processes.primary()) as progress:
+
+    def make(name):
+      nonlocal done, number
+      progress.update(done >> 20, {'tensors': number})
+      array = reader.array(name.removeprefix('params/'))
+      done, number = done + sizes[name], number + 1
+      return array
+
+    checkpointer.save_leaves(0, {'params': planned.shapes}, make, meta)
+    progress.update(max(total >> 20, 1), {'tensors': number})
