@@ -31,7 +31,8 @@ import tokenizers
 FORMAT = 'instructrl tokenizer'
 FORMAT_VERSION = 1
 _FIELDS = ('tokenizer', 'vocab_size', 'bos_id', 'eos_id', 'pad_id', 'unk_id',
-           'added_pad', 'pad_note', 'chat_template', 'layout', 'config')
+           'protected', 'added_pad', 'pad_note', 'chat_template', 'layout',
+           'config')
 # Aliases are made of code points that are no characters. The one without a
 # number stands between two parts of one text.
 _OPEN, _CLOSE = '\ufdd0', '\ufdd1'
@@ -66,7 +67,11 @@ class HFTokenizer:
     """
     self._content = bytes(content)
     self._found = found = _parse(self._content)
-    self._tok = tok = parts.build(found['tokenizer'])
+    added = [
+        {**token, 'special': token['special'] or
+         token['content'] in found['protected']}
+        for token in found['tokenizer']['added_tokens']]
+    self._tok = tok = parts.build({**found['tokenizer'], 'added_tokens': added})
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
@@ -80,11 +85,13 @@ class HFTokenizer:
       raise ValueError(f'PAD {self.pad_id} or the end of a response '
                        f'{self.layout.end!r} is not a token of its own')
     self._protected = {  # id -> text
-        token['id']: token['content']
-        for token in found['tokenizer']['added_tokens'] if token['special']}
+        token['id']: token['content'] for token in added if token['special']}
+    self._silent = {  # what `decode` drops
+        token['id'] for token in found['tokenizer']['added_tokens']
+        if token['special']}
     tok.encode_special_tokens = True
     self._special_text = layouts.first_special([*self._protected.values()])
-    self._aliases = self._add_aliases(found['tokenizer']['added_tokens'])
+    self._aliases = self._add_aliases(added)
     # What stands for text that the vocabulary cannot write, if it is nothing
     # else as well.
     self._unknown_id = (
@@ -156,12 +163,14 @@ class HFTokenizer:
         layouts.CHAT if source.chat_template else layouts.PROMPT_TEMPLATE)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
+    spoken = source.in_template() - specials
     layout = _make_layout(
         chosen, response_template, system, source.chat_template,
-        source.roles, specials)
+        source.roles, specials | spoken)
     eos = source.roles['eos_token']
     pad = sources.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
-    tokenizer = sources.with_tokens(source, specials, pad)
+    tokenizer = sources.with_tokens(
+        source, {*specials, *filter(None, [layout.end])}, pad)
     found = {
         'tokenizer': tokenizer,
         'vocab_size': 1 + max([*ids.values(), pad.id]),
@@ -169,6 +178,8 @@ class HFTokenizer:
         'eos_id': ids[eos],
         'pad_id': pad.id,
         'unk_id': ids.get(source.roles.get('unk_token')),
+        # Not special, and so decoded, but not what a user can type.
+        'protected': sorted(spoken - {layout.end}),
         'added_pad': pad.added,
         'pad_note': pad.note,
         'chat_template': source.chat_template,
@@ -357,7 +368,8 @@ class HFTokenizer:
     if wrong:
       raise ValueError(
           f'token id {wrong[0]} is outside 0..{self.vocab_size - 1}')
-    return self._tok.decode(ids, skip_special_tokens=True)
+    return self._tok.decode(
+        [i for i in ids if i not in self._silent], skip_special_tokens=False)
 
   def generation_ids(self) -> dict[str, Any]:
     """The fields of generation_config.json that are token ids."""
