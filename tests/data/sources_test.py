@@ -1,6 +1,7 @@
 """Specs: what is understood, and what is said of one that is not."""
 
 import inspect
+import json
 
 import pytest
 
@@ -91,6 +92,90 @@ def test_what_is_read_is_kept_or_counted(tmp_path):
       'jsonl:PATH', tmp_path / 'a.jsonl', rows, strict=False)
   assert got.read == 20 == len(got.records) + sum(got.dropped.values())
   assert set(got.first) == set(got.dropped)
+
+
+_MESSAGE = {'message_id': 'q', 'parent_id': None, 'role': 'prompter',
+            'text': 'q', 'lang': 'en', 'rank': None, 'deleted': False}
+_REPLIES = [dict(_MESSAGE, message_id=f'a{i}', parent_id='q', text=f'a{i}',
+                 role='assistant', rank=i) for i in range(2)]
+_GOOD = {  # one row of each form
+    'jsonl': {'prompt': 'p', 'user': 'u', 'split': 'test', 'responses': [
+        {'text': 'a', 'score': 1, 'model': 'm'}, {'text': 'b', 'score': 2}]},
+    'c4': {'text': 't'},
+    'hh-rlhf': {'chosen': '\n\nHuman: a\n\nAssistant: b',
+                'rejected': '\n\nHuman: a\n\nAssistant: c'},
+    'summarize_from_feedback/comparisons': {
+        'info': {'id': 'i', 'post': 'p', 'title': 't', 'subreddit': 's'},
+        'summaries': [{'text': 'a', 'policy': 'p'}, {'text': 'b'}],
+        'choice': 1, 'worker': 'w', 'split': 'train'},
+    'summarize_from_feedback/posts': {
+        'id': 'i', 'post': 'p', 'title': 't', 'subreddit': 's', 'summary': 'a'},
+    'webgpt_comparisons': [
+        {'question': {'full_text': 'q', 'id': 'i', 'dataset': 'd'},
+         'answer': f'a{i}', 'score': i} for i in range(2)],
+    'oasst1': {'message_tree_id': 'q', 'prompt': dict(
+        _MESSAGE, replies=_REPLIES)},
+    'oasst1/demonstrations': {'message_tree_id': 'q', 'prompt': dict(
+        _MESSAGE, replies=_REPLIES)},
+    'ultrafeedback': {'instruction': 'i', 'completions': [
+        {'response': f'a{i}', 'model': 'm', 'overall_score': i, 'annotations': {
+            'honesty': {'Rating': '3'}}} for i in range(2)]},
+    'nectar': {'prompt': '\n\nHuman: a\n\nAssistant: ', 'answers': [
+        {'answer': f'a{i}', 'model': 'm', 'rank': i} for i in range(2)]},
+    'alpaca': {'instruction': 'i', 'input': 'x', 'output': 'o'},
+    'dolly': {'instruction': 'i', 'context': 'x', 'response': 'o',
+              'category': 'open_qa'},
+    'self-instruct': {'instruction': 'i', 'instances': [
+        {'input': 'x', 'output': 'o'}]},
+}
+_BAD = (None, True, 0, -1.5, 10**400, '', ' ', 'x', '\ud800', [], [[]], [None],
+        {}, {'x': None}, float('nan'))
+
+
+def _places(value, place=()):
+  """The places of all values inside a row."""
+  yield place
+  inside = (value.items() if isinstance(value, dict) else
+            enumerate(value) if isinstance(value, list) else ())
+  for key, item in inside:
+    yield from _places(item, (*place, key))
+
+
+def _spoilt(value, place, bad):
+  if not place:
+    return bad
+  copy = value.copy()
+  copy[place[0]] = _spoilt(copy[place[0]], place[1:], bad)
+  return copy
+
+
+@pytest.mark.parametrize('name', _GOOD)
+def test_no_row_is_too_bad_to_be_counted(tmp_path, name):
+  good = _GOOD[name]
+  rows = [_spoilt(good, place, bad) for place in _places(good)
+          for bad in _BAD]
+  got = source_files.load(f'{name}:PATH?strict=false', tmp_path / 'a.jsonl',
+                          map(json.dumps, [good, *rows]))
+  assert got.records and got.dropped
+  assert got.read == len(got.records) + sum(got.dropped.values())
+  for record in got.records:
+    records.validate(record)
+
+
+def test_no_message_is_too_bad_to_be_counted(tmp_path):
+  messages = [_MESSAGE, *_REPLIES]
+  for i, message in enumerate(messages):
+    for place in _places(message):
+      for bad in _BAD:
+        rows = list(messages)
+        rows[i] = _spoilt(message, place, bad)
+        path = source_files.write_lines(
+            tmp_path / 'a.jsonl', map(json.dumps, rows))
+        try:
+          got = sources.load(f'oasst1:{path}')
+        except SourceError:
+          continue
+        assert got.read == len(got.records) + sum(got.dropped.values())
 
 
 def test_a_folder_of_another_source(tmp_path):

@@ -56,10 +56,13 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
     try:
       downloads.fetch(remote.url, path)
     except downloads.DownloadError as error:
+      missing = [other.name for other in source.remotes()
+                 if other != remote and not (folder / other.name).is_file()]
+      others = f' (and {", ".join(missing)} in {folder})' if missing else ''
       raise SourceError(
           f'{source.NAME}: cannot download {remote.url} ({error}). Bring the '
-          f'file yourself: put it at {path}, or name its folder as '
-          f'{source.NAME}:FOLDER') from error
+          f'file yourself: put it at {path}{others}, or name a folder that has '
+          f'it as {source.NAME}:FOLDER') from error
     found.append(File(path, remote.split, remote.part))
   return found
 

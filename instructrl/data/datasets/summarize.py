@@ -45,7 +45,7 @@ class Comparisons(Source):
 
   NAME = 'summarize_from_feedback/comparisons'
   RECORD = Ranking
-  ABOUT = 'pairs of summaries of Reddit posts (OpenAI; MIT)'
+  ABOUT = 'pairs of summaries of Reddit posts (OpenAI)'
   OPTIONS = {
       'posts': Option(
           'tldr', one_of('tldr', 'cnndm', 'all'),

@@ -40,6 +40,7 @@ def test_numbers():
     ((-1.0, -1.4, -1.5), 0.5, (0, 0, 1)),  # a difference of .5 is no tie
     ((0.0, -0.3, -0.6, -0.9), 0.5, (0, 0, 1, 1)),  # chains are cut
     ((0.0, -0.3, -0.6, -0.9), 9.0, (0, 0, 0, 0)),
+    ((0.0, -0.6, -1.2, -1.3, -1.8), 0.5, (0, 1, 2, 2, 3)),
 ])
 def test_ranks_of_scores(scores, margin, ranks):
   assert fields.ranks_of_scores(scores, margin) == ranks

@@ -80,6 +80,7 @@ def test_without_network_the_file_to_bring_is_named(
   path = tmp_path / 'downloads/hh-rlhf/harmless-base/train.jsonl.gz'
   assert 'http://127.0.0.1:1/harmless-base/train.jsonl.gz' in message
   assert f'put it at {path}' in message and '\n' not in message
+  assert 'and harmless-base/test.jsonl.gz in' in message
   assert 'hh-rlhf:FOLDER' in message
   for split in ('train', 'test'):
     source_files.write_lines(path.with_name(f'{split}.jsonl.gz'), [pair(split)])

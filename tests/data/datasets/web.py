@@ -17,6 +17,7 @@ class Web:
     self.headers = {}  # path -> more headers
     self.redirects = {}  # path -> (path, headers)
     self.asked = []  # (path, Range or None)
+    self.resumed = 0  # times only a part was given
 
 
 def sha256(data):
@@ -50,6 +51,7 @@ def serve():
       start, status = 0, 200
       if asked and self.headers.get('If-Range') == etag:
         start, status = int(asked[6:].rstrip('-')), 206
+        web.resumed += 1
         headers['Content-Range'] = f'bytes {start}-{len(data) - 1}/{len(data)}'
       headers.setdefault('Content-Length', str(len(data) - start))
       self._head(status, headers)
