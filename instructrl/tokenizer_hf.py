@@ -22,6 +22,8 @@ import pathlib
 from typing import Any
 
 from instructrl import metrics
+from instructrl import tokenizer_gguf
+from instructrl import tokenizer_json as parts
 from instructrl import tokenizer_layout as layouts
 from instructrl import tokenizer_source as sources
 import tokenizers
@@ -64,7 +66,7 @@ class HFTokenizer:
     """
     self._content = bytes(content)
     self._found = found = _parse(self._content)
-    self._tok = tok = sources.build(found['tokenizer'])
+    self._tok = tok = parts.build(found['tokenizer'])
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
@@ -117,7 +119,7 @@ class HFTokenizer:
       longer = self._raw(_CUT + context + 'a')
       rest = longer[len(ids):]
       if (longer[:len(ids)] == ids and rest and not
-          self.piece(rest[0]).startswith((sources.SPACE, sources.BYTE_SPACE))):
+          self.piece(rest[0]).startswith((parts.SPACE, parts.BYTE_SPACE, ' '))):
         found.append((context, ids))
     if not found:
       raise ValueError('this tokenizer cannot continue a text: it puts '
@@ -184,6 +186,11 @@ class HFTokenizer:
       if str(path) in str(error):
         raise
       raise ValueError(f'{path}: {error}') from error
+
+  @classmethod
+  def from_gguf(cls, path, **options) -> 'HFTokenizer':
+    """Reads the metadata of a GGUF file; options as for `from_source`."""
+    return cls.from_source(tokenizer_gguf.read(path), **options)
 
   def with_layout(self, *, prompt_template: str = layouts.CHAT,
                   response_template: str = '', system: str = ''
@@ -254,43 +261,49 @@ class HFTokenizer:
   def response(self, text: str) -> list[int]:
     """What answers `prompt`, its end included."""
     lay = self.layout
-    parts = [
+    texts = [
         (lay.response_before, True),
         (layouts.strip(text, lay.strip_response), False),
         (lay.response_after, True)]
-    if not any(part for part, _ in parts):
+    if not any(text for text, _ in texts):
       return [self.eos_id]
-    return [*self._encode(parts, inside=True), self.eos_id]
+    opening = self._special_text.findall(lay.before + lay.after)[-1:]
+    if opening and (lay.before + lay.after).endswith(opening[0]):
+      # What follows a special is a text of its own to some tokenizers.
+      ids = self._encode([(opening[0], True), *texts])[1:]
+    else:
+      ids = self._encode(texts, inside=True)
+    return [*ids, self.eos_id]
 
   def _begin(self) -> list[int]:
     return [] if self.bos_id is None else [self.bos_id]
 
-  def _encode(self, parts: Sequence[tuple[str, bool]], inside: bool = False
+  def _encode(self, texts: Sequence[tuple[str, bool]], inside: bool = False
               ) -> list[int]:
     """Ids of (text, whether special tokens in it are meant), as one text.
 
     Args:
-      parts: of the text.
-      inside: whether another text comes before them.
+      texts: one after another.
+      inside: whether another text comes before.
     """
-    for text, _ in parts:
+    for text, _ in texts:
       try:
         text.encode()
       except UnicodeEncodeError as error:
         raise ValueError(f'text cannot be written as UTF-8: {error}') from error
-    if not any(text for text, _ in parts):
+    if not any(text for text, _ in texts):
       return []
     for cuts in ('none', 'specials', 'all'):
       for context, dropped in self._contexts:
         cut = _CUT + context
         text = (cut if inside else '') + ''.join(
             self._aliased(part) if meant else self._cut(part, cuts, cut)
-            for part, meant in parts)
+            for part, meant in texts)
         ids = self._restore(self._raw(text), dropped, cuts != 'none')
         if ids is not None:
           return ids
     raise ValueError(
-        f'text cannot be encoded without special tokens: {parts}')
+        f'text cannot be encoded without special tokens: {texts}')
 
   def _aliased(self, text: str) -> str:
     ids = {content: i for i, content in self._protected.items()}
