@@ -5,8 +5,8 @@ r"""Looks at data before it is trained on.
 
 Prints what a source has: rows, and what was dropped and why; splits, K, ties,
 labelers, users, lengths; and a few examples, with what is trained on marked. A
-SPEC is `NAME[/SUBSET][:PATH][?option=value&...]`; PATH is a local file or folder
-of the source's own files, without it the source is downloaded.
+SPEC is `NAME[/SUBSET][:PATH][?option=value&...]`; PATH is a local file or
+folder of the source's own files, without it the source is downloaded.
 """
 
 import argparse

@@ -269,8 +269,8 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
 def test_a_killed_stage_started_again_ends_with_the_same(
     files, made, tmp_path):
   workdir = tmp_path / 'data'
-  flags = [f'--config.{part}={tuple(specs)!r}'
-           for part, specs in {**dict.fromkeys(data.PARTS, ()), **files}.items()]
+  flags = [f'--config.{part}={tuple(files.get(part, ()))!r}'
+           for part in data.PARTS]
   command = [
       sys.executable, '-m', 'instructrl.main', f'--workdir={workdir}',
       '--config=experiments/data.py:micro', '--config.tokenizer.vocab_size=300',
