@@ -470,6 +470,28 @@ def _opened(folder):
   return types.SimpleNamespace(config=config, input=lambda name: folder)
 
 
+@pytest.mark.slow
+def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
+  """Nothing is held out, and there is no corpus: each has a field to set."""
+  folder = tmp_path / 'data'
+  main.run_stage(make_config({'demonstrations': files['demonstrations']},
+                             validation_fraction=0.0), folder)
+  assert {p.name for p in folder.glob('*.rows')} == {'demonstrations.rows'}
+  fields = {'inputs.init': '', 'num_epochs': 0, 'num_steps': 1}
+  with pytest.raises(common.ConfigError, match="has no demonstrations_validatio"
+                     "n.rows: .*, or set validation_rows=''"):
+    run_stage('sft', folder, **fields)
+  fields['validation_rows'] = ''
+  with pytest.raises(common.ConfigError, match="has no corpus.rows: .*, or set "
+                     "pretrain_rows=''"):
+    run_stage('sft', folder, **fields)
+  fields['pretrain_rows'] = ''
+  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pretrai'):
+    run_stage('sft', folder, **fields, pretrain_mix=0.5)
+  done = run_stage('sft', folder, **fields)
+  assert done['num_steps'] == 1 and 'loss/validation' not in done
+
+
 @pytest.mark.parametrize('stage, changes, message', [
     ('sft', {}, 'has no demonstrations.rows: give the data stage a source for '
      'demonstrations, or set rows'),
