@@ -58,12 +58,16 @@ class Source:
         token['content']: token['id']
         for token in self.tokenizer['added_tokens']}}
 
-  def specials(self) -> list[str]:
-    """All special tokens, and those that play a part in the chat template."""
-    return [token['content'] for token in self.tokenizer['added_tokens']
-            if token['special'] or (
-                token['content'].strip()
-                and token['content'] in (self.chat_template or ''))]
+  def specials(self) -> set[str]:
+    """The tokens that are marked as special."""
+    return {token['content'] for token in self.tokenizer['added_tokens']
+            if token['special']}
+
+  def in_template(self) -> set[str]:
+    """Added tokens that play a part in the chat template."""
+    return {token['content'] for token in self.tokenizer['added_tokens']
+            if token['content'].strip()
+            and token['content'] in (self.chat_template or '')}
 
 
 class Pad(NamedTuple):
