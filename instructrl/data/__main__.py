@@ -5,14 +5,15 @@ r"""Looks at data before it is trained on.
 
 Prints what a source has: rows, and what was dropped and why; splits, K, ties,
 labelers, users, lengths; and a few examples, with what is trained on marked. A
-SPEC is `NAME[/SUBSET][:PATH][?option=value&...]`; PATH is a local file or folder
-of the source's own files, without it the source is downloaded.
+SPEC is `NAME[/SUBSET][:PATH][?option=value&...]`; PATH is a local file or
+folder of the source's own files, without it the source is downloaded.
 """
 
 import argparse
 import json
 import os
 import sys
+import textwrap
 
 import numpy as np
 
@@ -23,10 +24,21 @@ from instructrl.data import sources
 from instructrl.data import summary
 
 
+def _sources() -> str:
+  """The sources with their options, for --help."""
+  lines = ['sources (and limit=N, strict=BOOL of all):']
+  for name, about in sources.names():
+    lines += textwrap.wrap(f'{name}  {about}', summary.WIDTH - 2,
+                           initial_indent='  ', subsequent_indent=' ' * 6)
+  return '\n'.join(lines)
+
+
 def parse(argv):
   parser = argparse.ArgumentParser(
-      prog='instructrl.data', description=__doc__.split('\n')[0])
-  parser.add_argument('spec', nargs='+', help='NAME[/SUBSET][:PATH]')
+      prog='instructrl.data', description=__doc__.split('\n')[0],
+      epilog=_sources(), formatter_class=argparse.RawDescriptionHelpFormatter)
+  parser.add_argument('spec', nargs='+',
+                      help='NAME[/SUBSET][:PATH][?option=value&...]')
   parser.add_argument('--limit', type=int, default=0,
                       help='rows read of each source (default 0: all)')
   parser.add_argument('--examples', type=int, default=3,

@@ -6,6 +6,7 @@ its EOS). A ranked response that does not fit is left out of its ranking, or cut
 as well: labelers saw the whole of it.
 """
 
+import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 
@@ -57,6 +58,33 @@ def with_templates(tok, fields: Mapping[str, str]):
     return tok.with_layout(**given)
   except ValueError as error:
     raise ValueError(f'{" and ".join(given)}: {error}') from error
+
+
+class Remembering:
+  """A tokenizer that lays out each prompt and response once.
+
+  What is counted, limited, packed and summed up are the same texts again and
+  again. Documents are not kept: a corpus may be larger than memory.
+  """
+
+  def __init__(self, tok):
+    self._tok, self._known = tok, {}
+
+  def __getattr__(self, name):
+    return getattr(self._tok, name)
+
+  def prompt(self, text: str) -> list[int]:
+    return self._once('prompt', text)
+
+  def response(self, text: str) -> list[int]:
+    return self._once('response', text)
+
+  def _once(self, method: str, text: str) -> list[int]:
+    key = method, text
+    if key not in self._known:
+      # Four bytes a token, where a list takes up to nine times as much.
+      self._known[key] = array.array('i', getattr(self._tok, method)(text))
+    return self._known[key].tolist()
 
 
 def prompts_that_fit(tok, prompt_len: int) -> Callable[[str], bool]:

@@ -102,8 +102,9 @@ def _sides(items: list[Item], sources: Sequence[Source], settings: Settings,
   return prompt_side, user_side
 
 
-def split_prompts(items: list[Item], sources: Sequence[Source], settings: Settings,
-           seed: int, drops: Drops) -> list[Item]:
+def split_prompts(items: list[Item], sources: Sequence[Source],
+                  settings: Settings, seed: int, drops: Drops) -> list[Item]:
+  """The rows with their split; those whose user is elsewhere are dropped."""
   prompt_side, user_side = _sides(items, sources, settings, seed)
   kept = []
   for item in items:

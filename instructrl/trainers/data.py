@@ -248,7 +248,7 @@ def prepare(config, workdir: pathlib.Path, progress):
     curated = curate.curate(
         [parts.Source(part, one.spec, one.records) for part, one in loaded],
         settings=settings(config), seed=config.world_seed)
-    tok = tok or own_tokenizer(config, workdir, curated)
+    tok = fitting.Remembering(tok or own_tokenizer(config, workdir, curated))
     data = fit(config, curated, tok)
     check_leaks(data, config.split_by == 'user')
   except ValueError as error:

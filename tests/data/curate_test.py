@@ -112,7 +112,8 @@ def test_personal_data_is_dropped_only_if_asked():
   assert [d.text for d in made.documents] == ['x', 'y']
   assert made.drops.counts == {
       ('rankings', 'pii: email address'): 1,
-      ('rankings', 'pii: phone number'): 1, ('documents', 'pii: card number'): 1}
+      ('rankings', 'pii: phone number'): 1,
+      ('documents', 'pii: card number'): 1}
   assert made.drops.first['rankings', 'pii: phone number'] == 'id-who?'
 
 

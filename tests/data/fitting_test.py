@@ -47,6 +47,22 @@ def test_each_prompt_is_encoded_once():
   assert seen == ['a', 'b']
 
 
+def test_a_text_is_laid_out_once_and_as_it_was():
+  seen = []
+
+  def lay_out(text):
+    seen.append(text)
+    return [1, 70_000]
+
+  tok = fitting.Remembering(types.SimpleNamespace(
+      prompt=lay_out, response=lay_out, document=lay_out, eos_id=2))
+  got = [tok.prompt('a'), tok.response('a'), tok.prompt('a'), tok.document('b'),
+         tok.document('b')]
+  assert got == [[1, 70_000]] * 5 and seen == ['a', 'a', 'b', 'b']
+  tok.prompt('a').append(3)  # what is returned is the caller's
+  assert tok.prompt('a') == [1, 70_000] and tok.eos_id == 2
+
+
 def test_long_responses_are_left_out_of_their_ranking():
   made, counts = tokenized([
       ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1)),

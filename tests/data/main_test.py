@@ -96,6 +96,14 @@ def test_flags_that_make_no_sense(spec, capsys, argv, message):
   assert stop.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_help_lists_the_sources(capsys):
+  with pytest.raises(SystemExit) as stop:
+    run(capsys, '--help')
+  out = capsys.readouterr().out
+  assert stop.value.code == 0
+  assert 'hh-rlhf  ' in out and 'jsonl:PATH  ' in out and 'tie_margin' in out
+
+
 def test_a_reader_that_has_seen_enough(spec):
   process = subprocess.Popen(
       [sys.executable, '-m', 'instructrl.data', *[spec] * 60, '--examples',

@@ -269,8 +269,8 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
 def test_a_killed_stage_started_again_ends_with_the_same(
     files, made, tmp_path):
   workdir = tmp_path / 'data'
-  flags = [f'--config.{part}={tuple(specs)!r}'
-           for part, specs in {**dict.fromkeys(data.PARTS, ()), **files}.items()]
+  flags = [f'--config.{part}={tuple(files.get(part, ()))!r}'
+           for part in data.PARTS]
   command = [
       sys.executable, '-m', 'instructrl.main', f'--workdir={workdir}',
       '--config=experiments/data.py:micro', '--config.tokenizer.vocab_size=300',
@@ -468,6 +468,28 @@ def _opened(folder):
   config = stages.configs()['reward']
   config.update(prompt_len=14, response_len=6)
   return types.SimpleNamespace(config=config, input=lambda name: folder)
+
+
+@pytest.mark.slow
+def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
+  """Nothing is held out, and there is no corpus: each has a field to set."""
+  folder = tmp_path / 'data'
+  main.run_stage(make_config({'demonstrations': files['demonstrations']},
+                             validation_fraction=0.0), folder)
+  assert {p.name for p in folder.glob('*.rows')} == {'demonstrations.rows'}
+  fields = {'inputs.init': '', 'num_epochs': 0, 'num_steps': 1}
+  with pytest.raises(common.ConfigError, match="has no demonstrations_validatio"
+                     "n.rows: .*, or set validation_rows=''"):
+    run_stage('sft', folder, **fields)
+  fields['validation_rows'] = ''
+  with pytest.raises(common.ConfigError, match="has no corpus.rows: .*, or set "
+                     "pretrain_rows=''"):
+    run_stage('sft', folder, **fields)
+  fields['pretrain_rows'] = ''
+  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pretrai'):
+    run_stage('sft', folder, **fields, pretrain_mix=0.5)
+  done = run_stage('sft', folder, **fields)
+  assert done['num_steps'] == 1 and 'loss/validation' not in done
 
 
 @pytest.mark.parametrize('stage, changes, message', [

@@ -1,4 +1,4 @@
-"""Parts of a data folder that are there, and one line for those that are not."""
+"""Parts of a data folder that are there, and a line for those that are not."""
 
 import types
 

@@ -351,7 +351,8 @@ def test_accuracy_is_measured_on_those_who_ranked(
 @pytest.mark.parametrize('changes, message', [
     (dict(max_responses=3), 'max_responses=3: inputs.rankings has a ranking of '
      '4 responses'),
-    (dict(response_len=2), 'response_len=2: inputs.rankings has a response of')])
+    (dict(response_len=2),
+     'response_len=2: inputs.rankings has a response of')])
 def test_rankings_that_are_larger_than_the_config_are_refused(
     configs, study, tok, changes, message):
   with pytest.raises(common.ConfigError, match=message):
