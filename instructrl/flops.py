@@ -3,18 +3,20 @@
 2 per multiply-add, matrix products only, per token:
 
   layers     2 * layers * (query, key, value and output projections, and MLP)
-  attention  4 * layers * heads * width of a head * (length + 1) / 2: causal
+  attention  4 * layers * heads * width of a head * columns that a token sees:
+             (length + 1) / 2, as it is causal; fewer in a layer with a window
   logits     2 * d_model * vocabulary, for the tokens that need them
 
 A backward pass is twice its forward pass; what is computed again in it
 (rematerialisation) is not useful arithmetic, and does not count.
 """
 
+from instructrl.models.block import MLPS
 from instructrl.models.transformer import Transformer
 
 
-def forward(module: Transformer, tokens: int, length: int, logits: int = 0
-            ) -> float:
+def forward(module: Transformer, tokens: int, length: int, logits: int = 0,
+            before: int = 0) -> float:
   """FLOPs of a forward pass.
 
   Args:
@@ -22,23 +24,35 @@ def forward(module: Transformer, tokens: int, length: int, logits: int = 0
     tokens: of all examples.
     length: of each.
     logits: how many tokens need logits.
+    before: tokens that stand before each example, and are computed already.
   """
   m = module
   width = m.head_dim or m.d_model // m.num_heads
   kv_heads = m.num_kv_heads or m.num_heads
   projections = m.d_model * width * (2 * m.num_heads + 2 * kv_heads)
-  matrices = 3 if m.mlp == 'swiglu' else 2
+  matrices = 3 if MLPS[m.mlp][0] else 2
   mlp = matrices * m.d_model * (m.d_ff or 4 * m.d_model)
-  attention = 4 * m.num_heads * width * (length + 1) / 2
-  return (m.num_layers * tokens * (2 * (projections + mlp) + attention)
+  seen = sum(_seen(m.kinds[kind], length, before) for kind in m.kind_of_layer)
+  attention = 4 * m.num_heads * width * seen
+  return (tokens * (m.num_layers * 2 * (projections + mlp) + attention)
           + 2.0 * m.d_model * m.vocab_size * logits)
+
+
+def _seen(window: int, length: int, before: int) -> float:
+  """Columns that a token sees on average, its own included; window 0 is all."""
+  first, last = before + 1, before + length
+  if not window or window >= last:
+    return (first + last) / 2
+  growing = max(0, window - before)  # tokens that see all before them
+  return (growing * (first + window) / 2
+          + (length - growing) * window) / length
 
 
 def ranking(module: Transformer, prompt_len: int, response_len: int, k: int
             ) -> float:
   """FLOPs of a prompt once, then K responses that see it and themselves."""
   return (forward(module, prompt_len, prompt_len)
-          + k * forward(module, response_len, 2 * prompt_len + response_len))
+          + k * forward(module, response_len, response_len, before=prompt_len))
 
 
 def ppo(policy: Transformer, scalar: Transformer, *, episodes: int,

@@ -19,6 +19,13 @@ FIELDS = dict(vocab_size=VOCAB, num_layers=2, d_model=32, num_heads=4,
 # What families of models differ in; each changes the function or its inputs.
 LLAMA = dict(norm='rmsnorm', positions='rotary', mlp='swiglu', num_kv_heads=2,
              use_bias=False, tie_embeddings=False, d_ff=48, head_dim=6)
+NEOX = dict(positions='rotary', rotary_fraction=0.5, mlp='gelu_exact',
+            parallel_residual=True, tie_embeddings=False)
+GEMMA = dict(norm='rmsnorm', norm_offset=1.0, qk_norm=True, post_norm=True,
+             positions='rotary', rope_theta=1000.0, rope_theta_local=50.0,
+             rope_scaling=('linear', 4.0), windows=(3, 0), query_scale=0.3,
+             mlp='geglu', num_kv_heads=2, use_bias=False, d_ff=48, head_dim=6,
+             embed_scale=True, vocab_rows=56)
 VARIANTS = {
     'gpt': {},
     'rmsnorm': dict(norm='rmsnorm'),
@@ -28,6 +35,12 @@ VARIANTS = {
     'no_bias': dict(use_bias=False),
     'untied': dict(tie_embeddings=False),
     'llama': LLAMA,
+    'banded': dict(windows=(0, 3)),
+    'one_window': dict(windows=(2,), positions='rotary', rope_theta_local=9.0),
+    'qkv_bias': dict(use_bias=False, qkv_bias=True, positions='rotary',
+                     rope_scaling=('llama3', 8.0, 1.0, 4.0, 32)),
+    'neox': NEOX,
+    'gemma': GEMMA,
 }
 
 

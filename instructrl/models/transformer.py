@@ -192,19 +192,29 @@ class Transformer(nn.Module):
   def _partly_frozen(self, x, *shared):
     """The same layers; there is no backward pass of the lowest of them."""
     params, deterministic = self.variables['params']['blocks'], shared[-1]
+    first = self.frozen_layers
+    block = Block(detached(self), parent=None)
+    rngs = lambda: {} if deterministic else {'dropout': self.make_rng('dropout')}
+    frozen, keys = jax.lax.stop_gradient(params), rngs()
 
-    def run(x, first, last, params_of):
-      if first == last:
-        return x
-      part = jax.tree.map(lambda p: params_of(p[first:last]), params)
-      rngs = {} if deterministic else {'dropout': self.make_rng('dropout')}
-      carry = (x, None, None, jnp.full((), first, jnp.int32))
-      (x, *_), _ = self._scanned(last - first, parent=None).apply(
-          {'params': part}, carry, *shared, rngs=rngs)
-      return x
+    def layer(carry, i):
+      # Each layer is read where it lies: a slice of all would be a copy.
+      own = jax.tree.map(
+          lambda p: jax.lax.dynamic_index_in_dim(p, i, 0, False), frozen)
+      carry, _ = block.apply(
+          {'params': own}, carry, *shared,
+          rngs={name: jax.random.fold_in(key, i) for name, key in keys.items()})
+      return carry, None
 
-    x = run(x, 0, self.frozen_layers, jax.lax.stop_gradient)
-    return run(x, self.frozen_layers, self.num_layers, lambda p: p)
+    carry = (x, None, None, jnp.zeros((), jnp.int32))
+    carry, _ = jax.lax.scan(layer, carry, jnp.arange(first),
+                            unroll=self.scan_unroll)
+    if first < self.num_layers:
+      blocks = self._scanned(self.num_layers - first, parent=None)
+      carry, _ = blocks.apply(
+          {'params': jax.tree.map(lambda p: p[first:], params)}, carry,
+          *shared, rngs=rngs())
+    return carry[0]
 
 
 def detached(module: Transformer) -> Transformer:

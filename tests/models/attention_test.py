@@ -94,6 +94,29 @@ def test_rotary_products_depend_on_distances_only():
   assert product(7, 3) != pytest.approx(product(7, 4), abs=1e-2)
 
 
+def test_frequencies_are_powers_of_theta_and_may_be_scaled():
+  plain = attention.frequencies(4, 100.0)
+  np.testing.assert_allclose(plain, [1, 0.1])
+  np.testing.assert_allclose(
+      attention.frequencies(4, 100.0, ('linear', 4.0)), plain / 4)
+  # Wavelengths 6.28, 62.8, 628, 6283; they are kept below 100 / 4 tokens,
+  # divided by 8 above 100 / 1, and between them: 100 / 62.8 = 1.59 waves, of
+  # 1 to 4, is 0.197 of the way.
+  smooth = (100 / (20 * np.pi) - 1) / 3
+  np.testing.assert_allclose(
+      attention.frequencies(8, 1e4, ('llama3', 8.0, 1.0, 4.0, 100)),
+      [1, 0.1 * (smooth + (1 - smooth) / 8), 0.01 / 8, 0.001 / 8])
+
+
+def test_what_is_wider_than_the_angles_is_not_rotated():
+  x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 1, 1, 8)))
+  angles = attention.rotations(jnp.array([[3]]), 9, 4, 100.0)
+  out = attention.rotary(x, *angles)
+  np.testing.assert_array_equal(out[..., 4:], x[..., 4:])
+  np.testing.assert_array_equal(
+      out[..., :4], attention.rotary(x[..., :4], *angles))
+
+
 def test_a_position_beyond_the_columns_cannot_pass_unseen():
   cos, sin = attention.rotations(jnp.array([[4]]), 4, 8, 10_000.0)
   assert np.isnan(cos).all() and np.isnan(sin).all()

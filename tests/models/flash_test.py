@@ -17,6 +17,7 @@ import pytest
 from instructrl import chips
 from instructrl import plan
 from instructrl import sharding
+from instructrl.models import attention
 from instructrl.models import flash
 from instructrl.models import transformer
 from instructrl.types import PREFIX
@@ -94,6 +95,18 @@ def check(attend, ids, atol, *arrays):
   assert padding.any() and not np.float32(out)[padding].any()
   for got, axis in zip(grads, (1, 2, 2)):
     assert not np.float32(jnp.moveaxis(got, axis, 1))[padding].any()
+
+
+def test_the_scale_of_the_logits_may_be_another():
+  """As of queries that are so much longer, which no kernel sees."""
+  for attend in (functools.partial(flash.splash, segment_ids=PACKED),
+                 lambda q, k, v, **scale: attention.attention(
+                     q, k, v, np.tril(PACKED[:, :, None] == PACKED[:, None])
+                     & (PACKED != 0)[:, :, None], **scale)):
+    q, k, v = inputs()
+    out = attend(q, k, v, scale=0.1)
+    expected, _ = slow_attention(q * 0.1 * WIDTH ** 0.5, k, v, PACKED)
+    np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize('heads, kv_heads', [(2, 2), (4, 2), (4, 1)])
@@ -189,6 +202,8 @@ def on(platform, kind):
     ('tpu', 'TPU v5 lite', dict(length=128), 'xla'),
     ('tpu', 'TPU v5 lite', dict(width=48), 'xla'),
     ('tpu', 'TPU v5 lite', dict(implementation='xla'), 'xla'),
+    ('tpu', 'TPU v5 lite', dict(windows=True), 'xla'),
+    ('gpu', 'NVIDIA H200', dict(windows=True), 'xla'),
     ('gpu', 'NVIDIA H200', {}, 'cudnn'),
     ('gpu', 'NVIDIA H200', dict(dtype='float32'), 'xla'),
     ('gpu', 'NVIDIA H200', dict(width=256), 'xla'),

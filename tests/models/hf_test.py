@@ -10,7 +10,7 @@ import json
 import jax
 import numpy as np
 import pytest
-import safetensors
+import safetensors.numpy
 
 from instructrl import rollout
 from instructrl.models import heads
@@ -201,3 +201,84 @@ def test_the_config_of_an_export_reads_back_the_same(name, saved):
       type(model.model.config)(**config), model.model.config))
   for field in {*CASES[name][1], 'rope_parameters', 'layer_types'} & {*wanted}:
     assert theirs[field] == wanted[field], field
+
+
+# --- Reward models -----------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', ALL)
+def test_a_reward_model_scores_in_transformers_as_here(name, saved, tmp_path):
+  """Theirs after the bias is added, which their head has no place for."""
+  model = saved(name)
+  family = hf.family_of(model.config)
+  params = {'backbone': model.params, 'head': {
+      'kernel': np.random.default_rng(0).normal(size=32).astype(np.float32),
+      'bias': np.float32(0.75)}}
+  config = hf.hf_config(model.fields, family.model_type, kind='reward',
+                        vocab_rows=VOCAB, pad_token_id=0, score_bias=0.75)
+  (tmp_path / 'config.json').write_text(json.dumps(config))
+  safetensors.numpy.save_file(
+      exported(model, params), tmp_path / 'model.safetensors',
+      {'format': 'pt'})
+  theirs, loading = (
+      transformers.AutoModelForSequenceClassification.from_pretrained(
+          tmp_path, output_loading_info=True))
+  assert not any(map(len, loading.values())), loading
+  assert type(theirs).__name__ == family.classifier
+  tokens, mask = batch()
+  tokens, mask = tokens[[0, 2]], mask[[0, 2]]
+  as_tensor = lambda x: torch.tensor(x, dtype=torch.long)
+  with torch.no_grad():
+    expected = theirs.eval()(
+        input_ids=as_tensor(tokens), attention_mask=as_tensor(mask)
+    ).logits[:, 0].numpy()
+  assert theirs.config.score_bias == 0.75
+  positions = np.maximum(mask.cumsum(1) - 1, 0).astype(np.int32)
+  scores = tiny.jit(lambda p: heads.apply_scalar(
+      model.ours, p, tokens, positions, mask))(params)
+  found = np.asarray(scores)[[0, 1], mask.sum(1) - 1]
+  np.testing.assert_allclose(found, expected + 0.75, atol=1e-4, rtol=1e-4)
+
+
+# --- Names that a file may have ----------------------------------------------
+
+
+def renamed(model, change):
+  """The shapes and the reader of a file that has other names."""
+  names = {change(name): name for name in model.shapes}
+  names.pop(None, None)
+  return ({name: model.shapes[old] for name, old in names.items()},
+          lambda name: model.file.get_tensor(names[name]))
+
+
+@pytest.mark.parametrize('name, change', [
+    ('gpt2', lambda name: name.removeprefix('transformer.')),
+    ('llama3', lambda name: name.removeprefix('model.')),
+    ('gpt_neox', lambda name: name.replace('embed_out', 'lm_head')),
+    ('gemma3_scaled', lambda name: f'language_model.{name}'),
+    ('gemma3_scaled', lambda name: name.replace(
+        'model.', 'model.language_model.'))])
+def test_names_of_other_versions_and_of_backbones_are_read(
+    name, change, saved):
+  model = saved(name)
+  shapes, read = renamed(model, change)
+  assert set(shapes) != set(model.shapes)
+  extra = {'gpt2': {'h.0.attn.bias': (1, 1, 64, 64)},
+           'gpt_neox': {'gpt_neox.layers.2.attention.masked_bias': ()},
+           'llama3': {'layers.1.self_attn.rotary_emb.inv_freq': (6,),
+                      'lm_head.weight': (VOCAB, 32)},
+           'gemma3_scaled': {'vision_tower.any.weight': (3, 3),
+                             'model.multi_modal_projector.x': (2,)}}[name]
+  hf.check(model.config, shapes | extra)
+  jax.tree.map(np.testing.assert_array_equal,
+               read_params(model.config, shapes, read), model.params)
+
+
+def test_the_text_of_a_model_with_vision_is_read(saved):
+  model = saved('gemma3_scaled')
+  text = {k: v for k, v in model.config.items() if k != 'architectures'}
+  config = dict(model_type='gemma3', text_config=text,
+                architectures=['Gemma3ForConditionalGeneration'],
+                vision_config={'hidden_size': 7})
+  assert hf.model_fields(config) == model.fields
+  assert hf.family_of(config) is hf.FAMILIES['gemma3_text']

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructrl.models import block
 from instructrl.models import transformer
 from tests import tiny
 
@@ -18,21 +17,43 @@ from tests import tiny
 # --- The same model in numpy, float64, one position and one head at a time ---
 
 
-def norm(x, p, kind):
+def norm(x, p, kind, offset=0):
   if kind == 'layernorm':
     x = x - x.mean()
-  return x / np.sqrt((x * x).mean() + 1e-5) * p['scale'] + p.get('bias', 0)
+  x = x / np.sqrt((x * x).mean() + 1e-5)
+  return x * (offset + p['scale']) + p.get('bias', 0)
 
 
 def gelu(x):
   return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-def rotate(x, position, theta=10_000.0):
+ACTIVATIONS = {
+    'gelu': gelu, 'geglu': gelu, 'swiglu': lambda x: x / (1 + np.exp(-x)),
+    'gelu_exact': lambda x: x * np.vectorize(math.erfc)(-x / math.sqrt(2)) / 2}
+
+
+def scaled(frequency, scaling):
+  """What is left of a frequency of rotation."""
+  if not scaling:
+    return frequency
+  if scaling[0] == 'linear':
+    return frequency / scaling[1]
+  _, factor, low, high, original = scaling
+  wavelength = 2 * math.pi / frequency
+  if wavelength < original / high:
+    return frequency
+  if wavelength > original / low:
+    return frequency / factor
+  smooth = (original / wavelength - low) / (high - low)
+  return (1 - smooth) * frequency / factor + smooth * frequency
+
+
+def rotate(x, position, theta=10_000.0, scaling=(), fraction=1.0):
   """Rotates each pair (x[i], x[i + half]) by its own angle."""
-  out, half = np.array(x), len(x) // 2
+  out, half = np.array(x), int(len(x) * fraction) // 2
   for i in range(half):
-    angle = position * theta ** (-i / half)
+    angle = position * scaled(theta ** (-i / half), scaling)
     cos, sin = math.cos(angle), math.sin(angle)
     out[i] = x[i] * cos - x[i + half] * sin
     out[i + half] = x[i + half] * cos + x[i] * sin
@@ -42,7 +63,9 @@ def rotate(x, position, theta=10_000.0):
 def slow_logits(m, params, tokens, positions, segments):
   """[T, V] logits of one row."""
   params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
-  xs = [params['embed'][t] for t in tokens]
+  xs = [params['embed'][t] * (math.sqrt(m.d_model) if m.embed_scale else 1)
+        for t in tokens]
+  normed = lambda x, p, kind=m.norm: norm(x, p, kind, m.norm_offset)
   if m.positions == 'learned':
     xs = [x + params['positions'][p] for x, p in zip(xs, positions)]
   for layer in range(m.num_layers):
@@ -50,37 +73,54 @@ def slow_logits(m, params, tokens, positions, segments):
     project = lambda x, name: (
         np.einsum('d,dhk->hk', x, block[name]['kernel'])
         + block[name].get('bias', 0))
-    hs = [norm(x, block['attention_norm'], m.norm) for x in xs]
+    hs = [normed(x, block['attention_norm']) for x in xs]
     q, k, v = ([project(h, name) for h in hs] for name in 'qkv')
+    window = m.windows[layer % len(m.windows)] if m.windows else 0
+    if m.qk_norm:
+      q, k = ([np.stack([normed(head, block[name], 'rmsnorm')
+                         for head in heads]) for heads in y]
+              for name, y in (('q_norm', q), ('k_norm', k)))
     if m.positions == 'rotary':
-      q, k = ([np.stack([rotate(head, p) for head in heads])
+      local = window and m.rope_theta_local
+      turn = functools.partial(
+          rotate, theta=m.rope_theta_local if local else m.rope_theta,
+          scaling=() if local else m.rope_scaling, fraction=m.rotary_fraction)
+      q, k = ([np.stack([turn(head, p) for head in heads])
                for heads, p in zip(y, positions)] for y in (q, k))
     share = m.num_heads // (m.num_kv_heads or m.num_heads)
+    before = list(xs)
     for t in range(len(xs)):
-      seen = [s for s in range(t + 1) if segments[s] == segments[t]]
+      seen = [s for s in range(t + 1) if segments[s] == segments[t]
+              and (not window or positions[t] - positions[s] < window)]
       heads = []
       for h in range(m.num_heads):
         logits = np.array([q[t][h] @ k[s][h // share] for s in seen])
-        logits /= math.sqrt(q[t].shape[1])
+        logits *= m.query_scale or 1 / math.sqrt(q[t].shape[1])
         weights = np.exp(logits - logits.max())
         weights /= weights.sum()
         heads.append(sum(w * v[s][h // share] for w, s in zip(weights, seen)))
       out = block['out']
-      xs[t] = (xs[t] + np.einsum('hk,hkd->d', np.stack(heads), out['kernel'])
-               + out.get('bias', 0))
+      h = (np.einsum('hk,hkd->d', np.stack(heads), out['kernel'])
+           + out.get('bias', 0))
+      if m.post_norm:
+        h = normed(h, block['attention_post_norm'])
+      xs[t] = xs[t] + h
     for t, x in enumerate(xs):
-      h = norm(x, block['mlp_norm'], m.norm)
+      h = normed(before[t] if m.parallel_residual else x, block['mlp_norm'])
       up, down = block['up'], block['down']
       u = h @ up['kernel'] + up.get('bias', 0)
-      if m.mlp == 'swiglu':
+      act = ACTIVATIONS[m.mlp]
+      if m.mlp in ('swiglu', 'geglu'):
         g = h @ block['gate']['kernel'] + block['gate'].get('bias', 0)
-        u = g / (1 + np.exp(-g)) * u
+        u = act(g) * u
       else:
-        u = gelu(u)
-      xs[t] = x + u @ down['kernel'] + down.get('bias', 0)
+        u = act(u)
+      h = u @ down['kernel'] + down.get('bias', 0)
+      if m.post_norm:
+        h = normed(h, block['mlp_post_norm'])
+      xs[t] = x + h
   table = params['embed' if m.tie_embeddings else 'unembed']
-  return np.stack(
-      [norm(x, params['final_norm'], m.norm) @ table.T for x in xs])
+  return np.stack([normed(x, params['final_norm']) @ table.T for x in xs])
 
 
 # --- Inputs: a packed row, a left-padded one, a right-padded one -------------
@@ -121,9 +161,9 @@ def logits(*inputs, **changes):
   return np.asarray(logits_fn(**changes)(build(**changes)[1], *inputs))
 
 
-# The two that differ in everything, and, in the slow tier, each difference.
+# Those that differ in everything, and, in the slow tier, each difference.
 VARIANTS = [
-    name if name in ('gpt', 'llama') else
+    name if name in ('gpt', 'llama', 'neox', 'gemma') else
     pytest.param(name, marks=pytest.mark.slow) for name in tiny.VARIANTS]
 
 
@@ -203,7 +243,7 @@ def test_a_token_is_not_seen_by_those_before_it():
   assert (np.abs(after[:, 5:] - before[:, 5:]).max((1, 2)) > 0.1).all()
 
 
-@pytest.mark.parametrize('changes', [{}, tiny.LLAMA])
+@pytest.mark.parametrize('changes', [{}, tiny.LLAMA, tiny.GEMMA])
 def test_padding_changes_nothing_on_either_side(changes):
   """Rows hold the same 4 tokens, moved from the left end to the right."""
   tokens = np.full((3, LENGTH), 3, np.int32)  # whatever padding holds
@@ -313,7 +353,8 @@ def test_every_parameter_has_named_axes(name):
   model, params = build(**tiny.VARIANTS[name])
   axes = model.logical_axes()
   sizes = dict(
-      vocab=tiny.VOCAB, embed=32, norm=32, layers=2, positions=32,
+      vocab=model.module.padded_vocab, embed=32, layers=2, positions=32,
+      norm={32, model.module.head_dim},
       heads={model.module.num_heads, model.module.num_kv_heads or 4},
       kv=model.module.head_dim or 8, mlp=model.module.d_ff or 128)
 
@@ -345,25 +386,26 @@ def test_number_of_parameters_of_gpt3_at_its_smallest():
     (dict(mlp='relu'), "model.mlp='relu'"),
     (dict(remat='some'), "model.remat='some'"),
     (dict(attention='flash'), "model.attention='flash'"),
+    (dict(windows=(4, -1)), r'model.windows=\(4, -1\) must be whole numbers'),
+    (dict(windows=(4, 0, 4)), 'no more of them than model.num_layers=2'),
+    (dict(positions='rotary', rope_theta_local=9.0),
+     'model.rope_theta_local=9.0 .* model.windows has none'),
+    (dict(positions='rotary', rope_scaling=('yarn', 4.0)),
+     r"model.rope_scaling=\('yarn', 4.0\) is none of"),
+    (dict(positions='rotary', rope_scaling=('linear',)), "model.rope_scaling"),
+    (dict(positions='rotary', rope_scaling=('linear', 0)), "model.rope_scaling"),
+    (dict(positions='rotary', rope_scaling=('llama3', 8.0, 4.0, 4.0, 32)),
+     'its third number, high, is not above its second, low'),
+    (dict(rope_scaling=('linear', 2.0)),
+     "model.rope_scaling=.* needs model.positions='rotary'"),
+    (dict(rotary_fraction=0.5),
+     "model.rotary_fraction=0.5 needs model.positions='rotary'"),
+    (dict(positions='rotary', rotary_fraction=0.4),
+     "even width: model.rotary_fraction=0.4 of 8 .* is 3.2"),
+    (dict(positions='rotary', rotary_fraction=1.5), 'model.rotary_fraction=1.5'),
+    (dict(vocab_rows=49), 'model.vocab_rows=49 .* vocab_size=50'),
+    (dict(frozen_layers=3), 'model.frozen_layers=3 .* model.num_layers=2'),
 ])
 def test_what_makes_no_model_is_refused_by_name(changes, message):
   with pytest.raises(ValueError, match=message):
     tiny.model(**changes)
-
-
-@pytest.mark.parametrize('inputs, outputs', [
-    ((6,), (4,)), ((4,), (6,)), ((7,), (3,)), ((4,), (3, 2)), ((3, 4), (5,)),
-    ((3, 3), (2,)),
-])
-def test_the_gradients_of_a_dense_map_are_its_own(inputs, outputs):
-  rng = np.random.default_rng(0)
-  x = jnp.asarray(rng.normal(size=(2, 5, *inputs)), jnp.float32)
-  kernel = jnp.asarray(rng.normal(size=(*inputs, *outputs)), jnp.float32)
-  grad = jnp.asarray(rng.normal(size=(2, 5, *outputs)), jnp.float32)
-  out, pull = jax.vjp(
-      lambda x, k: block.dense(x, k, len(inputs)), x, kernel)
-  expected, expected_pull = jax.vjp(
-      lambda x, k: jnp.tensordot(x, k, len(inputs)), x, kernel)
-  np.testing.assert_allclose(out, expected, atol=1e-5)
-  for found, wanted in zip(pull(grad), expected_pull(grad)):
-    np.testing.assert_allclose(found, wanted, atol=1e-5)

@@ -217,7 +217,14 @@ def test_an_evaluation_that_is_not_finite_stops_the_run(run):
     ('norm', 'batch', "norm='batch' is none of"),
     ('positions', 'none', "positions='none' is none of"),
     ('remat', 'some', "remat='some' is none of"),
-    ('attention', 'flash', "attention='flash' is none of ")])
+    ('attention', 'flash', "attention='flash' is none of "),
+    ('frozen_layers', 2, 'frozen_layers=2 is not from 0 to NAME.num_layers=1'),
+    ('windows', (-3,), r'windows=\(-3,\) must be whole numbers'),
+    ('rope_scaling', ('yarn', 2.0), r"rope_scaling=\('yarn', 2.0\) is none"),
+    ('rope_theta_local', -1.0, 'rope_theta_local=-1.0 is negative'),
+    ('query_scale', float('inf'), 'query_scale=inf is negative or not finite'),
+    ('norm_offset', float('nan'), 'norm_offset=nan is not finite'),
+    ('vocab_rows', -1, 'vocab_rows=-1 is negative')])
 def test_an_architecture_that_cannot_be_built_is_refused(
     configs, name, field, value, message):
   config = configs['ppo']
@@ -325,6 +332,7 @@ def test_parameters_of_another_model_are_refused(
   config.inputs.init = '../other'
   theirs = {**config.model.to_dict(), 'rope_theta': 77.0, 'dropout': 0.3,
             'attention': 'xla'}
+  del theirs['qk_norm']  # theirs is from before there was the field
   save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
        {'tokenizer': tok.fingerprint, 'export': ['params'],
         'config': {'model': theirs}})
@@ -335,6 +343,11 @@ def test_parameters_of_another_model_are_refused(
                        r'another model \(rope_theta: 77.0 -> [\d.]+\)'):
       load(config.model)
     config.model.rope_theta = 77.0
+    config.model.qk_norm = True
+    with pytest.raises(common.ConfigError, match='qk_norm: False -> True'):
+      load(config.model)
+    config.model.qk_norm = False
+    config.model.frozen_layers = 1  # computes the same
     np.testing.assert_array_equal(load(config.model)['w'], np.ones(4))
 
 

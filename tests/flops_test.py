@@ -1,0 +1,48 @@
+"""Arithmetic counted by hand, against a count of every pair of tokens."""
+
+import pytest
+
+from instructrl import flops
+from tests import tiny
+
+# A layer of the tiny model, per token: projections and MLP.
+LAYER = 2 * (4 * 32 * 32 + 2 * 32 * 128)
+
+
+def pairs(length, window=0, before=0):
+  """Pairs of a token and one that it sees."""
+  return sum(min(i, window or i) for i in range(before + 1, before + length + 1))
+
+
+def test_a_forward_pass_is_counted():
+  m = tiny.model().module
+  attention = 4 * 32 * pairs(9)  # a multiply-add for the logit, one for the sum
+  assert flops.forward(m, 9, 9) == 2 * (9 * LAYER + attention)
+  assert flops.forward(m, 18, 9, 5) == (
+      4 * (9 * LAYER + attention) + 2 * 32 * 50 * 5)
+
+
+@pytest.mark.parametrize('mlp, matrices', [
+    ('gelu', 2), ('gelu_exact', 2), ('swiglu', 3), ('geglu', 3)])
+def test_a_gate_is_one_more_matrix(mlp, matrices):
+  more = (flops.forward(tiny.model(mlp=mlp).module, 1, 1)
+          - flops.forward(tiny.model().module, 1, 1))
+  assert more == 2 * 2 * (matrices - 2) * 32 * 128
+
+
+@pytest.mark.parametrize('window', [1, 3, 9, 12, 40])
+@pytest.mark.parametrize('before', [0, 2, 11])
+def test_a_window_is_seen_and_no_more(window, before):
+  m = tiny.model(windows=(window, 0)).module
+  expected = 2 * 9 * LAYER + 4 * 32 * (
+      pairs(9, window, before) + pairs(9, 0, before))
+  assert flops.forward(m, 9, 9, before=before) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('windows', [(), (4,)])
+def test_responses_of_a_ranking_see_the_prompt(windows):
+  m = tiny.model(windows=windows).module
+  window = sum(windows)
+  seen = pairs(6, window) + 3 * pairs(5, window, before=6)
+  assert flops.ranking(m, 6, 5, 3) == pytest.approx(
+      2 * ((6 + 3 * 5) * LAYER + 4 * 32 * seen))
