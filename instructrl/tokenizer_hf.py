@@ -22,6 +22,8 @@ import pathlib
 from typing import Any
 
 from instructrl import metrics
+from instructrl import tokenizer_gguf
+from instructrl import tokenizer_json as parts
 from instructrl import tokenizer_layout as layouts
 from instructrl import tokenizer_source as sources
 import tokenizers
@@ -29,7 +31,8 @@ import tokenizers
 FORMAT = 'instructrl tokenizer'
 FORMAT_VERSION = 1
 _FIELDS = ('tokenizer', 'vocab_size', 'bos_id', 'eos_id', 'pad_id', 'unk_id',
-           'added_pad', 'pad_note', 'chat_template', 'layout', 'config')
+           'protected', 'added_pad', 'pad_note', 'chat_template', 'layout',
+           'config')
 # Aliases are made of code points that are no characters. The one without a
 # number stands between two parts of one text.
 _OPEN, _CLOSE = '\ufdd0', '\ufdd1'
@@ -64,7 +67,11 @@ class HFTokenizer:
     """
     self._content = bytes(content)
     self._found = found = _parse(self._content)
-    self._tok = tok = sources.build(found['tokenizer'])
+    added = [
+        {**token, 'special': token['special'] or
+         token['content'] in found['protected']}
+        for token in found['tokenizer']['added_tokens']]
+    self._tok = tok = parts.build({**found['tokenizer'], 'added_tokens': added})
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
@@ -78,11 +85,13 @@ class HFTokenizer:
       raise ValueError(f'PAD {self.pad_id} or the end of a response '
                        f'{self.layout.end!r} is not a token of its own')
     self._protected = {  # id -> text
-        token['id']: token['content']
-        for token in found['tokenizer']['added_tokens'] if token['special']}
+        token['id']: token['content'] for token in added if token['special']}
+    self._silent = {  # what `decode` drops
+        token['id'] for token in found['tokenizer']['added_tokens']
+        if token['special']}
     tok.encode_special_tokens = True
     self._special_text = layouts.first_special([*self._protected.values()])
-    self._aliases = self._add_aliases(found['tokenizer']['added_tokens'])
+    self._aliases = self._add_aliases(added)
     # What stands for text that the vocabulary cannot write, if it is nothing
     # else as well.
     self._unknown_id = (
@@ -117,7 +126,7 @@ class HFTokenizer:
       longer = self._raw(_CUT + context + 'a')
       rest = longer[len(ids):]
       if (longer[:len(ids)] == ids and rest and not
-          self.piece(rest[0]).startswith((sources.SPACE, sources.BYTE_SPACE))):
+          self.piece(rest[0]).startswith((parts.SPACE, parts.BYTE_SPACE, ' '))):
         found.append((context, ids))
     if not found:
       raise ValueError('this tokenizer cannot continue a text: it puts '
@@ -154,12 +163,14 @@ class HFTokenizer:
         layouts.CHAT if source.chat_template else layouts.PROMPT_TEMPLATE)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
+    spoken = source.in_template() - specials
     layout = _make_layout(
         chosen, response_template, system, source.chat_template,
-        source.roles, specials)
+        source.roles, specials | spoken)
     eos = source.roles['eos_token']
     pad = sources.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
-    tokenizer = sources.with_tokens(source, specials, pad)
+    tokenizer = sources.with_tokens(
+        source, {*specials, *filter(None, [layout.end])}, pad)
     found = {
         'tokenizer': tokenizer,
         'vocab_size': 1 + max([*ids.values(), pad.id]),
@@ -167,6 +178,8 @@ class HFTokenizer:
         'eos_id': ids[eos],
         'pad_id': pad.id,
         'unk_id': ids.get(source.roles.get('unk_token')),
+        # Not special, and so decoded, but not what a user can type.
+        'protected': sorted(spoken - {layout.end}),
         'added_pad': pad.added,
         'pad_note': pad.note,
         'chat_template': source.chat_template,
@@ -184,6 +197,11 @@ class HFTokenizer:
       if str(path) in str(error):
         raise
       raise ValueError(f'{path}: {error}') from error
+
+  @classmethod
+  def from_gguf(cls, path, **options) -> 'HFTokenizer':
+    """Reads the metadata of a GGUF file; options as for `from_source`."""
+    return cls.from_source(tokenizer_gguf.read(path), **options)
 
   def with_layout(self, *, prompt_template: str = layouts.CHAT,
                   response_template: str = '', system: str = ''
@@ -254,43 +272,49 @@ class HFTokenizer:
   def response(self, text: str) -> list[int]:
     """What answers `prompt`, its end included."""
     lay = self.layout
-    parts = [
+    texts = [
         (lay.response_before, True),
         (layouts.strip(text, lay.strip_response), False),
         (lay.response_after, True)]
-    if not any(part for part, _ in parts):
+    if not any(text for text, _ in texts):
       return [self.eos_id]
-    return [*self._encode(parts, inside=True), self.eos_id]
+    opening = self._special_text.findall(lay.before + lay.after)[-1:]
+    if opening and (lay.before + lay.after).endswith(opening[0]):
+      # What follows a special is a text of its own to some tokenizers.
+      ids = self._encode([(opening[0], True), *texts])[1:]
+    else:
+      ids = self._encode(texts, inside=True)
+    return [*ids, self.eos_id]
 
   def _begin(self) -> list[int]:
     return [] if self.bos_id is None else [self.bos_id]
 
-  def _encode(self, parts: Sequence[tuple[str, bool]], inside: bool = False
+  def _encode(self, texts: Sequence[tuple[str, bool]], inside: bool = False
               ) -> list[int]:
     """Ids of (text, whether special tokens in it are meant), as one text.
 
     Args:
-      parts: of the text.
-      inside: whether another text comes before them.
+      texts: one after another.
+      inside: whether another text comes before.
     """
-    for text, _ in parts:
+    for text, _ in texts:
       try:
         text.encode()
       except UnicodeEncodeError as error:
         raise ValueError(f'text cannot be written as UTF-8: {error}') from error
-    if not any(text for text, _ in parts):
+    if not any(text for text, _ in texts):
       return []
     for cuts in ('none', 'specials', 'all'):
       for context, dropped in self._contexts:
         cut = _CUT + context
         text = (cut if inside else '') + ''.join(
             self._aliased(part) if meant else self._cut(part, cuts, cut)
-            for part, meant in parts)
+            for part, meant in texts)
         ids = self._restore(self._raw(text), dropped, cuts != 'none')
         if ids is not None:
           return ids
     raise ValueError(
-        f'text cannot be encoded without special tokens: {parts}')
+        f'text cannot be encoded without special tokens: {texts}')
 
   def _aliased(self, text: str) -> str:
     ids = {content: i for i, content in self._protected.items()}
@@ -344,7 +368,8 @@ class HFTokenizer:
     if wrong:
       raise ValueError(
           f'token id {wrong[0]} is outside 0..{self.vocab_size - 1}')
-    return self._tok.decode(ids, skip_special_tokens=True)
+    return self._tok.decode(
+        [i for i in ids if i not in self._silent], skip_special_tokens=False)
 
   def generation_ids(self) -> dict[str, Any]:
     """The fields of generation_config.json that are token ids."""

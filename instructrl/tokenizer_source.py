@@ -8,16 +8,14 @@ GGUF file in `tokenizer_gguf`.
 from collections.abc import Iterable, Mapping
 import copy
 import dataclasses
-import json
 import pathlib
 import re
 from typing import Any, NamedTuple
 
 from instructrl import metrics
-import tokenizers
+from instructrl import tokenizer_json as parts
+from instructrl import tokenizer_slow
 
-SPACE = '\u2581'  # how sentencepiece writes a space
-BYTE_SPACE = '\u0120'  # how byte-level BPE does
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token',
          'cls_token', 'mask_token')
 NEW_PAD = '<|pad|>'
@@ -56,16 +54,20 @@ class Source:
 
   def ids(self) -> dict[str, int]:
     """{text: id} of all tokens."""
-    return {**vocabulary(self.tokenizer), **{
+    return {**parts.vocabulary(self.tokenizer), **{
         token['content']: token['id']
         for token in self.tokenizer['added_tokens']}}
 
-  def specials(self) -> list[str]:
-    """All special tokens, and those that play a part in the chat template."""
-    return [token['content'] for token in self.tokenizer['added_tokens']
-            if token['special'] or (
-                token['content'].strip()
-                and token['content'] in (self.chat_template or ''))]
+  def specials(self) -> set[str]:
+    """The tokens that are marked as special."""
+    return {token['content'] for token in self.tokenizer['added_tokens']
+            if token['special']}
+
+  def in_template(self) -> set[str]:
+    """Added tokens that play a part in the chat template."""
+    return {token['content'] for token in self.tokenizer['added_tokens']
+            if token['content'].strip()
+            and token['content'] in (self.chat_template or '')}
 
 
 class Pad(NamedTuple):
@@ -86,25 +88,6 @@ class Pad(NamedTuple):
   note: str
 
 
-def vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-  """{piece: id} of the model of a tokenizer.json."""
-  vocab = tokenizer['model']['vocab']
-  if isinstance(vocab, Mapping):
-    return dict(vocab)
-  return {piece: i for i, (piece, _) in enumerate(vocab)}
-
-
-def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
-  """Runs a tokenizer.json; ValueError if it cannot be."""
-  try:
-    tok = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
-  except Exception as error:  # the library raises nothing more precise
-    raise ValueError(f'the tokenizer cannot be used: {error}') from error
-  tok.no_truncation()
-  tok.no_padding()
-  return tok
-
-
 def read_folder(path) -> Source:
   """Reads the files of a tokenizer in a Hugging Face folder.
 
@@ -113,7 +96,8 @@ def read_folder(path) -> Source:
   config.json what is there.
 
   Raises:
-    FileNotFoundError: there is no tokenizer.json, and nothing to make it of.
+    FileNotFoundError: there is no tokenizer.json, nor what to make it of (see
+      `tokenizer_slow`).
     ValueError: a file is damaged, or no token ends a text.
   """
   path = pathlib.Path(path)
@@ -122,9 +106,9 @@ def read_folder(path) -> Source:
   config = read('tokenizer_config.json')
   model = read('config.json')
   model = {**model, **model.get('text_config', {})}
-  tokenizer = _read_tokenizer(path)
+  tokenizer, usual = _read_tokenizer(path, config, model.get('model_type', ''))
   _merge_added(tokenizer, config, read('added_tokens.json'), path)
-  named = {**read('special_tokens_map.json'), **config}
+  named = {**usual, **read('special_tokens_map.json'), **config}
   ids = Source(tokenizer, {}, None, None).ids()
   texts = {i: text for text, i in ids.items()}
   roles = {name: _text_of(named[name]) for name in ROLES if named.get(name)}
@@ -149,21 +133,23 @@ def read_folder(path) -> Source:
       {name: config[name] for name in _KEPT if name in config})
 
 
-def _read_tokenizer(path: pathlib.Path) -> dict[str, Any]:
+def _read_tokenizer(path: pathlib.Path, config, model_type: str
+                    ) -> tuple[dict[str, Any], dict[str, str]]:
+  """What tokenizer.json holds, or would hold; roles that no file names."""
   file = path / 'tokenizer.json'
   if not file.exists():
-    raise FileNotFoundError(f'{path} has no tokenizer.json')
+    return tokenizer_slow.read(path, config, model_type)
   tokenizer = metrics.read_json(file)
   try:
-    vocabulary(tokenizer)
+    parts.vocabulary(tokenizer)
     tokenizer['added_tokens'] = [
         {'single_word': False, 'lstrip': False, 'rstrip': False,
          'normalized': not token.get('special', False), 'special': False,
          **token} for token in tokenizer.get('added_tokens') or []]
-    build(tokenizer)
+    parts.build(tokenizer)
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{file} is damaged: {error}') from error
-  return {**tokenizer, 'truncation': None, 'padding': None}
+  return {**tokenizer, 'truncation': None, 'padding': None}, {}
 
 
 def _text_of(token) -> str:
@@ -210,7 +196,7 @@ def _begin(tokenizer, roles, config) -> str | None:
   bos = roles.get('bos_token')
   if bos is None:
     return None
-  first = build(tokenizer).encode('x').tokens[:1]
+  first = parts.build(tokenizer).encode('x').tokens[:1]
   if first == [bos] or config.get('add_bos_token') or bos == roles['eos_token']:
     return bos
   return None
@@ -286,7 +272,7 @@ def with_tokens(source: Source, specials: Iterable[str], pad: Pad
     token['special'] = True
   tokenizer['added_tokens'] = sorted(
       added.values(), key=lambda token: token['id'])
-  tok = build(tokenizer)
+  tok = parts.build(tokenizer)
   for text in added:
     if tok.token_to_id(text) != ids[text]:
       raise ValueError(f'token {text!r} should have the id {ids[text]}, the '

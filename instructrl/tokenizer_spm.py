@@ -13,10 +13,11 @@ from collections.abc import Iterable, Sequence
 import enum
 from typing import Any, NamedTuple
 
+from instructrl import tokenizer_json as parts
+from instructrl.tokenizer_json import SPACE
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-_SPACE = '\u2581'
 # What was typed and looks like a byte piece is cut, or it would be one.
 _TYPED_BYTE = '(?<=<)(?=0x[0-9A-F]{2}>)'
 _UNIGRAM, _BPE = 1, 2  # of trainer_spec.model_type
@@ -79,32 +80,6 @@ def _model(pieces: Sequence[Piece], unigram: bool, unknown: str
       'merges': merges_of(pieces)}
 
 
-def added_token(token_id: int, text: str, special: bool) -> dict[str, Any]:
-  """An entry of added_tokens in a tokenizer.json."""
-  return {'id': token_id, 'content': text, 'single_word': False,
-          'lstrip': False, 'rstrip': False, 'normalized': False,
-          'special': special}
-
-
-def bos_first(text: str, token_id: int) -> dict[str, Any]:
-  """The post_processor of a tokenizer.json that puts BOS in front."""
-  bos = {'SpecialToken': {'id': text, 'type_id': 0}}
-  part = lambda name: {'Sequence': {'id': name, 'type_id': 0}}
-  return {
-      'type': 'TemplateProcessing', 'single': [bos, part('A')],
-      'pair': [bos, part('A'), bos, part('B')],
-      'special_tokens': {
-          text: {'id': text, 'ids': [token_id], 'tokens': [text]}}}
-
-
-def _sequence(kind: str, parts: Iterable[dict[str, Any] | None]):
-  return {'type': 'Sequence', kind: [part for part in parts if part]}
-
-
-def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
-  return {'type': 'Replace', 'pattern': pattern, 'content': content}
-
-
 def exported(model: bytes, bos_id: int, specials: Iterable[int],
              unk_id: int) -> dict[str, Any]:
   """A tokenizer.json for a model that this package trained.
@@ -120,22 +95,20 @@ def exported(model: bytes, bos_id: int, specials: Iterable[int],
     unk_id: of the unknown token.
   """
   proto = read_proto(model)
-  pieces = [p._replace(text=p.text.replace(_SPACE, ' '))
+  pieces = [p._replace(text=p.text.replace(SPACE, ' '))
             for p in pieces_of(proto)]
-  lines = lambda invert: {'type': 'Split', 'pattern': {'Regex': invert},
-                          'behavior': 'Isolated', 'invert': False}
   return {
       'version': '1.0', 'truncation': None, 'padding': None,
-      'added_tokens': [added_token(i, pieces[i].text, True)
+      'added_tokens': [parts.added_token(i, pieces[i].text, True)
                        for i in sorted(specials)],
       # A space before each line that is not empty.
-      'normalizer': _replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
-      'pre_tokenizer': _sequence(
-          'pretokenizers', [lines('\\n'), lines(_TYPED_BYTE)]),
-      'post_processor': bos_first(pieces[bos_id].text, bos_id),
-      'decoder': _sequence('decoders', [
+      'normalizer': parts.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
+      'pre_tokenizer': parts.sequence(
+          'pretokenizers', [parts.split('\\n'), parts.split(_TYPED_BYTE)]),
+      'post_processor': parts.bos_first(pieces[bos_id].text, bos_id),
+      'decoder': parts.sequence('decoders', [
           {'type': 'ByteFallback'}, {'type': 'Fuse'},
-          _replace({'Regex': '(?<![^\\n]) '}, '')]),
+          parts.replace({'Regex': '(?<![^\\n]) '}, '')]),
       'model': _model(pieces, proto.trainer_spec.model_type == _UNIGRAM,
                       pieces[unk_id].text),
   }
@@ -167,18 +140,63 @@ def imported(pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool,
   return {
       'version': '1.0', 'truncation': None, 'padding': None,
       'added_tokens': [
-          added_token(i, p.text.replace(_SPACE, ' '), p.type != Type.USER_DEFINED)
+          parts.added_token(
+              i, p.text.replace(SPACE, ' '), p.type != Type.USER_DEFINED)
           for i, p in enumerate(pieces)
           if p.type in (Type.UNKNOWN, Type.CONTROL, Type.USER_DEFINED)],
-      'normalizer': _sequence('normalizers', [
-          {'type': 'Prepend', 'prepend': _SPACE} if dummy_prefix else None,
-          _replace({'String': ' '}, _SPACE)]),
-      'pre_tokenizer': None,
-      'post_processor': bos_first(bos, texts[bos]) if bos else None,
-      'decoder': _sequence('decoders', [
-          _replace({'String': _SPACE}, ' '), {'type': 'ByteFallback'},
+      'normalizer': parts.sequence('normalizers', [
+          {'type': 'Prepend', 'prepend': SPACE} if dummy_prefix else None,
+          parts.replace({'String': ' '}, SPACE)]),
+      'pre_tokenizer': parts.split(_TYPED_BYTE) if unigram else None,
+      'post_processor': parts.bos_first(bos, texts[bos]) if bos else None,
+      'decoder': parts.sequence('decoders', [
+          parts.replace({'String': SPACE}, ' '), {'type': 'ByteFallback'},
           {'type': 'Fuse'},
           {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
           if dummy_prefix else None]),
       'model': _model(pieces, unigram, unknown),
   }
+
+
+# What could be told apart by two programs that differ in a detail.
+_PROBES = ('', ' ', 'a', ' a', '  a b  c ', 'The quick brown fox, 1984!',
+           'line\nline\n\n  line\t', '\u00e9\u4e16\u754c \U0001f600 \u0301x',
+           "it's <0x41> \r\n\x00", 'www.example.org/a_b?c=d&e=%20',
+           'def f(x):\n    return x ** 2  # square', '\u0434\u043e\u043c')
+
+
+def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
+  """A tokenizer.json for a model file of another program, tried on probes.
+
+  Args:
+    model: the file.
+    bos: what is put before a text, or None.
+
+  Raises:
+    ValueError: it is none, or the same ids cannot be had.
+  """
+  proto = read_proto(model)
+  spec, normalizer = proto.trainer_spec, proto.normalizer_spec
+  for wrong, fault in (
+      (spec.model_type not in (_UNIGRAM, _BPE), 'it is neither BPE nor unigram'),
+      (normalizer.precompiled_charsmap, 'it changes characters '
+       f'({normalizer.name or "a normalisation of its own"})'),
+      (normalizer.remove_extra_whitespaces, 'it drops white space'),
+      (not normalizer.escape_whitespaces, 'it does not mark spaces'),
+      (spec.treat_whitespace_as_suffix, 'it marks spaces at the ends of words'),
+  ):
+    if wrong:
+      raise ValueError(f'this sentencepiece model cannot be used: {fault}')
+  tokenizer = imported(
+      pieces_of(proto), unigram=spec.model_type == _UNIGRAM,
+      dummy_prefix=normalizer.add_dummy_prefix, bos=bos)
+  theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
+  ours = parts.build(tokenizer)
+  # The library also puts a space before what follows a token of the user's.
+  defined = [f'a{p.text}b' for p in pieces_of(proto)
+             if p.type == Type.USER_DEFINED]
+  for text in (*_PROBES, *defined[:1]):
+    if theirs.encode(text) != ours.encode(text, add_special_tokens=False).ids:
+      raise ValueError('this sentencepiece model cannot be used: its ids for '
+                       f'{text!r} cannot be had otherwise')
+  return tokenizer

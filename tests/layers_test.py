@@ -17,8 +17,9 @@ ROWS = (
     {'losses', 'advantages', 'sampling'}  # mathematics
     | {'sharding', 'optimizer', 'arrays', 'checkpoint', 'manifest', 'metrics',
        'processes', 'progress', 'tokenizer', 'tokenizer_gguf', 'tokenizer_hf',
-       'tokenizer_layout', 'tokenizer_source', 'tokenizer_spm', 'chips',
-       'weights', 'weights_writer'},  # services
+       'tokenizer_json', 'tokenizer_layout', 'tokenizer_slow',
+       'tokenizer_source', 'tokenizer_spm', 'chips', 'weights',
+       'weights_writer'},  # services
     {'models', 'data', 'lab', 'flops'},
     {'rollout', 'evaluators'},
     {'trainers'},
@@ -68,8 +69,7 @@ ONLY_IN = {
     'sentencepiece': {'tokenizer', 'tokenizer_spm'},
     'tensorboardX': {'metrics'},
     'tensorflow_datasets': {'data'},
-    'tokenizers': {'tokenizer_hf', 'tokenizer_source', 'tokenizer_spm',
-                   'tokenizer_gguf'},
+    'tokenizers': {'tokenizer_hf', 'tokenizer_json'},
     # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
     'clu': set(),
     'tensorflow': set(),

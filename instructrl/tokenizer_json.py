@@ -1,0 +1,109 @@
+"""The parts of a tokenizer.json, the file format of the `tokenizers` library.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+import json
+from typing import Any
+
+import tokenizers
+
+SPACE = '\u2581'  # how sentencepiece writes a space
+BYTE_SPACE = '\u0120'  # how byte-level BPE does
+
+# GPT-2's own pattern stands in the library. The two below differ from each
+# other in how many digits stay together.
+_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
+          r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
+_DIGITS = {'type': 'Digits', 'individual_digits': True}
+SPLITS = ('gpt2', 'digits', 'llama3', 'qwen2')  # of `byte_level`
+
+
+def vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+  """{piece: id} of the model of a tokenizer.json."""
+  vocab = tokenizer['model']['vocab']
+  if isinstance(vocab, Mapping):
+    return dict(vocab)
+  return {piece: i for i, (piece, _) in enumerate(vocab)}
+
+
+def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
+  """Runs a tokenizer.json; ValueError if it cannot be."""
+  try:
+    tok = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
+  except Exception as error:  # the library raises nothing more precise
+    raise ValueError(f'the tokenizer cannot be used: {error}') from error
+  tok.no_truncation()
+  tok.no_padding()
+  return tok
+
+
+def added_token(token_id: int, text: str, special: bool) -> dict[str, Any]:
+  """An entry of added_tokens."""
+  return {'id': token_id, 'content': text, 'single_word': False,
+          'lstrip': False, 'rstrip': False, 'normalized': False,
+          'special': special}
+
+
+def bos_first(text: str, token_id: int) -> dict[str, Any]:
+  """The post_processor that puts BOS in front."""
+  bos = {'SpecialToken': {'id': text, 'type_id': 0}}
+  part = lambda name: {'Sequence': {'id': name, 'type_id': 0}}
+  return {
+      'type': 'TemplateProcessing', 'single': [bos, part('A')],
+      'pair': [bos, part('A'), bos, part('B')],
+      'special_tokens': {
+          text: {'id': text, 'ids': [token_id], 'tokens': [text]}}}
+
+
+def sequence(kind: str, parts: Iterable[dict[str, Any] | None]
+             ) -> dict[str, Any]:
+  """Normalisers ('normalizers'), decoders and the like, one after another."""
+  return {'type': 'Sequence', kind: [part for part in parts if part]}
+
+
+def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
+  """A normaliser or a decoder; the pattern is {'String' or 'Regex': text}."""
+  return {'type': 'Replace', 'pattern': pattern, 'content': content}
+
+
+def split(regex: str) -> dict[str, Any]:
+  """A pre_tokenizer that parts a text around matches."""
+  return {'type': 'Split', 'pattern': {'Regex': regex},
+          'behavior': 'Isolated', 'invert': False}
+
+
+def byte_level(vocab: Mapping[str, int], merges: Sequence[Sequence[str]],
+               added: Sequence[Mapping[str, Any]], splits: str,
+               bos: str | None = None) -> dict[str, Any]:
+  """A tokenizer.json of byte-level BPE.
+
+  Args:
+    vocab: {piece: id}, in GPT-2's letters for bytes.
+    merges: pairs of pieces, the first to be merged first.
+    added: see `added_token`, by id.
+    splits: how text is parted before: 'gpt2'; 'digits', its pattern after each
+      digit alone (SmolLM); 'llama3', three digits at a time; 'qwen2', which
+      composes characters (NFC) before.
+    bos: what is put before a text, or None.
+  """
+  byte = {'type': 'ByteLevel', 'add_prefix_space': False,
+          'trim_offsets': True, 'use_regex': splits in ('gpt2', 'digits')}
+  parts = {
+      'gpt2': (), 'digits': (_DIGITS,),
+      'llama3': (split(_WORDS % r'\p{N}{1,3}'),),
+      'qwen2': (split(_WORDS % r'\p{N}'),),
+  }[splits]
+  return {
+      'version': '1.0', 'truncation': None, 'padding': None,
+      'added_tokens': list(added),
+      'normalizer': {'type': 'NFC'} if splits == 'qwen2' else None,
+      'pre_tokenizer': sequence('pretokenizers', (*parts, byte)),
+      'post_processor': bos_first(bos, vocab[bos]) if bos else None,
+      'decoder': {**byte, 'use_regex': True},
+      'model': {
+          'type': 'BPE', 'dropout': None, 'unk_token': None,
+          'continuing_subword_prefix': None, 'end_of_word_suffix': None,
+          'fuse_unk': False, 'byte_fallback': False,
+          'ignore_merges': splits == 'llama3', 'vocab': dict(vocab),
+          'merges': [list(pair) for pair in merges]},
+  }
