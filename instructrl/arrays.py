@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from orbax.checkpoint.experimental import v1 as ocp
 
 _LEAF = 'leaf'  # the only key of a leaf's own checkpoint
+_CHUNK_BYTES = 64 << 20
 
 
 def save_async(folder: pathlib.Path, state):
@@ -26,10 +27,16 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
   Args:
     folder: of the tree; the leaf's own one must have a parent already.
     name: 'a/b' of the array in the tree.
-    array: of this and all other processes. Its host's memory holds a copy of
-      it meanwhile.
+    array: of this and all other processes. The memory of the hosts holds it
+      once more meanwhile.
   """
-  ocp.save(folder / name, {_LEAF: array})
+  release_memory()
+  context = ocp.Context()
+  # They are compressed at the same time, and who wants a part of the array
+  # reads no more than the chunks it is in.
+  context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
+  with context:
+    ocp.save(folder / name, {_LEAF: array})
 
 
 def release_memory() -> None:

@@ -90,19 +90,19 @@ class Plan:
     fields: of the model.
     family: one of `hf.FAMILIES`.
     is_reward: whether it scores.
-    config: config.json, but for what the weights say.
+    lm: config.json of the language model.
     generation: generation_config.json of the source, {} if not known.
   """
 
   fields: dict[str, Any]
   family: str
   is_reward: bool
-  config: dict[str, Any]
+  lm: dict[str, Any]
   generation: dict[str, Any]
 
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """Every tensor."""
-    shapes = hf.expected(self.config)
+    shapes = hf.expected(self.lm)
     if self.is_reward:  # it has a score for an unembedding
       for name in hf.FAMILIES[self.family].heads:
         shapes.pop(name, None)
@@ -112,7 +112,7 @@ class Plan:
   def held(self) -> int:
     """How many leaves there are to one tensor, at most."""
     counts = collections.Counter(
-        source.name for leaf in hf.leaves(self.config)
+        source.name for leaf in hf.leaves(self.lm)
         for source in leaf.sources)
     return max(counts.values())
 
@@ -129,8 +129,7 @@ class Plan:
       generation = metrics_lib.read_json(path) if path.exists() else {}
     family = choose_family(config['model'], preferred)
     return cls(config['model'], family, is_reward, hf.hf_config(
-        config['model'], family, vocab_rows=rows,
-        kind='reward' if is_reward else 'lm'), generation)
+        config['model'], family, vocab_rows=rows), generation)
 
 
 def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
@@ -214,11 +213,10 @@ def _write_weights(writer, work, plan: Plan, params, dtype: str) -> None:
 def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
   """config.json, generation_config.json and the tokenizer's files."""
   ids = tok.generation_ids()
-  config = plan.config | ids | {'torch_dtype': dtype}
   ends = ids['eos_token_id']
-  config['eos_token_id'] = ends[0] if len(ends) == 1 else ends
+  more = ids | {'eos_token_id': ends[0] if len(ends) == 1 else ends}
   if plan.is_reward:
-    config['score_bias'] = score_bias
+    more['score_bias'] = score_bias
   else:
     known = [plan.generation.get('eos_token_id', [])]
     known = known[0] if isinstance(known[0], list) else known
@@ -226,9 +224,12 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
         'eos_token_id': list(dict.fromkeys([*ends, *known]))}
     (work / 'generation_config.json').write_text(
         json.dumps(generation, indent=2, sort_keys=True) + '\n')
+  config = hf.hf_config(
+      plan.fields, plan.family, kind='reward' if plan.is_reward else 'lm',
+      vocab_rows=plan.lm['vocab_size'], dtype=dtype, **more)
   (work / 'config.json').write_text(
       json.dumps(config, indent=2, sort_keys=True) + '\n')
-  tok.write_files(work, config['vocab_size'])
+  tok.write_files(work, plan.lm['vocab_size'])
 
 
 def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
@@ -282,5 +283,6 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
     metrics_lib.sync_folder(work)
     work.rename(dst)
     metrics_lib.sync_folder(dst.parent)
-  say(f'{dst}: {plan.config["architectures"][0]} of '
+  known = hf.FAMILIES[plan.family]
+  say(f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
       f'{"/".join(subtree)} in {path}')
