@@ -21,8 +21,8 @@ import functools
 import re
 
 from absl import flags
-from instructrl import convert_export
-from instructrl import convert_import
+from instructrl.trainers import exporting
+from instructrl.trainers import importing
 from instructrl import main as main_lib
 from instructrl import processes
 from instructrl import sharding
@@ -69,7 +69,7 @@ def _main(values, join, action, src, dst):
   if not mesh:  # no accelerator computes anything
     jax.config.update('jax_platforms', 'cpu')
   if action == 'export':
-    convert_export.export_model(
+    exporting.export_model(
         src, dst, dtype=value('dtype'), weights=value('weights'),
         max_shard_bytes=parse_size(value('max_shard_size')))
     return
@@ -77,7 +77,7 @@ def _main(values, join, action, src, dst):
   join()
   if not processes.same(f'{src} {dst} {mesh} {value("dtype")}'):
     raise ValueError('the processes were not given the same command')
-  convert_import.import_model(
+  importing.import_model(
       src, dst, mesh=mesh, dtype=value('dtype'), pad=value('pad'),
       prompt_template=value('prompt_template'),
       response_template=value('response_template'), system=value('system'))
@@ -87,11 +87,11 @@ def define_flags():
   """name -> holder of each flag."""
   choice, text = flags.DEFINE_enum, flags.DEFINE_string
   return {
-      'dtype': choice('dtype', 'float32', convert_import.DTYPES,
+      'dtype': choice('dtype', 'float32', importing.DTYPES,
                       'Of the parameters as they are written.'),
       'mesh': text('mesh', '', 'import: the parts that devices and processes '
                    'read by themselves, as in data=1,fsdp=8.'),
-      'pad': choice('pad', 'mean', convert_import.PADS, 'import: the row of a '
+      'pad': choice('pad', 'mean', importing.PADS, 'import: the row of a '
                     'PAD that the model does not have.'),
       'prompt_template': text(
           'prompt_template', '', "import: how a prompt is laid out, with "
@@ -103,7 +103,7 @@ def define_flags():
       'system': text('system', '', 'import: a system message for the chat '
                      'template.'),
       'weights': choice(
-          'weights', 'default', convert_export.WEIGHTS, 'export: the EMA, or '
+          'weights', 'default', exporting.WEIGHTS, 'export: the EMA, or '
           'params, which the EMA follows; by default what other stages load: '
           'the EMA of PPO, params of the rest.'),
       'max_shard_size': text('max_shard_size', '5GB', 'export: of a file.'),

@@ -36,6 +36,9 @@ from instructrl import sharding
 from instructrl.trainers import common
 from instructrl.trainers import data
 from instructrl.trainers import evaluation
+from instructrl.trainers import exporting
+from instructrl.trainers import heldout
+from instructrl.trainers import importing
 from instructrl.trainers import lab
 from instructrl.trainers import lm
 from instructrl.trainers import ppo
@@ -78,6 +81,8 @@ STAGES: dict[str, tuple[Callable, Callable]] = {
     'ppo': (ppo.validate, _train_ppo),
     'ppo_ptx': (ppo.validate, _train_ppo),
     'evaluation': (evaluation.validate, evaluation.evaluate),
+    'heldout': (heldout.validate, heldout.evaluate),
+    'export': (exporting.validate, exporting.run),
 }
 
 # Raised with one clear line; anything else is a defect and keeps its trace.
@@ -94,6 +99,19 @@ def validate(config):
                  f'stage={config.stage!r} is none of {", ".join(STAGES)}')
   if common.resolved(config):
     STAGES[config.stage][0](config)
+
+
+def resolve(config, workdir, known=None):
+  """A stage's config with what its inputs or its source say filled in.
+
+  Args:
+    config: of the stage.
+    workdir: of the stage.
+    known: see `common.resolve`.
+  """
+  if config.stage == importing.STAGE:
+    return importing.resolve(config, workdir)
+  return common.resolve(config, workdir, known)
 
 
 def check_mesh(config) -> None:
@@ -132,7 +150,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
   if processes.stop_requested():
     raise processes.Stopped
   workdir = pathlib.Path(workdir)
-  config = common.resolve(config, workdir)
+  config = resolve(config, workdir)
   fresh = not (workdir / metrics_lib.CONFIG).exists()
   metrics_lib.check_config(workdir, config.to_dict())
   done = metrics_lib.read_done(workdir)
@@ -174,8 +192,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
 
 def alone(workdir):
   """`metrics.only_process` for process 0, on behalf of them all."""
-  return (metrics_lib.only_process(workdir) if processes.primary()
-          else contextlib.nullcontext())
+  return metrics_lib.only_process(workdir, primary=processes.primary())
 
 
 def _earlier_seconds(workdir) -> float:

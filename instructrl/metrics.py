@@ -369,13 +369,21 @@ def add_input(workdir, name: str, identity: str) -> None:
 
 
 @contextlib.contextmanager
-def only_process(workdir) -> Iterator[None]:
+def only_process(workdir, primary: bool = True) -> Iterator[None]:
   """Keeps a run folder to one process at a time; the kernel lets go of a lock
   when its process dies, in whatever way.
+
+  Args:
+    workdir: of the run.
+    primary: whether this process is the first of a run's; the others rely on
+      it, and do nothing here.
 
   Raises:
     ValueError: another process is at work there.
   """
+  if not primary:
+    yield
+    return
   path = pathlib.Path(workdir) / LOCK
   if path.exists() and not path.is_file():
     raise ValueError(f'{path} is in the way: remove it')

@@ -55,7 +55,7 @@ def stage_configs(config, workdir) -> dict:
       stage[seed] = config[seed]
     folder = os.path.normpath(os.path.join(workdir, name))
     try:
-      stage = common.resolve(stage, folder, folders)
+      stage = main_lib.resolve(stage, folder, folders)
       main_lib.validate(stage)
     except ValueError as error:
       raise ValueError(f'stages.{name}: {error}') from error

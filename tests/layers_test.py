@@ -26,8 +26,8 @@ ROWS = (
     {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
      'sweep_results', 'report', 'expectations', 'figures', 'page',
      'page_parts', 'page_style', 'heldout_page', 'heldout_report', 'budget',
-     'tables', 'aot', 'plan', 'plan_report', 'convert', 'convert_import',
-     'convert_export', 'sample', 'lab.learnability', 'data.__main__'},
+     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
+     'lab.learnability', 'data.__main__'},
 )
 DOORS = ROWS[-1]
 

@@ -11,7 +11,7 @@ import sys
 import zipfile
 
 from instructrl import convert
-from instructrl import convert_import
+from instructrl.trainers import importing
 from instructrl import sample
 from instructrl import weights
 from instructrl.trainers import common
@@ -72,7 +72,7 @@ def gguf_file():
 def imported(gguf_file, tmp_path_factory):
   folder = tmp_path_factory.mktemp('smollm2') / 'import'
   lines = []
-  convert_import.import_model(gguf_file, folder, say=lines.append)
+  importing.import_model(gguf_file, folder, say=lines.append)
   assert '134,515,008 parameters, 49,152 tokens' in lines[-1], lines
   return folder
 

@@ -234,6 +234,12 @@ class Layout:
     """The shapes with their shardings."""
     return abstract(self.shapes, self.shardings)
 
+  @property
+  def num_bytes(self) -> int:
+    """Of all parameters together."""
+    return sum(math.prod(x.shape) * x.dtype.itemsize
+               for x in jax.tree.leaves(self.shapes))
+
 
 def abstract(shapes, shardings):
   """A tree of `ShapeDtypeStruct` with shardings."""

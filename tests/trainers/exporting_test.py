@@ -4,8 +4,8 @@ import json
 import os
 
 from instructrl import checkpoint
-from instructrl import convert_export
-from instructrl import convert_import
+from instructrl.trainers import exporting
+from instructrl.trainers import importing
 from instructrl import metrics
 from instructrl.models import heads
 from instructrl.models import hf
@@ -26,13 +26,13 @@ from tests import tiny
 
 def export_quietly(src, dst, **kwargs):
   lines = []
-  convert_export.export_model(src, dst, say=lines.append, **kwargs)
+  exporting.export_model(src, dst, say=lines.append, **kwargs)
   return lines
 
 
 def imported(tmp_path, config=None, **kwargs):
   tensors = checkpoints.write_folder(tmp_path / 'src', config, **kwargs)
-  convert_import.import_model(
+  importing.import_model(
       tmp_path / 'src', tmp_path / 'import', say=lambda line: None)
   return tensors
 
@@ -79,7 +79,7 @@ def test_what_was_imported_is_exported_bit_for_bit(tmp_path, config):
   assert generation == {'temperature': .6, 'eos_token_id': [1, 7],
                         'bos_token_id': 0, 'pad_token_id': 300}
   # And it is imported again as the same model.
-  convert_import.import_model(
+  importing.import_model(
       tmp_path / 'out', tmp_path / 'again', say=lambda line: None)
   assert_same(common.exported(tmp_path / 'again')[0],
               common.exported(tmp_path / 'import')[0])
@@ -262,18 +262,18 @@ def test_a_target_that_is_there_and_a_run_that_is_not_finished(tmp_path):
 
 def test_an_export_that_stopped_leaves_no_target(tmp_path, monkeypatch):
   imported(tmp_path)
-  write = convert_export._write_texts
+  write = exporting._write_texts
 
   def fail(*args):
     raise OSError('unplugged')
 
-  monkeypatch.setattr(convert_export, '_write_texts', fail)
+  monkeypatch.setattr(exporting, '_write_texts', fail)
   with pytest.raises(OSError, match='unplugged'):
     export_quietly(tmp_path / 'import', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
   work = tmp_path / '.out.incomplete'
   (work / 'model-00007-of-00009.safetensors').touch()
-  monkeypatch.setattr(convert_export, '_write_texts', write)
+  monkeypatch.setattr(exporting, '_write_texts', write)
   export_quietly(tmp_path / 'import', tmp_path / 'out')
   assert not work.exists()
   assert not (tmp_path / 'out' / 'model-00007-of-00009.safetensors').exists()

@@ -10,7 +10,7 @@ import sys
 import time
 
 from instructrl import checkpoint
-from instructrl import convert_import
+from instructrl.trainers import importing
 from instructrl import metrics
 from instructrl.models import hf
 from instructrl.trainers import common
@@ -26,7 +26,7 @@ from tests import checkpoints
 
 def import_quietly(src, dst, **kwargs):
   lines = []
-  convert_import.import_model(src, dst, say=lines.append, **kwargs)
+  importing.import_model(src, dst, say=lines.append, **kwargs)
   return lines
 
 
@@ -218,7 +218,7 @@ def test_a_target_of_something_else_is_refused(source, tmp_path):
 
 
 def test_want_of_disk_is_told_before(source, tmp_path, monkeypatch):
-  monkeypatch.setattr(convert_import.shutil, 'disk_usage', lambda path: (
+  monkeypatch.setattr(importing.shutil, 'disk_usage', lambda path: (
       os.terminal_size((0, 0)), type('Usage', (), {'free': 1000})())[1])
   with pytest.raises(ValueError, match='GB are needed, and 0.0 GB are free'):
     import_quietly(source, tmp_path / 'dst')
@@ -227,7 +227,7 @@ def test_want_of_disk_is_told_before(source, tmp_path, monkeypatch):
 
 def test_an_import_that_stopped_is_not_used_and_begins_again(
     source, tmp_path, monkeypatch):
-  array = convert_import.Reader.array
+  array = importing.Reader.array
 
   def fail(self, name):
     if name == 'embed':
@@ -235,7 +235,7 @@ def test_an_import_that_stopped_is_not_used_and_begins_again(
     return array(self, name)
 
   dst = tmp_path / 'dst'
-  monkeypatch.setattr(convert_import.Reader, 'array', fail)
+  monkeypatch.setattr(importing.Reader, 'array', fail)
   with pytest.raises(OSError, match='unplugged'):
     import_quietly(source, dst)
   monkeypatch.undo()
@@ -286,12 +286,13 @@ def test_kill_9_leaves_nothing_that_is_used(tmp_path):
 MEASURE = '''
 import resource, sys
 import jax.numpy as jnp
-from instructrl import arrays, convert_import
+from instructrl import arrays
+from instructrl.trainers import importing
 import pathlib
 arrays.save_leaf(pathlib.Path(sys.argv[3]), 'warm', jnp.ones(3))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 before = peak()
-convert_import.import_model(sys.argv[1], sys.argv[2])
+importing.import_model(sys.argv[1], sys.argv[2])
 print('grew', peak() - before)
 '''
 

@@ -21,9 +21,10 @@ from typing import Any
 from instructrl import arrays
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
+from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import weights_writer
-from instructrl.convert_import import KEPT, STAGE, check_disk
+from instructrl.trainers.importing import KEPT, STAGE, check_disk
 from instructrl.models import hf
 from instructrl.trainers import common
 from instructrl.trainers import policies
@@ -124,7 +125,7 @@ class Plan:
     preferred, generation = None, {}
     if source is not None:
       preferred = metrics_lib.read_json(
-          source / metrics_lib.CONFIG)['source']['model_type']
+          source / metrics_lib.CONFIG)['origin']['model_type']
       path = source / KEPT / 'generation_config.json'
       generation = metrics_lib.read_json(path) if path.exists() else {}
     family = choose_family(config['model'], preferred)
@@ -286,3 +287,34 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
   known = hf.FAMILIES[plan.family]
   say(f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
       f'{"/".join(subtree)} in {path}')
+
+
+# --- The stage ---------------------------------------------------------------
+
+INPUTS = ('policy', 'reward_model')
+
+
+def validate(config):
+  """Refuses what makes no sense, by field name."""
+  common.validate_common(config)
+  common.require(config.dtype in _DTYPES, f'dtype={config.dtype!r} is none of '
+                 f'{", ".join(_DTYPES)}')
+  common.validate_positive(config, 'max_shard_size')
+  common.require(any(config.inputs[name] for name in INPUTS),
+                 f'inputs: one of {", ".join(INPUTS)} is needed')
+
+
+def run(config, workdir, label: str = '') -> dict:
+  """Writes a folder for each input in the run folder; returns their names."""
+  del label
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  names = [name for name in INPUTS if config.inputs[name]]
+  if processes.primary():
+    metrics_lib.write_config(workdir, config.to_dict())
+    for name in names:
+      if not (workdir / name).exists():  # it is whole if it is there
+        export_model(
+            common.input_path(config, workdir, name), workdir / name,
+            dtype=config.dtype, max_shard_bytes=config.max_shard_size)
+  return {'folders': names}

@@ -25,7 +25,6 @@ from typing import Any
 
 from instructrl import arrays
 from instructrl import checkpoint as checkpoint_lib
-from instructrl import main as main_lib
 from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
@@ -163,7 +162,7 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str,
              'vocab_rows': max(fields['vocab_rows'], tok.vocab_size)}
   return {
       'stage': STAGE,
-      'source': {'name': source.path.absolute().name,
+      'origin': {'name': source.path.absolute().name,
                  'model_type': source.config['model_type'],
                  'fingerprint': source.fingerprint},
       'tokenizer': tok.fingerprint,
@@ -254,6 +253,18 @@ def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
   metrics_lib.check_config(dst, config)
 
 
+def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
+  """A checkpoint and its tokenizer, both found to be whole.
+
+  Args:
+    src: a Hugging Face folder or a GGUF file of the llama architecture.
+    **layout: options of `HFTokenizer.from_source`.
+  """
+  source = open_source(src)
+  rows = hf.model_fields(source.config)['vocab_rows']
+  return source, read_tokenizer(source, rows, **layout)
+
+
 def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
                  dtype: str = 'float32', pad: str = 'mean',
                  say: Callable[[str], None] = print, **layout) -> dict:
@@ -277,10 +288,8 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
   Raises:
     ValueError: the source cannot be imported, or `dst` is of something else.
   """
-  dst = pathlib.Path(dst)
-  source = open_source(src)
-  rows = hf.model_fields(source.config)['vocab_rows']
-  tok = read_tokenizer(source, rows, **layout)
+  dst, began = pathlib.Path(dst), time.perf_counter()
+  source, tok = read_source(src, **layout)
   if jax.process_count() > 1 and not mesh:
     raise ValueError('--mesh is needed with several processes: it says which '
                      'part is of which')
@@ -292,45 +301,119 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
     say(f'{dst}: finished before')
     return metrics_lib.read_done(dst)
   planned = make_layout(config, tok, made_mesh)
-  check_disk(dst, sum(
-      math.prod(x.shape) * x.dtype.itemsize
-      for x in jax.tree.leaves(planned.shapes)))
-  reader = Reader(source, planned, pad=pad)
-  if processes.primary():
+  check_disk(dst, planned.num_bytes)
+  primary = processes.primary()
+  if primary:
     metrics_lib.write_config(dst, config)
   processes.agree(0)
-  with main_lib.alone(dst):
-    result = _write(source, dst, config, tok, planned, reader, say)
+  with metrics_lib.only_process(dst, primary=primary):
+    result = write(source, tok, config, planned, dst, pad=pad)
+    if primary:
+      metrics_lib.write_done(dst, {
+          'seconds': time.perf_counter() - began, 'result': result})
+      say(f'{dst}: {result["parameters"]:,} parameters, {tok.vocab_size:,} '
+          f'tokens in {result["vocab_rows"]:,} rows; {tok.pad_note}')
   processes.agree(0)
-  return result
-
-
-def _write(source, dst, config, tok, planned, reader, say) -> dict:
-  """Fills the folder; DONE is the last."""
-  primary, began = processes.primary(), time.perf_counter()
-  if primary:
-    (dst / KEPT).mkdir(exist_ok=True)
-    for name, text in source.kept.items():
-      metrics_lib.atomic_write(dst / KEPT / name, text)
-    tok.save(dst / tok.FILE)
-  meta = {'format_version': common.FORMAT_VERSION, 'config': config,
-          'tokenizer': tok.fingerprint, 'export': ['params']}
-  with checkpoint_lib.Checkpointer(dst / 'checkpoints') as checkpointer:
-    if checkpointer.latest() is None:
-      _save(checkpointer, planned, reader, meta)
-  count = sum(math.prod(x.shape) for x in jax.tree.leaves(planned.shapes))
-  result = {'parameters': count, 'vocab_size': tok.vocab_size,
-            'vocab_rows': config['model']['vocab_rows'],
-            'pad': tok.pad_note, 'path': str(source.path.absolute())}
-  if primary:
-    metrics_lib.write_done(dst, {
-        'seconds': time.perf_counter() - began, 'result': result})
-    say(f'{dst}: {count:,} parameters, {tok.vocab_size:,} tokens in '
-        f'{result["vocab_rows"]:,} rows; {tok.pad_note}')
   return {'result': result}
 
 
-def _save(checkpointer, planned: common.Layout, reader: Reader, meta) -> None:
+def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
+          planned: common.Layout, dst: pathlib.Path, *, pad: str,
+          label: str = '') -> dict:
+  """Fills a run folder but for DONE, and returns what that is to say.
+
+  Args:
+    source: of the weights.
+    tok: its tokenizer.
+    config: of the run, see `run_config`.
+    planned: where the parameters lie.
+    dst: the folder.
+    pad: one of `PADS`.
+    label: shown before the stage's name.
+  """
+  reader = Reader(source, planned, pad=pad)
+  if processes.primary():
+    (dst / KEPT).mkdir(parents=True, exist_ok=True)
+    for name, text in source.kept.items():
+      metrics_lib.atomic_write(dst / KEPT / name, text)
+    tok.save(dst / tok.FILE)
+  meta = {'format_version': common.FORMAT_VERSION, 'config': dict(config),
+          'tokenizer': tok.fingerprint, 'export': ['params']}
+  with checkpoint_lib.Checkpointer(dst / 'checkpoints') as checkpointer:
+    if checkpointer.latest() is None:
+      _save(checkpointer, planned, reader, meta, label)
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(planned.shapes))
+  return {'parameters': count, 'vocab_size': tok.vocab_size,
+          'vocab_rows': config['model']['vocab_rows'],
+          'pad': tok.pad_note, 'path': str(source.path.absolute())}
+
+
+# --- The stage ---------------------------------------------------------------
+
+LAYOUT = ('prompt_template', 'response_template', 'system')
+_FOUND = ('origin', 'tokenizer', 'model')  # what a source says
+
+
+def _layout(config) -> dict[str, str]:
+  return {name: config[name] for name in LAYOUT}
+
+
+def validate(config):
+  """Refuses what makes no sense, by field name."""
+  common.validate_common(config)
+  for name, choices in (('dtype', DTYPES), ('pad', PADS)):
+    common.require(config[name] in choices, f'{name}={config[name]!r} is none '
+                   f'of {", ".join(choices)}')
+
+
+def resolve(config, workdir):
+  """The stage's config with what its source says filled in.
+
+  Raises:
+    ConfigError: there is no source.
+    ValueError: it cannot be imported.
+  """
+  if 'model' in config:
+    return config
+  common.require(bool(config.source), 'source is empty: give it a Hugging Face '
+                 'folder or a GGUF file')
+  kept = pathlib.Path(workdir) / metrics_lib.CONFIG
+  if metrics_lib.read_done(workdir) and not pathlib.Path(
+      config.source).exists():
+    found = metrics_lib.read_json(kept)  # the source is not needed any more
+  else:
+    found = run_config(*read_source(config.source, **_layout(config)),
+                       dtype=config.dtype, mesh={})
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    for name in _FOUND:
+      config[name] = found[name]
+  return config
+
+
+def run(config, workdir, label: str = '') -> dict:
+  """Imports what `config.source` is. Returns what DONE says."""
+  validate(config)
+  workdir = pathlib.Path(workdir)
+  source, tok = read_source(config.source, **_layout(config))
+  values = config.to_dict()
+  common.require(
+      source.fingerprint == config.origin.fingerprint,
+      f'source: {config.source} has changed since this run began')
+  planned = make_layout(
+      values, tok, sharding.make_mesh(config.mesh.to_dict()))
+  check_disk(workdir, planned.num_bytes)
+  if processes.primary():
+    metrics_lib.write_config(workdir, values)
+  return write(source, tok, values, planned, workdir, pad=config.pad,
+               label=label)
+
+
+# --- The arrays --------------------------------------------------------------
+
+
+def _save(checkpointer, planned: common.Layout, reader: Reader, meta,
+          label: str) -> None:
   sizes = collections.Counter({
       f'params/{arrays.name_of(path)}':
           math.prod(x.shape) * x.dtype.itemsize
@@ -338,7 +421,7 @@ def _save(checkpointer, planned: common.Layout, reader: Reader, meta) -> None:
   total, done, number = sizes.total(), 0, 0
   # A line every ten seconds at most; a large leaf takes longer.
   with progress_lib.Progress(
-      'import', max(total >> 20, 1), unit='MB',
+      'import', max(total >> 20, 1), unit='MB', label=label,
       primary=processes.primary()) as progress:
 
     def make(name):
