@@ -88,8 +88,9 @@ class HFTokenizer:
     self._protected = {  # id -> text
         token['id']: token['content'] for token in added if token['special']}
     self._silent = {  # what `decode` drops
-        token['id'] for token in found['tokenizer']['added_tokens']
-        if token['special']}
+        *ends, self.pad_id, *(
+            token['id'] for token in found['tokenizer']['added_tokens']
+            if token['special'])}
     tok.encode_special_tokens = True
     self._special_text = layouts.first_special([*self._protected.values()])
     self._alias_of = {text: f'{_OPEN}{i}{_CLOSE}'
@@ -159,10 +160,11 @@ class HFTokenizer:
       system: see `with_layout`.
 
     Raises:
-      ValueError: the source has no end token, or the layout does not fit it.
+      ValueError: a token has no row, or the layout does not fit the source.
     """
     chosen = prompt_template or (
         layouts.CHAT if source.chat_template else layouts.PROMPT_TEMPLATE)
+    source = sources.within(source, vocab_rows or source.rows)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
     spoken = source.in_template() - specials
