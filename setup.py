@@ -27,6 +27,7 @@ REQUIRED = (
     'jinja2==3.1.6',  # chat templates are written in it
     'matplotlib==3.11.2',
     'ml-collections==1.1.0',
+    'ml_dtypes==0.6.0',  # bfloat16 in numpy
     'numpy==2.4.6',
     'optax==0.2.8',
     'orbax-checkpoint==0.12.8',

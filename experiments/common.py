@@ -52,7 +52,7 @@ LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
 
 # Of studies on real data. `cpu` is what two cores do in two hours with a model of
 # 135M parameters, `full` what one accelerator does with up to a billion.
-REAL_LENGTHS = {'cpu': (96, 64), 'full': (512, 512)}
+REAL_LENGTHS = {'cpu': (128, 64), 'full': (512, 512)}
 
 
 def check_size(size, sizes=tuple(SIZES)):
