@@ -70,6 +70,7 @@ def _build(build):
 
 # Stage -> (validate, run). `run(config, workdir, label)` returns the result.
 STAGES: dict[str, tuple[Callable, Callable]] = {
+    'import': (importing.validate, importing.run),
     'lab': (lab.validate, _build(lab.build)),
     'data': (data.validate, _build(data.build)),
     'pretrain': (lm.validate, lm.train),
