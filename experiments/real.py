@@ -57,7 +57,8 @@ def reward(arg):
   c.model = imported_model(arg, 'init')
   c.prompt_len, c.response_len = common.REAL_LENGTHS[arg][0], RANKED[arg]
   c.max_responses = {'cpu': 4, 'full': 9}[arg]
-  c.batch_size, c.optimizer.peak_lr = {'cpu': (8, 3e-5), 'full': (32, 1e-5)}[arg]
+  c.batch_size, c.optimizer.peak_lr = {
+      'cpu': (8, 3e-5), 'full': (32, 1e-5)}[arg]
   c.microbatch_size = {'cpu': 0, 'full': 8}[arg]
   return c
 
@@ -102,7 +103,7 @@ def get_config(arg='cpu'):
   c.demonstrations = ('self-instruct',)
   c.rankings = ('hh-rlhf/harmless-base',)
   c.prompts = ()  # that only PPO sees; empty: those that are ranked
-  c.documents = ('wikitext',)  # the pretraining mix
+  c.documents = ('c4?files=1&limit=2000',)  # the pretraining mix
   # How a prompt and a response are laid out; '' is the model's chat template.
   c.prompt_template = ''  # such as 'Human: {prompt}\n\nAssistant:'
   c.response_template = ''  # such as ' {response}'
@@ -131,5 +132,6 @@ def get_config(arg='cpu'):
     if 'data' in stage.inputs:
       stage.inputs.data = '../data'
   # Run in this order; each in a folder of its name.
-  c.order = tuple(stages)
+  c.order = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout',
+             'export')
   return c

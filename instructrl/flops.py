@@ -38,12 +38,15 @@ def trained(module: Transformer, tokens: int, length: int, logits: int = 0
             ) -> float:
   """FLOPs of a forward and a backward pass; see `forward`.
 
-  Layers that are frozen, which are the lowest, have no backward pass.
+  Layers that are frozen, which are the lowest, have no backward pass, and a
+  frozen unembedding, which is a tied one, has no gradient of its own.
   """
-  whole = forward(module, tokens, length, logits)
-  frozen = getattr(module, 'frozen_layers', 0) / module.num_layers
-  return whole + 2 * (
-      whole - frozen * forward(module, tokens, length))
+  m = module
+  layers = forward(m, tokens, length)
+  of_logits = forward(m, tokens, length, logits) - layers
+  backward = 2 * layers * (1 - m.frozen_layers / m.num_layers)
+  products = 1 if m.frozen_layers and m.tie_embeddings else 2
+  return layers + of_logits + backward + products * of_logits
 
 
 def forward(module: Transformer, tokens: int, length: int, logits: int = 0,
@@ -109,5 +112,7 @@ def ppo(policy: Transformer, scalar: Transformer, *, episodes: int,
   return {
       'generate': of_policy,
       'score': of_policy + 2 * of_scalar,
-      'update': 3 * num_epochs * (of_policy + of_scalar + forward(
-          policy, ptx_tokens, ptx_len, ptx_tokens))}
+      'update': num_epochs * (
+          trained(policy, tokens, length, responses)
+          + trained(scalar, tokens, length)
+          + trained(policy, ptx_tokens, ptx_len, ptx_tokens))}

@@ -144,7 +144,7 @@ def program_of(config, mesh, vocab_size: int):
       num_steps=config.num_steps or config.optimizer.warmup_steps + 1)
   module = program.layout.model.module
   tokens = config.batch_size * module.max_len
-  count = 3 * flops_lib.forward(module, tokens, module.max_len, tokens)
+  count = flops_lib.trained(module, tokens, module.max_len, tokens)
   return (program, lambda: program.functions(module.max_len),
           {'update': count}, config.num_steps)
 

@@ -98,8 +98,10 @@ def run(config, workdir) -> pathlib.Path:
       main_lib.run_stage(
           stage, workdir / name, f'[{number}/{len(configs)}]')
       if stage.stage == 'data' and processes.primary():
-        print(budget.table(budget.costs(configs, workdir), workdir,
-                           flops.measure_peak('float32')), flush=True)
+        found = budget.costs(configs, workdir)
+        if found:
+          print(budget.table(found, workdir, flops.measure_peak('float32')),
+                flush=True)
     if not processes.primary():
       return workdir
     if not report.REPORTED.intersection(configs):

@@ -1,7 +1,5 @@
 """What a study is going to compute, against counts by hand."""
 
-import types
-
 import pytest
 
 from instructrl import budget
@@ -50,18 +48,6 @@ def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
   assert found['ppo_ptx'].sampling == pytest.approx(4 * one['generate'])
   assert found['ppo_ptx'].reading == pytest.approx(4 * one['score'])
   assert found['ppo_ptx'].training == pytest.approx(4 * one['update'])
-
-
-def test_frozen_layers_have_no_backward_pass():
-  module = types.SimpleNamespace(
-      num_layers=4, d_model=8, num_heads=2, head_dim=0, num_kv_heads=0,
-      mlp='gelu', d_ff=0, vocab_size=10, frozen_layers=3, windows=())
-  whole = flops.forward(module, 6, 6, 6)
-  layers = flops.forward(module, 6, 6)
-  assert flops.trained(module, 6, 6, 6) == pytest.approx(
-      whole + 2 * (whole - 0.75 * layers))
-  module.frozen_layers = 0
-  assert flops.trained(module, 6, 6, 6) == pytest.approx(3 * whole)
 
 
 def test_the_table_tells_what_is_left(tmp_path):

@@ -47,3 +47,17 @@ def test_responses_of_a_ranking_see_the_prompt(windows):
   seen = pairs(6, window) + 3 * pairs(5, window, before=6)
   assert flops.ranking(m, 6, 5, 3) == pytest.approx(
       2 * ((6 + 3 * 5) * LAYER + 4 * 32 * seen))
+
+
+def test_a_backward_pass_is_twice_a_forward_pass():
+  m = tiny.model().module
+  assert flops.trained(m, 18, 9, 5) == 3 * flops.forward(m, 18, 9, 5)
+
+
+def test_what_is_frozen_has_no_backward_pass():
+  """Of a tied unembedding, only the gradient of its inputs is left."""
+  layers, logits = flops.forward(tiny.model().module, 18, 9), 2 * 32 * 50 * 5
+  for tied, products in ((True, 1), (False, 2)):
+    m = tiny.model(frozen_layers=1, tie_embeddings=tied).module
+    assert flops.trained(m, 18, 9, 5) == pytest.approx(
+        layers + logits + 2 * layers / 2 + products * logits)

@@ -125,18 +125,21 @@ def _set_aside(items: list[Item], settings: Settings, seed: int,
 
 
 def _with_ids(items: list[Item]) -> list[Item]:
-  """One id for each prompt; two sources may have numbered theirs alike."""
+  """One id for each prompt of a part; two sources may number theirs alike.
+
+  Where a prompt is demonstrated and ranked, each part has its own source's.
+  """
   ids, taken = {}, set()
   for item in items:
-    if item.key not in ids:
+    if (item.part, item.key) not in ids:
       name, number = item.prompt.id, 1
       while name in taken:
         number += 1
         name = f'{item.prompt.id}#{number}'
-      ids[item.key] = name
+      ids[item.part, item.key] = name
       taken.add(name)
   return [dataclasses.replace(
-      item, record=with_prompt(item.record, id=ids[item.key]))
+      item, record=with_prompt(item.record, id=ids[item.part, item.key]))
           for item in items]
 
 

@@ -63,6 +63,13 @@ class Spec:
   limit: int
   strict: bool | None  # None: as the source has it
 
+  @property
+  def label(self) -> str:
+    """The data set's name: 'hh-rlhf/harmless-base', 'jsonl/mine'."""
+    name = '/'.join(filter(None, (self.name, self.subset)))
+    own = self.path is not None and self.name in ('jsonl', 'text')
+    return f'{name}/{self.path.name.split(".")[0]}' if own else name
+
   def source(self) -> Source:
     return SOURCES[self.name](self.subset, self.options)
 

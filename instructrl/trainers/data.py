@@ -91,7 +91,7 @@ def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
-        known[spec] = sources_lib.load(spec)
+        known[spec] = named(sources_lib.load(spec))
         progress.message(f'{spec}: {len(known[spec].records):,} of '
                          f'{known[spec].read:,} rows')
         progress.update(len(known), {
@@ -99,6 +99,15 @@ def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
       curate.check_kind(part, spec, known[spec].kind)
       loaded.append((part, known[spec]))
   return loaded
+
+
+def named(loaded: sources_lib.Loaded) -> sources_lib.Loaded:
+  """The same with ids that begin with the data set's name, for evaluations."""
+  label = sources_lib.parse(loaded.spec).label
+  return dataclasses.replace(loaded, records=[
+      record if isinstance(record, records_lib.Document) else
+      parts.with_prompt(record, id=f'{label}/{parts.prompt_of(record).id}')
+      for record in loaded.records])
 
 
 def contents(loaded) -> str:

@@ -1,0 +1,133 @@
+"""A study on real data as a whole: from a tiny folder of weights and small
+files of data to an export and a report.
+"""
+
+import json
+import random
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from experiments import real
+from instructrl import main
+from instructrl import metrics
+from instructrl import report
+from instructrl import study
+from instructrl.trainers import common
+from tests import checkpoints
+from tests.trainers.conftest import one_device  # a fixture
+
+WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
+
+
+def write_data(folder):
+  """Small files in the form that one brings; a longer response is worse."""
+  rng = random.Random(0)
+  say = lambda count: ' '.join(rng.choice(WORDS) for _ in range(count))
+  lines = lambda name, rows: (folder / name).write_text(
+      ''.join(json.dumps(row) + '\n' for row in rows))
+  prompts = [f'say {i} {say(2)}' for i in range(40)]
+  lines('shown.jsonl', ({'prompt': p, 'response': say(2)} for p in prompts))
+  lines('ranked.jsonl', ({
+      'prompt': p, 'responses': [say(1 + i % 3) for i in range(k)],
+      'scores': [-(i % 3) for i in range(k)]}
+                         for k, p in zip([2, 3, 4, 5] * 10, prompts)))
+  (folder / 'wiki.txt').write_text(
+      '\n\n'.join(say(20) for _ in range(60)))
+
+
+def config_of(folder):
+  c = real.get_config('cpu')
+  c.source = str(folder / 'weights')
+  c.demonstrations = (f'jsonl:{folder}/shown.jsonl',)
+  c.rankings = (f'jsonl:{folder}/ranked.jsonl',)
+  c.documents = (f'text:{folder}/wiki.txt',)
+  stages = c.stages
+  for name, stage in stages.items():
+    for field in ('model', 'reference_model', 'reward_model', 'value_model'):
+      if field in stage:
+        stage[field].frozen_layers = 1
+  stages.data.update(prompt_len=32, response_len=16, row_len=48)
+  stages.sft.num_epochs = 1
+  stages.reward.update(prompt_len=32, response_len=16)
+  for name in ('ppo', 'ppo_ptx'):
+    stages[name].ppo.update(
+        prompt_len=32, response_len=8, batch_size=8, minibatch_size=4,
+        num_iterations=4, ema_decay=0.5)
+    stages[name].update(eval_batches=1, eval_every=2, samples_every=2)
+  stages.heldout.update(
+      num_prompts=6, num_rows=4, prompt_len=32, response_len=8, batch_size=8)
+  return c
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('real')
+  write_data(folder)
+  checkpoints.write_folder(folder / 'weights')
+  return folder
+
+
+def test_every_stage_of_the_experiment_validates(folder):
+  """The architecture is that of the source, before anything is imported."""
+  for size in real.SIZES:
+    config = real.get_config(size)
+    with pytest.raises(ValueError, match='stages.import: source is empty'):
+      study.stage_configs(config, 'nowhere')
+    config.source = str(folder / 'weights')
+    for stage in config.stages.values():
+      for field in ('model', 'reference_model', 'reward_model', 'value_model'):
+        if field in stage:
+          stage[field].frozen_layers = 0
+    with pytest.raises(ValueError, match='max_len=64 is shorter than'):
+      study.stage_configs(config, 'nowhere')
+  configs = study.stage_configs(config_of(folder), folder / 'nowhere')
+  for name in ('sft', 'reward', 'ppo', 'ppo_ptx'):
+    assert common.resolved(configs[name])
+    assert configs[name].model.num_layers == 3
+    assert configs[name].model.mlp == 'swiglu'
+  assert configs['ppo'].value_model.num_kv_heads == 2
+  assert not (folder / 'nowhere').exists()
+
+
+@pytest.mark.slow
+def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
+  workdir = folder / 'study'
+  path = study.run(config_of(folder), workdir)
+  told = capsys.readouterr().out
+  assert 'planned' in told and 'are left' in told
+  page = path.read_text()
+  assert 'weights (3 layers of width 32)' in page
+  results = json.loads((path.parent / 'results.json').read_text())
+  assert set(results['heldout']['accuracy']) == {'jsonl/ranked'}
+  assert {'nll', 'score', 'kl'} < set(results['heldout'])
+  assert any('PPO-ptx has less loss' in row['statement']
+             for row in results['statements'])
+  # What was frozen is what was imported, and the rest is not.
+  exported = load_file(workdir / 'export' / 'policy' / 'model.safetensors')
+  given = load_file(folder / 'weights' / 'model.safetensors')
+  name = 'model.layers.{}.mlp.up_proj.weight'
+  rows = given['model.embed_tokens.weight'].shape[0]
+  np.testing.assert_array_equal(
+      exported['model.embed_tokens.weight'][:rows],
+      given['model.embed_tokens.weight'])
+  np.testing.assert_array_equal(
+      exported[name.format(0)], given[name.format(0)])
+  assert (exported[name.format(2)] != given[name.format(2)]).any()
+  # The same command again runs nothing, also without the source.
+  before = {p: p.read_bytes() for p in workdir.glob('*/DONE')}
+  (folder / 'weights').rename(folder / 'moved')
+  study.run(config_of(folder), workdir)
+  (folder / 'moved').rename(folder / 'weights')
+  assert {p: p.read_bytes() for p in workdir.glob('*/DONE')} == before
+  assert report.make_report(workdir) == path
+  assert metrics.read_done(workdir / 'reward')['result']['bias_from'] == (
+      'demonstrations')
+  # Another source is refused, and nothing is lost.
+  checkpoints.write_folder(folder / 'other', seed=1)
+  config = config_of(folder)
+  config.source = str(folder / 'other')
+  with pytest.raises(ValueError, match='import was made with another'):
+    main.run_stage(study.stage_configs(config, folder / 'fresh')['import'],
+                   workdir / 'import')
