@@ -267,7 +267,7 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
       weights_writer.Writer, shapes=plan.shapes(),
       dtype=_DTYPES[dtype], max_bytes=max_shard_bytes)
   work = dst.with_name(f'.{dst.name}.incomplete')
-  check_disk(dst, sum(
+  check_disk(work, sum(
       math.prod(shape) for shape in plan.shapes().values()
   ) * _DTYPES[dtype].itemsize)
   work.mkdir(parents=True, exist_ok=True)

@@ -153,7 +153,7 @@ def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
   return tok
 
 
-def run_config(source: Source, tok: HFTokenizer, *, dtype: str,
+def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
                mesh: Mapping[str, int]) -> dict[str, Any]:
   """config.json of the run folder."""
   fields = {f.name: f.default for f in dataclasses.fields(
@@ -163,10 +163,10 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str,
              'vocab_rows': max(fields['vocab_rows'], tok.vocab_size)}
   return {
       'stage': STAGE,
-      'source': {'name': source.path.absolute().name,
-                 'model_type': source.config['model_type'],
+      'source': {'model_type': source.config['model_type'],
                  'fingerprint': source.fingerprint},
       'tokenizer': tok.fingerprint,
+      'pad': pad,
       'model': fields,
       'mesh': dict(mesh),
       'rules': [list(rule) for rule in RULES],
@@ -234,14 +234,15 @@ class Reader:
     return out
 
 
-def check_disk(dst: pathlib.Path, num_bytes: int) -> None:
-  """Refuses what there is no room for."""
-  there = next(p for p in (dst, *dst.absolute().parents) if p.exists())
-  free = shutil.disk_usage(there).free
+def check_disk(folder: pathlib.Path, num_bytes: int) -> None:
+  """Refuses what there is no room for; what is in the folder will be gone."""
+  there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  free = shutil.disk_usage(there).free + sum(
+      p.stat().st_size for p in folder.rglob('*') if p.is_file())
   if num_bytes > free:
     raise ValueError(
         f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB '
-        'are free: make room, or store the parameters with --dtype=bfloat16')
+        'are free: make room, or take --dtype=bfloat16')
 
 
 def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -277,7 +278,12 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
   Raises:
     ValueError: the source cannot be imported, or `dst` is of something else.
   """
-  dst = pathlib.Path(dst)
+  dst, primary = pathlib.Path(dst), processes.primary()
+  done = metrics_lib.read_done(dst)
+  if done is not None and not pathlib.Path(src).exists():
+    if primary:
+      say(f'{dst}: finished before; {src} is no longer there')
+    return done
   source = open_source(src)
   rows = hf.model_fields(source.config)['vocab_rows']
   tok = read_tokenizer(source, rows, **layout)
@@ -286,17 +292,18 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
                      'part is of which')
   devices = None if mesh else jax.devices()[:1]
   made_mesh = sharding.make_mesh(mesh or {}, devices)
-  config = run_config(source, tok, dtype=dtype, mesh=mesh or {})
+  config = run_config(source, tok, dtype=dtype, pad=pad, mesh=mesh or {})
   check_target(dst, config)
-  if processes.agree(metrics_lib.read_done(dst) is not None):
-    say(f'{dst}: finished before')
+  if processes.agree(done is not None):
+    if primary:
+      say(f'{dst}: finished before')
     return metrics_lib.read_done(dst)
   planned = make_layout(config, tok, made_mesh)
   check_disk(dst, sum(
       math.prod(x.shape) * x.dtype.itemsize
       for x in jax.tree.leaves(planned.shapes)))
   reader = Reader(source, planned, pad=pad)
-  if processes.primary():
+  if primary:
     metrics_lib.write_config(dst, config)
   processes.agree(0)
   with main_lib.alone(dst):

@@ -97,6 +97,10 @@ def test_a_finished_import_is_left_alone(source, tmp_path):
     import_quietly(tmp_path / 'other', tmp_path / 'dst')
   with pytest.raises(ValueError, match='param_dtype'):
     import_quietly(source, tmp_path / 'dst', dtype='bfloat16')
+  source.rename(tmp_path / 'moved')
+  for src, word in ((tmp_path / 'moved', 'before'), (source, 'longer there')):
+    lines = import_quietly(src, tmp_path / 'dst')
+    assert len(lines) == 1 and lines[0].endswith(word)
 
 
 @pytest.mark.parametrize('shape', [
