@@ -29,6 +29,7 @@ from typing import Protocol
 from absl import logging
 from instructrl import metrics
 from instructrl import tokenizer_hf
+from instructrl import tokenizer_json
 from instructrl import tokenizer_spm
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -399,7 +400,7 @@ class Tokenizer:
       raise ValueError(f'the embedding has {vocab_rows} rows, the tokenizer '
                        f'has {self.vocab_size} tokens')
     pieces = SPECIAL_PIECES
-    tokenizer_hf.write_files(
+    tokenizer_json.write_files(
         folder,
         tokenizer_spm.exported(self._model, BOS_ID, range(_NUM_SPECIAL),
                                UNK_ID),

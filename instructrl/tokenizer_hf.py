@@ -19,6 +19,7 @@ import hashlib
 import itertools
 import json
 import pathlib
+import re
 from typing import Any
 
 from instructrl import metrics
@@ -87,10 +88,13 @@ class HFTokenizer:
     self._protected = {  # id -> text
         token['id']: token['content'] for token in added if token['special']}
     self._silent = {  # what `decode` drops
-        token['id'] for token in found['tokenizer']['added_tokens']
-        if token['special']}
+        *ends, self.pad_id, *(
+            token['id'] for token in found['tokenizer']['added_tokens']
+            if token['special'])}
     tok.encode_special_tokens = True
     self._special_text = layouts.first_special([*self._protected.values()])
+    self._alias_of = {text: f'{_OPEN}{i}{_CLOSE}'
+                      for i, text in self._protected.items()}
     self._aliases = self._add_aliases(added)
     # What stands for text that the vocabulary cannot write, if it is nothing
     # else as well.
@@ -104,15 +108,14 @@ class HFTokenizer:
 
   def _add_aliases(self, added) -> dict[int, int]:
     """Adds an alias for each special; returns {id of an alias: the special}."""
-    flags = ('lstrip', 'rstrip')
-    alias = lambda token_id: f'{_OPEN}{token_id}{_CLOSE}'
     tokens = [tokenizers.AddedToken(
-        alias(token['id']), normalized=False,
-        **{flag: token[flag] for flag in flags})
+        self._alias_of[token['content']], normalized=False,
+        lstrip=token['lstrip'], rstrip=token['rstrip'])
               for token in added if token['special']]
     self._tok.add_tokens(
         [*tokens, tokenizers.AddedToken(_CUT, normalized=False)])
-    return {self._tok.token_to_id(alias(i)): i for i in self._protected}
+    return {self._tok.token_to_id(self._alias_of[text]): i
+            for i, text in self._protected.items()}
 
   def _find_contexts(self) -> list[tuple[str, list[int]]]:
     """(text, the ids of a cut and this text): what follows is as inside text.
@@ -157,14 +160,15 @@ class HFTokenizer:
       system: see `with_layout`.
 
     Raises:
-      ValueError: the source has no end token, or the layout does not fit it.
+      ValueError: a token has no row, or the layout does not fit the source.
     """
     chosen = prompt_template or (
         layouts.CHAT if source.chat_template else layouts.PROMPT_TEMPLATE)
+    source = sources.within(source, vocab_rows or source.rows)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
     spoken = source.in_template() - specials
-    layout = _make_layout(
+    layout = layouts.make_layout(
         chosen, response_template, system, source.chat_template,
         source.roles, specials | spoken)
     eos = source.roles['eos_token']
@@ -220,7 +224,7 @@ class HFTokenizer:
         template, it cannot be split around texts, or PAD ends a response.
     """
     config = self._found['config']
-    layout = _make_layout(
+    layout = layouts.make_layout(
         prompt_template, response_template, system, self.chat_template,
         {name: config[name] for name in sources.ROLES if name in config},
         self._protected.values())
@@ -317,15 +321,14 @@ class HFTokenizer:
         f'text cannot be encoded without special tokens: {texts}')
 
   def _aliased(self, text: str) -> str:
-    ids = {content: i for i, content in self._protected.items()}
     return self._special_text.sub(
-        lambda found: f'{_OPEN}{ids[found[0]]}{_CLOSE}', text)
+        lambda found: self._alias_of[found[0]], text)
 
   def _cut(self, text: str, cuts: str, cut: str) -> str:
     """Text of a user, cut so that no alias, and maybe no special, is left."""
     if cuts == 'all':
       return cut + cut.join(text) + cut
-    places = {i + 1 for i, letter in enumerate(text) if letter == _OPEN}
+    places = {found.end() for found in re.finditer(_OPEN, text)}
     if cuts == 'specials':
       places |= {found.start() + 1
                  for found in self._special_text.finditer(text)}
@@ -401,10 +404,10 @@ class HFTokenizer:
                        f'has {self.vocab_size} tokens')
     roles = {name: token for name, token in self._found['config'].items()
              if name in sources.ROLES}
-    template = self._exported_template()
-    write_files(folder, self._found['tokenizer'], roles, template,
-                {name: value for name, value in self._found['config'].items()
-                 if name not in roles})
+    parts.write_files(
+        folder, self._found['tokenizer'], roles, self._exported_template(),
+        {name: value for name, value in self._found['config'].items()
+         if name not in roles})
 
   def _exported_template(self) -> str:
     if self.layout.prompt_template != layouts.CHAT:
@@ -414,50 +417,6 @@ class HFTokenizer:
     if self.layout.system:
       return layouts.with_system(self.chat_template, self.layout.system)
     return self.chat_template
-
-
-def write_files(folder, tokenizer: Mapping[str, Any],
-                roles: Mapping[str, str], chat_template: str,
-                config: Mapping[str, Any]) -> None:
-  """Writes the files of a tokenizer as transformers reads them.
-
-  Args:
-    folder: an existing folder.
-    tokenizer: what tokenizer.json holds.
-    roles: 'bos_token' and the like.
-    chat_template: Jinja.
-    config: more fields of tokenizer_config.json.
-  """
-  folder = pathlib.Path(folder)
-  text = lambda value: json.dumps(value, ensure_ascii=False, indent=2) + '\n'
-  metrics.atomic_write(folder / 'tokenizer.json', text(tokenizer))
-  metrics.atomic_write(folder / 'special_tokens_map.json', text(roles))
-  # Other classes rebuild parts of tokenizer.json by rules of their own.
-  metrics.atomic_write(folder / 'tokenizer_config.json', text({
-      'clean_up_tokenization_spaces': False, **config, **roles,
-      'tokenizer_class': 'PreTrainedTokenizerFast',
-      'chat_template': chat_template}))
-  metrics.atomic_write(folder / 'chat_template.jinja', chat_template)
-
-
-def _make_layout(prompt_template, response_template, system, chat_template,
-                 variables, specials) -> layouts.Layout:
-  if prompt_template != layouts.CHAT:
-    if system:
-      raise ValueError("system is for prompt_template='chat': write it into "
-                       'the template')
-    return layouts.plain_layout(
-        prompt_template, response_template or layouts.RESPONSE_TEMPLATE)
-  if response_template:
-    raise ValueError("response_template is not for prompt_template='chat', "
-                     'which says it all')
-  if not chat_template:
-    raise ValueError(
-        "prompt_template='chat', but the model brings no chat template: give "
-        f'text with {{prompt}}, such as {layouts.PROMPT_TEMPLATE!r}')
-  return layouts.chat_layout(
-      chat_template, variables=variables, specials=list(specials),
-      system=system)
 
 
 def _serialise(found: Mapping[str, Any]) -> bytes:

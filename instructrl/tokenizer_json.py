@@ -3,8 +3,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
+import pathlib
 from typing import Any
 
+from instructrl import metrics
 import tokenizers
 
 SPACE = '\u2581'  # how sentencepiece writes a space
@@ -107,3 +109,27 @@ def byte_level(vocab: Mapping[str, int], merges: Sequence[Sequence[str]],
           'ignore_merges': splits == 'llama3', 'vocab': dict(vocab),
           'merges': [list(pair) for pair in merges]},
   }
+
+
+def write_files(folder, tokenizer: Mapping[str, Any],
+                roles: Mapping[str, str], chat_template: str,
+                config: Mapping[str, Any]) -> None:
+  """Writes the files of a tokenizer as transformers reads them.
+
+  Args:
+    folder: an existing folder.
+    tokenizer: what tokenizer.json holds.
+    roles: 'bos_token' and the like.
+    chat_template: Jinja.
+    config: more fields of tokenizer_config.json.
+  """
+  folder = pathlib.Path(folder)
+  text = lambda value: json.dumps(value, ensure_ascii=False, indent=2) + '\n'
+  metrics.atomic_write(folder / 'tokenizer.json', text(tokenizer))
+  metrics.atomic_write(folder / 'special_tokens_map.json', text(roles))
+  # Other classes rebuild parts of tokenizer.json by rules of their own.
+  metrics.atomic_write(folder / 'tokenizer_config.json', text({
+      'clean_up_tokenization_spaces': False, **config, **roles,
+      'tokenizer_class': 'PreTrainedTokenizerFast',
+      'chat_template': chat_template}))
+  metrics.atomic_write(folder / 'chat_template.jinja', chat_template)

@@ -11,7 +11,7 @@ import datetime
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -71,6 +71,41 @@ def strip(text: str, sides: Sequence[bool]) -> str:
   """Drops white space as a template does: (at the start, at the end)."""
   text = text.lstrip() if sides[0] else text
   return text.rstrip() if sides[1] else text
+
+
+def make_layout(prompt_template: str, response_template: str, system: str,
+                chat_template: str | None, variables: Mapping[str, str],
+                specials: Iterable[str]) -> Layout:
+  """The layout that is asked for; see `HFTokenizer.with_layout`.
+
+  Args:
+    prompt_template: 'chat', or text with `{prompt}`.
+    response_template: text with `{response}`; empty for 'chat'.
+    system: a system message, or empty; for 'chat' only.
+    chat_template: Jinja, or None.
+    variables: see `render`.
+    specials: special tokens, as text.
+
+  Raises:
+    ValueError: these do not go together, or see `plain_layout` and
+      `chat_layout`.
+  """
+  if prompt_template != CHAT:
+    if system:
+      raise ValueError("system is for prompt_template='chat': write it into "
+                       'the template')
+    return plain_layout(
+        prompt_template, response_template or RESPONSE_TEMPLATE)
+  if response_template:
+    raise ValueError("response_template is not for prompt_template='chat', "
+                     'which says it all')
+  if not chat_template:
+    raise ValueError(
+        "prompt_template='chat', but the model brings no chat template: give "
+        f'text with {{prompt}}, such as {PROMPT_TEMPLATE!r}')
+  return chat_layout(
+      chat_template, variables=variables, specials=list(specials),
+      system=system)
 
 
 def plain_layout(prompt_template: str, response_template: str) -> Layout:

@@ -212,6 +212,34 @@ def _chat_template(path: pathlib.Path, config) -> str | None:
   return found
 
 
+def within(source: Source, rows: int) -> Source:
+  """The tokens that an embedding has rows for.
+
+  Some text models come with the tokenizer of a larger family, whose last added
+  tokens stand for pictures: these are left out.
+
+  Args:
+    source: the tokenizer.
+    rows: of the embedding, or 0 if not known.
+
+  Raises:
+    ValueError: another token has no row.
+  """
+  added = source.tokenizer['added_tokens']
+  beyond = {text: i for text, i in source.ids().items() if 0 < rows <= i}
+  if not beyond:
+    return source
+  needed = {*parts.vocabulary(source.tokenizer), *source.roles.values(),
+            *source.in_template()}
+  for text, i in beyond.items():
+    if text in needed:
+      raise ValueError(f'token {text!r} has the id {i}, the embedding has '
+                       f'{rows} rows')
+  kept = [token for token in added if token['content'] not in beyond]
+  return dataclasses.replace(
+      source, tokenizer={**source.tokenizer, 'added_tokens': kept})
+
+
 def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
   """Chooses PAD, which must end or begin nothing.
 

@@ -178,7 +178,8 @@ def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
   proto = read_proto(model)
   spec, normalizer = proto.trainer_spec, proto.normalizer_spec
   for wrong, fault in (
-      (spec.model_type not in (_UNIGRAM, _BPE), 'it is neither BPE nor unigram'),
+      (spec.model_type not in (_UNIGRAM, _BPE),
+       'it is neither BPE nor unigram'),
       (normalizer.precompiled_charsmap, 'it changes characters '
        f'({normalizer.name or "a normalisation of its own"})'),
       (normalizer.remove_extra_whitespaces, 'it drops white space'),

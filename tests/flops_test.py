@@ -11,7 +11,8 @@ LAYER = 2 * (4 * 32 * 32 + 2 * 32 * 128)
 
 def pairs(length, window=0, before=0):
   """Pairs of a token and one that it sees."""
-  return sum(min(i, window or i) for i in range(before + 1, before + length + 1))
+  return sum(min(before + i, window or before + i)
+             for i in range(1, length + 1))
 
 
 def test_a_forward_pass_is_counted():

@@ -2,8 +2,10 @@
 
 import gguf
 import pytest
+import sentencepiece
 
 from instructrl import tokenizer_gguf
+from instructrl import tokenizer_json
 from instructrl import tokenizer_spm as spm
 from instructrl.tokenizer_hf import HFTokenizer
 from tests import tokenizer_families as families
@@ -72,7 +74,6 @@ def test_a_file_is_read(tmp_path):
     ('qwen2', ['a', '1', '2', '3', ' ', '4', '.\n\n'])])
 def test_text_is_parted_as_the_file_says(pre, parts):
   tokenizer = tokenizer_gguf.from_metadata(bpe_metadata(pre)).tokenizer
-  from instructrl import tokenizer_json
   tok = tokenizer_json.build(tokenizer)
   found = [piece for piece, _ in tok.pre_tokenizer.pre_tokenize_str(
       'a123 4.\n\n')]
@@ -87,7 +88,6 @@ def test_text_is_parted_as_the_file_says(pre, parts):
 
 
 def test_sentencepiece_gives_the_ids_of_sentencepiece():
-  import sentencepiece
   theirs = sentencepiece.SentencePieceProcessor(
       model_proto=families.sentencepiece_model())
   tok = HFTokenizer.from_source(tokenizer_gguf.from_metadata(spm_metadata()))

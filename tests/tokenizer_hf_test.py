@@ -175,6 +175,14 @@ def test_a_layout_that_makes_no_sense_is_refused(toks, options, message):
     toks['gemma'].with_layout(**options)
 
 
+def test_an_end_that_is_not_marked_as_special_is_not_read(folders, toks):
+  """Whichever layout came first."""
+  tok = HFTokenizer.from_folder(
+      folders['gemma'], prompt_template='{prompt}').with_layout()
+  assert tok.eos_id == toks['gemma'].eos_id != tok.document_eos_id
+  assert tok.decode(tok.response('yes')) == 'yes'
+
+
 def test_chat_without_a_template_is_refused(toks):
   with pytest.raises(ValueError, match='brings no chat template: give text'):
     toks['gpt2'].with_layout(prompt_template='chat')
@@ -201,6 +209,8 @@ def test_what_transformers_gives(tok, tmp_path):
   for text in texts:
     assert tok.encode(text) == theirs(
         text, add_special_tokens=False)['input_ids']
+    if tok.bos_id is not None and tok.bos_id != tok.eos_id:
+      assert theirs(text)['input_ids'] == tok.plain(text)
     user = [{'role': 'user', 'content': text}]
     options = {} if 'think' not in (tok.chat_template or '') else {
         'chat_template': tok.chat_template + "{% if add_generation_prompt %}"

@@ -1,5 +1,6 @@
 """Folders without a tokenizer.json."""
 
+import io
 import json
 
 import pytest
@@ -63,7 +64,6 @@ def test_sentencepiece_ids_are_its_own(tmp_path, model_type, prefix):
     ({'user_defined_symbols': ['<tool>']}, "ids for 'a<tool>b' cannot be had"),
 ])
 def test_what_cannot_be_made_equal_is_refused(tmp_path, options, message):
-  import io
   out = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(**{
       'sentence_iterator': iter('\n'.join(families.LINES).split('\n')),

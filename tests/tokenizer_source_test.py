@@ -114,3 +114,15 @@ def test_an_id_that_the_library_cannot_give_is_refused():
   pad = sources.Pad('<|pad|>', 10_000, True, True, '')
   with pytest.raises(ValueError, match='should have the id 10000'):
     sources.with_tokens(source(), {END}, pad)
+
+
+def test_added_tokens_beyond_the_embedding_are_left_out():
+  whole = source([END, '<pad>', '<picture>'])
+  num = len(whole.ids())
+  assert sources.within(whole, num) is sources.within(whole, 0) is whole
+  kept = sources.within(whole, num - 1)
+  assert set(whole.ids()) - set(kept.ids()) == {'<picture>'}
+  with pytest.raises(ValueError, match=f"token '<.*has {num - 3} rows"):
+    sources.within(whole, num - 3)
+  with pytest.raises(ValueError, match='the embedding has 9 rows'):
+    sources.within(whole, 9)

@@ -132,7 +132,7 @@ def extend(cache, new, layer, index):
   return cache, jax.lax.dynamic_index_in_dim(cache, layer, 0, False)
 
 
-# Name -> (whether there is a gate, the activation); of the gate if there is one.
+# Name -> (whether there is a gate, the activation, which then is of the gate).
 MLPS = {
     'gelu': (False, functools.partial(jax.nn.gelu, approximate=True)),
     'gelu_exact': (False, functools.partial(jax.nn.gelu, approximate=False)),
@@ -198,7 +198,8 @@ class Block(nn.Module):
         self._project((n, c.width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
                       use_bias=c.use_bias or c.qkv_bias, name=name)(h),
         'act_batch', 'act_len', 'act_heads', None)
-    q, k, v = split('q', c.num_heads), split('k', kv_heads), split('v', kv_heads)
+    q, k, v = (split(name, heads) for name, heads in (
+        ('q', c.num_heads), ('k', kv_heads), ('v', kv_heads)))
     if c.qk_norm:
       q, k = (self._norm(kind='rmsnorm', name=name)(x)
               for name, x in (('q_norm', q), ('k_norm', k)))

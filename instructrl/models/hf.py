@@ -143,8 +143,9 @@ def _gpt2(f) -> dict[str, Source]:
   rows['blocks/out/bias'] = _whole('h.{}.attn.c_proj.bias', d)
   for name, tensor, sizes in (('up', 'c_fc', (d, hidden)),
                               ('down', 'c_proj', (hidden, d))):
-    rows[f'blocks/{name}/kernel'] = _whole(f'h.{{}}.mlp.{tensor}.weight', *sizes)
-    rows[f'blocks/{name}/bias'] = _whole(f'h.{{}}.mlp.{tensor}.bias', sizes[1])
+    tensor = f'h.{{}}.mlp.{tensor}'
+    rows[f'blocks/{name}/kernel'] = _whole(f'{tensor}.weight', *sizes)
+    rows[f'blocks/{name}/bias'] = _whole(f'{tensor}.bias', sizes[1])
   return rows
 
 

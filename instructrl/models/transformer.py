@@ -194,7 +194,8 @@ class Transformer(nn.Module):
     params, deterministic = self.variables['params']['blocks'], shared[-1]
     first = self.frozen_layers
     block = Block(detached(self), parent=None)
-    rngs = lambda: {} if deterministic else {'dropout': self.make_rng('dropout')}
+    rngs = lambda: {} if deterministic else {
+        'dropout': self.make_rng('dropout')}
     frozen, keys = jax.lax.stop_gradient(params), rngs()
 
     def layer(carry, i):

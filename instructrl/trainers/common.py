@@ -204,9 +204,10 @@ def scalar_layout(model: transformer.Model, mesh) -> Layout:
   shapes = jax.eval_shape(lambda: init_scalar(model, 0))
   axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
   frozen = model.frozen()
+  if frozen is not None:
+    frozen = {'backbone': frozen, 'head': {'kernel': 0, 'bias': 0}}
   return Layout(model, shapes, sharding.tree_shardings(
-      mesh, axes, shapes, model.module.rules), frozen and {
-          'backbone': frozen, 'head': jax.tree.map(lambda _: 0, shapes['head'])})
+      mesh, axes, shapes, model.module.rules), frozen)
 
 
 def input_path(config, workdir, name: str) -> pathlib.Path:

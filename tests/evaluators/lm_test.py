@@ -10,7 +10,9 @@ from instructrl import rollout
 from instructrl.data import tasks
 from instructrl.evaluators import lm
 from instructrl.tokenizer import Tokenizer, train_tokenizer
+from instructrl.tokenizer_hf import HFTokenizer
 from tests import tiny
+from tests import tokenizer_families as families
 
 TEXTS = ['the cat sat on the mat', 'a dog ran', 'two birds sing in the tree\n'
          'and a fish swims', 'hello there']
@@ -221,3 +223,28 @@ def test_logprobs_of_continuations(engine, params, tok, logprobs_of):
                    for t, token in enumerate(tokens, len(prompt)))
     np.testing.assert_allclose(sums[i], expected, rtol=1e-5)
     assert counts[i] == len(tokens)
+
+
+# --- A tokenizer of another program ------------------------------------------
+
+
+def test_a_tokenizer_without_bos(tmp_path):
+  """Byte-level BPE: a space belongs to the word after it."""
+  tok = HFTokenizer.from_folder(families.write(
+      tmp_path, families.bpe(['<|end|>', '<pad>']), eos_token='<|end|>'))
+  model = tiny.model(vocab_size=tok.vocab_size, max_len=72, num_layers=1)
+  spied = spy(lm.Engine(model, tok))
+  policy = lm.LanguageModel('policy', spied, None)
+  assert policy.respond(['Who?'], temperature=1.0, seed=0) == ['one\ntwo']
+  assert spied.asked[0] == [tok.encode('Human: Who?\n\nAssistant:')]
+  assert policy.complete(['The capital'], max_tokens=3) == ['one']
+  assert spied.asked[0] == [tok.encode('The capital')]
+  newline, = tok.encode('\n')
+  assert spied.asked[1]['stop_id'] == newline
+  scored = []
+  spied.score = lambda params, *asked: scored.append(asked) or np.zeros(2)
+  _, counts = policy.logprobs(['The capital of', ''], [' France', 'The'])
+  (prompts, tokens), = scored
+  assert prompts[0] + tokens[0] == tok.encode('The capital of France')
+  assert prompts[1] == [tok.eos_id] and tokens[1] == tok.encode('The')
+  assert counts.tolist() == [len(tokens[0]), len(tokens[1])]

@@ -15,12 +15,18 @@ import pytest
 from instructrl import checkpoint
 from instructrl import metrics
 from instructrl import optimizer
+from instructrl import sample
 from instructrl.data import rows as rows_lib
 from instructrl.data import tasks
+from instructrl.data.records import Document
+from instructrl.tokenizer import Tokenizer
+from instructrl.tokenizer_hf import HFTokenizer
 from instructrl.trainers import common
 from instructrl.trainers import lm
+from instructrl.trainers import policies
 from instructrl.types import LMBatch
 from tests import tiny
+from tests import tokenizer_families as families
 
 MODEL = tiny.model()
 PARAMS = jax.tree.map(jnp.asarray, tiny.params(MODEL, std=0.1))
@@ -243,3 +249,34 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
   assert json.loads((workdir / 'config.json').read_text())['stage'] == 'sft'
   assert (workdir / Tokenizer.FILE).read_bytes() == (
       study / 'lab' / Tokenizer.FILE).read_bytes()
+
+
+@pytest.mark.slow
+def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
+  """One without BOS, which other programs lay out otherwise than the lab."""
+  folder = families.write(
+      tmp_path / 'source', families.bpe(['<|end|>', '<pad>'], splits='qwen2'),
+      eos_token='<|end|>')
+  imported = HFTokenizer.from_folder(folder).with_layout(
+      prompt_template='Q: {prompt}\nA:')
+  (tmp_path / 'lab').mkdir()
+  imported.save(tmp_path / 'lab' / imported.FILE)
+  documents = [Document(id=f'{i}', text=text, source='web', split='train')
+               for i, text in enumerate(families.LINES)]
+  for suffix in ('', '_validation'):
+    rows_lib.write_rows(
+        tmp_path / 'lab' / f'corpus{suffix}.rows',
+        tasks.document_rows(documents, imported, 16),
+        source_fingerprint='toy', tokenizer_fingerprint=imported.fingerprint)
+  config = configs['pretrain']
+  config.num_steps = 2
+  lm.train(config, tmp_path / 'run')
+  assert sorted(p.name for p in (tmp_path / 'run').glob('tokenizer*')) == [
+      'tokenizer.hf.json']
+  found = policies.find_tokenizer(tmp_path / 'run' / 'checkpoints')
+  assert found.fingerprint == imported.fingerprint
+  assert common.exported(tmp_path / 'run')[1]['tokenizer'] == found.fingerprint
+  answers = []
+  sample.answer(sample.parse([str(tmp_path / 'run'), '--max_tokens=4']),
+                ['Who is it?'], answers.append)
+  assert len(answers) == 1
