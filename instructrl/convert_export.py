@@ -34,7 +34,7 @@ WEIGHTS = ('default', 'ema', 'params')
 _DTYPES = {'float32': np.dtype('float32'),
            'bfloat16': np.dtype(ml_dtypes.bfloat16)}
 # The inputs of stages whose parameters a run's own began as.
-_BEGINNINGS = ('init', 'policy', 'sft')
+_BEGINNINGS = ('init', 'policy')
 
 
 def check_source(src) -> pathlib.Path:
@@ -156,7 +156,8 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
       if name == nearest:
         reason = error
   raise ValueError(
-      f'no family that other tools load computes what this model does: {reason}')
+      'no family that other tools load computes what this model does: '
+      f'{reason}')
 
 
 class LazyLeaf:

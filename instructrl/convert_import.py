@@ -45,23 +45,14 @@ KEPT = 'hf'  # the folder of what an export takes over
 _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
 DTYPES = common.DTYPES
-# As experiments have them (see experiments/common.py), for stages that open an
-# import without a table of their own.
+# Those of experiments/common.py, which no package file may read: for stages
+# that open an import without a table of their own.
 RULES = (
-    ('layers', None),
-    ('vocab', 'tensor'),
-    ('embed', 'fsdp'),
-    ('mlp', 'tensor'),
-    ('heads', 'tensor'),
-    ('kv', None),
-    ('norm', None),
-    ('positions', None),
-    ('act_batch', ('data', 'fsdp')),
-    ('act_len', None),
-    ('act_embed', None),
-    ('act_heads', 'tensor'),
-    ('act_mlp', 'tensor'),
-)
+    ('embed', 'fsdp'), ('act_batch', ('data', 'fsdp')),
+    *((name, 'tensor') for name in (
+        'vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')),
+    *((name, None) for name in (
+        'layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')))
 # Fields of `transformer.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
@@ -144,13 +135,8 @@ def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
   read = (tokenizer_source.read_folder if source.path.is_dir()
           else tokenizer_gguf.read)
   with named(source.path):
-    tok = HFTokenizer.from_source(
+    return HFTokenizer.from_source(
         read(source.path), vocab_rows=rows, **layout)
-    if tok.vocab_size > rows + tok.added_pad:
-      raise ValueError(
-          f'the tokenizer has {tok.vocab_size - tok.added_pad} tokens, and the '
-          f'embedding {rows} rows: they do not belong together')
-  return tok
 
 
 def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
@@ -241,8 +227,8 @@ def check_disk(folder: pathlib.Path, num_bytes: int) -> None:
       p.stat().st_size for p in folder.rglob('*') if p.is_file())
   if num_bytes > free:
     raise ValueError(
-        f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB '
-        'are free: make room, or take --dtype=bfloat16')
+        f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} '
+        'GB are free: make room, or take --dtype=bfloat16')
 
 
 def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+from experiments import common as common_config
 from instructrl import checkpoint
 from instructrl import convert_import
 from instructrl import metrics
@@ -83,6 +84,10 @@ def test_all_fields_of_the_model_are_in_the_config(source, tmp_path):
   model = policies.run_config(tmp_path / 'dst').model
   assert {'use_bias', 'norm_offset', 'windows', 'frozen_layers'} <= set(model)
   assert model.vocab_rows == 320 and model.norm == 'rmsnorm'
+
+
+def test_the_rules_are_those_of_experiments():
+  assert dict(convert_import.RULES) == dict(common_config.RULES)
 
 
 def test_a_stage_starts_from_an_import(tmp_path):
@@ -230,7 +235,7 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_written(
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
   checkpoints.write_folder(tmp_path / 'src', num_tokens=330)
-  with pytest.raises(ValueError, match='330 tokens.*320 rows'):
+  with pytest.raises(ValueError, match='src: token .* the embedding has 320 r'):
     import_quietly(tmp_path / 'src', tmp_path / 'dst')
 
 
