@@ -7,8 +7,9 @@ A step is one folder:
   checkpoints/00000100/manifest.json  size and SHA-256 of every other file
 
 It is written as `incomplete.00000100`: Orbax commits `state` (or each leaf of
-it), the manifest follows, and a rename makes it a step. So a step's folder was whole, and the
-manifest tells whether it still is; Orbax would not notice a flipped bit.
+it), the manifest follows, and a rename makes it a step. So a step's folder was
+whole, and the manifest tells whether it still is; Orbax would not notice a
+flipped bit.
 """
 
 from collections.abc import Callable, Sequence

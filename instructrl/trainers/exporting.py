@@ -35,7 +35,7 @@ WEIGHTS = ('default', 'ema', 'params')
 _DTYPES = {'float32': np.dtype('float32'),
            'bfloat16': np.dtype(ml_dtypes.bfloat16)}
 # The inputs of stages whose parameters a run's own began as.
-_BEGINNINGS = ('init', 'policy', 'sft')
+_BEGINNINGS = ('init', 'policy')
 
 
 def check_source(src) -> pathlib.Path:
@@ -157,7 +157,8 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
       if name == nearest:
         reason = error
   raise ValueError(
-      f'no family that other tools load computes what this model does: {reason}')
+      'no family that other tools load computes what this model does: '
+      f'{reason}')
 
 
 class LazyLeaf:
@@ -268,7 +269,7 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
       weights_writer.Writer, shapes=plan.shapes(),
       dtype=_DTYPES[dtype], max_bytes=max_shard_bytes)
   work = dst.with_name(f'.{dst.name}.incomplete')
-  check_disk(dst, sum(
+  check_disk(work, sum(
       math.prod(shape) for shape in plan.shapes().values()
   ) * _DTYPES[dtype].itemsize)
   work.mkdir(parents=True, exist_ok=True)

@@ -44,23 +44,14 @@ KEPT = 'hf'  # the folder of what an export takes over
 _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
 DTYPES = common.DTYPES
-# As experiments have them (see experiments/common.py), for stages that open an
-# import without a table of their own.
+# Those of experiments/common.py, which no package file may read: for stages
+# that open an import without a table of their own.
 RULES = (
-    ('layers', None),
-    ('vocab', 'tensor'),
-    ('embed', 'fsdp'),
-    ('mlp', 'tensor'),
-    ('heads', 'tensor'),
-    ('kv', None),
-    ('norm', None),
-    ('positions', None),
-    ('act_batch', ('data', 'fsdp')),
-    ('act_len', None),
-    ('act_embed', None),
-    ('act_heads', 'tensor'),
-    ('act_mlp', 'tensor'),
-)
+    ('embed', 'fsdp'), ('act_batch', ('data', 'fsdp')),
+    *((name, 'tensor') for name in (
+        'vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')),
+    *((name, None) for name in (
+        'layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')))
 # Fields of `transformer.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
@@ -143,16 +134,11 @@ def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
   read = (tokenizer_source.read_folder if source.path.is_dir()
           else tokenizer_gguf.read)
   with named(source.path):
-    tok = HFTokenizer.from_source(
+    return HFTokenizer.from_source(
         read(source.path), vocab_rows=rows, **layout)
-    if tok.vocab_size > rows + tok.added_pad:
-      raise ValueError(
-          f'the tokenizer has {tok.vocab_size - tok.added_pad} tokens, and the '
-          f'embedding {rows} rows: they do not belong together')
-  return tok
 
 
-def run_config(source: Source, tok: HFTokenizer, *, dtype: str,
+def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
                mesh: Mapping[str, int]) -> dict[str, Any]:
   """config.json of the run folder."""
   fields = {f.name: f.default for f in dataclasses.fields(
@@ -162,10 +148,10 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str,
              'vocab_rows': max(fields['vocab_rows'], tok.vocab_size)}
   return {
       'stage': STAGE,
-      'origin': {'name': source.path.absolute().name,
-                 'model_type': source.config['model_type'],
+      'origin': {'model_type': source.config['model_type'],
                  'fingerprint': source.fingerprint},
       'tokenizer': tok.fingerprint,
+      'pad': pad,
       'model': fields,
       'mesh': dict(mesh),
       'rules': [list(rule) for rule in RULES],
@@ -233,14 +219,15 @@ class Reader:
     return out
 
 
-def check_disk(dst: pathlib.Path, num_bytes: int) -> None:
-  """Refuses what there is no room for."""
-  there = next(p for p in (dst, *dst.absolute().parents) if p.exists())
-  free = shutil.disk_usage(there).free
+def check_disk(folder: pathlib.Path, num_bytes: int) -> None:
+  """Refuses what there is no room for; what is in the folder will be gone."""
+  there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+  free = shutil.disk_usage(there).free + sum(
+      p.stat().st_size for p in folder.rglob('*') if p.is_file())
   if num_bytes > free:
     raise ValueError(
-        f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB '
-        'are free: make room, or store the parameters with --dtype=bfloat16')
+        f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} '
+        'GB are free: make room, or take --dtype=bfloat16')
 
 
 def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
@@ -289,20 +276,25 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
     ValueError: the source cannot be imported, or `dst` is of something else.
   """
   dst, began = pathlib.Path(dst), time.perf_counter()
+  done, primary = metrics_lib.read_done(dst), processes.primary()
+  if done is not None and not pathlib.Path(src).exists():
+    if primary:
+      say(f'{dst}: finished before; {src} is no longer there')
+    return done
   source, tok = read_source(src, **layout)
   if jax.process_count() > 1 and not mesh:
     raise ValueError('--mesh is needed with several processes: it says which '
                      'part is of which')
   devices = None if mesh else jax.devices()[:1]
   made_mesh = sharding.make_mesh(mesh or {}, devices)
-  config = run_config(source, tok, dtype=dtype, mesh=mesh or {})
+  config = run_config(source, tok, dtype=dtype, pad=pad, mesh=mesh or {})
   check_target(dst, config)
-  if processes.agree(metrics_lib.read_done(dst) is not None):
-    say(f'{dst}: finished before')
+  if processes.agree(done is not None):
+    if primary:
+      say(f'{dst}: finished before')
     return metrics_lib.read_done(dst)
   planned = make_layout(config, tok, made_mesh)
   check_disk(dst, planned.num_bytes)
-  primary = processes.primary()
   if primary:
     metrics_lib.write_config(dst, config)
   processes.agree(0)
@@ -383,7 +375,7 @@ def resolve(config, workdir):
     found = metrics_lib.read_json(kept)  # the source is not needed any more
   else:
     found = run_config(*read_source(config.source, **_layout(config)),
-                       dtype=config.dtype, mesh={})
+                       dtype=config.dtype, pad=config.pad, mesh={})
   config = config.copy_and_resolve_references()
   with config.unlocked():
     for name in _FOUND:
