@@ -120,7 +120,7 @@ def test_a_finished_import_is_left_alone(source, tmp_path):
   assert files == {p: p.stat().st_mtime_ns for p in files}
   checkpoints.write_folder(tmp_path / 'other', seed=1)
   with pytest.raises(ValueError, match='dst was made with another config.*'
-                     'source.fingerprint'):
+                     'origin.fingerprint'):
     import_quietly(tmp_path / 'other', tmp_path / 'dst')
   with pytest.raises(ValueError, match='param_dtype'):
     import_quietly(source, tmp_path / 'dst', dtype='bfloat16')
