@@ -344,8 +344,9 @@ def test_memory_is_bounded_by_twice_the_largest_leaf(tmp_path):
        tmp_path], check=True, capture_output=True, text=True,
       env={**os.environ, 'XLA_FLAGS': ''})
   grew = int(done.stdout.rsplit('grew ', 1)[1])
-  # It grew by 265 MB; by 332 where freed memory was kept between the leaves.
-  assert grew < 2 * largest + (40 << 20), (grew >> 20, largest >> 20)
+  # It grew by 265 MB, once on a busy machine by more than 296; where leaves
+  # were not let go of, by 428.
+  assert grew < 2 * largest + (96 << 20), (grew >> 20, largest >> 20)
 
 
 @pytest.mark.slow
