@@ -109,11 +109,11 @@ def get_config(arg='cpu'):
   c.response_template = ''  # such as ' {response}'
   stages = c.stages = config_dict.ConfigDict()
   stages['import'] = imported.get_config()
-  stages['import'].source = c.get_ref('source')
+  for name in ('source', 'prompt_template', 'response_template'):
+    stages['import'][name] = c.get_ref(name)
   stages.data = data.get_config('125m')
   stages.data.inputs.tokenizer = '../import'
-  for name in ('demonstrations', 'rankings', 'prompts', 'documents',
-               'prompt_template', 'response_template'):
+  for name in ('demonstrations', 'rankings', 'prompts', 'documents'):
     stages.data[name] = c.get_ref(name)
   stages.data.update(
       prompt_len=common.REAL_LENGTHS[arg][0], response_len=RANKED[arg],
