@@ -1,7 +1,7 @@
 """Subword tokenizers: text <-> token ids. One protocol, two kinds.
 
 `AnyTokenizer` says what the rest of the package knows of a tokenizer, `load`
-reads either kind. `tokenizer_hf` has those of imported models. Here is the one
+reads either kind. `interop` has those of imported models. Here is the one
 that this package trains, which works without loss.
 
 A sentencepiece model with byte fallback, so every text can be encoded and
@@ -28,9 +28,9 @@ from typing import Protocol
 
 from absl import logging
 from instructrl import metrics
-from instructrl import tokenizer_hf
-from instructrl import tokenizer_json
-from instructrl import tokenizer_spm
+from instructrl.interop import tokenizer_hf
+from instructrl.interop import tokenizer_json
+from instructrl.interop import tokenizer_spm
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 

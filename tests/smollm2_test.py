@@ -13,7 +13,7 @@ import zipfile
 from instructrl import convert
 from instructrl.trainers import importing
 from instructrl import sample
-from instructrl import weights
+from instructrl.interop import weights
 from instructrl.trainers import common
 from instructrl.trainers import policies
 import jax

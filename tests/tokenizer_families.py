@@ -4,7 +4,7 @@ import io
 import json
 import pathlib
 
-from instructrl import tokenizer_json as parts
+from instructrl.interop import tokenizer_json as parts
 import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers

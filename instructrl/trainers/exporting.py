@@ -23,7 +23,7 @@ from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
-from instructrl import weights_writer
+from instructrl.interop import weights_writer
 from instructrl.trainers.importing import KEPT, STAGE, check_disk
 from instructrl.models import hf
 from instructrl.trainers import common

@@ -29,12 +29,12 @@ from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import sharding
-from instructrl import tokenizer_gguf
-from instructrl import tokenizer_source
-from instructrl import weights as weights_lib
+from instructrl.interop import tokenizer_gguf
+from instructrl.interop import tokenizer_source
+from instructrl.interop import weights as weights_lib
 from instructrl.models import hf
 from instructrl.models import transformer
-from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from instructrl.trainers import common
 import jax
 import numpy as np

@@ -10,7 +10,7 @@ from instructrl import rollout
 from instructrl.data import tasks
 from instructrl.evaluators import lm
 from instructrl.tokenizer import Tokenizer, train_tokenizer
-from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from tests import tiny
 from tests import tokenizer_families as families
 

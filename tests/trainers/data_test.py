@@ -17,7 +17,7 @@ from experiments import data as data_config
 from instructrl import main
 from instructrl import metrics
 from instructrl import tokenizer as tokenizer_lib
-from instructrl import tokenizer_hf
+from instructrl.interop import tokenizer_hf
 from instructrl.data import rows as rows_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import lab as lab_data

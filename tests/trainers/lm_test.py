@@ -20,7 +20,7 @@ from instructrl.data import rows as rows_lib
 from instructrl.data import tasks
 from instructrl.data.records import Document
 from instructrl.tokenizer import Tokenizer
-from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from instructrl.trainers import common
 from instructrl.trainers import lm
 from instructrl.trainers import policies

@@ -4,7 +4,7 @@ import datetime
 
 import pytest
 
-from instructrl import tokenizer_layout as layouts
+from instructrl.interop import tokenizer_layout as layouts
 from tests import tokenizer_families as families
 
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}

@@ -3,7 +3,7 @@
 import json
 
 import gguf
-from instructrl import weights
+from instructrl.interop import weights
 import ml_dtypes
 import numpy as np
 import pytest

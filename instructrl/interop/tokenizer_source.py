@@ -13,8 +13,8 @@ import re
 from typing import Any, NamedTuple
 
 from instructrl import metrics
-from instructrl import tokenizer_json as parts
-from instructrl import tokenizer_slow
+from instructrl.interop import tokenizer_json as parts
+from instructrl.interop import tokenizer_slow
 
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token',
          'cls_token', 'mask_token')

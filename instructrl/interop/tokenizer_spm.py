@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 import enum
 from typing import Any, NamedTuple
 
-from instructrl import tokenizer_json as parts
-from instructrl.tokenizer_json import SPACE
+from instructrl.interop import tokenizer_json as parts
+from instructrl.interop.tokenizer_json import SPACE
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from instructrl import tokenizer_source as sources
+from instructrl.interop import tokenizer_source as sources
 from tests import tokenizer_families as families
 
 END = '<|endoftext|>'

@@ -23,10 +23,10 @@ import re
 from typing import Any
 
 from instructrl import metrics
-from instructrl import tokenizer_gguf
-from instructrl import tokenizer_json as parts
-from instructrl import tokenizer_layout as layouts
-from instructrl import tokenizer_source as sources
+from instructrl.interop import tokenizer_gguf
+from instructrl.interop import tokenizer_json as parts
+from instructrl.interop import tokenizer_layout as layouts
+from instructrl.interop import tokenizer_source as sources
 import tokenizers
 
 FORMAT = 'instructrl tokenizer'

@@ -4,10 +4,10 @@ import gguf
 import pytest
 import sentencepiece
 
-from instructrl import tokenizer_gguf
-from instructrl import tokenizer_json
-from instructrl import tokenizer_spm as spm
-from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.interop import tokenizer_gguf
+from instructrl.interop import tokenizer_json
+from instructrl.interop import tokenizer_spm as spm
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from tests import tokenizer_families as families
 
 SPECIALS = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', '<empty_output>')

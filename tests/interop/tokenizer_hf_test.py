@@ -8,8 +8,8 @@ import random
 import pytest
 
 from instructrl import tokenizer as tokenizer_lib
-from instructrl import tokenizer_layout as layouts
-from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.interop import tokenizer_layout as layouts
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from tests import tokenizer_families as families
 
 NAMES = ('gpt2', 'neox', 'llama3', 'qwen2', 'qwen3', 'smollm', 'llama2',

@@ -3,8 +3,8 @@
 import json
 import os
 
-from instructrl import weights
-from instructrl import weights_writer
+from instructrl.interop import weights
+from instructrl.interop import weights_writer
 import ml_dtypes
 import numpy as np
 import pytest

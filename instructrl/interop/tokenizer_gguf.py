@@ -11,9 +11,9 @@ import re
 from typing import Any
 
 import gguf
-from instructrl import tokenizer_json as parts
-from instructrl import tokenizer_spm as spm
-from instructrl.tokenizer_source import Source
+from instructrl.interop import tokenizer_json as parts
+from instructrl.interop import tokenizer_spm as spm
+from instructrl.interop.tokenizer_source import Source
 
 # `tokenizer.ggml.pre`, and how `tokenizer_json.byte_level` calls it.
 _SPLITS = {

@@ -6,7 +6,7 @@ import json
 import pytest
 import sentencepiece
 
-from instructrl.tokenizer_hf import HFTokenizer
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from tests import tokenizer_families as families
 
 END = '<|endoftext|>'

@@ -10,8 +10,8 @@ import pathlib
 from typing import Any
 
 from instructrl import metrics
-from instructrl import tokenizer_json as parts
-from instructrl import tokenizer_spm as spm
+from instructrl.interop import tokenizer_json as parts
+from instructrl.interop import tokenizer_spm as spm
 
 # By tokenizer_class, or the model_type of config.json.
 _SPLITS = {
