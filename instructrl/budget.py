@@ -92,6 +92,8 @@ def _reward(name: str, config, folder) -> Cost:
       common.input_path(config, folder, 'rankings'), 'rankings', 'train')
   elements, _ = pipeline.ranking_tokens(
       records, tok, prompt_len=config.prompt_len)
+  common.require(bool(elements), f'{name}: no training ranking of '
+                 f'inputs.rankings fits prompt_len={config.prompt_len}')
   lengths = np.asarray([tasks.ranking_length(
       e.prompt, e.responses, tok.eos_id) for e in elements])
   tokens = config.num_epochs * int(lengths.sum())

@@ -50,6 +50,13 @@ def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
   assert found['ppo_ptx'].training == pytest.approx(4 * one['update'])
 
 
+def test_rankings_that_do_not_fit_are_told(study):
+  config = stages.configs()['reward']
+  config.prompt_len = 1
+  with pytest.raises(common.ConfigError, match='reward: no training ranking'):
+    budget.costs({'reward': config}, study)
+
+
 def test_the_table_tells_what_is_left(tmp_path):
   found = [budget.Cost('sft', trained=1000, training=6.5e12),
            budget.Cost('ppo', sampled=10, sampling=4e12)]

@@ -11,6 +11,7 @@ import json
 import math
 import numbers
 from typing import Any, TypeVar
+import unicodedata
 
 FORMAT_VERSION = 1  # raised when a field changes its meaning
 
@@ -351,8 +352,15 @@ def _check_fields(cls, values, refuse):
 
 
 def fold(text: str) -> str:
-  """A text without regard to case and spacing, to compare prompts by."""
-  return ' '.join(text.casefold().split())
+  """A text without regard to case and spacing, to compare prompts by.
+
+  Nor to whether an accent is a character of its own.
+  """
+  folded = text.casefold()
+  if not folded.isascii():
+    folded = unicodedata.normalize(
+        'NFC', unicodedata.normalize('NFD', text).casefold())
+  return ' '.join(folded.split())
 
 
 def check_no_leak(

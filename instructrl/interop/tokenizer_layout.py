@@ -202,8 +202,10 @@ def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
         add_generation_prompt=add_generation_prompt, **variables)
   # A template is a program: it may also fail as programs do.
   except (jinja2.exceptions.TemplateError, TypeError, KeyError, IndexError,
-          AttributeError, ValueError, ArithmeticError) as error:
-    raise ValueError(f'the chat template fails: {error}') from error
+          AttributeError, ValueError, ArithmeticError, RecursionError,
+          MemoryError) as error:
+    raise ValueError(
+        f'the chat template fails: {error or repr(error)}') from error
 
 
 def chat_layout(chat_template: str, *, variables: Mapping[str, str],

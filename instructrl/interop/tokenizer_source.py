@@ -105,18 +105,25 @@ def read_folder(path) -> Source:
       metrics.read_json(path / name) if (path / name).exists() else {})
   config = read('tokenizer_config.json')
   model = read('config.json')
-  model = {**model, **model.get('text_config', {})}
+  model = {**model, **(model.get('text_config') or {})}
   tokenizer, usual = _read_tokenizer(path, config, model.get('model_type', ''))
-  _merge_added(tokenizer, config, read('added_tokens.json'), path)
   named = {**usual, **read('special_tokens_map.json'), **config}
+  _check_roles(named, path)
+  try:
+    _merge_added(tokenizer, config, read('added_tokens.json'), path)
+  except (KeyError, TypeError, AttributeError) as error:
+    raise ValueError(f'{path}: the added tokens of tokenizer_config.json or '
+                     f'added_tokens.json are damaged: {error!r}') from error
   ids = Source(tokenizer, {}, None, None).ids()
   texts = {i: text for text, i in ids.items()}
   roles = {name: _text_of(named[name]) for name in ROLES if named.get(name)}
   for role in ('bos_token', 'eos_token', 'pad_token'):
     for other in (model, read('generation_config.json')):
       token_id = other.get(f'{role}_id')
-      token_id = token_id[0] if isinstance(token_id, list) else token_id
-      if role not in roles and token_id in texts:
+      token_id = next(iter(token_id), None) if isinstance(
+          token_id, list) else token_id
+      if role not in roles and isinstance(
+          token_id, int) and token_id in texts:
         roles[role] = texts[token_id]
   for role in [role for role, text in roles.items() if text not in ids]:
     if role == 'eos_token':
@@ -152,14 +159,24 @@ def _read_tokenizer(path: pathlib.Path, config, model_type: str
   return {**tokenizer, 'truncation': None, 'padding': None}, {}
 
 
+def _check_roles(named, path) -> None:
+  """Refuses a role that is no token: text, or a table with its content."""
+  for name in ROLES:
+    token = named.get(name)
+    if token and not isinstance(_text_of(token), str):
+      raise ValueError(f'{path}: tokenizer_config.json or '
+                       f'special_tokens_map.json has {name}={token!r}, which '
+                       'is no text')
+
+
 def _text_of(token) -> str:
-  return token['content'] if isinstance(token, Mapping) else token
+  return token.get('content') if isinstance(token, Mapping) else token
 
 
 def _merge_added(tokenizer, config, more: Mapping[str, int], path) -> None:
   """Adds tokens that only the other files name; a special stays one."""
   known = {token['content']: token for token in tokenizer['added_tokens']}
-  decoder = config.get('added_tokens_decoder', {})
+  decoder = config.get('added_tokens_decoder') or {}
   wanted = {text: {'id': i, 'content': text} for text, i in more.items()}
   wanted |= {token['content']: {**token, 'id': int(i)}
              for i, token in decoder.items()}
@@ -208,8 +225,12 @@ def _chat_template(path: pathlib.Path, config) -> str | None:
     return file.read_text(encoding='utf-8')
   found = config.get('chat_template')
   if isinstance(found, list):
-    found = {each['name']: each['template'] for each in found}.get('default')
-  return found
+    found = next((each.get('template') for each in found if isinstance(
+        each, Mapping) and each.get('name') == 'default'), None)
+  if found and not isinstance(found, str):
+    raise ValueError(f'{path / "tokenizer_config.json"}: chat_template is no '
+                     'text')
+  return found or None
 
 
 def within(source: Source, rows: int) -> Source:

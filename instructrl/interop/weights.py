@@ -151,6 +151,8 @@ def _open(path: pathlib.Path):
   except safetensors.SafetensorError as error:
     raise ValueError(f'{path} is cut off or damaged ({error}): download it '
                      'again') from error
+  except OSError as error:
+    raise ValueError(f'{path} cannot be read: {error}') from error
 
 
 def _dtype(name: str) -> np.dtype:

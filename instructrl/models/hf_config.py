@@ -8,6 +8,7 @@ tried: what is written must read back as the same fields.
 
 from collections.abc import Callable, Mapping
 import dataclasses
+import math
 from typing import Any
 
 from instructrl.models.transformer import Transformer
@@ -28,6 +29,25 @@ _PLAIN = {'gelu_new': 'gelu', 'gelu_pytorch_tanh': 'gelu', 'gelu_fast': 'gelu',
           'gelu': 'gelu_exact'}
 _GATED = {'silu': 'swiglu', 'swish': 'swiglu', 'gelu_pytorch_tanh': 'geglu',
           'gelu_new': 'geglu'}
+# What the fields of config.json are, by name.
+_WHOLE = (
+    'n_layer', 'n_embd', 'n_head', 'n_inner', 'n_positions', 'vocab_size',
+    'num_hidden_layers', 'hidden_size', 'num_attention_heads',
+    'num_key_value_heads', 'head_dim', 'intermediate_size',
+    'max_position_embeddings', 'sliding_window', 'sliding_window_pattern',
+    '_sliding_window_pattern', 'original_max_position_embeddings')
+_NUMBERS = (
+    'layer_norm_epsilon', 'layer_norm_eps', 'rms_norm_eps', 'rotary_emb_base',
+    'rope_theta', 'rope_local_base_freq', 'query_pre_attn_scalar', 'rotary_pct',
+    'partial_rotary_factor', 'factor', 'low_freq_factor', 'high_freq_factor')
+_TRUTHS = ('tie_word_embeddings', 'attention_bias', 'mlp_bias',
+           'use_parallel_residual', 'use_sliding_window')
+_TABLES = ('rope_parameters', 'rope_scaling', 'text_config', 'full_attention',
+           'sliding_attention')
+_LISTS = ('layer_types', 'architectures')
+_TEXTS = ('model_type', 'hidden_act', 'hidden_activation',
+          'activation_function', 'rope_type', 'type')
+_MOST_LAYERS = 10_000  # all are listed before the first is looked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +100,30 @@ def _period(windows):
       windows[i] == windows[i % n] for i in range(len(windows)))), windows)
 
 
+def check_field(name: str, value):
+  """Refuses a field of config.json that is no value of its kind.
+
+  Raises:
+    ValueError: names field and value.
+  """
+  is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+  for names, wanted, fits in (
+      (_WHOLE, 'a whole number of 1 or more', is_number and isinstance(
+          value, int) and 1 <= value < 2**31),
+      (_NUMBERS, 'a positive number', is_number and 0 < value < math.inf),
+      (('max_window_layers',), 'a number of layers', is_number and isinstance(
+          value, int) and value >= 0),
+      (_TRUTHS, 'true or false', isinstance(value, bool)),
+      (_TABLES, 'a table', isinstance(value, Mapping)),
+      (_LISTS, 'a list', isinstance(value, (list, tuple))),
+      (_TEXTS, 'a name', isinstance(value, str))):
+    if name in names and not fits:
+      raise ValueError(f'config.json: {name}={value!r} is not {wanted}')
+  if name in ('n_layer', 'num_hidden_layers') and value > _MOST_LAYERS:
+    raise ValueError(f'config.json: {name}={value!r} is more than '
+                     f'{_MOST_LAYERS:,} layers')
+
+
 class Reader:
   """A family's config.json, with errors that name field and value."""
 
@@ -90,7 +134,8 @@ class Reader:
     """A field; absent or null it is the default, and refused without one."""
     value = self._config.get(name)
     if value is not None:
-      return value
+      check_field(name, value)
+      return float(value) if name in _NUMBERS else value
     if not default:
       raise ValueError(f'config.json of {self._type} has no {name}')
     return default[0]
@@ -121,8 +166,11 @@ class Reader:
     """
     new = dict(self.get('rope_parameters', {}))
     if nested:
-      new = dict(new.get(nested) or {})
+      new = self.part(nested)
     found = new | dict(self.get('rope_scaling', {}))
+    for name, value in found.items():
+      if value is not None:
+        check_field(name, value)
     kind = found.get('rope_type', found.get('type', 'default'))
     read = lambda name, *default: (
         found[name] if found.get(name) is not None else
@@ -137,11 +185,23 @@ class Reader:
           read('factor'), read('low_freq_factor'), read('high_freq_factor'),
           read('original_max_position_embeddings',
                self.get('max_position_embeddings')))))
+      if scaling[2] >= scaling[3]:
+        self.refuse('rope_scaling', found,
+                    'low_freq_factor must be less than high_freq_factor')
     else:
       self.refuse('rope_type', kind, "only 'default', 'linear' and 'llama3'")
     theta = found.get('rope_theta') or self.get('rope_theta', theta)
     return float(theta), scaling, float(found.get(
         'partial_rotary_factor', self.get('partial_rotary_factor', 1.0)))
+
+  def part(self, name: str) -> dict:
+    """What `rope_parameters` says of one kind of layer; {} for nothing."""
+    found = self.get('rope_parameters', {}).get(name) or {}
+    check_field(name, found)
+    for key, value in found.items():
+      if value is not None:
+        check_field(key, value)
+    return dict(found)
 
   def windows(self, types, window) -> tuple[int, ...]:
     """`windows` from the kinds of all layers."""
@@ -308,7 +368,7 @@ def _read_gemma3(r: Reader):
       intermediate_size=9216, vocab_size=262_208,
       max_position_embeddings=131_072)
   theta, scaling, _ = r.rope(1e6, nested='full_attention')
-  local = (r.get('rope_parameters', {}).get('sliding_attention') or {})
+  local = r.part('sliding_attention')
   if local.get('rope_type', 'default') != 'default':
     r.refuse('rope_parameters.sliding_attention', local, "only 'default'")
   pattern = r.get('sliding_window_pattern', r.get('_sliding_window_pattern', 6))
@@ -386,6 +446,9 @@ def family_of(config: Mapping[str, Any]) -> Family:
   Raises:
     ValueError: names the type or the architecture that is none of ours.
   """
+  for key in ('model_type', 'architectures', 'text_config'):
+    if config.get(key) is not None:
+      check_field(key, config[key])
   name = config.get('model_type')
   family = FAMILIES.get(_CONTAINERS.get(name, name))
   if family is None:

@@ -40,6 +40,12 @@ NOT_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
                 'frozen_layers', 'init_std', 'param_dtype', 'remat',
                 'scan_unroll')
 
+# Fields of a model that came later than some run's config, as they were then.
+_FIELDS = {
+    f.name: f.default for f in dataclasses.fields(transformer.Transformer)
+    if f.default is not dataclasses.MISSING
+    and f.name not in ('dtype', 'param_dtype', 'rules', 'parent', 'name')}
+
 
 class ConfigError(ValueError):
   """A config field that makes no sense; the message names it."""
@@ -148,8 +154,9 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
             f'{name}.like={source!r} is none of inputs: '
             f'{", ".join(config.inputs)}')
     found = _architecture(config, workdir, source, known or {})
-    fields = {**found, **config[name].to_dict()}
-    del fields['like']
+    fields = {**_FIELDS, **found, **config[name].to_dict()}
+    fields = {field: tuple(value) if isinstance(value, list) else value
+              for field, value in fields.items() if field != 'like'}
     config[name] = ml_collections.ConfigDict(fields)
   return config
 

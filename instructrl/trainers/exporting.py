@@ -220,10 +220,11 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
   if plan.is_reward:
     more['score_bias'] = score_bias
   else:
-    known = [plan.generation.get('eos_token_id', [])]
-    known = known[0] if isinstance(known[0], list) else known
+    known = plan.generation.get('eos_token_id')
+    known = known if isinstance(known, list) else [known]
     generation = plan.generation | ids | {
-        'eos_token_id': list(dict.fromkeys([*ends, *known]))}
+        'eos_token_id': list(dict.fromkeys(
+            [*ends, *(i for i in known if isinstance(i, int))]))}
     (work / 'generation_config.json').write_text(
         json.dumps(generation, indent=2, sort_keys=True) + '\n')
   config = hf.hf_config(

@@ -203,3 +203,8 @@ def test_a_prompt_on_both_sides_is_refused(changes, shared):
 def test_unknown_users_are_not_one_user():
   records.check_no_leak(
       [dataclasses.replace(PROMPT, user='')], [other(user='')])
+
+
+def test_an_accent_may_be_a_character_of_its_own():
+  assert records.fold('CAF\u00c9  x') == records.fold('cafe\u0301 X')
+  assert records.fold('cafe') != records.fold('caf\u00e9')

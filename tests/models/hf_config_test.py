@@ -93,6 +93,31 @@ def test_what_is_written_reads_back_and_makes_the_same_leaves(name):
       transformer.jax.tree.leaves(params))
 
 
+@pytest.mark.parametrize('name, value', [
+    ('num_hidden_layers', [2]), ('num_hidden_layers', 10**18),
+    ('hidden_size', '32'), ('hidden_size', 0), ('hidden_size', True),
+    ('head_dim', -1), ('vocab_size', 1.5), ('rms_norm_eps', '1e-5'),
+    ('rms_norm_eps', float('nan')), ('rope_theta', 0), ('rope_scaling', [1]),
+    ('tie_word_embeddings', 'yes'), ('hidden_act', {}), ('architectures', 3),
+    ('model_type', ['llama']), ('rope_parameters', dict(rope_theta='x')),
+    ('rope_scaling', dict(rope_type='linear', factor=None)),
+    ('rope_scaling', dict(rope_type='linear', factor=-1.0)),
+    ('rope_scaling', dict(rope_type=[1])),
+])
+def test_a_value_of_another_kind_is_refused_by_name(name, value):
+  named = [*value][-1] if isinstance(value, dict) and value else name
+  with pytest.raises(ValueError, match=f'config.json: .*{named}'):
+    hf.model_fields(LLAMA | {name: value})
+
+
+def test_what_a_layer_kind_rotates_by_is_a_table():
+  with pytest.raises(ValueError, match='full_attention=3 is not a table'):
+    hf.model_fields(dict(GEMMA, rope_parameters=dict(full_attention=3)))
+  with pytest.raises(ValueError, match="rope_theta='x' is not a positive"):
+    hf.model_fields(dict(GEMMA, rope_parameters=dict(
+        sliding_attention=dict(rope_theta='x'))))
+
+
 @pytest.mark.parametrize('config, message', [
     (dict(LLAMA, model_type='mamba'), "model_type='mamba' is none of 'gpt2'"),
     ({}, 'model_type=None is none of'),

@@ -303,6 +303,20 @@ def test_an_architecture_is_the_inputs(configs, workdir):
   common.make_model(found, 10)
 
 
+def test_a_run_from_before_a_field_is_as_by_default(configs, workdir):
+  config = configs['pretrain'].to_dict()
+  for name in ('windows', 'norm_offset', 'vocab_rows', 'frozen_layers'):
+    config['model'].pop(name, None)
+  metrics.write_config(workdir.parent / 'old', config)
+  metrics.write_done(workdir.parent / 'old', {'result': {}})
+  stage = like(configs['sft'], 'init')
+  stage.inputs.init = '../old'
+  found = common.resolve(stage, workdir)
+  common.validate_common(found)
+  assert (found.model.windows, found.model.norm_offset) == ((), 0.0)
+  assert found.model.num_layers == config['model']['num_layers']
+
+
 def test_a_plan_knows_what_is_not_there_yet(configs):
   config = like(configs['sft'], 'init')
   found = common.resolve(

@@ -85,6 +85,18 @@ def test_what_was_imported_is_exported_bit_for_bit(tmp_path, config):
               common.exported(tmp_path / 'import')[0])
 
 
+@pytest.mark.parametrize('known, wanted', [
+    ({'eos_token_id': None}, [1]), ({'eos_token_id': 7}, [1, 7]), ({}, [1])])
+def test_ends_that_a_source_may_or_may_not_name(tmp_path, known, wanted):
+  imported(tmp_path)
+  path = tmp_path / 'import' / 'hf' / 'generation_config.json'
+  path.write_text(json.dumps(known))
+  export_quietly(tmp_path / 'import', tmp_path / 'out')
+  written = json.loads(
+      (tmp_path / 'out' / 'generation_config.json').read_text())
+  assert written['eos_token_id'] == wanted
+
+
 def assert_same(left, right):
   jax.tree.map(np.testing.assert_array_equal, left, right)
 

@@ -188,6 +188,13 @@ def change_config(**fields):
   return change
 
 
+def change_tokenizer(**fields):
+  def change(src):
+    path = src / 'tokenizer_config.json'
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+  return change
+
+
 def change_tensors(change):
   def changed(src):
     tensors = load_file(src / 'model.safetensors')
@@ -222,6 +229,14 @@ def cut_weights(src):
     (lambda src: (src / 'tokenizer.json').unlink(), 'src.*tokenizer'),
     (lambda src: (src / 'tokenizer.json').write_text('[]'), 'tokenizer.json'),
     (change_config(vocab_size=299), r'embed_tokens.weight is \(320, 32\)'),
+    (change_config(hidden_size='32'), "hidden_size='32' is not a whole number"),
+    (change_config(num_hidden_layers=10**18), 'num_hidden_layers=.* whole num'),
+    (change_config(num_hidden_layers=10**6), 'more than 10,000 layers'),
+    (lambda src: (src / 'model.safetensors').unlink() or (
+        src / 'model.safetensors').mkdir(), 'safetensors cannot be read'),
+    (change_tokenizer(eos_token=[1]), r'eos_token=\[1\], which is no text'),
+    (change_tokenizer(chat_template=3), 'chat_template is no text'),
+    (change_tokenizer(added_tokens_decoder=[1]), 'added tokens.*are damaged'),
 ])
 def test_what_cannot_be_imported_is_refused_before_anything_is_written(
     source, tmp_path, change, message):

@@ -96,8 +96,9 @@ class Own(Source):
     return record
 
   def notes(self):
+    plain = lambda name: name.encode('utf-8', 'backslashreplace').decode()
     listed = ', '.join(
-        f'{name} ({count:,} rows)'
+        f'{plain(name)} ({count:,} rows)'
         for name, count in sorted(self._unread.items()))
     return [f'fields that were not read: {listed}'] if listed else []
 

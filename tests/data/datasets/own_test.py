@@ -139,6 +139,11 @@ def test_fields_that_are_not_read_are_listed_once(tmp_path):
       'fields that were not read: extra (3 rows), reference (3 rows)']
 
 
+def test_a_name_that_is_no_text_can_be_written(tmp_path):
+  found = load(tmp_path, [{'prompt': 'a', '\udfff': 1}])
+  assert found.notes == ['fields that were not read: \\udfff (1 rows)']
+
+
 def test_kinds_are_not_mixed(tmp_path):
   with pytest.raises(SourceError, match=':2: is a Demonstration, and the firs'):
     load(tmp_path, [{'prompt': 'Why?'}, {'prompt': 'Why?', 'response': 'a'}])
