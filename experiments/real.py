@@ -26,11 +26,9 @@ from experiments import sft as sft_config
 SIZES = tuple(common.REAL_LENGTHS)
 # Tokens of a ranked response, at most, and of a packed row.
 RANKED, ROW = {'cpu': 128, 'full': 512}, {'cpu': 192, 'full': 1024}
-# Fields of all models: of `cpu`, the lowest layers are frozen, which leaves out
-# half of the arithmetic.
-MODEL = {
-    'cpu': dict(frozen_layers=20),
-    'full': dict(dtype='bfloat16', remat='full')}
+# Fields of all models.
+MODEL = {'cpu': {}, 'full': dict(dtype='bfloat16', remat='full')}
+MODELS = ('model', 'reference_model', 'reward_model', 'value_model')
 
 
 def imported_model(arg, source):
@@ -107,6 +105,9 @@ def get_config(arg='cpu'):
   # How a prompt and a response are laid out; '' is the model's chat template.
   c.prompt_template = ''  # such as 'Human: {prompt}\n\nAssistant:'
   c.response_template = ''  # such as ' {response}'
+  # Of all models, the embeddings and so many of the lowest layers are left as
+  # they are. `cpu` takes 20 of 30, which leaves out half of the arithmetic.
+  c.frozen_layers = {'cpu': 20, 'full': 0}[arg]
   stages = c.stages = config_dict.ConfigDict()
   stages['import'] = imported.get_config()
   for name in ('source', 'prompt_template', 'response_template'):
@@ -131,6 +132,9 @@ def get_config(arg='cpu'):
   for stage in stages.values():
     if 'data' in stage.inputs:
       stage.inputs.data = '../data'
+    for model in MODELS:
+      if model in stage:
+        stage[model].frozen_layers = c.get_oneway_ref('frozen_layers')
   # Run in this order; each in a folder of its name.
   c.order = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout',
              'export')

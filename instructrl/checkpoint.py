@@ -440,6 +440,15 @@ def _load(path: pathlib.Path, about, wanted):
                      in_leaves=about.get('in_leaves', False))
 
 
+def refuse_foreign(path) -> None:
+  """Refuses weights of another tool, which are no run folder."""
+  path = pathlib.Path(path)
+  if path.suffix == '.gguf' or any(path.glob('*.safetensors')):
+    raise CheckpointError(
+        f'{path} has weights of another tool: make a run folder of them with '
+        f'`python -m instructrl.convert import {path} FOLDER`')
+
+
 def find(path, *, only_newest: bool = False) -> pathlib.Path:
   """The folder of the newest step that verifies in `path`, or of that step.
 
@@ -453,6 +462,7 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
   path = pathlib.Path(path).absolute()
   if not path.exists():
     raise CheckpointError(f'{path} does not exist')
+  refuse_foreign(path)
   if (path / _META).exists():
     problem = _verify(path)
     if problem:

@@ -61,11 +61,13 @@ def statements(held: Mapping[str, Any]) -> list[dict]:
     if difference is None:
       return
     region = (0, float('inf')) if sign > 0 else (float('-inf'), 0)
+    low, high = difference['ci95'] or (1, 1)
     found.append({
         'statement': statement, 'unit': unit,
         'value': difference['value'], 'ci95': difference['ci95'],
         'n': difference['n'],
-        'verdict': expectations.judge_interval(difference, region)})
+        'verdict': expectations.UNDECIDED if low <= 0 <= high else
+                   expectations.judge_interval(difference, region)})
 
   for data_set, part in held['accuracy'].items():
     for other, difference in part['difference'].items():
@@ -107,21 +109,29 @@ def _header(results) -> str:
       'seen by reading the samples, and by a judge of your own.</p>')
 
 
-def _signed(value: float, unit: str) -> str:
+def _fixed(value: float, digits: int, sign: str = '') -> str:
+  """A number with so many decimals; 0 has no sign."""
+  return f'{round(value, digits) + 0.0:{sign}.{digits}f}'.replace('-', '−')
+
+
+def _signed(values: Sequence[float], unit: str) -> list[str]:
+  """Numbers with their signs, and decimals that tell the first from 0."""
   scale, digits = (100, 1) if unit == 'points' else (1, 3)
-  return f'{scale * value:+.{digits}f}'.replace('-', '−')
+  while values[0] and digits < 6 and not round(scale * values[0], digits):
+    digits += 1
+  return [_fixed(scale * value, digits, '+') for value in values]
 
 
 def _statements(rows) -> str:
   body = ''
   for row in rows:
     css = row['verdict'].replace(' ', '-')
-    interval = (' (' + ' to '.join(
-        _signed(x, row['unit']) for x in row['ci95']) + ')'
-                if row['ci95'] else '')
-    value = ('–' if row['value'] is None else
-             f'{_signed(row["value"], row["unit"])}{interval} '
-             f'{row["unit"]}'.strip())
+    value = '–'
+    if row['value'] is not None:
+      value, *interval = _signed(
+          [row['value'], *(row['ci95'] or ())], row['unit'])
+      value += f' ({" to ".join(interval)})' if interval else ''
+      value = f'{value} {row["unit"]}'.strip()
     body += (
         f'<tr><td>{parts.text(row["statement"])}</td>'
         f'<td><span class="{css}">{parts.text(row["verdict"])}</span></td>'
@@ -208,12 +218,12 @@ def _policies(held) -> str:
       digits = MEASURES[name][1]
       text = '–'
       if found and found['value'] is not None:
-        text = f'{found["value"]:.{digits}f}'
+        text = _fixed(found['value'], digits)
         if found['ci95']:
           text += ' ({} to {})'.format(
-              *(f'{x:.{digits}f}' for x in found['ci95']))
+              *(_fixed(x, digits) for x in found['ci95']))
       cells += (f'<td class="number" data-label="{MEASURES[name][0]}">'
-                f'{parts.text(text.replace("-", "−"))}</td>')
+                f'{parts.text(text)}</td>')
     body += f'<tr><td>{parts.text(NAMES[policy])}</td>{cells}</tr>'
   return (
       '<h2>Policies on held-out prompts and text</h2><p>Each policy answers '

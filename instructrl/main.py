@@ -133,6 +133,15 @@ def check_mesh(config) -> None:
               f'{config.stage}: {where}{field}: {error}') from error
 
 
+def check_sources(config) -> None:
+  """Refuses a stage whose files, brought by the user, are not there."""
+  if config.stage == 'data':
+    try:
+      data.check_paths(config)
+    except ValueError as error:
+      raise common.ConfigError(f'{config.stage}: {error}') from error
+
+
 def check_same(config) -> None:
   """Refuses processes that were given different configs."""
   if not processes.same(config.to_json()):
@@ -349,7 +358,8 @@ def _main(config_flag, workdir_flag, join):
   join()
   check_same(config)
   result = run_stage(config, workdir)['result']
-  figures = [f'{name}={value:.4g}' for name, value in result.items()
+  figures = [f'{name}={value:,}' if isinstance(value, int) else
+             f'{name}={value:.4g}' for name, value in result.items()
              if isinstance(value, (int, float))]
   if processes.primary():
     print(f'{workdir}: {"  ".join(figures)}', flush=True)

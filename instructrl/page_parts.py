@@ -15,7 +15,8 @@ STAGES = {'lab': 'world, documents and prompts',
           'ppo_init': 'where PPO starts', 'rankings': 'rankings',
           'reward': 'reward model',
           'select_sft': 'choice of the SFT checkpoint', 'ppo': 'PPO',
-          'ppo_ptx': 'PPO-ptx', 'evaluation': 'evaluation', 'heldout': 'held-out figures'}
+          'ppo_ptx': 'PPO-ptx', 'evaluation': 'evaluation',
+          'heldout': 'held-out figures', 'export': 'exported weights'}
 
 
 def document(title: str, parts: Sequence[str]) -> str:

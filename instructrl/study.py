@@ -58,7 +58,9 @@ def stage_configs(config, workdir) -> dict:
       stage = main_lib.resolve(stage, folder, folders)
       main_lib.validate(stage)
     except ValueError as error:
-      raise ValueError(f'stages.{name}: {error}') from error
+      shared = [f'; --config.{field} sets it in all stages' for field in config
+                if f'.{field}=' in str(error)]
+      raise ValueError(f'stages.{name}: {error}{"".join(shared)}') from error
     configs[name] = folders[folder] = stage
   check_together(configs)
   return configs
@@ -83,6 +85,7 @@ def run(config, workdir) -> pathlib.Path:
     metrics_lib.check_config(workdir / name, stage.to_dict())
     if metrics_lib.read_done(workdir / name) is None:
       main_lib.check_mesh(stage)
+      main_lib.check_sources(stage)
   workdir.mkdir(parents=True, exist_ok=True)
   with main_lib.alone(workdir):
     if processes.primary():
@@ -125,7 +128,8 @@ if __name__ == '__main__':
   main_lib.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', None, 'A study and its size (micro, tiny or small), such '
-          'as experiments/study.py:tiny.'),
+          'config', None, 'A study and its size, such as '
+          'experiments/study.py:tiny (or :micro, :small), or '
+          'experiments/real.py:cpu (or :full).'),
       flags.DEFINE_string('workdir', None, 'Where all stages go.'),
       main_lib.define_processes()))

@@ -129,6 +129,9 @@ def load(path) -> AnyTokenizer:
       raise FileNotFoundError(
           f'{path} has no tokenizer ({" or ".join(k.FILE for k in kinds)})')
     path = files[0]
+  elif not path.exists():
+    raise FileNotFoundError(f'{path} does not exist; a run folder has a '
+                            f'tokenizer ({" or ".join(k.FILE for k in kinds)})')
   kind = kinds[path.suffix == '.json']
   return kind.load(path)
 

@@ -60,12 +60,16 @@ def main(argv=None) -> int:
             'experiments/real.py to its end', file=sys.stderr)
       return 1
   lines = samples.read_text('utf-8').splitlines()[:args.prompts]
+  transformers.utils.logging.disable_progress_bar()
   found = answer(folder, [json.loads(line)['prompt'] for line in lines],
                  args.max_tokens)
-  metrics.atomic_write(args.workdir / 'export' / 'answers.jsonl', ''.join(
+  kept = args.workdir / 'export' / 'answers.jsonl'
+  metrics.atomic_write(kept, ''.join(
       json.dumps(one, ensure_ascii=False) + '\n' for one in found))
   for one in found:
     print(f'> {one["prompt"]}\n{one["response"]}\n')
+  print(f'{kept}: the report shows them when it is made again (python -m '
+        f'instructrl.report {args.workdir})')
   return 0
 
 

@@ -324,6 +324,19 @@ def test_restoring_weights_alone(tmp_path):
     checkpoint.restore_params(tmp_path / 'nothing')
 
 
+@pytest.mark.parametrize('name', ['model.gguf', 'folder'])
+def test_weights_of_another_tool_are_told_how_to_be_brought(tmp_path, name):
+  path = tmp_path / name
+  if path.suffix:
+    path.touch()
+  else:
+    path.mkdir()
+    (path / 'model.safetensors').touch()
+  with pytest.raises(checkpoint.CheckpointError, match='of another tool: .*'
+                     f'instructrl.convert import {path} FOLDER'):
+    checkpoint.find(path)
+
+
 def test_another_environment_is_told(tmp_path, monkeypatch, caplog):
   save_steps(tmp_path, 1)
   here = checkpoint.environment()

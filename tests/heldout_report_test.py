@@ -103,6 +103,24 @@ def test_verdicts_are_those_of_the_intervals():
   assert len(heldout_page.statements(without)) == 2
 
 
+def test_an_interval_that_holds_0_alone_decides_nothing():
+  figures = held()
+  figures['score']['difference']['ppo']['sft'] = summary(0., 0.)
+  figures['score']['difference']['ppo_ptx']['sft'] = summary(.5, .5)
+  assert [row['verdict'] for row in heldout_page.statements(figures)
+          if 'higher' in row['statement']] == [expectations.UNDECIDED] * 2
+
+
+def test_small_differences_are_told_from_0(study):
+  figures = held()
+  figures['nll']['difference']['ppo']['sft'] = summary(4e-5, 1e-5)
+  figures['nll']['policies']['ppo'] = summary(-1e-9, 0.)
+  (study / 'heldout' / 'results.json').write_text(json.dumps(figures))
+  page = report.make_report(study).read_text()
+  assert '+0.00004 (+0.00003 to +0.00005) nats' in page
+  assert '>0.000 (0.000 to 0.000)<' in page
+
+
 def test_answers_of_another_program_are_shown(study):
   (study / 'export').mkdir()
   (study / 'export' / 'answers.jsonl').write_text(json.dumps(

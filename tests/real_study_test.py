@@ -44,10 +44,7 @@ def config_of(folder):
   c.rankings = (f'jsonl:{folder}/ranked.jsonl',)
   c.documents = (f'text:{folder}/wiki.txt',)
   stages = c.stages
-  for name, stage in stages.items():
-    for field in ('model', 'reference_model', 'reward_model', 'value_model'):
-      if field in stage:
-        stage[field].frozen_layers = 1
+  c.frozen_layers = 1
   stages.data.update(prompt_len=32, response_len=16, row_len=48)
   stages.sft.num_epochs = 1
   stages.reward.update(prompt_len=32, response_len=16)
@@ -76,10 +73,11 @@ def test_every_stage_of_the_experiment_validates(folder):
     with pytest.raises(ValueError, match='stages.import: source is empty'):
       study.stage_configs(config, 'nowhere')
     config.source = str(folder / 'weights')
-    for stage in config.stages.values():
-      for field in ('model', 'reference_model', 'reward_model', 'value_model'):
-        if field in stage:
-          stage[field].frozen_layers = 0
+    config.frozen_layers = 4
+    with pytest.raises(ValueError, match='stages.sft: .*frozen_layers=4.*; '
+                       '--config.frozen_layers sets it in all stages'):
+      study.stage_configs(config, 'nowhere')
+    config.frozen_layers = 0
     with pytest.raises(ValueError, match='max_len=64 is shorter than'):
       study.stage_configs(config, 'nowhere')
   configs = study.stage_configs(config_of(folder), folder / 'nowhere')
@@ -88,6 +86,15 @@ def test_every_stage_of_the_experiment_validates(folder):
     assert configs[name].model.num_layers == 3
     assert configs[name].model.mlp == 'swiglu'
   assert configs['ppo'].value_model.num_kv_heads == 2
+  assert configs['ppo_ptx'].reward_model.frozen_layers == 1
+  assert not (folder / 'nowhere').exists()
+
+
+def test_a_file_that_is_missing_is_told_before_the_import(folder):
+  config = config_of(folder)
+  config.documents = (f'text:{folder}/none.txt',)
+  with pytest.raises(ValueError, match='data: documents: .*there is no .*none'):
+    study.run(config, folder / 'nowhere')
   assert not (folder / 'nowhere').exists()
 
 
@@ -97,6 +104,8 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   path = study.run(config_of(folder), workdir)
   told = capsys.readouterr().out
   assert 'planned' in told and 'are left' in told
+  assert '[1/8] import: ' in told and 'PAD is' in told
+  assert '[8/8] export: done' in told
   page = path.read_text()
   assert 'weights (3 layers of width 32)' in page
   results = json.loads((path.parent / 'results.json').read_text())

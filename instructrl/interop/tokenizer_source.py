@@ -283,7 +283,7 @@ def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
     return Pad(own, ids[own], False, False,
                f'PAD is {own} ({ids[own]}), as the tokenizer says')
   reason = (f'its own PAD {own} ends a text' if own else
-            'the tokenizer has none')
+            'the tokenizer names none')
   for pattern, special_only in _PAD_NAMES:
     for token in source.tokenizer['added_tokens']:
       text = token['content']

@@ -371,7 +371,10 @@ def open_weights(path):
   """`Safetensors` of a folder, `GGUF` of a file."""
   path = pathlib.Path(path)
   if not path.exists():
-    raise ValueError(f'{path} does not exist')
+    raise ValueError(
+        f'{path} does not exist: give the folder of a model, or a .gguf file; '
+        'one of the Hugging Face hub is brought with `hf download NAME '
+        '--local-dir FOLDER`')
   if path.is_dir():
     return Safetensors(path)
   if path.suffix == '.gguf':

@@ -289,6 +289,10 @@ def input_path(config, workdir, name: str) -> pathlib.Path:
   require(path.exists(),
           f'inputs.{name}: {path} does not exist; run the stage that makes '
           'it first, or set the field')
+  try:
+    checkpoint_lib.refuse_foreign(path)
+  except checkpoint_lib.CheckpointError as error:
+    raise ConfigError(f'inputs.{name}: {error}') from error
   require(not (path / metrics_lib.CONFIG).exists()
           or metrics_lib.read_done(path) is not None,
           f'inputs.{name}: {path} is not finished; run it to its end, or name '

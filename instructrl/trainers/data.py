@@ -236,6 +236,15 @@ def check_leaks(data: parts.Curated, by_user: bool) -> None:
   records_lib.check_no_leak(side[True], side[False])
 
 
+def check_paths(config) -> None:
+  """Refuses a source of which no file is there, by part."""
+  for part in PARTS:
+    for spec in config[part]:
+      path = sources_lib.parse(spec).path
+      common.require(path is None or path.exists(),
+                     f'{part}: {spec}: there is no {path}')
+
+
 def prepare(config, workdir: pathlib.Path, progress):
   """(what was loaded, its fingerprint, what is made of it, tokenizer).
 
@@ -246,10 +255,7 @@ def prepare(config, workdir: pathlib.Path, progress):
       the folder is free for another config.
   """
   try:
-    for spec in itertools.chain(*(config[part] for part in PARTS)):
-      path = sources_lib.parse(spec).path
-      common.require(path is None or path.exists(),
-                     f'{spec}: there is no {path}')
+    check_paths(config)
     tok = imported_tokenizer(config, workdir)
     loaded = load_sources(config, progress)
     read = contents(loaded)

@@ -43,6 +43,7 @@ def check_source(src) -> pathlib.Path:
   path = pathlib.Path(src)
   if not path.exists():
     raise ValueError(f'{path} does not exist')
+  checkpoint_lib.refuse_foreign(path)
   if ((path / metrics_lib.CONFIG).exists()
       and metrics_lib.read_done(path) is None):
     raise ValueError(f'{path} is not finished; run it to its end, or name one '
@@ -198,11 +199,12 @@ def lazy_tree(names, read, held: int):
   return tree
 
 
-def _write_weights(writer, work, plan: Plan, params, dtype: str) -> None:
+def _write_weights(writer, work, plan: Plan, params, dtype: str,
+                   label: str) -> None:
   with writer(work) as out:
     total, done = out.num_bytes, 0
     with progress_lib.Progress(
-        'export', max(total >> 20, 1), unit='MB') as progress:
+        'export', max(total >> 20, 1), unit='MB', label=label) as progress:
       for number, (name, array) in enumerate(hf.tensors(
           plan.fields, plan.family, params, dtype=dtype), 1):
         out.write(name, array)
@@ -237,7 +239,7 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
 
 def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
                  max_shard_bytes: int = 5 * 10**9,
-                 say: Callable[[str], None] = print) -> None:
+                 label: str = '', say: Callable[[str], None] = print) -> None:
   """Writes the folder; see the top of this file.
 
   Args:
@@ -246,6 +248,7 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
     dtype: of the tensors.
     weights: one of `WEIGHTS`.
     max_shard_bytes: of a file, unless one tensor alone has more.
+    label: shown before the stage's name.
     say: is given lines for people.
 
   Raises:
@@ -279,7 +282,7 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
       if left.name != metrics_lib.LOCK:
         left.unlink()
     _write_weights(writer, work, plan, lazy_tree(
-        names, read, plan.held()), dtype)
+        names, read, plan.held()), dtype, label)
     _write_texts(work, plan, tok, float(read('head/bias'))
                  if plan.is_reward else None, dtype)
     (work / metrics_lib.LOCK).unlink()
@@ -308,7 +311,6 @@ def validate(config):
 
 def run(config, workdir, label: str = '') -> dict:
   """Writes a folder for each input in the run folder; returns their names."""
-  del label
   validate(config)
   workdir = pathlib.Path(workdir)
   names = [name for name in INPUTS if config.inputs[name]]
@@ -318,5 +320,6 @@ def run(config, workdir, label: str = '') -> dict:
       if not (workdir / name).exists():  # it is whole if it is there
         export_model(
             common.input_path(config, workdir, name), workdir / name,
-            dtype=config.dtype, max_shard_bytes=config.max_shard_size)
+            dtype=config.dtype, max_shard_bytes=config.max_shard_size,
+            label=label)
   return {'folders': names}

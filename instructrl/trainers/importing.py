@@ -30,6 +30,7 @@ from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import sharding
 from instructrl.interop import tokenizer_gguf
+from instructrl.interop import tokenizer_layout as layouts
 from instructrl.interop import tokenizer_source
 from instructrl.interop import weights as weights_lib
 from instructrl.models import hf
@@ -303,10 +304,19 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
     if primary:
       metrics_lib.write_done(dst, {
           'seconds': time.perf_counter() - began, 'result': result})
-      say(f'{dst}: {result["parameters"]:,} parameters, {tok.vocab_size:,} '
-          f'tokens in {result["vocab_rows"]:,} rows; {tok.pad_note}')
+      say(f'{dst}: {told(result, tok)}')
   processes.agree(0)
   return {'result': result}
+
+
+def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
+  """One line about what was imported, for people."""
+  layout = tok.layout
+  prompts = ('its chat template' if layout.prompt_template == layouts.CHAT else
+             f'{layout.prompt_template + layout.response_template!r}')
+  return (f'{result["parameters"]:,} parameters, {tok.vocab_size:,} tokens in '
+          f'{result["vocab_rows"]:,} rows; prompts are laid out by {prompts}; '
+          f'{tok.pad_note}')
 
 
 def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
@@ -397,8 +407,11 @@ def run(config, workdir, label: str = '') -> dict:
   check_disk(workdir, planned.num_bytes)
   if processes.primary():
     metrics_lib.write_config(workdir, values)
-  return write(source, tok, values, planned, workdir, pad=config.pad,
-               label=label)
+  result = write(source, tok, values, planned, workdir, pad=config.pad,
+                 label=label)
+  if processes.primary():
+    print(f'{label} import: {told(result, tok)}'.strip(), flush=True)
+  return result
 
 
 # --- The arrays --------------------------------------------------------------

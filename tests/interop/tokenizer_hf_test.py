@@ -251,6 +251,8 @@ def test_a_folder_has_one_tokenizer(toks, tmp_path):
   with pytest.raises(FileNotFoundError, match='no tokenizer'):
     tokenizer_lib.load(tmp_path)
   assert not tokenizer_lib.has(tmp_path)
+  with pytest.raises(FileNotFoundError, match='none does not exist; a run'):
+    tokenizer_lib.load(tmp_path / 'none')
   toks['gpt2'].save(tmp_path / 'tokenizer.hf.json')
   assert tokenizer_lib.has(tmp_path)
   (tmp_path / 'tokenizer.model').write_bytes(b'')

@@ -69,7 +69,7 @@ def test_what_is_wrong_with_a_folder_is_told_by_file_and_tensor(tmp_path):
   second.unlink()
   with pytest.raises(ValueError, match='model-2.safetensors is missing'):
     weights.open_weights(tmp_path)
-  with pytest.raises(ValueError, match='does not exist'):
+  with pytest.raises(ValueError, match='does not exist: .*hf download'):
     weights.open_weights(tmp_path / 'nothing')
   with pytest.raises(ValueError, match='neither a folder nor a .gguf'):
     weights.open_weights(tmp_path / 'model-1.safetensors')

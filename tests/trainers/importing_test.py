@@ -60,8 +60,10 @@ def test_an_import_is_a_finished_run(tmp_path):
   lines = import_quietly(tmp_path / 'src', dst)
   count = sum(t.size for t in tensors.values())
   assert lines == [
-      f'{dst}: {count:,} parameters, 301 tokens in 320 rows; PAD is <|pad|> '
-      '(300), a row of the embedding that had no token: the tokenizer has none']
+      f'{dst}: {count:,} parameters, 301 tokens in 320 rows; prompts are laid '
+      r"out by 'Human: {prompt}\n\nAssistant: {response}'; PAD is <|pad|> "
+      '(300), a row of the embedding that had no token: the tokenizer names '
+      'none']
   assert_holds(dst, expected_params(tensors, checkpoints.LLAMA))
   assert metrics.read_done(dst)['result']['parameters'] == count
   config = policies.run_config(dst)
@@ -171,7 +173,8 @@ def test_a_pad_without_a_row_is_given_one(tmp_path, monkeypatch, pad, mesh):
   tensors = checkpoints.write_folder(tmp_path / 'src', num_tokens=320)
   lines = import_quietly(
       tmp_path / 'src', tmp_path / 'dst', pad=pad, mesh=mesh)
-  assert '321 tokens in 321 rows; PAD is <|pad|> (320), a row added' in lines[0]
+  assert '321 tokens in 321 rows' in lines[0]
+  assert 'PAD is <|pad|> (320), a row added' in lines[0]
   params, _ = common.exported(tmp_path / 'dst')
   for name, tensor in (('embed', 'model.embed_tokens.weight'),
                        ('unembed', 'lm_head.weight')):

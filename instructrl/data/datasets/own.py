@@ -110,6 +110,8 @@ def kind_of(value: dict[str, Any]) -> type:
     return Document
   if 'prompt' not in has:
     hint = f'; it has {", ".join(sorted(has)[:8])}' if has else ''
+    if {'chosen', 'rejected'} <= has:
+      hint += ' (whole dialogues are read as hh-rlhf:PATH)'
     raise fields.Malformed(
         f"has neither the field 'prompt' nor 'text'{hint}")
   if 'responses' in has or 'chosen' in has or 'rejected' in has:

@@ -85,6 +85,8 @@ BAD = [
     ('[]', 'is a list, not an object'),
     ({'question': 'Why?', 'answer': 'So.'},
      "has neither the field 'prompt' nor 'text'; it has answer, question"),
+    ({'chosen': 'Human: hi', 'rejected': 'Human: ho'},
+     'it has chosen, rejected .whole dialogues are read as hh-rlhf:PATH'),
     ({'prompt': ''}, 'prompt is empty'),
     ({'prompt': 3}, 'prompt is a number, not text'),
     ({'prompt': 'Why?', 'response': ' '}, 'response is empty'),
