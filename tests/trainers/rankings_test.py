@@ -32,7 +32,7 @@ class FakePolicy:
 
   def __init__(self):
     self.tok = types.SimpleNamespace(
-        encode=lambda text: [len(text)], eos_id=1,
+        response=lambda text: [len(text), 1], eos_id=1,
         decode=lambda ids: ' '.join(map(str, ids)))
 
   def sample_tokens(self, prompts, *, temperature, seed, purpose, rows):
@@ -142,7 +142,7 @@ def _collected(config, workdir, study, tok, monkeypatch):
       pass
 
     def input(self, name):
-      return study / name
+      return study / name.replace('data', 'lab')
 
     def policy(self, name, response_len, *, step):
       policy = FakePolicy()
