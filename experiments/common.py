@@ -48,10 +48,8 @@ COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
 # Tokens of a prompt and of a response, at most.
 LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
            **dict.fromkeys(PAPER_SIZES, (1024, 1024))}  # section 3.2, table 6
-
-
-# Of studies on real data. `cpu` is what two cores do in two hours with a model of
-# 135M parameters, `full` what one accelerator does with up to a billion.
+# Of studies on real data. `cpu` is what two cores do in two hours with a model
+# of 135M parameters, `full` what one accelerator does with up to a billion.
 REAL_LENGTHS = {'cpu': (128, 64), 'full': (512, 512)}
 
 

@@ -5,7 +5,7 @@ All text that comes from a run is escaped.
 
 import html
 import json
-from typing import Any, Mapping, Sequence
+from typing import Any, Sequence
 
 from instructrl import page_style
 
@@ -15,7 +15,8 @@ STAGES = {'lab': 'world, documents and prompts',
           'ppo_init': 'where PPO starts', 'rankings': 'rankings',
           'reward': 'reward model',
           'select_sft': 'choice of the SFT checkpoint', 'ppo': 'PPO',
-          'ppo_ptx': 'PPO-ptx', 'evaluation': 'evaluation', 'heldout': 'held-out figures'}
+          'ppo_ptx': 'PPO-ptx', 'evaluation': 'evaluation',
+          'heldout': 'held-out figures'}
 
 
 def document(title: str, parts: Sequence[str]) -> str:

@@ -210,7 +210,8 @@ def train(config, workdir, label: str = '') -> dict:
               for name, data in sets.items()}
 
     state = run.loop(
-        state, lambda state, step: program.step(state, run.put(batches.at(step))),
+        state,
+        lambda state, step: program.step(state, run.put(batches.at(step))),
         num_steps, evaluate=evaluate if sets else None,
         eval_every=config.eval_every or epoch,
         save_every=0 if config.checkpoint.every else epoch)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import contextlib
 import functools
-import os
 import pathlib
 
 import jax

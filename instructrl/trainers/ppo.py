@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from instructrl import processes
-from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import records as records_lib
@@ -33,8 +32,9 @@ def validate(config):
                'response_len', 'num_iterations'):
     require(p[name] >= 1, f'ppo.{name}={p[name]} must be 1 or more')
   for name in ('kl_coef', 'ptx_coef', 'adaptive_kl_target', 'logits_chunk',
-               'microbatch_size', 'generate_microbatch_size', 'score_microbatch_size',
-               'ptx_microbatch_size', 'warmup_iterations'):
+               'microbatch_size', 'generate_microbatch_size',
+               'score_microbatch_size', 'ptx_microbatch_size',
+               'warmup_iterations'):
     require(p[name] >= 0, f'ppo.{name}={p[name]} is negative')
   require(p.batch_size % p.minibatch_size == 0,
           f'ppo.minibatch_size={p.minibatch_size} does not divide '
@@ -102,7 +102,8 @@ def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
 def make_optimizer(c, p, frozen=None):
   """(tx, schedule) of an optimizer config; `p` is `config.ppo`.
 
-  `frozen` is as for `common.make_optimizer`. The warmup is given in iterations; the schedule counts optimizer steps.
+  `frozen` is as for `common.make_optimizer`. The warmup is given in iterations;
+  the schedule counts optimizer steps.
   """
   updates = p.num_ppo_epochs * p.batch_size // p.minibatch_size
   c = c.copy_and_resolve_references()

@@ -10,7 +10,6 @@ import numpy as np
 from instructrl import losses
 from instructrl import optimizer as optimizer_lib
 from instructrl import processes
-from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks

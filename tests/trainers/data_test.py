@@ -486,7 +486,7 @@ def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
                      "pretrain_rows=''"):
     run_stage('sft', folder, **fields)
   fields['pretrain_rows'] = ''
-  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pretrai'):
+  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pret'):
     run_stage('sft', folder, **fields, pretrain_mix=0.5)
   done = run_stage('sft', folder, **fields)
   assert done['num_steps'] == 1 and 'loss/validation' not in done
