@@ -136,6 +136,8 @@ def imported_model(source):
     source: which of the stage's inputs.
   """
   c = config_dict.ConfigDict()
+  # The fields that say what is computed are those of the model that this input
+  # trained; they take the place of `like` when the stage begins.
   c.like = source
   gpt = model('125m')
   for name in COMPUTED:
@@ -169,8 +171,9 @@ def base(size, stage, sizes=tuple(SIZES)):
   check_size(size, sizes)
   c = config_dict.ConfigDict()
   c.stage = stage  # which trainer runs this config
-  c.size = size  # of the lab's world
-  c.world_seed = 0  # the lab: facts, texts, labelers
+  c.size = size  # of the lab's world; elsewhere what the config was made for
+  # The lab: facts, texts, labelers; of public data: the split and other draws.
+  c.world_seed = 0
   c.train_seed = 0  # initial weights, order of the data, sampling in training
   c.eval_seed = 0  # sampling and bootstrap of evaluations
   # Paths of what the stage starts from; relative ones start at the run folder,
