@@ -16,8 +16,8 @@ from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 
 # Shares of a matrix product's speed that the functions of a stage reach, as
@@ -88,7 +88,7 @@ def _language_model(name: str, config, folder) -> Cost:
 def _reward(name: str, config, folder) -> Cost:
   _, tok = _data(config, folder)
   module = common.make_model(config, tok.vocab_size).module
-  records = lab_data.read_records(
+  records = store.read_records(
       common.input_path(config, folder, 'rankings'), 'rankings', 'train')
   elements, _ = pipeline.ranking_tokens(
       records, tok, prompt_len=config.prompt_len)

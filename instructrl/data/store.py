@@ -96,6 +96,15 @@ def write_records(
   return pathlib.Path(builder.data_dir)
 
 
+def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
+  """Split -> its records, for `write_records`."""
+  found = {}
+  for record in records:
+    split = getattr(record, 'prompt', record).split
+    found.setdefault(split, []).append(record)
+  return found
+
+
 def _checked(records, record_type, name, split, seen, limits):
   """Yields valid records that belong to the split, each id once."""
   source = f'{name}/{split}'

@@ -25,8 +25,8 @@ from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
 from instructrl.models import heads
@@ -185,7 +185,7 @@ class _Evaluation:
     """Of the reward model and the baselines on held-out rankings."""
     tok, config = self._opened.tok, self._config
     rankings, prompts, responses = [], [], []
-    for ranking in lab_data.read_records(
+    for ranking in store.read_records(
         self._opened.input('rankings'), 'rankings', 'validation'):
       prompt = tasks.chat_prompt(tok, ranking.prompt.text)
       if tasks.fits(prompt, config.prompt_len):

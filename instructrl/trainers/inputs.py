@@ -7,7 +7,7 @@ gave: a stage that cannot do without one names the field to set.
 import pathlib
 
 from instructrl.data import rows as rows_lib
-from instructrl.data.datasets import lab as lab_data
+from instructrl.data import store
 from instructrl.trainers import common
 
 # Data set or rows -> the field of the data stage whose sources give them.
@@ -18,13 +18,13 @@ _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
 def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
   """Whether a folder has a data set with a split."""
   try:
-    return split in lab_data.splits(folder, name)
+    return split in store.splits(folder, name)
   except FileNotFoundError:
     return False
 
 
 def records(run: common.Run, source: str, name: str, split: str
-            ) -> lab_data.RecordSequence:
+            ) -> store.RecordSequence:
   """A split of a data set of inputs.`source`.
 
   Raises:
@@ -35,7 +35,7 @@ def records(run: common.Run, source: str, name: str, split: str
       has(folder, name, split),
       f'inputs.{source}: {folder} has no {name} of the split {split!r}: give '
       f'the data stage a source for {_FIELDS[name]}, or set inputs.{source}')
-  return lab_data.read_records(folder, name, split)
+  return store.read_records(folder, name, split)
 
 
 def rows(run: common.Run, name: str, remedy: str) -> rows_lib.RowFile:
