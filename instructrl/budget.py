@@ -19,6 +19,7 @@ from instructrl.data import pipeline
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.trainers import common
+from instructrl.trainers import heldout
 
 # Shares of a matrix product's speed that the functions of a stage reach, as
 # scripts/benchmark.py measures them on a CPU. An accelerator samples, which
@@ -129,8 +130,7 @@ def _heldout(name: str, config, configs) -> Cost:
   stage = next(c for c in configs.values() if 'model' in c)
   module = common.make_model(stage, 1).module
   length = config.prompt_len + config.response_len
-  policies = sum(bool(config.inputs[p])
-                 for p in ('base', 'sft', 'ppo', 'ppo_ptx'))
+  policies = sum(bool(config.inputs[p]) for p in heldout.POLICIES)
   tokens = policies * config.num_prompts * length
   responses = policies * config.num_prompts * config.response_len
   flops_of_answers = flops.forward(module, tokens, length)

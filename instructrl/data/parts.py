@@ -130,6 +130,16 @@ def texts_of(record: records_lib.Record) -> list[str]:
       return [record.text]
 
 
+def unused(name: str, taken: set[str]) -> str:
+  """An id, numbered where it is taken already; it is taken from now on."""
+  found, number = name, 1
+  while found in taken:
+    number += 1
+    found = f'{name}#{number}'
+  taken.add(found)
+  return found
+
+
 def draw(seed: int, *names: str) -> float:
   """A number in [0, 1) that follows from the seed and the names."""
   digest = hashlib.sha256('\0'.join([str(seed), *names]).encode()).digest()

@@ -25,12 +25,12 @@ from instructrl import progress as progress_lib
 from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
-from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
 from instructrl.models import heads
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import policies
 from instructrl.trainers import reward
@@ -185,8 +185,8 @@ class _Evaluation:
     """Of the reward model and the baselines on held-out rankings."""
     tok, config = self._opened.tok, self._config
     rankings, prompts, responses = [], [], []
-    for ranking in store.read_records(
-        self._opened.input('rankings'), 'rankings', 'validation'):
+    for ranking in inputs.records(
+        self._opened, 'rankings', 'rankings', 'validation'):
       prompt = tasks.chat_prompt(tok, ranking.prompt.text)
       if tasks.fits(prompt, config.prompt_len):
         rankings.append(ranking)

@@ -23,9 +23,14 @@ def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
     return False
 
 
-def records(run: common.Run, source: str, name: str, split: str
-            ) -> store.RecordSequence:
-  """A split of a data set of inputs.`source`.
+def records(run, source: str, name: str, split: str) -> store.RecordSequence:
+  """A split of a data set of an input.
+
+  Args:
+    run: a `common.Run` or a `policies.Opener`.
+    source: the input.
+    name: of the data set.
+    split: of it.
 
   Raises:
     ConfigError: there is none; says what to do.

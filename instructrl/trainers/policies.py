@@ -12,11 +12,11 @@ from instructrl import checkpoint as checkpoint_lib
 from instructrl import rng
 from instructrl import sharding
 from instructrl import tokenizer as tokenizer_lib
-from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import Prompt
 from instructrl.evaluators.lm import Engine, LanguageModel
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 
 
 def run_config(path) -> ml_collections.ConfigDict:
@@ -90,7 +90,7 @@ class Opener:
 
   def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
     """The prompts of a split that fit `prompt_len` tokens."""
-    records = store.read_records(self.input('data'), 'prompts', split)
+    records = inputs.records(self, 'data', 'prompts', split)
     found = [p for p in records if tasks.fits(
         tasks.chat_prompt(self.tok, p.text), prompt_len)]
     common.require(bool(found),
