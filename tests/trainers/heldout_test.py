@@ -61,7 +61,7 @@ def runs(study, tmp_path_factory):
   folder = tmp_path_factory.mktemp('heldout')
   for name in ('lab', 'rankings'):
     (folder / name).symlink_to(study / name)
-  tok = conftest.Tokenizer.load(folder / 'lab' / common.TOKENIZER)
+  tok = conftest.Tokenizer.load(folder / 'lab' / conftest.Tokenizer.FILE)
   configs = stages.configs()
   model = common.make_model(configs['sft'], tok.vocab_size)
   for i, name in enumerate(('import', 'sft', 'ppo', 'ppo_ptx')):
