@@ -14,9 +14,9 @@ import dataclasses
 from instructrl.data import personal
 from instructrl.data import splits
 from instructrl.data.parts import CurateError, Curated, Drops, Item, PARTS
-from instructrl.data.parts import Settings, Source, draw, prompt_of
-from instructrl.data.parts import unused, with_prompt
+from instructrl.data.parts import Settings, Source, draw, unused, with_prompt
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import prompt_of
 
 
 # --- Near duplicates, users ---------------------------------------------------

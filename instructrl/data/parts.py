@@ -7,6 +7,7 @@ import hashlib
 
 from instructrl.data import records as records_lib
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import prompt_of
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
@@ -106,10 +107,6 @@ class Item:
   @functools.cached_property
   def key(self) -> str:
     return records_lib.fold(self.prompt.text)
-
-
-def prompt_of(record: Prompt | Demonstration | Ranking) -> Prompt:
-  return record if isinstance(record, Prompt) else record.prompt
 
 
 def with_prompt(record, **changes):

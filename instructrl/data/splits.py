@@ -10,8 +10,8 @@ import dataclasses
 from instructrl.data import personal
 from instructrl.data import records as records_lib
 from instructrl.data.parts import CurateError, Drops, Item, PARTS, Settings
-from instructrl.data.parts import Source, draw, prompt_of, unused, with_prompt
-from instructrl.data.records import Document
+from instructrl.data.parts import Source, draw, unused, with_prompt
+from instructrl.data.records import Document, prompt_of
 
 _GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
 

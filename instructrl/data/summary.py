@@ -87,7 +87,7 @@ def _measure(records, tok) -> dict[str, list[int]]:
       found['document tokens'] = [
           len(tasks.document_tokens(tok, r.text)) for r in records]
     return found
-  prompts = list({parts.prompt_of(r).text: None for r in records})
+  prompts = list({records_lib.prompt_of(r).text: None for r in records})
   responses = [text for r in records for text in parts.texts_of(r)[1:]]
   found = {'prompt characters': list(map(len, prompts)),
            'response characters': list(map(len, responses))}
@@ -125,7 +125,7 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
   if loaded.kind is Document:
     found['splits'] = dict(collections.Counter(r.split for r in records))
     return found
-  prompts = [parts.prompt_of(r) for r in records]
+  prompts = [records_lib.prompt_of(r) for r in records]
   found |= {
       'splits': dict(collections.Counter(p.split for p in prompts)),
       'prompts': len({records_lib.fold(p.text) for p in prompts}),

@@ -103,10 +103,10 @@ def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
 def named(loaded: sources_lib.Loaded) -> sources_lib.Loaded:
   """The same with ids that begin with the data set's name, for evaluations."""
   label = sources_lib.parse(loaded.spec).label
+  own = lambda record: f'{label}/{records_lib.prompt_of(record).id}'
   return dataclasses.replace(loaded, records=[
       record if isinstance(record, records_lib.Document) else
-      parts.with_prompt(record, id=f'{label}/{parts.prompt_of(record).id}')
-      for record in loaded.records])
+      parts.with_prompt(record, id=own(record)) for record in loaded.records])
 
 
 def contents(loaded) -> str:
@@ -230,7 +230,7 @@ def check_leaks(data: parts.Curated, by_user: bool) -> None:
                           *itertools.chain(*data.prompts.values())]
   side = {True: [], False: []}
   for record in everything:
-    side[parts.prompt_of(record).split == 'train'].append(bare(record))
+    side[records_lib.prompt_of(record).split == 'train'].append(bare(record))
   records_lib.check_no_leak(side[True], side[False])
 
 
