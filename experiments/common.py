@@ -42,8 +42,9 @@ PAPER_SIZES = {
 }
 SIZES = LAB_SIZES | PAPER_SIZES
 # Fields of a model that say how it is computed, and not what.
-COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
-            'frozen_layers', 'init_std', 'param_dtype', 'remat', 'scan_unroll')
+HOW_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
+                'frozen_layers', 'init_std', 'param_dtype', 'remat',
+                'scan_unroll')
 
 # Tokens of a prompt and of a response, at most.
 LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
@@ -140,7 +141,7 @@ def imported_model(source):
   # trained; they take the place of `like` when the stage begins.
   c.like = source
   gpt = model('125m')
-  for name in COMPUTED:
+  for name in HOW_COMPUTED:
     c[name] = gpt[name]
   c.dtype, c.remat, c.attention_block = 'float32', 'none', 0
   return c

@@ -155,11 +155,7 @@ class _Evaluation:
     prompts = prompts[:config.num_prompts]
     texts = [p.text for p in prompts]
     laid_out = [tasks.chat_prompt(self._opened.tok, text) for text in texts]
-    params, model, trained = self._opened.exported(
-        'reward_model', self._opened.input('reward_model'),
-        common.scalar_layout)
-    scorer = reward.Scorer(
-        model, self._opened.tok, batch_size=config.batch_size)
+    params, scorer, trained = reward.load_scorer(self._opened)
     accuracy = self._accuracy(params, scorer, trained)
     nll, answers, of_sft = {}, {}, None
     for name in self._names:

@@ -34,6 +34,7 @@ from instructrl.interop.tokenizer_hf import HFTokenizer
 from instructrl.models import hf
 from instructrl.models import transformer
 from instructrl.trainers import common
+from instructrl.trainers import runs
 import jax
 import numpy as np
 
@@ -318,7 +319,7 @@ def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
     for name, text in source.kept.items():
       metrics_lib.atomic_write(dst / KEPT / name, text)
     tok.save(dst / tok.FILE)
-  meta = {'format_version': common.FORMAT_VERSION, 'config': dict(config),
+  meta = {'format_version': runs.FORMAT_VERSION, 'config': dict(config),
           'tokenizer': tok.fingerprint, 'export': ['params']}
   with checkpoint_lib.Checkpointer(dst / 'checkpoints') as checkpointer:
     if checkpointer.latest() is None:

@@ -9,6 +9,7 @@ import pathlib
 from instructrl.data import rows as rows_lib
 from instructrl.data import store
 from instructrl.trainers import common
+from instructrl.trainers import runs
 
 # Data set or rows -> the field of the data stage whose sources give them.
 _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
@@ -27,7 +28,7 @@ def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   """A split of a data set of an input.
 
   Args:
-    run: a `common.Run` or a `policies.Opener`.
+    run: a `runs.Run` or a `policies.Opener`.
     source: the input.
     name: of the data set.
     split: of it.
@@ -43,7 +44,7 @@ def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   return store.read_records(folder, name, split)
 
 
-def rows(run: common.Run, name: str, remedy: str) -> rows_lib.RowFile:
+def rows(run: runs.Run, name: str, remedy: str) -> rows_lib.RowFile:
   """Packed rows of inputs.data.
 
   Args:
@@ -64,7 +65,7 @@ def rows(run: common.Run, name: str, remedy: str) -> rows_lib.RowFile:
       folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint)
 
 
-def tell(run: common.Run, text: str) -> None:
+def tell(run: runs.Run, text: str) -> None:
   """Says, once, that a run goes without something."""
   if run.primary:
     print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)

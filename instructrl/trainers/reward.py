@@ -5,6 +5,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from instructrl import losses
@@ -18,6 +19,7 @@ from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.trainers import common
 from instructrl.trainers import inputs
+from instructrl.trainers import runs
 from instructrl.types import Params, RankingBatch, TrainState
 
 
@@ -175,7 +177,19 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
           'num_pairs': int(sum(total)), 'num_prompts': len(counted)}
 
 
-def demonstration_mean(run: common.Run, scorer: Scorer, params, tok) -> float:
+def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
+  """(params, scorer, config of its run) of inputs.reward_model.
+
+  Args:
+    opened: a `policies.Opener`.
+  """
+  params, model, config = opened.exported(
+      'reward_model', opened.input('reward_model'), common.scalar_layout)
+  return params, Scorer(
+      model, opened.tok, batch_size=opened.batch_size), config
+
+
+def demonstration_mean(run: runs.Run, scorer: Scorer, params, tok) -> float:
   """Mean score of the labelers' demonstrations."""
   config = run.config
   prompts, responses = [], []
@@ -198,7 +212,7 @@ def best_mean(elements, scorer: Scorer, params, eos_id: int) -> float:
                .mean(dtype=np.float64))
 
 
-def bias_source(run: common.Run) -> str:
+def bias_source(run: runs.Run) -> str:
   """What scores 0 on average after the shift.
 
   Demonstrations (section 3.5); where there are none, the best responses that
@@ -208,14 +222,14 @@ def bias_source(run: common.Run) -> str:
           else 'best-ranked responses')
 
 
-def zero_mean(run: common.Run, scorer: Scorer, params, tok, elements) -> float:
+def zero_mean(run: runs.Run, scorer: Scorer, params, tok, elements) -> float:
   """The mean score that the bias makes 0, see `bias_source`."""
   if bias_source(run) == 'demonstrations':
     return demonstration_mean(run, scorer, params, tok)
   return best_mean(elements, scorer, params, tok.eos_id)
 
 
-def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
+def load_rankings(run: runs.Run, tok, split: str, group: str | None = None):
   """(elements, dropped) of a split, of one labeler group if it is given."""
   config = run.config
   rankings = inputs.records(run, 'rankings', 'rankings', split)
@@ -242,7 +256,7 @@ def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
   return elements, dropped
 
 
-def load_held_out(run: common.Run, tok) -> dict[str, list]:
+def load_held_out(run: runs.Run, tok) -> dict[str, list]:
   """Rankings that accuracy is measured on: 'in_group' and 'heldout' labelers'.
 
   Public data often has no labelers that are held out; what there is not is told
@@ -268,7 +282,7 @@ def load_held_out(run: common.Run, tok) -> dict[str, list]:
   return held
 
 
-def _init_params(run: common.Run, layout: common.Layout) -> Params:
+def _init_params(run: runs.Run, layout: common.Layout) -> Params:
   """The backbone of another run and a fresh head; or all fresh."""
   config = run.config
   fresh = jax.jit(lambda: common.init_scalar(layout.model, config.train_seed),
@@ -282,7 +296,7 @@ def _init_params(run: common.Run, layout: common.Layout) -> Params:
 def train(config, workdir, label: str = '') -> dict:
   """Trains the reward model, then shifts it; returns what DONE says."""
   validate(config)
-  with common.Run(config, workdir, label) as run:
+  with runs.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     k = 2 if config.shuffled_pairs else config.max_responses
     lengths_of = lambda elements: np.asarray([tasks.ranking_length(

@@ -21,6 +21,7 @@ from instructrl.data import tasks
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.tokenizer import Tokenizer, train_tokenizer
 from instructrl.trainers import common
+from instructrl.trainers import runs
 from tests import tiny
 from tests.trainers import stages
 
@@ -88,7 +89,7 @@ def write_lab(folder: pathlib.Path) -> Tokenizer:
 
 def save_run(folder: pathlib.Path, tok, params, **changes):
   """A finished run that exports `params`, as others see it."""
-  meta = {'format_version': common.FORMAT_VERSION, 'config': {},
+  meta = {'format_version': runs.FORMAT_VERSION, 'config': {},
           'tokenizer': tok.fingerprint, 'export': ['params'], **changes}
   with checkpoint.Checkpointer(folder / 'checkpoints') as saver:
     saver.save(1, {'params': jax.tree.map(jnp.asarray, params)}, meta)

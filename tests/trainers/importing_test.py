@@ -109,7 +109,7 @@ def test_a_stage_starts_from_an_import(tmp_path):
       mesh=dict(data=2, fsdp=4), rules=sharding.RULES,
       log=dict(tensorboard=False), checkpoint=dict(keep=2),
       model={**model, 'dtype': 'bfloat16', 'remat': 'full'}))
-  with common.Run(config, tmp_path / 'sft') as run:
+  with runs.Run(config, tmp_path / 'sft') as run:
     layout = common.lm_layout(
         common.make_model(config, run.tokenizer().vocab_size), run.mesh)
     params = run.load_params('init', layout.abstract, config.model)
@@ -330,6 +330,7 @@ import pathlib, re, sys
 import jax.numpy as jnp
 from instructrl import arrays
 from instructrl.trainers import importing
+from instructrl.trainers import runs
 status = lambda name: int(re.search(
     name + r':\\s*(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])
 arrays.save_leaf(pathlib.Path(sys.argv[3]), 'warm', jnp.ones(3))
