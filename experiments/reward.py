@@ -23,6 +23,9 @@ def get_config(arg='tiny'):
   c.max_responses = 9  # K
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.shuffled_pairs = False  # ablation of C.2: every pair its own element
+  # Labelers are divided among so many folds, of which one is held out, as in
+  # E.2; 0 = the labelers that the rankings themselves hold out.
+  c.num_folds, c.fold = 0, 0
   c.optimizer = common.optimizer(peak_lr)  # cosine to 10% (C.2)
   c.eval_every = 0  # updates; 0 = once an epoch
   c.checkpoint.every = 50

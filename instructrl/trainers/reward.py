@@ -1,5 +1,6 @@
 """The reward-model stage (Ouyang et al. 2022, section 3.5, appendix C.2)."""
 
+from collections.abc import Callable
 import dataclasses
 import itertools
 
@@ -14,6 +15,7 @@ from instructrl import processes
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
 from instructrl.models import heads
 from instructrl.models.transformer import Model
@@ -38,6 +40,10 @@ def validate(config):
   for name in ('batch_size', 'num_epochs', 'prompt_len', 'response_len'):
     require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
   require(config.max_responses >= 2, 'max_responses must be 2 or more')
+  require(config.num_folds == 0 or config.num_folds >= 2,
+          f'num_folds={config.num_folds} must be 0, or 2 or more')
+  require(0 <= config.fold < max(1, config.num_folds),
+          f'fold={config.fold} is none of the {config.num_folds} folds')
   micro = config.microbatch_size
   require(micro == 0 or micro > 0 and config.batch_size % micro == 0,
           f'microbatch_size={micro} does not divide '
@@ -229,12 +235,33 @@ def zero_mean(run: runs.Run, scorer: Scorer, params, tok, elements) -> float:
   return best_mean(elements, scorer, params, tok.eos_id)
 
 
+def labeler_groups(run: runs.Run) -> Callable[[Ranking], str]:
+  """Ranking -> 'train' or 'heldout', the group of its labeler.
+
+  With `num_folds`, labelers are divided among so many folds, and those of
+  `fold` are held out (Ouyang et al. 2022, appendix E.2); the records' own
+  held-out labelers are of neither group then.
+  """
+  config = run.config
+  if not config.num_folds:
+    return lambda ranking: ranking.group
+  names = sorted({r.labeler for r in inputs.records(
+      run, 'rankings', 'rankings', 'train') if r.group == 'train'})
+  common.require(
+      len(names) >= config.num_folds, f'num_folds={config.num_folds}: '
+      f'inputs.rankings has {len(names)} labelers in training')
+  folds = {name: i % config.num_folds for i, name in enumerate(names)}
+  return lambda ranking: '' if ranking.group != 'train' else (
+      'heldout' if folds.get(ranking.labeler) == config.fold else 'train')
+
+
 def load_rankings(run: runs.Run, tok, split: str, group: str | None = None):
   """(elements, dropped) of a split, of one labeler group if it is given."""
   config = run.config
   rankings = inputs.records(run, 'rankings', 'rankings', split)
   if group:
-    rankings = [r for r in rankings if r.group == group]
+    group_of = labeler_groups(run)
+    rankings = [r for r in rankings if group_of(r) == group]
   most = max((len(r.responses) for r in rankings), default=0)
   common.require(
       most <= config.max_responses, f'max_responses={config.max_responses}: '
@@ -267,8 +294,8 @@ def load_held_out(run: runs.Run, tok) -> dict[str, list]:
     inputs.tell(run, 'accuracy is not measured: inputs.rankings has no '
                 'validation split')
     return {}
-  groups = {r.group for r in inputs.records(
-      run, 'rankings', 'rankings', 'validation')}
+  groups = set(map(labeler_groups(run), inputs.records(
+      run, 'rankings', 'rankings', 'validation')))
   held = {}
   for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
     elements = (load_rankings(run, tok, 'validation', group)[0]

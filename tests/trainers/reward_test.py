@@ -348,6 +348,30 @@ def test_accuracy_is_measured_on_those_who_ranked(
   assert told in out and bool(told) == bool(out)
 
 
+def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
+  """Each ranking of theirs is held out once, on either side of the split."""
+  write_rankings(tmp_path, study, lambda split, r: dataclasses.replace(
+      r, labeler=f'{r.group}{int(r.prompt.id[-1]) % 5}'))
+  records = lambda split: [
+      r for r in store.read_records(tmp_path, 'rankings', split)
+      if r.group == 'train']
+  names = sorted({r.labeler for r in records('train')})
+  assert len(names) == 5
+  for fold in range(3):
+    run = toy_run(configs, study, num_folds=3, fold=fold)
+    run.input = lambda name: tmp_path
+    for split in ('train', 'validation'):
+      held = [r for r in records(split) if r.labeler in names[fold::3]]
+      for group, count in (('heldout', len(held)),
+                           ('train', len(records(split)) - len(held))):
+        assert len(reward.load_rankings(run, tok, split, group)[0]) == count
+  run = toy_run(configs, study, num_folds=6, fold=0)
+  run.input = lambda name: tmp_path
+  with pytest.raises(common.ConfigError, match='num_folds=6: inputs.rankings '
+                     'has 5 labelers in training'):
+    reward.load_rankings(run, tok, 'train', 'train')
+
+
 @pytest.mark.parametrize('changes, message', [
     (dict(max_responses=3), 'max_responses=3: inputs.rankings has a ranking of '
      '4 responses'),
@@ -363,6 +387,8 @@ def test_rankings_that_are_larger_than_the_config_are_refused(
     ('batch_size', 0, 'batch_size=0 must be 1 or more'),
     ('num_epochs', 0, 'num_epochs=0'),
     ('max_responses', 1, 'max_responses must be 2 or more'),
+    ('num_folds', 1, 'num_folds=1 must be 0, or 2 or more'),
+    ('fold', 1, 'fold=1 is none of the 0 folds'),
     ('microbatch_size', 3, 'microbatch_size=3 does not divide batch_size=8'),
     ('prompt_len', 11, 'model.max_len=16 is shorter than prompt_len'),
     ('model.dropout', 0.1, 'model.dropout must be 0 in the RM'),
