@@ -42,16 +42,15 @@ PAPER_SIZES = {
 }
 SIZES = LAB_SIZES | PAPER_SIZES
 # Fields of a model that say how it is computed, and not what.
-COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
-            'frozen_layers', 'init_std', 'param_dtype', 'remat', 'scan_unroll')
+HOW_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
+                'frozen_layers', 'init_std', 'param_dtype', 'remat',
+                'scan_unroll')
 
 # Tokens of a prompt and of a response, at most.
 LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
            **dict.fromkeys(PAPER_SIZES, (1024, 1024))}  # section 3.2, table 6
-
-
-# Of studies on real data. `cpu` is what two cores do in two hours with a model of
-# 135M parameters, `full` what one accelerator does with up to a billion.
+# Of studies on real data. `cpu` is what two cores do in two hours with a model
+# of 135M parameters, `full` what one accelerator does with up to a billion.
 REAL_LENGTHS = {'cpu': (128, 64), 'full': (512, 512)}
 
 
@@ -138,9 +137,11 @@ def imported_model(source):
     source: which of the stage's inputs.
   """
   c = config_dict.ConfigDict()
+  # The fields that say what is computed are those of the model that this input
+  # trained; they take the place of `like` when the stage begins.
   c.like = source
   gpt = model('125m')
-  for name in COMPUTED:
+  for name in HOW_COMPUTED:
     c[name] = gpt[name]
   c.dtype, c.remat, c.attention_block = 'float32', 'none', 0
   return c
@@ -171,8 +172,9 @@ def base(size, stage, sizes=tuple(SIZES)):
   check_size(size, sizes)
   c = config_dict.ConfigDict()
   c.stage = stage  # which trainer runs this config
-  c.size = size  # of the lab's world
-  c.world_seed = 0  # the lab: facts, texts, labelers
+  c.size = size  # of the lab's world; elsewhere what the config was made for
+  # The lab: facts, texts, labelers; of public data: the split and other draws.
+  c.world_seed = 0
   c.train_seed = 0  # initial weights, order of the data, sampling in training
   c.eval_seed = 0  # sampling and bootstrap of evaluations
   # Paths of what the stage starts from; relative ones start at the run folder,

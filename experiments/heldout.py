@@ -1,6 +1,7 @@
-"""Held-out figures of a study on real data, which its report is made from.
+r"""Held-out figures of a study on real data, which its report is made from.
 
-python -m instructrl.main --config=experiments/heldout.py:cpu --workdir=DIR/heldout
+python -m instructrl.main --config=experiments/heldout.py:cpu \
+    --workdir=DIR/heldout
 """
 
 from experiments import common

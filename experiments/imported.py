@@ -1,7 +1,7 @@
-"""Weights of another tool: a Hugging Face folder, or a GGUF file.
+r"""Weights of another tool: a Hugging Face folder, or a GGUF file.
 
-python -m instructrl.main --config=experiments/imported.py --workdir=DIR/import \
-    --config.source=SRC
+python -m instructrl.main --config=experiments/imported.py \
+    --workdir=DIR/import --config.source=SRC
 
 does what `python -m instructrl.convert import SRC DIR/import` does.
 """

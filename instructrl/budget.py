@@ -16,9 +16,10 @@ from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
+from instructrl.trainers import heldout
 
 # Shares of a matrix product's speed that the functions of a stage reach, as
 # scripts/benchmark.py measures them on a CPU. An accelerator samples, which
@@ -88,7 +89,7 @@ def _language_model(name: str, config, folder) -> Cost:
 def _reward(name: str, config, folder) -> Cost:
   _, tok = _data(config, folder)
   module = common.make_model(config, tok.vocab_size).module
-  records = lab_data.read_records(
+  records = store.read_records(
       common.input_path(config, folder, 'rankings'), 'rankings', 'train')
   elements, _ = pipeline.ranking_tokens(
       records, tok, prompt_len=config.prompt_len)
@@ -131,8 +132,7 @@ def _heldout(name: str, config, configs) -> Cost:
   stage = next(c for c in configs.values() if 'model' in c)
   module = common.make_model(stage, 1).module
   length = config.prompt_len + config.response_len
-  policies = sum(bool(config.inputs[p])
-                 for p in ('base', 'sft', 'ppo', 'ppo_ptx'))
+  policies = sum(bool(config.inputs[p]) for p in heldout.POLICIES)
   tokens = policies * config.num_prompts * length
   responses = policies * config.num_prompts * config.response_len
   flops_of_answers = flops.forward(module, tokens, length)

@@ -19,8 +19,6 @@ CURVES = (('objective/scores', 'reward-model score'),
           ('policy/clip_frac', 'policy clip fraction'),
           ('response/length', 'response length, tokens'),
           ('pretrain/nll', 'loss on held-out text, nats a token'))
-LOSSES = (('loss/train', 'train', figures.OTHER),
-          ('loss/validation', 'validation', figures.INK))
 NAMES = {**figures.LABELS, 'base': 'imported'}
 # Measure -> column of the table of policies, decimals.
 MEASURES = {
@@ -45,7 +43,7 @@ def render(results: Mapping[str, Any], metrics: Mapping[str, Sequence[dict]],
   return parts.document('instructrl: report of a study on real data', [
       _header(results), _statements(results['statements']),
       _accuracy(held['accuracy']), _training(metrics), _policies(held),
-      _earlier(metrics), _samples(samples, results['seed']),
+      parts.losses(metrics), _samples(samples, results['seed']),
       _elsewhere(answers), _data(summary), parts.run(results)])
 
 
@@ -176,25 +174,16 @@ def _accuracy(accuracy) -> str:
       f'</th><th>Pairs</th>{head}</tr></thead><tbody>{body}</tbody></table>')
 
 
-def _curve_panels(metrics, stages, measures) -> list:
+def _training(metrics) -> str:
   panels = []
-  for metric, title in measures:
-    drawn = []
-    for stage in stages:
-      points = [(line['step'], line[metric])
-                for line in metrics.get(stage, ())
-                if line.get(metric) is not None]
-      if points:
-        drawn.append(figures.Curve(
-            NAMES[stage], *zip(*points), figures.color(stage),
-            dashed=stage == 'ppo_ptx'))
+  for metric, title in CURVES:
+    drawn = [
+        figures.Curve(NAMES[stage], *zip(*points), figures.color(stage),
+                      dashed=stage == 'ppo_ptx')
+        for stage in ('ppo', 'ppo_ptx')
+        if (points := parts.points(metrics.get(stage, ()), metric))]
     if drawn:
       panels.append((title, drawn))
-  return panels
-
-
-def _training(metrics) -> str:
-  panels = _curve_panels(metrics, ('ppo', 'ppo_ptx'), CURVES)
   if not panels:
     return ''
   return parts.section(
@@ -233,47 +222,17 @@ def _policies(held) -> str:
       f'<tbody>{body}</tbody></table></div>')
 
 
-def _earlier(metrics) -> str:
-  panels = []
-  for stage in ('sft', 'ppo_init', 'reward'):
-    drawn = []
-    for metric, name, color in LOSSES:
-      points = [(line['step'], line[metric])
-                for line in metrics.get(stage, ())
-                if line.get(metric) is not None]
-      if points:
-        drawn.append(figures.Curve(name, *zip(*points), color,
-                                   dashed=name == 'validation'))
-    if drawn:
-      panels.append((f'{parts.STAGES[stage]}, loss', drawn))
-  if not panels:
-    return ''
-  return parts.section(
-      'Earlier stages', 'Training and validation loss of the stages before '
-      'PPO.', 'Appendix C.1 and C.2: SFT and the reward model overfit within '
-      'few epochs; the reward model is trained for one.',
-      figures.curves(panels, xlabel='step'))
-
-
 def _samples(samples, seeds) -> str:
   if not samples:
     return ''
   rng = statistics.generator(seeds['eval_seed'], 'report samples')
   drawn = [samples[i] for i in rng.permutation(len(samples))[:SAMPLES_SHOWN]]
-  cards = ''
-  for sample in drawn:
-    answers = ''
-    for policy, found in sample['policies'].items():
-      response = parts.text(found['response']) or '<i class="soft">empty</i>'
-      cut = '' if found['ended'] else ', cut'
-      answers += (
-          f'<div class="answer" style="border-color: {figures.color(policy)}">'
-          f'<b>{parts.text(NAMES[policy])}</b> <span class="soft small">'
-          f'score {found["score"]:.2f}, {found["tokens"]} tokens{cut}</span>'
-          f'<div class="text">{response}</div></div>')
-    cards += (f'<div class="sample"><div class="prompt">'
-              f'{parts.text(sample["prompt"])}</div>'
-              f'<div class="answers">{answers}</div></div>')
+  cards = ''.join(parts.sample(sample['prompt'], [
+      parts.answer(
+          policy, NAMES[policy], found['response'],
+          f'score {found["score"]:.2f}, {found["tokens"]} tokens'
+          f'{"" if found["ended"] else ", cut"}')
+      for policy, found in sample['policies'].items()]) for sample in drawn)
   return ('<h2>Samples</h2><p>Not picked by hand: the first '
           f'{len(drawn)} of {len(samples):,} held-out prompts, shuffled by the '
           f'evaluation seed.</p>{cards}')

@@ -305,6 +305,7 @@ def identity(path) -> str:
 
 
 def run_folder(path: pathlib.Path) -> pathlib.Path | None:
+  """The run folder that a path is or lies in, None if it is in none."""
   folders = (f for f in (path, *path.parents) if (f / CONFIG).is_file())
   return next(folders, None)
 

@@ -36,11 +36,9 @@ def render(study, results: Mapping[str, Any],
       _probes(study.evaluation['probes']),
       _labels(results), _selection(results),
       _training(results['training'], results['config']),
-      _stages(study.metrics), _samples(study.samples, results['seed']),
+      parts.losses(study.metrics), _samples(study.samples, results['seed']),
       parts.run(results)]
   return parts.document('instructrl: report of a study', sections)
-
-
 
 
 def _header(results) -> str:
@@ -346,30 +344,6 @@ def _recipe(config) -> str:
   return f'Here {"; ".join(told)}.' if told else ''
 
 
-def _stages(metrics) -> str:
-  panels = []
-  for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
-    drawn = []
-    # No policy's colour: here a line is a part of the data.
-    for metric, name, color in (('loss/train', 'train', figures.OTHER),
-                                ('loss/validation', 'validation',
-                                 figures.INK)):
-      points = [(line['step'], line[metric]) for line in metrics.get(stage, [])
-                if line.get(metric) is not None]
-      if points:
-        drawn.append(figures.Curve(name, *zip(*points), color,
-                                   dashed=color == figures.INK))
-    if drawn:
-      panels.append((f'{parts.STAGES[stage]}, loss', drawn))
-  if not panels:
-    return ''
-  return parts.section(
-      'Earlier stages', 'Training and validation loss of the stages before '
-      'PPO.', 'Appendix C.1 and C.2: SFT and the reward model overfit within '
-      'few epochs; the reward model is trained for one.',
-      figures.curves(panels, xlabel='step'))
-
-
 def _samples(samples, seeds) -> str:
   """Cards of prompts with every policy's response, drawn by seed."""
   found = [s for s in samples if s.get('kind') == 'preference']
@@ -409,16 +383,10 @@ def _flags(metadata: Mapping[str, float]) -> str:
 
 
 def _sample(sample) -> str:
-  answers = ''
-  for policy, found in sample['policies'].items():
-    response = parts.text(found['response']) or '<i class="soft">empty</i>'
-    answers += (
-        f'<div class="answer" style="border-color: {figures.color(policy)}">'
-        f'<b>{parts.text(figures.label(policy))}</b> <span class="soft small">'
-        f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}</span>'
-        f'<div class="text">{response}</div>'
-        f'<div class="small">{_flags(found["metadata"])}</div></div>')
-  return (f'<div class="sample"><div class="soft small">'
-          f'{parts.text(parts.title(sample["use_case"]))}</div>'
-          f'<div class="prompt">{parts.text(sample["prompt"])}</div>'
-          f'<div class="answers">{answers}</div></div>')
+  answers = [
+      parts.answer(
+          policy, figures.label(policy), found['response'],
+          f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}',
+          f'<div class="small">{_flags(found["metadata"])}</div>')
+      for policy, found in sample['policies'].items()]
+  return parts.sample(sample['prompt'], answers, sample['use_case'])

@@ -7,6 +7,7 @@ import html
 import json
 from typing import Any, Mapping, Sequence
 
+from instructrl import figures
 from instructrl import page_style
 
 STAGES = {'lab': 'world, documents and prompts',
@@ -53,6 +54,61 @@ def section(title: str, meaning: str, paper: str, svg: str) -> str:
   return (f'<h2>{text(title)}</h2><p>{text(meaning)}</p>'
           f'<div class="figure"><div>{svg}</div>'
           f'<div class="paper"><b>In the paper.</b> {text(paper)}</div></div>')
+
+
+def points(lines: Sequence[Mapping], metric: str) -> list[tuple[int, float]]:
+  """(step, value) of the lines of metrics.jsonl that have a metric."""
+  return [(line['step'], line[metric]) for line in lines
+          if line.get(metric) is not None]
+
+
+def losses(metrics: Mapping[str, Sequence[Mapping]]) -> str:
+  """Losses of the stages before PPO; '' if there are none.
+
+  Args:
+    metrics: stage -> lines of its metrics.jsonl.
+  """
+  panels = []
+  for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
+    # No policy's colour: here a line is a part of the data.
+    drawn = [
+        figures.Curve(name, *zip(*found), color, dashed=name == 'validation')
+        for name, color in (('train', figures.OTHER),
+                            ('validation', figures.INK))
+        if (found := points(metrics.get(stage, ()), f'loss/{name}'))]
+    if drawn:
+      panels.append((f'{STAGES[stage]}, loss', drawn))
+  if not panels:
+    return ''
+  return section(
+      'Earlier stages', 'Training and validation loss of the stages before '
+      'PPO.', 'Appendix C.1 and C.2: SFT and the reward model overfit within '
+      'few epochs; the reward model is trained for one.',
+      figures.curves(panels, xlabel='step'))
+
+
+def answer(policy: str, name: str, response: str, about: str, below: str = ''
+           ) -> str:
+  """What a policy answered.
+
+  Args:
+    policy: whose colour it has.
+    name: of the policy, for people.
+    response: what it said.
+    about: figures of the response.
+    below: more, as HTML.
+  """
+  said = text(response) or '<i class="soft">empty</i>'
+  return (f'<div class="answer" style="border-color: {figures.color(policy)}">'
+          f'<b>{text(name)}</b> <span class="soft small">{text(about)}</span>'
+          f'<div class="text">{said}</div>{below}</div>')
+
+
+def sample(prompt: str, answers: Sequence[str], kind: str = '') -> str:
+  """A prompt with its answers, which are HTML; `kind` stands above it."""
+  above = f'<div class="soft small">{text(title(kind))}</div>' if kind else ''
+  return (f'<div class="sample">{above}<div class="prompt">{text(prompt)}</div>'
+          f'<div class="answers">{"".join(answers)}</div></div>')
 
 
 def run(results) -> str:

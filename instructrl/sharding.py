@@ -19,6 +19,14 @@ MESH_AXES = ('data', 'fsdp', 'tensor')
 HOST = 'pinned_host'  # the kind of memory that a device copies from and to
 
 Rules = tuple[tuple[str, Any], ...]
+# Those of experiments/common.py, which no package file may read: for what is
+# made without a config of its own, such as an import by command.
+RULES: Rules = (
+    ('embed', 'fsdp'), ('act_batch', ('data', 'fsdp')),
+    *((name, 'tensor') for name in (
+        'vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')),
+    *((name, None) for name in (
+        'layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')))
 
 
 def make_mesh(

@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import platform
-import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -69,7 +68,8 @@ def stage_configs(config, workdir) -> dict:
 def check_together(configs) -> None:
   """Refuses stages of which one cannot read what another writes."""
   if 'rankings' in configs and 'reward' in configs:
-    most, read = (configs[name].max_responses for name in ('rankings', 'reward'))
+    most, read = (
+        configs[name].max_responses for name in ('rankings', 'reward'))
     common.require(
         most <= read, f'stages.rankings.max_responses={most} is more than '
         f'stages.reward.max_responses={read}')

@@ -373,11 +373,7 @@ class Tokenizer:
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    ids = [int(i) for i in ids]
-    wrong = [i for i in ids if not 0 <= i < self.vocab_size]
-    if wrong:
-      raise ValueError(
-          f'token id {wrong[0]} is outside 0..{self.vocab_size - 1}')
+    ids = tokenizer_json.checked_ids(ids, self.vocab_size)
     text = self._processor.decode([i for i in ids if i >= _NUM_SPECIAL])
     return '\n'.join(line.removeprefix(' ') for line in text.split('\n'))
 
@@ -399,9 +395,7 @@ class Tokenizer:
     Raises:
       ValueError: the embedding has fewer rows than there are tokens.
     """
-    if vocab_rows < self.vocab_size:
-      raise ValueError(f'the embedding has {vocab_rows} rows, the tokenizer '
-                       f'has {self.vocab_size} tokens')
+    tokenizer_json.check_rows(self.vocab_size, vocab_rows)
     pieces = SPECIAL_PIECES
     tokenizer_json.write_files(
         folder,

@@ -6,8 +6,8 @@ from instructrl import budget
 from instructrl import flops
 from instructrl import metrics
 from instructrl.data import rows
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from tests.trainers import stages
 from tests.trainers.conftest import study, tok  # fixtures
@@ -30,7 +30,7 @@ def test_tokens_are_those_of_the_data_and_the_configs(costs, study, tok):
   tokens = sum(
       len(tasks.chat_prompt(tok, r.prompt.text))
       + sum(map(len, r.response_tokens))
-      for r in lab_data.read_records(study / 'rankings', 'rankings', 'train'))
+      for r in store.read_records(study / 'rankings', 'rankings', 'train'))
   assert found['reward'].trained == configs['reward'].num_epochs * tokens
   # 4 iterations of 8 episodes of 8 + 4 tokens; policy and value model; and a
   # pretraining row of 16 tokens an episode.

@@ -8,7 +8,7 @@ import pytest
 from instructrl import main
 from instructrl import study
 from instructrl import sweep_points
-from instructrl.data.datasets import lab as lab_data
+from instructrl.data import store
 from instructrl.trainers import common
 from instructrl.trainers import lab
 
@@ -158,7 +158,7 @@ def test_prompts_are_demonstrated_or_ranked_or_of_ppo(tmp_path):
   lab.build(config, tmp_path)
   texts = lambda name, split: [
       getattr(r, 'prompt', r).text
-      for r in lab_data.read_records(tmp_path, name, split)]
+      for r in store.read_records(tmp_path, name, split)]
   parts = [texts('demonstrations', 'train'), texts('prompts', 'train'),
            texts('prompts', load('ppo', 'micro').prompts_split),
            texts('prompts', 'validation'), texts('prompts', 'test')]

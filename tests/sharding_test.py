@@ -117,6 +117,10 @@ def test_logical_axes_become_mesh_axes(axes, spec):
   assert sharding.partition_spec(axes, RULES) == spec
 
 
+def test_the_package_has_the_rules_of_experiments():
+  assert dict(sharding.RULES) == dict(experiment.RULES)
+
+
 def test_an_axis_without_a_rule_is_named():
   with pytest.raises(ValueError, match="no sharding rule .* 'width'"):
     sharding.partition_spec(('width',), RULES)

@@ -18,7 +18,6 @@ from instructrl.trainers import common
 from instructrl.trainers import policies
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 pytestmark = pytest.mark.slow

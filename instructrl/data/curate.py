@@ -14,9 +14,9 @@ import dataclasses
 from instructrl.data import personal
 from instructrl.data import splits
 from instructrl.data.parts import CurateError, Curated, Drops, Item, PARTS
-from instructrl.data.parts import Settings, Source, draw, prompt_of
-from instructrl.data.parts import with_prompt
+from instructrl.data.parts import Settings, Source, draw, unused, with_prompt
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import prompt_of
 
 
 # --- Near duplicates, users ---------------------------------------------------
@@ -132,12 +132,7 @@ def _with_ids(items: list[Item]) -> list[Item]:
   ids, taken = {}, set()
   for item in items:
     if (item.part, item.key) not in ids:
-      name, number = item.prompt.id, 1
-      while name in taken:
-        number += 1
-        name = f'{item.prompt.id}#{number}'
-      ids[item.part, item.key] = name
-      taken.add(name)
+      ids[item.part, item.key] = unused(item.prompt.id, taken)
   return [dataclasses.replace(
       item, record=with_prompt(item.record, id=ids[item.part, item.key]))
           for item in items]

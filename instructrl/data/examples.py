@@ -13,7 +13,7 @@ import unicodedata
 from instructrl.data import summary
 from instructrl.data import tasks
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
-from instructrl.data.records import Record
+from instructrl.data.records import Record, prompt_of
 
 WIDTH = summary.WIDTH
 MARKS = ('⟦', '⟧')
@@ -187,7 +187,7 @@ def render(records: Sequence[Record], tok=None, *, colour: bool = False,
   """
   lines = []
   for record in records:
-    prompt = getattr(record, 'prompt', record)
+    prompt = prompt_of(record)
     about = [f'{type(record).__name__} {prompt.id}', prompt.split]
     about += [f'user {prompt.user}'] if getattr(prompt, 'user', '') else []
     about += ([f'labeler {record.labeler}'] if hasattr(record, 'labeler')

@@ -12,7 +12,7 @@ import dataclasses
 
 from instructrl.data import parts
 from instructrl.data import tasks
-from instructrl.data.records import Ranking
+from instructrl.data.records import Ranking, prompt_of
 
 LONG_RESPONSES = ('drop', 'cut')
 # Fields of a config, and flags, that say how texts are laid out.
@@ -104,7 +104,7 @@ def fitting(records: Iterable, part: str, fits: Callable[[str], bool],
   """The records whose prompt fits; the others are counted."""
   kept = []
   for record in records:
-    prompt = parts.prompt_of(record)
+    prompt = prompt_of(record)
     if fits(prompt.text):
       kept.append(record)
     else:

@@ -7,6 +7,7 @@ import hashlib
 
 from instructrl.data import records as records_lib
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import prompt_of
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
@@ -108,10 +109,6 @@ class Item:
     return records_lib.fold(self.prompt.text)
 
 
-def prompt_of(record: Prompt | Demonstration | Ranking) -> Prompt:
-  return record if isinstance(record, Prompt) else record.prompt
-
-
 def with_prompt(record, **changes):
   """The record with fields of its prompt changed."""
   prompt = dataclasses.replace(prompt_of(record), **changes)
@@ -128,6 +125,16 @@ def texts_of(record: records_lib.Record) -> list[str]:
       return [record.prompt.text, record.response]
     case _:
       return [record.text]
+
+
+def unused(name: str, taken: set[str]) -> str:
+  """An id, numbered where it is taken already; it is taken from now on."""
+  found, number = name, 1
+  while found in taken:
+    number += 1
+    found = f'{name}#{number}'
+  taken.add(found)
+  return found
 
 
 def draw(seed: int, *names: str) -> float:

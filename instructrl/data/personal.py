@@ -7,7 +7,7 @@ trains on (Ouyang et al. 2022, section 3.2), by means that it does not print.
 import re
 
 from instructrl.data import parts
-from instructrl.data.records import Document, Record
+from instructrl.data.records import Record, prompt_of
 
 _EMAIL = re.compile(r'[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}', re.IGNORECASE)
 # With a country's code, or as in (555) 123-4567 and 555-123-4567.
@@ -49,6 +49,5 @@ def counted(record: Record, part: str, drops: parts.Drops) -> bool:
   """Whether a record has personal data; one that has is counted as dropped."""
   kind = of_record(record)
   if kind:
-    drops.add(part, f'pii: {kind}', record.id if isinstance(record, Document)
-              else parts.prompt_of(record).id)
+    drops.add(part, f'pii: {kind}', prompt_of(record).id)
   return bool(kind)

@@ -351,6 +351,11 @@ def _check_fields(cls, values, refuse):
       refuse(f'{cls.__name__} lacks the field {field.name!r}')
 
 
+def prompt_of(record: Record) -> Prompt | Document:
+  """What has the id and the split of a record: its prompt, or it is that."""
+  return getattr(record, 'prompt', record)
+
+
 def fold(text: str) -> str:
   """A text without regard to case and spacing, to compare prompts by.
 
@@ -376,9 +381,6 @@ def check_no_leak(
   Raises:
     ValueError: names the first prompt that is on both sides and why.
   """
-  def prompt_of(record):
-    return record if isinstance(record, Prompt) else record.prompt
-
   def keys(prompt):
     yield 'id', prompt.id
     yield 'text', fold(prompt.text)

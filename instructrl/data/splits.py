@@ -10,8 +10,8 @@ import dataclasses
 from instructrl.data import personal
 from instructrl.data import records as records_lib
 from instructrl.data.parts import CurateError, Drops, Item, PARTS, Settings
-from instructrl.data.parts import Source, draw, prompt_of, with_prompt
-from instructrl.data.records import Document
+from instructrl.data.parts import Source, draw, unused, with_prompt
+from instructrl.data.records import Document, prompt_of
 
 _GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
 
@@ -142,12 +142,7 @@ def split_documents(sources: Sequence[Source], settings: Settings, seed: int,
       if not own:
         side = 'validation' if unit(record) in held else 'train'
         record = dataclasses.replace(record, split=side)
-      name, number = record.id, 1
-      while name in ids:
-        number += 1
-        name = f'{record.id}#{number}'
-      ids.add(name)
-      found.append(dataclasses.replace(record, id=name))
+      found.append(dataclasses.replace(record, id=unused(record.id, ids)))
   held = {records_lib.fold(r.text) for r in found if r.split != 'train'}
   kept = []
   for record in found:

@@ -16,7 +16,7 @@ from instructrl.data import personal
 from instructrl.data import records as records_lib
 from instructrl.data import tasks
 from instructrl.data.datasets import fields
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import Document, Prompt, Ranking
 
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
@@ -59,16 +59,6 @@ def _most(names: Iterable[str]) -> dict[str, Any]:
   return {'count': len(counts), 'most': name, 'rows': rows}
 
 
-def _responses(record) -> Sequence[str]:
-  match record:
-    case Demonstration():
-      return (record.response,)
-    case Ranking():
-      return record.responses
-    case _:
-      return ()
-
-
 def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
   """K, pairs, ties, and how often each writer is best."""
   ks = collections.Counter(len(r.responses) for r in rankings)
@@ -97,8 +87,8 @@ def _measure(records, tok) -> dict[str, list[int]]:
       found['document tokens'] = [
           len(tasks.document_tokens(tok, r.text)) for r in records]
     return found
-  prompts = list({parts.prompt_of(r).text: None for r in records})
-  responses = [text for r in records for text in _responses(r)]
+  prompts = list({records_lib.prompt_of(r).text: None for r in records})
+  responses = [text for r in records for text in parts.texts_of(r)[1:]]
   found = {'prompt characters': list(map(len, prompts)),
            'response characters': list(map(len, responses))}
   if tok is not None:
@@ -135,7 +125,7 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
   if loaded.kind is Document:
     found['splits'] = dict(collections.Counter(r.split for r in records))
     return found
-  prompts = [parts.prompt_of(r) for r in records]
+  prompts = [records_lib.prompt_of(r) for r in records]
   found |= {
       'splits': dict(collections.Counter(p.split for p in prompts)),
       'prompts': len({records_lib.fold(p.text) for p in prompts}),

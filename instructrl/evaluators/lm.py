@@ -141,9 +141,9 @@ class LanguageModel:
       name: of the policy.
       engine: of its architecture.
       params: its parameters.
-      template: 'chat' is the tokenizer's layout of prompts; 'plain' continues the prompt and
-        a line break, as one asks a base model; 'few_shot' puts `few_shot`
-        before it and ends with the line.
+      template: 'chat' is the tokenizer's layout of prompts; 'plain' continues
+        the prompt and a line break, as one asks a base model; 'few_shot' puts
+        `few_shot` before it and ends with the line.
       few_shot: text with `{prompt}` where the prompt goes.
       response_len: most tokens of an answer.
     """

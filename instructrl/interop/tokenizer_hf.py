@@ -366,11 +366,7 @@ class HFTokenizer:
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    ids = [int(i) for i in ids]
-    wrong = [i for i in ids if not 0 <= i < self.vocab_size]
-    if wrong:
-      raise ValueError(
-          f'token id {wrong[0]} is outside 0..{self.vocab_size - 1}')
+    ids = parts.checked_ids(ids, self.vocab_size)
     return self._tok.decode(
         [i for i in ids if i not in self._silent], skip_special_tokens=False)
 
@@ -399,9 +395,7 @@ class HFTokenizer:
     Raises:
       ValueError: the embedding has fewer rows than there are tokens.
     """
-    if vocab_rows < self.vocab_size:
-      raise ValueError(f'the embedding has {vocab_rows} rows, the tokenizer '
-                       f'has {self.vocab_size} tokens')
+    parts.check_rows(self.vocab_size, vocab_rows)
     roles = {name: token for name, token in self._found['config'].items()
              if name in sources.ROLES}
     parts.write_files(

@@ -28,6 +28,22 @@ def vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
   return {piece: i for i, (piece, _) in enumerate(vocab)}
 
 
+def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
+  """The ids as ints; ValueError names one that is outside the vocabulary."""
+  ids = [int(i) for i in ids]
+  wrong = [i for i in ids if not 0 <= i < vocab_size]
+  if wrong:
+    raise ValueError(f'token id {wrong[0]} is outside 0..{vocab_size - 1}')
+  return ids
+
+
+def check_rows(vocab_size: int, vocab_rows: int) -> None:
+  """Refuses an embedding with fewer rows than there are tokens."""
+  if vocab_rows < vocab_size:
+    raise ValueError(f'the embedding has {vocab_rows} rows, the tokenizer '
+                     f'has {vocab_size} tokens')
+
+
 def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
   """Runs a tokenizer.json; ValueError if it cannot be."""
   try:

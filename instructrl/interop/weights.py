@@ -21,7 +21,6 @@ _INDEX, _SINGLE = 'model.safetensors.index.json', 'model.safetensors'
 _SAMPLE = 1 << 16  # bytes of each tensor that a fingerprint looks at
 _SAFETENSORS_DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16',
                        'BF16': 'bfloat16'}
-_FLOATS = tuple(_SAFETENSORS_DTYPES.values())
 
 
 class Safetensors:

@@ -21,7 +21,8 @@ import numpy as np
 
 from instructrl.models import hf_config as config_lib
 from instructrl.models.hf_config import FAMILIES, Family  # what importers know
-from instructrl.models.hf_config import family_of, hf_config, model_fields
+from instructrl.models.hf_config import families_for, family_of, hf_config
+from instructrl.models.hf_config import model_fields
 from instructrl.types import Params
 
 Read = Callable[[str], np.ndarray]  # the tensor of a name

@@ -1,42 +1,34 @@
-"""What all trainers share: opening a run folder, restoring, the loop.
+"""What all trainers share: configs, models and where their parameters lie.
 
-A run folder is a function of its config. `Run` opens one (config.json,
-metrics, checkpoints), `Run.loop` drives a step function from wherever the
-newest checkpoint stands to the end, so that a killed run, started again, ends
-with the same parameters and the same metrics.jsonl.
+Fields are refused by name, architectures are filled in, and a config becomes a
+model, an optimizer and a layout. `runs` opens the run folder and has the loop.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-import contextlib
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import math
 import os
 import pathlib
-import time
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from instructrl import checkpoint as checkpoint_lib
 from instructrl import metrics as metrics_lib
-from instructrl import progress as progress_lib
 from instructrl import optimizer as optimizer_lib
-from instructrl import processes
 from instructrl import rng
 from instructrl import sharding
-from instructrl import tokenizer as tokenizer_lib
 from instructrl.models import heads
 from instructrl.models import transformer
 from instructrl.types import Params, TrainState
 
 DTYPES = ('float32', 'bfloat16')
-FORMAT_VERSION = 1
-# Fields of a model that may differ from those its parameters were trained with.
-NOT_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
+# Fields of a model that say how it is computed, and not what: they may differ
+# from those that its parameters were trained with.
+HOW_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
                 'frozen_layers', 'init_std', 'param_dtype', 'remat',
                 'scan_unroll')
 
@@ -130,7 +122,7 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
 
   A model whose field `like` names an input, as those of imported weights do,
   is of the architecture of what that run trained; its other fields say how it
-  is computed (see `NOT_COMPUTED`).
+  is computed (see `HOW_COMPUTED`).
 
   Args:
     config: of a stage.
@@ -175,7 +167,12 @@ def _architecture(config, workdir, source: str, known) -> dict:
     trained = metrics_lib.read_json(folder / metrics_lib.CONFIG)
   require('num_layers' in trained.get('model', {}),
           f'inputs.{source}: {path} trained no model')
-  return trained['model']
+  return {name: _plain(value) for name, value in trained['model'].items()}
+
+
+def _plain(value):
+  """A field's value as configs have it: JSON has lists for tuples."""
+  return tuple(value) if isinstance(value, list) else value
 
 
 def resolved(config) -> bool:
@@ -331,197 +328,12 @@ def compared(trained: dict, model):
       and without the fields that came later, which were as by default.
     model: another one's.
   """
-  plain = lambda value: tuple(value) if isinstance(value, list) else value
   defaults = {f.name: f.default
               for f in dataclasses.fields(transformer.Transformer)}
   for field in sorted({*trained, *(model if trained else ())}):
-    if field in model and field not in NOT_COMPUTED:
-      yield (field, plain(trained.get(field, defaults.get(field))),
-             plain(model[field]))
-
-
-class Run:
-  """An open run folder. Use as a context manager."""
-
-  def __init__(self, config, workdir: str | os.PathLike, label: str = ''):
-    self.config = config
-    self.workdir = pathlib.Path(workdir)
-    self.label = label  # shown before the stage's name
-    self.primary = processes.primary()
-    self.mesh = sharding.make_mesh(config.mesh.to_dict())
-    self._exit = contextlib.ExitStack()
-
-  def __enter__(self):
-    self.workdir.mkdir(parents=True, exist_ok=True)
-    if self.primary:
-      metrics_lib.write_config(self.workdir, self.config.to_dict())
-    self._exit.enter_context(jax.set_mesh(self.mesh))
-    self.writer = self._exit.enter_context(metrics_lib.RunWriter(
-        self.workdir, primary=self.primary,
-        tensorboard=self.config.log.tensorboard))
-    self.checkpointer = self._exit.enter_context(checkpoint_lib.Checkpointer(
-        self.workdir / 'checkpoints',
-        keep_latest=self.config.checkpoint.keep))
-    return self
-
-  def __exit__(self, *error):
-    return self._exit.__exit__(*error)
-
-  def input(self, name: str) -> pathlib.Path:
-    return input_path(self.config, self.workdir, name)
-
-  @functools.cache
-  def tokenizer(self) -> tokenizer_lib.AnyTokenizer:
-    """The data's; a copy goes into the run folder, so that it can be moved."""
-    tok = tokenizer_lib.load(self.input('data'))
-    if self.primary and not tokenizer_lib.has(self.workdir):
-      tok.save(self.workdir / tok.FILE)
-    return tok
-
-  def load_params(self, name: str, wanted: Params, model):
-    """What another run exports: its EMA where it has one (see `exported`).
-
-    Args:
-      name: of the input.
-      wanted: as for `exported`.
-      model: the config of the model that they are to be; refused if theirs
-        computes something else.
-    """
-    path = self.input(name)
-
-    def check(meta):
-      require(meta['tokenizer'] == self.tokenizer().fingerprint,
-              f'inputs.{name}: {path} was trained with another tokenizer than '
-              'that of inputs.data')
-      trained = meta['config'].get('model', {})
-      changed = [f'{field}: {theirs} -> {ours}'
-                 for field, theirs, ours in compared(trained, model)
-                 if theirs != ours]
-      require(not changed, f'inputs.{name}: {path} is of another model '
-              f'({"; ".join(changed)})')
-
-    return exported(path, wanted, check)[0]
-
-  def rows(self, batch_size: int) -> np.ndarray:
-    """Which rows of a batch this process reads."""
-    return sharding.process_rows(self.mesh, batch_size)
-
-  def put(self, batch):
-    return sharding.put_batch(batch, self.mesh)
-
-  def restore(self, make_state: Callable[..., TrainState], shardings,
-              inputs: Sequence[Params] = (),
-              load: Callable[[], Sequence[Params]] = tuple) -> TrainState:
-    """The newest checkpoint's state, or a fresh one; files are trimmed to it.
-
-    Args:
-      make_state: traceable; builds the state at step 0 from parameters that
-        another stage trained.
-      shardings: of the state.
-      inputs: those parameters, abstract.
-      load: returns them; not called where there is a checkpoint.
-    """
-    step = self.checkpointer.latest()
-    if step is None:
-      # Not even the evaluation at step 0 of an attempt without a checkpoint.
-      self.writer.trim(-1)
-      return jax.jit(make_state, out_shardings=shardings)(*load())
-    state, meta = self.checkpointer.restore(
-        abstract(jax.eval_shape(make_state, *inputs), shardings), step)
-    require(meta['format_version'] == FORMAT_VERSION,
-            f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
-            f'this code reads {FORMAT_VERSION}')
-    self.writer.trim(step)
-    return state
-
-  def meta(self, export: Sequence[str] = ('params',)) -> dict[str, Any]:
-    """What a checkpoint says of itself beside its arrays."""
-    return {
-        'format_version': FORMAT_VERSION,
-        'config': self.config.to_dict(),
-        'tokenizer': self.tokenizer().fingerprint,
-        'export': list(export),
-    }
-
-  def loop(self, state: TrainState, step_fn, num_steps: int, *,
-           evaluate=None, eval_every: int = 0, save_every: int = 0,
-           export: Sequence[str] = ('params',)) -> TrainState:
-    """Runs `step_fn` from `state.step` to `num_steps`.
-
-    Metrics of step t are read after step t + 1 is dispatched. A checkpoint is
-    taken only after the metrics up to its step were read and were finite.
-    SIGTERM ends the run with a checkpoint after the step under way.
-
-    Args:
-      state: fresh or restored.
-      step_fn: (state, step) -> (state, metrics of device scalars).
-      num_steps: of the whole run.
-      evaluate: (state, step) -> dict of floats, written with that step.
-      eval_every: steps between evaluations; 0 = never. The end is always
-        evaluated when there is an `evaluate`.
-      save_every: steps between checkpoints; config.checkpoint.every by default.
-      export: where in the state the parameters are that others load.
-
-    Raises:
-      processes.Stopped: SIGTERM came.
-    """
-    config = self.config
-    start = int(state.step)
-    meta = self.meta(export)
-    save_every = save_every or config.checkpoint.every
-    pending = None
-
-    def record():
-      nonlocal pending
-      if pending is None:
-        return
-      step, values, began = pending
-      pending = None
-      values = {k: float(v) for k, v in jax.device_get(values).items()}
-      metrics_lib.check_finite(step, values)
-      if step % config.log.every == 0 or step == num_steps:
-        self.writer.scalars(step, values)
-        self.writer.timings(step, {'seconds': time.perf_counter() - began})
-      progress.update(step, values)
-
-    with (progress_lib.Progress(
-        config.stage, num_steps, start=start, label=self.label,
-        primary=self.primary) as progress,
-          processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
-          processes.deferring_stop()):
-      if evaluate and start == 0:
-        watchdog.phase('evaluation')
-        self.writer.scalars(0, evaluate(state, 0))
-      for step in range(start, num_steps):
-        watchdog.phase('step')
-        began = time.perf_counter()
-        state, values = step_fn(state, step)
-        record()
-        pending = (step + 1, values, began)
-        done = step + 1
-        last = done == num_steps
-        stop = processes.stop_requested()
-        due_eval = evaluate and (
-            last or eval_every and done % eval_every == 0)
-        due_save = last or save_every and done % save_every == 0
-        if due_eval or due_save or stop:
-          record()
-        if due_eval:
-          watchdog.phase('evaluation')
-          values = evaluate(state, done)
-          metrics_lib.check_finite(done, values)
-          self.writer.scalars(done, values)
-        if due_save or stop:
-          watchdog.phase('checkpoint')
-          self.writer.flush()
-          self.checkpointer.save(done, state, meta, temporary=not due_save)
-        if stop:
-          self.checkpointer.wait()
-          progress.message(f'SIGTERM: step {done} is saved')
-          raise processes.Stopped
-      watchdog.phase('checkpoint')
-      self.checkpointer.wait()
-    return state
+    if field in model and field not in HOW_COMPUTED:
+      yield (field, _plain(trained.get(field, defaults.get(field))),
+             _plain(model[field]))
 
 
 def fresh_state(params, tx, *, ema: bool = False, kl_coef=None) -> TrainState:

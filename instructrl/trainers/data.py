@@ -24,10 +24,9 @@ from instructrl.data import records as records_lib
 from instructrl.data import rows as rows_lib
 from instructrl.data import sources as sources_lib
 from instructrl.data import summary as summary_lib
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
-from instructrl.trainers import lab
 
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
@@ -104,10 +103,10 @@ def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
 def named(loaded: sources_lib.Loaded) -> sources_lib.Loaded:
   """The same with ids that begin with the data set's name, for evaluations."""
   label = sources_lib.parse(loaded.spec).label
+  own = lambda record: f'{label}/{records_lib.prompt_of(record).id}'
   return dataclasses.replace(loaded, records=[
       record if isinstance(record, records_lib.Document) else
-      parts.with_prompt(record, id=f'{label}/{parts.prompt_of(record).id}')
-      for record in loaded.records])
+      parts.with_prompt(record, id=own(record)) for record in loaded.records])
 
 
 def contents(loaded) -> str:
@@ -192,15 +191,14 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
 def write(config, workdir: pathlib.Path, data: parts.Curated, tok,
           made_from: str) -> dict[str, int]:
   """Writes data sets and rows that are not finished; rows -> their number."""
-  split_of = lambda record: parts.prompt_of(record).split
   sets = {
       'prompts': data.prompts,
-      'demonstrations': lab.by_split(data.demonstrations, split_of),
-      'rankings': lab.by_split(data.rankings, split_of),
-      'corpus': lab.by_split(data.documents, lambda d: d.split)}
+      'demonstrations': store.by_split(data.demonstrations),
+      'rankings': store.by_split(data.rankings),
+      'corpus': store.by_split(data.documents)}
   for name, by_split in sets.items():
     if by_split:
-      lab_data.write_records(workdir, name, by_split, fingerprint=made_from)
+      store.write_records(workdir, name, by_split, fingerprint=made_from)
   written = {}
   for split, suffix in (('train', ''), ('validation', '_validation')):
     for name, make in (
@@ -232,7 +230,7 @@ def check_leaks(data: parts.Curated, by_user: bool) -> None:
                           *itertools.chain(*data.prompts.values())]
   side = {True: [], False: []}
   for record in everything:
-    side[parts.prompt_of(record).split == 'train'].append(bare(record))
+    side[records_lib.prompt_of(record).split == 'train'].append(bare(record))
   records_lib.check_no_leak(side[True], side[False])
 
 

@@ -8,7 +8,7 @@ import pathlib
 from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
-from instructrl.data.datasets import lab as lab_data
+from instructrl.data import store
 from instructrl.evaluators import suite
 from instructrl.lab import judge as judge_lib
 from instructrl.lab import probes as probes_lib
@@ -34,7 +34,7 @@ def few_shot(opened: policies.Opener, config) -> str:
   The demonstrations are the shortest of their use case, one each, so that the
   longest prompt still fits beside them.
   """
-  shown = lab_data.read_records(
+  shown = store.read_records(
       opened.input('data'), 'demonstrations', 'train')
   shortest = {}
   for d in shown:
@@ -89,7 +89,7 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
     if config.inputs[name]:
       models[name] = open_policy(name).as_lm(name)
   prompts = opened.prompts('test', config.prompt_len)
-  documents = lab_data.read_records(
+  documents = store.read_records(
       opened.input('data'), 'corpus', 'validation')
   documents = [documents[i].text
                for i in range(min(config.num_documents, len(documents)))]

@@ -24,10 +24,11 @@ from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl.interop import weights_writer
-from instructrl.trainers.importing import KEPT, STAGE, check_disk
 from instructrl.models import hf
 from instructrl.trainers import common
 from instructrl.trainers import policies
+from instructrl.trainers.importing import KEPT, STAGE, check_disk
+import jax
 import ml_dtypes
 import numpy as np
 
@@ -68,19 +69,16 @@ def subtree_of(meta: Mapping[str, Any], tensors, weights: str, where):
 
 def origin(path: pathlib.Path) -> pathlib.Path | None:
   """The folder of the import that a run came from, if it is still there."""
-  folder = next((f for f in (path, *path.parents)
-                 if (f / metrics_lib.CONFIG).is_file()), None)
+  folder = metrics_lib.run_folder(path)
   for _ in range(20):  # stages of a study, in a row
-    if folder is None or not (folder / metrics_lib.CONFIG).is_file():
+    if folder is None:
       return None
     config = metrics_lib.read_json(folder / metrics_lib.CONFIG)
     if config.get('stage') == STAGE:
       return folder
     inputs = config.get('inputs', {})
     before = next((inputs[n] for n in _BEGINNINGS if inputs.get(n)), None)
-    folder = before and (folder / before).resolve()
-    if folder and folder.parent.name == 'checkpoints':
-      folder = folder.parent.parent
+    folder = before and metrics_lib.run_folder((folder / before).resolve())
   return None
 
 
@@ -150,23 +148,21 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
     nearest = 'llama'
   else:
     nearest = 'gpt2' if fields['positions'] == 'learned' else 'gpt_neox'
-  for name in dict.fromkeys((nearest, *hf.FAMILIES)):
+  found = hf.families_for(fields)
+  if not found:
     try:
-      hf.hf_config(fields, name, vocab_rows=1)
-      return name
+      hf.hf_config(fields, nearest, vocab_rows=1)
     except ValueError as error:
-      if name == nearest:
-        reason = error
-  raise ValueError(
-      'no family that other tools load computes what this model does: '
-      f'{reason}')
+      raise ValueError('no family that other tools load computes what this '
+                       f'model does: {error}') from error
+  return nearest if nearest in found else found[0]
 
 
 class LazyLeaf:
   """An array that is read when something of it is asked for."""
 
-  def __init__(self, name: str, spec, read):
-    self.shape, self.dtype = tuple(spec[0]), spec[1]
+  def __init__(self, name: str, spec: jax.ShapeDtypeStruct, read):
+    self.shape, self.dtype = spec.shape, spec.dtype
     self._name, self._read = name, read
 
   def __array__(self, dtype=None, copy=None):
@@ -189,14 +185,9 @@ def lazy_tree(names, read, held: int):
       cache[name] = np.asarray(read(name))
     return cache[name]
 
-  tree = {}
-  for name, spec in names.items():
-    *parents, last = name.split('/')
-    node = tree
-    for key in parents:
-      node = node.setdefault(key, {})
-    node[last] = LazyLeaf(name, spec, cached)
-  return tree
+  return jax.tree_util.tree_map_with_path(
+      lambda path, spec: LazyLeaf(arrays.name_of(path), spec, cached),
+      arrays.nested(names))
 
 
 def _write_weights(writer, work, plan: Plan, params, dtype: str,

@@ -26,11 +26,11 @@ from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
 from instructrl.models import heads
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import policies
 from instructrl.trainers import reward
@@ -155,11 +155,7 @@ class _Evaluation:
     prompts = prompts[:config.num_prompts]
     texts = [p.text for p in prompts]
     laid_out = [tasks.chat_prompt(self._opened.tok, text) for text in texts]
-    params, model, trained = self._opened.exported(
-        'reward_model', self._opened.input('reward_model'),
-        common.scalar_layout)
-    scorer = reward.Scorer(
-        model, self._opened.tok, batch_size=config.batch_size)
+    params, scorer, trained = reward.load_scorer(self._opened)
     accuracy = self._accuracy(params, scorer, trained)
     nll, answers, of_sft = {}, {}, None
     for name in self._names:
@@ -185,8 +181,8 @@ class _Evaluation:
     """Of the reward model and the baselines on held-out rankings."""
     tok, config = self._opened.tok, self._config
     rankings, prompts, responses = [], [], []
-    for ranking in lab_data.read_records(
-        self._opened.input('rankings'), 'rankings', 'validation'):
+    for ranking in inputs.records(
+        self._opened, 'rankings', 'rankings', 'validation'):
       prompt = tasks.chat_prompt(tok, ranking.prompt.text)
       if tasks.fits(prompt, config.prompt_len):
         rankings.append(ranking)

@@ -29,14 +29,13 @@ from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import sharding
-from instructrl.interop import tokenizer_gguf
 from instructrl.interop import tokenizer_layout as layouts
-from instructrl.interop import tokenizer_source
 from instructrl.interop import weights as weights_lib
+from instructrl.interop.tokenizer_hf import HFTokenizer
 from instructrl.models import hf
 from instructrl.models import transformer
-from instructrl.interop.tokenizer_hf import HFTokenizer
 from instructrl.trainers import common
+from instructrl.trainers import runs
 import jax
 import numpy as np
 
@@ -45,14 +44,6 @@ KEPT = 'hf'  # the folder of what an export takes over
 _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
 DTYPES = common.DTYPES
-# Those of experiments/common.py, which no package file may read: for stages
-# that open an import without a table of their own.
-RULES = (
-    ('embed', 'fsdp'), ('act_batch', ('data', 'fsdp')),
-    *((name, 'tensor') for name in (
-        'vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')),
-    *((name, None) for name in (
-        'layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')))
 # Fields of `transformer.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
@@ -132,11 +123,10 @@ def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
     ValueError: it is missing, damaged or of a kind that is not supported, or
       has more tokens than the model has rows.
   """
-  read = (tokenizer_source.read_folder if source.path.is_dir()
-          else tokenizer_gguf.read)
+  read = (HFTokenizer.from_folder if source.path.is_dir()
+          else HFTokenizer.from_gguf)
   with named(source.path):
-    return HFTokenizer.from_source(
-        read(source.path), vocab_rows=rows, **layout)
+    return read(source.path, vocab_rows=rows, **layout)
 
 
 def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
@@ -155,7 +145,7 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
       'pad': pad,
       'model': fields,
       'mesh': dict(mesh),
-      'rules': [list(rule) for rule in RULES],
+      'rules': [list(rule) for rule in sharding.RULES],
       'inputs': {},
   }
 
@@ -163,7 +153,7 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
 def make_layout(config: Mapping[str, Any], tok, mesh) -> common.Layout:
   """The model of a run's config, and where its parameters lie."""
   model = transformer.make_model(
-      vocab_size=tok.vocab_size, rules=RULES, **config['model'])
+      vocab_size=tok.vocab_size, rules=config['rules'], **config['model'])
   return common.lm_layout(model, mesh)
 
 
@@ -339,7 +329,7 @@ def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
     for name, text in source.kept.items():
       metrics_lib.atomic_write(dst / KEPT / name, text)
     tok.save(dst / tok.FILE)
-  meta = {'format_version': common.FORMAT_VERSION, 'config': dict(config),
+  meta = {'format_version': runs.FORMAT_VERSION, 'config': dict(config),
           'tokenizer': tok.fingerprint, 'export': ['params']}
   with checkpoint_lib.Checkpointer(dst / 'checkpoints') as checkpointer:
     if checkpointer.latest() is None:
@@ -426,7 +416,7 @@ def _save(checkpointer, planned: common.Layout, reader: Reader, meta,
   total, done, number = sizes.total(), 0, 0
   # A line every ten seconds at most; a large leaf takes longer.
   with progress_lib.Progress(
-      'import', max(total >> 20, 1), unit='MB', label=label,
+      STAGE, max(total >> 20, 1), unit='MB', label=label,
       primary=processes.primary()) as progress:
 
     def make(name):

@@ -7,8 +7,9 @@ gave: a stage that cannot do without one names the field to set.
 import pathlib
 
 from instructrl.data import rows as rows_lib
-from instructrl.data.datasets import lab as lab_data
+from instructrl.data import store
 from instructrl.trainers import common
+from instructrl.trainers import runs
 
 # Data set or rows -> the field of the data stage whose sources give them.
 _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
@@ -18,14 +19,19 @@ _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
 def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
   """Whether a folder has a data set with a split."""
   try:
-    return split in lab_data.splits(folder, name)
+    return split in store.splits(folder, name)
   except FileNotFoundError:
     return False
 
 
-def records(run: common.Run, source: str, name: str, split: str
-            ) -> lab_data.RecordSequence:
-  """A split of a data set of inputs.`source`.
+def records(run, source: str, name: str, split: str) -> store.RecordSequence:
+  """A split of a data set of an input.
+
+  Args:
+    run: a `runs.Run` or a `policies.Opener`.
+    source: the input.
+    name: of the data set.
+    split: of it.
 
   Raises:
     ConfigError: there is none; says what to do.
@@ -35,10 +41,10 @@ def records(run: common.Run, source: str, name: str, split: str
       has(folder, name, split),
       f'inputs.{source}: {folder} has no {name} of the split {split!r}: give '
       f'the data stage a source for {_FIELDS[name]}, or set inputs.{source}')
-  return lab_data.read_records(folder, name, split)
+  return store.read_records(folder, name, split)
 
 
-def rows(run: common.Run, name: str, remedy: str) -> rows_lib.RowFile:
+def rows(run: runs.Run, name: str, remedy: str) -> rows_lib.RowFile:
   """Packed rows of inputs.data.
 
   Args:
@@ -59,7 +65,7 @@ def rows(run: common.Run, name: str, remedy: str) -> rows_lib.RowFile:
       folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint)
 
 
-def tell(run: common.Run, text: str) -> None:
+def tell(run: runs.Run, text: str) -> None:
   """Says, once, that a run goes without something."""
   if run.primary:
     print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)

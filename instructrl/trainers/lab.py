@@ -17,8 +17,8 @@ from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
 from instructrl.data import records as records_lib
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Demonstration, Prompt
 from instructrl.lab import corpus
 from instructrl.lab import judge as judge_lib
@@ -58,13 +58,6 @@ def demonstrations(labelers, prompts: Sequence[Prompt], seed: int
   return out
 
 
-def by_split(records, split_of) -> dict[str, list]:
-  out = {}
-  for record in records:
-    out.setdefault(split_of(record), []).append(record)
-  return out
-
-
 def is_lab(folder) -> bool:
   """Whether a data folder is a lab's, which has a world and labelers."""
   path = pathlib.Path(folder) / metrics_lib.CONFIG
@@ -96,17 +89,17 @@ def build(config, workdir, label: str = '') -> dict:
   metrics_lib.write_config(workdir, config.to_dict())
   seed = config.world_seed
   made_from = metrics_lib.config_fingerprint(config.to_dict())
-  write = lambda name, records: lab_data.write_records(
+  write = lambda name, records: store.write_records(
       workdir, name, records, fingerprint=made_from)
   with progress_lib.Progress('lab', 4, label=label) as progress:
     world = world_lib.make_world(seed, config.size)
     documents = list(corpus.generate_documents(
         world, config.num_documents, seed))
-    write('corpus', by_split(documents, lambda d: d.split))
+    write('corpus', store.by_split(documents))
     progress.update(1, {'documents': len(documents)})
 
     prompts = prompts_lib.generate_prompts(world, config.num_prompts, seed)
-    others = by_split(prompts, lambda p: p.split)
+    others = store.by_split(prompts)
     train = others.pop('train', [])
     for other in others.values():
       records_lib.check_no_leak(train, other)
@@ -119,7 +112,7 @@ def build(config, workdir, label: str = '') -> dict:
         load_labelers(world),
         train[:first] + others.get('validation', []), seed)
     write('prompts', parts)
-    write('demonstrations', by_split(shown, lambda d: d.prompt.split))
+    write('demonstrations', store.by_split(shown))
     progress.update(2, {'prompts': len(prompts)})
 
     texts = itertools.chain(

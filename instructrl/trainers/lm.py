@@ -19,6 +19,7 @@ from instructrl.data import pipeline
 from instructrl.models.transformer import Model
 from instructrl.trainers import common
 from instructrl.trainers import inputs
+from instructrl.trainers import runs
 from instructrl.types import LMBatch, Params, TrainState
 
 
@@ -139,7 +140,7 @@ def abstract_batch(mesh, rows: int, row_len: int) -> LMBatch:
       segment_ids=(shape, jnp.int32)))
 
 
-def validation_batches(run: common.Run, rows, batch_size: int,
+def validation_batches(run: runs.Run, rows, batch_size: int,
                        max_batches: int) -> list[LMBatch]:
   """The first rows of a validation set, in order, on the devices."""
   batches = pipeline.lm_batches(
@@ -156,7 +157,7 @@ def check_row_len(rows, model: Model) -> None:
       f'({row_len} tokens)')
 
 
-def _validation_sets(run: common.Run) -> dict[str, list[LMBatch]]:
+def _validation_sets(run: runs.Run) -> dict[str, list[LMBatch]]:
   """Metric -> what it is measured on, of what there is."""
   config, found = run.config, {}
   if config.validation_rows:
@@ -177,7 +178,7 @@ def _validation_sets(run: common.Run) -> dict[str, list[LMBatch]]:
 def train(config, workdir, label: str = '') -> dict:
   """Runs an LM stage to its end. Returns what its DONE file says."""
   validate(config)
-  with common.Run(config, workdir, label) as run:
+  with runs.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     rows = inputs.rows(run, config.rows, 'set rows')
     mix = dict(mix=inputs.rows(run, config.pretrain_rows, 'set pretrain_mix=0'),
@@ -210,7 +211,8 @@ def train(config, workdir, label: str = '') -> dict:
               for name, data in sets.items()}
 
     state = run.loop(
-        state, lambda state, step: program.step(state, run.put(batches.at(step))),
+        state,
+        lambda state, step: program.step(state, run.put(batches.at(step))),
         num_steps, evaluate=evaluate if sets else None,
         eval_every=config.eval_every or epoch,
         save_every=0 if config.checkpoint.every else epoch)

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 import contextlib
 import functools
-import os
 import pathlib
 
 import jax
@@ -14,10 +13,10 @@ from instructrl import rng
 from instructrl import sharding
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Prompt
 from instructrl.evaluators.lm import Engine, LanguageModel
 from instructrl.trainers import common
+from instructrl.trainers import inputs
 
 
 def run_config(path) -> ml_collections.ConfigDict:
@@ -90,8 +89,8 @@ class Opener:
     return common.input_path(self._config, self._workdir, name)
 
   def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
-    """The lab's prompts of a split that fit `prompt_len` tokens."""
-    records = lab_data.read_records(self.input('data'), 'prompts', split)
+    """The prompts of a split that fit `prompt_len` tokens."""
+    records = inputs.records(self, 'data', 'prompts', split)
     found = [p for p in records if tasks.fits(
         tasks.chat_prompt(self.tok, p.text), prompt_len)]
     common.require(bool(found),

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from instructrl import processes
-from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import records as records_lib
@@ -19,6 +18,7 @@ from instructrl.trainers import common
 from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
+from instructrl.trainers import runs
 from instructrl.types import PromptBatch
 
 # (prompts, texts of responses) -> a score each; for the curves only.
@@ -33,8 +33,9 @@ def validate(config):
                'response_len', 'num_iterations'):
     require(p[name] >= 1, f'ppo.{name}={p[name]} must be 1 or more')
   for name in ('kl_coef', 'ptx_coef', 'adaptive_kl_target', 'logits_chunk',
-               'microbatch_size', 'generate_microbatch_size', 'score_microbatch_size',
-               'ptx_microbatch_size', 'warmup_iterations'):
+               'microbatch_size', 'generate_microbatch_size',
+               'score_microbatch_size', 'ptx_microbatch_size',
+               'warmup_iterations'):
     require(p[name] >= 0, f'ppo.{name}={p[name]} is negative')
   require(p.batch_size % p.minibatch_size == 0,
           f'ppo.minibatch_size={p.minibatch_size} does not divide '
@@ -88,7 +89,7 @@ def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
   return ppo_steps.Settings(**fields, eos_id=eos_id, pad_id=pad_id)
 
 
-def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
+def load_prompts(run: runs.Run, tok, split: str, prompt_len: int):
   """Records and tokens of the prompts that fit; says how many did not."""
   records = inputs.records(run, 'data', 'prompts', split)
   tokens = [tasks.chat_prompt(tok, record.text) for record in records]
@@ -102,7 +103,8 @@ def load_prompts(run: common.Run, tok, split: str, prompt_len: int):
 def make_optimizer(c, p, frozen=None):
   """(tx, schedule) of an optimizer config; `p` is `config.ppo`.
 
-  `frozen` is as for `common.make_optimizer`. The warmup is given in iterations; the schedule counts optimizer steps.
+  `frozen` is as for `common.make_optimizer`. The warmup is given in iterations;
+  the schedule counts optimizer steps.
   """
   updates = p.num_ppo_epochs * p.batch_size // p.minibatch_size
   c = c.copy_and_resolve_references()
@@ -205,7 +207,7 @@ class Program:
             'update': (self.update, (state, rollout, ptx))}
 
 
-def _load(run: common.Run, program: Program):
+def _load(run: runs.Run, program: Program):
   """(state, reference parameters, reward parameters)."""
   config, layouts = run.config, program.layouts
 
@@ -222,7 +224,7 @@ def _load(run: common.Run, program: Program):
   return state, load(reference, 'reference'), load('reward_model', 'reward')
 
 
-def _pretraining(run: common.Run, program: Program):
+def _pretraining(run: runs.Run, program: Program):
   """The pretraining rows of every iteration; None without ptx_coef."""
   s = program.settings
   if not s.ptx_coef:
@@ -234,7 +236,7 @@ def _pretraining(run: common.Run, program: Program):
       rows, count, run.config.train_seed, rows_read=run.rows(count))
 
 
-def _validation(run: common.Run) -> list:
+def _validation(run: runs.Run) -> list:
   """What pretrain/nll is measured on; nothing where there are no such rows."""
   if not (run.input('data') / 'corpus_validation.rows').exists():
     inputs.tell(run, 'pretrain/nll is not measured: inputs.data has no '
@@ -249,7 +251,7 @@ def train(config, workdir, label: str = '', *,
           judge: Judge | None = None) -> dict:
   """Runs PPO or PPO-ptx to its end. Returns what its DONE file says."""
   validate(config)
-  with common.Run(config, workdir, label) as run:
+  with runs.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     program = Program(config, run.mesh, vocab_size=tok.vocab_size,
                       eos_id=tok.eos_id, pad_id=tok.pad_id)

@@ -18,8 +18,8 @@ from instructrl import metrics as metrics_lib
 from instructrl import processes
 from instructrl import progress as progress_lib
 from instructrl import rng
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Prompt, Ranking
 from instructrl.lab import labelers as labelers_lib
 from instructrl.trainers import common
@@ -204,7 +204,7 @@ def collect(config, workdir, label: str = '') -> dict:
         records[split].append(
             rank(prompt, [pool[c] for c in numbers[i]], labeler, draw))
     if primary:
-      lab_data.write_records(
+      store.write_records(
           workdir, 'rankings', records,
           fingerprint=metrics_lib.config_fingerprint(config.to_dict()))
       # The later stages meet the labelers with this noise.

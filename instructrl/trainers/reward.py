@@ -6,12 +6,12 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 
 from instructrl import losses
 from instructrl import optimizer as optimizer_lib
 from instructrl import processes
-from instructrl import rng
 from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks
@@ -21,6 +21,7 @@ from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.trainers import common
 from instructrl.trainers import inputs
+from instructrl.trainers import runs
 from instructrl.types import Params, RankingBatch, TrainState
 
 
@@ -182,7 +183,19 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
           'num_pairs': int(sum(total)), 'num_prompts': len(counted)}
 
 
-def demonstration_mean(run: common.Run, scorer: Scorer, params, tok) -> float:
+def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
+  """(params, scorer, config of its run) of inputs.reward_model.
+
+  Args:
+    opened: a `policies.Opener`.
+  """
+  params, model, config = opened.exported(
+      'reward_model', opened.input('reward_model'), common.scalar_layout)
+  return params, Scorer(
+      model, opened.tok, batch_size=opened.batch_size), config
+
+
+def demonstration_mean(run: runs.Run, scorer: Scorer, params, tok) -> float:
   """Mean score of the labelers' demonstrations."""
   config = run.config
   prompts, responses = [], []
@@ -205,7 +218,7 @@ def best_mean(elements, scorer: Scorer, params, eos_id: int) -> float:
                .mean(dtype=np.float64))
 
 
-def bias_source(run: common.Run) -> str:
+def bias_source(run: runs.Run) -> str:
   """What scores 0 on average after the shift.
 
   Demonstrations (section 3.5); where there are none, the best responses that
@@ -215,14 +228,14 @@ def bias_source(run: common.Run) -> str:
           else 'best-ranked responses')
 
 
-def zero_mean(run: common.Run, scorer: Scorer, params, tok, elements) -> float:
+def zero_mean(run: runs.Run, scorer: Scorer, params, tok, elements) -> float:
   """The mean score that the bias makes 0, see `bias_source`."""
   if bias_source(run) == 'demonstrations':
     return demonstration_mean(run, scorer, params, tok)
   return best_mean(elements, scorer, params, tok.eos_id)
 
 
-def labeler_groups(run: common.Run) -> Callable[[Ranking], str]:
+def labeler_groups(run: runs.Run) -> Callable[[Ranking], str]:
   """Ranking -> 'train' or 'heldout', the group of its labeler.
 
   With `num_folds`, labelers are divided among so many folds, and those of
@@ -242,7 +255,7 @@ def labeler_groups(run: common.Run) -> Callable[[Ranking], str]:
       'heldout' if folds.get(ranking.labeler) == config.fold else 'train')
 
 
-def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
+def load_rankings(run: runs.Run, tok, split: str, group: str | None = None):
   """(elements, dropped) of a split, of one labeler group if it is given."""
   config = run.config
   rankings = inputs.records(run, 'rankings', 'rankings', split)
@@ -270,7 +283,7 @@ def load_rankings(run: common.Run, tok, split: str, group: str | None = None):
   return elements, dropped
 
 
-def load_held_out(run: common.Run, tok) -> dict[str, list]:
+def load_held_out(run: runs.Run, tok) -> dict[str, list]:
   """Rankings that accuracy is measured on: 'in_group' and 'heldout' labelers'.
 
   Public data often has no labelers that are held out; what there is not is told
@@ -296,7 +309,7 @@ def load_held_out(run: common.Run, tok) -> dict[str, list]:
   return held
 
 
-def _init_params(run: common.Run, layout: common.Layout) -> Params:
+def _init_params(run: runs.Run, layout: common.Layout) -> Params:
   """The backbone of another run and a fresh head; or all fresh."""
   config = run.config
   fresh = jax.jit(lambda: common.init_scalar(layout.model, config.train_seed),
@@ -310,7 +323,7 @@ def _init_params(run: common.Run, layout: common.Layout) -> Params:
 def train(config, workdir, label: str = '') -> dict:
   """Trains the reward model, then shifts it; returns what DONE says."""
   validate(config)
-  with common.Run(config, workdir, label) as run:
+  with runs.Run(config, workdir, label) as run:
     tok = run.tokenizer()
     k = 2 if config.shuffled_pairs else config.max_responses
     lengths_of = lambda elements: np.asarray([tasks.ranking_length(

@@ -29,14 +29,6 @@ def validate(config):
       f'temperature={config.temperature} is not a finite number of 0 or more')
 
 
-def load_scorer(opened: policies.Opener):
-  """(params, scorer) of inputs.reward_model."""
-  params, model, _ = opened.exported(
-      'reward_model', opened.input('reward_model'), common.scalar_layout)
-  return params, reward.Scorer(
-      model, opened.tok, batch_size=opened.batch_size)
-
-
 def select(config, workdir, label: str = '') -> dict:
   """Scores every kept SFT checkpoint; the result names the best step."""
   validate(config)
@@ -57,7 +49,7 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
   prompts = opened.prompts('validation', config.prompt_len)
   prompts = [p.text for p in prompts[:config.num_prompts]]
   tokens = [tasks.chat_prompt(opened.tok, text) for text in prompts]
-  params, scorer = load_scorer(opened)
+  params, scorer, _ = reward.load_scorer(opened)
   table = []
   with progress_lib.Progress(
       config.stage, len(steps), label=label, unit='epoch',

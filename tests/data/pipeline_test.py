@@ -212,10 +212,10 @@ def make_ranking(i, ranks=(1, 0, 1)):
 
 
 class Tok:
-  bos_id, eos_id, user_id, assistant_id = 1, 2, 4, 5
+  eos_id = 2
 
-  def encode(self, text):
-    return [6] * len(text)
+  def prompt(self, text):
+    return [1, 4, *[6] * len(text), 5]
 
 
 def test_rankings_without_tokens_are_refused():

@@ -1,7 +1,6 @@
 """Records with what a test says of them, and what curating makes of some."""
 
 from instructrl.data import curate
-from instructrl.data import parts
 from instructrl.data import records
 from instructrl.data.parts import Settings, Source
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
@@ -41,7 +40,7 @@ def sides(rows):
   """Folded prompt -> splits it is in."""
   found = {}
   for row in rows:
-    p = parts.prompt_of(row)
+    p = records.prompt_of(row)
     found.setdefault(records.fold(p.text), set()).add(p.split)
   return found
 
@@ -50,8 +49,8 @@ def check(made):
   """What no settings may break."""
   everything = [*made.demonstrations, *made.rankings,
                 *(p for found in made.prompts.values() for p in found)]
-  train = [r for r in everything if parts.prompt_of(r).split == 'train']
-  held = [r for r in everything if parts.prompt_of(r).split != 'train']
+  train = [r for r in everything if records.prompt_of(r).split == 'train']
+  held = [r for r in everything if records.prompt_of(r).split != 'train']
   records.check_no_leak(train, held)
   for found in made.prompts.values():
     assert len({p.id for p in found}) == len(found)

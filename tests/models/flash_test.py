@@ -19,7 +19,6 @@ from instructrl import plan
 from instructrl import sharding
 from instructrl.models import attention
 from instructrl.models import flash
-from instructrl.models import transformer
 from instructrl.types import PREFIX
 from tests import slices
 from tests import tiny

@@ -11,7 +11,6 @@ import pytest
 from experiments import common as experiments
 from instructrl import optimizer
 from instructrl import sharding
-from instructrl.models import transformer
 from instructrl.types import PREFIX
 from tests import tiny
 

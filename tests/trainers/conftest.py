@@ -16,11 +16,12 @@ import pytest
 from instructrl import checkpoint
 from instructrl import sharding
 from instructrl.data import rows
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.tokenizer import Tokenizer, train_tokenizer
 from instructrl.trainers import common
+from instructrl.trainers import runs
 from tests import tiny
 from tests.trainers import stages
 
@@ -62,11 +63,11 @@ def write_lab(folder: pathlib.Path) -> Tokenizer:
              for split, count in (('train', 20), ('validation', 6))}
   unseen = [dataclasses.replace(p, id=f'ppo{i}', text=f'say {p.text}')
             for i, p in enumerate(prompts['train'])]
-  lab_data.write_records(folder, 'prompts', {**prompts, 'ppo': unseen})
+  store.write_records(folder, 'prompts', {**prompts, 'ppo': unseen})
   shown = {split: [Demonstration(prompt=p, response=sentence(rng, 4),
                                  labeler='l') for p in some]
            for split, some in prompts.items()}
-  lab_data.write_records(folder, 'demonstrations', shown)
+  store.write_records(folder, 'demonstrations', shown)
   made = {}
   for split, suffix in (('train', ''), ('validation', '_validation')):
     documents = [
@@ -82,13 +83,13 @@ def write_lab(folder: pathlib.Path) -> Tokenizer:
       'validation': [
           *toy_rankings(prompts['validation'], 'train', tok, rng),
           *toy_rankings(prompts['validation'], 'heldout', tok, rng)]}
-  lab_data.write_records(folder.parent / 'rankings', 'rankings', rankings)
+  store.write_records(folder.parent / 'rankings', 'rankings', rankings)
   return tok
 
 
 def save_run(folder: pathlib.Path, tok, params, **changes):
   """A finished run that exports `params`, as others see it."""
-  meta = {'format_version': common.FORMAT_VERSION, 'config': {},
+  meta = {'format_version': runs.FORMAT_VERSION, 'config': {},
           'tokenizer': tok.fingerprint, 'export': ['params'], **changes}
   with checkpoint.Checkpointer(folder / 'checkpoints') as saver:
     saver.save(1, {'params': jax.tree.map(jnp.asarray, params)}, meta)

@@ -19,8 +19,8 @@ from instructrl import metrics
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.interop import tokenizer_hf
 from instructrl.data import rows as rows_lib
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import fold
 from instructrl.trainers import common
 from instructrl.trainers import data
@@ -86,17 +86,17 @@ def make_config(specs, **changes):
 
 
 def read(folder, name):
-  return {split: list(lab_data.read_records(folder, name, split))
-          for split in lab_data.splits(folder, name)}
+  return {split: list(store.read_records(folder, name, split))
+          for split in store.splits(folder, name)}
 
 
 def texts(folder, name, split):
   return {fold(getattr(r, 'prompt', r).text)
-          for r in lab_data.read_records(folder, name, split)}
+          for r in store.read_records(folder, name, split)}
 
 
 def fingerprints(folder):
-  found = {name: lab_data.dataset_fingerprint(folder, name)
+  found = {name: store.dataset_fingerprint(folder, name)
            for name in SETS if (folder / name).exists()}
   return found | {path.name: path.read_bytes()
                   for path in sorted(folder.glob('*.rows'))} | {
@@ -117,12 +117,12 @@ def _made(files, tmp_path_factory):
 
 def test_the_folder_has_what_a_lab_has_and_rankings(made):
   folder, result = made
-  assert {name: set(lab_data.splits(folder, name)) for name in SETS} == {
+  assert {name: set(store.splits(folder, name)) for name in SETS} == {
       'prompts': {'train', 'ppo', 'validation'},
       'demonstrations': {'train', 'validation'},
       'rankings': {'train', 'validation'}, 'corpus': {'train', 'validation'}}
   assert result['splits'] == {
-      name: lab_data.splits(folder, name) for name in SETS}
+      name: store.splits(folder, name) for name in SETS}
   tok = tokenizer_lib.load(folder)
   for name in ('corpus', 'demonstrations'):
     for suffix in ('', '_validation'):
@@ -189,7 +189,7 @@ def test_the_same_config_gives_the_same_and_another_seed_another_split(
   main.run_stage(make_config(files, train_seed=5), again)
   main.run_stage(make_config(files, world_seed=1), other)
   for name in SETS:  # the config is part of what rows are made from
-    of = lambda f: lab_data.dataset_fingerprint(f, name)
+    of = lambda f: store.dataset_fingerprint(f, name)
     assert of(again) == of(folder) != of(other)
   assert (again / 'summary.txt').read_text() == (
       folder / 'summary.txt').read_text()
@@ -214,7 +214,7 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
   assert result['vocab_size'] == tok.vocab_size
   rows_lib.read_rows(workdir / 'corpus.rows',
                      tokenizer_fingerprint=tok.fingerprint)
-  ranking = lab_data.read_records(workdir, 'rankings', 'train')[0]
+  ranking = store.read_records(workdir, 'rankings', 'train')[0]
   assert tok.decode(ranking.response_tokens[0]).strip() == ranking.responses[0]
   config.prompt_template = 'no placeholder'
   with pytest.raises(common.ConfigError, match='prompt_template: .*{prompt}'):
@@ -435,7 +435,7 @@ def test_every_trainer_runs_on_it(made, run_stage):
   assert rm['bias_from'] == 'demonstrations'
   done = run_stage('ppo_ptx', folder)
   assert done['num_iterations'] == 1 and done['pretrain/nll'] > 0
-  assert done['prompts'] == lab_data.splits(folder, 'prompts')['ppo']
+  assert done['prompts'] == store.splits(folder, 'prompts')['ppo']
 
 
 @pytest.mark.slow
@@ -486,7 +486,7 @@ def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
                      "pretrain_rows=''"):
     run_stage('sft', folder, **fields)
   fields['pretrain_rows'] = ''
-  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pretrai'):
+  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pret'):
     run_stage('sft', folder, **fields, pretrain_mix=0.5)
   done = run_stage('sft', folder, **fields)
   assert done['num_steps'] == 1 and 'loss/validation' not in done
@@ -512,6 +512,6 @@ def test_a_trainer_says_what_is_missing(
       [ask(i) for i in range(40)], 300)).save(
           tmp_path / 'tok' / 'tokenizer.model')
   main.run_stage(config, folder)
-  assert set(lab_data.splits(folder, 'prompts')) == {'ppo', 'validation'}
+  assert set(store.splits(folder, 'prompts')) == {'ppo', 'validation'}
   with pytest.raises(common.ConfigError, match=message):
     run_stage(stage, folder, **{'inputs.init': '', **changes})

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments import heldout as heldout_config
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.data.records import Prompt, Ranking
 from instructrl.trainers import common
 from instructrl.trainers import heldout
@@ -61,7 +61,7 @@ def runs(study, tmp_path_factory):
   folder = tmp_path_factory.mktemp('heldout')
   for name in ('lab', 'rankings'):
     (folder / name).symlink_to(study / name)
-  tok = conftest.Tokenizer.load(folder / 'lab' / common.TOKENIZER)
+  tok = conftest.Tokenizer.load(folder / 'lab' / conftest.Tokenizer.FILE)
   configs = stages.configs()
   model = common.make_model(configs['sft'], tok.vocab_size)
   for i, name in enumerate(('import', 'sft', 'ppo', 'ppo_ptx')):
@@ -105,7 +105,7 @@ def test_a_whole_evaluation(runs, tok, one_device):
        for s in samples]))
   # Longer is better, counted again from the records.
   right = total = 0
-  for r in lab_data.read_records(runs / 'rankings', 'rankings', 'validation'):
+  for r in store.read_records(runs / 'rankings', 'rankings', 'validation'):
     if tasks.fits(tasks.chat_prompt(tok, r.prompt.text), 8):
       counted = heldout.pair_counts(
           [len(t) for t in r.response_tokens], r.ranks)

@@ -9,12 +9,12 @@ import subprocess
 import sys
 import time
 
-from experiments import common as common_config
 from instructrl import checkpoint
-from instructrl.trainers import importing
 from instructrl import metrics
+from instructrl import sharding
 from instructrl.models import hf
 from instructrl.trainers import common
+from instructrl.trainers import importing
 from instructrl.trainers import policies
 import jax
 import ml_collections
@@ -88,8 +88,18 @@ def test_all_fields_of_the_model_are_in_the_config(source, tmp_path):
   assert model.vocab_rows == 320 and model.norm == 'rmsnorm'
 
 
-def test_the_rules_are_those_of_experiments():
-  assert dict(importing.RULES) == dict(common_config.RULES)
+def test_an_import_lies_by_the_rules_of_its_config(source):
+  opened, tok = importing.read_source(source)
+  config = importing.run_config(
+      opened, tok, dtype='float32', pad='mean', mesh={'fsdp': 8})
+  mesh = sharding.make_mesh(config['mesh'])
+  split = lambda: {
+      axis for spec in jax.tree.leaves(
+          importing.make_layout(config, tok, mesh).shardings)
+      for axis in spec.spec if axis is not None}
+  assert split() == {'fsdp', 'tensor'}
+  config['rules'] = [[name, None] for name, _ in config['rules']]
+  assert split() == set()
 
 
 def test_a_stage_starts_from_an_import(tmp_path):
@@ -98,10 +108,10 @@ def test_a_stage_starts_from_an_import(tmp_path):
   model = policies.run_config(tmp_path / 'import').model.to_dict()
   config = ml_collections.ConfigDict(dict(
       stage='sft', inputs=dict(data='../import', init='../import'),
-      mesh=dict(data=2, fsdp=4), rules=importing.RULES,
+      mesh=dict(data=2, fsdp=4), rules=sharding.RULES,
       log=dict(tensorboard=False), checkpoint=dict(keep=2),
       model={**model, 'dtype': 'bfloat16', 'remat': 'full'}))
-  with common.Run(config, tmp_path / 'sft') as run:
+  with runs.Run(config, tmp_path / 'sft') as run:
     layout = common.lm_layout(
         common.make_model(config, run.tokenizer().vocab_size), run.mesh)
     params = run.load_params('init', layout.abstract, config.model)
@@ -338,6 +348,7 @@ import pathlib, re, sys
 import jax.numpy as jnp
 from instructrl import arrays
 from instructrl.trainers import importing
+from instructrl.trainers import runs
 status = lambda name: int(re.search(
     name + r':\\s*(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])
 arrays.save_leaf(pathlib.Path(sys.argv[3]), 'warm', jnp.ones(3))

@@ -5,8 +5,8 @@ import types
 import pytest
 
 from instructrl.data import rows as rows_lib
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.trainers import common
 from instructrl.trainers import inputs
 from tests.data import toys
@@ -14,7 +14,7 @@ from tests.data import toys
 
 @pytest.fixture(name='run')
 def _run(tmp_path, tok):
-  lab_data.write_records(tmp_path, 'rankings', {'train': [toys.ranked('p')]})
+  store.write_records(tmp_path, 'rankings', {'train': [toys.ranked('p')]})
   rows_lib.write_rows(
       tmp_path / 'corpus.rows',
       tasks.document_rows([toys.page('red cat')], tok, 8),

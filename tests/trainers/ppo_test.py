@@ -15,6 +15,7 @@ from instructrl import metrics
 from instructrl.data import tasks
 from instructrl.trainers import common
 from instructrl.trainers import ppo
+from instructrl.trainers import runs
 from tests import tiny
 from tests.trainers.conftest import save_run
 
@@ -133,7 +134,7 @@ def test_where_a_run_starts_and_what_it_evaluates(
         evaluate(s, 0)['pretrain/nll'] for s in (state, changed, averaged)])
     return state
 
-  monkeypatch.setattr(common.Run, 'loop', loop)
+  monkeypatch.setattr(runs.Run, 'loop', loop)
   ppo.train(configs['ppo'], workdir)
   state = found['state']
   policy, _ = common.exported(study / 'ppo_init')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import rankings as rankings_experiment
-from instructrl.data.datasets import lab as lab_data
+from instructrl.data import store
 from instructrl.data.records import Prompt
 from instructrl.trainers import rankings
 
@@ -169,7 +169,7 @@ def _collected(config, workdir, study, tok, monkeypatch):
   config.num_prompts, config.num_validation, config.num_calibration = 12, 5, 3
   folder = workdir.parent / 'collected'
   result = rankings.collect(config, folder)
-  found = {split: list(lab_data.read_records(folder, 'rankings', split))
+  found = {split: list(store.read_records(folder, 'rankings', split))
            for split in ('train', 'validation')}
   return found, result, calls
 

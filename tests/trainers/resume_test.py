@@ -20,7 +20,7 @@ import pytest
 from instructrl import checkpoint
 from instructrl import metrics
 from instructrl import processes
-from instructrl.trainers import common
+from instructrl.trainers import runs
 from tests.trainers import stages
 
 FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')
@@ -54,7 +54,7 @@ class Stopped(Exception):
 
 def stop_after(monkeypatch, steps):
   """Runs end by an exception before they take their step number `steps`."""
-  loop = common.Run.loop
+  loop = runs.Run.loop
 
   def stopping(self, state, step_fn, num_steps, **kwargs):
     def step(state, number):
@@ -63,7 +63,7 @@ def stop_after(monkeypatch, steps):
       return step_fn(state, number)
     return loop(self, state, step, num_steps, **kwargs)
 
-  monkeypatch.setattr(common.Run, 'loop', stopping)
+  monkeypatch.setattr(runs.Run, 'loop', stopping)
 
 
 # Where to stop; every run is 4 to 6 steps. Step 3 of pretraining is after the
@@ -104,7 +104,7 @@ def test_sigterm_saves_after_the_step_under_way(
   config.checkpoint.every = 2
   expected = tmp_path / 'expected'
   result = train(config, expected)
-  loop = common.Run.loop
+  loop = runs.Run.loop
 
   def interrupted(self, state, step_fn, num_steps, **kwargs):
     def step(state, number):
@@ -117,7 +117,7 @@ def test_sigterm_saves_after_the_step_under_way(
   processes.handle_sigterm()
   try:
     with monkeypatch.context() as patch:
-      patch.setattr(common.Run, 'loop', interrupted)
+      patch.setattr(runs.Run, 'loop', interrupted)
       with pytest.raises(processes.Stopped):
         train(config, workdir)
   finally:

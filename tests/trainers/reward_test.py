@@ -15,8 +15,8 @@ from instructrl import metrics
 from instructrl import optimizer
 from instructrl import rollout
 from instructrl.data import pipeline
+from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.datasets import lab as lab_data
 from instructrl.models import heads
 from instructrl.trainers import common
 from instructrl.trainers import reward
@@ -262,7 +262,7 @@ def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
     seen.extend(zip(map(tuple, prompts), map(tuple, responses), strict=True))
     return np.arange(len(prompts), dtype=np.float32)
 
-  shown = list(lab_data.read_records(study / 'lab', 'demonstrations', 'train'))
+  shown = list(store.read_records(study / 'lab', 'demonstrations', 'train'))
   expected = [(tuple(tasks.chat_prompt(tok, d.prompt.text)),
                tuple(tasks.response_tokens(tok, d.response, 6)))
               for d in shown]
@@ -322,10 +322,10 @@ def write_rankings(folder, study, keep):
   """The toy rankings of which `keep` (split, ranking) is true or a ranking."""
   kept = {}
   for split in ('train', 'validation'):
-    for r in lab_data.read_records(study / 'rankings', 'rankings', split):
+    for r in store.read_records(study / 'rankings', 'rankings', split):
       if found := keep(split, r):
         kept.setdefault(split, []).append(r if found is True else found)
-  lab_data.write_records(folder, 'rankings', kept)
+  store.write_records(folder, 'rankings', kept)
 
 
 @pytest.mark.parametrize('keep, groups, told', [
@@ -353,7 +353,7 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
   write_rankings(tmp_path, study, lambda split, r: dataclasses.replace(
       r, labeler=f'{r.group}{int(r.prompt.id[-1]) % 5}'))
   records = lambda split: [
-      r for r in lab_data.read_records(tmp_path, 'rankings', split)
+      r for r in store.read_records(tmp_path, 'rankings', split)
       if r.group == 'train']
   names = sorted({r.labeler for r in records('train')})
   assert len(names) == 5

@@ -12,10 +12,10 @@ import pytest
 
 from instructrl import hlo
 from instructrl import sharding
-from instructrl.trainers import common
 from instructrl.trainers import lm
 from instructrl.trainers import ppo
 from instructrl.trainers import reward
+from instructrl.trainers import runs
 from tests.trainers import stages
 
 MESHES = [dict(data=1, fsdp=8, tensor=1), dict(data=1, fsdp=4, tensor=2),
@@ -46,7 +46,7 @@ def begin(workdir, monkeypatch):
     state, found['reference'], found['reward_model'] = load(*args)
     return state, found['reference'], found['reward_model']
 
-  monkeypatch.setattr(common.Run, 'loop', loop)
+  monkeypatch.setattr(runs.Run, 'loop', loop)
   monkeypatch.setattr(ppo, '_load', loaded)
 
   def begin(stage, config):

@@ -1,1 +1,2 @@
-"""TFDS builders that store records as ArrayRecord files."""
+"""The sources of records, and the TFDS builders that `data.store` writes with.
+"""

@@ -35,21 +35,14 @@ class UltraFeedback(Source):
           0.0, at_least(0.0), 'scores less than this apart are ties'),
   }
 
-  def _parts(self):
-    return _PARTS if self.subset == 'all' else (self.subset,)
-
   def remotes(self):
     return tuple(
         Remote(f'{_HUB}openbmb/UltraFeedback/resolve/main/{part}.jsonl',
-               f'{part}.jsonl', part=part) for part in self._parts())
+               f'{part}.jsonl', part=part) for part in self.parts())
 
   def part_of(self, path, root):
     del root
     return next((part for part in _PARTS if path.name.startswith(part)), '')
-
-  def find(self, path):
-    return [file for file in super().find(path)
-            if not file.part or file.part in self._parts()]
 
   def record(self, row):
     completions = fields.items(row.value, 'completions')

@@ -26,23 +26,15 @@ class HhRlhf(Source):
   ABOUT = 'Anthropic HH-RLHF: pairs about help and harm (MIT)'
   SUBSETS = ('all', *PARTS)
 
-  def _parts(self):
-    return PARTS if self.subset == 'all' else (self.subset,)
-
   def remotes(self):
     return tuple(
         Remote(f'{_URL}{part}/{split}.jsonl.gz', f'{part}/{split}.jsonl.gz',
                split, part)
-        for split in ('train', 'test') for part in self._parts())
+        for split in ('train', 'test') for part in self.parts())
 
   def part_of(self, path, root):
     return next((part for part in path.relative_to(root).parts
                  if part in PARTS or part == 'red-team-attempts'), '')
-
-  def find(self, path):
-    found = super().find(path)
-    return [file for file in found if not file.part
-            or file.part in self._parts()]
 
   def record(self, row):
     sides = []

@@ -94,10 +94,6 @@ class SelfInstruct(Source):
     return next((part for part, name in self.FILES.items()
                  if path.name.startswith(name.rpartition('/')[2])), '')
 
-  def find(self, path):
-    found = super().find(path)
-    return [file for file in found if file.part in ('', self.subset)]
-
   def rows(self, found):
     for row in super().rows(found):
       if isinstance(row.value, dict) and isinstance(

@@ -26,10 +26,9 @@ from typing import Any
 
 from instructrl.data import records as records_lib
 from instructrl.data.datasets import fields, files
-from instructrl.data.datasets.files import File, Row
+from instructrl.data.datasets.files import Row
 from instructrl.data.datasets.source import Option, Source, at_least, one_of
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
-from instructrl.data.records import Record
 
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 # What is read of each kind of line.

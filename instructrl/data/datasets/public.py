@@ -21,7 +21,8 @@ import tensorflow_datasets as tfds
 
 from instructrl import progress as progress_lib
 from instructrl.data import records as records_lib
-from instructrl.data.datasets import builders, downloads, lab
+from instructrl.data import store
+from instructrl.data.datasets import builders, downloads
 from instructrl.data.datasets import source as source_lib
 from instructrl.data.datasets.files import File, SourceError
 from instructrl.data.datasets.source import Source
@@ -88,10 +89,7 @@ class _Public(builders.RecordBuilder):
     del dl_manager  # see the file's docstring
     found = local_files(self._source, self._root)
     result = source_lib.read(self._source, found)
-    by_split = {}
-    for record in result.records:
-      split = getattr(record, 'prompt', record).split
-      by_split.setdefault(split, []).append(record)
+    by_split = store.by_split(result.records)
     self._records = {
         split: by_split[split] for split in records_lib.SPLITS
         if split in by_split}
@@ -169,5 +167,5 @@ def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
   report = builder.info.metadata['report']
   records = [
       record for split in records_lib.SPLITS if split in builder.info.splits
-      for record in lab.RecordSequence(builder, split)]
+      for record in store.RecordSequence(builder, split)]
   return source_lib.Read(records=records, **report)

@@ -105,17 +105,24 @@ class Source:
 
   def find(self, path: pathlib.Path) -> list[File]:
     """The source's own files at a path that a user gave."""
-    found = files.find(path, self.SUFFIXES)
-    return [
-        File(p, files.split_in_name(p.name),
-             self.part_of(p, path if path.is_dir() else path.parent))
-        for p in sorted(found, key=self._order)]
+    root = path if path.is_dir() else path.parent
+    found = [File(p, files.split_in_name(p.name), self.part_of(p, root))
+             for p in sorted(files.find(path, self.SUFFIXES), key=self._order)]
+    return [file for file in found
+            if not file.part or file.part in self.parts()]
+
+  def parts(self) -> tuple[str, ...]:
+    """What the subset has of `SUBSETS`."""
+    return self.SUBSETS[1:] if self.subset == 'all' else (self.subset,)
 
   def _order(self, path):
     return (records_lib.SPLITS.index(files.split_in_name(path.name)), path)
 
   def part_of(self, path: pathlib.Path, root: pathlib.Path) -> str:
-    """The part of the source that a file of a user's folder belongs to."""
+    """The part of the source that a file of a user's folder belongs to.
+
+    '' where that is not known, or there are none: the file is read then.
+    """
     del path, root
     return ''
 

@@ -96,6 +96,15 @@ def write_records(
   return pathlib.Path(builder.data_dir)
 
 
+def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
+  """Split -> its records, for `write_records`."""
+  found = {}
+  for record in records:
+    split = records_lib.prompt_of(record).split
+    found.setdefault(split, []).append(record)
+  return found
+
+
 def _checked(records, record_type, name, split, seen, limits):
   """Yields valid records that belong to the split, each id once."""
   source = f'{name}/{split}'
@@ -105,7 +114,7 @@ def _checked(records, record_type, name, split, seen, limits):
           source, index, f'{type(record).__name__} among records of the type '
           f'{record_type.__name__}')
     records_lib.validate(record, source=source, index=index, limits=limits)
-    prompt = getattr(record, 'prompt', record)
+    prompt = records_lib.prompt_of(record)
     if split in records_lib.SPLITS and prompt.split != split:
       raise RecordError(
           source, index, f'belongs to the split {prompt.split!r}')
@@ -228,7 +237,7 @@ class RecordSequence(Sequence):
       raise RecordError(name, where, f'is malformed: {error}') from error
     records_lib.validate(
         record, source=name, index=where, limits=self._limits)
-    own = getattr(record, 'prompt', record).split
+    own = records_lib.prompt_of(record).split
     if self._split in records_lib.SPLITS and own != self._split:
       raise RecordError(name, where, f'belongs to the split {own!r}')
     return record

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from instructrl.data.datasets import builders, lab
+from instructrl.data import store
+from instructrl.data.datasets import builders
 from instructrl.data.records import (
     Demonstration, Document, Limits, Prompt, Ranking, RecordError)
 
@@ -42,8 +43,8 @@ def make_document(i, split='train'):
 def test_rankings_without_tokens_are_read_as_they_were(tmp_path):
   written = [dataclasses.replace(make_ranking(i), response_tokens=())
              for i in range(6)]
-  lab.write_records(tmp_path, 'some', {'train': written})
-  assert list(lab.read_records(tmp_path, 'some')) == written
+  store.write_records(tmp_path, 'some', {'train': written})
+  assert list(store.read_records(tmp_path, 'some')) == written
 
 
 @pytest.mark.parametrize('make, cls', [
@@ -53,16 +54,16 @@ def test_rankings_without_tokens_are_read_as_they_were(tmp_path):
 def test_what_is_written_is_read(tmp_path, make, cls):
   train = [make(i) for i in range(30)]
   validation = [make(i, 'validation') for i in range(30, 33)]
-  folder = lab.write_records(
+  folder = store.write_records(
       tmp_path, 'some', {'train': train, 'validation': iter(validation)})
   assert folder == tmp_path / 'some' / cls.name / '1.0.0'
-  got = lab.read_records(tmp_path, 'some')
+  got = store.read_records(tmp_path, 'some')
   # Order, labelers, the K responses and theirs: all as they were.
   assert list(got) == train
   assert len(got) == 30 and got[-1] == train[29] and got[4:8:2] == train[4:8:2]
-  assert list(lab.read_records(tmp_path, 'some', 'validation')) == validation
-  assert lab.splits(tmp_path, 'some') == {'train': 30, 'validation': 3}
-  part = lab.read_records(tmp_path, 'some', 'train[10%:20%]')
+  assert list(store.read_records(tmp_path, 'some', 'validation')) == validation
+  assert store.splits(tmp_path, 'some') == {'train': 30, 'validation': 3}
+  part = store.read_records(tmp_path, 'some', 'train[10%:20%]')
   assert list(part) == train[3:6]
   with pytest.raises(IndexError):
     got[30]
@@ -75,37 +76,37 @@ def test_a_finished_data_set_is_used_again(tmp_path):
     yield  # pylint: disable=unreachable
 
   docs = [make_document(i) for i in range(3)]
-  lab.write_records(tmp_path, 'corpus', {'train': docs}, fingerprint='abc')
-  lab.write_records(tmp_path, 'corpus', {'train': never()}, fingerprint='abc')
+  store.write_records(tmp_path, 'corpus', {'train': docs}, fingerprint='abc')
+  store.write_records(tmp_path, 'corpus', {'train': never()}, fingerprint='abc')
   with pytest.raises(ValueError, match='was made from abc, this run makes def'):
-    lab.write_records(
+    store.write_records(
         tmp_path, 'corpus', {'train': never()}, fingerprint='def')
-  assert list(lab.read_records(tmp_path, 'corpus')) == docs
+  assert list(store.read_records(tmp_path, 'corpus')) == docs
 
 
 def test_the_fingerprint_is_that_of_the_records(tmp_path):
   docs = [make_document(i) for i in range(5)]
   for name, records in [('a', docs), ('b', docs), ('c', docs[::-1])]:
-    lab.write_records(tmp_path, name, {'train': records})
-  a, b, c = (lab.dataset_fingerprint(tmp_path, name) for name in 'abc')
+    store.write_records(tmp_path, name, {'train': records})
+  a, b, c = (store.dataset_fingerprint(tmp_path, name) for name in 'abc')
   assert a == b and a != c and len(a) == 64
 
 
 KILLED = """
 import os, signal, sys
-from instructrl.data.datasets import lab
+from instructrl.data import store
 from instructrl.data.records import Document
 def documents():
   for i in range(100):
     if i == 50:
       os.kill(os.getpid(), signal.SIGKILL)
     yield Document(f'd{i}', 'text', 'forum', 'train')
-lab.write_records(sys.argv[1], 'corpus', {'train': documents()})
+store.write_records(sys.argv[1], 'corpus', {'train': documents()})
 """
 
 
 def test_a_killed_preparation_starts_again(tmp_path):
-  root = str(pathlib.Path(__file__).parents[3])
+  root = str(pathlib.Path(__file__).parents[2])
   process = subprocess.run(
       [sys.executable, '-c', KILLED, str(tmp_path)], cwd=root, check=False,
       capture_output=True)
@@ -113,11 +114,11 @@ def test_a_killed_preparation_starts_again(tmp_path):
   folder = tmp_path / 'corpus' / 'documents'
   assert [p.name[:11] for p in folder.iterdir()] == ['incomplete.']
   with pytest.raises(FileNotFoundError, match="no finished data set 'corpus'"):
-    lab.read_records(tmp_path, 'corpus')
+    store.read_records(tmp_path, 'corpus')
   docs = [make_document(i) for i in range(3)]
-  lab.write_records(tmp_path, 'corpus', {'train': docs})
+  store.write_records(tmp_path, 'corpus', {'train': docs})
   assert [p.name for p in folder.iterdir()] == ['1.0.0']
-  assert list(lab.read_records(tmp_path, 'corpus')) == docs
+  assert list(store.read_records(tmp_path, 'corpus')) == docs
 
 
 def test_a_malformed_record_is_refused_when_written(tmp_path):
@@ -125,11 +126,11 @@ def test_a_malformed_record_is_refused_when_written(tmp_path):
   bad = dataclasses.replace(good[17], ranks=(0,))
   with pytest.raises(RecordError, match=(
       r'^rankings/train\[17\]: ranks has 1 entries for 4 responses$')):
-    lab.write_records(
+    store.write_records(
         tmp_path, 'rankings', {'train': good[:17] + [bad] + good[18:]})
   with pytest.raises(FileNotFoundError):
-    lab.read_records(tmp_path, 'rankings')
-  lab.write_records(tmp_path, 'rankings', {'train': good})
+    store.read_records(tmp_path, 'rankings')
+  store.write_records(tmp_path, 'rankings', {'train': good})
 
 
 @pytest.mark.parametrize('records_by_split, reason', [
@@ -145,26 +146,26 @@ def test_a_malformed_record_is_refused_when_written(tmp_path):
 ])
 def test_what_is_no_data_set_is_refused(tmp_path, records_by_split, reason):
   with pytest.raises(ValueError, match=reason):
-    lab.write_records(tmp_path, 'x', records_by_split)
+    store.write_records(tmp_path, 'x', records_by_split)
 
 
 def test_many_labelers_may_rank_one_prompt(tmp_path):
   rankings = [dataclasses.replace(make_ranking(1), labeler=n) for n in 'ab']
-  lab.write_records(tmp_path, 'x', {'train': rankings})
-  assert [r.labeler for r in lab.read_records(tmp_path, 'x')] == ['a', 'b']
+  store.write_records(tmp_path, 'x', {'train': rankings})
+  assert [r.labeler for r in store.read_records(tmp_path, 'x')] == ['a', 'b']
 
 
 def test_a_malformed_record_is_refused_when_read(tmp_path):
   docs = [make_document(i) for i in range(4)]
   docs[2] = dataclasses.replace(docs[2], text='long ' * 10)
-  lab.write_records(tmp_path, 'corpus', {'train': docs})
-  got = lab.read_records(
+  store.write_records(tmp_path, 'corpus', {'train': docs})
+  got = store.read_records(
       tmp_path, 'corpus', limits=Limits(document_chars=20))
   assert got[1] == docs[1]
   with pytest.raises(RecordError, match=(
       r'documents-train.array_record-00000-of-00001\[2\]: text has 50')):
     got[2]
-  part = lab.read_records(
+  part = store.read_records(
       tmp_path, 'corpus', 'train[2:]', limits=Limits(document_chars=20))
   with pytest.raises(RecordError, match=r'of-00001\[2\]: text has 50'):
     part[0]
@@ -175,42 +176,42 @@ def test_text_on_disk_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(
       builders.Documents, 'encode',
       staticmethod(lambda r: {**encode(r), 'text': b'\xff\xfe'}))
-  lab.write_records(tmp_path, 'corpus', {'train': [make_document(0)]})
+  store.write_records(tmp_path, 'corpus', {'train': [make_document(0)]})
   with pytest.raises(RecordError, match=r'of-00001\[0\]: text is not UTF-8'):
-    list(lab.read_records(tmp_path, 'corpus'))
+    list(store.read_records(tmp_path, 'corpus'))
 
 
 @pytest.mark.parametrize('damage, count', [
     ('flip', 2000), ('cut', 2000), ('cut', 3)])
 def test_a_damaged_file_is_refused(tmp_path, damage, count):
   docs = [make_document(i) for i in range(count)]
-  folder = lab.write_records(tmp_path, 'corpus', {'train': docs})
+  folder = store.write_records(tmp_path, 'corpus', {'train': docs})
   path, = folder.glob('*.array_record*')
   data = bytearray(path.read_bytes())
   data[len(data) // 4] ^= 1
   path.write_bytes(data if damage == 'flip' else data[:len(data) // 2])
   with pytest.raises(RecordError, match='damaged|cannot be read'):
-    list(lab.read_records(tmp_path, 'corpus'))
+    list(store.read_records(tmp_path, 'corpus'))
 
 
 def test_a_damaged_index_is_refused(tmp_path):
-  folder = lab.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
+  folder = store.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
   path = folder / 'dataset_info.json'
   path.write_bytes(path.read_bytes()[:100])
   with pytest.raises(RecordError, match='dataset_info.json: cannot be read'):
-    lab.read_records(tmp_path, 'corpus')
+    store.read_records(tmp_path, 'corpus')
 
 
 def test_the_index_of_another_data_set_is_refused(tmp_path):
-  folder = lab.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
+  folder = store.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
   for content in ('[]', '{}', '{"name": "prompts"}'):
     (folder / 'dataset_info.json').write_text(content)
     with pytest.raises(RecordError, match='dataset_info.json: is not that of'):
-      lab.read_records(tmp_path, 'corpus')
+      store.read_records(tmp_path, 'corpus')
 
 
 def test_records_of_another_split_are_refused(tmp_path):
-  folder = lab.write_records(tmp_path, 'corpus', {
+  folder = store.write_records(tmp_path, 'corpus', {
       split: [make_document(i, split=split) for i in range(3)]
       for split in ('train', 'validation')})
   train, validation = (next(folder.glob(f'*{split}.array_record*'))
@@ -218,10 +219,18 @@ def test_records_of_another_split_are_refused(tmp_path):
   validation.write_bytes(train.read_bytes())
   with pytest.raises(RecordError, match=(
       rf"{validation}\[0\]: belongs to the split 'train'")):
-    list(lab.read_records(tmp_path, 'corpus', 'validation'))
+    list(store.read_records(tmp_path, 'corpus', 'validation'))
 
 
 def test_an_unknown_split_is_named(tmp_path):
-  lab.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
+  store.write_records(tmp_path, 'corpus', {'train': [make_document(1)]})
   with pytest.raises(ValueError, match="no split 'test'; it has train"):
-    lab.read_records(tmp_path, 'corpus', 'test')
+    store.read_records(tmp_path, 'corpus', 'test')
+
+
+def test_records_go_to_the_split_that_they_name():
+  prompts = [make_prompt(0), make_prompt(1, 'test'), make_prompt(2)]
+  rankings = [make_ranking(0, 'validation')]
+  assert store.by_split(prompts) == {
+      'train': [prompts[0], prompts[2]], 'test': [prompts[1]]}
+  assert store.by_split(rankings) == {'validation': rankings}

@@ -1,0 +1,216 @@
+"""A run folder and the loop in it.
+
+A run folder is a function of its config. `Run` opens one (config.json,
+metrics, checkpoints), `Run.loop` drives a step function from wherever the
+newest checkpoint stands to the end, so that a killed run, started again, ends
+with the same parameters and the same metrics.jsonl.
+"""
+
+from collections.abc import Callable, Sequence
+import contextlib
+import functools
+import os
+import pathlib
+import time
+from typing import Any
+
+import jax
+import numpy as np
+
+from instructrl import checkpoint as checkpoint_lib
+from instructrl import metrics as metrics_lib
+from instructrl import processes
+from instructrl import progress as progress_lib
+from instructrl import sharding
+from instructrl import tokenizer as tokenizer_lib
+from instructrl.trainers import common
+from instructrl.types import Params, TrainState
+
+FORMAT_VERSION = 1
+
+
+class Run:
+  """An open run folder. Use as a context manager."""
+
+  def __init__(self, config, workdir: str | os.PathLike, label: str = ''):
+    self.config = config
+    self.workdir = pathlib.Path(workdir)
+    self.label = label  # shown before the stage's name
+    self.primary = processes.primary()
+    self.mesh = sharding.make_mesh(config.mesh.to_dict())
+    self._exit = contextlib.ExitStack()
+
+  def __enter__(self):
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    if self.primary:
+      metrics_lib.write_config(self.workdir, self.config.to_dict())
+    self._exit.enter_context(jax.set_mesh(self.mesh))
+    self.writer = self._exit.enter_context(metrics_lib.RunWriter(
+        self.workdir, primary=self.primary,
+        tensorboard=self.config.log.tensorboard))
+    self.checkpointer = self._exit.enter_context(checkpoint_lib.Checkpointer(
+        self.workdir / 'checkpoints',
+        keep_latest=self.config.checkpoint.keep))
+    return self
+
+  def __exit__(self, *error):
+    return self._exit.__exit__(*error)
+
+  def input(self, name: str) -> pathlib.Path:
+    return common.input_path(self.config, self.workdir, name)
+
+  @functools.cache
+  def tokenizer(self) -> tokenizer_lib.AnyTokenizer:
+    """The data's; a copy goes into the run folder, so that it can be moved."""
+    tok = tokenizer_lib.load(self.input('data'))
+    if self.primary and not tokenizer_lib.has(self.workdir):
+      tok.save(self.workdir / tok.FILE)
+    return tok
+
+  def load_params(self, name: str, wanted: Params, model):
+    """What another run exports (`common.exported`): its EMA where it has one.
+
+    Args:
+      name: of the input.
+      wanted: as for `common.exported`.
+      model: the config of the model that they are to be; refused if theirs
+        computes something else.
+    """
+    path = self.input(name)
+
+    def check(meta):
+      common.require(
+          meta['tokenizer'] == self.tokenizer().fingerprint,
+          f'inputs.{name}: {path} was trained with another tokenizer than '
+          'that of inputs.data')
+      trained = meta['config'].get('model', {})
+      changed = [f'{field}: {theirs} -> {ours}'
+                 for field, theirs, ours in common.compared(trained, model)
+                 if theirs != ours]
+      common.require(
+          not changed, f'inputs.{name}: {path} is of another model '
+          f'({"; ".join(changed)})')
+
+    return common.exported(path, wanted, check)[0]
+
+  def rows(self, batch_size: int) -> np.ndarray:
+    """Which rows of a batch this process reads."""
+    return sharding.process_rows(self.mesh, batch_size)
+
+  def put(self, batch):
+    return sharding.put_batch(batch, self.mesh)
+
+  def restore(self, make_state: Callable[..., TrainState], shardings,
+              inputs: Sequence[Params] = (),
+              load: Callable[[], Sequence[Params]] = tuple) -> TrainState:
+    """The newest checkpoint's state, or a fresh one; files are trimmed to it.
+
+    Args:
+      make_state: traceable; builds the state at step 0 from parameters that
+        another stage trained.
+      shardings: of the state.
+      inputs: those parameters, abstract.
+      load: returns them; not called where there is a checkpoint.
+    """
+    step = self.checkpointer.latest()
+    if step is None:
+      # Not even the evaluation at step 0 of an attempt without a checkpoint.
+      self.writer.trim(-1)
+      return jax.jit(make_state, out_shardings=shardings)(*load())
+    state, meta = self.checkpointer.restore(
+        common.abstract(jax.eval_shape(make_state, *inputs), shardings), step)
+    common.require(
+        meta['format_version'] == FORMAT_VERSION,
+        f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
+        f'this code reads {FORMAT_VERSION}')
+    self.writer.trim(step)
+    return state
+
+  def meta(self, export: Sequence[str] = ('params',)) -> dict[str, Any]:
+    """What a checkpoint says of itself beside its arrays."""
+    return {
+        'format_version': FORMAT_VERSION,
+        'config': self.config.to_dict(),
+        'tokenizer': self.tokenizer().fingerprint,
+        'export': list(export),
+    }
+
+  def loop(self, state: TrainState, step_fn, num_steps: int, *,
+           evaluate=None, eval_every: int = 0, save_every: int = 0,
+           export: Sequence[str] = ('params',)) -> TrainState:
+    """Runs `step_fn` from `state.step` to `num_steps`.
+
+    Metrics of step t are read after step t + 1 is dispatched. A checkpoint is
+    taken only after the metrics up to its step were read and were finite.
+    SIGTERM ends the run with a checkpoint after the step under way.
+
+    Args:
+      state: fresh or restored.
+      step_fn: (state, step) -> (state, metrics of device scalars).
+      num_steps: of the whole run.
+      evaluate: (state, step) -> dict of floats, written with that step.
+      eval_every: steps between evaluations; 0 = never. The end is always
+        evaluated when there is an `evaluate`.
+      save_every: steps between checkpoints; config.checkpoint.every by default.
+      export: where in the state the parameters are that others load.
+
+    Raises:
+      processes.Stopped: SIGTERM came.
+    """
+    config = self.config
+    start = int(state.step)
+    meta = self.meta(export)
+    save_every = save_every or config.checkpoint.every
+    pending = None
+
+    def record():
+      nonlocal pending
+      if pending is None:
+        return
+      step, values, began = pending
+      pending = None
+      values = {k: float(v) for k, v in jax.device_get(values).items()}
+      metrics_lib.check_finite(step, values)
+      if step % config.log.every == 0 or step == num_steps:
+        self.writer.scalars(step, values)
+        self.writer.timings(step, {'seconds': time.perf_counter() - began})
+      progress.update(step, values)
+
+    with (progress_lib.Progress(
+        config.stage, num_steps, start=start, label=self.label,
+        primary=self.primary) as progress,
+          processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
+          processes.deferring_stop()):
+      if evaluate and start == 0:
+        watchdog.phase('evaluation')
+        self.writer.scalars(0, evaluate(state, 0))
+      for step in range(start, num_steps):
+        watchdog.phase('step')
+        began = time.perf_counter()
+        state, values = step_fn(state, step)
+        record()
+        pending = (step + 1, values, began)
+        done = step + 1
+        last = done == num_steps
+        stop = processes.stop_requested()
+        due_eval = evaluate and (
+            last or eval_every and done % eval_every == 0)
+        due_save = last or save_every and done % save_every == 0
+        if due_eval or due_save or stop:
+          record()
+        if due_eval:
+          watchdog.phase('evaluation')
+          values = evaluate(state, done)
+          metrics_lib.check_finite(done, values)
+          self.writer.scalars(done, values)
+        if due_save or stop:
+          watchdog.phase('checkpoint')
+          self.writer.flush()
+          self.checkpointer.save(done, state, meta, temporary=not due_save)
+        if stop:
+          self.checkpointer.wait()
+          progress.message(f'SIGTERM: step {done} is saved')
+          raise processes.Stopped
+      watchdog.phase('checkpoint')
+      self.checkpointer.wait()
+    return state
