@@ -97,9 +97,8 @@ class Source:
   def remotes(self) -> tuple[Remote, ...]:
     """The files to download, as the publishers name them.
 
-    No such download could be tried where this was written: what is tested is
-    the form of the files, written by the tests, and the downloader, with a
-    server of its own.
+    None of these downloads has been tried: what is tested is the form of the
+    files, written by the tests, and the downloader, with a server of its own.
     """
     raise NotImplementedError
 
