@@ -7,8 +7,7 @@ Content-MD5 on Azure. What a kill left is continued where the server still has
 the same file (If-Range) and begun again otherwise. Proxies of the environment
 are used.
 
-Tried against a local server only; no file of a public source was fetched where
-this was written.
+Tried against a local server only, and with no file of a public source.
 """
 
 import base64
