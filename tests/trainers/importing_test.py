@@ -16,6 +16,7 @@ from instructrl.models import hf
 from instructrl.trainers import common
 from instructrl.trainers import importing
 from instructrl.trainers import policies
+from instructrl.trainers import runs
 import jax
 import ml_collections
 import ml_dtypes
