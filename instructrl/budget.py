@@ -164,6 +164,6 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
       f'tokens; at the {peak / 1e12:.2f} TFLOP/s of a matrix product here, and '
       f'{SAMPLING:.0%} of it in\nsampling, {READING:.0%} in reading and '
       f'{TRAINING:.0%} in training, about '
-      f'{progress_lib.format_seconds(left)} are left, and some minutes more '
+      f'{progress_lib.format_seconds(left)} are left,\nand some minutes more '
       'to compile')
   return '\n'.join(lines)

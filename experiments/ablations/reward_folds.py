@@ -9,17 +9,17 @@ trained on, and 69.6 +- 0.9% on those that were held out.
 
 from experiments.ablations import base
 
-FOLDS, FIELD = 'reward.num_folds', 'reward.fold'
+FIELD = 'reward.fold'
 
 
 def get_config(arg='tiny'):
   c = base.get_config(arg, ('reward',), base.REWARD)
+  c.stages.reward.num_folds = 5
   c.seeds = (0,)  # the folds are what varies
   c.plot.x = FIELD
   return c
 
 
 def sweep(add, config):
-  del config
-  for fold in range(5):
-    add({FOLDS: 5, FIELD: fold})
+  for fold in range(config.stages.reward.num_folds):
+    add({FIELD: fold})
