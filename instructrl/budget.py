@@ -7,6 +7,7 @@ a rough figure, which the progress bars replace by a measured one.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import pathlib
 
 import numpy as np
@@ -71,7 +72,12 @@ def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
 def _data(config, folder):
   """(folder of the data, its tokenizer)."""
   path = common.input_path(config, folder, 'data')
-  return path, tokenizer_lib.load(path)
+  return path, _tokenizer(path)
+
+
+@functools.lru_cache(maxsize=1)  # all stages of a study have the same
+def _tokenizer(path: pathlib.Path):
+  return tokenizer_lib.load(path)
 
 
 def _language_model(name: str, config, folder) -> Cost:

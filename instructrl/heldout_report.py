@@ -70,9 +70,11 @@ def _text(path: pathlib.Path) -> str:
 
 def _lines(path: pathlib.Path) -> list[dict]:
   found = []
-  for number, line in enumerate(_text(path).splitlines(), 1):
+  # Not `splitlines`: an answer may hold other line ends, such as U+2028.
+  for number, line in enumerate(_text(path).split('\n'), 1):
     try:
-      found.append(json.loads(line))
+      if line.strip():
+        found.append(json.loads(line))
     except json.JSONDecodeError as error:
       raise ValueError(f'{path}:{number} is not JSON: {error}') from error
   return found

@@ -10,6 +10,7 @@ in DIR/export/answers.jsonl, and shown by the report when it is made again
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import sys
@@ -59,7 +60,8 @@ def main(argv=None) -> int:
       print(f'error: {path} does not exist: run the study of '
             'experiments/real.py to its end', file=sys.stderr)
       return 1
-  lines = samples.read_text('utf-8').splitlines()[:args.prompts]
+  with open(samples, encoding='utf-8', newline='\n') as f:
+    lines = list(itertools.islice(f, args.prompts))
   transformers.utils.logging.disable_progress_bar()
   found = answer(folder, [json.loads(line)['prompt'] for line in lines],
                  args.max_tokens)

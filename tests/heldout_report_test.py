@@ -129,6 +129,14 @@ def test_answers_of_another_program_are_shown(study):
   assert 'The exported policy, elsewhere' in page and 'transformers 5' in page
 
 
+def test_answers_may_hold_any_line_end(study):
+  """JSON leaves U+2028 and U+0085 as they are, and only \\n ends a line."""
+  samples = study / 'heldout' / 'samples.jsonl'
+  text = samples.read_text().replace('answer &', 'one\u2028two\x85three &')
+  samples.write_text(text)
+  assert 'one\u2028two\x85three' in report.make_report(study).read_text()
+
+
 def test_what_is_missing_or_damaged_is_named(study):
   (study / 'heldout' / 'results.json').write_text('{"accuracy": 1}')
   with pytest.raises(ValueError, match='not what the report expects'):

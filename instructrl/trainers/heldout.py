@@ -37,6 +37,7 @@ from instructrl.trainers import reward
 
 FORMAT_VERSION = 1
 POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
+FROM_SFT = ('ppo', 'ppo_ptx')  # whose KL is that from SFT
 REWARD_MODEL = 'reward model'  # last of what orders a ranking's responses
 ALL = 'all'  # data sets together
 
@@ -134,7 +135,7 @@ class _Answers:
 
   tokens: list[list[int]]  # [N] responses
   scores: np.ndarray  # [N] float32, of the reward model
-  logprobs: np.ndarray  # [N] float32, nats, of the policy itself
+  logprobs: np.ndarray | None  # [N] float32, nats, its own; of `FROM_SFT`
 
 
 class _Evaluation:
@@ -157,7 +158,7 @@ class _Evaluation:
     laid_out = [tasks.chat_prompt(self._opened.tok, text) for text in texts]
     params, scorer, trained = reward.load_scorer(self._opened)
     accuracy = self._accuracy(params, scorer, trained)
-    nll, answers, of_sft = {}, {}, None
+    nll, answers, of_sft = {}, {}, {}
     for name in self._names:
       policy = self._opened.policy(name, config.response_len)
       nll[name] = self._nll(policy)
@@ -166,12 +167,14 @@ class _Evaluation:
           purpose=rng.Purpose.EVALUATION)
       answers[name] = _Answers(
           tokens, scorer(params, laid_out, tokens),
-          policy.engine.score(policy.params, laid_out, tokens))
+          policy.engine.score(policy.params, laid_out, tokens)
+          if name in FROM_SFT else None)
       self._tell(f'{name}: score {answers[name].scores.mean():.3f}')
-    if 'sft' in answers:  # where PPO starts: how far did the others go?
+    others = [name for name in FROM_SFT if name in answers]
+    if 'sft' in answers and others:  # how far did they go from their start?
       policy = self._opened.policy('sft', config.response_len)
-      of_sft = {name: policy.engine.score(policy.params, laid_out, a.tokens)
-                for name, a in answers.items() if name != 'base'}
+      of_sft = {name: policy.engine.score(
+          policy.params, laid_out, answers[name].tokens) for name in others}
     results = {
         'format_version': FORMAT_VERSION, 'accuracy': accuracy,
         **_figures(nll, answers, of_sft, self._opened.tok.eos_id, seed)}
@@ -265,9 +268,8 @@ def _figures(nll, answers: Mapping[str, _Answers], of_sft, eos_id: int,
       'score': mean(lambda a: a.scores),
       'length': mean(lambda a: [len(t) for t in a.tokens]),
       'ended': mean(lambda a: [float(eos_id in t) for t in a.tokens]),
-      'kl': {} if of_sft is None else {
-          name: statistics.mean(answers[name].logprobs - logprobs)
-          for name, logprobs in of_sft.items() if name != 'sft'}}
+      'kl': {name: statistics.mean(answers[name].logprobs - logprobs)
+             for name, logprobs in of_sft.items()}}
   found = {}
   for name, measured in measures.items():
     if measured:
