@@ -308,6 +308,18 @@ def test_sigterm_reaches_the_command_and_its_status_comes_back(tmp_path, host):
     process.stdout.close()
 
 
+def test_sigterm_while_the_command_starts_is_passed_on(tmp_path):
+  # `eval` runs in the fork itself: it signals before its parent goes on.
+  script = ('trap "exit 75" TERM; kill -TERM $$; '
+            'while :; do sleep 0.01; done; :')
+  for _ in range(10):
+    done = subprocess.run(
+        ['bash', str(LAUNCH / 'attempt.sh'), 'eval', script,
+         f'--workdir={tmp_path / "a"}'], timeout=30,
+        env=os.environ | {'INSTRUCTRL_HOST': '0', 'GIVE_UP_AFTER': '99'})
+    assert done.returncode == 75
+
+
 # Interruptions.
 
 

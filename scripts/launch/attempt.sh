@@ -68,9 +68,21 @@ if [ "$host" != 0 ]; then
   exec "$@"
 fi
 count_attempt "$workdir" "$workdir.attempts"
+# Before the command starts: a signal that comes meanwhile is passed on late, and
+# does not end this script with the command left running.
+child='' signalled=''
+pass_on() {
+  signalled=1
+  if [ -n "$child" ]; then
+    kill -TERM "$child" 2>/dev/null || true
+  fi
+}
+trap pass_on TERM INT HUP
 "$@" &
 child=$!
-trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT HUP
+if [ -n "$signalled" ]; then
+  pass_on
+fi
 while kill -0 "$child" 2>/dev/null; do  # a signal ends `wait`, not the command
   wait "$child" || true
 done
