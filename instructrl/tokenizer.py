@@ -88,8 +88,13 @@ class AnyTokenizer(Protocol):
   def document(self, text: str) -> list[int]:
     """A page of a corpus: BOS text EOS."""
 
-  def prompt(self, text: str) -> list[int]:
-    """What a user asks, up to where the response begins."""
+  def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
+    """What a user asks, up to where the response begins.
+
+    Args:
+      text: of a dialogue, all of it.
+      turns: of a dialogue, for layouts that mark them.
+    """
 
   def plain(self, text: str) -> list[int]:
     """Text that a base model continues: BOS text."""
@@ -347,9 +352,14 @@ class Tokenizer:
     """BOS text EOS."""
     return [BOS_ID, *self.encode(text), EOS_ID]
 
-  def prompt(self, text: str) -> list[int]:
-    """BOS USER text ASSISTANT."""
-    return [BOS_ID, USER_ID, *self.encode(text), ASSISTANT_ID]
+  def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
+    """BOS USER text ASSISTANT, and before USER earlier turns with EOS."""
+    *earlier, last = turns or (text,)
+    ids = [BOS_ID]
+    for asked, answered in zip(earlier[::2], earlier[1::2]):
+      ids += [USER_ID, *self.encode(asked), ASSISTANT_ID,
+              *self.response(answered)]
+    return [*ids, USER_ID, *self.encode(last), ASSISTANT_ID]
 
   def plain(self, text: str) -> list[int]:
     """BOS text."""

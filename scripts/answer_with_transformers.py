@@ -24,23 +24,28 @@ except ImportError as error:
   sys.exit(f'error: {error}: pip install -e ".[hf]"')
 
 
-def answer(folder: pathlib.Path, prompts: list[str], max_tokens: int
+ROLES = ('user', 'assistant')  # of a dialogue, by turns
+
+
+def answer(folder: pathlib.Path, samples: list[dict], max_tokens: int
            ) -> list[dict]:
   """Greedy answers of an exported folder, by transformers alone."""
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   model = transformers.AutoModelForCausalLM.from_pretrained(
       folder, dtype=torch.float32).eval()
   found = []
-  for prompt in prompts:
+  for sample in samples:
+    turns = sample.get('turns') or [sample['prompt']]
     ids = tokenizer.apply_chat_template(
-        [{'role': 'user', 'content': prompt}], add_generation_prompt=True,
-        return_dict=False)
+        [{'role': ROLES[i % 2], 'content': turn}
+         for i, turn in enumerate(turns)],
+        add_generation_prompt=True, return_dict=False)
     with torch.no_grad():
       out = model.generate(
           torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)),
           do_sample=False, max_new_tokens=max_tokens)
     response = tokenizer.decode(out[0, len(ids):], skip_special_tokens=True)
-    found.append({'prompt': prompt, 'response': response.strip(),
+    found.append({'prompt': sample['prompt'], 'response': response.strip(),
                   'program': f'transformers {transformers.__version__}'})
   return found
 
@@ -63,8 +68,7 @@ def main(argv=None) -> int:
   with open(samples, encoding='utf-8', newline='\n') as f:
     lines = list(itertools.islice(f, args.prompts))
   transformers.utils.logging.disable_progress_bar()
-  found = answer(folder, [json.loads(line)['prompt'] for line in lines],
-                 args.max_tokens)
+  found = answer(folder, list(map(json.loads, lines)), args.max_tokens)
   kept = args.workdir / 'export' / 'answers.jsonl'
   metrics.atomic_write(kept, ''.join(
       json.dumps(one, ensure_ascii=False) + '\n' for one in found))

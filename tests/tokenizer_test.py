@@ -120,6 +120,12 @@ def test_encoding_composes_at_word_boundaries(tokenizer):
   assert encode('Mara?\n') + encode('Oakton') == encode('Mara?\nOakton')
 
 
+def test_a_dialogue_is_laid_out_turn_by_turn(tokenizer):
+  got = tokenizer.prompt('', ('Who?', 'Mara.', 'Why?'))
+  assert got == [*tokenizer.prompt('Who?'), *tokenizer.response('Mara.'),
+                 *tokenizer.prompt('Why?')[1:]]  # BOS is at the start only
+
+
 def test_decode_drops_specials_and_refuses_unknown_ids(tokenizer):
   prompt, response = tokenizer.encode('Where?'), tokenizer.encode('Oakton.')
   assert tokenizer.decode([1, 4, *prompt, 5, *response, 2, 0, 3]) == (

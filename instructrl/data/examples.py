@@ -89,7 +89,7 @@ def spans(record: Record, tok, response_len: int = 0) -> list[Span]:
       prompt, response = record.prompt.text, record.response
       if tok is None:
         return [(False, f'{prompt}\n'), (True, response)]
-      tokens = tasks.chat_prompt(tok, prompt)
+      tokens = tasks.chat_prompt(tok, record.prompt)
       return [(False, text_of(tok, tokens)), (True, text_of(
           tok, tasks.response_tokens(tok, response, response_len or _LONGEST)))]
     case Document():
@@ -99,7 +99,7 @@ def spans(record: Record, tok, response_len: int = 0) -> list[Span]:
       return [(False, text_of(tok, [first])), (True, text_of(tok, rest))]
     case Prompt():
       return [(False, record.text if tok is None else text_of(
-          tok, tasks.chat_prompt(tok, record.text)))]
+          tok, tasks.chat_prompt(tok, record)))]
     case _:
       raise TypeError(f'{type(record).__name__} has no single sequence')
 

@@ -12,7 +12,7 @@ import dataclasses
 
 from instructrl.data import parts
 from instructrl.data import tasks
-from instructrl.data.records import Ranking, prompt_of
+from instructrl.data.records import Prompt, Ranking, prompt_of
 
 LONG_RESPONSES = ('drop', 'cut')
 # Fields of a config, and flags, that say how texts are laid out.
@@ -73,39 +73,40 @@ class Remembering:
   def __getattr__(self, name):
     return getattr(self._tok, name)
 
-  def prompt(self, text: str) -> list[int]:
-    return self._once('prompt', text)
+  def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
+    return self._once('prompt', text, tuple(turns))
 
   def response(self, text: str) -> list[int]:
     return self._once('response', text)
 
-  def _once(self, method: str, text: str) -> list[int]:
-    key = method, text
+  def _once(self, method: str, *args) -> list[int]:
+    key = method, *args
     if key not in self._known:
       # Four bytes a token, where a list takes up to nine times as much.
-      self._known[key] = array.array('i', getattr(self._tok, method)(text))
+      self._known[key] = array.array('i', getattr(self._tok, method)(*args))
     return self._known[key].tolist()
 
 
-def prompts_that_fit(tok, prompt_len: int) -> Callable[[str], bool]:
-  """Text of a prompt -> whether its layout fits; each is encoded once."""
+def prompts_that_fit(tok, prompt_len: int) -> Callable[[Prompt], bool]:
+  """Prompt -> whether its layout fits; each text is encoded once."""
   known = {}
 
-  def fits(text: str) -> bool:
-    if text not in known:
-      known[text] = tasks.fits(tasks.chat_prompt(tok, text), prompt_len)
-    return known[text]
+  def fits(prompt: Prompt) -> bool:
+    key = prompt.text, prompt.turns
+    if key not in known:
+      known[key] = tasks.fits(tasks.chat_prompt(tok, prompt), prompt_len)
+    return known[key]
 
   return fits
 
 
-def fitting(records: Iterable, part: str, fits: Callable[[str], bool],
+def fitting(records: Iterable, part: str, fits: Callable[[Prompt], bool],
             prompt_len: int, drops: parts.Drops) -> list:
   """The records whose prompt fits; the others are counted."""
   kept = []
   for record in records:
     prompt = prompt_of(record)
-    if fits(prompt.text):
+    if fits(prompt):
       kept.append(record)
     else:
       drops.add(part, f'prompt has more than {prompt_len} tokens', prompt.id)

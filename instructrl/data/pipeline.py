@@ -330,7 +330,7 @@ def ranking_tokens(
       raise ValueError(
           f'the ranking of prompt {ranking.prompt.id!r} has no tokens yet: '
           'make a data folder of its source first (the stage `data`)')
-    prompt = tasks.chat_prompt(tok, ranking.prompt.text)
+    prompt = tasks.chat_prompt(tok, ranking.prompt)
     if tasks.fits(prompt, prompt_len):
       kept.append(RankingTokens(
           tuple(prompt), ranking.response_tokens, ranking.ranks))

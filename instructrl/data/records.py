@@ -13,7 +13,7 @@ import numbers
 from typing import Any, TypeVar
 import unicodedata
 
-FORMAT_VERSION = 1  # raised when a field changes its meaning
+FORMAT_VERSION = 2  # raised when a field changes its meaning
 
 # The use cases of Ouyang et al. 2022, Table 1.
 USE_CASES = (
@@ -40,6 +40,8 @@ class Prompt:
   use_case: str  # a name of PAPER Table 1, e.g. 'open_qa'
   split: str  # 'train', 'validation' or 'test'; split by user
   spec: str = ''  # JSON, what a checker needs; '' for real data
+  turns: tuple[str, ...] = ()  # of a dialogue, whose `text` is all of them:
+  # user, assistant, ..., user; () where the text is the user's only turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,6 +180,7 @@ def _document_problems(record: Document, limits: Limits) -> Iterator[str]:
 def _prompt_problems(record: Prompt, limits: Limits) -> Iterator[str]:
   yield from _text_problems('id', record.id, limits.name_chars)
   yield from _text_problems('text', record.text, limits.prompt_chars)
+  yield from _turn_problems(record, limits)
   # Real prompts may come without a known user.
   yield from _text_problems(
       'user', record.user, limits.name_chars, may_be_empty=True)
@@ -190,6 +193,18 @@ def _prompt_problems(record: Prompt, limits: Limits) -> Iterator[str]:
       json.loads(record.spec)
     except ValueError as error:
       yield f'spec is not JSON: {error}'
+
+
+def _turn_problems(record: Prompt, limits: Limits) -> Iterator[str]:
+  if not isinstance(record.turns, tuple):
+    yield f'turns is {type(record.turns).__name__}, not a tuple'
+    return
+  k = len(record.turns)
+  if k and (k < 3 or k % 2 == 0):
+    yield (f'turns has {k} entries: a dialogue goes from the user to the user '
+           'by turns, so it has 3, 5, ...')
+  for i, turn in enumerate(record.turns):
+    yield from _text_problems(f'turns[{i}]', turn, limits.prompt_chars)
 
 
 def _owner_problems(
@@ -333,12 +348,17 @@ def from_dict(
     if not isinstance(values['prompt'], Mapping):
       refuse(f'prompt is {type(values["prompt"]).__name__}, not an object')
     _check_fields(Prompt, values['prompt'], refuse)
-    values['prompt'] = Prompt(**values['prompt'])
-  for key, value in values.items():
-    if isinstance(value, list):  # JSON has no tuples
-      values[key] = tuple(
-          tuple(item) if isinstance(item, list) else item for item in value)
+    values['prompt'] = Prompt(**_tuples(values['prompt']))
+  values = _tuples(values)
   return validate(cls(**values), source=source, index=index, limits=limits)
+
+
+def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+  """With lists, which JSON has for them, as tuples, to two levels."""
+  tuples = lambda value, levels: value if (
+      not levels or not isinstance(value, list)) else tuple(
+          tuples(item, levels - 1) for item in value)
+  return {key: tuples(value, 2) for key, value in values.items()}
 
 
 def _check_fields(cls, values, refuse):

@@ -87,13 +87,13 @@ def _measure(records, tok) -> dict[str, list[int]]:
       found['document tokens'] = [
           len(tasks.document_tokens(tok, r.text)) for r in records]
     return found
-  prompts = list({records_lib.prompt_of(r).text: None for r in records})
+  prompts = {(p.text, p.turns): p for p in map(records_lib.prompt_of, records)}
   responses = [text for r in records for text in parts.texts_of(r)[1:]]
-  found = {'prompt characters': list(map(len, prompts)),
+  found = {'prompt characters': [len(text) for text, _ in prompts],
            'response characters': list(map(len, responses))}
   if tok is not None:
     found['prompt tokens'] = [
-        len(tasks.chat_prompt(tok, text)) for text in prompts]
+        len(tasks.chat_prompt(tok, p)) for p in prompts.values()]
     found['response tokens'] = [
         len(tasks.response_tokens(tok, text, _ANY)) for text in responses]
   return {name: lengths for name, lengths in found.items() if lengths}
@@ -129,6 +129,7 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
   found |= {
       'splits': dict(collections.Counter(p.split for p in prompts)),
       'prompts': len({records_lib.fold(p.text) for p in prompts}),
+      'dialogues': len({p.turns for p in prompts if p.turns}),
       'use_cases': dict(collections.Counter(
           p.use_case for p in prompts).most_common()),
       'users': _most(p.user for p in prompts)}
@@ -264,8 +265,10 @@ def render(found: Mapping[str, Any]) -> str:
   lines += _wrapped('splits', _counts(found['splits']))
   if 'prompts' in found:
     again = found['kept'] - found['prompts']
+    dialogues = found['dialogues']
     lines += _wrapped('prompts', f'{found["prompts"]:,} different; {again:,} '
-                      'rows repeat a prompt')
+                      'rows repeat a prompt' + (
+                          f'; {dialogues:,} are dialogues' * bool(dialogues)))
     lines += _wrapped('users', _people(found['users']))
     lines += _wrapped('use cases', _counts(found['use_cases']))
   if 'labelers' in found:

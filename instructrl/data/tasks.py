@@ -3,7 +3,8 @@
 Token layouts are the tokenizer's (BOS, EOS, USER and ASSISTANT are ids, never
 typed text). Those of the package's own, and what others have in their place:
   document       BOS text EOS
-  chat prompt    BOS USER prompt ASSISTANT, answered by: response EOS
+  chat prompt    BOS USER prompt ASSISTANT, answered by: response EOS; earlier
+                 turns of a dialogue stand in front, laid out in the same way
   plain prompt   BOS text, which a base model continues
 
 An example of a language model is shifted once and for all: `targets[i]` is the
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instructrl.data.records import Demonstration, Document
+from instructrl.data.records import Demonstration, Document, Prompt
 from instructrl.types import PREFIX, PromptBatch, RankingBatch
 
 Rows = dict[str, np.ndarray]  # the fields of LMBatch, [rows, T] each
@@ -34,9 +35,11 @@ def document_tokens(tok, text: str) -> list[int]:
   return tok.document(text)
 
 
-def chat_prompt(tok, text: str) -> list[int]:
+def chat_prompt(tok, prompt: str | Prompt) -> list[int]:
   """Lays out what a user asks, up to where the response begins."""
-  return tok.prompt(text)
+  if isinstance(prompt, str):
+    return tok.prompt(prompt)
+  return tok.prompt(prompt.text, prompt.turns)
 
 
 def plain_prompt(tok, text: str) -> list[int]:
@@ -196,7 +199,7 @@ def sft_example(
   Raises:
     ValueError: the prompt leaves no room for a response.
   """
-  prompt = chat_prompt(tok, demonstration.prompt.text)
+  prompt = chat_prompt(tok, demonstration.prompt)
   room = max_len + 1 - len(prompt)  # the last target needs no position
   if room < 1:
     raise ValueError(

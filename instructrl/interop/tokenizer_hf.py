@@ -265,13 +265,15 @@ class HFTokenizer:
     """BOS, where there is one, and text for a base model to go on with."""
     return [*self._begin(), *self.encode(text)]
 
-  def prompt(self, text: str) -> list[int]:
-    """What a user asks, laid out up to where the response begins."""
-    lay = self.layout
-    ids = self._encode([
-        (lay.before, True), (layouts.strip(text, lay.strip_prompt), False),
-        (lay.after, True)])
-    return [*self._begin(), *ids] if lay.bos else ids
+  def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
+    """What a user asks, laid out up to where the response begins.
+
+    Args:
+      text: of a dialogue, all of it.
+      turns: of a dialogue, which a chat template lays out one by one.
+    """
+    ids = self._encode(self.layout.prompt(text, turns))
+    return [*self._begin(), *ids] if self.layout.bos else ids
 
   def response(self, text: str) -> list[int]:
     """What answers `prompt`, its end included."""

@@ -18,10 +18,14 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
+from instructrl.interop import dialogue
+
 CHAT = 'chat'  # the prompt template that stands for the model's own
 PROMPT_TEMPLATE = 'Human: {prompt}\n\nAssistant:'
 RESPONSE_TEMPLATE = ' {response}'
 _USER, _ANSWER = 'zqUSERqz', 'zqANSWERqz'
+# In a dialogue each has its own.
+_TURNS = ('zqFIRSTqz', 'zqSECONDqz', 'zqTHIRDqz', 'zqFOURTHqz')
 # What a template that escapes, rewraps or recases its text would change.
 _AROUND = ('Ab "c" \'d\' <e> & f\n\n{g} \u00e9 ', ' h\n  - I, \\n 1.')
 _INSTEAD = (f'give a plain layout instead, as prompt_template='
@@ -42,6 +46,10 @@ class Layout:
       the start and at the end of a text.
     end: the special token that ends a response; empty for the model's EOS.
     bos: whether BOS is put in front; a chat template writes its own.
+    between_turns: text of a dialogue from a turn of the user to that of the
+      assistant, and from there to the next; empty where a dialogue is laid
+      out as one text, which is always so in a plain layout.
+    strip_turn: as `strip_response`, of earlier turns of the assistant.
   """
 
   prompt_template: str
@@ -55,6 +63,8 @@ class Layout:
   strip_response: tuple[bool, bool] = (False, False)
   end: str = ''
   bos: bool = True
+  between_turns: tuple[str, ...] = ()
+  strip_turn: tuple[bool, bool] = (False, False)
 
   @classmethod
   def from_dict(cls, found: Mapping[str, Any]) -> 'Layout':
@@ -65,6 +75,24 @@ class Layout:
                        f'{sorted(found)}')
     return cls(**{name: tuple(value) if isinstance(value, list) else value
                   for name, value in found.items()})
+
+
+  def prompt(self, text: str, turns: Sequence[str] = ()
+             ) -> list[tuple[str, bool]]:
+    """(text, whether special tokens in it are meant) of a prompt, in order.
+
+    Args:
+      text: what is asked; of a dialogue, all of it (see `dialogue`).
+      turns: of a dialogue; see `between_turns`.
+    """
+    asked = [(strip(text, self.strip_prompt), False)]
+    if turns and self.between_turns:
+      sides = self.strip_prompt, self.strip_turn
+      asked = [(strip(turns[0], self.strip_prompt), False)]
+      for i, turn in enumerate(turns[1:], 1):
+        asked += [(self.between_turns[1 - i % 2], True),
+                  (strip(turn, sides[i % 2]), False)]
+    return [(self.before, True), *asked, (self.after, True)]
 
 
 def strip(text: str, sides: Sequence[bool]) -> str:
@@ -133,7 +161,7 @@ def _cut(name: str, template: str, placeholder: str) -> list[str]:
 
 
 def plain_as_chat_template(layout: Layout, end: str, bos: str) -> str:
-  """A Jinja template that lays out as a plain layout does.
+  """A Jinja template that lays out as a plain layout does, a dialogue too.
 
   Args:
     layout: made by `plain_layout`.
@@ -141,13 +169,19 @@ def plain_as_chat_template(layout: Layout, end: str, bos: str) -> str:
     bos: text of the token that begins a text, or empty.
   """
   text = lambda value: json.dumps(value, ensure_ascii=False)
-  return (
-      '{{ ' + text(bos) + ' }}'
-      + "{% for message in messages %}{% if message['role'] == 'assistant' %}"
-      + '{{ ' + text(layout.response_before) + " + message['content'] + "
-      + text(layout.response_after + end) + ' }}{% else %}'
-      + '{{ ' + text(layout.before) + " + message['content'] + "
-      + text(layout.after) + ' }}{% endif %}{% endfor %}')
+  mark = lambda value: '{{ ' + text(value) + ' }}'
+  return ''.join([
+      mark(bos + layout.before),
+      "{% for message in messages %}",
+      "{% set answers = message['role'] == 'assistant' %}",
+      '{% if answers and loop.last %}',
+      mark(layout.after + layout.response_before),
+      "{{ message['content'] }}", mark(layout.response_after + end),
+      '{% else %}{% if not loop.first %}{% if answers %}',
+      mark(dialogue.ASSISTANT + ' '), '{% else %}', mark(dialogue.HUMAN + ' '),
+      "{% endif %}{% endif %}{{ message['content'] }}",
+      '{% if loop.last %}', mark(layout.after), '{% endif %}',
+      '{% endif %}{% endfor %}'])
 
 
 def with_system(chat_template: str, system: str) -> str:
@@ -225,40 +259,66 @@ def chat_layout(chat_template: str, *, variables: Mapping[str, str],
   Raises:
     ValueError: the template cannot be cut: it drops, repeats or changes texts.
   """
-  def rendered(prompt, answer=None):
+  def rendered(*turns):
     messages = [{'role': 'system', 'content': system}] if system else []
-    messages.append({'role': 'user', 'content': prompt})
-    if answer is not None:
-      messages.append({'role': 'assistant', 'content': answer})
+    messages += [{'role': ('user', 'assistant')[i % 2], 'content': turn}
+                 for i, turn in enumerate(turns)]
     try:
       return render(chat_template, messages, variables=variables,
-                    add_generation_prompt=answer is None)
+                    add_generation_prompt=len(turns) % 2 == 1)
     except ValueError as error:
       raise ValueError(f'{error}; {_INSTEAD}') from error
-
-  def dialogue(answer):
-    return rendered(_USER, answer)
 
   before, after, strip_prompt = _around(rendered, _USER, "the user's text")
   if system and system.strip() not in before + after:
     raise ValueError(
         f'the chat template drops the system message; {_INSTEAD}')
-  opened, tail, strip_response = _around(dialogue, _ANSWER, 'an answer')
+  opened, tail, strip_response = _around(
+      lambda answer: rendered(_USER, answer), _ANSWER, 'an answer')
   prompt = before + _USER + after
   if not opened.startswith(prompt):
     raise ValueError(
         'the chat template opens an answer in one way to generate and in '
         f'another in a dialogue ({prompt[-40:]!r} and {opened[-40:]!r}); '
         f'{_INSTEAD}')
-  gap = opened.removeprefix(prompt)
+  gap, opened_by = opened.removeprefix(prompt), after
   if gap.strip():
     after, gap = after + gap, ''
   end, close = _end(tail, specials)
   if close.strip():
     raise ValueError(f'the chat template ends an answer with the text '
                      f'{close!r} before {end!r}; {_INSTEAD}')
-  return Layout(CHAT, '', system, before, after, gap, close, strip_prompt,
-                strip_response, end, bos=False)
+  return _with_turns(
+      Layout(CHAT, '', system, before, after, gap, close, strip_prompt,
+             strip_response, end, bos=False), rendered,
+      opening=after.removeprefix(opened_by))
+
+
+def _with_turns(layout: Layout, rendered, opening: str) -> Layout:
+  """The layout with the turns of a dialogue, where they can be cut at marks.
+
+  Templates may leave out, move or merge earlier turns; then a dialogue is laid
+  out as one text, since a response would be taught after what it did not have.
+
+  Args:
+    layout: of a single turn.
+    rendered: turns -> text.
+    opening: end of `after` that the template writes with an answer only.
+  """
+  try:
+    parts = re.split('|'.join(_TURNS[:3]), rendered(*_TURNS[:3]))
+    if len(parts) != 4 or parts[0] != layout.before:
+      return layout
+    wide = [f'\n {turn} \n' for turn in (*_TURNS, _USER)]
+    for sides in itertools.product((False, True), repeat=2):
+      found = dataclasses.replace(
+          layout, between_turns=tuple(parts[1:3]), strip_turn=sides)
+      texts = (text for text, _ in found.prompt('', wide))
+      if ''.join(texts) == rendered(*wide) + opening:
+        return found
+  except ValueError:  # the template refuses a dialogue
+    pass
+  return layout
 
 
 def _around(rendered, mark: str, what: str):

@@ -171,9 +171,9 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
           config.long_responses), config.world_seed, drops)
   prompts, lost = {}, set()
   for split, found in curated.prompts.items():
-    prompts[split] = [p for p in found if fits(p.text)]
+    prompts[split] = [p for p in found if fits(p)]
     for prompt in found:
-      if not fits(prompt.text) and prompt.text not in lost:
+      if not fits(prompt) and prompt.text not in lost:
         lost.add(prompt.text)
         drops.add('prompts', f'prompt has more than {n} tokens', prompt.id)
   fitted = dataclasses.replace(

@@ -154,8 +154,7 @@ class _Evaluation:
     config, seed = self._config, self._config.eval_seed
     prompts = self._opened.prompts('validation', config.prompt_len)
     prompts = prompts[:config.num_prompts]
-    texts = [p.text for p in prompts]
-    laid_out = [tasks.chat_prompt(self._opened.tok, text) for text in texts]
+    laid_out = [tasks.chat_prompt(self._opened.tok, p) for p in prompts]
     params, scorer, trained = reward.load_scorer(self._opened)
     accuracy = self._accuracy(params, scorer, trained)
     nll, answers, of_sft = {}, {}, {}
@@ -163,7 +162,7 @@ class _Evaluation:
       policy = self._opened.policy(name, config.response_len)
       nll[name] = self._nll(policy)
       tokens = policy.sample_tokens(
-          texts, temperature=config.temperature, seed=seed,
+          prompts, temperature=config.temperature, seed=seed,
           purpose=rng.Purpose.EVALUATION)
       answers[name] = _Answers(
           tokens, scorer(params, laid_out, tokens),
@@ -186,7 +185,7 @@ class _Evaluation:
     rankings, prompts, responses = [], [], []
     for ranking in inputs.records(
         self._opened, 'rankings', 'rankings', 'validation'):
-      prompt = tasks.chat_prompt(tok, ranking.prompt.text)
+      prompt = tasks.chat_prompt(tok, ranking.prompt)
       if tasks.fits(prompt, config.prompt_len):
         rankings.append(ranking)
         prompts += [prompt] * len(ranking.responses)
@@ -246,7 +245,8 @@ class _Evaluation:
   def _samples(self, prompts, answers: Mapping[str, _Answers]) -> list[dict]:
     tok = self._opened.tok
     return [{
-        'prompt': prompt.text, 'id': prompt.id, 'policies': {
+        'prompt': prompt.text, 'turns': list(prompt.turns), 'id': prompt.id,
+        'policies': {
             name: {'response': tok.decode(a.tokens[i]).strip(),
                    'score': float(a.scores[i]),
                    'tokens': len(a.tokens[i]),

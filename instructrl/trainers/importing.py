@@ -302,8 +302,10 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
 def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
   """One line about what was imported, for people."""
   layout = tok.layout
-  prompts = ('its chat template' if layout.prompt_template == layouts.CHAT else
-             f'{layout.prompt_template + layout.response_template!r}')
+  prompts = (f'{layout.prompt_template + layout.response_template!r}'
+             if layout.prompt_template != layouts.CHAT else
+             'its chat template' if layout.between_turns else
+             'its chat template, a dialogue as one turn')
   return (f'{result["parameters"]:,} parameters, {tok.vocab_size:,} tokens in '
           f'{result["vocab_rows"]:,} rows; prompts are laid out by {prompts}; '
           f'{tok.pad_note}')

@@ -129,7 +129,7 @@ def build(config, workdir, label: str = '') -> dict:
       rows['corpus' + suffix] = tasks.document_rows(
           (d for d in documents if d.split == split), tok, config.row_len)
       kept = [d for d in shown if d.prompt.split == split and tasks.fits(
-          tasks.chat_prompt(tok, d.prompt.text), config.prompt_len)]
+          tasks.chat_prompt(tok, d.prompt), config.prompt_len)]
       rows['demonstrations' + suffix] = tasks.sft_rows(
           kept, tok, config.row_len, response_len=config.response_len)
     for name, packed in rows.items():

@@ -43,16 +43,17 @@ class Policy:
     self.tok = engine.tok
     self._response_len, self._is_base = response_len, is_base
 
-  def sample_tokens(self, prompts: Sequence[str], *, temperature: float,
+  def sample_tokens(self, prompts: Sequence[str | Prompt], *, temperature: float,
                     seed: int, purpose: rng.Purpose, top_p: float = 1.0,
                     rows=None) -> list[list[int]]:
     """Responses as tokens; a base model is shown the prompt as plain text."""
     tok = self.tok
-    lay_out = ((lambda text: tasks.plain_prompt(tok, text + '\n'))
+    text_of = lambda asked: asked if isinstance(asked, str) else asked.text
+    lay_out = ((lambda asked: tasks.plain_prompt(tok, text_of(asked) + '\n'))
                if self._is_base else
                functools.partial(tasks.chat_prompt, tok))
     return self.engine.generate(
-        self.params, [lay_out(text) for text in prompts],
+        self.params, [lay_out(prompt) for prompt in prompts],
         max_tokens=self._response_len, seed=seed, purpose=purpose,
         temperature=temperature, top_p=top_p, rows=rows)
 
@@ -92,7 +93,7 @@ class Opener:
     """The prompts of a split that fit `prompt_len` tokens."""
     records = inputs.records(self, 'data', 'prompts', split)
     found = [p for p in records if tasks.fits(
-        tasks.chat_prompt(self.tok, p.text), prompt_len)]
+        tasks.chat_prompt(self.tok, p), prompt_len)]
     common.require(bool(found),
                    f'no prompt of {split!r} fits prompt_len={prompt_len}')
     return found

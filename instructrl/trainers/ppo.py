@@ -92,7 +92,7 @@ def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
 def load_prompts(run: runs.Run, tok, split: str, prompt_len: int):
   """Records and tokens of the prompts that fit; says how many did not."""
   records = inputs.records(run, 'data', 'prompts', split)
-  tokens = [tasks.chat_prompt(tok, record.text) for record in records]
+  tokens = [tasks.chat_prompt(tok, record) for record in records]
   kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
   common.require(bool(kept), f'no prompt of {split!r} fits ppo.prompt_len='
                  f'{prompt_len}')

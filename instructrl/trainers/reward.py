@@ -200,7 +200,7 @@ def demonstration_mean(run: runs.Run, scorer: Scorer, params, tok) -> float:
   config = run.config
   prompts, responses = [], []
   for d in inputs.records(run, 'data', 'demonstrations', 'train'):
-    prompt = tasks.chat_prompt(tok, d.prompt.text)
+    prompt = tasks.chat_prompt(tok, d.prompt)
     if tasks.fits(prompt, config.prompt_len):
       prompts.append(prompt)
       responses.append(tasks.response_tokens(

@@ -47,8 +47,8 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
             for line in metrics_lib.read_metrics(sft)
             if 'loss/validation' in line}
   prompts = opened.prompts('validation', config.prompt_len)
-  prompts = [p.text for p in prompts[:config.num_prompts]]
-  tokens = [tasks.chat_prompt(opened.tok, text) for text in prompts]
+  prompts = prompts[:config.num_prompts]
+  tokens = [tasks.chat_prompt(opened.tok, prompt) for prompt in prompts]
   params, scorer, _ = reward.load_scorer(opened)
   table = []
   with progress_lib.Progress(

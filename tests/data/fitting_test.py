@@ -12,7 +12,7 @@ from tests.data import toys
 
 # A token a word; a prompt has two more.
 TOK = types.SimpleNamespace(
-    prompt=lambda text: [1, *map(len, text.split()), 4],
+    prompt=lambda text, turns=(): [1, *map(len, text.split()), 4],
     response=lambda text: [*map(len, text.split()), 2], eos_id=2)
 
 
@@ -41,17 +41,20 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted():
 
 def test_each_prompt_is_encoded_once():
   seen = []
-  tok = types.SimpleNamespace(prompt=lambda text: seen.append(text) or [1])
+  tok = types.SimpleNamespace(
+      prompt=lambda *args: seen.append(args) or [1])
   fits = fitting.prompts_that_fit(tok, 4)
-  assert [fits('a'), fits('b'), fits('a')] == [True] * 3
-  assert seen == ['a', 'b']
+  asked = [toys.prompt('a'), toys.prompt('b'),
+           toys.prompt('a', turns=('x', 'y', 'z'))]
+  assert all(map(fits, asked + asked))
+  assert seen == [('a', ()), ('b', ()), ('a', ('x', 'y', 'z'))]
 
 
 def test_a_text_is_laid_out_once_and_as_it_was():
   seen = []
 
-  def lay_out(text):
-    seen.append(text)
+  def lay_out(text, turns=()):
+    seen.append(turns or text)
     return [1, 70_000]
 
   tok = fitting.Remembering(types.SimpleNamespace(
@@ -61,6 +64,9 @@ def test_a_text_is_laid_out_once_and_as_it_was():
   assert got == [[1, 70_000]] * 5 and seen == ['a', 'a', 'b', 'b']
   tok.prompt('a').append(3)  # what is returned is the caller's
   assert tok.prompt('a') == [1, 70_000] and tok.eos_id == 2
+  tok.prompt('a', ('x', 'a', 'z'))
+  tok.prompt('a', ('x', 'a', 'z'))
+  assert seen[4:] == [('x', 'a', 'z')]
 
 
 def test_long_responses_are_left_out_of_their_ranking():

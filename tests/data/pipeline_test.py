@@ -214,14 +214,21 @@ def make_ranking(i, ranks=(1, 0, 1)):
 class Tok:
   eos_id = 2
 
-  def prompt(self, text):
-    return [1, 4, *[6] * len(text), 5]
+  def prompt(self, text, turns=()):
+    return [1, 4, *[7] * len(turns), *[6] * len(text), 5]
 
 
 def test_rankings_without_tokens_are_refused():
   bare = dataclasses.replace(make_ranking(1), response_tokens=())
   with pytest.raises(ValueError, match='has no tokens yet'):
     pipeline.ranking_tokens([make_ranking(2), bare], Tok(), prompt_len=7)
+
+
+def test_a_dialogue_is_laid_out_by_its_turns():
+  asked = dataclasses.replace(make_ranking(1).prompt, turns=('x', 'y', 'z'))
+  ranking = dataclasses.replace(make_ranking(1), prompt=asked)
+  (element,), _ = pipeline.ranking_tokens([ranking], Tok(), prompt_len=9)
+  assert list(element.prompt) == [1, 4, 7, 7, 7, 6, 5]
 
 
 def test_ranking_batches():

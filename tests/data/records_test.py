@@ -23,10 +23,13 @@ RANKING = Ranking(
     sources=('sft', 'base', 'sft', 'human'),
     temperatures=(1.0, 0.7, 1.0, 0.0), ranks=(0, 2, 1, 1),
     metadata=({'overall': 7, 'hallucination': 0},) * 4)
-ALL = (PROMPT, DOCUMENT, DEMONSTRATION, RANKING)
+DIALOGUE = dataclasses.replace(
+    PROMPT, text='a\n\nAssistant: b\n\nHuman: c', turns=('a', 'b', 'c'))
+ALL = (PROMPT, DIALOGUE, DOCUMENT, DEMONSTRATION, RANKING,
+       dataclasses.replace(DEMONSTRATION, prompt=DIALOGUE))
 
 
-@pytest.mark.parametrize('record', ALL, ids=lambda r: type(r).__name__)
+@pytest.mark.parametrize('record', ALL)
 def test_good_records_pass_and_survive_json(record):
   assert validate(record) is record
   text = json.dumps(records.to_dict(record))
@@ -66,6 +69,11 @@ def test_the_error_has_the_file_the_index_and_the_reason():
     (dict(split='dev'), "split is 'dev', not one of train, validation, test"),
     (dict(spec='{'), 'spec is not JSON'),
     (dict(user=None), 'user is NoneType, not text'),
+    (dict(turns=['a', 'b', 'c']), 'turns is list, not a tuple'),
+    (dict(turns=('a',)), 'turns has 1 entries: a dialogue goes'),
+    (dict(turns=('a', 'b', 'c', 'd')), 'turns has 4 entries: a dialogue goes'),
+    (dict(turns=('a', ' ', 'c')), r'turns\[1\] is empty'),
+    (dict(turns=('a', 'b', 3)), r'turns\[2\] is int, not text'),
 ])
 def test_bad_prompts(change, reason):
   bad = dataclasses.replace(PROMPT, **change)
@@ -157,7 +165,7 @@ def test_not_a_record():
 
 
 @pytest.mark.parametrize('change, reason', [
-    (dict(format_version=99), 'has format version 99, this program reads 1'),
+    (dict(format_version=99), 'has format version 99, this program reads 2'),
     (dict(type='Poem'), "has type 'Poem', not one of Document, Prompt"),
     (dict(colour='red'), "Ranking has no field 'colour'"),
     (dict(labeler=None), 'labeler is NoneType'),

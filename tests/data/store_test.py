@@ -8,16 +8,20 @@ import sys
 
 import pytest
 
-from instructrl.data import store
+from instructrl.data import records, store
 from instructrl.data.datasets import builders
 from instructrl.data.records import (
     Demonstration, Document, Limits, Prompt, Ranking, RecordError)
 
 
+VERSION = f'{records.FORMAT_VERSION}.0.0'
+
+
 def make_prompt(i, split='train'):
   return Prompt(
       id=f'p{i}', text=f'Où est né Mara {i}?', user=f'u{i}',
-      use_case='open_qa', split=split, spec='{"a": 1}' if i % 2 else '')
+      use_case='open_qa', split=split, spec='{"a": 1}' if i % 2 else '',
+      turns=('Où?', f'À Oakton {i}.', 'Né?') if i % 3 else ())
 
 
 def make_ranking(i, split='train'):
@@ -56,7 +60,7 @@ def test_what_is_written_is_read(tmp_path, make, cls):
   validation = [make(i, 'validation') for i in range(30, 33)]
   folder = store.write_records(
       tmp_path, 'some', {'train': train, 'validation': iter(validation)})
-  assert folder == tmp_path / 'some' / cls.name / '1.0.0'
+  assert folder == tmp_path / 'some' / cls.name / VERSION
   got = store.read_records(tmp_path, 'some')
   # Order, labelers, the K responses and theirs: all as they were.
   assert list(got) == train
@@ -94,7 +98,7 @@ def test_the_fingerprint_is_that_of_the_records(tmp_path):
 
 KILLED = """
 import os, signal, sys
-from instructrl.data import store
+from instructrl.data import records, store
 from instructrl.data.records import Document
 def documents():
   for i in range(100):
@@ -117,7 +121,7 @@ def test_a_killed_preparation_starts_again(tmp_path):
     store.read_records(tmp_path, 'corpus')
   docs = [make_document(i) for i in range(3)]
   store.write_records(tmp_path, 'corpus', {'train': docs})
-  assert [p.name for p in folder.iterdir()] == ['1.0.0']
+  assert [p.name for p in folder.iterdir()] == [VERSION]
   assert list(store.read_records(tmp_path, 'corpus')) == docs
 
 

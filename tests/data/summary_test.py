@@ -12,7 +12,8 @@ from tests.data import toys
 
 # A token a word; a prompt has two more, a response one.
 TOK = types.SimpleNamespace(
-    vocab_size=50, prompt=lambda text: [1, *map(len, text.split()), 4],
+    vocab_size=50,
+    prompt=lambda text, turns=(): [1, *map(len, text.split()), 4],
     response=lambda text: [*map(len, text.split()), 2],
     document=lambda text: [1, *map(len, text.split()), 2])
 
@@ -57,6 +58,14 @@ def test_rankings_are_counted():
   assert found['lengths']['response characters']['total'] == 26
   assert found['lengths']['prompt tokens']['longest'] == 5
   assert json.loads(json.dumps(found)) == found
+
+
+def test_dialogues_are_counted():
+  asked = [toys.prompt(f'a {i}', turns=('a', 'b', str(i))) for i in range(2)]
+  found = summary.describe(loaded(Prompt, [*asked, toys.prompt('alone')]))
+  assert found['dialogues'] == 2
+  assert ('prompts       3 different; 0 rows repeat a prompt; 2 are dialogues'
+          in lines_of(summary.render(found)))
 
 
 def test_all_that_is_counted_is_drawn():

@@ -20,8 +20,8 @@ class Letters:
   def document(self, text):
     return [BOS, *self.encode(text), EOS]
 
-  def prompt(self, text):
-    return [BOS, USER, *self.encode(text), ASSISTANT]
+  def prompt(self, text, turns=()):
+    return [BOS, USER, *self.encode(''.join(turns) or text), ASSISTANT]
 
   def plain(self, text):
     return [BOS, *self.encode(text)]
@@ -47,6 +47,13 @@ def test_layouts():
   assert tasks.response_tokens(TOK, '', 3) == [EOS]
   with pytest.raises(ValueError, match='max_len is 0'):
     tasks.response_tokens(TOK, 'a', 0)
+
+
+def test_a_dialogue_is_laid_out_by_its_turns():
+  asked = Prompt('p', 'abc', 'u', 'chat', 'train', turns=('a', 'b', 'd'))
+  assert tasks.chat_prompt(TOK, asked) == [BOS, USER, 10, 11, 13, ASSISTANT]
+  example = tasks.sft_example(Demonstration(asked, 'e', 'labeler'), TOK, 10)
+  assert example.tokens.tolist() == [BOS, USER, 10, 11, 13, ASSISTANT, 14]
 
 
 def test_what_follows_the_first_eos_is_cut():

@@ -8,6 +8,7 @@ import random
 import pytest
 
 from instructrl import tokenizer as tokenizer_lib
+from instructrl.interop import dialogue
 from instructrl.interop import tokenizer_layout as layouts
 from instructrl.interop.tokenizer_hf import HFTokenizer
 from tests import tokenizer_families as families
@@ -217,11 +218,17 @@ def test_what_transformers_gives(tok, tmp_path):
         "{{ '<think>\\n\\n</think>\\n\\n' }}{% endif %}"}
     assert tok.prompt(text) == theirs.apply_chat_template(
         user, add_generation_prompt=True, **options)['input_ids'], repr(text)
-  dialogue = theirs.apply_chat_template([
+    turns = (texts[0] + '.', text + '.', 'Why?')
+    ours = tok.prompt(dialogue.join_turns(turns), turns)
+    assert ours == theirs.apply_chat_template([
+        {'role': ('user', 'assistant')[i % 2], 'content': turn}
+        for i, turn in enumerate(turns)], add_generation_prompt=True,
+        **options)['input_ids'], repr(text)
+  answered = theirs.apply_chat_template([
       {'role': 'user', 'content': 'Who?'},
       {'role': 'assistant', 'content': 'Mara of Oakton.'}])['input_ids']
   ours = tok.prompt('Who?') + tok.response('Mara of Oakton.')
-  assert dialogue[:len(ours)] == ours
+  assert answered[:len(ours)] == ours
 
 
 def test_an_exported_system_message_and_plain_layout(toks, tmp_path):
@@ -300,9 +307,11 @@ def test_our_own_is_exported_for_transformers(tmp_path):
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
   for text in (*TEXTS, *random_texts(ours)):
     assert theirs(text)['input_ids'] == ours.plain(text)
-    assert theirs.apply_chat_template(
-        [{'role': 'user', 'content': text}], add_generation_prompt=True)[
-            'input_ids'] == ours.prompt(text)
+    for turns in [(text,), ('Who?', text, 'Why?')]:
+      assert theirs.apply_chat_template(
+          [{'role': ('user', 'assistant')[i % 2], 'content': turn}
+           for i, turn in enumerate(turns)], add_generation_prompt=True)[
+               'input_ids'] == ours.prompt(text, turns[1:] and turns)
 
 
 def test_layout_of_a_file_is_complete():

@@ -4,6 +4,7 @@ import datetime
 
 import pytest
 
+from instructrl.interop import dialogue
 from instructrl.interop import tokenizer_layout as layouts
 from tests import tokenizer_families as families
 
@@ -93,6 +94,75 @@ def test_a_system_message_that_is_dropped_is_refused():
   with pytest.raises(ValueError, match='drops the system message'):
     cut("{% for m in messages if m.role != 'system' %}{{ '<s>' + m.content }}"
         '{% endfor %}', system='Be brief.')
+
+
+DIALOGUE = (' Hi.', 'Yes? ', 'Why?\n', ' So. ', 'Oh. ')
+
+
+def messages(*turns):
+  return [{'role': ('user', 'assistant')[i % 2], 'content': turn}
+          for i, turn in enumerate(turns)]
+
+
+def laid_out(lay, turns):
+  return ''.join(text for text, _ in lay.prompt('the text', turns))
+
+
+# A template that takes the thought out of earlier answers, as Qwen3's does.
+FORGETTING = families.CHATML.replace(
+    "message['content'] +",
+    "('<think>\\n\\n</think>\\n\\n' if loop.last and message['role'] == "
+    "'assistant' else '') + message['content'] +").replace(
+        "{{ '<|im_start|>assistant\\n' }}",
+        "{{ '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}")
+
+
+@pytest.mark.parametrize('template', [
+    families.CHATML, families.LLAMA2, families.LLAMA3, families.GEMMA,
+    families.THINKING, FORGETTING])
+def test_a_dialogue_is_laid_out_as_the_template_does(template):
+  lay = cut(template)
+  assert lay.between_turns
+  for turns in (DIALOGUE[:3], DIALOGUE):
+    theirs = layouts.render(template, messages(*turns), variables=VARIABLES,
+                            add_generation_prompt=True)
+    if template is families.THINKING:  # its part of an answer is ours of asking
+      theirs += '<think>\n\n</think>\n\n'
+    assert laid_out(lay, turns) == theirs
+  # A user's marks are text; and without turns there is one.
+  specials = [text for text, meant in lay.prompt('', DIALOGUE) if meant]
+  assert len(specials) == 6
+  assert laid_out(lay, ()) == lay.before + 'the text' + lay.after
+
+
+@pytest.mark.parametrize('change', [
+    # Only the last turn; a count of turns; earlier answers cut; no dialogues.
+    ('in messages',
+     'in (messages[-1:] if messages | length > 2 else messages)'),
+    ("message['role'] + '\\n'", "message['role'] + '\\n' + "
+     "('' if loop.index < 3 else loop.index | string)"),
+    ("message['content']", "(message['content'] if loop.last or "
+     "messages | length < 3 else message['content'][:4])"),
+    ('{% for', "{% if messages | length > 2 %}{{ raise_exception('one turn') }}"
+     '{% endif %}{% for'),
+])
+def test_a_template_that_cannot_be_cut_takes_a_dialogue_as_one_text(change):
+  lay = cut(families.CHATML.replace(*change))
+  assert lay.between_turns == ()
+  assert laid_out(lay, DIALOGUE) == lay.before + 'the text' + lay.after
+
+
+def test_an_exported_plain_layout_takes_dialogues_as_training_did():
+  lay = layouts.plain_layout('Q: {prompt}\nA:', ' {response}')
+  template = layouts.plain_as_chat_template(lay, '</s>', '<s>')
+  text = dialogue.join_turns(DIALOGUE)
+  asked = '<s>' + ''.join(part for part, _ in lay.prompt(text, DIALOGUE))
+  assert asked == f'<s>Q: {text}\nA:'
+  assert asked == layouts.render(
+      template, messages(*DIALOGUE), add_generation_prompt=True, variables={})
+  assert asked + ' So.</s>' == layouts.render(
+      template, messages(*DIALOGUE, 'So.'), add_generation_prompt=False,
+      variables={})
 
 
 def test_a_plain_layout_as_a_chat_template():

@@ -13,6 +13,7 @@ import pytest
 from instructrl import checkpoint
 from instructrl import metrics
 from instructrl.data import tasks
+from instructrl.data.records import Prompt
 from instructrl.trainers import common
 from instructrl.trainers import ppo
 from instructrl.trainers import runs
@@ -86,6 +87,14 @@ def test_fields_that_do_not_fit_each_other(configs, changes, message):
 def test_configs_that_make_sense(configs, changes):
   configs['ppo'].update_from_flattened_dict(changes)
   ppo.validate(configs['ppo'])
+
+
+def test_prompts_are_laid_out_by_turns(monkeypatch, tok):
+  asked = [Prompt('p', 'the text', 'u', 'chat', 'train', turns=turns)
+           for turns in ((), ('Who?', 'Mara.', 'Why?'))]
+  monkeypatch.setattr(ppo.inputs, 'records', lambda *_: asked)
+  _, tokens, _ = ppo.load_prompts(None, tok, 'train', 99)
+  assert tokens == [tok.prompt('the text'), tok.prompt('', asked[1].turns)]
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted(study, tok):

@@ -4,6 +4,7 @@ from instructrl.data.datasets import fields
 from instructrl.data.datasets.source import (
     Option, Remote, Source, at_least, one_of)
 from instructrl.data.records import Ranking
+from instructrl.interop import dialogue
 
 _HUB = 'https://huggingface.co/datasets/'
 _PARTS = ('evol_instruct', 'false_qa', 'flan', 'sharegpt', 'truthful_qa',
@@ -102,17 +103,18 @@ class Nectar(Source):
         f'{_HUB}berkeley-nest/Nectar/resolve/main/data/{name}', name),)
 
   def record(self, row):
-    dialogue = fields.text(row.value, 'prompt').rstrip()
-    if not dialogue.startswith(fields.HUMAN) or not dialogue.endswith(
-        fields.ASSISTANT):
+    text = fields.text(row.value, 'prompt').rstrip()
+    if not text.startswith(dialogue.HUMAN) or not text.endswith(
+        dialogue.ASSISTANT):
       raise fields.Malformed(
           'prompt is not \\n\\nHuman: ... \\n\\nAssistant:')
-    asked = dialogue[len(fields.HUMAN):-len(fields.ASSISTANT)]
+    asked = fields.checked_text(
+        text[len(dialogue.HUMAN):-len(dialogue.ASSISTANT)], 'prompt')
+    asked = asked.removeprefix(' ').rstrip()
     answers = fields.items(row.value, 'answers')
     return fields.ranking(
-        fields.prompt(
-            fields.checked_text(asked, 'prompt').removeprefix(' ').rstrip(),
-            split=row.file.split),
+        fields.prompt(asked, split=row.file.split,
+                      turns=dialogue.split_turns(asked)),
         [fields.response(answer, 'answer') for answer in answers],
         [fields.number(fields.field(answer, 'rank'), 'rank')
          for answer in answers],

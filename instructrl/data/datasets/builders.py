@@ -131,15 +131,18 @@ class Prompts(RecordBuilder):
         'use_case': tfds.features.Text(),
         'split': tfds.features.Text(),
         'spec': tfds.features.Text(),
+        'turns': tfds.features.Sequence(tfds.features.Text()),
     }
 
   @staticmethod
   def encode(record):
-    return {name: getattr(record, name) for name in _PROMPT_FIELDS}
+    return {**{name: getattr(record, name) for name in _PROMPT_FIELDS},
+            'turns': list(record.turns)}
 
   @staticmethod
   def decode(example):
-    return Prompt(**_text(example, _PROMPT_FIELDS))
+    return Prompt(**_text(example, _PROMPT_FIELDS), turns=tuple(
+        turn.decode('utf-8') for turn in example['turns']))
 
 
 class Demonstrations(RecordBuilder):

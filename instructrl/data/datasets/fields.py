@@ -1,10 +1,4 @@
-"""From the fields of a row to a record: what every source has to check.
-
-A dialogue is one text: the turns after the first begin with '\\n\\nHuman: ' or
-'\\n\\nAssistant: ', as in the HH-RLHF release (Bai et al. 2022), so that the
-prompt template '\\n\\nHuman: {prompt}\\n\\nAssistant:' and the response
-template ' {response}' give the whole dialogue back.
-"""
+"""From the fields of a row to a record: what every source has to check."""
 
 from collections.abc import Sequence
 import hashlib
@@ -13,8 +7,9 @@ import numbers
 from typing import Any
 
 from instructrl.data.records import Prompt, Ranking
+from instructrl.interop.dialogue import ASSISTANT, HUMAN
 
-HUMAN, ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
+ROLES = ('user', 'assistant')  # of messages, by turns
 UNKNOWN = 'unknown'  # who wrote or judged it, where nobody says
 TOO_FEW = 'has {} responses, a ranking needs 2 or more'
 
@@ -110,6 +105,47 @@ def _kind(value) -> str:
   return names.get(type(value).__name__, type(value).__name__)
 
 
+def turns(value: Any, name: str) -> list[str]:
+  """Texts of messages of the user and the assistant by turns.
+
+  Args:
+    value: a list of objects with `role` and `content`.
+    name: of the field.
+  """
+  if not isinstance(value, list) or not value:
+    raise Malformed(f'{name} is {_kind(value) if value != [] else "empty"}, '
+                    'not a list of messages')
+  found = []
+  for i, message in enumerate(value):
+    role = field(is_object(message, f'{name}[{i}]'), 'role')
+    if role == 'system':
+      raise Malformed(
+          f'{name}[{i}] is a system message: the field `system` of the stage '
+          'data sets one for all rows; leave it out of them')
+    if role != ROLES[i % 2]:
+      raise Malformed(f'{name}[{i}] is of the role {role!r}, not '
+                      f'{ROLES[i % 2]!r}, the user begins, and then it is the '
+                      'turn of the other')
+    found.append(checked_text(
+        message.get('content'), f'{name}[{i}].content',
+        may_be_empty=role == 'assistant' and i == len(value) - 1))
+  return found
+
+
+def answer(value: Any, name: str) -> str:
+  """Text of a response that may be a message, alone or in a list."""
+  if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
+    value = value[0]
+  if not isinstance(value, dict):
+    return value  # whoever reads it refuses what is no text
+  if value.get('role', 'assistant') != 'assistant':
+    raise Malformed(f'{name} is of the role {value["role"]!r}, not assistant')
+  try:
+    return field(value, 'content')
+  except Malformed as error:
+    raise Malformed(f'{name} {error}') from None
+
+
 def text_id(value: str) -> str:
   """A stable id of a text: the same in every source and on every machine."""
   data = value.encode('utf-8', 'surrogatepass')
@@ -118,11 +154,21 @@ def text_id(value: str) -> str:
 
 def prompt(
     value: str, *, split: str, own_id: str = '', user: str = '',
-    use_case: str = 'other',
+    use_case: str = 'other', turns: Sequence[str] = (),
 ) -> Prompt:
-  """A prompt; its id is that of its text where the source has none."""
+  """A prompt; its id is that of its text where the source has none.
+
+  Args:
+    value: the text; of a dialogue, all of it (see `interop.dialogue`).
+    split: 'train', 'validation' or 'test'.
+    own_id: the source's.
+    user: who asks.
+    use_case: of the paper's Table 1.
+    turns: of a dialogue; one or none is none.
+  """
   return Prompt(id=own_id or text_id(value), text=value, user=user,
-                use_case=use_case, split=split)
+                use_case=use_case, split=split,
+                turns=tuple(turns) if len(turns) > 1 else ())
 
 
 def ranking(
@@ -220,12 +266,3 @@ def split_dialogue(dialogue: str) -> tuple[str, str]:
   checked_text(asked, 'the prompt')
   checked_text(response, 'the response')
   return asked, response.removeprefix(' ')
-
-
-def join_turns(turns: Sequence[str]) -> str:
-  """The prompt of a thread: the turns of the user and the assistant by turns,
-  the user's first and last.
-  """
-  marks = (HUMAN, ASSISTANT)
-  return turns[0] + ''.join(
-      f'{marks[i % 2]} {turn}' for i, turn in enumerate(turns) if i)

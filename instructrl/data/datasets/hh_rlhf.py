@@ -8,6 +8,7 @@ MIT licence. `red-team-attempts` holds no preferences and is not read.
 from instructrl.data.datasets import fields
 from instructrl.data.datasets.source import Remote, Source
 from instructrl.data.records import Ranking
+from instructrl.interop import dialogue
 
 _URL = 'https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main/'
 PARTS = ('helpful-base', 'helpful-online', 'helpful-rejection-sampled',
@@ -39,9 +40,9 @@ class HhRlhf(Source):
   def record(self, row):
     sides = []
     for name in ('chosen', 'rejected'):
-      dialogue = fields.text(row.value, name)
+      text = fields.text(row.value, name)
       try:
-        sides.append(fields.split_dialogue(dialogue))
+        sides.append(fields.split_dialogue(text))
       except fields.Malformed as error:
         raise fields.Malformed(f'{name}: {error}') from None
     (prompt, chosen), (other, rejected) = sides
@@ -51,5 +52,6 @@ class HhRlhf(Source):
     if chosen == rejected:
       raise fields.Unusable('chosen and rejected are the same')
     return fields.ranking(
-        fields.prompt(prompt, split=row.file.split, use_case='chat'),
+        fields.prompt(prompt, split=row.file.split, use_case='chat',
+                      turns=dialogue.split_turns(prompt)),
         (chosen, rejected), (0, 1), labeler=self.NAME)

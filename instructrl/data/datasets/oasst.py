@@ -13,6 +13,7 @@ from instructrl.data.datasets import fields, files
 from instructrl.data.datasets.files import Row
 from instructrl.data.datasets.source import Option, Remote, Source
 from instructrl.data.records import Demonstration, Ranking
+from instructrl.interop import dialogue
 
 _URL = 'https://huggingface.co/datasets/OpenAssistant/'
 
@@ -26,8 +27,8 @@ def _language(value: str) -> str:
 class _Oasst(Source):
   """What both kinds share: a row is a message of a user that has replies.
 
-  The prompt is the thread that ends with this message, as a dialogue (see
-  `fields.join_turns`). Its user is who began the tree, so that a split by user
+  The prompt is the thread that ends with this message, as a dialogue
+  (`dialogue.join_turns`). Its user is who began the tree, so a split by user
   keeps a tree together.
   """
 
@@ -82,8 +83,8 @@ class _Oasst(Source):
     tree = fields.optional_text(
         turns[0], 'message_tree_id', fields.text(turns[0], 'message_id'))
     prompt = fields.prompt(
-        fields.join_turns(texts), split=row.file.split, use_case='chat',
-        own_id=fields.text(turns[-1], 'message_id'),
+        dialogue.join_turns(texts), split=row.file.split, use_case='chat',
+        own_id=fields.text(turns[-1], 'message_id'), turns=texts,
         user=fields.optional_text(turns[0], 'user_id', tree))
     return prompt, replies
 

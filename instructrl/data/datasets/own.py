@@ -3,11 +3,16 @@
 | a line has | and is |
 |---|---|
 | `text` | a Document |
-| `prompt`, `response` | a Demonstration |
+| `prompt`, `response` (or `completion`) | a Demonstration |
 | `prompt`, `chosen`, `rejected` | a Ranking of two |
 | `prompt`, `responses`, `ranks` (low is good) | a Ranking of K |
 | `prompt`, `responses`, `scores` (high is good) | a Ranking of K |
 | `prompt` alone | a Prompt |
+| `messages` | a Demonstration: the last message answers the others |
+
+A prompt may be a list of messages `{role, content}` of the user and the
+assistant by turns, and a response such a message, alone or in a list; without
+`prompt`, `chosen` and `rejected` may be whole dialogues that end differently.
 
 `responses` are K texts (one may be empty, but not all), or K objects
 `{text, score?, rank?, model?}`, which have the scores or ranks themselves.
@@ -29,18 +34,20 @@ from instructrl.data.datasets import fields, files
 from instructrl.data.datasets.files import Row
 from instructrl.data.datasets.source import Option, Source, at_least, one_of
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.interop import dialogue
 
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 # What is read of each kind of line.
 _READ = {
     Document: {'id', 'text', 'source', 'split'},
     Prompt: _ABOUT_PROMPT,
-    Demonstration: _ABOUT_PROMPT | {'response', 'labeler'},
+    Demonstration: _ABOUT_PROMPT | {
+        'response', 'completion', 'labeler', 'messages'},
     Ranking: _ABOUT_PROMPT | {
         'responses', 'ranks', 'scores', 'chosen', 'rejected', 'labeler',
         'group', 'source'},
 }
-_READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model'}
+_READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role', 'content'}
 
 
 class Own(Source):
@@ -76,7 +83,8 @@ class Own(Source):
     value = row.value
     if not isinstance(value, dict):
       fields.field(value, 'prompt')  # says what it is
-    kind = kind_of(value)
+    row = dataclasses.replace(row, value=_in_texts(value))
+    kind = kind_of(row.value)
     if self._kind is None:
       self._kind, self._first = kind, row.place
     if kind is not self._kind:
@@ -102,6 +110,45 @@ class Own(Source):
     return [f'fields that were not read: {listed}'] if listed else []
 
 
+def _in_texts(value: dict[str, Any]) -> dict[str, Any]:
+  """A row without messages: of a prompt its turns, of a response the text."""
+  value = dict(value)
+  sides = [value.get(name) for name in ('chosen', 'rejected')]
+  completion = value.pop('completion', None)
+  if completion is not None:
+    if value.get('label') is not None:
+      raise fields.Malformed(
+          'has a label for a single completion; what is read are '
+          'demonstrations and rankings of two or more')
+    value['response'] = completion
+  if value.get('prompt') is None:
+    if value.get('messages') is not None:
+      value['prompt'], value['response'] = _answered(
+          value['messages'], 'messages')
+    elif all(isinstance(side, list) for side in sides):
+      value['prompt'], value['chosen'] = _answered(sides[0], 'chosen')
+      other, value['rejected'] = _answered(sides[1], 'rejected')
+      if other != value['prompt']:
+        raise fields.Unusable(
+            'the dialogues part before the last turn of the assistant')
+  elif isinstance(value['prompt'], list):
+    value['prompt'] = fields.turns(value['prompt'], 'prompt')
+    if len(value['prompt']) % 2 == 0:
+      raise fields.Malformed('prompt does not end with a turn of the user')
+  for name in ('response', 'chosen', 'rejected'):
+    if value.get(name) is not None:
+      value[name] = fields.answer(value[name], name)
+  return value
+
+
+def _answered(messages, name: str) -> tuple[list[str], str]:
+  """The turns before the last one, and that."""
+  turns = fields.turns(messages, name)
+  if len(turns) % 2:
+    raise fields.Malformed(f'{name} does not end with a turn of the assistant')
+  return turns[:-1], turns[-1]
+
+
 def kind_of(value: dict[str, Any]) -> type:
   """The record type that the fields of a line tell."""
   has = {name for name, item in value.items() if item is not None}
@@ -110,7 +157,7 @@ def kind_of(value: dict[str, Any]) -> type:
   if 'prompt' not in has:
     hint = f'; it has {", ".join(sorted(has)[:8])}' if has else ''
     if {'chosen', 'rejected'} <= has:
-      hint += ' (whole dialogues are read as hh-rlhf:PATH)'
+      hint += ' (dialogues in one text are read as hh-rlhf:PATH)'
     raise fields.Malformed(
         f"has neither the field 'prompt' nor 'text'{hint}")
   if 'responses' in has or 'chosen' in has or 'rejected' in has:
@@ -135,8 +182,11 @@ def _document(row, options) -> Document:
 def _prompt(row, options) -> Prompt:
   del options
   value = row.value
+  turns = value['prompt'] if isinstance(value.get('prompt'), list) else []
+  text = (dialogue.join_turns(turns) if turns else
+          fields.text(value, 'prompt'))
   return fields.prompt(
-      fields.text(value, 'prompt'), split=_split(row),
+      text, turns=turns, split=_split(row),
       own_id=fields.optional_text(value, 'id'),
       user=fields.optional_text(value, 'user'),
       use_case=fields.optional_text(value, 'use_case', 'other'))
@@ -166,8 +216,12 @@ def _ranking(row, options) -> Ranking:
 def _responses(value, tie_margin):
   """The texts, ranks and models of a row's K responses."""
   given = fields.items(value, 'responses')
-  items = [item if isinstance(item, dict) else {'text': item}
-           for item in given]
+  items = []
+  for i, item in enumerate(given):
+    if isinstance(item, list) or isinstance(item, dict) and 'content' in item:
+      text = fields.answer(item, f'responses[{i}]')
+      item = {**(item if isinstance(item, dict) else {}), 'text': text}
+    items.append(item if isinstance(item, dict) else {'text': item})
   texts, models = [], []
   for i, item in enumerate(items):
     texts.append(fields.checked_text(  # silence is a response to be judged

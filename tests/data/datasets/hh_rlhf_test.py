@@ -21,6 +21,7 @@ def test_a_pair_is_a_ranking_of_two(tmp_path):
   (got,) = source_files.load(
       'hh-rlhf:PATH', tmp_path / 'hh.jsonl.gz', [row]).records
   assert got.prompt.text == LONG and got.prompt.split == 'train'
+  assert got.prompt.turns == ('Hi.', 'Yes?', 'Why?')
   assert got.responses == (' two spaces', 'bad\n') and got.ranks == (0, 1)
   for side, response in zip(('chosen', 'rejected'), got.responses):
     assert f'\n\nHuman: {got.prompt.text}\n\nAssistant: {response}' == row[side]
@@ -35,6 +36,7 @@ def test_what_is_no_pair_is_dropped_and_counted(tmp_path):
           pair('a')]
   got = source_files.load('hh-rlhf:PATH', path, rows)
   assert len(got.records) == 1 and got.read == 9
+  assert got.records[0].prompt.turns == ()  # the user's only turn
   assert got.dropped == {
       'the dialogues part before the last turn of the assistant': 2,
       'chosen and rejected are the same': 1,

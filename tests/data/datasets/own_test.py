@@ -1,5 +1,7 @@
 """Bring your own: the schema, and what is said of a line that breaks it."""
 
+import dataclasses
+
 import pytest
 
 from instructrl.data import records, sources
@@ -15,6 +17,20 @@ RANKING = Ranking(
     prompt=PROMPT, labeler='unknown', group='train', responses=('a', 'b'),
     response_tokens=(), sources=('unknown',) * 2, temperatures=(1.0, 1.0),
     ranks=(0, 1))
+
+
+def user(text):
+  return {'role': 'user', 'content': text}
+
+
+def assistant(text):
+  return {'role': 'assistant', 'content': text}
+
+
+TURNS = [user('a'), assistant('b'), user('c')]
+TEXT = 'a\n\nAssistant: b\n\nHuman: c'
+DIALOGUE = dataclasses.replace(
+    PROMPT, id=fields.text_id(TEXT), text=TEXT, turns=('a', 'b', 'c'))
 
 
 def load(tmp_path, rows, query='', **kwargs):
@@ -40,6 +56,25 @@ def load(tmp_path, rows, query='', **kwargs):
         {'text': 'a', 'score': 2}, {'text': 'b', 'score': -1.5}]}, RANKING),
     ({'prompt': 'Why?', 'responses': [
         {'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 3}]}, RANKING),
+    # The same as messages.
+    ({'prompt': [user('Why?')]}, PROMPT),
+    ({'messages': [user('Why?'), assistant('So.')], 'labeler': 'ann'},
+     Demonstration(PROMPT, 'So.', 'ann')),
+    ({'prompt': [user('Why?')], 'response': [assistant('So.')],
+      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
+    ({'prompt': [user('Why?')], 'completion': [assistant('So.')],
+      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
+    ({'prompt': [user('Why?')], 'chosen': [assistant('a')],
+      'rejected': assistant('b')}, RANKING),
+    ({'chosen': [user('Why?'), assistant('a')],
+      'rejected': [user('Why?'), assistant('b')]}, RANKING),
+    ({'prompt': 'Why?', 'responses': [[assistant('a')], assistant('b')],
+      'scores': [2, 1]}, RANKING),
+    ({'prompt': TURNS}, DIALOGUE),
+    ({'messages': [*TURNS, assistant('d')]},
+     Demonstration(DIALOGUE, 'd', 'unknown')),
+    ({'chosen': [*TURNS, assistant('a')], 'rejected': [*TURNS, assistant('b')]},
+     dataclasses.replace(RANKING, prompt=DIALOGUE)),
 ])
 def test_what_a_line_is(tmp_path, row, record):
   got = load(tmp_path, [row])
@@ -66,6 +101,16 @@ def test_a_full_tie_and_an_empty_response_are_kept(tmp_path):
   assert got.records[0].ranks == (0, 0, 0)
 
 
+def test_dialogues_that_part_early_are_dropped_and_counted(tmp_path):
+  whole = {'chosen': [*TURNS, assistant('a')],
+           'rejected': [*TURNS, assistant('b')]}
+  got = load(tmp_path, [
+      whole, dict(whole, rejected=[TURNS[0], assistant('b')])])
+  assert len(got.records) == 1 and not got.notes
+  assert got.dropped == {
+      'the dialogues part before the last turn of the assistant': 1}
+
+
 def test_a_single_response_and_a_copy_are_dropped_and_counted(tmp_path):
   path = tmp_path / 'own.jsonl.gz'
   pair = {'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}
@@ -86,7 +131,7 @@ BAD = [
     ({'question': 'Why?', 'answer': 'So.'},
      "has neither the field 'prompt' nor 'text'; it has answer, question"),
     ({'chosen': 'Human: hi', 'rejected': 'Human: ho'},
-     'it has chosen, rejected .whole dialogues are read as hh-rlhf:PATH'),
+     'it has chosen, rejected .dialogues in one text are read as hh-rlhf:PATH'),
     ({'prompt': ''}, 'prompt is empty'),
     ({'prompt': 3}, 'prompt is a number, not text'),
     ({'prompt': 'Why?', 'response': ' '}, 'response is empty'),
@@ -112,6 +157,24 @@ BAD = [
      "group is 'x', not one of"),
     ({'prompt': 'a' * 65_537}, 'has 65,537 characters'),
     ({'text': 'Once.', 'split': 'test'}, "split is 'test', not one of"),
+    ({'prompt': []}, 'prompt is empty, not a list of messages'),
+    ({'prompt': ['Why?']}, r'prompt\[0\] is text, not an object'),
+    ({'prompt': [{'content': 'Why?'}]}, "lacks the field 'role'"),
+    ({'prompt': [{'role': 'system', 'content': 'a'}, *TURNS]},
+     r'prompt\[0\] is a system message: the field `system` of the stage'),
+    ({'prompt': [user('a'), user('b')]},
+     r"prompt\[1\] is of the role 'user', not 'assistant'"),
+    ({'prompt': [user(' ')]}, r'prompt\[0\].content is empty'),
+    ({'prompt': [user(['a'])]}, r'prompt\[0\].content is a list, not text'),
+    ({'prompt': TURNS[:2]}, 'prompt does not end with a turn of the user'),
+    ({'prompt': 'Why?', 'completion': 'a', 'label': False},
+     'has a label for a single completion'),
+    ({'messages': TURNS}, 'messages does not end with a turn of the assistant'),
+    ({'messages': 'a'}, 'messages is text, not a list of messages'),
+    ({'prompt': 'Why?', 'response': user('a')}, "response is of the role 'user'"),
+    ({'prompt': 'Why?', 'response': {'a': 1}}, "response lacks the field 'content'"),
+    ({'prompt': 'Why?', 'responses': [[], 'b'], 'ranks': [0, 1]},
+     r'responses\[0\] is a list, not text'),
 ]
 
 
