@@ -30,7 +30,7 @@ def get_config(arg='tiny'):
   # Sources of each part: NAME[/SUBSET][:PATH][?limit=ROWS&option=value...].
   # Rankings given as demonstrations have their best response as one; for
   # prompts, which only PPO sees, any source with prompts will do.
-  c.demonstrations = ('dolly',)
+  c.demonstrations = ()  # such as ('dolly',)
   c.rankings = ('hh-rlhf/helpful-base',)
   c.prompts = ()
   c.documents = ()  # for the pretraining mix

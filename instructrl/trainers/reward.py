@@ -302,6 +302,9 @@ def load_held_out(run: runs.Run, tok) -> dict[str, list]:
                 if group in groups else [])
     if any(len(set(e.ranks)) > 1 for e in elements):
       held[name] = elements
+    elif group == 'heldout' and group not in groups:
+      inputs.tell(run, 'no labelers are held out: accuracy is that on the '
+                  'training labelers')
     else:
       inputs.tell(run, f'accuracy is not measured on the labelers {group!r}: '
                   'the validation split has '
