@@ -7,7 +7,7 @@ python -m instructrl.main --config=experiments/heldout.py:cpu \
 from experiments import common
 
 # prompts that are answered, packed rows whose loss is measured
-RECIPE = {'cpu': (48, 96), 'full': (512, 1024)}
+RECIPE = {'cpu': (96, 96), 'full': (512, 1024)}
 
 
 def get_config(arg='cpu'):
