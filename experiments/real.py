@@ -79,7 +79,7 @@ def ppo(arg, config):
   p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]
   p.ptx_microbatch_size = {'cpu': 0, 'full': 8}[arg]
   # Short runs: the average and the warmup have shorter memories, and 50 updates
-  # of ten layers move the policy by some nats at 1e-4, by a tenth at 2e-5.
+  # need higher rates to move a policy at all.
   p.ema_decay, p.warmup_iterations = {'cpu': (0.9, 3), 'full': (0.98, 10)}[arg]
   p.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.optimizer.peak_lr, c.value_optimizer.peak_lr = {
