@@ -125,16 +125,18 @@ def _set_aside(items: list[Item], settings: Settings, seed: int,
 
 
 def _with_ids(items: list[Item]) -> list[Item]:
-  """One id for each prompt of a part; two sources may number theirs alike.
+  """One id for each prompt of a part, and one layout for each in all.
 
-  Where a prompt is demonstrated and ranked, each part has its own source's.
+  Two sources may number theirs alike, and only one may know a dialogue's turns.
+  Where a prompt is demonstrated and ranked, each part has its own source's id.
   """
-  ids, taken = {}, set()
+  ids, taken, turns = {}, set(), {}
   for item in items:
     if (item.part, item.key) not in ids:
       ids[item.part, item.key] = unused(item.prompt.id, taken)
-  return [dataclasses.replace(
-      item, record=with_prompt(item.record, id=ids[item.part, item.key]))
+    turns[item.key] = turns.get(item.key) or item.prompt.turns
+  return [dataclasses.replace(item, record=with_prompt(
+      item.record, id=ids[item.part, item.key], turns=turns[item.key]))
           for item in items]
 
 

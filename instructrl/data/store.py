@@ -243,6 +243,13 @@ class RecordSequence(Sequence):
     return record
 
 
+def other_versions(directory: str | pathlib.Path, name: str) -> list[str]:
+  """Versions of a data set that this program does not read."""
+  infos = (pathlib.Path(directory) / name).glob('*/*/dataset_info.json')
+  return sorted({info.parent.name for info in infos} - {
+      str(cls.VERSION) for cls in BUILDERS})
+
+
 def _find(folder: pathlib.Path) -> RecordBuilder | None:
   """Returns a builder of the finished data set in a folder, if there is one."""
   for cls in BUILDERS:

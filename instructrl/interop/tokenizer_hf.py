@@ -410,9 +410,12 @@ class HFTokenizer:
       return layouts.plain_as_chat_template(
           self.layout, self.piece(self.eos_id),
           '' if self.bos_id is None else self.piece(self.bos_id))
+    template = self.chat_template
+    if not self.layout.between_turns:
+      template = layouts.with_dialogue_as_one_turn(template)
     if self.layout.system:
-      return layouts.with_system(self.chat_template, self.layout.system)
-    return self.chat_template
+      template = layouts.with_system(template, self.layout.system)
+    return template
 
 
 def _serialise(found: Mapping[str, Any]) -> bytes:

@@ -32,6 +32,12 @@ _INSTEAD = (f'give a plain layout instead, as prompt_template='
             f'{PROMPT_TEMPLATE!r}, response_template={RESPONSE_TEMPLATE!r}')
 
 
+# What a template drops at an end of a text: nothing, newlines, white space.
+Side = bool | str
+Sides = tuple[Side, Side]
+_SIDES = tuple(itertools.product((False, '\n', True), repeat=2))
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
   """What stands around a prompt and a response.
@@ -42,14 +48,15 @@ class Layout:
     system: the system message of 'chat', or empty.
     before, after: text around a prompt; special tokens in it are meant.
     response_before, response_after: text around a response.
-    strip_prompt, strip_response: whether the template drops white space at
-      the start and at the end of a text.
+    strip_prompt, strip_response: what the template drops at the start and at
+      the end of a text.
     end: the special token that ends a response; empty for the model's EOS.
     bos: whether BOS is put in front; a chat template writes its own.
     between_turns: text of a dialogue from a turn of the user to that of the
       assistant, and from there to the next; empty where a dialogue is laid
       out as one text, which is always so in a plain layout.
-    strip_turn: as `strip_response`, of earlier turns of the assistant.
+    strip_turns: as `strip_prompt`: of the assistant's earlier turns, and of the
+      user's after the first.
   """
 
   prompt_template: str
@@ -59,23 +66,23 @@ class Layout:
   after: str
   response_before: str
   response_after: str
-  strip_prompt: tuple[bool, bool] = (False, False)
-  strip_response: tuple[bool, bool] = (False, False)
+  strip_prompt: Sides = (False, False)
+  strip_response: Sides = (False, False)
   end: str = ''
   bos: bool = True
   between_turns: tuple[str, ...] = ()
-  strip_turn: tuple[bool, bool] = (False, False)
+  strip_turns: tuple[Sides, ...] = ()
 
   @classmethod
   def from_dict(cls, found: Mapping[str, Any]) -> 'Layout':
     """Reads what `dataclasses.asdict` made, also after JSON."""
-    names = {field.name for field in dataclasses.fields(cls)}
-    if set(found) != names:
-      raise ValueError(f'a layout has the fields {sorted(names)}, not '
+    defaults = {f.name: f.default for f in dataclasses.fields(cls)}
+    needed = {name for name, value in defaults.items()
+              if value is dataclasses.MISSING}
+    if not needed <= set(found) <= set(defaults):
+      raise ValueError(f'a layout has the fields {sorted(defaults)}, not '
                        f'{sorted(found)}')
-    return cls(**{name: tuple(value) if isinstance(value, list) else value
-                  for name, value in found.items()})
-
+    return cls(**{name: _tuples(value) for name, value in found.items()})
 
   def prompt(self, text: str, turns: Sequence[str] = ()
              ) -> list[tuple[str, bool]]:
@@ -87,18 +94,23 @@ class Layout:
     """
     asked = [(strip(text, self.strip_prompt), False)]
     if turns and self.between_turns:
-      sides = self.strip_prompt, self.strip_turn
       asked = [(strip(turns[0], self.strip_prompt), False)]
-      for i, turn in enumerate(turns[1:], 1):
-        asked += [(self.between_turns[1 - i % 2], True),
-                  (strip(turn, sides[i % 2]), False)]
+      for i, turn in enumerate(turns[1:]):
+        asked += [(self.between_turns[i % 2], True),
+                  (strip(turn, self.strip_turns[i % 2]), False)]
     return [(self.before, True), *asked, (self.after, True)]
 
 
-def strip(text: str, sides: Sequence[bool]) -> str:
+def _tuples(value):
+  return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def strip(text: str, sides: Sides) -> str:
   """Drops white space as a template does: (at the start, at the end)."""
-  text = text.lstrip() if sides[0] else text
-  return text.rstrip() if sides[1] else text
+  for drop, side in zip((str.lstrip, str.rstrip), sides):
+    if side:
+      text = drop(text, None if side is True else side)
+  return text
 
 
 def make_layout(prompt_template: str, response_template: str, system: str,
@@ -182,6 +194,28 @@ def plain_as_chat_template(layout: Layout, end: str, bos: str) -> str:
       "{% endif %}{% endif %}{{ message['content'] }}",
       '{% if loop.last %}', mark(layout.after), '{% endif %}',
       '{% endif %}{% endfor %}'])
+
+
+def with_dialogue_as_one_turn(chat_template: str) -> str:
+  """A chat template that gets a dialogue, all but an answer, as one turn.
+
+  This is how a layout without `between_turns` takes one.
+  """
+  marks = json.dumps([f'{dialogue.HUMAN} ', f'{dialogue.ASSISTANT} '])
+  return (
+      "{% set dialogue = namespace(text='', answer=[], system=[]) %}"
+      '{% for message in messages %}'
+      "{% set answers = message['role'] == 'assistant' %}"
+      "{% if message['role'] == 'system' %}"
+      '{% set dialogue.system = dialogue.system + [message] %}'
+      '{% elif answers and loop.last %}'
+      '{% set dialogue.answer = [message] %}'
+      '{% else %}{% if dialogue.text %}{% set dialogue.text = dialogue.text + '
+      + marks + '[1 if answers else 0] %}{% endif %}'
+      "{% set dialogue.text = dialogue.text + message['content'] %}"
+      '{% endif %}{% endfor %}'
+      "{% set messages = dialogue.system + [{'role': 'user', 'content': "
+      'dialogue.text}] + dialogue.answer %}' + chat_template)
 
 
 def with_system(chat_template: str, system: str) -> str:
@@ -309,12 +343,18 @@ def _with_turns(layout: Layout, rendered, opening: str) -> Layout:
     parts = re.split('|'.join(_TURNS[:3]), rendered(*_TURNS[:3]))
     if len(parts) != 4 or parts[0] != layout.before:
       return layout
-    wide = [f'\n {turn} \n' for turn in (*_TURNS, _USER)]
-    for sides in itertools.product((False, True), repeat=2):
+    wide = [f'\n {_AROUND[0]}{turn}{_AROUND[1]} \n'
+            for turn in (*_TURNS, _USER)]
+    asked, answered = rendered(*wide) + opening, rendered(*wide[:4])
+    ending = (layout.response_before + strip(wide[3], layout.strip_response)
+              + layout.response_after + layout.end)
+    for sides in itertools.product(_SIDES, repeat=2):
       found = dataclasses.replace(
-          layout, between_turns=tuple(parts[1:3]), strip_turn=sides)
-      texts = (text for text, _ in found.prompt('', wide))
-      if ''.join(texts) == rendered(*wide) + opening:
+          layout, between_turns=tuple(parts[1:3]), strip_turns=sides)
+      text_of = lambda turns: ''.join(
+          text for text, _ in found.prompt('', turns))
+      if text_of(wide) == asked and answered.startswith(
+          text_of(wide[:3]) + ending):
         return found
   except ValueError:  # the template refuses a dialogue
     pass
@@ -332,7 +372,7 @@ def _around(rendered, mark: str, what: str):
     if rendered(text) != before + text + after:
       raise ValueError(f'the chat template changes {what}; {_INSTEAD}')
   wide = f'\n {mark} \n'
-  for sides in itertools.product((False, True), repeat=2):
+  for sides in _SIDES:
     if rendered(wide) == before + strip(wide, sides) + after:
       return before, after, sides
   raise ValueError(

@@ -176,6 +176,11 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
       if not fits(prompt) and prompt.text not in lost:
         lost.add(prompt.text)
         drops.add('prompts', f'prompt has more than {n} tokens', prompt.id)
+  layout = getattr(tok, 'layout', None)  # of an imported model
+  if layout and not layout.between_turns and any(
+      p.turns for found in prompts.values() for p in found):
+    curated.notes.append('dialogues are laid out as one text, as the prompt '
+                         'template knows no turns')
   fitted = dataclasses.replace(
       curated, demonstrations=demonstrations, rankings=rankings,
       prompts={split: found for split, found in prompts.items() if found})

@@ -17,10 +17,17 @@ _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
 
 
 def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
-  """Whether a folder has a data set with a split."""
+  """Whether a folder has a data set with a split.
+
+  Raises:
+    ConfigError: it has one of another format version.
+  """
   try:
     return split in store.splits(folder, name)
-  except FileNotFoundError:
+  except FileNotFoundError as error:
+    other = store.other_versions(folder, name)
+    common.require(not other, f'{error}, but one of {", ".join(other)}, which '
+                   'another version of this program wrote: make it again')
     return False
 
 

@@ -43,9 +43,9 @@ class Policy:
     self.tok = engine.tok
     self._response_len, self._is_base = response_len, is_base
 
-  def sample_tokens(self, prompts: Sequence[str | Prompt], *, temperature: float,
-                    seed: int, purpose: rng.Purpose, top_p: float = 1.0,
-                    rows=None) -> list[list[int]]:
+  def sample_tokens(self, prompts: Sequence[str | Prompt], *,
+                    temperature: float, seed: int, purpose: rng.Purpose,
+                    top_p: float = 1.0, rows=None) -> list[list[int]]:
     """Responses as tokens; a base model is shown the prompt as plain text."""
     tok = self.tok
     text_of = lambda asked: asked if isinstance(asked, str) else asked.text

@@ -105,7 +105,7 @@ def candidates(run_policies, prompts: Sequence[Prompt],
     shown = [i for i, numbers in enumerate(wanted) if number in numbers]
     # One seed for all: the row number tells the samples apart.
     responses = policy.sample_tokens(
-        [prompts[i].text for i in shown], temperature=temperature,
+        [prompts[i] for i in shown], temperature=temperature,
         seed=config.train_seed, purpose=rng.Purpose.CANDIDATES,
         rows=[(first + i) * len(run_policies) + number for i in shown])
     for i, tokens in zip(shown, responses):

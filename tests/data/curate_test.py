@@ -126,6 +126,21 @@ def test_two_sources_may_number_their_prompts_alike():
     assert ids.setdefault(row.prompt.id, row.prompt.text) == row.prompt.text
 
 
+def test_a_prompt_is_laid_out_alike_in_all_parts():
+  turns = ('a', 'b', 'c')
+  made = make(
+      ('rankings', [ranked('P0', turns=turns)]
+       + [ranked(f'p{i}') for i in NUMBERS[1:]]),
+      ('demonstrations', [shown(f'p{i}') for i in NUMBERS]),
+      ('prompts', [prompt('p0'), prompt('q')]))
+  check(made)
+  rows = [r.prompt for r in (*made.rankings, *made.demonstrations)]
+  rows += [p for found in made.prompts.values() for p in found]
+  zero = [p.turns for p in rows if p.text.lower() == 'p0']
+  assert len(zero) >= 3 and set(zero) == {turns}
+  assert {p.turns for p in rows if p.text.lower() != 'p0'} == {()}
+
+
 # --- Kinds ------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Tokenizers of Hugging Face: ids, specials, PAD, layouts, files."""
 
+import dataclasses
 import itertools
 import json
 import pickle
@@ -318,6 +319,12 @@ def test_layout_of_a_file_is_complete():
   lay = layouts.plain_layout('a{prompt}', '{response}')
   with pytest.raises(ValueError, match='a layout has the fields'):
     layouts.Layout.from_dict({'before': lay.before})
+  with pytest.raises(ValueError, match='a layout has the fields'):
+    layouts.Layout.from_dict({**dataclasses.asdict(lay), 'other': 1})
+  # What was written before there were turns has none.
+  found = dataclasses.asdict(lay)
+  del found['between_turns'], found['strip_turns']
+  assert layouts.Layout.from_dict(json.loads(json.dumps(found))) == lay
   sides = list(itertools.product((False, True), repeat=2))
   assert [layouts.strip(' a ', side) for side in sides] == [
       ' a ', ' a', 'a ', 'a']

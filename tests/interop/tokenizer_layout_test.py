@@ -108,6 +108,57 @@ def laid_out(lay, turns):
   return ''.join(text for text, _ in lay.prompt('the text', turns))
 
 
+# As Meta's and as Alibaba's releases have them, without tools.
+LLAMA2_WITH_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}"
+    "{% set loop_messages = messages[1:] %}"
+    "{% set system_message = messages[0]['content'] %}{% else %}"
+    "{% set loop_messages = messages %}{% set system_message = false %}"
+    "{% endif %}{% for message in loop_messages %}"
+    "{% if loop.index0 == 0 and system_message != false %}"
+    "{% set content = '<<SYS>>\\n' + system_message + '\\n<</SYS>>\\n\\n' + "
+    "message['content'] %}{% else %}{% set content = message['content'] %}"
+    "{% endif %}{% if message['role'] == 'user' %}"
+    "{{ bos_token + '[INST] ' + content.strip() + ' [/INST]' }}"
+    "{% elif message['role'] == 'assistant' %}"
+    "{{ ' '  + content.strip() + ' ' + eos_token }}{% endif %}{% endfor %}")
+QWEN3 = r"""{%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\n' + messages[0].content + '<|im_end|>\n' }}
+{%- endif %}
+{%- set ns = namespace(last_query_index=messages|length - 1, found=false) %}
+{%- for message in messages[::-1] %}
+    {%- if not ns.found and message.role == "user" %}
+        {%- set ns.found = true %}
+        {%- set ns.last_query_index = (messages|length - 1) - loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if message.role == "user" %}
+        {{- '<|im_start|>user\n' + content + '<|im_end|>\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set reasoning = '' %}
+        {%- if '</think>' in content %}
+            {%- set reasoning = content.split('</think>')[0].rstrip('\n') %}
+            {%- set reasoning = reasoning.split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last_query_index and loop.last %}
+            {{- '<|im_start|>assistant\n<think>\n' + reasoning.strip('\n') }}
+            {{- '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}
+            {{- '<|im_start|>assistant\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}
+"""
 # A template that takes the thought out of earlier answers, as Qwen3's does.
 FORGETTING = families.CHATML.replace(
     "message['content'] +",
@@ -117,16 +168,21 @@ FORGETTING = families.CHATML.replace(
         "{{ '<|im_start|>assistant\\n<think>\\n\\n</think>\\n\\n' }}")
 
 
-@pytest.mark.parametrize('template', [
-    families.CHATML, families.LLAMA2, families.LLAMA3, families.GEMMA,
-    families.THINKING, FORGETTING])
-def test_a_dialogue_is_laid_out_as_the_template_does(template):
-  lay = cut(template)
+@pytest.mark.parametrize('template, system', [
+    (families.CHATML, ''), (families.LLAMA2, ''), (families.LLAMA3, ''),
+    (families.GEMMA, ''), (families.THINKING, ''), (FORGETTING, ''),
+    (QWEN3, ''), (QWEN3, 'Be brief.'), (families.CHATML, 'Be brief.'),
+    (LLAMA2_WITH_SYSTEM, 'Be brief.')])
+def test_a_dialogue_is_laid_out_as_the_template_does(template, system):
+  lay = cut(template, system=system)
   assert lay.between_turns
   for turns in (DIALOGUE[:3], DIALOGUE):
-    theirs = layouts.render(template, messages(*turns), variables=VARIABLES,
+    shown = messages(*turns)
+    if system:
+      shown.insert(0, {'role': 'system', 'content': system})
+    theirs = layouts.render(template, shown, variables=VARIABLES,
                             add_generation_prompt=True)
-    if template is families.THINKING:  # its part of an answer is ours of asking
+    if template in (families.THINKING, QWEN3):  # of an answer, there
       theirs += '<think>\n\n</think>\n\n'
     assert laid_out(lay, turns) == theirs
   # A user's marks are text; and without turns there is one.
@@ -135,7 +191,37 @@ def test_a_dialogue_is_laid_out_as_the_template_does(template):
   assert laid_out(lay, ()) == lay.before + 'the text' + lay.after
 
 
+def test_newlines_before_an_answer_are_dropped_as_qwen3_does():
+  lay = cut(QWEN3)
+  assert lay.strip_response == ('\n', False)
+  assert layouts.strip('\n\n a \n', lay.strip_response) == ' a \n'
+  assert lay.after.endswith('<|im_start|>assistant\n<think>\n\n</think>\n\n')
+
+
+def test_a_template_without_dialogues_is_exported_with_what_joins_them():
+  template = families.CHATML.replace(
+      '{% for', "{% if messages | length > 3 %}{{ raise_exception('short') }}"
+      '{% endif %}{% for')
+  lay = cut(template, system='Be brief.')
+  assert lay.between_turns == ()
+  exported = layouts.with_system(
+      layouts.with_dialogue_as_one_turn(template), 'Be brief.')
+  render = lambda *turns, more: layouts.render(
+      exported, messages(*turns), variables=VARIABLES,
+      add_generation_prompt=more)
+  text = dialogue.join_turns(DIALOGUE)
+  asked = lay.before + text + lay.after
+  assert render(*DIALOGUE, more=True) == asked
+  assert render(*DIALOGUE, 'So.', more=False) == f'{asked}So.<|im_end|>\n'
+  assert render('Hi.', more=True) == f'{lay.before}Hi.{lay.after}'
+
+
 @pytest.mark.parametrize('change', [
+    # An answer before the last one that loses a quote; a note before the last.
+    ("message['content']", "(message['content'] if loop.last or messages | "
+     "length < 3 else message['content'] | replace('\"', ''))"),
+    ("message['role'] + '\\n'", "message['role'] + '\\n' + ('NOTE ' if "
+     "messages | length == 4 and loop.last else '')"),
     # Only the last turn; a count of turns; earlier answers cut; no dialogues.
     ('in messages',
      'in (messages[-1:] if messages | length > 2 else messages)'),

@@ -216,6 +216,16 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
                      tokenizer_fingerprint=tok.fingerprint)
   ranking = store.read_records(workdir, 'rankings', 'train')[0]
   assert tok.decode(ranking.response_tokens[0]).strip() == ranking.responses[0]
+  rows = tmp_path / 'dialogues.jsonl'
+  rows.write_text(''.join(json.dumps({'prompt': [
+      {'role': role, 'content': f'say red {i}'}
+      for role in ('user', 'assistant', 'user')]}) + '\n' for i in range(9)))
+  config.prompts = (f'jsonl:{rows}',)
+  config.prompt_len = config.row_len = 99
+  main.run_stage(config, tmp_path / 'dialogues')
+  assert 'dialogues are laid out as one text' in (
+      tmp_path / 'dialogues' / 'summary.txt').read_text()
+  assert 'dialogues are laid' not in (workdir / 'summary.txt').read_text()
   config.prompt_template = 'no placeholder'
   with pytest.raises(common.ConfigError, match='prompt_template: .*{prompt}'):
     main.run_stage(config, tmp_path / 'other')

@@ -42,6 +42,16 @@ def test_records_that_are_not_there(run, tmp_path, name, split, field):
     inputs.records(run, 'data', name, split)
 
 
+def test_records_of_another_version_are_no_missing_records(run, tmp_path):
+  folder = tmp_path / 'rankings' / 'rankings'
+  version = next(folder.iterdir())
+  version.rename(folder / '1.0.0')
+  with pytest.raises(common.ConfigError, match=(
+      "no finished data set 'rankings' of format version .*, but one of 1.0.0, "
+      'which another version of this program wrote: make it again')):
+    inputs.records(run, 'data', 'rankings', 'train')
+
+
 @pytest.mark.parametrize('name, message', [
     ('corpus_validation.rows', 'has no corpus_validation.rows: give the data '
      'stage a source for documents, or set it'),

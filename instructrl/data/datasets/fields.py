@@ -9,7 +9,6 @@ from typing import Any
 from instructrl.data.records import Prompt, Ranking
 from instructrl.interop.dialogue import ASSISTANT, HUMAN
 
-ROLES = ('user', 'assistant')  # of messages, by turns
 UNKNOWN = 'unknown'  # who wrote or judged it, where nobody says
 TOO_FEW = 'has {} responses, a ranking needs 2 or more'
 
@@ -103,47 +102,6 @@ def _kind(value) -> str:
            'int': 'a number', 'float': 'a number', 'bool': 'true or false',
            'NoneType': 'null'}
   return names.get(type(value).__name__, type(value).__name__)
-
-
-def turns(value: Any, name: str) -> list[str]:
-  """Texts of messages of the user and the assistant by turns.
-
-  Args:
-    value: a list of objects with `role` and `content`.
-    name: of the field.
-  """
-  if not isinstance(value, list) or not value:
-    raise Malformed(f'{name} is {_kind(value) if value != [] else "empty"}, '
-                    'not a list of messages')
-  found = []
-  for i, message in enumerate(value):
-    role = field(is_object(message, f'{name}[{i}]'), 'role')
-    if role == 'system':
-      raise Malformed(
-          f'{name}[{i}] is a system message: the field `system` of the stage '
-          'data sets one for all rows; leave it out of them')
-    if role != ROLES[i % 2]:
-      raise Malformed(f'{name}[{i}] is of the role {role!r}, not '
-                      f'{ROLES[i % 2]!r}, the user begins, and then it is the '
-                      'turn of the other')
-    found.append(checked_text(
-        message.get('content'), f'{name}[{i}].content',
-        may_be_empty=role == 'assistant' and i == len(value) - 1))
-  return found
-
-
-def answer(value: Any, name: str) -> str:
-  """Text of a response that may be a message, alone or in a list."""
-  if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
-    value = value[0]
-  if not isinstance(value, dict):
-    return value  # whoever reads it refuses what is no text
-  if value.get('role', 'assistant') != 'assistant':
-    raise Malformed(f'{name} is of the role {value["role"]!r}, not assistant')
-  try:
-    return field(value, 'content')
-  except Malformed as error:
-    raise Malformed(f'{name} {error}') from None
 
 
 def text_id(value: str) -> str:

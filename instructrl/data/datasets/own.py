@@ -8,11 +8,8 @@
 | `prompt`, `responses`, `ranks` (low is good) | a Ranking of K |
 | `prompt`, `responses`, `scores` (high is good) | a Ranking of K |
 | `prompt` alone | a Prompt |
-| `messages` | a Demonstration: the last message answers the others |
 
-A prompt may be a list of messages `{role, content}` of the user and the
-assistant by turns, and a response such a message, alone or in a list; without
-`prompt`, `chosen` and `rejected` may be whole dialogues that end differently.
+Prompts and responses may also be messages (see `messages`).
 
 `responses` are K texts (one may be empty, but not all), or K objects
 `{text, score?, rank?, model?}`, which have the scores or ranks themselves.
@@ -30,7 +27,7 @@ import dataclasses
 from typing import Any
 
 from instructrl.data import records as records_lib
-from instructrl.data.datasets import fields, files
+from instructrl.data.datasets import fields, files, messages
 from instructrl.data.datasets.files import Row
 from instructrl.data.datasets.source import Option, Source, at_least, one_of
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
@@ -41,13 +38,12 @@ _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 _READ = {
     Document: {'id', 'text', 'source', 'split'},
     Prompt: _ABOUT_PROMPT,
-    Demonstration: _ABOUT_PROMPT | {
-        'response', 'completion', 'labeler', 'messages'},
+    Demonstration: _ABOUT_PROMPT | {'response', 'labeler'},
     Ranking: _ABOUT_PROMPT | {
         'responses', 'ranks', 'scores', 'chosen', 'rejected', 'labeler',
         'group', 'source'},
 }
-_READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role', 'content'}
+_READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role'}
 
 
 class Own(Source):
@@ -62,6 +58,8 @@ class Own(Source):
           0.0, at_least(0.0), 'scores less than this apart are ties'),
       'split': Option(
           'train', one_of(*records_lib.SPLITS), 'of lines that name none'),
+      'system': Option('refuse', one_of(*messages.SYSTEM),
+                       'what is done with system messages of the rows'),
   }
 
   def __init__(self, subset='', options=None):
@@ -83,8 +81,13 @@ class Own(Source):
     value = row.value
     if not isinstance(value, dict):
       fields.field(value, 'prompt')  # says what it is
-    row = dataclasses.replace(row, value=_in_texts(value))
-    kind = kind_of(row.value)
+    reader = messages.Reader(self.options['system'])
+    value = reader.in_texts(value)
+    if isinstance(value.get('responses'), list):
+      value['responses'] = [_response(item, f'responses[{i}]', reader)
+                            for i, item in enumerate(value['responses'])]
+    row = dataclasses.replace(row, value=value)
+    kind = kind_of(value)
     if self._kind is None:
       self._kind, self._first = kind, row.place
     if kind is not self._kind:
@@ -92,12 +95,10 @@ class Own(Source):
           f'is a {kind.__name__}, and the first row ({self._first}) is a '
           f'{self._kind.__name__}: keep them in files of their own')
     record = _MAKERS[kind](row, self.options)
-    unread = {name for name, item in value.items()
-              if item is not None} - _READ[kind]
-    if isinstance(value.get('responses'), list):
-      unread |= {f'responses[].{name}' for item in value['responses']
-                 if isinstance(item, dict)
-                 for name in item.keys() - _READ_OF_A_RESPONSE}
+    unread = (value.keys() - _READ[kind]) | reader.unread
+    for item in value.get('responses', ()):
+      unread |= {f'responses[].{name}' for name in item.keys()
+                 - _READ_OF_A_RESPONSE}
     for name in unread:
       self._unread[name] = self._unread.get(name, 0) + 1
     return record
@@ -110,43 +111,18 @@ class Own(Source):
     return [f'fields that were not read: {listed}'] if listed else []
 
 
-def _in_texts(value: dict[str, Any]) -> dict[str, Any]:
-  """A row without messages: of a prompt its turns, of a response the text."""
-  value = dict(value)
-  sides = [value.get(name) for name in ('chosen', 'rejected')]
-  completion = value.pop('completion', None)
-  if completion is not None:
-    if value.get('label') is not None:
-      raise fields.Malformed(
-          'has a label for a single completion; what is read are '
-          'demonstrations and rankings of two or more')
-    value['response'] = completion
-  if value.get('prompt') is None:
-    if value.get('messages') is not None:
-      value['prompt'], value['response'] = _answered(
-          value['messages'], 'messages')
-    elif all(isinstance(side, list) for side in sides):
-      value['prompt'], value['chosen'] = _answered(sides[0], 'chosen')
-      other, value['rejected'] = _answered(sides[1], 'rejected')
-      if other != value['prompt']:
-        raise fields.Unusable(
-            'the dialogues part before the last turn of the assistant')
-  elif isinstance(value['prompt'], list):
-    value['prompt'] = fields.turns(value['prompt'], 'prompt')
-    if len(value['prompt']) % 2 == 0:
-      raise fields.Malformed('prompt does not end with a turn of the user')
-  for name in ('response', 'chosen', 'rejected'):
-    if value.get(name) is not None:
-      value[name] = fields.answer(value[name], name)
-  return value
-
-
-def _answered(messages, name: str) -> tuple[list[str], str]:
-  """The turns before the last one, and that."""
-  turns = fields.turns(messages, name)
-  if len(turns) % 2:
-    raise fields.Malformed(f'{name} does not end with a turn of the assistant')
-  return turns[:-1], turns[-1]
+def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
+  """One of K responses as an object with `text`."""
+  if isinstance(item, list) and len(item) == 1:
+    item = item[0]
+  if not isinstance(item, dict):
+    return {'text': item}
+  own = 'text' if item.get('text') is not None else 'content'
+  if item.get(own) is None:
+    return item
+  rest = {key: value for key, value in item.items() if key != own}
+  return {**rest, 'text': reader.answer(
+      {'role': item.get('role'), 'content': item[own]}, name)}
 
 
 def kind_of(value: dict[str, Any]) -> type:
@@ -187,7 +163,8 @@ def _prompt(row, options) -> Prompt:
           fields.text(value, 'prompt'))
   return fields.prompt(
       text, turns=turns, split=_split(row),
-      own_id=fields.optional_text(value, 'id'),
+      own_id=fields.optional_text(value, 'id') or (
+          fields.text_id('\0'.join(turns)) if len(turns) > 1 else ''),
       user=fields.optional_text(value, 'user'),
       use_case=fields.optional_text(value, 'use_case', 'other'))
 
@@ -204,6 +181,8 @@ def _ranking(row, options) -> Ranking:
     texts, ranks, models = _responses(value, options['tie_margin'])
   else:
     texts = [fields.text(value, 'chosen'), fields.text(value, 'rejected')]
+    if texts[0] == texts[1]:
+      raise fields.Unusable('chosen and rejected are the same')
     ranks, models = [0, 1], [None, None]
   default = fields.optional_text(value, 'source', fields.UNKNOWN)
   return fields.ranking(
@@ -215,13 +194,7 @@ def _ranking(row, options) -> Ranking:
 
 def _responses(value, tie_margin):
   """The texts, ranks and models of a row's K responses."""
-  given = fields.items(value, 'responses')
-  items = []
-  for i, item in enumerate(given):
-    if isinstance(item, list) or isinstance(item, dict) and 'content' in item:
-      text = fields.answer(item, f'responses[{i}]')
-      item = {**(item if isinstance(item, dict) else {}), 'text': text}
-    items.append(item if isinstance(item, dict) else {'text': item})
+  items = fields.items(value, 'responses')
   texts, models = [], []
   for i, item in enumerate(items):
     texts.append(fields.checked_text(  # silence is a response to be judged

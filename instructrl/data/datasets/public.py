@@ -28,7 +28,7 @@ from instructrl.data.datasets.files import File, SourceError
 from instructrl.data.datasets.source import Source
 
 # Raised when a source's rows become other records, so that they are read anew.
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 def _folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:

@@ -30,7 +30,7 @@ def assistant(text):
 TURNS = [user('a'), assistant('b'), user('c')]
 TEXT = 'a\n\nAssistant: b\n\nHuman: c'
 DIALOGUE = dataclasses.replace(
-    PROMPT, id=fields.text_id(TEXT), text=TEXT, turns=('a', 'b', 'c'))
+    PROMPT, id=fields.text_id('a\0b\0c'), text=TEXT, turns=('a', 'b', 'c'))
 
 
 def load(tmp_path, rows, query='', **kwargs):
@@ -70,7 +70,18 @@ def load(tmp_path, rows, query='', **kwargs):
       'rejected': [user('Why?'), assistant('b')]}, RANKING),
     ({'prompt': 'Why?', 'responses': [[assistant('a')], assistant('b')],
       'scores': [2, 1]}, RANKING),
+    ({'prompt': 'Why?', 'responses': [
+        [{**assistant('a'), 'score': 2}], {**assistant('b'), 'score': 1}]},
+     RANKING),
+    ({'prompt': 'Why?', 'messages': [user('Why?'), assistant('So.')],
+      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
+    ({'prompt': 'Why?', 'chosen': [user('Why?'), assistant('a')],
+      'rejected': [user('Why?'), assistant('b')]}, RANKING),
+    ({'prompt': 'Why?', 'response': {'role': None, 'content': 'So.'},
+      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
     ({'prompt': TURNS}, DIALOGUE),
+    ({'prompt': 'a', 'messages': [*TURNS, assistant('d')]},
+     Demonstration(DIALOGUE, 'd', 'unknown')),
     ({'messages': [*TURNS, assistant('d')]},
      Demonstration(DIALOGUE, 'd', 'unknown')),
     ({'chosen': [*TURNS, assistant('a')], 'rejected': [*TURNS, assistant('b')]},
@@ -109,6 +120,43 @@ def test_dialogues_that_part_early_are_dropped_and_counted(tmp_path):
   assert len(got.records) == 1 and not got.notes
   assert got.dropped == {
       'the dialogues part before the last turn of the assistant': 1}
+
+
+def test_system_messages_are_left_out_when_asked(tmp_path):
+  system = {'role': 'system', 'content': 'Be brief.'}
+  rows = [{'messages': [system, *TURNS, assistant('d')]}]
+  got = load(tmp_path, rows, '?system=drop')
+  assert got.records == [Demonstration(DIALOGUE, 'd', 'unknown')]
+  with pytest.raises(SourceError, match="option system=drop leaves those of"):
+    load(tmp_path, rows)
+
+
+def test_what_messages_hold_beside_is_listed(tmp_path):
+  got = load(tmp_path, [
+      {'messages': [{**user('Why?'), 'name': 'ann'},
+                    {**assistant('So.'), 'thinking': 'hm', 'tools': None}]},
+      {'prompt': 'Who?', 'completion': {**assistant('I.'), 'weight': 0}}])
+  assert got.notes == [
+      'fields that were not read: messages[].name (1 rows), '
+      'messages[].thinking (1 rows), response[].weight (1 rows)']
+  got = load(tmp_path, [
+      {'prompt': 'Why?', 'messages': [user('x')], 'ranks': [0, 1],
+       'responses': [{'text': 'a', 'content': 'c'}, 'b']}])
+  assert got.records == [RANKING]
+  assert got.notes == ['fields that were not read: messages (1 rows), '
+                       'responses[].content (1 rows)']
+
+
+def test_one_text_with_turns_and_without_is_two_prompts(tmp_path):
+  got = load(tmp_path, [{'prompt': TURNS}, {'prompt': TEXT}])
+  assert [p.turns for p in got.records] == [('a', 'b', 'c'), ()]
+
+
+def test_a_pair_of_equals_is_dropped(tmp_path):
+  got = load(tmp_path, [
+      {'prompt': 'Why?', 'chosen': 'a', 'rejected': text} for text in 'ab'])
+  assert got.records == [RANKING]
+  assert got.dropped == {'chosen and rejected are the same': 1}
 
 
 def test_a_single_response_and_a_copy_are_dropped_and_counted(tmp_path):
@@ -157,22 +205,45 @@ BAD = [
      "group is 'x', not one of"),
     ({'prompt': 'a' * 65_537}, 'has 65,537 characters'),
     ({'text': 'Once.', 'split': 'test'}, "split is 'test', not one of"),
-    ({'prompt': []}, 'prompt is empty, not a list of messages'),
+    ({'prompt': []}, 'prompt has no message of the user'),
     ({'prompt': ['Why?']}, r'prompt\[0\] is text, not an object'),
-    ({'prompt': [{'content': 'Why?'}]}, "lacks the field 'role'"),
+    ({'prompt': [{'from': 'human', 'value': 'Why?'}]},
+     r"prompt\[0\] lacks the field 'role'"),
     ({'prompt': [{'role': 'system', 'content': 'a'}, *TURNS]},
-     r'prompt\[0\] is a system message: the field `system` of the stage'),
+     r'prompt\[0\] is a system message; `system` of the stage data'),
+    ({'prompt': [TURNS[1]]},
+     r"prompt\[0\] is of the role 'assistant', and it is the turn of the user"),
     ({'prompt': [user('a'), user('b')]},
-     r"prompt\[1\] is of the role 'user', not 'assistant'"),
+     r"prompt\[1\] is of the role 'user', and it is the turn of the assist"),
     ({'prompt': [user(' ')]}, r'prompt\[0\].content is empty'),
     ({'prompt': [user(['a'])]}, r'prompt\[0\].content is a list, not text'),
     ({'prompt': TURNS[:2]}, 'prompt does not end with a turn of the user'),
     ({'prompt': 'Why?', 'completion': 'a', 'label': False},
      'has a label for a single completion'),
     ({'messages': TURNS}, 'messages does not end with a turn of the assistant'),
-    ({'messages': 'a'}, 'messages is text, not a list of messages'),
-    ({'prompt': 'Why?', 'response': user('a')}, "response is of the role 'user'"),
-    ({'prompt': 'Why?', 'response': {'a': 1}}, "response lacks the field 'content'"),
+    ({'messages': 'a'}, 'messages is text, not a list'),
+    ({'messages': [user('a'), assistant(' ')]},
+     r'messages\[1\].content is empty'),
+    ({'messages': [user('a'), assistant('b')], 'response': 'c'},
+     'has both response and messages: leave one out'),
+    ({'prompt': 'a', 'completion': 'b', 'response': 'c'},
+     'has both response and completion: leave one out'),
+    ({'prompt': 'x', 'messages': [user('a'), assistant('b')]},
+     'messages does not begin as prompt does: leave one out'),
+    ({'prompt': TURNS, 'chosen': [*TURNS[:1], assistant('x')],
+      'rejected': [*TURNS[:1], assistant('y')]},
+     'chosen does not begin as prompt does'),
+    ({'chosen': [user('a'), assistant('b')], 'rejected': 'c'},
+     'rejected is text, not a list'),
+    ({'prompt': 'Why?', 'response': user('a')},
+     "response is of the role 'user'"),
+    ({'prompt': 'Why?', 'response': {'a': 1}},
+     "response lacks the field 'content'"),
+    ({'prompt': 'Why?', 'response': [assistant('a'), assistant('b')]},
+     'response has 2 messages, not one of the assistant'),
+    ({'prompt': 'Why?', 'ranks': [0, 1],
+      'responses': [{'text': 'a', 'role': 'user'}, 'b']},
+     r"responses\[0\] is of the role 'user'"),
     ({'prompt': 'Why?', 'responses': [[], 'b'], 'ranks': [0, 1]},
      r'responses\[0\] is a list, not text'),
 ]

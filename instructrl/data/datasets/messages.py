@@ -1,0 +1,162 @@
+"""Rows in messages, as chat models are given them, to rows of turns and texts.
+
+A message is an object with `role` ('user', 'assistant' by turns, maybe after
+'system') and `content`. Read are, with the forms of TRL among them:
+
+- `messages`: a demonstration, whose last message answers the others;
+- `prompt` as a list of messages, and `response` (or `completion`), `chosen`,
+  `rejected` or each of `responses` as a message, alone or in a list;
+- `chosen` and `rejected` as whole dialogues that differ in the last message.
+
+With whole dialogues a `prompt` is not needed, and if it is there, it has to be
+how they begin.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from instructrl.data.datasets import fields
+from instructrl.data.datasets.fields import Malformed
+from instructrl.interop import dialogue
+
+ROLES = ('user', 'assistant')
+SYSTEM = ('refuse', 'drop')  # what is done with a system message
+_PAIR = ('chosen', 'rejected')
+_ANSWERS = ('response', *_PAIR)
+
+
+class Reader:
+  """Reads the messages of one row.
+
+  Attributes:
+    unread: names of what messages hold beside role and content.
+  """
+
+  def __init__(self, system: str = 'refuse'):
+    self._system = system
+    self.unread = set()
+
+  def in_texts(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a row, with turns for a prompt and texts for answers.
+
+    Args:
+      row: an object; null stands for a field that is not there.
+
+    Raises:
+      Malformed: messages that are none, or two fields that say the same.
+      Unusable: the dialogues of a pair part before their last message.
+    """
+    row = {name: value for name, value in row.items() if value is not None}
+    if 'completion' in row:
+      if row.get('label') in (False, True):  # also 0 and 1
+        raise Malformed(
+            'has a label for a single completion, which no stage learns from: '
+            'demonstrations have none, and rankings two responses or more')
+      _refuse_both(row, 'response', 'completion')
+      row['response'] = row.pop('completion')
+    if row.keys() & {*_PAIR, 'responses'}:
+      if any(_is_dialogue(row.get(name)) for name in _PAIR):
+        return self._pair(row)
+    elif 'messages' in row:
+      _refuse_both(row, 'response', 'messages')
+      turns, row['response'] = self._answered(row, 'messages')
+      del row['messages']
+      return {**row, 'prompt': self._agreed(row, turns, 'messages')}
+    if isinstance(row.get('prompt'), list):
+      row['prompt'] = self._turns(row['prompt'], 'prompt')
+      if len(row['prompt']) % 2 == 0:
+        raise Malformed('prompt does not end with a turn of the user')
+    for name in row.keys() & {*_ANSWERS}:
+      row[name] = self.answer(row[name], name)
+    return row
+
+  def answer(self, value: Any, name: str) -> Any:
+    """Text of a response that may be a message, alone or in a list.
+
+    What is neither is given back: whoever reads it refuses what is no text.
+    """
+    if isinstance(value, list) and value and all(
+        isinstance(message, dict) for message in value):
+      if len(value) > 1:
+        raise Malformed(f'{name} has {len(value)} messages, not one of the '
+                        'assistant')
+      value = value[0]
+    if not isinstance(value, dict):
+      return value
+    if value.get('role') not in (None, 'assistant'):
+      raise Malformed(
+          f'{name} is of the role {value["role"]!r}, not assistant')
+    if value.get('content') is None:
+      raise Malformed(f"{name} lacks the field 'content'")
+    self._note(value, name)
+    return value['content']
+
+  def _pair(self, row) -> dict[str, Any]:
+    (turns, chosen), (other, rejected) = (
+        self._answered(row, name) for name in _PAIR)
+    if turns != other:
+      raise fields.Unusable(
+          'the dialogues part before the last turn of the assistant')
+    return {**row, 'prompt': self._agreed(row, turns, 'chosen'),
+            'chosen': chosen, 'rejected': rejected}
+
+  def _answered(self, row, name: str) -> tuple[list[str], str]:
+    """The turns before the last one, and that."""
+    turns = self._turns(fields.field(row, name), name)
+    if len(turns) % 2:
+      raise Malformed(f'{name} does not end with a turn of the assistant')
+    return turns[:-1], turns[-1]
+
+  def _agreed(self, row, turns: list[str], name: str) -> list[str]:
+    """The turns, if they begin as a prompt beside them says."""
+    given = row.get('prompt')
+    if isinstance(given, list):
+      agrees = self._turns(given, 'prompt') == turns
+    else:
+      agrees = given is None or isinstance(given, str) and given.strip() in (
+          turns[0].strip(), dialogue.join_turns(turns).strip())
+    if not agrees:
+      raise Malformed(f'{name} does not begin as prompt does: leave one out')
+    return turns
+
+  def _turns(self, value: Any, name: str) -> list[str]:
+    """Texts of messages of the user and the assistant by turns."""
+    messages = fields.items({name: value}, name)
+    if messages and isinstance(messages[0], dict) and (
+        messages[0].get('role') == 'system'):
+      if self._system != 'drop':
+        raise Malformed(
+            f'{name}[0] is a system message; `system` of the stage data sets '
+            "one for all rows, and the source's option system=drop leaves "
+            'those of the rows out')
+      messages = messages[1:]
+    if not messages:
+      raise Malformed(f'{name} has no message of the user')
+    found = []
+    for i, message in enumerate(messages):
+      where = f'{name}[{i + len(value) - len(messages)}]'
+      role = fields.is_object(message, where).get('role')
+      if role is None:
+        raise Malformed(f"{where} lacks the field 'role'")
+      if role != ROLES[i % 2]:
+        raise Malformed(f'{where} is of the role {role!r}, and it is the turn '
+                        f'of the {ROLES[i % 2]}')
+      found.append(fields.checked_text(  # silence is a response to be judged
+          message.get('content'), f'{where}.content',
+          may_be_empty=name in _PAIR and i == len(messages) - 1))
+      self._note(message, name)
+    return found
+
+  def _note(self, message: Mapping[str, Any], name: str) -> None:
+    self.unread |= {f'{name}[].{key}' for key, value in message.items()
+                    if value is not None} - {
+                        f'{name}[].role', f'{name}[].content'}
+
+
+def _is_dialogue(value: Any) -> bool:
+  return isinstance(value, list) and len(value) > 1
+
+
+def _refuse_both(row, name: str, other: str) -> None:
+  if name in row and other in row:
+    raise Malformed(f'has both {name} and {other}: leave one out')
