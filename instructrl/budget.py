@@ -1,6 +1,7 @@
 """What a study on real data is going to compute, told before it begins.
 
-Tokens are counted from the data and the configs, arithmetic from the tokens
+Tokens are counted from the data and the configs, with those that pad a
+ranking's batch, arithmetic from the tokens
 (see `flops`), and the time from the speed of a matrix product on this machine:
 a rough figure, which the progress bars replace by a measured one.
 """
@@ -10,17 +11,15 @@ import dataclasses
 import functools
 import pathlib
 
-import numpy as np
-
 from instructrl import flops
 from instructrl import metrics as metrics_lib
 from instructrl import progress as progress_lib
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
 from instructrl.data import store
-from instructrl.data import tasks
 from instructrl.trainers import common
 from instructrl.trainers import heldout
+from instructrl.trainers import reward
 
 # Shares of a matrix product's speed that the functions of a stage reach, as
 # scripts/benchmark.py measures them on a CPU. An accelerator samples, which
@@ -101,11 +100,13 @@ def _reward(name: str, config, folder) -> Cost:
       records, tok, prompt_len=config.prompt_len)
   common.require(bool(elements), f'{name}: no training ranking of '
                  f'inputs.rankings fits prompt_len={config.prompt_len}')
-  lengths = np.asarray([tasks.ranking_length(
-      e.prompt, e.responses, tok.eos_id) for e in elements])
-  tokens = config.num_epochs * int(lengths.sum())
-  return Cost(name, trained=tokens, training=flops.trained(
-      module, tokens, int(lengths.mean())))
+  _, columns = reward.training_batches(config, elements, tok)
+  steps = config.num_epochs * pipeline.epoch_steps(
+      len(elements), config.batch_size)
+  widths = [columns(step) for step in range(steps)]
+  return Cost(
+      name, trained=config.batch_size * sum(widths), training=sum(
+          flops.trained(module, config.batch_size * n, n) for n in widths))
 
 
 def _ppo(name: str, config, folder) -> Cost:

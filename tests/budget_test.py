@@ -27,11 +27,12 @@ def test_tokens_are_those_of_the_data_and_the_configs(costs, study, tok):
   steps = configs['sft'].num_epochs * -(-len(packed) // 8)
   assert found['sft'].trained == steps * 8 * packed.header['row_len']
   assert found['sft'].sampled == found['sft'].read == 0
-  tokens = sum(
-      len(tasks.chat_prompt(tok, r.prompt.text))
-      + sum(map(len, r.response_tokens))
-      for r in store.read_records(study / 'rankings', 'rankings', 'train'))
-  assert found['reward'].trained == configs['reward'].num_epochs * tokens
+  lengths = [
+      len(tasks.chat_prompt(tok, r.prompt)) + sum(map(len, r.response_tokens))
+      for r in store.read_records(study / 'rankings', 'rankings', 'train')]
+  assert max(lengths) <= 32  # which is as wide as all batches are
+  steps = configs['reward'].num_epochs * -(-len(lengths) // 8)
+  assert found['reward'].trained == steps * 8 * 32 > sum(lengths)
   # 4 iterations of 8 episodes of 8 + 4 tokens; policy and value model; and a
   # pretraining row of 16 tokens an episode.
   assert found['ppo_ptx'].sampled == 32 * 4

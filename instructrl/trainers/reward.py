@@ -25,12 +25,23 @@ from instructrl.trainers import runs
 from instructrl.types import Params, RankingBatch, TrainState
 
 
-COLUMNS = 32  # batches are padded to a multiple of so many; each compiles once
+COLUMNS = 32  # batches have a multiple of so many
 WINDOW = 16  # batches whose rankings are exchanged, like lengths to like
 
 
 def _columns(length: int) -> int:
   return COLUMNS * -(-int(length) // COLUMNS)
+
+
+def _width(length: int) -> int:
+  """Columns of a batch whose longest element has `length` tokens.
+
+  A power of two or half as much again. Each width compiles its own program, so
+  there are two for each doubling, and about a seventh of a batch is padding.
+  """
+  width = COLUMNS << max(0, (int(length) - 1) // COLUMNS).bit_length()
+  less = width * 3 // 4
+  return less if length <= less and less % COLUMNS == 0 else width
 
 
 def validate(config):
@@ -145,7 +156,7 @@ class Scorer:
       part = order[start:start + self._batch]
       longest = len(sequences[part[-1]])
       self._model.check_length(longest, 'a prompt with its response')
-      shape = (self._batch, _columns(longest))
+      shape = (self._batch, _width(longest))
       tokens = np.full(shape, self._pad, np.int32)
       segments = np.zeros(shape, np.int32)
       positions = np.zeros(shape, np.int32)
@@ -323,27 +334,57 @@ def _init_params(run: runs.Run, layout: common.Layout) -> Params:
   return {'backbone': backbone, 'head': fresh['head']}
 
 
+def _lengths(elements, tok) -> np.ndarray:
+  return np.asarray([tasks.ranking_length(e.prompt, e.responses, tok.eos_id)
+                     for e in elements])
+
+
+def _batches(config, elements, tok, max_k: int, **kwargs) -> pipeline.Batches:
+  return pipeline.ranking_batches(
+      elements, config.batch_size, config.train_seed, max_k=max_k,
+      seq_len=_columns(_lengths(elements, tok).max()), eos_id=tok.eos_id,
+      pad_id=tok.pad_id, **kwargs)
+
+
+def training_batches(config, elements, tok, **kwargs
+                     ) -> tuple[pipeline.Batches, Callable[[int], int]]:
+  """Batches of rankings, and how many columns of each are not all padding.
+
+  Most rankings are half as long as the longest of all: those of like length go
+  together, and a step computes the columns that its own need.
+
+  Args:
+    config: of the stage.
+    elements: `pipeline.RankingTokens`.
+    tok: the tokenizer.
+    **kwargs: see `pipeline.Batches`.
+
+  Returns:
+    The batches, and step -> columns.
+  """
+  lengths = _lengths(elements, tok)
+  batches = _batches(
+      config, elements, tok, 2 if config.shuffled_pairs else
+      config.max_responses, lengths=lengths, window=WINDOW, **kwargs)
+  most = _columns(lengths.max())
+  return batches, lambda step: min(
+      most, _width(lengths[batches.all_indices(step)].max()))
+
+
 def train(config, workdir, label: str = '') -> dict:
   """Trains the reward model, then shifts it; returns what DONE says."""
   validate(config)
   with runs.Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    k = 2 if config.shuffled_pairs else config.max_responses
-    lengths_of = lambda elements: np.asarray([tasks.ranking_length(
-        e.prompt, e.responses, tok.eos_id) for e in elements])
-    make = lambda elements, max_k, **kwargs: pipeline.ranking_batches(
-        elements, config.batch_size, config.train_seed, max_k=max_k,
-        seq_len=_columns(lengths_of(elements).max()),
-        eos_id=tok.eos_id, pad_id=tok.pad_id,
-        rows_read=run.rows(config.batch_size), **kwargs)
+    read = run.rows(config.batch_size)
     elements, dropped = load_rankings(run, tok, 'train', 'train')
-    lengths = lengths_of(elements)
-    batches = make(elements, k, lengths=lengths, window=WINDOW)
+    batches, columns = training_batches(config, elements, tok, rows_read=read)
     common.require(
         any(len(set(e.ranks)) > 1 for e in elements), 'inputs.rankings prefers '
         'no response to another: there is nothing to learn')
-    held = {name: [run.put(b) for b in make(
-        data, config.max_responses, shuffle=False).once()]
+    held = {name: [run.put(b) for b in _batches(
+        config, data, tok, config.max_responses, shuffle=False,
+        rows_read=read).once()]
             for name, data in load_held_out(run, tok).items()}
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
@@ -365,9 +406,7 @@ def train(config, workdir, label: str = '') -> dict:
               for name, found in measure(state.params).items()}
 
     def train_step(state, step):
-      # Most rankings are half as long as the longest of all.
-      width = _columns(lengths[batches.all_indices(step)].max())
-      batch = pipeline.trim_columns(batches.at(step), width)
+      batch = pipeline.trim_columns(batches.at(step), columns(step))
       return program.step(state, run.put(batch))
 
     state = run.loop(

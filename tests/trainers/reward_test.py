@@ -414,6 +414,29 @@ def untrained(monkeypatch):
   monkeypatch.setattr(reward, 'accuracy', lambda *args: {'accuracy': 0.5})
 
 
+def test_few_widths_with_little_padding():
+  widths = [reward._width(n) for n in range(1, 20_000)]
+  assert sorted(set(widths))[:8] == [32, 64, 96, 128, 192, 256, 384, 512]
+  assert len(set(widths)) == 19  # two for each doubling
+  for length, width in enumerate(widths, 1):
+    assert length <= width < 1.5 * max(length + 1, 64)
+  assert 1.1 < sum(widths) / sum(range(1, 20_000)) < 1.25
+
+
+def test_the_columns_of_a_step_are_those_of_its_longest_ranking(configs, tok):
+  rng = np.random.default_rng(0)
+  elements = [pipeline.RankingTokens(
+      (1,) * int(rng.integers(1, 40)), ((3,) * int(rng.integers(1, 60)),) * 2,
+      (0, 1)) for _ in range(64)]
+  config = configs['reward']
+  batches, columns = reward.training_batches(config, elements, tok)
+  needed = [(batches.at(step).segment_ids != 0).sum(1).max()
+            for step in range(8)]
+  assert [columns(step) for step in range(8)] == [
+      min(reward._width(n), batches.at(0).tokens.shape[1]) for n in needed]
+  assert len({*map(columns, range(8))}) > 2
+
+
 def test_only_padding_is_trimmed(
     configs, workdir, one_device, untrained, monkeypatch):
   """A batch is as wide as the longest of its rankings needs."""
