@@ -59,7 +59,7 @@ def test_rankings_that_do_not_fit_are_told(study):
 
 
 def test_the_table_tells_what_is_left(tmp_path):
-  found = [budget.Cost('sft', trained=1000, training=6.5e12),
+  found = [budget.Cost('sft', trained=1000, training=5e12),
            budget.Cost('ppo', sampled=10, sampling=4e12)]
   text = budget.table(found, tmp_path, 1e11)
   assert '1m40s' in text and 'about 3m20s are left' in text
