@@ -369,14 +369,21 @@ def test_memory_is_bounded_by_twice_the_largest_leaf(tmp_path):
   total = sum(t.size * 4 for t in tensors.values())
   del tensors
   assert total > 4.9 * largest
-  done = subprocess.run(
-      [sys.executable, '-c', MEASURE, tmp_path / 'src', tmp_path / 'dst',
-       tmp_path], check=True, capture_output=True, text=True,
-      env={**os.environ, 'XLA_FLAGS': ''})
-  grew = int(done.stdout.rsplit('grew ', 1)[1])
-  # It grew by 265 MB, once on a busy machine by more than 296; where leaves
-  # were not let go of, by 428.
-  assert grew < 2 * largest + (96 << 20), (grew >> 20, largest >> 20)
+  # It grew by 265 MB; where leaves were kept, by more than 700 each time. The
+  # threads that write let go of theirs when they are scheduled: on a machine
+  # that left this process no time it was 391 once. Then it is asked again.
+  grew = []
+  for attempt in range(3):
+    (tmp_path / f'warm{attempt}').mkdir()
+    done = subprocess.run(
+        [sys.executable, '-c', MEASURE, tmp_path / 'src',
+         tmp_path / f'dst{attempt}', tmp_path / f'warm{attempt}'],
+        check=True, capture_output=True, text=True,
+        env={**os.environ, 'XLA_FLAGS': ''})
+    grew.append(int(done.stdout.rsplit('grew ', 1)[1]) >> 20)
+    if grew[-1] < 2 * (largest >> 20) + 96:
+      return
+  pytest.fail(f'grew by {grew} MB, the largest leaf has {largest >> 20}')
 
 
 @pytest.mark.slow
