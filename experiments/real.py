@@ -127,7 +127,7 @@ def get_config(arg='cpu'):
   stages.ppo = ppo(arg, ppo_config)
   stages.ppo_ptx = ppo(arg, ppo_ptx_config)
   # The paper's 27.8 is for 8 rows an episode and a policy of 1.3B and more.
-  stages.ppo_ptx.ppo.ptx_coef = {'cpu': 1.0, 'full': 4.0}[arg]
+  stages.ppo_ptx.ppo.ptx_coef = {'cpu': 0.2, 'full': 4.0}[arg]
   stages.heldout = heldout.get_config(arg)
   stages.export = export.get_config()
   for stage in stages.values():

@@ -75,10 +75,11 @@ def statements(held: Mapping[str, Any]) -> list[dict]:
     name = NAMES[policy]
     add(f'{name} has a higher reward-model score than SFT on held-out prompts',
         _difference(held, 'score', policy, 'sft'), 1, '')
-    add(f'{name} has more loss on pretraining text than SFT',
-        _difference(held, 'nll', policy, 'sft'), 1, 'nats')
-  add('PPO-ptx has less loss on pretraining text than PPO',
-      _difference(held, 'nll', 'ppo_ptx', 'ppo'), -1, 'nats')
+  add('PPO has more loss on pretraining text than SFT',
+      _difference(held, 'nll', 'ppo', 'sft'), 1, 'nats')
+  for other in ('ppo', 'sft'):
+    add(f'PPO-ptx has less loss on pretraining text than {NAMES[other]}',
+        _difference(held, 'nll', 'ppo_ptx', other), -1, 'nats')
   return found
 
 

@@ -95,8 +95,9 @@ def test_verdicts_are_those_of_the_intervals():
   assert verdict('reward model orders', 'untrained') == [expectations.SHOWN]
   assert verdict('PPO has a higher') == [expectations.SHOWN]
   assert verdict('PPO has more loss') == [expectations.SHOWN]
-  assert verdict('PPO-ptx has more loss') == [expectations.UNDECIDED]
-  assert verdict('PPO-ptx has less loss') == [expectations.SHOWN]
+  less = 'PPO-ptx has less loss on pretraining text than'
+  assert verdict(f'{less} SFT') == [expectations.UNDECIDED]
+  assert verdict(f'{less} PPO') == [expectations.SHOWN]
   without = held()
   for name in ('nll', 'score'):
     del without[name]
