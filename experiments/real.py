@@ -56,7 +56,7 @@ def reward(arg):
   c.prompt_len, c.response_len = common.REAL_LENGTHS[arg][0], RANKED[arg]
   c.max_responses = {'cpu': 4, 'full': 9}[arg]
   c.batch_size, c.optimizer.peak_lr = {
-      'cpu': (8, 3e-5), 'full': (32, 1e-5)}[arg]
+      'cpu': (8, 1e-4), 'full': (32, 1e-5)}[arg]
   c.microbatch_size = {'cpu': 0, 'full': 8}[arg]
   return c
 
