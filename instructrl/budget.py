@@ -1,9 +1,9 @@
 """What a study on real data is going to compute, told before it begins.
 
-Tokens are counted from the data and the configs, with those that pad a
-ranking's batch, arithmetic from the tokens
-(see `flops`), and the time from the speed of a matrix product on this machine:
-a rough figure, which the progress bars replace by a measured one.
+Tokens are counted from the data and the configs (of rankings with those that
+pad a batch), arithmetic from the tokens (see `flops`), and the time from the
+speed of a matrix product on this machine: a rough figure, which the progress
+bars replace by a measured one.
 """
 
 from collections.abc import Mapping, Sequence

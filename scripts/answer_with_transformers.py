@@ -16,15 +16,13 @@ import pathlib
 import sys
 
 from instructrl import metrics
+from instructrl.interop import dialogue
 
 try:
   import torch
   import transformers
 except ImportError as error:
   sys.exit(f'error: {error}: pip install -e ".[hf]"')
-
-
-ROLES = ('user', 'assistant')  # of a dialogue, by turns
 
 
 def answer(folder: pathlib.Path, samples: list[dict], max_tokens: int
@@ -37,7 +35,7 @@ def answer(folder: pathlib.Path, samples: list[dict], max_tokens: int
   for sample in samples:
     turns = sample.get('turns') or [sample['prompt']]
     ids = tokenizer.apply_chat_template(
-        [{'role': ROLES[i % 2], 'content': turn}
+        [{'role': dialogue.ROLES[i % 2], 'content': turn}
          for i, turn in enumerate(turns)],
         add_generation_prompt=True, return_dict=False)
     with torch.no_grad():

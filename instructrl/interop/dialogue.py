@@ -10,6 +10,7 @@ template ' {response}' give the whole dialogue back.
 from collections.abc import Sequence
 import re
 
+ROLES = ('user', 'assistant')  # of messages, by turns
 HUMAN, ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
 _MARK = re.compile(f'({HUMAN}|{ASSISTANT})')
 

@@ -295,7 +295,7 @@ def chat_layout(chat_template: str, *, variables: Mapping[str, str],
   """
   def rendered(*turns):
     messages = [{'role': 'system', 'content': system}] if system else []
-    messages += [{'role': ('user', 'assistant')[i % 2], 'content': turn}
+    messages += [{'role': dialogue.ROLES[i % 2], 'content': turn}
                  for i, turn in enumerate(turns)]
     try:
       return render(chat_template, messages, variables=variables,

@@ -339,11 +339,11 @@ def _lengths(elements, tok) -> np.ndarray:
                      for e in elements])
 
 
-def _batches(config, elements, tok, max_k: int, **kwargs) -> pipeline.Batches:
+def _batches(config, elements, tok, *, columns: int, max_k: int, **kwargs
+             ) -> pipeline.Batches:
   return pipeline.ranking_batches(
       elements, config.batch_size, config.train_seed, max_k=max_k,
-      seq_len=_columns(_lengths(elements, tok).max()), eos_id=tok.eos_id,
-      pad_id=tok.pad_id, **kwargs)
+      seq_len=columns, eos_id=tok.eos_id, pad_id=tok.pad_id, **kwargs)
 
 
 def training_batches(config, elements, tok, **kwargs
@@ -363,10 +363,10 @@ def training_batches(config, elements, tok, **kwargs
     The batches, and step -> columns.
   """
   lengths = _lengths(elements, tok)
-  batches = _batches(
-      config, elements, tok, 2 if config.shuffled_pairs else
-      config.max_responses, lengths=lengths, window=WINDOW, **kwargs)
   most = _columns(lengths.max())
+  batches = _batches(
+      config, elements, tok, columns=most, lengths=lengths, window=WINDOW,
+      max_k=2 if config.shuffled_pairs else config.max_responses, **kwargs)
   return batches, lambda step: min(
       most, _width(lengths[batches.all_indices(step)].max()))
 
@@ -383,8 +383,8 @@ def train(config, workdir, label: str = '') -> dict:
         any(len(set(e.ranks)) > 1 for e in elements), 'inputs.rankings prefers '
         'no response to another: there is nothing to learn')
     held = {name: [run.put(b) for b in _batches(
-        config, data, tok, config.max_responses, shuffle=False,
-        rows_read=read).once()]
+        config, data, tok, columns=_columns(_lengths(data, tok).max()),
+        max_k=config.max_responses, shuffle=False, rows_read=read).once()]
             for name, data in load_held_out(run, tok).items()}
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs

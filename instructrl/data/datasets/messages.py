@@ -19,7 +19,6 @@ from instructrl.data.datasets import fields
 from instructrl.data.datasets.fields import Malformed
 from instructrl.interop import dialogue
 
-ROLES = ('user', 'assistant')
 SYSTEM = ('refuse', 'drop')  # what is done with a system message
 _PAIR = ('chosen', 'rejected')
 _ANSWERS = ('response', *_PAIR)
@@ -138,9 +137,9 @@ class Reader:
       role = fields.is_object(message, where).get('role')
       if role is None:
         raise Malformed(f"{where} lacks the field 'role'")
-      if role != ROLES[i % 2]:
+      if role != dialogue.ROLES[i % 2]:
         raise Malformed(f'{where} is of the role {role!r}, and it is the turn '
-                        f'of the {ROLES[i % 2]}')
+                        f'of the {dialogue.ROLES[i % 2]}')
       found.append(fields.checked_text(  # silence is a response to be judged
           message.get('content'), f'{where}.content',
           may_be_empty=name in _PAIR and i == len(messages) - 1))
