@@ -6,6 +6,7 @@ once is written and read leaf by leaf.
 """
 
 import ctypes
+import gc
 import pathlib
 
 import jax
@@ -40,7 +41,8 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
     folder: of the tree; the leaf's own one must have a parent already.
     name: 'a/b' of the array in the tree.
     array: of this and all other processes. The memory of the hosts holds it
-      once more meanwhile.
+      up to twice more meanwhile: Orbax's copy, and its chunks on their way to
+      the disk.
   """
   release_memory()
   context = _context()
@@ -54,7 +56,9 @@ def release_memory() -> None:
   """Gives freed memory back to the system, where glibc would keep it.
 
   Without it what was freed between large arrays adds up to several of them.
+  Orbax's copies hang in reference cycles, so those are collected before.
   """
+  gc.collect()
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
   if trim is not None:
     trim(0)
