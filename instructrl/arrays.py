@@ -41,13 +41,15 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
     folder: of the tree; the leaf's own one must have a parent already.
     name: 'a/b' of the array in the tree.
     array: of this and all other processes. The memory of the hosts holds it
-      up to twice more meanwhile: Orbax's copy, and its chunks on their way to
-      the disk.
+      once more meanwhile.
   """
   release_memory()
   context = _context()
   # Who wants a part of the array reads no more than the chunks it is in.
   context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
+  # More than there is to write: it limits nothing. But where there is no limit
+  # Orbax writes in a transaction, which holds all chunks until the last one.
+  context.memory.write_concurrent_bytes = array.nbytes + 1
   with context:
     ocp.save(folder / name, {_LEAF: array})
 

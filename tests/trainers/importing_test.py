@@ -360,7 +360,7 @@ print('grew', (status('VmHWM') - before) << 10)
 
 
 @pytest.mark.slow
-def test_memory_is_bounded_by_three_of_the_largest_leaf(tmp_path):
+def test_memory_is_bounded_by_twice_the_largest_leaf(tmp_path):
   config = {**checkpoints.LLAMA, 'hidden_size': 512, 'intermediate_size': 1024,
             'num_hidden_layers': 64, 'num_key_value_heads': 4}
   largest = 64 * 512 * 1024 * 4
@@ -369,9 +369,8 @@ def test_memory_is_bounded_by_three_of_the_largest_leaf(tmp_path):
   total = sum(t.size * 4 for t in tensors.values())
   del tensors
   assert total > 4.9 * largest
-  # The array, Orbax's copy of it, and its chunks on their way to the disk: the
-  # last two are not always there together, so that it grew by 265 or by 390 MB.
-  # Where leaves were kept it was more than 700 each time.
+  # It grew by 261 to 266 MB. It was up to 390 where Orbax wrote in a transaction,
+  # and more than 700 where leaves were kept.
   (tmp_path / 'warm').mkdir()
   done = subprocess.run(
       [sys.executable, '-c', MEASURE, tmp_path / 'src', tmp_path / 'dst',
@@ -379,7 +378,7 @@ def test_memory_is_bounded_by_three_of_the_largest_leaf(tmp_path):
       check=True, capture_output=True, text=True,
       env={**os.environ, 'XLA_FLAGS': ''})
   grew = int(done.stdout.rsplit('grew ', 1)[1])
-  assert grew < 3 * largest + (64 << 20)
+  assert grew < 2 * largest + (64 << 20)
 
 
 @pytest.mark.slow
