@@ -43,13 +43,12 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
     array: of this and all other processes. The memory of the hosts holds it
       once more meanwhile.
   """
+  # Only then is what it was copied from let go of.
+  array.block_until_ready()
   release_memory()
   context = _context()
   # Who wants a part of the array reads no more than the chunks it is in.
   context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
-  # More than there is to write: it limits nothing. But where there is no limit
-  # Orbax writes in a transaction, which holds all chunks until the last one.
-  context.memory.write_concurrent_bytes = array.nbytes + 1
   with context:
     ocp.save(folder / name, {_LEAF: array})
 
@@ -58,7 +57,8 @@ def release_memory() -> None:
   """Gives freed memory back to the system, where glibc would keep it.
 
   Without it what was freed between large arrays adds up to several of them.
-  Orbax's copies hang in reference cycles, so those are collected before.
+  Orbax's copies hang in reference cycles, and what JAX has copied to a device
+  waits for Python's garbage collection.
   """
   gc.collect()
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
