@@ -398,8 +398,7 @@ class HFTokenizer:
       ValueError: the embedding has fewer rows than there are tokens.
     """
     parts.check_rows(self.vocab_size, vocab_rows)
-    roles = {name: token for name, token in self._found['config'].items()
-             if name in sources.ROLES}
+    roles = self._roles()
     parts.write_files(
         folder, self._found['tokenizer'], roles, self._exported_template(),
         {name: value for name, value in self._found['config'].items()
@@ -410,12 +409,12 @@ class HFTokenizer:
       return layouts.plain_as_chat_template(
           self.layout, self.piece(self.eos_id),
           '' if self.bos_id is None else self.piece(self.bos_id))
-    template = self.chat_template
-    if not self.layout.between_turns:
-      template = layouts.with_dialogue_as_one_turn(template)
-    if self.layout.system:
-      template = layouts.with_system(template, self.layout.system)
-    return template
+    return layouts.exported_chat_template(
+        self.layout, self.chat_template, self._roles())
+
+  def _roles(self) -> dict[str, str]:
+    return {name: token for name, token in self._found['config'].items()
+            if name in sources.ROLES}
 
 
 def _serialise(found: Mapping[str, Any]) -> bytes:

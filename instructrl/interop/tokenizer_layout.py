@@ -32,6 +32,10 @@ _INSTEAD = (f'give a plain layout instead, as prompt_template='
             f'{PROMPT_TEMPLATE!r}, response_template={RESPONSE_TEMPLATE!r}')
 
 
+# The date of templates that write one, which is that of training for good: the
+# one that Llama 3's fall back on.
+DATE = datetime.datetime(2024, 7, 26)
+
 # What a template drops at an end of a text: nothing, newlines, white space.
 Side = bool | str
 Sides = tuple[Side, Side]
@@ -225,6 +229,43 @@ def with_system(chat_template: str, system: str) -> str:
           + '}] + messages %}{% endif %}' + chat_template)
 
 
+def exported_chat_template(layout: Layout, chat_template: str,
+                           variables: Mapping[str, str]) -> str:
+  """A chat template that lays out as a layout that was cut from it does.
+
+  It brings the system message and the date, opens an answer as answers in a
+  dialogue begin, and gets a dialogue as one turn where the layout does.
+
+  Args:
+    layout: from `chat_layout`.
+    chat_template: Jinja.
+    variables: see `render`.
+  """
+  messages = [{'role': 'user', 'content': _USER}]
+  if layout.system:
+    messages.insert(0, {'role': 'system', 'content': layout.system})
+  wanted, dates = layout.before + _USER + layout.after, {}
+  ask = lambda template: render(
+      template, messages, add_generation_prompt=True, variables=variables,
+      dates=dates)
+  opening = wanted.removeprefix(ask(chat_template))
+  # Jinja would drop a newline at the end, and no longer does with more there.
+  for template in (
+      chat_template, '{% set enable_thinking = false %}' + chat_template,
+      chat_template.removesuffix('\n') + '{% if add_generation_prompt %}{{ '
+      + json.dumps(opening, ensure_ascii=False) + ' }}{% endif %}'):
+    if ask(template) == wanted:
+      break
+  if not layout.between_turns:
+    template = with_dialogue_as_one_turn(template)
+  if layout.system:
+    template = with_system(template, layout.system)
+  if dates:
+    template = ('{% macro strftime_now(form) %}{{ ' + json.dumps(dates)
+                + '[form] }}{% endmacro %}' + template)
+  return template
+
+
 class _Generation(jinja2.ext.Extension):
   """`{% generation %}`, with which templates mark what is trained on."""
 
@@ -237,14 +278,16 @@ class _Generation(jinja2.ext.Extension):
 
 
 def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
-           add_generation_prompt: bool, variables: Mapping[str, str]) -> str:
-  """Renders a chat template as transformers does.
+           add_generation_prompt: bool, variables: Mapping[str, str],
+           dates: dict[str, str] | None = None) -> str:
+  """Renders a chat template as transformers does, but for the date: `DATE`.
 
   Args:
     chat_template: Jinja, run in a sandbox.
     messages: of 'role' and 'content' each.
     add_generation_prompt: whether the start of an answer follows.
     variables: 'bos_token' and the like.
+    dates: is given what the template asks of the date: form -> text.
 
   Raises:
     ValueError: the template is not valid, or refuses the messages.
@@ -257,21 +300,26 @@ def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent,
                       separators=separators, sort_keys=sort_keys)
 
+  def strftime_now(form):
+    text = DATE.strftime(form)
+    if dates is not None:
+      dates[form] = text
+    return text
+
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
       trim_blocks=True, lstrip_blocks=True,
       extensions=[_Generation, jinja2.ext.loopcontrols])
   environment.filters['tojson'] = tojson
   environment.globals['raise_exception'] = raise_exception
-  environment.globals['strftime_now'] = (
-      lambda form: datetime.datetime.now().strftime(form))
+  environment.globals['strftime_now'] = strftime_now
   try:
     return environment.from_string(chat_template).render(
         messages=list(messages), tools=None, documents=None,
         add_generation_prompt=add_generation_prompt, **variables)
   # A template is a program: it may also fail as programs do.
   except (jinja2.exceptions.TemplateError, TypeError, KeyError, IndexError,
-          AttributeError, ValueError, ArithmeticError, RecursionError,
-          MemoryError) as error:
+          AttributeError, ValueError, ArithmeticError, RuntimeError,
+          SyntaxError, MemoryError) as error:
     raise ValueError(
         f'the chat template fails: {error or repr(error)}') from error
 
