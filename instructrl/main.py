@@ -249,7 +249,8 @@ def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
     except KeyboardInterrupt as stop:
       _leave(processes.EXIT_STOPPED if isinstance(stop, processes.Stopped)
              else 128 + signal.SIGINT,
-             'stopped; the same command goes on from the last checkpoint')
+             'stopped; the same command goes on from the last checkpoint, or '
+             'begins the stage again if it has none')
     except Exception as error:
       several = jax.distributed.is_initialized()
       if several and processes.is_loss(error):

@@ -130,6 +130,10 @@ def load(path) -> AnyTokenizer:
     if len(files) > 1:
       raise ValueError(f'{path} has two tokenizers ({files[0].name} and '
                        f'{files[1].name}): remove the one that is not meant')
+    if not files and (path / 'tokenizer_config.json').exists():
+      raise FileNotFoundError(
+          f"{path} has a tokenizer of another tool: make a run folder of it "
+          'with `python -m instructrl.convert import SRC DST`')
     if not files:
       raise FileNotFoundError(
           f'{path} has no tokenizer ({" or ".join(k.FILE for k in kinds)})')

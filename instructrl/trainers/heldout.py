@@ -8,12 +8,15 @@ PPO did what it was asked to, and not whether people would agree.
 """
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 import json
 import math
 import pathlib
+import shutil
+from typing import Any
 
 import jax
 import numpy as np
@@ -38,6 +41,7 @@ from instructrl.trainers import reward
 FORMAT_VERSION = 1
 POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
 FROM_SFT = ('ppo', 'ppo_ptx')  # whose KL is that from SFT
+KEPT = 'parts'  # the folder of what was finished before a stop
 REWARD_MODEL = 'reward model'  # last of what orders a ranking's responses
 ALL = 'all'  # data sets together
 
@@ -107,7 +111,10 @@ def data_set(ranking: Ranking) -> str:
 
 
 def evaluate(config, workdir, label: str = '') -> dict:
-  """Writes results.json and samples.jsonl; returns what DONE says."""
+  """Writes results.json and samples.jsonl; returns what DONE says.
+
+  After a stop it goes on with the policy that it was at.
+  """
   validate(config)
   workdir = pathlib.Path(workdir)
   if processes.primary():
@@ -117,13 +124,15 @@ def evaluate(config, workdir, label: str = '') -> dict:
     with progress_lib.Progress(
         config.stage, 1 + 2 * len(names), label=label, unit='part',
         primary=processes.primary()) as progress:
-      found = _Evaluation(config, opened, names, progress).run()
+      found = _Evaluation(
+          config, opened, names, progress, workdir / KEPT).run()
   results, samples = found
   if processes.primary():
     metrics_lib.atomic_write(workdir / 'samples.jsonl', ''.join(
         json.dumps(sample, ensure_ascii=False) + '\n' for sample in samples))
     metrics_lib.atomic_write(
         workdir / 'results.json', json.dumps(results, indent=1))
+    shutil.rmtree(workdir / KEPT, ignore_errors=True)
   return {'prompts': len(samples), **{
       f'accuracy/{name}': part['judges'][REWARD_MODEL]['value']
       for name, part in results['accuracy'].items()}}
@@ -136,19 +145,33 @@ class _Answers:
   tokens: list[list[int]]  # [N] responses
   scores: np.ndarray  # [N] float32, of the reward model
   logprobs: np.ndarray | None  # [N] float32, nats, its own; of `FROM_SFT`
+  nll: tuple[list, list] | None  # of held-out rows: [R] nats, [R] tokens
 
 
 class _Evaluation:
   """One evaluation; its parts are one after another in memory."""
 
-  def __init__(self, config, opened: policies.Opener, names, progress):
+  def __init__(self, config, opened: policies.Opener, names, progress,
+               kept: pathlib.Path):
     self._config, self._opened, self._names = config, opened, names
-    self._progress, self._done = progress, 0
+    self._progress, self._done, self._folder = progress, 0, kept
 
-  def _tell(self, text: str):
-    self._done += 1
+  def _tell(self, text: str, parts: int = 1):
+    self._done += parts
     self._progress.update(self._done)
     self._progress.message(text)
+
+  def _kept(self, name: str, make: Callable[[], Any], parts: int = 1):
+    """What `make` gives, as JSON has it; only the first time it is called."""
+    path = self._folder / f'{name}.json'
+    if processes.agree(path.is_file()):
+      self._tell(f'{name}: finished before', parts)
+      return json.loads(path.read_text(encoding='utf-8'))
+    found = make()
+    if processes.primary():
+      self._folder.mkdir(exist_ok=True)
+      metrics_lib.atomic_write(path, json.dumps(found))
+    return found
 
   def run(self) -> tuple[dict, list[dict]]:
     config, seed = self._config, self._config.eval_seed
@@ -156,19 +179,28 @@ class _Evaluation:
     prompts = prompts[:config.num_prompts]
     laid_out = [tasks.chat_prompt(self._opened.tok, p) for p in prompts]
     params, scorer, trained = reward.load_scorer(self._opened)
-    accuracy = self._accuracy(params, scorer, trained)
-    nll, answers, of_sft = {}, {}, {}
-    for name in self._names:
+    accuracy = self._kept(
+        'accuracy', lambda: self._accuracy(params, scorer, trained))
+
+    def answer(name):
       policy = self._opened.policy(name, config.response_len)
-      nll[name] = self._nll(policy)
-      tokens = policy.sample_tokens(
+      nll = self._nll(policy)
+      tokens = [[int(t) for t in row] for row in policy.sample_tokens(
           prompts, temperature=config.temperature, seed=seed,
-          purpose=rng.Purpose.EVALUATION)
-      answers[name] = _Answers(
-          tokens, scorer(params, laid_out, tokens),
-          policy.engine.score(policy.params, laid_out, tokens)
-          if name in FROM_SFT else None)
-      self._tell(f'{name}: score {answers[name].scores.mean():.3f}')
+          purpose=rng.Purpose.EVALUATION)]
+      scores = scorer(params, laid_out, tokens)
+      logprobs = (policy.engine.score(policy.params, laid_out, tokens)
+                  if name in FROM_SFT else None)
+      self._tell(f'{name}: score {scores.mean():.3f}')
+      return {'tokens': tokens, 'scores': scores.tolist(), 'nll': nll,
+              'logprobs': None if logprobs is None else logprobs.tolist()}
+
+    answers, of_sft = {}, {}
+    for name in self._names:
+      found = self._kept(name, functools.partial(answer, name), parts=2)
+      answers[name] = _Answers(**found | {
+          key: np.asarray(found[key], np.float32)
+          for key in ('scores', 'logprobs') if found[key] is not None})
     others = [name for name in FROM_SFT if name in answers]
     if 'sft' in answers and others:  # how far did they go from their start?
       policy = self._opened.policy('sft', config.response_len)
@@ -176,7 +208,7 @@ class _Evaluation:
           policy.params, laid_out, answers[name].tokens) for name in others}
     results = {
         'format_version': FORMAT_VERSION, 'accuracy': accuracy,
-        **_figures(nll, answers, of_sft, self._opened.tok.eos_id, seed)}
+        **_figures(answers, of_sft, self._opened.tok.eos_id, seed)}
     return results, self._samples(prompts, answers)
 
   def _accuracy(self, params, scorer, trained) -> dict:
@@ -212,8 +244,8 @@ class _Evaluation:
         for name, part in found.items()))
     return found
 
-  def _nll(self, policy: policies.Policy) -> statistics.Measure | None:
-    """Of held-out pretraining rows, in nats a token; None without them."""
+  def _nll(self, policy: policies.Policy) -> tuple[list, list] | None:
+    """(nats, tokens) of each held-out pretraining row; None without them."""
     config = self._config
     path = self._opened.input('data') / 'corpus_validation.rows'
     if not path.exists():
@@ -240,7 +272,7 @@ class _Evaluation:
     last = min(config.num_rows, len(rows))
     self._tell(f'{policy.name}: {sum(sums) / sum(counts):.3f} nats a token of '
                'held-out text')
-    return statistics.ratio(sums[:last], counts[:last])
+    return sums[:last], counts[:last]
 
   def _samples(self, prompts, answers: Mapping[str, _Answers]) -> list[dict]:
     tok = self._opened.tok
@@ -255,7 +287,7 @@ class _Evaluation:
             for i, prompt in enumerate(prompts)]
 
 
-def _figures(nll, answers: Mapping[str, _Answers], of_sft, eos_id: int,
+def _figures(answers: Mapping[str, _Answers], of_sft, eos_id: int,
              seed: int) -> dict:
   """name -> {'policies': summaries, 'difference': left -> right -> summary}.
 
@@ -264,7 +296,8 @@ def _figures(nll, answers: Mapping[str, _Answers], of_sft, eos_id: int,
   mean = lambda of: {name: statistics.mean(of(a))
                      for name, a in answers.items()}
   measures = {
-      'nll': {name: m for name, m in nll.items() if m is not None},
+      'nll': {name: statistics.ratio(*a.nll)
+              for name, a in answers.items() if a.nll},
       'score': mean(lambda a: a.scores),
       'length': mean(lambda a: [len(t) for t in a.tokens]),
       'ended': mean(lambda a: [float(eos_id in t) for t in a.tokens]),

@@ -44,6 +44,8 @@ KEPT = 'hf'  # the folder of what an export takes over
 _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
 DTYPES = common.DTYPES
+# What a kill may leave before there is a config.json.
+_BEFORE_CONFIG = (metrics_lib.LOCK, f'.{metrics_lib.CONFIG}.tmp')
 # Fields of `transformer.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
@@ -226,7 +228,7 @@ def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
   if dst.exists() and not dst.is_dir():
     raise ValueError(f'{dst} is in the way: a folder is needed there')
   if not (dst / metrics_lib.CONFIG).exists() and dst.exists() and any(
-      p.name != metrics_lib.LOCK for p in dst.iterdir()):
+      p.name not in _BEFORE_CONFIG for p in dst.iterdir()):
     raise ValueError(f'{dst} is not empty, and no run folder: take another')
   metrics_lib.check_config(dst, config)
 
@@ -268,7 +270,7 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
   """
   dst, began = pathlib.Path(dst), time.perf_counter()
   done, primary = metrics_lib.read_done(dst), processes.primary()
-  if done is not None and not pathlib.Path(src).exists():
+  if done is not None and _was_imported(dst, done, src):
     if primary:
       say(f'{dst}: finished before; {src} is no longer there')
     return done
@@ -297,6 +299,17 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
       say(f'{dst}: {told(result, tok)}')
   processes.agree(0)
   return {'result': result}
+
+
+def _was_imported(dst: pathlib.Path, done: Mapping[str, Any], src) -> bool:
+  """Whether a finished folder is of this source, which is here no more.
+
+  The folder may have come from another machine: the source's name is compared.
+  """
+  return (not pathlib.Path(src).exists()
+          and metrics_lib.read_json(dst / metrics_lib.CONFIG)['stage'] == STAGE
+          and pathlib.Path(done['result']['path']).name
+          == pathlib.Path(src).absolute().name)
 
 
 def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
@@ -371,10 +384,11 @@ def resolve(config, workdir):
     return config
   common.require(bool(config.source), 'source is empty: give it a Hugging Face '
                  'folder or a GGUF file')
-  kept = pathlib.Path(workdir) / metrics_lib.CONFIG
-  if metrics_lib.read_done(workdir) and not pathlib.Path(
-      config.source).exists():
-    found = metrics_lib.read_json(kept)  # the source is not needed any more
+  workdir = pathlib.Path(workdir)
+  done = metrics_lib.read_done(workdir)
+  if done and _was_imported(workdir, done, config.source):
+    # The source is not needed any more.
+    found = metrics_lib.read_json(workdir / metrics_lib.CONFIG)
   else:
     found = run_config(*read_source(config.source, **_layout(config)),
                        dtype=config.dtype, pad=config.pad, mesh={})

@@ -11,6 +11,7 @@ from instructrl.data import tasks
 from instructrl.data.records import Prompt, Ranking
 from instructrl.trainers import common
 from instructrl.trainers import heldout
+from instructrl.trainers import policies
 from tests import tiny
 from tests.trainers import conftest
 from tests.trainers import stages
@@ -83,7 +84,7 @@ def config_of(**changes):
   return c
 
 
-def test_a_whole_evaluation(runs, tok, one_device):
+def test_a_whole_evaluation(runs, tok, one_device, monkeypatch):
   workdir = runs / 'heldout'
   done = heldout.evaluate(config_of(), workdir)
   results = json.loads((workdir / 'results.json').read_text())
@@ -115,10 +116,26 @@ def test_a_whole_evaluation(runs, tok, one_device):
   assert part['pairs'] == total
   assert part['judges']['longer is better']['value'] == pytest.approx(
       right / total)
-  # The same seed gives the same files.
-  before = (workdir / 'results.json').read_bytes()
+  # The same seed gives the same files, and so does an evaluation that was
+  # stopped; that does not ask again who has answered.
+  before = [(workdir / name).read_bytes()
+            for name in ('results.json', 'samples.jsonl')]
+  asked, policy = [], policies.Opener.policy
+
+  def open_policy(self, name, *args):
+    asked.append(name)
+    if asked == ['base', 'sft', 'ppo']:
+      raise KeyboardInterrupt
+    return policy(self, name, *args)
+
+  monkeypatch.setattr(policies.Opener, 'policy', open_policy)
+  with pytest.raises(KeyboardInterrupt):
+    heldout.evaluate(config_of(), workdir)
   heldout.evaluate(config_of(), workdir)
-  assert (workdir / 'results.json').read_bytes() == before
+  assert asked[3:] == ['ppo', 'ppo_ptx', 'sft']  # the last for its KL
+  assert not (workdir / heldout.KEPT).exists()
+  assert before == [(workdir / name).read_bytes()
+                    for name in ('results.json', 'samples.jsonl')]
 
 
 def test_policies_and_rows_may_be_left_out(runs, tmp_path, one_device):

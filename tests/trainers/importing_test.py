@@ -141,6 +141,15 @@ def test_a_finished_import_is_left_alone(source, tmp_path):
   for src, word in ((tmp_path / 'moved', 'before'), (source, 'longer there')):
     lines = import_quietly(src, tmp_path / 'dst')
     assert len(lines) == 1 and lines[0].endswith(word)
+  with pytest.raises(ValueError, match='mistyped'):
+    import_quietly(tmp_path / 'mistyped', tmp_path / 'dst')
+
+
+def test_a_kill_before_there_is_a_config_is_no_hindrance(source, tmp_path):
+  (tmp_path / 'dst').mkdir()
+  (tmp_path / 'dst' / '.config.json.tmp').write_text('{"stage": "im')
+  import_quietly(source, tmp_path / 'dst')
+  assert metrics.read_done(tmp_path / 'dst')
 
 
 @pytest.mark.parametrize('shape', [
