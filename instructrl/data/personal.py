@@ -10,7 +10,7 @@ from instructrl.data import parts
 from instructrl.data.records import Record, prompt_of
 
 # Only whether there is an address is asked, so one character before the @ will
-# do: more of them would take a time that grows as the square of a text's length.
+# do: to look for more takes a time that grows as the square of the length.
 _EMAIL = re.compile(r'[\w.+-]@[\w-]+(?:\.[\w-]+)*\.[a-z]{2}', re.IGNORECASE)
 # With a country's code, or as in (555) 123-4567 and 555-123-4567.
 _PHONE = re.compile(
