@@ -51,13 +51,15 @@ class Reader:
         raise Malformed(
             'has a label for a single completion, which no stage learns from: '
             'demonstrations have none, and rankings two responses or more')
-      _refuse_both(row, 'response', 'completion')
+      refuse_both(row, 'response', 'completion')
       row['response'] = row.pop('completion')
     if row.keys() & {*_PAIR, 'responses'}:
+      for name in _PAIR:
+        refuse_both(row, name, 'responses')
       if any(_is_dialogue(row.get(name)) for name in _PAIR):
         return self._pair(row)
     elif 'messages' in row:
-      _refuse_both(row, 'response', 'messages')
+      refuse_both(row, 'response', 'messages')
       turns, row['response'] = self._answered(row, 'messages')
       del row['messages']
       return {**row, 'prompt': self._agreed(row, turns, 'messages')}
@@ -156,6 +158,7 @@ def _is_dialogue(value: Any) -> bool:
   return isinstance(value, list) and len(value) > 1
 
 
-def _refuse_both(row, name: str, other: str) -> None:
+def refuse_both(row: Mapping[str, Any], name: str, other: str) -> None:
+  """Refuses a row with two fields of which only one can be followed."""
   if name in row and other in row:
     raise Malformed(f'has both {name} and {other}: leave one out')

@@ -12,7 +12,8 @@
 Prompts and responses may also be messages (see `messages`).
 
 `responses` are K texts (one may be empty, but not all), or K objects
-`{text, score?, rank?, model?}`, which have the scores or ranks themselves.
+`{text, score?, rank?, model?}`, which have the scores or ranks themselves. Two
+fields that say the same, as `scores` beside `ranks`, are refused.
 Equal ranks are ties, and with the option `tie_margin=M` scores less than M
 apart as well. Optional beside them: `id`, `user` (who asked; data is split by
 user), `labeler` (who wrote or ranked), `group` ('train' or 'heldout', the
@@ -24,6 +25,7 @@ lines of a file are of one kind. gzip, parquet and a JSON list are read too.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 from instructrl.data import records as records_lib
@@ -200,25 +202,30 @@ def _responses(value, tie_margin):
     texts.append(fields.checked_text(  # silence is a response to be judged
         item.get('text'), f'responses[{i}]', may_be_empty=True))
     models.append(fields.optional_text(item, 'model'))
-  found = {}
+  found = {}  # where they stand -> (what they are, K of them)
   for each, all_of_them in (('rank', 'ranks'), ('score', 'scores')):
-    own = [item.get(each) for item in items]
+    given = {f'responses[].{each}': [item.get(each) for item in items]}
     if value.get(all_of_them) is not None:
-      own = fields.items(value, all_of_them)
-      if len(own) != len(items):
+      given[all_of_them] = fields.items(value, all_of_them)
+      if len(given[all_of_them]) != len(items):
         raise fields.Malformed(
-            f'{all_of_them} has {len(own)} entries for {len(items)} responses')
-    if any(entry is not None for entry in own):
-      found[each] = [fields.number(entry, f'{all_of_them}[{i}]')
-                     for i, entry in enumerate(own)]
+            f'{all_of_them} has {len(given[all_of_them])} entries for '
+            f'{len(items)} responses')
+    for name, entries in given.items():
+      if any(entry is not None for entry in entries):
+        found[name] = each, [fields.number(entry, f'{all_of_them}[{i}]')
+                             for i, entry in enumerate(entries)]
+  for name, other in itertools.combinations(found, 2):  # they may disagree
+    messages.refuse_both(found, name, other)
   if len(items) < 2:  # before it is asked for ranks
     raise fields.Unusable(fields.TOO_FEW.format(len(items)))
-  if 'rank' in found:
-    return texts, found['rank'], models
-  if 'score' in found:
-    return texts, fields.ranks_of_scores(found['score'], tie_margin), models
-  raise fields.Malformed(
-      'has responses and neither ranks nor scores for them')
+  if not found:
+    raise fields.Malformed(
+        'has responses and neither ranks nor scores for them')
+  ((each, numbers),) = found.values()
+  if each == 'score':
+    numbers = fields.ranks_of_scores(numbers, tie_margin)
+  return texts, numbers, models
 
 
 _MAKERS = {Document: _document, Prompt: _prompt,

@@ -197,6 +197,26 @@ BAD = [
      'scores.1. is nan, not a finite number'),
     ({'prompt': 'Why?', 'responses': [
         {'text': 'a', 'score': 1}, {'text': 'b'}]}, 'scores.1. is null'),
+    ({'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b',
+      'responses': ['c', 'd'], 'ranks': [0, 1]},
+     'has both chosen and responses: leave one out'),
+    ({'prompt': 'Why?', 'rejected': 'b', 'responses': ['c', 'd'],
+      'ranks': [0, 1]}, 'has both rejected and responses: leave one out'),
+    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [0, 1],
+      'scores': [1, 2]}, 'has both ranks and scores: leave one out'),
+    ({'prompt': 'Why?', 'ranks': [1, 0], 'responses': [
+        {'text': 'a', 'rank': 0}, {'text': 'b', 'rank': 1}]},
+     r'has both responses\[\].rank and ranks: leave one out'),
+    ({'prompt': 'Why?', 'scores': [1, 0], 'responses': [
+        {'text': 'a', 'score': 0}, {'text': 'b', 'score': 1}]},
+     r'has both responses\[\].score and scores: leave one out'),
+    ({'prompt': 'Why?', 'scores': [1, 0], 'responses': [
+        {'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 0}]},
+     r'has both responses\[\].rank and scores: leave one out'),
+    ({'prompt': 'Why?', 'responses': [
+        {'text': 'a', 'rank': 0, 'score': 1},
+        {'text': 'b', 'rank': 1, 'score': 2}]},
+     r'has both responses\[\].rank and responses\[\].score: leave one out'),
     ({'prompt': 'Why?', 'responses': ['', ''], 'ranks': [0, 1]},
      'all responses are empty'),
     ({'prompt': 'Why?', 'split': 'half'}, "split is 'half', not one of"),
