@@ -11,9 +11,9 @@
 
 Prompts and responses may also be messages (see `messages`).
 
-`responses` are K texts (one may be empty, but not all), or K objects
-`{text, score?, rank?, model?}`, which have the scores or ranks themselves. Two
-fields that say the same, as `scores` beside `ranks`, are refused.
+`responses` are K texts, or K objects `{text, score?, rank?, model?}`, which have
+the scores or ranks themselves. Two fields that say the same, as `scores` beside
+`ranks`, are refused. Of a ranking's responses one may be empty, but not all.
 Equal ranks are ties, and with the option `tie_margin=M` scores less than M
 apart as well. Optional beside them: `id`, `user` (who asked; data is split by
 user), `labeler` (who wrote or ranked), `group` ('train' or 'heldout', the
@@ -182,7 +182,9 @@ def _ranking(row, options) -> Ranking:
   if value.get('responses') is not None:
     texts, ranks, models = _responses(value, options['tie_margin'])
   else:
-    texts = [fields.text(value, 'chosen'), fields.text(value, 'rejected')]
+    texts = [fields.checked_text(  # silence is a response to be judged
+        fields.field(value, name), name, may_be_empty=True)
+             for name in ('chosen', 'rejected')]
     if texts[0] == texts[1]:
       raise fields.Unusable('chosen and rejected are the same')
     ranks, models = [0, 1], [None, None]
