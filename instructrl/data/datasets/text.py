@@ -42,12 +42,14 @@ class Text(Source):
     for line, piece in pieces:
       start = start or line
       parts.append(piece)
-      size += len(piece)
-      if size >= self.options['min_chars']:
-        yield Row(file, start, ''.join(parts).strip('\n'))
+      # The line ends after the last piece are not part of the document.
+      if size + len(piece.rstrip('\r\n')) >= self.options['min_chars']:
+        yield Row(file, start, ''.join(parts).strip('\r\n'))
         start, parts, size = 0, [], 0
+      else:
+        size += len(piece)
     if parts:
-      yield Row(file, start, ''.join(parts).strip('\n'))
+      yield Row(file, start, ''.join(parts).strip('\r\n'))
 
   def record(self, row):
     text = fields.checked_text(row.value, 'the document')
@@ -59,15 +61,16 @@ def _pieces(file, documents):
   """(first line, text) of each document before joining."""
   start, parts = 1, []
   for row in files.read_texts(file):
-    blank = not row.value.strip()
+    text = row.value.replace('\r\n', '\n')  # at its end, as Windows has it
+    blank = not text.strip()
     if documents == 'line' and not blank:
-      yield row.line, row.value
+      yield row.line, text
     elif documents != 'line':
       if not parts:
         if blank:
           continue
         start = row.line
-      parts.append(row.value)
+      parts.append(text)
       if blank and documents == 'blank':
         yield start, ''.join(parts)
         parts = []

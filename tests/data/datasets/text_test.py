@@ -17,11 +17,14 @@ TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'
     ('?documents=line', [' = A = ', 'One.', 'Two.', 'Three.']),
     ('?documents=file', [' = A = \n \nOne.\nTwo.\n\n\nThree.']),
     ('?min_chars=12', [' = A = \n \nOne.\nTwo.', 'Three.']),
-    ('?documents=line&min_chars=13', [' = A = \nOne.', 'Two.\nThree.']),
+    ('?min_chars=20', [' = A = \n \nOne.\nTwo.\n\nThree.']),
+    ('?documents=line&min_chars=12', [' = A = \nOne.', 'Two.\nThree.']),
+    ('?documents=line&min_chars=13', [' = A = \nOne.\nTwo.', 'Three.']),
 ])
+@pytest.mark.parametrize('end', ['\n', '\r\n'])
 @pytest.mark.parametrize('name', ['a.txt', 'a.txt.gz'])
-def test_what_is_one_document(tmp_path, name, query, texts):
-  data = TEXT.encode()
+def test_what_is_one_document(tmp_path, name, end, query, texts):
+  data = TEXT.replace('\n', end).encode()
   path = tmp_path / name
   path.write_bytes(gzip.compress(data) if name.endswith('.gz') else data)
   got = sources.load(f'text:{path}{query}')
