@@ -101,9 +101,13 @@ def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
 
 
 def named(loaded: sources_lib.Loaded) -> sources_lib.Loaded:
-  """The same with ids that begin with the data set's name, for evaluations."""
+  """The same with ids that begin with the data set's name, for evaluations.
+
+  That name ends at an id's last '/', so the source's own have theirs as '%2F'.
+  """
   label = sources_lib.parse(loaded.spec).label
-  own = lambda record: f'{label}/{records_lib.prompt_of(record).id}'
+  own = lambda record: '/'.join((
+      label, records_lib.prompt_of(record).id.replace('/', '%2F')))
   return dataclasses.replace(loaded, records=[
       record if isinstance(record, records_lib.Document) else
       parts.with_prompt(record, id=own(record)) for record in loaded.records])

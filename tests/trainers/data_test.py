@@ -19,11 +19,13 @@ from instructrl import metrics
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.interop import tokenizer_hf
 from instructrl.data import rows as rows_lib
+from instructrl.data import sources as sources_lib
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import fold
 from instructrl.trainers import common
 from instructrl.trainers import data
+from instructrl.trainers import heldout
 from instructrl.trainers import policies
 from instructrl.trainers import reward
 from tests.trainers import conftest
@@ -161,6 +163,16 @@ def test_no_prompt_is_trained_on_and_held_out(made):
   both = texts(folder, 'demonstrations', 'validation') & texts(
       folder, 'rankings', 'validation')
   assert both  # or nothing would be shown
+
+
+@pytest.mark.parametrize('own, named', [
+    ('7', '7'), ('http://a.org/7', 'http:%2F%2Fa.org%2F7'), ('7/', '7%2F')])
+def test_an_id_tells_its_data_set(tmp_path, own, named):
+  spec = write_lines(tmp_path / 'mine.jsonl', [
+      {'id': own, 'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}])
+  (record,) = data.named(sources_lib.load(spec)).records
+  assert record.prompt.id == f'jsonl/mine/{named}'
+  assert heldout.data_set(record) == 'jsonl/mine'
 
 
 def test_ppo_sees_the_ranked_prompts_or_those_set_aside(files, made, tmp_path):
