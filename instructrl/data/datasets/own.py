@@ -11,8 +11,8 @@
 
 Prompts and responses may also be messages (see `messages`).
 
-`responses` are K texts, or K objects `{text, score?, rank?, model?}`, which have
-the scores or ranks themselves. Two fields that say the same, as `scores` beside
+`responses` are K texts, or K objects `{text, score?, rank?, model?}` with the
+scores or ranks of their own. Two fields that say the same, as `scores` beside
 `ranks`, are refused. Of a ranking's responses one may be empty, but not all.
 Equal ranks are ties, and with the option `tie_margin=M` scores less than M
 apart as well. Optional beside them: `id`, `user` (who asked; data is split by
