@@ -173,6 +173,18 @@ def _as_part(part: str, record):
   return record
 
 
+def _without_silence(items, drops):
+  """Without demonstrations of a ranking whose best response is empty."""
+  kept = []
+  for item in items:
+    if (isinstance(item.record, Demonstration)
+        and not item.record.response.strip()):
+      drops.add(item.part, 'the best response is empty', item.prompt.id)
+    else:
+      kept.append(item)
+  return kept
+
+
 ACCEPTED = {  # part -> the types of record that a source for it may have
     'demonstrations': (Demonstration, Ranking),
     'rankings': (Ranking,),
@@ -220,6 +232,7 @@ def curate(sources: Sequence[Source], *, settings: Settings, seed: int
       if source.part == part:
         items += [Item(part, number, _as_part(part, record))
                   for record in source.records]
+  items = _without_silence(items, drops)
   if settings.pii == 'drop':
     items = [item for item in items if not personal.counted(
         item.record, item.part, drops)]

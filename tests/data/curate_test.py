@@ -149,6 +149,10 @@ def test_the_best_response_of_a_ranking_is_a_demonstration():
       ranked('p', responses=('a', 'b', 'c'), ranks=(1, 0, 0))]))
   assert made.demonstrations[0].response == 'b'
   assert 'the best response of each was taken' in made.notes[0]
+  made = make(('demonstrations', [
+      ranked('p', responses=('a', ''), ranks=(1, 0)), shown('q')]))
+  assert [d.prompt.text for d in made.demonstrations] == ['q']
+  assert made.drops.of('demonstrations') == {'the best response is empty': 1}
 
 
 @pytest.mark.parametrize('part, row, message', [
