@@ -77,6 +77,12 @@ class Safetensors:
     with _open(self._files[name]) as file:
       return file.get_tensor(name)
 
+  def read_rows(self, name: str, first: int, last: int) -> np.ndarray:
+    """Rows `first` up to `last` of a tensor; as `read`."""
+    self._check_dtype(name)
+    with _open(self._files[name]) as file:
+      return file.get_slice(name)[first:min(last, self.shapes[name][0])]
+
   def _check_dtype(self, name):
     if self.dtypes[name] not in _SAFETENSORS_DTYPES:
       raise ValueError(

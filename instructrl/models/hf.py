@@ -271,6 +271,24 @@ def check(config: dict, found: Mapping[str, tuple[int, ...]]):
         f'{family.model_type} as config.json describes it: it would be lost')
 
 
+def tied_heads(config: dict, names) -> list[tuple[str, str]]:
+  """(unembedding, embedding) of a file that has both for a tied model.
+
+  A tied model has one table for the two: where they are not equal, one of them
+  would be lost.
+
+  Args:
+    config: config.json.
+    names: of the tensors of the file.
+  """
+  family, found = family_of(config), leaves(config, names)
+  if any(leaf.path == ('unembed',) for leaf in found):
+    return []
+  embed = next(leaf for leaf in found if leaf.path == ('embed',))
+  return [(head, embed.sources[0].name) for head in family.heads
+          if head in names]
+
+
 def _more(names):
   return f' (nor {len(names) - 1} others)' if len(names) > 1 else ''
 

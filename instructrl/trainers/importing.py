@@ -46,6 +46,7 @@ PADS = ('mean', 'zeros')
 DTYPES = common.DTYPES
 # What a kill may leave before there is a config.json.
 _BEFORE_CONFIG = (metrics_lib.LOCK, f'.{metrics_lib.CONFIG}.tmp')
+_COMPARED = 1 << 20  # numbers of two tables that are compared at a time
 # Fields of `transformer.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
@@ -98,8 +99,30 @@ def open_source(path) -> Source:
   with named(path):
     hf.check(config, weights.shapes)
   weights.check(hf.expected(config, weights.shapes))
+  with named(path):
+    _check_tied(config, weights)
   return Source(path, config, weights, kept, weights_lib.fingerprint(
       weights, json.dumps(config, sort_keys=True).encode()))
+
+
+def _check_tied(config, weights) -> None:
+  """Refuses an unembedding of its own in a model that config.json calls tied.
+
+  Other tools use it then, whatever config.json says.
+  """
+  # A GGUF file is tied only where it has no unembedding.
+  for head, embed in hf.tied_heads(config, weights.shapes):
+    weights.check([head])
+    shape = weights.shapes[embed]
+    step = max(1, _COMPARED // math.prod(shape[1:]))
+    if weights.shapes[head] != shape or not all(
+        np.array_equal(*(weights.read_rows(name, first, first + step)
+                         for name in (head, embed)))
+        for first in range(0, shape[0], step)):
+      raise ValueError(
+          f'tensor {head} is not equal to {embed}, and by config.json the two '
+          'are tied: set tie_word_embeddings to false there, or leave the '
+          'tensor out')
 
 
 @contextlib.contextmanager

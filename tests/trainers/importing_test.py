@@ -226,6 +226,15 @@ def change_tensors(change):
   return changed
 
 
+def tied_but_for(change):
+  """A tied model that has its unembedding too, and what is done to that."""
+  def changed(src):
+    change_config(tie_word_embeddings=True)(src)
+    change_tensors(lambda t: t.update({'lm_head.weight': np.ascontiguousarray(
+        change(t['model.embed_tokens.weight']))}))(src)
+  return changed
+
+
 def cut_weights(src):
   path = src / 'model.safetensors'
   path.write_bytes(path.read_bytes()[:-1])
@@ -246,6 +255,11 @@ def cut_weights(src):
     (change_tensors(lambda t: t.update({
         'model.norm.weight': np.ones(32, np.int8)})),
      'model.safetensors: tensor model.norm.weight is I8'),
+    (change_config(tie_word_embeddings=True),
+     'tensor lm_head.weight is not equal to model.embed_tokens.weight.*set '
+     'tie_word_embeddings to false'),
+    (tied_but_for(lambda head: head[:-1]), 'tensor lm_head.weight is not equ'),
+    (tied_but_for(lambda head: head.astype(np.int8)), 'lm_head.weight is I8'),
     (cut_weights, 'model.safetensors is cut off'),
     (lambda src: (src / 'config.json').write_text('{'), 'config.json is dama'),
     (lambda src: (src / 'config.json').unlink(), 'config.json does not exist'),
@@ -269,6 +283,23 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_written(
   assert '\n' not in str(error.value)
   assert str(source) in str(error.value)
   assert not (tmp_path / 'dst').exists()
+
+
+def test_an_unembedding_that_equals_the_embedding_is_left_out(
+    source, monkeypatch):
+  monkeypatch.setattr(importing, '_COMPARED', 32 * 7)  # 7 rows of 320
+
+  def last(head):
+    head = head.copy()
+    head[-1, -1] += 1
+    return head
+
+  tied_but_for(lambda head: head)(source)
+  opened = importing.open_source(source)
+  assert 'lm_head.weight' not in hf.expected(opened.config)
+  tied_but_for(last)(source)
+  with pytest.raises(ValueError, match='lm_head.weight is not equal'):
+    importing.open_source(source)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
