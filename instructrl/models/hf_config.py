@@ -157,42 +157,57 @@ class Reader:
       self.refuse(name, value, f'only {_listed(table)}')
     return table[value]
 
-  def rope(self, theta: float, nested: str = '') -> tuple[float, tuple, float]:
+  def rope(self, theta: float, nested: str = '', *, fraction: float = 1.0,
+           theta_name: str = 'rope_theta',
+           fraction_name: str = 'partial_rotary_factor'
+           ) -> tuple[float, tuple, float]:
     """(theta, scaling, fraction of a head), under either version's names.
 
     Args:
       theta: by default.
       nested: the part of `rope_parameters` that is of these layers.
+      fraction: by default.
+      theta_name: of the field beside the table that has theta.
+      fraction_name: likewise.
     """
-    new = dict(self.get('rope_parameters', {}))
-    if nested:
-      new = self.part(nested)
-    found = new | dict(self.get('rope_scaling', {}))
+    new = self.part(nested) if nested else dict(self.get('rope_parameters', {}))
+    old = dict(self.get('rope_scaling', {}))
+    if old and self.get('rope_parameters', {}) not in ({}, old):
+      self.refuse('rope_scaling', old, 'rope_parameters says something else: '
+                  'leave one of the two out')
+    found = {name: value for name, value in (new | old).items()
+             if value is not None}
     for name, value in found.items():
-      if value is not None:
-        check_field(name, value)
+      check_field(name, value)
     kind = found.get('rope_type', found.get('type', 'default'))
-    read = lambda name, *default: (
-        found[name] if found.get(name) is not None else
-        default[0] if default else self.refuse(
-            'rope_scaling', found, f'it has no {name}'))
+    read = lambda name: found[name] if name in found else self.refuse(
+        'rope_scaling', found, f'it has no {name}')
     if kind == 'default':
       scaling = ()
     elif kind == 'linear':
       scaling = ('linear', float(read('factor')))
     elif kind == 'llama3':
+      name = 'original_max_position_embeddings'
+      # Beside the table it comes first, but where kinds of layers differ.
+      length = (None if nested else self.get(name, None)) or found.get(
+          name) or self.get('max_position_embeddings')
       scaling = (kind, *map(float, (
           read('factor'), read('low_freq_factor'), read('high_freq_factor'),
-          read('original_max_position_embeddings',
-               self.get('max_position_embeddings')))))
+          length)))
       if scaling[2] >= scaling[3]:
         self.refuse('rope_scaling', found,
                     'low_freq_factor must be less than high_freq_factor')
     else:
       self.refuse('rope_type', kind, "only 'default', 'linear' and 'llama3'")
-    theta = found.get('rope_theta') or self.get('rope_theta', theta)
-    return float(theta), scaling, float(found.get(
-        'partial_rotary_factor', self.get('partial_rotary_factor', 1.0)))
+    values = []
+    for name, own, default in (
+        ('rope_theta', theta_name, theta),
+        ('partial_rotary_factor', fraction_name, fraction)):
+      value = float(found[name] if name in found else self.get(own, default))
+      if own != name and self.get(name, value) != value:
+        self.refuse(name, self.get(name), f'by {own} or its table it is {value}')
+      values.append(value)
+    return values[0], scaling, values[1]
 
   def part(self, name: str) -> dict:
     """What `rope_parameters` says of one kind of layer; {} for nothing."""
@@ -273,15 +288,14 @@ def _write_sizes(f):
 
 def _read_gpt_neox(r: Reader):
   r.only('attention_bias', True, True)
-  theta, scaling, fraction = r.rope(r.get('rotary_emb_base', 10_000.0))
-  has_fraction = 'partial_rotary_factor' in r.get('rope_parameters', {})
+  theta, scaling, fraction = r.rope(
+      10_000.0, fraction=0.25, theta_name='rotary_emb_base',
+      fraction_name='rotary_pct')
   return dict(
       **_sizes(r, max_position_embeddings=2048),
       norm_epsilon=r.get('layer_norm_eps', 1e-5),
       mlp=r.choose('hidden_act', _PLAIN, 'gelu'), rope_theta=theta,
-      rope_scaling=scaling,
-      rotary_fraction=fraction if has_fraction else float(
-          r.get('rotary_pct', 0.25)),
+      rope_scaling=scaling, rotary_fraction=fraction,
       parallel_residual=r.get('use_parallel_residual', True),
       tie_embeddings=r.get('tie_word_embeddings', False))
 
@@ -359,17 +373,19 @@ def _write_qwen(f):
 
 
 def _read_gemma3(r: Reader):
-  r.only('attn_logit_softcapping', 0, 0)
-  r.only('final_logit_softcapping', 0, 0)
+  r.only('attn_logit_softcapping', None, None)
+  r.only('final_logit_softcapping', None, None)
   r.only('attention_bias', False, False)
   r.only('use_bidirectional_attention', False, False)
   sizes = _sizes(
       r, num_hidden_layers=26, hidden_size=2304, num_attention_heads=8,
       intermediate_size=9216, vocab_size=262_208,
       max_position_embeddings=131_072)
-  theta, scaling, _ = r.rope(1e6, nested='full_attention')
+  theta, scaling, fraction = r.rope(1e6, nested='full_attention')
+  if fraction != 1:
+    r.refuse('partial_rotary_factor', fraction, 'only 1.0')
   local = r.part('sliding_attention')
-  if local.get('rope_type', 'default') != 'default':
+  if local.get('rope_type', local.get('type', 'default')) != 'default':
     r.refuse('rope_parameters.sliding_attention', local, "only 'default'")
   pattern = r.get('sliding_window_pattern', r.get('_sliding_window_pattern', 6))
   types = r.get('layer_types', [

@@ -71,6 +71,30 @@ def test_gpt_neox_as_pythia_says_it():
   assert fields['mlp'] == 'gelu_exact' and fields['use_bias']
 
 
+@pytest.mark.parametrize('config, wanted', [
+    (dict(LLAMA, original_max_position_embeddings=16,
+          rope_scaling=dict(SCALING, rope_type='llama3')),
+     dict(rope_scaling=('llama3', 8.0, 1.0, 4.0, 16.0))),
+    (dict(GEMMA, original_max_position_embeddings=16,
+          rope_scaling=dict(SCALING, rope_type='llama3')),
+     dict(rope_scaling=('llama3', 8.0, 1.0, 4.0, 8192.0))),
+    (dict(LLAMA, rope_scaling=dict(type='linear', factor=2.0),
+          rope_parameters=dict(type='linear', factor=2.0)),
+     dict(rope_scaling=('linear', 2.0))),
+    (dict(LLAMA, rope_parameters=dict(partial_rotary_factor=None)),
+     dict(rotary_fraction=1.0)),
+    (dict(NEOX, rope_scaling=dict(rope_type='linear', factor=2.0,
+                                  partial_rotary_factor=0.5)),
+     dict(rotary_fraction=0.5, rope_scaling=('linear', 2.0))),
+    (dict(NEOX, rotary_emb_base=5000, rope_theta=5000,
+          partial_rotary_factor=0.25),
+     dict(rotary_fraction=0.25, rope_theta=5000.0)),
+])
+def test_where_rotary_positions_are_told_of(config, wanted):
+  fields = hf.model_fields(config)
+  assert {name: fields[name] for name in wanted} == wanted
+
+
 @pytest.mark.parametrize('name', CONFIGS)
 def test_what_is_written_reads_back_and_makes_the_same_leaves(name):
   config = CONFIGS[name]
@@ -152,11 +176,25 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
     (dict(GEMMA, attn_logit_softcapping=50.0), 'attn_logit_softcapping=50.0'),
     (dict(GEMMA, final_logit_softcapping=30.0),
      'final_logit_softcapping=30.0'),
+    (dict(GEMMA, final_logit_softcapping=0.0), 'final_logit_softcapping=0.0'),
     (dict(GEMMA, use_bidirectional_attention=True),
      'use_bidirectional_attention=True'),
     (dict(GEMMA, hidden_activation='gelu'), "hidden_activation='gelu'"),
     (dict(GEMMA, rope_parameters=dict(sliding_attention=dict(
         rope_type='linear', factor=2.0))), 'rope_parameters.sliding_attention'),
+    (dict(GEMMA, rope_parameters=dict(sliding_attention=dict(
+        type='linear', factor=2.0))), 'rope_parameters.sliding_attention'),
+    (dict(GEMMA, rope_scaling=dict(
+        rope_type='linear', factor=2.0, partial_rotary_factor=0.5)),
+     'partial_rotary_factor=0.5'),
+    (dict(GEMMA, rope_scaling=dict(rope_type='linear', factor=2.0),
+          rope_parameters=dict(full_attention=dict(rope_type='default'))),
+     'rope_scaling=.* rope_parameters says something else'),
+    (dict(LLAMA, rope_scaling=dict(type='linear', factor=2.0),
+          rope_parameters=dict(rope_type='default', rope_theta=1e4)),
+     'rope_scaling=.* rope_parameters says something else'),
+    (dict(NEOX, rotary_emb_base=5000, rope_theta=1e4), 'rope_theta=10000.0'),
+    (dict(NEOX, partial_rotary_factor=0.5), 'partial_rotary_factor=0.5'),
 ])
 def test_what_we_do_not_compute_is_refused_by_name(config, message):
   with pytest.raises(ValueError, match=message):

@@ -41,6 +41,8 @@ CASES = {
         SIZES, use_parallel_residual=False, rotary_pct=0.5,
         rotary_emb_base=1000, hidden_act='gelu_pytorch_tanh',
         tie_word_embeddings=True)),
+    'gpt_neox_scaled': ('GPTNeoX', dict(SIZES, rope_scaling=dict(
+        LINEAR, rope_theta=500.0, partial_rotary_factor=1.0))),
     'llama': ('Llama', dict(SIZES, num_key_value_heads=2, rope_theta=500.0)),
     'llama3': ('Llama', dict(
         SIZES, num_key_value_heads=2, tie_word_embeddings=True,
