@@ -237,14 +237,27 @@ def _listed(values):
   return ', '.join(repr(v) for v in values)
 
 
+# GPT-2's fields, by the names that the other families have for them.
+_GPT2_ALIASES = dict(
+    n_layer='num_hidden_layers', n_embd='hidden_size',
+    n_head='num_attention_heads', n_positions='max_position_embeddings')
+
+
 def _read_gpt2(r: Reader):
+  def get(name, default):
+    alias = _GPT2_ALIASES[name]
+    value = r.get(name, r.get(alias, default))
+    if r.get(alias, value) != value:
+      r.refuse(alias, r.get(alias), f'by {name} it is {value}')
+    return value
+
   r.only('scale_attn_weights', True, True)
   r.only('scale_attn_by_inverse_layer_idx', False, False)
   r.only('add_cross_attention', False, False)
   return dict(
-      num_layers=r.get('n_layer', 12), d_model=r.get('n_embd', 768),
-      num_heads=r.get('n_head', 12), d_ff=r.get('n_inner', 0),
-      max_len=r.get('n_positions', 1024), vocab_rows=r.get('vocab_size', 50257),
+      num_layers=get('n_layer', 12), d_model=get('n_embd', 768),
+      num_heads=get('n_head', 12), d_ff=r.get('n_inner', 0),
+      max_len=get('n_positions', 1024), vocab_rows=r.get('vocab_size', 50257),
       norm_epsilon=r.get('layer_norm_epsilon', 1e-5),
       mlp=r.choose('activation_function', _PLAIN, 'gelu_new'),
       tie_embeddings=r.get('tie_word_embeddings', True))

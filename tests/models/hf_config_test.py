@@ -64,6 +64,15 @@ def test_gemma_with_what_its_file_leaves_out():
   assert large['query_scale'] == 168 ** -0.5
 
 
+def test_gpt2_under_the_names_of_other_families():
+  names = dict(n_layer='num_hidden_layers', n_embd='hidden_size',
+               n_head='num_attention_heads',
+               n_positions='max_position_embeddings')
+  other = {names.get(name, name): value for name, value in GPT2.items()}
+  assert hf.model_fields(other) == hf.model_fields(GPT2)
+  assert hf.model_fields(other | GPT2) == hf.model_fields(GPT2)
+
+
 def test_gpt_neox_as_pythia_says_it():
   fields = hf.model_fields(dict(NEOX, rotary_emb_base=5000))
   assert (fields['rotary_fraction'], fields['rope_theta']) == (0.25, 5000)
@@ -165,6 +174,9 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
     (dict(GPT2, scale_attn_by_inverse_layer_idx=True),
      'scale_attn_by_inverse_layer_idx=True'),
     (dict(GPT2, add_cross_attention=True), 'add_cross_attention=True'),
+    (dict(GPT2, num_attention_heads=2),
+     'num_attention_heads=2 .* in gpt2: by n_head it is 4'),
+    (dict(GPT2, max_position_embeddings=32), 'max_position_embeddings=32'),
     (dict(NEOX, attention_bias=False), 'attention_bias=False'),
     (dict(NEOX, hidden_act='silu'), "hidden_act='silu'"),
     (dict(QWEN2, layer_types=['full_attention', 'chunked_attention']),
