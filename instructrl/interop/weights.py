@@ -7,8 +7,10 @@ that they have in a Hugging Face folder.
 """
 
 from collections.abc import Iterator, Sequence
+import functools
 import hashlib
 import json
+import math
 import pathlib
 import struct
 
@@ -18,6 +20,7 @@ import numpy as np
 import safetensors
 
 _INDEX, _SINGLE = 'model.safetensors.index.json', 'model.safetensors'
+_MOST_LAYERS = 10_000  # the names of all are made before a tensor is looked for
 _SAMPLE = 1 << 16  # bytes of each tensor that a fingerprint looks at
 _SAFETENSORS_DTYPES = {'F64': 'float64', 'F32': 'float32', 'F16': 'float16',
                        'BF16': 'bfloat16'}
@@ -187,13 +190,13 @@ class GGUF:
     size = self._path.stat().st_size
     try:
       reader = gguf.GGUFReader(self._path)
+      self._fields = {name: field.contents()
+                      for name, field in reader.fields.items()
+                      if not name.startswith('tokenizer.')}
     except Exception as error:  # the package raises what it stumbles on
       raise ValueError(
           f'{path} is cut off, damaged or no GGUF file '
           f'({type(error).__name__}: {error}): download it again') from error
-    self._fields = {name: field.contents()
-                    for name, field in reader.fields.items()
-                    if not name.startswith('tokenizer.')}
     self.config = self._config(
         [t.name for t in reader.tensors],
         len(reader.fields['tokenizer.ggml.tokens'].data)
@@ -221,6 +224,17 @@ class GGUF:
       raise ValueError(f'{self._path}: metadata llama.{key} is missing')
     return value
 
+  def _number(self, key: str, *default, whole: bool = False):
+    """A positive number, or the default as it is."""
+    value = self._get(key, *default)
+    if default and value == default[0]:
+      return value
+    fits = isinstance(value, int if whole else (int, float))
+    if not fits or isinstance(value, bool) or not 0 < value < math.inf:
+      raise ValueError(f'{self._path}: metadata llama.{key}={value!r} is no '
+                       f'{"whole " if whole else ""}number above 0')
+    return value
+
   def _config(self, names: Sequence[str], num_tokens: int) -> dict:
     """config.json by the metadata; all else is what the architecture has."""
     kind = self._fields.get('general.architecture')
@@ -228,26 +242,34 @@ class GGUF:
       raise ValueError(
           f'{self._path}: general.architecture={kind!r}; of GGUF files only '
           "'llama' is read: import the model's Hugging Face folder")
-    heads = self._get('attention.head_count')
-    width = self._get('embedding_length')
+    whole = functools.partial(self._number, whole=True)
+    heads, width = whole('attention.head_count'), whole('embedding_length')
+    layers = whole('block_count')
+    if layers > _MOST_LAYERS:
+      raise ValueError(f'{self._path}: metadata llama.block_count={layers} is '
+                       f'more than {_MOST_LAYERS:,} layers')
+    if width % heads and self._get('attention.key_length', 0) == 0:
+      raise ValueError(
+          f'{self._path}: metadata llama.embedding_length={width} is no '
+          f'multiple of llama.attention.head_count={heads}')
     config = {
         'architectures': ['LlamaForCausalLM'],
         'model_type': 'llama',
         'hidden_act': 'silu',
         'hidden_size': width,
-        'intermediate_size': self._get('feed_forward_length'),
-        'num_hidden_layers': self._get('block_count'),
+        'intermediate_size': whole('feed_forward_length'),
+        'num_hidden_layers': layers,
         'num_attention_heads': heads,
-        'num_key_value_heads': self._get('attention.head_count_kv', heads),
-        'head_dim': self._get('attention.key_length', width // heads),
-        'max_position_embeddings': self._get('context_length'),
-        'rms_norm_eps': float(np.float32(self._get(
+        'num_key_value_heads': whole('attention.head_count_kv', heads),
+        'head_dim': whole('attention.key_length', width // heads),
+        'max_position_embeddings': whole('context_length'),
+        'rms_norm_eps': float(np.float32(self._number(
             'attention.layer_norm_rms_epsilon'))),
-        'rope_theta': float(self._get('rope.freq_base', 10_000.0)),
+        'rope_theta': float(self._number('rope.freq_base', 10_000.0)),
         'tie_word_embeddings': 'output.weight' not in names,
         'attention_bias': 'blk.0.attn_q.bias' in names,
         'mlp_bias': 'blk.0.ffn_up.bias' in names,
-        'vocab_size': self._get('vocab_size', num_tokens),
+        'vocab_size': whole('vocab_size', num_tokens),
     }
     config['rms_norm_eps'] = _rounded(config['rms_norm_eps'])
     if self._get('expert_count', 0):
@@ -264,16 +286,23 @@ class GGUF:
     return config | ({'rope_scaling': scaling} if scaling else {})
 
   def _scaling(self, config, names) -> dict | None:
-    kind = self._get('rope.scaling.type', 'none')
-    if 'rope_freqs.weight' in names:
-      return self._llama3(config)
-    if kind == 'linear':
-      return {'rope_type': 'linear',
-              'factor': float(self._get('rope.scaling.factor'))}
-    if kind != 'none':
+    # As llama.cpp reads it: a factor is linear where no type is named.
+    kind = self._get('rope.scaling.type', 'linear')
+    if kind not in ('none', 'linear'):
       raise ValueError(f'{self._path}: llama.rope.scaling.type={kind!r} is '
                        "neither 'none' nor 'linear'")
-    return None
+    key = next((key for key in ('rope.scaling.factor', 'rope.scale_linear')
+                if f'llama.{key}' in self._fields), '')
+    factor = float(self._number(key, 0) or 1) if key else 1.0
+    if kind == 'none':
+      factor = 1.0
+    if 'rope_freqs.weight' in names:
+      if factor != 1:
+        raise ValueError(
+            f'{self._path}: metadata llama.{key}={factor} and tensor '
+            'rope_freqs.weight scale positions both: only one of them is read')
+      return self._llama3(config)
+    return ({'rope_type': 'linear', 'factor': factor} if factor != 1 else None)
 
   def _llama3(self, config) -> dict:
     """Llama 3's scaling, which such a file holds as a factor per wavelength."""

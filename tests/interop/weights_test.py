@@ -202,11 +202,54 @@ def test_llama_3s_scaling_is_found_in_its_factors(tmp_path):
     (lambda w: w.add_rope_dimension_count(8), 'rope.dimension_count=8 is not'),
     (lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN),
      "rope.scaling.type='yarn' is neither"),
+    (lambda w: w.add_rope_scaling_factor(2.0) or w.add_tensor(
+        'rope_freqs.weight', np.ones(8, np.float32)),
+     'rope.scaling.factor=2.0 and tensor rope_freqs.weight'),
 ])
 def test_gguf_files_that_compute_something_else_are_refused(
     tmp_path, change, message):
   llama(tmp_path / 'm.gguf', change=change)
   with pytest.raises(ValueError, match=message):
+    weights.open_weights(tmp_path / 'm.gguf')
+
+
+@pytest.mark.parametrize('values, factor', [
+    (dict(), 0), ({'scaling.factor': 1.0}, 0), ({'scaling.factor': 0.0}, 0),
+    ({'scaling.factor': 4.0}, 4.0), ({'scale_linear': 4.0}, 4.0),
+    ({'scaling.factor': 2.0, 'scale_linear': 4.0}, 2.0),
+    ({'scaling.factor': 4.0, 'scaling.type': 'none'}, 0),
+    ({'scaling.factor': 4.0, 'scaling.type': 'linear'}, 4.0)])
+def test_a_factor_of_positions_is_read_as_llama_cpp_reads_it(
+    tmp_path, values, factor):
+  def change(writer):
+    for key, value in values.items():
+      add = writer.add_string if isinstance(value, str) else writer.add_float32
+      add(f'llama.rope.{key}', value)
+
+  llama(tmp_path / 'm.gguf', change=change)
+  wanted = {'rope_type': 'linear', 'factor': factor} if factor else None
+  config = weights.open_weights(tmp_path / 'm.gguf').config
+  assert config.get('rope_scaling') == wanted
+
+
+@pytest.mark.parametrize('key, value', [
+    ('attention.head_count', 0), ('attention.head_count', '4'),
+    ('attention.head_count', 5), ('attention.head_count_kv', 'x'),
+    ('attention.key_length', 0.5), ('block_count', '2'), ('block_count', 10**9),
+    ('context_length', -1), ('embedding_length', True), ('vocab_size', 'x'),
+    ('feed_forward_length', [1, 2]), ('rope.freq_base', 'x'),
+    ('rope.scaling.factor', 'x'), ('attention.layer_norm_rms_epsilon', 'x'),
+    ('attention.layer_norm_rms_epsilon', float('nan'))])
+def test_metadata_of_another_kind_is_refused_by_file_and_key(
+    tmp_path, key, value):
+  def change(writer):
+    writer.kv_data[0].pop(f'llama.{key}', None)
+    add = {bool: writer.add_bool, int: writer.add_int32, list: writer.add_array,
+           float: writer.add_float32, str: writer.add_string}[type(value)]
+    add(f'llama.{key}', value)
+
+  llama(tmp_path / 'm.gguf', change=change)
+  with pytest.raises(ValueError, match=f'm.gguf: metadata .*llama.{key}='):
     weights.open_weights(tmp_path / 'm.gguf')
 
 
