@@ -218,6 +218,18 @@ class Reader:
         check_field(key, value)
     return dict(found)
 
+  def heads(self, found: Mapping, name: str = 'num_attention_heads') -> dict:
+    """The same fields; refuses a width that its heads do not divide.
+
+    Args:
+      found: fields, of a family whose heads have no width of their own.
+      name: of the field that has their number.
+    """
+    width, count = found['d_model'], found['num_heads']
+    if width % count:
+      self.refuse(name, count, f'it does not divide the width, {width}')
+    return dict(found)
+
   def windows(self, types, window) -> tuple[int, ...]:
     """`windows` from the kinds of all layers."""
     if len(types) != self.get('num_hidden_layers', len(types)):
@@ -254,13 +266,13 @@ def _read_gpt2(r: Reader):
   r.only('scale_attn_weights', True, True)
   r.only('scale_attn_by_inverse_layer_idx', False, False)
   r.only('add_cross_attention', False, False)
-  return dict(
+  return r.heads(dict(
       num_layers=get('n_layer', 12), d_model=get('n_embd', 768),
       num_heads=get('n_head', 12), d_ff=r.get('n_inner', 0),
       max_len=get('n_positions', 1024), vocab_rows=r.get('vocab_size', 50257),
       norm_epsilon=r.get('layer_norm_epsilon', 1e-5),
       mlp=r.choose('activation_function', _PLAIN, 'gelu_new'),
-      tie_embeddings=r.get('tie_word_embeddings', True))
+      tie_embeddings=r.get('tie_word_embeddings', True)), 'n_head')
 
 
 def _write_gpt2(f):
@@ -304,13 +316,13 @@ def _read_gpt_neox(r: Reader):
   theta, scaling, fraction = r.rope(
       10_000.0, fraction=0.25, theta_name='rotary_emb_base',
       fraction_name='rotary_pct')
-  return dict(
+  return r.heads(dict(
       **_sizes(r, max_position_embeddings=2048),
       norm_epsilon=r.get('layer_norm_eps', 1e-5),
       mlp=r.choose('hidden_act', _PLAIN, 'gelu'), rope_theta=theta,
       rope_scaling=scaling, rotary_fraction=fraction,
       parallel_residual=r.get('use_parallel_residual', True),
-      tie_embeddings=r.get('tie_word_embeddings', False))
+      tie_embeddings=r.get('tie_word_embeddings', False)))
 
 
 def _write_gpt_neox(f):
@@ -327,12 +339,13 @@ def _read_llama_like(r: Reader, *, head_dim: int = 0, max_len: int = 2048):
   theta, scaling, fraction = r.rope(10_000.0)
   if fraction != 1:
     r.refuse('partial_rotary_factor', fraction, 'only 1.0')
+  head_dim = r.get('head_dim', head_dim)
+  sizes = _sizes(r, max_position_embeddings=max_len)
   return dict(
-      **_sizes(r, max_position_embeddings=max_len), norm='rmsnorm',
+      **(sizes if head_dim else r.heads(sizes)), norm='rmsnorm',
       norm_epsilon=r.get('rms_norm_eps', 1e-6), use_bias=False,
-      num_kv_heads=r.get('num_key_value_heads', 0),
-      head_dim=r.get('head_dim', head_dim), rope_theta=theta,
-      rope_scaling=scaling, mlp=r.choose('hidden_act', _GATED, 'silu'),
+      num_kv_heads=r.get('num_key_value_heads', 0), head_dim=head_dim,
+      rope_theta=theta, rope_scaling=scaling, mlp=r.choose('hidden_act', _GATED, 'silu'),
       tie_embeddings=r.get('tie_word_embeddings', False))
 
 
@@ -400,7 +413,11 @@ def _read_gemma3(r: Reader):
   local = r.part('sliding_attention')
   if local.get('rope_type', local.get('type', 'default')) != 'default':
     r.refuse('rope_parameters.sliding_attention', local, "only 'default'")
-  pattern = r.get('sliding_window_pattern', r.get('_sliding_window_pattern', 6))
+  pattern = r.get('sliding_window_pattern', 6)
+  hidden = r.get('_sliding_window_pattern', pattern)
+  if hidden != pattern and not r.get('layer_types', ()):
+    # transformers passes it over; who wrote it meant something else.
+    r.refuse('_sliding_window_pattern', hidden, 'say it in layer_types')
   types = r.get('layer_types', [
       'sliding_attention' if (i + 1) % pattern else 'full_attention'
       for i in range(sizes['num_layers'])])

@@ -73,6 +73,15 @@ def test_gpt2_under_the_names_of_other_families():
   assert hf.model_fields(other | GPT2) == hf.model_fields(GPT2)
 
 
+def test_gemmas_kinds_of_layers_come_before_its_pattern():
+  kinds = ['sliding_attention', 'full_attention']
+  fields = hf.model_fields(dict(
+      GEMMA, sliding_window=8, layer_types=kinds, _sliding_window_pattern=6))
+  assert fields['windows'] == (8, 0)
+  assert hf.model_fields(dict(GEMMA, sliding_window=8, num_hidden_layers=4,
+                              sliding_window_pattern=2))['windows'] == (8, 0)
+
+
 def test_gpt_neox_as_pythia_says_it():
   fields = hf.model_fields(dict(NEOX, rotary_emb_base=5000))
   assert (fields['rotary_fraction'], fields['rope_theta']) == (0.25, 5000)
@@ -177,6 +186,10 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
     (dict(GPT2, num_attention_heads=2),
      'num_attention_heads=2 .* in gpt2: by n_head it is 4'),
     (dict(GPT2, max_position_embeddings=32), 'max_position_embeddings=32'),
+    (dict(GPT2, n_embd=30), 'n_head=4 .* does not divide the width, 30'),
+    (dict(NEOX, hidden_size=30), 'num_attention_heads=4 .* the width, 30'),
+    (dict(LLAMA, num_attention_heads=64), 'num_attention_heads=64 .* 32'),
+    (dict(GEMMA, _sliding_window_pattern=2), '_sliding_window_pattern=2'),
     (dict(NEOX, attention_bias=False), 'attention_bias=False'),
     (dict(NEOX, hidden_act='silu'), "hidden_act='silu'"),
     (dict(QWEN2, layer_types=['full_attention', 'chunked_attention']),
