@@ -223,6 +223,8 @@ def read_json(path) -> dict[str, Any]:
   path = pathlib.Path(path)
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
+  except RecursionError as error:
+    raise ValueError(f'{path} is damaged: it is nested too deep') from error
   except ValueError as error:
     raise ValueError(f'{path} is damaged: {error}') from error
   if not isinstance(found, dict):

@@ -61,7 +61,7 @@ class Safetensors:
     if not path.exists():
       return
     for name, file in _weight_map(path).items():
-      if name not in self._files or self._files[name].name != file:
+      if name not in self._files or self._files[name] != self._folder / file:
         raise ValueError(f'{self._folder / file}: tensor {name} is not in it, '
                          f'and {path.name} says that it is')
 
@@ -149,6 +149,8 @@ def _weight_map(path: pathlib.Path) -> dict[str, str]:
     if not all(isinstance(file, str) for file in found.values()):
       raise ValueError('weight_map is no table of file names')
     return found
+  except RecursionError as error:
+    raise ValueError(f'{path} is damaged: it is nested too deep') from error
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{path} is damaged: {error!r}') from error
 

@@ -41,6 +41,18 @@ def test_safetensors_in_one_file_and_in_several(tmp_path):
       assert read.read(name).tobytes() == tensor.tobytes()
 
 
+def test_files_may_lie_in_a_folder_of_their_own(tmp_path):
+  wanted = sharded(tmp_path)
+  (tmp_path / 'parts').mkdir()
+  for file in tmp_path.glob('*.safetensors'):
+    file.rename(tmp_path / 'parts' / file.name)
+  index = tmp_path / 'model.safetensors.index.json'
+  index.write_text(index.read_text().replace('"model-', '"parts/model-'))
+  read = weights.open_weights(tmp_path)
+  for name, tensor in wanted.items():
+    np.testing.assert_array_equal(read.read(name), tensor)
+
+
 def test_what_is_wrong_with_a_folder_is_told_by_file_and_tensor(tmp_path):
   with pytest.raises(ValueError, match='has no model.safetensors'):
     weights.open_weights(tmp_path)
@@ -55,6 +67,9 @@ def test_what_is_wrong_with_a_folder_is_told_by_file_and_tensor(tmp_path):
     weights.open_weights(tmp_path)
   index.write_text('{"weight_map": 3}')
   with pytest.raises(ValueError, match='index.json is damaged'):
+    weights.open_weights(tmp_path)
+  index.write_text('[' * 100_000)
+  with pytest.raises(ValueError, match='index.json is damaged: .* too deep'):
     weights.open_weights(tmp_path)
   index.unlink()
   with pytest.raises(ValueError, match='2 safetensors files and no model'):
