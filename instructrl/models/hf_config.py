@@ -179,6 +179,8 @@ class Reader:
              if value is not None}
     for name, value in found.items():
       check_field(name, value)
+      if name in ('full_attention', 'sliding_attention'):
+        self.refuse(name, value, 'all layers rotate by one table')
     kind = found.get('rope_type', found.get('type', 'default'))
     read = lambda name: found[name] if name in found else self.refuse(
         'rope_scaling', found, f'it has no {name}')
@@ -205,7 +207,8 @@ class Reader:
         ('partial_rotary_factor', fraction_name, fraction)):
       value = float(found[name] if name in found else self.get(own, default))
       if own != name and self.get(name, value) != value:
-        self.refuse(name, self.get(name), f'by {own} or its table it is {value}')
+        self.refuse(name, self.get(name),
+                    f'by {own} or its table it is {value}')
       values.append(value)
     return values[0], scaling, values[1]
 
@@ -345,7 +348,8 @@ def _read_llama_like(r: Reader, *, head_dim: int = 0, max_len: int = 2048):
       **(sizes if head_dim else r.heads(sizes)), norm='rmsnorm',
       norm_epsilon=r.get('rms_norm_eps', 1e-6), use_bias=False,
       num_kv_heads=r.get('num_key_value_heads', 0), head_dim=head_dim,
-      rope_theta=theta, rope_scaling=scaling, mlp=r.choose('hidden_act', _GATED, 'silu'),
+      rope_theta=theta, rope_scaling=scaling,
+      mlp=r.choose('hidden_act', _GATED, 'silu'),
       tie_embeddings=r.get('tie_word_embeddings', False))
 
 

@@ -218,6 +218,8 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
     (dict(LLAMA, rope_scaling=dict(type='linear', factor=2.0),
           rope_parameters=dict(rope_type='default', rope_theta=1e4)),
      'rope_scaling=.* rope_parameters says something else'),
+    (dict(QWEN2, rope_parameters=dict(full_attention=dict(
+        rope_type='linear', factor=2.0))), 'full_attention=.* one table'),
     (dict(NEOX, rotary_emb_base=5000, rope_theta=1e4), 'rope_theta=10000.0'),
     (dict(NEOX, partial_rotary_factor=0.5), 'partial_rotary_factor=0.5'),
 ])
