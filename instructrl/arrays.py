@@ -15,6 +15,7 @@ from orbax.checkpoint.experimental import v1 as ocp
 
 _LEAF = 'leaf'  # the only key of a leaf's own checkpoint
 _CHUNK_BYTES = 64 << 20
+_RELEASED = 16 << 20  # a collection takes up to a second in a large process
 
 
 def _context() -> ocp.Context:
@@ -45,7 +46,7 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
   """
   # Only then is what it was copied from let go of.
   array.block_until_ready()
-  release_memory()
+  release_memory(array.nbytes)
   context = _context()
   # Who wants a part of the array reads no more than the chunks it is in.
   context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
@@ -53,13 +54,18 @@ def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
     ocp.save(folder / name, {_LEAF: array})
 
 
-def release_memory() -> None:
+def release_memory(num_bytes: int) -> None:
   """Gives freed memory back to the system, where glibc would keep it.
 
   Without it what was freed between large arrays adds up to several of them.
   Orbax's copies hang in reference cycles, and what JAX has copied to a device
   waits for Python's garbage collection.
+
+  Args:
+    num_bytes: of what was let go of; for little nothing is done.
   """
+  if num_bytes < _RELEASED:
+    return
   gc.collect()
   trim = getattr(ctypes.CDLL(None), 'malloc_trim', None)
   if trim is not None:

@@ -151,8 +151,9 @@ class Checkpointer:
         arrays.save_leaf(work / _STATE, name, array)
       except Exception as error:  # as above
         raise self._failed(step, error) from error
+      num_bytes = array.nbytes
       del array
-      arrays.release_memory()
+      arrays.release_memory(num_bytes)
     self._current = int(step)
     try:
       self._commit(int(step), work, about, None, False)

@@ -180,8 +180,8 @@ def lazy_tree(names, read, held: int):
   def cached(name):
     if name not in cache:
       if len(cache) == held:
-        del cache[next(iter(cache))]  # before there is another
-        arrays.release_memory()
+        num_bytes = cache.pop(next(iter(cache))).nbytes  # before another
+        arrays.release_memory(num_bytes)
       cache[name] = np.asarray(read(name))
     return cache[name]
 
