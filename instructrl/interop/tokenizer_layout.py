@@ -240,6 +240,9 @@ def exported_chat_template(layout: Layout, chat_template: str,
     layout: from `chat_layout`.
     chat_template: Jinja.
     variables: see `render`.
+
+  Raises:
+    ValueError: the layout was not cut from this template.
   """
   messages = [{'role': 'user', 'content': _USER}]
   if layout.system:
@@ -256,6 +259,9 @@ def exported_chat_template(layout: Layout, chat_template: str,
       + json.dumps(opening, ensure_ascii=False) + ' }}{% endif %}'):
     if ask(template) == wanted:
       break
+  else:
+    raise ValueError('the chat template does not give the layout that was '
+                     'trained with: import the model again')
   if not layout.between_turns:
     template = with_dialogue_as_one_turn(template)
   if layout.system:

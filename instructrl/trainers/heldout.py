@@ -166,7 +166,7 @@ class _Evaluation:
     path = self._folder / f'{name}.json'
     if processes.agree(path.is_file()):
       self._tell(f'{name}: finished before', parts)
-      return json.loads(path.read_text(encoding='utf-8'))
+      return metrics_lib.read_json(path)
     found = make()
     if processes.primary():
       self._folder.mkdir(exist_ok=True)

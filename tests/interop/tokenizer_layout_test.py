@@ -1,5 +1,7 @@
 """Chat templates, cut around texts, and what cannot be cut."""
 
+import dataclasses
+
 import pytest
 
 from instructrl.interop import dialogue
@@ -205,6 +207,9 @@ def test_an_exported_template_lays_out_as_training_did(template, system):
         variables=VARIABLES | jinja) == laid_out(
             lay, turns if len(turns) > 1 else ())
   assert cut(exported).after == lay.after  # and so is one that comes back
+  with pytest.raises(ValueError, match='import the model again'):
+    layouts.exported_chat_template(
+        dataclasses.replace(lay, before='x' + lay.before), template, VARIABLES)
 
 
 def test_newlines_before_an_answer_are_dropped_as_qwen3_does():
