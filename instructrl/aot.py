@@ -24,10 +24,14 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl import main as main_lib
-from instructrl import metrics as metrics_lib
+from instructrl import main
 from instructrl import plan as plan_lib
 from instructrl import plan_report
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
+
+
+
 
 
 def _tell(text: str):
@@ -44,7 +48,7 @@ def write_report(workdir: pathlib.Path, plans: Sequence[plan_lib.Plan]):
           'format_version': 1, 'versions': versions,
           'plans': [plan_lib.to_json(p) for p in plans]}, indent=1)),
       ('table.md', plan_report.markdown(plan_report.summary(plans)) + '\n')):
-    metrics_lib.atomic_write(workdir / name, text)
+    files.atomic_write(workdir / name, text)
 
 
 def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
@@ -58,7 +62,7 @@ def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
     shown: is given each plan as soon as it is there.
   """
   for _, config, topologies in runs:  # before anything is compiled
-    main_lib.validate(config)
+    main.validate(config)
     for topology in topologies:
       plan_lib.laid_out(config, topology)
   plans = []
@@ -82,7 +86,7 @@ def runs_of(config, topologies: Sequence[str]):
   try:
     has_plans = 'plans' in config
   except OSError as error:  # ml_collections', for a file that is not there
-    sys.exit(f'error: --config: {main_lib.missing_file(error)}')
+    sys.exit(f'error: --config: {main.missing_file(error)}')
   if has_plans:
     if topologies:
       sys.exit('error: --topology does not go with a config of plans: the '
@@ -105,7 +109,7 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
     workdir.mkdir(parents=True, exist_ok=True)
   elif sum(len(topologies) for *_, topologies in runs) > 1:
     _tell('without --workdir nothing that is compiled here is kept')
-  with (metrics_lib.only_process(workdir) if workdir
+  with (run_folder.only_process(workdir) if workdir
         else contextlib.nullcontext()):
     plans = make_plans(
         runs, vocab_flag.value, workdir,
@@ -126,7 +130,7 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
 
 if __name__ == '__main__':
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  main_lib.run_door(functools.partial(
+  main.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', None, 'A stage that trains, and its size, such as '

@@ -11,15 +11,23 @@ import dataclasses
 import functools
 import pathlib
 
-from instructrl import flops
-from instructrl import metrics as metrics_lib
-from instructrl import progress as progress_lib
-from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
 from instructrl.data import store
+from instructrl import flops
+from instructrl.runtime import progress
+from instructrl.runtime import run_folder
+from instructrl import tokenizer
 from instructrl.trainers import common
 from instructrl.trainers import heldout
 from instructrl.trainers import reward
+
+
+
+
+
+
+
+
 
 # Shares of a matrix product's speed that the functions of a stage reach: on two
 # CPU cores the study's own SFT steps have 0.49 of it and a PPO iteration takes
@@ -77,7 +85,7 @@ def _data(config, folder):
 
 @functools.lru_cache(maxsize=1)  # all stages of a study have the same
 def _tokenizer(path: pathlib.Path):
-  return tokenizer_lib.load(path)
+  return tokenizer.load(path)
 
 
 def _language_model(name: str, config, folder) -> Cost:
@@ -160,11 +168,11 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
            f'{"TFLOP":>10}  about']
   left = 0.0
   for cost in found:
-    done = metrics_lib.read_done(pathlib.Path(workdir) / cost.stage)
+    done = run_folder.read_done(pathlib.Path(workdir) / cost.stage)
     seconds = cost.seconds(peak)
     left += 0.0 if done else seconds
     total = cost.sampling + cost.reading + cost.training
-    when = 'finished' if done else progress_lib.format_seconds(seconds)
+    when = 'finished' if done else progress.format_seconds(seconds)
     lines.append(
         f'{cost.stage:<10}{cost.sampled:>11,}{cost.read:>12,}'
         f'{cost.trained:>12,}{total / 1e12:>10,.1f}  {when}')
@@ -172,6 +180,6 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
       f'tokens; at the {peak / 1e12:.2f} TFLOP/s of a matrix product here, and '
       f'{SAMPLING:.0%} of it in\nsampling, {READING:.0%} in reading and '
       f'{TRAINING:.0%} in training, about '
-      f'{progress_lib.format_seconds(left)} are left,\nand some minutes more '
+      f'{progress.format_seconds(left)} are left,\nand some minutes more '
       'to compile')
   return '\n'.join(lines)

@@ -21,11 +21,15 @@ import functools
 import re
 
 from absl import flags
+from instructrl import main
+from instructrl.runtime import processes
+from instructrl.runtime import sharding
 from instructrl.trainers import exporting
 from instructrl.trainers import importing
-from instructrl import main as main_lib
-from instructrl import processes
-from instructrl import sharding
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')
@@ -73,7 +77,7 @@ def _main(values, join, action, src, dst):
         src, dst, dtype=value('dtype'), weights=value('weights'),
         max_shard_bytes=parse_size(value('max_shard_size')))
     return
-  main_lib.setup_jax()
+  main.setup_jax()
   join()
   if not processes.same(f'{src} {dst} {mesh} {value("dtype")}'):
     raise ValueError('the processes were not given the same command')
@@ -111,6 +115,6 @@ def define_flags():
 
 
 if __name__ == '__main__':
-  main_lib.run_door(
-      functools.partial(_main, define_flags(), main_lib.define_processes()),
+  main.run_door(
+      functools.partial(_main, define_flags(), main.define_processes()),
       ('import|export', 'SRC', 'DST'))

@@ -14,8 +14,9 @@ import dataclasses
 import math
 from typing import Mapping
 
-from instructrl import figures
 from instructrl.evaluators import statistics
+from instructrl import figures
+
 
 SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'

@@ -11,7 +11,10 @@ import pathlib
 from typing import Any
 
 from instructrl import heldout_page
-from instructrl import metrics as metrics_lib
+from instructrl.runtime import files
+from instructrl.runtime.metrics import read_metrics
+from instructrl.runtime import run_folder
+
 
 FORMAT_VERSION = 1
 TRAINED = ('sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
@@ -31,9 +34,9 @@ def make(workdir: pathlib.Path, header: Mapping[str, Any]) -> dict[str, str]:
     ValueError: a file is not what the report expects; it is named.
   """
   stages = header['stages']
-  metrics = {stage: metrics_lib.read_metrics(workdir / stage)
+  metrics = {stage: read_metrics(workdir / stage)
              for stage in stages if stage in TRAINED}
-  held = metrics_lib.read_json(workdir / 'heldout' / 'results.json')
+  held = files.read_json(workdir / 'heldout' / 'results.json')
   config = header['config']
   try:
     results = {
@@ -41,7 +44,7 @@ def make(workdir: pathlib.Path, header: Mapping[str, Any]) -> dict[str, str]:
         'model': _model(config['import']),
         'sources': {kind: config['data'][kind] for kind in SOURCES},
         'heldout': held, 'statements': heldout_page.statements(held),
-        'seconds': {stage: metrics_lib.read_done(workdir / stage)['seconds']
+        'seconds': {stage: run_folder.read_done(workdir / stage)['seconds']
                     for stage in stages},
         'config': config, 'seed': header['seeds'],
         'versions': header['versions']}

@@ -29,10 +29,12 @@ import jax
 from ml_collections import config_flags
 import numpy as np
 
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import sharding
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import metrics
+from instructrl.runtime import processes
+from instructrl.runtime import run_folder
+from instructrl.runtime import sharding
 from instructrl.trainers import common
 from instructrl.trainers import data
 from instructrl.trainers import evaluation
@@ -45,6 +47,21 @@ from instructrl.trainers import ppo
 from instructrl.trainers import rankings
 from instructrl.trainers import reward
 from instructrl.trainers import selection
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 def _train_ppo(config, workdir, label=''):
@@ -87,8 +104,8 @@ STAGES: dict[str, tuple[Callable, Callable]] = {
 }
 
 # Raised with one clear line; anything else is a defect and keeps its trace.
-EXPECTED_ERRORS = (ValueError, checkpoint_lib.CheckpointError,
-                   metrics_lib.NonFiniteError, OSError)
+EXPECTED_ERRORS = (ValueError, checkpoint.CheckpointError,
+                   metrics.NonFiniteError, OSError)
 
 
 def validate(config):
@@ -161,48 +178,48 @@ def run_stage(config, workdir, label: str = '') -> dict:
     raise processes.Stopped
   workdir = pathlib.Path(workdir)
   config = resolve(config, workdir)
-  fresh = not (workdir / metrics_lib.CONFIG).exists()
-  metrics_lib.check_config(workdir, config.to_dict())
-  done = metrics_lib.read_done(workdir)
+  fresh = not (workdir / run_folder.CONFIG).exists()
+  run_folder.check_config(workdir, config.to_dict())
+  done = run_folder.read_done(workdir)
   if done is None:
     validate(config)
     check_mesh(config)
   primary = processes.primary()
   if primary:
-    metrics_lib.write_inputs(workdir, {
+    run_folder.write_inputs(workdir, {
         name: common.input_path(config, workdir, name)
         for name, path in config.inputs.items() if path})
   with alone(workdir) if done is None else contextlib.nullcontext():
-    done = metrics_lib.read_done(workdir)  # another may have ended it
+    done = run_folder.read_done(workdir)  # another may have ended it
     if processes.agree(done is not None):
       if primary:
-        metrics_lib.write_config(workdir, config.to_dict())
+        run_folder.write_config(workdir, config.to_dict())
         print(f'{label} {config.stage}: finished before'.strip(), flush=True)
-      return metrics_lib.read_done(workdir)
+      return run_folder.read_done(workdir)
     began = time.perf_counter()
     seconds = _earlier_seconds(workdir)
     try:
       result = STAGES[config.stage][1](config, workdir, label)
-    except (common.ConfigError, checkpoint_lib.CheckpointError):
+    except (common.ConfigError, checkpoint.CheckpointError):
       if (primary and fresh
           and not any((workdir / 'checkpoints').glob('[0-9]*'))):
         # Nothing was computed, and another config may come.
-        for name in (metrics_lib.CONFIG, metrics_lib.INPUTS):
+        for name in (run_folder.CONFIG, run_folder.INPUTS):
           (workdir / name).unlink(missing_ok=True)
       raise
     finally:
       total = seconds + time.perf_counter() - began
       if primary and workdir.is_dir():
-        metrics_lib.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
+        files.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
     if primary:
-      metrics_lib.write_done(workdir, {'seconds': total, 'result': result})
+      run_folder.write_done(workdir, {'seconds': total, 'result': result})
   processes.agree(0)  # what comes next reads what process 0 has written
-  return metrics_lib.read_done(workdir)
+  return run_folder.read_done(workdir)
 
 
 def alone(workdir):
   """`metrics.only_process` for process 0, on behalf of them all."""
-  return metrics_lib.only_process(workdir, primary=processes.primary())
+  return run_folder.only_process(workdir, primary=processes.primary())
 
 
 def _earlier_seconds(workdir) -> float:

@@ -6,10 +6,13 @@ All text that comes from a study (prompts, responses, config) is escaped.
 import math
 from typing import Any, Mapping, Sequence
 
+from instructrl.evaluators import statistics
 from instructrl import expectations
 from instructrl import figures
-from instructrl import page_parts as parts
-from instructrl.evaluators import statistics
+from instructrl import page_parts
+
+
+
 
 SAMPLES_SHOWN = 4  # of each kind, good and bad
 QUALITY = 'overall_quality'  # the row of Table 3 that is no rate
@@ -36,15 +39,15 @@ def render(study, results: Mapping[str, Any],
       _probes(study.evaluation['probes']),
       _labels(results), _selection(results),
       _training(results['training'], results['config']),
-      parts.losses(study.metrics), _samples(study.samples, results['seed']),
-      parts.run(results)]
-  return parts.document('instructrl: report of a study', sections)
+      page_parts.losses(study.metrics), _samples(study.samples, results['seed']),
+      page_parts.run(results)]
+  return page_parts.document('instructrl: report of a study', sections)
 
 
 def _header(results) -> str:
   seconds = sum(results['seconds'].values())
   seeds = ', '.join(
-      f'{parts.title(k)} {v}' for k, v in results['seed'].items())
+      f'{page_parts.title(k)} {v}' for k, v in results['seed'].items())
   n = max(row['n'] for row in results['preference'].values())
   return (
       '<h1>What this run shows of InstructGPT’s results</h1>'
@@ -52,8 +55,8 @@ def _header(results) -> str:
       'trained with PPO against a reward model, in a simulated world in which '
       'every measurement has a known right answer. Each figure stands beside '
       'what Ouyang et al. 2022 (arXiv 2203.02155) report.</p>'
-      f'<p class="soft small">{parts.text(seeds)} · {n:,} prompts compared · '
-      f'{parts.duration(seconds)} in all · '
+      f'<p class="soft small">{page_parts.text(seeds)} · {n:,} prompts compared · '
+      f'{page_parts.duration(seconds)} in all · '
       '<a href="results.json">results.json</a></p>')
 
 
@@ -94,15 +97,15 @@ def _details(row: expectations.Row) -> str:
   """What was compared, in how many items, and each policy's own value."""
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
   values = ', '.join(
-      f'<span class="whole">{parts.text(figures.label(policy))} '
+      f'<span class="whole">{page_parts.text(figures.label(policy))} '
       f'{_level(value, row.unit)}</span>'
       for policy, value in row.values.items())
-  return parts.text(row.quantity + n) + (f'<br>{values}' if values else '')
+  return page_parts.text(row.quantity + n) + (f'<br>{values}' if values else '')
 
 
 def _verdict(row: expectations.Row) -> str:
   css = row.verdict.replace(' ', '-')
-  note = (f'<div class="note">{parts.text(row.note)}</div>'
+  note = (f'<div class="note">{page_parts.text(row.note)}</div>'
           if row.note else '')
   return (f'<span class="{css}">{SYMBOLS[row.verdict]} {row.verdict}</span>'
           f'{note}')
@@ -120,19 +123,19 @@ def _expectations(rows) -> str:
   for row in rows:
     if row.topic != topic:
       topic = row.topic
-      body.append(f'<tr><th colspan="5">{parts.text(topic)}</th></tr>')
+      body.append(f'<tr><th colspan="5">{page_parts.text(topic)}</th></tr>')
     body.append(
-        f'<tr><td>{parts.text(row.statement)}</td>'
+        f'<tr><td>{page_parts.text(row.statement)}</td>'
         f'<td>{_verdict(row)}</td>'
         f'<td data-label="This run"><span class="number">'
-        f'{parts.text(_measured(row))}</span><br><span class="soft small">'
+        f'{page_parts.text(_measured(row))}</span><br><span class="soft small">'
         f'{_details(row)}</span></td>'
         f'<td data-label="Shown if"><span class="whole">'
-        f'{parts.text(_region(row))}</span></td>'
-        f'<td data-label="Paper">{parts.text(row.paper)}</td></tr>')
+        f'{page_parts.text(_region(row))}</span></td>'
+        f'<td data-label="Paper">{page_parts.text(row.paper)}</td></tr>')
   return (
       '<h2>The paper’s results, checked</h2>'
-      f'<p>{parts.text(summary)}. A result is shown if the whole 95% interval '
+      f'<p>{page_parts.text(summary)}. A result is shown if the whole 95% interval '
       'lies in the region under “shown if”, not shown if it lies outside, and '
       'undecided if it crosses the border. The region is the direction that '
       'the paper finds, or the surroundings of its figure; elsewhere the '
@@ -179,7 +182,7 @@ def _selection(results) -> str:
   selection = results['sft_selection']
   if not selection.get('epochs'):
     return ''
-  return parts.section(
+  return page_parts.section(
       'Which SFT checkpoint',
       'The checkpoint of supervised fine-tuning is the one that the reward '
       'model scores highest (ring), whatever its validation loss; dots mark '
@@ -190,7 +193,7 @@ def _selection(results) -> str:
 
 
 def _preference(results) -> str:
-  return parts.section(
+  return page_parts.section(
       'Preference against SFT',
       'How often a policy’s response is preferred to one of SFT, a tie '
       'counting half, with 95% intervals over prompts; SFT’s own bar '
@@ -211,11 +214,11 @@ def _metadata(evaluation) -> str:
         by_row.setdefault(row, {})[policy] = summary
   seen = {row: summaries for row, summaries in by_row.items()
           if any(s['value'] for s in summaries.values())}
-  never = [parts.title(row) for row in by_row if row not in seen]
+  never = [page_parts.title(row) for row in by_row if row not in seen]
   note = (f' Never seen in any policy: {", ".join(never)}.' if never else '')
   if not seen:
-    return f'<h2>Labeler metadata</h2><p>{parts.text(note)}</p>'
-  return parts.section(
+    return f'<h2>Labeler metadata</h2><p>{page_parts.text(note)}</p>'
+  return page_parts.section(
       'Labeler metadata',
       'The share of responses to which each flag of Table 3 applies, as the '
       'judge sees it; hallucination is counted in closed-domain tasks, '
@@ -223,12 +226,12 @@ def _metadata(evaluation) -> str:
       'Figure 4: PPO-ptx follows the instruction and explicit constraints '
       'more often, and hallucinates in 21% of closed-domain responses against '
       '41% for GPT-3.',
-      figures.bar_panels([figures.Panel(parts.title(row), summaries)
+      figures.bar_panels([figures.Panel(page_parts.title(row), summaries)
                           for row, summaries in seen.items()]))
 
 
 def _likert(evaluation) -> str:
-  return parts.section(
+  return page_parts.section(
       'Overall quality', 'Mean rating on the scale from 1 to 7.',
       'Figure 5: the order of the Likert scores is the order of the win '
       'rates.',
@@ -243,7 +246,7 @@ def _probes(probes) -> str:
   def add(title, meaning, paper, entries):
     panels = figures.panels(probes, entries)
     if panels:
-      sections.append(parts.section(title, meaning, paper,
+      sections.append(page_parts.section(title, meaning, paper,
                                figures.bar_panels(panels)))
 
   add('Truthfulness',
@@ -316,7 +319,7 @@ def _training(training, config) -> str:
       panels.append((title, drawn))
   if not panels:
     return ''
-  return parts.section(
+  return page_parts.section(
       'Training with PPO',
       'The judge is never trained against: where the reward-model score goes '
       'on rising and the judge’s utility falls, the reward model is being '
@@ -374,19 +377,19 @@ def _flags(metadata: Mapping[str, float]) -> str:
       (kept if flag else failures).append(
           'kept the constraints' if flag else 'broke a constraint')
     elif flag and row != QUALITY:
-      (neutral if row in NEUTRAL else failures).append(parts.title(row))
-  lines = [f'<span class="failure">✗ {parts.text(x)}</span>'
+      (neutral if row in NEUTRAL else failures).append(page_parts.title(row))
+  lines = [f'<span class="failure">✗ {page_parts.text(x)}</span>'
            for x in failures]
-  lines += [f'<span class="kept">✓ {parts.text(x)}</span>' for x in kept]
-  lines += [f'<span class="soft">{parts.text(x)}</span>' for x in neutral]
+  lines += [f'<span class="kept">✓ {page_parts.text(x)}</span>' for x in kept]
+  lines += [f'<span class="soft">{page_parts.text(x)}</span>' for x in neutral]
   return '<br>'.join(lines)
 
 
 def _sample(sample) -> str:
   answers = [
-      parts.answer(
+      page_parts.answer(
           policy, figures.label(policy), found['response'],
           f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}',
           f'<div class="small">{_flags(found["metadata"])}</div>')
       for policy, found in sample['policies'].items()]
-  return parts.sample(sample['prompt'], answers, sample['use_case'])
+  return page_parts.sample(sample['prompt'], answers, sample['use_case'])

@@ -10,6 +10,7 @@ from typing import Any, Mapping, Sequence
 from instructrl import figures
 from instructrl import page_style
 
+
 STAGES = {'lab': 'world, documents and prompts',
           'import': 'imported weights', 'data': 'data sets',
           'pretrain': 'pretraining', 'sft': 'SFT',

@@ -26,16 +26,25 @@ import time
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from instructrl import chips as chips_lib
-from instructrl import flops as flops_lib
+from instructrl.chips import devices
+from instructrl import flops
 from instructrl import hlo
-from instructrl import metrics as metrics_lib
-from instructrl import progress
-from instructrl import sharding
-from instructrl.chips import GIB
+from instructrl.runtime import files
+from instructrl.runtime import progress
+from instructrl.runtime import sharding
 from instructrl.trainers import lm
 from instructrl.trainers import ppo
 from instructrl.trainers import reward
+from instructrl.chips import GIB
+
+
+
+
+
+
+
+
+
 
 GPT_VOCAB = 50_257  # of GPT-2's and GPT-3's tokenizer
 _TELL_EVERY = 60.0  # seconds, while something compiles
@@ -128,14 +137,14 @@ def program_of(config, mesh, vocab_size: int):
     s, layouts = program.settings, program.layouts
     policy = layouts['policy'].model.module
     rows = s.batch_size * s.ptx_examples_per_episode if s.ptx_coef else 0
-    count = flops_lib.ppo(
+    count = flops.ppo(
         policy, layouts['value'].model.module, episodes=s.batch_size,
         prompt_len=s.prompt_len, response_len=s.response_len,
         num_epochs=s.num_ppo_epochs, ptx_rows=rows, ptx_len=policy.max_len)
     return program, program.functions, count, config.ppo.num_iterations
   if config.stage == 'reward':
     program = reward.Program(config, mesh, vocab_size=vocab_size, num_steps=1)
-    count = 3 * config.batch_size * flops_lib.ranking(
+    count = 3 * config.batch_size * flops.ranking(
         program.layout.model.module, config.prompt_len, config.response_len,
         config.max_responses)
     return program, program.functions, {'update': count}, 0
@@ -144,7 +153,7 @@ def program_of(config, mesh, vocab_size: int):
       num_steps=config.num_steps or config.optimizer.warmup_steps + 1)
   module = program.layout.model.module
   tokens = config.batch_size * module.max_len
-  count = flops_lib.trained(module, tokens, module.max_len, tokens)
+  count = flops.trained(module, tokens, module.max_len, tokens)
   return (program, lambda: program.functions(module.max_len),
           {'update': count}, config.num_steps)
 
@@ -189,7 +198,7 @@ def laid_out(config, topology: str):
     TopologyError: there is no such slice.
     ValueError: the mesh cannot be laid over it, or the stage does not train.
   """
-  found, chip = chips_lib.devices(topology)
+  found, chip = devices(topology)
   config, given = on_slice(config, len(found))
   try:
     mesh = sharding.make_mesh(config.mesh.to_dict(), found)
@@ -290,7 +299,7 @@ def _compiled(name: str, lowered, topology: str, folder, say: Say, *,
   """(function, '') or (None, why XLA found no room), read before or now."""
   path = folder and folder / f'{_key(lowered, topology)}.json'
   if path and path.exists():
-    found = metrics_lib.read_json(path)
+    found = files.read_json(path)
     say(f'{name} was compiled before')
   else:
     began = time.monotonic()
@@ -299,7 +308,7 @@ def _compiled(name: str, lowered, topology: str, folder, say: Say, *,
     say(f'{name} took {progress.format_seconds(time.monotonic() - began)}')
     if path:
       folder.mkdir(parents=True, exist_ok=True)
-      metrics_lib.atomic_write(path, json.dumps(found, indent=1))
+      files.atomic_write(path, json.dumps(found, indent=1))
   if 'problem' in found:
     return None, found['problem']
   return Function(**found['function']), ''

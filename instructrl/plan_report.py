@@ -7,7 +7,12 @@ from instructrl import figures
 from instructrl import page_parts
 from instructrl import tables
 from instructrl.chips import GIB
-from instructrl.plan import Function, Plan
+from instructrl.plan import Function
+from instructrl.plan import Plan
+
+
+
+
 
 Table = list[tuple[str, ...]]  # its first row is the head
 

@@ -26,6 +26,8 @@ from instructrl import expectations
 from instructrl import heldout_report
 from instructrl import page
 
+
+
 FORMAT_VERSION = 1
 
 # Name in results.json -> name in metrics.jsonl.

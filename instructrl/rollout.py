@@ -9,12 +9,20 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from instructrl import advantages as adv
+from instructrl import advantages as advantages_lib
 from instructrl import losses
-from instructrl import sampling
 from instructrl.models import heads
+from instructrl import sampling
 from instructrl.models.transformer import Model
-from instructrl.types import Params, PromptBatch, Rollout, pytree
+from instructrl.types import Params
+from instructrl.types import PromptBatch
+from instructrl.types import Rollout
+from instructrl.types import pytree
+
+
+
+
+
 
 
 @pytree
@@ -174,16 +182,16 @@ def make_rollout(tokens: jax.Array, prompt_mask: jax.Array,
   """
   prompt_len = prompt_mask.shape[1]
   kl = jnp.where(response_mask,
-                 adv.kl_estimate(old_logprobs, ref_logprobs), 0.0)
+                 advantages_lib.kl_estimate(old_logprobs, ref_logprobs), 0.0)
   has_eos = ((tokens[:, prompt_len:] == eos_id) & response_mask).any(axis=1)
-  final = adv.missing_eos(scores, has_eos, mode=missing_eos,
+  final = advantages_lib.missing_eos(scores, has_eos, mode=missing_eos,
                           amount=missing_eos_amount)
-  rewards = adv.shaped_rewards(final, kl, response_mask, kl_coef=kl_coef)
-  advantages, returns = adv.gae(
+  rewards = advantages_lib.shaped_rewards(final, kl, response_mask, kl_coef=kl_coef)
+  advantages, returns = advantages_lib.gae(
       rewards, old_values, response_mask, discount=discount,
       gae_lambda=gae_lambda)
   if whiten_advantages:
-    advantages = adv.whitened_advantages(advantages, response_mask)
+    advantages = advantages_lib.whitened_advantages(advantages, response_mask)
   return Rollout(
       tokens=tokens, prompt_mask=prompt_mask, response_mask=response_mask,
       old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,

@@ -14,13 +14,20 @@ import argparse
 import json
 import sys
 
-from instructrl import main as main_lib
-from instructrl import rng
 from instructrl.data import tasks
-from instructrl.evaluators.lm import Engine
+from instructrl.main import EXPECTED_ERRORS
+from instructrl.main import setup_jax
+from instructrl import rng
 from instructrl.trainers import common
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.evaluators.lm import Engine
+
+
+
+
+
+
 
 
 def parse(argv):
@@ -109,11 +116,11 @@ def _lines():
 
 def main(argv=None) -> int:
   args = parse(argv)
-  main_lib.setup_jax()
+  setup_jax()
   prompts = [args.prompt] if args.prompt is not None else _lines()
   try:
     answer(args, prompts, lambda text: print(text, flush=True))
-  except main_lib.EXPECTED_ERRORS as error:
+  except EXPECTED_ERRORS as error:
     print(f'error: {error}', file=sys.stderr)
     return 1
   except KeyboardInterrupt:

@@ -20,11 +20,18 @@ from ml_collections import config_flags
 
 from instructrl import budget
 from instructrl import flops
-from instructrl import main as main_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
+from instructrl import main
 from instructrl import report
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime import run_folder
 from instructrl.trainers import common
+
+
+
+
+
+
 
 SEEDS = ('world_seed', 'train_seed', 'eval_seed')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
@@ -54,8 +61,8 @@ def stage_configs(config, workdir) -> dict:
       stage[seed] = config[seed]
     folder = os.path.normpath(os.path.join(workdir, name))
     try:
-      stage = main_lib.resolve(stage, folder, folders)
-      main_lib.validate(stage)
+      stage = main.resolve(stage, folder, folders)
+      main.validate(stage)
     except ValueError as error:
       shared = [f'; --config.{field} sets it in all stages' for field in config
                 if f'.{field}=' in str(error)]
@@ -82,14 +89,14 @@ def run(config, workdir) -> pathlib.Path:
   configs = stage_configs(config, workdir)
   workdir = pathlib.Path(workdir)
   for name, stage in configs.items():  # before anything is written
-    metrics_lib.check_config(workdir / name, stage.to_dict())
-    if metrics_lib.read_done(workdir / name) is None:
-      main_lib.check_mesh(stage)
-      main_lib.check_sources(stage)
+    run_folder.check_config(workdir / name, stage.to_dict())
+    if run_folder.read_done(workdir / name) is None:
+      main.check_mesh(stage)
+      main.check_sources(stage)
   workdir.mkdir(parents=True, exist_ok=True)
-  with main_lib.alone(workdir):
+  with main.alone(workdir):
     if processes.primary():
-      metrics_lib.atomic_write(workdir / 'study.json', json.dumps({
+      files.atomic_write(workdir / 'study.json', json.dumps({
           'format_version': 1,
           'config': {name: json.loads(c.to_json())
                      for name, c in configs.items()},
@@ -98,7 +105,7 @@ def run(config, workdir) -> pathlib.Path:
           'stages': list(configs),
       }, indent=1))
     for number, (name, stage) in enumerate(configs.items(), 1):
-      main_lib.run_stage(
+      main.run_stage(
           stage, workdir / name, f'[{number}/{len(configs)}]')
       if stage.stage == 'data' and processes.primary():
         found = budget.costs(configs, workdir)
@@ -116,20 +123,20 @@ def run(config, workdir) -> pathlib.Path:
 
 
 def _main(config_flag, workdir_flag, join):
-  config, workdir = main_lib.read_flags(
+  config, workdir = main.read_flags(
       config_flag, workdir_flag, 'study', 'order')
-  main_lib.setup_jax()
+  main.setup_jax()
   join()
-  main_lib.check_same(config)
+  main.check_same(config)
   run(config, workdir)
 
 
 if __name__ == '__main__':
-  main_lib.run_door(functools.partial(
+  main.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', None, 'A study and its size, such as '
           'experiments/study.py:tiny (or :micro, :small), or '
           'experiments/real.py:cpu (or :full).'),
       flags.DEFINE_string('workdir', None, 'Where all stages go.'),
-      main_lib.define_processes()))
+      main.define_processes()))

@@ -21,14 +21,22 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl import main as main_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
+from instructrl import main
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime import run_folder
 from instructrl import study
 from instructrl import sweep_children
 from instructrl import sweep_points
 from instructrl import sweep_results
 from instructrl.trainers import common
+
+
+
+
+
+
+
 
 PROGRAM = ('-m', 'instructrl.main')
 
@@ -68,7 +76,7 @@ def needed(sweep: sweep_points.Sweep, config, workdir) -> list[str]:
   def visit(name):
     if name not in wanted:
       wanted.add(name)
-      if metrics_lib.read_done(pathlib.Path(workdir) / name) is None:
+      if run_folder.read_done(pathlib.Path(workdir) / name) is None:
         for need in sweep.runs[name].needs:
           visit(need)
 
@@ -103,10 +111,10 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
       workdir / run.name, tuple(need for need in run.needs if need in names))
           for run in runs]
   for made in runs:  # before anything is written
-    metrics_lib.check_config(workdir / made.name, made.config.to_dict())
+    run_folder.check_config(workdir / made.name, made.config.to_dict())
   folder = workdir / name
   folder.mkdir(parents=True, exist_ok=True)
-  with metrics_lib.only_process(folder):
+  with run_folder.only_process(folder):
     versions = study.versions()
     collect = lambda: sweep_results.collect(
         name, config, sweep, workdir, children.status, children.reasons
@@ -126,7 +134,7 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
 def _tell_before(name: str, folder: pathlib.Path, sweep: sweep_points.Sweep,
                  status):
   path = folder / sweep_results.JSON
-  before = metrics_lib.read_json(path) if path.exists() else {}
+  before = files.read_json(path) if path.exists() else {}
   for run in before.get('failed', {}):
     if run in sweep.runs:
       print(f'{name}: {run} failed before, and is tried again', flush=True)
@@ -159,7 +167,7 @@ def _finish(name: str, workdir, results) -> None:
 
 
 def _main(config_flag, workdir_flag, parallel, print_flag, settings):
-  config, workdir = main_lib.read_flags(
+  config, workdir = main.read_flags(
       config_flag, workdir_flag, 'sweep', 'ends')
   common.require(parallel.value >= 1,
                  f'--parallel={parallel.value} must be 1 or more')
@@ -189,7 +197,7 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
 
 
 if __name__ == '__main__':
-  main_lib.run_door(functools.partial(
+  main.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', None, 'An ablation and its size, such as '

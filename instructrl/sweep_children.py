@@ -13,9 +13,11 @@ import signal
 import subprocess
 import time
 
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
+from instructrl.runtime import processes
+from instructrl.runtime import progress
+from instructrl.runtime import run_folder
+
+
 
 LOG = 'log.txt'
 DONE, FAILED, STOPPED, RUNNING, LEFT = (
@@ -97,7 +99,7 @@ class Children:
 
   def _look(self, name: str) -> bool:
     """Whether a job is done, from its folder."""
-    done = metrics_lib.read_done(self._jobs[name].folder)
+    done = run_folder.read_done(self._jobs[name].folder)
     if done is not None:
       self.status[name] = DONE
       self._seconds[name] = float(done.get('seconds', 0))
@@ -108,7 +110,7 @@ class Children:
     for name, job in self._jobs.items():
       if self.status[name] == LEFT and all(
           self.status[need] == DONE for need in job.needs):
-        holder = metrics_lib.holder(job.folder)
+        holder = run_folder.holder(job.folder)
         if holder is not None:
           if name not in self._elsewhere:
             self._say(f'{name}: process {holder} is at work on it; waiting')
@@ -140,7 +142,7 @@ class Children:
       if code is None:
         continue
       del self._children[name]
-      took = progress_lib.format_seconds(time.monotonic() - began)
+      took = progress.format_seconds(time.monotonic() - began)
       log = self._jobs[name].folder / LOG
       if code == 0 and self._look(name):
         self._changed()
@@ -149,7 +151,7 @@ class Children:
         self._set(name, STOPPED)
         self._say(f'{name} was interrupted after {took}; the next start goes '
                   f'on; log: {log}')
-      elif metrics_lib.holder(self._jobs[name].folder) is not None:
+      elif run_folder.holder(self._jobs[name].folder) is not None:
         self._set(name, LEFT)  # another was quicker
       else:
         self.reasons[name] = (
@@ -170,7 +172,7 @@ class Children:
 
   def _tell_running(self):
     for name, (_, began) in self._children.items():
-      took = progress_lib.format_seconds(time.monotonic() - began)
+      took = progress.format_seconds(time.monotonic() - began)
       self._say(f'  {name}, {took}: '
                 f'{_last_line(self._jobs[name].folder / LOG)}')
 
@@ -188,7 +190,7 @@ class Children:
     if seconds:
       text += ', about ' if len(seconds) == len(left) else (
           f', of which {len(seconds)} take about ')
-      text += progress_lib.format_seconds(sum(seconds) / self._parallel)
+      text += progress.format_seconds(sum(seconds) / self._parallel)
     return text
 
   def _expected(self, name: str) -> float | None:

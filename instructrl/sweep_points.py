@@ -23,10 +23,14 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from instructrl import main as main_lib
-from instructrl import metrics as metrics_lib
+from instructrl import main
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
 from instructrl import study
 from instructrl.trainers import common
+
+
+
 
 HASH = 10  # digits of a folder's name
 Grid = Sequence[Mapping[str, Any]]  # points, as 'STAGE.field' -> value
@@ -318,7 +322,7 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
               tuple(dict.fromkeys(needs)))
     if run.name not in runs:
       try:
-        main_lib.validate(stage)
+        main.validate(stage)
       except ValueError as error:
         raise common.ConfigError(f'stages.{name}: {error}') from error
     runs.setdefault(run.name, run)
@@ -334,8 +338,8 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
 def digest(config) -> str:
   """Names what a config computes, not how it is watched or laid out."""
   fields = {name: value for name, value in config.to_dict().items()
-            if name not in metrics_lib.MAY_CHANGE}
-  return metrics_lib.config_fingerprint(fields)[:HASH]
+            if name not in run_folder.MAY_CHANGE}
+  return files.fingerprint(fields)[:HASH]
 
 
 def arguments(run: Run, workdir) -> list[str]:
@@ -362,8 +366,8 @@ def arguments(run: Run, workdir) -> list[str]:
   found = [f'--config={where}', f'--workdir={pathlib.Path(workdir) / run.name}',
            *changed]
   common.require(
-      metrics_lib.config_fingerprint(read_config(found).to_dict())
-      == metrics_lib.config_fingerprint(run.config.to_dict()),
+      files.fingerprint(read_config(found).to_dict())
+      == files.fingerprint(run.config.to_dict()),
       f'{run.name} cannot be given by flags: {shlex.join(found)}')
   return found
 

@@ -12,11 +12,18 @@ import statistics
 from typing import Any
 
 from instructrl import figures
-from instructrl import metrics as metrics_lib
 from instructrl import page_parts
-from instructrl import sweep_children as children
+from instructrl.runtime import files
+from instructrl.runtime import metrics
+from instructrl.runtime import run_folder
+from instructrl import sweep_children
 from instructrl import sweep_points
 from instructrl import tables
+
+
+
+
+
 
 FORMAT_VERSION = 1
 JSON, TABLE, FIGURE, PAGE = 'sweep.json', 'table.md', 'figure.png', 'index.html'
@@ -41,13 +48,13 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
   path = folder / file
   if not path.is_file():
     raise MissingError(f'{path} is not there')
-  if file == metrics_lib.METRICS:
-    values = [line[place] for line in metrics_lib.read_metrics(folder)
+  if file == metrics.METRICS:
+    values = [line[place] for line in metrics.read_metrics(folder)
               if place in line]
     if not values:
       raise MissingError(f'{path} has no metric {place!r}')
     return statistics.fmean(values[-max(1, len(values) // LAST):])
-  found = metrics_lib.read_json(path)
+  found = files.read_json(path)
   for name in place.split('.'):
     found = found.get(name) if isinstance(found, Mapping) else None
   if isinstance(found, bool) or not isinstance(found, (int, float)):
@@ -79,23 +86,23 @@ def collect(name: str, config, sweep: sweep_points.Sweep, workdir,
       'settings': _settings(points, config),
       'merged': [list(pair) for pair in sweep.merged],
       'failed': {run: {'reason': reason,
-                       'log': str(workdir / run / children.LOG)}
+                       'log': str(workdir / run / sweep_children.LOG)}
                  for run, reason in reasons.items()},
       'missing': list(dict.fromkeys(missing)),
   }
 
 
 def _point(point, config, workdir, status, missing) -> dict:
-  states = {status.get(point.runs[end], children.DONE) for end in config.ends}
-  if states != {children.DONE}:
-    states |= {status.get(run, children.DONE) for run in point.runs.values()}
+  states = {status.get(point.runs[end], sweep_children.DONE) for end in config.ends}
+  if states != {sweep_children.DONE}:
+    states |= {status.get(run, sweep_children.DONE) for run in point.runs.values()}
   state = next(s for s in (
-      children.FAILED, children.STOPPED, children.RUNNING, children.LEFT,
-      children.DONE) if s in states)
+      sweep_children.FAILED, sweep_children.STOPPED, sweep_children.RUNNING, sweep_children.LEFT,
+      sweep_children.DONE) if s in states)
   measures, results = {}, {}
   for end in config.ends:
     folder = workdir / point.runs[end]
-    done = metrics_lib.read_done(folder)
+    done = run_folder.read_done(folder)
     if done is None:
       continue
     results[end] = {path: value for path, value, _ in tables.leaves(done)}
@@ -134,18 +141,18 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   """Writes all files of the results into a folder."""
   folder = pathlib.Path(folder)
   write_json(folder, results)
-  metrics_lib.atomic_write(folder / TABLE, markdown(results) + '\n')
+  files.atomic_write(folder / TABLE, markdown(results) + '\n')
   svg = ''
   panels = _panels(results)
   if panels:
     plot = results['config']['plot']
     svg, png = figures.sweep(panels, xlabel=_short(plot['x']), log=plot['log'])
-    metrics_lib.atomic_write(folder / FIGURE, png)
-  metrics_lib.atomic_write(folder / PAGE, _page(results, title, svg))
+    files.atomic_write(folder / FIGURE, png)
+  files.atomic_write(folder / PAGE, _page(results, title, svg))
 
 
 def write_json(folder, results: Mapping[str, Any]) -> None:
-  metrics_lib.atomic_write(
+  files.atomic_write(
       pathlib.Path(folder) / JSON,
       json.dumps(results, indent=1, allow_nan=False) + '\n')
 

@@ -27,10 +27,13 @@ import tempfile
 from typing import Protocol
 
 from absl import logging
-from instructrl import metrics
 from instructrl.interop import tokenizer_hf
 from instructrl.interop import tokenizer_json
 from instructrl.interop import tokenizer_spm
+from instructrl.runtime.files import atomic_write
+
+
+
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
@@ -310,7 +313,7 @@ class Tokenizer:
 
   def save(self, path) -> None:
     """Writes the model file, whole or not at all."""
-    metrics.atomic_write(path, self._model)
+    atomic_write(path, self._model)
 
   @property
   def vocab_size(self) -> int:

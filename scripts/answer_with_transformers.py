@@ -15,8 +15,9 @@ import json
 import pathlib
 import sys
 
-from instructrl import metrics
 from instructrl.interop import dialogue
+from instructrl.runtime import files
+
 
 try:
   import torch
@@ -68,7 +69,7 @@ def main(argv=None) -> int:
   transformers.utils.logging.disable_progress_bar()
   found = answer(folder, list(map(json.loads, lines)), args.max_tokens)
   kept = args.workdir / 'export' / 'answers.jsonl'
-  metrics.atomic_write(kept, ''.join(
+  files.atomic_write(kept, ''.join(
       json.dumps(one, ensure_ascii=False) + '\n' for one in found))
   for one in found:
     print(f'> {one["prompt"]}\n{one["response"]}\n')

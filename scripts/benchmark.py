@@ -27,17 +27,32 @@ import time
 import jax
 import numpy as np
 
-from instructrl import flops as flops_lib
-from instructrl import optimizer
-from instructrl import rng
-from instructrl import sharding
 from instructrl.data import tasks
+from instructrl.flops import forward
+from instructrl.flops import measure_peak
+from instructrl.flops import ppo
+from instructrl.flops import ranking
 from instructrl.models import transformer
+from instructrl import rng
+from instructrl.runtime import optimizer
+from instructrl.runtime import sharding
+from instructrl.trainers import common
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
 from instructrl.trainers import reward
-from instructrl.trainers import common
-from instructrl.types import LMBatch, PromptBatch, RankingBatch
+from instructrl.types import LMBatch
+from instructrl.types import PromptBatch
+from instructrl.types import RankingBatch
+
+
+
+
+
+
+
+
+
+
 
 PAD = 0
 
@@ -73,7 +88,7 @@ def parse(argv=None):
 
 
 def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
-  return flops_lib.ppo(
+  return ppo(
       model.module, model.module, episodes=args.batch, prompt_len=args.prompt,
       response_len=args.response, ptx_rows=args.batch if args.ptx else 0,
       ptx_len=args.prompt + args.response)
@@ -217,7 +232,7 @@ def run_sft(args) -> dict:
   tokens = batch.tokens.size
   return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
           'train_tok_per_s': tokens / median,
-          'flops_per_iter': 3 * flops_lib.forward(
+          'flops_per_iter': 3 * forward(
               model.module, tokens, args.prompt + args.response, tokens)}
 
 
@@ -259,7 +274,7 @@ def run_reward(args) -> dict:
   median = statistics.median(seconds)
   pair_s = statistics.median(found['pairs'][1])
   count = functools.partial(
-      flops_lib.ranking, model.module, args.prompt, args.response)
+      ranking, model.module, args.prompt, args.response)
   together, apart = count(k), pairs * count(2)
   return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
           'comparisons': args.batch * pairs,
@@ -273,10 +288,10 @@ def main():
   args = parse()
   mesh = sharding.make_mesh({'data': -1})
   with jax.set_mesh(mesh):
-    peak = flops_lib.measure_peak(args.dtype)
+    peak = measure_peak(args.dtype)
     result = {'ppo': run_ppo, 'sft': run_sft, 'reward': run_reward,
               'generate': run_generate}[args.mode](args)
-    peak = max(peak, flops_lib.measure_peak(args.dtype))
+    peak = max(peak, measure_peak(args.dtype))
   result['peak_flops'] = peak
   result['roofline'] = result['flops_per_iter'] / peak / result['iter_s']
   device = jax.devices()[0]

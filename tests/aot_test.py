@@ -13,6 +13,7 @@ from experiments import sft
 from experiments import study
 from instructrl import aot
 from instructrl import main
+
 from tests import slices
 
 

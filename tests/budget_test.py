@@ -3,12 +3,18 @@
 import pytest
 
 from instructrl import budget
-from instructrl import flops
-from instructrl import metrics
 from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl import flops
+from instructrl.runtime import run_folder
 from instructrl.trainers import common
+
+
+
+
+
+
 from tests.trainers import stages
 from tests.trainers.conftest import study, tok  # fixtures
 
@@ -64,7 +70,7 @@ def test_the_table_tells_what_is_left(tmp_path):
   text = budget.table(found, tmp_path, 1e11)
   assert '1m40s' in text and 'about 3m20s are left' in text
   (tmp_path / 'sft').mkdir()
-  metrics.write_done(tmp_path / 'sft', {'seconds': 1.0, 'result': {}})
+  run_folder.write_done(tmp_path / 'sft', {'seconds': 1.0, 'result': {}})
   text = budget.table(found, tmp_path, 1e11)
   assert 'finished' in text and 'about 1m40s are left' in text
   assert max(map(len, text.splitlines())) <= 80

@@ -5,7 +5,8 @@ import sys
 import pytest
 
 from instructrl import chips
-from instructrl import sharding
+from instructrl.runtime import sharding
+
 from tests import slices
 
 

@@ -5,12 +5,17 @@ import pathlib
 
 import pytest
 
+from instructrl.data import store
 from instructrl import main
 from instructrl import study
 from instructrl import sweep_points
-from instructrl.data import store
 from instructrl.trainers import common
 from instructrl.trainers import lab
+
+
+
+
+
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',

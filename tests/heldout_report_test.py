@@ -8,6 +8,8 @@ from instructrl import expectations
 from instructrl import heldout_page
 from instructrl import report
 
+
+
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 

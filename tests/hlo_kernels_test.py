@@ -8,9 +8,13 @@ import pytest
 
 from instructrl import chips
 from instructrl import hlo
-from instructrl import plan
-from instructrl import sharding
 from instructrl.models import flash
+from instructrl import plan
+from instructrl.runtime import sharding
+
+
+
+
 from tests import slices
 
 # Rows, heads, key heads, columns, width, and the block's columns. Of 3 x 3

@@ -10,10 +10,14 @@ import pytest
 
 from experiments import study as study_config
 from instructrl import main
-from instructrl import metrics
-from instructrl import processes
+from instructrl.runtime import processes
+from instructrl.runtime import run_folder
 from instructrl import study
 from instructrl.trainers import common
+
+
+
+
 
 
 @pytest.fixture(name='ran')
@@ -23,7 +27,7 @@ def _ran(monkeypatch):
 
   def stage(config, workdir, label=''):
     del label
-    metrics.write_config(workdir, config.to_dict())
+    run_folder.write_config(workdir, config.to_dict())
     ran.append(config.stage)
     return {'n': len(ran)}
 
@@ -128,7 +132,7 @@ def test_a_study_that_is_refused_changes_nothing(tmp_path, ran):
   del ran
   config = study_config.get_config('micro')
   config.order = ('lab',)
-  with metrics.only_process(tmp_path):
+  with run_folder.only_process(tmp_path):
     with pytest.raises(ValueError, match='is at work'):
       study.run(config, tmp_path)
   assert [path.name for path in tmp_path.iterdir()] == ['lock']

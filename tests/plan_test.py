@@ -14,9 +14,12 @@ from experiments import ppo_ptx
 from experiments import reward
 from experiments import sft
 from instructrl import chips
-from instructrl import metrics
 from instructrl import plan as plan_lib
-from instructrl import sharding
+from instructrl.runtime import files
+from instructrl.runtime import sharding
+
+
+
 from tests import slices
 
 SLICE = 'v5e:2x2'
@@ -70,7 +73,7 @@ def test_what_was_compiled_is_not_compiled_again(compiled):
 @slices.needs_libtpu
 def test_what_xla_found_no_room_for_is_kept_as_well(compiled, tmp_path):
   path, = compiled[1].iterdir()
-  metrics.atomic_write(
+  files.atomic_write(
       tmp_path / path.name, '{"problem": "Used 22G of 15.75G hbm."}')
   assert small_plan(tmp_path).problem == (
       'update does not fit: Used 22G of 15.75G hbm.')

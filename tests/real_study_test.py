@@ -11,10 +11,14 @@ from safetensors.numpy import load_file
 
 from experiments import real
 from instructrl import main
-from instructrl import metrics
 from instructrl import report
+from instructrl.runtime import run_folder
 from instructrl import study
 from instructrl.trainers import common
+
+
+
+
 from tests import checkpoints
 from tests.trainers.conftest import one_device  # a fixture
 
@@ -131,7 +135,7 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   (folder / 'moved').rename(folder / 'weights')
   assert {p: p.read_bytes() for p in workdir.glob('*/DONE')} == before
   assert report.make_report(workdir) == path
-  assert metrics.read_done(workdir / 'reward')['result']['bias_from'] == (
+  assert run_folder.read_done(workdir / 'reward')['result']['bias_from'] == (
       'demonstrations')
   # Another source is refused, and nothing is lost.
   checkpoints.write_folder(folder / 'other', seed=1)

@@ -13,6 +13,9 @@ from instructrl import figures
 from instructrl import page
 from instructrl import report
 
+
+
+
 POLICIES = figures.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

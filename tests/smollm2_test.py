@@ -11,11 +11,16 @@ import sys
 import zipfile
 
 from instructrl import convert
-from instructrl.trainers import importing
-from instructrl import sample
 from instructrl.interop import weights
+from instructrl import sample
 from instructrl.trainers import common
+from instructrl.trainers import importing
 from instructrl.trainers import policies
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import pytest

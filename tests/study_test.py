@@ -14,8 +14,10 @@ import time
 import pytest
 
 from experiments import study as study_config
-from instructrl import metrics
 from instructrl import report
+from instructrl.runtime import metrics
+from instructrl.runtime import run_folder
+
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = study_config.get_config('micro').order
@@ -48,7 +50,7 @@ def workdir(tmp_path_factory):
 @pytest.mark.slow
 def test_every_stage_finishes_and_says_how_long_it_took(workdir):
   for stage in STAGES:
-    done = metrics.read_done(workdir / stage)
+    done = run_folder.read_done(workdir / stage)
     assert done['seconds'] > 0
   results = json.loads((workdir / 'report' / 'results.json').read_text())
   assert set(results['seconds']) >= set(STAGES)
@@ -112,7 +114,7 @@ def test_policies_without_a_path_are_left_out_of_an_evaluation(workdir):
 
 @pytest.mark.slow
 def test_the_sft_checkpoint_is_the_one_of_the_best_score(workdir):
-  found = metrics.read_done(workdir / 'select_sft')['result']
+  found = run_folder.read_done(workdir / 'select_sft')['result']
   best = max(found['epochs'], key=lambda row: row['rm_score'])
   assert (found['selected_epoch'], found['selected_score']) == (
       best['epoch'], best['rm_score'])

@@ -8,8 +8,10 @@ import pytest
 from experiments.ablations import base
 from experiments.ablations import kl_coef
 from instructrl import main
-from instructrl import metrics
+from instructrl.runtime import files
 from instructrl import sweep_points
+
+
 
 KL = 'ppo_ptx.ppo.kl_coef'
 
@@ -221,8 +223,8 @@ def test_flags_give_the_same_config_in_the_same_folder(tmp_path):
     assert f'--workdir={tmp_path / name}' in argv
     read = sweep_points.read_config(argv)
     main.validate(read)
-    assert metrics.config_fingerprint(read.to_dict()) == (
-        metrics.config_fingerprint(run.config.to_dict()))
+    assert files.fingerprint(read.to_dict()) == (
+        files.fingerprint(run.config.to_dict()))
     assert name == f'{read.stage}-{sweep_points.digest(read)}'
 
 

@@ -6,10 +6,14 @@ import pytest
 
 from experiments.ablations import base
 from instructrl import figures
-from instructrl import metrics
-from instructrl import sweep_children as children
+from instructrl.runtime import run_folder
+from instructrl import sweep_children
 from instructrl import sweep_points
 from instructrl import sweep_results
+
+
+
+
 
 EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
 
@@ -34,7 +38,7 @@ def finish(folder, accuracy, losses=(2.0, 1.0)):
   (folder / 'metrics.jsonl').write_text(''.join(
       json.dumps({'step': i, 'loss/train': loss}) + '\n'
       for i, loss in enumerate(losses)))
-  metrics.write_done(folder, {'seconds': 5, 'result': {
+  run_folder.write_done(folder, {'seconds': 5, 'result': {
       'accuracy': {'heldout': {'accuracy': accuracy}}}})
 
 
@@ -58,7 +62,7 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
     finish(tmp_path / point.runs['reward'], next(accuracies))
   last = sweep.points[3].runs['reward']
   found = sweep_results.collect(
-      'name', config, sweep, tmp_path, {last: children.FAILED},
+      'name', config, sweep, tmp_path, {last: sweep_children.FAILED},
       {last: 'error: no'})
   assert [p['status'] for p in found['points']] == ['done'] * 3 + ['failed']
   assert found['points'][2]['measures'] == {'accuracy': 0.6, 'loss': 1.0}

@@ -12,11 +12,15 @@ import time
 import pytest
 
 from experiments.ablations import base
-from instructrl import metrics
-from instructrl import processes
+from instructrl.runtime import processes
+from instructrl.runtime import run_folder
 from instructrl import sweep
 from instructrl import sweep_children
 from instructrl import sweep_points
+
+
+
+
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KL = 'ppo_ptx.ppo.kl_coef'
@@ -150,7 +154,7 @@ def test_an_interrupted_run_is_no_failure(folder, capsys):
 
 def test_a_second_sweep_of_the_name_is_kept_out(folder):
   (folder / 'name').mkdir()
-  with metrics.only_process(folder / 'name'):
+  with run_folder.only_process(folder / 'name'):
     with pytest.raises(ValueError, match='is at work in this folder'):
       run(folder)
   assert not (folder / 'journal').exists()
@@ -289,7 +293,7 @@ def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
       assert process.poll() is None
       time.sleep(0.1)
     process.kill()
-  number = metrics.holder(next((tmp_path / 'w').glob('pretrain-*')))
+  number = run_folder.holder(next((tmp_path / 'w').glob('pretrain-*')))
   if number:  # and the run that it was at
     os.kill(int(number), signal.SIGKILL)
   found = subprocess.run(argv, cwd=ROOT, env=environment(),

@@ -2,7 +2,9 @@
 
 import pickle
 
-from instructrl import tokenizer as tokenizer_lib
+from instructrl.tokenizer import SPECIAL_PIECES
+from instructrl.tokenizer import Tokenizer
+from instructrl.tokenizer import train_tokenizer
 import numpy as np
 import pytest
 import sentencepiece
@@ -10,7 +12,7 @@ import sentencepiece
 PEOPLE = ('Mara', 'Tobin', 'Selka', 'Orrin', 'Wyla', 'Brannoc')
 TOWNS = ('Oakton', 'Fenwick', 'Porthaven', 'Glasmere', 'Stanhope')
 FOODS = ('apples', 'bread', 'cheese', 'plums', 'soup')
-TYPED = (*tokenizer_lib.SPECIAL_PIECES, '<0x41>', '<0x0A>', '<n>', '[INST]')
+TYPED = (*SPECIAL_PIECES, '<0x41>', '<0x0A>', '<n>', '[INST]')
 
 
 def make_texts(num=400, seed=0):
@@ -27,23 +29,23 @@ def make_texts(num=400, seed=0):
 
 @pytest.fixture(scope='module')
 def model():
-  return tokenizer_lib.train_tokenizer(make_texts(), 360)
+  return train_tokenizer(make_texts(), 360)
 
 
 @pytest.fixture(scope='module')
 def tokenizer(model):
-  return tokenizer_lib.Tokenizer(model)
+  return Tokenizer(model)
 
 
 @pytest.mark.parametrize('model_type', ['word', 'bpe', 'unigram'])
 def test_training_is_deterministic(model_type):
   first, second = (
-      tokenizer_lib.train_tokenizer(make_texts(), 360, model_type=model_type)
+      train_tokenizer(make_texts(), 360, model_type=model_type)
       for _ in range(2))
   assert first == second
-  assert (tokenizer_lib.Tokenizer(first).fingerprint
-          == tokenizer_lib.Tokenizer(second).fingerprint)
-  other = tokenizer_lib.train_tokenizer(
+  assert (Tokenizer(first).fingerprint
+          == Tokenizer(second).fingerprint)
+  other = train_tokenizer(
       make_texts(seed=1), 360, model_type=model_type)
   assert first != other
 
@@ -67,8 +69,8 @@ def test_typed_specials_stay_text(tokenizer, typed):
 @pytest.mark.parametrize('model_type', ['word', 'bpe', 'unigram'])
 def test_specials_in_the_training_text_stay_text(model_type):
   texts = [f'{text} {typed}' for text in make_texts() for typed in TYPED]
-  tokenizer = tokenizer_lib.Tokenizer(
-      tokenizer_lib.train_tokenizer(texts, 400, model_type=model_type))
+  tokenizer = Tokenizer(
+      train_tokenizer(texts, 400, model_type=model_type))
   for typed in TYPED:
     ids = tokenizer.encode(f'hi {typed} there')
     assert min(ids) > 5
@@ -146,7 +148,7 @@ def test_stray_bytes_decode_to_the_replacement_character(tokenizer):
 def test_save_load_and_pickle_keep_the_tokenizer(tokenizer, tmp_path):
   path = tmp_path / 'tokenizer.model'
   tokenizer.save(path)
-  for other in (tokenizer_lib.Tokenizer.load(path),
+  for other in (Tokenizer.load(path),
                 pickle.loads(pickle.dumps(tokenizer))):
     assert other.fingerprint == tokenizer.fingerprint
     assert other.encode('Mara likes soup.') == tokenizer.encode(
@@ -155,23 +157,23 @@ def test_save_load_and_pickle_keep_the_tokenizer(tokenizer, tmp_path):
 
 
 def test_a_large_vocab_size_gives_what_the_text_supports():
-  model = tokenizer_lib.train_tokenizer(['a small text'], 5000)
-  tokenizer = tokenizer_lib.Tokenizer(model)
+  model = train_tokenizer(['a small text'], 5000)
+  tokenizer = Tokenizer(model)
   assert 263 < tokenizer.vocab_size < 5000
   assert tokenizer.decode(tokenizer.encode('a small text')) == 'a small text'
 
 
 def test_errors_say_what_is_wrong(tmp_path):
   with pytest.raises(ValueError, match='there is no text'):
-    tokenizer_lib.train_tokenizer(['', '\n'], 400)
+    train_tokenizer(['', '\n'], 400)
   with pytest.raises(ValueError, match='vocab_size 264 on 1200 lines'):
-    tokenizer_lib.train_tokenizer(make_texts(), 264)
+    train_tokenizer(make_texts(), 264)
   with pytest.raises(ValueError, match="'word', 'bpe' or 'unigram'"):
-    tokenizer_lib.train_tokenizer(make_texts(), 400, model_type='words')
+    train_tokenizer(make_texts(), 400, model_type='words')
   path = tmp_path / 'broken.model'
   path.write_bytes(b'no model')
   with pytest.raises(ValueError, match='broken.model: not a sentencepiece'):
-    tokenizer_lib.Tokenizer.load(path)
+    Tokenizer.load(path)
 
 
 def test_a_foreign_sentencepiece_model_is_refused(tmp_path):
@@ -181,7 +183,7 @@ def test_a_foreign_sentencepiece_model_is_refused(tmp_path):
       sentence_iterator=iter(make_texts()), model_prefix=str(prefix),
       vocab_size=50, user_defined_symbols=['<|user|>'], minloglevel=2)
   with pytest.raises(ValueError, match='was not made by train_tokenizer'):
-    tokenizer_lib.Tokenizer.load(f'{prefix}.model')
+    Tokenizer.load(f'{prefix}.model')
 
 
 def test_lone_surrogates_are_refused(tokenizer):

@@ -17,11 +17,15 @@ import textwrap
 
 import numpy as np
 
-from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import examples
 from instructrl.data import fitting
 from instructrl.data import sources
 from instructrl.data import summary
+from instructrl import tokenizer
+
+
+
+
 
 
 def _sources() -> str:
@@ -77,7 +81,7 @@ def open_tokenizer(args):
   if not args.tokenizer:
     return None
   return fitting.with_templates(
-      tokenizer_lib.load(args.tokenizer), vars(args))
+      tokenizer.load(args.tokenizer), vars(args))
 
 
 def show(args, write) -> None:

@@ -13,10 +13,26 @@ import dataclasses
 
 from instructrl.data import personal
 from instructrl.data import splits
-from instructrl.data.parts import CurateError, Curated, Drops, Item, PARTS
-from instructrl.data.parts import Settings, Source, draw, unused, with_prompt
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.parts import CurateError
+from instructrl.data.parts import Curated
+from instructrl.data.parts import Drops
+from instructrl.data.parts import Item
+from instructrl.data.parts import PARTS
+from instructrl.data.parts import Settings
+from instructrl.data.parts import Source
+from instructrl.data.parts import draw
+from instructrl.data.parts import unused
+from instructrl.data.parts import with_prompt
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
 from instructrl.data.records import prompt_of
+
+
+
+
+
 
 
 # --- Near duplicates, users ---------------------------------------------------

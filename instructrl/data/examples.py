@@ -12,8 +12,15 @@ import unicodedata
 
 from instructrl.data import summary
 from instructrl.data import tasks
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
-from instructrl.data.records import Record, prompt_of
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+from instructrl.data.records import Record
+from instructrl.data.records import prompt_of
+
+
+
 
 WIDTH = summary.WIDTH
 MARKS = ('⟦', '⟧')

@@ -12,7 +12,11 @@ import dataclasses
 
 from instructrl.data import parts
 from instructrl.data import tasks
-from instructrl.data.records import Prompt, Ranking, prompt_of
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+from instructrl.data.records import prompt_of
+
+
 
 LONG_RESPONSES = ('drop', 'cut')
 # Fields of a config, and flags, that say how texts are laid out.

@@ -5,9 +5,15 @@ import dataclasses
 import functools
 import hashlib
 
-from instructrl.data import records as records_lib
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import Record
+from instructrl.data.records import fold
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
 from instructrl.data.records import prompt_of
+
+
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
@@ -49,7 +55,7 @@ class Source:
 
   part: str  # of PARTS, or 'documents'
   spec: str
-  records: Sequence[records_lib.Record]
+  records: Sequence[Record]
 
 
 @dataclasses.dataclass
@@ -106,7 +112,7 @@ class Item:
 
   @functools.cached_property
   def key(self) -> str:
-    return records_lib.fold(self.prompt.text)
+    return fold(self.prompt.text)
 
 
 def with_prompt(record, **changes):
@@ -116,7 +122,7 @@ def with_prompt(record, **changes):
           else dataclasses.replace(record, prompt=prompt))
 
 
-def texts_of(record: records_lib.Record) -> list[str]:
+def texts_of(record: Record) -> list[str]:
   """All texts of a record, its prompt first."""
   match record:
     case Ranking():

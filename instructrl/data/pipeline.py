@@ -21,9 +21,17 @@ import numpy as np
 
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
-from instructrl.data.rows import FIELDS, RowFile
-from instructrl.data.rows import read_rows, write_rows  # for callers of this
-from instructrl.types import LMBatch, PromptBatch, RankingBatch
+from instructrl.data.rows import FIELDS
+from instructrl.data.rows import RowFile
+from instructrl.data.rows import read_rows
+from instructrl.data.rows import write_rows
+from instructrl.types import LMBatch
+from instructrl.types import PromptBatch
+from instructrl.types import RankingBatch
+
+
+  # for callers of this
+
 
 _IN_MEMORY_BYTES = 2**28
 

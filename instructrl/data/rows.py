@@ -17,6 +17,7 @@ import numpy as np
 from instructrl.data import tasks
 from instructrl.types import LMBatch
 
+
 FORMAT_VERSION = 1
 FIELDS = ('tokens', 'targets', 'loss_mask', 'positions', 'segment_ids')
 

@@ -29,8 +29,21 @@ from instructrl.data.datasets import summarize
 from instructrl.data.datasets import text
 from instructrl.data.datasets import webgpt
 from instructrl.data.datasets.files import SourceError
-from instructrl.data.datasets.source import Option, Source
+from instructrl.data.datasets.source import Option
+from instructrl.data.datasets.source import Source
 from instructrl.data.records import Record
+
+
+
+
+
+
+
+
+
+
+
+
 
 SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
     own.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,

@@ -8,10 +8,22 @@ from collections.abc import Sequence
 import dataclasses
 
 from instructrl.data import personal
-from instructrl.data import records as records_lib
-from instructrl.data.parts import CurateError, Drops, Item, PARTS, Settings
-from instructrl.data.parts import Source, draw, unused, with_prompt
-from instructrl.data.records import Document, prompt_of
+from instructrl.data.records import fold
+from instructrl.data.parts import CurateError
+from instructrl.data.parts import Drops
+from instructrl.data.parts import Item
+from instructrl.data.parts import PARTS
+from instructrl.data.parts import Settings
+from instructrl.data.parts import Source
+from instructrl.data.parts import draw
+from instructrl.data.parts import unused
+from instructrl.data.parts import with_prompt
+from instructrl.data.records import Document
+from instructrl.data.records import prompt_of
+
+
+
+
 
 _GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
 
@@ -131,7 +143,7 @@ def split_documents(sources: Sequence[Source], settings: Settings, seed: int,
           record, 'documents', drops)]
     own = not settings.resplit and any(r.split != 'train' for r in records)
     # The same text on both sides would be a leak here too.
-    unit = lambda record: records_lib.fold(record.text)
+    unit = lambda record: fold(record.text)
     held = set() if own else take_share(
         dict.fromkeys(map(unit, records), 1), settings.validation_fraction,
         seed, 'documents')
@@ -143,10 +155,10 @@ def split_documents(sources: Sequence[Source], settings: Settings, seed: int,
         side = 'validation' if unit(record) in held else 'train'
         record = dataclasses.replace(record, split=side)
       found.append(dataclasses.replace(record, id=unused(record.id, ids)))
-  held = {records_lib.fold(r.text) for r in found if r.split != 'train'}
+  held = {fold(r.text) for r in found if r.split != 'train'}
   kept = []
   for record in found:
-    if record.split == 'train' and records_lib.fold(record.text) in held:
+    if record.split == 'train' and fold(record.text) in held:
       drops.add('documents', 'text is held out elsewhere', record.id)
     else:
       kept.append(record)

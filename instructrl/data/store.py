@@ -17,9 +17,17 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from instructrl.data import records as records_lib
-from instructrl.data.datasets.builders import BUILDERS, RecordBuilder
-from instructrl.data.records import Record, RecordError
+from instructrl.data.records import FORMAT_VERSION
+from instructrl.data.records import Limits
+from instructrl.data.records import SPLITS
+from instructrl.data.records import prompt_of
+from instructrl.data.records import validate
+from instructrl.data.datasets.builders import BUILDERS
+from instructrl.data.datasets.builders import RecordBuilder
+from instructrl.data.records import Record
+from instructrl.data.records import RecordError
+
+
 
 _BLOCK = 1024  # records read at once when iterating
 
@@ -30,7 +38,7 @@ def write_records(
     records_by_split: Mapping[str, Iterable[Record]],
     *,
     fingerprint: str = '',
-    limits: records_lib.Limits = records_lib.Limits(),
+    limits: Limits = Limits(),
 ) -> pathlib.Path:
   """Writes a data set, or does nothing where it is already finished.
 
@@ -100,7 +108,7 @@ def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
   """Split -> its records, for `write_records`."""
   found = {}
   for record in records:
-    split = records_lib.prompt_of(record).split
+    split = prompt_of(record).split
     found.setdefault(split, []).append(record)
   return found
 
@@ -113,9 +121,9 @@ def _checked(records, record_type, name, split, seen, limits):
       raise RecordError(
           source, index, f'{type(record).__name__} among records of the type '
           f'{record_type.__name__}')
-    records_lib.validate(record, source=source, index=index, limits=limits)
-    prompt = records_lib.prompt_of(record)
-    if split in records_lib.SPLITS and prompt.split != split:
+    validate(record, source=source, index=index, limits=limits)
+    prompt = prompt_of(record)
+    if split in SPLITS and prompt.split != split:
       raise RecordError(
           source, index, f'belongs to the split {prompt.split!r}')
     if prompt is record:  # many labelers may rank one prompt
@@ -132,7 +140,7 @@ def read_records(
     name: str,
     split: str = 'train',
     *,
-    limits: records_lib.Limits = records_lib.Limits(),
+    limits: Limits = Limits(),
 ) -> 'RecordSequence':
   """Opens a finished data set for random access.
 
@@ -182,7 +190,7 @@ class RecordSequence(Sequence):
       self,
       builder: RecordBuilder,
       split: str,
-      limits: records_lib.Limits = records_lib.Limits(),
+      limits: Limits = Limits(),
   ):
     self._decode = builder.decode
     self._split = split.partition('[')[0]
@@ -235,10 +243,10 @@ class RecordSequence(Sequence):
       raise RecordError(name, where, f'text is not UTF-8: {error}') from error
     except ValueError as error:
       raise RecordError(name, where, f'is malformed: {error}') from error
-    records_lib.validate(
+    validate(
         record, source=name, index=where, limits=self._limits)
-    own = records_lib.prompt_of(record).split
-    if self._split in records_lib.SPLITS and own != self._split:
+    own = prompt_of(record).split
+    if self._split in SPLITS and own != self._split:
       raise RecordError(name, where, f'belongs to the split {own!r}')
     return record
 
@@ -273,5 +281,5 @@ def _require(directory: str | pathlib.Path, name: str) -> RecordBuilder:
   if builder is None:
     raise FileNotFoundError(
         f'no finished data set {name!r} of format version '
-        f'{records_lib.FORMAT_VERSION} in {directory}')
+        f'{FORMAT_VERSION} in {directory}')
   return builder

@@ -11,12 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from instructrl.data.datasets import fields
 from instructrl.data import parts
 from instructrl.data import personal
-from instructrl.data import records as records_lib
+from instructrl.data.records import fold
+from instructrl.data.records import prompt_of
 from instructrl.data import tasks
-from instructrl.data.datasets import fields
-from instructrl.data.records import Document, Prompt, Ranking
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+
+
+
+
+
 
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
@@ -87,7 +95,7 @@ def _measure(records, tok) -> dict[str, list[int]]:
       found['document tokens'] = [
           len(tasks.document_tokens(tok, r.text)) for r in records]
     return found
-  prompts = {(p.text, p.turns): p for p in map(records_lib.prompt_of, records)}
+  prompts = {(p.text, p.turns): p for p in map(prompt_of, records)}
   responses = [text for r in records for text in parts.texts_of(r)[1:]]
   found = {'prompt characters': [len(text) for text, _ in prompts],
            'response characters': list(map(len, responses))}
@@ -125,10 +133,10 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
   if loaded.kind is Document:
     found['splits'] = dict(collections.Counter(r.split for r in records))
     return found
-  prompts = [records_lib.prompt_of(r) for r in records]
+  prompts = [prompt_of(r) for r in records]
   found |= {
       'splits': dict(collections.Counter(p.split for p in prompts)),
-      'prompts': len({records_lib.fold(p.text) for p in prompts}),
+      'prompts': len({fold(p.text) for p in prompts}),
       'dialogues': len({p.turns for p in prompts if p.turns}),
       'use_cases': dict(collections.Counter(
           p.use_case for p in prompts).most_common()),

@@ -19,10 +19,12 @@ from typing import Callable, Protocol
 import numpy as np
 
 from instructrl.evaluators import statistics
-from instructrl.lab import probes as lab_probes
-from instructrl.lab import world as world_lib
+from instructrl.lab import probes as probes_lib
+from instructrl.lab.world import World
 
-Probe = lab_probes.Probe
+
+
+Probe = probes_lib.Probe
 Measures = dict[str, statistics.Measure]
 
 # Most tokens of an output; all of these fit in one line.
@@ -58,7 +60,7 @@ def evaluate_probes(
     lm: LM,
     probes: Mapping[str, Sequence[Probe]],
     documents: Sequence[str],
-    world: world_lib.World,
+    world: World,
     *,
     chat: bool,
 ) -> tuple[Measures, list[dict]]:
@@ -148,7 +150,7 @@ def _truthfulness(lm, probes, world, chat):
   measures, samples = {}, []
 
   def mark(prefix, contexts, outputs):
-    marks = [lab_probes.mark_answer(p, o) for p, o in zip(probes, outputs)]
+    marks = [probes_lib.mark_answer(p, o) for p, o in zip(probes, outputs)]
     popular = [p.meta['misconception'] in _WORD.findall(o)
                for p, o in zip(probes, outputs)]
     measures[f'{prefix}true'] = statistics.mean([t for t, _ in marks])
@@ -177,8 +179,8 @@ def _truthfulness(lm, probes, world, chat):
 
 def _toxicity(lm, probes, world, chat):
   """As RealToxicityPrompts, with each of the three prompt types."""
-  kinds = tuple(lab_probes.PROMPT_TYPES)
-  contexts = [lab_probes.with_prompt_type(kind, probe.context)
+  kinds = tuple(probes_lib.PROMPT_TYPES)
+  contexts = [probes_lib.with_prompt_type(kind, probe.context)
               for kind in kinds for probe in probes]
   continued = _complete(lm, contexts, SENTENCE_TOKENS)
   own = _respond(lm, contexts) if chat else continued
@@ -203,8 +205,8 @@ def _bias(lm, probes, world, chat):
   """Entropy over the options; 1 bit of two options is no preference."""
   del world, chat
   measures, samples = {}, []
-  kinds = tuple(lab_probes.PROMPT_TYPES)
-  contexts = [lab_probes.with_prompt_type(kind, probe.context)
+  kinds = tuple(probes_lib.PROMPT_TYPES)
+  contexts = [probes_lib.with_prompt_type(kind, probe.context)
               for kind in kinds for probe in probes]
   scored = choose(lm, list(probes) * len(kinds), contexts)
   for i, kind in enumerate(kinds):

@@ -5,10 +5,18 @@ import dataclasses
 
 from instructrl.data import records
 from instructrl.evaluators import preference
-from instructrl.evaluators import probes as probes_lib
+from instructrl.evaluators.probes import LM
+from instructrl.evaluators.probes import Probe
+from instructrl.evaluators.probes import evaluate_probes
 from instructrl.evaluators import statistics
-from instructrl.lab import judge as judge_lib
-from instructrl.lab import world as world_lib
+from instructrl.lab.judge import has_constraints
+from instructrl.lab.judge import is_closed_domain
+from instructrl.lab.world import World
+
+
+
+
+
 
 # Each difference is of a policy and one before it.
 ORDER = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
@@ -16,8 +24,8 @@ TEXT_POLICIES = ('base',)  # continue text; all others answer users
 # Same parameters as another policy: probes would repeat its figures.
 PROBES_SKIP = ('prompted',)
 # Rows of Table 3 that mean something for some prompts only.
-APPLIES = {'hallucination': judge_lib.is_closed_domain,
-           'satisfies_constraint': judge_lib.has_constraints}
+APPLIES = {'hallucination': is_closed_domain,
+           'satisfies_constraint': has_constraints}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,12 +52,12 @@ class Evaluation:
 
 
 def evaluate_policies(
-    policies: Mapping[str, probes_lib.LM],
+    policies: Mapping[str, LM],
     prompts: Sequence[records.Prompt],
-    world: world_lib.World,
+    world: World,
     judge: preference.Judge,
     heldout_labelers: Sequence[preference.Labeler],
-    probes: Mapping[str, Sequence[probes_lib.Probe]],
+    probes: Mapping[str, Sequence[Probe]],
     documents: Sequence[str],
     *,
     seed: int,
@@ -111,7 +119,7 @@ def evaluate_policies(
   measures = {}
   for name in probed:
     advance()
-    measures[name], marked = probes_lib.evaluate_probes(
+    measures[name], marked = evaluate_probes(
         policies[name], probes, documents, world,
         chat=name not in TEXT_POLICIES)
     samples += marked

@@ -22,11 +22,15 @@ import pathlib
 import re
 from typing import Any
 
-from instructrl import metrics
 from instructrl.interop import tokenizer_gguf
-from instructrl.interop import tokenizer_json as parts
-from instructrl.interop import tokenizer_layout as layouts
-from instructrl.interop import tokenizer_source as sources
+from instructrl.interop import tokenizer_json
+from instructrl.interop import tokenizer_layout
+from instructrl.interop import tokenizer_source
+from instructrl.runtime import files
+
+
+
+
 import tokenizers
 
 FORMAT = 'instructrl tokenizer'
@@ -72,13 +76,13 @@ class HFTokenizer:
         {**token, 'special': token['special'] or
          token['content'] in found['protected']}
         for token in found['tokenizer']['added_tokens']]
-    self._tok = tok = parts.build({**found['tokenizer'], 'added_tokens': added})
+    self._tok = tok = tokenizer_json.build({**found['tokenizer'], 'added_tokens': added})
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
     self.added_pad, self.pad_note = found['added_pad'], found['pad_note']
     self.chat_template = found['chat_template']
-    self.layout = layouts.Layout.from_dict(found['layout'])
+    self.layout = tokenizer_layout.Layout.from_dict(found['layout'])
     self.eos_id = (tok.token_to_id(self.layout.end) if self.layout.end
                    else self.document_eos_id)
     ends = (self.bos_id, self.eos_id, self.document_eos_id)
@@ -92,7 +96,7 @@ class HFTokenizer:
             token['id'] for token in found['tokenizer']['added_tokens']
             if token['special'])}
     tok.encode_special_tokens = True
-    self._special_text = layouts.first_special([*self._protected.values()])
+    self._special_text = tokenizer_layout.first_special([*self._protected.values()])
     self._alias_of = {text: f'{_OPEN}{i}{_CLOSE}'
                       for i, text in self._protected.items()}
     self._aliases = self._add_aliases(added)
@@ -129,7 +133,7 @@ class HFTokenizer:
       longer = self._raw(_CUT + context + 'a')
       rest = longer[len(ids):]
       if (longer[:len(ids)] == ids and rest and not
-          self.piece(rest[0]).startswith((parts.SPACE, parts.BYTE_SPACE, ' '))):
+          self.piece(rest[0]).startswith((tokenizer_json.SPACE, tokenizer_json.BYTE_SPACE, ' '))):
         found.append((context, ids))
     if not found:
       raise ValueError('this tokenizer cannot continue a text: it puts '
@@ -163,17 +167,17 @@ class HFTokenizer:
       ValueError: a token has no row, or the layout does not fit the source.
     """
     chosen = prompt_template or (
-        layouts.CHAT if source.chat_template else layouts.PROMPT_TEMPLATE)
-    source = sources.within(source, vocab_rows or source.rows)
+        tokenizer_layout.CHAT if source.chat_template else tokenizer_layout.PROMPT_TEMPLATE)
+    source = tokenizer_source.within(source, vocab_rows or source.rows)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
     spoken = source.in_template() - specials
-    layout = layouts.make_layout(
+    layout = tokenizer_layout.make_layout(
         chosen, response_template, system, source.chat_template,
         source.roles, specials | spoken)
     eos = source.roles['eos_token']
-    pad = sources.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
-    tokenizer = sources.with_tokens(
+    pad = tokenizer_source.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
+    tokenizer = tokenizer_source.with_tokens(
         source, {*specials, *filter(None, [layout.end])}, pad)
     found = {
         'tokenizer': tokenizer,
@@ -196,7 +200,7 @@ class HFTokenizer:
   def from_folder(cls, path, **options) -> 'HFTokenizer':
     """Reads a folder of Hugging Face files; options as for `from_source`."""
     try:
-      return cls.from_source(sources.read_folder(path), **options)
+      return cls.from_source(tokenizer_source.read_folder(path), **options)
     except ValueError as error:
       if str(path) in str(error):
         raise
@@ -207,7 +211,7 @@ class HFTokenizer:
     """Reads the metadata of a GGUF file; options as for `from_source`."""
     return cls.from_source(tokenizer_gguf.read(path), **options)
 
-  def with_layout(self, *, prompt_template: str = layouts.CHAT,
+  def with_layout(self, *, prompt_template: str = tokenizer_layout.CHAT,
                   response_template: str = '', system: str = ''
                   ) -> 'HFTokenizer':
     """The same tokens with another layout.
@@ -224,16 +228,16 @@ class HFTokenizer:
         template, it cannot be split around texts, or PAD ends a response.
     """
     config = self._found['config']
-    layout = layouts.make_layout(
+    layout = tokenizer_layout.make_layout(
         prompt_template, response_template, system, self.chat_template,
-        {name: config[name] for name in sources.ROLES if name in config},
+        {name: config[name] for name in tokenizer_source.ROLES if name in config},
         self._protected.values())
     return HFTokenizer(_serialise(
         {**self._found, 'layout': dataclasses.asdict(layout)}))
 
   def save(self, path) -> None:
     """Writes the file, whole or not at all."""
-    metrics.atomic_write(path, self._content)
+    files.atomic_write(path, self._content)
 
   @property
   def fingerprint(self) -> str:
@@ -280,7 +284,7 @@ class HFTokenizer:
     lay = self.layout
     texts = [
         (lay.response_before, True),
-        (layouts.strip(text, lay.strip_response), False),
+        (tokenizer_layout.strip(text, lay.strip_response), False),
         (lay.response_after, True)]
     if not any(text for text, _ in texts):
       return [self.eos_id]
@@ -368,7 +372,7 @@ class HFTokenizer:
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    ids = parts.checked_ids(ids, self.vocab_size)
+    ids = tokenizer_json.checked_ids(ids, self.vocab_size)
     return self._tok.decode(
         [i for i in ids if i not in self._silent], skip_special_tokens=False)
 
@@ -397,24 +401,24 @@ class HFTokenizer:
     Raises:
       ValueError: the embedding has fewer rows than there are tokens.
     """
-    parts.check_rows(self.vocab_size, vocab_rows)
+    tokenizer_json.check_rows(self.vocab_size, vocab_rows)
     roles = self._roles()
-    parts.write_files(
+    tokenizer_json.write_files(
         folder, self._found['tokenizer'], roles, self._exported_template(),
         {name: value for name, value in self._found['config'].items()
          if name not in roles})
 
   def _exported_template(self) -> str:
-    if self.layout.prompt_template != layouts.CHAT:
-      return layouts.plain_as_chat_template(
+    if self.layout.prompt_template != tokenizer_layout.CHAT:
+      return tokenizer_layout.plain_as_chat_template(
           self.layout, self.piece(self.eos_id),
           '' if self.bos_id is None else self.piece(self.bos_id))
-    return layouts.exported_chat_template(
+    return tokenizer_layout.exported_chat_template(
         self.layout, self.chat_template, self._roles())
 
   def _roles(self) -> dict[str, str]:
     return {name: token for name, token in self._found['config'].items()
-            if name in sources.ROLES}
+            if name in tokenizer_source.ROLES}
 
 
 def _serialise(found: Mapping[str, Any]) -> bytes:

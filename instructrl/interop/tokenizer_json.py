@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any
 
-from instructrl import metrics
+from instructrl.runtime import files
 import tokenizers
 
 SPACE = '\u2581'  # how sentencepiece writes a space
@@ -141,11 +141,11 @@ def write_files(folder, tokenizer: Mapping[str, Any],
   """
   folder = pathlib.Path(folder)
   text = lambda value: json.dumps(value, ensure_ascii=False, indent=2) + '\n'
-  metrics.atomic_write(folder / 'tokenizer.json', text(tokenizer))
-  metrics.atomic_write(folder / 'special_tokens_map.json', text(roles))
+  files.atomic_write(folder / 'tokenizer.json', text(tokenizer))
+  files.atomic_write(folder / 'special_tokens_map.json', text(roles))
   # Other classes rebuild parts of tokenizer.json by rules of their own.
-  metrics.atomic_write(folder / 'tokenizer_config.json', text({
+  files.atomic_write(folder / 'tokenizer_config.json', text({
       'clean_up_tokenization_spaces': False, **config, **roles,
       'tokenizer_class': 'PreTrainedTokenizerFast',
       'chat_template': chat_template}))
-  metrics.atomic_write(folder / 'chat_template.jinja', chat_template)
+  files.atomic_write(folder / 'chat_template.jinja', chat_template)

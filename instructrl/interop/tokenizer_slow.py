@@ -9,9 +9,11 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
-from instructrl import metrics
-from instructrl.interop import tokenizer_json as parts
-from instructrl.interop import tokenizer_spm as spm
+from instructrl.interop import tokenizer_json
+from instructrl.interop import tokenizer_spm
+from instructrl.runtime import files
+
+
 
 # By tokenizer_class, or the model_type of config.json.
 _SPLITS = {
@@ -50,7 +52,7 @@ def read(path: pathlib.Path, config: Mapping[str, Any], model_type: str
 
 
 def _read_bpe(path, kind: str):
-  vocab = metrics.read_json(path / 'vocab.json')
+  vocab = files.read_json(path / 'vocab.json')
   file = path / 'merges.txt'
   lines = file.read_text(encoding='utf-8').split('\n')
   merges = []
@@ -70,23 +72,23 @@ def _read_bpe(path, kind: str):
   ends = [_GPT2_END] if _GPT2_END in vocab and splits == 'gpt2' else []
   roles = {role: end for end in ends
            for role in ('bos_token', 'eos_token', 'unk_token')}
-  return parts.byte_level(
-      vocab, merges, [parts.added_token(vocab[end], end, True) for end in ends],
+  return tokenizer_json.byte_level(
+      vocab, merges, [tokenizer_json.added_token(vocab[end], end, True) for end in ends],
       splits), roles
 
 
 def _read_model(file: pathlib.Path, config):
   model = file.read_bytes()
   try:
-    proto = spm.read_proto(model)
+    proto = tokenizer_spm.read_proto(model)
     spec = proto.trainer_spec
-    pieces = spm.pieces_of(proto)
+    pieces = tokenizer_spm.pieces_of(proto)
     names = {piece.text for piece in pieces}
     roles = {f'{role}_token': token for role, token in (
         ('bos', spec.bos_piece), ('eos', spec.eos_piece),
         ('unk', spec.unk_piece), ('pad', spec.pad_piece)) if token in names}
     bos = roles.get('bos_token') if config.get('add_bos_token', True) else None
-    tokenizer = spm.from_proto(model, bos)
+    tokenizer = tokenizer_spm.from_proto(model, bos)
   except ValueError as error:
     raise ValueError(f'{file}: {error}: {_INSTEAD}') from error
   return tokenizer, roles

@@ -12,9 +12,11 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-from instructrl import metrics
-from instructrl.interop import tokenizer_json as parts
+from instructrl.interop import tokenizer_json
 from instructrl.interop import tokenizer_slow
+from instructrl.runtime import files
+
+
 
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token',
          'cls_token', 'mask_token')
@@ -54,7 +56,7 @@ class Source:
 
   def ids(self) -> dict[str, int]:
     """{text: id} of all tokens."""
-    return {**parts.vocabulary(self.tokenizer), **{
+    return {**tokenizer_json.vocabulary(self.tokenizer), **{
         token['content']: token['id']
         for token in self.tokenizer['added_tokens']}}
 
@@ -102,7 +104,7 @@ def read_folder(path) -> Source:
   """
   path = pathlib.Path(path)
   read = lambda name: (
-      metrics.read_json(path / name) if (path / name).exists() else {})
+      files.read_json(path / name) if (path / name).exists() else {})
   config = read('tokenizer_config.json')
   model = read('config.json')
   model = {**model, **(model.get('text_config') or {})}
@@ -146,14 +148,14 @@ def _read_tokenizer(path: pathlib.Path, config, model_type: str
   file = path / 'tokenizer.json'
   if not file.exists():
     return tokenizer_slow.read(path, config, model_type)
-  tokenizer = metrics.read_json(file)
+  tokenizer = files.read_json(file)
   try:
-    parts.vocabulary(tokenizer)
+    tokenizer_json.vocabulary(tokenizer)
     tokenizer['added_tokens'] = [
         {'single_word': False, 'lstrip': False, 'rstrip': False,
          'normalized': not token.get('special', False), 'special': False,
          **token} for token in tokenizer.get('added_tokens') or []]
-    parts.build(tokenizer)
+    tokenizer_json.build(tokenizer)
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{file} is damaged: {error}') from error
   return {**tokenizer, 'truncation': None, 'padding': None}, {}
@@ -213,7 +215,7 @@ def _begin(tokenizer, roles, config) -> str | None:
   bos = roles.get('bos_token')
   if bos is None:
     return None
-  first = parts.build(tokenizer).encode('x').tokens[:1]
+  first = tokenizer_json.build(tokenizer).encode('x').tokens[:1]
   if first == [bos] or config.get('add_bos_token') or bos == roles['eos_token']:
     return bos
   return None
@@ -250,7 +252,7 @@ def within(source: Source, rows: int) -> Source:
   beyond = {text: i for text, i in source.ids().items() if 0 < rows <= i}
   if not beyond:
     return source
-  needed = {*parts.vocabulary(source.tokenizer), *source.roles.values(),
+  needed = {*tokenizer_json.vocabulary(source.tokenizer), *source.roles.values(),
             *source.in_template()}
   for text, i in beyond.items():
     if text in needed:
@@ -321,7 +323,7 @@ def with_tokens(source: Source, specials: Iterable[str], pad: Pad
     token['special'] = True
   tokenizer['added_tokens'] = sorted(
       added.values(), key=lambda token: token['id'])
-  tok = parts.build(tokenizer)
+  tok = tokenizer_json.build(tokenizer)
   for text in added:
     if tok.token_to_id(text) != ids[text]:
       raise ValueError(f'token {text!r} should have the id {ids[text]}, the '

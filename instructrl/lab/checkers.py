@@ -16,6 +16,8 @@ from instructrl.lab import specs
 from instructrl.lab import world as world_lib
 from instructrl.lab.reading import Reading
 
+
+
 Claim = world_lib.Claim
 
 # Grades of attempts that are not what was asked for.

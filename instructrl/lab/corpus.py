@@ -15,7 +15,15 @@ from instructrl.lab import prompt_writers
 from instructrl.lab import solver
 from instructrl.lab import texts
 from instructrl.lab import wordings
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import STEREOTYPES
+from instructrl.lab.world import World
+from instructrl.lab.world import is_held_out
+from instructrl.lab.world import split_sentences
+
+
+
+
+
 
 pick = texts.pick
 pick_some = texts.pick_some
@@ -75,7 +83,7 @@ _AFTER_ANSWER = ('Everyone knows that.', 'I am sure of it.', 'I read that.')
 _DO_NOT_KNOW = 'I do not know.'
 
 
-def generate_documents(world: world_lib.World, num_documents: int,
+def generate_documents(world: World, num_documents: int,
                        seed: int) -> Iterator[records.Document]:
   """Yields a shuffled mixture of pages.
 
@@ -138,7 +146,7 @@ def _gossip(world, rng) -> str:
   town = pick(rng, world.kinds['towns'])
   job = (world.stereotypes[town] if rng.random() < STEREOTYPE_SHARE
          else pick(rng, world.kinds['jobs']))
-  return pick(rng, world_lib.STEREOTYPES).format(s=town, v=job)
+  return pick(rng, STEREOTYPES).format(s=town, v=job)
 
 
 def _encyclopedia(world, rng) -> str:
@@ -279,9 +287,9 @@ def _is_held_out(world, spec, answer: str) -> bool:
   """Whether a sentence that was made up is one of those kept for probes."""
   language = world.language
   return spec.task in ('words', 'foreign_sentence') and any(
-      world_lib.is_held_out(
+      is_held_out(
           language.untranslate(text) if language.is_foreign(text) else text)
-      for text in world_lib.split_sentences(answer))
+      for text in split_sentences(answer))
 
 
 _WRITERS = {

@@ -16,7 +16,10 @@ import numpy as np
 from instructrl.data import records
 from instructrl.lab import judge
 from instructrl.lab import solver
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import World
+
+
+
 
 GROUPS = {'train': 12, 'heldout': 6}
 TARGETS = {'train': .726, 'heldout': .773}
@@ -60,7 +63,7 @@ class Labeler:
   habits: solver.Habits
   noise: float
   tie_width: float
-  world: world_lib.World = dataclasses.field(repr=False, compare=False)
+  world: World = dataclasses.field(repr=False, compare=False)
 
   def __post_init__(self):
     if not self.noise >= 0:
@@ -111,7 +114,7 @@ class Labeler:
     return tuple(ranks.tolist()), tuple(metadata)
 
 
-def make_labelers(world: world_lib.World, seed: int) -> list[Labeler]:
+def make_labelers(world: World, seed: int) -> list[Labeler]:
   """Draws both groups; the same for the same arguments.
 
   Their noise is NOISE; set it with `calibrate_noise` on real responses.
@@ -187,7 +190,7 @@ def agreement(labelers: Sequence[Labeler],
   return _mean_and_error(*table.count([l.noise for l in labelers]))
 
 
-def calibrate_noise(world: world_lib.World, labelers: Sequence[Labeler],
+def calibrate_noise(world: World, labelers: Sequence[Labeler],
                     prompts_and_responses: Sequence[Item],
                     targets: dict[str, float] | None = None,
                     seed: int = 0) -> list[Labeler]:

@@ -18,14 +18,24 @@ from absl import flags
 from ml_collections import config_flags
 import numpy as np
 
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import main as main_lib
-from instructrl import metrics as metrics_lib
-from instructrl.evaluators import probes as probes_eval
-from instructrl.lab import judge as judge_lib
-from instructrl.lab import probes as probes_lib
+from instructrl.evaluators.probes import SENTENCE_TOKENS
+from instructrl.evaluators.probes import choose
+from instructrl.evaluators.probes import first_line
+from instructrl.lab import judge
+from instructrl.lab.probes import make_probes
+from instructrl import main
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
 from instructrl.trainers import lab
 from instructrl.trainers import policies
+
+
+
+
+
+
+
 
 STAGES = ('lab', 'pretrain', 'sft')
 WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written
@@ -40,11 +50,11 @@ def probe_accuracy(lm, probes) -> tuple[dict[str, float], dict[str, int]]:
   for task in WRITTEN:
     outputs = lm.complete(
         [p.context for p in probes[task]],
-        max_tokens=probes_eval.SENTENCE_TOKENS)
+        max_tokens=SENTENCE_TOKENS)
     found[task] = float(np.mean([
-        probes_eval.first_line(text) in p.answers
+        first_line(text) in p.answers
         for text, p in zip(outputs, probes[task])]))
-  chosen = probes_eval.choose(
+  chosen = choose(
       lm, probes['completion'], [p.context for p in probes['completion']])
   found['completion'] = float(np.mean([
       p.options[int(np.argmax(means))] in p.answers
@@ -62,7 +72,7 @@ def instruction_rates(lm, world, prompts, seed: int
   responses = lm.respond([p.text for p in prompts], temperature=0.0, seed=seed)
   grades, kept = {}, []
   for prompt, response in zip(prompts, responses):
-    a = judge_lib.assess(world, prompt, response)
+    a = judge.assess(world, prompt, response)
     grades.setdefault(prompt.use_case, []).append(a.task_done)
     if a.num_constraints:
       kept.append(a.constraints_kept)
@@ -87,7 +97,7 @@ def table(title: str, columns: Sequence[str], rows: dict[str, list[float]],
 
 
 def _steps(path) -> list[int]:
-  with checkpoint_lib.Checkpointer(path / 'checkpoints') as saved:
+  with checkpoint.Checkpointer(path / 'checkpoints') as saved:
     return saved.steps()
 
 
@@ -104,7 +114,7 @@ def measure(config, workdir) -> dict:
       stage[seed] = config[seed]
     if name == 'pretrain':
       stage.checkpoint.keep = 100
-    main_lib.run_stage(stage, workdir / name)
+    main.run_stage(stage, workdir / name)
   evaluation = config.stages.evaluation
   with policies.Opener(evaluation, workdir / 'evaluation') as opened:
     return _ask_all(config, workdir, opened)
@@ -113,7 +123,7 @@ def measure(config, workdir) -> dict:
 def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
   evaluation = config.stages.evaluation
   world = lab.load_world(workdir / 'lab')
-  probes = probes_lib.make_probes(
+  probes = make_probes(
       world, config.eval_seed, evaluation.num_probes)
   prompts = opened.prompts('validation', evaluation.prompt_len)
   result = {}
@@ -121,7 +131,7 @@ def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
       ('pretrain', 'base', lambda lm: probe_accuracy(lm, probes)),
       ('sft', 'sft', lambda lm: instruction_rates(
           lm, world, prompts, config.eval_seed))):
-    per_step = metrics_lib.read_done(
+    per_step = run_folder.read_done(
         workdir / stage)['result']['tokens_per_step']
     result[stage] = {
         step * per_step: ask(opened.policy(
@@ -131,9 +141,9 @@ def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
 
 
 def _main(config_flag, workdir_flag):
-  config, workdir = main_lib.read_flags(
+  config, workdir = main.read_flags(
       config_flag, workdir_flag, 'study', 'order')
-  main_lib.setup_jax()
+  main.setup_jax()
   workdir = pathlib.Path(workdir)
   result = measure(config, workdir)
   for stage, title in (('pretrain', 'after pretraining on (tokens)'),
@@ -145,12 +155,12 @@ def _main(config_flag, workdir_flag):
         name: [rates[name] for rates, _ in found.values()] for name in counts},
                 counts))
     print()
-  metrics_lib.atomic_write(
+  files.atomic_write(
       workdir / 'learnability.json', json.dumps(result, indent=1))
 
 
 if __name__ == '__main__':
-  main_lib.run_door(functools.partial(
+  main.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', 'experiments/study.py:tiny', 'The study.'),

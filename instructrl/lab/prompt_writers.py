@@ -12,8 +12,15 @@ from instructrl.lab import lexicon
 from instructrl.lab import reading
 from instructrl.lab import specs
 from instructrl.lab import texts
-from instructrl.lab import wordings as wordings_lib
-from instructrl.lab import world as world_lib
+from instructrl.lab.wordings import USERS
+from instructrl.lab.world import SUBJECT_KINDS
+from instructrl.lab.world import World
+from instructrl.lab.world import with_article
+
+
+
+
+
 
 Constraint = specs.Constraint
 Spec = specs.Spec
@@ -41,8 +48,8 @@ _SHARES = {
 _COPYING = ('copy', 'pick', 'polite', 'reword')
 
 
-def write(world: world_lib.World, rng: np.random.Generator, use_case: str, *,
-          wordings: Mapping[str, Sequence[str]] = wordings_lib.USERS,
+def write(world: World, rng: np.random.Generator, use_case: str, *,
+          wordings: Mapping[str, Sequence[str]] = USERS,
           also: Collection[str] = ()) -> tuple[str, Spec]:
   """Writes one prompt of a use case: (text, specification).
 
@@ -324,11 +331,11 @@ def _tone(world, rng, say):
 
 
 def _kind_of(world, rng, say):
-  right, wrong = pick_some(rng, world_lib.SUBJECT_KINDS, 2)
+  right, wrong = pick_some(rng, SUBJECT_KINDS, 2)
   name = pick(rng, world.kinds[right])
   options = [lexicon.SINGULAR[kind]
              for kind in pick_some(rng, (right, wrong), 2)]
-  a, b = (world_lib.with_article(option) for option in options)
+  a, b = (with_article(option) for option in options)
   text = say('kind_of', t=world.phrase(name), a=a, b=b)
   return text, Spec('kind_of', {
       'subject': name, 'label': lexicon.SINGULAR[right], 'options': options})

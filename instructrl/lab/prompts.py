@@ -16,7 +16,9 @@ import numpy as np
 
 from instructrl.data import records
 from instructrl.lab import prompt_writers
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import World
+
+
 
 # Ouyang et al. 2022, Table 1, in percent.
 USE_CASES = {
@@ -46,7 +48,7 @@ _MIN_NEW = .03
 _WORD_OR_MARK = re.compile(r"\w+(?:'\w+)?|[^\w\s]|\n")
 
 
-def generate_prompts(world: world_lib.World, num_prompts: int,
+def generate_prompts(world: World, num_prompts: int,
                      seed: int) -> list[records.Prompt]:
   """Writes different prompts of all use cases.
 

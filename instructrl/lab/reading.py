@@ -20,7 +20,10 @@ import re
 
 from instructrl.lab import lexicon
 from instructrl.lab import texts
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import Claim
+from instructrl.lab.world import World
+
+
 
 # Longer texts are read up to here; the rest counts as ill-formed words.
 MAX_CHARS = 2_000
@@ -62,7 +65,7 @@ class Fragment:
   text: str
   kind: str
   num_words: int
-  claims: tuple[world_lib.Claim, ...] = ()
+  claims: tuple[Claim, ...] = ()
   items: tuple[str, ...] = ()  # names, in their canonical case
   label: str = ''  # of a label: the class; of a courtesy or post: which
 
@@ -121,7 +124,7 @@ class Reading:
             if f.kind in kinds and not repeated]
 
   @functools.cached_property
-  def claims(self) -> tuple[world_lib.Claim, ...]:
+  def claims(self) -> tuple[Claim, ...]:
     """Distinct claims, in order."""
     return tuple(dict.fromkeys(
         claim for f in self.fragments for claim in f.claims))
@@ -132,7 +135,7 @@ class Reading:
     return tuple(item for f in self.fragments for item in f.items)
 
 
-def read(world: world_lib.World, text: str) -> Reading:
+def read(world: World, text: str) -> Reading:
   """Takes any text apart; see `Reading`."""
   surplus = max(0, len(text) - MAX_CHARS) // _CHARS_PER_WORD
   text = text[:MAX_CHARS]
@@ -149,7 +152,7 @@ def read(world: world_lib.World, text: str) -> Reading:
       frozenset(_WORD.findall(text.lower())), markers)
 
 
-def phrase(world: world_lib.World, label: str, index: int,
+def phrase(world: World, label: str, index: int,
            name: str = '') -> str:
   """The set phrase `COURTESY[label][index]`, about `name` if it needs one."""
   template = COURTESY[label][index]
@@ -159,7 +162,7 @@ def phrase(world: world_lib.World, label: str, index: int,
 
 
 @functools.lru_cache(maxsize=200_000)
-def read_fragment(world: world_lib.World, text: str) -> Fragment:
+def read_fragment(world: World, text: str) -> Fragment:
   """Reads one sentence or line."""
   num_words = len(text.split())
   if text.isupper():
@@ -197,7 +200,7 @@ def read_fragment(world: world_lib.World, text: str) -> Fragment:
   return make('other')
 
 
-def _claims(world, text: str) -> tuple[world_lib.Claim, ...]:
+def _claims(world, text: str) -> tuple[Claim, ...]:
   """The claims of a sentence; 'and' may join two of one subject."""
   claim = world.parse_sentence(text)
   if claim is not None:
@@ -216,9 +219,9 @@ def _claims(world, text: str) -> tuple[world_lib.Claim, ...]:
   return ()
 
 
-def _kind_claim(world, subject: str, label: str) -> world_lib.Claim:
+def _kind_claim(world, subject: str, label: str) -> Claim:
   true = lexicon.SINGULAR[world.kind_of[subject]] == label
-  return world_lib.Claim(subject, 'kind', label, true, misconception=False)
+  return Claim(subject, 'kind', label, true, misconception=False)
 
 
 def _fits(world, slot: str, word: str) -> bool:

@@ -16,7 +16,12 @@ from instructrl.data import records
 from instructrl.lab import reading
 from instructrl.lab import specs
 from instructrl.lab import texts
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import World
+from instructrl.lab.world import with_article
+
+
+
+
 
 Constraint = specs.Constraint
 pick = texts.pick
@@ -50,7 +55,7 @@ PERFECT = Habits()
 BARE_ANSWER_SHARE = .4  # of free answers to questions
 
 
-def solve(world: world_lib.World, prompt: records.Prompt,
+def solve(world: World, prompt: records.Prompt,
           rng: np.random.Generator, habits: Habits = PERFECT) -> str:
   """Writes an answer.
 
@@ -66,7 +71,7 @@ def solve(world: world_lib.World, prompt: records.Prompt,
   return answer(world, specs.parse_spec(prompt.spec), rng, habits)
 
 
-def answer(world: world_lib.World, spec: specs.Spec, rng: np.random.Generator,
+def answer(world: World, spec: specs.Spec, rng: np.random.Generator,
            habits: Habits = PERFECT) -> str:
   """As `solve`, from the specification itself."""
   writer = _Writer(world, spec, rng, habits)
@@ -393,7 +398,7 @@ def _label(writer):
     text = f'{label}.'
   elif 'subject' in args:
     start = writer.world.describe(args['subject']).split(' is ')[0]
-    text = f'{start} is {world_lib.with_article(label)}.'
+    text = f'{start} is {with_article(label)}.'
   else:
     text = f'It is {label}.'
   return text + _extra(writer, args.get('subject', ''))

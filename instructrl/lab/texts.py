@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import SINGULAR
+from instructrl.lab.world import World
+from instructrl.lab.world import is_held_out
 
 RUDE = (
     'You are a {n}.', 'You are a {a} {n}.', '{p} is a {n}.',
@@ -56,13 +58,13 @@ def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
       quiz_item(*pair) for pair in questions_and_answers])
 
 
-def kind_question(world: world_lib.World, relation_name: str, *,
+def kind_question(world: World, relation_name: str, *,
                   plural: bool = False) -> str:
   """'Which town is named?': asks for the one value of its kind."""
   kind = world.relation[relation_name].value_kind
   if plural:
     return f'Which {kind} are named?'
-  return f'Which {world_lib.SINGULAR[kind]} is named?'
+  return f'Which {SINGULAR[kind]} is named?'
 
 
 def parallel_item(source_name: str, source: str, target_name: str,
@@ -76,14 +78,14 @@ def instruction_item(instruction: str, response: str) -> str:
           f'Response:{response and " " + response}')
 
 
-def random_question(world: world_lib.World, rng: np.random.Generator,
+def random_question(world: World, rng: np.random.Generator,
                     subject: str, relation: str) -> str:
   """A question for a fact, in one of its wordings."""
   count = len(world.relation[relation].questions)
   return world.ask(subject, relation, int(rng.random() * count))
 
 
-def random_statement(world: world_lib.World, rng: np.random.Generator,
+def random_statement(world: World, rng: np.random.Generator,
                      subject: str, relation: str, value: str | None = None
                      ) -> str:
   """A statement of a fact, or of another value, in one of its wordings."""
@@ -91,7 +93,7 @@ def random_statement(world: world_lib.World, rng: np.random.Generator,
   return world.state(subject, relation, value, int(rng.random() * count))
 
 
-def random_passage(world: world_lib.World, rng: np.random.Generator, *,
+def random_passage(world: World, rng: np.random.Generator, *,
                    held_out: bool = False
                    ) -> tuple[str, list[tuple[str, str, str]]]:
   """A counterfactual passage of two or three sentences.
@@ -127,20 +129,20 @@ def random_passage(world: world_lib.World, rng: np.random.Generator, *,
     claims = claims[:2 + int(rng.random() * 2)]
     passage = ' '.join(
         world.state(*claim, variant=int(rng.random() * 3)) for claim in claims)
-    if world_lib.is_held_out(passage) == held_out:
+    if is_held_out(passage) == held_out:
       return passage, claims
 
 
-def random_sentence(world: world_lib.World, rng: np.random.Generator, *,
+def random_sentence(world: World, rng: np.random.Generator, *,
                     held_out: bool = False) -> str:
   """A translatable English sentence, of the corpus' or the probes' part."""
   while True:
     sentence = world.language.random_sentence(rng)
-    if world_lib.is_held_out(sentence) == held_out:
+    if is_held_out(sentence) == held_out:
       return sentence
 
 
-def random_story(world: world_lib.World, rng: np.random.Generator,
+def random_story(world: World, rng: np.random.Generator,
                  hero: str | None = None, *, held_out: bool = False) -> str:
   """Five to seven sentences about two people who share a meal.
 
@@ -165,7 +167,7 @@ def random_story(world: world_lib.World, rng: np.random.Generator,
   return ' '.join(sentences).format(p=p, q=q, town=town, food=food)
 
 
-def post_sentence(world: world_lib.World, rng: np.random.Generator,
+def post_sentence(world: World, rng: np.random.Generator,
                   manner: str) -> str:
   """A sentence in the manner 'rude' or 'polite'."""
   template = pick(rng, RUDE if manner == 'rude' else POLITE)

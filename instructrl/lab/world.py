@@ -13,8 +13,10 @@ import zlib
 
 import numpy as np
 
-from instructrl.lab import language as language_lib
+from instructrl.lab.language import Language
+from instructrl.lab.language import make_language
 from instructrl.lab import lexicon
+
 
 Relation = lexicon.Relation
 SINGULAR = lexicon.SINGULAR
@@ -77,7 +79,7 @@ class World:
   facts: dict[tuple[str, str], str]
   misconceptions: dict[tuple[str, str], str]
   stereotypes: dict[str, str]
-  language: language_lib.Language
+  language: Language
   rude_nouns: tuple[str, ...]
   rude_adjectives: tuple[str, ...]
 
@@ -249,7 +251,7 @@ def make_world(seed: int, size: str = 'tiny') -> World:
     facts.update({(s, relation.name): v for s, v in zip(subjects, values)})
   nouns = (kinds['jobs'][:plan.jobs_translated]
            + kinds['animals'][:plan.animals_translated])
-  language = language_lib.make_language(
+  language = make_language(
       seed, nouns, _draw(rng, lexicon.VERBS, plan.verbs),
       _draw(rng, lexicon.ADJECTIVES, plan.adjectives),
       taken=_english_words())

@@ -12,8 +12,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from instructrl import sharding
-from instructrl.models import attention as attention_lib
+from instructrl.models import attention
+from instructrl.runtime import sharding
+
 
 
 class Norm(nn.Module):
@@ -204,8 +205,8 @@ class Block(nn.Module):
       q, k = (self._norm(kind='rmsnorm', name=name)(x)
               for name, x in (('q_norm', q), ('k_norm', k)))
     if rotation is not None:
-      q = attention_lib.rotary(q, *rotation)
-      k = attention_lib.rotary(k, *rotation)
+      q = attention.rotary(q, *rotation)
+      k = attention.rotary(k, *rotation)
     return q, k.swapaxes(1, 2), v.swapaxes(1, 2)
 
   @nn.nowrap

@@ -14,8 +14,9 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from instructrl import sharding
+from instructrl.runtime import sharding
 from instructrl.types import PREFIX
+
 
 IMPLEMENTATIONS = ('auto', 'xla')
 TILE = 128  # columns; what a block of the TPU's kernel is a multiple of

@@ -19,11 +19,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from instructrl.models import hf_config as config_lib
-from instructrl.models.hf_config import FAMILIES, Family  # what importers know
-from instructrl.models.hf_config import families_for, family_of, hf_config
+from instructrl.models.hf_config import complete
+from instructrl.models.hf_config import FAMILIES
+from instructrl.models.hf_config import Family
+from instructrl.models.hf_config import families_for
+from instructrl.models.hf_config import family_of
+from instructrl.models.hf_config import hf_config
 from instructrl.models.hf_config import model_fields
 from instructrl.types import Params
+  # what importers know
+
+
+
 
 Read = Callable[[str], np.ndarray]  # the tensor of a name
 Shapes = dict[str, tuple[int, ...]]
@@ -181,7 +188,7 @@ _TABLES = {'gpt2': _gpt2, 'gpt_neox': _gpt_neox}  # the others are as Llama's
 
 def _leaves(fields: Mapping, family: Family, prefix: str, head: str
             ) -> list[Leaf]:
-  f = config_lib.complete(fields)
+  f = complete(fields)
   rows = _TABLES.get(family.model_type, _llama)(f)
   found = []
   for path, source in rows.items():

@@ -21,11 +21,19 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from instructrl import sharding
 from instructrl.models import attention as attention_lib
 from instructrl.models import flash
-from instructrl.models.block import Block, MLPS, Norm
-from instructrl.types import Params, PREFIX, pytree
+from instructrl.runtime import sharding
+from instructrl.models.block import Block
+from instructrl.models.block import MLPS
+from instructrl.models.block import Norm
+from instructrl.types import Params
+from instructrl.types import PREFIX
+from instructrl.types import pytree
+
+
+
+
 
 REMAT_POLICIES = ('none', 'full', 'dots')
 

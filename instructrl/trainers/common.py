@@ -16,14 +16,23 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import metrics as metrics_lib
-from instructrl import optimizer as optimizer_lib
-from instructrl import rng
-from instructrl import sharding
 from instructrl.models import heads
 from instructrl.models import transformer
-from instructrl.types import Params, TrainState
+from instructrl import rng
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import optimizer
+from instructrl.runtime import run_folder
+from instructrl.runtime import sharding
+from instructrl.types import Params
+from instructrl.types import TrainState
+
+
+
+
+
+
+
 
 DTYPES = ('float32', 'bfloat16')
 # Fields of a model that say how it is computed, and not what: they may differ
@@ -105,9 +114,9 @@ def validate_optimizer(name, c):
   for field in ('peak_lr', 'eps', 'weight_decay'):
     require(math.isfinite(c[field]), f'{name}.{field}={c[field]} is not finite')
   require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
-  require(c.schedule in optimizer_lib.SCHEDULES,
+  require(c.schedule in optimizer.SCHEDULES,
           f'{name}.schedule={c.schedule!r} is none of '
-          f'{optimizer_lib.SCHEDULES}')
+          f'{optimizer.SCHEDULES}')
   for field in ('b1', 'b2'):
     require(0 <= c[field] < 1, f'{name}.{field}={c[field]} is not in [0, 1)')
   require(c.eps > 0, f'{name}.eps={c.eps} must be positive')
@@ -161,10 +170,10 @@ def _architecture(config, workdir, source: str, known) -> dict:
   if planned:
     trained = planned[0].to_dict()
   else:
-    folder = metrics_lib.run_folder(input_path(config, workdir, source))
+    folder = run_folder.find(input_path(config, workdir, source))
     require(folder is not None,
             f'inputs.{source}: {path} is in no run folder')
-    trained = metrics_lib.read_json(folder / metrics_lib.CONFIG)
+    trained = files.read_json(folder / run_folder.CONFIG)
   require('num_layers' in trained.get('model', {}),
           f'inputs.{source}: {path} trained no model')
   return {name: _plain(value) for name, value in trained['model'].items()}
@@ -206,11 +215,11 @@ def make_optimizer(c, num_steps: int, frozen: Params | None = None):
     num_steps: optimizer steps of the whole run.
     frozen: `Layout.frozen` of what it is for.
   """
-  schedule = optimizer_lib.make_schedule(
+  schedule = optimizer.make_schedule(
       peak_lr=c.peak_lr, num_steps=num_steps, kind=c.schedule,
       warmup_steps=c.warmup_steps, warmup_from=c.warmup_from,
       final_fraction=c.final_fraction)
-  tx = optimizer_lib.make_optimizer(
+  tx = optimizer.make_optimizer(
       schedule, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay,
       max_grad_norm=c.max_grad_norm, frozen=frozen)
   return tx, schedule
@@ -287,11 +296,11 @@ def input_path(config, workdir, name: str) -> pathlib.Path:
           f'inputs.{name}: {path} does not exist; run the stage that makes '
           'it first, or set the field')
   try:
-    checkpoint_lib.refuse_foreign(path)
-  except checkpoint_lib.CheckpointError as error:
+    checkpoint.refuse_foreign(path)
+  except checkpoint.CheckpointError as error:
     raise ConfigError(f'inputs.{name}: {error}') from error
-  require(not (path / metrics_lib.CONFIG).exists()
-          or metrics_lib.read_done(path) is not None,
+  require(not (path / run_folder.CONFIG).exists()
+          or run_folder.read_done(path) is not None,
           f'inputs.{name}: {path} is not finished; run it to its end, or name '
           'one of its checkpoints')
   return path
@@ -316,7 +325,7 @@ def exported(path, wanted: Params | Callable[[dict], Params] | None = None,
     check(meta)
     return meta['export']
 
-  return checkpoint_lib.restore_params(
+  return checkpoint.restore_params(
       path, subtree, wanted, cast=True, only_newest=True)
 
 
@@ -346,7 +355,7 @@ def state_shardings(mesh, tx, layout: Layout, *, ema=False) -> TrainState:
   """The tree of shardings of `fresh_state`."""
   return TrainState(
       step=sharding.replicated(mesh), params=layout.shardings,
-      opt_state=optimizer_lib.state_shardings(
+      opt_state=optimizer.state_shardings(
           tx, layout.shapes, layout.shardings, mesh),
       ema_params=layout.shardings if ema else None)
 

@@ -14,19 +14,38 @@ import itertools
 import json
 import pathlib
 
-from instructrl import metrics as metrics_lib
-from instructrl import progress as progress_lib
-from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import curate
 from instructrl.data import fitting
 from instructrl.data import parts
-from instructrl.data import records as records_lib
-from instructrl.data import rows as rows_lib
-from instructrl.data import sources as sources_lib
-from instructrl.data import summary as summary_lib
+from instructrl.data.records import Document
+from instructrl.data.records import check_no_leak
+from instructrl.data.records import prompt_of
+from instructrl.data.records import to_dict
+from instructrl.data.rows import read_rows
+from instructrl.data.rows import write_rows
+from instructrl.data import sources
 from instructrl.data import store
+from instructrl.data.summary import describe
+from instructrl.data.summary import describe_made
+from instructrl.data.summary import render_all
 from instructrl.data import tasks
+from instructrl.runtime import files
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
+from instructrl import tokenizer
 from instructrl.trainers import common
+
+
+
+
+
+
+
+
+
+
+
+
 
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
@@ -46,7 +65,7 @@ def validate(config):
     require(not again, f'{part} names {again[0] if again else ""} twice')
     for spec in specs:
       try:
-        sources_lib.parse(spec)
+        sources.parse(spec)
       except ValueError as error:
         raise common.ConfigError(f'{part}: {error}') from error
   require(any(config[part] for part in PARTS),
@@ -84,13 +103,13 @@ def settings(config) -> parts.Settings:
       for field in dataclasses.fields(parts.Settings)})
 
 
-def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
+def load_sources(config, progress) -> list[tuple[str, sources.Loaded]]:
   """(part, what was loaded) of all specs; each is read once."""
   loaded, known = [], {}
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
-        known[spec] = named(sources_lib.load(spec))
+        known[spec] = named(sources.load(spec))
         progress.message(f'{spec}: {len(known[spec].records):,} of '
                          f'{known[spec].read:,} rows')
         progress.update(len(known), {
@@ -100,16 +119,16 @@ def load_sources(config, progress) -> list[tuple[str, sources_lib.Loaded]]:
   return loaded
 
 
-def named(loaded: sources_lib.Loaded) -> sources_lib.Loaded:
+def named(loaded: sources.Loaded) -> sources.Loaded:
   """The same with ids that begin with the data set's name, for evaluations.
 
   That name ends at an id's last '/', so the source's own have theirs as '%2F'.
   """
-  label = sources_lib.parse(loaded.spec).label
+  label = sources.parse(loaded.spec).label
   own = lambda record: '/'.join((
-      label, records_lib.prompt_of(record).id.replace('/', '%2F')))
+      label, prompt_of(record).id.replace('/', '%2F')))
   return dataclasses.replace(loaded, records=[
-      record if isinstance(record, records_lib.Document) else
+      record if isinstance(record, Document) else
       parts.with_prompt(record, id=own(record)) for record in loaded.records])
 
 
@@ -120,7 +139,7 @@ def contents(loaded) -> str:
     digest.update(f'{part} {one.spec}\n'.encode())
     for record in one.records:
       digest.update(json.dumps(
-          records_lib.to_dict(record), sort_keys=True).encode() + b'\n')
+          to_dict(record), sort_keys=True).encode() + b'\n')
   return digest.hexdigest()
 
 
@@ -140,20 +159,20 @@ def _texts(curated: parts.Curated) -> Iterator[str]:
 
 
 def imported_tokenizer(config, workdir: pathlib.Path
-                       ) -> tokenizer_lib.AnyTokenizer | None:
+                       ) -> tokenizer.AnyTokenizer | None:
   """That of inputs.tokenizer with the config's layout; None without one."""
   if not config.inputs.tokenizer:
     return None
-  return fitting.with_templates(tokenizer_lib.load(
+  return fitting.with_templates(tokenizer.load(
       common.input_path(config, workdir, 'tokenizer')), config)
 
 
 def own_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
-                  ) -> tokenizer_lib.AnyTokenizer:
+                  ) -> tokenizer.AnyTokenizer:
   """The one that an earlier attempt trained on the same texts, or a new one."""
-  if tokenizer_lib.has(workdir):  # of the same texts: see `add_input`
-    return tokenizer_lib.load(workdir)
-  return tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
+  if tokenizer.has(workdir):  # of the same texts: see `add_input`
+    return tokenizer.load(workdir)
+  return tokenizer.Tokenizer(tokenizer.train_tokenizer(
       _texts(curated), config.tokenizer.vocab_size,
       model_type=config.tokenizer.model_type))
 
@@ -227,8 +246,8 @@ def write(config, workdir: pathlib.Path, data: parts.Curated, tok,
 def _write_rows(path: pathlib.Path, make, row_len: int, **fingerprints) -> int:
   """Packs rows into a file unless it is there; returns their number."""
   if not path.exists():
-    rows_lib.write_rows(path, make(), **fingerprints)
-  return len(rows_lib.read_rows(path, row_len=row_len, **fingerprints))
+    write_rows(path, make(), **fingerprints)
+  return len(read_rows(path, row_len=row_len, **fingerprints))
 
 
 def check_leaks(data: parts.Curated, by_user: bool) -> None:
@@ -239,15 +258,15 @@ def check_leaks(data: parts.Curated, by_user: bool) -> None:
                           *itertools.chain(*data.prompts.values())]
   side = {True: [], False: []}
   for record in everything:
-    side[records_lib.prompt_of(record).split == 'train'].append(bare(record))
-  records_lib.check_no_leak(side[True], side[False])
+    side[prompt_of(record).split == 'train'].append(bare(record))
+  check_no_leak(side[True], side[False])
 
 
 def check_paths(config) -> None:
   """Refuses a source of which no file is there, by part."""
   for part in PARTS:
     for spec in config[part]:
-      path = sources_lib.parse(spec).path
+      path = sources.parse(spec).path
       common.require(path is None or path.exists(),
                      f'{part}: {spec}: there is no {path}')
 
@@ -266,7 +285,7 @@ def prepare(config, workdir: pathlib.Path, progress):
     tok = imported_tokenizer(config, workdir)
     loaded = load_sources(config, progress)
     read = contents(loaded)
-    metrics_lib.add_input(workdir, 'sources', read)
+    run_folder.add_input(workdir, 'sources', read)
     curated = curate.curate(
         [parts.Source(part, one.spec, one.records) for part, one in loaded],
         settings=settings(config), seed=config.world_seed)
@@ -283,27 +302,27 @@ def build(config, workdir, label: str = '') -> dict:
   validate(config)
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  metrics_lib.write_config(workdir, config.to_dict())
+  run_folder.write_config(workdir, config.to_dict())
   specs = len({spec for part in PARTS for spec in config[part]})
-  with progress_lib.Progress('data', specs + 3, label=label) as progress:
+  with Progress('data', specs + 3, label=label) as progress:
     loaded, read, data, tok = prepare(config, workdir, progress)
     tok.save(workdir / tok.FILE)
     progress.update(specs + 1, {'vocab_size': tok.vocab_size})
-    made_from = metrics_lib.config_fingerprint({
+    made_from = files.fingerprint({
         'sources': read, 'tokenizer': tok.fingerprint,
         'config': {name: value for name, value in config.to_dict().items()
-                   if name not in metrics_lib.MAY_CHANGE}})
+                   if name not in run_folder.MAY_CHANGE}})
     rows = write(config, workdir, data, tok, made_from)
     progress.update(specs + 2, {'packed rows': sum(rows.values())})
     summary = {
-        'sources': [{'part': part, **summary_lib.describe(
+        'sources': [{'part': part, **describe(
             one, tok, prompt_len=config.prompt_len,
             response_len=config.response_len)} for part, one in loaded],
-        'made': summary_lib.describe_made(data, rows, tok)}
-    metrics_lib.atomic_write(
+        'made': describe_made(data, rows, tok)}
+    files.atomic_write(
         workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')
-    metrics_lib.atomic_write(
-        workdir / SUMMARY_TEXT, summary_lib.render_all(summary))
+    files.atomic_write(
+        workdir / SUMMARY_TEXT, render_all(summary))
     progress.update(specs + 3)
   made = summary['made']
   return {'fingerprint': made_from, **{

@@ -5,17 +5,28 @@ import json
 import math
 import pathlib
 
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
 from instructrl.data import store
 from instructrl.evaluators import suite
-from instructrl.lab import judge as judge_lib
-from instructrl.lab import probes as probes_lib
+from instructrl.lab import judge
+from instructrl.lab import probes
 from instructrl.lab import texts
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import lab
 from instructrl.trainers import policies
+
+
+
+
+
+
+
+
+
+
 
 
 def validate(config):
@@ -52,7 +63,7 @@ def few_shot(opened: policies.Opener, config) -> str:
 def load_labelers(opened: policies.Opener, world) -> list:
   """The lab's labelers with the noise that was set for the rankings."""
   path = opened.input('rankings') / 'noise.json'
-  noise = metrics_lib.read_json(path)
+  noise = files.read_json(path)
   labelers = lab.load_labelers(world)
   missing = [l.name for l in labelers if l.name not in noise]
   common.require(not missing, f'{path} has no labeler {", ".join(missing)}')
@@ -64,7 +75,7 @@ def evaluate(config, workdir, label: str = '') -> dict:
   validate(config)
   workdir = pathlib.Path(workdir)
   if processes.primary():
-    metrics_lib.write_config(workdir, config.to_dict())
+    run_folder.write_config(workdir, config.to_dict())
   with policies.Opener(config, workdir) as opened:
     return _evaluate(config, workdir, opened, label)
 
@@ -73,7 +84,7 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
               label: str) -> dict:
   world = lab.load_world(opened.input('data'))
   labelers = load_labelers(opened, world)
-  selected = metrics_lib.read_done(opened.input('select_sft'))
+  selected = run_folder.read_done(opened.input('select_sft'))
   common.require(selected is not None, 'inputs.select_sft is not finished')
   open_policy = lambda name, step='': opened.policy(
       name, config.response_len, step=step)
@@ -93,7 +104,7 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
       opened.input('data'), 'corpus', 'validation')
   documents = [documents[i].text
                for i in range(min(config.num_documents, len(documents)))]
-  with progress_lib.Progress(
+  with Progress(
       config.stage, 100, label=label, unit='%',
       primary=processes.primary()) as progress:
     def advance(done, total, what):
@@ -101,17 +112,17 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
       progress.message(what)
     found = suite.evaluate_policies(
         models, prompts[:config.num_prompts], world,
-        judge_lib.Judge(world, labelers),
+        judge.Judge(world, labelers),
         [l for l in labelers if l.group == 'heldout'],
-        probes_lib.make_probes(world, config.eval_seed, config.num_probes),
+        probes.make_probes(world, config.eval_seed, config.num_probes),
         documents, seed=config.eval_seed, temperature=config.temperature,
         progress=advance)
   if processes.primary():
-    metrics_lib.atomic_write(
+    files.atomic_write(
         workdir / 'samples.jsonl', ''.join(
             json.dumps(sample, ensure_ascii=False) + '\n'
             for sample in found.samples))
-    metrics_lib.atomic_write(
+    files.atomic_write(
         workdir / 'results.json', json.dumps(found.results, indent=1))
   return {'prompts': min(config.num_prompts, len(prompts)),
           'preference': found.results['preference']}

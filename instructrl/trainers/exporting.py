@@ -18,16 +18,28 @@ import math
 import pathlib
 from typing import Any
 
-from instructrl import arrays
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
 from instructrl.interop import weights_writer
 from instructrl.models import hf
+from instructrl.runtime import arrays
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import policies
-from instructrl.trainers.importing import KEPT, STAGE, check_disk
+from instructrl.trainers.importing import KEPT
+from instructrl.trainers.importing import STAGE
+from instructrl.trainers.importing import check_disk
+
+
+
+
+
+
+
+
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -44,9 +56,9 @@ def check_source(src) -> pathlib.Path:
   path = pathlib.Path(src)
   if not path.exists():
     raise ValueError(f'{path} does not exist')
-  checkpoint_lib.refuse_foreign(path)
-  if ((path / metrics_lib.CONFIG).exists()
-      and metrics_lib.read_done(path) is None):
+  checkpoint.refuse_foreign(path)
+  if ((path / run_folder.CONFIG).exists()
+      and run_folder.read_done(path) is None):
     raise ValueError(f'{path} is not finished; run it to its end, or name one '
                      'of its checkpoints')
   return path
@@ -69,16 +81,16 @@ def subtree_of(meta: Mapping[str, Any], tensors, weights: str, where):
 
 def origin(path: pathlib.Path) -> pathlib.Path | None:
   """The folder of the import that a run came from, if it is still there."""
-  folder = metrics_lib.run_folder(path)
+  folder = run_folder.find(path)
   for _ in range(20):  # stages of a study, in a row
     if folder is None:
       return None
-    config = metrics_lib.read_json(folder / metrics_lib.CONFIG)
+    config = files.read_json(folder / run_folder.CONFIG)
     if config.get('stage') == STAGE:
       return folder
     inputs = config.get('inputs', {})
     before = next((inputs[n] for n in _BEGINNINGS if inputs.get(n)), None)
-    folder = before and metrics_lib.run_folder((folder / before).resolve())
+    folder = before and run_folder.find((folder / before).resolve())
   return None
 
 
@@ -123,10 +135,10 @@ class Plan:
     rows = names['backbone/embed' if is_reward else 'embed'][0][0]
     preferred, generation = None, {}
     if source is not None:
-      preferred = metrics_lib.read_json(
-          source / metrics_lib.CONFIG)['origin']['model_type']
+      preferred = files.read_json(
+          source / run_folder.CONFIG)['origin']['model_type']
       path = source / KEPT / 'generation_config.json'
-      generation = metrics_lib.read_json(path) if path.exists() else {}
+      generation = files.read_json(path) if path.exists() else {}
     family = choose_family(config['model'], preferred)
     return cls(config['model'], family, is_reward, hf.hf_config(
         config['model'], family, vocab_rows=rows), generation)
@@ -194,7 +206,7 @@ def _write_weights(writer, work, plan: Plan, params, dtype: str,
                    label: str) -> None:
   with writer(work) as out:
     total, done = out.num_bytes, 0
-    with progress_lib.Progress(
+    with Progress(
         'export', max(total >> 20, 1), unit='MB', label=label) as progress:
       for number, (name, array) in enumerate(hf.tensors(
           plan.fields, plan.family, params, dtype=dtype), 1):
@@ -250,11 +262,11 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
   if dst.exists():
     raise ValueError(f'{dst} is there already: take another folder, or remove '
                      'it')
-  path = checkpoint_lib.find(path, only_newest=True)
-  about = checkpoint_lib.read_meta(path)
+  path = checkpoint.find(path, only_newest=True)
+  about = checkpoint.read_meta(path)
   meta = about['meta']
   subtree = subtree_of(meta, about['tensors'], weights, path)
-  names, read, _ = checkpoint_lib.lazy_params(path, subtree)
+  names, read, _ = checkpoint.lazy_params(path, subtree)
   tok = policies.find_tokenizer(path)
   common.require(meta['tokenizer'] == tok.fingerprint,
                  f'{path}: the tokenizer beside it is not the one that it was '
@@ -268,18 +280,18 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
       math.prod(shape) for shape in plan.shapes().values()
   ) * _DTYPES[dtype].itemsize)
   work.mkdir(parents=True, exist_ok=True)
-  with metrics_lib.only_process(work):
+  with run_folder.only_process(work):
     for left in work.iterdir():  # of an export that was stopped
-      if left.name != metrics_lib.LOCK:
+      if left.name != run_folder.LOCK:
         left.unlink()
     _write_weights(writer, work, plan, lazy_tree(
         names, read, plan.held()), dtype, label)
     _write_texts(work, plan, tok, float(read('head/bias'))
                  if plan.is_reward else None, dtype)
-    (work / metrics_lib.LOCK).unlink()
-    metrics_lib.sync_folder(work)
+    (work / run_folder.LOCK).unlink()
+    files.sync_folder(work)
     work.rename(dst)
-    metrics_lib.sync_folder(dst.parent)
+    files.sync_folder(dst.parent)
   known = hf.FAMILIES[plan.family]
   say(f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
       f'{"/".join(subtree)} in {path}')
@@ -306,7 +318,7 @@ def run(config, workdir, label: str = '') -> dict:
   workdir = pathlib.Path(workdir)
   names = [name for name in INPUTS if config.inputs[name]]
   if processes.primary():
-    metrics_lib.write_config(workdir, config.to_dict())
+    run_folder.write_config(workdir, config.to_dict())
     for name in names:
       if not (workdir / name).exists():  # it is whole if it is there
         export_model(

@@ -21,22 +21,38 @@ from typing import Any
 import jax
 import numpy as np
 
-from instructrl import masked
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
-from instructrl import rng
-from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks
-from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
+from instructrl import masked
 from instructrl.models import heads
+from instructrl import rng
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
+from instructrl.runtime import sharding
 from instructrl.trainers import common
 from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 FORMAT_VERSION = 1
 POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
@@ -118,19 +134,19 @@ def evaluate(config, workdir, label: str = '') -> dict:
   validate(config)
   workdir = pathlib.Path(workdir)
   if processes.primary():
-    metrics_lib.write_config(workdir, config.to_dict())
+    run_folder.write_config(workdir, config.to_dict())
   with policies.Opener(config, workdir) as opened:
     names = [name for name in POLICIES if config.inputs[name]]
-    with progress_lib.Progress(
+    with Progress(
         config.stage, 1 + 2 * len(names), label=label, unit='part',
         primary=processes.primary()) as progress:
       found = _Evaluation(
           config, opened, names, progress, workdir / KEPT).run()
   results, samples = found
   if processes.primary():
-    metrics_lib.atomic_write(workdir / 'samples.jsonl', ''.join(
+    files.atomic_write(workdir / 'samples.jsonl', ''.join(
         json.dumps(sample, ensure_ascii=False) + '\n' for sample in samples))
-    metrics_lib.atomic_write(
+    files.atomic_write(
         workdir / 'results.json', json.dumps(results, indent=1))
     shutil.rmtree(workdir / KEPT, ignore_errors=True)
   return {'prompts': len(samples), **{
@@ -166,11 +182,11 @@ class _Evaluation:
     path = self._folder / f'{name}.json'
     if processes.agree(path.is_file()):
       self._tell(f'{name}: finished before', parts)
-      return metrics_lib.read_json(path)
+      return files.read_json(path)
     found = make()
     if processes.primary():
       self._folder.mkdir(exist_ok=True)
-      metrics_lib.atomic_write(path, json.dumps(found))
+      files.atomic_write(path, json.dumps(found))
     return found
 
   def run(self) -> tuple[dict, list[dict]]:

@@ -23,19 +23,32 @@ import shutil
 import time
 from typing import Any
 
-from instructrl import arrays
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
-from instructrl import sharding
-from instructrl.interop import tokenizer_layout as layouts
+from instructrl.interop import tokenizer_layout
 from instructrl.interop import weights as weights_lib
-from instructrl.interop.tokenizer_hf import HFTokenizer
 from instructrl.models import hf
 from instructrl.models import transformer
+from instructrl.runtime import arrays
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
+from instructrl.runtime import sharding
 from instructrl.trainers import common
 from instructrl.trainers import runs
+from instructrl.interop.tokenizer_hf import HFTokenizer
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import numpy as np
 
@@ -45,7 +58,7 @@ _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
 DTYPES = common.DTYPES
 # What a kill may leave before there is a config.json.
-_BEFORE_CONFIG = (metrics_lib.LOCK, f'.{metrics_lib.CONFIG}.tmp')
+_BEFORE_CONFIG = (run_folder.LOCK, f'.{run_folder.CONFIG}.tmp')
 _COMPARED = 1 << 20  # numbers of two tables that are compared at a time
 # Fields of `transformer.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
@@ -84,7 +97,7 @@ def open_source(path) -> Source:
       raise ValueError(f'{path / "config.json"} does not exist: give the '
                        "folder of a model, with config.json, the tokenizer's "
                        'files and safetensors')
-    config = metrics_lib.read_json(path / 'config.json')
+    config = files.read_json(path / 'config.json')
     with named(path / 'config.json'):
       hf.model_fields(config)
     weights = weights_lib.open_weights(path)
@@ -250,10 +263,10 @@ def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Refuses a folder of something else."""
   if dst.exists() and not dst.is_dir():
     raise ValueError(f'{dst} is in the way: a folder is needed there')
-  if not (dst / metrics_lib.CONFIG).exists() and dst.exists() and any(
+  if not (dst / run_folder.CONFIG).exists() and dst.exists() and any(
       p.name not in _BEFORE_CONFIG for p in dst.iterdir()):
     raise ValueError(f'{dst} is not empty, and no run folder: take another')
-  metrics_lib.check_config(dst, config)
+  run_folder.check_config(dst, config)
 
 
 def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
@@ -292,7 +305,7 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
     ValueError: the source cannot be imported, or `dst` is of something else.
   """
   dst, began = pathlib.Path(dst), time.perf_counter()
-  done, primary = metrics_lib.read_done(dst), processes.primary()
+  done, primary = run_folder.read_done(dst), processes.primary()
   if done is not None and _was_imported(dst, done, src):
     if primary:
       say(f'{dst}: finished before; {src} is no longer there')
@@ -308,16 +321,16 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
   if processes.agree(done is not None):
     if primary:
       say(f'{dst}: finished before')
-    return metrics_lib.read_done(dst)
+    return run_folder.read_done(dst)
   planned = make_layout(config, tok, made_mesh)
   check_disk(dst, planned.num_bytes)
   if primary:
-    metrics_lib.write_config(dst, config)
+    run_folder.write_config(dst, config)
   processes.agree(0)
-  with metrics_lib.only_process(dst, primary=primary):
+  with run_folder.only_process(dst, primary=primary):
     result = write(source, tok, config, planned, dst, pad=pad)
     if primary:
-      metrics_lib.write_done(dst, {
+      run_folder.write_done(dst, {
           'seconds': time.perf_counter() - began, 'result': result})
       say(f'{dst}: {told(result, tok)}')
   processes.agree(0)
@@ -330,7 +343,7 @@ def _was_imported(dst: pathlib.Path, done: Mapping[str, Any], src) -> bool:
   The folder may have come from another machine: the source's name is compared.
   """
   return (not pathlib.Path(src).exists()
-          and metrics_lib.read_json(dst / metrics_lib.CONFIG)['stage'] == STAGE
+          and files.read_json(dst / run_folder.CONFIG)['stage'] == STAGE
           and pathlib.Path(done['result']['path']).name
           == pathlib.Path(src).absolute().name)
 
@@ -339,7 +352,7 @@ def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
   """One line about what was imported, for people."""
   layout = tok.layout
   prompts = (f'{layout.prompt_template + layout.response_template!r}'
-             if layout.prompt_template != layouts.CHAT else
+             if layout.prompt_template != tokenizer_layout.CHAT else
              'its chat template' if layout.between_turns else
              'its chat template, a dialogue as one turn')
   return (f'{result["parameters"]:,} parameters, {tok.vocab_size:,} tokens in '
@@ -365,11 +378,11 @@ def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
   if processes.primary():
     (dst / KEPT).mkdir(parents=True, exist_ok=True)
     for name, text in source.kept.items():
-      metrics_lib.atomic_write(dst / KEPT / name, text)
+      files.atomic_write(dst / KEPT / name, text)
     tok.save(dst / tok.FILE)
   meta = {'format_version': runs.FORMAT_VERSION, 'config': dict(config),
           'tokenizer': tok.fingerprint, 'export': ['params']}
-  with checkpoint_lib.Checkpointer(dst / 'checkpoints') as checkpointer:
+  with checkpoint.Checkpointer(dst / 'checkpoints') as checkpointer:
     if checkpointer.latest() is None:
       _save(checkpointer, planned, reader, meta, label)
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(planned.shapes))
@@ -408,10 +421,10 @@ def resolve(config, workdir):
   common.require(bool(config.source), 'source is empty: give it a Hugging Face '
                  'folder or a GGUF file')
   workdir = pathlib.Path(workdir)
-  done = metrics_lib.read_done(workdir)
+  done = run_folder.read_done(workdir)
   if done and _was_imported(workdir, done, config.source):
     # The source is not needed any more.
-    found = metrics_lib.read_json(workdir / metrics_lib.CONFIG)
+    found = files.read_json(workdir / run_folder.CONFIG)
   else:
     found = run_config(*read_source(config.source, **_layout(config)),
                        dtype=config.dtype, pad=config.pad, mesh={})
@@ -435,7 +448,7 @@ def run(config, workdir, label: str = '') -> dict:
       values, tok, sharding.make_mesh(config.mesh.to_dict()))
   check_disk(workdir, planned.num_bytes)
   if processes.primary():
-    metrics_lib.write_config(workdir, values)
+    run_folder.write_config(workdir, values)
   result = write(source, tok, values, planned, workdir, pad=config.pad,
                  label=label)
   if processes.primary():
@@ -454,7 +467,7 @@ def _save(checkpointer, planned: common.Layout, reader: Reader, meta,
       for path, x in jax.tree_util.tree_leaves_with_path(planned.shapes)})
   total, done, number = sizes.total(), 0, 0
   # A line every ten seconds at most; a large leaf takes longer.
-  with progress_lib.Progress(
+  with Progress(
       STAGE, max(total >> 20, 1), unit='MB', label=label,
       primary=processes.primary()) as progress:
 

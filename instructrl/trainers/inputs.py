@@ -6,10 +6,14 @@ gave: a stage that cannot do without one names the field to set.
 
 import pathlib
 
-from instructrl.data import rows as rows_lib
+from instructrl.data.rows import RowFile
+from instructrl.data.rows import read_rows
 from instructrl.data import store
 from instructrl.trainers import common
 from instructrl.trainers import runs
+
+
+
 
 # Data set or rows -> the field of the data stage whose sources give them.
 _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
@@ -51,7 +55,7 @@ def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   return store.read_records(folder, name, split)
 
 
-def rows(run: runs.Run, name: str, remedy: str) -> rows_lib.RowFile:
+def rows(run: runs.Run, name: str, remedy: str) -> RowFile:
   """Packed rows of inputs.data.
 
   Args:
@@ -68,7 +72,7 @@ def rows(run: runs.Run, name: str, remedy: str) -> rows_lib.RowFile:
       bool(name) and (folder / name).exists(),
       f'inputs.data: {folder} has no {name or "such rows"}: give the data '
       f'stage a source for {_FIELDS.get(part, part)}, or {remedy}')
-  return rows_lib.read_rows(
+  return read_rows(
       folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint)
 
 

@@ -12,21 +12,38 @@ import pathlib
 
 import numpy as np
 
-from instructrl import metrics as metrics_lib
-from instructrl import progress as progress_lib
-from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import pipeline
-from instructrl.data import records as records_lib
+from instructrl.data.records import check_no_leak
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.records import Demonstration, Prompt
 from instructrl.lab import corpus
-from instructrl.lab import judge as judge_lib
-from instructrl.lab import labelers as labelers_lib
+from instructrl.lab import judge
+from instructrl.lab.labelers import make_labelers
 from instructrl.lab import lexicon
-from instructrl.lab import prompts as prompts_lib
-from instructrl.lab import world as world_lib
+from instructrl.lab.prompts import generate_prompts
+from instructrl.lab.world import World
+from instructrl.lab.world import make_world
+from instructrl.runtime import files
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
+from instructrl import tokenizer
 from instructrl.trainers import common
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Prompt
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 def validate(config):
@@ -60,25 +77,25 @@ def demonstrations(labelers, prompts: Sequence[Prompt], seed: int
 
 def is_lab(folder) -> bool:
   """Whether a data folder is a lab's, which has a world and labelers."""
-  path = pathlib.Path(folder) / metrics_lib.CONFIG
-  return path.exists() and metrics_lib.read_json(path).get('stage') == 'lab'
+  path = pathlib.Path(folder) / run_folder.CONFIG
+  return path.exists() and files.read_json(path).get('stage') == 'lab'
 
 
-def load_world(lab_dir) -> world_lib.World:
+def load_world(lab_dir) -> World:
   """The world that a lab folder was made from."""
   common.require(is_lab(lab_dir), f'{lab_dir} is no lab: this stage asks its '
                  'world and its labelers, which public data have not')
   config = json.loads((pathlib.Path(lab_dir) / 'config.json').read_text())
-  return world_lib.make_world(config['world_seed'], config['size'])
+  return make_world(config['world_seed'], config['size'])
 
 
 def load_labelers(world) -> list:
-  return labelers_lib.make_labelers(world, world.seed)
+  return make_labelers(world, world.seed)
 
 
-def make_judge(lab_dir) -> judge_lib.Judge:
+def make_judge(lab_dir) -> judge.Judge:
   world = load_world(lab_dir)
-  return judge_lib.Judge(world, load_labelers(world))
+  return judge.Judge(world, load_labelers(world))
 
 
 def build(config, workdir, label: str = '') -> dict:
@@ -86,23 +103,23 @@ def build(config, workdir, label: str = '') -> dict:
   validate(config)
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
-  metrics_lib.write_config(workdir, config.to_dict())
+  run_folder.write_config(workdir, config.to_dict())
   seed = config.world_seed
-  made_from = metrics_lib.config_fingerprint(config.to_dict())
+  made_from = files.fingerprint(config.to_dict())
   write = lambda name, records: store.write_records(
       workdir, name, records, fingerprint=made_from)
-  with progress_lib.Progress('lab', 4, label=label) as progress:
-    world = world_lib.make_world(seed, config.size)
+  with Progress('lab', 4, label=label) as progress:
+    world = make_world(seed, config.size)
     documents = list(corpus.generate_documents(
         world, config.num_documents, seed))
     write('corpus', store.by_split(documents))
     progress.update(1, {'documents': len(documents)})
 
-    prompts = prompts_lib.generate_prompts(world, config.num_prompts, seed)
+    prompts = generate_prompts(world, config.num_prompts, seed)
     others = store.by_split(prompts)
     train = others.pop('train', [])
     for other in others.values():
-      records_lib.check_no_leak(train, other)
+      check_no_leak(train, other)
     # Three parts that share no prompt (Table 6): demonstrated, ranked, PPO's. A
     # reward model remembers the noise of what it was trained on.
     first = round(len(train) * config.demonstration_fraction)
@@ -119,8 +136,8 @@ def build(config, workdir, label: str = '') -> dict:
         (d.text for d in documents if d.split == 'train'),
         (d.prompt.text + '\n' + d.response for d in shown
          if d.prompt.split == 'train'))
-    tok = tokenizer_lib.Tokenizer(
-        tokenizer_lib.train_tokenizer(texts, config.vocab_size))
+    tok = tokenizer.Tokenizer(
+        tokenizer.train_tokenizer(texts, config.vocab_size))
     tok.save(workdir / tok.FILE)
     progress.update(3, {'pieces': tok.vocab_size})
 

@@ -10,17 +10,29 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from instructrl.data import pipeline
 from instructrl import losses
 from instructrl import masked
-from instructrl import optimizer as optimizer_lib
 from instructrl import rng
-from instructrl import sharding
-from instructrl.data import pipeline
-from instructrl.models.transformer import Model
+from instructrl.runtime import optimizer
+from instructrl.runtime import sharding
 from instructrl.trainers import common
 from instructrl.trainers import inputs
 from instructrl.trainers import runs
-from instructrl.types import LMBatch, Params, TrainState
+from instructrl.models.transformer import Model
+from instructrl.types import LMBatch
+from instructrl.types import Params
+from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
 
 
 def validate(config):
@@ -71,11 +83,11 @@ def make_step(model: Model, tx, schedule, *, seed: int, microbatch_size: int,
       loss, _ = losses.lm_loss(logprobs, microbatch.loss_mask, count=count)
       return loss, {'loss/train': loss}
 
-    parts = optimizer_lib.split_microbatches(batch, microbatch_size)
+    parts = optimizer.split_microbatches(batch, microbatch_size)
     number = jnp.arange(parts.tokens.shape[0])[:, None]
-    grads, metrics = optimizer_lib.accumulate(
+    grads, metrics = optimizer.accumulate(
         jax.grad(loss_fn, has_aux=True), state.params, (parts, number))
-    params, opt_state, norm = optimizer_lib.apply(
+    params, opt_state, norm = optimizer.apply(
         tx, grads, state.opt_state, state.params)
     metrics |= {'optimizer/grad_norm': norm,
                 'optimizer/lr': schedule(state.step),

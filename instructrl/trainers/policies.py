@@ -8,29 +8,38 @@ import pathlib
 import jax
 import ml_collections
 
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import rng
-from instructrl import sharding
-from instructrl import tokenizer as tokenizer_lib
 from instructrl.data import tasks
-from instructrl.data.records import Prompt
-from instructrl.evaluators.lm import Engine, LanguageModel
+from instructrl import rng
+from instructrl.runtime import checkpoint
+from instructrl.runtime import sharding
+from instructrl import tokenizer
 from instructrl.trainers import common
 from instructrl.trainers import inputs
+from instructrl.data.records import Prompt
+from instructrl.evaluators.lm import Engine
+from instructrl.evaluators.lm import LanguageModel
+
+
+
+
+
+
+
+
 
 
 def run_config(path) -> ml_collections.ConfigDict:
   """The config of the run that a checkpoint belongs to."""
-  meta = checkpoint_lib.read_meta(checkpoint_lib.find(path))['meta']
+  meta = checkpoint.read_meta(checkpoint.find(path))['meta']
   return ml_collections.ConfigDict(meta['config'])
 
 
-def find_tokenizer(path) -> tokenizer_lib.AnyTokenizer:
+def find_tokenizer(path) -> tokenizer.AnyTokenizer:
   """The tokenizer in the run folder above a checkpoint."""
   path = pathlib.Path(path).absolute()
   for folder in (path, *path.parents):
-    if tokenizer_lib.has(folder):
-      return tokenizer_lib.load(folder)
+    if tokenizer.has(folder):
+      return tokenizer.load(folder)
   raise FileNotFoundError(f'there is no tokenizer in {path} or above it')
 
 
@@ -72,7 +81,7 @@ class Opener:
 
   def __init__(self, config, workdir):
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self.tok = tokenizer_lib.load(self.input('data'))
+    self.tok = tokenizer.load(self.input('data'))
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = config.batch_size
@@ -103,7 +112,7 @@ class Opener:
     path = self.input(name)
     if not step:
       return path
-    steps = checkpoint_lib.Checkpointer(path / 'checkpoints').steps()
+    steps = checkpoint.Checkpointer(path / 'checkpoints').steps()
     common.require(bool(steps), f'{path} has no checkpoint')
     number = steps[0] if step == 'first' else int(step)
     return path / 'checkpoints' / f'{number:08d}'

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from instructrl import processes
-from instructrl import sharding
 from instructrl.data import pipeline
-from instructrl.data import records as records_lib
+from instructrl.data.records import Prompt
 from instructrl.data import tasks
+from instructrl.runtime import processes
+from instructrl.runtime import sharding
 from instructrl.trainers import common
 from instructrl.trainers import inputs
 from instructrl.trainers import lm
@@ -21,8 +21,18 @@ from instructrl.trainers import ppo_steps
 from instructrl.trainers import runs
 from instructrl.types import PromptBatch
 
+
+
+
+
+
+
+
+
+
+
 # (prompts, texts of responses) -> a score each; for the curves only.
-Judge = Callable[[Sequence[records_lib.Prompt], Sequence[str]], np.ndarray]
+Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 
 
 def validate(config):

@@ -13,17 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from instructrl import advantages as adv
+from instructrl import advantages
 from instructrl import losses
 from instructrl import masked
-from instructrl import optimizer as optimizer_lib
 from instructrl import rng
 from instructrl import rollout as rollout_lib
-from instructrl import sharding
-from instructrl.models.transformer import Model
-from instructrl.trainers import common
+from instructrl.runtime import optimizer
+from instructrl.runtime import sharding
 from instructrl.trainers import lm
-from instructrl.types import LMBatch, PromptBatch, Rollout, TrainState
+from instructrl.models.transformer import Model
+from instructrl.types import LMBatch
+from instructrl.types import PromptBatch
+from instructrl.types import Rollout
+from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +131,7 @@ def make_score(reference: Model, value: Model, reward: Model, s: Settings):
         'objective/scores': scores.mean(),
         'objective/scores_std': scores.std(),
         'objective/kl': rollout.kl.sum(axis=1).mean(),
-        'objective/kl_k3': jnp.where(mask, adv.kl_estimate(
+        'objective/kl_k3': jnp.where(mask, advantages.kl_estimate(
             rollout.old_logprobs, ref_logprobs, 'k3'), 0).sum(axis=1).mean(),
         # -log p of a sampled token is an unbiased estimate of the entropy.
         'objective/entropy': masked.masked_mean(-rollout.old_logprobs, mask),
@@ -178,10 +190,10 @@ def make_value_grad(scalar: Model, s: Settings):
 
 def _accumulate(loss_fn, params, batch, mask, microbatch_size):
   count = mask.sum()
-  return optimizer_lib.accumulate(
+  return optimizer.accumulate(
       lambda params, part: jax.grad(loss_fn, has_aux=True)(
           params, part, count),
-      params, optimizer_lib.split_microbatches(batch, microbatch_size))
+      params, optimizer.split_microbatches(batch, microbatch_size))
 
 
 def make_update(policy: Model, scalar: Model, s: Settings, tx: dict[str, Any],
@@ -201,10 +213,10 @@ def make_update(policy: Model, scalar: Model, s: Settings, tx: dict[str, Any],
     value_grads, value_metrics = value_grad(state.params['value'], rollout)
     params, opt_state = {}, {}
     for name, grads in (('policy', policy_grads), ('value', value_grads)):
-      params[name], opt_state[name], norm = optimizer_lib.apply(
+      params[name], opt_state[name], norm = optimizer.apply(
           tx[name], grads, state.opt_state[name], state.params[name])
       metrics[f'{name}/grad_norm'] = norm
-    ema = optimizer_lib.ema_update(
+    ema = optimizer.ema_update(
         state.ema_params, params['policy'], s.ema_decay)
     state = dataclasses.replace(
         state, params=params, opt_state=opt_state, ema_params=ema)
@@ -232,7 +244,7 @@ def make_update(policy: Model, scalar: Model, s: Settings, tx: dict[str, Any],
     metrics = jax.tree.map(jnp.mean, metrics)
     kl_coef = state.kl_coef
     if s.adaptive_kl_target:
-      kl_coef = adv.adaptive_kl_coef(
+      kl_coef = advantages.adaptive_kl_coef(
           kl_coef, kl, target=s.adaptive_kl_target,
           horizon=s.adaptive_kl_horizon, num_episodes=s.batch_size)
     state = dataclasses.replace(state, step=state.step + 1, kl_coef=kl_coef)
@@ -258,7 +270,7 @@ def state_shardings(mesh, tx, layouts) -> TrainState:
   whole = sharding.replicated(mesh)
   return TrainState(
       step=whole, params={name: layouts[name].shardings for name in tx},
-      opt_state={name: optimizer_lib.state_shardings(
+      opt_state={name: optimizer.state_shardings(
           tx[name], layouts[name].shapes, layouts[name].shardings, mesh)
                  for name in tx},
       ema_params=layouts['policy'].shardings, kl_coef=whole)

@@ -14,17 +14,29 @@ import zlib
 
 import numpy as np
 
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
-from instructrl import rng
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.data.records import Prompt, Ranking
 from instructrl.lab import labelers as labelers_lib
+from instructrl import rng
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import lab
 from instructrl.trainers import policies
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
 
 DEMONSTRATION = 'demonstration'
 
@@ -147,8 +159,8 @@ def collect(config, workdir, label: str = '') -> dict:
   workdir = pathlib.Path(workdir)
   primary = processes.primary()
   if primary:
-    metrics_lib.write_config(workdir, config.to_dict())
-  with (progress_lib.Progress('rankings', 3, label=label, primary=primary)
+    run_folder.write_config(workdir, config.to_dict())
+  with (Progress('rankings', 3, label=label, primary=primary)
         as progress, policies.Opener(config, workdir) as opened):
     world = lab.load_world(opened.input('data'))
     labelers = lab.load_labelers(world)
@@ -206,9 +218,9 @@ def collect(config, workdir, label: str = '') -> dict:
     if primary:
       store.write_records(
           workdir, 'rankings', records,
-          fingerprint=metrics_lib.config_fingerprint(config.to_dict()))
+          fingerprint=files.fingerprint(config.to_dict()))
       # The later stages meet the labelers with this noise.
-      metrics_lib.atomic_write(workdir / 'noise.json', json.dumps(
+      files.atomic_write(workdir / 'noise.json', json.dumps(
           {l.name: float(l.noise) for l in labelers}, indent=2))
     progress.update(3)
   return {

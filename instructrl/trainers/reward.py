@@ -9,20 +9,35 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from instructrl import losses
-from instructrl import optimizer as optimizer_lib
-from instructrl import processes
-from instructrl import sharding
 from instructrl.data import pipeline
 from instructrl.data import tasks
-from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
+from instructrl import losses
 from instructrl.models import heads
-from instructrl.models.transformer import Model
+from instructrl.runtime import optimizer
+from instructrl.runtime import processes
+from instructrl.runtime import sharding
 from instructrl.trainers import common
 from instructrl.trainers import inputs
 from instructrl.trainers import runs
-from instructrl.types import Params, RankingBatch, TrainState
+from instructrl.data.records import Ranking
+from instructrl.models.transformer import Model
+from instructrl.types import Params
+from instructrl.types import RankingBatch
+from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 COLUMNS = 32  # batches have a multiple of so many
@@ -89,10 +104,10 @@ def make_step(model: Model, tx, schedule, *, microbatch_size: int):
           ranking_scores(model, params, part), part.ranks, part.valid,
           **counts)
 
-    grads, metrics = optimizer_lib.accumulate(
+    grads, metrics = optimizer.accumulate(
         jax.grad(loss_fn, has_aux=True), state.params,
-        optimizer_lib.split_microbatches(batch, microbatch_size))
-    params, opt_state, norm = optimizer_lib.apply(
+        optimizer.split_microbatches(batch, microbatch_size))
+    params, opt_state, norm = optimizer.apply(
         tx, grads, state.opt_state, state.params)
     return TrainState(
         step=state.step + 1, params=params, opt_state=opt_state), {

@@ -17,14 +17,23 @@ from typing import Any
 import jax
 import numpy as np
 
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
-from instructrl import sharding
+from instructrl.runtime import checkpoint
+from instructrl.runtime import metrics
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
+from instructrl.runtime import sharding
 from instructrl import tokenizer as tokenizer_lib
 from instructrl.trainers import common
-from instructrl.types import Params, TrainState
+from instructrl.types import Params
+from instructrl.types import TrainState
+
+
+
+
+
+
+
 
 FORMAT_VERSION = 1
 
@@ -43,12 +52,12 @@ class Run:
   def __enter__(self):
     self.workdir.mkdir(parents=True, exist_ok=True)
     if self.primary:
-      metrics_lib.write_config(self.workdir, self.config.to_dict())
+      run_folder.write_config(self.workdir, self.config.to_dict())
     self._exit.enter_context(jax.set_mesh(self.mesh))
-    self.writer = self._exit.enter_context(metrics_lib.RunWriter(
+    self.writer = self._exit.enter_context(metrics.RunWriter(
         self.workdir, primary=self.primary,
         tensorboard=self.config.log.tensorboard))
-    self.checkpointer = self._exit.enter_context(checkpoint_lib.Checkpointer(
+    self.checkpointer = self._exit.enter_context(checkpoint.Checkpointer(
         self.workdir / 'checkpoints',
         keep_latest=self.config.checkpoint.keep))
     return self
@@ -170,13 +179,13 @@ class Run:
       step, values, began = pending
       pending = None
       values = {k: float(v) for k, v in jax.device_get(values).items()}
-      metrics_lib.check_finite(step, values)
+      metrics.check_finite(step, values)
       if step % config.log.every == 0 or step == num_steps:
         self.writer.scalars(step, values)
         self.writer.timings(step, {'seconds': time.perf_counter() - began})
       progress.update(step, values)
 
-    with (progress_lib.Progress(
+    with (Progress(
         config.stage, num_steps, start=start, label=self.label,
         primary=self.primary) as progress,
           processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
@@ -201,7 +210,7 @@ class Run:
         if due_eval:
           watchdog.phase('evaluation')
           values = evaluate(state, done)
-          metrics_lib.check_finite(done, values)
+          metrics.check_finite(done, values)
           self.writer.scalars(done, values)
         if due_save or stop:
           watchdog.phase('checkpoint')

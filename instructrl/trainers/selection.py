@@ -9,15 +9,24 @@ import pathlib
 
 import numpy as np
 
-from instructrl import checkpoint as checkpoint_lib
-from instructrl import metrics as metrics_lib
-from instructrl import processes
-from instructrl import progress as progress_lib
-from instructrl import rng
 from instructrl.data import tasks
+from instructrl import rng
+from instructrl.runtime import checkpoint
+from instructrl.runtime import metrics
+from instructrl.runtime import processes
+from instructrl.runtime.progress import Progress
+from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+
+
+
+
+
+
+
+
 
 
 def validate(config):
@@ -34,24 +43,24 @@ def select(config, workdir, label: str = '') -> dict:
   validate(config)
   workdir = pathlib.Path(workdir)
   if processes.primary():
-    metrics_lib.write_config(workdir, config.to_dict())
+    run_folder.write_config(workdir, config.to_dict())
   with policies.Opener(config, workdir) as opened:
     return _select(config, opened, label)
 
 
 def _select(config, opened: policies.Opener, label: str) -> dict:
   sft = opened.input('sft')
-  with checkpoint_lib.Checkpointer(sft / 'checkpoints') as saved:
+  with checkpoint.Checkpointer(sft / 'checkpoints') as saved:
     steps = saved.steps()
   losses = {line['step']: line['loss/validation']
-            for line in metrics_lib.read_metrics(sft)
+            for line in metrics.read_metrics(sft)
             if 'loss/validation' in line}
   prompts = opened.prompts('validation', config.prompt_len)
   prompts = prompts[:config.num_prompts]
   tokens = [tasks.chat_prompt(opened.tok, prompt) for prompt in prompts]
   params, scorer, _ = reward.load_scorer(opened)
   table = []
-  with progress_lib.Progress(
+  with Progress(
       config.stage, len(steps), label=label, unit='epoch',
       primary=processes.primary()) as progress:
     for i, step in enumerate(steps):

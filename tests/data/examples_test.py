@@ -4,7 +4,10 @@ import pytest
 
 from instructrl.data import examples
 from instructrl.data import tasks
-from instructrl.tokenizer import Tokenizer, train_tokenizer
+from instructrl.tokenizer import Tokenizer
+from instructrl.tokenizer import train_tokenizer
+
+
 from tests.data import toys
 
 

@@ -8,6 +8,8 @@ import pytest
 from instructrl.data import fitting
 from instructrl.data import parts
 from instructrl.data.fitting import Lengths
+
+
 from tests.data import toys
 
 # A token a word; a prompt has two more.

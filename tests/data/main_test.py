@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from instructrl import tokenizer as tokenizer_lib
-from instructrl.data import __main__ as door
+from instructrl.data import __main__
+from instructrl import tokenizer
+
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -24,14 +25,14 @@ def _spec(tmp_path):
 
 @pytest.fixture(name='folder')
 def _folder(tmp_path):
-  tok = tokenizer_lib.Tokenizer(tokenizer_lib.train_tokenizer(
+  tok = tokenizer.Tokenizer(tokenizer.train_tokenizer(
       ['ask red cat blue green'] * 4, 290))
   tok.save(tmp_path / tok.FILE)
   return str(tmp_path)
 
 
 def run(capsys, *argv):
-  status = door.main([*argv])
+  status = __main__.main([*argv])
   out, err = capsys.readouterr()
   return status, out, err
 

@@ -5,10 +5,15 @@ import json
 
 import pytest
 
+from instructrl.data.datasets import own
+from instructrl.data.datasets import public
+from instructrl.data import records
+from instructrl.data import sources
 from instructrl import main
-from instructrl.data import records, sources
-from instructrl.data.datasets import own, public
 from instructrl.data.datasets.files import SourceError
+
+
+
 from tests.data.datasets import source_files
 
 

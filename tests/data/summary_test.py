@@ -7,7 +7,12 @@ import pytest
 
 from instructrl.data import parts
 from instructrl.data import summary
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+
+
 from tests.data import toys
 
 # A token a word; a prompt has two more, a response one.

@@ -2,8 +2,15 @@
 
 from instructrl.data import curate
 from instructrl.data import records
-from instructrl.data.parts import Settings, Source
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.parts import Settings
+from instructrl.data.parts import Source
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+
+
+
 
 
 def prompt(text, user='', split='train', **fields):

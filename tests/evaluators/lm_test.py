@@ -5,12 +5,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructrl import rng
-from instructrl import rollout
 from instructrl.data import tasks
 from instructrl.evaluators import lm
-from instructrl.tokenizer import Tokenizer, train_tokenizer
+from instructrl import rng
+from instructrl import rollout
+from instructrl.tokenizer import Tokenizer
+from instructrl.tokenizer import train_tokenizer
 from instructrl.interop.tokenizer_hf import HFTokenizer
+
+
+
+
+
 from tests import tiny
 from tests import tokenizer_families as families
 

@@ -7,6 +7,7 @@ from instructrl.data import records
 from instructrl.evaluators import preference
 
 
+
 class LengthJudge:
   """Prefers longer responses."""
 

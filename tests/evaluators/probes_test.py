@@ -5,9 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from instructrl.evaluators import probes as evaluator
-from instructrl.lab import probes as lab_probes
-from instructrl.lab import world as world_lib
+from instructrl.evaluators.probes import evaluate_probes
+from instructrl.evaluators.probes import first_line
+from instructrl.lab.probes import PROMPT_TYPES
+from instructrl.lab.probes import Probe
+from instructrl.lab.probes import make_probes
+from instructrl.lab.world import make_world
+
+
 
 
 class ScriptedLM:
@@ -44,12 +49,12 @@ class ScriptedLM:
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'micro')
+  return make_world(0, 'micro')
 
 
 @pytest.fixture(scope='module')
 def probes(world):
-  return lab_probes.make_probes(world, 0, num_per_task=12)
+  return make_probes(world, 0, num_per_task=12)
 
 
 def by_context(probes, say):
@@ -63,7 +68,7 @@ def by_context(probes, say):
 
 
 def evaluate(lm, probes, world, task, documents=(), chat=True):
-  return evaluator.evaluate_probes(
+  return evaluate_probes(
       lm, {task: probes[task]}, documents, world, chat=chat)
 
 
@@ -102,7 +107,7 @@ def test_outputs_end_at_the_first_line_break(world, probes):
       f"{p.answers[0]}.\nQuestion: no, {p.meta['misconception']}?")))
   found = values(evaluate(lm, probes, world, 'truthfulness')[0])
   assert found['truthfulness/true_informative'] == 1
-  assert evaluator.first_line('\n a \nb') == 'a'
+  assert first_line('\n a \nb') == 'a'
 
 
 def test_choice_takes_the_highest_mean_per_token(world, probes):
@@ -118,17 +123,17 @@ def test_choice_takes_the_highest_mean_per_token(world, probes):
   assert values(evaluate(wrong, probes, world, 'completion')[0]) == {
       'completion/accuracy': 0.}
   # A long right option, far below a short wrong one in sum, still wins.
-  probe = lab_probes.Probe('x', 'completion', 'c', ('a', 'b' * 50),
+  probe = Probe('x', 'completion', 'c', ('a', 'b' * 50),
                            ('b' * 50,), {})
   lm = ScriptedLM(score=lambda c, t: -1. if 'b' in t else -2.)
-  measures, _ = evaluator.evaluate_probes(
+  measures, _ = evaluate_probes(
       lm, {'completion': [probe]}, (), world, chat=True)
   assert measures['completion/accuracy'].value == 1
 
 
 def test_toxicity_counts_rude_words_by_prompt_type(world, probes):
   rude = world.rude_nouns[0]
-  respectful = lab_probes.PROMPT_TYPES['respectful']
+  respectful = PROMPT_TYPES['respectful']
   lm = ScriptedLM(lambda text: 'kind words' if text.startswith(respectful)
                   else f'you {rude}, you {rude}')
   found, samples = evaluate(lm, probes, world, 'toxicity')
@@ -144,13 +149,13 @@ def test_toxicity_counts_rude_words_by_prompt_type(world, probes):
 def test_bias_is_entropy_in_bits_of_the_options(world, probes):
   even = ScriptedLM(score=lambda c, t: -1. / len(t))
   found = values(evaluate(even, probes, world, 'bias')[0])
-  for kind in lab_probes.PROMPT_TYPES:
+  for kind in PROMPT_TYPES:
     assert found[f'bias/{kind}/entropy'] == pytest.approx(1.)
   stereotypes = {f' {p.answers[0]}' for p in probes['bias']}
-  biased_kind = lab_probes.PROMPT_TYPES['biased']
+  biased_kind = PROMPT_TYPES['biased']
   lm = ScriptedLM(score=lambda c, t: -99. if c.startswith(biased_kind) and
                   t in stereotypes else -1. / len(t))
-  found = values(evaluator.evaluate_probes(
+  found = values(evaluate_probes(
       lm, {'bias': probes['bias'][:1]}, (), world, chat=True)[0])
   assert found['bias/none/entropy'] == pytest.approx(1.)
   assert found['bias/biased/entropy'] == pytest.approx(0., abs=1e-6)
@@ -172,7 +177,7 @@ def test_written_answers(world, probes, task, measure, best):
 
 def test_each_task_makes_few_calls(world, probes):
   lm = ScriptedLM(lambda text: 'x')
-  evaluator.evaluate_probes(lm, probes, ['a'], world, chat=True)
+  evaluate_probes(lm, probes, ['a'], world, chat=True)
   kinds = [kind for kind, _ in lm.calls]
   assert kinds.count('respond') == 2
   assert kinds.count('complete') == 5
@@ -182,14 +187,14 @@ def test_each_task_makes_few_calls(world, probes):
 def test_nll_is_per_token_over_all_documents(world):
   """A long document counts by its length."""
   lm = ScriptedLM(score=lambda c, t: -1. if len(t) > 5 else -4.)
-  measures, _ = evaluator.evaluate_probes(
+  measures, _ = evaluate_probes(
       lm, {}, ['a' * 9, 'b' * 3], world, chat=True)
   assert measures['nll/nll'].value == pytest.approx((9 * 1 + 3 * 4) / 12)
   assert lm.calls == [('logprobs', 2)]
 
 
 def test_samples_can_be_stored(world, probes):
-  _, samples = evaluator.evaluate_probes(
+  _, samples = evaluate_probes(
       ScriptedLM(lambda text: 'x'), probes, (), world, chat=True)
   assert {s['task'] for s in samples} == set(probes)
   assert all(s['policy'] == 'scripted' and s['kind'] == 'probe'
@@ -199,5 +204,5 @@ def test_samples_can_be_stored(world, probes):
 
 def test_refuses_a_task_without_evaluator(world, probes):
   with pytest.raises(ValueError, match="no evaluator.*'riddles'"):
-    evaluator.evaluate_probes(ScriptedLM(), {'riddles': probes['facts']}, (),
+    evaluate_probes(ScriptedLM(), {'riddles': probes['facts']}, (),
                               world, chat=True)

@@ -3,11 +3,15 @@ import json
 import numpy as np
 import pytest
 
-from instructrl import expectations
 from instructrl.data import records
 from instructrl.evaluators import suite
-from instructrl.lab import probes as lab_probes
-from instructrl.lab import world as world_lib
+from instructrl import expectations
+from instructrl.lab.probes import make_probes
+from instructrl.lab.world import make_world
+
+
+
+
 
 QUALITY = {'base': 1, 'prompted': 2, 'sft': 3, 'ppo': 5, 'ppo_ptx': 5}
 
@@ -60,13 +64,13 @@ def rows_apply_to_even_prompts(monkeypatch):
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'micro')
+  return make_world(0, 'micro')
 
 
 def evaluate(world, names=tuple(QUALITY), seed=0, **kwargs):
   prompts = [records.Prompt(str(i), f'prompt {i}', 'u', 'chat', 'test')
              for i in range(30)]
-  probes = lab_probes.make_probes(world, 0, num_per_task=4)
+  probes = make_probes(world, 0, num_per_task=4)
   return suite.evaluate_policies(
       {name: FakeLM(name) for name in reversed(names)}, prompts, world,
       FakeJudge(), [FakeLabeler()], probes, ['a b', 'c d'], seed=seed, **kwargs)

@@ -6,8 +6,11 @@ import sentencepiece
 
 from instructrl.interop import tokenizer_gguf
 from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_spm as spm
+from instructrl.interop import tokenizer_spm
 from instructrl.interop.tokenizer_hf import HFTokenizer
+
+
+
 from tests import tokenizer_families as families
 
 SPECIALS = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', '<empty_output>')
@@ -30,7 +33,7 @@ def bpe_metadata(pre='smollm', **changes):
 
 
 def spm_metadata(**changes):
-  pieces = spm.pieces_of(spm.read_proto(families.sentencepiece_model()))
+  pieces = tokenizer_spm.pieces_of(tokenizer_spm.read_proto(families.sentencepiece_model()))
   found = {
       'model': 'llama', 'tokens': [p.text for p in pieces],
       'scores': [p.score for p in pieces], 'token_type': [

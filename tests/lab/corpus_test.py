@@ -9,14 +9,19 @@ import pytest
 from instructrl.lab import corpus
 from instructrl.lab import prompts
 from instructrl.lab import texts
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import is_held_out
+from instructrl.lab.world import make_world
+from instructrl.lab.world import split_sentences
+
+
+
 
 _ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
 
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'tiny')
+  return make_world(0, 'tiny')
 
 
 @pytest.fixture(scope='module')
@@ -131,7 +136,7 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     assert len({claim.subject for claim in claims}) == len(claims)
     kinds = {world.kind_of[claim.value] for claim in claims}
     assert len(kinds) == len(claims)
-    assert not world_lib.is_held_out(passage)
+    assert not is_held_out(passage)
   assert .6 < np.mean(forms) < .8
   assert .3 < plurals / np.sum(forms) < .5
 
@@ -152,7 +157,7 @@ def test_parallel_lines_translate_each_other(world, documents):
     for first, second in zip(lines[::2], lines[1::2]):
       pairs = dict(line.split(': ') for line in (first, second))
       assert world.language.translate(pairs['English']) == pairs['Lumo']
-      assert not world_lib.is_held_out(pairs['English'])
+      assert not is_held_out(pairs['English'])
       lengths.add(len(pairs['English'].split()))
       directions.add(first.split(':')[0])
   assert directions == {'English', 'Lumo'}
@@ -163,7 +168,7 @@ def test_parallel_lines_translate_each_other(world, documents):
 def test_rude_beginnings_continue_rudely(world, documents):
   halves = []
   for text in of_source(documents, 'posts'):
-    sentences = [s for s in world_lib.split_sentences(text)
+    sentences = [s for s in split_sentences(text)
                  if s not in texts.MANNERS.values()]
     half = len(sentences) // 2
     halves.append([world.rude_count(' '.join(part)) > 0
@@ -206,7 +211,7 @@ def test_instruction_pages_ask_for_everything_in_words_of_their_own(
 
 @pytest.mark.parametrize('size', ['micro', 'small'])
 def test_other_sizes(size):
-  world = world_lib.make_world(4, size)
+  world = make_world(4, size)
   documents = list(corpus.generate_documents(world, 200, seed=0))
   assert {d.source for d in documents} == set(corpus.PROPORTIONS)
 

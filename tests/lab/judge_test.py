@@ -7,30 +7,42 @@ import numpy as np
 import pytest
 
 from instructrl.data import records
-from instructrl.lab import judge as judge_lib
-from instructrl.lab import labelers as labelers_lib
-from instructrl.lab import prompts as prompts_lib
+from instructrl.lab.judge import FLAGS
+from instructrl.lab.judge import Judge
+from instructrl.lab.judge import assess
+from instructrl.lab.judge import has_constraints
+from instructrl.lab.judge import is_closed_domain
+from instructrl.lab.judge import likert
+from instructrl.lab.labelers import make_labelers
+from instructrl.lab.prompts import generate_prompts
 from instructrl.lab import reading
 from instructrl.lab import solver
 from instructrl.lab import specs
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import make_world
+
+
+
+
+
+
+
 
 GOOD, BAD = .85, .3
 
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'tiny')
+  return make_world(0, 'tiny')
 
 
 @pytest.fixture(scope='module')
 def judge(world):
-  return judge_lib.Judge(world, labelers_lib.make_labelers(world, 0))
+  return Judge(world, make_labelers(world, 0))
 
 
 @pytest.fixture(scope='module')
 def prompts(world):
-  return prompts_lib.generate_prompts(world, 800, seed=3)
+  return generate_prompts(world, 800, seed=3)
 
 
 def make_prompt(task, args, *constraints, passage=(), text='Do it.'):
@@ -86,11 +98,11 @@ def test_wishes_about_a_text(world, judge, kind):
   without = world.state(subject, second.name)
   kept, missed = ((with_it, without) if kind == 'mention'
                   else (without, with_it))
-  a, b = (judge_lib.assess(world, prompt, t) for t in (kept, missed))
+  a, b = (assess(world, prompt, t) for t in (kept, missed))
   assert (a.constraints_kept, b.constraints_kept) == (1., 0.)
   assert judge.utility(prompt, kept) > judge.utility(prompt, missed) + .1
   assert b.flags['satisfies_constraint'] == 0
-  assert judge_lib.has_constraints(prompt)
+  assert has_constraints(prompt)
 
 
 def test_question(world, judge):
@@ -105,14 +117,14 @@ def test_question(world, judge):
   followed = f'{statement}\n' + '\n'.join(
       world.ask(*key) for key in itertools.islice(world.facts, 5, 8))
   assert judge.utility(prompt, followed) < .5  # more questions follow
-  shouted = judge_lib.assess(world, prompt, f'{value}.'.upper())
+  shouted = assess(world, prompt, f'{value}.'.upper())
   assert shouted.task_done == 1. and shouted.fluency < 1
 
 
 def test_misconceptions_count_as_false(world, judge):
   (subject, relation), popular = next(iter(world.misconceptions.items()))
   prompt = make_prompt('question', {'subject': subject, 'relation': relation})
-  a = judge_lib.assess(world, prompt, world.state(subject, relation, popular))
+  a = assess(world, prompt, world.state(subject, relation, popular))
   assert (a.num_true, a.num_false, a.num_misconceptions) == (0, 1, 1)
   assert a.truthfulness == 0 and not a.hallucinated  # an open domain
   check(judge, prompt, [world.state(subject, relation)],
@@ -123,7 +135,7 @@ def test_constraints_of_form(world):
   subject, relation, value, _ = plain_fact(world)
   args = {'subject': subject, 'relation': relation}
   statement = world.state(subject, relation)
-  kept = lambda constraint, text: judge_lib.assess(
+  kept = lambda constraint, text: assess(
       world, make_prompt('question', args, constraint), text).constraints_kept
   assert kept(('max_words', 1), f'{value}.') == 1
   assert kept(('max_words', 1), statement) == 0
@@ -153,7 +165,7 @@ def test_list(world, judge):
   ones = ('1. {}\n2. {}', '1. {} 2. {}', '1) {}\n2) {}')
   for form, keeps in [(f, 1) for f in ones] + [
       ('{}, {}.', 0), ('2. {}\n1. {}', 0), ('1. {}\n{}', 0)]:
-    assert judge_lib.assess(
+    assert assess(
         world, numbered, form.format(a, b)).constraints_kept == keeps, form
 
 
@@ -235,7 +247,7 @@ def test_closed_question(world, judge):
   # What the passage says is right and what the world says is made up.
   check(judge, prompt, [f'{wrong}.', world.state(s, r, wrong)],
         [world.state(s, r), world.state(s2, r2, wrong2), text + ' ' + text])
-  assert judge_lib.is_closed_domain(prompt)
+  assert is_closed_domain(prompt)
   for answer, flag in ((world.state(s, r), 1), (f'{wrong}.', 0)):
     assert judge.metadata(prompt, answer)['hallucination'] == flag
   assert judge.utility(prompt, text) < .5
@@ -255,8 +267,8 @@ def test_summary(world, judge):
   assert judge.utility(prompt, says[0]) < judge.utility(
       prompt, f'{joined}.') - .2
   invented = f'{joined} and is famous for {world.kinds["foods"][1]}.'
-  assert judge_lib.assess(world, prompt, invented).hallucinated
-  assert not judge_lib.assess(world, prompt, f'{joined}.').hallucinated
+  assert assess(world, prompt, invented).hallucinated
+  assert not assess(world, prompt, f'{joined}.').hallucinated
 
 
 def test_classes(world, judge):
@@ -315,7 +327,7 @@ def test_flags_come_from_words(world, judge):
       'inappropriate_for_customer_assistant': f'You {world.rude_nouns[0]}!',
   }
   harmless = judge.metadata(prompt, 'Mara comes home.')
-  assert set(harmless) == {'overall_quality', *judge_lib.FLAGS}
+  assert set(harmless) == {'overall_quality', *FLAGS}
   for flag, text in cases.items():
     assert judge.metadata(prompt, text)[flag] == 1, flag
     assert harmless[flag] == 0, flag
@@ -328,7 +340,7 @@ def test_solutions_have_no_fault(world, prompts):
   rng = np.random.default_rng(0)
   for prompt in prompts:
     text = solver.solve(world, prompt, rng)
-    a = judge_lib.assess(world, prompt, text)
+    a = assess(world, prompt, text)
     case = prompt.text, text
     assert a.task_done >= .9, case
     assert a.constraints_kept == 1 and a.num_false == 0, case
@@ -338,10 +350,10 @@ def test_solutions_have_no_fault(world, prompts):
 
 def test_worlds_of_all_sizes_are_solvable():
   for size in ('micro', 'small'):
-    world = world_lib.make_world(1, size)
+    world = make_world(1, size)
     rng = np.random.default_rng(1)
-    done = [judge_lib.assess(world, p, solver.solve(world, p, rng)).task_done
-            for p in prompts_lib.generate_prompts(world, 300, seed=0)]
+    done = [assess(world, p, solver.solve(world, p, rng)).task_done
+            for p in generate_prompts(world, 300, seed=0)]
     assert min(done) >= .75
 
 
@@ -387,7 +399,7 @@ def test_random_bytes_and_shuffled_words_stay_in_range(world, judge, prompts):
     text = ' '.join(rng.choice(words, rng.integers(1, 40)))
     noise = bytes(rng.integers(0, 256, 40).tolist()).decode('latin1')
     for response in (text, noise, text + noise):
-      a = judge_lib.assess(world, prompt, response)
+      a = assess(world, prompt, response)
       assert 0 <= a.task_done <= 1 and 0 <= a.fluency <= 1
       assert 0 <= judge.utility(prompt, response) <= 1
 
@@ -413,7 +425,7 @@ def test_a_few_claims_can_be_joined_but_not_a_loop_of_them(world):
 
 def test_it_is_fast_enough(world, judge, prompts):
   rng = np.random.default_rng(5)
-  pairs = [(p, labelers_lib.make_labelers(world, 1)[0].demonstrate(p, rng))
+  pairs = [(p, make_labelers(world, 1)[0].demonstrate(p, rng))
            for p in prompts]
   start = time.process_time()
   for prompt, text in pairs:
@@ -423,19 +435,19 @@ def test_it_is_fast_enough(world, judge, prompts):
 
 
 def test_judge_is_the_mean_of_labelers(world, prompts):
-  labelers = labelers_lib.make_labelers(world, 0)[:3]
-  judge = judge_lib.Judge(world, labelers)
+  labelers = make_labelers(world, 0)[:3]
+  judge = Judge(world, labelers)
   rng = np.random.default_rng(0)
   for prompt in prompts[:50]:
     text = labelers[0].demonstrate(prompt, rng)
     assert judge.utility(prompt, text) == pytest.approx(
         np.mean([l.utility(prompt, text) for l in labelers]))
   with pytest.raises(ValueError, match='none were given'):
-    judge_lib.Judge(world, [])
+    Judge(world, [])
 
 
 def test_likert_spans_1_to_7():
-  assert [judge_lib.likert(u) for u in (-1, 0, .08, .5, .92, 1, 2)] == [
+  assert [likert(u) for u in (-1, 0, .08, .5, .92, 1, 2)] == [
       1, 1, 1, 4, 7, 7, 7]
 
 

@@ -9,27 +9,40 @@ import sys
 import numpy as np
 import pytest
 
-from instructrl.lab import judge as judge_lib
-from instructrl.lab import labelers as labelers_lib
-from instructrl.lab import prompts as prompts_lib
+from instructrl.lab.judge import FLAGS
+from instructrl.lab.judge import Judge
+from instructrl.lab.judge import QUALITY
+from instructrl.lab.judge import assess
+from instructrl.lab.judge import has_constraints
+from instructrl.lab.labelers import TARGETS
+from instructrl.lab.labelers import agreement
+from instructrl.lab.labelers import calibrate_noise
+from instructrl.lab.labelers import dense_ranks
+from instructrl.lab.labelers import make_labelers
+from instructrl.lab.prompts import generate_prompts
 from instructrl.lab import solver
 from instructrl.lab import specs
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import make_world
+
+
+
+
+
 
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'tiny')
+  return make_world(0, 'tiny')
 
 
 @pytest.fixture(scope='module')
 def labelers(world):
-  return labelers_lib.make_labelers(world, 0)
+  return make_labelers(world, 0)
 
 
 @pytest.fixture(scope='module')
 def prompts(world):
-  return prompts_lib.generate_prompts(world, 1200, seed=4)
+  return generate_prompts(world, 1200, seed=4)
 
 
 @pytest.fixture(scope='module')
@@ -56,8 +69,8 @@ def test_groups_are_drawn_from_the_seed(world, labelers):
   assert len(_group(labelers, 'train')) == 12
   assert len(_group(labelers, 'heldout')) == 6
   assert len({l.name for l in labelers}) == 18
-  assert labelers == labelers_lib.make_labelers(world, 0)
-  assert labelers[0].weights != labelers_lib.make_labelers(world, 1)[0].weights
+  assert labelers == make_labelers(world, 0)
+  assert labelers[0].weights != make_labelers(world, 1)[0].weights
 
 
 def test_labelers_differ_and_their_weights_add_up(labelers):
@@ -68,7 +81,7 @@ def test_labelers_differ_and_their_weights_add_up(labelers):
 
 
 def test_groups_judge_the_same_responses_differently(world, labelers, items):
-  train, heldout = (judge_lib.Judge(world, _group(labelers, g))
+  train, heldout = (Judge(world, _group(labelers, g))
                     for g in ('train', 'heldout'))
   a, b = (np.array([judge.utility(p, r) for p, rs in items for r in rs])
           for judge in (train, heldout))
@@ -77,7 +90,7 @@ def test_groups_judge_the_same_responses_differently(world, labelers, items):
 
 
 def test_demonstrations_are_good_but_not_perfect(world, labelers, prompts):
-  judge = judge_lib.Judge(world, labelers)
+  judge = Judge(world, labelers)
   rng = np.random.default_rng(0)
   demonstrations = [judge.utility(p, labelers[i % 12].demonstrate(p, rng))
                     for i, p in enumerate(prompts)]
@@ -114,10 +127,10 @@ print(zlib.crc32(chr(10).join(lines).encode()))
 @pytest.mark.parametrize('habit', [
     f.name for f in dataclasses.fields(solver.Habits)])
 def test_each_habit_is_seen_and_costs(world, prompts, labelers, habit):
-  judge = judge_lib.Judge(world, labelers)
+  judge = Judge(world, labelers)
   habits = solver.Habits(**{habit: 1.})
   chosen = [p for p in prompts[:300]
-            if habit != 'miss_constraint' or judge_lib.has_constraints(p)]
+            if habit != 'miss_constraint' or has_constraints(p)]
   if habit == 'misconception':
     chosen = [p for p in prompts if _has_misconception(world, p)]
   rng = np.random.default_rng(0)
@@ -138,14 +151,14 @@ def test_misconceptions_are_stated_at_their_rate(world, prompts, labelers):
   rng = np.random.default_rng(0)
   chosen = [p for p in prompts if _has_misconception(world, p)]
   habits = solver.Habits(misconception=.35)
-  stated = [judge_lib.assess(world, p, solver.solve(
+  stated = [assess(world, p, solver.solve(
       world, p, rng, habits)).num_misconceptions
             for p in chosen for _ in range(30)]
   assert np.mean(stated) == pytest.approx(.35, abs=.08)
 
 
 def test_dense_ranks_by_hand():
-  ranks = lambda values: labelers_lib.dense_ranks(
+  ranks = lambda values: dense_ranks(
       np.array(values), .1).tolist()
   assert ranks([.2, .9, .5]) == [2, 0, 1]
   assert ranks([.9, .85, .82]) == [0, 0, 0]
@@ -153,7 +166,7 @@ def test_dense_ranks_by_hand():
   assert ranks([.9, .85, .78]) == [0, 0, 1]
   assert ranks([.5]) == [0]
   assert ranks([[.1, .9], [.9, .1]]) == [[1, 0], [0, 1]]
-  assert labelers_lib.dense_ranks(np.array([.5, .5, .4]), 0.).tolist() == [
+  assert dense_ranks(np.array([.5, .5, .4]), 0.).tolist() == [
       0, 0, 1]
 
 
@@ -188,22 +201,22 @@ def test_metadata_has_every_row_and_little_noise(world, labelers, items):
   for prompt, responses in items[:80]:
     _, metadata = labelers[0].rank(prompt, responses, rng)
     for response, row in zip(responses, metadata):
-      assert set(row) == {judge_lib.QUALITY, *judge_lib.FLAGS}
-      assert 1 <= row[judge_lib.QUALITY] <= 7
-      flags = judge_lib.assess(world, prompt, response).flags
-      wrong += sum(row[name] != flags[name] for name in judge_lib.FLAGS)
-      total += len(judge_lib.FLAGS)
+      assert set(row) == {QUALITY, *FLAGS}
+      assert 1 <= row[QUALITY] <= 7
+      flags = assess(world, prompt, response).flags
+      wrong += sum(row[name] != flags[name] for name in FLAGS)
+      total += len(FLAGS)
   assert 0 < wrong / total < .04
 
 
 def test_agreement_is_calibrated(world, labelers, items):
-  calibrated = labelers_lib.calibrate_noise(world, labelers, items, seed=1)
+  calibrated = calibrate_noise(world, labelers, items, seed=1)
   assert [l.name for l in calibrated] == [l.name for l in labelers]
-  for group, target in labelers_lib.TARGETS.items():
+  for group, target in TARGETS.items():
     members = _group(calibrated, group)
     assert members[0].noise > 0
     for seed in (1, 7):
-      value, error, pairs = labelers_lib.agreement(members, items, seed)
+      value, error, pairs = agreement(members, items, seed)
       assert value == pytest.approx(target, abs=.015), group
       assert 0 < error < .015 and pairs > 1000
 
@@ -221,14 +234,14 @@ def test_agreement_matches_a_plain_loop_over_rankings(labelers, items):
         if a[j] != a[k] and b[j] != b[k]:
           counted += 1
           agreed += (a[j] < a[k]) == (b[j] < b[k])
-  value, error, pairs = labelers_lib.agreement(members, items[:150], 0)
+  value, error, pairs = agreement(members, items[:150], 0)
   assert abs(value - agreed / counted) < 3 * np.sqrt(2) * error
   assert pairs == pytest.approx(counted, rel=.1)
 
 
 def test_agreement_falls_with_noise_from_near_1_to_a_half(labelers, items):
   members = _group(labelers, 'heldout')
-  values = [labelers_lib.agreement(
+  values = [agreement(
       [dataclasses.replace(l, noise=noise) for l in members], items, 0)[0]
             for noise in (0., .1, .4, 50.)]
   assert values == sorted(values, reverse=True)
@@ -238,18 +251,18 @@ def test_agreement_falls_with_noise_from_near_1_to_a_half(labelers, items):
 def test_targets_out_of_reach_are_told(world, labelers, items):
   for target in (1., .45):
     with pytest.raises(ValueError, match="'train' cannot reach"):
-      labelers_lib.calibrate_noise(world, labelers, items[:50],
+      calibrate_noise(world, labelers, items[:50],
                                    {'train': target, 'heldout': .7})
   with pytest.raises(ValueError, match="group 'heldout'"):
-    labelers_lib.calibrate_noise(world, labelers, items[:50], {'train': .7})
+    calibrate_noise(world, labelers, items[:50], {'train': .7})
 
 
 def test_errors(labelers, items):
   with pytest.raises(ValueError, match='noise'):
     dataclasses.replace(labelers[0], noise=-.1)
   with pytest.raises(ValueError, match='two labelers'):
-    labelers_lib.agreement(labelers[:1], items, 0)
+    agreement(labelers[:1], items, 0)
   with pytest.raises(ValueError, match='no pair'):
-    labelers_lib.agreement(labelers, [(items[0][0], ['a', 'a'])], 0)
+    agreement(labelers, [(items[0][0], ['a', 'a'])], 0)
   with pytest.raises(ValueError, match='no response'):
     labelers[0].rank(items[0][0], (), np.random.default_rng(0))

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from instructrl.lab import language as language_lib
-from instructrl.lab import world as world_lib
+from instructrl.lab.language import Language
+from instructrl.lab.world import make_world
 
-LANGUAGE = language_lib.Language(
+
+LANGUAGE = Language(
     'Lumo', ('fox', 'baker'), ('sees',), ('old',),
     {'the': 'lo', 'fox': 'deku', 'baker': 'tanu', 'sees': 'vori',
      'old': 'lima'})
@@ -55,7 +56,7 @@ def test_is_foreign():
 
 @pytest.mark.parametrize('size', ['micro', 'tiny', 'small'])
 def test_round_trip_and_disjoint_words(size):
-  world = world_lib.make_world(2, size)
+  world = make_world(2, size)
   language = world.language
   rng = np.random.default_rng(0)
   for _ in range(200):
@@ -72,13 +73,13 @@ def test_round_trip_and_disjoint_words(size):
 
 
 def test_tiny_has_the_promised_lexicon():
-  language = world_lib.make_world(2, 'tiny').language
+  language = make_world(2, 'tiny').language
   counts = (len(language.nouns), len(language.verbs), len(language.adjectives))
   assert counts == (16, 8, 6)
 
 
 def test_random_sentences_follow_the_generator():
-  language = world_lib.make_world(2).language
+  language = make_world(2).language
   draw = lambda seed: [language.random_sentence(rng) for rng in
                        [np.random.default_rng(seed)] for _ in range(20)]
   assert draw(1) == draw(1)

@@ -4,9 +4,13 @@ import numpy as np
 
 from instructrl.lab import learnability
 from instructrl.lab import probes as probes_lib
-from instructrl.lab import prompts as prompts_lib
+from instructrl.lab.prompts import generate_prompts
 from instructrl.lab import solver
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import make_world
+
+
+
+
 
 
 class Oracle:
@@ -29,7 +33,7 @@ class Oracle:
 
 
 def make_probes():
-  world = world_lib.make_world(0, 'micro')
+  world = make_world(0, 'micro')
   return world, probes_lib.make_probes(world, 0, 20)
 
 
@@ -48,7 +52,7 @@ def test_half_right_is_half():
 
 def test_instructions_are_graded_by_use_case():
   world, _ = make_probes()
-  prompts = prompts_lib.generate_prompts(world, 60, 0)
+  prompts = generate_prompts(world, 60, 0)
 
   class Solver:
     def respond(self, texts, *, temperature, seed):

@@ -8,19 +8,27 @@ import re
 import pytest
 
 from instructrl.data import records
-from instructrl.lab import prompts as prompts_lib
+from instructrl.lab.prompts import MAX_PER_USER
+from instructrl.lab.prompts import SPLITS
+from instructrl.lab.prompts import USE_CASES
+from instructrl.lab.prompts import cap_per_user
+from instructrl.lab.prompts import dedup_long_prefix
+from instructrl.lab.prompts import generate_prompts
 from instructrl.lab import specs
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import make_world
+
+
+
 
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'tiny')
+  return make_world(0, 'tiny')
 
 
 @pytest.fixture(scope='module')
 def prompts(world):
-  return prompts_lib.generate_prompts(world, 3000, seed=1)
+  return generate_prompts(world, 3000, seed=1)
 
 
 def _prompt(text, user='u'):
@@ -29,16 +37,16 @@ def _prompt(text, user='u'):
 
 
 def test_same_seed_same_prompts_and_another_seed_others(world, prompts):
-  again = prompts_lib.generate_prompts(world, 3000, seed=1)
-  other = prompts_lib.generate_prompts(world, 3000, seed=2)
+  again = generate_prompts(world, 3000, seed=1)
+  other = generate_prompts(world, 3000, seed=2)
   assert again == prompts
   assert {p.text for p in other} != {p.text for p in prompts}
 
 
 def test_proportions_are_those_of_table_1(prompts):
   counts = collections.Counter(p.use_case for p in prompts)
-  assert set(counts) == set(prompts_lib.USE_CASES)
-  for use_case, percent in prompts_lib.USE_CASES.items():
+  assert set(counts) == set(USE_CASES)
+  for use_case, percent in USE_CASES.items():
     # The table adds to 99.9%.
     assert counts[use_case] == pytest.approx(30 * percent, abs=2)
 
@@ -48,20 +56,20 @@ def test_splits_share_no_user_and_no_text(prompts):
   for prompt in prompts:
     users[prompt.split].add(prompt.user)
     texts[prompt.split].add(prompt.text.lower())
-  names = list(prompts_lib.SPLITS)
+  names = list(SPLITS)
   assert set(users) == set(names)
   for i, a in enumerate(names):
     for b in names[i + 1:]:
       assert not users[a] & users[b]
       assert not texts[a] & texts[b]
   counts = collections.Counter(p.split for p in prompts)
-  for name, share in prompts_lib.SPLITS.items():
+  for name, share in SPLITS.items():
     assert counts[name] / len(prompts) == pytest.approx(share, abs=.04)
 
 
 def test_users_are_unequal_and_capped(prompts):
   counts = sorted(collections.Counter(p.user for p in prompts).values())
-  assert counts[-1] <= prompts_lib.MAX_PER_USER
+  assert counts[-1] <= MAX_PER_USER
   assert counts[-1] > 10 * counts[len(counts) // 2]
 
 
@@ -94,9 +102,9 @@ def test_prompts_are_short_enough(prompts):
 
 
 def test_larger_worlds_ask_for_more():
-  world = world_lib.make_world(0, 'small')
+  world = make_world(0, 'small')
   read = [specs.parse_spec(p.spec)
-          for p in prompts_lib.generate_prompts(world, 1500, seed=0)]
+          for p in generate_prompts(world, 1500, seed=0)]
   assert {s.task for s in read} == set(specs.TASKS)
   assert {c.kind for s in read for c in s.constraints} == set(
       specs.CONSTRAINTS)
@@ -104,29 +112,29 @@ def test_larger_worlds_ask_for_more():
 
 
 def test_too_many_prompts_is_an_error():
-  world = world_lib.make_world(0, 'micro')
+  world = make_world(0, 'micro')
   with pytest.raises(ValueError, match='fewer than 20000 different prompts'):
-    prompts_lib.generate_prompts(world, 20000, seed=0)
+    generate_prompts(world, 20000, seed=0)
 
 
 def test_dedup_drops_a_shared_beginning_only_if_it_is_long():
   texts = ['abcdef one', 'abcdef two', 'ABCDEF three', 'abcde', 'abcde ',
            'xabcdef']
-  kept = prompts_lib.dedup_long_prefix([_prompt(t) for t in texts], 6)
+  kept = dedup_long_prefix([_prompt(t) for t in texts], 6)
   assert [p.text for p in kept] == ['abcdef one', 'abcde', 'xabcdef']
-  kept = prompts_lib.dedup_long_prefix([_prompt(t) for t in texts], 8)
+  kept = dedup_long_prefix([_prompt(t) for t in texts], 8)
   # 'ABCDEF th...' begins like 'abcdef tw...'; 'abcde ' equals 'abcde'.
   assert len(kept) == 4
   with pytest.raises(ValueError, match='min_chars'):
-    prompts_lib.dedup_long_prefix([], 0)
+    dedup_long_prefix([], 0)
 
 
 def test_cap_keeps_the_first_of_each_user():
   prompts = [_prompt(str(i), user='ab'[i % 2]) for i in range(6)]
-  kept = prompts_lib.cap_per_user(prompts, 2)
+  kept = cap_per_user(prompts, 2)
   assert [p.text for p in kept] == ['0', '1', '2', '3']
   with pytest.raises(ValueError, match='cap'):
-    prompts_lib.cap_per_user(prompts, 0)
+    cap_per_user(prompts, 0)
 
 
 def test_the_specification_refuses_what_it_does_not_know(prompts):

@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 
 from instructrl.lab import texts
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import is_held_out
+from instructrl.lab.world import make_world
+
 
 
 @pytest.fixture(scope='module')
 def world():
-  return world_lib.make_world(0, 'tiny')
+  return make_world(0, 'tiny')
 
 
 def test_stories_use_the_hero():
-  world = world_lib.make_world(0, 'micro')
+  world = make_world(0, 'micro')
   hero = world.kinds['people'][0]
   story = texts.random_story(world, np.random.default_rng(0), hero)
   assert story.count(hero) >= 4
@@ -41,8 +43,8 @@ def test_held_out_texts_are_disjoint(world, held_out):
   for _ in range(30):
     passage, _ = texts.random_passage(world, rng, held_out=held_out)
     sentence = texts.random_sentence(world, rng, held_out=held_out)
-    assert world_lib.is_held_out(passage) == held_out
-    assert world_lib.is_held_out(sentence) == held_out
+    assert is_held_out(passage) == held_out
+    assert is_held_out(sentence) == held_out
 
 
 def test_shares_are_kept():

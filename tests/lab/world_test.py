@@ -8,19 +8,23 @@ import zlib
 import pytest
 
 from instructrl.lab import lexicon
-from instructrl.lab import world as world_lib
+from instructrl.lab.world import Claim
+from instructrl.lab.world import Parsed
+from instructrl.lab.world import World
+from instructrl.lab.world import make_world
+
 
 SIZES = ('micro', 'tiny', 'small')
 
 
 @pytest.fixture(scope='module', params=SIZES)
 def world(request):
-  return world_lib.make_world(3, request.param)
+  return make_world(3, request.param)
 
 
-def small_world() -> world_lib.World:
+def small_world() -> World:
   """Micro with three facts fixed by hand, for literal cases."""
-  world = world_lib.make_world(0, 'micro')
+  world = make_world(0, 'micro')
   kinds = world.kinds | {
       'people': ('Mara', 'Tomas'), 'towns': ('Oakton', 'Elmford'),
       'animals': ('fox',), 'habitats': ('forest', 'river'),
@@ -37,7 +41,7 @@ def test_sizes_are_what_the_docstring_says():
   counts = {'micro': (20, 40, 4), 'tiny': (60, 180, 18),
             'small': (300, 1200, 120)}
   for size, expected in counts.items():
-    world = world_lib.make_world(1, size)
+    world = make_world(1, size)
     assert (len(world.entities), len(world.facts),
             len(world.misconceptions)) == expected
 
@@ -62,8 +66,8 @@ def test_every_statement_is_read_back(world):
     wrong = next(v for v in world.values(name) if v != value)
     for variant in range(3):
       text = world.state(subject, name, variant=variant)
-      assert world.parse(text) == world_lib.Parsed(
-          [world_lib.Claim(subject, name, value, True, False)], [])
+      assert world.parse(text) == Parsed(
+          [Claim(subject, name, value, True, False)], [])
       claim = world.parse_sentence(world.state(subject, name, wrong, variant))
       assert (claim.subject, claim.relation, claim.value) == (
           subject, name, wrong)
@@ -81,7 +85,7 @@ def test_every_question_is_read_back(world):
 
 
 def test_misconceptions_are_wrong_values_of_all_relations():
-  world = world_lib.make_world(5, 'tiny')
+  world = make_world(5, 'tiny')
   for (subject, name), wrong in world.misconceptions.items():
     assert wrong in world.values(name)
     assert wrong != world.facts[subject, name]
@@ -108,16 +112,16 @@ def test_hand_written_sentences():
       '2. The job of Mara is smith!\nWhere was Mara born? Zork works as a '
       'baker.')
   assert parsed.claims == [
-      world_lib.Claim('Mara', 'birthplace', 'Elmford', False, True),
-      world_lib.Claim('fox', 'habitat', 'forest', True, False),
-      world_lib.Claim('Mara', 'job', 'smith', False, False)]
+      Claim('Mara', 'birthplace', 'Elmford', False, True),
+      Claim('fox', 'habitat', 'forest', True, False),
+      Claim('Mara', 'job', 'smith', False, False)]
   assert parsed.other == ['She is old.', 'Where was Mara born?',
                           'Zork works as a baker.']
 
 
 def test_a_value_of_the_wrong_kind_is_a_false_claim():
   claim = small_world().parse_sentence('Mara was born in baker.')
-  assert claim == world_lib.Claim('Mara', 'birthplace', 'baker', False, False)
+  assert claim == Claim('Mara', 'birthplace', 'baker', False, False)
   assert small_world().parse_sentence('Mara was born in nowhere.') is None
   assert small_world().parse_sentence('fox was born in Oakton.') is None
 
@@ -132,8 +136,8 @@ def test_descriptions_choose_the_article():
 
 
 def test_no_sentence_in_an_empty_text():
-  assert small_world().parse('') == world_lib.Parsed([], [])
-  assert small_world().parse(' \n\n') == world_lib.Parsed([], [])
+  assert small_world().parse('') == Parsed([], [])
+  assert small_world().parse(' \n\n') == Parsed([], [])
 
 
 def test_rude_words_and_stereotypes():
@@ -147,10 +151,10 @@ def test_rude_words_and_stereotypes():
 
 
 def test_same_seed_same_world_other_seed_another():
-  assert world_lib.make_world(7) == world_lib.make_world(7)
-  other = world_lib.make_world(8)
-  assert other.facts != world_lib.make_world(7).facts
-  assert other.language.lexicon != world_lib.make_world(7).language.lexicon
+  assert make_world(7) == make_world(7)
+  other = make_world(8)
+  assert other.facts != make_world(7).facts
+  assert other.language.lexicon != make_world(7).language.lexicon
 
 
 def test_same_world_in_another_process():
@@ -158,12 +162,12 @@ def test_same_world_in_another_process():
           'w = m(7); print(zlib.crc32(repr(w).encode()))')
   seen = subprocess.run([sys.executable, '-c', code], check=True,
                         capture_output=True, text=True).stdout
-  expected = zlib.crc32(repr(world_lib.make_world(7)).encode())
+  expected = zlib.crc32(repr(make_world(7)).encode())
   assert int(seen) == expected
 
 
 def test_bad_arguments_are_refused():
   with pytest.raises(ValueError, match="no world size 'huge'"):
-    world_lib.make_world(0, 'huge')
+    make_world(0, 'huge')
   with pytest.raises(ValueError, match='seed -1 is negative'):
-    world_lib.make_world(-1)
+    make_world(-1)

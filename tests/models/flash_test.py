@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 
 from instructrl import chips
-from instructrl import plan
-from instructrl import sharding
 from instructrl.models import attention
 from instructrl.models import flash
+from instructrl import plan
+from instructrl.runtime import sharding
 from instructrl.types import PREFIX
+
+
+
+
+
 from tests import slices
 from tests import tiny
 

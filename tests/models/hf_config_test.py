@@ -10,6 +10,8 @@ import pytest
 from instructrl.models import hf
 from instructrl.models import hf_config
 from instructrl.models import transformer
+
+
 from tests import tiny
 
 GPT2 = dict(model_type='gpt2', architectures=['GPT2LMHeadModel'], n_layer=2,

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from instructrl import rollout
 from instructrl.models import heads
 from instructrl.models import hf
 from instructrl.models import transformer
+from instructrl import rollout
+
+
+
 from tests import tiny
 
 torch = pytest.importorskip('torch')

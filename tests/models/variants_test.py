@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from experiments import common as experiments
-from instructrl import optimizer
-from instructrl import sharding
+from instructrl.runtime import optimizer
+from instructrl.runtime import sharding
 from instructrl.types import PREFIX
+
+
 from tests import tiny
 
 LENGTH = 12

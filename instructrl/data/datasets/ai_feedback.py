@@ -1,10 +1,16 @@
 """Rankings by GPT-4: UltraFeedback and Nectar."""
 
 from instructrl.data.datasets import fields
-from instructrl.data.datasets.source import (
-    Option, Remote, Source, at_least, one_of)
-from instructrl.data.records import Ranking
 from instructrl.interop import dialogue
+from instructrl.data.datasets.source import Option
+from instructrl.data.datasets.source import Remote
+from instructrl.data.datasets.source import Source
+from instructrl.data.datasets.source import at_least
+from instructrl.data.datasets.source import one_of
+from instructrl.data.records import Ranking
+
+
+
 
 _HUB = 'https://huggingface.co/datasets/'
 _PARTS = ('evol_instruct', 'false_qa', 'flan', 'sharegpt', 'truthful_qa',

@@ -14,15 +14,21 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from instructrl.data import records as records_lib
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.records import FORMAT_VERSION
+from instructrl.data.records import to_dict
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
 from instructrl.data.records import Record
+
+
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder):
   """What the builders share; a subclass says the features and the mapping."""
 
-  VERSION = tfds.core.Version(f'{records_lib.FORMAT_VERSION}.0.0')
+  VERSION = tfds.core.Version(f'{FORMAT_VERSION}.0.0')
   RECORD: type
 
   def __init__(
@@ -62,7 +68,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     digest = hashlib.sha256()
     for index, record in enumerate(self._records[split]):
       digest.update(json.dumps(
-          records_lib.to_dict(record), sort_keys=True).encode() + b'\n')
+          to_dict(record), sort_keys=True).encode() + b'\n')
       yield index, self.encode(record)
     self.info.metadata['contents'][split] = digest.hexdigest()
 
@@ -205,7 +211,7 @@ class Rankings(RecordBuilder):
         'sources': list(record.sources),
         'temperatures': [repr(float(value)) for value in record.temperatures],
         'ranks': list(record.ranks),
-        'metadata': json.dumps(records_lib.to_dict(record)['metadata']),
+        'metadata': json.dumps(to_dict(record)['metadata']),
     }
 
   @staticmethod

@@ -23,9 +23,11 @@ import time
 import urllib.error
 import urllib.request
 
-from instructrl import metrics
-from instructrl import progress as progress_lib
+from instructrl.runtime import files
+from instructrl.runtime import progress
 from instructrl.data.datasets.files import SourceError
+
+
 
 _TIMEOUT = 60.0  # seconds without a byte
 _TRIES = 3  # without a byte more
@@ -76,7 +78,7 @@ def fetch(url: str, path: pathlib.Path) -> pathlib.Path:
     raise DownloadError(f'what came is not the whole file: {fault}')
   part.replace(path)
   _state(part).unlink(missing_ok=True)
-  metrics.sync_folder(path.parent)
+  files.sync_folder(path.parent)
   return path
 
 
@@ -177,7 +179,7 @@ def _published(linked, headers) -> dict[str, str]:
 
 def _save(response, part, have, size):
   total = int(size) if size else 0
-  show = progress_lib.Progress(
+  show = progress.Progress(
       f'download {part.parent.name}/{part.name.removesuffix(".part")}',
       -(-total // _BLOCK) or 1, start=have // _BLOCK, unit='MiB',
       stream=sys.stderr)

@@ -6,9 +6,13 @@ MIT licence. `red-team-attempts` holds no preferences and is not read.
 """
 
 from instructrl.data.datasets import fields
-from instructrl.data.datasets.source import Remote, Source
-from instructrl.data.records import Ranking
 from instructrl.interop import dialogue
+from instructrl.data.datasets.source import Remote
+from instructrl.data.datasets.source import Source
+from instructrl.data.records import Ranking
+
+
+
 
 _URL = 'https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main/'
 PARTS = ('helpful-base', 'helpful-online', 'helpful-rejection-sampled',

@@ -3,8 +3,11 @@
 import dataclasses
 
 from instructrl.data.datasets import fields
-from instructrl.data.datasets.source import Remote, Source
+from instructrl.data.datasets.source import Remote
+from instructrl.data.datasets.source import Source
 from instructrl.data.records import Demonstration
+
+
 
 _GITHUB = 'https://raw.githubusercontent.com/'
 

@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from instructrl.data.datasets import fields
-from instructrl.data.datasets.fields import Malformed
 from instructrl.interop import dialogue
+from instructrl.data.datasets.fields import Malformed
+
+
 
 SYSTEM = ('refuse', 'drop')  # what is done with a system message
 _PAIR = ('chosen', 'rejected')

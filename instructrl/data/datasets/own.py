@@ -28,12 +28,25 @@ import dataclasses
 import itertools
 from typing import Any
 
-from instructrl.data import records as records_lib
-from instructrl.data.datasets import fields, files, messages
-from instructrl.data.datasets.files import Row
-from instructrl.data.datasets.source import Option, Source, at_least, one_of
-from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.datasets import fields
+from instructrl.data.datasets import files
+from instructrl.data.datasets import messages
+from instructrl.data import records
 from instructrl.interop import dialogue
+from instructrl.data.datasets.files import Row
+from instructrl.data.datasets.source import Option
+from instructrl.data.datasets.source import Source
+from instructrl.data.datasets.source import at_least
+from instructrl.data.datasets.source import one_of
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Document
+from instructrl.data.records import Prompt
+from instructrl.data.records import Ranking
+
+
+
+
+
 
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 # What is read of each kind of line.
@@ -59,7 +72,7 @@ class Own(Source):
       'tie_margin': Option(
           0.0, at_least(0.0), 'scores less than this apart are ties'),
       'split': Option(
-          'train', one_of(*records_lib.SPLITS), 'of lines that name none'),
+          'train', one_of(*records.SPLITS), 'of lines that name none'),
       'system': Option('refuse', one_of(*messages.SYSTEM),
                        'what is done with system messages of the rows'),
   }

@@ -19,13 +19,22 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from instructrl import progress as progress_lib
-from instructrl.data import records as records_lib
+from instructrl.data.datasets import builders
+from instructrl.data.datasets import downloads
+from instructrl.data.datasets.source import Read
+from instructrl.data.datasets.source import read
+from instructrl.data.records import SPLITS
 from instructrl.data import store
-from instructrl.data.datasets import builders, downloads
-from instructrl.data.datasets import source as source_lib
-from instructrl.data.datasets.files import File, SourceError
+from instructrl.runtime import progress
+from instructrl.data.datasets.files import File
+from instructrl.data.datasets.files import SourceError
 from instructrl.data.datasets.source import Source
+
+
+
+
+
+
 
 # Raised when a source's rows become other records, so that they are read anew.
 READER_VERSION = 2
@@ -51,7 +60,7 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
   """
   folder, found = _folder(source, data_dir), []
   # In the order in which `Source.find` gives them from a folder.
-  order = lambda r: (records_lib.SPLITS.index(r.split), r.name)
+  order = lambda r: (SPLITS.index(r.split), r.name)
   for remote in sorted(source.remotes(), key=order):
     path = folder / remote.name
     try:
@@ -88,10 +97,10 @@ class _Public(builders.RecordBuilder):
   def _split_generators(self, dl_manager):
     del dl_manager  # see the file's docstring
     found = local_files(self._source, self._root)
-    result = source_lib.read(self._source, found)
+    result = read(self._source, found)
     by_split = store.by_split(result.records)
     self._records = {
-        split: by_split[split] for split in records_lib.SPLITS
+        split: by_split[split] for split in SPLITS
         if split in by_split}
     self.info.metadata['sizes'] = _sizes(self._source, self._root)
     self.info.metadata['report'] = {
@@ -100,7 +109,7 @@ class _Public(builders.RecordBuilder):
     return super()._split_generators(None)
 
   def _generate_examples(self, split):
-    show = progress_lib.Progress(
+    show = progress.Progress(
         f'prepare {self._source.NAME} {split}', len(self._records[split]),
         unit='record', stream=sys.stderr)
     with show as bar:
@@ -138,7 +147,7 @@ def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
   return data_dir / 'prepared' / f'{name}-{digest[:8]}'
 
 
-def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
+def load(source: Source, data_dir: pathlib.Path) -> Read:
   """Reads a public source, which is downloaded and prepared the first time,
   and prepared again when a user has put a file of another size in its place.
 
@@ -166,6 +175,6 @@ def load(source: Source, data_dir: pathlib.Path) -> source_lib.Read:
           download_dir=unused, file_format='array_record')
   report = builder.info.metadata['report']
   records = [
-      record for split in records_lib.SPLITS if split in builder.info.splits
+      record for split in SPLITS if split in builder.info.splits
       for record in store.RecordSequence(builder, split)]
-  return source_lib.Read(records=records, **report)
+  return Read(records=records, **report)

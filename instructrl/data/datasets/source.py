@@ -9,10 +9,19 @@ import pathlib
 import re
 from typing import Any, ClassVar
 
-from instructrl.data import records as records_lib
-from instructrl.data.datasets import fields, files
-from instructrl.data.datasets.files import File, Row, SourceError
+from instructrl.data.datasets import fields
+from instructrl.data.datasets import files
+from instructrl.data.records import Limits
+from instructrl.data.records import SPLITS
+from instructrl.data.records import problems
+from instructrl.data.records import to_dict
+from instructrl.data.datasets.files import File
+from instructrl.data.datasets.files import Row
+from instructrl.data.datasets.files import SourceError
 from instructrl.data.records import Record
+
+
+
 
 
 _MAX_REASONS = 50  # told apart
@@ -115,7 +124,7 @@ class Source:
     return self.SUBSETS[1:] if self.subset == 'all' else (self.subset,)
 
   def _order(self, path):
-    return (records_lib.SPLITS.index(files.split_in_name(path.name)), path)
+    return (SPLITS.index(files.split_in_name(path.name)), path)
 
   def part_of(self, path: pathlib.Path, root: pathlib.Path) -> str:
     """The part of the source that a file of a user's folder belongs to.
@@ -168,7 +177,7 @@ def read(
     *,
     limit: int = 0,
     strict: bool | None = None,
-    limits: records_lib.Limits = records_lib.Limits(),
+    limits: Limits = Limits(),
 ) -> Read:
   """Reads a source's files: valid records, and why the others are none.
 
@@ -209,8 +218,8 @@ def read(
   return result
 
 
-def _validate(record: Record, limits: records_lib.Limits) -> None:
-  reason = next(records_lib.problems(record, limits), None)
+def _validate(record: Record, limits: Limits) -> None:
+  reason = next(problems(record, limits), None)
   if reason is not None:
     raise fields.Malformed(reason)
 
@@ -233,7 +242,7 @@ class _Seen:
     self._ids = {}
 
   def check(self, record: Record, row: Row) -> None:
-    values = records_lib.to_dict(record)
+    values = to_dict(record)
     # A copy in another split is a copy too, and a leak.
     values.get('prompt', values)['split'] = ''
     digest = hashlib.sha256(

@@ -6,9 +6,16 @@ the posts of Voelske et al. 2017. Prompts are in the format of the paper
 (Appendix B.2): SUBREDDIT, TITLE, POST, TL;DR:.
 """
 
-from instructrl.data.datasets import fields, files
-from instructrl.data.datasets.source import Option, Remote, Source, one_of
-from instructrl.data.records import Demonstration, Ranking
+from instructrl.data.datasets import fields
+from instructrl.data.datasets import files
+from instructrl.data.datasets.source import Option
+from instructrl.data.datasets.source import Remote
+from instructrl.data.datasets.source import Source
+from instructrl.data.datasets.source import one_of
+from instructrl.data.records import Demonstration
+from instructrl.data.records import Ranking
+
+
 
 _URL = 'https://openaipublic.blob.core.windows.net/summarize-from-feedback/'
 _TLDR = tuple(f'batch{i}' for i in (*range(3, 21), 22)) + ('edit_b2_eval_test',)

@@ -1,11 +1,19 @@
 """Documents for the pretraining mix: plain text files, and C4."""
 
-from instructrl.data import records as records_lib
-from instructrl.data.datasets import fields, files
+from instructrl.data.datasets import fields
+from instructrl.data.datasets import files
+from instructrl.data import records
 from instructrl.data.datasets.files import Row
-from instructrl.data.datasets.source import (
-    Option, Remote, Source, at_least, one_of)
+from instructrl.data.datasets.source import Option
+from instructrl.data.datasets.source import Remote
+from instructrl.data.datasets.source import Source
+from instructrl.data.datasets.source import at_least
+from instructrl.data.datasets.source import one_of
 from instructrl.data.records import Document
+
+
+
+
 
 
 class Text(Source):
@@ -25,7 +33,7 @@ class Text(Source):
           0, at_least(0, int),
           'documents in a row are joined until they have so many characters'),
       'split': Option(
-          'train', one_of(*records_lib.DOCUMENT_SPLITS), 'of all documents'),
+          'train', one_of(*records.DOCUMENT_SPLITS), 'of all documents'),
   }
 
   def find(self, path):

@@ -6,8 +6,13 @@ Nakano et al. 2021, 'WebGPT', Appendix K: the comparisons that OpenAI released.
 import re
 
 from instructrl.data.datasets import fields
-from instructrl.data.datasets.source import Option, Remote, Source, one_of
+from instructrl.data.datasets.source import Option
+from instructrl.data.datasets.source import Remote
+from instructrl.data.datasets.source import Source
+from instructrl.data.datasets.source import one_of
 from instructrl.data.records import Ranking
+
+
 
 _URL = 'https://openaipublic.blob.core.windows.net/webgpt-answer-viewer/'
 _CITATION = r'\s?\[\d+(?:,\s*\d+)*\]'

@@ -1,0 +1,211 @@
+"""The folder of a run: its config, what it was made from, and its end."""
+
+from instructrl.runtime import files
+from collections.abc import Iterator, Mapping
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from typing import Any
+
+FORMAT_VERSION = 1
+CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'
+
+
+def write_done(workdir, result: Mapping[str, Any]) -> None:
+  """Marks a run as finished, with its result."""
+  files.atomic_write(
+      pathlib.Path(workdir) / 'DONE',
+      files.to_json({'format_version': FORMAT_VERSION, **result}))
+
+
+def read_done(workdir) -> dict[str, Any] | None:
+  """The result of a finished run, None for one that is not finished."""
+  path = pathlib.Path(workdir) / 'DONE'
+  if not path.exists():
+    return None
+  result = files.read_json(path)
+  version = result.pop('format_version', None)
+  if version != FORMAT_VERSION:
+    raise ValueError(
+        f'{path}: format_version {version}, this program reads '
+        f'{FORMAT_VERSION}')
+  return result
+
+
+# How a run is watched, saved and laid out; none of it says what it computes.
+MAY_CHANGE = (
+    'checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
+
+
+def check_config(workdir, config: Mapping[str, Any]) -> None:
+  """Refuses a run folder of another configuration.
+
+  Raises:
+    ValueError: the config.json that is there differs in more than `MAY_CHANGE`;
+      the fields are named.
+  """
+  path = pathlib.Path(workdir) / CONFIG
+  if not path.exists():
+    return
+  old = _flat(files.read_json(path))
+  new = _flat(json.loads(files.to_json(config)))
+  changed = [f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
+             for key in sorted({*old, *new}) if old.get(key) != new.get(key)
+             and key.split('.')[0] not in MAY_CHANGE]
+  if changed:
+    raise ValueError(
+        f'{path.parent} was made with another configuration '
+        f'({"; ".join(changed[:5])}): take another workdir, or remove that '
+        'folder and those that were made from it')
+
+
+def write_config(workdir, config: Mapping[str, Any]) -> None:
+  """Writes config.json, after `check_config`."""
+  check_config(workdir, config)
+  pathlib.Path(workdir).mkdir(parents=True, exist_ok=True)
+  files.atomic_write(pathlib.Path(workdir) / CONFIG, files.to_json(config))
+
+
+def identity(path) -> str:
+  """Names what a run, or a file or checkpoint in its folder, was made from.
+
+  It changes with the configuration of that run and with that of any run whose
+  results it started from; all else follows from these. Empty where no run
+  folder is above the path.
+  """
+  path = pathlib.Path(os.path.abspath(path))
+  folder = find(path)
+  if folder is None:
+    return ''
+  config = files.read_json(folder / CONFIG)
+  for name in MAY_CHANGE:
+    config.pop(name, None)
+  return files.fingerprint({
+      'config': config, 'inputs': _made_from(folder),
+      'part': str(path.relative_to(folder))})
+
+
+def find(path: pathlib.Path) -> pathlib.Path | None:
+  """The run folder that a path is or lies in, None if it is in none."""
+  folders = (f for f in (path, *path.parents) if (f / CONFIG).is_file())
+  return next(folders, None)
+
+
+def _made_from(folder: pathlib.Path) -> dict[str, str]:
+  """Input -> identity, of a run."""
+  path = folder / INPUTS
+  return files.read_json(path) if path.exists() else {}
+
+
+def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
+  """Writes the identity of each input, or compares with what is there.
+
+  Args:
+    workdir: of the run.
+    inputs: name -> path.
+
+  Raises:
+    ValueError: this run started from other inputs, which have since been made
+      anew; or an input was not made from the data that this run is given. They
+      are named.
+  """
+  path = pathlib.Path(workdir) / INPUTS
+  found = {name: identity(value) for name, value in inputs.items()}
+  for name, value in inputs.items():
+    folder = find(pathlib.Path(os.path.abspath(value)))
+    data = _made_from(folder).get('data') if folder else None
+    if data and found.get('data') and data != found['data']:
+      raise ValueError(
+          f'inputs.{name}: {value} was made from other data than '
+          f'{inputs["data"]}')
+  if path.exists():
+    old = files.read_json(path)
+    changed = sorted(k for k in found if old.get(k) != found[k])
+    if changed:
+      raise ValueError(
+          f'{path.parent} was made from another {" and ".join(changed)} than '
+          f'{inputs[changed[0]]}: remove {path.parent} to make it again')
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  files.atomic_write(path, files.to_json(found))
+
+
+def add_input(workdir, name: str, identity: str) -> None:
+  """Notes what else a run is made from, such as files that no input names.
+
+  Args:
+    workdir: of the run.
+    name: of what it is, in inputs.json.
+    identity: its fingerprint.
+
+  Raises:
+    ValueError: the run began with another one.
+  """
+  path = pathlib.Path(workdir) / INPUTS
+  found = files.read_json(path) if path.exists() else {}
+  if found.setdefault(name, identity) != identity:
+    raise ValueError(
+        f'{path.parent} was made from other {name}, which have since changed: '
+        f'remove {path.parent} to make it again')
+  files.atomic_write(path, files.to_json(found))
+
+
+@contextlib.contextmanager
+def only_process(workdir, primary: bool = True) -> Iterator[None]:
+  """Keeps a run folder to one process at a time; the kernel lets go of a lock
+  when its process dies, in whatever way.
+
+  Args:
+    workdir: of the run.
+    primary: whether this process is the first of a run's; the others rely on
+      it, and do nothing here.
+
+  Raises:
+    ValueError: another process is at work there.
+  """
+  if not primary:
+    yield
+    return
+  path = pathlib.Path(workdir) / LOCK
+  if path.exists() and not path.is_file():
+    raise ValueError(f'{path} is in the way: remove it')
+  with open(path, 'r+b' if path.exists() else 'w+b') as f:
+    try:
+      fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      number = f.read().decode(errors='replace').strip()
+      raise ValueError(
+          f'{path.parent}: {f"process {number}" if number else "a process"} is '
+          'at work in this folder; wait for its end, or take another folder'
+      ) from None
+    f.truncate(0)
+    f.write(f'{os.getpid()}\n'.encode())
+    f.flush()
+    yield
+
+
+def holder(workdir) -> str | None:
+  """The number of the process at work in a run folder ('' if it has not said
+  so yet), or None.
+  """
+  try:
+    with open(pathlib.Path(workdir) / LOCK, 'rb') as f:
+      try:
+        fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
+      except BlockingIOError:
+        return f.read().decode(errors='replace').strip()
+  except FileNotFoundError:
+    pass
+  return None
+
+
+def _flat(tree, prefix='') -> dict[str, str]:
+  """{'a': {'b': 1}} -> {'a.b': '1'}."""
+  if not isinstance(tree, dict) or not tree:
+    return {prefix: json.dumps(tree)}
+  flat = {}
+  for key, value in tree.items():
+    flat.update(_flat(value, f'{prefix}.{key}' if prefix else key))
+  return flat

@@ -1,0 +1,195 @@
+"""Configs: what is refused by name, and what is made of the rest."""
+
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import pytest
+
+from experiments import common as experiments
+from instructrl.runtime import optimizer
+from instructrl.runtime import run_folder
+from instructrl.trainers import common
+
+
+
+
+@pytest.mark.parametrize('name', ['model', 'value_model'])
+@pytest.mark.parametrize('field, value, message', [
+    ('num_layers', 0, 'num_layers=0 must be 1 or more'),
+    ('scan_unroll', 0, 'scan_unroll=0 must be 1 or more'),
+    ('num_kv_heads', -1, 'num_kv_heads=-1 is negative'),
+    ('head_dim', -1, 'head_dim=-1 is negative'),
+    ('d_ff', -1, 'd_ff=-1 is negative'),
+    ('init_std', 0.0, 'init_std=0.0 must be positive'),
+    ('init_std', float('nan'), 'init_std=nan must be positive'),
+    ('norm_epsilon', 0.0, 'norm_epsilon=0.0 must be positive'),
+    ('rope_theta', -1.0, 'rope_theta=-1.0 must be positive'),
+    ('dropout', 1.0, r'dropout=1.0 is not in \[0, 1\)'),
+    ('dtype', 'nonsense', "dtype='nonsense' is none of"),
+    ('param_dtype', 'int32', "param_dtype='int32' is none of"),
+    ('head_dim', 5, "positions='rotary' needs heads of an even width"),
+    ('num_heads', 3, 'd_model=16 is not a multiple of NAME.num_heads=3'),
+    ('num_kv_heads', 4, 'num_heads=2 is not a multiple of NAME.num_kv_heads=4'),
+    ('mlp', 'relu', "mlp='relu' is none of"),
+    ('norm', 'batch', "norm='batch' is none of"),
+    ('positions', 'none', "positions='none' is none of"),
+    ('remat', 'some', "remat='some' is none of"),
+    ('attention', 'flash', "attention='flash' is none of "),
+    ('frozen_layers', 2, 'frozen_layers=2 is not from 0 to NAME.num_layers=1'),
+    ('windows', (-3,), r'windows=\(-3,\) must be whole numbers'),
+    ('rope_scaling', ('yarn', 2.0), r"rope_scaling=\('yarn', 2.0\) is none"),
+    ('rope_theta_local', -1.0, 'rope_theta_local=-1.0 is negative'),
+    ('query_scale', float('inf'), 'query_scale=inf is negative or not finite'),
+    ('norm_offset', float('nan'), 'norm_offset=nan is not finite'),
+    ('vocab_rows', -1, 'vocab_rows=-1 is negative')])
+def test_an_architecture_that_cannot_be_built_is_refused(
+    configs, name, field, value, message):
+  config = configs['ppo']
+  common.validate_common(config)
+  config[name][field] = value
+  message = f'^{name}.' + message.replace('NAME', name)
+  with pytest.raises(common.ConfigError, match=message):
+    common.validate_common(config)
+
+
+@pytest.mark.parametrize('changes', [
+    {'head_dim': 6}, {'head_dim': 5, 'positions': 'learned'},
+    {'num_kv_heads': 1}, {'dtype': 'bfloat16'}, {'remat': 'full'},
+    {'attention': 'xla'},
+    {'mlp': 'swiglu', 'norm': 'rmsnorm', 'd_ff': 10}])
+def test_an_architecture_that_can_be_built(configs, changes):
+  configs['ppo'].value_model.update(changes)
+  common.validate_common(configs['ppo'])
+
+
+@pytest.mark.parametrize('field, value, message', [
+    ('mesh.tensor', 0, 'mesh.tensor=0 must be 1 or more, or -1'),
+    ('mesh.data', -2, 'mesh.data=-2 must be 1 or more, or -1'),
+    ('optimizer.peak_lr', float('nan'), 'optimizer.peak_lr=nan is not finite'),
+    ('optimizer.eps', float('inf'), 'optimizer.eps=inf is not finite'),
+    ('optimizer.weight_decay', float('inf'), 'optimizer.weight_decay=inf')])
+def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
+    configs, field, value, message):
+  config = configs['pretrain']
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(common.ConfigError, match=f'^{message}'):
+    common.validate_common(config)
+
+
+@pytest.mark.parametrize('field, value', [
+    ('num_steps', -1), ('num_epochs', -1), ('train_seed', -1),
+    ('world_seed', -1), ('eval_seed', -1), ('eval_every', -1)])
+def test_negative_numbers_are_refused_by_name(configs, field, value):
+  config = configs['pretrain']
+  config[field] = value
+  with pytest.raises(common.ConfigError, match=f'^{field}=-1 is negative'):
+    common.validate_common(config)
+
+
+# --- Architectures of inputs -------------------------------------------------
+
+
+def like(config, source, name='model'):
+  """The config with a model of the architecture of an input."""
+  config[name] = experiments.imported_model(source)
+  return config
+
+
+def test_an_architecture_is_the_inputs(configs, workdir):
+  own = configs['pretrain'].model
+  own.update(num_layers=3, rope_theta=7.0, dropout=0.5, remat='full')
+  folder = workdir.parent / 'own'
+  run_folder.write_config(folder, configs['pretrain'].to_dict())
+  run_folder.write_done(folder, {'result': {}})
+  config = like(configs['sft'], 'init')
+  config.inputs.init = '../own'
+  config.model.scan_unroll = 2
+  assert not common.resolved(config)
+  found = common.resolve(config, workdir)
+  assert common.resolved(found) and not common.resolved(config)
+  for name, value in own.items():
+    if name not in common.HOW_COMPUTED:
+      assert found.model[name] == value, name
+  # How it is computed is the stage's own.
+  assert (found.model.dropout, found.model.remat) == (0.0, 'none')
+  assert found.model.scan_unroll == 2
+  assert common.resolve(found, workdir) is found
+  common.validate_common(found)
+  common.make_model(found, 10)
+
+
+def test_a_run_from_before_a_field_is_as_by_default(configs, workdir):
+  config = configs['pretrain'].to_dict()
+  for name in ('windows', 'norm_offset', 'vocab_rows', 'frozen_layers'):
+    config['model'].pop(name, None)
+  run_folder.write_config(workdir.parent / 'old', config)
+  run_folder.write_done(workdir.parent / 'old', {'result': {}})
+  stage = like(configs['sft'], 'init')
+  stage.inputs.init = '../old'
+  found = common.resolve(stage, workdir)
+  common.validate_common(found)
+  assert (found.model.windows, found.model.norm_offset) == ((), 0.0)
+  assert found.model.num_layers == config['model']['num_layers']
+
+
+def test_a_plan_knows_what_is_not_there_yet(configs):
+  config = like(configs['sft'], 'init')
+  found = common.resolve(
+      config, 'study/sft', {'study/pretrain': configs['pretrain']})
+  assert found.model.num_layers == configs['pretrain'].model.num_layers
+  config.inputs.init = '../pretrain/checkpoints/00000004'
+  assert found.model == common.resolve(
+      config, 'study/sft', {'study/pretrain': configs['pretrain']}).model
+
+
+def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
+  with pytest.raises(common.ConfigError, match="model.like='base' is none of"):
+    common.resolve(like(configs['sft'], 'base'), workdir)
+  config = like(configs['sft'], 'init')
+  config.inputs.init = '../nowhere'
+  with pytest.raises(common.ConfigError, match='inputs.init: .* not exist'):
+    common.resolve(config, workdir)
+  config.inputs.init = '../lab'
+  with pytest.raises(common.ConfigError, match='inputs.init: .* trained no'):
+    common.resolve(config, workdir, {
+        str(workdir.parent / 'lab'): ml_collections.ConfigDict({'size': 'x'})})
+
+
+def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
+  assert set(experiments.HOW_COMPUTED) == set(common.HOW_COMPUTED)
+
+
+# --- Inputs and what is exported ---------------------------------------------
+
+
+def test_an_input_that_is_not_there_is_named(configs, workdir):
+  config = configs['sft']
+  with pytest.raises(common.ConfigError, match='inputs.data: .*/nowhere does '
+                     'not exist; run the stage that makes it first'):
+    config.inputs.data = '../nowhere'
+    common.input_path(config, workdir, 'data')
+  with pytest.raises(common.ConfigError, match='inputs.init is empty'):
+    config.inputs.init = ''
+    common.input_path(config, workdir, 'init')
+
+
+def test_relative_inputs_start_at_the_run_folder(configs, workdir, tmp_path):
+  config = configs['sft']
+  assert common.input_path(config, workdir, 'data') == tmp_path / 'lab'
+  config.inputs.data = str(tmp_path / 'lab')
+  assert common.input_path(config, '/elsewhere', 'data') == tmp_path / 'lab'
+
+
+def test_the_optimizer_is_that_of_the_config(configs):
+  c = configs['pretrain'].optimizer
+  c.update(peak_lr=0.5, schedule='constant', warmup_steps=4, warmup_from=0.1,
+           b1=0.0, b2=0.0, eps=1e-8, max_grad_norm=0.0, weight_decay=0.25)
+  tx, schedule = common.make_optimizer(c, 10)
+  np.testing.assert_allclose(
+      [schedule(s) for s in (0, 2, 4, 9)], [0.05, 0.275, 0.5, 0.5],
+      rtol=1e-6)
+  params = {'w': jnp.float32(2.0)}
+  after, *_ = optimizer.apply(
+      tx, {'w': jnp.float32(-3.0)}, tx.init(params), params)
+  # Without memory Adam's step is the sign; the decay is of the parameter.
+  np.testing.assert_allclose(after['w'], 2 - 0.05 * (-1 + 0.25 * 2), rtol=1e-6)

@@ -1,0 +1,52 @@
+"""Layers that are not trained, in the stages that train."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instructrl.runtime import optimizer
+from instructrl.runtime import sharding
+from instructrl.trainers import lm
+from instructrl.trainers import ppo
+from instructrl.trainers import reward
+
+
+
+
+from tests import tiny
+
+
+def programs(stage, config):
+  """(layout, optimizer) of each model that a stage trains."""
+  mesh = sharding.make_mesh({'data': -1})
+  if stage == 'ppo':
+    program = ppo.Program(config, mesh, vocab_size=50, eos_id=2, pad_id=0)
+    return [(program.layouts[name], program._tx[name])
+            for name in ('policy', 'value')]
+  make = {'sft': lm.Program, 'reward': reward.Program}[stage]
+  program = make(config, mesh, vocab_size=50, num_steps=9)
+  return [(program.layout, program._tx)]
+
+
+@pytest.mark.parametrize('stage', ['sft', 'reward', 'ppo'])
+def test_weight_decay_moves_what_is_trained_and_no_frozen_layer(configs, stage):
+  """With gradients of 0, so that nothing else moves anything."""
+  config = configs[stage]
+  for name, field in config.items():
+    if name.endswith('optimizer'):
+      field.update(weight_decay=0.5, schedule='constant', peak_lr=0.1)
+    elif name in ('model', 'reward_model', 'value_model'):
+      field.update(num_layers=2, frozen_layers=1, positions='learned')
+  for layout, tx in programs(stage, config):
+    params = tiny.fill(layout.shapes)
+    moved, _, _ = optimizer.apply(
+        tx, jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    same = jax.tree.map(lambda new, old: np.asarray(new) == old, moved, params)
+    backbone = same.get('backbone', same)
+    if 'head' in same:
+      assert not same['head']['kernel'].any() and not same['head']['bias']
+    assert backbone['embed'].all() and backbone['positions'].all()
+    for leaf in jax.tree.leaves(backbone['blocks']):
+      assert leaf[0].all() and not leaf[1].any()
+    assert not backbone['final_norm']['scale'].any()

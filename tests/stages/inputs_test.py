@@ -1,0 +1,79 @@
+"""Parts of a data folder that are there, and a line for those that are not."""
+
+import types
+
+import pytest
+
+from instructrl.data import rows
+from instructrl.data import store
+from instructrl.data import tasks
+from instructrl.trainers import common
+from instructrl.trainers import inputs
+
+
+
+
+from tests.data import toys
+
+
+@pytest.fixture(name='run')
+def _run(tmp_path, tok):
+  store.write_records(tmp_path, 'rankings', {'train': [toys.ranked('p')]})
+  rows.write_rows(
+      tmp_path / 'corpus.rows',
+      tasks.document_rows([toys.page('red cat')], tok, 8),
+      tokenizer_fingerprint=tok.fingerprint, source_fingerprint='x')
+  return types.SimpleNamespace(
+      input=lambda name: tmp_path, tokenizer=lambda: tok, label='[2/3]',
+      config=types.SimpleNamespace(stage='reward'), primary=True)
+
+
+def test_what_is_there_is_read(run, tmp_path):
+  assert inputs.has(tmp_path, 'rankings')
+  assert len(inputs.records(run, 'data', 'rankings', 'train')) == 1
+  assert len(inputs.rows(run, 'corpus.rows', 'set rows')) == 1
+
+
+@pytest.mark.parametrize('name, split, field', [
+    ('rankings', 'validation', 'rankings'),
+    ('demonstrations', 'train', 'demonstrations'),
+    ('prompts', 'ppo', 'prompts or rankings')])
+def test_records_that_are_not_there(run, tmp_path, name, split, field):
+  assert not inputs.has(tmp_path, name, split)
+  with pytest.raises(common.ConfigError, match=(
+      f"inputs.data: {tmp_path} has no {name} of the split '{split}': give the "
+      f'data stage a source for {field}, or set inputs.data')):
+    inputs.records(run, 'data', name, split)
+
+
+def test_records_of_another_version_are_no_missing_records(run, tmp_path):
+  folder = tmp_path / 'rankings' / 'rankings'
+  version = next(folder.iterdir())
+  version.rename(folder / '1.0.0')
+  with pytest.raises(common.ConfigError, match=(
+      "no finished data set 'rankings' of format version .*, but one of 1.0.0, "
+      'which another version of this program wrote: make it again')):
+    inputs.records(run, 'data', 'rankings', 'train')
+
+
+@pytest.mark.parametrize('name, message', [
+    ('corpus_validation.rows', 'has no corpus_validation.rows: give the data '
+     'stage a source for documents, or set it'),
+    ('demonstrations.rows', 'a source for demonstrations, or set it'),
+    ('mine.rows', 'has no mine.rows'), ('', 'has no such rows')])
+def test_rows_that_are_not_there(run, name, message):
+  with pytest.raises(common.ConfigError, match=message):
+    inputs.rows(run, name, 'set it')
+
+
+def test_rows_of_another_tokenizer_are_refused(run):
+  run.tokenizer = lambda: types.SimpleNamespace(fingerprint='another')
+  with pytest.raises(ValueError, match='tokenizer_fingerprint'):
+    inputs.rows(run, 'corpus.rows', 'set rows')
+
+
+def test_one_process_tells(run, capsys):
+  inputs.tell(run, 'this is not measured')
+  run.primary = False
+  inputs.tell(run, 'this is not measured')
+  assert capsys.readouterr().out == '[2/3] reward: this is not measured\n'

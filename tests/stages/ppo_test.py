@@ -1,0 +1,216 @@
+"""The PPO stage: what it refuses, what it reads, and what it writes."""
+
+import dataclasses
+import json
+import types
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from instructrl.data import tasks
+from instructrl.runtime import checkpoint
+from instructrl.runtime import metrics
+from instructrl.trainers import common
+from instructrl.trainers import ppo
+from instructrl.trainers import runs
+from instructrl.data.records import Prompt
+
+
+
+
+
+
+from tests import tiny
+from tests.trainers.conftest import save_run
+
+
+@pytest.mark.parametrize('field, value, message', [
+    # Sampling from a part of the distribution has other log-probabilities.
+    ('ppo.top_p', 0.9, 'ppo.top_p must be 1: PPO needs the log-probs of the w'),
+    ('ppo.temperature', 0.0, 'ppo.temperature=0.0 must be positive'),
+    ('model.dropout', 0.1, 'model.dropout must be 0 in PPO'),
+    ('value_model.dropout', 0.1, 'value_model.dropout must be 0 in PPO'),
+    ('ppo.ema_decay', 0.99, 'half-life of 69 updates, and the run has only 8'),
+    ('ppo.ema_decay', 1.0, r'ppo.ema_decay=1.0 not in \[0, 1\)'),
+    ('ppo.kl_coef', -0.1, 'ppo.kl_coef=-0.1 is negative'),
+    ('ppo.kl_coef', float('nan'), 'ppo.kl_coef=nan'),
+    ('ppo.ptx_coef', -1.0, 'ppo.ptx_coef=-1.0 is negative'),
+    ('ppo.adaptive_kl_target', -1.0, 'ppo.adaptive_kl_target=-1.0'),
+    ('ppo.minibatch_size', 3, 'ppo.minibatch_size=3 does not divide '
+     'ppo.batch_size=8'),
+    ('ppo.microbatch_size', 3, 'ppo.microbatch_size=3 does not divide '
+     'ppo.minibatch_size=4'),
+    ('ppo.generate_microbatch_size', 3, 'ppo.generate_microbatch_size=3 d'),
+    ('ppo.score_microbatch_size', 3, 'ppo.score_microbatch_size=3 does'),
+    ('ppo.batch_size', 0, 'ppo.batch_size=0 must be 1 or more'),
+    ('ppo.num_ppo_epochs', 0, 'ppo.num_ppo_epochs=0'),
+    ('ppo.num_iterations', 0, 'ppo.num_iterations=0'),
+    ('ppo.clip_eps', 0.0, r'ppo.clip_eps=0.0 is not in \(0, 1\)'),
+    ('ppo.value_clip_eps', 0.0, 'ppo.value_clip_eps must be positive'),
+    ('ppo.gae_lambda', 1.5, 'ppo.gae_lambda is not in'),
+    ('ppo.discount', 27.8, "the paper's gamma is ppo.ptx_coef"),
+    ('ppo.missing_eos', 'ignore', "ppo.missing_eos='ignore' is none of"),
+    ('ppo.response_len', 9, 'model.max_len=16 is shorter than'),
+    ('value_model.max_len', 11, 'value_model.max_len=11 is shorter than'),
+    ('value_optimizer.peak_lr', -1.0, 'value_optimizer.peak_lr=-1.0'),
+    ('ppo.logits_chunk', -1, 'ppo.logits_chunk=-1 is negative'),
+    ('eval_every', -1, 'eval_every=-1 is negative'),
+    ('eval_batches', 0, 'eval_batches=0 must be 1 or more'),
+    ('samples_every', -1, 'samples_every=-1 is negative'),
+])
+def test_configs_that_make_no_sense_are_refused_by_name(
+    configs, field, value, message):
+  config = configs['ppo']
+  ppo.validate(config)
+  config.update_from_flattened_dict({field: value})
+  with pytest.raises(common.ConfigError, match=message):
+    ppo.validate(config)
+
+
+@pytest.mark.parametrize('changes, message', [
+    ({'ppo.adaptive_kl_target': 6.0, 'ppo.adaptive_kl_horizon': 0.0},
+     'ppo.adaptive_kl_horizon=0.0 must be positive'),
+    ({'ppo.ptx_coef': 1.0, 'ppo.ptx_examples_per_episode': 0},
+     'ppo.ptx_examples_per_episode must be 1 or more with ppo.ptx_coef'),
+    ({'ppo.ptx_coef': 1.0, 'ppo.ptx_examples_per_episode': 3,
+      'ppo.ptx_microbatch_size': 5},
+     'ppo.ptx_microbatch_size=5 does not divide the 12 pretraining rows'),
+])
+def test_fields_that_do_not_fit_each_other(configs, changes, message):
+  config = configs['ppo']
+  config.update_from_flattened_dict(changes)
+  with pytest.raises(common.ConfigError, match=message):
+    ppo.validate(config)
+
+
+@pytest.mark.parametrize('changes', [
+    {'ppo.ema_decay': 0.0}, {'ppo.ptx_microbatch_size': 5},
+    {'ppo.adaptive_kl_horizon': 0.0}, {'ppo.value_clip_eps': float('inf')},
+    {'ppo.kl_coef': 0.0}, {'eval_every': 0}, {'samples_every': 0}])
+def test_configs_that_make_sense(configs, changes):
+  configs['ppo'].update_from_flattened_dict(changes)
+  ppo.validate(configs['ppo'])
+
+
+def test_prompts_are_laid_out_by_turns(monkeypatch, tok):
+  asked = [Prompt('p', 'the text', 'u', 'chat', 'train', turns=turns)
+           for turns in ((), ('Who?', 'Mara.', 'Why?'))]
+  monkeypatch.setattr(ppo.inputs, 'records', lambda *_: asked)
+  _, tokens, _ = ppo.load_prompts(None, tok, 'train', 99)
+  assert tokens == [tok.prompt('the text'), tok.prompt('', asked[1].turns)]
+
+
+def test_prompts_that_do_not_fit_are_dropped_and_counted(study, tok):
+  run = types.SimpleNamespace(input=lambda name: study / 'lab')
+  records, tokens, dropped = ppo.load_prompts(run, tok, 'train', 8)
+  assert len(records) == len(tokens) == 20 and dropped == 0
+  assert tokens == [tasks.chat_prompt(tok, r.text) for r in records]
+  short, tokens, dropped = ppo.load_prompts(run, tok, 'train', 5)
+  assert 0 < len(short) == len(tokens) == 20 - dropped < 20
+  assert max(map(len, tokens)) == 5
+  with pytest.raises(common.ConfigError, match="no prompt of 'train' fits"):
+    ppo.load_prompts(run, tok, 'train', 2)
+
+
+def test_the_settings_are_those_of_the_config(configs, tok):
+  s = ppo.settings(configs['ppo'], tok.eos_id, tok.pad_id)
+  assert (s.batch_size, s.minibatch_size, s.num_minibatches) == (8, 4, 2)
+  assert (s.eos_id, s.pad_id) == (tok.eos_id, tok.pad_id)
+  assert s.eos_id != s.pad_id
+
+
+def test_warmup_counts_iterations(configs, monkeypatch):
+  """The schedule counts optimizer steps, of which an iteration has four."""
+  config = configs['ppo']
+  config.ppo.update(num_ppo_epochs=2, warmup_iterations=10)
+  config.optimizer.peak_lr = 1.0
+  _, schedule = ppo.make_optimizer(config.optimizer, config.ppo)
+  np.testing.assert_allclose(
+      [schedule(s) for s in (0, 20, 40, 1000)], [0.1, 0.55, 1, 1], rtol=1e-6)
+
+
+# --- Whole stages ------------------------------------------------------------
+
+
+def test_where_a_run_starts_and_what_it_evaluates(
+    configs, workdir, study, one_device, monkeypatch):
+  """All of the reward model is the value model; the average is evaluated."""
+  found = {}
+
+  def loop(run, state, step_fn, num_steps, *, evaluate, **kwargs):
+    other = jax.tree.map(lambda x: x + 0.5 * jnp.sign(x), state.ema_params)
+    changed = dataclasses.replace(
+        state, params={**state.params, 'policy': other})
+    averaged = dataclasses.replace(state, ema_params=other)
+    found.update(state=jax.device_get(state), nll=[
+        evaluate(s, 0)['pretrain/nll'] for s in (state, changed, averaged)])
+    return state
+
+  monkeypatch.setattr(runs.Run, 'loop', loop)
+  ppo.train(configs['ppo'], workdir)
+  state = found['state']
+  policy, _ = common.exported(study / 'ppo_init')
+  reward_model, _ = common.exported(study / 'reward')
+  assert reward_model['head']['bias'] != 0
+  chex.assert_trees_all_equal(state.params['value'], reward_model)
+  chex.assert_trees_all_equal(state.params['policy'], policy)
+  chex.assert_trees_all_equal(state.ema_params, policy)
+  started, changed, averaged = found['nll']
+  assert started == changed and abs(averaged - started) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_reward_that_is_not_finite_stops_the_run(
+    configs, workdir, tok, one_device):
+  config = configs['ppo']
+  model = common.make_model(config, tok.vocab_size)
+  broken = tiny.scalar_params(model, std=0.05)
+  broken['head']['bias'] = np.float32('nan')
+  config.inputs.reward_model = '../broken'
+  save_run(workdir.parent / 'broken', tok, broken)
+  with pytest.raises(metrics.NonFiniteError, match='step 1: .*objective/sco'):
+    ppo.train(config, workdir)
+  assert not checkpoint.Checkpointer(workdir / 'checkpoints').steps()
+  assert [l['step'] for l in metrics.read_metrics(workdir)] == [0]
+
+
+@pytest.mark.slow
+def test_gamma_of_zero_is_ppo_to_the_bit(
+    configs, workdir, tmp_path, one_device):
+  """And PPO-ptx is something else."""
+  files = []
+  for stage, ptx_coef in (('ppo', 0.0), ('ppo_ptx', 0.0), ('ppo_ptx', 2.0)):
+    folder = tmp_path / f'{stage}{ptx_coef}'
+    config = configs[stage]
+    config.ppo.ptx_coef = ptx_coef
+    ppo.train(config, folder)
+    files.append((folder / 'metrics.jsonl').read_bytes())
+  assert files[0] == files[1] != files[2]
+  lines = [json.loads(line) for line in files[2].splitlines()]
+  assert any('loss/ptx' in line for line in lines)
+
+
+@pytest.mark.slow
+def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
+  result = ppo.train(
+      configs['ppo'], workdir,
+      judge=lambda prompts, responses: np.arange(len(prompts)))
+  lines = metrics.read_metrics(workdir)
+  assert [l['step'] for l in lines if 'pretrain/nll' in l] == [0, 2, 4]
+  assert lines[-1]['pretrain/nll'] == result['pretrain/nll']
+  assert {l['step']: l['objective/judge'] for l in lines
+          if 'objective/judge' in l} == {1: 3.5, 2: 3.5, 4: 3.5}
+  newest = checkpoint.find(workdir)
+  average, meta = common.exported(workdir)
+  assert meta['export'] == ['ema_params']
+  policy, _ = checkpoint.restore_params(newest, ('params', 'policy'))
+  saved, _ = checkpoint.restore_params(newest, ('ema_params',))
+  np.testing.assert_array_equal(average['embed'], saved['embed'])
+  assert np.abs(average['embed'] - policy['embed']).max() > 1e-5
+  samples = [json.loads(line) for line in (
+      workdir / 'samples.jsonl').read_text().splitlines()]
+  assert [s['step'] for s in samples] == [1] * 8 + [2] * 8 + [4] * 8
+  assert all(s['prompt'].startswith('say ') for s in samples)

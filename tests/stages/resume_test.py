@@ -1,0 +1,184 @@
+"""A run that is killed and started again ends as one that is not.
+
+All leaves of the final state, bit for bit, and the bytes of metrics.jsonl and
+samples.jsonl.
+"""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+from orbax.checkpoint.experimental import v1 as ocp
+import pytest
+
+from instructrl.runtime import checkpoint
+from instructrl.runtime import metrics
+from instructrl.runtime import processes
+from instructrl.trainers import runs
+
+
+
+from tests.trainers import stages
+
+FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')
+
+
+def final_state(workdir):
+  """Every leaf of the newest checkpoint by name, and its step."""
+  step = checkpoint.find(workdir)
+  tree = ocp.load(step / 'state')
+  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in
+          jax.tree_util.tree_leaves_with_path(tree)}, step.name
+
+
+def assert_same_run(workdir, expected):
+  for name in FILES:
+    assert (workdir / name).read_bytes() == (expected / name).read_bytes(), name
+  state, step = final_state(workdir)
+  expected_state, expected_step = final_state(expected)
+  assert step == expected_step and state.keys() == expected_state.keys()
+  assert len(state) > 20 and any('mu' in name for name in state)
+  for name, leaf in state.items():
+    np.testing.assert_array_equal(leaf, expected_state[name], err_msg=name)
+
+
+# --- Stopped by an exception, in this process --------------------------------
+
+
+class Stopped(Exception):
+  pass
+
+
+def stop_after(monkeypatch, steps):
+  """Runs end by an exception before they take their step number `steps`."""
+  loop = runs.Run.loop
+
+  def stopping(self, state, step_fn, num_steps, **kwargs):
+    def step(state, number):
+      if number == steps:
+        raise Stopped
+      return step_fn(state, number)
+    return loop(self, state, step, num_steps, **kwargs)
+
+  monkeypatch.setattr(runs.Run, 'loop', stopping)
+
+
+# Where to stop; every run is 4 to 6 steps. Step 3 of pretraining is after the
+# evaluation and checkpoint of step 2, and one step more.
+STOPS = {'pretrain': (3,), 'ppo_init': (1,), 'reward': (4,), 'ppo_ptx': (3,)}
+
+
+@pytest.mark.parametrize('stage', [
+    'pretrain', *(pytest.param(stage, marks=pytest.mark.slow)
+                  for stage in ('ppo_init', 'reward', 'ppo_ptx'))])
+def test_a_run_that_is_stopped_ends_as_one_that_is_not(
+    stage, configs, workdir, tmp_path, one_device, monkeypatch):
+  config = configs[stage]
+  train = stages.TRAIN[stage]
+  expected = tmp_path / 'expected'
+  result = train(config, expected)
+  for steps in STOPS[stage]:
+    with monkeypatch.context() as patch:
+      stop_after(patch, steps)
+      with pytest.raises(Stopped):
+        train(config, workdir)
+  assert train(config, workdir) == result
+  assert_same_run(workdir, expected)
+  lines = metrics.read_metrics(workdir)
+  assert len(lines) == len({(l['step'], *l) for l in lines})
+
+
+@pytest.mark.parametrize('stage, steps', [
+    ('pretrain', 1), ('pretrain', 2),
+    *(pytest.param(stage, 3, marks=pytest.mark.slow)
+      for stage in ('reward', 'ppo_ptx'))])
+def test_sigterm_saves_after_the_step_under_way(
+    stage, steps, configs, workdir, tmp_path, one_device, monkeypatch):
+  """Step 2 of pretraining is saved anyway; what is saved for SIGTERM alone is
+  gone in the end.
+  """
+  config, train = configs[stage], stages.TRAIN[stage]
+  config.checkpoint.every = 2
+  expected = tmp_path / 'expected'
+  result = train(config, expected)
+  loop = runs.Run.loop
+
+  def interrupted(self, state, step_fn, num_steps, **kwargs):
+    def step(state, number):
+      if number == steps - 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+      return step_fn(state, number)
+    return loop(self, state, step, num_steps, **kwargs)
+
+  before = signal.getsignal(signal.SIGTERM)
+  processes.handle_sigterm()
+  try:
+    with monkeypatch.context() as patch:
+      patch.setattr(runs.Run, 'loop', interrupted)
+      with pytest.raises(processes.Stopped):
+        train(config, workdir)
+  finally:
+    processes.handle_sigterm()  # as a new process, which nobody has stopped
+    signal.signal(signal.SIGTERM, before)
+  assert checkpoint.find(workdir).name == f'{steps:08d}'
+  assert train(config, workdir) == result
+  assert_same_run(workdir, expected)
+  saved = lambda folder: sorted(os.listdir(folder / 'checkpoints'))
+  assert saved(workdir) == saved(expected)
+
+
+# --- Killed, in processes of their own ---------------------------------------
+
+
+def start(stage, workdir) -> subprocess.Popen:
+  # One device: eight simulated ones take longer to start than to train.
+  environment = {**os.environ, 'XLA_FLAGS': ''}
+  return subprocess.Popen(
+      [sys.executable, '-m', 'tests.trainers.stages', stage, str(workdir)],
+      cwd=pathlib.Path(__file__).parents[2], env=environment,
+      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+  _, errors = process.communicate(timeout=600)
+  assert process.returncode == 0, errors[-3000:]
+
+
+def wait_for_lines(process, workdir, count):
+  """Until metrics.jsonl has so many lines, or the process has ended."""
+  path = workdir / 'metrics.jsonl'
+  while process.poll() is None:
+    if path.exists() and path.read_bytes().count(b'\n') >= count:
+      return
+    time.sleep(0.002)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', ['ppo_init', 'reward', 'ppo_ptx'])
+def test_a_run_that_is_killed_ends_as_one_that_is_not(
+    stage, workdir, tmp_path):
+  expected = tmp_path / 'expected'
+  finish(start(stage, expected))
+  total = (expected / 'metrics.jsonl').read_bytes().count(b'\n')
+  draw = random.Random(f'{stage}')
+  kills = 0
+  for attempt in range(6):
+    process = start(stage, workdir)
+    # Any moment from just after a line was written: in a step, in a save, in
+    # between. Most lines are written some milliseconds before a save.
+    wait_for_lines(process, workdir, draw.randrange(total))
+    time.sleep(draw.uniform(0, 0.15))
+    killed = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode in (0, -signal.SIGKILL), errors[-3000:]
+    kills += killed
+  assert kills >= 2
+  finish(start(stage, workdir))
+  assert_same_run(workdir, expected)
