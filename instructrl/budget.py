@@ -16,10 +16,18 @@ from instructrl.data import store
 from instructrl import flops
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
-from instructrl import tokenizer
+from instructrl.tokenizers import loading
 from instructrl.trainers import common
 from instructrl.trainers import heldout
 from instructrl.trainers import reward
+
+
+
+
+
+
+
+
 
 
 
@@ -85,7 +93,7 @@ def _data(config, folder):
 
 @functools.lru_cache(maxsize=1)  # all stages of a study have the same
 def _tokenizer(path: pathlib.Path):
-  return tokenizer.load(path)
+  return loading.load(path)
 
 
 def _language_model(name: str, config, folder) -> Cost:

@@ -30,6 +30,10 @@ from instructrl.trainers import importing
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

@@ -18,6 +18,7 @@ from instructrl.evaluators import statistics
 from instructrl import figures
 
 
+
 SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'
 

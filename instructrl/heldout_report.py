@@ -12,8 +12,11 @@ from typing import Any
 
 from instructrl import heldout_page
 from instructrl.runtime import files
-from instructrl.runtime.metrics import read_metrics
 from instructrl.runtime import run_folder
+from instructrl.runtime.metrics import read_metrics
+
+
+
 
 
 FORMAT_VERSION = 1

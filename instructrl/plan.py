@@ -26,7 +26,6 @@ import time
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from instructrl.chips import devices
 from instructrl import flops
 from instructrl import hlo
 from instructrl.runtime import files
@@ -35,7 +34,17 @@ from instructrl.runtime import sharding
 from instructrl.trainers import lm
 from instructrl.trainers import ppo
 from instructrl.trainers import reward
+from instructrl.chips import devices
 from instructrl.chips import GIB
+
+
+
+
+
+
+
+
+
 
 
 

@@ -15,13 +15,20 @@ import json
 import sys
 
 from instructrl.data import tasks
-from instructrl.main import EXPECTED_ERRORS
-from instructrl.main import setup_jax
 from instructrl import rng
 from instructrl.trainers import common
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.main import EXPECTED_ERRORS
+from instructrl.main import setup_jax
 from instructrl.evaluators.lm import Engine
+
+
+
+
+
+
+
 
 
 

@@ -38,6 +38,14 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
+
+
+
+
 PROGRAM = ('-m', 'instructrl.main')
 
 

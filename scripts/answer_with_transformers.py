@@ -15,8 +15,9 @@ import json
 import pathlib
 import sys
 
-from instructrl.interop import dialogue
 from instructrl.runtime import files
+from instructrl.tokenizers import dialogue
+
 
 
 try:

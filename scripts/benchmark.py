@@ -28,10 +28,6 @@ import jax
 import numpy as np
 
 from instructrl.data import tasks
-from instructrl.flops import forward
-from instructrl.flops import measure_peak
-from instructrl.flops import ppo
-from instructrl.flops import ranking
 from instructrl.models import transformer
 from instructrl import rng
 from instructrl.runtime import optimizer
@@ -40,9 +36,28 @@ from instructrl.trainers import common
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
 from instructrl.trainers import reward
+from instructrl.flops import forward
+from instructrl.flops import measure_peak
+from instructrl.flops import ppo
+from instructrl.flops import ranking
 from instructrl.types import LMBatch
 from instructrl.types import PromptBatch
 from instructrl.types import RankingBatch
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

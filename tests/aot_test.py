@@ -14,6 +14,7 @@ from experiments import study
 from instructrl import aot
 from instructrl import main
 
+
 from tests import slices
 
 

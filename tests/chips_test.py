@@ -7,6 +7,7 @@ import pytest
 from instructrl import chips
 from instructrl.runtime import sharding
 
+
 from tests import slices
 
 

@@ -9,6 +9,8 @@ import sys
 from instructrl.runtime import files
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
+
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

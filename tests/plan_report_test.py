@@ -8,6 +8,7 @@ from instructrl import plan
 from instructrl import plan_report
 
 
+
 GIB = 2 ** 30
 
 

@@ -7,6 +7,7 @@ from instructrl import rng
 from instructrl import sampling
 
 
+
 KEY = rng.key(0, rng.Purpose.ROLLOUT, 1)
 
 

@@ -4,7 +4,7 @@ import io
 import json
 import pathlib
 
-from instructrl.interop import tokenizer_json
+from instructrl.tokenizers import hf_json
 import sentencepiece
 import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
@@ -72,9 +72,9 @@ def bpe(specials, *, plain=(), splits='gpt2', bos=None):
   vocab = model['vocab']
   tokens = [*specials, *plain]
   ids = {token: len(vocab) + i for i, token in enumerate(tokens)}
-  return tokenizer_json.byte_level(
+  return hf_json.byte_level(
       {**vocab, **({bos: ids[bos]} if bos else {})}, model['merges'],
-      [tokenizer_json.added_token(ids[t], t, t in specials) for t in tokens], splits,
+      [hf_json.added_token(ids[t], t, t in specials) for t in tokens], splits,
       bos)
 
 
@@ -108,12 +108,12 @@ def legacy_unigram():
   """Unigram in which the strings of specials are ordinary pieces, too."""
   pieces = [('<unk>', 0.), ('<s>', -1.), ('</s>', -1.)]
   pieces += [(f'<0x{byte:02X}>', -20.) for byte in range(256)]
-  pieces += [(letter, -5.) for letter in tokenizer_json.SPACE + '</s>abcdefghi']
+  pieces += [(letter, -5.) for letter in hf_json.SPACE + '</s>abcdefghi']
   pieces = list(dict(pieces).items())
   tok = tokenizers.Tokenizer(models.Unigram(pieces, 0, True))
-  tok.normalizer = normalizers.Replace(' ', tokenizer_json.SPACE)
+  tok.normalizer = normalizers.Replace(' ', hf_json.SPACE)
   tok.decoder = decoders.Sequence([
-      decoders.Replace(tokenizer_json.SPACE, ' '), decoders.ByteFallback(),
+      decoders.Replace(hf_json.SPACE, ' '), decoders.ByteFallback(),
       decoders.Fuse()])
   return json.loads(tok.to_str())
 

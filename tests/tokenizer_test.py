@@ -2,9 +2,11 @@
 
 import pickle
 
-from instructrl.tokenizer import SPECIAL_PIECES
-from instructrl.tokenizer import Tokenizer
-from instructrl.tokenizer import train_tokenizer
+from instructrl.tokenizers.trained import SPECIAL_PIECES
+from instructrl.tokenizers.trained import Tokenizer
+from instructrl.tokenizers.trained import train_tokenizer
+
+
 import numpy as np
 import pytest
 import sentencepiece

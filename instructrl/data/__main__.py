@@ -21,7 +21,11 @@ from instructrl.data import examples
 from instructrl.data import fitting
 from instructrl.data import sources
 from instructrl.data import summary
-from instructrl import tokenizer
+from instructrl.tokenizers import loading
+
+
+
+
 
 
 
@@ -81,7 +85,7 @@ def open_tokenizer(args):
   if not args.tokenizer:
     return None
   return fitting.with_templates(
-      tokenizer.load(args.tokenizer), vars(args))
+      loading.load(args.tokenizer), vars(args))
 
 
 def show(args, write) -> None:

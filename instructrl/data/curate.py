@@ -35,6 +35,22 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 # --- Near duplicates, users ---------------------------------------------------
 
 

@@ -15,6 +15,12 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
 

@@ -30,6 +30,14 @@ from instructrl.types import PromptBatch
 from instructrl.types import RankingBatch
 
 
+
+
+
+
+
+
+
+
   # for callers of this
 
 

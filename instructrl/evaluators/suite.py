@@ -5,13 +5,21 @@ import dataclasses
 
 from instructrl.data import records
 from instructrl.evaluators import preference
+from instructrl.evaluators import statistics
 from instructrl.evaluators.probes import LM
 from instructrl.evaluators.probes import Probe
 from instructrl.evaluators.probes import evaluate_probes
-from instructrl.evaluators import statistics
 from instructrl.lab.judge import has_constraints
 from instructrl.lab.judge import is_closed_domain
 from instructrl.lab.world import World
+
+
+
+
+
+
+
+
 
 
 

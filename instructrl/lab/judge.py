@@ -18,10 +18,15 @@ import numpy as np
 
 from instructrl.data import records
 from instructrl.lab import checkers
+from instructrl.lab import specs
 from instructrl.lab.reading import MAX_CHARS
 from instructrl.lab.reading import read
-from instructrl.lab import specs
 from instructrl.lab.world import World
+
+
+
+
+
 
 
 

@@ -18,17 +18,27 @@ from absl import flags
 from ml_collections import config_flags
 import numpy as np
 
-from instructrl.evaluators.probes import SENTENCE_TOKENS
-from instructrl.evaluators.probes import choose
-from instructrl.evaluators.probes import first_line
 from instructrl.lab import judge
-from instructrl.lab.probes import make_probes
 from instructrl import main
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.trainers import lab
 from instructrl.trainers import policies
+from instructrl.evaluators.probes import SENTENCE_TOKENS
+from instructrl.evaluators.probes import choose
+from instructrl.evaluators.probes import first_line
+from instructrl.lab.probes import make_probes
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -27,6 +27,13 @@ from instructrl.models.hf_config import family_of
 from instructrl.models.hf_config import hf_config
 from instructrl.models.hf_config import model_fields
 from instructrl.types import Params
+
+
+
+
+
+
+
   # what importers know
 
 

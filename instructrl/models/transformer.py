@@ -35,6 +35,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 REMAT_POLICIES = ('none', 'full', 'dots')
 
 

@@ -17,23 +17,44 @@ import pathlib
 from instructrl.data import curate
 from instructrl.data import fitting
 from instructrl.data import parts
+from instructrl.data import sources
+from instructrl.data import store
+from instructrl.data import tasks
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import protocol
+from instructrl.tokenizers import trained
+from instructrl.trainers import common
 from instructrl.data.records import Document
 from instructrl.data.records import check_no_leak
 from instructrl.data.records import prompt_of
 from instructrl.data.records import to_dict
 from instructrl.data.rows import read_rows
 from instructrl.data.rows import write_rows
-from instructrl.data import sources
-from instructrl.data import store
 from instructrl.data.summary import describe
 from instructrl.data.summary import describe_made
 from instructrl.data.summary import render_all
-from instructrl.data import tasks
-from instructrl.runtime import files
 from instructrl.runtime.progress import Progress
-from instructrl.runtime import run_folder
-from instructrl import tokenizer
-from instructrl.trainers import common
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -159,20 +180,20 @@ def _texts(curated: parts.Curated) -> Iterator[str]:
 
 
 def imported_tokenizer(config, workdir: pathlib.Path
-                       ) -> tokenizer.AnyTokenizer | None:
+                       ) -> protocol.AnyTokenizer | None:
   """That of inputs.tokenizer with the config's layout; None without one."""
   if not config.inputs.tokenizer:
     return None
-  return fitting.with_templates(tokenizer.load(
+  return fitting.with_templates(loading.load(
       common.input_path(config, workdir, 'tokenizer')), config)
 
 
 def own_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
-                  ) -> tokenizer.AnyTokenizer:
+                  ) -> protocol.AnyTokenizer:
   """The one that an earlier attempt trained on the same texts, or a new one."""
-  if tokenizer.has(workdir):  # of the same texts: see `add_input`
-    return tokenizer.load(workdir)
-  return tokenizer.Tokenizer(tokenizer.train_tokenizer(
+  if loading.has(workdir):  # of the same texts: see `add_input`
+    return loading.load(workdir)
+  return trained.Tokenizer(trained.train_tokenizer(
       _texts(curated), config.tokenizer.vocab_size,
       model_type=config.tokenizer.model_type))
 

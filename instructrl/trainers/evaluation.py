@@ -12,11 +12,22 @@ from instructrl.lab import probes
 from instructrl.lab import texts
 from instructrl.runtime import files
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import lab
 from instructrl.trainers import policies
+from instructrl.runtime.progress import Progress
+
+
+
+
+
+
+
+
+
+
+
 
 
 

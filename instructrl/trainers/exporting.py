@@ -24,13 +24,25 @@ from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import policies
+from instructrl.runtime.progress import Progress
 from instructrl.trainers.importing import KEPT
 from instructrl.trainers.importing import STAGE
 from instructrl.trainers.importing import check_disk
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

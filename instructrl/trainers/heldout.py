@@ -29,7 +29,6 @@ from instructrl.models import heads
 from instructrl import rng
 from instructrl.runtime import files
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.trainers import common
@@ -37,7 +36,24 @@ from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.runtime.progress import Progress
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

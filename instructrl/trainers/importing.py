@@ -23,7 +23,6 @@ import shutil
 import time
 from typing import Any
 
-from instructrl.interop import tokenizer_layout
 from instructrl.interop import weights as weights_lib
 from instructrl.models import hf
 from instructrl.models import transformer
@@ -31,12 +30,26 @@ from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.tokenizers.layout import CHAT
 from instructrl.trainers import common
 from instructrl.trainers import runs
-from instructrl.interop.tokenizer_hf import HFTokenizer
+from instructrl.runtime.progress import Progress
+from instructrl.tokenizers.imported import HFTokenizer
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -352,7 +365,7 @@ def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
   """One line about what was imported, for people."""
   layout = tok.layout
   prompts = (f'{layout.prompt_template + layout.response_template!r}'
-             if layout.prompt_template != tokenizer_layout.CHAT else
+             if layout.prompt_template != CHAT else
              'its chat template' if layout.between_turns else
              'its chat template, a dialogue as one turn')
   return (f'{result["parameters"]:,} parameters, {tok.vocab_size:,} tokens in '

@@ -6,11 +6,15 @@ gave: a stage that cannot do without one names the field to set.
 
 import pathlib
 
-from instructrl.data.rows import RowFile
-from instructrl.data.rows import read_rows
 from instructrl.data import store
 from instructrl.trainers import common
 from instructrl.trainers import runs
+from instructrl.data.rows import RowFile
+from instructrl.data.rows import read_rows
+
+
+
+
 
 
 

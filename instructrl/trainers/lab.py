@@ -13,23 +13,40 @@ import pathlib
 import numpy as np
 
 from instructrl.data import pipeline
-from instructrl.data.records import check_no_leak
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.lab import corpus
 from instructrl.lab import judge
-from instructrl.lab.labelers import make_labelers
 from instructrl.lab import lexicon
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
+from instructrl.tokenizers import trained
+from instructrl.trainers import common
+from instructrl.data.records import check_no_leak
+from instructrl.lab.labelers import make_labelers
 from instructrl.lab.prompts import generate_prompts
 from instructrl.lab.world import World
 from instructrl.lab.world import make_world
-from instructrl.runtime import files
 from instructrl.runtime.progress import Progress
-from instructrl.runtime import run_folder
-from instructrl import tokenizer
-from instructrl.trainers import common
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Prompt
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -136,8 +153,8 @@ def build(config, workdir, label: str = '') -> dict:
         (d.text for d in documents if d.split == 'train'),
         (d.prompt.text + '\n' + d.response for d in shown
          if d.prompt.split == 'train'))
-    tok = tokenizer.Tokenizer(
-        tokenizer.train_tokenizer(texts, config.vocab_size))
+    tok = trained.Tokenizer(
+        trained.train_tokenizer(texts, config.vocab_size))
     tok.save(workdir / tok.FILE)
     progress.update(3, {'pieces': tok.vocab_size})
 

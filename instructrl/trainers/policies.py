@@ -12,12 +12,22 @@ from instructrl.data import tasks
 from instructrl import rng
 from instructrl.runtime import checkpoint
 from instructrl.runtime import sharding
-from instructrl import tokenizer
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import protocol
 from instructrl.trainers import common
 from instructrl.trainers import inputs
 from instructrl.data.records import Prompt
 from instructrl.evaluators.lm import Engine
 from instructrl.evaluators.lm import LanguageModel
+
+
+
+
+
+
+
+
+
 
 
 
@@ -34,12 +44,12 @@ def run_config(path) -> ml_collections.ConfigDict:
   return ml_collections.ConfigDict(meta['config'])
 
 
-def find_tokenizer(path) -> tokenizer.AnyTokenizer:
+def find_tokenizer(path) -> protocol.AnyTokenizer:
   """The tokenizer in the run folder above a checkpoint."""
   path = pathlib.Path(path).absolute()
   for folder in (path, *path.parents):
-    if tokenizer.has(folder):
-      return tokenizer.load(folder)
+    if loading.has(folder):
+      return loading.load(folder)
   raise FileNotFoundError(f'there is no tokenizer in {path} or above it')
 
 
@@ -81,7 +91,7 @@ class Opener:
 
   def __init__(self, config, workdir):
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self.tok = tokenizer.load(self.input('data'))
+    self.tok = loading.load(self.input('data'))
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = config.batch_size

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from instructrl.data import pipeline
-from instructrl.data.records import Prompt
 from instructrl.data import tasks
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
@@ -19,7 +18,18 @@ from instructrl.trainers import inputs
 from instructrl.trainers import lm
 from instructrl.trainers import ppo_steps
 from instructrl.trainers import runs
+from instructrl.data.records import Prompt
 from instructrl.types import PromptBatch
+
+
+
+
+
+
+
+
+
+
 
 
 

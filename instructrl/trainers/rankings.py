@@ -20,13 +20,25 @@ from instructrl.lab import labelers as labelers_lib
 from instructrl import rng
 from instructrl.runtime import files
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import lab
 from instructrl.trainers import policies
+from instructrl.runtime.progress import Progress
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

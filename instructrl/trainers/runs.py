@@ -20,13 +20,23 @@ import numpy as np
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl import tokenizer as tokenizer_lib
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import protocol
 from instructrl.trainers import common
+from instructrl.runtime.progress import Progress
 from instructrl.types import Params
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
 
 
 
@@ -69,10 +79,10 @@ class Run:
     return common.input_path(self.config, self.workdir, name)
 
   @functools.cache
-  def tokenizer(self) -> tokenizer_lib.AnyTokenizer:
+  def tokenizer(self) -> protocol.AnyTokenizer:
     """The data's; a copy goes into the run folder, so that it can be moved."""
-    tok = tokenizer_lib.load(self.input('data'))
-    if self.primary and not tokenizer_lib.has(self.workdir):
+    tok = loading.load(self.input('data'))
+    if self.primary and not loading.has(self.workdir):
       tok.save(self.workdir / tok.FILE)
     return tok
 

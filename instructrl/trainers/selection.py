@@ -14,11 +14,20 @@ from instructrl import rng
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
-from instructrl.runtime.progress import Progress
 from instructrl.runtime import run_folder
 from instructrl.trainers import common
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.runtime.progress import Progress
+
+
+
+
+
+
+
+
+
 
 
 

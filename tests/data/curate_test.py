@@ -7,6 +7,7 @@ import pytest
 from instructrl.data import curate
 from instructrl.data import parts
 
+
 from tests.data.toys import NUMBERS, check, make, page, prompt, ranked, shown
 
 

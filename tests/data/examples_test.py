@@ -4,8 +4,11 @@ import pytest
 
 from instructrl.data import examples
 from instructrl.data import tasks
-from instructrl.tokenizer import Tokenizer
-from instructrl.tokenizer import train_tokenizer
+from instructrl.tokenizers.trained import Tokenizer
+from instructrl.tokenizers.trained import train_tokenizer
+
+
+
 
 
 from tests.data import toys

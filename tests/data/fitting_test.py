@@ -10,6 +10,8 @@ from instructrl.data import parts
 from instructrl.data.fitting import Lengths
 
 
+
+
 from tests.data import toys
 
 # A token a word; a prompt has two more.

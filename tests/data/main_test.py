@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from instructrl.data import __main__
-from instructrl import tokenizer
+from instructrl.tokenizers import trained
+
 
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,7 +26,7 @@ def _spec(tmp_path):
 
 @pytest.fixture(name='folder')
 def _folder(tmp_path):
-  tok = tokenizer.Tokenizer(tokenizer.train_tokenizer(
+  tok = trained.Tokenizer(trained.train_tokenizer(
       ['ask red cat blue green'] * 4, 290))
   tok.save(tmp_path / tok.FILE)
   return str(tmp_path)

@@ -5,6 +5,7 @@ import pytest
 from instructrl.data import parts
 from instructrl.data import splits
 
+
 from tests.data.toys import NUMBERS, check, make, page, ranked, shown, sides
 
 

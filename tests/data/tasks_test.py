@@ -9,6 +9,9 @@ from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 
 
+
+
+
 PAD, BOS, EOS, USER, ASSISTANT = 0, 1, 2, 4, 5
 
 

@@ -9,9 +9,15 @@ from instructrl.data import tasks
 from instructrl.evaluators import lm
 from instructrl import rng
 from instructrl import rollout
-from instructrl.tokenizer import Tokenizer
-from instructrl.tokenizer import train_tokenizer
-from instructrl.interop.tokenizer_hf import HFTokenizer
+from instructrl.tokenizers.trained import Tokenizer
+from instructrl.tokenizers.trained import train_tokenizer
+from instructrl.tokenizers.imported import HFTokenizer
+
+
+
+
+
+
 
 
 

@@ -8,6 +8,7 @@ from instructrl.evaluators import preference
 
 
 
+
 class LengthJudge:
   """Prefers longer responses."""
 

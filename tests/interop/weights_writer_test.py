@@ -6,6 +6,7 @@ import os
 from instructrl.interop import weights
 from instructrl.interop import weights_writer
 
+
 import ml_dtypes
 import numpy as np
 import pytest

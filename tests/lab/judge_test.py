@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from instructrl.data import records
+from instructrl.lab import reading
+from instructrl.lab import solver
+from instructrl.lab import specs
 from instructrl.lab.judge import FLAGS
 from instructrl.lab.judge import Judge
 from instructrl.lab.judge import assess
@@ -15,10 +18,19 @@ from instructrl.lab.judge import is_closed_domain
 from instructrl.lab.judge import likert
 from instructrl.lab.labelers import make_labelers
 from instructrl.lab.prompts import generate_prompts
-from instructrl.lab import reading
-from instructrl.lab import solver
-from instructrl.lab import specs
 from instructrl.lab.world import make_world
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

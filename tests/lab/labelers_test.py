@@ -9,6 +9,8 @@ import sys
 import numpy as np
 import pytest
 
+from instructrl.lab import solver
+from instructrl.lab import specs
 from instructrl.lab.judge import FLAGS
 from instructrl.lab.judge import Judge
 from instructrl.lab.judge import QUALITY
@@ -20,9 +22,20 @@ from instructrl.lab.labelers import calibrate_noise
 from instructrl.lab.labelers import dense_ranks
 from instructrl.lab.labelers import make_labelers
 from instructrl.lab.prompts import generate_prompts
-from instructrl.lab import solver
-from instructrl.lab import specs
 from instructrl.lab.world import make_world
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -4,9 +4,13 @@ import numpy as np
 
 from instructrl.lab import learnability
 from instructrl.lab import probes as probes_lib
-from instructrl.lab.prompts import generate_prompts
 from instructrl.lab import solver
+from instructrl.lab.prompts import generate_prompts
 from instructrl.lab.world import make_world
+
+
+
+
 
 
 

@@ -6,14 +6,22 @@ import numpy as np
 import pytest
 
 from instructrl.lab import corpus
+from instructrl.lab import texts
 from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import mark_answer
 from instructrl.lab.probes import with_prompt_type
-from instructrl.lab import texts
 from instructrl.lab.world import is_held_out
 from instructrl.lab.world import make_world
 from instructrl.lab.world import split_sentences
+
+
+
+
+
+
+
+
 
 
 

@@ -14,6 +14,10 @@ from instructrl.lab.world import World
 from instructrl.lab.world import make_world
 
 
+
+
+
+
 SIZES = ('micro', 'tiny', 'small')
 
 

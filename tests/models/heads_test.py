@@ -7,6 +7,7 @@ import numpy as np
 from instructrl.models import heads
 from instructrl.trainers import common
 
+
 from tests import tiny
 
 TOKENS = np.random.default_rng(0).integers(

@@ -14,6 +14,8 @@ from instructrl.runtime import sharding
 from instructrl.types import PREFIX
 
 
+
+
 from tests import tiny
 
 LENGTH = 12

@@ -15,6 +15,7 @@ import time
 from instructrl.runtime import checkpoint
 from instructrl import types
 
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -11,6 +11,7 @@ from instructrl.runtime.progress import Progress
 from instructrl.runtime.progress import format_seconds
 
 
+
 class Clock:
   """A clock that is set by hand."""
 

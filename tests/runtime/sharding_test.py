@@ -14,6 +14,7 @@ from experiments import common as experiment
 from instructrl.models import heads
 from instructrl.runtime import sharding
 
+
 from tests import tiny
 
 RULES = experiment.RULES

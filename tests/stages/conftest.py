@@ -24,8 +24,20 @@ from instructrl.data.records import Demonstration
 from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
-from instructrl.tokenizer import Tokenizer
-from instructrl.tokenizer import train_tokenizer
+from instructrl.tokenizers.trained import Tokenizer
+from instructrl.tokenizers.trained import train_tokenizer
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

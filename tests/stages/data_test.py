@@ -14,20 +14,34 @@ import pytest
 import tokenizers
 
 from experiments import data as data_config
-from instructrl.data.rows import read_rows
-from instructrl.data.sources import load
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.interop import tokenizer_hf
 from instructrl import main
 from instructrl.runtime import run_folder
-from instructrl import tokenizer
+from instructrl.tokenizers.imported import HFTokenizer
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import trained
 from instructrl.trainers import common
 from instructrl.trainers import data
 from instructrl.trainers import heldout
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.data.rows import read_rows
+from instructrl.data.sources import load
 from instructrl.data.records import fold
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -117,7 +131,7 @@ def fingerprints(folder):
                   for path in sorted(folder.glob('*.rows'))} | {
                       name: (folder / name).read_text()
                       for name in ('summary.json', 'summary.txt')} | {
-                          'tokenizer': tokenizer.load(folder).fingerprint}
+                          'tokenizer': loading.load(folder).fingerprint}
 
 
 @pytest.fixture(scope='module', name='made')
@@ -138,7 +152,7 @@ def test_the_folder_has_what_a_lab_has_and_rankings(made):
       'rankings': {'train', 'validation'}, 'corpus': {'train', 'validation'}}
   assert result['splits'] == {
       name: store.splits(folder, name) for name in SETS}
-  tok = tokenizer.load(folder)
+  tok = loading.load(folder)
   for name in ('corpus', 'demonstrations'):
     for suffix in ('', '_validation'):
       rows = read_rows(
@@ -153,7 +167,7 @@ def test_the_folder_has_what_a_lab_has_and_rankings(made):
 
 def test_rankings_have_the_tokens_of_their_texts(made):
   folder, _ = made
-  tok = tokenizer.load(folder)
+  tok = loading.load(folder)
   seen = 0
   for ranking in itertools.chain(*read(folder, 'rankings').values()):
     for text, tokens in zip(ranking.responses, ranking.response_tokens,
@@ -225,7 +239,7 @@ def test_the_same_config_gives_the_same_and_another_seed_another_split(
 def test_an_imported_tokenizer_with_a_template(files, tmp_path):
   """It is what the rows are made with, and the folder has a copy."""
   source = write_hf_tokenizer(tmp_path / 'hf')
-  imported = tokenizer_hf.HFTokenizer.from_folder(source)
+  imported = HFTokenizer.from_folder(source)
   (tmp_path / 'import').mkdir()
   imported.save(tmp_path / 'import' / imported.FILE)
   config = make_config(files, prompt_template='Q: {prompt}\\nA:',
@@ -233,7 +247,7 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
   config.inputs.tokenizer = '../import'
   workdir = tmp_path / 'data'
   result = main.run_stage(config, workdir)['result']
-  tok = tokenizer.load(workdir)
+  tok = loading.load(workdir)
   assert tok.fingerprint != imported.fingerprint
   assert tok.decode(tok.prompt('say')) == 'Q: say\nA:'
   assert result['vocab_size'] == tok.vocab_size
@@ -479,7 +493,7 @@ def test_a_reward_model_and_ppo_from_rankings_alone(
   """No demonstrations, no corpus, no held-out labelers; and it says so."""
   folder = tmp_path / 'data'
   main.run_stage(make_config({'rankings': files['rankings']}), folder)
-  tok = tokenizer.load(folder)
+  tok = loading.load(folder)
   rm = run_stage('reward', folder, **{'inputs.init': '', 'num_epochs': 1})
   assert rm['bias_from'] == 'best-ranked responses'
   out = capsys.readouterr().out
@@ -543,7 +557,7 @@ def test_a_trainer_says_what_is_missing(
   config = make_config(specs)
   config.inputs.tokenizer = str(tmp_path / 'tok')
   (tmp_path / 'tok').mkdir()
-  tokenizer.Tokenizer(tokenizer.train_tokenizer(
+  trained.Tokenizer(trained.train_tokenizer(
       [ask(i) for i in range(40)], 300)).save(
           tmp_path / 'tok' / 'tokenizer.model')
   main.run_stage(config, folder)

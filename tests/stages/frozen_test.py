@@ -14,6 +14,10 @@ from instructrl.trainers import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

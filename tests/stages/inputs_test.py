@@ -13,6 +13,10 @@ from instructrl.trainers import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

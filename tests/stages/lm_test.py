@@ -12,8 +12,6 @@ import numpy as np
 import optax
 import pytest
 
-from instructrl.data.rows import read_rows
-from instructrl.data.rows import write_rows
 from instructrl.data import tasks
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
@@ -22,10 +20,25 @@ from instructrl import sample
 from instructrl.trainers import common
 from instructrl.trainers import lm
 from instructrl.trainers import policies
+from instructrl.data.rows import read_rows
+from instructrl.data.rows import write_rows
 from instructrl.data.records import Document
-from instructrl.tokenizer import Tokenizer
-from instructrl.interop.tokenizer_hf import HFTokenizer
+from instructrl.tokenizers.trained import Tokenizer
+from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.types import LMBatch
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

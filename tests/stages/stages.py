@@ -13,11 +13,15 @@ from experiments import ppo_ptx
 from experiments import pretrain
 from experiments import reward
 from experiments import sft
-from instructrl.main import run_door
 from instructrl.runtime import processes
 from instructrl.trainers import lm
-from instructrl.trainers.ppo import train
 from instructrl.trainers import reward as reward_lib
+from instructrl.main import run_door
+from instructrl.trainers.ppo import train
+
+
+
+
 
 
 

@@ -1,13 +1,20 @@
 """Rankings by GPT-4: UltraFeedback and Nectar."""
 
 from instructrl.data.datasets import fields
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 from instructrl.data.datasets.source import Option
 from instructrl.data.datasets.source import Remote
 from instructrl.data.datasets.source import Source
 from instructrl.data.datasets.source import at_least
 from instructrl.data.datasets.source import one_of
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
 
 
 

@@ -8,8 +8,11 @@ from typing import Any
 
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
-from instructrl.interop.dialogue import ASSISTANT
-from instructrl.interop.dialogue import HUMAN
+from instructrl.tokenizers.dialogue import ASSISTANT
+from instructrl.tokenizers.dialogue import HUMAN
+
+
+
 
 
 UNKNOWN = 'unknown'  # who wrote or judged it, where nobody says

@@ -6,10 +6,14 @@ MIT licence. `red-team-attempts` holds no preferences and is not read.
 """
 
 from instructrl.data.datasets import fields
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 from instructrl.data.datasets.source import Remote
 from instructrl.data.datasets.source import Source
 from instructrl.data.records import Ranking
+
+
+
+
 
 
 

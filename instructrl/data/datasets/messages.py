@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from instructrl.data.datasets import fields
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 from instructrl.data.datasets.fields import Malformed
+
+
 
 
 

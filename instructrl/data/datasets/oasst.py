@@ -11,13 +11,21 @@ from typing import Any
 
 from instructrl.data.datasets import fields
 from instructrl.data.datasets import files
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 from instructrl.data.datasets.files import Row
 from instructrl.data.datasets.source import Option
 from instructrl.data.datasets.source import Remote
 from instructrl.data.datasets.source import Source
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
 
 
 

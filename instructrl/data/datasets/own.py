@@ -32,7 +32,7 @@ from instructrl.data.datasets import fields
 from instructrl.data.datasets import files
 from instructrl.data.datasets import messages
 from instructrl.data import records
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 from instructrl.data.datasets.files import Row
 from instructrl.data.datasets.source import Option
 from instructrl.data.datasets.source import Source
@@ -42,6 +42,19 @@ from instructrl.data.records import Demonstration
 from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -6,6 +6,7 @@ from pyarrow import parquet
 from instructrl.data.datasets import ai_feedback
 from instructrl.data import sources
 
+
 from tests.data.datasets import source_files
 
 

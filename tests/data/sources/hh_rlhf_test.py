@@ -7,6 +7,8 @@ from instructrl.data import sources
 from instructrl.data.datasets.files import SourceError
 
 
+
+
 from tests.data.datasets import source_files
 
 

@@ -7,6 +7,8 @@ from instructrl.data import sources
 from instructrl.data.records import USE_CASES
 
 
+
+
 from tests.data.datasets import source_files
 
 

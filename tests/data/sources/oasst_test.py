@@ -9,6 +9,8 @@ from instructrl.data import sources
 from instructrl.data.datasets.files import File
 from instructrl.data.datasets.files import Row
 
+
+
 from tests.data.datasets import source_files
 
 

@@ -17,6 +17,11 @@ from instructrl.data import sources
 from instructrl.data.datasets.files import SourceError
 
 
+
+
+
+
+
 from tests.data.datasets import source_files, web as web_lib
 
 

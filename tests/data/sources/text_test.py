@@ -7,6 +7,7 @@ import pytest
 from instructrl.data import sources
 from instructrl.data.datasets.files import SourceError
 
+
 from tests.data.datasets import source_files
 
 TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'

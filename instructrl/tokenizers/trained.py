@@ -1,21 +1,5 @@
-"""Subword tokenizers: text <-> token ids. One protocol, two kinds.
+"""The tokenizer that this package trains; it works without loss."""
 
-`AnyTokenizer` says what the rest of the package knows of a tokenizer, `load`
-reads either kind. `interop` has those of imported models. Here is the one
-that this package trains, which works without loss.
-
-A sentencepiece model with byte fallback, so every text can be encoded and
-`decode(encode(text)) == text`. Three choices matter to training:
-
-* Special tokens (pad, bos, eos, unk and the two roles) are control symbols,
-  which sentencepiece never matches in text: a typed `<|user|>` or `</s>` is
-  spelled out. The ids are inserted by whoever lays out a sequence.
-* A newline is a piece of its own and never part of another one.
-* Each non-empty line is encoded with a space before it. A word is the same
-  piece at the start of a line and inside it, and encoding composes:
-  `encode(a) + encode(b)` equals `encode(a + ' ' + b)` at a word boundary, and
-  `encode(a + '\\n') + encode(b)` equals `encode(a + '\\n' + b)`.
-"""
 
 import collections
 from collections.abc import Iterable, Sequence
@@ -24,12 +8,9 @@ import io
 import pathlib
 import re
 import tempfile
-from typing import Protocol
-
 from absl import logging
-from instructrl.interop import tokenizer_hf
-from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_spm
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import spm_files
 from instructrl.runtime.files import atomic_write
 
 
@@ -53,105 +34,6 @@ _UNTRAINABLE = re.compile('[\u2581\u2585\x00]')
 # What sentencepiece's own splitting leaves in one part: letters, with the
 # space before them.
 _WORD = re.compile(r' ?[^\W\d_]+')
-
-
-class AnyTokenizer(Protocol):
-  """What the package knows of a tokenizer.
-
-  Attributes:
-    FILE: the name of its file in a run folder.
-    vocab_size: number of token ids; ids are 0 to vocab_size - 1.
-    pad_id: fills up, and is no end.
-    bos_id: begins a text; None where the model has nothing such.
-    eos_id: ends a response.
-    document_eos_id: ends a document; in most cases `eos_id`.
-    fingerprint: hash of the file: equal means the same ids and layouts.
-  """
-
-  FILE: str
-  vocab_size: int
-  pad_id: int
-  bos_id: int | None
-  eos_id: int
-  document_eos_id: int
-  fingerprint: str
-
-  def encode(self, text: str) -> list[int]:
-    """Ids of plain text; never a special id, whatever was typed."""
-
-  def continuation(self, text: str) -> list[int]:
-    """Ids of text, with the space before it, that goes on inside another."""
-
-  def decode(self, ids: Sequence[int]) -> str:
-    """Text of the ids, without specials."""
-
-  def piece(self, token_id: int) -> str:
-    """A token as the vocabulary writes it."""
-
-  def document(self, text: str) -> list[int]:
-    """A page of a corpus: BOS text EOS."""
-
-  def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    """What a user asks, up to where the response begins.
-
-    Args:
-      text: of a dialogue, all of it.
-      turns: of a dialogue, for layouts that mark them.
-    """
-
-  def plain(self, text: str) -> list[int]:
-    """Text that a base model continues: BOS text."""
-
-  def response(self, text: str) -> list[int]:
-    """What answers a prompt, `eos_id` included."""
-
-  def save(self, path) -> None:
-    """Writes the file, whole or not at all."""
-
-  def generation_ids(self) -> dict[str, int | list[int] | None]:
-    """The fields of a generation_config.json that are token ids."""
-
-  def write_files(self, folder, vocab_rows: int) -> None:
-    """Writes what transformers reads, for an embedding of so many rows."""
-
-
-def load(path) -> AnyTokenizer:
-  """Reads a tokenizer of either kind.
-
-  Args:
-    path: its file, or a folder with one: 'tokenizer.model' or
-      'tokenizer.hf.json'.
-
-  Raises:
-    FileNotFoundError: there is none.
-    ValueError: it is damaged, or the folder has both kinds.
-  """
-  path = pathlib.Path(path)
-  kinds = (Tokenizer, tokenizer_hf.HFTokenizer)
-  if path.is_dir():
-    files = [path / kind.FILE for kind in kinds if (path / kind.FILE).exists()]
-    if len(files) > 1:
-      raise ValueError(f'{path} has two tokenizers ({files[0].name} and '
-                       f'{files[1].name}): remove the one that is not meant')
-    if not files and (path / 'tokenizer_config.json').exists():
-      raise FileNotFoundError(
-          f"{path} has a tokenizer of another tool: make a run folder of it "
-          'with `python -m instructrl.convert import SRC DST`')
-    if not files:
-      raise FileNotFoundError(
-          f'{path} has no tokenizer ({" or ".join(k.FILE for k in kinds)})')
-    path = files[0]
-  elif not path.exists():
-    raise FileNotFoundError(f'{path} does not exist; a run folder has a '
-                            f'tokenizer ({" or ".join(k.FILE for k in kinds)})')
-  kind = kinds[path.suffix == '.json']
-  return kind.load(path)
-
-
-def has(folder) -> bool:
-  """Whether a folder has a tokenizer of either kind."""
-  return any((pathlib.Path(folder) / kind.FILE).exists()
-             for kind in (Tokenizer, tokenizer_hf.HFTokenizer))
 
 
 def train_tokenizer(
@@ -390,7 +272,7 @@ class Tokenizer:
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    ids = tokenizer_json.checked_ids(ids, self.vocab_size)
+    ids = hf_json.checked_ids(ids, self.vocab_size)
     text = self._processor.decode([i for i in ids if i >= _NUM_SPECIAL])
     return '\n'.join(line.removeprefix(' ') for line in text.split('\n'))
 
@@ -412,11 +294,11 @@ class Tokenizer:
     Raises:
       ValueError: the embedding has fewer rows than there are tokens.
     """
-    tokenizer_json.check_rows(self.vocab_size, vocab_rows)
+    hf_json.check_rows(self.vocab_size, vocab_rows)
     pieces = SPECIAL_PIECES
-    tokenizer_json.write_files(
+    hf_json.write_files(
         folder,
-        tokenizer_spm.exported(self._model, BOS_ID, range(_NUM_SPECIAL),
+        spm_files.exported(self._model, BOS_ID, range(_NUM_SPECIAL),
                                UNK_ID),
         {'bos_token': pieces[BOS_ID], 'eos_token': pieces[EOS_ID],
          'unk_token': pieces[UNK_ID], 'pad_token': pieces[PAD_ID]},

@@ -2,7 +2,7 @@
 
 import pytest
 
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 
 
 def test_turns_become_text_and_turns_again():

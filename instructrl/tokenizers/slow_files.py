@@ -9,9 +9,11 @@ from collections.abc import Mapping
 import pathlib
 from typing import Any
 
-from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_spm
 from instructrl.runtime import files
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import spm_files
+
+
 
 
 
@@ -72,23 +74,23 @@ def _read_bpe(path, kind: str):
   ends = [_GPT2_END] if _GPT2_END in vocab and splits == 'gpt2' else []
   roles = {role: end for end in ends
            for role in ('bos_token', 'eos_token', 'unk_token')}
-  return tokenizer_json.byte_level(
-      vocab, merges, [tokenizer_json.added_token(vocab[end], end, True) for end in ends],
+  return hf_json.byte_level(
+      vocab, merges, [hf_json.added_token(vocab[end], end, True) for end in ends],
       splits), roles
 
 
 def _read_model(file: pathlib.Path, config):
   model = file.read_bytes()
   try:
-    proto = tokenizer_spm.read_proto(model)
+    proto = spm_files.read_proto(model)
     spec = proto.trainer_spec
-    pieces = tokenizer_spm.pieces_of(proto)
+    pieces = spm_files.pieces_of(proto)
     names = {piece.text for piece in pieces}
     roles = {f'{role}_token': token for role, token in (
         ('bos', spec.bos_piece), ('eos', spec.eos_piece),
         ('unk', spec.unk_piece), ('pad', spec.pad_piece)) if token in names}
     bos = roles.get('bos_token') if config.get('add_bos_token', True) else None
-    tokenizer = tokenizer_spm.from_proto(model, bos)
+    tokenizer = spm_files.from_proto(model, bos)
   except ValueError as error:
     raise ValueError(f'{file}: {error}: {_INSTEAD}') from error
   return tokenizer, roles

@@ -4,10 +4,13 @@ import gguf
 import pytest
 import sentencepiece
 
-from instructrl.interop import tokenizer_gguf
-from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_spm
-from instructrl.interop.tokenizer_hf import HFTokenizer
+from instructrl.tokenizers import gguf_files
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import spm_files
+from instructrl.tokenizers.imported import HFTokenizer
+
+
+
 
 
 
@@ -33,7 +36,7 @@ def bpe_metadata(pre='smollm', **changes):
 
 
 def spm_metadata(**changes):
-  pieces = tokenizer_spm.pieces_of(tokenizer_spm.read_proto(families.sentencepiece_model()))
+  pieces = spm_files.pieces_of(spm_files.read_proto(families.sentencepiece_model()))
   found = {
       'model': 'llama', 'tokens': [p.text for p in pieces],
       'scores': [p.score for p in pieces], 'token_type': [
@@ -76,13 +79,13 @@ def test_a_file_is_read(tmp_path):
     ('llama-bpe', ['a', '123', ' ', '4', '.\n\n']),
     ('qwen2', ['a', '1', '2', '3', ' ', '4', '.\n\n'])])
 def test_text_is_parted_as_the_file_says(pre, parts):
-  tokenizer = tokenizer_gguf.from_metadata(bpe_metadata(pre)).tokenizer
-  tok = tokenizer_json.build(tokenizer)
+  tokenizer = gguf_files.from_metadata(bpe_metadata(pre)).tokenizer
+  tok = hf_json.build(tokenizer)
   found = [piece for piece, _ in tok.pre_tokenizer.pre_tokenize_str(
       'a123 4.\n\n')]
   plain = [p.replace('\u0120', ' ').replace('\u010a', '\n') for p in found]
   if parts is None:
-    assert tokenizer == tokenizer_gguf.from_metadata(
+    assert tokenizer == gguf_files.from_metadata(
         bpe_metadata('gpt-2')).tokenizer
   elif pre in ('gpt-2', 'smollm'):
     assert plain == [*parts[:-2], '.', '\n\n']
@@ -93,7 +96,7 @@ def test_text_is_parted_as_the_file_says(pre, parts):
 def test_sentencepiece_gives_the_ids_of_sentencepiece():
   theirs = sentencepiece.SentencePieceProcessor(
       model_proto=families.sentencepiece_model())
-  tok = HFTokenizer.from_source(tokenizer_gguf.from_metadata(spm_metadata()))
+  tok = HFTokenizer.from_source(gguf_files.from_metadata(spm_metadata()))
   assert tok.bos_id == 1
   for text in ('Where was Mara born?', '  a', '1984\n\n x', '\u00e9\u4e16'):
     assert tok.encode(text) == theirs.encode(text)
@@ -106,7 +109,7 @@ def test_rows_without_a_token_are_none():
   metadata['tokenizer.ggml.tokens'] += [f'[PAD{num + i}]' for i in range(3)]
   metadata['tokenizer.ggml.token_type'] += [5] * 3
   metadata['tokenizer.ggml.tokens'][3] = '<x>'
-  source = tokenizer_gguf.from_metadata(metadata)
+  source = gguf_files.from_metadata(metadata)
   assert source.rows == num + 3 and len(source.ids()) == num
   tok = HFTokenizer.from_source(source)
   assert (tok.pad_id, tok.added_pad) == (num, False)
@@ -124,7 +127,7 @@ def test_rows_without_a_token_are_none():
 ])
 def test_what_cannot_be_read_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
-    tokenizer_gguf.from_metadata(bpe_metadata(**changes))
+    gguf_files.from_metadata(bpe_metadata(**changes))
 
 
 def test_a_file_that_is_none_or_ends_early_is_named(tmp_path):

@@ -8,10 +8,16 @@ import random
 
 import pytest
 
-from instructrl.interop import dialogue
-from instructrl.interop import tokenizer_layout
-from instructrl import tokenizer
-from instructrl.interop.tokenizer_hf import HFTokenizer
+from instructrl.tokenizers import dialogue
+from instructrl.tokenizers.layout import Layout
+from instructrl.tokenizers.layout import plain_layout
+from instructrl.tokenizers.layout import strip
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import trained
+from instructrl.tokenizers.imported import HFTokenizer
+
+
+
 
 
 
@@ -157,8 +163,8 @@ def test_an_empty_thought_belongs_to_the_prompt(toks):
 def test_a_layout_is_kept_in_the_file(tok, tmp_path):
   laid = tok.with_layout(prompt_template='\n\nHuman: {prompt}\n\nAssistant:')
   laid.save(tmp_path / laid.FILE)
-  for other in (tokenizer.load(tmp_path),
-                tokenizer.load(tmp_path / laid.FILE),
+  for other in (loading.load(tmp_path),
+                loading.load(tmp_path / laid.FILE),
                 pickle.loads(pickle.dumps(laid))):
     assert other.fingerprint == laid.fingerprint
     assert other.prompt('Who?') == laid.prompt('Who?')
@@ -257,15 +263,15 @@ def test_too_few_rows_are_refused(tok, tmp_path):
 
 def test_a_folder_has_one_tokenizer(toks, tmp_path):
   with pytest.raises(FileNotFoundError, match='no tokenizer'):
-    tokenizer.load(tmp_path)
-  assert not tokenizer.has(tmp_path)
+    loading.load(tmp_path)
+  assert not loading.has(tmp_path)
   with pytest.raises(FileNotFoundError, match='none does not exist; a run'):
-    tokenizer.load(tmp_path / 'none')
+    loading.load(tmp_path / 'none')
   toks['gpt2'].save(tmp_path / 'tokenizer.hf.json')
-  assert tokenizer.has(tmp_path)
+  assert loading.has(tmp_path)
   (tmp_path / 'tokenizer.model').write_bytes(b'')
   with pytest.raises(ValueError, match='two tokenizers'):
-    tokenizer.load(tmp_path)
+    loading.load(tmp_path)
 
 
 @pytest.mark.parametrize('damage,message', [
@@ -280,13 +286,13 @@ def test_a_damaged_file_is_named(toks, tmp_path, damage, message):
   path = tmp_path / 'tokenizer.hf.json'
   path.write_bytes(damage(toks['gpt2']._content))
   with pytest.raises(ValueError, match=message) as error:
-    tokenizer.load(tmp_path)
+    loading.load(tmp_path)
   assert str(path) in str(error.value)
 
 
 @pytest.mark.parametrize('model_type', ['word', 'bpe', 'unigram'])
 def test_our_own_is_exported_with_the_same_ids(model_type, tmp_path):
-  ours = tokenizer.Tokenizer(tokenizer.train_tokenizer(
+  ours = trained.Tokenizer(trained.train_tokenizer(
       families.LINES, 330, model_type=model_type))
   ours.write_files(tmp_path, 400)
   theirs = HFTokenizer.from_folder(tmp_path)
@@ -302,8 +308,8 @@ def test_our_own_is_exported_with_the_same_ids(model_type, tmp_path):
 
 def test_our_own_is_exported_for_transformers(tmp_path):
   transformers = pytest.importorskip('transformers')
-  ours = tokenizer.Tokenizer(
-      tokenizer.train_tokenizer(families.LINES, 330))
+  ours = trained.Tokenizer(
+      trained.train_tokenizer(families.LINES, 330))
   ours.write_files(tmp_path, 400)
   theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
   for text in (*TEXTS, *random_texts(ours)):
@@ -316,15 +322,15 @@ def test_our_own_is_exported_for_transformers(tmp_path):
 
 
 def test_layout_of_a_file_is_complete():
-  lay = tokenizer_layout.plain_layout('a{prompt}', '{response}')
+  lay = plain_layout('a{prompt}', '{response}')
   with pytest.raises(ValueError, match='a layout has the fields'):
-    tokenizer_layout.Layout.from_dict({'before': lay.before})
+    Layout.from_dict({'before': lay.before})
   with pytest.raises(ValueError, match='a layout has the fields'):
-    tokenizer_layout.Layout.from_dict({**dataclasses.asdict(lay), 'other': 1})
+    Layout.from_dict({**dataclasses.asdict(lay), 'other': 1})
   # What was written before there were turns has none.
   found = dataclasses.asdict(lay)
   del found['between_turns'], found['strip_turns']
-  assert tokenizer_layout.Layout.from_dict(json.loads(json.dumps(found))) == lay
+  assert Layout.from_dict(json.loads(json.dumps(found))) == lay
   sides = list(itertools.product((False, True), repeat=2))
-  assert [tokenizer_layout.strip(' a ', side) for side in sides] == [
+  assert [strip(' a ', side) for side in sides] == [
       ' a ', ' a', 'a ', 'a']

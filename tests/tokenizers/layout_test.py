@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from instructrl.interop import dialogue
-from instructrl.interop import tokenizer_layout
+from instructrl.tokenizers import dialogue
+from instructrl.tokenizers import layout
+
 
 from tests import tokenizer_families as families
 
@@ -15,7 +16,7 @@ SPECIALS = ('<s>', '</s>', '<|im_start|>', '<|im_end|>', '<end_of_turn>',
 
 
 def cut(template, **options):
-  return tokenizer_layout.chat_layout(
+  return layout.chat_layout(
       template, variables=VARIABLES, specials=SPECIALS, **options)
 
 
@@ -60,7 +61,7 @@ def test_a_template_without_an_end_leaves_the_models_own():
 
 
 def test_blocks_of_transformers_are_known():
-  text = tokenizer_layout.render(
+  text = layout.render(
       '{%- for m in messages %}\n  {% generation %}{{ m | tojson }}'
       '{% endgeneration %}\n  {% break %}\n{%- endfor %}',
       [{'role': '\u00e9'}, {}], add_generation_prompt=False, variables={})
@@ -181,7 +182,7 @@ def test_a_dialogue_is_laid_out_as_the_template_does(template, system):
     shown = messages(*turns)
     if system:
       shown.insert(0, {'role': 'system', 'content': system})
-    theirs = tokenizer_layout.render(template, shown, variables=VARIABLES,
+    theirs = layout.render(template, shown, variables=VARIABLES,
                             add_generation_prompt=True)
     if template in (families.THINKING, QWEN3):  # of an answer, there
       theirs += '<think>\n\n</think>\n\n'
@@ -199,24 +200,24 @@ def test_a_dialogue_is_laid_out_as_the_template_does(template, system):
     (families.LLAMA3, ''), (families.GEMMA, '')])
 def test_an_exported_template_lays_out_as_training_did(template, system):
   lay = cut(template, system=system)
-  exported = tokenizer_layout.exported_chat_template(lay, template, VARIABLES)
+  exported = layout.exported_chat_template(lay, template, VARIABLES)
   # Whoever renders it has a date of his own.
   jinja = {'strftime_now': lambda form: 'tomorrow', 'enable_thinking': True}
   for turns in (('the text',), DIALOGUE):
-    assert tokenizer_layout.render(
+    assert layout.render(
         exported, messages(*turns), add_generation_prompt=True,
         variables=VARIABLES | jinja) == laid_out(
             lay, turns if len(turns) > 1 else ())
   assert cut(exported).after == lay.after  # and so is one that comes back
   with pytest.raises(ValueError, match='import the model again'):
-    tokenizer_layout.exported_chat_template(
+    layout.exported_chat_template(
         dataclasses.replace(lay, before='x' + lay.before), template, VARIABLES)
 
 
 def test_newlines_before_an_answer_are_dropped_as_qwen3_does():
   lay = cut(QWEN3)
   assert lay.strip_response == ('\n', False)
-  assert tokenizer_layout.strip('\n\n a \n', lay.strip_response) == ' a \n'
+  assert layout.strip('\n\n a \n', lay.strip_response) == ' a \n'
   assert lay.after.endswith('<|im_start|>assistant\n<think>\n\n</think>\n\n')
 
 
@@ -226,8 +227,8 @@ def test_a_template_without_dialogues_is_exported_with_what_joins_them():
       '{% endif %}{% for')
   lay = cut(template, system='Be brief.')
   assert lay.between_turns == ()
-  exported = tokenizer_layout.exported_chat_template(lay, template, VARIABLES)
-  render = lambda *turns, more: tokenizer_layout.render(
+  exported = layout.exported_chat_template(lay, template, VARIABLES)
+  render = lambda *turns, more: layout.render(
       exported, messages(*turns), variables=VARIABLES,
       add_generation_prompt=more)
   text = dialogue.join_turns(DIALOGUE)
@@ -260,25 +261,25 @@ def test_a_template_that_cannot_be_cut_takes_a_dialogue_as_one_text(change):
 
 
 def test_an_exported_plain_layout_takes_dialogues_as_training_did():
-  lay = tokenizer_layout.plain_layout('Q: {prompt}\nA:', ' {response}')
-  template = tokenizer_layout.plain_as_chat_template(lay, '</s>', '<s>')
+  lay = layout.plain_layout('Q: {prompt}\nA:', ' {response}')
+  template = layout.plain_as_chat_template(lay, '</s>', '<s>')
   text = dialogue.join_turns(DIALOGUE)
   asked = '<s>' + ''.join(part for part, _ in lay.prompt(text, DIALOGUE))
   assert asked == f'<s>Q: {text}\nA:'
-  assert asked == tokenizer_layout.render(
+  assert asked == layout.render(
       template, messages(*DIALOGUE), add_generation_prompt=True, variables={})
-  assert asked + ' So.</s>' == tokenizer_layout.render(
+  assert asked + ' So.</s>' == layout.render(
       template, messages(*DIALOGUE, 'So.'), add_generation_prompt=False,
       variables={})
 
 
 def test_a_plain_layout_as_a_chat_template():
-  lay = tokenizer_layout.plain_layout("Q: '{prompt}'\n", ' {response}!')
+  lay = layout.plain_layout("Q: '{prompt}'\n", ' {response}!')
   assert (lay.before, lay.after) == ("Q: '", "'\n")
-  template = tokenizer_layout.plain_as_chat_template(lay, '</s>', '<s>')
-  text = tokenizer_layout.render(template, [
+  template = layout.plain_as_chat_template(lay, '</s>', '<s>')
+  text = layout.render(template, [
       {'role': 'user', 'content': '{prompt}'},
       {'role': 'assistant', 'content': 'a'}], add_generation_prompt=False,
                         variables={})
   assert text == "<s>Q: '{prompt}'\n a!</s>"
-  assert tokenizer_layout.plain_layout('{prompt}', '{response}').before == ''
+  assert layout.plain_layout('{prompt}', '{response}').before == ''

@@ -18,7 +18,7 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
-from instructrl.interop import dialogue
+from instructrl.tokenizers import dialogue
 
 CHAT = 'chat'  # the prompt template that stands for the model's own
 PROMPT_TEMPLATE = 'Human: {prompt}\n\nAssistant:'

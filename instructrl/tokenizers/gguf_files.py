@@ -11,9 +11,11 @@ import re
 from typing import Any
 
 import gguf
-from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_spm
-from instructrl.interop.tokenizer_source import Source
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import spm_files
+from instructrl.tokenizers.hf_files import Source
+
+
 
 
 
@@ -64,12 +66,12 @@ def from_metadata(found: Mapping[str, Any]) -> Source:
 
   kind, tokens = get('model'), list(get('tokens'))
   types = list(found.get('tokenizer.ggml.token_type')
-               or [tokenizer_spm.Type.NORMAL] * len(tokens))
+               or [spm_files.Type.NORMAL] * len(tokens))
   if len(types) != len(tokens):
     raise ValueError(f'tokenizer.ggml.token_type has {len(types)} entries for '
                      f'{len(tokens)} tokens')
   rows = len(tokens)
-  while tokens and types[-1] == tokenizer_spm.Type.UNUSED and _NO_TOKEN.fullmatch(
+  while tokens and types[-1] == spm_files.Type.UNUSED and _NO_TOKEN.fullmatch(
       tokens[-1]):
     tokens.pop()
     types.pop()
@@ -86,17 +88,17 @@ def from_metadata(found: Mapping[str, Any]) -> Source:
   if kind == 'gpt2':
     splits = _splits(found)
     adds_bos = found.get('tokenizer.ggml.add_bos_token', splits == 'llama3')
-    tokenizer = tokenizer_json.byte_level(
+    tokenizer = hf_json.byte_level(
         {token: i for i, token in enumerate(tokens)},
         _merges(get('merges')),
-        [tokenizer_json.added_token(i, token, kind == tokenizer_spm.Type.CONTROL)
+        [hf_json.added_token(i, token, kind == spm_files.Type.CONTROL)
          for i, (token, kind) in enumerate(zip(tokens, types))
-         if kind in (tokenizer_spm.Type.CONTROL, tokenizer_spm.Type.USER_DEFINED)],
+         if kind in (spm_files.Type.CONTROL, spm_files.Type.USER_DEFINED)],
         splits, bos if adds_bos else None)
   elif kind == 'llama':
     adds_bos = found.get('tokenizer.ggml.add_bos_token', True)
-    tokenizer = tokenizer_spm.imported(
-        [tokenizer_spm.Piece(*piece) for piece in zip(
+    tokenizer = spm_files.imported(
+        [spm_files.Piece(*piece) for piece in zip(
             tokens, map(float, get('scores')), types, strict=True)],
         unigram=False,
         dummy_prefix=found.get('tokenizer.ggml.add_space_prefix', True),

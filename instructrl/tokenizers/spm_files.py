@@ -13,8 +13,9 @@ from collections.abc import Iterable, Sequence
 import enum
 from typing import Any, NamedTuple
 
-from instructrl.interop import tokenizer_json
-from instructrl.interop.tokenizer_json import SPACE
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers.hf_json import SPACE
+
 
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
@@ -100,16 +101,16 @@ def exported(model: bytes, bos_id: int, specials: Iterable[int],
             for p in pieces_of(proto)]
   return {
       'version': '1.0', 'truncation': None, 'padding': None,
-      'added_tokens': [tokenizer_json.added_token(i, pieces[i].text, True)
+      'added_tokens': [hf_json.added_token(i, pieces[i].text, True)
                        for i in sorted(specials)],
       # A space before each line that is not empty.
-      'normalizer': tokenizer_json.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
-      'pre_tokenizer': tokenizer_json.sequence(
-          'pretokenizers', [tokenizer_json.split('\\n'), tokenizer_json.split(_TYPED_BYTE)]),
-      'post_processor': tokenizer_json.bos_first(pieces[bos_id].text, bos_id),
-      'decoder': tokenizer_json.sequence('decoders', [
+      'normalizer': hf_json.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
+      'pre_tokenizer': hf_json.sequence(
+          'pretokenizers', [hf_json.split('\\n'), hf_json.split(_TYPED_BYTE)]),
+      'post_processor': hf_json.bos_first(pieces[bos_id].text, bos_id),
+      'decoder': hf_json.sequence('decoders', [
           {'type': 'ByteFallback'}, {'type': 'Fuse'},
-          tokenizer_json.replace({'Regex': '(?<![^\\n]) '}, '')]),
+          hf_json.replace({'Regex': '(?<![^\\n]) '}, '')]),
       'model': _model(pieces, proto.trainer_spec.model_type == _UNIGRAM,
                       pieces[unk_id].text),
   }
@@ -141,17 +142,17 @@ def imported(pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool,
   return {
       'version': '1.0', 'truncation': None, 'padding': None,
       'added_tokens': [
-          tokenizer_json.added_token(
+          hf_json.added_token(
               i, p.text.replace(SPACE, ' '), p.type != Type.USER_DEFINED)
           for i, p in enumerate(pieces)
           if p.type in (Type.UNKNOWN, Type.CONTROL, Type.USER_DEFINED)],
-      'normalizer': tokenizer_json.sequence('normalizers', [
+      'normalizer': hf_json.sequence('normalizers', [
           {'type': 'Prepend', 'prepend': SPACE} if dummy_prefix else None,
-          tokenizer_json.replace({'String': ' '}, SPACE)]),
-      'pre_tokenizer': tokenizer_json.split(_TYPED_BYTE) if unigram else None,
-      'post_processor': tokenizer_json.bos_first(bos, texts[bos]) if bos else None,
-      'decoder': tokenizer_json.sequence('decoders', [
-          tokenizer_json.replace({'String': SPACE}, ' '), {'type': 'ByteFallback'},
+          hf_json.replace({'String': ' '}, SPACE)]),
+      'pre_tokenizer': hf_json.split(_TYPED_BYTE) if unigram else None,
+      'post_processor': hf_json.bos_first(bos, texts[bos]) if bos else None,
+      'decoder': hf_json.sequence('decoders', [
+          hf_json.replace({'String': SPACE}, ' '), {'type': 'ByteFallback'},
           {'type': 'Fuse'},
           {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
           if dummy_prefix else None]),
@@ -193,7 +194,7 @@ def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
       pieces_of(proto), unigram=spec.model_type == _UNIGRAM,
       dummy_prefix=normalizer.add_dummy_prefix, bos=bos)
   theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
-  ours = tokenizer_json.build(tokenizer)
+  ours = hf_json.build(tokenizer)
   # The library also puts a space before what follows a token of the user's.
   defined = [f'a{p.text}b' for p in pieces_of(proto)
              if p.type == Type.USER_DEFINED]

@@ -6,7 +6,7 @@ import json
 import pytest
 import sentencepiece
 
-from instructrl.interop.tokenizer_hf import HFTokenizer
+from instructrl.tokenizers.imported import HFTokenizer
 from tests import tokenizer_families as families
 
 END = '<|endoftext|>'

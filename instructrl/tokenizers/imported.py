@@ -22,11 +22,15 @@ import pathlib
 import re
 from typing import Any
 
-from instructrl.interop import tokenizer_gguf
-from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_layout
-from instructrl.interop import tokenizer_source
 from instructrl.runtime import files
+from instructrl.tokenizers import gguf_files
+from instructrl.tokenizers import hf_files
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import layout as layout_lib
+
+
+
+
 
 
 
@@ -76,13 +80,13 @@ class HFTokenizer:
         {**token, 'special': token['special'] or
          token['content'] in found['protected']}
         for token in found['tokenizer']['added_tokens']]
-    self._tok = tok = tokenizer_json.build({**found['tokenizer'], 'added_tokens': added})
+    self._tok = tok = hf_json.build({**found['tokenizer'], 'added_tokens': added})
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
     self.added_pad, self.pad_note = found['added_pad'], found['pad_note']
     self.chat_template = found['chat_template']
-    self.layout = tokenizer_layout.Layout.from_dict(found['layout'])
+    self.layout = layout_lib.Layout.from_dict(found['layout'])
     self.eos_id = (tok.token_to_id(self.layout.end) if self.layout.end
                    else self.document_eos_id)
     ends = (self.bos_id, self.eos_id, self.document_eos_id)
@@ -96,7 +100,7 @@ class HFTokenizer:
             token['id'] for token in found['tokenizer']['added_tokens']
             if token['special'])}
     tok.encode_special_tokens = True
-    self._special_text = tokenizer_layout.first_special([*self._protected.values()])
+    self._special_text = layout_lib.first_special([*self._protected.values()])
     self._alias_of = {text: f'{_OPEN}{i}{_CLOSE}'
                       for i, text in self._protected.items()}
     self._aliases = self._add_aliases(added)
@@ -133,7 +137,7 @@ class HFTokenizer:
       longer = self._raw(_CUT + context + 'a')
       rest = longer[len(ids):]
       if (longer[:len(ids)] == ids and rest and not
-          self.piece(rest[0]).startswith((tokenizer_json.SPACE, tokenizer_json.BYTE_SPACE, ' '))):
+          self.piece(rest[0]).startswith((hf_json.SPACE, hf_json.BYTE_SPACE, ' '))):
         found.append((context, ids))
     if not found:
       raise ValueError('this tokenizer cannot continue a text: it puts '
@@ -167,17 +171,17 @@ class HFTokenizer:
       ValueError: a token has no row, or the layout does not fit the source.
     """
     chosen = prompt_template or (
-        tokenizer_layout.CHAT if source.chat_template else tokenizer_layout.PROMPT_TEMPLATE)
-    source = tokenizer_source.within(source, vocab_rows or source.rows)
+        layout_lib.CHAT if source.chat_template else layout_lib.PROMPT_TEMPLATE)
+    source = hf_files.within(source, vocab_rows or source.rows)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
     spoken = source.in_template() - specials
-    layout = tokenizer_layout.make_layout(
+    layout = layout_lib.make_layout(
         chosen, response_template, system, source.chat_template,
         source.roles, specials | spoken)
     eos = source.roles['eos_token']
-    pad = tokenizer_source.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
-    tokenizer = tokenizer_source.with_tokens(
+    pad = hf_files.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
+    tokenizer = hf_files.with_tokens(
         source, {*specials, *filter(None, [layout.end])}, pad)
     found = {
         'tokenizer': tokenizer,
@@ -200,7 +204,7 @@ class HFTokenizer:
   def from_folder(cls, path, **options) -> 'HFTokenizer':
     """Reads a folder of Hugging Face files; options as for `from_source`."""
     try:
-      return cls.from_source(tokenizer_source.read_folder(path), **options)
+      return cls.from_source(hf_files.read_folder(path), **options)
     except ValueError as error:
       if str(path) in str(error):
         raise
@@ -209,9 +213,9 @@ class HFTokenizer:
   @classmethod
   def from_gguf(cls, path, **options) -> 'HFTokenizer':
     """Reads the metadata of a GGUF file; options as for `from_source`."""
-    return cls.from_source(tokenizer_gguf.read(path), **options)
+    return cls.from_source(gguf_files.read(path), **options)
 
-  def with_layout(self, *, prompt_template: str = tokenizer_layout.CHAT,
+  def with_layout(self, *, prompt_template: str = layout_lib.CHAT,
                   response_template: str = '', system: str = ''
                   ) -> 'HFTokenizer':
     """The same tokens with another layout.
@@ -228,9 +232,9 @@ class HFTokenizer:
         template, it cannot be split around texts, or PAD ends a response.
     """
     config = self._found['config']
-    layout = tokenizer_layout.make_layout(
+    layout = layout_lib.make_layout(
         prompt_template, response_template, system, self.chat_template,
-        {name: config[name] for name in tokenizer_source.ROLES if name in config},
+        {name: config[name] for name in hf_files.ROLES if name in config},
         self._protected.values())
     return HFTokenizer(_serialise(
         {**self._found, 'layout': dataclasses.asdict(layout)}))
@@ -284,7 +288,7 @@ class HFTokenizer:
     lay = self.layout
     texts = [
         (lay.response_before, True),
-        (tokenizer_layout.strip(text, lay.strip_response), False),
+        (layout_lib.strip(text, lay.strip_response), False),
         (lay.response_after, True)]
     if not any(text for text, _ in texts):
       return [self.eos_id]
@@ -372,7 +376,7 @@ class HFTokenizer:
     Raises:
       ValueError: an id is outside the vocabulary.
     """
-    ids = tokenizer_json.checked_ids(ids, self.vocab_size)
+    ids = hf_json.checked_ids(ids, self.vocab_size)
     return self._tok.decode(
         [i for i in ids if i not in self._silent], skip_special_tokens=False)
 
@@ -401,24 +405,24 @@ class HFTokenizer:
     Raises:
       ValueError: the embedding has fewer rows than there are tokens.
     """
-    tokenizer_json.check_rows(self.vocab_size, vocab_rows)
+    hf_json.check_rows(self.vocab_size, vocab_rows)
     roles = self._roles()
-    tokenizer_json.write_files(
+    hf_json.write_files(
         folder, self._found['tokenizer'], roles, self._exported_template(),
         {name: value for name, value in self._found['config'].items()
          if name not in roles})
 
   def _exported_template(self) -> str:
-    if self.layout.prompt_template != tokenizer_layout.CHAT:
-      return tokenizer_layout.plain_as_chat_template(
+    if self.layout.prompt_template != layout_lib.CHAT:
+      return layout_lib.plain_as_chat_template(
           self.layout, self.piece(self.eos_id),
           '' if self.bos_id is None else self.piece(self.bos_id))
-    return tokenizer_layout.exported_chat_template(
+    return layout_lib.exported_chat_template(
         self.layout, self.chat_template, self._roles())
 
   def _roles(self) -> dict[str, str]:
     return {name: token for name, token in self._found['config'].items()
-            if name in tokenizer_source.ROLES}
+            if name in hf_files.ROLES}
 
 
 def _serialise(found: Mapping[str, Any]) -> bytes:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from instructrl.interop import tokenizer_source
+from instructrl.tokenizers import hf_files
 from tests import tokenizer_families as families
 
 END = '<|endoftext|>'
@@ -12,7 +12,7 @@ END = '<|endoftext|>'
 
 def source(specials=(END,), plain=(), rows=0, template=None, **roles):
   tokenizer = families.bpe(specials, plain=plain)
-  return tokenizer_source.Source(tokenizer, {'eos_token': specials[0], **roles}, None,
+  return hf_files.Source(tokenizer, {'eos_token': specials[0], **roles}, None,
                         template, rows)
 
 
@@ -31,17 +31,17 @@ def source(specials=(END,), plain=(), rows=0, template=None, **roles):
     ([END, '<|pad|>x', 'a<|pad|>'], [], '<|pad|>x'),
 ])
 def test_pad_is_what_nothing_else_uses(specials, plain, pad):
-  found = tokenizer_source.choose_pad(source(specials, plain), 0, ends={specials[0]})
+  found = hf_files.choose_pad(source(specials, plain), 0, ends={specials[0]})
   assert found.token == pad
   assert found.new == found.added == (pad not in (*specials, *plain))
 
 
 def test_pad_is_not_what_the_template_or_an_end_uses():
   taken = source([END, '<pad>', '<unused1>'], template="{{ '<pad>' }}")
-  assert tokenizer_source.choose_pad(taken, 0, ends={END}).token == '<unused1>'
+  assert hf_files.choose_pad(taken, 0, ends={END}).token == '<unused1>'
   own = source([END, '<pad>'], pad_token='<pad>')
-  assert tokenizer_source.choose_pad(own, 0, ends={END}).token == '<pad>'
-  pad = tokenizer_source.choose_pad(own, 0, ends={END, '<pad>'})
+  assert hf_files.choose_pad(own, 0, ends={END}).token == '<pad>'
+  pad = hf_files.choose_pad(own, 0, ends={END, '<pad>'})
   assert (pad.token, pad.added) == ('<|pad|>', True)
   assert 'its own PAD <pad> ends a text' in pad.note
 
@@ -50,7 +50,7 @@ def test_a_row_without_a_token_comes_before_a_new_one():
   num = len(source().ids())
   for rows, given, added in ((num + 1, 0, False), (num, 0, True), (0, 0, True),
                              (num, num + 9, False)):
-    pad = tokenizer_source.choose_pad(source(rows=rows), given, ends={END})
+    pad = hf_files.choose_pad(source(rows=rows), given, ends={END})
     assert (pad.id, pad.new, pad.added) == (num, True, added)
 
 
@@ -64,7 +64,7 @@ def test_all_files_are_read(tmp_path):
   num = 2 + len(families.bpe([])['model']['vocab'])
   (folder / 'added_tokens.json').write_text(json.dumps({'<tool>': num}))
   (folder / 'chat_template.jinja').write_text('x')
-  found = tokenizer_source.read_folder(folder)
+  found = hf_files.read_folder(folder)
   assert found.roles == {'bos_token': '<s>', 'eos_token': END}
   assert (found.begin, found.rows, found.chat_template) == ('<s>', 600, 'x')
   assert found.config == {'model_max_length': 99}
@@ -74,14 +74,14 @@ def test_all_files_are_read(tmp_path):
 def test_ends_may_stand_in_the_config_of_the_model(tmp_path):
   families.write(tmp_path, families.bpe([END]))
   with pytest.raises(ValueError, match='no token ends a text: give eos_token'):
-    tokenizer_source.read_folder(tmp_path)
+    hf_files.read_folder(tmp_path)
   num = len(families.bpe([])['model']['vocab'])
   (tmp_path / 'generation_config.json').write_text(
       json.dumps({'eos_token_id': [num, 3]}))
-  assert tokenizer_source.read_folder(tmp_path).roles['eos_token'] == END
+  assert hf_files.read_folder(tmp_path).roles['eos_token'] == END
   (tmp_path / 'config.json').write_text(
       json.dumps({'text_config': {'eos_token_id': 5, 'vocab_size': 7}}))
-  found = tokenizer_source.read_folder(tmp_path)
+  found = hf_files.read_folder(tmp_path)
   assert found.ids()[found.roles['eos_token']] == 5 and found.rows == 7
 
 
@@ -90,7 +90,7 @@ def test_the_template_called_default_is_taken(tmp_path):
       tmp_path, families.bpe([END]), eos_token=END, chat_template=[
           {'name': 'tool_use', 'template': 'a'},
           {'name': 'default', 'template': 'b'}])
-  assert tokenizer_source.read_folder(tmp_path).chat_template == 'b'
+  assert hf_files.read_folder(tmp_path).chat_template == 'b'
 
 
 @pytest.mark.parametrize('name,content,message', [
@@ -106,23 +106,23 @@ def test_damage_is_named(tmp_path, name, content, message):
   families.write(tmp_path, families.bpe([END]), eos_token=END)
   (tmp_path / name).write_text(content)
   with pytest.raises(ValueError, match=message) as error:
-    tokenizer_source.read_folder(tmp_path)
+    hf_files.read_folder(tmp_path)
   assert str(tmp_path) in str(error.value)
 
 
 def test_an_id_that_the_library_cannot_give_is_refused():
-  pad = tokenizer_source.Pad('<|pad|>', 10_000, True, True, '')
+  pad = hf_files.Pad('<|pad|>', 10_000, True, True, '')
   with pytest.raises(ValueError, match='should have the id 10000'):
-    tokenizer_source.with_tokens(source(), {END}, pad)
+    hf_files.with_tokens(source(), {END}, pad)
 
 
 def test_added_tokens_beyond_the_embedding_are_left_out():
   whole = source([END, '<pad>', '<picture>'])
   num = len(whole.ids())
-  assert tokenizer_source.within(whole, num) is tokenizer_source.within(whole, 0) is whole
-  kept = tokenizer_source.within(whole, num - 1)
+  assert hf_files.within(whole, num) is hf_files.within(whole, 0) is whole
+  kept = hf_files.within(whole, num - 1)
   assert set(whole.ids()) - set(kept.ids()) == {'<picture>'}
   with pytest.raises(ValueError, match=f"token '<.*has {num - 3} rows"):
-    tokenizer_source.within(whole, num - 3)
+    hf_files.within(whole, num - 3)
   with pytest.raises(ValueError, match='the embedding has 9 rows'):
-    tokenizer_source.within(whole, 9)
+    hf_files.within(whole, 9)

@@ -12,9 +12,11 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-from instructrl.interop import tokenizer_json
-from instructrl.interop import tokenizer_slow
 from instructrl.runtime import files
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import slow_files
+
+
 
 
 
@@ -56,7 +58,7 @@ class Source:
 
   def ids(self) -> dict[str, int]:
     """{text: id} of all tokens."""
-    return {**tokenizer_json.vocabulary(self.tokenizer), **{
+    return {**hf_json.vocabulary(self.tokenizer), **{
         token['content']: token['id']
         for token in self.tokenizer['added_tokens']}}
 
@@ -147,15 +149,15 @@ def _read_tokenizer(path: pathlib.Path, config, model_type: str
   """What tokenizer.json holds, or would hold; roles that no file names."""
   file = path / 'tokenizer.json'
   if not file.exists():
-    return tokenizer_slow.read(path, config, model_type)
+    return slow_files.read(path, config, model_type)
   tokenizer = files.read_json(file)
   try:
-    tokenizer_json.vocabulary(tokenizer)
+    hf_json.vocabulary(tokenizer)
     tokenizer['added_tokens'] = [
         {'single_word': False, 'lstrip': False, 'rstrip': False,
          'normalized': not token.get('special', False), 'special': False,
          **token} for token in tokenizer.get('added_tokens') or []]
-    tokenizer_json.build(tokenizer)
+    hf_json.build(tokenizer)
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{file} is damaged: {error}') from error
   return {**tokenizer, 'truncation': None, 'padding': None}, {}
@@ -215,7 +217,7 @@ def _begin(tokenizer, roles, config) -> str | None:
   bos = roles.get('bos_token')
   if bos is None:
     return None
-  first = tokenizer_json.build(tokenizer).encode('x').tokens[:1]
+  first = hf_json.build(tokenizer).encode('x').tokens[:1]
   if first == [bos] or config.get('add_bos_token') or bos == roles['eos_token']:
     return bos
   return None
@@ -252,7 +254,7 @@ def within(source: Source, rows: int) -> Source:
   beyond = {text: i for text, i in source.ids().items() if 0 < rows <= i}
   if not beyond:
     return source
-  needed = {*tokenizer_json.vocabulary(source.tokenizer), *source.roles.values(),
+  needed = {*hf_json.vocabulary(source.tokenizer), *source.roles.values(),
             *source.in_template()}
   for text, i in beyond.items():
     if text in needed:
@@ -323,7 +325,7 @@ def with_tokens(source: Source, specials: Iterable[str], pad: Pad
     token['special'] = True
   tokenizer['added_tokens'] = sorted(
       added.values(), key=lambda token: token['id'])
-  tok = tokenizer_json.build(tokenizer)
+  tok = hf_json.build(tokenizer)
   for text in added:
     if tok.token_to_id(text) != ids[text]:
       raise ValueError(f'token {text!r} should have the id {ids[text]}, the '
