@@ -34,6 +34,10 @@ from instructrl.trainers import importing
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

@@ -46,6 +46,14 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
+
+
+
+
 PROGRAM = ('-m', 'instructrl.main')
 
 

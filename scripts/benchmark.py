@@ -69,6 +69,21 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PAD = 0
 
 

@@ -15,6 +15,7 @@ from instructrl import aot
 from instructrl import main
 
 
+
 from tests import slices
 
 

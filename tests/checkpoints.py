@@ -2,7 +2,7 @@
 
 import json
 
-from instructrl.models import hf
+from instructrl.interop import hf
 import numpy as np
 from safetensors.numpy import save_file
 import tokenizers

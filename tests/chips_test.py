@@ -8,6 +8,7 @@ from instructrl import chips
 from instructrl.runtime import sharding
 
 
+
 from tests import slices
 
 

@@ -9,6 +9,7 @@ from instructrl import plan_report
 
 
 
+
 GIB = 2 ** 30
 
 

@@ -22,6 +22,10 @@ from instructrl.runtime import sharding
 
 
 
+
+
+
+
 from tests import tiny
 
 PAD, EOS = tiny.PAD, tiny.EOS

@@ -11,11 +11,16 @@ import sys
 import zipfile
 
 from instructrl import convert
-from instructrl.interop import weights
+from instructrl.interop import weight_files
 from instructrl import sample
 from instructrl.trainers import common
 from instructrl.trainers import importing
 from instructrl.trainers import policies
+
+
+
+
+
 
 
 
@@ -110,7 +115,7 @@ def test_that_figure_is_computed_again_where_transformers_is_installed(
     gguf_file):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
-  read = weights.GGUF(gguf_file)
+  read = weight_files.GGUF(gguf_file)
   model = transformers.LlamaForCausalLM(
       transformers.LlamaConfig(**read.config)).eval()
   missing, unexpected = model.load_state_dict(

@@ -7,6 +7,8 @@ from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.trained import train_tokenizer
 
 
+
+
 import numpy as np
 import pytest
 import sentencepiece

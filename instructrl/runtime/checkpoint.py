@@ -32,6 +32,9 @@ from instructrl.runtime import processes
 
 
 
+
+
+
 import jax
 import jax.numpy as jnp
 

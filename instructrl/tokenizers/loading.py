@@ -1,9 +1,11 @@
 """Reads a tokenizer of either kind."""
 
+from instructrl.tokenizers import imported
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
+
 import pathlib
-from instructrl.tokenizers import imported
+
 
 
 

@@ -17,6 +17,7 @@ from instructrl.tokenizers import hf_json
 from instructrl.tokenizers.hf_json import SPACE
 
 
+
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 

@@ -18,8 +18,8 @@ import math
 import pathlib
 from typing import Any
 
+from instructrl.interop import hf
 from instructrl.interop import weights_writer
-from instructrl.models import hf
 from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
@@ -31,6 +31,18 @@ from instructrl.runtime.progress import Progress
 from instructrl.trainers.importing import KEPT
 from instructrl.trainers.importing import STAGE
 from instructrl.trainers.importing import check_disk
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

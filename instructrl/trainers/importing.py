@@ -23,8 +23,8 @@ import shutil
 import time
 from typing import Any
 
-from instructrl.interop import weights as weights_lib
-from instructrl.models import hf
+from instructrl.interop import hf
+from instructrl.interop import weight_files
 from instructrl.models import transformer
 from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
@@ -32,11 +32,24 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl.tokenizers.layout import CHAT
 from instructrl.trainers import common
 from instructrl.trainers import runs
+from instructrl.tokenizers.layout import CHAT
 from instructrl.runtime.progress import Progress
 from instructrl.tokenizers.imported import HFTokenizer
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -113,11 +126,11 @@ def open_source(path) -> Source:
     config = files.read_json(path / 'config.json')
     with named(path / 'config.json'):
       hf.model_fields(config)
-    weights = weights_lib.open_weights(path)
+    weights = weight_files.open_weights(path)
     kept = {name: (path / name).read_bytes() for name in _KEPT_FILES
             if (path / name).is_file()}
   else:
-    weights = weights_lib.open_weights(path)
+    weights = weight_files.open_weights(path)
     config = weights.config
     with named(path):
       hf.model_fields(config)
@@ -127,7 +140,7 @@ def open_source(path) -> Source:
   weights.check(hf.expected(config, weights.shapes))
   with named(path):
     _check_tied(config, weights)
-  return Source(path, config, weights, kept, weights_lib.fingerprint(
+  return Source(path, config, weights, kept, weight_files.fingerprint(
       weights, json.dumps(config, sort_keys=True).encode()))
 
 

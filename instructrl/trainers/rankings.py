@@ -50,6 +50,18 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 DEMONSTRATION = 'demonstration'
 
 

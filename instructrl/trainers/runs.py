@@ -45,6 +45,16 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 
 

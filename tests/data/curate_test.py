@@ -8,6 +8,7 @@ from instructrl.data import curate
 from instructrl.data import parts
 
 
+
 from tests.data.toys import NUMBERS, check, make, page, prompt, ranked, shown
 
 

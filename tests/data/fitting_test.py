@@ -12,6 +12,8 @@ from instructrl.data.fitting import Lengths
 
 
 
+
+
 from tests.data import toys
 
 # A token a word; a prompt has two more.

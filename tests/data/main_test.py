@@ -12,6 +12,7 @@ from instructrl.tokenizers import trained
 
 
 
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -19,6 +19,11 @@ from instructrl.data.datasets.files import SourceError
 
 
 
+
+
+
+
+
 from tests.data.datasets import source_files
 
 

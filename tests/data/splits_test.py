@@ -6,6 +6,7 @@ from instructrl.data import parts
 from instructrl.data import splits
 
 
+
 from tests.data.toys import NUMBERS, check, make, page, ranked, shown, sides
 
 

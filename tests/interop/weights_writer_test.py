@@ -3,8 +3,9 @@
 import json
 import os
 
-from instructrl.interop import weights
+from instructrl.interop import weight_files
 from instructrl.interop import weights_writer
+
 
 
 import ml_dtypes
@@ -48,7 +49,7 @@ def test_several_files_have_an_index(tmp_path):
   index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
   assert index['metadata']['total_size'] == 4 * (12 + 5 + 1 + 8)
   assert index['weight_map']['scalar'] == 'model-00002-of-00003.safetensors'
-  read = weights.Safetensors(tmp_path)
+  read = weight_files.Safetensors(tmp_path)
   for name in found:
     np.testing.assert_array_equal(read.read(name), found[name])
 

@@ -39,6 +39,18 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 GOOD, BAD = .85, .3
 
 

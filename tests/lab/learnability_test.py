@@ -17,6 +17,10 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
 class Oracle:
   """Knows every answer; `right` of ten questions it answers rightly."""
 

@@ -8,6 +8,7 @@ from instructrl.models import heads
 from instructrl.trainers import common
 
 
+
 from tests import tiny
 
 TOKENS = np.random.default_rng(0).integers(

@@ -16,6 +16,7 @@ from instructrl.runtime import checkpoint
 from instructrl import types
 
 
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -15,6 +15,7 @@ from instructrl.models import heads
 from instructrl.runtime import sharding
 
 
+
 from tests import tiny
 
 RULES = experiment.RULES

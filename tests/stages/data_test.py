@@ -18,7 +18,6 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl import main
 from instructrl.runtime import run_folder
-from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
 from instructrl.trainers import common
@@ -26,9 +25,24 @@ from instructrl.trainers import data
 from instructrl.trainers import heldout
 from instructrl.trainers import policies
 from instructrl.trainers import reward
+from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.data.rows import read_rows
 from instructrl.data.sources import load
 from instructrl.data.records import fold
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -3,8 +3,8 @@
 import json
 import os
 
+from instructrl.interop import hf
 from instructrl.models import heads
-from instructrl.models import hf
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
 from instructrl.trainers import common
@@ -13,6 +13,15 @@ from instructrl.trainers import importing
 from instructrl.trainers import policies
 from instructrl.trainers import reward
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
 
 
 

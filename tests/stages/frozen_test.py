@@ -18,6 +18,10 @@ from instructrl.trainers import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

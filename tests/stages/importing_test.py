@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 
-from instructrl.models import hf
+from instructrl.interop import hf
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
@@ -17,6 +17,13 @@ from instructrl.trainers import common
 from instructrl.trainers import importing
 from instructrl.trainers import policies
 from instructrl.trainers import runs
+
+
+
+
+
+
+
 
 
 

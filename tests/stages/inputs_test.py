@@ -17,6 +17,10 @@ from instructrl.trainers import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

@@ -9,12 +9,18 @@ import random
 import pytest
 
 from instructrl.tokenizers import dialogue
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import trained
 from instructrl.tokenizers.layout import Layout
 from instructrl.tokenizers.layout import plain_layout
 from instructrl.tokenizers.layout import strip
-from instructrl.tokenizers import loading
-from instructrl.tokenizers import trained
 from instructrl.tokenizers.imported import HFTokenizer
+
+
+
+
+
+
 
 
 

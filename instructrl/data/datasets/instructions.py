@@ -12,6 +12,9 @@ from instructrl.data.records import Demonstration
 
 
 
+
+
+
 _GITHUB = 'https://raw.githubusercontent.com/'
 
 

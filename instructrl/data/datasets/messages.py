@@ -23,6 +23,8 @@ from instructrl.data.datasets.fields import Malformed
 
 
 
+
+
 SYSTEM = ('refuse', 'drop')  # what is done with a system message
 _PAIR = ('chosen', 'rejected')
 _ANSWERS = ('response', *_PAIR)

@@ -45,6 +45,15 @@ from instructrl.data.datasets.source import Source
 
 
 
+
+
+
+
+
+
+
+
+
 # Raised when a source's rows become other records, so that they are read anew.
 READER_VERSION = 2
 

@@ -7,6 +7,7 @@ from instructrl.data.datasets import ai_feedback
 from instructrl.data import sources
 
 
+
 from tests.data.datasets import source_files
 
 

@@ -9,6 +9,8 @@ from instructrl.data.datasets.files import SourceError
 
 
 
+
+
 from tests.data.datasets import source_files
 
 

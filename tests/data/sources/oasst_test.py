@@ -11,6 +11,8 @@ from instructrl.data.datasets.files import Row
 
 
 
+
+
 from tests.data.datasets import source_files
 
 

@@ -22,6 +22,11 @@ from instructrl.data.datasets.files import SourceError
 
 
 
+
+
+
+
+
 from tests.data.datasets import source_files, web as web_lib
 
 

@@ -17,6 +17,11 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
 class Words(source.Source):
   """Rows that are made without a file."""
 

@@ -8,6 +8,7 @@ from instructrl.data import sources
 from instructrl.data.datasets.files import SourceError
 
 
+
 from tests.data.datasets import source_files
 
 TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'

@@ -3,7 +3,7 @@
 import json
 
 import gguf
-from instructrl.interop import weights
+from instructrl.interop import weight_files
 import ml_dtypes
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_safetensors_in_one_file_and_in_several(tmp_path):
   save_file(found, tmp_path / 'named' / 'weights.safetensors')
   for folder, tensors in (('one', found), ('named', found),
                           ('several', sharded(tmp_path / 'several'))):
-    read = weights.open_weights(tmp_path / folder)
+    read = weight_files.open_weights(tmp_path / folder)
     assert read.shapes == {n: t.shape for n, t in tensors.items()}
     for name, tensor in tensors.items():
       assert read.read(name).dtype == tensor.dtype
@@ -48,51 +48,51 @@ def test_files_may_lie_in_a_folder_of_their_own(tmp_path):
     file.rename(tmp_path / 'parts' / file.name)
   index = tmp_path / 'model.safetensors.index.json'
   index.write_text(index.read_text().replace('"model-', '"parts/model-'))
-  read = weights.open_weights(tmp_path)
+  read = weight_files.open_weights(tmp_path)
   for name, tensor in wanted.items():
     np.testing.assert_array_equal(read.read(name), tensor)
 
 
 def test_what_is_wrong_with_a_folder_is_told_by_file_and_tensor(tmp_path):
   with pytest.raises(ValueError, match='has no model.safetensors'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   (tmp_path / 'pytorch_model.bin').touch()
   with pytest.raises(ValueError, match='pytorch_model.bin is a pickle.*save'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   sharded(tmp_path)
   index = tmp_path / 'model.safetensors.index.json'
   text = index.read_text()
   index.write_text(text.replace('"b": "model-2', '"b": "model-1'))
   with pytest.raises(ValueError, match='model-1.safetensors: tensor b is not'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   index.write_text('{"weight_map": 3}')
   with pytest.raises(ValueError, match='index.json is damaged'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   index.write_text('[' * 100_000)
   with pytest.raises(ValueError, match='index.json is damaged: .* too deep'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   index.unlink()
   with pytest.raises(ValueError, match='2 safetensors files and no model'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   index.write_text(text)
   second = tmp_path / 'model-2.safetensors'
   content = second.read_bytes()
   for short in (content[:-1], content[:20], b''):
     second.write_bytes(short)
     with pytest.raises(ValueError, match='model-2.safetensors is cut off'):
-      weights.open_weights(tmp_path)
+      weight_files.open_weights(tmp_path)
   second.unlink()
   with pytest.raises(ValueError, match='model-2.safetensors is missing'):
-    weights.open_weights(tmp_path)
+    weight_files.open_weights(tmp_path)
   with pytest.raises(ValueError, match='does not exist: .*hf download'):
-    weights.open_weights(tmp_path / 'nothing')
+    weight_files.open_weights(tmp_path / 'nothing')
   with pytest.raises(ValueError, match='neither a folder nor a .gguf'):
-    weights.open_weights(tmp_path / 'model-1.safetensors')
+    weight_files.open_weights(tmp_path / 'model-1.safetensors')
 
 
 def test_quantised_safetensors_are_refused(tmp_path):
   save_file({'q': np.ones((4, 4), np.int8)}, tmp_path / 'model.safetensors')
-  read = weights.open_weights(tmp_path)
+  read = weight_files.open_weights(tmp_path)
   with pytest.raises(ValueError, match='tensor q is I8, none of F64'):
     read.check(['q'])
 
@@ -102,7 +102,7 @@ def test_a_fingerprint_changes_with_any_matrix_and_any_text(tmp_path):
 
   def fingerprint(tensors, *texts):
     save_file(tensors, tmp_path / 'model.safetensors')
-    return weights.fingerprint(weights.open_weights(tmp_path), *texts)
+    return weight_files.fingerprint(weight_files.open_weights(tmp_path), *texts)
 
   assert fingerprint(found, b'x') == fingerprint(found, b'x')
   others = [
@@ -167,7 +167,7 @@ def llama(path, kind=gguf.GGMLQuantizationType.F32, *, layers=2, change=None):
 
 def test_a_gguf_file_reads_as_the_folder_it_was_made_from(tmp_path):
   found = llama(tmp_path / 'm.gguf')
-  read = weights.open_weights(tmp_path / 'm.gguf')
+  read = weight_files.open_weights(tmp_path / 'm.gguf')
   assert read.shapes == {n: t.shape for n, t in found.items()}
   for name, tensor in found.items():
     np.testing.assert_array_equal(read.read(name), tensor, name)
@@ -183,7 +183,7 @@ def test_a_gguf_file_reads_as_the_folder_it_was_made_from(tmp_path):
 
 def test_quantised_gguf_is_dequantised(tmp_path):
   found = llama(tmp_path / 'm.gguf', gguf.GGMLQuantizationType.Q8_0)
-  read = weights.open_weights(tmp_path / 'm.gguf')
+  read = weight_files.open_weights(tmp_path / 'm.gguf')
   name = 'model.layers.1.self_attn.k_proj.weight'
   assert read.dtypes[name] == 'Q8_0'
   for name, tensor in found.items():
@@ -201,7 +201,7 @@ def test_llama_3s_scaling_is_found_in_its_factors(tmp_path):
           1 / ((1 - s) / factor + s) for w, s in zip(wavelengths, smooth)]
       writer.add_tensor('rope_freqs.weight', np.float32(factors))
     llama(tmp_path / 'm.gguf', change=change)
-    read = weights.open_weights(tmp_path / 'm.gguf')
+    read = weight_files.open_weights(tmp_path / 'm.gguf')
     assert read.config['rope_scaling'] == {
         'rope_type': 'llama3', 'factor': factor, 'low_freq_factor': 1.,
         'high_freq_factor': 4., 'original_max_position_embeddings': 8192}
@@ -209,7 +209,7 @@ def test_llama_3s_scaling_is_found_in_its_factors(tmp_path):
   llama(tmp_path / 'm.gguf', change=lambda writer: writer.add_tensor(
       'rope_freqs.weight', np.full(width // 2, 3, np.float32)))
   with pytest.raises(ValueError, match='rope_freqs.weight is neither'):
-    weights.open_weights(tmp_path / 'm.gguf')
+    weight_files.open_weights(tmp_path / 'm.gguf')
 
 
 @pytest.mark.parametrize('change, message', [
@@ -225,7 +225,7 @@ def test_gguf_files_that_compute_something_else_are_refused(
     tmp_path, change, message):
   llama(tmp_path / 'm.gguf', change=change)
   with pytest.raises(ValueError, match=message):
-    weights.open_weights(tmp_path / 'm.gguf')
+    weight_files.open_weights(tmp_path / 'm.gguf')
 
 
 @pytest.mark.parametrize('values, factor', [
@@ -243,7 +243,7 @@ def test_a_factor_of_positions_is_read_as_llama_cpp_reads_it(
 
   llama(tmp_path / 'm.gguf', change=change)
   wanted = {'rope_type': 'linear', 'factor': factor} if factor else None
-  config = weights.open_weights(tmp_path / 'm.gguf').config
+  config = weight_files.open_weights(tmp_path / 'm.gguf').config
   assert config.get('rope_scaling') == wanted
 
 
@@ -265,7 +265,7 @@ def test_metadata_of_another_kind_is_refused_by_file_and_key(
 
   llama(tmp_path / 'm.gguf', change=change)
   with pytest.raises(ValueError, match=f'm.gguf: metadata .*llama.{key}='):
-    weights.open_weights(tmp_path / 'm.gguf')
+    weight_files.open_weights(tmp_path / 'm.gguf')
 
 
 def test_other_architectures_and_damage_are_refused(tmp_path):
@@ -276,18 +276,18 @@ def test_other_architectures_and_damage_are_refused(tmp_path):
   writer.write_tensors_to_file()
   writer.close()
   with pytest.raises(ValueError, match="architecture='phi3'.*folder"):
-    weights.open_weights(path)
+    weight_files.open_weights(path)
   llama(path)
   content = path.read_bytes()
   for length in (0, 3, 40, 400, len(content) // 2, len(content) - 200):
     path.write_bytes(content[:length])
     with pytest.raises(ValueError, match='m.gguf is cut off'):
-      weights.open_weights(path)
+      weight_files.open_weights(path)
 
 
 def test_a_tensor_without_a_name_in_hugging_faces_folder_keeps_its_own(
     tmp_path):
   llama(tmp_path / 'm.gguf', change=lambda w: w.add_tensor(
       'blk.0.extra.weight', np.ones(3, np.float32)))
-  read = weights.open_weights(tmp_path / 'm.gguf')
+  read = weight_files.open_weights(tmp_path / 'm.gguf')
   assert 'blk.0.extra.weight' in read.shapes

@@ -7,9 +7,11 @@ import json
 import numpy as np
 import pytest
 
-from instructrl.models import hf
-from instructrl.models import hf_config
+from instructrl.interop import hf
+from instructrl.interop import hf_config
 from instructrl.models import transformer
+
+
 
 
 

@@ -19,14 +19,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from instructrl.models.hf_config import complete
-from instructrl.models.hf_config import FAMILIES
-from instructrl.models.hf_config import Family
-from instructrl.models.hf_config import families_for
-from instructrl.models.hf_config import family_of
-from instructrl.models.hf_config import hf_config
-from instructrl.models.hf_config import model_fields
+from instructrl.interop.hf_config import complete
+from instructrl.interop.hf_config import FAMILIES
+from instructrl.interop.hf_config import Family
+from instructrl.interop.hf_config import families_for
+from instructrl.interop.hf_config import family_of
+from instructrl.interop.hf_config import hf_config
+from instructrl.interop.hf_config import model_fields
 from instructrl.types import Params
+
+
+
+
+
+
+
 
 
 

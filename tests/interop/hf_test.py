@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from instructrl.interop import hf
 from instructrl.models import heads
-from instructrl.models import hf
 from instructrl.models import transformer
 from instructrl import rollout
+
+
+
 
 
 
