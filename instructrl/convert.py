@@ -38,6 +38,10 @@ from instructrl.trainers import importing
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

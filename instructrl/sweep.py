@@ -54,6 +54,14 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
+
+
+
+
 PROGRAM = ('-m', 'instructrl.main')
 
 

@@ -21,6 +21,7 @@ from instructrl.tokenizers import dialogue
 
 
 
+
 try:
   import torch
   import transformers

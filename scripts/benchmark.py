@@ -84,6 +84,21 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PAD = 0
 
 

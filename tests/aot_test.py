@@ -16,6 +16,7 @@ from instructrl import main
 
 
 
+
 from tests import slices
 
 

@@ -9,6 +9,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import slices
 
 

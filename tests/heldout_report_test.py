@@ -14,6 +14,8 @@ from instructrl import report
 
 
 
+
+
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 

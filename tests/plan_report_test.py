@@ -10,6 +10,7 @@ from instructrl import plan_report
 
 
 
+
 GIB = 2 ** 30
 
 

@@ -31,6 +31,11 @@ from instructrl.trainers import policies
 
 
 
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import pytest

@@ -17,11 +17,15 @@ import textwrap
 
 import numpy as np
 
+from instructrl.data.curate import fitting
 from instructrl.data import examples
-from instructrl.data import fitting
-from instructrl.data import sources
+from instructrl.data.sources import registry
 from instructrl.data import summary
 from instructrl.tokenizers import loading
+
+
+
+
 
 
 
@@ -39,7 +43,7 @@ from instructrl.tokenizers import loading
 def _sources() -> str:
   """The sources with their options, for --help."""
   lines = ['sources (and limit=N, strict=BOOL of all):']
-  for name, about in sources.names():
+  for name, about in registry.names():
     lines += textwrap.wrap(f'{name}  {about}', summary.WIDTH - 2,
                            initial_indent='  ', subsequent_indent=' ' * 6)
   return '\n'.join(lines)
@@ -97,9 +101,9 @@ def show(args, write) -> None:
   tok = open_tokenizer(args)
   colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
   for spec in args.spec:
-    sources.parse(spec)  # a mistake in the last is told before the first
+    registry.parse(spec)  # a mistake in the last is told before the first
   for spec in args.spec:
-    loaded = sources.load(spec, limit=args.limit, data_dir=args.data_dir)
+    loaded = registry.load(spec, limit=args.limit, data_dir=args.data_dir)
     found = summary.describe(
         loaded, tok, prompt_len=args.prompt_len,
         response_len=args.response_len)

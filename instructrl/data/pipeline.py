@@ -46,6 +46,14 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
   # for callers of this
 
 

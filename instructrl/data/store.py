@@ -22,10 +22,18 @@ from instructrl.data.records import Limits
 from instructrl.data.records import SPLITS
 from instructrl.data.records import prompt_of
 from instructrl.data.records import validate
-from instructrl.data.datasets.builders import BUILDERS
-from instructrl.data.datasets.builders import RecordBuilder
+from instructrl.data.builders import BUILDERS
+from instructrl.data.builders import RecordBuilder
 from instructrl.data.records import Record
 from instructrl.data.records import RecordError
+
+
+
+
+
+
+
+
 
 
 

@@ -28,6 +28,8 @@ from instructrl.lab.world import World
 
 
 
+
+
 Probe = probes_lib.Probe
 Measures = dict[str, statistics.Measure]
 

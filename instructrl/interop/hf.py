@@ -41,6 +41,13 @@ from instructrl.types import Params
 
 
 
+
+
+
+
+
+
+
   # what importers know
 
 

@@ -22,6 +22,8 @@ from instructrl.lab.reading import Reading
 
 
 
+
+
 Claim = world_lib.Claim
 
 # Grades of attempts that are not what was asked for.

@@ -41,6 +41,14 @@ from instructrl.lab.world import split_sentences
 
 
 
+
+
+
+
+
+
+
+
 pick = texts.pick
 pick_some = texts.pick_some
 

@@ -37,6 +37,11 @@ from instructrl.lab.world import World
 
 
 
+
+
+
+
+
 FLAGS = (
     'fails_to_follow_instruction',
     'inappropriate_for_customer_assistant',

@@ -27,6 +27,9 @@ from instructrl.lab.world import World
 
 
 
+
+
+
 GROUPS = {'train': 12, 'heldout': 6}
 TARGETS = {'train': .726, 'heldout': .773}
 

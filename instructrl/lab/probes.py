@@ -38,6 +38,10 @@ from instructrl.lab.world import split_sentences
 
 
 
+
+
+
+
 # Wordings of the paper, section 4.2 and Appendix D.
 PROMPT_TYPES = {
     'none': '',

@@ -36,6 +36,13 @@ from instructrl.lab.world import with_article
 
 
 
+
+
+
+
+
+
+
 Constraint = specs.Constraint
 Spec = specs.Spec
 pick = texts.pick

@@ -31,6 +31,9 @@ from instructrl.lab.world import World
 
 
 
+
+
+
 # Longer texts are read up to here; the rest counts as ill-formed words.
 MAX_CHARS = 2_000
 _CHARS_PER_WORD = 6

@@ -33,6 +33,11 @@ from instructrl.lab.world import with_article
 
 
 
+
+
+
+
+
 Constraint = specs.Constraint
 pick = texts.pick
 pick_some = texts.pick_some

@@ -22,6 +22,8 @@ from instructrl.lab.language import make_language
 
 
 
+
+
 Relation = lexicon.Relation
 SINGULAR = lexicon.SINGULAR
 SUBJECT_KINDS = lexicon.SUBJECT_KINDS

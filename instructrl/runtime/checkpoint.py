@@ -35,6 +35,9 @@ from instructrl.runtime import processes
 
 
 
+
+
+
 import jax
 import jax.numpy as jnp
 

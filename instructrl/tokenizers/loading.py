@@ -4,6 +4,8 @@ from instructrl.tokenizers import imported
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
 
+
+
 import pathlib
 
 

@@ -14,10 +14,10 @@ import itertools
 import json
 import pathlib
 
-from instructrl.data import curate
-from instructrl.data import fitting
-from instructrl.data import parts
-from instructrl.data import sources
+from instructrl.data.curate import curate
+from instructrl.data.curate import fitting
+from instructrl.data.curate import parts
+from instructrl.data.sources import registry
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.runtime import files
@@ -89,6 +89,27 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
@@ -107,7 +128,7 @@ def validate(config):
     require(not again, f'{part} names {again[0] if again else ""} twice')
     for spec in specs:
       try:
-        sources.parse(spec)
+        registry.parse(spec)
       except ValueError as error:
         raise common.ConfigError(f'{part}: {error}') from error
   require(any(config[part] for part in PARTS),
@@ -145,13 +166,13 @@ def settings(config) -> parts.Settings:
       for field in dataclasses.fields(parts.Settings)})
 
 
-def load_sources(config, progress) -> list[tuple[str, sources.Loaded]]:
+def load_sources(config, progress) -> list[tuple[str, registry.Loaded]]:
   """(part, what was loaded) of all specs; each is read once."""
   loaded, known = [], {}
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
-        known[spec] = named(sources.load(spec))
+        known[spec] = named(registry.load(spec))
         progress.message(f'{spec}: {len(known[spec].records):,} of '
                          f'{known[spec].read:,} rows')
         progress.update(len(known), {
@@ -161,12 +182,12 @@ def load_sources(config, progress) -> list[tuple[str, sources.Loaded]]:
   return loaded
 
 
-def named(loaded: sources.Loaded) -> sources.Loaded:
+def named(loaded: registry.Loaded) -> registry.Loaded:
   """The same with ids that begin with the data set's name, for evaluations.
 
   That name ends at an id's last '/', so the source's own have theirs as '%2F'.
   """
-  label = sources.parse(loaded.spec).label
+  label = registry.parse(loaded.spec).label
   own = lambda record: '/'.join((
       label, prompt_of(record).id.replace('/', '%2F')))
   return dataclasses.replace(loaded, records=[
@@ -308,7 +329,7 @@ def check_paths(config) -> None:
   """Refuses a source of which no file is there, by part."""
   for part in PARTS:
     for spec in config[part]:
-      path = sources.parse(spec).path
+      path = registry.parse(spec).path
       common.require(path is None or path.exists(),
                      f'{part}: {spec}: there is no {path}')
 

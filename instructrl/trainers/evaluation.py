@@ -51,6 +51,17 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   common.validate_common(config)
   common.validate_positive(

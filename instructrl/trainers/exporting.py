@@ -64,6 +64,18 @@ from instructrl.trainers.importing import check_disk
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import ml_dtypes
 import numpy as np

@@ -75,6 +75,19 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import numpy as np
 

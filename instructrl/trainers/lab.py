@@ -80,6 +80,23 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   common.validate_common(config)
   common.require(

@@ -59,6 +59,18 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   """Refuses what makes no sense, by field name."""
   common.validate_common(config)

@@ -62,6 +62,18 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 DEMONSTRATION = 'demonstration'
 
 

@@ -55,6 +55,16 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 
 

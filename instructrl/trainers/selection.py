@@ -47,6 +47,15 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
 def validate(config):
   common.validate_common(config)
   common.validate_positive(

@@ -14,6 +14,9 @@ from instructrl.tokenizers.trained import train_tokenizer
 
 
 
+
+
+
 from tests.data import toys
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from instructrl.data.datasets import builders
+from instructrl.data import builders
 from instructrl.data import records
 from instructrl.data import store
 from instructrl.data.records import Demonstration
@@ -17,6 +17,14 @@ from instructrl.data.records import Limits
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
 from instructrl.data.records import RecordError
+
+
+
+
+
+
+
+
 
 
 

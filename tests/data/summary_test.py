@@ -5,12 +5,17 @@ import types
 
 import pytest
 
-from instructrl.data import parts
+from instructrl.data.curate import parts
 from instructrl.data import summary
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
 
 
 

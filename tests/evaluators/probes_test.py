@@ -25,6 +25,11 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
+
 class ScriptedLM:
   """Says what a function of the text says; likes what it would say.
 

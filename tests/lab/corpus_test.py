@@ -26,6 +26,11 @@ from instructrl.lab.world import split_sentences
 
 
 
+
+
+
+
+
 _ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
 
 

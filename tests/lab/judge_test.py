@@ -51,6 +51,18 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 GOOD, BAD = .85, .3
 
 

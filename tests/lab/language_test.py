@@ -9,6 +9,7 @@ from instructrl.lab.world import make_world
 
 
 
+
 LANGUAGE = Language(
     'Lumo', ('fox', 'baker'), ('sees',), ('old',),
     {'the': 'lo', 'fox': 'deku', 'baker': 'tanu', 'sees': 'vori',

@@ -21,6 +21,10 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
 class Oracle:
   """Knows every answer; `right` of ten questions it answers rightly."""
 

@@ -34,6 +34,14 @@ from instructrl.lab.world import split_sentences
 
 
 
+
+
+
+
+
+
+
+
 TASKS = {'truthfulness', 'toxicity', 'bias', 'reading', 'completion',
          'translation', 'facts'}
 _QUIZ = re.compile(r'Question: (.*)\nAnswer:(.*)')

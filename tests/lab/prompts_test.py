@@ -37,6 +37,14 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
+
+
+
+
 @pytest.fixture(scope='module')
 def world():
   return make_world(0, 'tiny')

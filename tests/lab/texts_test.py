@@ -13,6 +13,8 @@ from instructrl.lab.world import make_world
 
 
 
+
+
 @pytest.fixture(scope='module')
 def world():
   return make_world(0, 'tiny')

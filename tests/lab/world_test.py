@@ -22,6 +22,10 @@ from instructrl.lab.world import make_world
 
 
 
+
+
+
+
 SIZES = ('micro', 'tiny', 'small')
 
 

@@ -27,8 +27,22 @@ from instructrl.trainers import policies
 from instructrl.trainers import reward
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.data.rows import read_rows
-from instructrl.data.sources import load
+from instructrl.data.sources.registry import load
 from instructrl.data.records import fold
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -22,6 +22,10 @@ from instructrl.trainers import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

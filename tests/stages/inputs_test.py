@@ -21,6 +21,10 @@ from instructrl.trainers import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

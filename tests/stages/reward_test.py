@@ -48,6 +48,15 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
 from tests import tiny
 
 MODEL = tiny.model()

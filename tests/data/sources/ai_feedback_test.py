@@ -3,8 +3,9 @@
 import pyarrow
 from pyarrow import parquet
 
-from instructrl.data.datasets import ai_feedback
-from instructrl.data import sources
+from instructrl.data.sources import ai_feedback
+from instructrl.data.sources import registry
+
 
 
 
@@ -79,11 +80,11 @@ def test_parts_of_ultrafeedback(tmp_path):
   for part in ('flan', 'sharegpt'):
     source_files.write_lines(tmp_path / f'{part}.jsonl', [
         dict(ROW, instruction=part)])
-  assert [r.prompt.text for r in sources.load(
+  assert [r.prompt.text for r in registry.load(
       f'ultrafeedback:{tmp_path}').records] == ['flan', 'sharegpt']
-  assert [r.prompt.text for r in sources.load(
+  assert [r.prompt.text for r in registry.load(
       f'ultrafeedback/flan:{tmp_path}').records] == ['flan']
-  assert len(sources.parse('ultrafeedback').source().remotes()) == 6
+  assert len(registry.parse('ultrafeedback').source().remotes()) == 6
 
 
 def nectar(i, prompt='\n\nHuman: Hi {}.\n\nAssistant: ', k=7):
@@ -106,5 +107,5 @@ def test_nectar(tmp_path):
       'has 1 responses, a ranking needs 2 or more': 1}
   parquet.write_table(
       pyarrow.Table.from_pylist(rows), tmp_path / 'rlaif.parquet')
-  assert sources.load(
+  assert registry.load(
       f'nectar:{tmp_path}/rlaif.parquet').records == got.records

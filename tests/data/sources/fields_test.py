@@ -4,9 +4,11 @@ import math
 
 import pytest
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets.fields import Malformed
-from instructrl.data.datasets.fields import Unusable
+from instructrl.data.sources import fields
+from instructrl.data.sources.fields import Malformed
+from instructrl.data.sources.fields import Unusable
+
+
 
 
 

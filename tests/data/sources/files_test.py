@@ -7,9 +7,11 @@ import pyarrow
 from pyarrow import parquet
 import pytest
 
-from instructrl.data.datasets import files
-from instructrl.data.datasets.files import File
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources import files
+from instructrl.data.sources.files import File
+from instructrl.data.sources.files import SourceError
+
+
 
 
 

@@ -2,9 +2,11 @@
 
 import json
 
-from instructrl.data.datasets import instructions
-from instructrl.data import sources
+from instructrl.data.sources import instructions
+from instructrl.data.sources import registry
 from instructrl.data.records import USE_CASES
+
+
 
 
 
@@ -20,7 +22,7 @@ def test_alpaca_is_a_json_list(tmp_path):
       {'instruction': 'Add.', 'input': '1 and 2', 'output': '3'},
       {'instruction': 'Name a colour.', 'input': '', 'output': 'Red'},
       {'instruction': 'Write code.', 'input': '', 'output': ''}], indent=1))
-  got = sources.load(f'alpaca:{path}')
+  got = registry.load(f'alpaca:{path}')
   assert [(r.prompt.text, r.response) for r in got.records] == [
       ('Add.\n\n1 and 2', '3'), ('Name a colour.', 'Red')]
   assert got.records[0].labeler == 'text-davinci-003'
@@ -60,7 +62,7 @@ def test_subsets_of_self_instruct(tmp_path):
     source_files.write_lines(tmp_path / name, [
         {'instruction': part, 'input': '', 'output': 'x'}])
   for part in ('user', 'seed', 'generated'):
-    got = sources.load(f'self-instruct/{part}:{tmp_path}').records
+    got = registry.load(f'self-instruct/{part}:{tmp_path}').records
     assert [r.prompt.text for r in got] == [part]
-    (remote,) = sources.parse(f'self-instruct/{part}').source().remotes()
+    (remote,) = registry.parse(f'self-instruct/{part}').source().remotes()
     assert remote.url.endswith(instructions.SelfInstruct.FILES[part])

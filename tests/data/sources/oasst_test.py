@@ -5,9 +5,11 @@ import copy
 import pyarrow
 from pyarrow import parquet
 
-from instructrl.data import sources
-from instructrl.data.datasets.files import File
-from instructrl.data.datasets.files import Row
+from instructrl.data.sources import registry
+from instructrl.data.sources.files import File
+from instructrl.data.sources.files import Row
+
+
 
 
 
@@ -77,7 +79,7 @@ def test_flat_messages_and_parquet_are_the_same(tmp_path):
   assert got.records == expected
   parquet.write_table(pyarrow.Table.from_pylist(rows),
                       tmp_path / 'validation-00000.parquet')
-  got = sources.load(f'oasst2:{tmp_path}/validation-00000.parquet')
+  got = registry.load(f'oasst2:{tmp_path}/validation-00000.parquet')
   assert [r.responses for r in got.records] == [
       r.responses for r in expected]
   assert {r.prompt.split for r in got.records} == {'validation'}
@@ -87,7 +89,7 @@ def test_a_folder_with_several_exports_is_read_once(tmp_path):
   expected = load(tmp_path, [tree()])
   source_files.write_lines(
       tmp_path / 'x_ready.messages.jsonl.gz', flat(tree()))
-  assert sources.load(f'oasst1:{tmp_path}').read == expected.read
+  assert registry.load(f'oasst1:{tmp_path}').read == expected.read
 
 
 def test_languages(tmp_path):
@@ -129,7 +131,7 @@ def test_broken_threads_of_flat_messages(tmp_path):
       'its message_id is there twice': 1, 'message_id is not text': 1}
   circle = [dict(rows[0], parent_id='x'),
             dict(message('x', 'assistant', 0), parent_id='q')]
-  source = sources.parse('oasst1').source()
+  source = registry.parse('oasst1').source()
   path = source_files.write_lines(tmp_path / 'c.jsonl', circle)
   (row,) = source.rows([File(path)])
   assert isinstance(row, Row) and row.fault == 'the thread is a circle'
@@ -154,7 +156,7 @@ def test_demonstrations_are_the_best_replies_of_people(tmp_path):
 
 
 def test_what_is_downloaded():
-  (remote,) = sources.parse('oasst2/demonstrations').source().remotes()
+  (remote,) = registry.parse('oasst2/demonstrations').source().remotes()
   assert remote.url == (
       'https://huggingface.co/datasets/OpenAssistant/oasst2/resolve/main/'
       '2023-11-05_oasst2_ready.trees.jsonl.gz')

@@ -4,14 +4,21 @@ import dataclasses
 
 import pytest
 
-from instructrl.data.datasets import fields
 from instructrl.data import records
-from instructrl.data import sources
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources import fields
+from instructrl.data.sources import registry
+from instructrl.data.sources.files import SourceError
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
 
 
 
@@ -355,6 +362,6 @@ def test_a_folder_of_files_is_read_in_order(tmp_path):
   source_files.write_lines(tmp_path / 'b.jsonl', [{'prompt': 'b'}])
   source_files.write_lines(tmp_path / 'test.jsonl', [{'prompt': 'c'}])
   source_files.write_lines(tmp_path / 'a.jsonl.gz', [{'prompt': 'a'}])
-  got = sources.load(f'jsonl:{tmp_path}?split=validation').records
+  got = registry.load(f'jsonl:{tmp_path}?split=validation').records
   assert [(r.text, r.split) for r in got] == [
       (text, 'validation') for text in 'abc']

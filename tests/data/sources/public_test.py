@@ -9,12 +9,17 @@ import sys
 
 import pytest
 
-from instructrl.data.datasets import hh_rlhf
-from instructrl.data.datasets import instructions
-from instructrl.data.datasets import public
 from instructrl.data import records
-from instructrl.data import sources
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources import hh_rlhf
+from instructrl.data.sources import instructions
+from instructrl.data.sources import public
+from instructrl.data.sources import registry
+from instructrl.data.sources.files import SourceError
+
+
+
+
+
 
 
 
@@ -53,33 +58,33 @@ def web(monkeypatch):
 
 
 def test_a_source_is_fetched_and_prepared_once(web, tmp_path, monkeypatch):
-  got = sources.load('hh-rlhf', data_dir=tmp_path)
+  got = registry.load('hh-rlhf', data_dir=tmp_path)
   assert len(web.asked) == 8 and got.read == 36 and len(got.records) == 28
   assert got.dropped == {"lacks the field 'chosen'": 8}
   assert [r.prompt.split for r in got.records] == ['train'] * 20 + ['test'] * 8
   for record in got.records:
     records.validate(record)
   folder = tmp_path / 'downloads' / 'hh-rlhf'
-  assert got.records == sources.load(f'hh-rlhf:{folder}').records
+  assert got.records == registry.load(f'hh-rlhf:{folder}').records
 
   web.files.clear()
   monkeypatch.setattr(public.source_lib, 'read', None)  # not read again
-  monkeypatch.setenv(sources.ENVIRONMENT, str(tmp_path))
-  again = sources.load('hh-rlhf')
+  monkeypatch.setenv(registry.ENVIRONMENT, str(tmp_path))
+  again = registry.load('hh-rlhf')
   assert again == got and len(web.asked) == 8
 
 
 def test_a_limit_reads_the_downloads(web, tmp_path):
-  got = sources.load('hh-rlhf/helpful-base?limit=3', data_dir=tmp_path)
+  got = registry.load('hh-rlhf/helpful-base?limit=3', data_dir=tmp_path)
   assert [r.prompt.text for r in got.records] == [
       f'helpful-base train è {i}' for i in range(3)]
   assert len(web.asked) == 2 and not (tmp_path / 'prepared').exists()
   with pytest.raises(SourceError, match="train.jsonl.gz:6: lacks the field"):
-    sources.load('hh-rlhf/helpful-base', data_dir=tmp_path, strict=True)
+    registry.load('hh-rlhf/helpful-base', data_dir=tmp_path, strict=True)
 
 
 def test_subsets_and_options_are_prepared_apart(tmp_path):
-  source = lambda spec: sources.parse(spec).source()
+  source = lambda spec: registry.parse(spec).source()
   folders = {public.prepared_folder(source(spec), tmp_path) for spec in (
       'hh-rlhf', 'hh-rlhf/all', 'hh-rlhf/helpful-base', 'oasst1',
       'oasst1?lang=de', 'oasst1/demonstrations', 'oasst1?lang=en')}
@@ -90,7 +95,7 @@ def test_without_network_the_file_to_bring_is_named(
     tmp_path, monkeypatch):
   monkeypatch.setattr(hh_rlhf, '_URL', 'http://127.0.0.1:1/')
   with pytest.raises(SourceError) as error:
-    sources.load('hh-rlhf/harmless-base', data_dir=tmp_path)
+    registry.load('hh-rlhf/harmless-base', data_dir=tmp_path)
   message = str(error.value)
   path = tmp_path / 'downloads/hh-rlhf/harmless-base/train.jsonl.gz'
   assert 'http://127.0.0.1:1/harmless-base/train.jsonl.gz' in message
@@ -99,7 +104,7 @@ def test_without_network_the_file_to_bring_is_named(
   assert 'hh-rlhf:FOLDER' in message
   for split in ('train', 'test'):
     source_files.write_lines(path.with_name(f'{split}.jsonl.gz'), [pair(split)])
-  assert len(sources.load('hh-rlhf/harmless-base',
+  assert len(registry.load('hh-rlhf/harmless-base',
                           data_dir=tmp_path).records) == 2
 
 
@@ -110,12 +115,12 @@ def test_a_file_of_another_size_is_prepared_again(tmp_path):
   other = source_files.write_lines(
       path.with_name('c4-validation.00000-of-00008.json.gz'),
       [{'text': 'Page.'}])
-  got = sources.load('c4', data_dir=tmp_path)
+  got = registry.load('c4', data_dir=tmp_path)
   assert [r.split for r in got.records] == ['train'] * 9 + ['validation']
   other.unlink()  # which is no change: what is prepared is all there is
-  assert sources.load('c4', data_dir=tmp_path) == got
+  assert registry.load('c4', data_dir=tmp_path) == got
   source_files.write_lines(other, [{'text': 'Page.'}, {'text': 'Another.'}])
-  assert len(sources.load('c4', data_dir=tmp_path).records) == 11
+  assert len(registry.load('c4', data_dir=tmp_path).records) == 11
 
 
 def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
@@ -127,12 +132,12 @@ def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
   path.write_bytes(gzip.compress(whole)[:-4])
   for _ in range(2):
     with pytest.raises(SourceError, match='15k.jsonl: the gzip file ends'):
-      sources.load('dolly', data_dir=tmp_path)
+      registry.load('dolly', data_dir=tmp_path)
   assert not list(tmp_path.glob('prepared/*/*/*/dataset_info.json'))
   path.write_bytes(whole)
-  got = sources.load('dolly', data_dir=tmp_path)
+  got = registry.load('dolly', data_dir=tmp_path)
   assert len(got.records) == 9
-  assert got.records == sources.load('dolly', data_dir=tmp_path).records
+  assert got.records == registry.load('dolly', data_dir=tmp_path).records
 
 
 def test_a_builder_of_its_own(tmp_path):
@@ -172,5 +177,5 @@ def test_a_killed_preparation_begins_again(tmp_path):
       [sys.executable, '-c', _KILLED, str(tmp_path)], cwd=root, check=False)
   assert done.returncode == -signal.SIGKILL
   assert list(tmp_path.glob('prepared/*/*/incomplete.*'))
-  assert len(sources.load('dolly', data_dir=tmp_path).records) == 30
+  assert len(registry.load('dolly', data_dir=tmp_path).records) == 30
   assert not list(tmp_path.glob('prepared/*/*/incomplete.*'))

@@ -3,7 +3,7 @@
 import gzip
 import json
 
-from instructrl.data import sources
+from instructrl.data.sources import registry
 
 
 def write_lines(path, rows):
@@ -19,4 +19,4 @@ def write_lines(path, rows):
 def load(spec, path, rows, **kwargs):
   """Writes rows and loads them with a spec whose `PATH` is their file."""
   write_lines(path, rows)
-  return sources.load(spec.replace('PATH', str(path)), **kwargs)
+  return registry.load(spec.replace('PATH', str(path)), **kwargs)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets import source
-from instructrl.data.datasets.files import File
-from instructrl.data.datasets.files import Row
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources import base
+from instructrl.data.sources import fields
+from instructrl.data.sources.files import File
+from instructrl.data.sources.files import Row
+from instructrl.data.sources.files import SourceError
 from instructrl.data.records import Prompt
 
 
@@ -22,7 +22,12 @@ from instructrl.data.records import Prompt
 
 
 
-class Words(source.Source):
+
+
+
+
+
+class Words(base.Source):
   """Rows that are made without a file."""
 
   NAME = 'words'
@@ -45,7 +50,7 @@ class Words(source.Source):
 
 
 def read(words, tmp_path, **kwargs):
-  return source.read(Words(words), [File(tmp_path / 'w')], **kwargs)
+  return base.read(Words(words), [File(tmp_path / 'w')], **kwargs)
 
 
 def test_reasons_that_differ_in_a_place_are_one(tmp_path):
@@ -70,7 +75,7 @@ def test_strictness_and_limits(tmp_path):
   got = read(words, tmp_path, strict=True, limit=2)
   assert len(got.records) == 1 and got.read == 2
   endless = Words(iter(['a', 'b'] * 10))
-  assert source.read(endless, [File(tmp_path)], limit=3).read == 3
+  assert base.read(endless, [File(tmp_path)], limit=3).read == 3
   assert endless.taken == 3
 
 
@@ -82,10 +87,10 @@ def test_a_row_that_cannot_be_a_record_is_refused_by_its_validation(tmp_path):
 
 
 @pytest.mark.parametrize('parse, good, bad', [
-    (source.one_of('a', 'b'), {'a': 'a'}, ['c', '']),
-    (source.at_least(1, int), {'1': 1, '20': 20}, ['0', '1.5', 'x', '']),
-    (source.at_least(0.0), {'0': 0.0, '1e3': 1000.0}, ['-1', 'inf', 'nan']),
-    (source.yes_or_no, {'True': True, 'no': False, '1': True}, ['2', '']),
+    (base.one_of('a', 'b'), {'a': 'a'}, ['c', '']),
+    (base.at_least(1, int), {'1': 1, '20': 20}, ['0', '1.5', 'x', '']),
+    (base.at_least(0.0), {'0': 0.0, '1e3': 1000.0}, ['-1', 'inf', 'nan']),
+    (base.yes_or_no, {'True': True, 'no': False, '1': True}, ['2', '']),
 ])
 def test_options(parse, good, bad):
   for text, value in good.items():

@@ -4,7 +4,7 @@ import pyarrow
 from pyarrow import parquet
 import pytest
 
-from instructrl.data import sources
+from instructrl.data.sources import registry
 from tests.data.datasets import source_files
 
 INFO = {'id': 't3_1', 'post': 'I fell.\n\nIt hurts. ', 'title': 'A fall',
@@ -49,7 +49,7 @@ def test_splits_texts_and_drops(tmp_path):
           1,
       'has 0 summaries, not 2': 1, 'post is empty': 1}
   spec = f'summarize_from_feedback/comparisons:{path}?posts=cnndm'
-  (news,) = sources.load(spec).records
+  (news,) = registry.load(spec).records
   assert news.prompt.text == 'TITLE: Rain\n\nARTICLE: It rained.\n\nTL;DR:'
 
 
@@ -58,7 +58,7 @@ def test_the_copy_in_parquet_is_the_same(tmp_path):
       pyarrow.Table.from_pylist([comparison(i) for i in range(3)]),
       tmp_path / 'train-00000-of-00001.parquet')
   name = 'summarize_from_feedback/comparisons'
-  got = sources.load(f'{name}:{tmp_path}')
+  got = registry.load(f'{name}:{tmp_path}')
   assert got.records == source_files.load(
       f'{name}:PATH', tmp_path / 'x' / 'batch3.json',
       [comparison(i) for i in range(3)]).records
@@ -73,11 +73,11 @@ def test_posts(tmp_path):
       tmp_path / 'comparisons' / 'batch3.json', [comparison()])
   source_files.write_lines(
       tmp_path / 'axis_evals' / 'cnndm1.json', [{'summary': {}}])
-  got = sources.load(f'summarize_from_feedback/posts:{tmp_path}')
+  got = registry.load(f'summarize_from_feedback/posts:{tmp_path}')
   assert [(r.prompt.split, r.response) for r in got.records] == [
       ('train', 'train.'), ('validation', 'valid.'), ('test', 'test.')]
   assert got.records[0].prompt.text == PROMPT and not got.dropped
-  got = sources.load(f'summarize_from_feedback/comparisons:{tmp_path}')
+  got = registry.load(f'summarize_from_feedback/comparisons:{tmp_path}')
   assert got.read == len(got.records) == 1
 
 
@@ -87,6 +87,6 @@ def test_posts(tmp_path):
     ('comparisons?posts=cnndm', 3, 'comparisons/batch0_cnndm.json'),
     ('posts', 3, 'posts/train.jsonl')])
 def test_what_is_downloaded(spec, count, name):
-  remotes = sources.parse(f'summarize_from_feedback/{spec}').source().remotes()
+  remotes = registry.parse(f'summarize_from_feedback/{spec}').source().remotes()
   assert len(remotes) == count and remotes[0].name == name
   assert len({remote.name for remote in remotes}) == count

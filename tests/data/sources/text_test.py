@@ -4,8 +4,9 @@ import gzip
 
 import pytest
 
-from instructrl.data import sources
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources import registry
+from instructrl.data.sources.files import SourceError
+
 
 
 
@@ -30,7 +31,7 @@ def test_what_is_one_document(tmp_path, name, end, query, texts):
   data = TEXT.replace('\n', end).encode()
   path = tmp_path / name
   path.write_bytes(gzip.compress(data) if name.endswith('.gz') else data)
-  got = sources.load(f'text:{path}{query}')
+  got = registry.load(f'text:{path}{query}')
   assert [r.text for r in got.records] == texts
   assert got.records[0].source == name and got.records[0].split == 'train'
 
@@ -38,7 +39,7 @@ def test_what_is_one_document(tmp_path, name, end, query, texts):
 def test_places_files_and_copies(tmp_path):
   (tmp_path / 'b.txt').write_text('B.\n\nA.\n\nA.\n')
   (tmp_path / 'a.md').write_text('C.')
-  got = sources.load(f'text:{tmp_path}?split=validation')
+  got = registry.load(f'text:{tmp_path}?split=validation')
   assert [(r.text, r.source, r.split) for r in got.records] == [
       ('C.', 'a.md', 'validation'), ('B.', 'b.txt', 'validation'),
       ('A.', 'b.txt', 'validation')]
@@ -50,9 +51,9 @@ def test_an_empty_file_and_one_too_long(tmp_path):
   path = tmp_path / 'a.txt'
   path.write_text('\n \n')
   with pytest.raises(SourceError, match='a.txt: there are no rows'):
-    sources.load(f'text:{path}')
+    registry.load(f'text:{path}')
   path.write_text('a\n\n' + 'b' * 4_194_305)
-  got = sources.load(f'text:{path}')
+  got = registry.load(f'text:{path}')
   assert len(got.records) == 1
   assert got.dropped == {'text has N characters, the limit is N': 1}
 
@@ -62,9 +63,9 @@ def test_c4(tmp_path):
                'c4-validation.00000-of-00008.json.gz'):
     source_files.write_lines(tmp_path / name, [
         {'text': f'Page {name}', 'timestamp': 't', 'url': 'u'}])
-  got = sources.load(f'c4:{tmp_path}').records
+  got = registry.load(f'c4:{tmp_path}').records
   assert [r.split for r in got] == ['train', 'validation']
-  own = sources.load(f'jsonl:{tmp_path}')
+  own = registry.load(f'jsonl:{tmp_path}')
   assert [r.text for r in own.records] == [r.text for r in got]
-  remotes = sources.parse('c4?files=3').source().remotes()
+  remotes = registry.parse('c4?files=3').source().remotes()
   assert [remote.split for remote in remotes] == ['train'] * 3 + ['validation']

@@ -1,6 +1,6 @@
 """WebGPT: both published forms, ties, and citations."""
 
-from instructrl.data import sources
+from instructrl.data.sources import registry
 from tests.data.datasets import source_files
 
 QUESTION = {'dataset': 'eli5', 'id': '7x', 'full_text': 'Why is the sky blue?'}
@@ -30,7 +30,7 @@ def test_both_forms_and_ties(tmp_path):
   assert first.prompt.text == 'Why is the sky blue?'
   assert first.prompt.id == 'webgpt/eli5/7x'
   assert first.responses == ('Light [1, 2] scatters. [1][3]', 'No [2].')
-  dropped = sources.load(
+  dropped = registry.load(
       f'webgpt_comparisons:{tmp_path}/comparisons.jsonl?citations=drop')
   assert dropped.records[0].responses == ('Light scatters.', 'No.')
 

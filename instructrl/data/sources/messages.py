@@ -15,9 +15,11 @@ how they begin.
 from collections.abc import Mapping
 from typing import Any
 
-from instructrl.data.datasets import fields
+from instructrl.data.sources import fields
 from instructrl.tokenizers import dialogue
-from instructrl.data.datasets.fields import Malformed
+from instructrl.data.sources.fields import Malformed
+
+
 
 
 

@@ -18,19 +18,19 @@ import os
 import pathlib
 from typing import Any
 
-from instructrl.data.datasets import ai_feedback
-from instructrl.data.datasets import hh_rlhf
-from instructrl.data.datasets import instructions
-from instructrl.data.datasets import oasst
-from instructrl.data.datasets import own
-from instructrl.data.datasets import public
-from instructrl.data.datasets import source as source_lib
-from instructrl.data.datasets import summarize
-from instructrl.data.datasets import text
-from instructrl.data.datasets import webgpt
-from instructrl.data.datasets.files import SourceError
-from instructrl.data.datasets.source import Option
-from instructrl.data.datasets.source import Source
+from instructrl.data.sources import ai_feedback
+from instructrl.data.sources import base
+from instructrl.data.sources import hh_rlhf
+from instructrl.data.sources import instructions
+from instructrl.data.sources import oasst
+from instructrl.data.sources import own_files
+from instructrl.data.sources import public
+from instructrl.data.sources import summarize
+from instructrl.data.sources import text
+from instructrl.data.sources import webgpt
+from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Source
 from instructrl.data.records import Record
 
 
@@ -71,8 +71,21 @@ from instructrl.data.records import Record
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
-    own.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,
+    own_files.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,
     summarize.Posts, webgpt.WebGpt, oasst.Oasst1, oasst.Oasst2,
     oasst.Oasst1Demonstrations, oasst.Oasst2Demonstrations,
     ai_feedback.UltraFeedback, ai_feedback.Nectar, instructions.Alpaca,
@@ -80,10 +93,10 @@ SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
 )}
 OPTIONS = {  # of every source
     'limit': Option(
-        0, source_lib.at_least(0, int), 'rows to read from the beginning; 0 '
+        0, base.at_least(0, int), 'rows to read from the beginning; 0 '
         'is all'),
     'strict': Option(
-        None, source_lib.yes_or_no, 'whether a malformed row is an error, '
+        None, base.yes_or_no, 'whether a malformed row is an error, '
         'else it is dropped and counted'),
 }
 ENVIRONMENT = 'INSTRUCTRL_DATA'
@@ -164,13 +177,13 @@ def load(
       raise SourceError(
           f'{known.path}: no file there belongs to {known.name}'
           f'{"/" * bool(known.subset)}{known.subset}')
-    result = source_lib.read(source, found, limit=limit, strict=strict)
+    result = base.read(source, found, limit=limit, strict=strict)
   else:
     folder = data_folder(data_dir)
     if limit or strict:  # what is prepared is all rows, counted
       with public.downloads.lock(folder):
         found = public.local_files(source, folder)
-      result = source_lib.read(source, found, limit=limit, strict=strict)
+      result = base.read(source, found, limit=limit, strict=strict)
     else:
       result = public.load(source, folder)
   return Loaded(

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from instructrl.data import curate
-from instructrl.data import parts
+from instructrl.data.curate import curate
+from instructrl.data.curate import parts
+
 
 
 

@@ -25,7 +25,9 @@ import urllib.request
 
 from instructrl.runtime import files
 from instructrl.runtime import progress
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources.files import SourceError
+
+
 
 
 

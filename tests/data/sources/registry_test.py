@@ -5,12 +5,17 @@ import json
 
 import pytest
 
-from instructrl.data.datasets import own
-from instructrl.data.datasets import public
 from instructrl.data import records
-from instructrl.data import sources
+from instructrl.data.sources import own_files
+from instructrl.data.sources import public
+from instructrl.data.sources import registry
 from instructrl import main
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources.files import SourceError
+
+
+
+
+
 
 
 
@@ -28,19 +33,19 @@ from tests.data.datasets import source_files
 
 
 def test_a_spec_is_understood():
-  spec = sources.parse(
+  spec = registry.parse(
       'hh-rlhf/helpful-base:~/hh?limit=30&strict=true')
   assert (spec.name, spec.subset) == ('hh-rlhf', 'helpful-base')
   assert spec.path.is_absolute() and spec.path.name == 'hh'
   assert spec.limit == 30 and spec.strict is True and not spec.options
-  spec = sources.parse('oasst1/demonstrations')
+  spec = registry.parse('oasst1/demonstrations')
   assert (spec.name, spec.subset, spec.path) == (
       'oasst1/demonstrations', '', None)
   assert spec.limit == 0 and spec.strict is None
-  spec = sources.parse('jsonl:C:/a?b.jsonl?tie_margin=.5')
+  spec = registry.parse('jsonl:C:/a?b.jsonl?tie_margin=.5')
   assert str(spec.path) == 'C:/a?b.jsonl'
   assert spec.options == {'tie_margin': 0.5}
-  spec = sources.parse('jsonl:a?tie_margin=.5&limit=3', {'tie_margin': 1})
+  spec = registry.parse('jsonl:a?tie_margin=.5&limit=3', {'tie_margin': 1})
   assert spec.options == {'tie_margin': 1.0}
 
 
@@ -65,7 +70,7 @@ def test_a_spec_is_understood():
 ])
 def test_a_spec_that_is_not_understood(spec, reason):
   with pytest.raises(SourceError, match=reason) as error:
-    sources.parse(spec)
+    registry.parse(spec)
   assert '\n' not in str(error.value)
 
 
@@ -73,12 +78,12 @@ def test_errors_are_one_line_at_the_door():
   assert issubclass(SourceError, main.EXPECTED_ERRORS)
 
 
-@pytest.mark.parametrize('name', sources.SOURCES)
+@pytest.mark.parametrize('name', registry.SOURCES)
 def test_every_source_says_what_it_is(name):
-  cls = sources.SOURCES[name]
+  cls = registry.SOURCES[name]
   assert cls.NAME == name and cls.ABOUT and inspect.getdoc(cls)
   assert len(cls.ABOUT) <= 60
-  assert cls is own.Own or cls.RECORD in records.RECORD_TYPES
+  assert cls is own_files.Own or cls.RECORD in records.RECORD_TYPES
   if cls.PUBLIC:
     assert any(b.RECORD is cls.RECORD for b in public.BUILDERS)
     for subset in cls.SUBSETS or ('',):
@@ -90,12 +95,12 @@ def test_every_source_says_what_it_is(name):
         assert not remote.name.startswith('/')
   else:
     with pytest.raises(SourceError, match='needs a path'):
-      sources.parse(name)
+      registry.parse(name)
 
 
 def test_the_list_of_names_has_all_options():
-  listed = dict(sources.names())
-  assert len(listed) == len(sources.SOURCES)
+  listed = dict(registry.names())
+  assert len(listed) == len(registry.SOURCES)
   assert 'harmless-base' in listed['hh-rlhf']
   assert '?tie_margin=0.0' in listed['jsonl:PATH']
 
@@ -187,7 +192,7 @@ def test_no_message_is_too_bad_to_be_counted(tmp_path):
         path = source_files.write_lines(
             tmp_path / 'a.jsonl', map(json.dumps, rows))
         try:
-          got = sources.load(f'oasst1:{path}')
+          got = registry.load(f'oasst1:{path}')
         except SourceError:
           continue
         assert got.read == len(got.records) + sum(got.dropped.values())
@@ -197,4 +202,4 @@ def test_a_folder_of_another_source(tmp_path):
   source_files.write_lines(
       tmp_path / 'red-team-attempts' / 'train.jsonl', [{}])
   with pytest.raises(SourceError, match='no file there belongs to hh-rlhf'):
-    sources.load(f'hh-rlhf:{tmp_path}')
+    registry.load(f'hh-rlhf:{tmp_path}')

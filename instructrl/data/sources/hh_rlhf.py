@@ -5,11 +5,15 @@ Learning from Human Feedback'; the release of Anthropic on the Hugging Face hub,
 MIT licence. `red-team-attempts` holds no preferences and is not read.
 """
 
-from instructrl.data.datasets import fields
+from instructrl.data.sources import fields
 from instructrl.tokenizers import dialogue
-from instructrl.data.datasets.source import Remote
-from instructrl.data.datasets.source import Source
+from instructrl.data.sources.base import Remote
+from instructrl.data.sources.base import Source
 from instructrl.data.records import Ranking
+
+
+
+
 
 
 

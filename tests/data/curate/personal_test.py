@@ -2,7 +2,7 @@
 
 import pytest
 
-from instructrl.data import personal
+from instructrl.data.curate import personal
 
 
 @pytest.mark.parametrize('kind, text', [

@@ -5,12 +5,17 @@ Nakano et al. 2021, 'WebGPT', Appendix K: the comparisons that OpenAI released.
 
 import re
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets.source import Option
-from instructrl.data.datasets.source import Remote
-from instructrl.data.datasets.source import Source
-from instructrl.data.datasets.source import one_of
+from instructrl.data.sources import fields
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Remote
+from instructrl.data.sources.base import Source
+from instructrl.data.sources.base import one_of
 from instructrl.data.records import Ranking
+
+
+
+
+
 
 
 

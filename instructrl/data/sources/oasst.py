@@ -9,15 +9,23 @@ from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets import files
+from instructrl.data.sources import fields
+from instructrl.data.sources import files
 from instructrl.tokenizers import dialogue
-from instructrl.data.datasets.files import Row
-from instructrl.data.datasets.source import Option
-from instructrl.data.datasets.source import Remote
-from instructrl.data.datasets.source import Source
+from instructrl.data.sources.files import Row
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Remote
+from instructrl.data.sources.base import Source
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
 
 
 

@@ -28,20 +28,33 @@ import dataclasses
 import itertools
 from typing import Any
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets import files
-from instructrl.data.datasets import messages
 from instructrl.data import records
+from instructrl.data.sources import fields
+from instructrl.data.sources import files
+from instructrl.data.sources import messages
 from instructrl.tokenizers import dialogue
-from instructrl.data.datasets.files import Row
-from instructrl.data.datasets.source import Option
-from instructrl.data.datasets.source import Source
-from instructrl.data.datasets.source import at_least
-from instructrl.data.datasets.source import one_of
+from instructrl.data.sources.files import Row
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Source
+from instructrl.data.sources.base import at_least
+from instructrl.data.sources.base import one_of
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

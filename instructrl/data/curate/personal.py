@@ -6,9 +6,11 @@ trains on (Ouyang et al. 2022, section 3.2), by means that it does not print.
 
 import re
 
-from instructrl.data import parts
+from instructrl.data.curate import parts
 from instructrl.data.records import Record
 from instructrl.data.records import prompt_of
+
+
 
 
 

@@ -19,16 +19,25 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from instructrl.data.datasets import builders
-from instructrl.data.datasets import downloads
+from instructrl.data import builders
+from instructrl.data.sources import downloads
 from instructrl.data import store
 from instructrl.runtime import progress
-from instructrl.data.datasets.source import Read
-from instructrl.data.datasets.source import read
+from instructrl.data.sources.base import Read
+from instructrl.data.sources.base import read
 from instructrl.data.records import SPLITS
-from instructrl.data.datasets.files import File
-from instructrl.data.datasets.files import SourceError
-from instructrl.data.datasets.source import Source
+from instructrl.data.sources.files import File
+from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.base import Source
+
+
+
+
+
+
+
+
+
 
 
 

@@ -2,8 +2,9 @@
 
 import pytest
 
-from instructrl.data import parts
-from instructrl.data import splits
+from instructrl.data.curate import parts
+from instructrl.data.curate import splits
+
 
 
 

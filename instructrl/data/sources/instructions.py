@@ -2,10 +2,13 @@
 
 import dataclasses
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets.source import Remote
-from instructrl.data.datasets.source import Source
+from instructrl.data.sources import fields
+from instructrl.data.sources.base import Remote
+from instructrl.data.sources.base import Source
 from instructrl.data.records import Demonstration
+
+
+
 
 
 

@@ -10,11 +10,15 @@ import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 
-from instructrl.data import parts
+from instructrl.data.curate import parts
 from instructrl.data import tasks
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
 from instructrl.data.records import prompt_of
+
+
+
+
 
 
 

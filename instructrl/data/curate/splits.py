@@ -7,19 +7,31 @@ trained on. What is random follows from the seed and the texts (`parts.draw`).
 from collections.abc import Sequence
 import dataclasses
 
-from instructrl.data import personal
+from instructrl.data.curate import personal
 from instructrl.data.records import fold
-from instructrl.data.parts import CurateError
-from instructrl.data.parts import Drops
-from instructrl.data.parts import Item
-from instructrl.data.parts import PARTS
-from instructrl.data.parts import Settings
-from instructrl.data.parts import Source
-from instructrl.data.parts import draw
-from instructrl.data.parts import unused
-from instructrl.data.parts import with_prompt
+from instructrl.data.curate.parts import CurateError
+from instructrl.data.curate.parts import Drops
+from instructrl.data.curate.parts import Item
+from instructrl.data.curate.parts import PARTS
+from instructrl.data.curate.parts import Settings
+from instructrl.data.curate.parts import Source
+from instructrl.data.curate.parts import draw
+from instructrl.data.curate.parts import unused
+from instructrl.data.curate.parts import with_prompt
 from instructrl.data.records import Document
 from instructrl.data.records import prompt_of
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -1,13 +1,20 @@
 """Rankings by GPT-4: UltraFeedback and Nectar."""
 
-from instructrl.data.datasets import fields
+from instructrl.data.sources import fields
 from instructrl.tokenizers import dialogue
-from instructrl.data.datasets.source import Option
-from instructrl.data.datasets.source import Remote
-from instructrl.data.datasets.source import Source
-from instructrl.data.datasets.source import at_least
-from instructrl.data.datasets.source import one_of
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Remote
+from instructrl.data.sources.base import Source
+from instructrl.data.sources.base import at_least
+from instructrl.data.sources.base import one_of
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
 
 
 

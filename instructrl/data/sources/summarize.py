@@ -6,14 +6,21 @@ the posts of Voelske et al. 2017. Prompts are in the format of the paper
 (Appendix B.2): SUBREDDIT, TITLE, POST, TL;DR:.
 """
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets import files
-from instructrl.data.datasets.source import Option
-from instructrl.data.datasets.source import Remote
-from instructrl.data.datasets.source import Source
-from instructrl.data.datasets.source import one_of
+from instructrl.data.sources import fields
+from instructrl.data.sources import files
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Remote
+from instructrl.data.sources.base import Source
+from instructrl.data.sources.base import one_of
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
 
 
 

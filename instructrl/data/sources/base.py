@@ -9,16 +9,25 @@ import pathlib
 import re
 from typing import Any, ClassVar
 
-from instructrl.data.datasets import fields
-from instructrl.data.datasets import files
+from instructrl.data.sources import fields
+from instructrl.data.sources import files
 from instructrl.data.records import Limits
 from instructrl.data.records import SPLITS
 from instructrl.data.records import problems
 from instructrl.data.records import to_dict
-from instructrl.data.datasets.files import File
-from instructrl.data.datasets.files import Row
-from instructrl.data.datasets.files import SourceError
+from instructrl.data.sources.files import File
+from instructrl.data.sources.files import Row
+from instructrl.data.sources.files import SourceError
 from instructrl.data.records import Record
+
+
+
+
+
+
+
+
+
 
 
 

@@ -5,9 +5,11 @@ import types
 
 import pytest
 
-from instructrl.data import fitting
-from instructrl.data import parts
-from instructrl.data.fitting import Lengths
+from instructrl.data.curate import fitting
+from instructrl.data.curate import parts
+from instructrl.data.curate.fitting import Lengths
+
+
 
 
 
