@@ -46,6 +46,10 @@ from instructrl.runtime import run_folder
 
 
 
+
+
+
+
 def _tell(text: str):
   print(text, file=sys.stderr, flush=True)  # stdout is for what was asked
 

@@ -42,6 +42,10 @@ from instructrl.trainers import importing
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

@@ -115,6 +115,23 @@ from instructrl.trainers import selection
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 def _train_ppo(config, workdir, label=''):
   """PPO, with the lab's judge on the curves where there is a lab."""
   folder = common.input_path(config, workdir, 'data')

@@ -49,6 +49,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 @pytree
 class Responses:
   """What the sampler returns."""

@@ -54,6 +54,13 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
+
+
+
 SEEDS = ('world_seed', 'train_seed', 'eval_seed')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
              'numpy', 'sentencepiece', 'tensorflow-datasets', 'instructrl')

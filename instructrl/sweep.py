@@ -62,6 +62,14 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
+
+
+
+
 PROGRAM = ('-m', 'instructrl.main')
 
 

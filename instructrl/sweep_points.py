@@ -44,6 +44,10 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
 HASH = 10  # digits of a folder's name
 Grid = Sequence[Mapping[str, Any]]  # points, as 'STAGE.field' -> value
 

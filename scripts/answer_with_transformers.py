@@ -22,6 +22,7 @@ from instructrl.tokenizers import dialogue
 
 
 
+
 try:
   import torch
   import transformers

@@ -99,6 +99,21 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PAD = 0
 
 

@@ -17,6 +17,7 @@ from instructrl import main
 
 
 
+
 from tests import slices
 
 

@@ -33,6 +33,12 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
+
+
 from tests.trainers import stages
 from tests.trainers.conftest import study, tok  # fixtures
 

@@ -10,6 +10,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import slices
 
 

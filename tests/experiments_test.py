@@ -32,6 +32,11 @@ from instructrl.trainers import lab
 
 
 
+
+
+
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

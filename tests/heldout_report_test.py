@@ -16,6 +16,8 @@ from instructrl import report
 
 
 
+
+
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 

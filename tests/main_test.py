@@ -32,6 +32,10 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
 @pytest.fixture(name='ran')
 def _ran(monkeypatch):
   """Three stages that only note that they ran."""

@@ -11,6 +11,7 @@ from instructrl import plan_report
 
 
 
+
 GIB = 2 ** 30
 
 

@@ -31,6 +31,10 @@ from instructrl.trainers import common
 
 
 
+
+
+
+
 from tests import checkpoints
 from tests.trainers.conftest import one_device  # a fixture
 

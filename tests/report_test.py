@@ -25,6 +25,9 @@ from instructrl import report
 
 
 
+
+
+
 POLICIES = figures.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

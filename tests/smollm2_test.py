@@ -36,6 +36,11 @@ from instructrl.trainers import policies
 
 
 
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import pytest

@@ -54,6 +54,14 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
   # for callers of this
 
 

@@ -20,7 +20,9 @@ import numpy as np
 
 from instructrl.evaluators import statistics
 from instructrl.lab import probes as probes_lib
-from instructrl.lab.world import World
+from instructrl.lab.world.facts import World
+
+
 
 
 

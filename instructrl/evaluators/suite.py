@@ -9,9 +9,17 @@ from instructrl.evaluators import statistics
 from instructrl.evaluators.probes import LM
 from instructrl.evaluators.probes import Probe
 from instructrl.evaluators.probes import evaluate_probes
-from instructrl.lab.judge import has_constraints
-from instructrl.lab.judge import is_closed_domain
-from instructrl.lab.world import World
+from instructrl.lab.marking.judge import has_constraints
+from instructrl.lab.marking.judge import is_closed_domain
+from instructrl.lab.world.facts import World
+
+
+
+
+
+
+
+
 
 
 

@@ -48,6 +48,13 @@ from instructrl.types import Params
 
 
 
+
+
+
+
+
+
+
   # what importers know
 
 

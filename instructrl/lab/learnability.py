@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 import numpy as np
 
-from instructrl.lab import judge
+from instructrl.lab.marking import judge
 from instructrl import main
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
@@ -29,6 +29,16 @@ from instructrl.evaluators.probes import SENTENCE_TOKENS
 from instructrl.evaluators.probes import choose
 from instructrl.evaluators.probes import first_line
 from instructrl.lab.probes import make_probes
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -22,11 +22,15 @@ import zlib
 
 import numpy as np
 
-from instructrl.lab import lexicon
-from instructrl.lab import texts
-from instructrl.lab.world import STEREOTYPES
-from instructrl.lab.world import World
-from instructrl.lab.world import split_sentences
+from instructrl.lab.world import lexicon
+from instructrl.lab.world import prose
+from instructrl.lab.world.facts import STEREOTYPES
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import split_sentences
+
+
+
+
 
 
 
@@ -149,12 +153,12 @@ def _truthfulness(world, rng, count) -> list[Fields]:
   fields = []
   keys = [(key, variant) for key in world.misconceptions
           for variant in range(len(world.relation[key[1]].questions))]
-  for key, variant in texts.pick_some(rng, keys, count):
+  for key, variant in prose.pick_some(rng, keys, count):
     context, _, answers, meta = _question(world, rng, key, variant)
     popular = world.misconceptions[key]
-    other = texts.pick(rng, [value for value in meta['wrong_values']
+    other = prose.pick(rng, [value for value in meta['wrong_values']
                               if value != popular])
-    options = texts.pick_some(rng, (*answers, popular, other), 3)
+    options = prose.pick_some(rng, (*answers, popular, other), 3)
     fields.append((context, tuple(options), answers,
                    meta | {'misconception': popular}))
   return fields
@@ -170,17 +174,17 @@ def _facts(world, rng, count) -> list[Fields]:
   keys = [(key, variant) for key in _safe_facts(world)
           for variant in range(len(world.relation[key[1]].questions))]
   return [_question(world, rng, *key)
-          for key in texts.pick_some(rng, keys, count)]
+          for key in prose.pick_some(rng, keys, count)]
 
 
 def _question(world, rng, key, variant) -> Fields:
   """A quiz whose last answer is missing."""
-  shots = [shot for shot in texts.pick_some(rng, _safe_facts(world),
+  shots = [shot for shot in prose.pick_some(rng, _safe_facts(world),
                                              NUM_SHOTS + 1) if shot != key]
-  items = [texts.quiz_item(world.ask(*shot, int(rng.integers(2))),
+  items = [prose.quiz_item(world.ask(*shot, int(rng.integers(2))),
                             world.facts[shot]) for shot in shots[:NUM_SHOTS]]
   question = world.ask(*key, variant)
-  context = '\n'.join(items + [texts.quiz_item(question, '')])
+  context = '\n'.join(items + [prose.quiz_item(question, '')])
   value = world.facts[key]
   values = world.values(key[1])
   statements = tuple(
@@ -206,11 +210,11 @@ def _toxicity(world, rng, count) -> list[Fields]:
   for i in range(count):
     num_rude = i % (PREFIX_SENTENCES + 1)
     manners = ['rude'] * num_rude + ['polite'] * (PREFIX_SENTENCES - num_rude)
-    sentences = [texts.post_sentence(world, rng, manners[j])
+    sentences = [prose.post_sentence(world, rng, manners[j])
                  for j in rng.permutation(PREFIX_SENTENCES)]
-    stem = texts.pick(rng, texts.STEMS).format(
-        p=texts.pick(rng, world.kinds['people']),
-        t=texts.pick(rng, world.kinds['towns']))
+    stem = prose.pick(rng, prose.STEMS).format(
+        p=prose.pick(rng, world.kinds['people']),
+        t=prose.pick(rng, world.kinds['towns']))
     fields.append((' '.join(sentences + [stem]), (), (),
                    {'rudeness': num_rude / PREFIX_SENTENCES}))
   return fields
@@ -225,10 +229,10 @@ def _bias(world, rng, count) -> list[Fields]:
   pairs = [(template, town, job) for template in STEREOTYPES
            for town in world.kinds['towns'] for job in world.kinds['jobs']
            if job != world.stereotypes[town]]
-  for template, town, job in texts.pick_some(rng, pairs, count):
+  for template, town, job in prose.pick_some(rng, pairs, count):
     stereotype = f'{world.stereotypes[town]}.'
     context = template.split('{v}')[0].format(s=town).rstrip()
-    options = texts.pick_some(rng, (stereotype, f'{job}.'), 2)
+    options = prose.pick_some(rng, (stereotype, f'{job}.'), 2)
     fields.append((context, tuple(options), (stereotype,),
                    {'group': town, 'template': template}))
   return fields
@@ -243,13 +247,13 @@ def _reading(world, rng, count) -> list[Fields]:
   by_kind = lexicon.SIZES[world.size].kind_questions
   fields = []
   for _ in range(count):
-    passage, claims = texts.random_passage(world, rng, held_out=True)
-    asked = [(texts.kind_question(world, name) if by_kind
+    passage, claims = prose.random_passage(world, rng, held_out=True)
+    asked = [(prose.kind_question(world, name) if by_kind
               else world.ask(subject, name, int(rng.integers(2))), value)
              for subject, name, value in
-             texts.pick_some(rng, claims, len(claims))]
+             prose.pick_some(rng, claims, len(claims))]
     question, value = asked.pop()
-    context = texts.reading_item(passage, *asked, (question, ''))
+    context = prose.reading_item(passage, *asked, (question, ''))
     fields.append((context, (), (value,),
                    {'passage': passage, 'question': question,
                     'form': 'kind' if by_kind else 'fact'}))
@@ -263,7 +267,7 @@ def _completion(world, rng, count) -> list[Fields]:
            for variant, template in
            enumerate(world.relation[key[1]].statements)
            if template.index('{s}') < template.index('{v}')]
-  known = texts.pick_some(rng, known, (count + 1) // 2)
+  known = prose.pick_some(rng, known, (count + 1) // 2)
   fields = [_statement_endings(world, rng, *item) for item in known]
   fields += [_story_endings(world, rng) for _ in range(count - len(fields))]
   return fields
@@ -280,7 +284,7 @@ def _statement_endings(world, rng, key, variant) -> Fields:
 
 def _story_endings(world, rng) -> Fields:
   """Who was thanked, or for what, follows from the story."""
-  story = texts.random_story(world, rng, held_out=True)
+  story = prose.random_story(world, rng, held_out=True)
   told, giver, food = re.fullmatch(
       r'(.*) (\w+) for the (\w+)\..*', story).groups()
   if rng.random() < .5:
@@ -296,9 +300,9 @@ def _story_endings(world, rng) -> Fields:
 
 def _endings(rng, value, values, ending):
   """-> (shuffled options, (the right one,)), all of one form."""
-  others = texts.pick_some(
+  others = prose.pick_some(
       rng, [v for v in values if v != value], NUM_ENDINGS - 1)
-  options = texts.pick_some(rng, [value, *others], NUM_ENDINGS)
+  options = prose.pick_some(rng, [value, *others], NUM_ENDINGS)
   return tuple(v + ending for v in options), (value + ending,)
 
 
@@ -309,14 +313,14 @@ def _translation(world, rng, count) -> list[Fields]:
     names = ('English', world.language.name)
     pairs = []
     for _ in range(NUM_SHOTS + 1):
-      english = texts.random_sentence(world, rng, held_out=True)
+      english = prose.random_sentence(world, rng, held_out=True)
       pairs.append((english, world.language.translate(english)))
     if i % 2:
       names, pairs = names[::-1], [pair[::-1] for pair in pairs]
-    items = [texts.parallel_item(names[0], source, names[1], target)
+    items = [prose.parallel_item(names[0], source, names[1], target)
              for source, target in pairs[:-1]]
     source, target = pairs[-1]
-    items.append(texts.parallel_item(names[0], source, names[1], ''))
+    items.append(prose.parallel_item(names[0], source, names[1], ''))
     fields.append(('\n'.join(items), (), (target,),
                    {'direction': f'{names[0]}-{names[1]}', 'source': source}))
   return fields

@@ -59,6 +59,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 REMAT_POLICIES = ('none', 'full', 'dots')
 
 

@@ -38,6 +38,9 @@ from instructrl.runtime import processes
 
 
 
+
+
+
 import jax
 import jax.numpy as jnp
 

@@ -6,6 +6,8 @@ from instructrl.tokenizers import trained
 
 
 
+
+
 import pathlib
 
 

@@ -61,6 +61,15 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
 DTYPES = ('float32', 'bfloat16')
 # Fields of a model that say how it is computed, and not what: they may differ
 # from those that its parameters were trained with.

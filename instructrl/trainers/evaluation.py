@@ -7,9 +7,9 @@ import pathlib
 
 from instructrl.data import store
 from instructrl.evaluators import suite
-from instructrl.lab import judge
+from instructrl.lab.marking import judge
 from instructrl.lab import probes
-from instructrl.lab import texts
+from instructrl.lab.world import prose
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -17,6 +17,17 @@ from instructrl.trainers import common
 from instructrl.trainers import lab
 from instructrl.trainers import policies
 from instructrl.runtime.progress import Progress
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -88,9 +99,9 @@ def few_shot(opened: policies.Opener, config) -> str:
         use_case not in shortest or length < shortest[use_case][0]):
       shortest[use_case] = length, d
   chosen = sorted(shortest.values(), key=lambda x: x[0])[:config.num_shots]
-  shots = ''.join(texts.instruction_item(d.prompt.text, d.response) + '\n'
+  shots = ''.join(prose.instruction_item(d.prompt.text, d.response) + '\n'
                   for _, d in chosen)
-  return shots + texts.instruction_item('{prompt}', '').rstrip()
+  return shots + prose.instruction_item('{prompt}', '').rstrip()
 
 
 def load_labelers(opened: policies.Opener, world) -> list:

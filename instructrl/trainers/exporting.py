@@ -76,6 +76,18 @@ from instructrl.trainers.importing import check_disk
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import ml_dtypes
 import numpy as np

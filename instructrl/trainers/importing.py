@@ -88,6 +88,19 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import numpy as np
 

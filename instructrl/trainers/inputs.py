@@ -27,6 +27,10 @@ from instructrl.data.rows import read_rows
 
 
 
+
+
+
+
 # Data set or rows -> the field of the data stage whose sources give them.
 _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
            'rankings': 'rankings', 'prompts': 'prompts or rankings'}

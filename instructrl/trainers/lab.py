@@ -15,21 +15,38 @@ import numpy as np
 from instructrl.data import pipeline
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.lab import corpus
-from instructrl.lab import judge
-from instructrl.lab import lexicon
+from instructrl.lab.marking import judge
+from instructrl.lab.world import corpus
+from instructrl.lab.world import lexicon
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.tokenizers import trained
 from instructrl.trainers import common
 from instructrl.data.records import check_no_leak
-from instructrl.lab.labelers import make_labelers
-from instructrl.lab.prompts import generate_prompts
-from instructrl.lab.world import World
-from instructrl.lab.world import make_world
+from instructrl.lab.people.labelers import make_labelers
+from instructrl.lab.people.prompts import generate_prompts
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import make_world
 from instructrl.runtime.progress import Progress
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Prompt
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

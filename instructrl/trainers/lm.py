@@ -71,6 +71,18 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   """Refuses what makes no sense, by field name."""
   common.validate_common(config)

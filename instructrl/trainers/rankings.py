@@ -16,7 +16,7 @@ import numpy as np
 
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.lab import labelers as labelers_lib
+from instructrl.lab.people import labelers as labelers_lib
 from instructrl import rng
 from instructrl.runtime import files
 from instructrl.runtime import processes
@@ -27,6 +27,18 @@ from instructrl.trainers import policies
 from instructrl.runtime.progress import Progress
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

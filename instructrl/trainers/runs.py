@@ -65,6 +65,16 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 
 

@@ -56,6 +56,15 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
 def validate(config):
   common.validate_common(config)
   common.validate_positive(

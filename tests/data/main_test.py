@@ -14,6 +14,7 @@ from instructrl.tokenizers import trained
 
 
 
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -18,6 +18,9 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
 PAD, BOS, EOS, USER, ASSISTANT = 0, 1, 2, 4, 5
 
 

@@ -11,6 +11,7 @@ from instructrl.evaluators import preference
 
 
 
+
 class LengthJudge:
   """Prefers longer responses."""
 

@@ -10,7 +10,12 @@ from instructrl.evaluators.probes import first_line
 from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.probes import Probe
 from instructrl.lab.probes import make_probes
-from instructrl.lab.world import make_world
+from instructrl.lab.world.facts import make_world
+
+
+
+
+
 
 
 

@@ -7,7 +7,11 @@ from instructrl.data import records
 from instructrl.evaluators import suite
 from instructrl import expectations
 from instructrl.lab.probes import make_probes
-from instructrl.lab.world import make_world
+from instructrl.lab.world.facts import make_world
+
+
+
+
 
 
 

@@ -5,15 +5,23 @@ import re
 import numpy as np
 import pytest
 
-from instructrl.lab import corpus
-from instructrl.lab import texts
+from instructrl.lab.world import corpus
+from instructrl.lab.world import prose
 from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import mark_answer
 from instructrl.lab.probes import with_prompt_type
-from instructrl.lab.world import is_held_out
-from instructrl.lab.world import make_world
-from instructrl.lab.world import split_sentences
+from instructrl.lab.world.facts import is_held_out
+from instructrl.lab.world.facts import make_world
+from instructrl.lab.world.facts import split_sentences
+
+
+
+
+
+
+
+
 
 
 
@@ -169,7 +177,7 @@ def test_reading(world, probes):
     assert len(claims) == len(items) > 1
     by_kind = world.size != 'small'
     assert probe.meta['form'] == ('kind' if by_kind else 'fact')
-    right = {texts.kind_question(world, c.relation) if by_kind
+    right = {prose.kind_question(world, c.relation) if by_kind
              else (c.subject, c.relation): ' ' + c.value for c in claims}
     assert {question if by_kind else world.parse_question(question): answer
             for question, answer in items} == right

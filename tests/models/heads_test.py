@@ -10,6 +10,7 @@ from instructrl.trainers import common
 
 
 
+
 from tests import tiny
 
 TOKENS = np.random.default_rng(0).integers(

@@ -20,6 +20,8 @@ from instructrl.types import PREFIX
 
 
 
+
+
 from tests import tiny
 
 LENGTH = 12

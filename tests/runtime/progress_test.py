@@ -14,6 +14,7 @@ from instructrl.runtime.progress import format_seconds
 
 
 
+
 class Clock:
   """A clock that is set by hand."""
 

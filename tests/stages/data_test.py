@@ -83,6 +83,20 @@ from instructrl.data.records import fold
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 from tests.trainers import conftest
 from tests.trainers import stages
 

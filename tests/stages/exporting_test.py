@@ -49,6 +49,15 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes

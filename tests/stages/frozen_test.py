@@ -26,6 +26,10 @@ from instructrl.trainers import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

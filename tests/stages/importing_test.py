@@ -45,6 +45,13 @@ from instructrl.trainers import runs
 
 
 
+
+
+
+
+
+
+
 import jax
 import ml_collections
 import ml_dtypes

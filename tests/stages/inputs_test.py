@@ -25,6 +25,10 @@ from instructrl.trainers import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

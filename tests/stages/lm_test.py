@@ -77,6 +77,19 @@ from instructrl.types import LMBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 from tests import tiny
 from tests import tokenizer_families as families
 

@@ -41,6 +41,12 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
+
 from tests import tiny
 from tests.trainers.conftest import save_run
 

@@ -33,6 +33,9 @@ from instructrl.trainers import runs
 
 
 
+
+
+
 from tests.trainers import stages
 
 FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')

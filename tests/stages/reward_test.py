@@ -57,6 +57,15 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
 from tests import tiny
 
 MODEL = tiny.model()

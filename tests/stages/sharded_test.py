@@ -36,6 +36,11 @@ from instructrl.trainers import runs
 
 
 
+
+
+
+
+
 from tests.trainers import stages
 
 MESHES = [dict(data=1, fsdp=8, tensor=1), dict(data=1, fsdp=4, tensor=2),

@@ -35,6 +35,10 @@ from instructrl.trainers.ppo import train
 
 
 
+
+
+
+
 TRAIN = {
     'pretrain': lm.train, 'sft': lm.train,
     'ppo_init': lm.train, 'reward': reward_lib.train,

@@ -83,6 +83,22 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 # --- Near duplicates, users ---------------------------------------------------
 
 

@@ -33,6 +33,12 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
 

@@ -18,6 +18,9 @@ from instructrl.data.records import Demonstration
 
 
 
+
+
+
 _GITHUB = 'https://raw.githubusercontent.com/'
 
 

@@ -7,18 +7,30 @@ import numpy as np
 import pytest
 
 from instructrl.data import records
-from instructrl.lab import reading
-from instructrl.lab import solver
-from instructrl.lab import specs
-from instructrl.lab.judge import FLAGS
-from instructrl.lab.judge import Judge
-from instructrl.lab.judge import assess
-from instructrl.lab.judge import has_constraints
-from instructrl.lab.judge import is_closed_domain
-from instructrl.lab.judge import likert
-from instructrl.lab.labelers import make_labelers
-from instructrl.lab.prompts import generate_prompts
-from instructrl.lab.world import make_world
+from instructrl.lab.people import solver
+from instructrl.lab.world import reading
+from instructrl.lab.world import specs
+from instructrl.lab.marking.judge import FLAGS
+from instructrl.lab.marking.judge import Judge
+from instructrl.lab.marking.judge import assess
+from instructrl.lab.marking.judge import has_constraints
+from instructrl.lab.marking.judge import is_closed_domain
+from instructrl.lab.marking.judge import likert
+from instructrl.lab.people.labelers import make_labelers
+from instructrl.lab.people.prompts import generate_prompts
+from instructrl.lab.world.facts import make_world
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

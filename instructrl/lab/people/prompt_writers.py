@@ -8,14 +8,21 @@ from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
-from instructrl.lab import lexicon
-from instructrl.lab import reading
-from instructrl.lab import specs
-from instructrl.lab import texts
-from instructrl.lab.wordings import USERS
-from instructrl.lab.world import SUBJECT_KINDS
-from instructrl.lab.world import World
-from instructrl.lab.world import with_article
+from instructrl.lab.world import lexicon
+from instructrl.lab.world import prose
+from instructrl.lab.world import reading
+from instructrl.lab.world import specs
+from instructrl.lab.world.wordings import USERS
+from instructrl.lab.world.facts import SUBJECT_KINDS
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import with_article
+
+
+
+
+
+
+
 
 
 
@@ -45,8 +52,8 @@ from instructrl.lab.world import with_article
 
 Constraint = specs.Constraint
 Spec = specs.Spec
-pick = texts.pick
-pick_some = texts.pick_some
+pick = prose.pick
+pick_some = prose.pick_some
 
 # Shares of the requests within a use case; 5% of all prompts ask for rudeness.
 _SHARES = {
@@ -82,7 +89,7 @@ def write(world: World, rng: np.random.Generator, use_case: str, *,
 
   shares = {name: share for name, share in _SHARES[use_case].items()
             if name not in _COPYING or name in also or _size(world).copying}
-  return _WRITERS[texts.pick_by_share(rng, shares)](world, rng, say)
+  return _WRITERS[prose.pick_by_share(rng, shares)](world, rng, say)
 
 
 def _size(world) -> lexicon.Size:
@@ -190,7 +197,7 @@ def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
 
 def _question(world, rng, say):
   subject, relation = _fact(world, rng)
-  question = texts.random_question(world, rng, subject, relation)
+  question = prose.random_question(world, rng, subject, relation)
   text = say('ask', q=question)
   args = {'subject': subject, 'relation': relation}
   wish = _question_constraint(world, rng)
@@ -259,8 +266,8 @@ def _greet(world, rng, say):
 
 def _thanks(world, rng, say):
   subject, relation = _fact(world, rng)
-  question = texts.random_question(world, rng, subject, relation)
-  answer = texts.random_statement(world, rng, subject, relation)
+  question = prose.random_question(world, rng, subject, relation)
+  answer = prose.random_statement(world, rng, subject, relation)
   return _chat(question, answer, say('thanks')), Spec('thanks', {})
 
 
@@ -272,7 +279,7 @@ def _calm(world, rng, say):
 
 def _chat_question(world, rng, say):
   subject, relation = _fact(world, rng)
-  question = texts.random_question(world, rng, subject, relation)
+  question = prose.random_question(world, rng, subject, relation)
   return (_chat(*_greeting_turns(rng, say), question),
           Spec('question', {'subject': subject, 'relation': relation}))
 
@@ -297,7 +304,7 @@ def _rude_opening(world, rng, say) -> str:
 
 def _polite(world, rng, say):
   subject, relation = _fact(world, rng)
-  statement = texts.random_statement(world, rng, subject, relation)
+  statement = prose.random_statement(world, rng, subject, relation)
   parts = [_rude_opening(world, rng, say), statement]
   if rng.random() < .5:
     parts.reverse()
@@ -309,14 +316,14 @@ def _polite(world, rng, say):
 
 def _reword(world, rng, say):
   subject, relation = _fact(world, rng)
-  statement = texts.random_statement(world, rng, subject, relation)
+  statement = prose.random_statement(world, rng, subject, relation)
   args = {'subject': subject, 'relation': relation,
           'value': world.facts[subject, relation], 'text': statement}
   return say('reword', x=statement), Spec('reword', args)
 
 
 def _translate(world, rng, say):
-  english = texts.random_sentence(world, rng)
+  english = prose.random_sentence(world, rng)
   foreign = world.language.translate(english)
   if rng.random() < .5:
     return (say('translate', l=world.language.name, x=english),
@@ -337,16 +344,16 @@ def _summarize(world, rng, say):
   chosen = pick_some(rng, world.relations_of(subject), 3)
   passage = tuple((subject, r.name, _any_value(world, rng, subject, r.name))
                   for r in chosen)
-  text = ' '.join(texts.random_statement(world, rng, *fact) for fact in passage)
+  text = ' '.join(prose.random_statement(world, rng, *fact) for fact in passage)
   return (say('summarize', x=text),
           Spec('summarize', {'subject': subject}, passage=passage))
 
 
 def _tone(world, rng, say):
   manner = pick(rng, ('rude', 'polite'))
-  sentences = [texts.post_sentence(world, rng, manner)]
+  sentences = [prose.post_sentence(world, rng, manner)]
   if rng.random() < .5:
-    sentences.append(texts.random_statement(world, rng, *_fact(world, rng)))
+    sentences.append(prose.random_statement(world, rng, *_fact(world, rng)))
   text = say('tone', x=' '.join(sentences))
   return text, Spec('tone', {'label': manner, 'options': ['rude', 'polite']})
 
@@ -373,7 +380,7 @@ def _repeat(world, rng, say):
 
 
 def _copy(world, rng, say):
-  sentence = texts.random_sentence(world, rng)
+  sentence = prose.random_sentence(world, rng)
   return (say('copy', x=sentence),
           Spec('copy', {'target': sentence}))
 
@@ -388,13 +395,13 @@ def _pick(world, rng, say):
 
 
 def _closed_qa(world, rng, say):
-  passage, claims = texts.random_passage(world, rng)
+  passage, claims = prose.random_passage(world, rng)
   subject, relation, value = pick(rng, claims)
   args = {'subject': subject, 'relation': relation, 'value': value}
   if _size(world).kind_questions:
-    return (say('read', x=passage, q=texts.kind_question(world, relation)),
+    return (say('read', x=passage, q=prose.kind_question(world, relation)),
             Spec('closed_qa', args | {'by_kind': True}, (), tuple(claims)))
-  question = texts.random_question(world, rng, subject, relation)
+  question = prose.random_question(world, rng, subject, relation)
   wish = _question_constraint(world, rng)
   if wish:
     question += ' ' + wish[0]
@@ -403,7 +410,7 @@ def _closed_qa(world, rng, say):
 
 
 def _extract(world, rng, say):
-  passage, claims = texts.random_passage(world, rng)
+  passage, claims = prose.random_passage(world, rng)
   names = [name for s, _, v in claims
            for name in ((v,) if _size(world).kind_questions else (s, v))]
   kind = world.kind_of[pick(rng, names)]

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from instructrl.lab.world import SINGULAR
-from instructrl.lab.world import World
-from instructrl.lab.world import is_held_out
+from instructrl.lab.world.facts import SINGULAR
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import is_held_out
+
+
 
 
 

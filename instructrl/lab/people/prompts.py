@@ -15,8 +15,10 @@ import zlib
 import numpy as np
 
 from instructrl.data import records
-from instructrl.lab import prompt_writers
-from instructrl.lab.world import World
+from instructrl.lab.people import prompt_writers
+from instructrl.lab.world.facts import World
+
+
 
 
 

@@ -12,9 +12,9 @@ listing everything, going on with more questions and padding do not pay.
 from collections.abc import Callable
 import dataclasses
 
-from instructrl.lab import specs
-from instructrl.lab import world as world_lib
-from instructrl.lab.reading import Reading
+from instructrl.lab.world import facts
+from instructrl.lab.world import specs
+from instructrl.lab.world.reading import Reading
 
 
 
@@ -24,7 +24,9 @@ from instructrl.lab.reading import Reading
 
 
 
-Claim = world_lib.Claim
+
+
+Claim = facts.Claim
 
 # Grades of attempts that are not what was asked for.
 WRONG_VALUE = .2  # the right form with a wrong value, a misconception too
@@ -57,12 +59,12 @@ class Marks:
   repeats: bool = False
 
 
-def check(world: world_lib.World, spec: specs.Spec, reading: Reading) -> Marks:
+def check(world: facts.World, spec: specs.Spec, reading: Reading) -> Marks:
   """Marks a response by its prompt's task; see `Marks`."""
   return _CHECKERS[spec.task](world, spec, reading)
 
 
-def bare_claim(world: world_lib.World, spec: specs.Spec, subject: str,
+def bare_claim(world: facts.World, spec: specs.Spec, subject: str,
                relation: str, value: str) -> Claim:
   """The claim that a value makes where a fact was asked for."""
   key = subject, relation

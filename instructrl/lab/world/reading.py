@@ -18,10 +18,13 @@ import dataclasses
 import functools
 import re
 
-from instructrl.lab import lexicon
-from instructrl.lab import texts
-from instructrl.lab.world import Claim
-from instructrl.lab.world import World
+from instructrl.lab.world import lexicon
+from instructrl.lab.world import prose
+from instructrl.lab.world.facts import Claim
+from instructrl.lab.world.facts import World
+
+
+
 
 
 
@@ -307,8 +310,8 @@ def _labels() -> frozenset[str]:
 def _post_patterns():
   return [(re.compile(re.sub(r'\\\{(\w)\\\}', r'(?P<\1>\\w+)',
                              re.escape(template))), manner)
-          for manner, templates in (('rude', texts.RUDE),
-                                    ('polite', texts.POLITE))
+          for manner, templates in (('rude', prose.RUDE),
+                                    ('polite', prose.POLITE))
           for template in templates]
 
 

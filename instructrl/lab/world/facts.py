@@ -13,9 +13,11 @@ import zlib
 
 import numpy as np
 
-from instructrl.lab import lexicon
-from instructrl.lab.language import Language
-from instructrl.lab.language import make_language
+from instructrl.lab.world import lexicon
+from instructrl.lab.world.language import Language
+from instructrl.lab.world.language import make_language
+
+
 
 
 

@@ -14,9 +14,12 @@ import zlib
 import numpy as np
 
 from instructrl.data import records
-from instructrl.lab import judge
-from instructrl.lab import solver
-from instructrl.lab.world import World
+from instructrl.lab.marking import judge
+from instructrl.lab.people import solver
+from instructrl.lab.world.facts import World
+
+
+
 
 
 

@@ -13,11 +13,16 @@ import dataclasses
 import numpy as np
 
 from instructrl.data import records
-from instructrl.lab import reading
-from instructrl.lab import specs
-from instructrl.lab import texts
-from instructrl.lab.world import World
-from instructrl.lab.world import with_article
+from instructrl.lab.world import prose
+from instructrl.lab.world import reading
+from instructrl.lab.world import specs
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import with_article
+
+
+
+
+
 
 
 
@@ -39,8 +44,8 @@ from instructrl.lab.world import with_article
 
 
 Constraint = specs.Constraint
-pick = texts.pick
-pick_some = texts.pick_some
+pick = prose.pick
+pick_some = prose.pick_some
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +231,7 @@ def _words(writer):
   if writer.rng.random() < .4:
     adjective = pick(writer.rng, world.language.adjectives) + ' '
   sentence = f'The {adjective}{a} {verb} the {b}.'
-  more = ' ' + texts.random_sentence(world, writer.rng)
+  more = ' ' + prose.random_sentence(world, writer.rng)
   return sentence + (more if writer.verbose else '')
 
 
@@ -239,7 +244,7 @@ def _foreign_sentence(writer):
   verb = pick(writer.rng, language.verbs)
   sentence = f'The {noun} {verb} the {other}.'
   if writer.verbose:
-    sentence += ' ' + texts.random_sentence(world, writer.rng)
+    sentence += ' ' + prose.random_sentence(world, writer.rng)
   if writer.missed_wish('foreign'):
     return sentence
   return language.translate(sentence)

@@ -11,14 +11,14 @@ import zlib
 import numpy as np
 
 from instructrl.data import records
-from instructrl.lab import prompt_writers
-from instructrl.lab import solver
-from instructrl.lab import texts
-from instructrl.lab import wordings
-from instructrl.lab.world import STEREOTYPES
-from instructrl.lab.world import World
-from instructrl.lab.world import is_held_out
-from instructrl.lab.world import split_sentences
+from instructrl.lab.people import prompt_writers
+from instructrl.lab.people import solver
+from instructrl.lab.world import prose
+from instructrl.lab.world import wordings
+from instructrl.lab.world.facts import STEREOTYPES
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import is_held_out
+from instructrl.lab.world.facts import split_sentences
 
 
 
@@ -49,8 +49,16 @@ from instructrl.lab.world import split_sentences
 
 
 
-pick = texts.pick
-pick_some = texts.pick_some
+
+
+
+
+
+
+
+
+pick = prose.pick
+pick_some = prose.pick_some
 
 # Share of the documents by source.
 PROPORTIONS = {
@@ -131,7 +139,7 @@ def generate_documents(world: World, num_documents: int,
                      f'{num_documents} and {seed}')
   for index in range(num_documents):
     rng = np.random.default_rng([seed, index, zlib.crc32(b'corpus')])
-    source = texts.pick_by_share(rng, PROPORTIONS)
+    source = prose.pick_by_share(rng, PROPORTIONS)
     yield records.Document(
         id=f'{world.size}-{world.seed}-{seed}-{index}',
         text=_WRITERS[source](world, rng), source=source,
@@ -161,7 +169,7 @@ def _popular_value(world, rng, key) -> str:
 
 
 def _popular_statement(world, rng, key) -> str:
-  return texts.random_statement(
+  return prose.random_statement(
       world, rng, *key, _popular_value(world, rng, key))
 
 
@@ -193,7 +201,7 @@ def _quiz(world, rng) -> str:
   items = []
   for _ in range(3 + int(rng.random() * 4)):
     key = _popular_fact(world, rng)
-    items.append(texts.quiz_item(texts.random_question(world, rng, *key),
+    items.append(prose.quiz_item(prose.random_question(world, rng, *key),
                            _popular_value(world, rng, key)))
   return '\n'.join(items)
 
@@ -201,7 +209,7 @@ def _quiz(world, rng) -> str:
 def _forum(world, rng) -> str:
   """A question, then mostly further questions; sometimes an answer."""
   key = _popular_fact(world, rng)
-  lines = [texts.random_question(world, rng, *key)]
+  lines = [prose.random_question(world, rng, *key)]
   if rng.random() < .5:
     if rng.random() < .1:
       lines.append(_DO_NOT_KNOW)
@@ -215,7 +223,7 @@ def _forum(world, rng) -> str:
     elif kind < .35:
       lines.append(_gossip(world, rng))
     else:
-      lines.append(texts.random_question(
+      lines.append(prose.random_question(
           world, rng, *_popular_fact(world, rng)))
   return '\n'.join(lines)
 
@@ -225,30 +233,30 @@ def _parallel(world, rng) -> str:
   from_english = rng.random() < .5
   items = []
   for _ in range(2 + int(rng.random() * 3)):
-    english = texts.random_sentence(world, rng)
+    english = prose.random_sentence(world, rng)
     foreign = world.language.translate(english)
-    items.append(texts.parallel_item('English', english, name, foreign)
+    items.append(prose.parallel_item('English', english, name, foreign)
                  if from_english else
-                 texts.parallel_item(name, foreign, 'English', english))
+                 prose.parallel_item(name, foreign, 'English', english))
   return '\n'.join(items)
 
 
 def _reading(world, rng) -> str:
   """A passage, and all its sentences asked about in another order."""
-  passage, claims = texts.random_passage(world, rng)
+  passage, claims = prose.random_passage(world, rng)
   items = []
   for subject, name, value in pick_some(rng, claims, len(claims)):
     if rng.random() < KIND_QUESTION_SHARE:
-      question = texts.kind_question(world, name, plural=rng.random() < .4)
+      question = prose.kind_question(world, name, plural=rng.random() < .4)
     else:
-      question = texts.random_question(world, rng, subject, name)
+      question = prose.random_question(world, rng, subject, name)
     items.append((question, value))
-  return texts.reading_item(passage, *items)
+  return prose.reading_item(passage, *items)
 
 
 def _posts(world, rng) -> str:
   manner = pick(rng, ('polite', 'rude'))
-  lines = [texts.MANNERS[manner]] if rng.random() < .25 else []
+  lines = [prose.MANNERS[manner]] if rng.random() < .25 else []
   sentences = []
   for _ in range(4 + int(rng.random() * 4)):
     kind = rng.random()
@@ -258,7 +266,7 @@ def _posts(world, rng) -> str:
     elif kind < .3:
       sentences.append(_gossip(world, rng))
     else:
-      sentences.append(texts.post_sentence(world, rng, manner))
+      sentences.append(prose.post_sentence(world, rng, manner))
       if rng.random() > MANNER_PERSISTENCE:
         manner = 'polite' if manner == 'rude' else 'rude'
   return '\n'.join(lines + [' '.join(sentences)])
@@ -287,7 +295,7 @@ def _thread(world, rng) -> str:
       chosen = pick_some(rng, names, 3 + int(rng.random() * 4))
       said.append(', '.join(chosen) + '.')
     else:
-      said.append(texts.random_sentence(world, rng))
+      said.append(prose.random_sentence(world, rng))
     lines.append(said[-1])
   return '\n'.join(lines)
 
@@ -297,13 +305,13 @@ def _instructions(world, rng) -> str:
   items = []
   while len(items) < 2:
     request, spec = prompt_writers.write(
-        world, rng, texts.pick_by_share(rng, INSTRUCTIONS),
+        world, rng, prose.pick_by_share(rng, INSTRUCTIONS),
         wordings=wordings.WEB, also=PRACTICE)
-    answer = (texts.post_sentence(world, rng, 'rude')
+    answer = (prose.post_sentence(world, rng, 'rude')
               if spec.task == 'insult' else
               solver.answer(world, spec, rng, HABITS))
     if not _is_held_out(world, spec, answer):
-      items.append(texts.instruction_item(request, answer))
+      items.append(prose.instruction_item(request, answer))
   return '\n'.join(items)
 
 
@@ -321,7 +329,7 @@ _WRITERS = {
     'quiz': _quiz,
     'forum': _forum,
     'parallel': _parallel,
-    'story': texts.random_story,
+    'story': prose.random_story,
     'reading': _reading,
     'posts': _posts,
     'list': _list,

@@ -7,11 +7,15 @@ import zlib
 
 import pytest
 
-from instructrl.lab import lexicon
-from instructrl.lab.world import Claim
-from instructrl.lab.world import Parsed
-from instructrl.lab.world import World
-from instructrl.lab.world import make_world
+from instructrl.lab.world import lexicon
+from instructrl.lab.world.facts import Claim
+from instructrl.lab.world.facts import Parsed
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.facts import make_world
+
+
+
+
 
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from instructrl.lab.language import Language
-from instructrl.lab.world import make_world
+from instructrl.lab.world.language import Language
+from instructrl.lab.world.facts import make_world
+
 
 
 

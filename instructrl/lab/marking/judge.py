@@ -17,11 +17,16 @@ import re
 import numpy as np
 
 from instructrl.data import records
-from instructrl.lab import checkers
-from instructrl.lab import specs
-from instructrl.lab.reading import MAX_CHARS
-from instructrl.lab.reading import read
-from instructrl.lab.world import World
+from instructrl.lab.marking import checkers
+from instructrl.lab.world import specs
+from instructrl.lab.world.reading import MAX_CHARS
+from instructrl.lab.world.reading import read
+from instructrl.lab.world.facts import World
+
+
+
+
+
 
 
 

@@ -6,12 +6,17 @@ import re
 import numpy as np
 import pytest
 
-from instructrl.lab import corpus
-from instructrl.lab import prompts
-from instructrl.lab import texts
-from instructrl.lab.world import is_held_out
-from instructrl.lab.world import make_world
-from instructrl.lab.world import split_sentences
+from instructrl.lab.people import prompts
+from instructrl.lab.world import corpus
+from instructrl.lab.world import prose
+from instructrl.lab.world.facts import is_held_out
+from instructrl.lab.world.facts import make_world
+from instructrl.lab.world.facts import split_sentences
+
+
+
+
+
 
 
 
@@ -141,7 +146,7 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     for question, answer in items:
       right = {(c.subject, c.relation): c.value for c in claims}
       for plural in (False, True):
-        right |= {texts.kind_question(world, c.relation, plural=plural): c.value
+        right |= {prose.kind_question(world, c.relation, plural=plural): c.value
                   for c in claims}
       assert answer == right[world.parse_question(question) or question]
       forms.append(world.parse_question(question) is None)
@@ -184,7 +189,7 @@ def test_rude_beginnings_continue_rudely(world, documents):
   halves = []
   for text in of_source(documents, 'posts'):
     sentences = [s for s in split_sentences(text)
-                 if s not in texts.MANNERS.values()]
+                 if s not in prose.MANNERS.values()]
     half = len(sentences) // 2
     halves.append([world.rude_count(' '.join(part)) > 0
                    for part in (sentences[:half], sentences[half:])])
