@@ -24,11 +24,16 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl import main
 from instructrl import plan as plan_lib
 from instructrl import plan_report
+from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.stages import registry
+
+
+
+
 
 
 
@@ -78,7 +83,7 @@ def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
     shown: is given each plan as soon as it is there.
   """
   for _, config, topologies in runs:  # before anything is compiled
-    main.validate(config)
+    registry.validate(config)
     for topology in topologies:
       plan_lib.laid_out(config, topology)
   plans = []
@@ -102,7 +107,7 @@ def runs_of(config, topologies: Sequence[str]):
   try:
     has_plans = 'plans' in config
   except OSError as error:  # ml_collections', for a file that is not there
-    sys.exit(f'error: --config: {main.missing_file(error)}')
+    sys.exit(f'error: --config: {command.missing_file(error)}')
   if has_plans:
     if topologies:
       sys.exit('error: --topology does not go with a config of plans: the '
@@ -146,7 +151,7 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
 
 if __name__ == '__main__':
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  main.run_door(functools.partial(
+  command.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', None, 'A stage that trains, and its size, such as '

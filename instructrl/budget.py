@@ -16,10 +16,20 @@ from instructrl.data import store
 from instructrl import flops
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import heldout
+from instructrl.stages import inputs
+from instructrl.stages import reward
 from instructrl.tokenizers import loading
-from instructrl.trainers import common
-from instructrl.trainers import heldout
-from instructrl.trainers import reward
+
+
+
+
+
+
+
+
 
 
 
@@ -111,7 +121,7 @@ def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
 
 def _data(config, folder):
   """(folder of the data, its tokenizer)."""
-  path = common.input_path(config, folder, 'data')
+  path = inputs.input_path(config, folder, 'data')
   return path, _tokenizer(path)
 
 
@@ -127,19 +137,19 @@ def _language_model(name: str, config, folder) -> Cost:
       len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))
   length = rows.header['row_len']
   tokens = steps * config.batch_size * length
-  module = common.make_model(config, tok.vocab_size).module
+  module = build.make_model(config, tok.vocab_size).module
   return Cost(name, trained=tokens,
               training=flops.trained(module, tokens, length, tokens))
 
 
 def _reward(name: str, config, folder) -> Cost:
   _, tok = _data(config, folder)
-  module = common.make_model(config, tok.vocab_size).module
+  module = build.make_model(config, tok.vocab_size).module
   records = store.read_records(
-      common.input_path(config, folder, 'rankings'), 'rankings', 'train')
+      inputs.input_path(config, folder, 'rankings'), 'rankings', 'train')
   elements, _ = pipeline.ranking_tokens(
       records, tok, prompt_len=config.prompt_len)
-  common.require(bool(elements), f'{name}: no training ranking of '
+  checks.require(bool(elements), f'{name}: no training ranking of '
                  f'inputs.rankings fits prompt_len={config.prompt_len}')
   _, columns = reward.training_batches(config, elements, tok)
   steps = config.num_epochs * pipeline.epoch_steps(
@@ -153,8 +163,8 @@ def _reward(name: str, config, folder) -> Cost:
 def _ppo(name: str, config, folder) -> Cost:
   p = config.ppo
   data, tok = _data(config, folder)
-  policy = common.make_model(config, tok.vocab_size).module
-  scalar = common.make_model(config, tok.vocab_size, 'value_model').module
+  policy = build.make_model(config, tok.vocab_size).module
+  scalar = build.make_model(config, tok.vocab_size, 'value_model').module
   episodes = p.batch_size * p.num_iterations
   length = p.prompt_len + p.response_len
   tokens, responses = episodes * length, episodes * p.response_len
@@ -178,7 +188,7 @@ def _ppo(name: str, config, folder) -> Cost:
 def _heldout(name: str, config, configs) -> Cost:
   """Of the answers; what scores them is as long again, and not counted."""
   stage = next(c for c in configs.values() if 'model' in c)
-  module = common.make_model(stage, 1).module
+  module = build.make_model(stage, 1).module
   length = config.prompt_len + config.response_len
   policies = sum(bool(config.inputs[p]) for p in heldout.POLICIES)
   tokens = policies * config.num_prompts * length

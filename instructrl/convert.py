@@ -21,11 +21,15 @@ import functools
 import re
 
 from absl import flags
-from instructrl import main
+from instructrl.runtime import command
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
-from instructrl.trainers import exporting
-from instructrl.trainers import importing
+from instructrl.stages import export
+from instructrl.stages import import_
+
+
+
+
 
 
 
@@ -89,15 +93,15 @@ def _main(values, join, action, src, dst):
   if not mesh:  # no accelerator computes anything
     jax.config.update('jax_platforms', 'cpu')
   if action == 'export':
-    exporting.export_model(
+    export.export_model(
         src, dst, dtype=value('dtype'), weights=value('weights'),
         max_shard_bytes=parse_size(value('max_shard_size')))
     return
-  main.setup_jax()
+  command.setup_jax()
   join()
   if not processes.same(f'{src} {dst} {mesh} {value("dtype")}'):
     raise ValueError('the processes were not given the same command')
-  importing.import_model(
+  import_.import_model(
       src, dst, mesh=mesh, dtype=value('dtype'), pad=value('pad'),
       prompt_template=value('prompt_template'),
       response_template=value('response_template'), system=value('system'))
@@ -107,11 +111,11 @@ def define_flags():
   """name -> holder of each flag."""
   choice, text = flags.DEFINE_enum, flags.DEFINE_string
   return {
-      'dtype': choice('dtype', 'float32', importing.DTYPES,
+      'dtype': choice('dtype', 'float32', import_.DTYPES,
                       'Of the parameters as they are written.'),
       'mesh': text('mesh', '', 'import: the parts that devices and processes '
                    'read by themselves, as in data=1,fsdp=8.'),
-      'pad': choice('pad', 'mean', importing.PADS, 'import: the row of a '
+      'pad': choice('pad', 'mean', import_.PADS, 'import: the row of a '
                     'PAD that the model does not have.'),
       'prompt_template': text(
           'prompt_template', '', "import: how a prompt is laid out, with "
@@ -123,7 +127,7 @@ def define_flags():
       'system': text('system', '', 'import: a system message for the chat '
                      'template.'),
       'weights': choice(
-          'weights', 'default', exporting.WEIGHTS, 'export: the EMA, or '
+          'weights', 'default', export.WEIGHTS, 'export: the EMA, or '
           'params, which the EMA follows; by default what other stages load: '
           'the EMA of PPO, params of the rest.'),
       'max_shard_size': text('max_shard_size', '5GB', 'export: of a file.'),
@@ -131,6 +135,6 @@ def define_flags():
 
 
 if __name__ == '__main__':
-  main.run_door(
-      functools.partial(_main, define_flags(), main.define_processes()),
+  command.run_door(
+      functools.partial(_main, define_flags(), command.define_processes()),
       ('import|export', 'SRC', 'DST'))

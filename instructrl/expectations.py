@@ -22,6 +22,7 @@ from instructrl import figures
 
 
 
+
 SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'
 

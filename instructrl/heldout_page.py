@@ -27,6 +27,9 @@ from instructrl import page_parts
 
 
 
+
+
+
 SAMPLES_SHOWN = 6
 CURVES = (('objective/scores', 'reward-model score'),
           ('objective/kl', 'KL to the reference, nats a response'),

@@ -15,6 +15,7 @@ from instructrl import page_style
 
 
 
+
 STAGES = {'lab': 'world, documents and prompts',
           'import': 'imported weights', 'data': 'data sets',
           'pretrain': 'pretraining', 'sft': 'SFT',

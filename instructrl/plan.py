@@ -31,11 +31,20 @@ from instructrl import hlo
 from instructrl.runtime import files
 from instructrl.runtime import progress
 from instructrl.runtime import sharding
-from instructrl.trainers import lm
-from instructrl.trainers import ppo
-from instructrl.trainers import reward
+from instructrl.stages import lm
+from instructrl.stages import ppo
+from instructrl.stages import reward
 from instructrl.chips import devices
 from instructrl.chips import GIB
+
+
+
+
+
+
+
+
+
 
 
 

@@ -34,6 +34,11 @@ from instructrl.plan import Plan
 
 
 
+
+
+
+
+
 Table = list[tuple[str, ...]]  # its first row is the head
 
 MESH = 'data x fsdp x tensor'

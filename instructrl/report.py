@@ -36,6 +36,8 @@ from instructrl import page
 
 
 
+
+
 FORMAT_VERSION = 1
 
 # Name in results.json -> name in metrics.jsonl.

@@ -57,6 +57,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 @pytree
 class Responses:
   """What the sampler returns."""

@@ -16,12 +16,21 @@ import sys
 
 from instructrl.data import tasks
 from instructrl import rng
-from instructrl.trainers import common
-from instructrl.trainers import policies
-from instructrl.trainers import reward
-from instructrl.main import EXPECTED_ERRORS
-from instructrl.main import setup_jax
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import policies
+from instructrl.stages import reward
+from instructrl.runtime.command import EXPECTED_ERRORS
+from instructrl.runtime.command import setup_jax
 from instructrl.evaluators.lm import Engine
+
+
+
+
+
+
+
 
 
 
@@ -88,14 +97,14 @@ def answer(args, prompts, write):
   """Answers (or scores) prompts, in order, as soon as each is read."""
   config = policies.run_config(args.checkpoint)
   tok = policies.find_tokenizer(args.checkpoint)
-  params, meta = common.exported(args.checkpoint)
-  common.require(meta['tokenizer'] == tok.fingerprint,
+  params, meta = inputs.exported(args.checkpoint)
+  checks.require(meta['tokenizer'] == tok.fingerprint,
                  f'{args.checkpoint}: the tokenizer beside it is not the one '
                  'it was trained with')
   config.model.dropout = 0.0
-  model = common.make_model(config, tok.vocab_size)
+  model = build.make_model(config, tok.vocab_size)
   if config.stage == 'reward':
-    common.require(args.response is not None,
+    checks.require(args.response is not None,
                    'a reward model scores: give --prompt and --response')
     scorer = reward.Scorer(model, tok, batch_size=1)
     for prompt in prompts:
@@ -106,7 +115,7 @@ def answer(args, prompts, write):
                         'score': float(score[0])})
             if args.json else f'{score[0]:.4f}')
     return
-  common.require(args.response is None,
+  checks.require(args.response is None,
                  f'{args.checkpoint} is a policy: --response is for reward '
                  'models')
   engine = Engine(model, tok, batch_size=args.n)
@@ -114,7 +123,7 @@ def answer(args, prompts, write):
   policy = policies.Policy(
       'policy', engine, params, args.max_tokens, config.stage == 'pretrain')
   for place, prompt in enumerate(prompts):
-    common.require(bool(prompt.strip()), 'the prompt is empty')
+    checks.require(bool(prompt.strip()), 'the prompt is empty')
     length = len(tasks.chat_prompt(tok, prompt))
     if length > room:
       print(f'warning: the prompt has {length} tokens; examples with more than '

@@ -20,12 +20,21 @@ from ml_collections import config_flags
 
 from instructrl import budget
 from instructrl import flops
-from instructrl import main
 from instructrl import report
+from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
+from instructrl.stages import checks
+from instructrl.stages import registry
+from instructrl.stages import runner
+
+
+
+
+
+
+
 
 
 
@@ -82,15 +91,15 @@ def stage_configs(config, workdir) -> dict:
   """Each stage's config with the study's seeds, all validated."""
   configs, folders = {}, {}
   for name in config.order:
-    common.require(name in config.stages, f'order names {name!r}, which is '
+    checks.require(name in config.stages, f'order names {name!r}, which is '
                    'none of stages')
     stage = config.stages[name].copy_and_resolve_references()
     for seed in SEEDS:
       stage[seed] = config[seed]
     folder = os.path.normpath(os.path.join(workdir, name))
     try:
-      stage = main.resolve(stage, folder, folders)
-      main.validate(stage)
+      stage = registry.resolve(stage, folder, folders)
+      registry.validate(stage)
     except ValueError as error:
       shared = [f'; --config.{field} sets it in all stages' for field in config
                 if f'.{field}=' in str(error)]
@@ -105,7 +114,7 @@ def check_together(configs) -> None:
   if 'rankings' in configs and 'reward' in configs:
     most, read = (
         configs[name].max_responses for name in ('rankings', 'reward'))
-    common.require(
+    checks.require(
         most <= read, f'stages.rankings.max_responses={most} is more than '
         f'stages.reward.max_responses={read}')
 
@@ -119,10 +128,10 @@ def run(config, workdir) -> pathlib.Path:
   for name, stage in configs.items():  # before anything is written
     run_folder.check_config(workdir / name, stage.to_dict())
     if run_folder.read_done(workdir / name) is None:
-      main.check_mesh(stage)
-      main.check_sources(stage)
+      registry.check_mesh(stage)
+      registry.check_sources(stage)
   workdir.mkdir(parents=True, exist_ok=True)
-  with main.alone(workdir):
+  with runner.alone(workdir):
     if processes.primary():
       files.atomic_write(workdir / 'study.json', json.dumps({
           'format_version': 1,
@@ -133,7 +142,7 @@ def run(config, workdir) -> pathlib.Path:
           'stages': list(configs),
       }, indent=1))
     for number, (name, stage) in enumerate(configs.items(), 1):
-      main.run_stage(
+      runner.run_stage(
           stage, workdir / name, f'[{number}/{len(configs)}]')
       if stage.stage == 'data' and processes.primary():
         found = budget.costs(configs, workdir)
@@ -151,20 +160,20 @@ def run(config, workdir) -> pathlib.Path:
 
 
 def _main(config_flag, workdir_flag, join):
-  config, workdir = main.read_flags(
+  config, workdir = command.read_flags(
       config_flag, workdir_flag, 'study', 'order')
-  main.setup_jax()
+  command.setup_jax()
   join()
-  main.check_same(config)
+  runner.check_same(config)
   run(config, workdir)
 
 
 if __name__ == '__main__':
-  main.run_door(functools.partial(
+  command.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', None, 'A study and its size, such as '
           'experiments/study.py:tiny (or :micro, :small), or '
           'experiments/real.py:cpu (or :full).'),
       flags.DEFINE_string('workdir', None, 'Where all stages go.'),
-      main.define_processes()))
+      command.define_processes()))

@@ -21,15 +21,23 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl import main
+from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.stages import checks
 from instructrl import study
 from instructrl import sweep_children
 from instructrl import sweep_points
 from instructrl import sweep_results
-from instructrl.trainers import common
+
+
+
+
+
+
+
+
 
 
 
@@ -78,7 +86,7 @@ def load_module(path: str):
   spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  common.require(callable(getattr(module, 'sweep', None)),
+  checks.require(callable(getattr(module, 'sweep', None)),
                  f'{path} has no sweep(add, config), which says what varies')
   return module
 
@@ -133,7 +141,7 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
   """
   workdir = pathlib.Path(workdir)
   for stage, path in config.given.items():
-    common.require(not path or pathlib.Path(path).expanduser().is_dir(),
+    checks.require(not path or pathlib.Path(path).expanduser().is_dir(),
                    f'given.{stage}: there is no folder {path}')
   names = needed(sweep, config, workdir)
   runs = [sweep.runs[run] for run in names]
@@ -199,9 +207,9 @@ def _finish(name: str, workdir, results) -> None:
 
 
 def _main(config_flag, workdir_flag, parallel, print_flag, settings):
-  config, workdir = main.read_flags(
+  config, workdir = command.read_flags(
       config_flag, workdir_flag, 'sweep', 'ends')
-  common.require(parallel.value >= 1,
+  checks.require(parallel.value >= 1,
                  f'--parallel={parallel.value} must be 1 or more')
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   path = path if pathlib.Path(path).is_file() else path.rpartition(':')[0]
@@ -229,7 +237,7 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
 
 
 if __name__ == '__main__':
-  main.run_door(functools.partial(
+  command.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', None, 'An ablation and its size, such as '

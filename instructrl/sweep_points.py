@@ -23,11 +23,15 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from instructrl import main
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.stages import checks
+from instructrl.stages import registry
 from instructrl import study
-from instructrl.trainers import common
+
+
+
+
 
 
 
@@ -116,14 +120,14 @@ def collect(sweep: Callable, config) -> list[dict[str, Any]]:
   points = []
 
   def add(overrides):
-    common.require(
+    checks.require(
         isinstance(overrides, Mapping) and bool(overrides),
         "sweep: add takes a dict of 'STAGE.field' to value, and got "
         f'{overrides!r}')
     points.append(dict(overrides))
 
   sweep(add, copy.deepcopy(config))
-  common.require(bool(points), 'sweep(add, config) adds no point: call '
+  checks.require(bool(points), 'sweep(add, config) adds no point: call '
                  "add({'STAGE.field': value}) for each")
   return points
 
@@ -136,11 +140,11 @@ def expand(points: Grid, config, settings: Sequence[str]) -> Grid:
   seen = set()
   for setting in settings:
     key, found, values = setting.partition('=')
-    common.require(
+    checks.require(
         bool(found and key and values),
         f'--set {setting}: give a field and its values, as in '
         'ppo.ppo.kl_coef=0.1,0.3')
-    common.require(key not in seen, f'--set {key} is given twice')
+    checks.require(key not in seen, f'--set {key} is given twice')
     seen.add(key)
     current = _field(config, key)
     parsed = [_parse(key, current, text) for text in _split(values)]
@@ -177,7 +181,7 @@ def _parse(key: str, current: Any, text: str) -> Any:
       return type(current)(text)
     return type(current)(ast.literal_eval(text))
   except (KeyError, SyntaxError, TypeError, ValueError):
-    raise common.ConfigError(
+    raise checks.ConfigError(
         f'--set {key}: {text!r} is no {type(current).__name__}') from None
 
 
@@ -186,10 +190,10 @@ def _field(config, key: str) -> Any:
   value = config.stages
   for name in key.split('.'):
     if not isinstance(value, ml_collections.ConfigDict) or name not in value:
-      raise common.ConfigError(_unknown(config, key))
+      raise checks.ConfigError(_unknown(config, key))
     value = value[name]
   if isinstance(value, ml_collections.ConfigDict):
-    raise common.ConfigError(f'{key} is not one field but several: give one of '
+    raise checks.ConfigError(f'{key} is not one field but several: give one of '
                              f'{", ".join(value)}')
   return value
 
@@ -234,7 +238,7 @@ def make(config, grid: Grid, workdir) -> Sweep:
   for overrides in grid:
     for key in overrides:
       _field(config, key)
-      common.require(
+      checks.require(
           key.split('.')[-1] not in study.SEEDS,
           f'{key}: the seeds of the stages are those of the sweep: give '
           '--config.seeds, --config.train_seed, --config.world_seed or '
@@ -245,7 +249,7 @@ def make(config, grid: Grid, workdir) -> Sweep:
         stages = _stages(config, overrides, seed)
         named = _name(config, stages, pathlib.Path(workdir), runs)
       except (TypeError, ValueError) as error:
-        raise common.ConfigError(f'{point.label}: {error}') from error
+        raise checks.ConfigError(f'{point.label}: {error}') from error
       point = dataclasses.replace(point, runs=named)
       ends = tuple(named[end] for end in config.ends)
       if ends in known:
@@ -258,7 +262,7 @@ def make(config, grid: Grid, workdir) -> Sweep:
 
 def _check_sweep(config):
   """Refuses what makes no sense of the sweep itself."""
-  require = common.require
+  require = checks.require
   require(bool(config.ends), 'ends is empty: name the stages whose results are '
           'wanted')
   for field in ('ends', 'seeded'):
@@ -287,7 +291,7 @@ def _stages(config, overrides: Mapping[str, Any], seed: int) -> dict:
   for key, value in overrides.items():
     *folders, name = key.split('.')
     tree = functools.reduce(lambda tree, part: tree[part], folders, stages)
-    common.require(  # ml_collections lets a bool pass for an int
+    checks.require(  # ml_collections lets a bool pass for an int
         isinstance(value, bool) == isinstance(tree[name], bool),
         f'{key}={value!r} is no {type(tree[name]).__name__}')
     tree[name] = value
@@ -314,7 +318,7 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
       given = pathlib.Path(given).expanduser()
       return (str(given) if given.is_absolute() else
               os.path.relpath(given.absolute(), workdir.absolute() / 'run'))
-    common.require(
+    checks.require(
         name in stages, f'{user}: no stage {name!r} is run here: give its '
         f'folder, as in --config.given.{name}=PATH')
     return f'../{visit(name)}'
@@ -322,7 +326,7 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
   def visit(name: str) -> str:
     if name in named:
       return named[name]
-    common.require(name not in path,
+    checks.require(name not in path,
                    f'the inputs go in a circle: {" -> ".join([*path, name])}')
     path.append(name)
     stage, needs = stages[name], []
@@ -338,9 +342,9 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
               tuple(dict.fromkeys(needs)))
     if run.name not in runs:
       try:
-        main.validate(stage)
+        registry.validate(stage)
       except ValueError as error:
-        raise common.ConfigError(f'stages.{name}: {error}') from error
+        raise checks.ConfigError(f'stages.{name}: {error}') from error
     runs.setdefault(run.name, run)
     named[name] = run.name
     return run.name
@@ -368,20 +372,20 @@ def arguments(run: Run, workdir) -> list[str]:
     ValueError: there are no such flags, or they give another config.
   """
   where = f'experiments/{run.stage}.py:{run.config.size}'
-  common.require(
+  checks.require(
       pathlib.Path(f'experiments/{run.stage}.py').is_file(),
       f'there is no experiments/{run.stage}.py in {pathlib.Path.cwd()}: stand '
       'in the checkout')
   recipe = _recipe(where)
   wanted = flatten(run.config.to_dict())
   others = sorted({*recipe} ^ {*wanted})
-  common.require(not others, f'stage {run.stage!r} of the sweep and {where} '
+  checks.require(not others, f'stage {run.stage!r} of the sweep and {where} '
                  f'differ in whether they have the field {others[:1]}')
   changed = [f'--config.{name}={value}' for name, value in wanted.items()
              if (value, type(value)) != (recipe[name], type(recipe[name]))]
   found = [f'--config={where}', f'--workdir={pathlib.Path(workdir) / run.name}',
            *changed]
-  common.require(
+  checks.require(
       files.fingerprint(read_config(found).to_dict())
       == files.fingerprint(run.config.to_dict()),
       f'{run.name} cannot be given by flags: {shlex.join(found)}')

@@ -53,6 +53,13 @@ from instructrl import tables
 
 
 
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 JSON, TABLE, FIGURE, PAGE = 'sweep.json', 'table.md', 'figure.png', 'index.html'
 LAST = 5  # of metrics.jsonl the last 1 / LAST is averaged

@@ -23,6 +23,7 @@ from instructrl.tokenizers import dialogue
 
 
 
+
 try:
   import torch
   import transformers

@@ -32,10 +32,10 @@ from instructrl.models import transformer
 from instructrl import rng
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import lm
-from instructrl.trainers import ppo_steps
-from instructrl.trainers import reward
+from instructrl.stages import build
+from instructrl.stages import lm
+from instructrl.stages import ppo_steps
+from instructrl.stages import reward
 from instructrl.flops import forward
 from instructrl.flops import measure_peak
 from instructrl.flops import ppo
@@ -43,6 +43,21 @@ from instructrl.flops import ranking
 from instructrl.types import LMBatch
 from instructrl.types import PromptBatch
 from instructrl.types import RankingBatch
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -220,7 +235,7 @@ def run_ppo(args) -> dict:
   model, s = make_model(args), settings(args)
   tx = {name: make_tx(args, 1000)[0] for name in ('policy', 'value')}
   ref = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
-  scalar = jax.jit(lambda: common.init_scalar(model, 1))()
+  scalar = jax.jit(lambda: build.init_scalar(model, 1))()
   state = jax.jit(lambda p, v: ppo_steps.fresh_state(p, v, tx, s.kl_coef))(
       ref, scalar)
   generate = jax.jit(ppo_steps.make_generate(model, s, 0))
@@ -275,7 +290,7 @@ def run_generate(args) -> dict:
 def run_sft(args) -> dict:
   model = make_model(args)
   tx, schedule = make_tx(args, 1000)
-  state = jax.jit(lambda: common.fresh_state(
+  state = jax.jit(lambda: build.fresh_state(
       model.init(rng.key(0, rng.Purpose.INIT)), tx))()
   step = jax.jit(lm.make_step(
       model, tx, schedule, seed=0, microbatch_size=0,
@@ -315,7 +330,7 @@ def run_reward(args) -> dict:
   for name, batch in (('kwise', ranking_batch(args, args.batch, k)),
                       ('pairs', ranking_batch(args, args.batch * pairs, 2))):
     state = jax.jit(
-        lambda: common.fresh_state(common.init_scalar(model, 0), tx))()
+        lambda: build.fresh_state(build.init_scalar(model, 0), tx))()
     # Both in microbatches of as many sequences, so that memory is equal.
     size = args.batch // args.minibatches
     size = size if name == 'kwise' else max(1, size * k // 2)

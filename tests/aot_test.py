@@ -12,7 +12,8 @@ from experiments import plans as plans_config
 from experiments import sft
 from experiments import study
 from instructrl import aot
-from instructrl import main
+from instructrl.stages import registry
+
 
 
 
@@ -62,7 +63,7 @@ def test_plans_are_of_runs_that_validate():
   runs = aot.runs_of(config, [])
   assert len(runs) == len(config.plans) == len(plans_config.PLANS)
   for key, (name, stage, topologies) in zip(config.order, runs):
-    main.validate(stage)
+    registry.validate(stage)
     assert name.split()[0] == f'{stage.stage}:{stage.size}'
     for field in name.split()[1:]:  # what differs from the experiment
       field, _, value = field.rpartition('=')

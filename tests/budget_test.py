@@ -8,7 +8,14 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl import flops
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
+from instructrl.stages import build
+from instructrl.stages import checks
+
+
+
+
+
+
 
 
 
@@ -73,7 +80,7 @@ def test_tokens_are_those_of_the_data_and_the_configs(costs, study, tok):
 def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
   configs, found = costs
   config = configs['ppo_ptx']
-  policy = common.make_model(config, tok.vocab_size).module
+  policy = build.make_model(config, tok.vocab_size).module
   one = flops.ppo(policy, policy, episodes=8, prompt_len=8, response_len=4,
                   ptx_rows=8, ptx_len=16)
   assert found['ppo_ptx'].sampling == pytest.approx(4 * one['generate'])
@@ -84,7 +91,7 @@ def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
 def test_rankings_that_do_not_fit_are_told(study):
   config = stages.configs()['reward']
   config.prompt_len = 1
-  with pytest.raises(common.ConfigError, match='reward: no training ranking'):
+  with pytest.raises(checks.ConfigError, match='reward: no training ranking'):
     budget.costs({'reward': config}, study)
 
 

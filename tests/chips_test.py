@@ -11,6 +11,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import slices
 
 

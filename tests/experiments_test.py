@@ -6,11 +6,16 @@ import pathlib
 import pytest
 
 from instructrl.data import store
-from instructrl import main
+from instructrl.stages import checks
+from instructrl.stages import lab
+from instructrl.stages import registry
 from instructrl import study
 from instructrl import sweep_points
-from instructrl.trainers import common
-from instructrl.trainers import lab
+
+
+
+
+
 
 
 
@@ -57,7 +62,7 @@ def load(name, size):
 def test_every_stage_validates_and_knows_its_trainer(name, size):
   config = load(name, size)
   assert config.stage == name
-  main.validate(config)
+  registry.validate(config)
 
 
 @pytest.mark.parametrize('size', PAPER_SIZES)
@@ -66,7 +71,7 @@ def test_the_sizes_of_the_paper(name, size):
   """They validate, and have as many parameters as their name says."""
   config = load(name, size)
   assert config.stage == name
-  main.validate(config)
+  registry.validate(config)
   m = config.model
   count = m.num_layers * 12 * m.d_model ** 2 + (50_257 + m.max_len) * m.d_model
   assert count == pytest.approx(PAPER_SIZES[size], rel=0.03)
@@ -78,7 +83,7 @@ def test_the_sizes_of_the_paper(name, size):
 @pytest.mark.parametrize('size', (*SIZES, *PAPER_SIZES))
 def test_rows_of_public_data_fit_the_models(size):
   config, sft = load('data', size), load('sft', size)
-  main.validate(config)
+  registry.validate(config)
   assert config.row_len <= sft.model.max_len
   reward = load('reward', size)
   for name in ('prompt_len', 'response_len', 'max_responses'):
@@ -150,7 +155,7 @@ def test_a_study_gives_its_seeds_to_all_stages(size):
 def test_rankings_that_the_reward_model_cannot_read_are_refused():
   config = load('study', 'micro')
   config.stages.reward.max_responses = 5
-  with pytest.raises(common.ConfigError, match='stages.rankings.max_responses='
+  with pytest.raises(checks.ConfigError, match='stages.rankings.max_responses='
                      '9 is more than stages.reward.max_responses=5'):
     study.stage_configs(config, 'w')
 
@@ -239,8 +244,8 @@ def test_every_field_of_every_config_is_read_somewhere():
 def test_nonsense_is_refused_by_field_name(name, field, value, message):
   config = load(name, 'tiny')
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(common.ConfigError, match=message):
-    main.validate(config)
+  with pytest.raises(checks.ConfigError, match=message):
+    registry.validate(config)
 
 
 @pytest.mark.parametrize('field, value, message', [

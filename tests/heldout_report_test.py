@@ -18,6 +18,8 @@ from instructrl import report
 
 
 
+
+
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 

@@ -9,11 +9,16 @@ import ml_collections
 import pytest
 
 from experiments import study as study_config
-from instructrl import main
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.stages import checks
+from instructrl.stages import registry
+from instructrl.stages import runner
 from instructrl import study
-from instructrl.trainers import common
+
+
+
+
 
 
 
@@ -47,7 +52,7 @@ def _ran(monkeypatch):
     ran.append(config.stage)
     return {'n': len(ran)}
 
-  monkeypatch.setattr(main, 'STAGES', {
+  monkeypatch.setattr(registry, 'STAGES', {
       name: (lambda config: None, stage) for name in ('lab', 'ppo', 'report')})
   return ran
 
@@ -55,7 +60,7 @@ def _ran(monkeypatch):
 def make(folder, name, inputs=(), **fields):
   config = ml_collections.ConfigDict(
       {'stage': name, 'inputs': {i: f'../{i}' for i in inputs}, **fields})
-  return main.run_stage(config, folder / name)
+  return runner.run_stage(config, folder / name)
 
 
 def make_all(folder, **fields):
@@ -88,20 +93,20 @@ def test_what_was_made_from_an_older_input_is_not_taken(tmp_path, ran):
 def test_a_stage_that_could_not_begin_leaves_room_for_another_config(
     tmp_path, ran, monkeypatch):
   """One that has begun keeps its folder to itself."""
-  good = main.STAGES['lab']
+  good = registry.STAGES['lab']
 
   def refuse(config, workdir, label=''):
     good[1](config, workdir, label)
-    raise common.ConfigError('inputs.init is of another model')
+    raise checks.ConfigError('inputs.init is of another model')
 
-  monkeypatch.setitem(main.STAGES, 'lab', (good[0], refuse))
-  with pytest.raises(common.ConfigError):
+  monkeypatch.setitem(registry.STAGES, 'lab', (good[0], refuse))
+  with pytest.raises(checks.ConfigError):
     make(tmp_path, 'lab', size='tiny')
-  monkeypatch.setitem(main.STAGES, 'lab', good)
+  monkeypatch.setitem(registry.STAGES, 'lab', good)
   make(tmp_path, 'lab', size='micro')
-  monkeypatch.setitem(main.STAGES, 'ppo', (good[0], refuse))
+  monkeypatch.setitem(registry.STAGES, 'ppo', (good[0], refuse))
   (tmp_path / 'ppo' / 'checkpoints' / '00000001').mkdir(parents=True)
-  with pytest.raises(common.ConfigError):
+  with pytest.raises(checks.ConfigError):
     make(tmp_path, 'ppo', size='tiny')
   with pytest.raises(ValueError, match='size: "tiny" -> "micro"'):
     make(tmp_path, 'ppo', size='micro')
@@ -161,17 +166,17 @@ def test_devices_that_do_not_fit_are_told_before_anything_runs(
     tmp_path, field, value, message):
   config = study_config.get_config('micro')
   config.update_from_flattened_dict({f'stages.pretrain.{field}': value})
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     study.run(config, tmp_path / 'study')
   assert not list(tmp_path.iterdir())
 
 
 def test_processes_with_different_configs_are_refused(monkeypatch):
   config = study_config.get_config('micro')
-  main.check_same(config)
+  runner.check_same(config)
   monkeypatch.setattr(processes, 'agree', lambda value: value + 1)
-  with pytest.raises(common.ConfigError, match='not given the same config'):
-    main.check_same(config)
+  with pytest.raises(checks.ConfigError, match='not given the same config'):
+    runner.check_same(config)
 
 
 def test_a_study_without_an_evaluation_has_no_report(tmp_path, ran, capsys):

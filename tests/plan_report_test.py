@@ -12,6 +12,7 @@ from instructrl import plan_report
 
 
 
+
 GIB = 2 ** 30
 
 

@@ -32,6 +32,9 @@ from instructrl.runtime import sharding
 
 
 
+
+
+
 from tests import slices
 
 SLICE = 'v5e:2x2'

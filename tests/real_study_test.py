@@ -10,11 +10,15 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import real
-from instructrl import main
 from instructrl import report
 from instructrl.runtime import run_folder
+from instructrl.stages import architecture
+from instructrl.stages import runner
 from instructrl import study
-from instructrl.trainers import common
+
+
+
+
 
 
 
@@ -102,7 +106,7 @@ def test_every_stage_of_the_experiment_validates(folder):
       study.stage_configs(config, 'nowhere')
   configs = study.stage_configs(config_of(folder), folder / 'nowhere')
   for name in ('sft', 'reward', 'ppo', 'ppo_ptx'):
-    assert common.resolved(configs[name])
+    assert architecture.resolved(configs[name])
     assert configs[name].model.num_layers == 3
     assert configs[name].model.mlp == 'swiglu'
   assert configs['ppo'].value_model.num_kv_heads == 2
@@ -158,5 +162,5 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   config = config_of(folder)
   config.source = str(folder / 'other')
   with pytest.raises(ValueError, match='import was made with another'):
-    main.run_stage(study.stage_configs(config, folder / 'fresh')['import'],
+    runner.run_stage(study.stage_configs(config, folder / 'fresh')['import'],
                    workdir / 'import')

@@ -28,6 +28,9 @@ from instructrl import report
 
 
 
+
+
+
 POLICIES = figures.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

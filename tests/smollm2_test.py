@@ -13,9 +13,15 @@ import zipfile
 from instructrl import convert
 from instructrl.interop import weight_files
 from instructrl import sample
-from instructrl.trainers import common
-from instructrl.trainers import importing
-from instructrl.trainers import policies
+from instructrl.stages import build
+from instructrl.stages import import_
+from instructrl.stages import inputs
+from instructrl.stages import policies
+
+
+
+
+
 
 
 
@@ -96,7 +102,7 @@ def gguf_file():
 def imported(gguf_file, tmp_path_factory):
   folder = tmp_path_factory.mktemp('smollm2') / 'import'
   lines = []
-  importing.import_model(gguf_file, folder, say=lines.append)
+  import_.import_model(gguf_file, folder, say=lines.append)
   assert '134,515,008 parameters, 49,152 tokens' in lines[-1], lines
   return folder
 
@@ -105,8 +111,8 @@ def test_the_likelihood_of_a_text_is_what_transformers_computes(imported):
   config = policies.run_config(imported)
   tok = policies.find_tokenizer(imported)
   assert tok.encode(TEXT) == IDS
-  params, _ = common.exported(imported)
-  model = common.make_model(config, tok.vocab_size)
+  params, _ = inputs.exported(imported)
+  model = build.make_model(config, tok.vocab_size)
   tokens = jnp.asarray([IDS])
 
   @jax.jit
@@ -155,8 +161,8 @@ def test_it_goes_on_with_plain_text(imported):
   config = policies.run_config(imported)
   tok = policies.find_tokenizer(imported)
   engine = policies.Engine(
-      common.make_model(config, tok.vocab_size), tok, batch_size=1)
-  params, _ = common.exported(imported)
+      build.make_model(config, tok.vocab_size), tok, batch_size=1)
+  params, _ = inputs.exported(imported)
   found = engine.generate(
       params, [tok.plain('The capital of France is')], max_tokens=4, seed=0,
       purpose=0, temperature=0.0)

@@ -7,9 +7,11 @@ import pytest
 
 from experiments.ablations import base
 from experiments.ablations import kl_coef
-from instructrl import main
 from instructrl.runtime import files
+from instructrl.stages import registry
 from instructrl import sweep_points
+
+
 
 
 
@@ -230,7 +232,7 @@ def test_flags_give_the_same_config_in_the_same_folder(tmp_path):
     argv = shlex.split(line)
     assert f'--workdir={tmp_path / name}' in argv
     read = sweep_points.read_config(argv)
-    main.validate(read)
+    registry.validate(read)
     assert files.fingerprint(read.to_dict()) == (
         files.fingerprint(run.config.to_dict()))
     assert name == f'{read.stage}-{sweep_points.digest(read)}'

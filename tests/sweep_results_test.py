@@ -31,6 +31,10 @@ from instructrl import sweep_results
 
 
 
+
+
+
+
 EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
 
 

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 
 from instructrl.models import transformer
-from instructrl.trainers import common
+from instructrl.stages import build
 from instructrl.types import PromptBatch
+
+
 
 
 
@@ -85,7 +87,7 @@ def params(model: transformer.Model, seed: int = 0, std: float = 0.3):
 def scalar_params(model: transformer.Model, seed: int = 1, std: float = 0.3):
   """Parameters of a reward or value model, with a bias."""
   return fill(
-      jax.eval_shape(lambda: common.init_scalar(model, 0)), seed, std)
+      jax.eval_shape(lambda: build.init_scalar(model, 0)), seed, std)
 
 
 def prompt_batch(prompts, prompt_len) -> PromptBatch:

@@ -62,6 +62,14 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
   # for callers of this
 
 

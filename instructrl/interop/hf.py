@@ -55,6 +55,13 @@ from instructrl.types import Params
 
 
 
+
+
+
+
+
+
+
   # what importers know
 
 

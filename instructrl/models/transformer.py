@@ -67,6 +67,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 REMAT_POLICIES = ('none', 'full', 'dots')
 
 

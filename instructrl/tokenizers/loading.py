@@ -8,6 +8,8 @@ from instructrl.tokenizers import trained
 
 
 
+
+
 import pathlib
 
 

@@ -12,6 +12,7 @@ from instructrl.evaluators import preference
 
 
 
+
 class LengthJudge:
   """Prefers longer responses."""
 

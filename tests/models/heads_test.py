@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from instructrl.models import heads
-from instructrl.trainers import common
+from instructrl.stages import build
+
 
 
 
@@ -45,7 +46,7 @@ def test_the_head_starts_with_variance_one_over_width_plus_one():
 
 def test_head_and_backbone_draw_from_keys_of_their_own():
   model = tiny.model(num_layers=1)
-  init = tiny.jit(lambda seed: common.init_scalar(model, seed))
+  init = tiny.jit(lambda seed: build.init_scalar(model, seed))
   one, again, other = (init(seed) for seed in (0, 0, 1))
   head = one['head']['kernel']
   np.testing.assert_array_equal(head, again['head']['kernel'])

@@ -19,6 +19,7 @@ from instructrl import types
 
 
 
+
 import jax
 import jax.numpy as jnp
 import numpy as np

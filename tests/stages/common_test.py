@@ -8,7 +8,12 @@ import pytest
 from experiments import common as experiments
 from instructrl.runtime import optimizer
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
+from instructrl.stages import architecture
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+
+
 
 
 
@@ -53,11 +58,11 @@ from instructrl.trainers import common
 def test_an_architecture_that_cannot_be_built_is_refused(
     configs, name, field, value, message):
   config = configs['ppo']
-  common.validate_common(config)
+  checks.validate_common(config)
   config[name][field] = value
   message = f'^{name}.' + message.replace('NAME', name)
-  with pytest.raises(common.ConfigError, match=message):
-    common.validate_common(config)
+  with pytest.raises(checks.ConfigError, match=message):
+    checks.validate_common(config)
 
 
 @pytest.mark.parametrize('changes', [
@@ -67,7 +72,7 @@ def test_an_architecture_that_cannot_be_built_is_refused(
     {'mlp': 'swiglu', 'norm': 'rmsnorm', 'd_ff': 10}])
 def test_an_architecture_that_can_be_built(configs, changes):
   configs['ppo'].value_model.update(changes)
-  common.validate_common(configs['ppo'])
+  checks.validate_common(configs['ppo'])
 
 
 @pytest.mark.parametrize('field, value, message', [
@@ -80,8 +85,8 @@ def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
     configs, field, value, message):
   config = configs['pretrain']
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(common.ConfigError, match=f'^{message}'):
-    common.validate_common(config)
+  with pytest.raises(checks.ConfigError, match=f'^{message}'):
+    checks.validate_common(config)
 
 
 @pytest.mark.parametrize('field, value', [
@@ -90,8 +95,8 @@ def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
 def test_negative_numbers_are_refused_by_name(configs, field, value):
   config = configs['pretrain']
   config[field] = value
-  with pytest.raises(common.ConfigError, match=f'^{field}=-1 is negative'):
-    common.validate_common(config)
+  with pytest.raises(checks.ConfigError, match=f'^{field}=-1 is negative'):
+    checks.validate_common(config)
 
 
 # --- Architectures of inputs -------------------------------------------------
@@ -112,18 +117,18 @@ def test_an_architecture_is_the_inputs(configs, workdir):
   config = like(configs['sft'], 'init')
   config.inputs.init = '../own'
   config.model.scan_unroll = 2
-  assert not common.resolved(config)
-  found = common.resolve(config, workdir)
-  assert common.resolved(found) and not common.resolved(config)
+  assert not architecture.resolved(config)
+  found = architecture.resolve(config, workdir)
+  assert architecture.resolved(found) and not architecture.resolved(config)
   for name, value in own.items():
-    if name not in common.HOW_COMPUTED:
+    if name not in architecture.HOW_COMPUTED:
       assert found.model[name] == value, name
   # How it is computed is the stage's own.
   assert (found.model.dropout, found.model.remat) == (0.0, 'none')
   assert found.model.scan_unroll == 2
-  assert common.resolve(found, workdir) is found
-  common.validate_common(found)
-  common.make_model(found, 10)
+  assert architecture.resolve(found, workdir) is found
+  checks.validate_common(found)
+  build.make_model(found, 10)
 
 
 def test_a_run_from_before_a_field_is_as_by_default(configs, workdir):
@@ -134,37 +139,37 @@ def test_a_run_from_before_a_field_is_as_by_default(configs, workdir):
   run_folder.write_done(workdir.parent / 'old', {'result': {}})
   stage = like(configs['sft'], 'init')
   stage.inputs.init = '../old'
-  found = common.resolve(stage, workdir)
-  common.validate_common(found)
+  found = architecture.resolve(stage, workdir)
+  checks.validate_common(found)
   assert (found.model.windows, found.model.norm_offset) == ((), 0.0)
   assert found.model.num_layers == config['model']['num_layers']
 
 
 def test_a_plan_knows_what_is_not_there_yet(configs):
   config = like(configs['sft'], 'init')
-  found = common.resolve(
+  found = architecture.resolve(
       config, 'study/sft', {'study/pretrain': configs['pretrain']})
   assert found.model.num_layers == configs['pretrain'].model.num_layers
   config.inputs.init = '../pretrain/checkpoints/00000004'
-  assert found.model == common.resolve(
+  assert found.model == architecture.resolve(
       config, 'study/sft', {'study/pretrain': configs['pretrain']}).model
 
 
 def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
-  with pytest.raises(common.ConfigError, match="model.like='base' is none of"):
-    common.resolve(like(configs['sft'], 'base'), workdir)
+  with pytest.raises(checks.ConfigError, match="model.like='base' is none of"):
+    architecture.resolve(like(configs['sft'], 'base'), workdir)
   config = like(configs['sft'], 'init')
   config.inputs.init = '../nowhere'
-  with pytest.raises(common.ConfigError, match='inputs.init: .* not exist'):
-    common.resolve(config, workdir)
+  with pytest.raises(checks.ConfigError, match='inputs.init: .* not exist'):
+    architecture.resolve(config, workdir)
   config.inputs.init = '../lab'
-  with pytest.raises(common.ConfigError, match='inputs.init: .* trained no'):
-    common.resolve(config, workdir, {
+  with pytest.raises(checks.ConfigError, match='inputs.init: .* trained no'):
+    architecture.resolve(config, workdir, {
         str(workdir.parent / 'lab'): ml_collections.ConfigDict({'size': 'x'})})
 
 
 def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
-  assert set(experiments.HOW_COMPUTED) == set(common.HOW_COMPUTED)
+  assert set(experiments.HOW_COMPUTED) == set(architecture.HOW_COMPUTED)
 
 
 # --- Inputs and what is exported ---------------------------------------------
@@ -172,27 +177,27 @@ def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
 
 def test_an_input_that_is_not_there_is_named(configs, workdir):
   config = configs['sft']
-  with pytest.raises(common.ConfigError, match='inputs.data: .*/nowhere does '
+  with pytest.raises(checks.ConfigError, match='inputs.data: .*/nowhere does '
                      'not exist; run the stage that makes it first'):
     config.inputs.data = '../nowhere'
-    common.input_path(config, workdir, 'data')
-  with pytest.raises(common.ConfigError, match='inputs.init is empty'):
+    inputs.input_path(config, workdir, 'data')
+  with pytest.raises(checks.ConfigError, match='inputs.init is empty'):
     config.inputs.init = ''
-    common.input_path(config, workdir, 'init')
+    inputs.input_path(config, workdir, 'init')
 
 
 def test_relative_inputs_start_at_the_run_folder(configs, workdir, tmp_path):
   config = configs['sft']
-  assert common.input_path(config, workdir, 'data') == tmp_path / 'lab'
+  assert inputs.input_path(config, workdir, 'data') == tmp_path / 'lab'
   config.inputs.data = str(tmp_path / 'lab')
-  assert common.input_path(config, '/elsewhere', 'data') == tmp_path / 'lab'
+  assert inputs.input_path(config, '/elsewhere', 'data') == tmp_path / 'lab'
 
 
 def test_the_optimizer_is_that_of_the_config(configs):
   c = configs['pretrain'].optimizer
   c.update(peak_lr=0.5, schedule='constant', warmup_steps=4, warmup_from=0.1,
            b1=0.0, b2=0.0, eps=1e-8, max_grad_norm=0.0, weight_decay=0.25)
-  tx, schedule = common.make_optimizer(c, 10)
+  tx, schedule = build.make_optimizer(c, 10)
   np.testing.assert_allclose(
       [schedule(s) for s in (0, 2, 4, 9)], [0.05, 0.275, 0.5, 0.5],
       rtol=1e-6)

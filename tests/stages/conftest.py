@@ -18,14 +18,26 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.runtime import checkpoint
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import run
 from instructrl.data.records import Demonstration
 from instructrl.data.records import Document
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.trained import train_tokenizer
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -149,7 +161,7 @@ def write_lab(folder: pathlib.Path) -> Tokenizer:
 
 def save_run(folder: pathlib.Path, tok, params, **changes):
   """A finished run that exports `params`, as others see it."""
-  meta = {'format_version': runs.FORMAT_VERSION, 'config': {},
+  meta = {'format_version': run.FORMAT_VERSION, 'config': {},
           'tokenizer': tok.fingerprint, 'export': ['params'], **changes}
   with checkpoint.Checkpointer(folder / 'checkpoints') as saver:
     saver.save(1, {'params': jax.tree.map(jnp.asarray, params)}, meta)
@@ -160,7 +172,7 @@ def study(tmp_path_factory) -> pathlib.Path:
   """The folder in which the toy stages lie. Only read it."""
   folder = tmp_path_factory.mktemp('study')
   tok = write_lab(folder / 'lab')
-  model = common.make_model(stages.configs()['ppo'], tok.vocab_size)
+  model = build.make_model(stages.configs()['ppo'], tok.vocab_size)
   save_run(folder / 'pretrain', tok, tiny.params(model, std=0.05))
   save_run(folder / 'sft', tok, tiny.params(model, std=0.05))
   save_run(folder / 'ppo_init', tok, tiny.params(model, std=0.05))

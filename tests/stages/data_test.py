@@ -16,19 +16,35 @@ import tokenizers
 from experiments import data as data_config
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl import main
 from instructrl.runtime import run_folder
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import data
+from instructrl.stages import heldout
+from instructrl.stages.inputs import exported
+from instructrl.stages import policies
+from instructrl.stages import reward
+from instructrl.stages import runner
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
-from instructrl.trainers import common
-from instructrl.trainers import data
-from instructrl.trainers import heldout
-from instructrl.trainers import policies
-from instructrl.trainers import reward
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.data.rows import read_rows
 from instructrl.data.sources.registry import load
 from instructrl.data.records import fold
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -180,7 +196,7 @@ def fingerprints(folder):
 def _made(files, tmp_path_factory):
   """(folder, result) of the stage. Only read it."""
   folder = tmp_path_factory.mktemp('study') / 'data'
-  return folder, main.run_stage(make_config(files), folder)['result']
+  return folder, runner.run_stage(make_config(files), folder)['result']
 
 
 # --- What is written ---------------------------------------------------------
@@ -248,7 +264,7 @@ def test_ppo_sees_the_ranked_prompts_or_those_set_aside(files, made, tmp_path):
   folder, _ = made
   assert texts(folder, 'prompts', 'ppo') >= texts(folder, 'rankings', 'train')
   config = make_config(files, ppo_fraction=0.3)
-  main.run_stage(config, tmp_path / 'data')
+  runner.run_stage(config, tmp_path / 'data')
   ppo_only = texts(tmp_path / 'data', 'prompts', 'ppo')
   assert 3 <= len(ppo_only) <= 12
   for name in ('rankings', 'demonstrations', 'prompts'):
@@ -257,7 +273,7 @@ def test_ppo_sees_the_ranked_prompts_or_those_set_aside(files, made, tmp_path):
 
 def test_a_part_that_no_source_gives_is_left_out(files, tmp_path):
   config = make_config({'rankings': files['rankings']})
-  result = main.run_stage(config, tmp_path / 'data')['result']
+  result = runner.run_stage(config, tmp_path / 'data')['result']
   assert set(result['splits']) == {'prompts', 'rankings'}
   assert result['rows'] == {}
   assert not list((tmp_path / 'data').glob('*.rows'))
@@ -267,8 +283,8 @@ def test_the_same_config_gives_the_same_and_another_seed_another_split(
     files, made, tmp_path):
   folder, _ = made
   again, other = tmp_path / 'again', tmp_path / 'other'
-  main.run_stage(make_config(files, train_seed=5), again)
-  main.run_stage(make_config(files, world_seed=1), other)
+  runner.run_stage(make_config(files, train_seed=5), again)
+  runner.run_stage(make_config(files, world_seed=1), other)
   for name in SETS:  # the config is part of what rows are made from
     of = lambda f: store.dataset_fingerprint(f, name)
     assert of(again) == of(folder) != of(other)
@@ -288,7 +304,7 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
                        prompt_len=40, response_len=40, row_len=80)
   config.inputs.tokenizer = '../import'
   workdir = tmp_path / 'data'
-  result = main.run_stage(config, workdir)['result']
+  result = runner.run_stage(config, workdir)['result']
   tok = loading.load(workdir)
   assert tok.fingerprint != imported.fingerprint
   assert tok.decode(tok.prompt('say')) == 'Q: say\nA:'
@@ -303,13 +319,13 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
       for role in ('user', 'assistant', 'user')]}) + '\n' for i in range(9)))
   config.prompts = (f'jsonl:{rows}',)
   config.prompt_len = config.row_len = 99
-  main.run_stage(config, tmp_path / 'dialogues')
+  runner.run_stage(config, tmp_path / 'dialogues')
   assert 'dialogues are laid out as one text' in (
       tmp_path / 'dialogues' / 'summary.txt').read_text()
   assert 'dialogues are laid' not in (workdir / 'summary.txt').read_text()
   config.prompt_template = 'no placeholder'
-  with pytest.raises(common.ConfigError, match='prompt_template: .*{prompt}'):
-    main.run_stage(config, tmp_path / 'other')
+  with pytest.raises(checks.ConfigError, match='prompt_template: .*{prompt}'):
+    runner.run_stage(config, tmp_path / 'other')
 
 
 def write_hf_tokenizer(folder):
@@ -435,12 +451,12 @@ def test_configs_that_make_no_sense_are_refused_by_name(
     files, field, value, message):
   config = make_config(files)
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     data.validate(config)
 
 
 def test_no_source_at_all_is_refused():
-  with pytest.raises(common.ConfigError, match='there is no source: set one'):
+  with pytest.raises(checks.ConfigError, match='there is no source: set one'):
     data.validate(make_config({}))
 
 
@@ -456,7 +472,7 @@ def test_a_source_for_the_wrong_part_is_refused(
 
 
 def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
-  with pytest.raises(common.ConfigError, match='demonstrations: no row of '
+  with pytest.raises(checks.ConfigError, match='demonstrations: no row of '
                      r'jsonl.* is left \(24 prompt has more than 2 tokens\)'):
     data.build(make_config(files, prompt_len=2), tmp_path / 'data')
   assert not list((tmp_path / 'data').glob('*.rows'))
@@ -466,7 +482,7 @@ def test_a_missing_file_is_refused_before_another_is_read(
     files, tmp_path, monkeypatch):
   monkeypatch.setattr(data.sources_lib, 'load', lambda spec: 1 / 0)
   config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
-  with pytest.raises(common.ConfigError, match='there is no .*none.jsonl'):
+  with pytest.raises(checks.ConfigError, match='there is no .*none.jsonl'):
     data.build(config, tmp_path / 'data')
 
 
@@ -480,10 +496,10 @@ def test_what_was_refused_leaves_room_for_another_config(
   config = make_config(files)
   for field, value in change.items():
     config.update_from_flattened_dict({field: files.get(value, value)})
-  with pytest.raises(common.ConfigError):
-    main.run_stage(config, workdir)
+  with pytest.raises(checks.ConfigError):
+    runner.run_stage(config, workdir)
   assert {p.name for p in workdir.iterdir()} <= {'lock', 'seconds'}
-  main.run_stage(make_config(files), workdir)
+  runner.run_stage(make_config(files), workdir)
   assert fingerprints(workdir) == fingerprints(made[0])
 
 
@@ -507,7 +523,7 @@ def _run_stage(tmp_path, one_device):
     if 'ppo' in config:
       config.ppo.update(prompt_len=14, response_len=6, num_iterations=1,
                         ema_decay=0.0)
-    return main.run_stage(config, tmp_path / stage)['result']
+    return runner.run_stage(config, tmp_path / stage)['result']
   return run
 
 
@@ -534,17 +550,17 @@ def test_a_reward_model_and_ppo_from_rankings_alone(
     files, run_stage, tmp_path, capsys):
   """No demonstrations, no corpus, no held-out labelers; and it says so."""
   folder = tmp_path / 'data'
-  main.run_stage(make_config({'rankings': files['rankings']}), folder)
+  runner.run_stage(make_config({'rankings': files['rankings']}), folder)
   tok = loading.load(folder)
   rm = run_stage('reward', folder, **{'inputs.init': '', 'num_epochs': 1})
   assert rm['bias_from'] == 'best-ranked responses'
   out = capsys.readouterr().out
   assert 'no labelers are held out: accuracy is that on the training' in out
   elements, _ = reward.load_rankings(_opened(folder), tok, 'train', 'train')
-  params, meta = common.exported(tmp_path / 'reward')
+  params, meta = exported(tmp_path / 'reward')
   assert meta['tokenizer'] == tok.fingerprint
   config = policies.run_config(tmp_path / 'reward')
-  scorer = reward.Scorer(common.make_model(config, tok.vocab_size), tok)
+  scorer = reward.Scorer(build.make_model(config, tok.vocab_size), tok)
   assert reward.best_mean(
       elements, scorer, params, tok.eos_id) == pytest.approx(0, abs=1e-5)
   backbone = tmp_path / 'policy'
@@ -565,19 +581,19 @@ def _opened(folder):
 def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
   """Nothing is held out, and there is no corpus: each has a field to set."""
   folder = tmp_path / 'data'
-  main.run_stage(make_config({'demonstrations': files['demonstrations']},
+  runner.run_stage(make_config({'demonstrations': files['demonstrations']},
                              validation_fraction=0.0), folder)
   assert {p.name for p in folder.glob('*.rows')} == {'demonstrations.rows'}
   fields = {'inputs.init': '', 'num_epochs': 0, 'num_steps': 1}
-  with pytest.raises(common.ConfigError, match="has no demonstrations_validatio"
+  with pytest.raises(checks.ConfigError, match="has no demonstrations_validatio"
                      "n.rows: .*, or set validation_rows=''"):
     run_stage('sft', folder, **fields)
   fields['validation_rows'] = ''
-  with pytest.raises(common.ConfigError, match="has no corpus.rows: .*, or set "
+  with pytest.raises(checks.ConfigError, match="has no corpus.rows: .*, or set "
                      "pretrain_rows=''"):
     run_stage('sft', folder, **fields)
   fields['pretrain_rows'] = ''
-  with pytest.raises(common.ConfigError, match='pretrain_mix=0.5 needs pret'):
+  with pytest.raises(checks.ConfigError, match='pretrain_mix=0.5 needs pret'):
     run_stage('sft', folder, **fields, pretrain_mix=0.5)
   done = run_stage('sft', folder, **fields)
   assert done['num_steps'] == 1 and 'loss/validation' not in done
@@ -602,7 +618,7 @@ def test_a_trainer_says_what_is_missing(
   trained.Tokenizer(trained.train_tokenizer(
       [ask(i) for i in range(40)], 300)).save(
           tmp_path / 'tok' / 'tokenizer.model')
-  main.run_stage(config, folder)
+  runner.run_stage(config, folder)
   assert set(store.splits(folder, 'prompts')) == {'ppo', 'validation'}
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     run_stage(stage, folder, **{'inputs.init': '', **changes})

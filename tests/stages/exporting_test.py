@@ -7,12 +7,22 @@ from instructrl.interop import hf
 from instructrl.models import heads
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
-from instructrl.trainers import exporting
-from instructrl.trainers import importing
-from instructrl.trainers import policies
-from instructrl.trainers import reward
+from instructrl.stages import build
+from instructrl.stages import export as export_lib
+from instructrl.stages import import_
+from instructrl.stages import inputs
+from instructrl.stages import policies
+from instructrl.stages import reward
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
 
 
 
@@ -71,13 +81,13 @@ from tests import tiny
 
 def export_quietly(src, dst, **kwargs):
   lines = []
-  exporting.export_model(src, dst, say=lines.append, **kwargs)
+  export_lib.export_model(src, dst, say=lines.append, **kwargs)
   return lines
 
 
 def imported(tmp_path, config=None, **kwargs):
   tensors = checkpoints.write_folder(tmp_path / 'src', config, **kwargs)
-  importing.import_model(
+  import_.import_model(
       tmp_path / 'src', tmp_path / 'import', say=lambda line: None)
   return tensors
 
@@ -124,10 +134,10 @@ def test_what_was_imported_is_exported_bit_for_bit(tmp_path, config):
   assert generation == {'temperature': .6, 'eos_token_id': [1, 7],
                         'bos_token_id': 0, 'pad_token_id': 300}
   # And it is imported again as the same model.
-  importing.import_model(
+  import_.import_model(
       tmp_path / 'out', tmp_path / 'again', say=lambda line: None)
-  assert_same(common.exported(tmp_path / 'again')[0],
-              common.exported(tmp_path / 'import')[0])
+  assert_same(inputs.exported(tmp_path / 'again')[0],
+              inputs.exported(tmp_path / 'import')[0])
 
 
 @pytest.mark.parametrize('known, wanted', [
@@ -165,7 +175,7 @@ def test_shards_and_bfloat16(tmp_path):
 
 def test_the_ema_is_exported_unless_params_are_asked_for(tmp_path):
   imported(tmp_path)
-  params, _ = common.exported(tmp_path / 'import')
+  params, _ = inputs.exported(tmp_path / 'import')
   scaled = lambda by: jax.tree.map(lambda x: x * by, params)
   embed = lambda name: load_file(
       tmp_path / name / 'model.safetensors')['model.embed_tokens.weight']
@@ -189,7 +199,7 @@ def test_the_ema_is_exported_unless_params_are_asked_for(tmp_path):
 
 def test_a_run_whose_import_is_gone_is_exported_by_its_fields(tmp_path):
   imported(tmp_path)
-  params, _ = common.exported(tmp_path / 'import')
+  params, _ = inputs.exported(tmp_path / 'import')
   save_run(tmp_path / 'sft', tmp_path / 'import', train_state(params),
            ['params'])
   (tmp_path / 'import').rename(tmp_path / 'moved')
@@ -199,7 +209,7 @@ def test_a_run_whose_import_is_gone_is_exported_by_its_fields(tmp_path):
 
 def reward_run(tmp_path, config):
   imported(tmp_path, config)
-  params, _ = common.exported(tmp_path / 'import')
+  params, _ = inputs.exported(tmp_path / 'import')
   head = heads.init_head(jax.random.key(1), 32)
   params = {'backbone': params, 'head': {**head, 'bias': jnp.float32(-1.25)}}
   save_run(tmp_path / 'rm', tmp_path / 'import', train_state(params),
@@ -228,7 +238,7 @@ def test_transformers_scores_as_the_reward_model_does(tmp_path, config):
   params = reward_run(tmp_path, config)
   export_quietly(tmp_path / 'rm', tmp_path / 'out')
   tok = policies.find_tokenizer(tmp_path / 'rm')
-  scorer = reward.Scorer(common.make_model(
+  scorer = reward.Scorer(build.make_model(
       policies.run_config(tmp_path / 'rm'), tok.vocab_size), tok, batch_size=3)
   prompts = [tok.prompt(text) for text in ('abi', 'chin dolp', 'e')]
   responses = [tok.response(text) for text in ('fkp', 'g', 'amo bin')]
@@ -259,9 +269,9 @@ def test_transformers_computes_the_same_logits(tmp_path, config):
   ids = tok.plain('abi chin dolp')
   assert transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')(
       'abi chin dolp').input_ids == ids
-  model = common.make_model(
+  model = build.make_model(
       policies.run_config(tmp_path / 'import'), tok.vocab_size)
-  params, _ = common.exported(tmp_path / 'import')
+  params, _ = inputs.exported(tmp_path / 'import')
   tokens = jnp.asarray([ids])
   hidden, _ = tiny.jit(model.apply)(
       params, tokens, jnp.arange(len(ids))[None], jnp.ones_like(tokens))
@@ -319,18 +329,18 @@ def test_a_target_that_is_there_and_a_run_that_is_not_finished(tmp_path):
 
 def test_an_export_that_stopped_leaves_no_target(tmp_path, monkeypatch):
   imported(tmp_path)
-  write = exporting._write_texts
+  write = export_lib._write_texts
 
   def fail(*args):
     raise OSError('unplugged')
 
-  monkeypatch.setattr(exporting, '_write_texts', fail)
+  monkeypatch.setattr(export_lib, '_write_texts', fail)
   with pytest.raises(OSError, match='unplugged'):
     export_quietly(tmp_path / 'import', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
   work = tmp_path / '.out.incomplete'
   (work / 'model-00007-of-00009.safetensors').touch()
-  monkeypatch.setattr(exporting, '_write_texts', write)
+  monkeypatch.setattr(export_lib, '_write_texts', write)
   export_quietly(tmp_path / 'import', tmp_path / 'out')
   assert not work.exists()
   assert not (tmp_path / 'out' / 'model-00007-of-00009.safetensors').exists()

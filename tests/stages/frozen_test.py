@@ -7,9 +7,13 @@ import pytest
 
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
-from instructrl.trainers import lm
-from instructrl.trainers import ppo
-from instructrl.trainers import reward
+from instructrl.stages import lm
+from instructrl.stages import ppo
+from instructrl.stages import reward
+
+
+
+
 
 
 

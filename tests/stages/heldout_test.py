@@ -8,11 +8,18 @@ import pytest
 from experiments import heldout as heldout_config
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.trainers import common
-from instructrl.trainers import heldout
-from instructrl.trainers import policies
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import heldout
+from instructrl.stages import policies
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
 
 
 
@@ -94,7 +101,7 @@ def runs(study, tmp_path_factory):
     (folder / name).symlink_to(study / name)
   tok = conftest.Tokenizer.load(folder / 'lab' / conftest.Tokenizer.FILE)
   configs = stages.configs()
-  model = common.make_model(configs['sft'], tok.vocab_size)
+  model = build.make_model(configs['sft'], tok.vocab_size)
   for i, name in enumerate(('import', 'sft', 'ppo', 'ppo_ptx')):
     params = tiny.params(model, std=0.05 * (i + 1))
     conftest.save_run(folder / name, tok, params,
@@ -191,12 +198,12 @@ def test_policies_and_rows_may_be_left_out(runs, tmp_path, one_device):
     ('num_rows', 0, 'num_rows=0 must be 1 or more'),
     ('batch_size', 0, 'batch_size=0')])
 def test_configs_that_make_no_sense(field, value, message):
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     heldout.validate(config_of(**{field: value}))
 
 
 def test_prompts_that_do_not_fit_are_told(runs, one_device):
   config = config_of()
   config.prompt_len = 2
-  with pytest.raises(common.ConfigError, match='fits prompt_len=2'):
+  with pytest.raises(checks.ConfigError, match='fits prompt_len=2'):
     heldout.evaluate(config, runs / 'heldout_short')

@@ -13,10 +13,19 @@ from instructrl.interop import hf
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import importing
-from instructrl.trainers import policies
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import import_
+from instructrl.stages import inputs
+from instructrl.stages import policies
+from instructrl.stages.run import Run
+
+
+
+
+
+
+
 
 
 
@@ -64,7 +73,7 @@ from tests import checkpoints
 
 def import_quietly(src, dst, **kwargs):
   lines = []
-  importing.import_model(src, dst, say=lines.append, **kwargs)
+  import_.import_model(src, dst, say=lines.append, **kwargs)
   return lines
 
 
@@ -74,7 +83,7 @@ def expected_params(tensors, config):
 
 
 def assert_holds(dst, wanted):
-  params, _ = common.exported(dst)
+  params, _ = inputs.exported(dst)
   found = {'/'.join(k.key for k in path): leaf for path, leaf in
            jax.tree_util.tree_leaves_with_path(params)}
   assert set(found) == set(wanted)
@@ -105,8 +114,8 @@ def test_an_import_is_a_finished_run(tmp_path):
   config = policies.run_config(dst)
   assert config.stage == 'import'
   tok = policies.find_tokenizer(dst)
-  _, meta = common.exported(dst, common.lm_layout(
-      common.make_model(config, tok.vocab_size), jax.sharding.Mesh(
+  _, meta = inputs.exported(dst, build.lm_layout(
+      build.make_model(config, tok.vocab_size), jax.sharding.Mesh(
           np.asarray(jax.devices()[:1]).reshape(1, 1, 1),
           ('data', 'fsdp', 'tensor'))).abstract)
   assert meta['tokenizer'] == tok.fingerprint and meta['export'] == ['params']
@@ -125,13 +134,13 @@ def test_all_fields_of_the_model_are_in_the_config(source, tmp_path):
 
 
 def test_an_import_lies_by_the_rules_of_its_config(source):
-  opened, tok = importing.read_source(source)
-  config = importing.run_config(
+  opened, tok = import_.read_source(source)
+  config = import_.run_config(
       opened, tok, dtype='float32', pad='mean', mesh={'fsdp': 8})
   mesh = sharding.make_mesh(config['mesh'])
   split = lambda: {
       axis for spec in jax.tree.leaves(
-          importing.make_layout(config, tok, mesh).shardings)
+          import_.make_layout(config, tok, mesh).shardings)
       for axis in spec.spec if axis is not None}
   assert split() == {'fsdp', 'tensor'}
   config['rules'] = [[name, None] for name, _ in config['rules']]
@@ -147,15 +156,15 @@ def test_a_stage_starts_from_an_import(tmp_path):
       mesh=dict(data=2, fsdp=4), rules=sharding.RULES,
       log=dict(tensorboard=False), checkpoint=dict(keep=2),
       model={**model, 'dtype': 'bfloat16', 'remat': 'full'}))
-  with runs.Run(config, tmp_path / 'sft') as run:
-    layout = common.lm_layout(
-        common.make_model(config, run.tokenizer().vocab_size), run.mesh)
+  with Run(config, tmp_path / 'sft') as run:
+    layout = build.lm_layout(
+        build.make_model(config, run.tokenizer().vocab_size), run.mesh)
     params = run.load_params('init', layout.abstract, config.model)
     np.testing.assert_array_equal(
         params['embed'], tensors['model.embed_tokens.weight'])
     assert params['embed'].sharding.spec == jax.P('tensor', 'fsdp')
     config.model.norm_offset = 1.0
-    with pytest.raises(common.ConfigError, match='norm_offset: 0.0 -> 1.0'):
+    with pytest.raises(checks.ConfigError, match='norm_offset: 0.0 -> 1.0'):
       run.load_params('init', layout.abstract, config.model)
 
 
@@ -230,7 +239,7 @@ def test_a_pad_without_a_row_is_given_one(tmp_path, monkeypatch, pad, mesh):
       tmp_path / 'src', tmp_path / 'dst', pad=pad, mesh=mesh)
   assert '321 tokens in 321 rows' in lines[0]
   assert 'PAD is <|pad|> (320), a row added' in lines[0]
-  params, _ = common.exported(tmp_path / 'dst')
+  params, _ = inputs.exported(tmp_path / 'dst')
   for name, tensor in (('embed', 'model.embed_tokens.weight'),
                        ('unembed', 'lm_head.weight')):
     np.testing.assert_array_equal(params[name][:320], tensors[tensor])
@@ -325,7 +334,7 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_written(
 
 def test_an_unembedding_that_equals_the_embedding_is_left_out(
     source, monkeypatch):
-  monkeypatch.setattr(importing, '_COMPARED', 32 * 7)  # 7 rows of 320
+  monkeypatch.setattr(import_, '_COMPARED', 32 * 7)  # 7 rows of 320
 
   def last(head):
     head = head.copy()
@@ -333,11 +342,11 @@ def test_an_unembedding_that_equals_the_embedding_is_left_out(
     return head
 
   tied_but_for(lambda head: head)(source)
-  opened = importing.open_source(source)
+  opened = import_.open_source(source)
   assert 'lm_head.weight' not in hf.expected(opened.config)
   tied_but_for(last)(source)
   with pytest.raises(ValueError, match='lm_head.weight is not equal'):
-    importing.open_source(source)
+    import_.open_source(source)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
@@ -356,7 +365,7 @@ def test_a_target_of_something_else_is_refused(source, tmp_path):
 
 
 def test_want_of_disk_is_told_before(source, tmp_path, monkeypatch):
-  monkeypatch.setattr(importing.shutil, 'disk_usage', lambda path: (
+  monkeypatch.setattr(import_.shutil, 'disk_usage', lambda path: (
       os.terminal_size((0, 0)), type('Usage', (), {'free': 1000})())[1])
   with pytest.raises(ValueError, match='GB are needed, and 0.0 GB are free'):
     import_quietly(source, tmp_path / 'dst')
@@ -365,7 +374,7 @@ def test_want_of_disk_is_told_before(source, tmp_path, monkeypatch):
 
 def test_an_import_that_stopped_is_not_used_and_begins_again(
     source, tmp_path, monkeypatch):
-  array = importing.Reader.array
+  array = import_.Reader.array
 
   def fail(self, name):
     if name == 'embed':
@@ -373,15 +382,15 @@ def test_an_import_that_stopped_is_not_used_and_begins_again(
     return array(self, name)
 
   dst = tmp_path / 'dst'
-  monkeypatch.setattr(importing.Reader, 'array', fail)
+  monkeypatch.setattr(import_.Reader, 'array', fail)
   with pytest.raises(OSError, match='unplugged'):
     import_quietly(source, dst)
   monkeypatch.undo()
   with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
-    common.exported(dst)
+    inputs.exported(dst)
   config = type('Config', (), {'inputs': {'init': str(dst)}})
-  with pytest.raises(common.ConfigError, match='dst is not finished'):
-    common.input_path(config, tmp_path, 'init')
+  with pytest.raises(checks.ConfigError, match='dst is not finished'):
+    inputs.input_path(config, tmp_path, 'init')
   checkpoints.write_folder(tmp_path / 'other', seed=1)
   with pytest.raises(ValueError, match='made with another configuration'):
     import_quietly(tmp_path / 'other', dst)
@@ -415,7 +424,7 @@ def test_kill_9_leaves_nothing_that_is_used(tmp_path):
     process.wait()
     assert run_folder.read_done(dst) is None
     with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
-      common.exported(dst)
+      inputs.exported(dst)
   subprocess.run(command('import', tmp_path / 'src', dst), check=True)
   assert_holds(dst, wanted)
   assert os.listdir(dst / 'checkpoints') == ['00000000']

@@ -7,8 +7,12 @@ import pytest
 from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.trainers import common
-from instructrl.trainers import inputs
+from instructrl.stages import checks
+from instructrl.stages import inputs
+
+
+
+
 
 
 
@@ -56,7 +60,7 @@ def test_what_is_there_is_read(run, tmp_path):
     ('prompts', 'ppo', 'prompts or rankings')])
 def test_records_that_are_not_there(run, tmp_path, name, split, field):
   assert not inputs.has(tmp_path, name, split)
-  with pytest.raises(common.ConfigError, match=(
+  with pytest.raises(checks.ConfigError, match=(
       f"inputs.data: {tmp_path} has no {name} of the split '{split}': give the "
       f'data stage a source for {field}, or set inputs.data')):
     inputs.records(run, 'data', name, split)
@@ -66,7 +70,7 @@ def test_records_of_another_version_are_no_missing_records(run, tmp_path):
   folder = tmp_path / 'rankings' / 'rankings'
   version = next(folder.iterdir())
   version.rename(folder / '1.0.0')
-  with pytest.raises(common.ConfigError, match=(
+  with pytest.raises(checks.ConfigError, match=(
       "no finished data set 'rankings' of format version .*, but one of 1.0.0, "
       'which another version of this program wrote: make it again')):
     inputs.records(run, 'data', 'rankings', 'train')
@@ -78,7 +82,7 @@ def test_records_of_another_version_are_no_missing_records(run, tmp_path):
     ('demonstrations.rows', 'a source for demonstrations, or set it'),
     ('mine.rows', 'has no mine.rows'), ('', 'has no such rows')])
 def test_rows_that_are_not_there(run, name, message):
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     inputs.rows(run, name, 'set it')
 
 

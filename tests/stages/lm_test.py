@@ -17,15 +17,30 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
 from instructrl import sample
-from instructrl.trainers import common
-from instructrl.trainers import lm
-from instructrl.trainers import policies
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import lm
+from instructrl.stages import policies
 from instructrl.data.rows import read_rows
 from instructrl.data.rows import write_rows
 from instructrl.data.records import Document
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.types import LMBatch
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -120,7 +135,7 @@ def descend(microbatch_size=0, dropout=0.0):
   step = tiny.jit(lm.make_step(
       model, tx, lambda step: 0.5 + step, seed=0, logits_chunk=7,
       microbatch_size=microbatch_size))
-  return step, common.fresh_state(PARAMS, tx)
+  return step, build.fresh_state(PARAMS, tx)
 
 
 def gradient(data, **kwargs):
@@ -208,7 +223,7 @@ def test_a_small_batch_is_learned():
   step = tiny.jit(lm.make_step(
       MODEL, tx, lambda step: 0.0 * step, seed=0, microbatch_size=0,
       logits_chunk=0))
-  state, losses = common.fresh_state(PARAMS, tx), []
+  state, losses = build.fresh_state(PARAMS, tx), []
   for _ in range(40):
     state, values = step(state, batch())
     losses.append(float(values['loss/train']))
@@ -224,7 +239,7 @@ def test_masters_stay_float32_when_the_computation_is_bfloat16():
   step = lm.make_step(model, tx, lambda step: 0.0 * step, seed=0,
                       microbatch_size=2, logits_chunk=7)
   state, values = jax.eval_shape(
-      step, jax.eval_shape(lambda: common.fresh_state(PARAMS, tx)), batch())
+      step, jax.eval_shape(lambda: build.fresh_state(PARAMS, tx)), batch())
   for leaf in jax.tree.leaves((state.params, state.opt_state, values)):
     assert leaf.dtype in (jnp.float32, jnp.int32)
 
@@ -237,7 +252,7 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk, tokens):
   step = lm.make_step(model, tx, lambda step: 0.0 * step, seed=0,
                       microbatch_size=0, logits_chunk=chunk)
   jaxpr = jax.make_jaxpr(step)(
-      common.fresh_state(tiny.params(model), tx), batch()).jaxpr
+      build.fresh_state(tiny.params(model), tx), batch()).jaxpr
   assert tiny.largest_with(jaxpr, 53) == tokens * 53
 
 
@@ -269,7 +284,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
   config = configs['pretrain']
   lm.validate(config)
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     lm.validate(config)
 
 
@@ -301,15 +316,15 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
   assert validation[0]['pretrain/nll'] > 0
 
   # Step 0 is the pretrained model.
-  params, _ = common.exported(study / 'pretrain')
+  params, _ = inputs.exported(study / 'pretrain')
   data = read_rows(
       study / 'lab' / 'demonstrations_validation.rows').load()
-  model = common.make_model(config, tok.vocab_size)
+  model = build.make_model(config, tok.vocab_size)
   expected = lm.mean_nll(
       lm.make_nll(model, 0), params,
       [LMBatch(**{k: v[:8] for k, v in data.items()})])
   assert validation[0]['loss/validation'] == pytest.approx(expected, rel=1e-4)
-  params, meta = common.exported(workdir)
+  params, meta = inputs.exported(workdir)
   assert meta['tokenizer'] == tok.fingerprint
   assert json.loads((workdir / 'config.json').read_text())['stage'] == 'sft'
   assert (workdir / Tokenizer.FILE).read_bytes() == (
@@ -340,7 +355,7 @@ def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
       'tokenizer.hf.json']
   found = policies.find_tokenizer(tmp_path / 'run' / 'checkpoints')
   assert found.fingerprint == imported.fingerprint
-  assert common.exported(tmp_path / 'run')[1]['tokenizer'] == found.fingerprint
+  assert inputs.exported(tmp_path / 'run')[1]['tokenizer'] == found.fingerprint
   answers = []
   sample.answer(sample.parse([str(tmp_path / 'run'), '--max_tokens=4']),
                 ['Who is it?'], answers.append)

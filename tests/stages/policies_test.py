@@ -4,8 +4,11 @@ import pytest
 
 from experiments import select_sft
 from instructrl.data import tasks
-from instructrl.trainers import common
-from instructrl.trainers import policies
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import policies
+
+
 
 
 
@@ -26,7 +29,7 @@ def test_prompts_are_those_of_the_split_that_fit(study, tok):
   limit = sorted(lengths)[len(lengths) // 2]
   assert opened.prompts('validation', limit) == [
       p for p, n in zip(everything, lengths) if n <= limit]
-  with pytest.raises(common.ConfigError, match="no prompt of 'validation' fits "
+  with pytest.raises(checks.ConfigError, match="no prompt of 'validation' fits "
                      'prompt_len=1'):
     opened.prompts('validation', 1)
 
@@ -36,8 +39,8 @@ def test_a_model_of_another_tokenizer_is_not_opened(
   opened = policies.Opener(select_sft.get_config('micro'), study / 'run')
   path = opened.input('reward_model')
   assert opened.exported(
-      'reward_model', path, common.scalar_layout)[2].stage == 'reward'
+      'reward_model', path, build.scalar_layout)[2].stage == 'reward'
   monkeypatch.setattr(type(opened.tok), 'fingerprint', 'another')
-  with pytest.raises(common.ConfigError, match='inputs.reward_model was '
+  with pytest.raises(checks.ConfigError, match='inputs.reward_model was '
                      'trained with another tokenizer'):
-    opened.exported('reward_model', path, common.scalar_layout)
+    opened.exported('reward_model', path, build.scalar_layout)

@@ -18,12 +18,21 @@ from instructrl.data import tasks
 from instructrl.models import heads
 from instructrl import rng
 from instructrl.runtime import optimizer
-from instructrl.trainers import lm
-from instructrl.trainers import ppo_steps
+from instructrl.stages import lm
+from instructrl.stages import ppo_steps
 from instructrl.rollout import response_logprobs
 from instructrl.rollout import response_scores
 from instructrl.rollout import response_values
 from instructrl.types import LMBatch
+
+
+
+
+
+
+
+
+
 
 
 

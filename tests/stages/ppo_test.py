@@ -13,10 +13,18 @@ import pytest
 from instructrl.data import tasks
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
-from instructrl.trainers import common
-from instructrl.trainers import ppo
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import ppo
+from instructrl.stages.run import Run
 from instructrl.data.records import Prompt
+
+
+
+
+
+
 
 
 
@@ -90,7 +98,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
   config = configs['ppo']
   ppo.validate(config)
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     ppo.validate(config)
 
 
@@ -106,7 +114,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
 def test_fields_that_do_not_fit_each_other(configs, changes, message):
   config = configs['ppo']
   config.update_from_flattened_dict(changes)
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     ppo.validate(config)
 
 
@@ -135,7 +143,7 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted(study, tok):
   short, tokens, dropped = ppo.load_prompts(run, tok, 'train', 5)
   assert 0 < len(short) == len(tokens) == 20 - dropped < 20
   assert max(map(len, tokens)) == 5
-  with pytest.raises(common.ConfigError, match="no prompt of 'train' fits"):
+  with pytest.raises(checks.ConfigError, match="no prompt of 'train' fits"):
     ppo.load_prompts(run, tok, 'train', 2)
 
 
@@ -173,11 +181,11 @@ def test_where_a_run_starts_and_what_it_evaluates(
         evaluate(s, 0)['pretrain/nll'] for s in (state, changed, averaged)])
     return state
 
-  monkeypatch.setattr(runs.Run, 'loop', loop)
+  monkeypatch.setattr(Run, 'loop', loop)
   ppo.train(configs['ppo'], workdir)
   state = found['state']
-  policy, _ = common.exported(study / 'ppo_init')
-  reward_model, _ = common.exported(study / 'reward')
+  policy, _ = inputs.exported(study / 'ppo_init')
+  reward_model, _ = inputs.exported(study / 'reward')
   assert reward_model['head']['bias'] != 0
   chex.assert_trees_all_equal(state.params['value'], reward_model)
   chex.assert_trees_all_equal(state.params['policy'], policy)
@@ -190,7 +198,7 @@ def test_where_a_run_starts_and_what_it_evaluates(
 def test_a_reward_that_is_not_finite_stops_the_run(
     configs, workdir, tok, one_device):
   config = configs['ppo']
-  model = common.make_model(config, tok.vocab_size)
+  model = build.make_model(config, tok.vocab_size)
   broken = tiny.scalar_params(model, std=0.05)
   broken['head']['bias'] = np.float32('nan')
   config.inputs.reward_model = '../broken'
@@ -228,7 +236,7 @@ def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
   assert {l['step']: l['objective/judge'] for l in lines
           if 'objective/judge' in l} == {1: 3.5, 2: 3.5, 4: 3.5}
   newest = checkpoint.find(workdir)
-  average, meta = common.exported(workdir)
+  average, meta = inputs.exported(workdir)
   assert meta['export'] == ['ema_params']
   policy, _ = checkpoint.restore_params(newest, ('params', 'policy'))
   saved, _ = checkpoint.restore_params(newest, ('ema_params',))

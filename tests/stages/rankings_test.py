@@ -7,8 +7,10 @@ import pytest
 
 from experiments import rankings as rankings_experiment
 from instructrl.data import store
-from instructrl.trainers import rankings
+from instructrl.stages import rankings
 from instructrl.data.records import Prompt
+
+
 
 
 

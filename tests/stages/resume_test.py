@@ -20,7 +20,10 @@ import pytest
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
-from instructrl.trainers import runs
+from instructrl.stages import run
+
+
+
 
 
 
@@ -69,7 +72,7 @@ class Stopped(Exception):
 
 def stop_after(monkeypatch, steps):
   """Runs end by an exception before they take their step number `steps`."""
-  loop = runs.Run.loop
+  loop = run.Run.loop
 
   def stopping(self, state, step_fn, num_steps, **kwargs):
     def step(state, number):
@@ -78,7 +81,7 @@ def stop_after(monkeypatch, steps):
       return step_fn(state, number)
     return loop(self, state, step, num_steps, **kwargs)
 
-  monkeypatch.setattr(runs.Run, 'loop', stopping)
+  monkeypatch.setattr(run.Run, 'loop', stopping)
 
 
 # Where to stop; every run is 4 to 6 steps. Step 3 of pretraining is after the
@@ -119,7 +122,7 @@ def test_sigterm_saves_after_the_step_under_way(
   config.checkpoint.every = 2
   expected = tmp_path / 'expected'
   result = train(config, expected)
-  loop = runs.Run.loop
+  loop = run.Run.loop
 
   def interrupted(self, state, step_fn, num_steps, **kwargs):
     def step(state, number):
@@ -132,7 +135,7 @@ def test_sigterm_saves_after_the_step_under_way(
   processes.handle_sigterm()
   try:
     with monkeypatch.context() as patch:
-      patch.setattr(runs.Run, 'loop', interrupted)
+      patch.setattr(run.Run, 'loop', interrupted)
       with pytest.raises(processes.Stopped):
         train(config, workdir)
   finally:

@@ -18,9 +18,20 @@ from instructrl.models import heads
 from instructrl import rollout
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
-from instructrl.trainers import common
-from instructrl.trainers import reward
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import reward
 from instructrl.types import RankingBatch
+
+
+
+
+
+
+
+
+
 
 
 
@@ -180,7 +191,7 @@ def descend(microbatch_size=0):
   tx = optax.sgd(1.0)
   step = tiny.jit(reward.make_step(
       MODEL, tx, lambda step: 0.5 + step, microbatch_size=microbatch_size))
-  return step, common.fresh_state(PARAMS, tx)
+  return step, build.fresh_state(PARAMS, tx)
 
 
 def gradient(batch, **kwargs):
@@ -248,7 +259,7 @@ def test_a_preference_is_learned():
   score = lambda params, batch: scores_of(params, batch)
   found = []
   for sign in (1, -1):
-    state = common.fresh_state(PARAMS, tx)
+    state = build.fresh_state(PARAMS, tx)
     for batch in batches:
       ranks = sign * batch.ranks
       state, _ = step(state, dataclasses.replace(batch, ranks=ranks))
@@ -285,7 +296,7 @@ def toy_run(configs, study, **changes):
 
 def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
   run = toy_run(configs, study)
-  model = common.make_model(run.config, tok.vocab_size)
+  model = build.make_model(run.config, tok.vocab_size)
   params = tiny.scalar_params(model)
   scorer = reward.Scorer(model, tok, batch_size=8)
   mean = reward.demonstration_mean(run, scorer, params, tok)
@@ -323,7 +334,7 @@ def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
 def test_without_demonstrations_the_best_responses_score_zero(
     configs, study, tok, tmp_path):
   run = toy_run(configs, study)
-  model = common.make_model(run.config, tok.vocab_size)
+  model = build.make_model(run.config, tok.vocab_size)
   params = tiny.scalar_params(model)
   scorer = reward.Scorer(model, tok, batch_size=8)
   elements, _ = reward.load_rankings(run, tok, 'train', 'train')
@@ -347,7 +358,7 @@ def test_rankings_of_a_split_and_a_group(configs, study, tok):
   assert len(train) == 20 and dropped == 0
   both, _ = load('validation')
   assert len(load('validation', 'heldout')[0]) * 2 == len(both) == 12
-  with pytest.raises(common.ConfigError, match="no ranking of split 'train' "
+  with pytest.raises(checks.ConfigError, match="no ranking of split 'train' "
                      "and labeler group 'heldout' whose prompt fits"):
     load('train', 'heldout')
   short, dropped = reward.load_rankings(
@@ -411,7 +422,7 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
         assert len(reward.load_rankings(run, tok, split, group)[0]) == count
   run = toy_run(configs, study, num_folds=6, fold=0)
   run.input = lambda name: tmp_path
-  with pytest.raises(common.ConfigError, match='num_folds=6: inputs.rankings '
+  with pytest.raises(checks.ConfigError, match='num_folds=6: inputs.rankings '
                      'has 5 labelers in training'):
     reward.load_rankings(run, tok, 'train', 'train')
 
@@ -423,7 +434,7 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
      'response_len=2: inputs.rankings has a response of')])
 def test_rankings_that_are_larger_than_the_config_are_refused(
     configs, study, tok, changes, message):
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     reward.load_rankings(toy_run(configs, study, **changes), tok, 'train')
 
 
@@ -443,7 +454,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
   config = configs['reward']
   reward.validate(config)
   config.update_from_flattened_dict({field: value})
-  with pytest.raises(common.ConfigError, match=message):
+  with pytest.raises(checks.ConfigError, match=message):
     reward.validate(config)
 
 
@@ -511,7 +522,7 @@ def test_the_bias_is_added_once_however_often_the_run_is_started(
   monkeypatch.setattr(reward, 'demonstration_mean', lambda *args: -3.0)
   results = [reward.train(configs['reward'], workdir) for _ in range(3)]
   assert [result['bias'] for result in results] == [3.0] * 3
-  assert common.exported(workdir)[0]['head']['bias'] == 3.0
+  assert inputs.exported(workdir)[0]['head']['bias'] == 3.0
 
 
 def test_a_run_without_held_out_rankings_or_demonstrations(
@@ -538,7 +549,7 @@ def test_rankings_that_prefer_nothing_are_refused(
       r, ranks=(0,) * len(r.ranks)))
   config = configs['reward']
   config.inputs.rankings = str(ties)
-  with pytest.raises(common.ConfigError, match='there is nothing to learn'):
+  with pytest.raises(checks.ConfigError, match='there is nothing to learn'):
     reward.train(config, workdir)
 
 
@@ -560,14 +571,14 @@ def test_a_reward_model_from_rankings_to_its_bias(
       result['accuracy']['in_group']['accuracy'])
   assert last['accuracy/heldout'] == result['accuracy']['heldout']['accuracy']
   steps = workdir / 'checkpoints'
-  before, _ = common.exported(steps / f'{num_steps:08d}')
-  after, _ = common.exported(workdir)
+  before, _ = inputs.exported(steps / f'{num_steps:08d}')
+  after, _ = inputs.exported(workdir)
   chex.assert_trees_all_equal(before['backbone'], after['backbone'])
   np.testing.assert_array_equal(
       before['head']['kernel'], after['head']['kernel'])
   assert after['head']['bias'] == np.float32(result['bias'])
   assert after['head']['bias'] != before['head']['bias']
-  model = common.make_model(config, tok.vocab_size)
+  model = build.make_model(config, tok.vocab_size)
   mean = reward.demonstration_mean(
       toy_run(configs, workdir.parent), reward.Scorer(model, tok), after, tok)
   assert mean == pytest.approx(0, abs=1e-6)

@@ -13,9 +13,17 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import run as run_lib
 from instructrl.types import TrainState
+
+
+
+
+
+
 
 
 
@@ -76,7 +84,7 @@ def run(configs, workdir, one_device):
   """Opens a run of a number of steps; can be called again to resume."""
   def run(num_steps=7, evaluate=None, step_fn=None, **kwargs):
     config = configs['pretrain']
-    with runs.Run(config, workdir) as open_run:
+    with run_lib.Run(config, workdir) as open_run:
       whole = sharding.replicated(open_run.mesh)
       state = open_run.restore(
           counting_state, jax.tree.map(lambda _: whole, counting_state()))
@@ -236,13 +244,13 @@ def test_what_others_load_is_the_moving_average_where_there_is_one(
   state = TrainState(
       step=jnp.int32(1), params={'policy': {'w': jnp.float32(1)}},
       opt_state={}, ema_params={'w': jnp.float32(2)})
-  with runs.Run(configs['pretrain'], workdir) as run:
+  with run_lib.Run(configs['pretrain'], workdir) as run:
     run.checkpointer.save(1, state, run.meta(('ema_params',)))
     meta = run.meta(('params', 'policy'))
     save(tmp_path / 'other', state, meta)
-  params, meta = common.exported(workdir)
+  params, meta = inputs.exported(workdir)
   assert float(params['w']) == 2 and meta['export'] == ['ema_params']
-  params, _ = common.exported(tmp_path / 'other' / 'checkpoints' / '00000001')
+  params, _ = inputs.exported(tmp_path / 'other' / 'checkpoints' / '00000001')
   assert float(params['w']) == 1
   config = json.loads((workdir / 'config.json').read_text())
   assert meta['config'] == config
@@ -254,9 +262,9 @@ def test_parameters_of_another_tokenizer_are_refused(
   config.inputs.init = '../other'
   save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
        {'tokenizer': 'abc', 'export': ['params']})
-  with runs.Run(config, workdir) as run:
+  with run_lib.Run(config, workdir) as run:
     wanted = {'w': jax.ShapeDtypeStruct((4,), jnp.float32)}
-    with pytest.raises(common.ConfigError, match='inputs.init: .*/other was '
+    with pytest.raises(checks.ConfigError, match='inputs.init: .*/other was '
                        'trained with another tokenizer'):
       run.load_params('init', wanted, config.model)
 
@@ -272,15 +280,15 @@ def test_parameters_of_another_model_are_refused(
   save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
        {'tokenizer': tok.fingerprint, 'export': ['params'],
         'config': {'model': theirs}})
-  with runs.Run(config, workdir) as run:
+  with run_lib.Run(config, workdir) as run:
     load = functools.partial(
         run.load_params, 'init', {'w': jax.ShapeDtypeStruct((4,), jnp.float32)})
-    with pytest.raises(common.ConfigError, match=r'inputs.init: .*/other is of '
+    with pytest.raises(checks.ConfigError, match=r'inputs.init: .*/other is of '
                        r'another model \(rope_theta: 77.0 -> [\d.]+\)'):
       load(config.model)
     config.model.rope_theta = 77.0
     config.model.qk_norm = True
-    with pytest.raises(common.ConfigError, match='qk_norm: False -> True'):
+    with pytest.raises(checks.ConfigError, match='qk_norm: False -> True'):
       load(config.model)
     config.model.qk_norm = False
     config.model.frozen_layers = 1  # computes the same
@@ -294,40 +302,40 @@ def test_an_input_must_be_finished_and_its_newest_checkpoint_whole(
   save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
        {'tokenizer': 'abc', 'export': ['params']})
   run_folder.write_config(tmp_path / 'other', {'stage': 'pretrain'})
-  with pytest.raises(common.ConfigError, match='other is not finished'):
-    common.input_path(config, workdir, 'init')
+  with pytest.raises(checks.ConfigError, match='other is not finished'):
+    inputs.input_path(config, workdir, 'init')
   run_folder.write_done(tmp_path / 'other', {'result': {}})
-  path = common.input_path(config, workdir, 'init')
+  path = inputs.input_path(config, workdir, 'init')
   steps = path / 'checkpoints'
   shutil.copytree(steps / '00000001', steps / '00000009')
   damaged = max((p for p in (steps / '00000009').rglob('*') if p.is_file()),
                 key=lambda p: p.stat().st_size)
   damaged.write_bytes(damaged.read_bytes()[:-1])
   with pytest.raises(checkpoint.CheckpointError, match='00000009.*an older'):
-    common.exported(path)
-  assert common.exported(steps / '00000001')[0]['w'].shape == (4,)
+    inputs.exported(path)
+  assert inputs.exported(steps / '00000001')[0]['w'].shape == (4,)
 
 
 def test_a_checkpoint_of_another_format_is_refused(run, monkeypatch):
   run(num_steps=1)
-  monkeypatch.setattr(runs, 'FORMAT_VERSION', runs.FORMAT_VERSION + 1)
-  with pytest.raises(common.ConfigError, match='has format 1, this code reads'):
+  monkeypatch.setattr(run_lib, 'FORMAT_VERSION', run_lib.FORMAT_VERSION + 1)
+  with pytest.raises(checks.ConfigError, match='has format 1, this code reads'):
     run(num_steps=1)
 
 
 def test_the_state_is_made_where_it_will_be(configs, workdir):
   """Parameters, moments and the average, on all devices."""
   configs['pretrain'].mesh.update(data=2, fsdp=2, tensor=2)
-  with runs.Run(configs['pretrain'], workdir) as run:
-    tx, _ = common.make_optimizer(configs['pretrain'].optimizer, 9)
+  with run_lib.Run(configs['pretrain'], workdir) as run:
+    tx, _ = build.make_optimizer(configs['pretrain'].optimizer, 9)
     params = {'w': jnp.ones((50, 32)), 'b': jnp.ones(3)}
     shapes = jax.eval_shape(lambda: params)
-    layout = common.Layout(None, shapes, sharding.tree_shardings(
+    layout = build.Layout(None, shapes, sharding.tree_shardings(
         run.mesh, {'w': ('vocab', 'embed'), 'b': ('norm',)}, shapes,
         tuple(configs['pretrain'].rules)))
     state = run.restore(
-        lambda params: common.fresh_state(params, tx, ema=True),
-        common.state_shardings(run.mesh, tx, layout, ema=True),
+        lambda params: build.fresh_state(params, tx, ema=True),
+        build.state_shardings(run.mesh, tx, layout, ema=True),
         [layout.abstract], lambda: [params])
   for leaf in jax.tree.leaves(state):
     if leaf.ndim == 2:

@@ -12,10 +12,15 @@ import pytest
 
 from instructrl import hlo
 from instructrl.runtime import sharding
-from instructrl.trainers import lm
-from instructrl.trainers import ppo
-from instructrl.trainers import reward
-from instructrl.trainers import runs
+from instructrl.stages import lm
+from instructrl.stages import ppo
+from instructrl.stages import reward
+from instructrl.stages.run import Run
+
+
+
+
+
 
 
 
@@ -71,7 +76,7 @@ def begin(workdir, monkeypatch):
     state, found['reference'], found['reward_model'] = load(*args)
     return state, found['reference'], found['reward_model']
 
-  monkeypatch.setattr(runs.Run, 'loop', loop)
+  monkeypatch.setattr(Run, 'loop', loop)
   monkeypatch.setattr(ppo, '_load', loaded)
 
   def begin(stage, config):

@@ -14,10 +14,14 @@ from experiments import pretrain
 from experiments import reward
 from experiments import sft
 from instructrl.runtime import processes
-from instructrl.trainers import lm
-from instructrl.trainers import reward as reward_lib
-from instructrl.main import run_door
-from instructrl.trainers.ppo import train
+from instructrl.stages import lm
+from instructrl.stages import reward as reward_lib
+from instructrl.runtime.command import run_door
+from instructrl.stages.ppo import train
+
+
+
+
 
 
 

@@ -99,6 +99,22 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 # --- Near duplicates, users ---------------------------------------------------
 
 

@@ -9,8 +9,13 @@ from instructrl.data import records
 from instructrl.data.sources import own_files
 from instructrl.data.sources import public
 from instructrl.data.sources import registry
-from instructrl import main
+from instructrl.runtime import command
 from instructrl.data.sources.files import SourceError
+
+
+
+
+
 
 
 
@@ -80,7 +85,7 @@ def test_a_spec_that_is_not_understood(spec, reason):
 
 
 def test_errors_are_one_line_at_the_door():
-  assert issubclass(SourceError, main.EXPECTED_ERRORS)
+  assert issubclass(SourceError, command.EXPECTED_ERRORS)
 
 
 @pytest.mark.parametrize('name', registry.SOURCES)

@@ -75,6 +75,18 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 GOOD, BAD = .85, .3
 
 

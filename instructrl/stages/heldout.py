@@ -31,13 +31,29 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import inputs
-from instructrl.trainers import lm
-from instructrl.trainers import policies
-from instructrl.trainers import reward
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import lm
+from instructrl.stages import policies
+from instructrl.stages import reward
 from instructrl.runtime.progress import Progress
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -128,14 +144,14 @@ ALL = 'all'  # data sets together
 
 def validate(config):
   """Refuses what makes no sense, by field name."""
-  common.validate_common(config)
-  common.validate_positive(
+  checks.validate_common(config)
+  checks.validate_positive(
       config, 'num_prompts', 'num_rows', 'prompt_len', 'response_len',
       'batch_size')
-  common.require(
+  checks.require(
       0 < config.temperature < math.inf,
       f'temperature={config.temperature} must be positive and finite')
-  common.require(any(config.inputs[name] for name in POLICIES),
+  checks.require(any(config.inputs[name] for name in POLICIES),
                  f'inputs: one of {", ".join(POLICIES)} is needed')
 
 
@@ -302,7 +318,7 @@ class _Evaluation:
         rankings.append(ranking)
         prompts += [prompt] * len(ranking.responses)
         responses += [list(t) for t in ranking.response_tokens]
-    common.require(bool(rankings), 'inputs.rankings has no validation ranking '
+    checks.require(bool(rankings), 'inputs.rankings has no validation ranking '
                    f'whose prompt fits prompt_len={config.prompt_len}')
     untrained = {
         'backbone': self._opened.exported(

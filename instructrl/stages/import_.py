@@ -32,11 +32,25 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages.run import FORMAT_VERSION
 from instructrl.tokenizers.layout import CHAT
 from instructrl.runtime.progress import Progress
 from instructrl.tokenizers.imported import HFTokenizer
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -108,7 +122,7 @@ STAGE = 'import'
 KEPT = 'hf'  # the folder of what an export takes over
 _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
-DTYPES = common.DTYPES
+DTYPES = checks.DTYPES
 # What a kill may leave before there is a config.json.
 _BEFORE_CONFIG = (run_folder.LOCK, f'.{run_folder.CONFIG}.tmp')
 _COMPARED = 1 << 20  # numbers of two tables that are compared at a time
@@ -240,11 +254,11 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
   }
 
 
-def make_layout(config: Mapping[str, Any], tok, mesh) -> common.Layout:
+def make_layout(config: Mapping[str, Any], tok, mesh) -> build.Layout:
   """The model of a run's config, and where its parameters lie."""
   model = transformer.make_model(
       vocab_size=tok.vocab_size, rules=config['rules'], **config['model'])
-  return common.lm_layout(model, mesh)
+  return build.lm_layout(model, mesh)
 
 
 class Reader:
@@ -254,7 +268,7 @@ class Reader:
   have, of a PAD that was added, are the mean of the others, or zeros.
   """
 
-  def __init__(self, source: Source, layout: common.Layout, *, pad: str):
+  def __init__(self, source: Source, layout: build.Layout, *, pad: str):
     self._weights, self._pad = source.weights, pad
     self._leaves = {
         '/'.join(leaf.path): leaf
@@ -413,7 +427,7 @@ def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
 
 
 def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
-          planned: common.Layout, dst: pathlib.Path, *, pad: str,
+          planned: build.Layout, dst: pathlib.Path, *, pad: str,
           label: str = '') -> dict:
   """Fills a run folder but for DONE, and returns what that is to say.
 
@@ -432,7 +446,7 @@ def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
     for name, text in source.kept.items():
       files.atomic_write(dst / KEPT / name, text)
     tok.save(dst / tok.FILE)
-  meta = {'format_version': runs.FORMAT_VERSION, 'config': dict(config),
+  meta = {'format_version': FORMAT_VERSION, 'config': dict(config),
           'tokenizer': tok.fingerprint, 'export': ['params']}
   with checkpoint.Checkpointer(dst / 'checkpoints') as checkpointer:
     if checkpointer.latest() is None:
@@ -455,9 +469,9 @@ def _layout(config) -> dict[str, str]:
 
 def validate(config):
   """Refuses what makes no sense, by field name."""
-  common.validate_common(config)
+  checks.validate_common(config)
   for name, choices in (('dtype', DTYPES), ('pad', PADS)):
-    common.require(config[name] in choices, f'{name}={config[name]!r} is none '
+    checks.require(config[name] in choices, f'{name}={config[name]!r} is none '
                    f'of {", ".join(choices)}')
 
 
@@ -470,7 +484,7 @@ def resolve(config, workdir):
   """
   if 'model' in config:
     return config
-  common.require(bool(config.source), 'source is empty: give it a Hugging Face '
+  checks.require(bool(config.source), 'source is empty: give it a Hugging Face '
                  'folder or a GGUF file')
   workdir = pathlib.Path(workdir)
   done = run_folder.read_done(workdir)
@@ -493,7 +507,7 @@ def run(config, workdir, label: str = '') -> dict:
   workdir = pathlib.Path(workdir)
   source, tok = read_source(config.source, **_layout(config))
   values = config.to_dict()
-  common.require(
+  checks.require(
       source.fingerprint == config.origin.fingerprint,
       f'source: {config.source} has changed since this run began')
   planned = make_layout(
@@ -511,7 +525,7 @@ def run(config, workdir, label: str = '') -> dict:
 # --- The arrays --------------------------------------------------------------
 
 
-def _save(checkpointer, planned: common.Layout, reader: Reader, meta,
+def _save(checkpointer, planned: build.Layout, reader: Reader, meta,
           label: str) -> None:
   sizes = collections.Counter({
       f'params/{arrays.name_of(path)}':

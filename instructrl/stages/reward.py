@@ -17,14 +17,30 @@ from instructrl.models import heads
 from instructrl.runtime import optimizer
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import inputs
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages.run import Run
 from instructrl.data.records import Ranking
 from instructrl.models.transformer import Model
 from instructrl.types import Params
 from instructrl.types import RankingBatch
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -121,8 +137,8 @@ def _width(length: int) -> int:
 
 def validate(config):
   """Refuses what makes no sense, by field name."""
-  common.validate_common(config)
-  require = common.require
+  checks.validate_common(config)
+  require = checks.require
   for name in ('batch_size', 'num_epochs', 'prompt_len', 'response_len'):
     require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
   require(config.max_responses >= 2, 'max_responses must be 2 or more')
@@ -180,7 +196,7 @@ def make_step(model: Model, tx, schedule, *, microbatch_size: int):
   return step
 
 
-class Program(common.Program):
+class Program(build.Program):
   """What the stage computes, before there are data or parameters.
 
   Attributes:
@@ -189,9 +205,9 @@ class Program(common.Program):
   """
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
-    model = common.make_model(config, vocab_size)
-    layout = common.scalar_layout(model, mesh)
-    tx, schedule = common.make_optimizer(
+    model = build.make_model(config, vocab_size)
+    layout = build.scalar_layout(model, mesh)
+    tx, schedule = build.make_optimizer(
         config.optimizer, num_steps, layout.frozen)
     super().__init__(config, mesh, layout, tx)
     whole = sharding.replicated(mesh)
@@ -207,7 +223,7 @@ class Program(common.Program):
     columns = c.prompt_len + c.max_responses * c.response_len
     row = ((c.batch_size, _columns(columns)), jnp.int32)
     of_k = ((c.batch_size, c.max_responses), jnp.int32)
-    batch = common.abstract_rows(self._mesh, RankingBatch(
+    batch = build.abstract_rows(self._mesh, RankingBatch(
         tokens=row, segment_ids=row, positions=row, last=of_k, ranks=of_k,
         valid=(of_k[0], jnp.bool_)))
     return {'update': (self.step, (self.resident, batch))}
@@ -276,12 +292,12 @@ def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
     opened: a `policies.Opener`.
   """
   params, model, config = opened.exported(
-      'reward_model', opened.input('reward_model'), common.scalar_layout)
+      'reward_model', opened.input('reward_model'), build.scalar_layout)
   return params, Scorer(
       model, opened.tok, batch_size=opened.batch_size), config
 
 
-def demonstration_mean(run: runs.Run, scorer: Scorer, params, tok) -> float:
+def demonstration_mean(run: Run, scorer: Scorer, params, tok) -> float:
   """Mean score of the labelers' demonstrations."""
   config = run.config
   prompts, responses = [], []
@@ -291,7 +307,7 @@ def demonstration_mean(run: runs.Run, scorer: Scorer, params, tok) -> float:
       prompts.append(prompt)
       responses.append(tasks.response_tokens(
           tok, d.response, config.response_len))
-  common.require(bool(prompts), 'no demonstration has a prompt that fits '
+  checks.require(bool(prompts), 'no demonstration has a prompt that fits '
                  f'prompt_len={config.prompt_len}')
   return float(scorer(params, prompts, responses).mean(dtype=np.float64))
 
@@ -304,7 +320,7 @@ def best_mean(elements, scorer: Scorer, params, eos_id: int) -> float:
                .mean(dtype=np.float64))
 
 
-def bias_source(run: runs.Run) -> str:
+def bias_source(run: Run) -> str:
   """What scores 0 on average after the shift.
 
   Demonstrations (section 3.5); where there are none, the best responses that
@@ -314,14 +330,14 @@ def bias_source(run: runs.Run) -> str:
           else 'best-ranked responses')
 
 
-def zero_mean(run: runs.Run, scorer: Scorer, params, tok, elements) -> float:
+def zero_mean(run: Run, scorer: Scorer, params, tok, elements) -> float:
   """The mean score that the bias makes 0, see `bias_source`."""
   if bias_source(run) == 'demonstrations':
     return demonstration_mean(run, scorer, params, tok)
   return best_mean(elements, scorer, params, tok.eos_id)
 
 
-def labeler_groups(run: runs.Run) -> Callable[[Ranking], str]:
+def labeler_groups(run: Run) -> Callable[[Ranking], str]:
   """Ranking -> 'train' or 'heldout', the group of its labeler.
 
   With `num_folds`, labelers are divided among so many folds, and those of
@@ -333,7 +349,7 @@ def labeler_groups(run: runs.Run) -> Callable[[Ranking], str]:
     return lambda ranking: ranking.group
   names = sorted({r.labeler for r in inputs.records(
       run, 'rankings', 'rankings', 'train') if r.group == 'train'})
-  common.require(
+  checks.require(
       len(names) >= config.num_folds, f'num_folds={config.num_folds}: '
       f'inputs.rankings has {len(names)} labelers in training')
   folds = {name: i % config.num_folds for i, name in enumerate(names)}
@@ -341,7 +357,7 @@ def labeler_groups(run: runs.Run) -> Callable[[Ranking], str]:
       'heldout' if folds.get(ranking.labeler) == config.fold else 'train')
 
 
-def load_rankings(run: runs.Run, tok, split: str, group: str | None = None):
+def load_rankings(run: Run, tok, split: str, group: str | None = None):
   """(elements, dropped) of a split, of one labeler group if it is given."""
   config = run.config
   rankings = inputs.records(run, 'rankings', 'rankings', split)
@@ -349,12 +365,12 @@ def load_rankings(run: runs.Run, tok, split: str, group: str | None = None):
     group_of = labeler_groups(run)
     rankings = [r for r in rankings if group_of(r) == group]
   most = max((len(r.responses) for r in rankings), default=0)
-  common.require(
+  checks.require(
       most <= config.max_responses, f'max_responses={config.max_responses}: '
       f'inputs.rankings has a ranking of {most} responses')
   longest = max((len(cut) for r in rankings for tokens in r.response_tokens
                  if (cut := tasks.cut_at_eos(tokens, tok.eos_id))), default=0)
-  common.require(
+  checks.require(
       longest <= config.response_len, f'response_len={config.response_len}: '
       f'inputs.rankings has a response of {longest} tokens')
   if config.shuffled_pairs and split == 'train':
@@ -362,14 +378,14 @@ def load_rankings(run: runs.Run, tok, split: str, group: str | None = None):
         map(pipeline.split_pairs, rankings)))
   elements, dropped = pipeline.ranking_tokens(
       rankings, tok, prompt_len=config.prompt_len)
-  common.require(
+  checks.require(
       bool(elements), f'inputs.rankings has no ranking of split {split!r}'
       f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
       f'prompt_len={config.prompt_len}')
   return elements, dropped
 
 
-def load_held_out(run: runs.Run, tok) -> dict[str, list]:
+def load_held_out(run: Run, tok) -> dict[str, list]:
   """Rankings that accuracy is measured on: 'in_group' and 'heldout' labelers'.
 
   Public data often has no labelers that are held out; what there is not is told
@@ -398,10 +414,10 @@ def load_held_out(run: runs.Run, tok) -> dict[str, list]:
   return held
 
 
-def _init_params(run: runs.Run, layout: common.Layout) -> Params:
+def _init_params(run: Run, layout: build.Layout) -> Params:
   """The backbone of another run and a fresh head; or all fresh."""
   config = run.config
-  fresh = jax.jit(lambda: common.init_scalar(layout.model, config.train_seed),
+  fresh = jax.jit(lambda: build.init_scalar(layout.model, config.train_seed),
                   out_shardings=layout.shardings)()
   if not config.inputs.init:
     return fresh
@@ -449,12 +465,12 @@ def training_batches(config, elements, tok, **kwargs
 def train(config, workdir, label: str = '') -> dict:
   """Trains the reward model, then shifts it; returns what DONE says."""
   validate(config)
-  with runs.Run(config, workdir, label) as run:
+  with Run(config, workdir, label) as run:
     tok = run.tokenizer()
     read = run.rows(config.batch_size)
     elements, dropped = load_rankings(run, tok, 'train', 'train')
     batches, columns = training_batches(config, elements, tok, rows_read=read)
-    common.require(
+    checks.require(
         any(len(set(e.ranks)) > 1 for e in elements), 'inputs.rankings prefers '
         'no response to another: there is nothing to learn')
     held = {name: [run.put(b) for b in _batches(

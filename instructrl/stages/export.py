@@ -25,12 +25,25 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
-from instructrl.trainers import policies
+from instructrl.stages import checks
+from instructrl.stages.inputs import input_path
+from instructrl.stages import policies
 from instructrl.runtime.progress import Progress
-from instructrl.trainers.importing import KEPT
-from instructrl.trainers.importing import STAGE
-from instructrl.trainers.importing import check_disk
+from instructrl.stages.import_ import KEPT
+from instructrl.stages.import_ import STAGE
+from instructrl.stages.import_ import check_disk
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -316,7 +329,7 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
   subtree = subtree_of(meta, about['tensors'], weights, path)
   names, read, _ = checkpoint.lazy_params(path, subtree)
   tok = policies.find_tokenizer(path)
-  common.require(meta['tokenizer'] == tok.fingerprint,
+  checks.require(meta['tokenizer'] == tok.fingerprint,
                  f'{path}: the tokenizer beside it is not the one that it was '
                  'trained with')
   plan = Plan.make(meta['config'], names, origin(path))
@@ -352,11 +365,11 @@ INPUTS = ('policy', 'reward_model')
 
 def validate(config):
   """Refuses what makes no sense, by field name."""
-  common.validate_common(config)
-  common.require(config.dtype in _DTYPES, f'dtype={config.dtype!r} is none of '
+  checks.validate_common(config)
+  checks.require(config.dtype in _DTYPES, f'dtype={config.dtype!r} is none of '
                  f'{", ".join(_DTYPES)}')
-  common.validate_positive(config, 'max_shard_size')
-  common.require(any(config.inputs[name] for name in INPUTS),
+  checks.validate_positive(config, 'max_shard_size')
+  checks.require(any(config.inputs[name] for name in INPUTS),
                  f'inputs: one of {", ".join(INPUTS)} is needed')
 
 
@@ -370,7 +383,7 @@ def run(config, workdir, label: str = '') -> dict:
     for name in names:
       if not (workdir / name).exists():  # it is whole if it is there
         export_model(
-            common.input_path(config, workdir, name), workdir / name,
+            input_path(config, workdir, name), workdir / name,
             dtype=config.dtype, max_shard_bytes=config.max_shard_size,
             label=label)
   return {'folders': names}

@@ -19,16 +19,27 @@ from ml_collections import config_flags
 import numpy as np
 
 from instructrl.lab.marking import judge
-from instructrl import main
 from instructrl.runtime import checkpoint
+from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
-from instructrl.trainers import lab
-from instructrl.trainers import policies
+from instructrl.stages import lab
+from instructrl.stages import policies
+from instructrl.stages import runner
 from instructrl.evaluators.probes import SENTENCE_TOKENS
 from instructrl.evaluators.probes import choose
 from instructrl.evaluators.probes import first_line
 from instructrl.lab.probes import make_probes
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -154,7 +165,7 @@ def measure(config, workdir) -> dict:
       stage[seed] = config[seed]
     if name == 'pretrain':
       stage.checkpoint.keep = 100
-    main.run_stage(stage, workdir / name)
+    runner.run_stage(stage, workdir / name)
   evaluation = config.stages.evaluation
   with policies.Opener(evaluation, workdir / 'evaluation') as opened:
     return _ask_all(config, workdir, opened)
@@ -181,9 +192,9 @@ def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
 
 
 def _main(config_flag, workdir_flag):
-  config, workdir = main.read_flags(
+  config, workdir = command.read_flags(
       config_flag, workdir_flag, 'study', 'order')
-  main.setup_jax()
+  command.setup_jax()
   workdir = pathlib.Path(workdir)
   result = measure(config, workdir)
   for stage, title in (('pretrain', 'after pretraining on (tokens)'),
@@ -200,7 +211,7 @@ def _main(config_flag, workdir_flag):
 
 
 if __name__ == '__main__':
-  main.run_door(functools.partial(
+  command.run_door(functools.partial(
       _main,
       config_flags.DEFINE_config_file(
           'config', 'experiments/study.py:tiny', 'The study.'),

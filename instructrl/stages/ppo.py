@@ -13,13 +13,24 @@ from instructrl.data import pipeline
 from instructrl.data import tasks
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import inputs
-from instructrl.trainers import lm
-from instructrl.trainers import ppo_steps
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import lm
+from instructrl.stages import ppo_steps
+from instructrl.stages.run import Run
 from instructrl.data.records import Prompt
 from instructrl.types import PromptBatch
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -77,8 +88,8 @@ Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 
 def validate(config):
   """Refuses what makes no sense, by field name, before anything compiles."""
-  common.validate_common(config)
-  p, require = config.ppo, common.require
+  checks.validate_common(config)
+  p, require = config.ppo, checks.require
   for name in ('batch_size', 'minibatch_size', 'num_ppo_epochs', 'prompt_len',
                'response_len', 'num_iterations'):
     require(p[name] >= 1, f'ppo.{name}={p[name]} must be 1 or more')
@@ -139,12 +150,12 @@ def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
   return ppo_steps.Settings(**fields, eos_id=eos_id, pad_id=pad_id)
 
 
-def load_prompts(run: runs.Run, tok, split: str, prompt_len: int):
+def load_prompts(run: Run, tok, split: str, prompt_len: int):
   """Records and tokens of the prompts that fit; says how many did not."""
   records = inputs.records(run, 'data', 'prompts', split)
   tokens = [tasks.chat_prompt(tok, record) for record in records]
   kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
-  common.require(bool(kept), f'no prompt of {split!r} fits ppo.prompt_len='
+  checks.require(bool(kept), f'no prompt of {split!r} fits ppo.prompt_len='
                  f'{prompt_len}')
   return ([records[i] for i in kept], [tokens[i] for i in kept],
           len(records) - len(kept))
@@ -159,7 +170,7 @@ def make_optimizer(c, p, frozen=None):
   updates = p.num_ppo_epochs * p.batch_size // p.minibatch_size
   c = c.copy_and_resolve_references()
   c.warmup_steps = p.warmup_iterations * updates
-  return common.make_optimizer(c, p.num_iterations * updates, frozen)
+  return build.make_optimizer(c, p.num_iterations * updates, frozen)
 
 
 # Model -> its config field. All but the policy and the value model are frozen.
@@ -181,11 +192,11 @@ class Program:
                pad_id: int):
     self._mesh = mesh
     self.settings = s = settings(config, eos_id, pad_id)
-    models = {name: common.make_model(config, vocab_size, field)
+    models = {name: build.make_model(config, vocab_size, field)
               for name, field in MODELS.items()}
     self.layouts = {
-        name: (common.lm_layout if name in ('policy', 'reference')
-               else common.scalar_layout)(model, mesh)
+        name: (build.lm_layout if name in ('policy', 'reference')
+               else build.scalar_layout)(model, mesh)
         for name, model in models.items()}
     if config.offload.reference:
       layout = self.layouts['reference']
@@ -205,7 +216,7 @@ class Program:
     rows = sharding.batch_sharding(mesh)
     self.generate = jax.jit(
         ppo_steps.make_generate(
-            common.make_model(config, vocab_size, rules='generate'), s,
+            build.make_model(config, vocab_size, rules='generate'), s,
             config.train_seed),
         out_shardings=rows)
     self.score = jax.jit(
@@ -226,7 +237,7 @@ class Program:
   def resident(self):
     """All that stays between steps, on devices and hosts, abstract."""
     inputs = [self.layouts[name].abstract for name in self._tx]
-    state = common.abstract(
+    state = build.abstract(
         jax.eval_shape(self.fresh_state, *inputs), self.state_shardings)
     return (state, self.layouts['reference'].abstract,
             self.layouts['reward'].abstract)
@@ -238,10 +249,10 @@ class Program:
     number = lambda dtype: jax.ShapeDtypeStruct(
         (), dtype, sharding=sharding.replicated(mesh))
     shape = (s.batch_size, s.prompt_len)
-    prompts = common.abstract_rows(mesh, PromptBatch(
+    prompts = build.abstract_rows(mesh, PromptBatch(
         tokens=(shape, jnp.int32), mask=(shape, jnp.bool_),
         index=(shape[:1], jnp.int32)))
-    as_rows = lambda tree: common.abstract_rows(
+    as_rows = lambda tree: build.abstract_rows(
         mesh, jax.tree.map(lambda x: (x.shape, x.dtype), tree))
     generate = (state.params['policy'], prompts, number(jnp.int32))
     responses = as_rows(jax.eval_shape(self.generate, *generate))
@@ -257,7 +268,7 @@ class Program:
             'update': (self.update, (state, rollout, ptx))}
 
 
-def _load(run: runs.Run, program: Program):
+def _load(run: Run, program: Program):
   """(state, reference parameters, reward parameters)."""
   config, layouts = run.config, program.layouts
 
@@ -274,7 +285,7 @@ def _load(run: runs.Run, program: Program):
   return state, load(reference, 'reference'), load('reward_model', 'reward')
 
 
-def _pretraining(run: runs.Run, program: Program):
+def _pretraining(run: Run, program: Program):
   """The pretraining rows of every iteration; None without ptx_coef."""
   s = program.settings
   if not s.ptx_coef:
@@ -286,7 +297,7 @@ def _pretraining(run: runs.Run, program: Program):
       rows, count, run.config.train_seed, rows_read=run.rows(count))
 
 
-def _validation(run: runs.Run) -> list:
+def _validation(run: Run) -> list:
   """What pretrain/nll is measured on; nothing where there are no such rows."""
   if not (run.input('data') / 'corpus_validation.rows').exists():
     inputs.tell(run, 'pretrain/nll is not measured: inputs.data has no '
@@ -301,7 +312,7 @@ def train(config, workdir, label: str = '', *,
           judge: Judge | None = None) -> dict:
   """Runs PPO or PPO-ptx to its end. Returns what its DONE file says."""
   validate(config)
-  with runs.Run(config, workdir, label) as run:
+  with Run(config, workdir, label) as run:
     tok = run.tokenizer()
     program = Program(config, run.mesh, vocab_size=tok.vocab_size,
                       eos_id=tok.eos_id, pad_id=tok.pad_id)

@@ -15,9 +15,9 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
-from instructrl.trainers import policies
-from instructrl.trainers import reward
+from instructrl.stages import checks
+from instructrl.stages import policies
+from instructrl.stages import reward
 from instructrl.runtime.progress import Progress
 
 
@@ -65,11 +65,20 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
 def validate(config):
-  common.validate_common(config)
-  common.validate_positive(
+  checks.validate_common(config)
+  checks.validate_positive(
       config, 'num_prompts', 'prompt_len', 'response_len', 'batch_size')
-  common.require(
+  checks.require(
       0 <= config.temperature < math.inf,
       f'temperature={config.temperature} is not a finite number of 0 or more')
 

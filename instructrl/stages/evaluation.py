@@ -13,9 +13,9 @@ from instructrl.lab.world import prose
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
-from instructrl.trainers import lab
-from instructrl.trainers import policies
+from instructrl.stages import checks
+from instructrl.stages import lab
+from instructrl.stages import policies
 from instructrl.runtime.progress import Progress
 
 
@@ -73,12 +73,23 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
-  common.validate_common(config)
-  common.validate_positive(
+  checks.validate_common(config)
+  checks.validate_positive(
       config, 'num_prompts', 'num_probes', 'num_documents', 'num_shots',
       'prompt_len', 'response_len', 'batch_size')
-  common.require(
+  checks.require(
       0 < config.temperature < math.inf,
       f'temperature={config.temperature} must be positive and finite')
 
@@ -110,7 +121,7 @@ def load_labelers(opened: policies.Opener, world) -> list:
   noise = files.read_json(path)
   labelers = lab.load_labelers(world)
   missing = [l.name for l in labelers if l.name not in noise]
-  common.require(not missing, f'{path} has no labeler {", ".join(missing)}')
+  checks.require(not missing, f'{path} has no labeler {", ".join(missing)}')
   return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
 
 
@@ -129,7 +140,7 @@ def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
   world = lab.load_world(opened.input('data'))
   labelers = load_labelers(opened, world)
   selected = run_folder.read_done(opened.input('select_sft'))
-  common.require(selected is not None, 'inputs.select_sft is not finished')
+  checks.require(selected is not None, 'inputs.select_sft is not finished')
   open_policy = lambda name, step='': opened.policy(
       name, config.response_len, step=step)
   models = {}

@@ -20,12 +20,24 @@ from instructrl import rng
 from instructrl import rollout as rollout_lib
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
-from instructrl.trainers import lm
+from instructrl.stages import lm
 from instructrl.models.transformer import Model
 from instructrl.types import LMBatch
 from instructrl.types import PromptBatch
 from instructrl.types import Rollout
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -12,13 +12,24 @@ from instructrl.data import tasks
 from instructrl import rng
 from instructrl.runtime import checkpoint
 from instructrl.runtime import sharding
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
-from instructrl.trainers import common
-from instructrl.trainers import inputs
 from instructrl.data.records import Prompt
 from instructrl.evaluators.lm import Engine
 from instructrl.evaluators.lm import LanguageModel
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -136,14 +147,14 @@ class Opener:
     return self._exit.__exit__(*error)
 
   def input(self, name: str) -> pathlib.Path:
-    return common.input_path(self._config, self._workdir, name)
+    return inputs.input_path(self._config, self._workdir, name)
 
   def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
     """The prompts of a split that fit `prompt_len` tokens."""
     records = inputs.records(self, 'data', 'prompts', split)
     found = [p for p in records if tasks.fits(
         tasks.chat_prompt(self.tok, p), prompt_len)]
-    common.require(bool(found),
+    checks.require(bool(found),
                    f'no prompt of {split!r} fits prompt_len={prompt_len}')
     return found
 
@@ -153,12 +164,12 @@ class Opener:
     if not step:
       return path
     steps = checkpoint.Checkpointer(path / 'checkpoints').steps()
-    common.require(bool(steps), f'{path} has no checkpoint')
+    checks.require(bool(steps), f'{path} has no checkpoint')
     number = steps[0] if step == 'first' else int(step)
     return path / 'checkpoints' / f'{number:08d}'
 
   def exported(self, name: str, path: pathlib.Path,
-               layout_of=common.lm_layout):
+               layout_of=build.lm_layout):
     """(params, model, config) of a run, or a step of it.
 
     Args:
@@ -169,17 +180,17 @@ class Opener:
     found = []
 
     def check(meta):
-      common.require(meta['tokenizer'] == self.tok.fingerprint,
+      checks.require(meta['tokenizer'] == self.tok.fingerprint,
                      f'inputs.{name} was trained with another tokenizer')
 
     def wanted(meta):
       config = ml_collections.ConfigDict(meta['config'])
       config.model.dropout = 0.0  # it belongs to training
-      model = common.make_model(config, self.tok.vocab_size)
+      model = build.make_model(config, self.tok.vocab_size)
       found.extend((model, config))
       return layout_of(model, self.mesh).abstract
 
-    return common.exported(path, wanted, check)[0], *found
+    return inputs.exported(path, wanted, check)[0], *found
 
   def policy(self, name: str, response_len: int, *, step: str = ''
              ) -> Policy:

@@ -16,9 +16,10 @@ from instructrl import masked
 from instructrl import rng
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
-from instructrl.trainers import common
-from instructrl.trainers import inputs
-from instructrl.trainers import runs
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages.run import Run
 from instructrl.models.transformer import Model
 from instructrl.types import LMBatch
 from instructrl.types import Params
@@ -83,10 +84,22 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   """Refuses what makes no sense, by field name."""
-  common.validate_common(config)
-  require = common.require
+  checks.validate_common(config)
+  require = checks.require
   require(config.batch_size >= 1, 'batch_size must be 1 or more')
   micro = config.microbatch_size
   require(micro == 0 or micro > 0 and config.batch_size % micro == 0,
@@ -163,7 +176,7 @@ def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
       1, sum(int(n) for _, n in totals))
 
 
-class Program(common.Program):
+class Program(build.Program):
   """What an LM stage computes, before there are data or parameters.
 
   Attributes:
@@ -172,9 +185,9 @@ class Program(common.Program):
   """
 
   def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
-    model = common.make_model(config, vocab_size)
-    layout = common.lm_layout(model, mesh)
-    tx, schedule = common.make_optimizer(
+    model = build.make_model(config, vocab_size)
+    layout = build.lm_layout(model, mesh)
+    tx, schedule = build.make_optimizer(
         config.optimizer, num_steps, layout.frozen)
     super().__init__(config, mesh, layout, tx)
     self.step = jax.jit(
@@ -194,13 +207,13 @@ class Program(common.Program):
 def abstract_batch(mesh, rows: int, row_len: int) -> LMBatch:
   """A batch of packed rows, before there is one."""
   shape = (rows, row_len)
-  return common.abstract_rows(mesh, LMBatch(
+  return build.abstract_rows(mesh, LMBatch(
       tokens=(shape, jnp.int32), targets=(shape, jnp.int32),
       loss_mask=(shape, jnp.bool_), positions=(shape, jnp.int32),
       segment_ids=(shape, jnp.int32)))
 
 
-def validation_batches(run: runs.Run, rows, batch_size: int,
+def validation_batches(run: Run, rows, batch_size: int,
                        max_batches: int) -> list[LMBatch]:
   """The first rows of a validation set, in order, on the devices."""
   batches = pipeline.lm_batches(
@@ -211,13 +224,13 @@ def validation_batches(run: runs.Run, rows, batch_size: int,
 def check_row_len(rows, model: Model) -> None:
   """Refuses rows with more positions than a model has."""
   module, row_len = model.module, rows.header['row_len']
-  common.require(
+  checks.require(
       module.positions == 'rotary' or row_len <= module.max_len,
       f'model.max_len={module.max_len} is shorter than the rows '
       f'({row_len} tokens)')
 
 
-def _validation_sets(run: runs.Run) -> dict[str, list[LMBatch]]:
+def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
   """Metric -> what it is measured on, of what there is."""
   config, found = run.config, {}
   if config.validation_rows:
@@ -238,7 +251,7 @@ def _validation_sets(run: runs.Run) -> dict[str, list[LMBatch]]:
 def train(config, workdir, label: str = '') -> dict:
   """Runs an LM stage to its end. Returns what its DONE file says."""
   validate(config)
-  with runs.Run(config, workdir, label) as run:
+  with Run(config, workdir, label) as run:
     tok = run.tokenizer()
     rows = inputs.rows(run, config.rows, 'set rows')
     mix = dict(mix=inputs.rows(run, config.pretrain_rows, 'set pretrain_mix=0'),

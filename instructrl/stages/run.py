@@ -22,12 +22,26 @@ from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.stages import architecture
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages.inputs import exported
+from instructrl.stages.inputs import input_path
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
-from instructrl.trainers import common
 from instructrl.runtime.progress import Progress
 from instructrl.types import Params
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -106,7 +120,7 @@ class Run:
     return self._exit.__exit__(*error)
 
   def input(self, name: str) -> pathlib.Path:
-    return common.input_path(self.config, self.workdir, name)
+    return input_path(self.config, self.workdir, name)
 
   @functools.cache
   def tokenizer(self) -> protocol.AnyTokenizer:
@@ -128,19 +142,19 @@ class Run:
     path = self.input(name)
 
     def check(meta):
-      common.require(
+      checks.require(
           meta['tokenizer'] == self.tokenizer().fingerprint,
           f'inputs.{name}: {path} was trained with another tokenizer than '
           'that of inputs.data')
       trained = meta['config'].get('model', {})
       changed = [f'{field}: {theirs} -> {ours}'
-                 for field, theirs, ours in common.compared(trained, model)
+                 for field, theirs, ours in architecture.compared(trained, model)
                  if theirs != ours]
-      common.require(
+      checks.require(
           not changed, f'inputs.{name}: {path} is of another model '
           f'({"; ".join(changed)})')
 
-    return common.exported(path, wanted, check)[0]
+    return exported(path, wanted, check)[0]
 
   def rows(self, batch_size: int) -> np.ndarray:
     """Which rows of a batch this process reads."""
@@ -167,8 +181,8 @@ class Run:
       self.writer.trim(-1)
       return jax.jit(make_state, out_shardings=shardings)(*load())
     state, meta = self.checkpointer.restore(
-        common.abstract(jax.eval_shape(make_state, *inputs), shardings), step)
-    common.require(
+        build.abstract(jax.eval_shape(make_state, *inputs), shardings), step)
+    checks.require(
         meta['format_version'] == FORMAT_VERSION,
         f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
         f'this code reads {FORMAT_VERSION}')

@@ -20,8 +20,8 @@ from instructrl.lab.world import corpus
 from instructrl.lab.world import lexicon
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.stages import checks
 from instructrl.tokenizers import trained
-from instructrl.trainers import common
 from instructrl.data.records import check_no_leak
 from instructrl.lab.people.labelers import make_labelers
 from instructrl.lab.people.prompts import generate_prompts
@@ -114,17 +114,34 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
-  common.validate_common(config)
-  common.require(
+  checks.validate_common(config)
+  checks.require(
       config.size in lexicon.SIZES,
       f'size={config.size!r} is none of {", ".join(lexicon.SIZES)}')
-  common.validate_positive(
+  checks.validate_positive(
       config, 'num_documents', 'num_prompts', 'vocab_size', 'row_len',
       'prompt_len', 'response_len')
   for name in ('demonstration_fraction', 'ranking_fraction'):
-    common.require(0 < config[name] < 1, f'{name} is not in (0, 1)')
-  common.require(config.demonstration_fraction + config.ranking_fraction < 1,
+    checks.require(0 < config[name] < 1, f'{name} is not in (0, 1)')
+  checks.require(config.demonstration_fraction + config.ranking_fraction < 1,
                  'demonstration_fraction and ranking_fraction leave no prompt '
                  'for PPO')
 
@@ -151,7 +168,7 @@ def is_lab(folder) -> bool:
 
 def load_world(lab_dir) -> World:
   """The world that a lab folder was made from."""
-  common.require(is_lab(lab_dir), f'{lab_dir} is no lab: this stage asks its '
+  checks.require(is_lab(lab_dir), f'{lab_dir} is no lab: this stage asks its '
                  'world and its labelers, which public data have not')
   config = json.loads((pathlib.Path(lab_dir) / 'config.json').read_text())
   return make_world(config['world_seed'], config['size'])

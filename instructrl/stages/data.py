@@ -22,10 +22,11 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.stages import checks
+from instructrl.stages import inputs
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
-from instructrl.trainers import common
 from instructrl.data.records import Document
 from instructrl.data.records import check_no_leak
 from instructrl.data.records import prompt_of
@@ -131,6 +132,27 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
@@ -138,8 +160,8 @@ SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
 def validate(config):
   """Refuses what makes no sense, by field name."""
-  common.validate_common(config)
-  require = common.require
+  checks.validate_common(config)
+  require = checks.require
   for part in PARTS:
     specs = config[part]
     require(isinstance(specs, (tuple, list))
@@ -151,10 +173,10 @@ def validate(config):
       try:
         registry.parse(spec)
       except ValueError as error:
-        raise common.ConfigError(f'{part}: {error}') from error
+        raise checks.ConfigError(f'{part}: {error}') from error
   require(any(config[part] for part in PARTS),
           f'there is no source: set one of {", ".join(PARTS)}')
-  common.validate_positive(config, 'prompt_len', 'response_len', 'row_len')
+  checks.validate_positive(config, 'prompt_len', 'response_len', 'row_len')
   require(config.row_len >= config.prompt_len,
           f'row_len={config.row_len} is less than prompt_len='
           f'{config.prompt_len}: a demonstration is never split')
@@ -248,7 +270,7 @@ def imported_tokenizer(config, workdir: pathlib.Path
   if not config.inputs.tokenizer:
     return None
   return fitting.with_templates(loading.load(
-      common.input_path(config, workdir, 'tokenizer')), config)
+      inputs.input_path(config, workdir, 'tokenizer')), config)
 
 
 def own_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
@@ -294,7 +316,7 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
   for part in PARTS:
     reasons = '; '.join(f'{count:,} {reason}' for reason, count
                         in drops.of(part).items())
-    common.require(not config[part] or bool(getattr(fitted, part)),
+    checks.require(not config[part] or bool(getattr(fitted, part)),
                    f'{part}: no row of {", ".join(config[part])} is left'
                    f'{f" ({reasons})" if reasons else ""}')
   return fitted
@@ -351,7 +373,7 @@ def check_paths(config) -> None:
   for part in PARTS:
     for spec in config[part]:
       path = registry.parse(spec).path
-      common.require(path is None or path.exists(),
+      checks.require(path is None or path.exists(),
                      f'{part}: {spec}: there is no {path}')
 
 
@@ -377,7 +399,7 @@ def prepare(config, workdir: pathlib.Path, progress):
     data = fit(config, curated, tok)
     check_leaks(data, config.split_by == 'user')
   except ValueError as error:
-    raise common.ConfigError(str(error)) from error
+    raise checks.ConfigError(str(error)) from error
   return loaded, read, data, tok
 
 

@@ -21,12 +21,24 @@ from instructrl import rng
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
-from instructrl.trainers import common
-from instructrl.trainers import lab
-from instructrl.trainers import policies
+from instructrl.stages import checks
+from instructrl.stages import lab
+from instructrl.stages import policies
 from instructrl.runtime.progress import Progress
 from instructrl.data.records import Prompt
 from instructrl.data.records import Ranking
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 
@@ -90,11 +102,11 @@ DEMONSTRATION = 'demonstration'
 
 
 def validate(config):
-  common.validate_common(config)
-  require = common.require
+  checks.validate_common(config)
+  require = checks.require
   require(2 <= config.min_responses <= config.max_responses,
           'min_responses must be 2 or more and at most max_responses')
-  common.validate_positive(
+  checks.validate_positive(
       config, 'num_prompts', 'num_validation', 'num_calibration', 'prompt_len',
       'response_len', 'batch_size')
   validate_sources(config)
@@ -105,7 +117,7 @@ def validate(config):
 
 
 def validate_sources(config):
-  require = common.require
+  require = checks.require
   require(isinstance(config.sources, (tuple, list)) and config.sources,
           'sources is empty')
   for source in config.sources:

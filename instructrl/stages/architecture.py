@@ -1,0 +1,113 @@
+"""Architectures that a config takes from one of its inputs."""
+
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from collections.abc import Mapping
+import dataclasses
+import os
+import pathlib
+from typing import Any
+import ml_collections
+from instructrl.models import transformer
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
+
+
+
+
+
+
+
+
+
+# Fields of a model that say how it is computed, and not what: they may differ
+# from those that its parameters were trained with.
+HOW_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
+                'frozen_layers', 'init_std', 'param_dtype', 'remat',
+                'scan_unroll')
+
+# Fields of a model that came later than some run's config, as they were then.
+_FIELDS = {
+    f.name: f.default for f in dataclasses.fields(transformer.Transformer)
+    if f.default is not dataclasses.MISSING
+    and f.name not in ('dtype', 'param_dtype', 'rules', 'parent', 'name')}
+
+
+def resolve(config, workdir, known: Mapping[str, Any] | None = None):
+  """The config with the architectures filled in that are an input's.
+
+  A model whose field `like` names an input, as those of imported weights do,
+  is of the architecture of what that run trained; its other fields say how it
+  is computed (see `HOW_COMPUTED`).
+
+  Args:
+    config: of a stage.
+    workdir: of the stage.
+    known: path of a run folder -> its resolved config, for folders that are
+      not there yet.
+
+  Returns:
+    The config itself where there is nothing to fill in, else a copy.
+
+  Raises:
+    ConfigError: there is no such input, or it has no model.
+  """
+  if resolved(config):
+    return config
+  config = config.copy_and_resolve_references()
+  likes = {name: c.like for name, c in config.items()
+           if isinstance(c, ml_collections.ConfigDict) and c.get('like')}
+  for name, source in likes.items():
+    checks.require(source in config.inputs,
+            f'{name}.like={source!r} is none of inputs: '
+            f'{", ".join(config.inputs)}')
+    found = _architecture(config, workdir, source, known or {})
+    fields = {**_FIELDS, **found, **config[name].to_dict()}
+    fields = {field: tuple(value) if isinstance(value, list) else value
+              for field, value in fields.items() if field != 'like'}
+    config[name] = ml_collections.ConfigDict(fields)
+  return config
+
+
+def _architecture(config, workdir, source: str, known) -> dict:
+  """The fields of the model that an input trained."""
+  path = os.path.normpath(os.path.join(workdir, config.inputs[source]))
+  above = [str(p) for p in (pathlib.Path(path), *pathlib.Path(path).parents)]
+  planned = [known[p] for p in above if p in known]
+  if planned:
+    trained = planned[0].to_dict()
+  else:
+    folder = run_folder.find(inputs.input_path(config, workdir, source))
+    checks.require(folder is not None,
+            f'inputs.{source}: {path} is in no run folder')
+    trained = files.read_json(folder / run_folder.CONFIG)
+  checks.require('num_layers' in trained.get('model', {}),
+          f'inputs.{source}: {path} trained no model')
+  return {name: _plain(value) for name, value in trained['model'].items()}
+
+
+def _plain(value):
+  """A field's value as configs have it: JSON has lists for tuples."""
+  return tuple(value) if isinstance(value, list) else value
+
+
+def resolved(config) -> bool:
+  """Whether no architecture of the config is still to be filled in."""
+  return not any(isinstance(c, ml_collections.ConfigDict) and c.get('like')
+                 for c in config.values())
+
+
+def compared(trained: dict, model):
+  """(field, theirs, ours) of each field that says what a model computes.
+
+  Args:
+    trained: the config of a model, as a checkpoint has it: lists for tuples,
+      and without the fields that came later, which were as by default.
+    model: another one's.
+  """
+  defaults = {f.name: f.default
+              for f in dataclasses.fields(transformer.Transformer)}
+  for field in sorted({*trained, *(model if trained else ())}):
+    if field in model and field not in HOW_COMPUTED:
+      yield (field, _plain(trained.get(field, defaults.get(field))),
+             _plain(model[field]))

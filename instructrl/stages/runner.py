@@ -1,0 +1,103 @@
+"""Runs one stage in its folder."""
+
+from instructrl.stages import registry
+import contextlib
+import pathlib
+import time
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.runtime import run_folder
+from instructrl.stages import checks
+from instructrl.stages import inputs
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def check_same(config) -> None:
+  """Refuses processes that were given different configs."""
+  if not processes.same(config.to_json()):
+    raise checks.ConfigError(
+        'the processes were not given the same config: start the same command '
+        'in each, but for its --process_id')
+
+
+def run_stage(config, workdir, label: str = '') -> dict:
+  """Runs a stage to its end, or returns what its DONE file says.
+
+  Raises:
+    ValueError: the folder is of another configuration, or was made from inputs
+      that have since been made anew.
+  """
+  if processes.stop_requested():
+    raise processes.Stopped
+  workdir = pathlib.Path(workdir)
+  config = registry.resolve(config, workdir)
+  fresh = not (workdir / run_folder.CONFIG).exists()
+  run_folder.check_config(workdir, config.to_dict())
+  done = run_folder.read_done(workdir)
+  if done is None:
+    registry.validate(config)
+    registry.check_mesh(config)
+  primary = processes.primary()
+  if primary:
+    run_folder.write_inputs(workdir, {
+        name: inputs.input_path(config, workdir, name)
+        for name, path in config.inputs.items() if path})
+  with alone(workdir) if done is None else contextlib.nullcontext():
+    done = run_folder.read_done(workdir)  # another may have ended it
+    if processes.agree(done is not None):
+      if primary:
+        run_folder.write_config(workdir, config.to_dict())
+        print(f'{label} {config.stage}: finished before'.strip(), flush=True)
+      return run_folder.read_done(workdir)
+    began = time.perf_counter()
+    seconds = _earlier_seconds(workdir)
+    try:
+      result = registry.STAGES[config.stage][1](config, workdir, label)
+    except (checks.ConfigError, checkpoint.CheckpointError):
+      if (primary and fresh
+          and not any((workdir / 'checkpoints').glob('[0-9]*'))):
+        # Nothing was computed, and another config may come.
+        for name in (run_folder.CONFIG, run_folder.INPUTS):
+          (workdir / name).unlink(missing_ok=True)
+      raise
+    finally:
+      total = seconds + time.perf_counter() - began
+      if primary and workdir.is_dir():
+        files.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
+    if primary:
+      run_folder.write_done(workdir, {'seconds': total, 'result': result})
+  processes.agree(0)  # what comes next reads what process 0 has written
+  return run_folder.read_done(workdir)
+
+
+def alone(workdir):
+  """`metrics.only_process` for process 0, on behalf of them all."""
+  return run_folder.only_process(workdir, primary=processes.primary())
+
+
+def _earlier_seconds(workdir) -> float:
+  """Time spent before an interruption that let the process say so."""
+  path = pathlib.Path(workdir) / 'seconds'
+  if not path.exists():
+    return 0.0
+  try:
+    return float(path.read_text())
+  except ValueError as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
