@@ -50,6 +50,10 @@ from instructrl.stages import import_
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

@@ -1,7 +1,9 @@
 """main"""
 
 from instructrl.runtime import command
+from instructrl.runtime import processes
 from instructrl.stages import runner
+
 from collections.abc import Callable, Sequence
 import contextlib
 import functools
@@ -18,7 +20,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 import numpy as np
-from instructrl.runtime import processes
+
 
 
 

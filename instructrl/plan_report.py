@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 import html
 
-from instructrl import figures
-from instructrl import page_parts
-from instructrl import tables
+from instructrl.reports.parts import document
+from instructrl.reports import plots
+from instructrl.reports import tables
 from instructrl.chips import GIB
 from instructrl.plan import Function
 from instructrl.plan import Plan
+
+
+
+
+
 
 
 
@@ -200,7 +205,7 @@ def _figure(plans: Sequence[Plan]) -> str:
     shares[f.name] = [p.functions[i].times['ici'] / p.functions[i].seconds
                       for p in plans]
   ideal = [first.seconds * first.chips / n for n in chips]
-  return figures.scaling(chips, times, ideal, shares)
+  return plots.scaling(chips, times, ideal, shares)
 
 
 def render(plans: Sequence[Plan], versions: Mapping[str, str]) -> str:
@@ -230,4 +235,4 @@ def render(plans: Sequence[Plan], versions: Mapping[str, str]) -> str:
     parts += [f'<h3>{text(heading(p))}</h3>',
               _html(functions(p)) if p.functions else '',
               f'<p>{text(verdict(p))}</p>']
-  return page_parts.document('instructrl: plans for TPU slices', parts)
+  return document('instructrl: plans for TPU slices', parts)

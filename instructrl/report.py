@@ -22,9 +22,11 @@ import pathlib
 import sys
 from typing import Any, Mapping
 
-from instructrl import expectations
-from instructrl import heldout_report
-from instructrl import page
+from instructrl.reports import heldout_report
+from instructrl.reports import page
+from instructrl.reports import paper_checks
+
+
 
 
 
@@ -199,9 +201,9 @@ def build_results(study: Study) -> dict:
   }
 
 
-def check(study: Study) -> list[expectations.Row]:
+def check(study: Study) -> list[paper_checks.Row]:
   """The paper's results, checked against the study's."""
-  return expectations.check(
+  return paper_checks.check(
       study.result('rankings')['labeler_agreement'],
       study.result('reward')['accuracy'],
       study.result('select_sft'), study.evaluation)

@@ -65,6 +65,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 @pytree
 class Responses:
   """What the sampler returns."""

@@ -78,6 +78,14 @@ from instructrl import sweep_results
 
 
 
+
+
+
+
+
+
+
+
 PROGRAM = ('-m', 'instructrl.main')
 
 

@@ -11,14 +11,21 @@ import pathlib
 import statistics
 from typing import Any
 
-from instructrl import figures
-from instructrl import page_parts
+from instructrl.reports import parts
+from instructrl.reports import plots
+from instructrl.reports import tables
 from instructrl.runtime import files
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
 from instructrl import sweep_children
 from instructrl import sweep_points
-from instructrl import tables
+
+
+
+
+
+
+
 
 
 
@@ -181,7 +188,7 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   panels = _panels(results)
   if panels:
     plot = results['config']['plot']
-    svg, png = figures.sweep(panels, xlabel=_short(plot['x']), log=plot['log'])
+    svg, png = plots.sweep(panels, xlabel=_short(plot['x']), log=plot['log'])
     files.atomic_write(folder / FIGURE, png)
   files.atomic_write(folder / PAGE, _page(results, title, svg))
 
@@ -253,7 +260,7 @@ def _panels(results: Mapping[str, Any]) -> list:
             found['mean'], found['spread']))
     if lines:
       panels.append((title, [
-          figures.Line(label, points) for label, points in lines.items()]))
+          plots.Line(label, points) for label, points in lines.items()]))
   return panels
 
 
@@ -303,4 +310,4 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
       row('th', ('point', 'seed', 'status', 'runs')) + ''.join(
           row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
           for cells, link in zip(points, links)) + '</table>')
-  return page_parts.document(results['name'], [body])
+  return parts.document(results['name'], [body])

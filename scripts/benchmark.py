@@ -129,6 +129,21 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PAD = 0
 
 

@@ -13,7 +13,7 @@ import json
 import pathlib
 import sys
 
-from instructrl import tables
+from instructrl.reports import tables
 
 FIGURES = (
     'preference.*.win_rate', 'labeler_agreement.*', 'reward_model.accuracy.*',

@@ -19,6 +19,7 @@ from instructrl.stages import registry
 
 
 
+
 from tests import slices
 
 

@@ -12,6 +12,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import slices
 
 

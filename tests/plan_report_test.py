@@ -13,6 +13,7 @@ from instructrl import plan_report
 
 
 
+
 GIB = 2 ** 30
 
 

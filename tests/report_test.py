@@ -8,10 +8,10 @@ import re
 import numpy as np
 import pytest
 
-from instructrl import expectations
-from instructrl import figures
-from instructrl import page
 from instructrl import report
+from instructrl.reports import page
+from instructrl.reports import paper_checks
+from instructrl.reports import plots
 
 
 
@@ -31,7 +31,10 @@ from instructrl import report
 
 
 
-POLICIES = figures.POLICIES
+
+
+
+POLICIES = plots.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
 N = 120
@@ -300,19 +303,19 @@ def test_verdicts_follow_the_numbers(tmp_path):
 ])
 def test_judge_interval(ci95, region, verdict):
   measure = {'value': sum(ci95) / 2, 'ci95': ci95}
-  assert expectations.judge_interval(measure, region) == verdict
+  assert paper_checks.judge_interval(measure, region) == verdict
 
 
 def test_a_value_without_interval_shows_nothing():
-  judge = lambda x: expectations.judge_interval(
+  judge = lambda x: paper_checks.judge_interval(
       {'value': x, 'ci95': None}, (0., 1.))
   assert judge(.5) == 'undecided' and judge(2.) == 'not shown'
-  assert expectations.judge_interval(None, (0., 1.)) == 'not measured'
+  assert paper_checks.judge_interval(None, (0., 1.)) == 'not measured'
 
 
 def check(evaluation):
   return {row.statement: row
-          for row in expectations.check({}, {}, {}, evaluation)}
+          for row in paper_checks.check({}, {}, {}, evaluation)}
 
 
 @pytest.mark.parametrize('left,right,verdict', [
@@ -346,10 +349,10 @@ def test_the_ceiling_of_a_rate_of_failures_is_zero():
 
 
 def test_at_ceiling():
-  assert expectations.at_ceiling(100 + 1e-13, 100., 100.)
-  assert not expectations.at_ceiling(.99, 1., 1.)
-  assert not expectations.at_ceiling(1., 1., None)
-  assert not expectations.at_ceiling(None, 1., 1.)
+  assert paper_checks.at_ceiling(100 + 1e-13, 100., 100.)
+  assert not paper_checks.at_ceiling(.99, 1., 1.)
+  assert not paper_checks.at_ceiling(1., 1., None)
+  assert not paper_checks.at_ceiling(None, 1., 1.)
 
 
 def test_a_difference_that_was_not_measured_stays_so():
@@ -405,8 +408,8 @@ def test_flags_of_a_sample_say_good_from_bad():
 
 
 def test_policies_have_colours_of_their_own():
-  drawn = [figures.color(policy) for policy in POLICIES]
-  assert len({*drawn, figures.OTHER}) == len(POLICIES) + 1
+  drawn = [plots.color(policy) for policy in POLICIES]
+  assert len({*drawn, plots.OTHER}) == len(POLICIES) + 1
 
 
 def test_missing_stages_are_one_clear_line(tmp_path, capsys):

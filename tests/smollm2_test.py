@@ -47,6 +47,12 @@ from instructrl.stages import policies
 
 
 
+
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import pytest

@@ -18,6 +18,7 @@ from instructrl import sweep_children
 
 
 
+
 # What a job does: says when it began and ended, and leaves DONE.
 WORK = '''
 import json, os, pathlib, sys, time

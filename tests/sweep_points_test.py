@@ -23,6 +23,8 @@ from instructrl import sweep_points
 
 
 
+
+
 KL = 'ppo_ptx.ppo.kl_coef'
 
 

@@ -5,11 +5,15 @@ import json
 import pytest
 
 from experiments.ablations import base
-from instructrl import figures
+from instructrl.reports import plots
 from instructrl.runtime import run_folder
 from instructrl import sweep_children
 from instructrl import sweep_points
 from instructrl import sweep_results
+
+
+
+
 
 
 
@@ -154,7 +158,7 @@ def test_nothing_is_drawn_of_nothing(tmp_path, config):
     ([False, True], True, [0, 1]), (['b', 'a'], False, [0, 1]),
     ([0.0], True, [-1])])
 def test_places_on_an_axis(values, log, places):
-  assert list(figures._positions(values, log).values()) == places
+  assert list(plots._positions(values, log).values()) == places
 
 
 @pytest.mark.parametrize('by, fields, label', [

@@ -42,6 +42,10 @@ from instructrl import sweep_points
 
 
 
+
+
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KL = 'ppo_ptx.ppo.kl_coef'
 

@@ -15,6 +15,8 @@ from instructrl.tokenizers.trained import train_tokenizer
 
 
 
+
+
 import numpy as np
 import pytest
 import sentencepiece

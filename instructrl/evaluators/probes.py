@@ -34,6 +34,8 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
 Probe = probes_lib.Probe
 Measures = dict[str, statistics.Measure]
 

@@ -58,6 +58,7 @@ from instructrl.runtime import optimizer
 
 
 
+
 DTYPES = ('float32', 'bfloat16')
 
 

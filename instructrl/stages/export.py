@@ -26,12 +26,25 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
-from instructrl.stages.inputs import input_path
 from instructrl.stages import policies
+from instructrl.stages.inputs import input_path
 from instructrl.runtime.progress import Progress
 from instructrl.stages.import_ import KEPT
 from instructrl.stages.import_ import STAGE
 from instructrl.stages.import_ import check_disk
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -7,10 +7,17 @@ gave: a stage that cannot do without one names the field to set.
 import pathlib
 
 from instructrl.data import store
+from instructrl.runtime import checkpoint
+from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages.run import Run
 from instructrl.data.rows import RowFile
 from instructrl.data.rows import read_rows
+from instructrl.types import Params
+
+
+
+
 
 
 
@@ -103,13 +110,13 @@ def tell(run: Run, text: str) -> None:
 
 
 # MERGE
-from instructrl.stages import checks
+
 from collections.abc import Callable
 import os
 import pathlib
-from instructrl.runtime import checkpoint
-from instructrl.runtime import run_folder
-from instructrl.types import Params
+
+
+
 
 
 

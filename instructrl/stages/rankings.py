@@ -98,6 +98,18 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 DEMONSTRATION = 'demonstration'
 
 

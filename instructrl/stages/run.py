@@ -25,13 +25,27 @@ from instructrl.runtime import sharding
 from instructrl.stages import architecture
 from instructrl.stages import build
 from instructrl.stages import checks
-from instructrl.stages.inputs import exported
-from instructrl.stages.inputs import input_path
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
+from instructrl.stages.inputs import exported
+from instructrl.stages.inputs import input_path
 from instructrl.runtime.progress import Progress
 from instructrl.types import Params
 from instructrl.types import TrainState
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -1,15 +1,21 @@
 """Runs one stage in its folder."""
 
-from instructrl.stages import registry
-import contextlib
-import pathlib
-import time
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import inputs
+from instructrl.stages import registry
+import contextlib
+import pathlib
+import time
+
+
+
+
+
+
 
 
 

@@ -10,6 +10,8 @@ from instructrl.tokenizers import trained
 
 
 
+
+
 import pathlib
 
 

@@ -24,6 +24,9 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
 PAD, BOS, EOS, USER, ASSISTANT = 0, 1, 2, 4, 5
 
 

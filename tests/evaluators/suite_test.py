@@ -5,9 +5,13 @@ import pytest
 
 from instructrl.data import records
 from instructrl.evaluators import suite
-from instructrl import expectations
+from instructrl.reports import paper_checks
 from instructrl.lab.probes import make_probes
 from instructrl.lab.world.facts import make_world
+
+
+
+
 
 
 
@@ -114,7 +118,7 @@ def test_figures_have_the_documented_form(world):
 
 
 def test_figures_feed_the_checks_of_the_paper(world):
-  rows = {row.statement: row for row in expectations.check(
+  rows = {row.statement: row for row in paper_checks.check(
       {}, {}, {}, evaluate(world).results)}
   assert rows['PPO is better than SFT'].verdict == 'shown'
   assert rows['PPO loses ground on reading'].verdict == 'not shown'

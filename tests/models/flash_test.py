@@ -50,6 +50,11 @@ from instructrl.types import PREFIX
 
 
 
+
+
+
+
+
 from tests import slices
 from tests import tiny
 

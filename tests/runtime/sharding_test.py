@@ -19,6 +19,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import tiny
 
 RULES = experiment.RULES

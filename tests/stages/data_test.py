@@ -21,16 +21,32 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import data
 from instructrl.stages import heldout
-from instructrl.stages.inputs import exported
 from instructrl.stages import policies
 from instructrl.stages import reward
 from instructrl.stages import runner
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
+from instructrl.stages.inputs import exported
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.data.rows import read_rows
 from instructrl.data.sources.registry import load
 from instructrl.data.records import fold
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

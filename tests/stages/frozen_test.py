@@ -34,6 +34,10 @@ from instructrl.stages import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

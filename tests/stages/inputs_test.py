@@ -33,6 +33,10 @@ from instructrl.stages import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

@@ -45,6 +45,12 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
 

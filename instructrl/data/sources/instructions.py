@@ -24,6 +24,9 @@ from instructrl.data.records import Demonstration
 
 
 
+
+
+
 _GITHUB = 'https://raw.githubusercontent.com/'
 
 

@@ -17,6 +17,8 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
+
 from tests.data.datasets import source_files
 
 

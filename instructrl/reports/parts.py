@@ -7,8 +7,9 @@ import html
 import json
 from typing import Any, Mapping, Sequence
 
-from instructrl import figures
-from instructrl import page_style
+from instructrl.reports import plots
+from instructrl.reports import style
+
 
 
 
@@ -31,7 +32,7 @@ def document(title: str, parts: Sequence[str]) -> str:
   return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
           '<meta name="viewport" content="width=device-width, '
           f'initial-scale=1"><title>{text(title)}</title>'
-          f'<style>{page_style.STYLE}</style></head><body>\n' +
+          f'<style>{style.STYLE}</style></head><body>\n' +
           '\n'.join(parts) + '\n</body></html>\n')
 
 
@@ -78,9 +79,9 @@ def losses(metrics: Mapping[str, Sequence[Mapping]]) -> str:
   for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
     # No policy's colour: here a line is a part of the data.
     drawn = [
-        figures.Curve(name, *zip(*found), color, dashed=name == 'validation')
-        for name, color in (('train', figures.OTHER),
-                            ('validation', figures.INK))
+        plots.Curve(name, *zip(*found), color, dashed=name == 'validation')
+        for name, color in (('train', plots.OTHER),
+                            ('validation', plots.INK))
         if (found := points(metrics.get(stage, ()), f'loss/{name}'))]
     if drawn:
       panels.append((f'{STAGES[stage]}, loss', drawn))
@@ -90,7 +91,7 @@ def losses(metrics: Mapping[str, Sequence[Mapping]]) -> str:
       'Earlier stages', 'Training and validation loss of the stages before '
       'PPO.', 'Appendix C.1 and C.2: SFT and the reward model overfit within '
       'few epochs; the reward model is trained for one.',
-      figures.curves(panels, xlabel='step'))
+      plots.curves(panels, xlabel='step'))
 
 
 def answer(policy: str, name: str, response: str, about: str, below: str = ''
@@ -105,7 +106,7 @@ def answer(policy: str, name: str, response: str, about: str, below: str = ''
     below: more, as HTML.
   """
   said = text(response) or '<i class="soft">empty</i>'
-  return (f'<div class="answer" style="border-color: {figures.color(policy)}">'
+  return (f'<div class="answer" style="border-color: {plots.color(policy)}">'
           f'<b>{text(name)}</b> <span class="soft small">{text(about)}</span>'
           f'<div class="text">{said}</div>{below}</div>')
 

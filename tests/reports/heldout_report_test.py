@@ -4,9 +4,11 @@ import json
 
 import pytest
 
-from instructrl import expectations
-from instructrl import heldout_page
 from instructrl import report
+from instructrl.reports import heldout_page
+from instructrl.reports import paper_checks
+
+
 
 
 
@@ -103,13 +105,13 @@ def test_verdicts_are_those_of_the_intervals():
   verdict = lambda *words: [
       row['verdict'] for text, row in rows.items()
       if all(word in text for word in words)]
-  assert verdict('reward model orders', 'longer') == [expectations.UNDECIDED]
-  assert verdict('reward model orders', 'untrained') == [expectations.SHOWN]
-  assert verdict('PPO has a higher') == [expectations.SHOWN]
-  assert verdict('PPO has more loss') == [expectations.SHOWN]
+  assert verdict('reward model orders', 'longer') == [paper_checks.UNDECIDED]
+  assert verdict('reward model orders', 'untrained') == [paper_checks.SHOWN]
+  assert verdict('PPO has a higher') == [paper_checks.SHOWN]
+  assert verdict('PPO has more loss') == [paper_checks.SHOWN]
   less = 'PPO-ptx has less loss on pretraining text than'
-  assert verdict(f'{less} SFT') == [expectations.UNDECIDED]
-  assert verdict(f'{less} PPO') == [expectations.SHOWN]
+  assert verdict(f'{less} SFT') == [paper_checks.UNDECIDED]
+  assert verdict(f'{less} PPO') == [paper_checks.SHOWN]
   without = held()
   for name in ('nll', 'score'):
     del without[name]
@@ -121,7 +123,7 @@ def test_an_interval_that_holds_0_alone_decides_nothing():
   figures['score']['difference']['ppo']['sft'] = summary(0., 0.)
   figures['score']['difference']['ppo_ptx']['sft'] = summary(.5, .5)
   assert [row['verdict'] for row in heldout_page.statements(figures)
-          if 'higher' in row['statement']] == [expectations.UNDECIDED] * 2
+          if 'higher' in row['statement']] == [paper_checks.UNDECIDED] * 2
 
 
 def test_small_differences_are_told_from_0(study):

@@ -8,9 +8,12 @@ import html
 from typing import Any, Mapping, Sequence
 
 from instructrl.evaluators import statistics
-from instructrl import expectations
-from instructrl import figures
-from instructrl import page_parts
+from instructrl.reports import paper_checks
+from instructrl.reports import parts
+from instructrl.reports import plots
+
+
+
 
 
 
@@ -37,7 +40,7 @@ CURVES = (('objective/scores', 'reward-model score'),
           ('policy/clip_frac', 'policy clip fraction'),
           ('response/length', 'response length, tokens'),
           ('pretrain/nll', 'loss on held-out text, nats a token'))
-NAMES = {**figures.LABELS, 'base': 'imported'}
+NAMES = {**plots.LABELS, 'base': 'imported'}
 # Measure -> column of the table of policies, decimals.
 MEASURES = {
     'nll': ('loss on held-out text, nats a token', 3),
@@ -58,11 +61,11 @@ def render(results: Mapping[str, Any], metrics: Mapping[str, Sequence[dict]],
     answers: what the exported policy said in another program, if it was asked.
   """
   held = results['heldout']
-  return page_parts.document('instructrl: report of a study on real data', [
+  return parts.document('instructrl: report of a study on real data', [
       _header(results), _statements(results['statements']),
       _accuracy(held['accuracy']), _training(metrics), _policies(held),
-      page_parts.losses(metrics), _samples(samples, results['seed']),
-      _elsewhere(answers), _data(summary), page_parts.run(results)])
+      parts.losses(metrics), _samples(samples, results['seed']),
+      _elsewhere(answers), _data(summary), parts.run(results)])
 
 
 def statements(held: Mapping[str, Any]) -> list[dict]:
@@ -82,8 +85,8 @@ def statements(held: Mapping[str, Any]) -> list[dict]:
         'statement': statement, 'unit': unit,
         'value': difference['value'], 'ci95': difference['ci95'],
         'n': difference['n'],
-        'verdict': expectations.UNDECIDED if low <= 0 <= high else
-                   expectations.judge_interval(difference, region)})
+        'verdict': paper_checks.UNDECIDED if low <= 0 <= high else
+                   paper_checks.judge_interval(difference, region)})
 
   for data_set, part in held['accuracy'].items():
     for other, difference in part['difference'].items():
@@ -109,15 +112,15 @@ def _difference(held, measure: str, left: str, right: str):
 def _header(results) -> str:
   seconds = sum(results['seconds'].values())
   sources = '; '.join(
-      f'{page_parts.title(kind)}: {", ".join(specs)}'
+      f'{parts.title(kind)}: {", ".join(specs)}'
       for kind, specs in results['sources'].items() if specs)
   return (
       '<h1>From imported weights to an aligned policy</h1>'
-      f'<p>{page_parts.text(results["model"])} was fine-tuned on demonstrations, a '
+      f'<p>{parts.text(results["model"])} was fine-tuned on demonstrations, a '
       'reward model was trained on rankings, and PPO was run against it, with '
       'and without pretraining gradients.</p>'
-      f'<p class="soft small">{page_parts.text(sources)} · '
-      f'{page_parts.duration(seconds)} in all · '
+      f'<p class="soft small">{parts.text(sources)} · '
+      f'{parts.duration(seconds)} in all · '
       '<a href="results.json">results.json</a></p>'
       '<p><b>What this cannot show.</b> No person and no independent judge '
       'compared the answers. The score of an answer is that of the very reward '
@@ -150,10 +153,10 @@ def _statements(rows) -> str:
       value += f' ({" to ".join(interval)})' if interval else ''
       value = f'{value} {row["unit"]}'.strip()
     body += (
-        f'<tr><td>{page_parts.text(row["statement"])}</td>'
-        f'<td><span class="{css}">{page_parts.text(row["verdict"])}</span></td>'
+        f'<tr><td>{parts.text(row["statement"])}</td>'
+        f'<td><span class="{css}">{parts.text(row["verdict"])}</span></td>'
         '<td class="number" data-label="Difference">'
-        f'{page_parts.text(value)}, n&nbsp;=&nbsp;{row["n"]:,}</td></tr>')
+        f'{parts.text(value)}, n&nbsp;=&nbsp;{row["n"]:,}</td></tr>')
   return (
       '<h2>What this run shows</h2><p>A statement is shown if the whole 95% '
       'interval of the difference lies on its side of 0, not shown if it lies '
@@ -176,12 +179,12 @@ def _percent(summary) -> str:
 def _accuracy(accuracy) -> str:
   judges = list(dict.fromkeys(
       judge for part in accuracy.values() for judge in part['judges']))
-  head = ''.join(f'<th>{page_parts.text(judge)}</th>' for judge in judges)
+  head = ''.join(f'<th>{parts.text(judge)}</th>' for judge in judges)
   body = ''.join(
-      f'<tr><td>{page_parts.text(name)}</td>'
+      f'<tr><td>{parts.text(name)}</td>'
       f'<td class="number" data-label="pairs">{part["pairs"]:,} of '
       f'{part["prompts"]:,} prompts</td>' + ''.join(
-          f'<td class="number" data-label="{page_parts.text(judge)}">'
+          f'<td class="number" data-label="{parts.text(judge)}">'
           f'{_percent(part["judges"][judge])}</td>' for judge in judges)
       + '</tr>' for name, part in accuracy.items())
   return (
@@ -197,20 +200,20 @@ def _training(metrics) -> str:
   panels = []
   for metric, title in CURVES:
     drawn = [
-        figures.Curve(NAMES[stage], *zip(*points), figures.color(stage),
+        plots.Curve(NAMES[stage], *zip(*points), plots.color(stage),
                       dashed=stage == 'ppo_ptx')
         for stage in ('ppo', 'ppo_ptx')
-        if (points := page_parts.points(metrics.get(stage, ()), metric))]
+        if (points := parts.points(metrics.get(stage, ()), metric))]
     if drawn:
       panels.append((title, drawn))
   if not panels:
     return ''
-  return page_parts.section(
+  return parts.section(
       'Training with PPO', 'The score and the KL are means over the episodes '
       'of an iteration, on training prompts.',
       'Appendix C.4: 256k episodes; the reward rises, and without pretraining '
       'gradients the loss on pretraining text does as well.',
-      figures.curves(panels))
+      plots.curves(panels))
 
 
 def _policies(held) -> str:
@@ -231,8 +234,8 @@ def _policies(held) -> str:
           text += ' ({} to {})'.format(
               *(_fixed(x, digits) for x in found['ci95']))
       cells += (f'<td class="number" data-label="{MEASURES[name][0]}">'
-                f'{page_parts.text(text)}</td>')
-    body += f'<tr><td>{page_parts.text(NAMES[policy])}</td>{cells}</tr>'
+                f'{parts.text(text)}</td>')
+    body += f'<tr><td>{parts.text(NAMES[policy])}</td>{cells}</tr>'
   return (
       '<h2>Policies on held-out prompts and text</h2><p>Each policy answers '
       'the same held-out prompts; its loss is that on held-out pretraining '
@@ -246,8 +249,8 @@ def _samples(samples, seeds) -> str:
     return ''
   rng = statistics.generator(seeds['eval_seed'], 'report samples')
   drawn = [samples[i] for i in rng.permutation(len(samples))[:SAMPLES_SHOWN]]
-  cards = ''.join(page_parts.sample(sample['prompt'], [
-      page_parts.answer(
+  cards = ''.join(parts.sample(sample['prompt'], [
+      parts.answer(
           policy, NAMES[policy], found['response'],
           f'score {found["score"]:.2f}, {found["tokens"]} tokens'
           f'{"" if found["ended"] else ", cut"}')
@@ -261,8 +264,8 @@ def _elsewhere(answers) -> str:
   if not answers:
     return ''
   cards = ''.join(
-      f'<div class="sample"><div class="prompt">{page_parts.text(a["prompt"])}</div>'
-      f'<div class="answer text">{page_parts.text(a["response"])}</div></div>'
+      f'<div class="sample"><div class="prompt">{parts.text(a["prompt"])}</div>'
+      f'<div class="answer text">{parts.text(a["response"])}</div></div>'
       for a in answers)
   return ('<h2>The exported policy, elsewhere</h2><p>Greedy answers of the '
           f'exported folder in {html.escape(answers[0]["program"])}.</p>'
@@ -271,6 +274,6 @@ def _elsewhere(answers) -> str:
 
 def _data(summary: str) -> str:
   return ('<h2>Data</h2><details><summary>what was read, what was left out and '
-          f'why</summary><pre>{page_parts.text(summary)}</pre></details>'
+          f'why</summary><pre>{parts.text(summary)}</pre></details>'
           if summary else '')
 

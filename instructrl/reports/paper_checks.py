@@ -15,7 +15,8 @@ import math
 from typing import Mapping
 
 from instructrl.evaluators import statistics
-from instructrl import figures
+from instructrl.reports import plots
+
 
 
 
@@ -133,7 +134,7 @@ def _compare(evaluation, group, measure, left, right, topic, statement, paper,
             if found.get('value') is not None}
   row = dataclasses.replace(
       _row(topic, statement, paper,
-           f'{name}, {figures.label(left)} minus {figures.label(right)}',
+           f'{name}, {plots.label(left)} minus {plots.label(right)}',
            _get(evaluation, 'differences', group, measure, left, right),
            region, unit),
       n=own.get(left, {}).get('n'), values=values)
@@ -224,20 +225,20 @@ def _preference(evaluation) -> list[Row]:
 
   def sft(policy, statement, region, paper):
     compared = ('a second sample of SFT against the first' if policy == 'sft'
-                else f'{figures.label(policy)} against SFT')
+                else f'{plots.label(policy)} against SFT')
     return _row('Preference', statement, paper, f'win rate of {compared}',
                 _win_rate(evaluation, 'preference', policy), region)
 
   def pair(left, right, statement, region, paper):
     return _row('Preference', statement, paper,
-                f'win rate of {figures.label(left)} against '
-                f'{figures.label(right)}',
+                f'win rate of {plots.label(left)} against '
+                f'{plots.label(right)}',
                 _win_rate(evaluation, 'head_to_head', left, right), region)
 
   def heldout(policy, statement, region):
     return _row(
         'Preference', statement, 'held-out labelers agree',
-        f'win rate of {figures.label(policy)} against SFT, held-out labelers',
+        f'win rate of {plots.label(policy)} against SFT, held-out labelers',
         _win_rate(evaluation, 'preference', policy, 'heldout_labelers'),
         region)
 

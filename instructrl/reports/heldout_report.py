@@ -10,10 +10,13 @@ import json
 import pathlib
 from typing import Any
 
-from instructrl import heldout_page
+from instructrl.reports import heldout_page
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.runtime.metrics import read_metrics
+
+
+
 
 
 

@@ -7,9 +7,12 @@ import math
 from typing import Any, Mapping, Sequence
 
 from instructrl.evaluators import statistics
-from instructrl import expectations
-from instructrl import figures
-from instructrl import page_parts
+from instructrl.reports import paper_checks
+from instructrl.reports import parts
+from instructrl.reports import plots
+
+
+
 
 
 
@@ -35,12 +38,12 @@ CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
 # The rows that are no failure in themselves.
 NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')
 
-SYMBOLS = {expectations.SHOWN: '✓', expectations.NOT_SHOWN: '✗',
-           expectations.UNDECIDED: '?', expectations.NOT_MEASURED: '–'}
+SYMBOLS = {paper_checks.SHOWN: '✓', paper_checks.NOT_SHOWN: '✗',
+           paper_checks.UNDECIDED: '?', paper_checks.NOT_MEASURED: '–'}
 
 
 def render(study, results: Mapping[str, Any],
-           rows: Sequence[expectations.Row]) -> str:
+           rows: Sequence[paper_checks.Row]) -> str:
   """The page.
 
   Args:
@@ -54,15 +57,15 @@ def render(study, results: Mapping[str, Any],
       _probes(study.evaluation['probes']),
       _labels(results), _selection(results),
       _training(results['training'], results['config']),
-      page_parts.losses(study.metrics), _samples(study.samples, results['seed']),
-      page_parts.run(results)]
-  return page_parts.document('instructrl: report of a study', sections)
+      parts.losses(study.metrics), _samples(study.samples, results['seed']),
+      parts.run(results)]
+  return parts.document('instructrl: report of a study', sections)
 
 
 def _header(results) -> str:
   seconds = sum(results['seconds'].values())
   seeds = ', '.join(
-      f'{page_parts.title(k)} {v}' for k, v in results['seed'].items())
+      f'{parts.title(k)} {v}' for k, v in results['seed'].items())
   n = max(row['n'] for row in results['preference'].values())
   return (
       '<h1>What this run shows of InstructGPT’s results</h1>'
@@ -70,8 +73,8 @@ def _header(results) -> str:
       'trained with PPO against a reward model, in a simulated world in which '
       'every measurement has a known right answer. Each figure stands beside '
       'what Ouyang et al. 2022 (arXiv 2203.02155) report.</p>'
-      f'<p class="soft small">{page_parts.text(seeds)} · {n:,} prompts compared · '
-      f'{page_parts.duration(seconds)} in all · '
+      f'<p class="soft small">{parts.text(seeds)} · {n:,} prompts compared · '
+      f'{parts.duration(seconds)} in all · '
       '<a href="results.json">results.json</a></p>')
 
 
@@ -85,7 +88,7 @@ def _number(value: float, unit: str) -> str:
   return f'{value:+.{digits}f}'.replace('-', '−')
 
 
-def _measured(row: expectations.Row) -> str:
+def _measured(row: paper_checks.Row) -> str:
   if row.value is None:
     return '–'
   text = _number(row.value, row.unit)
@@ -99,7 +102,7 @@ def _level(value: float, unit: str) -> str:
   return _number(value, '%' if unit == 'points' else unit).lstrip('+')
 
 
-def _region(row: expectations.Row) -> str:
+def _region(row: paper_checks.Row) -> str:
   """Where the whole interval must lie: '> 50%', '< 0 points'."""
   scale = 100 if row.unit in ('%', 'points') else 1
   low, high = (f'{scale * x:g}'.replace('-', '−') for x in row.region)
@@ -108,19 +111,19 @@ def _region(row: expectations.Row) -> str:
   return text + ('%' if row.unit == '%' else f' {row.unit}')
 
 
-def _details(row: expectations.Row) -> str:
+def _details(row: paper_checks.Row) -> str:
   """What was compared, in how many items, and each policy's own value."""
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
   values = ', '.join(
-      f'<span class="whole">{page_parts.text(figures.label(policy))} '
+      f'<span class="whole">{parts.text(plots.label(policy))} '
       f'{_level(value, row.unit)}</span>'
       for policy, value in row.values.items())
-  return page_parts.text(row.quantity + n) + (f'<br>{values}' if values else '')
+  return parts.text(row.quantity + n) + (f'<br>{values}' if values else '')
 
 
-def _verdict(row: expectations.Row) -> str:
+def _verdict(row: paper_checks.Row) -> str:
   css = row.verdict.replace(' ', '-')
-  note = (f'<div class="note">{page_parts.text(row.note)}</div>'
+  note = (f'<div class="note">{parts.text(row.note)}</div>'
           if row.note else '')
   return (f'<span class="{css}">{SYMBOLS[row.verdict]} {row.verdict}</span>'
           f'{note}')
@@ -138,19 +141,19 @@ def _expectations(rows) -> str:
   for row in rows:
     if row.topic != topic:
       topic = row.topic
-      body.append(f'<tr><th colspan="5">{page_parts.text(topic)}</th></tr>')
+      body.append(f'<tr><th colspan="5">{parts.text(topic)}</th></tr>')
     body.append(
-        f'<tr><td>{page_parts.text(row.statement)}</td>'
+        f'<tr><td>{parts.text(row.statement)}</td>'
         f'<td>{_verdict(row)}</td>'
         f'<td data-label="This run"><span class="number">'
-        f'{page_parts.text(_measured(row))}</span><br><span class="soft small">'
+        f'{parts.text(_measured(row))}</span><br><span class="soft small">'
         f'{_details(row)}</span></td>'
         f'<td data-label="Shown if"><span class="whole">'
-        f'{page_parts.text(_region(row))}</span></td>'
-        f'<td data-label="Paper">{page_parts.text(row.paper)}</td></tr>')
+        f'{parts.text(_region(row))}</span></td>'
+        f'<td data-label="Paper">{parts.text(row.paper)}</td></tr>')
   return (
       '<h2>The paper’s results, checked</h2>'
-      f'<p>{page_parts.text(summary)}. A result is shown if the whole 95% interval '
+      f'<p>{parts.text(summary)}. A result is shown if the whole 95% interval '
       'lies in the region under “shown if”, not shown if it lies outside, and '
       'undecided if it crosses the border. The region is the direction that '
       'the paper finds, or the surroundings of its figure; elsewhere the '
@@ -197,27 +200,27 @@ def _selection(results) -> str:
   selection = results['sft_selection']
   if not selection.get('epochs'):
     return ''
-  return page_parts.section(
+  return parts.section(
       'Which SFT checkpoint',
       'The checkpoint of supervised fine-tuning is the one that the reward '
       'model scores highest (ring), whatever its validation loss; dots mark '
       'the best epoch by each measure.',
       'Appendix C.1: validation loss is best after 1 epoch, yet more epochs '
       'raise the reward-model score; the checkpoint is chosen by that score.',
-      figures.selection(selection['epochs'], selection['selected_epoch']))
+      plots.selection(selection['epochs'], selection['selected_epoch']))
 
 
 def _preference(results) -> str:
-  return page_parts.section(
+  return parts.section(
       'Preference against SFT',
       'How often a policy’s response is preferred to one of SFT, a tie '
       'counting half, with 95% intervals over prompts; SFT’s own bar '
       'compares a second sample of it with the first '
-      f'({figures.num_items(results["preference"])} prompts).',
+      f'({plots.num_items(results["preference"])} prompts).',
       'Figures 1 and 3: GPT < GPT (prompted) < SFT < PPO ~ PPO-ptx at every '
       'size, and held-out labelers agree. 175B PPO-ptx is preferred to 175B '
       'GPT-3 in 85 ± 3% and to few-shot GPT-3 in 71 ± 4% of comparisons.',
-      figures.preference(results['preference']))
+      plots.preference(results['preference']))
 
 
 
@@ -229,11 +232,11 @@ def _metadata(evaluation) -> str:
         by_row.setdefault(row, {})[policy] = summary
   seen = {row: summaries for row, summaries in by_row.items()
           if any(s['value'] for s in summaries.values())}
-  never = [page_parts.title(row) for row in by_row if row not in seen]
+  never = [parts.title(row) for row in by_row if row not in seen]
   note = (f' Never seen in any policy: {", ".join(never)}.' if never else '')
   if not seen:
-    return f'<h2>Labeler metadata</h2><p>{page_parts.text(note)}</p>'
-  return page_parts.section(
+    return f'<h2>Labeler metadata</h2><p>{parts.text(note)}</p>'
+  return parts.section(
       'Labeler metadata',
       'The share of responses to which each flag of Table 3 applies, as the '
       'judge sees it; hallucination is counted in closed-domain tasks, '
@@ -241,16 +244,16 @@ def _metadata(evaluation) -> str:
       'Figure 4: PPO-ptx follows the instruction and explicit constraints '
       'more often, and hallucinates in 21% of closed-domain responses against '
       '41% for GPT-3.',
-      figures.bar_panels([figures.Panel(page_parts.title(row), summaries)
+      plots.bar_panels([plots.Panel(parts.title(row), summaries)
                           for row, summaries in seen.items()]))
 
 
 def _likert(evaluation) -> str:
-  return page_parts.section(
+  return parts.section(
       'Overall quality', 'Mean rating on the scale from 1 to 7.',
       'Figure 5: the order of the Likert scores is the order of the win '
       'rates.',
-      figures.bar_panels([figures.Panel(
+      plots.bar_panels([plots.Panel(
           'Likert score, 1 to 7', evaluation['likert'], percent=False,
           digits=2)], columns=1))
 
@@ -259,10 +262,10 @@ def _probes(probes) -> str:
   sections = []
 
   def add(title, meaning, paper, entries):
-    panels = figures.panels(probes, entries)
+    panels = plots.panels(probes, entries)
     if panels:
-      sections.append(page_parts.section(title, meaning, paper,
-                               figures.bar_panels(panels)))
+      sections.append(parts.section(title, meaning, paper,
+                               plots.bar_panels(panels)))
 
   add('Truthfulness',
       'Questions about which the pretraining text states a misconception '
@@ -326,15 +329,15 @@ def _training(training, config) -> str:
            ('pretrain_nll', 'loss on packed corpus, nats a token')]
   panels = []
   for name, title in names:
-    drawn = [figures.Curve(figures.label(stage), curves[name]['step'],
-                           curves[name]['value'], figures.color(stage),
+    drawn = [plots.Curve(plots.label(stage), curves[name]['step'],
+                           curves[name]['value'], plots.color(stage),
                            dashed=stage == 'ppo_ptx')
              for stage, curves in training.items() if curves[name]['step']]
     if drawn:
       panels.append((title, drawn))
   if not panels:
     return ''
-  return page_parts.section(
+  return parts.section(
       'Training with PPO',
       'The judge is never trained against: where the reward-model score goes '
       'on rising and the judge’s utility falls, the reward model is being '
@@ -345,7 +348,7 @@ def _training(training, config) -> str:
       'Appendix C.4 and E: 256k episodes, KL coefficient 0.02, pretraining '
       'coefficient 27.8; without pretraining gradients the loss on pretraining '
       'text rises.',
-      figures.curves(panels))
+      plots.curves(panels))
 
 
 def _recipe(config) -> str:
@@ -355,7 +358,7 @@ def _recipe(config) -> str:
     p = c.get('ppo') if isinstance(c, Mapping) else None
     if isinstance(p, Mapping) and 'batch_size' in p and 'num_iterations' in p:
       told.append(
-          f'{figures.label(stage)} has {p["batch_size"]} responses a point, '
+          f'{plots.label(stage)} has {p["batch_size"]} responses a point, '
           f'{p["batch_size"] * p["num_iterations"]:,} in all, a KL coefficient '
           f'of {p["kl_coef"]:g} and a pretraining coefficient of '
           f'{p["ptx_coef"]:g}')
@@ -371,7 +374,7 @@ def _samples(samples, seeds) -> str:
                  if found and p in found[0]['policies']), None)
   if policy is None:
     return ''
-  name = figures.label(policy)
+  name = plots.label(policy)
   text = (
       '<h2>Samples</h2><p>Not picked by hand: the evaluation prompts are '
       'shuffled by the evaluation seed, and the first '
@@ -392,19 +395,19 @@ def _flags(metadata: Mapping[str, float]) -> str:
       (kept if flag else failures).append(
           'kept the constraints' if flag else 'broke a constraint')
     elif flag and row != QUALITY:
-      (neutral if row in NEUTRAL else failures).append(page_parts.title(row))
-  lines = [f'<span class="failure">✗ {page_parts.text(x)}</span>'
+      (neutral if row in NEUTRAL else failures).append(parts.title(row))
+  lines = [f'<span class="failure">✗ {parts.text(x)}</span>'
            for x in failures]
-  lines += [f'<span class="kept">✓ {page_parts.text(x)}</span>' for x in kept]
-  lines += [f'<span class="soft">{page_parts.text(x)}</span>' for x in neutral]
+  lines += [f'<span class="kept">✓ {parts.text(x)}</span>' for x in kept]
+  lines += [f'<span class="soft">{parts.text(x)}</span>' for x in neutral]
   return '<br>'.join(lines)
 
 
 def _sample(sample) -> str:
   answers = [
-      page_parts.answer(
-          policy, figures.label(policy), found['response'],
+      parts.answer(
+          policy, plots.label(policy), found['response'],
           f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}',
           f'<div class="small">{_flags(found["metadata"])}</div>')
       for policy, found in sample['policies'].items()]
-  return page_parts.sample(sample['prompt'], answers, sample['use_case'])
+  return parts.sample(sample['prompt'], answers, sample['use_case'])
