@@ -60,6 +60,11 @@ from instructrl.stages import registry
 
 
 
+
+
+
+
+
 def _tell(text: str):
   print(text, file=sys.stderr, flush=True)  # stdout is for what was asked
 

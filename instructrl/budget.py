@@ -81,6 +81,16 @@ from instructrl.tokenizers import loading
 
 
 
+
+
+
+
+
+
+
+
+
+
 # Shares of a matrix product's speed that the functions of a stage reach: on two
 # CPU cores the study's own SFT steps have 0.49 of it and a PPO iteration takes
 # as long as these say. An accelerator samples, which reads all weights for

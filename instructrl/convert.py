@@ -54,6 +54,10 @@ from instructrl.stages import import_
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

@@ -4,6 +4,8 @@ from instructrl.runtime import command
 from instructrl.runtime import processes
 from instructrl.stages import runner
 
+
+
 from collections.abc import Callable, Sequence
 import contextlib
 import functools

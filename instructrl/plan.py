@@ -100,6 +100,15 @@ from instructrl.chips import GIB
 
 
 
+
+
+
+
+
+
+
+
+
 GPT_VOCAB = 50_257  # of GPT-2's and GPT-3's tokenizer
 _TELL_EVERY = 60.0  # seconds, while something compiles
 

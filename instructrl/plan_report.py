@@ -3,12 +3,17 @@
 from collections.abc import Mapping, Sequence
 import html
 
-from instructrl.reports.parts import document
 from instructrl.reports import plots
 from instructrl.reports import tables
+from instructrl.reports.parts import document
 from instructrl.chips import GIB
 from instructrl.plan import Function
 from instructrl.plan import Plan
+
+
+
+
+
 
 
 

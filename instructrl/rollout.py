@@ -73,6 +73,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 @pytree
 class Responses:
   """What the sampler returns."""

@@ -79,6 +79,15 @@ from instructrl.stages import runner
 
 
 
+
+
+
+
+
+
+
+
+
 SEEDS = ('world_seed', 'train_seed', 'eval_seed')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
              'numpy', 'sentencepiece', 'tensorflow-datasets', 'instructrl')

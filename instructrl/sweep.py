@@ -21,15 +21,25 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from instructrl.orchestration.children import Children
+from instructrl.orchestration.children import DONE
+from instructrl.orchestration.children import Job
+from instructrl.orchestration import graph
+from instructrl.orchestration import outcomes
 from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl import study
-from instructrl import sweep_children
-from instructrl import sweep_points
-from instructrl import sweep_results
+
+
+
+
+
+
+
+
 
 
 
@@ -99,14 +109,14 @@ def load_module(path: str):
   return module
 
 
-def commands(sweep: sweep_points.Sweep, workdir) -> list[str]:
+def commands(sweep: graph.Sweep, workdir) -> list[str]:
   """A line for a shell for each run, those that others start from first."""
   return [shlex.join(['python', *PROGRAM,
-                      *sweep_points.arguments(run, workdir)])
+                      *graph.arguments(run, workdir)])
           for run in sweep.runs.values()]
 
 
-def levels(sweep: sweep_points.Sweep) -> list[int]:
+def levels(sweep: graph.Sweep) -> list[int]:
   """Of each run, how many must be run before it, one after another."""
   depth = {}
   for name, run in sweep.runs.items():
@@ -114,7 +124,7 @@ def levels(sweep: sweep_points.Sweep) -> list[int]:
   return list(depth.values())
 
 
-def needed(sweep: sweep_points.Sweep, config, workdir) -> list[str]:
+def needed(sweep: graph.Sweep, config, workdir) -> list[str]:
   """Runs that are not done, or are needed by one that is not; and all ends.
 
   What a finished end started from may have been removed.
@@ -134,7 +144,7 @@ def needed(sweep: sweep_points.Sweep, config, workdir) -> list[str]:
   return [name for name in sweep.runs if name in wanted]
 
 
-def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
+def run(name: str, title: str, config, sweep: graph.Sweep, workdir, *,
         parallel: int = 1, program: Sequence[str] = PROGRAM) -> dict:
   """Runs what is not finished; returns what sweep.json says.
 
@@ -153,9 +163,9 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
                    f'given.{stage}: there is no folder {path}')
   names = needed(sweep, config, workdir)
   runs = [sweep.runs[run] for run in names]
-  jobs = [sweep_children.Job(
+  jobs = [Job(
       run.name, run.stage,
-      [sys.executable, *program, *sweep_points.arguments(run, workdir)],
+      [sys.executable, *program, *graph.arguments(run, workdir)],
       workdir / run.name, tuple(need for need in run.needs if need in names))
           for run in runs]
   for made in runs:  # before anything is written
@@ -164,42 +174,42 @@ def run(name: str, title: str, config, sweep: sweep_points.Sweep, workdir, *,
   folder.mkdir(parents=True, exist_ok=True)
   with run_folder.only_process(folder):
     versions = study.versions()
-    collect = lambda: sweep_results.collect(
+    collect = lambda: outcomes.collect(
         name, config, sweep, workdir, children.status, children.reasons
     ) | {'versions': versions}
-    children = sweep_children.Children(
+    children = Children(
         jobs, parallel,
-        lambda: sweep_results.write_json(folder, collect()))
+        lambda: outcomes.write_json(folder, collect()))
     _tell_before(name, folder, sweep, children.status)
     try:
       children.run()
     finally:
       results = collect()
-      sweep_results.write(folder, results, title)
+      outcomes.write(folder, results, title)
   return results | {'blocked': children.blocked()}
 
 
-def _tell_before(name: str, folder: pathlib.Path, sweep: sweep_points.Sweep,
+def _tell_before(name: str, folder: pathlib.Path, sweep: graph.Sweep,
                  status):
-  path = folder / sweep_results.JSON
+  path = folder / outcomes.JSON
   before = files.read_json(path) if path.exists() else {}
   for run in before.get('failed', {}):
     if run in sweep.runs:
       print(f'{name}: {run} failed before, and is tried again', flush=True)
-  done = sum(s == sweep_children.DONE for s in status.values())
+  done = sum(s == DONE for s in status.values())
   print(f'{name}: {len(sweep.points)} points; of {len(status)} runs {done} are '
         'done', flush=True)
 
 
 def _finish(name: str, workdir, results) -> None:
   """Tells what was found; exits with a status other than 0 if not all is."""
-  print(sweep_results.markdown(results))
+  print(outcomes.markdown(results))
   for line in results['missing']:
     print(f'no {line}')
-  print(f'{name}: {pathlib.Path(workdir) / name / sweep_results.PAGE}',
+  print(f'{name}: {pathlib.Path(workdir) / name / outcomes.PAGE}',
         flush=True)
   unfinished = [p for p in results['points']
-                if p['status'] != sweep_children.DONE]
+                if p['status'] != DONE]
   for run, found in results['failed'].items():
     print(f'failed: {run}: {found["reason"]}; log: {found["log"]}',
           file=sys.stderr)
@@ -222,9 +232,9 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   path = path if pathlib.Path(path).is_file() else path.rpartition(':')[0]
   module, name = load_module(path), pathlib.Path(path).stem
-  grid = sweep_points.expand(
-      sweep_points.collect(module.sweep, config), config, settings.value)
-  sweep = sweep_points.make(config, grid, workdir)
+  grid = graph.expand(
+      graph.collect(module.sweep, config), config, settings.value)
+  sweep = graph.make(config, grid, workdir)
   for label, same in sweep.merged:
     print(f'{name}: {label} is the same as {same}, and is run once',
           file=sys.stderr)

@@ -25,6 +25,7 @@ from instructrl.tokenizers import dialogue
 
 
 
+
 try:
   import torch
   import transformers

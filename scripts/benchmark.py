@@ -144,6 +144,21 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PAD = 0
 
 

@@ -20,6 +20,7 @@ from instructrl.stages import registry
 
 
 
+
 from tests import slices
 
 

@@ -53,6 +53,13 @@ from instructrl.stages import checks
 
 
 
+
+
+
+
+
+
+
 from tests.trainers import stages
 from tests.trainers.conftest import study, tok  # fixtures
 

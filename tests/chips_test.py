@@ -13,6 +13,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import slices
 
 

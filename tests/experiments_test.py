@@ -6,11 +6,16 @@ import pathlib
 import pytest
 
 from instructrl.data import store
+from instructrl.orchestration import graph
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import registry
 from instructrl import study
-from instructrl import sweep_points
+
+
+
+
+
 
 
 
@@ -271,12 +276,12 @@ def test_every_ablation_is_valid_at_every_size(name, size):
   config = ablation.get_config(size)
   if size in PAPER_SIZES:
     config.given.lab, config.given.rankings = '/data/lab', '/data/rankings'
-  grid = sweep_points.collect(ablation.sweep, config)
-  made = sweep_points.make(config, grid, '/sweep')
+  grid = graph.collect(ablation.sweep, config)
+  made = graph.make(config, grid, '/sweep')
   assert not made.merged
   assert len(made.points) == len(grid) * len(config.seeds) > len(config.seeds)
   assert config.measures
-  recipe = sweep_points.flatten(config.stages.to_dict())
+  recipe = graph.flatten(config.stages.to_dict())
   assert any(all(recipe[key] == value for key, value in point.items())
              for point in grid)
   swept = {config.plot.x, config.plot.by} - {''}
@@ -284,7 +289,7 @@ def test_every_ablation_is_valid_at_every_size(name, size):
   # A swept stage has the point's seed, and so has what is measured.
   assert {key.split('.')[0] for key in grid[0]} <= {*config.seeded}
   for run in made.runs.values():
-    sweep_points.arguments(run, '/sweep')
+    graph.arguments(run, '/sweep')
   if name.startswith('reward'):
     assert 'ppo_init' not in made.points[0].runs
 
@@ -300,8 +305,8 @@ def test_an_ablation_towards_the_pretrained_model():
   """Figure 34: the KL is towards GPT-3, and there is no pretraining mix."""
   ablation = importlib.import_module('experiments.ablations.kl_coef_pretrained')
   config = ablation.get_config('tiny')
-  made = sweep_points.make(
-      config, sweep_points.collect(ablation.sweep, config), '/sweep')
+  made = graph.make(
+      config, graph.collect(ablation.sweep, config), '/sweep')
   for run in made.runs.values():
     if run.stage == 'ppo':
       assert run.config.inputs.reference.startswith('../pretrain-')

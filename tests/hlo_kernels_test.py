@@ -39,6 +39,10 @@ from instructrl.runtime import sharding
 
 
 
+
+
+
+
 from tests import slices
 
 # Rows, heads, key heads, columns, width, and the block's columns. Of 3 x 3

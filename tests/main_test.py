@@ -46,6 +46,11 @@ from instructrl import study
 
 
 
+
+
+
+
+
 @pytest.fixture(name='ran')
 def _ran(monkeypatch):
   """Three stages that only note that they ran."""

@@ -14,6 +14,7 @@ from instructrl import plan_report
 
 
 
+
 GIB = 2 ** 30
 
 

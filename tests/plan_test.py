@@ -38,6 +38,9 @@ from instructrl.runtime import sharding
 
 
 
+
+
+
 from tests import slices
 
 SLICE = 'v5e:2x2'

@@ -42,6 +42,10 @@ from instructrl.runtime import sharding
 
 
 
+
+
+
+
 from tests import tiny
 
 PAD, EOS = tiny.PAD, tiny.EOS

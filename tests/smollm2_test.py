@@ -53,6 +53,12 @@ from instructrl.stages import policies
 
 
 
+
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import pytest

@@ -12,11 +12,15 @@ import time
 import pytest
 
 from experiments.ablations import base
+from instructrl.orchestration import children
+from instructrl.orchestration import graph
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl import sweep
-from instructrl import sweep_children
-from instructrl import sweep_points
+
+
+
+
 
 
 
@@ -82,7 +86,7 @@ score = kl_coef + int(flags.get('config.train_seed', 0))
 
 @pytest.fixture(name='folder')
 def _folder(tmp_path, monkeypatch):
-  monkeypatch.setattr(sweep_children, 'POLL', 0.01)
+  monkeypatch.setattr(children, 'POLL', 0.01)
   rules(tmp_path)
   (tmp_path / 'stage.py').write_text(STAGE)
   return tmp_path
@@ -104,7 +108,7 @@ def make(folder):
   config = base.get_config('micro', ('ppo_ptx',), (
       ('score', 'ppo_ptx', 'metrics.jsonl', 'objective/scores'),))
   config.plot.x = KL
-  return config, sweep_points.make(
+  return config, graph.make(
       config, [{KL: 0.1}, {KL: 0.3}], folder)
 
 
@@ -187,7 +191,7 @@ def test_a_second_sweep_of_the_name_is_kept_out(folder):
 def test_a_given_folder_must_be_there(folder):
   config, _ = make(folder)
   config.given.lab = str(folder / 'nothing')
-  made = sweep_points.make(config, [{KL: 0.1}], folder)
+  made = graph.make(config, [{KL: 0.1}], folder)
   with pytest.raises(ValueError, match='given.lab: there is no folder'):
     sweep.run('name', 'Title', config, made, folder)
   assert not (folder / 'name').exists()
@@ -247,8 +251,8 @@ def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
                for flag, path in flags.items()
                if flag.startswith('--config.inputs.') and path)
     names.append(pathlib.Path(flags['--workdir']).name)
-    assert names[-1].split('-')[1] == sweep_points.digest(
-        sweep_points.read_config(argv[3:]))
+    assert names[-1].split('-')[1] == graph.digest(
+        graph.read_config(argv[3:]))
   assert len(names) == len({*names}) == 11
   assert 'kl_coef=0.3, seed 0 is the same as kl_coef=0.3, seed 0' in (
       found.stderr)

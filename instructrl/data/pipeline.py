@@ -78,6 +78,14 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
   # for callers of this
 
 

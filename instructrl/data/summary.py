@@ -74,6 +74,14 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
 _MOST_BINS = 8

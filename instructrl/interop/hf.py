@@ -69,6 +69,13 @@ from instructrl.types import Params
 
 
 
+
+
+
+
+
+
+
   # what importers know
 
 

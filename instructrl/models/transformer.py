@@ -83,6 +83,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 REMAT_POLICIES = ('none', 'full', 'dots')
 
 

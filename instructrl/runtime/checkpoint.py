@@ -47,6 +47,9 @@ from instructrl.runtime import processes
 
 
 
+
+
+
 import jax
 import jax.numpy as jnp
 

@@ -6,6 +6,10 @@ from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import inputs
 
+
+
+
+
 from collections.abc import Mapping
 import dataclasses
 import os

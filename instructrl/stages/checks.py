@@ -59,6 +59,7 @@ from instructrl.runtime import optimizer
 
 
 
+
 DTYPES = ('float32', 'bfloat16')
 
 

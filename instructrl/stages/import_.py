@@ -129,6 +129,20 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import numpy as np
 

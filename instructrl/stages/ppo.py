@@ -93,6 +93,17 @@ from instructrl.types import PromptBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 # (prompts, texts of responses) -> a score each; for the curves only.
 Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 

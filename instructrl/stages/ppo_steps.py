@@ -110,6 +110,18 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The numbers of PPO; fields are those of `config.ppo`."""

@@ -110,6 +110,18 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 DEMONSTRATION = 'demonstration'
 
 

@@ -103,6 +103,20 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 
 

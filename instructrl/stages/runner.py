@@ -7,6 +7,12 @@ from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import registry
+
+
+
+
+
+
 import contextlib
 import pathlib
 import time

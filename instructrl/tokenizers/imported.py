@@ -55,6 +55,10 @@ from instructrl.tokenizers import layout as layout_lib
 
 
 
+
+
+
+
 import tokenizers
 
 FORMAT = 'instructrl tokenizer'

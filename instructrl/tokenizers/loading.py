@@ -12,6 +12,8 @@ from instructrl.tokenizers import trained
 
 
 
+
+
 import pathlib
 
 

@@ -17,6 +17,7 @@ from instructrl.tokenizers import trained
 
 
 
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

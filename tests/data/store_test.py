@@ -69,6 +69,14 @@ from instructrl.data.records import RecordError
 
 
 
+
+
+
+
+
+
+
+
 VERSION = f'{records.FORMAT_VERSION}.0.0'
 
 

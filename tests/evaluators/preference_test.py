@@ -14,6 +14,7 @@ from instructrl.evaluators import preference
 
 
 
+
 class LengthJudge:
   """Prefers longer responses."""
 

@@ -37,6 +37,9 @@ from instructrl import rollout
 
 
 
+
+
+
 from tests import tiny
 
 torch = pytest.importorskip('torch')

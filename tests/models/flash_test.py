@@ -55,6 +55,11 @@ from instructrl.types import PREFIX
 
 
 
+
+
+
+
+
 from tests import slices
 from tests import tiny
 

@@ -13,6 +13,7 @@ from instructrl.stages import build
 
 
 
+
 from tests import tiny
 
 TOKENS = np.random.default_rng(0).integers(

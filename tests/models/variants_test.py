@@ -26,6 +26,8 @@ from instructrl.types import PREFIX
 
 
 
+
+
 from tests import tiny
 
 LENGTH = 12

@@ -21,6 +21,7 @@ from instructrl import types
 
 
 
+
 import jax
 import jax.numpy as jnp
 import numpy as np

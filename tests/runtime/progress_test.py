@@ -17,6 +17,7 @@ from instructrl.runtime.progress import format_seconds
 
 
 
+
 class Clock:
   """A clock that is set by hand."""
 

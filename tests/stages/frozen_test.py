@@ -38,6 +38,10 @@ from instructrl.stages import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

@@ -37,6 +37,10 @@ from instructrl.stages import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

@@ -19,6 +19,7 @@ from instructrl.runtime import metrics
 
 
 
+
 from tests.trainers import stages
 from tests.trainers.resume_test import Stopped, stop_after
 

@@ -88,6 +88,17 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 from tests import tiny
 
 MODEL = tiny.model()

@@ -51,6 +51,11 @@ from instructrl.stages.run import Run
 
 
 
+
+
+
+
+
 from tests.trainers import stages
 
 MESHES = [dict(data=1, fsdp=8, tensor=1), dict(data=1, fsdp=4, tensor=2),

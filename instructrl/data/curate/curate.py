@@ -131,6 +131,22 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 # --- Near duplicates, users ---------------------------------------------------
 
 

@@ -51,6 +51,12 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
 

@@ -97,6 +97,18 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 _GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
 
 

@@ -27,6 +27,9 @@ from instructrl.data.records import Demonstration
 
 
 
+
+
+
 _GITHUB = 'https://raw.githubusercontent.com/'
 
 

@@ -11,6 +11,7 @@ from instructrl.data.curate import splits
 
 
 
+
 from tests.data.toys import NUMBERS, check, make, page, ranked, shown, sides
 
 

@@ -12,6 +12,7 @@ from instructrl.data.sources import registry
 
 
 
+
 from tests.data.datasets import source_files
 
 

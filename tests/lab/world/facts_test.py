@@ -38,6 +38,10 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
 SIZES = ('micro', 'tiny', 'small')
 
 

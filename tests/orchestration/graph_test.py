@@ -7,9 +7,11 @@ import pytest
 
 from experiments.ablations import base
 from experiments.ablations import kl_coef
+from instructrl.orchestration import graph
 from instructrl.runtime import files
 from instructrl.stages import registry
-from instructrl import sweep_points
+
+
 
 
 
@@ -36,7 +38,7 @@ def config_of(ends=('ppo_ptx',), seeds=(0,), **fields):
 
 
 def make(config, *points, workdir='/somewhere'):
-  return sweep_points.make(config, points, workdir)
+  return graph.make(config, points, workdir)
 
 
 def stages_of(sweep, stage):
@@ -186,11 +188,11 @@ def test_a_sweep_adds_points(added, message):
       add(point)
 
   with pytest.raises(ValueError, match=message):
-    sweep_points.collect(sweep, config_of())
+    graph.collect(sweep, config_of())
 
 
 def expand(points, *settings):
-  return sweep_points.expand(points, config_of(), settings)
+  return graph.expand(points, config_of(), settings)
 
 
 def test_the_command_line_replaces_and_multiplies():
@@ -230,14 +232,14 @@ def test_flags_give_the_same_config_in_the_same_folder(tmp_path):
                         'ppo_ptx.reward_model.attention_block': 16},
                workdir=tmp_path)
   for name, run in sweep.runs.items():
-    line = shlex.join(sweep_points.arguments(run, tmp_path))
+    line = shlex.join(graph.arguments(run, tmp_path))
     argv = shlex.split(line)
     assert f'--workdir={tmp_path / name}' in argv
-    read = sweep_points.read_config(argv)
+    read = graph.read_config(argv)
     registry.validate(read)
     assert files.fingerprint(read.to_dict()) == (
         files.fingerprint(run.config.to_dict()))
-    assert name == f'{read.stage}-{sweep_points.digest(read)}'
+    assert name == f'{read.stage}-{graph.digest(read)}'
 
 
 def test_a_field_that_the_experiment_lacks_is_no_flag():
@@ -245,11 +247,11 @@ def test_a_field_that_the_experiment_lacks_is_no_flag():
   config.stages.lab.added = 1
   run, = make(config, {'lab.num_prompts': 5}).runs.values()
   with pytest.raises(ValueError, match="differ in whether .*'added'"):
-    sweep_points.arguments(run, '/x')
+    graph.arguments(run, '/x')
 
 
 def test_lines_are_for_the_checkout(tmp_path, monkeypatch):
   run = next(iter(make(config_of(), {KL: 0.1}).runs.values()))
   monkeypatch.chdir(tmp_path)
   with pytest.raises(ValueError, match='stand in the checkout'):
-    sweep_points.arguments(run, '/x')
+    graph.arguments(run, '/x')

@@ -5,11 +5,15 @@ import json
 import pytest
 
 from experiments.ablations import base
+from instructrl.orchestration import children
+from instructrl.orchestration import graph
+from instructrl.orchestration import outcomes
 from instructrl.reports import plots
 from instructrl.runtime import run_folder
-from instructrl import sweep_children
-from instructrl import sweep_points
-from instructrl import sweep_results
+
+
+
+
 
 
 
@@ -53,7 +57,7 @@ def _config():
 
 
 def sweep_of(config, *points, workdir='/x'):
-  return sweep_points.make(config, points, workdir)
+  return graph.make(config, points, workdir)
 
 
 def finish(folder, accuracy, losses=(2.0, 1.0)):
@@ -68,14 +72,14 @@ def finish(folder, accuracy, losses=(2.0, 1.0)):
 
 def test_of_metrics_the_last_fifth_is_averaged(tmp_path):
   finish(tmp_path / 'a', 0.5, [9.0] * 8 + [1.0, 2.0])
-  read = lambda *place: sweep_results.read_measure(tmp_path / 'a', *place)
+  read = lambda *place: outcomes.read_measure(tmp_path / 'a', *place)
   assert read('metrics.jsonl', 'loss/train') == 1.5
   assert read('DONE', 'result.accuracy.heldout.accuracy') == 0.5
   for file, place, message in [
       ('metrics.jsonl', 'loss', "metrics.jsonl has no metric 'loss'"),
       ('DONE', 'result.accuracy', "DONE has no number at 'result.accuracy'"),
       ('results.json', 'x', 'results.json is not there')]:
-    with pytest.raises(sweep_results.MissingError, match=message):
+    with pytest.raises(outcomes.MissingError, match=message):
       read(file, place)
 
 
@@ -85,8 +89,8 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
   for point in sweep.points[:3]:
     finish(tmp_path / point.runs['reward'], next(accuracies))
   last = sweep.points[3].runs['reward']
-  found = sweep_results.collect(
-      'name', config, sweep, tmp_path, {last: sweep_children.FAILED},
+  found = outcomes.collect(
+      'name', config, sweep, tmp_path, {last: children.FAILED},
       {last: 'error: no'})
   assert [p['status'] for p in found['points']] == ['done'] * 3 + ['failed']
   assert found['points'][2]['measures'] == {'accuracy': 0.6, 'loss': 1.0}
@@ -97,7 +101,7 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
   assert found['settings'][1]['measures']['accuracy']['spread'] is None
   assert found['failed'] == {last: {
       'reason': 'error: no', 'log': str(tmp_path / last / 'log.txt')}}
-  assert sweep_results.table(found) == (
+  assert outcomes.table(found) == (
       ['num_epochs', 'accuracy', 'loss', 'seeds'],
       [['1', '0.60 ± 0.14', '1 ± 0', '2 of 2'],
        ['2', '0.6', '1', '1 of 2']])
@@ -111,7 +115,7 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
 def test_a_point_is_as_its_runs_are(tmp_path, config, states, status):
   sweep = sweep_of(config, {EPOCHS: 1})
   runs = sweep.points[0].runs
-  found = sweep_results.collect(
+  found = outcomes.collect(
       'name', config, sweep, tmp_path,
       {runs[stage]: state for stage, state in states.items()}, {})
   assert found['points'][0]['status'] == status
@@ -124,11 +128,11 @@ def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
   sweep = sweep_of(config, *points)
   for point in sweep.points:
     finish(tmp_path / point.runs['reward'], 0.5 + 0.1 * point.seed)
-  found = sweep_results.collect('name', config, sweep, tmp_path, {}, {})
+  found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
   assert len(found['missing']) == 8
   folder = tmp_path / 'out'
   folder.mkdir()
-  sweep_results.write(folder, found, 'The title & more.\n\nWhat\nwas found.')
+  outcomes.write(folder, found, 'The title & more.\n\nWhat\nwas found.')
   assert json.loads((folder / 'sweep.json').read_text()) == found
   assert (folder / 'table.md').read_text().splitlines()[2] == (
       '| 1 | 0.001 | 0.550 ± 0.071 | 1 ± 0 |  | 2 of 2 |')
@@ -138,16 +142,16 @@ def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
   assert '<h1>The title &amp; more.</h1>' in page and '<svg' in page
   assert 'odd &lt;b&gt;: ' in page and 'odd <b>' not in page
   assert f'href="../{sweep.points[0].runs["reward"]}"' in page
-  lines, = [lines for title, lines in sweep_results._panels(found)
+  lines, = [lines for title, lines in outcomes._panels(found)
             if title == 'accuracy']
   assert [(line.label, [x for x, *_ in line.points]) for line in lines] == [
       ('peak_lr 0.001', [1, 2]), ('peak_lr 0.002', [1, 2])]
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path, config):
-  found = sweep_results.collect(
+  found = outcomes.collect(
       'name', config, sweep_of(config, {EPOCHS: 1}), tmp_path, {}, {})
-  sweep_results.write(tmp_path, found, 'A title')
+  outcomes.write(tmp_path, found, 'A title')
   assert not (tmp_path / 'figure.png').exists()
   assert '0 of 2' in (tmp_path / 'index.html').read_text()
 
@@ -174,8 +178,8 @@ def test_a_line_is_named_by_what_tells_its_points_apart(
   sweep = sweep_of(config, *fields)
   for point in sweep.points:
     finish(tmp_path / point.runs['reward'], 0.5)
-  found = sweep_results.collect('name', config, sweep, tmp_path, {}, {})
-  (_, lines), _ = sweep_results._panels(found)
+  found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
+  (_, lines), _ = outcomes._panels(found)
   assert [line.label for line in lines] == label
 
 
@@ -185,4 +189,4 @@ def test_a_line_is_named_by_what_tells_its_points_apart(
     (0.12345, None, '0.123'), (0.12345, 0.0, '0.123 ± 0'),
     (2.0, 1e-9, '2 ± 1e-09')])
 def test_a_mean_is_told_as_finely_as_its_spread(mean, spread, text):
-  assert sweep_results._cell({'mean': mean, 'spread': spread}) == text
+  assert outcomes._cell({'mean': mean, 'spread': spread}) == text

@@ -11,14 +11,21 @@ import pathlib
 import statistics
 from typing import Any
 
+from instructrl.orchestration import children
+from instructrl.orchestration import graph
 from instructrl.reports import parts
 from instructrl.reports import plots
 from instructrl.reports import tables
 from instructrl.runtime import files
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
-from instructrl import sweep_children
-from instructrl import sweep_points
+
+
+
+
+
+
+
 
 
 
@@ -104,7 +111,7 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
   return float(found)
 
 
-def collect(name: str, config, sweep: sweep_points.Sweep, workdir,
+def collect(name: str, config, sweep: graph.Sweep, workdir,
             status: Mapping[str, str], reasons: Mapping[str, str]) -> dict:
   """The content of sweep.json.
 
@@ -128,19 +135,19 @@ def collect(name: str, config, sweep: sweep_points.Sweep, workdir,
       'settings': _settings(points, config),
       'merged': [list(pair) for pair in sweep.merged],
       'failed': {run: {'reason': reason,
-                       'log': str(workdir / run / sweep_children.LOG)}
+                       'log': str(workdir / run / children.LOG)}
                  for run, reason in reasons.items()},
       'missing': list(dict.fromkeys(missing)),
   }
 
 
 def _point(point, config, workdir, status, missing) -> dict:
-  states = {status.get(point.runs[end], sweep_children.DONE) for end in config.ends}
-  if states != {sweep_children.DONE}:
-    states |= {status.get(run, sweep_children.DONE) for run in point.runs.values()}
+  states = {status.get(point.runs[end], children.DONE) for end in config.ends}
+  if states != {children.DONE}:
+    states |= {status.get(run, children.DONE) for run in point.runs.values()}
   state = next(s for s in (
-      sweep_children.FAILED, sweep_children.STOPPED, sweep_children.RUNNING, sweep_children.LEFT,
-      sweep_children.DONE) if s in states)
+      children.FAILED, children.STOPPED, children.RUNNING, children.LEFT,
+      children.DONE) if s in states)
   measures, results = {}, {}
   for end in config.ends:
     folder = workdir / point.runs[end]

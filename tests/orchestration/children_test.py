@@ -9,8 +9,9 @@ import time
 
 import pytest
 
+from instructrl.orchestration import children
 from instructrl.runtime import run_folder
-from instructrl import sweep_children
+
 
 
 
@@ -38,11 +39,11 @@ if code:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
-  monkeypatch.setattr(sweep_children, 'POLL', 0.01)
+  monkeypatch.setattr(children, 'POLL', 0.01)
 
 
 def job(folder, name, needs=(), seconds=0.0, code=0):
-  return sweep_children.Job(
+  return children.Job(
       name, name.split('-')[0],
       [sys.executable, '-c', WORK, str(folder / name), str(seconds), str(code)],
       folder / name, tuple(needs))
@@ -56,25 +57,25 @@ def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
   jobs = [job(tmp_path, 'a'), job(tmp_path, 'b-1', 'a', 0.2),
           job(tmp_path, 'b-2', 'a'), job(tmp_path, 'c', ['b-1', 'b-2'])]
   changes = []
-  runs = sweep_children.Children(jobs, 2, lambda: changes.append(dict(runs.status)))
-  assert runs.run() == dict.fromkeys(('a', 'b-1', 'b-2', 'c'), sweep_children.DONE)
+  runs = children.Children(jobs, 2, lambda: changes.append(dict(runs.status)))
+  assert runs.run() == dict.fromkeys(('a', 'b-1', 'b-2', 'c'), children.DONE)
   seen = journal(tmp_path)
   assert sorted(seen) == sorted(f'{s}{j.name}' for s in '+-' for j in jobs)
   at = seen.index
   assert at('-a') < min(at('+b-1'), at('+b-2'))
   assert max(at('-b-1'), at('-b-2')) < at('+c')
-  assert changes[0]['a'] == sweep_children.RUNNING and changes[-1]['c'] == 'done'
+  assert changes[0]['a'] == children.RUNNING and changes[-1]['c'] == 'done'
   out = capsys.readouterr().out
   # b-2 ends first; b-1 is of its kind, and nothing is known of c.
   assert '2 of 4 done, 2 left, of which 1 take about 30s' in out
   assert out.splitlines()[-1].endswith('4 of 4 done')
-  sweep_children.Children(jobs, 2).run()
+  children.Children(jobs, 2).run()
   assert journal(tmp_path) == seen
 
 
 @pytest.mark.parametrize('parallel', [1, 2])
 def test_as_many_at_a_time_as_it_says(tmp_path, parallel):
-  sweep_children.Children(
+  children.Children(
       [job(tmp_path, f'a-{i}', seconds=0.3) for i in range(4)], parallel).run()
   count, most = 0, 0
   for line in journal(tmp_path):
@@ -87,10 +88,10 @@ def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
   jobs = [job(tmp_path, 'a', code=1), job(tmp_path, 'b'),
           job(tmp_path, 'c', 'a'), job(tmp_path, 'd', 'c'),
           job(tmp_path, 'e', 'b')]
-  runs = sweep_children.Children(jobs, 1)
+  runs = children.Children(jobs, 1)
   assert list(runs.run().values()) == [
-      sweep_children.FAILED, sweep_children.DONE, sweep_children.LEFT, sweep_children.LEFT,
-      sweep_children.DONE]
+      children.FAILED, children.DONE, children.LEFT, children.LEFT,
+      children.DONE]
   assert runs.blocked() == ['c', 'd']
   assert runs.reasons == {'a': 'error: it does not work (exit status 1)'}
   told, = [line for line in capsys.readouterr().out.splitlines()
@@ -98,26 +99,26 @@ def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
   assert told.endswith('error: it does not work (exit status 1); log: '
                        f'{tmp_path}/a/log.txt')
   jobs[0] = job(tmp_path, 'a')  # the next start tries again
-  assert set(sweep_children.Children(jobs, 1).run().values()) == {sweep_children.DONE}
+  assert set(children.Children(jobs, 1).run().values()) == {children.DONE}
   assert journal(tmp_path).count('+b') == 1
   assert (tmp_path / 'a' / 'log.txt').read_text().count('\n--- ') == 1
 
 
 @pytest.mark.parametrize('code', [75, 76, 130, 143])
 def test_what_was_interrupted_has_not_failed(tmp_path, code):
-  runs = sweep_children.Children(
+  runs = children.Children(
       [job(tmp_path, 'a', code=code), job(tmp_path, 'b', 'a')], 1)
-  assert runs.run() == {'a': sweep_children.STOPPED, 'b': sweep_children.LEFT}
+  assert runs.run() == {'a': children.STOPPED, 'b': children.LEFT}
   assert not runs.reasons and not runs.blocked()
 
 
 def test_a_job_that_is_killed_or_leaves_nothing_has_failed(tmp_path):
-  jobs = [sweep_children.Job('a', 'a', [sys.executable, '-c', script],
+  jobs = [children.Job('a', 'a', [sys.executable, '-c', script],
                        tmp_path / str(i)) for i, script in enumerate([
                            'import os; os.kill(os.getpid(), 9)', ''])]
   reasons = []
   for one in jobs:
-    runs = sweep_children.Children([one], 1)
+    runs = children.Children([one], 1)
     runs.run()
     reasons.append(runs.reasons['a'])
   assert reasons == ['ended by SIGKILL',
@@ -146,11 +147,11 @@ def test_what_another_process_makes_is_waited_for(tmp_path, other, capsys):
       env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
     assert process.stdout.readline() == 'held\n'
     assert run_folder.holder(folder) == str(process.pid)
-    runs = sweep_children.Children(
+    runs = children.Children(
         [job(tmp_path, 'b'), job(tmp_path, 'a')], 1,
-        lambda: runs.status['b'] == sweep_children.DONE
+        lambda: runs.status['b'] == children.DONE
         and (process.stdin.close() if not process.stdin.closed else None))
-    assert set(runs.run().values()) == {sweep_children.DONE}
+    assert set(runs.run().values()) == {children.DONE}
   assert f'a: process {process.pid} is at work' in capsys.readouterr().out
   assert journal(tmp_path).count('+a') == (other == 'dies')
   assert run_folder.holder(folder) is None
