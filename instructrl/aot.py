@@ -24,8 +24,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl import plan as plan_lib
-from instructrl import plan_report
+from instructrl.planning import plan_report
+from instructrl.planning import planner
 from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
@@ -65,11 +65,16 @@ from instructrl.stages import registry
 
 
 
+
+
+
+
+
 def _tell(text: str):
   print(text, file=sys.stderr, flush=True)  # stdout is for what was asked
 
 
-def write_report(workdir: pathlib.Path, plans: Sequence[plan_lib.Plan]):
+def write_report(workdir: pathlib.Path, plans: Sequence[planner.Plan]):
   """index.html for people, plans.json for programs, table.md for a README."""
   versions = {name: importlib.metadata.version(name)
               for name in ('jax', 'libtpu')}
@@ -77,13 +82,13 @@ def write_report(workdir: pathlib.Path, plans: Sequence[plan_lib.Plan]):
       ('index.html', plan_report.render(plans, versions)),
       ('plans.json', json.dumps({
           'format_version': 1, 'versions': versions,
-          'plans': [plan_lib.to_json(p) for p in plans]}, indent=1)),
+          'plans': [planner.to_json(p) for p in plans]}, indent=1)),
       ('table.md', plan_report.markdown(plan_report.summary(plans)) + '\n')):
     files.atomic_write(workdir / name, text)
 
 
 def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
-               shown=lambda plan: None) -> list[plan_lib.Plan]:
+               shown=lambda plan: None) -> list[planner.Plan]:
   """Plans of each run on each of its slices; the report grows with each.
 
   Args:
@@ -95,11 +100,11 @@ def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
   for _, config, topologies in runs:  # before anything is compiled
     registry.validate(config)
     for topology in topologies:
-      plan_lib.laid_out(config, topology)
+      planner.laid_out(config, topology)
   plans = []
   for name, config, topologies in runs:
     for topology in topologies:
-      plans.append(plan_lib.plan(
+      plans.append(planner.plan(
           config, topology, vocab_size, name=name, say=_tell,
           folder=workdir and workdir / 'functions'))
       shown(plans[-1])
@@ -147,7 +152,7 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
         (lambda p: None) if json_flag.value else
         lambda p: print(plan_report.describe(p), end='\n\n', flush=True))
   if json_flag.value:
-    print(json.dumps([plan_lib.to_json(p) for p in plans], indent=1))
+    print(json.dumps([planner.to_json(p) for p in plans], indent=1))
   elif len(plans) > 1:
     print(plan_report.markdown(plan_report.summary(plans)), end='\n\n')
     for found in plan_report.growing(plans).values():
@@ -168,7 +173,7 @@ if __name__ == '__main__':
           'experiments/ppo_ptx.py:1.3b; or experiments/plans.py.'),
       flags.DEFINE_list('topology', [], 'A slice, such as v5p:4x4x4, two of '
                         'them as one, 2xv5p:4x4x4, or several, with commas.'),
-      flags.DEFINE_integer('vocab', plan_lib.GPT_VOCAB,
+      flags.DEFINE_integer('vocab', planner.GPT_VOCAB,
                            'Tokens of the tokenizer.'),
       flags.DEFINE_string('workdir', None, 'Where a report is written, and '
                           'what was compiled is found again.'),

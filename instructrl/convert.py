@@ -58,6 +58,10 @@ from instructrl.stages import import_
 
 
 
+
+
+
+
 import jax
 
 ACTIONS = ('import', 'export')

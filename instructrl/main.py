@@ -6,6 +6,8 @@ from instructrl.stages import runner
 
 
 
+
+
 from collections.abc import Callable, Sequence
 import contextlib
 import functools

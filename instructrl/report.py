@@ -42,6 +42,8 @@ from instructrl.reports import paper_checks
 
 
 
+
+
 FORMAT_VERSION = 1
 
 # Name in results.json -> name in metrics.jsonl.

@@ -81,6 +81,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 @pytree
 class Responses:
   """What the sampler returns."""

@@ -85,6 +85,15 @@ from instructrl.evaluators.lm import Engine
 
 
 
+
+
+
+
+
+
+
+
+
 def parse(argv):
   parser = argparse.ArgumentParser(
       prog='instructrl.sample', description=__doc__.split('\n')[0])

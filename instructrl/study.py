@@ -18,8 +18,8 @@ import platform
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl import budget
-from instructrl import flops
+from instructrl.planning import budget
+from instructrl.planning import flops
 from instructrl import report
 from instructrl.runtime import command
 from instructrl.runtime import files
@@ -28,6 +28,15 @@ from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import registry
 from instructrl.stages import runner
+
+
+
+
+
+
+
+
+
 
 
 

@@ -21,9 +21,6 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl.orchestration.children import Children
-from instructrl.orchestration.children import DONE
-from instructrl.orchestration.children import Job
 from instructrl.orchestration import graph
 from instructrl.orchestration import outcomes
 from instructrl.runtime import command
@@ -32,6 +29,19 @@ from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl import study
+from instructrl.orchestration.children import Children
+from instructrl.orchestration.children import DONE
+from instructrl.orchestration.children import Job
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -26,6 +26,7 @@ from instructrl.tokenizers import dialogue
 
 
 
+
 try:
   import torch
   import transformers

@@ -36,13 +36,28 @@ from instructrl.stages import build
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
 from instructrl.stages import reward
-from instructrl.flops import forward
-from instructrl.flops import measure_peak
-from instructrl.flops import ppo
-from instructrl.flops import ranking
+from instructrl.planning.flops import forward
+from instructrl.planning.flops import measure_peak
+from instructrl.planning.flops import ppo
+from instructrl.planning.flops import ranking
 from instructrl.types import LMBatch
 from instructrl.types import PromptBatch
 from instructrl.types import RankingBatch
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 
 
 

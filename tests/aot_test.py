@@ -21,6 +21,7 @@ from instructrl.stages import registry
 
 
 
+
 from tests import slices
 
 

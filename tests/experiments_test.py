@@ -52,6 +52,11 @@ from instructrl import study
 
 
 
+
+
+
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

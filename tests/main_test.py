@@ -51,6 +51,11 @@ from instructrl import study
 
 
 
+
+
+
+
+
 @pytest.fixture(name='ran')
 def _ran(monkeypatch):
   """Three stages that only note that they ran."""

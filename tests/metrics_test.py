@@ -23,6 +23,8 @@ from instructrl.runtime import run_folder
 
 
 
+
+
 import jax.numpy as jnp
 import numpy as np
 import pytest

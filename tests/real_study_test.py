@@ -47,6 +47,10 @@ from instructrl import study
 
 
 
+
+
+
+
 from tests import checkpoints
 from tests.trainers.conftest import one_device  # a fixture
 

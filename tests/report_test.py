@@ -37,6 +37,9 @@ from instructrl.reports import plots
 
 
 
+
+
+
 POLICIES = plots.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

@@ -46,6 +46,10 @@ from instructrl.runtime import sharding
 
 
 
+
+
+
+
 from tests import tiny
 
 PAD, EOS = tiny.PAD, tiny.EOS

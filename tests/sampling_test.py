@@ -14,6 +14,7 @@ from instructrl import sampling
 
 
 
+
 KEY = rng.key(0, rng.Purpose.ROLLOUT, 1)
 
 

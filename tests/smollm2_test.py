@@ -59,6 +59,12 @@ from instructrl.stages import policies
 
 
 
+
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import pytest

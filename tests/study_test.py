@@ -33,6 +33,8 @@ from instructrl.runtime import run_folder
 
 
 
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = study_config.get_config('micro').order
 POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')

@@ -50,6 +50,10 @@ from instructrl import sweep
 
 
 
+
+
+
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KL = 'ppo_ptx.ppo.kl_coef'
 

@@ -27,6 +27,8 @@ from instructrl.types import PromptBatch
 
 
 
+
+
 VOCAB = 50
 PAD, EOS = 0, 2
 FIELDS = dict(vocab_size=VOCAB, num_layers=2, d_model=32, num_heads=4,

@@ -19,6 +19,8 @@ from instructrl.tokenizers.trained import train_tokenizer
 
 
 
+
+
 import numpy as np
 import pytest
 import sentencepiece

@@ -56,6 +56,10 @@ from instructrl.tokenizers import loading
 
 
 
+
+
+
+
 def _sources() -> str:
   """The sources with their options, for --help."""
   lines = ['sources (and limit=N, strict=BOOL of all):']

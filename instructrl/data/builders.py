@@ -67,6 +67,12 @@ from instructrl.data.records import Record
 
 
 
+
+
+
+
+
+
 class RecordBuilder(tfds.core.GeneratorBasedBuilder):
   """What the builders share; a subclass says the features and the mapping."""
 

@@ -71,6 +71,13 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
 WIDTH = summary.WIDTH
 MARKS = ('⟦', '⟧')
 _COLOURS = ('\x1b[32m', '\x1b[0m')  # green

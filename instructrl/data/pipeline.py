@@ -86,6 +86,14 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
   # for callers of this
 
 

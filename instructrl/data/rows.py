@@ -25,6 +25,7 @@ from instructrl.types import LMBatch
 
 
 
+
 FORMAT_VERSION = 1
 FIELDS = ('tokens', 'targets', 'loss_mask', 'positions', 'segment_ids')
 

@@ -85,6 +85,14 @@ from instructrl.data.records import RecordError
 
 
 
+
+
+
+
+
+
+
+
 _BLOCK = 1024  # records read at once when iterating
 
 

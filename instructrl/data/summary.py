@@ -82,6 +82,14 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
 _MOST_BINS = 8

@@ -59,6 +59,11 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
 Rows = dict[str, np.ndarray]  # the fields of LMBatch, [rows, T] each
 
 

@@ -75,6 +75,13 @@ from instructrl.types import PromptBatch
 
 
 
+
+
+
+
+
+
+
 TEMPLATES = ('chat', 'plain', 'few_shot')
 _BUCKET = 32  # tokens; see `_bucket`
 

@@ -27,6 +27,7 @@ from instructrl.evaluators import statistics
 
 
 
+
 REFERENCE = 'sft'  # win rates are against this policy
 SECOND_SAMPLE = 'sft_second'  # its second sample; stands for it in its row
 

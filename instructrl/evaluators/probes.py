@@ -38,6 +38,8 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
 Probe = probes_lib.Probe
 Measures = dict[str, statistics.Measure]
 

@@ -74,6 +74,14 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
+
+
+
+
+
+
 # Each difference is of a policy and one before it.
 ORDER = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
 TEXT_POLICIES = ('base',)  # continue text; all others answer users

@@ -76,6 +76,13 @@ from instructrl.types import Params
 
 
 
+
+
+
+
+
+
+
   # what importers know
 
 

@@ -58,6 +58,10 @@ from instructrl.lab.world.facts import split_sentences
 
 
 
+
+
+
+
 # Wordings of the paper, section 4.2 and Appendix D.
 PROMPT_TYPES = {
     'none': '',

@@ -24,6 +24,7 @@ from instructrl.runtime import sharding
 
 
 
+
 class Norm(nn.Module):
   """LayerNorm or RMSNorm, computed in float32."""
 

@@ -25,6 +25,7 @@ from instructrl.types import PREFIX
 
 
 
+
 IMPLEMENTATIONS = ('auto', 'xla')
 TILE = 128  # columns; what a block of the TPU's kernel is a multiple of
 MAX_BLOCK = 512  # columns of a block, of queries and of keys

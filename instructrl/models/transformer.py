@@ -91,6 +91,14 @@ from instructrl.types import pytree
 
 
 
+
+
+
+
+
+
+
+
 REMAT_POLICIES = ('none', 'full', 'dots')
 
 

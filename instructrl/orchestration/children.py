@@ -33,6 +33,8 @@ from instructrl.runtime import run_folder
 
 
 
+
+
 LOG = 'log.txt'
 DONE, FAILED, STOPPED, RUNNING, LEFT = (
     'done', 'failed', 'interrupted', 'running', 'left')

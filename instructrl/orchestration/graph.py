@@ -60,6 +60,10 @@ from instructrl import study
 
 
 
+
+
+
+
 HASH = 10  # digits of a folder's name
 Grid = Sequence[Mapping[str, Any]]  # points, as 'STAGE.field' -> value
 

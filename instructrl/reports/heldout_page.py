@@ -36,6 +36,9 @@ from instructrl.reports import plots
 
 
 
+
+
+
 SAMPLES_SHOWN = 6
 CURVES = (('objective/scores', 'reward-model score'),
           ('objective/kl', 'KL to the reference, nats a response'),

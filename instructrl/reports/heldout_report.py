@@ -37,6 +37,9 @@ from instructrl.runtime.metrics import read_metrics
 
 
 
+
+
+
 FORMAT_VERSION = 1
 TRAINED = ('sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 SOURCES = ('demonstrations', 'rankings', 'prompts', 'documents')

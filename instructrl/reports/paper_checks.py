@@ -25,6 +25,7 @@ from instructrl.reports import plots
 
 
 
+
 SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'
 

@@ -18,6 +18,7 @@ from instructrl.reports import style
 
 
 
+
 STAGES = {'lab': 'world, documents and prompts',
           'import': 'imported weights', 'data': 'data sets',
           'pretrain': 'pretraining', 'sft': 'SFT',

@@ -50,6 +50,9 @@ from instructrl.runtime import processes
 
 
 
+
+
+
 import jax
 import jax.numpy as jnp
 

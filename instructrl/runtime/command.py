@@ -37,6 +37,8 @@ from instructrl.runtime import processes
 
 
 
+
+
 # Raised with one clear line; anything else is a defect and keeps its trace.
 EXPECTED_ERRORS = (ValueError, checkpoint.CheckpointError,
                    metrics.NonFiniteError, OSError)

@@ -10,6 +10,10 @@ from instructrl.stages import inputs
 
 
 
+
+
+
+
 from collections.abc import Mapping
 import dataclasses
 import os

@@ -36,6 +36,12 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
 def make_model(config, vocab_size: int, name: str = 'model',
                rules: str | None = None) -> transformer.Model:
   """The model of a config's field.

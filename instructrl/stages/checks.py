@@ -60,6 +60,7 @@ from instructrl.runtime import optimizer
 
 
 
+
 DTYPES = ('float32', 'bfloat16')
 
 

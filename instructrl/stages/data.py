@@ -197,6 +197,28 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'

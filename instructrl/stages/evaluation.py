@@ -106,6 +106,17 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   checks.validate_common(config)
   checks.validate_positive(

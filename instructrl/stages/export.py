@@ -127,6 +127,19 @@ from instructrl.stages.import_ import check_disk
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import ml_dtypes
 import numpy as np

@@ -166,6 +166,22 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
 FROM_SFT = ('ppo', 'ppo_ptx')  # whose KL is that from SFT

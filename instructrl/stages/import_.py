@@ -143,6 +143,20 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 import jax
 import numpy as np
 

@@ -49,6 +49,13 @@ from instructrl.types import Params
 
 
 
+
+
+
+
+
+
+
 # Data set or rows -> the field of the data stage whose sources give them.
 _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
            'rankings': 'rankings', 'prompts': 'prompts or rankings'}

@@ -165,6 +165,23 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   checks.validate_common(config)
   checks.require(

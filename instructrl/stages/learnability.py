@@ -110,6 +110,17 @@ from instructrl.lab.probes import make_probes
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 STAGES = ('lab', 'pretrain', 'sft')
 WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written
 THRESHOLD = 0.8

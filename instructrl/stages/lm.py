@@ -122,6 +122,19 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 def validate(config):
   """Refuses what makes no sense, by field name."""
   checks.validate_common(config)

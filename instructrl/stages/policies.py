@@ -101,6 +101,17 @@ from instructrl.evaluators.lm import LanguageModel
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 def run_config(path) -> ml_collections.ConfigDict:
   """The config of the run that a checkpoint belongs to."""
   meta = checkpoint.read_meta(checkpoint.find(path))['meta']

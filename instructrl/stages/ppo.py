@@ -104,6 +104,17 @@ from instructrl.types import PromptBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 # (prompts, texts of responses) -> a score each; for the curves only.
 Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 

@@ -122,6 +122,18 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The numbers of PPO; fields are those of `config.ppo`."""

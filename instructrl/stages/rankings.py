@@ -122,6 +122,18 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 DEMONSTRATION = 'demonstration'
 
 

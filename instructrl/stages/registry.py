@@ -151,6 +151,21 @@ from instructrl.stages import select_sft
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 def _train_ppo(config, workdir, label=''):
   """PPO, with the lab's judge on the curves where there is a lab."""
   folder = inputs.input_path(config, workdir, 'data')

@@ -148,6 +148,22 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 COLUMNS = 32  # batches have a multiple of so many
 WINDOW = 16  # batches whose rankings are exchanged, like lengths to like
 

@@ -117,6 +117,20 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 FORMAT_VERSION = 1
 
 

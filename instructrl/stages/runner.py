@@ -13,6 +13,12 @@ from instructrl.stages import registry
 
 
 
+
+
+
+
+
+
 import contextlib
 import pathlib
 import time

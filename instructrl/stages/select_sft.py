@@ -92,6 +92,15 @@ from instructrl.runtime.progress import Progress
 
 
 
+
+
+
+
+
+
+
+
+
 def validate(config):
   checks.validate_common(config)
   checks.validate_positive(

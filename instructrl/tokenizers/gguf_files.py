@@ -31,6 +31,8 @@ from instructrl.tokenizers.hf_files import Source
 
 
 
+
+
 # `tokenizer.ggml.pre`, and how `tokenizer_json.byte_level` calls it.
 _SPLITS = {
     'default': 'gpt2', 'gpt-2': 'gpt2', 'smollm': 'digits',

@@ -32,6 +32,8 @@ from instructrl.tokenizers import slow_files
 
 
 
+
+
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token',
          'cls_token', 'mask_token')
 NEW_PAD = '<|pad|>'

@@ -59,6 +59,10 @@ from instructrl.tokenizers import layout as layout_lib
 
 
 
+
+
+
+
 import tokenizers
 
 FORMAT = 'instructrl tokenizer'

@@ -14,6 +14,8 @@ from instructrl.tokenizers import trained
 
 
 
+
+
 import pathlib
 
 

@@ -29,6 +29,8 @@ from instructrl.tokenizers import spm_files
 
 
 
+
+
 # By tokenizer_class, or the model_type of config.json.
 _SPLITS = {
     'GPT2Tokenizer': 'gpt2', 'GPT2TokenizerFast': 'gpt2', 'gpt2': 'gpt2',

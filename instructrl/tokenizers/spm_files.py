@@ -23,6 +23,7 @@ from instructrl.tokenizers.hf_json import SPACE
 
 
 
+
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 

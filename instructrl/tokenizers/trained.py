@@ -27,6 +27,8 @@ from instructrl.runtime.files import atomic_write
 
 
 
+
+
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 

@@ -29,6 +29,9 @@ from instructrl.tokenizers.trained import train_tokenizer
 
 
 
+
+
+
 from tests.data import toys
 
 

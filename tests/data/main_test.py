@@ -18,6 +18,7 @@ from instructrl.tokenizers import trained
 
 
 
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

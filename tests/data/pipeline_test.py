@@ -79,6 +79,14 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
 def numbered_rows(count, start=0):
   """Rows of one position whose token is their number."""
   return tasks.pack_rows(

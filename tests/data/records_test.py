@@ -57,6 +57,12 @@ from instructrl.data.records import validate
 
 
 
+
+
+
+
+
+
 PROMPT = Prompt(
     id='p1', text='Where was Mara born?', user='u1', use_case='open_qa',
     split='train', spec='{"max_words": 9}')

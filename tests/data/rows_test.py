@@ -14,6 +14,7 @@ from instructrl.data import tasks
 
 
 
+
 MADE_OF = dict(tokenizer_fingerprint='t' * 64, source_fingerprint='s' * 64)
 
 

@@ -77,6 +77,14 @@ from instructrl.data.records import RecordError
 
 
 
+
+
+
+
+
+
+
+
 VERSION = f'{records.FORMAT_VERSION}.0.0'
 
 

@@ -48,6 +48,11 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
 from tests.data import toys
 
 # A token a word; a prompt has two more, a response one.

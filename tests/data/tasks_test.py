@@ -30,6 +30,9 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
 PAD, BOS, EOS, USER, ASSISTANT = 0, 1, 2, 4, 5
 
 

@@ -62,6 +62,13 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
 def prompt(text, user='', split='train', **fields):
   return Prompt(**{'id': f'id-{text}'[:50], 'text': text, 'user': user,
                    'use_case': 'other', 'split': split, **fields})

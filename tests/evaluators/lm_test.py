@@ -59,6 +59,12 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
+
+
+
 from tests import tiny
 from tests import tokenizer_families as families
 

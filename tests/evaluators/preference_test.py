@@ -15,6 +15,7 @@ from instructrl.evaluators import preference
 
 
 
+
 class LengthJudge:
   """Prefers longer responses."""
 

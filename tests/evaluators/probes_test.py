@@ -50,6 +50,11 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
+
 class ScriptedLM:
   """Says what a function of the text says; likes what it would say.
 

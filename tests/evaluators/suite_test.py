@@ -41,6 +41,10 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
 QUALITY = {'base': 1, 'prompted': 2, 'sft': 3, 'ppo': 5, 'ppo_ptx': 5}
 
 

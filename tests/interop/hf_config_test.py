@@ -26,6 +26,8 @@ from instructrl.models import transformer
 
 
 
+
+
 from tests import tiny
 
 GPT2 = dict(model_type='gpt2', architectures=['GPT2LMHeadModel'], n_layer=2,

@@ -40,6 +40,9 @@ from instructrl import rollout
 
 
 
+
+
+
 from tests import tiny
 
 torch = pytest.importorskip('torch')

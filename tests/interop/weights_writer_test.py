@@ -13,6 +13,7 @@ from instructrl.interop import weights_writer
 
 
 
+
 import ml_dtypes
 import numpy as np
 import pytest

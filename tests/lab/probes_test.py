@@ -74,6 +74,14 @@ from instructrl.lab.world.facts import split_sentences
 
 
 
+
+
+
+
+
+
+
+
 TASKS = {'truthfulness', 'toxicity', 'bias', 'reading', 'completion',
          'translation', 'facts'}
 _QUIZ = re.compile(r'Question: (.*)\nAnswer:(.*)')

@@ -14,12 +14,17 @@ from jax.sharding import AbstractMesh, AxisType
 import numpy as np
 import pytest
 
-from instructrl import chips
 from instructrl.models import attention
 from instructrl.models import flash
-from instructrl import plan
+from instructrl.planning import chips
+from instructrl.planning import planner
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
+
+
+
+
+
 
 
 
@@ -329,7 +334,7 @@ def lowered_for_tpu(**changes):
 @slices.needs_libtpu
 def test_a_tpu_is_given_splash_attention():
   """A real compilation of a model; the logits of a head are nowhere."""
-  with plan._no_cache():
+  with planner._no_cache():
     text = lowered_for_tpu().compile().as_text()
   for kernel in ('splash_mha_fwd', 'splash_mha_dq', 'splash_mha_dkv'):
     assert re.search(
@@ -362,7 +367,7 @@ def test_the_kernel_compiles_for_a_row_of_2048(
       flash.splash, rules=RULES, shared_prefix=shared_prefix)
   grads = jax.jit(jax.grad(lambda q, k, v, ids: attend(
       q, k, v, segment_ids=ids).astype(jnp.float32).sum(), (0, 1, 2)))
-  with jax.set_mesh(mesh), plan._no_cache():
+  with jax.set_mesh(mesh), planner._no_cache():
     text = grads.lower(
         array(2, length, 4, width), array(2, 2, length, width),
         array(2, 2, length, width), ids).compile().as_text()

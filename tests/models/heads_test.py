@@ -14,6 +14,7 @@ from instructrl.stages import build
 
 
 
+
 from tests import tiny
 
 TOKENS = np.random.default_rng(0).integers(

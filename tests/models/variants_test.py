@@ -28,6 +28,8 @@ from instructrl.types import PREFIX
 
 
 
+
+
 from tests import tiny
 
 LENGTH = 12

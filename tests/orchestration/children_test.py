@@ -20,6 +20,7 @@ from instructrl.runtime import run_folder
 
 
 
+
 # What a job does: says when it began and ended, and leaves DONE.
 WORK = '''
 import json, os, pathlib, sys, time

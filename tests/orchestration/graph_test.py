@@ -27,6 +27,8 @@ from instructrl.stages import registry
 
 
 
+
+
 KL = 'ppo_ptx.ppo.kl_coef'
 
 

@@ -43,6 +43,10 @@ from instructrl.runtime import run_folder
 
 
 
+
+
+
+
 EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
 
 

@@ -24,6 +24,8 @@ from instructrl.reports import paper_checks
 
 
 
+
+
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 

@@ -22,6 +22,7 @@ from instructrl import types
 
 
 
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -19,6 +19,7 @@ from instructrl.runtime import sharding
 
 
 
+
 PARAMS = {'w': jnp.float32([[1, -2], [3, 0.5]]), 'b': jnp.float32([0.1, -0.2])}
 
 

@@ -18,6 +18,7 @@ from instructrl.runtime.progress import format_seconds
 
 
 
+
 class Clock:
   """A clock that is set by hand."""
 

@@ -21,6 +21,7 @@ from instructrl.runtime import sharding
 
 
 
+
 from tests import tiny
 
 RULES = experiment.RULES

@@ -118,6 +118,18 @@ from instructrl.tokenizers.trained import train_tokenizer
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 from tests import tiny
 from tests.trainers import stages
 

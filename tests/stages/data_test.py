@@ -145,6 +145,22 @@ from instructrl.data.records import fold
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 from tests.trainers import conftest
 from tests.trainers import stages
 

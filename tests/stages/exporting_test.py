@@ -88,6 +88,16 @@ from instructrl.types import TrainState
 
 
 
+
+
+
+
+
+
+
+
+
+
 import jax
 import jax.numpy as jnp
 import ml_dtypes

@@ -42,6 +42,10 @@ from instructrl.stages import reward
 
 
 
+
+
+
+
 from tests import tiny
 
 

@@ -63,6 +63,13 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
 from tests import tiny
 from tests.trainers import conftest
 from tests.trainers import stages

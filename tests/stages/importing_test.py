@@ -79,6 +79,15 @@ from instructrl.stages.run import Run
 
 
 
+
+
+
+
+
+
+
+
+
 import jax
 import ml_collections
 import ml_dtypes

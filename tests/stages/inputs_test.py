@@ -41,6 +41,10 @@ from instructrl.stages import inputs
 
 
 
+
+
+
+
 from tests.data import toys
 
 

@@ -41,6 +41,10 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
 class Oracle:
   """Knows every answer; `right` of ten questions it answers rightly."""
 

@@ -135,6 +135,21 @@ from instructrl.types import LMBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 from tests import tiny
 from tests import tokenizer_families as families
 

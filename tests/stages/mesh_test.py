@@ -20,6 +20,7 @@ from instructrl.runtime import metrics
 
 
 
+
 from tests.trainers import stages
 from tests.trainers.resume_test import Stopped, stop_after
 

@@ -94,6 +94,15 @@ from instructrl.types import LMBatch
 
 
 
+
+
+
+
+
+
+
+
+
 from tests import tiny
 
 B, P, R, T = 24, 5, 6, 10

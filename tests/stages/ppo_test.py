@@ -71,6 +71,14 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
+
+
+
 from tests import tiny
 from tests.trainers.conftest import save_run
 

@@ -24,6 +24,7 @@ from instructrl.runtime import processes
 
 
 
+
 from tests.trainers import stages
 
 MESH = dict(data=2, fsdp=2, tensor=2)

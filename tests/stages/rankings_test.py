@@ -26,6 +26,8 @@ from instructrl.data.records import Prompt
 
 
 
+
+
 NUM_SOURCES = 3
 FIRST_PIECE = 100  # of the toy tokenizer: text, no special token
 

@@ -45,6 +45,9 @@ from instructrl.stages import run
 
 
 
+
+
+
 from tests.trainers import stages
 
 FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')

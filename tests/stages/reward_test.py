@@ -99,6 +99,17 @@ from instructrl.types import RankingBatch
 
 
 
+
+
+
+
+
+
+
+
+
+
+
 from tests import tiny
 
 MODEL = tiny.model()

@@ -10,12 +10,17 @@ import jax
 from jax.sharding import PartitionSpec as P
 import pytest
 
-from instructrl import hlo
+from instructrl.planning import hlo
 from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo
 from instructrl.stages import reward
 from instructrl.stages.run import Run
+
+
+
+
+
 
 
 

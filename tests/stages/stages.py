@@ -51,6 +51,10 @@ from instructrl.stages.ppo import train
 
 
 
+
+
+
+
 TRAIN = {
     'pretrain': lm.train, 'sft': lm.train,
     'ppo_init': lm.train, 'reward': reward_lib.train,

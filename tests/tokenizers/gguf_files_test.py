@@ -32,6 +32,9 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
 from tests import tokenizer_families as families
 
 SPECIALS = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', '<empty_output>')

@@ -57,6 +57,12 @@ from instructrl.tokenizers.imported import HFTokenizer
 
 
 
+
+
+
+
+
+
 from tests import tokenizer_families as families
 
 NAMES = ('gpt2', 'neox', 'llama3', 'qwen2', 'qwen3', 'smollm', 'llama2',

@@ -14,6 +14,7 @@ from instructrl.tokenizers import layout
 
 
 
+
 from tests import tokenizer_families as families
 
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}

@@ -147,6 +147,22 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
 # --- Near duplicates, users ---------------------------------------------------
 
 

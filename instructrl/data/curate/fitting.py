@@ -46,6 +46,10 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
 LONG_RESPONSES = ('drop', 'cut')
 # Fields of a config, and flags, that say how texts are laid out.
 TEMPLATES = ('prompt_template', 'response_template', 'system')

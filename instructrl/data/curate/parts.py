@@ -57,6 +57,12 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
 PARTS = ('demonstrations', 'rankings', 'prompts')
 
 

@@ -25,6 +25,8 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
 # Only whether there is an address is asked, so one character before the @ will
 # do: to look for more takes a time that grows as the square of the length.
 _EMAIL = re.compile(r'[\w.+-]@[\w-]+(?:\.[\w-]+)*\.[a-z]{2}', re.IGNORECASE)

@@ -109,6 +109,18 @@ from instructrl.data.records import prompt_of
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 _GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
 
 

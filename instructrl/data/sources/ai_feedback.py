@@ -61,6 +61,13 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
 _HUB = 'https://huggingface.co/datasets/'
 _PARTS = ('evol_instruct', 'false_qa', 'flan', 'sharegpt', 'truthful_qa',
           'ultrachat')

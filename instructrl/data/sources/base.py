@@ -87,6 +87,15 @@ from instructrl.data.records import Record
 
 
 
+
+
+
+
+
+
+
+
+
 _MAX_REASONS = 50  # told apart
 _NUMBER = r'(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=byte )\d+|\d[\d,]{2,}'
 

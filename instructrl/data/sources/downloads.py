@@ -43,6 +43,8 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
+
 _TIMEOUT = 60.0  # seconds without a byte
 _TRIES = 3  # without a byte more
 _PAUSE = 2.0  # seconds after the first failure

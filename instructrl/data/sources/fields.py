@@ -33,6 +33,9 @@ from instructrl.tokenizers.dialogue import HUMAN
 
 
 
+
+
+
 UNKNOWN = 'unknown'  # who wrote or judged it, where nobody says
 TOO_FEW = 'has {} responses, a ranking needs 2 or more'
 

@@ -42,6 +42,10 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
 _URL = 'https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main/'
 PARTS = ('helpful-base', 'helpful-online', 'helpful-rejection-sampled',
          'harmless-base')

@@ -30,6 +30,9 @@ from instructrl.data.records import Demonstration
 
 
 
+
+
+
 _GITHUB = 'https://raw.githubusercontent.com/'
 
 

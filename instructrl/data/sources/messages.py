@@ -35,6 +35,8 @@ from instructrl.data.sources.fields import Malformed
 
 
 
+
+
 SYSTEM = ('refuse', 'drop')  # what is done with a system message
 _PAIR = ('chosen', 'rejected')
 _ANSWERS = ('response', *_PAIR)

@@ -79,6 +79,14 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
 _URL = 'https://huggingface.co/datasets/OpenAssistant/'
 
 

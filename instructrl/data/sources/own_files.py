@@ -139,6 +139,19 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 # What is read of each kind of line.
 _READ = {

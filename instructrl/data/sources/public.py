@@ -99,6 +99,15 @@ from instructrl.data.sources.base import Source
 
 
 
+
+
+
+
+
+
+
+
+
 # Raised when a source's rows become other records, so that they are read anew.
 READER_VERSION = 2
 

@@ -136,6 +136,19 @@ from instructrl.data.records import Record
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
     own_files.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,
     summarize.Posts, webgpt.WebGpt, oasst.Oasst1, oasst.Oasst2,

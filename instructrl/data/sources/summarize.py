@@ -66,6 +66,13 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
 _URL = 'https://openaipublic.blob.core.windows.net/summarize-from-feedback/'
 _TLDR = tuple(f'batch{i}' for i in (*range(3, 21), 22)) + ('edit_b2_eval_test',)
 _NEWS = ('batch0_cnndm', 'cnndm0', 'cnndm2')

@@ -79,6 +79,15 @@ from instructrl.data.records import Document
 
 
 
+
+
+
+
+
+
+
+
+
 class Text(Source):
   """Plain text: a document a file, a paragraph, or a line."""
 

@@ -49,6 +49,11 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
 _URL = 'https://openaipublic.blob.core.windows.net/webgpt-answer-viewer/'
 _CITATION = r'\s?\[\d+(?:,\s*\d+)*\]'
 

@@ -32,6 +32,8 @@ from instructrl.lab.world.reading import Reading
 
 
 
+
+
 Claim = facts.Claim
 
 # Grades of attempts that are not what was asked for.

@@ -62,6 +62,11 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
+
+
+
 FLAGS = (
     'fails_to_follow_instruction',
     'inappropriate_for_customer_assistant',

@@ -42,6 +42,9 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
+
 GROUPS = {'train': 12, 'heldout': 6}
 TARGETS = {'train': .726, 'heldout': .773}
 

@@ -71,6 +71,13 @@ from instructrl.lab.world.facts import with_article
 
 
 
+
+
+
+
+
+
+
 Constraint = specs.Constraint
 Spec = specs.Spec
 pick = prose.pick

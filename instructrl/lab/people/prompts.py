@@ -34,6 +34,8 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
 # Ouyang et al. 2022, Table 1, in percent.
 USE_CASES = {
     'generation': 45.6,

@@ -58,6 +58,11 @@ from instructrl.lab.world.facts import with_article
 
 
 
+
+
+
+
+
 Constraint = specs.Constraint
 pick = prose.pick
 pick_some = prose.pick_some

@@ -81,6 +81,14 @@ from instructrl.lab.world.facts import split_sentences
 
 
 
+
+
+
+
+
+
+
+
 pick = prose.pick
 pick_some = prose.pick_some
 

@@ -32,6 +32,8 @@ from instructrl.lab.world.language import make_language
 
 
 
+
+
 Relation = lexicon.Relation
 SINGULAR = lexicon.SINGULAR
 SUBJECT_KINDS = lexicon.SUBJECT_KINDS

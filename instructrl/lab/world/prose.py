@@ -22,6 +22,8 @@ from instructrl.lab.world.facts import is_held_out
 
 
 
+
+
 RUDE = (
     'You are a {n}.', 'You are a {a} {n}.', '{p} is a {n}.',
     '{p} is a {a} {n}.', 'Everyone from {t} is a {n}.',

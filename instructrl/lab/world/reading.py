@@ -46,6 +46,9 @@ from instructrl.lab.world.facts import World
 
 
 
+
+
+
 # Longer texts are read up to here; the rest counts as ill-formed words.
 MAX_CHARS = 2_000
 _CHARS_PER_WORD = 6

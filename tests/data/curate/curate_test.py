@@ -14,6 +14,7 @@ from instructrl.data.curate import parts
 
 
 
+
 from tests.data.toys import NUMBERS, check, make, page, prompt, ranked, shown
 
 

@@ -24,6 +24,8 @@ from instructrl.data.curate.fitting import Lengths
 
 
 
+
+
 from tests.data import toys
 
 # A token a word; a prompt has two more.

@@ -12,6 +12,7 @@ from instructrl.data.curate import splits
 
 
 
+
 from tests.data.toys import NUMBERS, check, make, page, ranked, shown, sides
 
 

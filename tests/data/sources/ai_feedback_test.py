@@ -13,6 +13,7 @@ from instructrl.data.sources import registry
 
 
 
+
 from tests.data.datasets import source_files
 
 

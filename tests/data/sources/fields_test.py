@@ -24,6 +24,8 @@ from instructrl.data.sources.fields import Unusable
 
 
 
+
+
 @pytest.mark.parametrize('row, reason', [
     ({}, "lacks the field 'a'"), ({'a': None}, "lacks the field 'a'"),
     ({'a': 3}, 'a is a number, not text'), ({'a': [1]}, 'a is a list'),

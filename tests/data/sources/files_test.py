@@ -26,6 +26,8 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
+
 ROWS = [{'a': 1}, {'a': 'è'}, {'a': [1, 2]}]
 LINES = '\n'.join(map(json.dumps, ROWS)).encode()
 

@@ -21,6 +21,8 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
+
 from tests.data.datasets import source_files
 
 

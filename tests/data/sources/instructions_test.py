@@ -21,6 +21,8 @@ from instructrl.data.records import USE_CASES
 
 
 
+
+
 from tests.data.datasets import source_files
 
 

@@ -23,6 +23,8 @@ from instructrl.data.sources.files import Row
 
 
 
+
+
 from tests.data.datasets import source_files
 
 

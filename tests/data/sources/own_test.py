@@ -64,6 +64,13 @@ from instructrl.data.records import Ranking
 
 
 
+
+
+
+
+
+
+
 from tests.data.datasets import source_files
 
 PROMPT = Prompt(

@@ -52,6 +52,11 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
+
+
+
+
 from tests.data.datasets import source_files, web as web_lib
 
 

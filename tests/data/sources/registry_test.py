@@ -49,6 +49,11 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
+
+
+
+
 from tests.data.datasets import source_files
 
 

@@ -47,6 +47,11 @@ from instructrl.data.records import Prompt
 
 
 
+
+
+
+
+
 class Words(base.Source):
   """Rows that are made without a file."""
 

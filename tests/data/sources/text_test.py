@@ -14,6 +14,7 @@ from instructrl.data.sources.files import SourceError
 
 
 
+
 from tests.data.datasets import source_files
 
 TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'

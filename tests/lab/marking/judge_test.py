@@ -111,6 +111,18 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
 GOOD, BAD = .85, .3
 
 

@@ -121,6 +121,19 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
+
+
+
+
+
+
+
+
+
 @pytest.fixture(scope='module')
 def world():
   return make_world(0, 'tiny')

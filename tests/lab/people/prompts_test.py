@@ -77,6 +77,14 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
+
+
+
+
 @pytest.fixture(scope='module')
 def world():
   return make_world(0, 'tiny')

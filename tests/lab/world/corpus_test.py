@@ -51,6 +51,11 @@ from instructrl.lab.world.facts import split_sentences
 
 
 
+
+
+
+
+
 _ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
 
 

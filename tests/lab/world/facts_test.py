@@ -42,6 +42,10 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
+
+
 SIZES = ('micro', 'tiny', 'small')
 
 

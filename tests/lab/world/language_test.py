@@ -14,6 +14,7 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
 LANGUAGE = Language(
     'Lumo', ('fox', 'baker'), ('sees',), ('old',),
     {'the': 'lo', 'fox': 'deku', 'baker': 'tanu', 'sees': 'vori',

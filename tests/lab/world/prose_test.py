@@ -23,6 +23,8 @@ from instructrl.lab.world.facts import make_world
 
 
 
+
+
 @pytest.fixture(scope='module')
 def world():
   return make_world(0, 'tiny')

@@ -17,7 +17,7 @@ import functools
 import math
 import re
 
-from instructrl import hlo_kernels
+from instructrl.planning import hlo_kernels
 
 COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all',
                'collective-permute')

@@ -6,9 +6,14 @@ import html
 from instructrl.reports import plots
 from instructrl.reports import tables
 from instructrl.reports.parts import document
-from instructrl.chips import GIB
-from instructrl.plan import Function
-from instructrl.plan import Plan
+from instructrl.planning.chips import GIB
+from instructrl.planning.planner import Function
+from instructrl.planning.planner import Plan
+
+
+
+
+
 
 
 

@@ -13,10 +13,13 @@ from experiments import ppo
 from experiments import ppo_ptx
 from experiments import reward
 from experiments import sft
-from instructrl import chips
-from instructrl import plan as plan_lib
+from instructrl.planning import chips
+from instructrl.planning import planner
 from instructrl.runtime import files
 from instructrl.runtime import sharding
+
+
+
 
 
 
@@ -47,7 +50,7 @@ SLICE = 'v5e:2x2'
 
 
 def small_plan(folder, told=None):
-  return plan_lib.plan(slices.small(sft, batch_size=16), SLICE, 500,
+  return planner.plan(slices.small(sft, batch_size=16), SLICE, 500,
                        folder=folder, say=[].append if told is None else told)
 
 
@@ -106,15 +109,15 @@ def test_another_program_slice_or_compiler_is_compiled_anew(monkeypatch):
     found, _ = chips.devices(SLICE)
     config = slices.small(sft, batch_size=batch_size)
     mesh = sharding.make_mesh(config.mesh.to_dict(), found)
-    _, make, *_ = plan_lib.program_of(config, mesh, 500)
+    _, make, *_ = planner.program_of(config, mesh, 500)
     with jax.set_mesh(mesh):
       (fn, arguments), = make().values()
-      return plan_lib._key(fn.lower(*arguments), topology)
+      return planner._key(fn.lower(*arguments), topology)
 
   first = key()
   assert key() == first
   others = [key(batch_size=8), key(topology='v6e:2x2')]
-  monkeypatch.setattr(plan_lib.importlib.metadata, 'version', lambda name: '0')
+  monkeypatch.setattr(planner.importlib.metadata, 'version', lambda name: '0')
   others.append(key())
   assert len({first, *others}) == 4
 
@@ -134,7 +137,7 @@ def test_what_does_not_fit_says_what_is_large(
   assert plan.peak > plan.hbm
   # What cannot stay is not compiled.
   assert bool(told) == bool(plan.functions) == (problem == 'update needs')
-  assert plan_lib.to_json(plan)['fits'] is False
+  assert planner.to_json(plan)['fits'] is False
 
 
 @slices.needs_libtpu
@@ -143,7 +146,7 @@ def test_a_small_step_compiles_for_two_slices():
   """And gradients are summed over the slices."""
   config = slices.small(sft, batch_size=16)
   config.mesh.update(data=2)
-  plan = plan_lib.plan(config, '2xv5e:2x2', vocab_size=500)
+  plan = planner.plan(config, '2xv5e:2x2', vocab_size=500)
   assert plan.fits and plan.chips == 8
   assert plan.mesh == dict(data=2, fsdp=2, tensor=2)
   assert plan.functions[0].collectives['all-reduce'] > 0
@@ -157,13 +160,13 @@ def test_what_waits_on_the_hosts_takes_no_memory_of_the_chips():
     config = slices.small(ppo)
     config.ppo.update(batch_size=8, minibatch_size=4)
     config.offload.update(reference=offload, ema=offload)
-    plan = plan_lib.plan(config, 'v5e:2x2', vocab_size=500)
+    plan = planner.plan(config, 'v5e:2x2', vocab_size=500)
     return {f.name: (f.arguments, f.peak) for f in plan.functions}
 
   found, chips_only = memory(False), memory(True)
   mesh = sharding.make_mesh(dict(fsdp=2, tensor=2), jax.devices()[:4])
-  program, *_ = plan_lib.program_of(slices.small(ppo), mesh, 500)
-  model = plan_lib.bytes_per_device(program.layouts['policy'].abstract)
+  program, *_ = planner.program_of(slices.small(ppo), mesh, 500)
+  model = planner.bytes_per_device(program.layouts['policy'].abstract)
   saved = lambda name, i: found[name][i] - chips_only[name][i]
   assert saved('generate', 1) > 1.9 * model
   assert saved('score', 0) == saved('update', 0) >= model  # tiles are padded
@@ -179,10 +182,10 @@ def test_arrays_are_counted_per_device():
           'y': make((6,), jnp.bfloat16)}
   waits = jax.ShapeDtypeStruct((9,), jnp.float32, sharding=jax.NamedSharding(
       mesh, P(), memory_kind=sharding.HOST))
-  assert plan_lib.bytes_per_device({**tree, 'on the hosts': waits}) == (
-      plan_lib.bytes_per_device(tree))
-  assert plan_lib.bytes_per_device(tree) == 4 * 3 * 4 + 6 * 2
-  assert plan_lib.largest(tree, 1) == "0.00 GiB ['x'] float32[8, 12]"
+  assert planner.bytes_per_device({**tree, 'on the hosts': waits}) == (
+      planner.bytes_per_device(tree))
+  assert planner.bytes_per_device(tree) == 4 * 3 * 4 + 6 * 2
+  assert planner.largest(tree, 1) == "0.00 GiB ['x'] float32[8, 12]"
 
 
 def test_the_functions_of_ppo_are_given_what_they_take():
@@ -191,7 +194,7 @@ def test_the_functions_of_ppo_are_given_what_they_take():
   config.mesh.update(data=2)
   config.ppo.update(batch_size=8, minibatch_size=4, ptx_coef=1.0)
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  program, make, counts, steps = plan_lib.program_of(config, mesh, 500)
+  program, make, counts, steps = planner.program_of(config, mesh, 500)
   with jax.set_mesh(mesh):
     functions = make()
     for name, (fn, arguments) in functions.items():
@@ -201,12 +204,12 @@ def test_the_functions_of_ppo_are_given_what_they_take():
     # The state is update's; of what stays, score has the frozen models and
     # the value model.
     state, reference, reward_model = program.resident
-    shared = lambda name: plan_lib._shared(
+    shared = lambda name: planner._shared(
         program.resident, functions[name][1])
-    assert shared('update') == plan_lib.bytes_per_device(state)
-    assert shared('generate') == plan_lib.bytes_per_device(
+    assert shared('update') == planner.bytes_per_device(state)
+    assert shared('generate') == planner.bytes_per_device(
         state.params['policy'])
-    assert shared('score') == plan_lib.bytes_per_device(
+    assert shared('score') == planner.bytes_per_device(
         (reference, reward_model, state.params['value']))
 
 
@@ -216,7 +219,7 @@ def test_the_functions_of_ppo_are_given_what_they_take():
 def test_tensor_grows_where_a_batch_has_too_few_rows(module, devices, tensor):
   """64 rows of PPO's minibatch and the reward model, 32 of SFT."""
   config = module.get_config('1.3b')
-  found, given = plan_lib.on_slice(config, devices)
+  found, given = planner.on_slice(config, devices)
   assert found.mesh.tensor == tensor
   assert given == ({} if tensor == 1 else {'mesh.tensor': tensor})
   assert config.mesh.tensor == 1  # the one that was given is as it was
@@ -225,7 +228,7 @@ def test_tensor_grows_where_a_batch_has_too_few_rows(module, devices, tensor):
 def test_a_mesh_that_is_given_whole_stays():
   config = sft.get_config('1.3b')
   config.mesh.fsdp = 64
-  assert plan_lib.on_slice(config, 64) == (config, {})
+  assert planner.on_slice(config, 64) == (config, {})
 
 
 def test_the_reason_of_xla_is_cut_to_its_largest_buffers():
@@ -239,20 +242,20 @@ Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.
      Operator: op_name="jit(generate)/dot"
      Shape: bf16[1,16]{1,0}
 '''
-  assert plan_lib.allocations(error, 1) == (
+  assert planner.allocations(error, 1) == (
       'Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.; '
       '6.00G bf16[2,16]{1,0} jit(generate)/while')
 
 
 def test_what_takes_long_tells_and_hands_its_errors_on(monkeypatch):
-  monkeypatch.setattr(plan_lib, '_TELL_EVERY', 0.01)
+  monkeypatch.setattr(planner, '_TELL_EVERY', 0.01)
   told = []
 
   def work():
     time.sleep(0.05)
     return 7
 
-  assert plan_lib._while_telling(work, told.append) == 7
+  assert planner._while_telling(work, told.append) == 7
   assert told and told == sorted(told)
   with pytest.raises(ZeroDivisionError):
-    plan_lib._while_telling(lambda: 1 / 0, told.append)
+    planner._while_telling(lambda: 1 / 0, told.append)

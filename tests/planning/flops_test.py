@@ -2,7 +2,7 @@
 
 import pytest
 
-from instructrl import flops
+from instructrl.planning import flops
 from tests import tiny
 
 # A layer of the tiny model, per token: projections and MLP.

@@ -6,11 +6,15 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from instructrl import chips
-from instructrl import hlo
 from instructrl.models import flash
-from instructrl import plan
+from instructrl.planning import chips
+from instructrl.planning import hlo
+from instructrl.planning import planner
 from instructrl.runtime import sharding
+
+
+
+
 
 
 
@@ -171,7 +175,7 @@ def test_the_kernels_of_a_compiled_program(shared_prefix):
   grads = jax.jit(jax.grad(lambda q, k, v, ids: attend(
       q, k, v, segment_ids=ids).astype(jnp.float32).sum(), (0, 1, 2)))
   keys = array(4 * B, HKV, T, W)
-  with jax.set_mesh(mesh), plan._no_cache():
+  with jax.set_mesh(mesh), planner._no_cache():
     text = grads.lower(array(4 * B, T, H, W), keys, keys,
                        array(4 * B, T, dtype='int32')).compile().as_text()
   # The ids have 11 bits, each as two columns.

@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from instructrl import plan
-from instructrl import plan_report
+from instructrl.planning import plan_report
+from instructrl.planning import planner
+
 
 
 
@@ -21,14 +22,14 @@ GIB = 2 ** 30
 def make(topology, chips, *, compute=8.0, ici=1.0, problem='', name='ppo:1.3b',
          **fields):
   """Two functions whose arithmetic is spread over the chips."""
-  function = lambda name, share: plan.Function(
+  function = lambda name, share: planner.Function(
       name=name, arguments=GIB, outputs=GIB, temporaries=2 * GIB, code=0,
       aliased=0, xla_flops=3e12, hbm_traffic=5e9,
       collectives={'all-reduce': 2e9, 'all-gather': 7e9}, compile_seconds=1.0,
       peak=6 * GIB, model_flops=2e12,
       times={'compute': share * compute / chips, 'hbm': 0.01,
              'ici': share * ici})
-  return plan.Plan(**{**dict(
+  return planner.Plan(**{**dict(
       name=name, topology=topology, chips=chips,
       mesh=dict(data=1, fsdp=chips, tensor=1), given={}, hbm=16 * GIB,
       peak_flops=1e12, stays=3 * GIB, steps=3600, problem=problem,

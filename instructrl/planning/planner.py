@@ -26,16 +26,25 @@ import time
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
-from instructrl import flops
-from instructrl import hlo
+from instructrl.planning import flops
+from instructrl.planning import hlo
 from instructrl.runtime import files
 from instructrl.runtime import progress
 from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo
 from instructrl.stages import reward
-from instructrl.chips import devices
-from instructrl.chips import GIB
+from instructrl.planning.chips import devices
+from instructrl.planning.chips import GIB
+
+
+
+
+
+
+
+
+
 
 
 

@@ -13,7 +13,7 @@ import pathlib
 
 from instructrl.data import pipeline
 from instructrl.data import store
-from instructrl import flops
+from instructrl.planning import flops
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
 from instructrl.stages import build
@@ -22,6 +22,16 @@ from instructrl.stages import heldout
 from instructrl.stages import inputs
 from instructrl.stages import reward
 from instructrl.tokenizers import loading
+
+
+
+
+
+
+
+
+
+
 
 
 

@@ -2,14 +2,21 @@
 
 import pytest
 
-from instructrl import budget
 from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl import flops
+from instructrl.planning import budget
+from instructrl.planning import flops
 from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
+
+
+
+
+
+
+
 
 
 

@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
-from instructrl import hlo
+from instructrl.planning import hlo
 
 L, B, D, F = 5, 8, 16, 32
 

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
-from instructrl import chips
+from instructrl.planning import chips
 from instructrl.runtime import sharding
+
 
 
 
