@@ -7,7 +7,6 @@ python -m instructrl.main --config=experiments/ppo_init.py:tiny --workdir=DIR/pp
 
 from experiments import sft
 
-
 # C.3; it has no 125M.
 PEAK_LR = {'125m': 5e-6, '1.3b': 5e-6, '6b': 1.04e-5, '175b': 2.45e-6}
 

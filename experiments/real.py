@@ -17,7 +17,7 @@ from experiments import common
 from experiments import data
 from experiments import export
 from experiments import heldout
-from experiments import imported
+from experiments import import_
 from experiments import ppo as ppo_config
 from experiments import ppo_ptx as ppo_ptx_config
 from experiments import reward as reward_config
@@ -110,7 +110,7 @@ def get_config(arg='cpu'):
   # they are. `cpu` takes 20 of 30, which leaves out half of the arithmetic.
   c.frozen_layers = {'cpu': 20, 'full': 0}[arg]
   stages = c.stages = config_dict.ConfigDict()
-  stages['import'] = imported.get_config()
+  stages['import'] = import_.get_config()
   for name in ('source', 'prompt_template', 'response_template'):
     stages['import'][name] = c.get_ref(name)
   stages.data = data.get_config('125m')

@@ -32,44 +32,6 @@ from instructrl.runtime import run_folder
 from instructrl.stages import registry
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def _tell(text: str):
   print(text, file=sys.stderr, flush=True)  # stdout is for what was asked
 

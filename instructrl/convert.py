@@ -21,48 +21,13 @@ import functools
 import re
 
 from absl import flags
+import jax
+
 from instructrl.runtime import command
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
 from instructrl.stages import export
 from instructrl.stages import import_
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
 
 ACTIONS = ('import', 'export')
 _UNITS = {'': 1, 'KB': 10**3, 'MB': 10**6, 'GB': 10**9}

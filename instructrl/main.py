@@ -1,47 +1,13 @@
 """main"""
 
+import functools
+
+from absl import flags
+from ml_collections import config_flags
+
 from instructrl.runtime import command
 from instructrl.runtime import processes
 from instructrl.stages import runner
-
-
-
-
-
-from collections.abc import Callable, Sequence
-import contextlib
-import functools
-import os
-import pathlib
-import re
-import signal
-import sys
-import time
-import traceback
-from absl import app
-from absl import flags
-from absl import logging
-import jax
-from ml_collections import config_flags
-import numpy as np
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def _main(config_flag, workdir_flag, join):

@@ -26,24 +26,6 @@ from instructrl.reports import heldout_report
 from instructrl.reports import page
 from instructrl.reports import paper_checks
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 FORMAT_VERSION = 1
 
 # Name in results.json -> name in metrics.jsonl.

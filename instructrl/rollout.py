@@ -11,82 +11,10 @@ import jax.numpy as jnp
 
 from instructrl import advantages as advantages_lib
 from instructrl import losses
-from instructrl.models import heads
 from instructrl import sampling
+from instructrl.models import heads
 from instructrl.models.transformer import Model
-from instructrl.types import Params
-from instructrl.types import PromptBatch
-from instructrl.types import Rollout
-from instructrl.types import pytree
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.types import Params, PromptBatch, pytree, Rollout
 
 
 @pytree

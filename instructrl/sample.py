@@ -14,84 +14,16 @@ import argparse
 import json
 import sys
 
-from instructrl.data import tasks
 from instructrl import rng
+from instructrl.data import tasks
+from instructrl.evaluators.lm import Engine
+from instructrl.runtime.command import EXPECTED_ERRORS
+from instructrl.runtime.command import setup_jax
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import policies
 from instructrl.stages import reward
-from instructrl.runtime.command import EXPECTED_ERRORS
-from instructrl.runtime.command import setup_jax
-from instructrl.evaluators.lm import Engine
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def parse(argv):

@@ -18,9 +18,9 @@ import platform
 from absl import flags
 from ml_collections import config_flags
 
+from instructrl import report
 from instructrl.planning import budget
 from instructrl.planning import flops
-from instructrl import report
 from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import processes
@@ -28,74 +28,6 @@ from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import registry
 from instructrl.stages import runner
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 SEEDS = ('world_seed', 'train_seed', 'eval_seed')
 _PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',

@@ -21,90 +21,17 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from instructrl import study
 from instructrl.orchestration import graph
 from instructrl.orchestration import outcomes
+from instructrl.orchestration.children import Children
+from instructrl.orchestration.children import DONE
+from instructrl.orchestration.children import Job
 from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
-from instructrl import study
-from instructrl.orchestration.children import Children
-from instructrl.orchestration.children import DONE
-from instructrl.orchestration.children import Job
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 PROGRAM = ('-m', 'instructrl.main')
 

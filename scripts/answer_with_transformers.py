@@ -18,15 +18,6 @@ import sys
 from instructrl.runtime import files
 from instructrl.tokenizers import dialogue
 
-
-
-
-
-
-
-
-
-
 try:
   import torch
   import transformers

@@ -27,152 +27,20 @@ import time
 import jax
 import numpy as np
 
+from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import transformer
-from instructrl import rng
+from instructrl.planning.flops import forward
+from instructrl.planning.flops import measure_peak
+from instructrl.planning.flops import ppo
+from instructrl.planning.flops import ranking
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
 from instructrl.stages import reward
-from instructrl.planning.flops import forward
-from instructrl.planning.flops import measure_peak
-from instructrl.planning.flops import ppo
-from instructrl.planning.flops import ranking
-from instructrl.types import LMBatch
-from instructrl.types import PromptBatch
-from instructrl.types import RankingBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
 PAD = 0
 

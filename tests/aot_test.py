@@ -13,15 +13,6 @@ from experiments import sft
 from experiments import study
 from instructrl import aot
 from instructrl.stages import registry
-
-
-
-
-
-
-
-
-
 from tests import slices
 
 

@@ -2,7 +2,6 @@
 
 import json
 
-from instructrl.interop import hf
 import numpy as np
 from safetensors.numpy import save_file
 import tokenizers
@@ -10,6 +9,8 @@ from tokenizers import decoders
 from tokenizers import models
 from tokenizers import pre_tokenizers
 from tokenizers import trainers
+
+from instructrl.interop import hf
 
 LLAMA = dict(
     architectures=['LlamaForCausalLM'], model_type='llama', hidden_act='silu',

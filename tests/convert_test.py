@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 
-from instructrl import convert
 import pytest
 
+from instructrl import convert
 from tests import checkpoints
 
 

@@ -5,57 +5,12 @@ import pathlib
 
 import pytest
 
+from instructrl import study
 from instructrl.data import store
 from instructrl.orchestration import graph
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import registry
-from instructrl import study
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',

@@ -6,7 +6,6 @@ bucket is a folder too. `train` stands for the training command: `plan.json`
 says what it does in each of its attempts.
 """
 
-import pathlib
 import shlex
 import sys
 

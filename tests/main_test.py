@@ -9,51 +9,12 @@ import ml_collections
 import pytest
 
 from experiments import study as study_config
+from instructrl import study
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import registry
 from instructrl.stages import runner
-from instructrl import study
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 @pytest.fixture(name='ran')

@@ -11,48 +11,11 @@ from safetensors.numpy import load_file
 
 from experiments import real
 from instructrl import report
+from instructrl import study
 from instructrl.runtime import run_folder
 from instructrl.stages import architecture
 from instructrl.stages import runner
-from instructrl import study
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import checkpoints
-from tests.trainers.conftest import one_device  # a fixture
 
 WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
 

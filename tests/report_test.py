@@ -13,33 +13,6 @@ from instructrl.reports import page
 from instructrl.reports import paper_checks
 from instructrl.reports import plots
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 POLICIES = plots.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
           'select_sft', 'ppo', 'ppo_ptx', 'evaluation')

@@ -10,46 +10,10 @@ import pytest
 
 from experiments import common as experiment
 from instructrl import masked
-from instructrl.models import transformer
 from instructrl import rng
 from instructrl import rollout
+from instructrl.models import transformer
 from instructrl.runtime import sharding
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 PAD, EOS = tiny.PAD, tiny.EOS

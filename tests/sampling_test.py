@@ -6,15 +6,6 @@ import pytest
 from instructrl import rng
 from instructrl import sampling
 
-
-
-
-
-
-
-
-
-
 KEY = rng.key(0, rng.Purpose.ROLLOUT, 1)
 
 

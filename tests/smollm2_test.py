@@ -10,64 +10,17 @@ import subprocess
 import sys
 import zipfile
 
+import jax
+import jax.numpy as jnp
+import pytest
+
 from instructrl import convert
-from instructrl.interop import weight_files
 from instructrl import sample
+from instructrl.interop import weight_files
 from instructrl.stages import build
 from instructrl.stages import import_
 from instructrl.stages import inputs
 from instructrl.stages import policies
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
-import jax.numpy as jnp
-import pytest
 
 pytestmark = pytest.mark.slow
 

@@ -18,23 +18,6 @@ from instructrl import report
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = study_config.get_config('micro').order
 POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')

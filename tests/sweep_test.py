@@ -12,47 +12,11 @@ import time
 import pytest
 
 from experiments.ablations import base
+from instructrl import sweep
 from instructrl.orchestration import children
 from instructrl.orchestration import graph
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
-from instructrl import sweep
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KL = 'ppo_ptx.ppo.kl_coef'

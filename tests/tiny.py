@@ -11,24 +11,6 @@ from instructrl.models import transformer
 from instructrl.stages import build
 from instructrl.types import PromptBatch
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 VOCAB = 50
 PAD, EOS = 0, 2
 FIELDS = dict(vocab_size=VOCAB, num_layers=2, d_model=32, num_heads=4,

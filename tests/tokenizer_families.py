@@ -4,10 +4,15 @@ import io
 import json
 import pathlib
 
-from instructrl.tokenizers import hf_json
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders
+from tokenizers import models
+from tokenizers import normalizers
+from tokenizers import pre_tokenizers
+from tokenizers import trainers
+
+from instructrl.tokenizers import hf_json
 
 LINES = [
     'The capital of France is Paris, and that of Spain is Madrid.',

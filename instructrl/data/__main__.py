@@ -17,47 +17,11 @@ import textwrap
 
 import numpy as np
 
-from instructrl.data.curate import fitting
 from instructrl.data import examples
-from instructrl.data.sources import registry
 from instructrl.data import summary
+from instructrl.data.curate import fitting
+from instructrl.data.sources import registry
 from instructrl.tokenizers import loading
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def _sources() -> str:

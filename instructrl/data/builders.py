@@ -14,63 +14,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from instructrl.data.records import FORMAT_VERSION
-from instructrl.data.records import to_dict
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import Record
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  Demonstration,
+  Document,
+  FORMAT_VERSION,
+  Prompt,
+  Ranking,
+  Record,
+  to_dict,
+)
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder):

@@ -12,71 +12,14 @@ import unicodedata
 
 from instructrl.data import summary
 from instructrl.data import tasks
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import Record
-from instructrl.data.records import prompt_of
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  Demonstration,
+  Document,
+  Prompt,
+  prompt_of,
+  Ranking,
+  Record,
+)
 
 WIDTH = summary.WIDTH
 MARKS = ('⟦', '⟧')

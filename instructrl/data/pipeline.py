@@ -23,76 +23,7 @@ from instructrl.data import tasks
 from instructrl.data.records import Ranking
 from instructrl.data.rows import FIELDS
 from instructrl.data.rows import RowFile
-from instructrl.data.rows import read_rows
-from instructrl.data.rows import write_rows
-from instructrl.types import LMBatch
-from instructrl.types import PromptBatch
-from instructrl.types import RankingBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
   # for callers of this
 

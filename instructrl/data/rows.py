@@ -17,15 +17,6 @@ import numpy as np
 from instructrl.data import tasks
 from instructrl.types import LMBatch
 
-
-
-
-
-
-
-
-
-
 FORMAT_VERSION = 1
 FIELDS = ('tokens', 'targets', 'loss_mask', 'positions', 'segment_ids')
 

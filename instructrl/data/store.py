@@ -17,81 +17,17 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
-from instructrl.data.records import FORMAT_VERSION
-from instructrl.data.records import Limits
-from instructrl.data.records import SPLITS
-from instructrl.data.records import prompt_of
-from instructrl.data.records import validate
 from instructrl.data.builders import BUILDERS
 from instructrl.data.builders import RecordBuilder
-from instructrl.data.records import Record
-from instructrl.data.records import RecordError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  FORMAT_VERSION,
+  Limits,
+  prompt_of,
+  Record,
+  RecordError,
+  SPLITS,
+  validate,
+)
 
 _BLOCK = 1024  # records read at once when iterating
 

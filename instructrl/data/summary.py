@@ -11,84 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from instructrl.data import tasks
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
+from instructrl.data.records import Document, fold, Prompt, prompt_of, Ranking
 from instructrl.data.sources import fields
-from instructrl.data import tasks
-from instructrl.data.records import fold
-from instructrl.data.records import prompt_of
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'

@@ -16,53 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.types import PREFIX
-from instructrl.types import PromptBatch
-from instructrl.types import RankingBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import Demonstration, Document, Prompt
+from instructrl.types import PREFIX, PromptBatch, RankingBatch
 
 Rows = dict[str, np.ndarray]  # the fields of LMBatch, [rows, T] each
 

@@ -11,76 +11,13 @@ import functools
 import jax
 import numpy as np
 
-from instructrl.data import tasks
 from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
-from instructrl.runtime import processes
+from instructrl.data import tasks
 from instructrl.models.transformer import Model
-from instructrl.types import Params
-from instructrl.types import PromptBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.runtime import processes
+from instructrl.types import Params, PromptBatch
 
 TEMPLATES = ('chat', 'plain', 'few_shot')
 _BUCKET = 32  # tokens; see `_bucket`

@@ -19,15 +19,6 @@ import numpy as np
 from instructrl.data import records
 from instructrl.evaluators import statistics
 
-
-
-
-
-
-
-
-
-
 REFERENCE = 'sft'  # win rates are against this policy
 SECOND_SAMPLE = 'sft_second'  # its second sample; stands for it in its row
 

@@ -22,24 +22,6 @@ from instructrl.evaluators import statistics
 from instructrl.lab import probes as probes_lib
 from instructrl.lab.world.facts import World
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 Probe = probes_lib.Probe
 Measures = dict[str, statistics.Measure]
 

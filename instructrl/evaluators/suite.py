@@ -6,81 +6,12 @@ import dataclasses
 from instructrl.data import records
 from instructrl.evaluators import preference
 from instructrl.evaluators import statistics
+from instructrl.evaluators.probes import evaluate_probes
 from instructrl.evaluators.probes import LM
 from instructrl.evaluators.probes import Probe
-from instructrl.evaluators.probes import evaluate_probes
 from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import is_closed_domain
 from instructrl.lab.world.facts import World
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # Each difference is of a policy and one before it.
 ORDER = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')

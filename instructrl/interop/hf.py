@@ -22,66 +22,9 @@ import numpy as np
 from instructrl.interop.hf_config import complete
 from instructrl.interop.hf_config import FAMILIES
 from instructrl.interop.hf_config import Family
-from instructrl.interop.hf_config import families_for
 from instructrl.interop.hf_config import family_of
-from instructrl.interop.hf_config import hf_config
 from instructrl.interop.hf_config import model_fields
 from instructrl.types import Params
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
   # what importers know
 

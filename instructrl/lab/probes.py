@@ -24,43 +24,9 @@ import numpy as np
 
 from instructrl.lab.world import lexicon
 from instructrl.lab.world import prose
+from instructrl.lab.world.facts import split_sentences
 from instructrl.lab.world.facts import STEREOTYPES
 from instructrl.lab.world.facts import World
-from instructrl.lab.world.facts import split_sentences
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # Wordings of the paper, section 4.2 and Appendix D.
 PROMPT_TYPES = {

@@ -16,15 +16,6 @@ from instructrl.models import attention
 from instructrl.runtime import sharding
 
 
-
-
-
-
-
-
-
-
-
 class Norm(nn.Module):
   """LayerNorm or RMSNorm, computed in float32."""
 

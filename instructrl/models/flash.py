@@ -17,15 +17,6 @@ from jax.sharding import PartitionSpec
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
 
-
-
-
-
-
-
-
-
-
 IMPLEMENTATIONS = ('auto', 'xla')
 TILE = 128  # columns; what a block of the TPU's kernel is a multiple of
 MAX_BLOCK = 512  # columns of a block, of queries and of keys

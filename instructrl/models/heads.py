@@ -13,15 +13,6 @@ from instructrl.models.transformer import Model
 from instructrl.types import Params
 
 
-
-
-
-
-
-
-
-
-
 def init_head(key: jax.Array, d_model: int) -> Params:
   """Kernel N(0, 1 / (d + 1)), zero bias (Stiennon et al. 2020)."""
   kernel = jax.random.normal(key, (d_model,), jnp.float32)

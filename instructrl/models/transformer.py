@@ -23,81 +23,11 @@ from jax.tree_util import Partial
 
 from instructrl.models import attention as attention_lib
 from instructrl.models import flash
-from instructrl.runtime import sharding
 from instructrl.models.block import Block
 from instructrl.models.block import MLPS
 from instructrl.models.block import Norm
-from instructrl.types import Params
-from instructrl.types import PREFIX
-from instructrl.types import pytree
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.runtime import sharding
+from instructrl.types import Params, PREFIX, pytree
 
 REMAT_POLICIES = ('none', 'full', 'dots')
 

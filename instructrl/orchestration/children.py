@@ -17,24 +17,6 @@ from instructrl.runtime import processes
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 LOG = 'log.txt'
 DONE, FAILED, STOPPED, RUNNING, LEFT = (
     'done', 'failed', 'interrupted', 'running', 'left')

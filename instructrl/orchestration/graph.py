@@ -6,8 +6,8 @@ its config, in which the inputs are named by their folders; so what two points
 have in common is one folder, and is run once.
 """
 
-from collections.abc import Callable, Mapping, Sequence
 import ast
+from collections.abc import Callable, Mapping, Sequence
 import copy
 import dataclasses
 import difflib
@@ -23,46 +23,11 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
+from instructrl import study
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import registry
-from instructrl import study
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 HASH = 10  # digits of a folder's name
 Grid = Sequence[Mapping[str, Any]]  # points, as 'STAGE.field' -> value

@@ -20,67 +20,6 @@ from instructrl.runtime import files
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 FORMAT_VERSION = 1
 JSON, TABLE, FIGURE, PAGE = 'sweep.json', 'table.md', 'figure.png', 'index.html'
 LAST = 5  # of metrics.jsonl the last 1 / LAST is averaged

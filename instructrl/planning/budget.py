@@ -13,6 +13,7 @@ import pathlib
 
 from instructrl.data import pipeline
 from instructrl.data import store
+from instructrl.data.rows import read_rows
 from instructrl.planning import flops
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
@@ -22,84 +23,6 @@ from instructrl.stages import heldout
 from instructrl.stages import inputs
 from instructrl.stages import reward
 from instructrl.tokenizers import loading
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # Shares of a matrix product's speed that the functions of a stage reach: on two
 # CPU cores the study's own SFT steps have 0.49 of it and a PPO iteration takes
@@ -162,7 +85,7 @@ def _tokenizer(path: pathlib.Path):
 
 def _language_model(name: str, config, folder) -> Cost:
   data, tok = _data(config, folder)
-  rows = pipeline.read_rows(data / config.rows)
+  rows = read_rows(data / config.rows)
   steps = config.num_steps or config.num_epochs * pipeline.epoch_steps(
       len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))
   length = rows.header['row_len']
@@ -204,7 +127,7 @@ def _ppo(name: str, config, folder) -> Cost:
       + flops.trained(scalar, tokens, length))
   trained = 2 * epochs * tokens
   if p.ptx_coef:
-    row_len = pipeline.read_rows(data / 'corpus.rows').header['row_len']
+    row_len = read_rows(data / 'corpus.rows').header['row_len']
     more = epochs * episodes * p.ptx_examples_per_episode * row_len
     trained += more
     training += flops.trained(policy, more, row_len, more)

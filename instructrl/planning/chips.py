@@ -54,7 +54,7 @@ def devices(topology: str):
                       ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')):
     os.environ.setdefault(name, value)
   try:
-    import libtpu  # pylint: disable=unused-import
+    import libtpu  # noqa: F401
   except ImportError as error:
     raise TopologyError(
         'libtpu is not installed: pip install -e ".[aot]"') from error

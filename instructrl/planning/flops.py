@@ -20,24 +20,6 @@ from instructrl.models.block import MLPS
 from instructrl.models.transformer import Transformer
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def measure_peak(dtype: str, tries: int = 7) -> float:
   """FLOP/s of a large matrix product on the first device, the best of some."""
   n = 2048 if jax.default_backend() == 'cpu' else 8192

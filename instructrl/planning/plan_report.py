@@ -3,56 +3,12 @@
 from collections.abc import Mapping, Sequence
 import html
 
-from instructrl.reports import plots
-from instructrl.reports import tables
-from instructrl.reports.parts import document
 from instructrl.planning.chips import GIB
 from instructrl.planning.planner import Function
 from instructrl.planning.planner import Plan
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.reports import plots
+from instructrl.reports import tables
+from instructrl.reports.parts import document
 
 Table = list[tuple[str, ...]]  # its first row is the head
 

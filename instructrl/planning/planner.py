@@ -28,95 +28,14 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from instructrl.planning import flops
 from instructrl.planning import hlo
+from instructrl.planning.chips import devices
+from instructrl.planning.chips import GIB
 from instructrl.runtime import files
 from instructrl.runtime import progress
 from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo
 from instructrl.stages import reward
-from instructrl.planning.chips import devices
-from instructrl.planning.chips import GIB
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 GPT_VOCAB = 50_257  # of GPT-2's and GPT-3's tokenizer
 _TELL_EVERY = 60.0  # seconds, while something compiles

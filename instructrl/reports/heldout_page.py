@@ -12,33 +12,6 @@ from instructrl.reports import paper_checks
 from instructrl.reports import parts
 from instructrl.reports import plots
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 SAMPLES_SHOWN = 6
 CURVES = (('objective/scores', 'reward-model score'),
           ('objective/kl', 'KL to the reference, nats a response'),

@@ -15,31 +15,6 @@ from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.runtime.metrics import read_metrics
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 FORMAT_VERSION = 1
 TRAINED = ('sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 SOURCES = ('demonstrations', 'rankings', 'prompts', 'documents')

@@ -11,33 +11,6 @@ from instructrl.reports import paper_checks
 from instructrl.reports import parts
 from instructrl.reports import plots
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 SAMPLES_SHOWN = 4  # of each kind, good and bad
 QUALITY = 'overall_quality'  # the row of Table 3 that is no rate
 CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0

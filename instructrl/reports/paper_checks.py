@@ -17,15 +17,6 @@ from typing import Mapping
 from instructrl.evaluators import statistics
 from instructrl.reports import plots
 
-
-
-
-
-
-
-
-
-
 SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'
 

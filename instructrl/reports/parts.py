@@ -10,15 +10,6 @@ from typing import Any, Mapping, Sequence
 from instructrl.reports import plots
 from instructrl.reports import style
 
-
-
-
-
-
-
-
-
-
 STAGES = {'lab': 'world, documents and prompts',
           'import': 'imported weights', 'data': 'data sets',
           'pretrain': 'pretraining', 'sft': 'SFT',

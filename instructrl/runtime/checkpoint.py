@@ -22,39 +22,13 @@ import shutil
 from typing import Any
 
 from absl import logging
+import jax
+import jax.numpy as jnp
+
 from instructrl.runtime import arrays
 from instructrl.runtime import files
 from instructrl.runtime import manifest
 from instructrl.runtime import processes
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
-import jax.numpy as jnp
 
 FORMAT_VERSION = 1
 _STATE, _META, _TEMPORARY = 'state', 'meta.json', 'temporary'

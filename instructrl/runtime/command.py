@@ -8,36 +8,15 @@ import re
 import signal
 import sys
 import traceback
+
 from absl import app
 from absl import flags
 from absl import logging
 import jax
+
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # Raised with one clear line; anything else is a defect and keeps its trace.
 EXPECTED_ERRORS = (ValueError, checkpoint.CheckpointError,

@@ -1,12 +1,14 @@
 """What a run writes as it goes: metrics, timings and samples."""
 
-from instructrl.runtime import files
 from collections.abc import Mapping
 import json
 import math
 import os
 import pathlib
 from typing import Any
+
+from instructrl.runtime import files
+
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
 
 

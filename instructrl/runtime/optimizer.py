@@ -2,8 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
+import optax
 
 from instructrl.runtime import sharding
 

@@ -1,6 +1,5 @@
 """The folder of a run: its config, what it was made from, and its end."""
 
-from instructrl.runtime import files
 from collections.abc import Iterator, Mapping
 import contextlib
 import fcntl
@@ -8,6 +7,8 @@ import json
 import os
 import pathlib
 from typing import Any
+
+from instructrl.runtime import files
 
 FORMAT_VERSION = 1
 CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'

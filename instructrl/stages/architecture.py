@@ -1,36 +1,18 @@
 """Architectures that a config takes from one of its inputs."""
 
-from instructrl.models import transformer
-from instructrl.runtime import files
-from instructrl.runtime import run_folder
-from instructrl.stages import checks
-from instructrl.stages import inputs
-
-
-
-
-
-
-
-
-
 from collections.abc import Mapping
 import dataclasses
 import os
 import pathlib
 from typing import Any
+
 import ml_collections
 
-
-
-
-
-
-
-
-
-
-
+from instructrl.models import transformer
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
+from instructrl.stages import checks
+from instructrl.stages import inputs
 
 # Fields of a model that say how it is computed, and not what: they may differ
 # from those that its parameters were trained with.

@@ -4,42 +4,16 @@
 import dataclasses
 import functools
 import math
+
 import jax
 import jax.numpy as jnp
+
+from instructrl import rng
 from instructrl.models import heads
 from instructrl.models import transformer
-from instructrl import rng
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
-from instructrl.types import Params
-from instructrl.types import TrainState
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.types import Params, TrainState
 
 
 def make_model(config, vocab_size: int, name: str = 'model',

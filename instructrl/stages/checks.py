@@ -2,64 +2,11 @@
 
 
 import math
+
 import ml_collections
+
 from instructrl.models import transformer
 from instructrl.runtime import optimizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 DTYPES = ('float32', 'bfloat16')
 

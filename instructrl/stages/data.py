@@ -14,210 +14,26 @@ import itertools
 import json
 import pathlib
 
+from instructrl.data import store
+from instructrl.data import tasks
 from instructrl.data.curate import curate
 from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
+from instructrl.data.records import check_no_leak, Document, prompt_of, to_dict
+from instructrl.data.rows import read_rows
+from instructrl.data.rows import write_rows
 from instructrl.data.sources import registry
-from instructrl.data import store
-from instructrl.data import tasks
+from instructrl.data.summary import describe
+from instructrl.data.summary import describe_made
+from instructrl.data.summary import render_all
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
-from instructrl.data.records import Document
-from instructrl.data.records import check_no_leak
-from instructrl.data.records import prompt_of
-from instructrl.data.records import to_dict
-from instructrl.data.rows import read_rows
-from instructrl.data.rows import write_rows
-from instructrl.data.summary import describe
-from instructrl.data.summary import describe_made
-from instructrl.data.summary import render_all
-from instructrl.runtime.progress import Progress
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')

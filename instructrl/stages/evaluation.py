@@ -7,114 +7,16 @@ import pathlib
 
 from instructrl.data import store
 from instructrl.evaluators import suite
-from instructrl.lab.marking import judge
 from instructrl.lab import probes
+from instructrl.lab.marking import judge
 from instructrl.lab.world import prose
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import policies
-from instructrl.runtime.progress import Progress
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def validate(config):

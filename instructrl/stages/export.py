@@ -18,131 +18,25 @@ import math
 import pathlib
 from typing import Any
 
+import jax
+import ml_dtypes
+import numpy as np
+
 from instructrl.interop import hf
+from instructrl.interop import hf_config
 from instructrl.interop import weights_writer
 from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import policies
-from instructrl.stages.inputs import input_path
-from instructrl.runtime.progress import Progress
+from instructrl.stages.import_ import check_disk
 from instructrl.stages.import_ import KEPT
 from instructrl.stages.import_ import STAGE
-from instructrl.stages.import_ import check_disk
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
-import ml_dtypes
-import numpy as np
+from instructrl.stages.inputs import input_path
 
 WEIGHTS = ('default', 'ema', 'params')
 _DTYPES = {'float32': np.dtype('float32'),
@@ -216,7 +110,7 @@ class Plan:
     """Every tensor."""
     shapes = hf.expected(self.lm)
     if self.is_reward:  # it has a score for an unembedding
-      for name in hf.FAMILIES[self.family].heads:
+      for name in hf_config.FAMILIES[self.family].heads:
         shapes.pop(name, None)
       shapes['score.weight'] = (1, self.fields['d_model'])
     return shapes
@@ -240,7 +134,7 @@ class Plan:
       path = source / KEPT / 'generation_config.json'
       generation = files.read_json(path) if path.exists() else {}
     family = choose_family(config['model'], preferred)
-    return cls(config['model'], family, is_reward, hf.hf_config(
+    return cls(config['model'], family, is_reward, hf_config.hf_config(
         config['model'], family, vocab_rows=rows), generation)
 
 
@@ -254,16 +148,16 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
   Raises:
     ValueError: none does; what stands against the nearest is named.
   """
-  if preferred in hf.FAMILIES:
+  if preferred in hf_config.FAMILIES:
     nearest = preferred
   elif fields['norm'] == 'rmsnorm':
     nearest = 'llama'
   else:
     nearest = 'gpt2' if fields['positions'] == 'learned' else 'gpt_neox'
-  found = hf.families_for(fields)
+  found = hf_config.families_for(fields)
   if not found:
     try:
-      hf.hf_config(fields, nearest, vocab_rows=1)
+      hf_config.hf_config(fields, nearest, vocab_rows=1)
     except ValueError as error:
       raise ValueError('no family that other tools load computes what this '
                        f'model does: {error}') from error
@@ -332,7 +226,7 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
             [*ends, *(i for i in known if isinstance(i, int))]))}
     (work / 'generation_config.json').write_text(
         json.dumps(generation, indent=2, sort_keys=True) + '\n')
-  config = hf.hf_config(
+  config = hf_config.hf_config(
       plan.fields, plan.family, kind='reward' if plan.is_reward else 'lm',
       vocab_rows=plan.lm['vocab_size'], dtype=dtype, **more)
   (work / 'config.json').write_text(
@@ -392,7 +286,7 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
     files.sync_folder(work)
     work.rename(dst)
     files.sync_folder(dst.parent)
-  known = hf.FAMILIES[plan.family]
+  known = hf_config.FAMILIES[plan.family]
   say(f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
       f'{"/".join(subtree)} in {path}')
 

@@ -21,166 +21,24 @@ from typing import Any
 import jax
 import numpy as np
 
+from instructrl import masked
+from instructrl import rng
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.records import Ranking
+from instructrl.data.rows import read_rows
 from instructrl.evaluators import statistics
-from instructrl import masked
 from instructrl.models import heads
-from instructrl import rng
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lm
 from instructrl.stages import policies
 from instructrl.stages import reward
-from instructrl.runtime.progress import Progress
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 FORMAT_VERSION = 1
 POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
@@ -394,7 +252,7 @@ class _Evaluation:
     path = self._opened.input('data') / 'corpus_validation.rows'
     if not path.exists():
       return None
-    rows = pipeline.read_rows(
+    rows = read_rows(
         path, tokenizer_fingerprint=self._opened.tok.fingerprint)
     model = policy.engine.model
     nll_fn = jax.jit(lambda params, batch: (

@@ -23,7 +23,11 @@ import shutil
 import time
 from typing import Any
 
+import jax
+import numpy as np
+
 from instructrl.interop import hf
+from instructrl.interop import hf_config
 from instructrl.interop import weight_files
 from instructrl.models import transformer
 from instructrl.runtime import arrays
@@ -32,133 +36,12 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.progress import Progress
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages.run import FORMAT_VERSION
-from instructrl.tokenizers.layout import CHAT
-from instructrl.runtime.progress import Progress
 from instructrl.tokenizers.imported import HFTokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
-import numpy as np
+from instructrl.tokenizers.layout import CHAT
 
 STAGE = 'import'
 KEPT = 'hf'  # the folder of what an export takes over
@@ -207,7 +90,7 @@ def open_source(path) -> Source:
                        'files and safetensors')
     config = files.read_json(path / 'config.json')
     with named(path / 'config.json'):
-      hf.model_fields(config)
+      hf_config.model_fields(config)
     weights = weight_files.open_weights(path)
     kept = {name: (path / name).read_bytes() for name in _KEPT_FILES
             if (path / name).is_file()}
@@ -215,7 +98,7 @@ def open_source(path) -> Source:
     weights = weight_files.open_weights(path)
     config = weights.config
     with named(path):
-      hf.model_fields(config)
+      hf_config.model_fields(config)
     kept = {'config.json': json.dumps(config, indent=2).encode()}
   with named(path):
     hf.check(config, weights.shapes)
@@ -280,7 +163,7 @@ def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
   """config.json of the run folder."""
   fields = {f.name: f.default for f in dataclasses.fields(
       transformer.Transformer) if f.name not in _NO_FIELDS}
-  fields |= hf.model_fields(source.config)
+  fields |= hf_config.model_fields(source.config)
   fields |= {'dtype': 'float32', 'param_dtype': dtype,
              'vocab_rows': max(fields['vocab_rows'], tok.vocab_size)}
   return {
@@ -385,7 +268,7 @@ def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
     **layout: options of `HFTokenizer.from_source`.
   """
   source = open_source(src)
-  rows = hf.model_fields(source.config)['vocab_rows']
+  rows = hf_config.model_fields(source.config)['vocab_rows']
   return source, read_tokenizer(source, rows, **layout)
 
 

@@ -4,57 +4,17 @@ A lab has all parts. A folder made of public data has those that its sources
 gave: a stage that cannot do without one names the field to set.
 """
 
+from collections.abc import Callable
+import os
 import pathlib
 
 from instructrl.data import store
+from instructrl.data.rows import read_rows
+from instructrl.data.rows import RowFile
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
-from instructrl.stages.run import Run
-from instructrl.data.rows import RowFile
-from instructrl.data.rows import read_rows
 from instructrl.types import Params
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # Data set or rows -> the field of the data stage whose sources give them.
 _FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
@@ -96,7 +56,7 @@ def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   return store.read_records(folder, name, split)
 
 
-def rows(run: Run, name: str, remedy: str) -> RowFile:
+def rows(run, name: str, remedy: str) -> RowFile:
   """Packed rows of inputs.data.
 
   Args:
@@ -117,17 +77,13 @@ def rows(run: Run, name: str, remedy: str) -> RowFile:
       folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint)
 
 
-def tell(run: Run, text: str) -> None:
+def tell(run, text: str) -> None:
   """Says, once, that a run goes without something."""
   if run.primary:
     print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)
 
 
-# MERGE
 
-from collections.abc import Callable
-import os
-import pathlib
 
 
 

@@ -12,174 +12,22 @@ import pathlib
 
 import numpy as np
 
-from instructrl.data import pipeline
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.records import check_no_leak, Demonstration, Prompt
+from instructrl.data.rows import write_rows
 from instructrl.lab.marking import judge
-from instructrl.lab.world import corpus
-from instructrl.lab.world import lexicon
-from instructrl.runtime import files
-from instructrl.runtime import run_folder
-from instructrl.stages import checks
-from instructrl.tokenizers import trained
-from instructrl.data.records import check_no_leak
 from instructrl.lab.people.labelers import make_labelers
 from instructrl.lab.people.prompts import generate_prompts
-from instructrl.lab.world.facts import World
+from instructrl.lab.world import corpus
+from instructrl.lab.world import lexicon
 from instructrl.lab.world.facts import make_world
+from instructrl.lab.world.facts import World
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Prompt
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.stages import checks
+from instructrl.tokenizers import trained
 
 
 def validate(config):
@@ -286,7 +134,7 @@ def build(config, workdir, label: str = '') -> dict:
       rows['demonstrations' + suffix] = tasks.sft_rows(
           kept, tok, config.row_len, response_len=config.response_len)
     for name, packed in rows.items():
-      pipeline.write_rows(
+      write_rows(
           workdir / f'{name}.rows', packed,
           tokenizer_fingerprint=tok.fingerprint, source_fingerprint=made_from)
     progress.update(4)

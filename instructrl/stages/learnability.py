@@ -18,7 +18,11 @@ from absl import flags
 from ml_collections import config_flags
 import numpy as np
 
+from instructrl.evaluators.probes import choose
+from instructrl.evaluators.probes import first_line
+from instructrl.evaluators.probes import SENTENCE_TOKENS
 from instructrl.lab.marking import judge
+from instructrl.lab.probes import make_probes
 from instructrl.runtime import checkpoint
 from instructrl.runtime import command
 from instructrl.runtime import files
@@ -26,100 +30,6 @@ from instructrl.runtime import run_folder
 from instructrl.stages import lab
 from instructrl.stages import policies
 from instructrl.stages import runner
-from instructrl.evaluators.probes import SENTENCE_TOKENS
-from instructrl.evaluators.probes import choose
-from instructrl.evaluators.probes import first_line
-from instructrl.lab.probes import make_probes
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 STAGES = ('lab', 'pretrain', 'sft')
 WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written

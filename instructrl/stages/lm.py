@@ -10,129 +10,18 @@ import itertools
 import jax
 import jax.numpy as jnp
 
-from instructrl.data import pipeline
 from instructrl import losses
 from instructrl import masked
 from instructrl import rng
+from instructrl.data import pipeline
+from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages.run import Run
-from instructrl.models.transformer import Model
-from instructrl.types import LMBatch
-from instructrl.types import Params
-from instructrl.types import TrainState
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.types import LMBatch, Params, TrainState
 
 
 def validate(config):

@@ -8,8 +8,11 @@ import pathlib
 import jax
 import ml_collections
 
-from instructrl.data import tasks
 from instructrl import rng
+from instructrl.data import tasks
+from instructrl.data.records import Prompt
+from instructrl.evaluators.lm import Engine
+from instructrl.evaluators.lm import LanguageModel
 from instructrl.runtime import checkpoint
 from instructrl.runtime import sharding
 from instructrl.stages import build
@@ -17,99 +20,6 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
-from instructrl.data.records import Prompt
-from instructrl.evaluators.lm import Engine
-from instructrl.evaluators.lm import LanguageModel
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def run_config(path) -> ml_collections.ConfigDict:

@@ -11,6 +11,7 @@ import numpy as np
 
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.records import Prompt
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
 from instructrl.stages import build
@@ -19,101 +20,7 @@ from instructrl.stages import inputs
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
 from instructrl.stages.run import Run
-from instructrl.data.records import Prompt
 from instructrl.types import PromptBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # (prompts, texts of responses) -> a score each; for the curves only.
 Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]

@@ -14,125 +14,18 @@ import zlib
 
 import numpy as np
 
+from instructrl import rng
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.records import Prompt, Ranking
 from instructrl.lab.people import labelers as labelers_lib
-from instructrl import rng
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import policies
-from instructrl.runtime.progress import Progress
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 DEMONSTRATION = 'demonstration'
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from instructrl import losses
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
-from instructrl import losses
 from instructrl.models import heads
+from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
@@ -21,148 +23,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages.run import Run
-from instructrl.data.records import Ranking
-from instructrl.models.transformer import Model
-from instructrl.types import Params
-from instructrl.types import RankingBatch
-from instructrl.types import TrainState
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.types import Params, RankingBatch, TrainState
 
 COLUMNS = 32  # batches have a multiple of so many
 WINDOW = 16  # batches whose rankings are exchanged, like lengths to like

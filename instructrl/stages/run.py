@@ -22,114 +22,15 @@ from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.progress import Progress
 from instructrl.stages import architecture
 from instructrl.stages import build
 from instructrl.stages import checks
-from instructrl.tokenizers import loading
-from instructrl.tokenizers import protocol
 from instructrl.stages.inputs import exported
 from instructrl.stages.inputs import input_path
-from instructrl.runtime.progress import Progress
-from instructrl.types import Params
-from instructrl.types import TrainState
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.tokenizers import loading
+from instructrl.tokenizers import protocol
+from instructrl.types import Params, TrainState
 
 FORMAT_VERSION = 1
 

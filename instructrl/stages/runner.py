@@ -1,5 +1,9 @@
 """Runs one stage in its folder."""
 
+import contextlib
+import pathlib
+import time
+
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
@@ -7,44 +11,6 @@ from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import registry
-
-
-
-
-
-
-
-
-
-
-
-
-import contextlib
-import pathlib
-import time
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def check_same(config) -> None:

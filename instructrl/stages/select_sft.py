@@ -9,96 +9,16 @@ import pathlib
 
 import numpy as np
 
-from instructrl.data import tasks
 from instructrl import rng
+from instructrl.data import tasks
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import policies
 from instructrl.stages import reward
-from instructrl.runtime.progress import Progress
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def validate(config):

@@ -11,27 +11,10 @@ import re
 from typing import Any
 
 import gguf
+
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 from instructrl.tokenizers.hf_files import Source
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 # `tokenizer.ggml.pre`, and how `tokenizer_json.byte_level` calls it.
 _SPLITS = {

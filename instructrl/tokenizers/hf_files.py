@@ -16,24 +16,6 @@ from instructrl.runtime import files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import slow_files
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token',
          'cls_token', 'mask_token')
 NEW_PAD = '<|pad|>'

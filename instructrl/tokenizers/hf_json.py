@@ -6,8 +6,9 @@ import json
 import pathlib
 from typing import Any
 
-from instructrl.runtime import files
 import tokenizers
+
+from instructrl.runtime import files
 
 SPACE = '\u2581'  # how sentencepiece writes a space
 BYTE_SPACE = '\u0120'  # how byte-level BPE does

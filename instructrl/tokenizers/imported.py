@@ -22,48 +22,13 @@ import pathlib
 import re
 from typing import Any
 
+import tokenizers
+
 from instructrl.runtime import files
 from instructrl.tokenizers import gguf_files
 from instructrl.tokenizers import hf_files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import layout as layout_lib
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import tokenizers
 
 FORMAT = 'instructrl tokenizer'
 FORMAT_VERSION = 1
@@ -182,7 +147,7 @@ class HFTokenizer:
       raise ValueError(f'{path}: {error}') from error
 
   @classmethod
-  def from_source(cls, source: 'sources.Source', *, vocab_rows: int = 0,
+  def from_source(cls, source: 'hf_files.Source', *, vocab_rows: int = 0,
                   prompt_template: str = '', response_template: str = '',
                   system: str = '') -> 'HFTokenizer':
     """Makes the tokenizer of a run from what another program wrote.

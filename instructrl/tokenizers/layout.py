@@ -6,12 +6,12 @@ with marks where texts go, and cut at the marks; what is kept are the parts, so
 that later stages lay out prompts without rendering anything.
 """
 
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import datetime
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2

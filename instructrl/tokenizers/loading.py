@@ -1,26 +1,10 @@
 """Reads a tokenizer of either kind."""
 
+import pathlib
+
 from instructrl.tokenizers import imported
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
-
-
-
-
-
-
-
-
-
-
-
-
-
-import pathlib
-
-
-
-
 
 
 def load(path) -> protocol.AnyTokenizer:

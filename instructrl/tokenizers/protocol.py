@@ -5,9 +5,6 @@ from collections.abc import Sequence
 from typing import Protocol
 
 
-
-
-
 class AnyTokenizer(Protocol):
   """What the package knows of a tokenizer.
 

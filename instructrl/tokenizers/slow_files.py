@@ -13,24 +13,6 @@ from instructrl.runtime import files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 # By tokenizer_class, or the model_type of config.json.
 _SPLITS = {
     'GPT2Tokenizer': 'gpt2', 'GPT2TokenizerFast': 'gpt2', 'gpt2': 'gpt2',

@@ -13,19 +13,11 @@ from collections.abc import Iterable, Sequence
 import enum
 from typing import Any, NamedTuple
 
-from instructrl.tokenizers import hf_json
-from instructrl.tokenizers.hf_json import SPACE
-
-
-
-
-
-
-
-
-
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers.hf_json import SPACE
 
 # What was typed and looks like a byte piece is cut, or it would be one.
 _TYPED_BYTE = '(?<=<)(?=0x[0-9A-F]{2}>)'

@@ -8,29 +8,14 @@ import io
 import pathlib
 import re
 import tempfile
+
 from absl import logging
-from instructrl.tokenizers import hf_json
-from instructrl.tokenizers import spm_files
-from instructrl.runtime.files import atomic_write
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
+
+from instructrl.runtime.files import atomic_write
+from instructrl.tokenizers import hf_json
+from instructrl.tokenizers import spm_files
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID, USER_ID, ASSISTANT_ID = range(6)
 SPECIAL_PIECES = (

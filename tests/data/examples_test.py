@@ -6,32 +6,6 @@ from instructrl.data import examples
 from instructrl.data import tasks
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.trained import train_tokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests.data import toys
 
 

@@ -10,15 +10,6 @@ import pytest
 from instructrl.data import __main__
 from instructrl.tokenizers import trained
 
-
-
-
-
-
-
-
-
-
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 

@@ -13,78 +13,8 @@ import pytest
 from instructrl.data import pipeline
 from instructrl.data import rows
 from instructrl.data import tasks
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import validate
-from instructrl.types import LMBatch
-from instructrl.types import PromptBatch
-from instructrl.types import RankingBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import Prompt, Ranking, validate
+from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
 
 def numbered_rows(count, start=0):

@@ -7,61 +7,14 @@ import pickle
 import pytest
 
 from instructrl.data import records
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import RecordError
-from instructrl.data.records import validate
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  Demonstration,
+  Document,
+  Prompt,
+  Ranking,
+  RecordError,
+  validate,
+)
 
 PROMPT = Prompt(
     id='p1', text='Where was Mara born?', user='u1', use_case='open_qa',

@@ -6,15 +6,6 @@ import pytest
 from instructrl.data import rows as rows_lib
 from instructrl.data import tasks
 
-
-
-
-
-
-
-
-
-
 MADE_OF = dict(tokenizer_fingerprint='t' * 64, source_fingerprint='s' * 64)
 
 

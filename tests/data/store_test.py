@@ -11,79 +11,14 @@ import pytest
 from instructrl.data import builders
 from instructrl.data import records
 from instructrl.data import store
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Limits
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import RecordError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  Demonstration,
+  Document,
+  Limits,
+  Prompt,
+  Ranking,
+  RecordError,
+)
 
 VERSION = f'{records.FORMAT_VERSION}.0.0'
 

@@ -5,54 +5,9 @@ import types
 
 import pytest
 
-from instructrl.data.curate import parts
 from instructrl.data import summary
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.curate import parts
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from tests.data import toys
 
 # A token a word; a prompt has two more, a response one.

@@ -4,34 +4,7 @@ import numpy as np
 import pytest
 
 from instructrl.data import tasks
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import Demonstration, Document, Prompt
 
 PAD, BOS, EOS, USER, ASSISTANT = 0, 1, 2, 4, 5
 

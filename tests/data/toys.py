@@ -1,72 +1,10 @@
 """Records with what a test says of them, and what curating makes of some."""
 
-from instructrl.data.curate import curate
 from instructrl.data import records
+from instructrl.data.curate import curate
 from instructrl.data.curate.parts import Settings
 from instructrl.data.curate.parts import Source
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 
 
 def prompt(text, user='', split='train', **fields):

@@ -5,66 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructrl.data import tasks
-from instructrl.evaluators import lm
 from instructrl import rng
 from instructrl import rollout
+from instructrl.data import tasks
+from instructrl.evaluators import lm
+from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.trained import train_tokenizer
-from instructrl.tokenizers.imported import HFTokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 from tests import tokenizer_families as families
 

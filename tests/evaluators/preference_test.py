@@ -7,15 +7,6 @@ from instructrl.data import records
 from instructrl.evaluators import preference
 
 
-
-
-
-
-
-
-
-
-
 class LengthJudge:
   """Prefers longer responses."""
 

@@ -7,52 +7,10 @@ import pytest
 
 from instructrl.evaluators.probes import evaluate_probes
 from instructrl.evaluators.probes import first_line
-from instructrl.lab.probes import PROMPT_TYPES
-from instructrl.lab.probes import Probe
 from instructrl.lab.probes import make_probes
+from instructrl.lab.probes import Probe
+from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 class ScriptedLM:

@@ -5,45 +5,9 @@ import pytest
 
 from instructrl.data import records
 from instructrl.evaluators import suite
-from instructrl.reports import paper_checks
 from instructrl.lab.probes import make_probes
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.reports import paper_checks
 
 QUALITY = {'base': 1, 'prompted': 2, 'sft': 3, 'ppo': 5, 'ppo_ptx': 5}
 

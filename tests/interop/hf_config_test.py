@@ -10,24 +10,6 @@ import pytest
 from instructrl.interop import hf
 from instructrl.interop import hf_config
 from instructrl.models import transformer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 GPT2 = dict(model_type='gpt2', architectures=['GPT2LMHeadModel'], n_layer=2,
@@ -47,11 +29,11 @@ SCALING = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
 
 
 def test_llama_as_version_4_and_as_version_5_writes_it():
-  old = hf.model_fields(dict(
+  old = hf_config.model_fields(dict(
       LLAMA, rope_scaling=dict(SCALING, rope_type='llama3'),
       torch_dtype='bfloat16', tie_word_embeddings=True))
   new = {k: v for k, v in LLAMA.items() if k != 'rope_theta'}
-  assert old == hf.model_fields(dict(
+  assert old == hf_config.model_fields(dict(
       new, dtype='bfloat16', tie_word_embeddings=True, rope_parameters=dict(
           SCALING, rope_type='llama3', rope_theta=5e5)))
   assert old == dict(
@@ -66,7 +48,7 @@ def test_llama_as_version_4_and_as_version_5_writes_it():
 
 def test_gemma_with_what_its_file_leaves_out():
   """As the file of the 4B says it: much is by default."""
-  fields = hf.model_fields(dict(
+  fields = hf_config.model_fields(dict(
       model_type='gemma3', architectures=['Gemma3ForConditionalGeneration'],
       text_config=dict(
           hidden_size=2560, intermediate_size=10240, num_hidden_layers=34,
@@ -78,7 +60,7 @@ def test_gemma_with_what_its_file_leaves_out():
               8, 4, 256, 262_208, 0.0)
   assert (fields['rope_theta'], fields['rope_theta_local'],
           fields['rope_scaling']) == (1e6, 1e4, ('linear', 8.0))
-  large = hf.model_fields(dict(GEMMA, head_dim=128, query_pre_attn_scalar=168))
+  large = hf_config.model_fields(dict(GEMMA, head_dim=128, query_pre_attn_scalar=168))
   assert large['query_scale'] == 168 ** -0.5
 
 
@@ -87,21 +69,21 @@ def test_gpt2_under_the_names_of_other_families():
                n_head='num_attention_heads',
                n_positions='max_position_embeddings')
   other = {names.get(name, name): value for name, value in GPT2.items()}
-  assert hf.model_fields(other) == hf.model_fields(GPT2)
-  assert hf.model_fields(other | GPT2) == hf.model_fields(GPT2)
+  assert hf_config.model_fields(other) == hf_config.model_fields(GPT2)
+  assert hf_config.model_fields(other | GPT2) == hf_config.model_fields(GPT2)
 
 
 def test_gemmas_kinds_of_layers_come_before_its_pattern():
   kinds = ['sliding_attention', 'full_attention']
-  fields = hf.model_fields(dict(
+  fields = hf_config.model_fields(dict(
       GEMMA, sliding_window=8, layer_types=kinds, _sliding_window_pattern=6))
   assert fields['windows'] == (8, 0)
-  assert hf.model_fields(dict(GEMMA, sliding_window=8, num_hidden_layers=4,
+  assert hf_config.model_fields(dict(GEMMA, sliding_window=8, num_hidden_layers=4,
                               sliding_window_pattern=2))['windows'] == (8, 0)
 
 
 def test_gpt_neox_as_pythia_says_it():
-  fields = hf.model_fields(dict(NEOX, rotary_emb_base=5000))
+  fields = hf_config.model_fields(dict(NEOX, rotary_emb_base=5000))
   assert (fields['rotary_fraction'], fields['rope_theta']) == (0.25, 5000)
   assert fields['parallel_residual'] and not fields['tie_embeddings']
   assert fields['mlp'] == 'gelu_exact' and fields['use_bias']
@@ -127,17 +109,17 @@ def test_gpt_neox_as_pythia_says_it():
      dict(rotary_fraction=0.25, rope_theta=5000.0)),
 ])
 def test_where_rotary_positions_are_told_of(config, wanted):
-  fields = hf.model_fields(config)
+  fields = hf_config.model_fields(config)
   assert {name: fields[name] for name in wanted} == wanted
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_what_is_written_reads_back_and_makes_the_same_leaves(name):
   config = CONFIGS[name]
-  fields = hf.model_fields(config)
+  fields = hf_config.model_fields(config)
   written = json.loads(json.dumps(
-      hf.hf_config(fields, name, vocab_rows=50, eos_token_id=7)))
-  assert hf.model_fields(written) == fields
+      hf_config.hf_config(fields, name, vocab_rows=50, eos_token_id=7)))
+  assert hf_config.model_fields(written) == fields
   assert written['eos_token_id'] == 7 and written['torch_dtype'] == 'float32'
   model = transformer.make_model(vocab_size=50, **fields)
   params = tiny.params(model)
@@ -167,14 +149,14 @@ def test_what_is_written_reads_back_and_makes_the_same_leaves(name):
 def test_a_value_of_another_kind_is_refused_by_name(name, value):
   named = [*value][-1] if isinstance(value, dict) and value else name
   with pytest.raises(ValueError, match=f'config.json: .*{named}'):
-    hf.model_fields(LLAMA | {name: value})
+    hf_config.model_fields(LLAMA | {name: value})
 
 
 def test_what_a_layer_kind_rotates_by_is_a_table():
   with pytest.raises(ValueError, match='full_attention=3 is not a table'):
-    hf.model_fields(dict(GEMMA, rope_parameters=dict(full_attention=3)))
+    hf_config.model_fields(dict(GEMMA, rope_parameters=dict(full_attention=3)))
   with pytest.raises(ValueError, match="rope_theta='x' is not a positive"):
-    hf.model_fields(dict(GEMMA, rope_parameters=dict(
+    hf_config.model_fields(dict(GEMMA, rope_parameters=dict(
         sliding_attention=dict(rope_theta='x'))))
 
 
@@ -243,7 +225,7 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
 ])
 def test_what_we_do_not_compute_is_refused_by_name(config, message):
   with pytest.raises(ValueError, match=message):
-    hf.model_fields(config)
+    hf_config.model_fields(config)
 
 
 @pytest.mark.parametrize('changes, message', [
@@ -295,7 +277,7 @@ def test_sixteen_bits_are_read_as_they_are_and_written_back(dtype):
   dtype = transformer.jnp.dtype(dtype)
   tensors = {name: np.random.default_rng(0).normal(size=shape).astype(dtype)
              for name, shape in hf.expected(GPT2).items()}
-  fields, params = hf.model_fields(GPT2), {}
+  fields, params = hf_config.model_fields(GPT2), {}
   for leaf in hf.leaves(GPT2):
     node = params
     for key in leaf.path[:-1]:
@@ -342,11 +324,11 @@ def test_the_families_that_can_hold_a_model(changes, expected):
     ('bert', {}, "family='bert'")])
 def test_a_field_without_a_place_is_named(family, changes, message):
   with pytest.raises(ValueError, match=message):
-    hf.hf_config({**tiny.FIELDS, **changes}, family, vocab_rows=50)
+    hf_config.hf_config({**tiny.FIELDS, **changes}, family, vocab_rows=50)
 
 
 def test_a_reward_model_is_a_classifier_of_one_label():
-  config = hf.hf_config(tiny.FIELDS, 'gpt2', kind='reward', vocab_rows=50,
+  config = hf_config.hf_config(tiny.FIELDS, 'gpt2', kind='reward', vocab_rows=50,
                         pad_token_id=3, score_bias=0.5)
   assert config['architectures'] == ['GPT2ForSequenceClassification']
   assert (config['num_labels'], config['pad_token_id'],

@@ -12,37 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from instructrl import rollout
 from instructrl.interop import hf
+from instructrl.interop import hf_config
 from instructrl.models import heads
 from instructrl.models import transformer
-from instructrl import rollout
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 torch = pytest.importorskip('torch')
@@ -122,7 +96,7 @@ class Saved:
 
   @functools.cached_property
   def fields(self):
-    return hf.model_fields(self.config)
+    return hf_config.model_fields(self.config)
 
   @functools.cached_property
   def params(self):
@@ -205,7 +179,7 @@ def test_greedy_sampling_goes_on_as_transformers_does(name, saved):
 
 
 def exported(model, params=None, dtype='float32'):
-  family = hf.family_of(model.config).model_type
+  family = hf_config.family_of(model.config).model_type
   return dict(hf.tensors(model.fields, family, params or model.params,
                          dtype=dtype))
 
@@ -222,10 +196,10 @@ def test_an_export_has_every_tensor_as_it_was(name, saved):
 @pytest.mark.parametrize('name', list(CASES))
 def test_the_config_of_an_export_reads_back_the_same(name, saved):
   model = saved(name)
-  family = hf.family_of(model.config)
-  config = hf.hf_config(model.fields, family.model_type, vocab_rows=VOCAB)
-  assert hf.model_fields(json.loads(json.dumps(config))) == model.fields
-  assert hf.family_of(config) == family
+  family = hf_config.family_of(model.config)
+  config = hf_config.hf_config(model.fields, family.model_type, vocab_rows=VOCAB)
+  assert hf_config.model_fields(json.loads(json.dumps(config))) == model.fields
+  assert hf_config.family_of(config) == family
   theirs, wanted = (c.to_dict() for c in (
       type(model.model.config)(**config), model.model.config))
   for field in {*CASES[name][1], 'rope_parameters', 'layer_types'} & {*wanted}:
@@ -239,11 +213,11 @@ def test_the_config_of_an_export_reads_back_the_same(name, saved):
 def test_a_reward_model_scores_in_transformers_as_here(name, saved, tmp_path):
   """Theirs after the bias is added, which their head has no place for."""
   model = saved(name)
-  family = hf.family_of(model.config)
+  family = hf_config.family_of(model.config)
   params = {'backbone': model.params, 'head': {
       'kernel': np.random.default_rng(0).normal(size=32).astype(np.float32),
       'bias': np.float32(0.75)}}
-  config = hf.hf_config(model.fields, family.model_type, kind='reward',
+  config = hf_config.hf_config(model.fields, family.model_type, kind='reward',
                         vocab_rows=VOCAB, pad_token_id=0, score_bias=0.75)
   (tmp_path / 'config.json').write_text(json.dumps(config))
   safetensors.numpy.save_file(
@@ -309,5 +283,5 @@ def test_the_text_of_a_model_with_vision_is_read(saved):
   config = dict(model_type='gemma3', text_config=text,
                 architectures=['Gemma3ForConditionalGeneration'],
                 vision_config={'hidden_size': 7})
-  assert hf.model_fields(config) == model.fields
-  assert hf.family_of(config) is hf.FAMILIES['gemma3_text']
+  assert hf_config.model_fields(config) == model.fields
+  assert hf_config.family_of(config) is hf_config.FAMILIES['gemma3_text']

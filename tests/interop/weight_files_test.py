@@ -3,11 +3,12 @@
 import json
 
 import gguf
-from instructrl.interop import weight_files
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+
+from instructrl.interop import weight_files
 
 WIDTH, HEADS, KV_HEADS, HIDDEN, VOCAB = 64, 4, 2, 96, 50
 

@@ -3,21 +3,13 @@
 import json
 import os
 
-from instructrl.interop import weight_files
-from instructrl.interop import weights_writer
-
-
-
-
-
-
-
-
-
 import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+
+from instructrl.interop import weight_files
+from instructrl.interop import weights_writer
 
 SHAPES = {'a': (4, 3), 'b': (5,), 'scalar': (), 'c.weight': (2, 2, 2)}
 

@@ -5,82 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from instructrl.lab.world import corpus
-from instructrl.lab.world import prose
-from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import mark_answer
+from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.probes import with_prompt_type
+from instructrl.lab.world import corpus
+from instructrl.lab.world import prose
 from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import split_sentences
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 TASKS = {'truthfulness', 'toxicity', 'bias', 'reading', 'completion',
          'translation', 'facts'}

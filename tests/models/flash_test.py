@@ -10,7 +10,8 @@ import re
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractMesh
+from jax.sharding import AxisType
 import numpy as np
 import pytest
 
@@ -20,51 +21,6 @@ from instructrl.planning import chips
 from instructrl.planning import planner
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import slices
 from tests import tiny
 

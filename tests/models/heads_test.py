@@ -6,15 +6,6 @@ import numpy as np
 
 from instructrl.models import heads
 from instructrl.stages import build
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 TOKENS = np.random.default_rng(0).integers(

@@ -13,7 +13,6 @@ import pytest
 from instructrl.models import transformer
 from tests import tiny
 
-
 # --- The same model in numpy, float64, one position and one head at a time ---
 
 

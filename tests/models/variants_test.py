@@ -12,24 +12,6 @@ from experiments import common as experiments
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 LENGTH = 12

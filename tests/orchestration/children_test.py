@@ -12,15 +12,6 @@ import pytest
 from instructrl.orchestration import children
 from instructrl.runtime import run_folder
 
-
-
-
-
-
-
-
-
-
 # What a job does: says when it began and ended, and leaves DONE.
 WORK = '''
 import json, os, pathlib, sys, time

@@ -11,24 +11,6 @@ from instructrl.orchestration import graph
 from instructrl.runtime import files
 from instructrl.stages import registry
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 KL = 'ppo_ptx.ppo.kl_coef'
 
 

@@ -11,42 +11,6 @@ from instructrl.orchestration import outcomes
 from instructrl.reports import plots
 from instructrl.runtime import run_folder
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
 
 

@@ -10,65 +10,7 @@ from instructrl.planning import flops
 from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.trainers import stages
-from tests.trainers.conftest import study, tok  # fixtures
+from tests.stages import stages
 
 
 @pytest.fixture(name='costs')

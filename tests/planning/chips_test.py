@@ -6,15 +6,6 @@ import pytest
 
 from instructrl.planning import chips
 from instructrl.runtime import sharding
-
-
-
-
-
-
-
-
-
 from tests import slices
 
 

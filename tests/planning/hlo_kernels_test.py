@@ -11,42 +11,6 @@ from instructrl.planning import chips
 from instructrl.planning import hlo
 from instructrl.planning import planner
 from instructrl.runtime import sharding
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import slices
 
 # Rows, heads, key heads, columns, width, and the block's columns. Of 3 x 3

@@ -7,15 +7,6 @@ import pytest
 from instructrl.planning import plan_report
 from instructrl.planning import planner
 
-
-
-
-
-
-
-
-
-
 GIB = 2 ** 30
 
 

@@ -17,33 +17,6 @@ from instructrl.planning import chips
 from instructrl.planning import planner
 from instructrl.runtime import files
 from instructrl.runtime import sharding
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import slices
 
 SLICE = 'v5e:2x2'

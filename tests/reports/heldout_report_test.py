@@ -8,24 +8,6 @@ from instructrl import report
 from instructrl.reports import heldout_page
 from instructrl.reports import paper_checks
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 

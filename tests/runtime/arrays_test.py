@@ -1,10 +1,11 @@
 """Tests of how trees of arrays lie in a folder."""
 
-from instructrl.runtime import arrays
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from instructrl.runtime import arrays
 
 
 def make_tree():

@@ -12,22 +12,14 @@ import subprocess
 import sys
 import time
 
-from instructrl.runtime import checkpoint
-from instructrl import types
-
-
-
-
-
-
-
-
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+
+from instructrl import types
+from instructrl.runtime import checkpoint
 
 P = jax.sharding.PartitionSpec
 META = {'config': {'seed': 1, 'sizes': [1, 2]}, 'tokenizer': 'abc'}

@@ -1,7 +1,8 @@
 """Tests of the manifest of a folder."""
 
-from instructrl.runtime import manifest
 import pytest
+
+from instructrl.runtime import manifest
 
 
 @pytest.fixture(name='folder')

@@ -11,15 +11,6 @@ import pytest
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 
-
-
-
-
-
-
-
-
-
 PARAMS = {'w': jnp.float32([[1, -2], [3, 0.5]]), 'b': jnp.float32([0.1, -0.2])}
 
 

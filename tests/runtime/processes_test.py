@@ -1,5 +1,5 @@
 """One process's part: flags, signals, the watchdog. Two real processes are in
-tests/trainers/processes_test.py.
+tests/stages/processes_test.py.
 """
 
 import os

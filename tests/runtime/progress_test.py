@@ -7,16 +7,8 @@ import time
 
 import pytest
 
-from instructrl.runtime.progress import Progress
 from instructrl.runtime.progress import format_seconds
-
-
-
-
-
-
-
-
+from instructrl.runtime.progress import Progress
 
 
 class Clock:

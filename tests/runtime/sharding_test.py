@@ -5,23 +5,14 @@ import re
 import types
 
 import jax
-from jax.sharding import PartitionSpec as P
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 import numpy as np
 import pytest
 
 from experiments import common as experiment
 from instructrl.models import heads
 from instructrl.runtime import sharding
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 RULES = experiment.RULES

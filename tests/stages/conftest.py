@@ -16,122 +16,15 @@ import pytest
 from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.runtime import checkpoint
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import run
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.trained import train_tokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
-from tests.trainers import stages
+from tests.stages import stages
 
 WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
 ROW_LEN = 16

@@ -16,6 +16,9 @@ import tokenizers
 from experiments import data as data_config
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.records import fold
+from instructrl.data.rows import read_rows
+from instructrl.data.sources.registry import load
 from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
@@ -24,145 +27,12 @@ from instructrl.stages import heldout
 from instructrl.stages import policies
 from instructrl.stages import reward
 from instructrl.stages import runner
+from instructrl.stages.inputs import exported
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
-from instructrl.stages.inputs import exported
 from instructrl.tokenizers.imported import HFTokenizer
-from instructrl.data.rows import read_rows
-from instructrl.data.sources.registry import load
-from instructrl.data.records import fold
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.trainers import conftest
-from tests.trainers import stages
+from tests.stages import conftest
+from tests.stages import stages
 
 WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
 ROW_LEN = 16

@@ -10,42 +10,6 @@ from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo
 from instructrl.stages import reward
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 

@@ -8,71 +8,14 @@ import pytest
 from experiments import heldout as heldout_config
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.records import Prompt, Ranking
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import heldout
 from instructrl.stages import policies
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
-from tests.trainers import conftest
-from tests.trainers import stages
+from tests.stages import conftest
+from tests.stages import stages
 
 
 def ranking(ranks, name='own/1'):

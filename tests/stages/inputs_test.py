@@ -9,42 +9,6 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.stages import checks
 from instructrl.stages import inputs
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests.data import toys
 
 

@@ -2,47 +2,11 @@
 
 import numpy as np
 
-from instructrl.lab.people import solver
 from instructrl.lab import probes as probes_lib
-from instructrl.stages import learnability
+from instructrl.lab.people import solver
 from instructrl.lab.people.prompts import generate_prompts
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.stages import learnability
 
 
 class Oracle:

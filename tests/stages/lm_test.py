@@ -12,144 +12,22 @@ import numpy as np
 import optax
 import pytest
 
+from instructrl import sample
 from instructrl.data import tasks
+from instructrl.data.records import Document
+from instructrl.data.rows import read_rows
+from instructrl.data.rows import write_rows
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
-from instructrl import sample
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lm
 from instructrl.stages import policies
-from instructrl.data.rows import read_rows
-from instructrl.data.rows import write_rows
-from instructrl.data.records import Document
-from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.imported import HFTokenizer
+from instructrl.tokenizers.trained import Tokenizer
 from instructrl.types import LMBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 from tests import tokenizer_families as families
 

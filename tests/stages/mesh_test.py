@@ -6,23 +6,14 @@ That they hold an eighth of it each is in `sharded_test`.
 import json
 
 import chex
-import jax
 import numpy as np
 import pytest
 
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
-
-
-
-
-
-
-
-
-
-from tests.trainers import stages
-from tests.trainers.resume_test import Stopped, stop_after
+from tests.stages import stages
+from tests.stages.resume_test import stop_after
+from tests.stages.resume_test import Stopped
 
 MESH = dict(data=2, fsdp=2, tensor=2)
 

@@ -9,27 +9,6 @@ from instructrl.stages import checks
 from instructrl.stages import policies
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def test_prompts_are_those_of_the_split_that_fit(study, tok):
   opened = policies.Opener(select_sft.get_config('micro'), study / 'run')
   everything = opened.prompts('validation', 48)

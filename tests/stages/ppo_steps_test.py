@@ -14,95 +14,16 @@ import numpy as np
 import optax
 import pytest
 
+from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import heads
-from instructrl import rng
-from instructrl.runtime import optimizer
-from instructrl.stages import lm
-from instructrl.stages import ppo_steps
 from instructrl.rollout import response_logprobs
 from instructrl.rollout import response_scores
 from instructrl.rollout import response_values
+from instructrl.runtime import optimizer
+from instructrl.stages import lm
+from instructrl.stages import ppo_steps
 from instructrl.types import LMBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 B, P, R, T = 24, 5, 6, 10

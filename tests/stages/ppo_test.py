@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from instructrl.data import tasks
+from instructrl.data.records import Prompt
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.stages import build
@@ -18,69 +19,8 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ppo
 from instructrl.stages.run import Run
-from instructrl.data.records import Prompt
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
-from tests.trainers.conftest import save_run
+from tests.stages.conftest import save_run
 
 
 @pytest.mark.parametrize('field, value, message', [

@@ -17,16 +17,6 @@ import pytest
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 
-
-
-
-
-
-
-
-
-from tests.trainers import stages
-
 MESH = dict(data=2, fsdp=2, tensor=2)
 LOST = (processes.EXIT_LOST, -signal.SIGABRT)  # JAX's own way is to abort
 
@@ -36,7 +26,7 @@ def start(stage, workdir, changes, number, total, port):
   flags = f'--xla_force_host_platform_device_count={8 // total}'
   with open(workdir.parent / f'{workdir.name}.{number}.log', 'a') as log:
     return subprocess.Popen(
-        [sys.executable, '-m', 'tests.trainers.stages', stage, str(workdir),
+        [sys.executable, '-m', 'tests.stages.stages', stage, str(workdir),
          json.dumps({'mesh': MESH, **changes}),
          *([f'localhost:{port}', str(total), str(number)] if total > 1 else [])],
         stdout=log, stderr=subprocess.STDOUT,

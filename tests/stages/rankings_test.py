@@ -7,26 +7,8 @@ import pytest
 
 from experiments import rankings as rankings_experiment
 from instructrl.data import store
-from instructrl.stages import rankings
 from instructrl.data.records import Prompt
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.stages import rankings
 
 NUM_SOURCES = 3
 FIRST_PIECE = 100  # of the toy tokenizer: text, no special token

@@ -21,34 +21,7 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.stages import run
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.trainers import stages
+from tests.stages import stages
 
 FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')
 
@@ -164,7 +137,7 @@ def start(stage, workdir) -> subprocess.Popen:
   # One device: eight simulated ones take longer to start than to train.
   environment = {**os.environ, 'XLA_FLAGS': ''}
   return subprocess.Popen(
-      [sys.executable, '-m', 'tests.trainers.stages', stage, str(workdir)],
+      [sys.executable, '-m', 'tests.stages.stages', stage, str(workdir)],
       cwd=pathlib.Path(__file__).parents[2], env=environment,
       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 

@@ -11,11 +11,11 @@ import numpy as np
 import optax
 import pytest
 
+from instructrl import rollout
 from instructrl.data import pipeline
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.models import heads
-from instructrl import rollout
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
 from instructrl.stages import build
@@ -23,93 +23,6 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import reward
 from instructrl.types import RankingBatch
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tiny
 
 MODEL = tiny.model()

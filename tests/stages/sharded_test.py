@@ -16,52 +16,7 @@ from instructrl.stages import lm
 from instructrl.stages import ppo
 from instructrl.stages import reward
 from instructrl.stages.run import Run
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.trainers import stages
+from tests.stages import stages
 
 MESHES = [dict(data=1, fsdp=8, tensor=1), dict(data=1, fsdp=4, tensor=2),
           dict(data=2, fsdp=2, tensor=2)]

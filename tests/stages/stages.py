@@ -1,6 +1,6 @@
 """The stages' configs, as small as the code allows, and a way to run them.
 
-  python -m tests.trainers.stages STAGE WORKDIR \\
+  python -m tests.stages.stages STAGE WORKDIR \\
       [CHANGES [COORDINATOR NUM_PROCESSES PROCESS_ID]]
 """
 
@@ -14,46 +14,10 @@ from experiments import pretrain
 from experiments import reward
 from experiments import sft
 from instructrl.runtime import processes
+from instructrl.runtime.command import run_door
 from instructrl.stages import lm
 from instructrl.stages import reward as reward_lib
-from instructrl.runtime.command import run_door
 from instructrl.stages.ppo import train
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 TRAIN = {
     'pretrain': lm.train, 'sft': lm.train,

@@ -8,33 +8,6 @@ from instructrl.tokenizers import gguf_files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 from instructrl.tokenizers.imported import HFTokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tokenizer_families as families
 
 SPECIALS = ('<|endoftext|>', '<|im_start|>', '<|im_end|>', '<empty_output>')

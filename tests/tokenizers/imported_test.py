@@ -11,58 +11,10 @@ import pytest
 from instructrl.tokenizers import dialogue
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
+from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers.layout import Layout
 from instructrl.tokenizers.layout import plain_layout
 from instructrl.tokenizers.layout import strip
-from instructrl.tokenizers.imported import HFTokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests import tokenizer_families as families
 
 NAMES = ('gpt2', 'neox', 'llama3', 'qwen2', 'qwen3', 'smollm', 'llama2',

@@ -6,15 +6,6 @@ import pytest
 
 from instructrl.tokenizers import dialogue
 from instructrl.tokenizers import layout
-
-
-
-
-
-
-
-
-
 from tests import tokenizer_families as families
 
 VARIABLES = {'bos_token': '<s>', 'eos_token': '</s>'}

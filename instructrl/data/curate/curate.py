@@ -13,155 +13,23 @@ import dataclasses
 
 from instructrl.data.curate import personal
 from instructrl.data.curate import splits
-from instructrl.data.curate.parts import CurateError
 from instructrl.data.curate.parts import Curated
+from instructrl.data.curate.parts import CurateError
+from instructrl.data.curate.parts import draw
 from instructrl.data.curate.parts import Drops
 from instructrl.data.curate.parts import Item
 from instructrl.data.curate.parts import PARTS
 from instructrl.data.curate.parts import Settings
 from instructrl.data.curate.parts import Source
-from instructrl.data.curate.parts import draw
 from instructrl.data.curate.parts import unused
 from instructrl.data.curate.parts import with_prompt
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import prompt_of
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  Demonstration,
+  Document,
+  Prompt,
+  prompt_of,
+  Ranking,
+)
 
 # --- Near duplicates, users ---------------------------------------------------
 

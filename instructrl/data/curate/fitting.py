@@ -10,45 +10,9 @@ import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
 
-from instructrl.data.curate import parts
 from instructrl.data import tasks
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import prompt_of
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.curate import parts
+from instructrl.data.records import Prompt, prompt_of, Ranking
 
 LONG_RESPONSES = ('drop', 'cut')
 # Fields of a config, and flags, that say how texts are laid out.

@@ -5,63 +5,15 @@ import dataclasses
 import functools
 import hashlib
 
-from instructrl.data.records import Record
-from instructrl.data.records import fold
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-from instructrl.data.records import prompt_of
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import (
+  Demonstration,
+  Document,
+  fold,
+  Prompt,
+  prompt_of,
+  Ranking,
+  Record,
+)
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
 

@@ -7,25 +7,7 @@ trains on (Ouyang et al. 2022, section 3.2), by means that it does not print.
 import re
 
 from instructrl.data.curate import parts
-from instructrl.data.records import Record
-from instructrl.data.records import prompt_of
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import prompt_of, Record
 
 # Only whether there is an address is asked, so one character before the @ will
 # do: to look for more takes a time that grows as the square of the length.

@@ -8,118 +8,16 @@ from collections.abc import Sequence
 import dataclasses
 
 from instructrl.data.curate import personal
-from instructrl.data.records import fold
 from instructrl.data.curate.parts import CurateError
+from instructrl.data.curate.parts import draw
 from instructrl.data.curate.parts import Drops
 from instructrl.data.curate.parts import Item
 from instructrl.data.curate.parts import PARTS
 from instructrl.data.curate.parts import Settings
 from instructrl.data.curate.parts import Source
-from instructrl.data.curate.parts import draw
 from instructrl.data.curate.parts import unused
 from instructrl.data.curate.parts import with_prompt
-from instructrl.data.records import Document
-from instructrl.data.records import prompt_of
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.records import Document, fold, prompt_of
 
 _GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
 

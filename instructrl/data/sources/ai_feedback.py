@@ -1,72 +1,13 @@
 """Rankings by GPT-4: UltraFeedback and Nectar."""
 
+from instructrl.data.records import Ranking
 from instructrl.data.sources import fields
-from instructrl.tokenizers import dialogue
+from instructrl.data.sources.base import at_least
+from instructrl.data.sources.base import one_of
 from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.sources.base import at_least
-from instructrl.data.sources.base import one_of
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.tokenizers import dialogue
 
 _HUB = 'https://huggingface.co/datasets/'
 _PARTS = ('evol_instruct', 'false_qa', 'flan', 'sharegpt', 'truthful_qa',

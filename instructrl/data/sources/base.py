@@ -9,92 +9,12 @@ import pathlib
 import re
 from typing import Any, ClassVar
 
+from instructrl.data.records import Limits, problems, Record, SPLITS, to_dict
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
-from instructrl.data.records import Limits
-from instructrl.data.records import SPLITS
-from instructrl.data.records import problems
-from instructrl.data.records import to_dict
 from instructrl.data.sources.files import File
 from instructrl.data.sources.files import Row
 from instructrl.data.sources.files import SourceError
-from instructrl.data.records import Record
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 _MAX_REASONS = 50  # told apart
 _NUMBER = r'(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=byte )\d+|\d[\d,]{2,}'

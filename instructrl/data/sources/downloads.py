@@ -23,27 +23,9 @@ import time
 import urllib.error
 import urllib.request
 
+from instructrl.data.sources.files import SourceError
 from instructrl.runtime import files
 from instructrl.runtime import progress
-from instructrl.data.sources.files import SourceError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 _TIMEOUT = 60.0  # seconds without a byte
 _TRIES = 3  # without a byte more

@@ -6,35 +6,9 @@ import math
 import numbers
 from typing import Any
 
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
+from instructrl.data.records import Prompt, Ranking
 from instructrl.tokenizers.dialogue import ASSISTANT
 from instructrl.tokenizers.dialogue import HUMAN
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 UNKNOWN = 'unknown'  # who wrote or judged it, where nobody says
 TOO_FEW = 'has {} responses, a ranking needs 2 or more'

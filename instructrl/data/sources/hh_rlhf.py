@@ -5,46 +5,11 @@ Learning from Human Feedback'; the release of Anthropic on the Hugging Face hub,
 MIT licence. `red-team-attempts` holds no preferences and is not read.
 """
 
+from instructrl.data.records import Ranking
 from instructrl.data.sources import fields
-from instructrl.tokenizers import dialogue
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.tokenizers import dialogue
 
 _URL = 'https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main/'
 PARTS = ('helpful-base', 'helpful-online', 'helpful-rejection-sampled',

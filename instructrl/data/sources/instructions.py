@@ -2,36 +2,10 @@
 
 import dataclasses
 
+from instructrl.data.records import Demonstration
 from instructrl.data.sources import fields
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.records import Demonstration
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 _GITHUB = 'https://raw.githubusercontent.com/'
 

@@ -16,26 +16,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from instructrl.data.sources import fields
-from instructrl.tokenizers import dialogue
 from instructrl.data.sources.fields import Malformed
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.tokenizers import dialogue
 
 SYSTEM = ('refuse', 'drop')  # what is done with a system message
 _PAIR = ('chosen', 'rejected')

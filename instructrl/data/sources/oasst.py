@@ -9,83 +9,14 @@ from collections.abc import Iterator
 import dataclasses
 from typing import Any
 
+from instructrl.data.records import Demonstration, Ranking
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
-from instructrl.tokenizers import dialogue
-from instructrl.data.sources.files import Row
 from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.sources.files import Row
+from instructrl.tokenizers import dialogue
 
 _URL = 'https://huggingface.co/datasets/OpenAssistant/'
 

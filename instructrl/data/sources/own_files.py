@@ -29,128 +29,16 @@ import itertools
 from typing import Any
 
 from instructrl.data import records
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
 from instructrl.data.sources import messages
-from instructrl.tokenizers import dialogue
-from instructrl.data.sources.files import Row
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Source
 from instructrl.data.sources.base import at_least
 from instructrl.data.sources.base import one_of
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.sources.base import Option
+from instructrl.data.sources.base import Source
+from instructrl.data.sources.files import Row
+from instructrl.tokenizers import dialogue
 
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 # What is read of each kind of line.

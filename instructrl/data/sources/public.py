@@ -20,93 +20,15 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from instructrl.data import builders
-from instructrl.data.sources import downloads
 from instructrl.data import store
-from instructrl.runtime import progress
+from instructrl.data.records import SPLITS
+from instructrl.data.sources import downloads
 from instructrl.data.sources.base import Read
 from instructrl.data.sources.base import read
-from instructrl.data.records import SPLITS
+from instructrl.data.sources.base import Source
 from instructrl.data.sources.files import File
 from instructrl.data.sources.files import SourceError
-from instructrl.data.sources.base import Source
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.runtime import progress
 
 # Raised when a source's rows become other records, so that they are read anew.
 READER_VERSION = 2

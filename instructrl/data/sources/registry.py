@@ -18,6 +18,7 @@ import os
 import pathlib
 from typing import Any
 
+from instructrl.data.records import Record
 from instructrl.data.sources import ai_feedback
 from instructrl.data.sources import base
 from instructrl.data.sources import hh_rlhf
@@ -28,126 +29,9 @@ from instructrl.data.sources import public
 from instructrl.data.sources import summarize
 from instructrl.data.sources import text
 from instructrl.data.sources import webgpt
-from instructrl.data.sources.files import SourceError
 from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Source
-from instructrl.data.records import Record
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.sources.files import SourceError
 
 SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
     own_files.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,

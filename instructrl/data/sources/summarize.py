@@ -6,72 +6,13 @@ the posts of Voelske et al. 2017. Prompts are in the format of the paper
 (Appendix B.2): SUBREDDIT, TITLE, POST, TL;DR:.
 """
 
+from instructrl.data.records import Demonstration, Ranking
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
+from instructrl.data.sources.base import one_of
 from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.sources.base import one_of
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 _URL = 'https://openaipublic.blob.core.windows.net/summarize-from-feedback/'
 _TLDR = tuple(f'batch{i}' for i in (*range(3, 21), 22)) + ('edit_b2_eval_test',)

@@ -1,91 +1,15 @@
 """Documents for the pretraining mix: plain text files, and C4."""
 
 from instructrl.data import records
+from instructrl.data.records import Document
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
-from instructrl.data.sources.files import Row
+from instructrl.data.sources.base import at_least
+from instructrl.data.sources.base import one_of
 from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.sources.base import at_least
-from instructrl.data.sources.base import one_of
-from instructrl.data.records import Document
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.data.sources.files import Row
 
 
 class Text(Source):

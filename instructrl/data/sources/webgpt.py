@@ -5,54 +5,12 @@ Nakano et al. 2021, 'WebGPT', Appendix K: the comparisons that OpenAI released.
 
 import re
 
+from instructrl.data.records import Ranking
 from instructrl.data.sources import fields
+from instructrl.data.sources.base import one_of
 from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Remote
 from instructrl.data.sources.base import Source
-from instructrl.data.sources.base import one_of
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 _URL = 'https://openaipublic.blob.core.windows.net/webgpt-answer-viewer/'
 _CITATION = r'\s?\[\d+(?:,\s*\d+)*\]'

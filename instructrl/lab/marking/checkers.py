@@ -16,24 +16,6 @@ from instructrl.lab.world import facts
 from instructrl.lab.world import specs
 from instructrl.lab.world.reading import Reading
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 Claim = facts.Claim
 
 # Grades of attempts that are not what was asked for.

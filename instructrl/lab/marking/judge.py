@@ -19,53 +19,9 @@ import numpy as np
 from instructrl.data import records
 from instructrl.lab.marking import checkers
 from instructrl.lab.world import specs
+from instructrl.lab.world.facts import World
 from instructrl.lab.world.reading import MAX_CHARS
 from instructrl.lab.world.reading import read
-from instructrl.lab.world.facts import World
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 FLAGS = (
     'fails_to_follow_instruction',

@@ -18,33 +18,6 @@ from instructrl.lab.marking import judge
 from instructrl.lab.people import solver
 from instructrl.lab.world.facts import World
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 GROUPS = {'train': 12, 'heldout': 6}
 TARGETS = {'train': .726, 'heldout': .773}
 

@@ -12,71 +12,10 @@ from instructrl.lab.world import lexicon
 from instructrl.lab.world import prose
 from instructrl.lab.world import reading
 from instructrl.lab.world import specs
-from instructrl.lab.world.wordings import USERS
 from instructrl.lab.world.facts import SUBJECT_KINDS
-from instructrl.lab.world.facts import World
 from instructrl.lab.world.facts import with_article
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.lab.world.facts import World
+from instructrl.lab.world.wordings import USERS
 
 Constraint = specs.Constraint
 Spec = specs.Spec

@@ -18,24 +18,6 @@ from instructrl.data import records
 from instructrl.lab.people import prompt_writers
 from instructrl.lab.world.facts import World
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 # Ouyang et al. 2022, Table 1, in percent.
 USE_CASES = {
     'generation': 45.6,

@@ -16,52 +16,8 @@ from instructrl.data import records
 from instructrl.lab.world import prose
 from instructrl.lab.world import reading
 from instructrl.lab.world import specs
-from instructrl.lab.world.facts import World
 from instructrl.lab.world.facts import with_article
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.lab.world.facts import World
 
 Constraint = specs.Constraint
 pick = prose.pick

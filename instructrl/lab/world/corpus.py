@@ -15,79 +15,10 @@ from instructrl.lab.people import prompt_writers
 from instructrl.lab.people import solver
 from instructrl.lab.world import prose
 from instructrl.lab.world import wordings
-from instructrl.lab.world.facts import STEREOTYPES
-from instructrl.lab.world.facts import World
 from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import split_sentences
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
+from instructrl.lab.world.facts import STEREOTYPES
+from instructrl.lab.world.facts import World
 
 pick = prose.pick
 pick_some = prose.pick_some

@@ -17,23 +17,6 @@ from instructrl.lab.world import lexicon
 from instructrl.lab.world.language import Language
 from instructrl.lab.world.language import make_language
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 Relation = lexicon.Relation
 SINGULAR = lexicon.SINGULAR
 SUBJECT_KINDS = lexicon.SUBJECT_KINDS

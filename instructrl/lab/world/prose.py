@@ -4,25 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import SINGULAR
 from instructrl.lab.world.facts import World
-from instructrl.lab.world.facts import is_held_out
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 RUDE = (
     'You are a {n}.', 'You are a {a} {n}.', '{p} is a {n}.',

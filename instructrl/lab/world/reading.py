@@ -23,32 +23,6 @@ from instructrl.lab.world import prose
 from instructrl.lab.world.facts import Claim
 from instructrl.lab.world.facts import World
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 # Longer texts are read up to here; the rest counts as ill-formed words.
 MAX_CHARS = 2_000
 _CHARS_PER_WORD = 6

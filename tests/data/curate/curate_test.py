@@ -6,17 +6,13 @@ import pytest
 
 from instructrl.data.curate import curate
 from instructrl.data.curate import parts
-
-
-
-
-
-
-
-
-
-from tests.data.toys import NUMBERS, check, make, page, prompt, ranked, shown
-
+from tests.data.toys import check
+from tests.data.toys import make
+from tests.data.toys import NUMBERS
+from tests.data.toys import page
+from tests.data.toys import prompt
+from tests.data.toys import ranked
+from tests.data.toys import shown
 
 # --- What PPO sees, who ranked -----------------------------------------------
 

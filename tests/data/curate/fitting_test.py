@@ -8,24 +8,6 @@ import pytest
 from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.curate.fitting import Lengths
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 from tests.data import toys
 
 # A token a word; a prompt has two more.

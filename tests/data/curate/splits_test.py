@@ -4,16 +4,13 @@ import pytest
 
 from instructrl.data.curate import parts
 from instructrl.data.curate import splits
-
-
-
-
-
-
-
-
-
-from tests.data.toys import NUMBERS, check, make, page, ranked, shown, sides
+from tests.data.toys import check
+from tests.data.toys import make
+from tests.data.toys import NUMBERS
+from tests.data.toys import page
+from tests.data.toys import ranked
+from tests.data.toys import shown
+from tests.data.toys import sides
 
 
 def test_a_prompt_in_two_sources_is_on_one_side_in_both():

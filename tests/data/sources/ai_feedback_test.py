@@ -5,16 +5,7 @@ from pyarrow import parquet
 
 from instructrl.data.sources import ai_feedback
 from instructrl.data.sources import registry
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 
 def completion(name, overall, ratings='4444'):

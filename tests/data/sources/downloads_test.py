@@ -9,7 +9,7 @@ import time
 import pytest
 
 from instructrl.data.sources import downloads
-from tests.data.datasets import web as web_lib
+from tests.data.sources import web as web_lib
 
 DATA = bytes(range(256)) * 9000  # 2.3 MB
 

@@ -9,23 +9,6 @@ from instructrl.data.sources.fields import Malformed
 from instructrl.data.sources.fields import Unusable
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 @pytest.mark.parametrize('row, reason', [
     ({}, "lacks the field 'a'"), ({'a': None}, "lacks the field 'a'"),
     ({'a': 3}, 'a is a number, not text'), ({'a': [1]}, 'a is a list'),

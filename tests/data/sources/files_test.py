@@ -11,23 +11,6 @@ from instructrl.data.sources import files
 from instructrl.data.sources.files import File
 from instructrl.data.sources.files import SourceError
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 ROWS = [{'a': 1}, {'a': 'è'}, {'a': [1, 2]}]
 LINES = '\n'.join(map(json.dumps, ROWS)).encode()
 

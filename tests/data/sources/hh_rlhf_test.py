@@ -5,25 +5,7 @@ import pytest
 from instructrl.data.sources import hh_rlhf
 from instructrl.data.sources import registry
 from instructrl.data.sources.files import SourceError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 
 def pair(prompt, chosen='good', rejected='bad'):

@@ -2,28 +2,10 @@
 
 import json
 
+from instructrl.data.records import USE_CASES
 from instructrl.data.sources import instructions
 from instructrl.data.sources import registry
-from instructrl.data.records import USE_CASES
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 
 def test_alpaca_is_a_json_list(tmp_path):

@@ -8,24 +8,7 @@ from pyarrow import parquet
 from instructrl.data.sources import registry
 from instructrl.data.sources.files import File
 from instructrl.data.sources.files import Row
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 
 def message(name, role, rank=None, replies=(), **more):

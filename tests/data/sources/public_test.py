@@ -15,49 +15,8 @@ from instructrl.data.sources import instructions
 from instructrl.data.sources import public
 from instructrl.data.sources import registry
 from instructrl.data.sources.files import SourceError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files, web as web_lib
+from tests.data.sources import source_files
+from tests.data.sources import web as web_lib
 
 
 def pair(text):

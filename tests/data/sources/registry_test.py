@@ -9,52 +9,9 @@ from instructrl.data import records
 from instructrl.data.sources import own_files
 from instructrl.data.sources import public
 from instructrl.data.sources import registry
-from instructrl.runtime import command
 from instructrl.data.sources.files import SourceError
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from instructrl.runtime import command
+from tests.data.sources import source_files
 
 
 def test_a_spec_is_understood():

@@ -5,7 +5,7 @@ from pyarrow import parquet
 import pytest
 
 from instructrl.data.sources import registry
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 INFO = {'id': 't3_1', 'post': 'I fell.\n\nIt hurts. ', 'title': 'A fall',
         'subreddit': 'legaladvice'}

@@ -6,16 +6,7 @@ import pytest
 
 from instructrl.data.sources import registry
 from instructrl.data.sources.files import SourceError
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'
 

@@ -1,7 +1,7 @@
 """WebGPT: both published forms, ties, and citations."""
 
 from instructrl.data.sources import registry
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 QUESTION = {'dataset': 'eli5', 'id': '7x', 'full_text': 'Why is the sky blue?'}
 

@@ -7,121 +7,18 @@ import numpy as np
 import pytest
 
 from instructrl.data import records
-from instructrl.lab.people import solver
-from instructrl.lab.world import reading
-from instructrl.lab.world import specs
-from instructrl.lab.marking.judge import FLAGS
-from instructrl.lab.marking.judge import Judge
 from instructrl.lab.marking.judge import assess
+from instructrl.lab.marking.judge import FLAGS
 from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import is_closed_domain
+from instructrl.lab.marking.judge import Judge
 from instructrl.lab.marking.judge import likert
+from instructrl.lab.people import solver
 from instructrl.lab.people.labelers import make_labelers
 from instructrl.lab.people.prompts import generate_prompts
+from instructrl.lab.world import reading
+from instructrl.lab.world import specs
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 GOOD, BAD = .85, .3
 

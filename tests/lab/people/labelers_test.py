@@ -9,129 +9,20 @@ import sys
 import numpy as np
 import pytest
 
-from instructrl.lab.people import solver
-from instructrl.lab.world import specs
+from instructrl.lab.marking.judge import assess
 from instructrl.lab.marking.judge import FLAGS
+from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import Judge
 from instructrl.lab.marking.judge import QUALITY
-from instructrl.lab.marking.judge import assess
-from instructrl.lab.marking.judge import has_constraints
-from instructrl.lab.people.labelers import TARGETS
+from instructrl.lab.people import solver
 from instructrl.lab.people.labelers import agreement
 from instructrl.lab.people.labelers import calibrate_noise
 from instructrl.lab.people.labelers import dense_ranks
 from instructrl.lab.people.labelers import make_labelers
+from instructrl.lab.people.labelers import TARGETS
 from instructrl.lab.people.prompts import generate_prompts
+from instructrl.lab.world import specs
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 @pytest.fixture(scope='module')

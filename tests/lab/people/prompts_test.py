@@ -8,81 +8,14 @@ import re
 import pytest
 
 from instructrl.data import records
-from instructrl.lab.world import specs
-from instructrl.lab.people.prompts import MAX_PER_USER
-from instructrl.lab.people.prompts import SPLITS
-from instructrl.lab.people.prompts import USE_CASES
 from instructrl.lab.people.prompts import cap_per_user
 from instructrl.lab.people.prompts import dedup_long_prefix
 from instructrl.lab.people.prompts import generate_prompts
+from instructrl.lab.people.prompts import MAX_PER_USER
+from instructrl.lab.people.prompts import SPLITS
+from instructrl.lab.people.prompts import USE_CASES
+from instructrl.lab.world import specs
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 @pytest.fixture(scope='module')

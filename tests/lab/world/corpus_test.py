@@ -13,49 +13,6 @@ from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import split_sentences
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 _ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
 
 

@@ -9,42 +9,9 @@ import pytest
 
 from instructrl.lab.world import lexicon
 from instructrl.lab.world.facts import Claim
+from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import Parsed
 from instructrl.lab.world.facts import World
-from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 SIZES = ('micro', 'tiny', 'small')
 

@@ -3,17 +3,8 @@
 import numpy as np
 import pytest
 
-from instructrl.lab.world.language import Language
 from instructrl.lab.world.facts import make_world
-
-
-
-
-
-
-
-
-
+from instructrl.lab.world.language import Language
 
 LANGUAGE = Language(
     'Lumo', ('fox', 'baker'), ('sees',), ('old',),

@@ -8,23 +8,6 @@ from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import make_world
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 @pytest.fixture(scope='module')
 def world():
   return make_world(0, 'tiny')

@@ -1,6 +1,6 @@
 r"""Weights of another tool: a Hugging Face folder, or a GGUF file.
 
-python -m instructrl.main --config=experiments/imported.py \
+python -m instructrl.main --config=experiments/import_.py \
     --workdir=DIR/import --config.source=SRC
 
 does what `python -m instructrl.convert import SRC DIR/import` does.

@@ -14,33 +14,6 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 @pytest.mark.parametrize('name', ['model', 'value_model'])
 @pytest.mark.parametrize('field, value, message', [
     ('num_layers', 0, 'num_layers=0 must be 1 or more'),

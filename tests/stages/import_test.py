@@ -9,6 +9,14 @@ import subprocess
 import sys
 import time
 
+import jax
+import ml_collections
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from safetensors.numpy import save_file
+
 from instructrl.interop import hf
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
@@ -19,82 +27,6 @@ from instructrl.stages import import_
 from instructrl.stages import inputs
 from instructrl.stages import policies
 from instructrl.stages.run import Run
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
-import ml_collections
-import ml_dtypes
-import numpy as np
-import pytest
-from safetensors.numpy import load_file, save_file
-
 from tests import checkpoints
 
 

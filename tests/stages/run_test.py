@@ -20,65 +20,6 @@ from instructrl.stages import run as run_lib
 from instructrl.types import TrainState
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def counting_state(start=0.0):
   return TrainState(
       step=jnp.int32(0), params={'w': jnp.float32(start)}, opt_state={})

@@ -2,54 +2,12 @@
 
 import pytest
 
+from instructrl.data.records import Prompt
 from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.data.sources.files import File
 from instructrl.data.sources.files import Row
 from instructrl.data.sources.files import SourceError
-from instructrl.data.records import Prompt
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 class Words(base.Source):

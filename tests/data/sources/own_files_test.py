@@ -5,73 +5,11 @@ import dataclasses
 import pytest
 
 from instructrl.data import records
+from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.data.sources import fields
 from instructrl.data.sources import registry
 from instructrl.data.sources.files import SourceError
-from instructrl.data.records import Demonstration
-from instructrl.data.records import Document
-from instructrl.data.records import Prompt
-from instructrl.data.records import Ranking
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-from tests.data.datasets import source_files
+from tests.data.sources import source_files
 
 PROMPT = Prompt(
     id=fields.text_id('Why?'), text='Why?', user='', use_case='other',

@@ -3,7 +3,14 @@
 import json
 import os
 
-from instructrl.interop import hf
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from instructrl.interop import hf_config
 from instructrl.models import heads
 from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
@@ -14,97 +21,6 @@ from instructrl.stages import inputs
 from instructrl.stages import policies
 from instructrl.stages import reward
 from instructrl.types import TrainState
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-import jax
-import jax.numpy as jnp
-import ml_dtypes
-import numpy as np
-import pytest
-from safetensors.numpy import load_file
-
 from tests import checkpoints
 from tests import tiny
 
@@ -157,7 +73,7 @@ def test_what_was_imported_is_exported_bit_for_bit(tmp_path, config):
   for name, tensor in tensors.items():
     np.testing.assert_array_equal(found[name], tensor, name)
   written = json.loads((tmp_path / 'out' / 'config.json').read_text())
-  assert hf.model_fields(written) == hf.model_fields(config)
+  assert hf_config.model_fields(written) == hf_config.model_fields(config)
   assert written['eos_token_id'] == 1 and written['pad_token_id'] == 300
   generation = json.loads(
       (tmp_path / 'out' / 'generation_config.json').read_text())

@@ -2,28 +2,13 @@
 
 import pickle
 
-from instructrl.tokenizers.trained import SPECIAL_PIECES
-from instructrl.tokenizers.trained import Tokenizer
-from instructrl.tokenizers.trained import train_tokenizer
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 import numpy as np
 import pytest
 import sentencepiece
+
+from instructrl.tokenizers.trained import SPECIAL_PIECES
+from instructrl.tokenizers.trained import Tokenizer
+from instructrl.tokenizers.trained import train_tokenizer
 
 PEOPLE = ('Mara', 'Tobin', 'Selka', 'Orrin', 'Wyla', 'Brannoc')
 TOWNS = ('Oakton', 'Fenwick', 'Porthaven', 'Glasmere', 'Stanhope')

@@ -6,28 +6,13 @@ import signal
 import subprocess
 import sys
 
-from instructrl.runtime import files
-from instructrl.runtime import metrics
-from instructrl.runtime import run_folder
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
+from instructrl.runtime import files
+from instructrl.runtime import metrics
+from instructrl.runtime import run_folder
 
 
 def write_steps(writer, first, last):
@@ -91,7 +76,7 @@ def test_trim_killed_before_the_rename_keeps_the_old_file(
 
   def die(self, target):
     raise KeyboardInterrupt
-  monkeypatch.setattr(metrics_lib.pathlib.Path, 'replace', die)
+  monkeypatch.setattr(metrics.pathlib.Path, 'replace', die)
   with pytest.raises(KeyboardInterrupt):
     writer.trim(1)
   assert (tmp_path / 'metrics.jsonl').read_bytes() == before
