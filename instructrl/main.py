@@ -1,4 +1,15 @@
-"""main"""
+r"""Runs one stage.
+
+  python -m instructrl.main --config=experiments/ppo.py:tiny --workdir=DIR \
+      --config.ppo.kl_coef=0.05
+
+A stage that is finished (its folder has DONE) is not run again; one that was
+interrupted goes on where its newest checkpoint stands.
+
+On several machines the same command is started on each: on TPU VMs as it is,
+elsewhere with --coordinator=HOST:PORT --num_processes=N --process_id=I (see
+`processes`, also for the exit statuses).
+"""
 
 import functools
 

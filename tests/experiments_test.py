@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
-from instructrl import study
 from instructrl.data import store
 from instructrl.orchestration import graph
+from instructrl.orchestration import study
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import registry

@@ -9,7 +9,7 @@ import ml_collections
 import pytest
 
 from experiments import study as study_config
-from instructrl import study
+from instructrl.orchestration import study
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks

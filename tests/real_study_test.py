@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import real
-from instructrl import report
-from instructrl import study
+from instructrl.orchestration import study
+from instructrl.reports import report
 from instructrl.runtime import run_folder
 from instructrl.stages import architecture
 from instructrl.stages import runner

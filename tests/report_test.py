@@ -8,10 +8,11 @@ import re
 import numpy as np
 import pytest
 
-from instructrl import report
+from instructrl.report import main
 from instructrl.reports import page
 from instructrl.reports import paper_checks
 from instructrl.reports import plots
+from instructrl.reports import report as report
 
 POLICIES = plots.POLICIES
 STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
@@ -395,7 +396,7 @@ def test_missing_stages_are_one_clear_line(tmp_path, capsys):
   write_study(tmp_path)
   (tmp_path / 'ppo' / 'DONE').unlink()
   (tmp_path / 'evaluation' / 'DONE').unlink()
-  assert report.main([str(tmp_path)]) == 1
+  assert main([str(tmp_path)]) == 1
   error = capsys.readouterr().err
   assert 'not finished: ppo, evaluation' in error
   assert error.count('\n') == 1
@@ -403,20 +404,20 @@ def test_missing_stages_are_one_clear_line(tmp_path, capsys):
 
 
 def test_not_a_study_and_broken_files(tmp_path, capsys):
-  assert report.main([str(tmp_path / 'nowhere')]) == 1
+  assert main([str(tmp_path / 'nowhere')]) == 1
   assert 'not a study folder' in capsys.readouterr().err
   write_study(tmp_path)
   path = tmp_path / 'ppo' / 'metrics.jsonl'
   path.write_text(path.read_text() + '{"step": 3')
-  assert report.main([str(tmp_path)]) == 1
+  assert main([str(tmp_path)]) == 1
   assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
   for content, reason in (('', 'is empty, though the stage is finished'),
                           ('7\n', 'metrics.jsonl, line 1 holds no object')):
     path.write_text(content)
-    assert report.main([str(tmp_path)]) == 1
+    assert main([str(tmp_path)]) == 1
     assert reason in capsys.readouterr().err
   path.unlink()
-  assert report.main([str(tmp_path)]) == 1
+  assert main([str(tmp_path)]) == 1
   assert 'ppo/metrics.jsonl cannot be read: ' in capsys.readouterr().err
 
 
@@ -429,7 +430,7 @@ def test_values_of_another_form_are_one_line(
     tmp_path, capsys, name, content, reason):
   write_study(tmp_path)
   (tmp_path / name).write_text(content)
-  assert report.main([str(tmp_path)]) == 1
+  assert main([str(tmp_path)]) == 1
   error = capsys.readouterr().err
   assert reason in error and error.count('\n') == 1
 
@@ -446,7 +447,7 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', [])
   for stage in ('ppo', 'ppo_ptx', 'sft'):
     write_jsonl(tmp_path / stage / 'metrics.jsonl', [{'step': 1}])
-  assert report.main([str(tmp_path)]) == 0
+  assert main([str(tmp_path)]) == 0
   path = capsys.readouterr().out.strip()
   assert path.endswith('report/index.html')
   assert 'not measured' in pathlib.Path(path).read_text()

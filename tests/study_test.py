@@ -14,7 +14,7 @@ import time
 import pytest
 
 from experiments import study as study_config
-from instructrl import report
+from instructrl.reports import report
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
 

@@ -12,9 +12,10 @@ import time
 import pytest
 
 from experiments.ablations import base
-from instructrl import sweep
+from instructrl import sweep as sweep_door
 from instructrl.orchestration import children
 from instructrl.orchestration import graph
+from instructrl.orchestration import sweep as sweep
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 
@@ -118,7 +119,7 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
       'failed', 'failed', 'done', 'done']
   with pytest.raises(SystemExit, match='error: 2 runs failed and 0 could not '
                      'begin; 2 of 4 points are not done') as end:
-    sweep._finish('name', folder, results)
+    sweep_door._finish('name', folder, results)
   assert end.value.code != 0
   captured = capsys.readouterr()
   first = results['points'][0]['runs']['ppo_ptx']
@@ -142,7 +143,7 @@ def test_an_interrupted_run_is_no_failure(folder, capsys):
   results = run(folder)
   assert not results['failed']
   with pytest.raises(SystemExit) as end:
-    sweep._finish('name', folder, results)
+    sweep_door._finish('name', folder, results)
   assert end.value.code == processes.EXIT_STOPPED
   assert '2 of 4 points are not done; the same command goes on' in (
       capsys.readouterr().err)

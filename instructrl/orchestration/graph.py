@@ -23,7 +23,7 @@ from absl import flags
 import ml_collections
 from ml_collections import config_flags
 
-from instructrl import study
+from instructrl.orchestration import study
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.stages import checks

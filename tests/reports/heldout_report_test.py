@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from instructrl import report
 from instructrl.reports import heldout_page
 from instructrl.reports import paper_checks
+from instructrl.reports import report
 
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
