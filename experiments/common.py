@@ -10,45 +10,57 @@ from ml_collections import config_dict
 # Axis of a parameter or an activation -> mesh axis. One table, see
 # instructrl/sharding.py; None leaves an axis whole.
 RULES = (
-    ('layers', None),
-    ('vocab', 'tensor'),
-    ('embed', 'fsdp'),
-    ('mlp', 'tensor'),
-    ('heads', 'tensor'),
-    ('kv', None),
-    ('norm', None),
-    ('positions', None),
-    ('act_batch', ('data', 'fsdp')),
-    ('act_len', None),
-    ('act_embed', None),
-    ('act_heads', 'tensor'),
-    ('act_mlp', 'tensor'),
+  ('layers', None),
+  ('vocab', 'tensor'),
+  ('embed', 'fsdp'),
+  ('mlp', 'tensor'),
+  ('heads', 'tensor'),
+  ('kv', None),
+  ('norm', None),
+  ('positions', None),
+  ('act_batch', ('data', 'fsdp')),
+  ('act_len', None),
+  ('act_embed', None),
+  ('act_heads', 'tensor'),
+  ('act_mlp', 'tensor'),
 )
 
 # layers, width, heads, longest example in tokens.
 LAB_SIZES = {  # of which there is a lab
-    'micro': (2, 64, 2, 192),  # seconds; for tests
-    'tiny': (4, 128, 4, 192),  # 0.9M parameters, minutes on two CPU cores
-    'small': (8, 320, 5, 256),  # 10M parameters, minutes on an accelerator
+  'micro': (2, 64, 2, 192),  # seconds; for tests
+  'tiny': (4, 128, 4, 192),  # 0.9M parameters, minutes on two CPU cores
+  'small': (8, 320, 5, 256),  # 10M parameters, minutes on an accelerator
 }
 # Brown et al. 2020, table 2.1, and its context of 2,048. For 1.3B the table has
 # 24 heads of 128, which are not 2,048 wide. Ouyang et al. call 6.7B "6B"; they
 # have no 125M, which is here to try a slice with.
 PAPER_SIZES = {
-    '125m': (12, 768, 12, 2048),
-    '1.3b': (24, 2048, 16, 2048),
-    '6b': (32, 4096, 32, 2048),
-    '175b': (96, 12288, 96, 2048),
+  '125m': (12, 768, 12, 2048),
+  '1.3b': (24, 2048, 16, 2048),
+  '6b': (32, 4096, 32, 2048),
+  '175b': (96, 12288, 96, 2048),
 }
 SIZES = LAB_SIZES | PAPER_SIZES
 # Fields of a model that say how it is computed, and not what.
-HOW_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
-                'frozen_layers', 'init_std', 'param_dtype', 'remat',
-                'scan_unroll')
+HOW_COMPUTED = (
+  'attention',
+  'attention_block',
+  'dropout',
+  'dtype',
+  'frozen_layers',
+  'init_std',
+  'param_dtype',
+  'remat',
+  'scan_unroll',
+)
 
 # Tokens of a prompt and of a response, at most.
-LENGTHS = {'micro': (48, 32), 'tiny': (48, 32), 'small': (96, 64),
-           **dict.fromkeys(PAPER_SIZES, (1024, 1024))}  # section 3.2, table 6
+LENGTHS = {
+  'micro': (48, 32),
+  'tiny': (48, 32),
+  'small': (96, 64),
+  **dict.fromkeys(PAPER_SIZES, (1024, 1024)),
+}  # section 3.2, table 6
 # Of studies on real data. `cpu` is what two cores do in two hours with a model
 # of 135M parameters, `full` what one accelerator does with up to a billion.
 REAL_LENGTHS = {'cpu': (128, 64), 'full': (512, 512)}
@@ -57,7 +69,8 @@ REAL_LENGTHS = {'cpu': (128, 64), 'full': (512, 512)}
 def check_size(size, sizes=tuple(SIZES)):
   if size not in sizes:
     raise ValueError(
-        f'there is no size {size!r}; the sizes are {", ".join(sizes)}')
+      f'there is no size {size!r}; the sizes are {", ".join(sizes)}'
+    )
 
 
 def model(size):
@@ -186,8 +199,10 @@ def base(size, stage, sizes=tuple(SIZES)):
   # rows than there are devices.
   tensor = {'6b': 4, '175b': 8}.get(size, 1)
   c.mesh = config_dict.ConfigDict(
-      dict(data=1, fsdp=-1, tensor=tensor) if size in PAPER_SIZES else
-      dict(data=-1, fsdp=1, tensor=1))
+    dict(data=1, fsdp=-1, tensor=tensor)
+    if size in PAPER_SIZES
+    else dict(data=-1, fsdp=1, tensor=1)
+  )
   c.rules = RULES
   c.checkpoint = config_dict.ConfigDict()
   c.checkpoint.every = 0  # steps between checkpoints; 0 = once an epoch

@@ -6,8 +6,11 @@ python -m instructrl.main --config=experiments/evaluation.py:tiny --workdir=DIR/
 from experiments import common
 
 # prompts, probes a task, validation documents, demonstrations in a prompt
-RECIPE = {'micro': (24, 8, 40, 1), 'tiny': (1500, 100, 400, 2),
-          'small': (1500, 300, 2000, 3)}
+RECIPE = {
+  'micro': (24, 8, 40, 1),
+  'tiny': (1500, 100, 400, 2),
+  'small': (1500, 300, 2000, 3),
+}
 
 
 def get_config(arg='tiny'):

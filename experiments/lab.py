@@ -6,8 +6,11 @@ python -m instructrl.main --config=experiments/lab.py:tiny --workdir=DIR/lab
 from experiments import common
 
 # documents, prompts, vocabulary (pieces)
-RECIPE = {'micro': (1500, 600, 640), 'tiny': (48_000, 20_000, 768),
-          'small': (400_000, 30_000, 2048)}
+RECIPE = {
+  'micro': (1500, 600, 640),
+  'tiny': (48_000, 20_000, 768),
+  'small': (400_000, 30_000, 2048),
+}
 
 
 def get_config(arg='tiny'):

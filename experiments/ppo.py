@@ -9,15 +9,23 @@ from experiments import common
 
 # batch, minibatch, iterations. The paper (C.4): 256k episodes, 512 an iteration,
 # in 8 minibatches of 64.
-RECIPE = {'micro': (16, 8, 6), 'tiny': (64, 16, 60), 'small': (256, 64, 500),
-          **dict.fromkeys(common.PAPER_SIZES, (512, 64, 500))}
+RECIPE = {
+  'micro': (16, 8, 6),
+  'tiny': (64, 16, 60),
+  'small': (256, 64, 500),
+  **dict.fromkeys(common.PAPER_SIZES, (512, 64, 500)),
+}
 # One 6B reward model for all policies (C.2); the paper has no 125M.
 REWARD_MODEL = {'1.3b': '6b', '175b': '6b'}
 # Peak rates of the policy and the value model. The paper prints the value
 # model's (C.4). The policy's was picked from a log-linear scan of 2.55e-6 to
 # 2.55e-5 (1.3B, 6B), whose middle this is, or of 2.55e-6 and 3.74e-6 (175B).
-PEAK_LR = {'125m': (8.06e-6, 9e-6), '1.3b': (8.06e-6, 9e-6),
-           '6b': (8.06e-6, 9e-6), '175b': (2.55e-6, 5e-6)}
+PEAK_LR = {
+  '125m': (8.06e-6, 9e-6),
+  '1.3b': (8.06e-6, 9e-6),
+  '6b': (8.06e-6, 9e-6),
+  '175b': (2.55e-6, 5e-6),
+}
 
 
 def get_config(arg='tiny'):
@@ -34,9 +42,14 @@ def get_config(arg='tiny'):
     c.reference_model.param_dtype = c.reward_model.param_dtype = 'bfloat16'
   # Rules of a model that differ from those of `rules`. `generate` is the policy
   # while it samples: whole along fsdp, or every token would gather the weights.
-  c.model_rules = config_dict.ConfigDict(dict(
-      reference_model=(), reward_model=(), value_model=(),
-      generate=(('embed', None),)))
+  c.model_rules = config_dict.ConfigDict(
+    dict(
+      reference_model=(),
+      reward_model=(),
+      value_model=(),
+      generate=(('embed', None),),
+    )
+  )
   # What waits in the memory of the hosts, and is copied to the devices where it
   # is needed: the KL's reference in scoring, the average after each minibatch.
   # The numbers are the same; it takes less memory of the devices, and time.

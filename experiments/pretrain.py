@@ -10,9 +10,14 @@ from experiments import common
 # of 6 do not. The large ones are Brown et al. 2020, table 2.1: 0.5M, 1M, 2M and
 # 3.2M tokens an update, 300 billion tokens in all.
 RECIPE = {
-    'micro': (8, 60, 3e-3), 'tiny': (4, 2700, 3e-3), 'small': (32, 20_000, 1e-3),
-    '125m': (256, 572_000, 6e-4), '1.3b': (512, 286_000, 2e-4),
-    '6b': (1024, 143_000, 1.2e-4), '175b': (1536, 95_000, 0.6e-4)}
+  'micro': (8, 60, 3e-3),
+  'tiny': (4, 2700, 3e-3),
+  'small': (32, 20_000, 1e-3),
+  '125m': (256, 572_000, 6e-4),
+  '1.3b': (512, 286_000, 2e-4),
+  '6b': (1024, 143_000, 1.2e-4),
+  '175b': (1536, 95_000, 0.6e-4),
+}
 
 
 def get_config(arg='tiny'):
@@ -33,7 +38,8 @@ def get_config(arg='tiny'):
   c.optimizer.weight_decay = 0.1  # GPT-3's (Brown et al. 2020, appendix B)
   # GPT-3 has 375M tokens of 300B (appendix B).
   c.optimizer.warmup_steps = c.num_steps // (
-      800 if arg in common.PAPER_SIZES else 20)
+    800 if arg in common.PAPER_SIZES else 20
+  )
   c.eval_every = -(-c.num_steps // 8)  # steps; 0 = once an epoch
   c.eval_batches = 16  # validation batches
   c.checkpoint.every = c.eval_every

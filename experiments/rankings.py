@@ -8,8 +8,11 @@ from ml_collections import config_dict
 from experiments import common
 
 # prompts of the training split, of validation, to set the noise on
-RECIPE = {'micro': (64, 24, 24), 'tiny': (6000, 200, 400),
-          'small': (6000, 600, 600)}
+RECIPE = {
+  'micro': (64, 24, 24),
+  'tiny': (6000, 200, 400),
+  'small': (6000, 600, 600),
+}
 
 
 def get_config(arg='tiny'):
@@ -21,8 +24,13 @@ def get_config(arg='tiny'):
   c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
   # Who writes candidates: policy, temperature, samples. The demonstration is
   # one more. PPO starts from what SFT says, so most are SFT's.
-  c.sources = (('sft', 1.0, 4), ('sft', 0.7, 4), ('sft', 0.4, 2),
-               ('base', 0.9, 1), ('base', 0.5, 1))
+  c.sources = (
+    ('sft', 1.0, 4),
+    ('sft', 0.7, 4),
+    ('sft', 0.4, 2),
+    ('base', 0.9, 1),
+    ('base', 0.5, 1),
+  )
   c.min_responses, c.max_responses = 4, 9  # K (section 3.4)
   c.num_prompts, c.num_validation, c.num_calibration = RECIPE[arg]
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most

@@ -42,7 +42,9 @@ def sft(arg):
   c.inputs.init = '../import'
   c.model = imported_model(arg, 'init')
   c.batch_size, c.num_epochs, c.optimizer.peak_lr = {
-      'cpu': (8, 2, 2e-5), 'full': (32, 3, 1e-5)}[arg]
+    'cpu': (8, 2, 2e-5),
+    'full': (32, 3, 1e-5),
+  }[arg]
   c.pretrain_rows = ''  # its loss is measured in the end
   c.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.checkpoint.keep = 1
@@ -55,8 +57,9 @@ def reward(arg):
   c.model = imported_model(arg, 'init')
   c.prompt_len, c.response_len = common.REAL_LENGTHS[arg][0], RANKED[arg]
   c.max_responses = {'cpu': 4, 'full': 9}[arg]
-  c.batch_size, c.optimizer.peak_lr = {
-      'cpu': (8, 1e-4), 'full': (32, 1e-5)}[arg]
+  c.batch_size, c.optimizer.peak_lr = {'cpu': (8, 1e-4), 'full': (32, 1e-5)}[
+    arg
+  ]
   c.microbatch_size = {'cpu': 0, 'full': 8}[arg]
   return c
 
@@ -65,16 +68,22 @@ def ppo(arg, config):
   """PPO or PPO-ptx, from the config of the paper's size 125m."""
   c = config.get_config('125m')
   c.inputs.policy = '../sft'
-  for name, source in (('model', 'policy'), ('reference_model', 'policy'),
-                       ('reward_model', 'reward_model'),
-                       ('value_model', 'reward_model')):
+  for name, source in (
+    ('model', 'policy'),
+    ('reference_model', 'policy'),
+    ('reward_model', 'reward_model'),
+    ('value_model', 'reward_model'),
+  ):
     c[name] = imported_model(arg, source)
   p = c.ppo
   p.prompt_len, p.response_len = common.REAL_LENGTHS[arg]
   p.batch_size, p.minibatch_size, p.num_iterations = {
-      'cpu': (16, 8, 25), 'full': (128, 32, 200)}[arg]
-  p.microbatch_size, p.score_microbatch_size = {
-      'cpu': (0, 0), 'full': (8, 32)}[arg]
+    'cpu': (16, 8, 25),
+    'full': (128, 32, 200),
+  }[arg]
+  p.microbatch_size, p.score_microbatch_size = {'cpu': (0, 0), 'full': (8, 32)}[
+    arg
+  ]
   p.kl_coef = {'cpu': 0.05, 'full': 0.05}[arg]
   p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]
   p.ptx_microbatch_size = {'cpu': 0, 'full': 8}[arg]
@@ -83,7 +92,9 @@ def ppo(arg, config):
   p.ema_decay, p.warmup_iterations = {'cpu': (0.9, 3), 'full': (0.98, 10)}[arg]
   p.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.optimizer.peak_lr, c.value_optimizer.peak_lr = {
-      'cpu': (1e-4, 1e-4), 'full': (5e-6, 1e-5)}[arg]
+    'cpu': (1e-4, 1e-4),
+    'full': (5e-6, 1e-5),
+  }[arg]
   c.eval_every = c.samples_every = {'cpu': 5, 'full': 20}[arg]
   c.eval_batch_size, c.eval_batches = {'cpu': (8, 2), 'full': (32, 8)}[arg]
   c.checkpoint.every = {'cpu': 5, 'full': 20}[arg]
@@ -118,9 +129,12 @@ def get_config(arg='cpu'):
   for name in ('demonstrations', 'rankings', 'prompts', 'documents'):
     stages.data[name] = c.get_ref(name)
   stages.data.update(
-      prompt_len=common.REAL_LENGTHS[arg][0], response_len=RANKED[arg],
-      row_len=ROW[arg], long_responses='cut', validation_fraction=0.2
-      if arg == 'cpu' else 0.05)
+    prompt_len=common.REAL_LENGTHS[arg][0],
+    response_len=RANKED[arg],
+    row_len=ROW[arg],
+    long_responses='cut',
+    validation_fraction=0.2 if arg == 'cpu' else 0.05,
+  )
   stages.data.max_responses = 4 if arg == 'cpu' else 9
   stages.sft = sft(arg)
   stages.reward = reward(arg)
@@ -137,6 +151,14 @@ def get_config(arg='cpu'):
       if model in stage:
         stage[model].frozen_layers = c.get_oneway_ref('frozen_layers')
   # Run in this order; each in a folder of its name.
-  c.order = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout',
-             'export')
+  c.order = (
+    'import',
+    'data',
+    'sft',
+    'reward',
+    'ppo',
+    'ppo_ptx',
+    'heldout',
+    'export',
+  )
   return c

@@ -8,8 +8,11 @@ from experiments import common
 # prompts per update, peak learning rate. The paper (C.2): 64 prompts, up to
 # 2,304 comparisons, and 9e-6 for the 6B model it uses for all policies.
 RECIPE = {
-    'micro': (8, 1e-3), 'tiny': (8, 1e-3), 'small': (32, 2e-4),
-    **dict.fromkeys(common.PAPER_SIZES, (64, 9e-6))}
+  'micro': (8, 1e-3),
+  'tiny': (8, 1e-3),
+  'small': (32, 2e-4),
+  **dict.fromkeys(common.PAPER_SIZES, (64, 9e-6)),
+}
 
 
 def get_config(arg='tiny'):

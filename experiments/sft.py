@@ -11,9 +11,14 @@ from experiments import pretrain
 # rows hold several demonstrations each: three in the lab, which wants a higher
 # rate for models this small.
 RECIPE = {
-    'micro': (8, 2, 1e-3), 'tiny': (4, 4, 2e-3), 'small': (32, 8, 3e-4),
-    '125m': (32, 16, 9.65e-6), '1.3b': (32, 16, 9.65e-6),
-    '6b': (32, 16, 9.65e-6), '175b': (8, 16, 5.03e-6)}
+  'micro': (8, 2, 1e-3),
+  'tiny': (4, 4, 2e-3),
+  'small': (32, 8, 3e-4),
+  '125m': (32, 16, 9.65e-6),
+  '1.3b': (32, 16, 9.65e-6),
+  '6b': (32, 16, 9.65e-6),
+  '175b': (8, 16, 5.03e-6),
+}
 
 
 def get_config(arg='tiny'):

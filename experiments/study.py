@@ -20,8 +20,18 @@ from experiments import reward
 from experiments import select_sft
 from experiments import sft
 
-STAGES = (lab, pretrain, sft, ppo_init, rankings, reward, select_sft, ppo,
-          ppo_ptx, evaluation)
+STAGES = (
+  lab,
+  pretrain,
+  sft,
+  ppo_init,
+  rankings,
+  reward,
+  select_sft,
+  ppo,
+  ppo_ptx,
+  evaluation,
+)
 
 
 def get_config(arg='tiny'):
@@ -34,5 +44,6 @@ def get_config(arg='tiny'):
   # Run in this order; each in a folder of its name.
   c.order = tuple(stage.__name__.split('.')[-1] for stage in STAGES)
   c.stages = config_dict.ConfigDict(
-      {name: stage.get_config(arg) for name, stage in zip(c.order, STAGES)})
+    {name: stage.get_config(arg) for name, stage in zip(c.order, STAGES)}
+  )
   return c

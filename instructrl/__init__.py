@@ -24,11 +24,16 @@ def _keep_freed_memory():
   there is an accelerator, another C library, or a setting of the user's in the
   environment.
   """
-  accelerators = ('/dev/nvidia[0-9]*', '/dev/accel*', '/dev/vfio/[0-9]*',
-                  '/dev/kfd')
+  accelerators = (
+    '/dev/nvidia[0-9]*',
+    '/dev/accel*',
+    '/dev/vfio/[0-9]*',
+    '/dev/kfd',
+  )
   platform = os.environ.get('JAX_PLATFORMS', '')
   if platform not in ('', 'cpu') or (
-      not platform and any(map(glob.glob, accelerators))):
+    not platform and any(map(glob.glob, accelerators))
+  ):
     return
   if any(k.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for k in os.environ):
     return
@@ -36,7 +41,7 @@ def _keep_freed_memory():
   if mallopt is None:
     return
   # The constants of malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
-  for option, value in ((-8, 1), (-3, 2 ** 30), (-1, 2 ** 30)):
+  for option, value in ((-8, 1), (-3, 2**30), (-1, 2**30)):
     mallopt(option, value)
 
 

@@ -15,9 +15,9 @@ from instructrl import masked
 
 
 def kl_estimate(
-    logprobs: chex.Array,
-    ref_logprobs: chex.Array,
-    kind: Literal['k1', 'k2', 'k3'] = 'k1',
+  logprobs: chex.Array,
+  ref_logprobs: chex.Array,
+  kind: Literal['k1', 'k2', 'k3'] = 'k1',
 ) -> jax.Array:
   """Estimates KL(policy || reference) from tokens the policy sampled.
 
@@ -50,11 +50,11 @@ def kl_estimate(
 
 
 def missing_eos(
-    scores: chex.Array,
-    has_eos: chex.Array,
-    *,
-    mode: Literal['none', 'penalty', 'fixed'] = 'none',
-    amount: float = 0.0,
+  scores: chex.Array,
+  has_eos: chex.Array,
+  *,
+  mode: Literal['none', 'penalty', 'fixed'] = 'none',
+  amount: float = 0.0,
 ) -> jax.Array:
   """Changes the score of responses that never ended.
 
@@ -81,16 +81,16 @@ def missing_eos(
   if mode == 'fixed':
     return jnp.where(has_eos, scores, jnp.float32(amount))
   raise ValueError(
-      f"missing_eos mode must be 'none', 'penalty' or 'fixed', not {mode!r}"
+    f"missing_eos mode must be 'none', 'penalty' or 'fixed', not {mode!r}"
   )
 
 
 def shaped_rewards(
-    scores: chex.Array,
-    kl: chex.Array,
-    response_mask: chex.Array,
-    *,
-    kl_coef: chex.Numeric,
+  scores: chex.Array,
+  kl: chex.Array,
+  response_mask: chex.Array,
+  *,
+  kl_coef: chex.Numeric,
 ) -> jax.Array:
   """The per-token reward: a KL penalty, and the score on the last token.
 
@@ -109,20 +109,21 @@ def shaped_rewards(
   chex.assert_rank([scores, kl, response_mask], [1, 2, 2])
   chex.assert_equal_shape([kl, response_mask])
   chex.assert_equal_shape_prefix([scores, kl], 1)
-  chex.assert_type([scores, kl, response_mask],
-                   [jnp.float32, jnp.float32, bool])
+  chex.assert_type(
+    [scores, kl, response_mask], [jnp.float32, jnp.float32, bool]
+  )
   last = response_mask & ~_shift(response_mask)
   rewards = jnp.where(response_mask, -kl_coef * kl, 0)
   return rewards + jnp.where(last, scores[:, None], 0)
 
 
 def gae(
-    rewards: chex.Array,
-    values: chex.Array,
-    mask: chex.Array,
-    *,
-    discount: float,
-    gae_lambda: float,
+  rewards: chex.Array,
+  values: chex.Array,
+  mask: chex.Array,
+  *,
+  discount: float,
+  gae_lambda: float,
 ) -> tuple[jax.Array, jax.Array]:
   """Generalised advantage estimation (Schulman et al. 2016, equation 16).
 
@@ -154,7 +155,7 @@ def gae(
     return advantage, advantage
 
   _, advantages = jax.lax.scan(
-      backwards, jnp.zeros_like(deltas[:, 0]), deltas.T, reverse=True
+    backwards, jnp.zeros_like(deltas[:, 0]), deltas.T, reverse=True
   )
   advantages = advantages.T
   return advantages, advantages + values
@@ -177,12 +178,12 @@ def whitened_advantages(advantages: chex.Array, mask: chex.Array) -> jax.Array:
 
 
 def adaptive_kl_coef(
-    kl_coef: chex.Numeric,
-    kl: chex.Numeric,
-    *,
-    target: float,
-    horizon: float,
-    num_episodes: int,
+  kl_coef: chex.Numeric,
+  kl: chex.Numeric,
+  *,
+  target: float,
+  horizon: float,
+  num_episodes: int,
 ) -> jax.Array:
   """One step of the proportional controller of Ziegler et al. 2019, (4)-(5).
 

@@ -38,19 +38,33 @@ def _tell(text: str):
 
 def write_report(workdir: pathlib.Path, plans: Sequence[planner.Plan]):
   """index.html for people, plans.json for programs, table.md for a README."""
-  versions = {name: importlib.metadata.version(name)
-              for name in ('jax', 'libtpu')}
+  versions = {
+    name: importlib.metadata.version(name) for name in ('jax', 'libtpu')
+  }
   for name, text in (
-      ('index.html', plan_report.render(plans, versions)),
-      ('plans.json', json.dumps({
-          'format_version': 1, 'versions': versions,
-          'plans': [planner.to_json(p) for p in plans]}, indent=1)),
-      ('table.md', plan_report.markdown(plan_report.summary(plans)) + '\n')):
+    ('index.html', plan_report.render(plans, versions)),
+    (
+      'plans.json',
+      json.dumps(
+        {
+          'format_version': 1,
+          'versions': versions,
+          'plans': [planner.to_json(p) for p in plans],
+        },
+        indent=1,
+      ),
+    ),
+    ('table.md', plan_report.markdown(plan_report.summary(plans)) + '\n'),
+  ):
     files.atomic_write(workdir / name, text)
 
 
-def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
-               shown=lambda plan: None) -> list[planner.Plan]:
+def make_plans(
+  runs,
+  vocab_size: int,
+  workdir: pathlib.Path | None = None,
+  shown=lambda plan: None,
+) -> list[planner.Plan]:
   """Plans of each run on each of its slices; the report grows with each.
 
   Args:
@@ -66,9 +80,16 @@ def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
   plans = []
   for name, config, topologies in runs:
     for topology in topologies:
-      plans.append(planner.plan(
-          config, topology, vocab_size, name=name, say=_tell,
-          folder=workdir and workdir / 'functions'))
+      plans.append(
+        planner.plan(
+          config,
+          topology,
+          vocab_size,
+          name=name,
+          say=_tell,
+          folder=workdir and workdir / 'functions',
+        )
+      )
       shown(plans[-1])
       if workdir:
         write_report(workdir, plans)
@@ -78,25 +99,33 @@ def make_plans(runs, vocab_size: int, workdir: pathlib.Path | None = None,
 def runs_of(config, topologies: Sequence[str]):
   """(name, config, slices) of each run, from the flags."""
   if config is None:
-    sys.exit('error: --config is missing: give a stage of experiments/ and its '
-             'size, such as experiments/ppo_ptx.py:1.3b, or '
-             'experiments/plans.py')
+    sys.exit(
+      'error: --config is missing: give a stage of experiments/ and its '
+      'size, such as experiments/ppo_ptx.py:1.3b, or '
+      'experiments/plans.py'
+    )
   try:
     has_plans = 'plans' in config
   except OSError as error:  # ml_collections', for a file that is not there
     sys.exit(f'error: --config: {command.missing_file(error)}')
   if has_plans:
     if topologies:
-      sys.exit('error: --topology does not go with a config of plans: the '
-               'slices are in its fields')
+      sys.exit(
+        'error: --topology does not go with a config of plans: the '
+        'slices are in its fields'
+      )
     plans = [config.plans[key] for key in config.order]
     return [(p.name, p.config, p.slices) for p in plans]
   if 'stage' not in config:
-    sys.exit('error: --config is of no stage that trains: it has neither a '
-             'field stage nor plans')
+    sys.exit(
+      'error: --config is of no stage that trains: it has neither a '
+      'field stage nor plans'
+    )
   if not topologies:
-    sys.exit('error: --topology is missing: name a slice, such as v5p:4x4x4, '
-             'or several, with commas')
+    sys.exit(
+      'error: --topology is missing: name a slice, such as v5p:4x4x4, '
+      'or several, with commas'
+    )
   return [(f'{config.stage}:{config.size}', config, topologies)]
 
 
@@ -107,12 +136,17 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
     workdir.mkdir(parents=True, exist_ok=True)
   elif sum(len(topologies) for *_, topologies in runs) > 1:
     _tell('without --workdir nothing that is compiled here is kept')
-  with (run_folder.only_process(workdir) if workdir
-        else contextlib.nullcontext()):
+  with (
+    run_folder.only_process(workdir) if workdir else contextlib.nullcontext()
+  ):
     plans = make_plans(
-        runs, vocab_flag.value, workdir,
-        (lambda p: None) if json_flag.value else
-        lambda p: print(plan_report.describe(p), end='\n\n', flush=True))
+      runs,
+      vocab_flag.value,
+      workdir,
+      (lambda p: None)
+      if json_flag.value
+      else lambda p: print(plan_report.describe(p), end='\n\n', flush=True),
+    )
   if json_flag.value:
     print(json.dumps([planner.to_json(p) for p in plans], indent=1))
   elif len(plans) > 1:
@@ -128,15 +162,29 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
 
 if __name__ == '__main__':
   os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-  command.run_door(functools.partial(
+  command.run_door(
+    functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', None, 'A stage that trains, and its size, such as '
-          'experiments/ppo_ptx.py:1.3b; or experiments/plans.py.'),
-      flags.DEFINE_list('topology', [], 'A slice, such as v5p:4x4x4, two of '
-                        'them as one, 2xv5p:4x4x4, or several, with commas.'),
-      flags.DEFINE_integer('vocab', planner.GPT_VOCAB,
-                           'Tokens of the tokenizer.'),
-      flags.DEFINE_string('workdir', None, 'Where a report is written, and '
-                          'what was compiled is found again.'),
-      flags.DEFINE_boolean('json', False, 'Print all figures as JSON.')))
+        'config',
+        None,
+        'A stage that trains, and its size, such as '
+        'experiments/ppo_ptx.py:1.3b; or experiments/plans.py.',
+      ),
+      flags.DEFINE_list(
+        'topology',
+        [],
+        'A slice, such as v5p:4x4x4, two of '
+        'them as one, 2xv5p:4x4x4, or several, with commas.',
+      ),
+      flags.DEFINE_integer(
+        'vocab', planner.GPT_VOCAB, 'Tokens of the tokenizer.'
+      ),
+      flags.DEFINE_string(
+        'workdir',
+        None,
+        'Where a report is written, and what was compiled is found again.',
+      ),
+      flags.DEFINE_boolean('json', False, 'Print all figures as JSON.'),
+    )
+  )

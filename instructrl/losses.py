@@ -38,15 +38,15 @@ def without_padding(logits: jax.Array, vocab_size: int) -> jax.Array:
 
 
 def token_logprobs(
-    hidden: chex.Array,
-    unembed: chex.Array,
-    targets: chex.Array,
-    *,
-    chunk_size: int,
-    vocab_size: int | None = None,
-    temperature: chex.Numeric = 1.0,
-    with_entropy: bool = False,
-    mask: chex.Array | None = None,
+  hidden: chex.Array,
+  unembed: chex.Array,
+  targets: chex.Array,
+  *,
+  chunk_size: int,
+  vocab_size: int | None = None,
+  temperature: chex.Numeric = 1.0,
+  with_entropy: bool = False,
+  mask: chex.Array | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
   """Log-probabilities of `targets`, without all logits in memory at once.
 
@@ -94,7 +94,7 @@ def token_logprobs(
     chunk_logprobs = jax.checkpoint(chunk_logprobs, prevent_cse=False)
     split, merge = _chunking(targets.shape, chunk_size)
     outputs = jax.lax.map(
-        lambda chunk: chunk_logprobs(*chunk), (split(hidden), split(targets))
+      lambda chunk: chunk_logprobs(*chunk), (split(hidden), split(targets))
     )
     outputs = jax.tree.map(merge, outputs)
   if mask is not None:
@@ -104,10 +104,7 @@ def token_logprobs(
 
 
 def lm_loss(
-    logprobs: chex.Array,
-    mask: chex.Array,
-    *,
-    count: chex.Numeric | None = None,
+  logprobs: chex.Array, mask: chex.Array, *, count: chex.Numeric | None = None
 ) -> tuple[jax.Array, Metrics]:
   """Cross-entropy of a language model: the mean of -logprobs per token.
 
@@ -144,12 +141,12 @@ def preference_pairs(ranks: chex.Array, valid: chex.Array) -> jax.Array:
 
 
 def ranking_loss(
-    scores: chex.Array,
-    ranks: chex.Array,
-    valid: chex.Array,
-    *,
-    count: chex.Numeric | None = None,
-    pair_count: chex.Numeric | None = None,
+  scores: chex.Array,
+  ranks: chex.Array,
+  valid: chex.Array,
+  *,
+  count: chex.Numeric | None = None,
+  pair_count: chex.Numeric | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """K-wise comparison loss of the reward model.
 
@@ -183,24 +180,24 @@ def ranking_loss(
   losses = masked.masked_mean(-jax.nn.log_sigmoid(margins), pairs, (1, 2))
   loss = masked.masked_mean(losses, jnp.any(pairs, (1, 2)), count=count)
   pair_mean = functools.partial(
-      masked.masked_mean, mask=pairs, count=pair_count
+    masked.masked_mean, mask=pairs, count=pair_count
   )
   return loss, {
-      'loss/ranking': loss,
-      'reward/accuracy': pair_mean(margins > 0),
-      'reward/margin': pair_mean(margins),
-      'reward/num_pairs': jnp.sum(pairs, dtype=jnp.float32),
+    'loss/ranking': loss,
+    'reward/accuracy': pair_mean(margins > 0),
+    'reward/margin': pair_mean(margins),
+    'reward/num_pairs': jnp.sum(pairs, dtype=jnp.float32),
   }
 
 
 def ppo_policy_loss(
-    logprobs: chex.Array,
-    old_logprobs: chex.Array,
-    advantages: chex.Array,
-    mask: chex.Array,
-    *,
-    clip_eps: float,
-    count: chex.Numeric | None = None,
+  logprobs: chex.Array,
+  old_logprobs: chex.Array,
+  advantages: chex.Array,
+  mask: chex.Array,
+  *,
+  clip_eps: float,
+  count: chex.Numeric | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """Clipped surrogate loss of the policy, per token.
 
@@ -224,12 +221,14 @@ def ppo_policy_loss(
     KL(old || new) in nats per token; `policy/ratio`, its mean.
   """
   chex.assert_equal_shape([logprobs, old_logprobs, advantages, mask])
-  chex.assert_type([logprobs, old_logprobs, advantages, mask],
-                   [jnp.float32, jnp.float32, jnp.float32, bool])
+  chex.assert_type(
+    [logprobs, old_logprobs, advantages, mask],
+    [jnp.float32, jnp.float32, jnp.float32, bool],
+  )
   mean = functools.partial(masked.masked_mean, mask=mask, count=count)
   # Padding may hold anything; none of it may overflow into the gradient.
   logprobs, old_logprobs, advantages = (
-      jnp.where(mask, x, 0) for x in (logprobs, old_logprobs, advantages)
+    jnp.where(mask, x, 0) for x in (logprobs, old_logprobs, advantages)
   )
   log_ratio = logprobs - old_logprobs
   ratio = jnp.exp(log_ratio)
@@ -237,21 +236,21 @@ def ppo_policy_loss(
   clipped = -advantages * jnp.clip(ratio, 1 - clip_eps, 1 + clip_eps)
   loss = mean(jnp.maximum(unclipped, clipped))
   return loss, {
-      'loss/policy': loss,
-      'policy/clip_frac': mean(clipped > unclipped),
-      'policy/approx_kl': mean(jnp.expm1(log_ratio) - log_ratio),
-      'policy/ratio': mean(ratio),
+    'loss/policy': loss,
+    'policy/clip_frac': mean(clipped > unclipped),
+    'policy/approx_kl': mean(jnp.expm1(log_ratio) - log_ratio),
+    'policy/ratio': mean(ratio),
   }
 
 
 def value_loss(
-    values: chex.Array,
-    old_values: chex.Array,
-    returns: chex.Array,
-    mask: chex.Array,
-    *,
-    value_clip_eps: float,
-    count: chex.Numeric | None = None,
+  values: chex.Array,
+  old_values: chex.Array,
+  returns: chex.Array,
+  mask: chex.Array,
+  *,
+  value_clip_eps: float,
+  count: chex.Numeric | None = None,
 ) -> tuple[jax.Array, Metrics]:
   """Squared error of the value function, clipped around the old values.
 
@@ -274,11 +273,13 @@ def value_loss(
     squared error of the unclipped values.
   """
   chex.assert_equal_shape([values, old_values, returns, mask])
-  chex.assert_type([values, old_values, returns, mask],
-                   [jnp.float32, jnp.float32, jnp.float32, bool])
+  chex.assert_type(
+    [values, old_values, returns, mask],
+    [jnp.float32, jnp.float32, jnp.float32, bool],
+  )
   mean = functools.partial(masked.masked_mean, mask=mask, count=count)
   values, old_values, returns = (
-      jnp.where(mask, x, 0) for x in (values, old_values, returns)
+    jnp.where(mask, x, 0) for x in (values, old_values, returns)
   )
   change = jnp.clip(values - old_values, -value_clip_eps, value_clip_eps)
   # Where nothing is clipped the two terms still differ by a rounding.
@@ -287,10 +288,10 @@ def value_loss(
   clipped = jnp.square(old_values + change - returns)
   loss = 0.5 * mean(jnp.maximum(unclipped, clipped))
   return loss, {
-      'loss/value': loss,
-      'value/clip_frac': mean(beyond & (clipped > unclipped)),
-      'value/mean': mean(values),
-      'value/error': mean(unclipped),
+    'loss/value': loss,
+    'value/clip_frac': mean(beyond & (clipped > unclipped)),
+    'value/mean': mean(values),
+    'value/error': mean(unclipped),
   }
 
 
@@ -353,11 +354,13 @@ def _chunking(shape, chunk_size):
   columns = min(num_columns, max(1, chunk_size // rows))
   column_cuts = -(-num_columns // columns)
   columns = -(-num_columns // column_cuts)
-  pad = ((0, rows * row_cuts - num_rows),
-         (0, columns * column_cuts - num_columns))
+  pad = (
+    (0, rows * row_cuts - num_rows),
+    (0, columns * column_cuts - num_columns),
+  )
 
   def split(x):
-    rest = x.shape[len(shape):]
+    rest = x.shape[len(shape) :]
     x = x.reshape((num_rows, num_columns) + rest)
     x = jnp.pad(x, pad + ((0, 0),) * len(rest))
     x = x.reshape((rows, row_cuts, column_cuts, columns) + rest)

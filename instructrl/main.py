@@ -22,23 +22,33 @@ from instructrl.stages import runner
 
 
 def _main(config_flag, workdir_flag, join):
-  config, workdir = command.read_flags(config_flag, workdir_flag, 'stage', 'stage')
+  config, workdir = command.read_flags(
+    config_flag, workdir_flag, 'stage', 'stage'
+  )
   command.setup_jax()
   join()
   runner.check_same(config)
   result = runner.run_stage(config, workdir)['result']
-  figures = [f'{name}={value:,}' if isinstance(value, int) else
-             f'{name}={value:.4g}' for name, value in result.items()
-             if isinstance(value, (int, float))]
+  figures = [
+    f'{name}={value:,}' if isinstance(value, int) else f'{name}={value:.4g}'
+    for name, value in result.items()
+    if isinstance(value, (int, float))
+  ]
   if processes.primary():
     print(f'{workdir}: {"  ".join(figures)}', flush=True)
 
 
 if __name__ == '__main__':
-  command.run_door(functools.partial(
+  command.run_door(
+    functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', None, 'A stage of experiments/ and its size, '
-          'such as experiments/ppo.py:tiny.'),
+        'config',
+        None,
+        'A stage of experiments/ and its size, '
+        'such as experiments/ppo.py:tiny.',
+      ),
       flags.DEFINE_string('workdir', None, 'The run folder.'),
-      command.define_processes()))
+      command.define_processes(),
+    )
+  )

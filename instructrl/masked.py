@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 
 def masked_sum(
-    x: chex.Array, mask: chex.Array, axis: int | tuple[int, ...] | None = None
+  x: chex.Array, mask: chex.Array, axis: int | tuple[int, ...] | None = None
 ) -> jax.Array:
   """Sums `x` where `mask` is true.
 
@@ -30,11 +30,11 @@ def masked_sum(
 
 
 def masked_mean(
-    x: chex.Array,
-    mask: chex.Array,
-    axis: int | tuple[int, ...] | None = None,
-    *,
-    count: chex.Numeric | None = None,
+  x: chex.Array,
+  mask: chex.Array,
+  axis: int | tuple[int, ...] | None = None,
+  *,
+  count: chex.Numeric | None = None,
 ) -> jax.Array:
   """Averages `x` where `mask` is true; 0 where the mask holds nothing.
 
@@ -58,7 +58,7 @@ def masked_mean(
 
 
 def masked_var(
-    x: chex.Array, mask: chex.Array, axis: int | tuple[int, ...] | None = None
+  x: chex.Array, mask: chex.Array, axis: int | tuple[int, ...] | None = None
 ) -> jax.Array:
   """The variance (divided by n, not n - 1) of `x` where `mask` is true.
 
@@ -78,11 +78,11 @@ def masked_var(
 
 
 def whiten(
-    x: chex.Array,
-    mask: chex.Array,
-    *,
-    shift_mean: bool = True,
-    epsilon: float = 1e-8,
+  x: chex.Array,
+  mask: chex.Array,
+  *,
+  shift_mean: bool = True,
+  epsilon: float = 1e-8,
 ) -> jax.Array:
   """Scales the entries under `mask` to variance 1 and, by default, mean 0.
 

@@ -21,7 +21,8 @@ from instructrl.reports import report
 
 def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(
-      prog='python -m instructrl.report', description=__doc__.split('\n')[0])
+    prog='python -m instructrl.report', description=__doc__.split('\n')[0]
+  )
   parser.add_argument('workdir', help='folder of a finished study')
   args = parser.parse_args(argv)
   try:

@@ -26,20 +26,31 @@ class Responses:
   mask: jax.Array  # [B, R] bool, up to and including EOS
 
 
-def sequence_inputs(prompt_mask: jax.Array, response_mask: jax.Array
-                    ) -> tuple[jax.Array, jax.Array]:
+def sequence_inputs(
+  prompt_mask: jax.Array, response_mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   """(positions, segment_ids), each [B, P + R] int32, of prompt + response."""
-  segments = jnp.concatenate(
-      [prompt_mask, response_mask], axis=1).astype(jnp.int32)
+  segments = jnp.concatenate([prompt_mask, response_mask], axis=1).astype(
+    jnp.int32
+  )
   return jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0), segments
 
 
-def generate(model: Model, params: Params, prompts: PromptBatch,
-             key: jax.Array, *, response_len: int, eos_id: int, pad_id: int,
-             temperature: chex.Numeric = 1.0, top_p: float = 1.0,
-             rows: jax.Array | None = None,
-             max_tokens: jax.Array | None = None,
-             stop_id: jax.Array | int = -1) -> Responses:
+def generate(
+  model: Model,
+  params: Params,
+  prompts: PromptBatch,
+  key: jax.Array,
+  *,
+  response_len: int,
+  eos_id: int,
+  pad_id: int,
+  temperature: chex.Numeric = 1.0,
+  top_p: float = 1.0,
+  rows: jax.Array | None = None,
+  max_tokens: jax.Array | None = None,
+  stop_id: jax.Array | int = -1,
+) -> Responses:
   """Samples a response to each prompt with a KV cache, in one jittable loop.
 
   The loop ends when every response has ended. What row i gets depends on the
@@ -68,21 +79,27 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
   params, unembedding = model.prepared(params), model.unembedding(params).T
 
   def draw(hidden, position):
-    logits = jnp.matmul(hidden[:, -1], unembedding,
-                        preferred_element_type=jnp.float32)
+    logits = jnp.matmul(
+      hidden[:, -1], unembedding, preferred_element_type=jnp.float32
+    )
     logits = losses.without_padding(logits, model.vocab_size)
     return sampling.sample_tokens(
-        logits, sampling.row_keys(key, rows, position),
-        temperature=temperature, top_p=top_p)
+      logits,
+      sampling.row_keys(key, rows, position),
+      temperature=temperature,
+      top_p=top_p,
+    )
 
   cache = model.init_cache(batch, prompt_len + response_len)
   positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
   hidden, cache = model.apply(
-      params, prompts.tokens, positions, segments, cache)
+    params, prompts.tokens, positions, segments, cache
+  )
   token, logprob = draw(hidden, 0)
   is_end = lambda token: (token == eos_id) | (token == stop_id)
   put = lambda x, column, t: jax.lax.dynamic_update_index_in_dim(
-      x, column, t, axis=1)
+    x, column, t, axis=1
+  )
   tokens = put(jnp.full((batch, response_len), pad_id, jnp.int32), token, 0)
   logprobs = put(jnp.zeros((batch, response_len), jnp.float32), logprob, 0)
   mask = put(jnp.zeros((batch, response_len), bool), jnp.ones(batch, bool), 0)
@@ -94,8 +111,12 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
   def body(carry):
     t, token, done, cache, tokens, logprobs, mask = carry
     hidden, cache = model.apply(
-        params, token[:, None], (lengths + t - 1)[:, None],
-        jnp.where(done, 0, 1)[:, None], cache)
+      params,
+      token[:, None],
+      (lengths + t - 1)[:, None],
+      jnp.where(done, 0, 1)[:, None],
+      cache,
+    )
     token, logprob = draw(hidden, t)
     token = jnp.where(done, pad_id, token)
     tokens = put(tokens, token, t)
@@ -103,16 +124,30 @@ def generate(model: Model, params: Params, prompts: PromptBatch,
     mask = put(mask, ~done, t)
     return t + 1, token, done | is_end(token), cache, tokens, logprobs, mask
 
-  carry = (jnp.ones((), jnp.int32), token, is_end(token), cache, tokens,
-           logprobs, mask)
+  carry = (
+    jnp.ones((), jnp.int32),
+    token,
+    is_end(token),
+    cache,
+    tokens,
+    logprobs,
+    mask,
+  )
   *_, tokens, logprobs, mask = jax.lax.while_loop(unfinished, body, carry)
   return Responses(tokens=tokens, logprobs=logprobs, mask=mask)
 
 
-def response_logprobs(model: Model, params: Params, tokens: jax.Array,
-                      prompt_mask: jax.Array, response_mask: jax.Array, *,
-                      chunk_size: int, temperature: float = 1.0,
-                      with_entropy: bool = False):
+def response_logprobs(
+  model: Model,
+  params: Params,
+  tokens: jax.Array,
+  prompt_mask: jax.Array,
+  response_mask: jax.Array,
+  *,
+  chunk_size: int,
+  temperature: float = 1.0,
+  with_entropy: bool = False,
+):
   """Log-probability of each response token given all before it.
 
   Args:
@@ -130,27 +165,39 @@ def response_logprobs(model: Model, params: Params, tokens: jax.Array,
   positions, segments = sequence_inputs(prompt_mask, response_mask)
   hidden, _ = model.apply(params, tokens, positions, segments)
   out = losses.token_logprobs(
-      hidden[:, prompt_len - 1:-1], model.unembedding(params).T,
-      tokens[:, prompt_len:], vocab_size=model.vocab_size,
-      chunk_size=chunk_size, temperature=temperature,
-      with_entropy=with_entropy)
+    hidden[:, prompt_len - 1 : -1],
+    model.unembedding(params).T,
+    tokens[:, prompt_len:],
+    vocab_size=model.vocab_size,
+    chunk_size=chunk_size,
+    temperature=temperature,
+    with_entropy=with_entropy,
+  )
   clean = lambda x: jnp.where(response_mask, x, 0.0)
   return tuple(map(clean, out)) if with_entropy else clean(out)
 
 
-def response_values(model: Model, params: Params, tokens: jax.Array,
-                    prompt_mask: jax.Array, response_mask: jax.Array
-                    ) -> jax.Array:
+def response_values(
+  model: Model,
+  params: Params,
+  tokens: jax.Array,
+  prompt_mask: jax.Array,
+  response_mask: jax.Array,
+) -> jax.Array:
   """[B, R] float32: the value at the position *before* each action."""
   prompt_len = prompt_mask.shape[1]
   positions, segments = sequence_inputs(prompt_mask, response_mask)
   values = heads.apply_scalar(model, params, tokens, positions, segments)
-  return jnp.where(response_mask, values[:, prompt_len - 1:-1], 0.0)
+  return jnp.where(response_mask, values[:, prompt_len - 1 : -1], 0.0)
 
 
-def response_scores(model: Model, params: Params, tokens: jax.Array,
-                    prompt_mask: jax.Array, response_mask: jax.Array
-                    ) -> jax.Array:
+def response_scores(
+  model: Model,
+  params: Params,
+  tokens: jax.Array,
+  prompt_mask: jax.Array,
+  response_mask: jax.Array,
+) -> jax.Array:
   """[B] float32: the reward model's output at the last response token."""
   prompt_len = prompt_mask.shape[1]
   positions, segments = sequence_inputs(prompt_mask, response_mask)
@@ -159,13 +206,23 @@ def response_scores(model: Model, params: Params, tokens: jax.Array,
   return jnp.take_along_axis(scores, last[:, None], axis=1)[:, 0]
 
 
-def make_rollout(tokens: jax.Array, prompt_mask: jax.Array,
-                 response_mask: jax.Array, old_logprobs: jax.Array,
-                 ref_logprobs: jax.Array, old_values: jax.Array,
-                 scores: jax.Array, *, kl_coef: jax.Array, discount: float,
-                 gae_lambda: float, whiten_advantages: bool, eos_id: int,
-                 missing_eos: str = 'none', missing_eos_amount: float = 0.0
-                 ) -> Rollout:
+def make_rollout(
+  tokens: jax.Array,
+  prompt_mask: jax.Array,
+  response_mask: jax.Array,
+  old_logprobs: jax.Array,
+  ref_logprobs: jax.Array,
+  old_values: jax.Array,
+  scores: jax.Array,
+  *,
+  kl_coef: jax.Array,
+  discount: float,
+  gae_lambda: float,
+  whiten_advantages: bool,
+  eos_id: int,
+  missing_eos: str = 'none',
+  missing_eos_amount: float = 0.0,
+) -> Rollout:
   """Rewards, advantages and returns of a whole iteration's batch.
 
   `kl_coef` is a traced scalar (an adaptive one is part of the state). Shapes
@@ -173,22 +230,34 @@ def make_rollout(tokens: jax.Array, prompt_mask: jax.Array,
   while the reward uses it after missing-EOS handling.
   """
   prompt_len = prompt_mask.shape[1]
-  kl = jnp.where(response_mask,
-                 advantages_lib.kl_estimate(old_logprobs, ref_logprobs), 0.0)
+  kl = jnp.where(
+    response_mask, advantages_lib.kl_estimate(old_logprobs, ref_logprobs), 0.0
+  )
   has_eos = ((tokens[:, prompt_len:] == eos_id) & response_mask).any(axis=1)
-  final = advantages_lib.missing_eos(scores, has_eos, mode=missing_eos,
-                          amount=missing_eos_amount)
-  rewards = advantages_lib.shaped_rewards(final, kl, response_mask, kl_coef=kl_coef)
+  final = advantages_lib.missing_eos(
+    scores, has_eos, mode=missing_eos, amount=missing_eos_amount
+  )
+  rewards = advantages_lib.shaped_rewards(
+    final, kl, response_mask, kl_coef=kl_coef
+  )
   advantages, returns = advantages_lib.gae(
-      rewards, old_values, response_mask, discount=discount,
-      gae_lambda=gae_lambda)
+    rewards, old_values, response_mask, discount=discount, gae_lambda=gae_lambda
+  )
   if whiten_advantages:
     advantages = advantages_lib.whitened_advantages(advantages, response_mask)
   return Rollout(
-      tokens=tokens, prompt_mask=prompt_mask, response_mask=response_mask,
-      old_logprobs=old_logprobs, ref_logprobs=ref_logprobs,
-      old_values=old_values, kl=kl, rewards=rewards, advantages=advantages,
-      returns=returns, scores=scores)
+    tokens=tokens,
+    prompt_mask=prompt_mask,
+    response_mask=response_mask,
+    old_logprobs=old_logprobs,
+    ref_logprobs=ref_logprobs,
+    old_values=old_values,
+    kl=kl,
+    rewards=rewards,
+    advantages=advantages,
+    returns=returns,
+    scores=scores,
+  )
 
 
 def in_microbatches(fn, batch, size: int):
@@ -206,8 +275,9 @@ def in_microbatches(fn, batch, size: int):
   if rows % size:
     raise ValueError(f'a microbatch of {size} does not divide {rows} rows')
   parts = jax.tree.map(
-      lambda x: x.reshape(size, rows // size, *x.shape[1:]).swapaxes(0, 1),
-      batch)
+    lambda x: x.reshape(size, rows // size, *x.shape[1:]).swapaxes(0, 1), batch
+  )
   out = jax.lax.map(fn, parts)
   return jax.tree.map(
-      lambda x: x.swapaxes(0, 1).reshape(rows, *x.shape[2:]), out)
+    lambda x: x.swapaxes(0, 1).reshape(rows, *x.shape[2:]), out
+  )

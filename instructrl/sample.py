@@ -28,22 +28,35 @@ from instructrl.stages import reward
 
 def parse(argv):
   parser = argparse.ArgumentParser(
-      prog='instructrl.sample', description=__doc__.split('\n')[0])
+    prog='instructrl.sample', description=__doc__.split('\n')[0]
+  )
   parser.add_argument('checkpoint', help='a run folder or a step of it')
   parser.add_argument('--prompt', help='what to answer; else standard input')
   parser.add_argument('--response', help='what a reward model scores')
-  parser.add_argument('--temperature', type=float, default=1.0,
-                      help='0 is greedy (default 1)')
-  parser.add_argument('--top_p', type=float, default=1.0,
-                      help='nucleus (default 1: the whole distribution)')
-  parser.add_argument('--n', type=int, default=1,
-                      help='answers per prompt (default 1)')
-  parser.add_argument('--max_tokens', type=int, default=64,
-                      help='longest answer, in tokens (default 64)')
-  parser.add_argument('--json', action='store_true',
-                      help='a JSON object per prompt')
-  parser.add_argument('--seed', type=int, default=0,
-                      help='of the sampling (default 0)')
+  parser.add_argument(
+    '--temperature', type=float, default=1.0, help='0 is greedy (default 1)'
+  )
+  parser.add_argument(
+    '--top_p',
+    type=float,
+    default=1.0,
+    help='nucleus (default 1: the whole distribution)',
+  )
+  parser.add_argument(
+    '--n', type=int, default=1, help='answers per prompt (default 1)'
+  )
+  parser.add_argument(
+    '--max_tokens',
+    type=int,
+    default=64,
+    help='longest answer, in tokens (default 64)',
+  )
+  parser.add_argument(
+    '--json', action='store_true', help='a JSON object per prompt'
+  )
+  parser.add_argument(
+    '--seed', type=int, default=0, help='of the sampling (default 0)'
+  )
   args = parser.parse_args(argv)
   if args.n < 1 or args.max_tokens < 1:
     parser.error('--n and --max_tokens must be 1 or more')
@@ -57,49 +70,84 @@ def answer(args, prompts, write):
   config = policies.run_config(args.checkpoint)
   tok = policies.find_tokenizer(args.checkpoint)
   params, meta = inputs.exported(args.checkpoint)
-  checks.require(meta['tokenizer'] == tok.fingerprint,
-                 f'{args.checkpoint}: the tokenizer beside it is not the one '
-                 'it was trained with')
+  checks.require(
+    meta['tokenizer'] == tok.fingerprint,
+    f'{args.checkpoint}: the tokenizer beside it is not the one '
+    'it was trained with',
+  )
   config.model.dropout = 0.0
   model = build.make_model(config, tok.vocab_size)
   if config.stage == 'reward':
-    checks.require(args.response is not None,
-                   'a reward model scores: give --prompt and --response')
+    checks.require(
+      args.response is not None,
+      'a reward model scores: give --prompt and --response',
+    )
     scorer = reward.Scorer(model, tok, batch_size=1)
     for prompt in prompts:
-      score = scorer(params, [tasks.chat_prompt(tok, prompt)],
-                     [tasks.response_tokens(
-                         tok, args.response, args.max_tokens)])
-      write(json.dumps({'prompt': prompt, 'response': args.response,
-                        'score': float(score[0])})
-            if args.json else f'{score[0]:.4f}')
+      score = scorer(
+        params,
+        [tasks.chat_prompt(tok, prompt)],
+        [tasks.response_tokens(tok, args.response, args.max_tokens)],
+      )
+      write(
+        json.dumps(
+          {
+            'prompt': prompt,
+            'response': args.response,
+            'score': float(score[0]),
+          }
+        )
+        if args.json
+        else f'{score[0]:.4f}'
+      )
     return
-  checks.require(args.response is None,
-                 f'{args.checkpoint} is a policy: --response is for reward '
-                 'models')
+  checks.require(
+    args.response is None,
+    f'{args.checkpoint} is a policy: --response is for reward models',
+  )
   engine = Engine(model, tok, batch_size=args.n)
   room = config.model.max_len - args.max_tokens  # of what it was trained on
   policy = policies.Policy(
-      'policy', engine, params, args.max_tokens, config.stage == 'pretrain')
+    'policy', engine, params, args.max_tokens, config.stage == 'pretrain'
+  )
   for place, prompt in enumerate(prompts):
     checks.require(bool(prompt.strip()), 'the prompt is empty')
     length = len(tasks.chat_prompt(tok, prompt))
     if length > room:
-      print(f'warning: the prompt has {length} tokens; examples with more than '
-            f'{room} before an answer of {args.max_tokens} are longer than any '
-            'in training', file=sys.stderr)
+      print(
+        f'warning: the prompt has {length} tokens; examples with more than '
+        f'{room} before an answer of {args.max_tokens} are longer than any '
+        'in training',
+        file=sys.stderr,
+      )
     rows = range(place * args.n, (place + 1) * args.n)
-    answers = [tok.decode(tokens).strip() for tokens in policy.sample_tokens(
-        [prompt] * args.n, temperature=args.temperature, top_p=args.top_p,
-        seed=args.seed, purpose=rng.Purpose.SAMPLE, rows=rows)]
+    answers = [
+      tok.decode(tokens).strip()
+      for tokens in policy.sample_tokens(
+        [prompt] * args.n,
+        temperature=args.temperature,
+        top_p=args.top_p,
+        seed=args.seed,
+        purpose=rng.Purpose.SAMPLE,
+        rows=rows,
+      )
+    ]
     if args.json:
       write(json.dumps({'prompt': prompt, 'answers': answers}))
     elif args.n == 1:
       write(answers[0])
     else:  # an answer may have several lines
-      write('\n'.join([prompt, *(
-          f'  {number}. ' + text.replace('\n', '\n     ')
-          for number, text in enumerate(answers, 1))]))
+      write(
+        '\n'.join(
+          [
+            prompt,
+            *(
+              f'  {number}. ' + text.replace('\n', '\n     ')
+              for number, text in enumerate(answers, 1)
+            ),
+          ]
+        )
+      )
 
 
 def _lines():

@@ -15,7 +15,7 @@ BLOCK = 128  # tokens of the vocabulary whose weights are added up first
 
 
 def row_keys(
-    key: chex.PRNGKey, rows: chex.Array, position: chex.Numeric
+  key: chex.PRNGKey, rows: chex.Array, position: chex.Numeric
 ) -> jax.Array:
   """Makes one key per row.
 
@@ -29,17 +29,17 @@ def row_keys(
   """
   chex.assert_rank(rows, 1)
   return jax.vmap(
-      lambda row: jax.random.fold_in(jax.random.fold_in(key, row), position)
+    lambda row: jax.random.fold_in(jax.random.fold_in(key, row), position)
   )(rows)
 
 
 def sample_tokens(
-    logits: chex.Array,
-    keys: chex.PRNGKey,
-    *,
-    temperature: chex.Numeric,
-    top_p: float = 1.0,
-    top_k: int = 0,
+  logits: chex.Array,
+  keys: chex.PRNGKey,
+  *,
+  temperature: chex.Numeric,
+  top_p: float = 1.0,
+  top_k: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
   """Samples one token per row.
 
@@ -128,6 +128,7 @@ def _keep_heaviest(weights, amounts, target):
   Returns:
     [B, V] float32: the weights, 0 where they are dropped.
   """
+
   def kept(bits):
     return weights >= jax.lax.bitcast_convert_type(bits, jnp.float32)
 
@@ -135,10 +136,12 @@ def _keep_heaviest(weights, amounts, target):
     reached, missed = bounds
     middle = reached + (missed - reached) // 2
     amount = jnp.sum(
-        jnp.where(kept(middle), amounts, 0), axis=-1, keepdims=True
+      jnp.where(kept(middle), amounts, 0), axis=-1, keepdims=True
     )
-    return (jnp.where(amount >= target, middle, reached),
-            jnp.where(amount >= target, missed, middle))
+    return (
+      jnp.where(amount >= target, middle, reached),
+      jnp.where(amount >= target, missed, middle),
+    )
 
   one = jax.lax.bitcast_convert_type(jnp.float32(1), jnp.int32)
   lowest = jnp.zeros_like(weights[:, :1], jnp.int32)

@@ -21,7 +21,8 @@ from instructrl.stages import runner
 
 def _main(config_flag, workdir_flag, join):
   config, workdir = command.read_flags(
-      config_flag, workdir_flag, 'study', 'order')
+    config_flag, workdir_flag, 'study', 'order'
+  )
   command.setup_jax()
   join()
   runner.check_same(config)
@@ -29,11 +30,17 @@ def _main(config_flag, workdir_flag, join):
 
 
 if __name__ == '__main__':
-  command.run_door(functools.partial(
+  command.run_door(
+    functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', None, 'A study and its size, such as '
-          'experiments/study.py:tiny (or :micro, :small), or '
-          'experiments/real.py:cpu (or :full).'),
+        'config',
+        None,
+        'A study and its size, such as '
+        'experiments/study.py:tiny (or :micro, :small), or '
+        'experiments/real.py:cpu (or :full).',
+      ),
       flags.DEFINE_string('workdir', None, 'Where all stages go.'),
-      command.define_processes()))
+      command.define_processes(),
+    )
+  )

@@ -32,65 +32,95 @@ def _finish(name: str, workdir, results) -> None:
   print(outcomes.markdown(results))
   for line in results['missing']:
     print(f'no {line}')
-  print(f'{name}: {pathlib.Path(workdir) / name / outcomes.PAGE}',
-        flush=True)
-  unfinished = [p for p in results['points']
-                if p['status'] != DONE]
+  print(f'{name}: {pathlib.Path(workdir) / name / outcomes.PAGE}', flush=True)
+  unfinished = [p for p in results['points'] if p['status'] != DONE]
   for sweep.run, found in results['failed'].items():
-    print(f'failed: {sweep.run}: {found["reason"]}; log: {found["log"]}',
-          file=sys.stderr)
+    print(
+      f'failed: {sweep.run}: {found["reason"]}; log: {found["log"]}',
+      file=sys.stderr,
+    )
   if results['failed']:
-    sys.exit(f'error: {len(results["failed"])} runs failed'
-             f' and {len(results["blocked"])} could not begin; '
-             f'{len(unfinished)} of {len(results["points"])} points are not '
-             'done. The same command tries them again')
+    sys.exit(
+      f'error: {len(results["failed"])} runs failed'
+      f' and {len(results["blocked"])} could not begin; '
+      f'{len(unfinished)} of {len(results["points"])} points are not '
+      'done. The same command tries them again'
+    )
   if unfinished:
-    print(f'{len(unfinished)} of {len(results["points"])} points are not done; '
-          'the same command goes on', file=sys.stderr)
+    print(
+      f'{len(unfinished)} of {len(results["points"])} points are not done; '
+      'the same command goes on',
+      file=sys.stderr,
+    )
     sys.exit(processes.EXIT_STOPPED)
 
 
 def _main(config_flag, workdir_flag, parallel, print_flag, settings):
   config, workdir = command.read_flags(
-      config_flag, workdir_flag, 'sweep', 'ends')
-  checks.require(parallel.value >= 1,
-                 f'--parallel={parallel.value} must be 1 or more')
+    config_flag, workdir_flag, 'sweep', 'ends'
+  )
+  checks.require(
+    parallel.value >= 1, f'--parallel={parallel.value} must be 1 or more'
+  )
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   path = path if pathlib.Path(path).is_file() else path.rpartition(':')[0]
   module, name = sweep.load_module(path), pathlib.Path(path).stem
   grid = graph.expand(
-      graph.collect(module.sweep, config), config, settings.value)
+    graph.collect(module.sweep, config), config, settings.value
+  )
   sweep = graph.make(config, grid, workdir)
   for label, same in sweep.merged:
-    print(f'{name}: {label} is the same as {same}, and is run once',
-          file=sys.stderr)
+    print(
+      f'{name}: {label} is the same as {same}, and is run once', file=sys.stderr
+    )
   if not print_flag.value:
-    results = sweep.run(name, module.__doc__ or name, config, sweep, workdir,
-                  parallel=parallel.value)
+    results = sweep.run(
+      name,
+      module.__doc__ or name,
+      config,
+      sweep,
+      workdir,
+      parallel=parallel.value,
+    )
     _finish(name, workdir, results)
     return
   depth = sweep.levels(sweep)
-  lines = [line for _, line in sorted(
-      zip(depth, sweep.commands(sweep, workdir)), key=lambda pair: pair[0])]
+  lines = [
+    line
+    for _, line in sorted(
+      zip(depth, sweep.commands(sweep, workdir)), key=lambda pair: pair[0]
+    )
+  ]
   print('\n'.join(lines))
   ends = [sum(d <= level for d in depth) for level in sorted({*depth})]
-  print(f'{name}: {len(sweep.points)} points, {len(lines)} lines. Those up to '
-        f'line {", ".join(map(str, ends))} can run at once, after the ones '
-        'before them; then this command without --print tells what they show',
-        file=sys.stderr)
+  print(
+    f'{name}: {len(sweep.points)} points, {len(lines)} lines. Those up to '
+    f'line {", ".join(map(str, ends))} can run at once, after the ones '
+    'before them; then this command without --print tells what they show',
+    file=sys.stderr,
+  )
 
 
 if __name__ == '__main__':
-  command.run_door(functools.partial(
+  command.run_door(
+    functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', None, 'An ablation and its size, such as '
-          'experiments/ablations/kl_coef.py:micro.'),
+        'config',
+        None,
+        'An ablation and its size, such as '
+        'experiments/ablations/kl_coef.py:micro.',
+      ),
       flags.DEFINE_string('workdir', None, 'Where all runs go.'),
       flags.DEFINE_integer(
-          'parallel', 1, 'Runs at a time; 1 where they share an accelerator.'),
-      flags.DEFINE_bool(
-          'print', False, 'Write the commands, and run nothing.'),
+        'parallel', 1, 'Runs at a time; 1 where they share an accelerator.'
+      ),
+      flags.DEFINE_bool('print', False, 'Write the commands, and run nothing.'),
       flags.DEFINE_multi_string(
-          'set', [], 'STAGE.field=a,b,c: what to sweep over instead of, or '
-          'beside, what the ablation does. Can be given several times.')))
+        'set',
+        [],
+        'STAGE.field=a,b,c: what to sweep over instead of, or '
+        'beside, what the ablation does. Can be given several times.',
+      ),
+    )
+  )

@@ -25,55 +25,80 @@ except ImportError as error:
   sys.exit(f'error: {error}: pip install -e ".[hf]"')
 
 
-def answer(folder: pathlib.Path, samples: list[dict], max_tokens: int
-           ) -> list[dict]:
+def answer(
+  folder: pathlib.Path, samples: list[dict], max_tokens: int
+) -> list[dict]:
   """Greedy answers of an exported folder, by transformers alone."""
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   model = transformers.AutoModelForCausalLM.from_pretrained(
-      folder, dtype=torch.float32).eval()
+    folder, dtype=torch.float32
+  ).eval()
   found = []
   for sample in samples:
     turns = sample.get('turns') or [sample['prompt']]
     ids = tokenizer.apply_chat_template(
-        [{'role': dialogue.ROLES[i % 2], 'content': turn}
-         for i, turn in enumerate(turns)],
-        add_generation_prompt=True, return_dict=False)
+      [
+        {'role': dialogue.ROLES[i % 2], 'content': turn}
+        for i, turn in enumerate(turns)
+      ],
+      add_generation_prompt=True,
+      return_dict=False,
+    )
     with torch.no_grad():
       out = model.generate(
-          torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)),
-          do_sample=False, max_new_tokens=max_tokens)
-    response = tokenizer.decode(out[0, len(ids):], skip_special_tokens=True)
-    found.append({'prompt': sample['prompt'], 'response': response.strip(),
-                  'program': f'transformers {transformers.__version__}'})
+        torch.tensor([ids]),
+        attention_mask=torch.ones(1, len(ids)),
+        do_sample=False,
+        max_new_tokens=max_tokens,
+      )
+    response = tokenizer.decode(out[0, len(ids) :], skip_special_tokens=True)
+    found.append(
+      {
+        'prompt': sample['prompt'],
+        'response': response.strip(),
+        'program': f'transformers {transformers.__version__}',
+      }
+    )
   return found
 
 
 def main(argv=None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('workdir', type=pathlib.Path, help='folder of a study')
-  parser.add_argument('--prompts', type=int, default=6,
-                      help='how many are asked (default 6)')
-  parser.add_argument('--max_tokens', type=int, default=64,
-                      help='longest answer, in tokens (default 64)')
+  parser.add_argument(
+    '--prompts', type=int, default=6, help='how many are asked (default 6)'
+  )
+  parser.add_argument(
+    '--max_tokens',
+    type=int,
+    default=64,
+    help='longest answer, in tokens (default 64)',
+  )
   args = parser.parse_args(argv)
   folder = args.workdir / 'export' / 'policy'
   samples = args.workdir / 'heldout' / 'samples.jsonl'
   for path in (folder / 'config.json', samples):
     if not path.is_file():
-      print(f'error: {path} does not exist: run the study of '
-            'experiments/real.py to its end', file=sys.stderr)
+      print(
+        f'error: {path} does not exist: run the study of '
+        'experiments/real.py to its end',
+        file=sys.stderr,
+      )
       return 1
   with open(samples, encoding='utf-8', newline='\n') as f:
     lines = list(itertools.islice(f, args.prompts))
   transformers.utils.logging.disable_progress_bar()
   found = answer(folder, list(map(json.loads, lines)), args.max_tokens)
   kept = args.workdir / 'export' / 'answers.jsonl'
-  files.atomic_write(kept, ''.join(
-      json.dumps(one, ensure_ascii=False) + '\n' for one in found))
+  files.atomic_write(
+    kept, ''.join(json.dumps(one, ensure_ascii=False) + '\n' for one in found)
+  )
   for one in found:
     print(f'> {one["prompt"]}\n{one["response"]}\n')
-  print(f'{kept}: the report shows them when it is made again (python -m '
-        f'instructrl.report {args.workdir})')
+  print(
+    f'{kept}: the report shows them when it is made again (python -m '
+    f'instructrl.report {args.workdir})'
+  )
   return 0
 
 

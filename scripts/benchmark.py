@@ -47,28 +47,45 @@ PAD = 0
 
 def parse(argv=None):
   parser = argparse.ArgumentParser(
-      description=__doc__.split('\n')[0],
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__.split('\n')[0],
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('mode', choices=('ppo', 'sft', 'reward', 'generate'))
   for name, default, text in (
-      ('layers', 6, ''), ('d-model', 384, ''), ('heads', 6, ''),
-      ('vocab', 8192, ''), ('batch', 32, 'episodes, rows or prompts'),
-      ('prompt', 64, 'tokens'), ('response', 64, 'tokens'),
-      ('minibatches', 4, 'of an iteration'), ('iters', 4, 'timed'),
-      ('responses', 6, 'K, per prompt; reward only'),
-      ('score-microbatch', 0, 'rows scored at once; 0 = all'),
-      ('logits-chunk', 0, 'tokens; 0 = all'),
-      ('scan-unroll', 0, 'layers per step of the scan; 0 = all')):
+    ('layers', 6, ''),
+    ('d-model', 384, ''),
+    ('heads', 6, ''),
+    ('vocab', 8192, ''),
+    ('batch', 32, 'episodes, rows or prompts'),
+    ('prompt', 64, 'tokens'),
+    ('response', 64, 'tokens'),
+    ('minibatches', 4, 'of an iteration'),
+    ('iters', 4, 'timed'),
+    ('responses', 6, 'K, per prompt; reward only'),
+    ('score-microbatch', 0, 'rows scored at once; 0 = all'),
+    ('logits-chunk', 0, 'tokens; 0 = all'),
+    ('scan-unroll', 0, 'layers per step of the scan; 0 = all'),
+  ):
     parser.add_argument(f'--{name}', type=int, default=default, help=text)
-  parser.add_argument('--dtype', default='float32',
-                      help='of the computation (masters stay float32)')
-  parser.add_argument('--ptx', action='store_true',
-                      help='ppo: mix in one pretraining row per episode')
+  parser.add_argument(
+    '--dtype',
+    default='float32',
+    help='of the computation (masters stay float32)',
+  )
+  parser.add_argument(
+    '--ptx',
+    action='store_true',
+    help='ppo: mix in one pretraining row per episode',
+  )
   parser.add_argument('--json', action='store_true', help='one line of JSON')
   args = parser.parse_args(argv)
   for name, value in vars(args).items():
-    if isinstance(value, int) and not isinstance(value, bool) and value < (
-        name not in ('score_microbatch', 'logits_chunk', 'scan_unroll')):
+    if (
+      isinstance(value, int)
+      and not isinstance(value, bool)
+      and value
+      < (name not in ('score_microbatch', 'logits_chunk', 'scan_unroll'))
+    ):
       parser.error(f'--{name.replace("_", "-")} is too small')
   if args.batch % args.minibatches:
     parser.error('--minibatches must divide --batch')
@@ -77,9 +94,14 @@ def parse(argv=None):
 
 def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
   return ppo(
-      model.module, model.module, episodes=args.batch, prompt_len=args.prompt,
-      response_len=args.response, ptx_rows=args.batch if args.ptx else 0,
-      ptx_len=args.prompt + args.response)
+    model.module,
+    model.module,
+    episodes=args.batch,
+    prompt_len=args.prompt,
+    response_len=args.response,
+    ptx_rows=args.batch if args.ptx else 0,
+    ptx_len=args.prompt + args.response,
+  )
 
 
 def time_steps(step, iters: int) -> tuple[float, list]:
@@ -97,9 +119,14 @@ def time_steps(step, iters: int) -> tuple[float, list]:
 
 def make_model(args) -> transformer.Model:
   return transformer.make_model(
-      vocab_size=args.vocab, num_layers=args.layers, d_model=args.d_model,
-      num_heads=args.heads, max_len=args.prompt + args.response,
-      dtype=args.dtype, scan_unroll=args.scan_unroll or args.layers)
+    vocab_size=args.vocab,
+    num_layers=args.layers,
+    d_model=args.d_model,
+    num_heads=args.heads,
+    max_len=args.prompt + args.response,
+    dtype=args.dtype,
+    scan_unroll=args.scan_unroll or args.layers,
+  )
 
 
 def random_tokens(args, *shape):
@@ -110,38 +137,65 @@ def random_tokens(args, *shape):
 def packed_rows(args, rows: int) -> LMBatch:
   tokens = random_tokens(args, rows, args.prompt + args.response)
   positions = np.broadcast_to(
-      np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-  return LMBatch(tokens=tokens, targets=np.roll(tokens, -1, 1),
-                 loss_mask=np.ones(tokens.shape, bool), positions=positions,
-                 segment_ids=np.ones_like(tokens))
+    np.arange(tokens.shape[1], dtype=np.int32), tokens.shape
+  )
+  return LMBatch(
+    tokens=tokens,
+    targets=np.roll(tokens, -1, 1),
+    loss_mask=np.ones(tokens.shape, bool),
+    positions=positions,
+    segment_ids=np.ones_like(tokens),
+  )
 
 
 def prompt_batch(args) -> PromptBatch:
   tokens = random_tokens(args, args.batch, args.prompt)
-  return PromptBatch(tokens=tokens, mask=np.ones(tokens.shape, bool),
-                     index=np.arange(args.batch, dtype=np.int32))
+  return PromptBatch(
+    tokens=tokens,
+    mask=np.ones(tokens.shape, bool),
+    index=np.arange(args.batch, dtype=np.int32),
+  )
 
 
 def make_tx(args, steps):
   schedule = optimizer.make_schedule(
-      peak_lr=1e-5, num_steps=steps, kind='constant')
-  return optimizer.make_optimizer(schedule, b1=0.9, b2=0.95, eps=1e-8,
-                                  max_grad_norm=1.0), schedule
+    peak_lr=1e-5, num_steps=steps, kind='constant'
+  )
+  return optimizer.make_optimizer(
+    schedule, b1=0.9, b2=0.95, eps=1e-8, max_grad_norm=1.0
+  ), schedule
 
 
 def settings(args) -> ppo_steps.Settings:
   # No token is EOS (the id is beyond the vocabulary): full-length responses.
   return ppo_steps.Settings(
-      batch_size=args.batch, minibatch_size=args.batch // args.minibatches,
-      num_ppo_epochs=1, microbatch_size=0, generate_microbatch_size=0,
-      score_microbatch_size=args.score_microbatch, prompt_len=args.prompt,
-      response_len=args.response, temperature=1.0, kl_coef=0.02,
-      adaptive_kl_target=0.0, adaptive_kl_horizon=1e4,
-      ptx_coef=27.8 if args.ptx else 0.0, ptx_examples_per_episode=1,
-      ptx_microbatch_size=0, discount=1.0, gae_lambda=0.95, clip_eps=0.2,
-      value_clip_eps=0.2, whiten_advantages=True, ema_decay=0.992,
-      missing_eos='none', missing_eos_amount=0.0,
-      logits_chunk=args.logits_chunk, eos_id=args.vocab, pad_id=PAD)
+    batch_size=args.batch,
+    minibatch_size=args.batch // args.minibatches,
+    num_ppo_epochs=1,
+    microbatch_size=0,
+    generate_microbatch_size=0,
+    score_microbatch_size=args.score_microbatch,
+    prompt_len=args.prompt,
+    response_len=args.response,
+    temperature=1.0,
+    kl_coef=0.02,
+    adaptive_kl_target=0.0,
+    adaptive_kl_horizon=1e4,
+    ptx_coef=27.8 if args.ptx else 0.0,
+    ptx_examples_per_episode=1,
+    ptx_microbatch_size=0,
+    discount=1.0,
+    gae_lambda=0.95,
+    clip_eps=0.2,
+    value_clip_eps=0.2,
+    whiten_advantages=True,
+    ema_decay=0.992,
+    missing_eos='none',
+    missing_eos_amount=0.0,
+    logits_chunk=args.logits_chunk,
+    eos_id=args.vocab,
+    pad_id=PAD,
+  )
 
 
 def run_ppo(args) -> dict:
@@ -150,11 +204,13 @@ def run_ppo(args) -> dict:
   ref = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
   scalar = jax.jit(lambda: build.init_scalar(model, 1))()
   state = jax.jit(lambda p, v: ppo_steps.fresh_state(p, v, tx, s.kl_coef))(
-      ref, scalar)
+    ref, scalar
+  )
   generate = jax.jit(ppo_steps.make_generate(model, s, 0))
   score = jax.jit(ppo_steps.make_score(model, model, model, s))
-  update = jax.jit(ppo_steps.make_update(model, model, s, tx, 0),
-                   donate_argnums=0)
+  update = jax.jit(
+    ppo_steps.make_update(model, model, s, tx, 0), donate_argnums=0
+  )
   prompts = prompt_batch(args)
   ptx = packed_rows(args, args.batch) if args.ptx else None
   phases = {'generate': [], 'score': [], 'update': []}
@@ -167,10 +223,19 @@ def run_ppo(args) -> dict:
 
   def iteration():
     nonlocal state
-    responses = timed('generate', generate, state.params['policy'], prompts,
-                      state.step)
-    experience, _ = timed('score', score, ref, scalar, state.params['value'],
-                          state.kl_coef, prompts, responses)
+    responses = timed(
+      'generate', generate, state.params['policy'], prompts, state.step
+    )
+    experience, _ = timed(
+      'score',
+      score,
+      ref,
+      scalar,
+      state.params['value'],
+      state.kl_coef,
+      prompts,
+      responses,
+    )
     state, metrics = timed('update', update, state, experience, ptx)
     return metrics
 
@@ -179,13 +244,15 @@ def run_ppo(args) -> dict:
   median = statistics.median(seconds)
   by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
   return {
-      'iter_s': median, **{f'{k}_s': v for k, v in by_phase.items()},
-      'compile_s': first - median, 'episodes_per_s': args.batch / median,
-      'response_tok_per_s': args.batch * args.response / median,
-      'generate_tok_per_s':
-          args.batch * args.response / by_phase['generate'],
-      'flops_per_iter': sum(flops.values()),
-      **{f'{k}_flops': v for k, v in flops.items()}}
+    'iter_s': median,
+    **{f'{k}_s': v for k, v in by_phase.items()},
+    'compile_s': first - median,
+    'episodes_per_s': args.batch / median,
+    'response_tok_per_s': args.batch * args.response / median,
+    'generate_tok_per_s': args.batch * args.response / by_phase['generate'],
+    'flops_per_iter': sum(flops.values()),
+    **{f'{k}_flops': v for k, v in flops.items()},
+  }
 
 
 def run_generate(args) -> dict:
@@ -195,19 +262,32 @@ def run_generate(args) -> dict:
   prompts = prompt_batch(args)
   first, seconds = time_steps(lambda: generate(params, prompts, 0), args.iters)
   median = statistics.median(seconds)
-  return {'iter_s': median, 'generate_s': median, 'compile_s': first - median,
-          'generate_tok_per_s': args.batch * args.response / median,
-          'flops_per_iter': ppo_flops(args, model)['generate']}
+  return {
+    'iter_s': median,
+    'generate_s': median,
+    'compile_s': first - median,
+    'generate_tok_per_s': args.batch * args.response / median,
+    'flops_per_iter': ppo_flops(args, model)['generate'],
+  }
 
 
 def run_sft(args) -> dict:
   model = make_model(args)
   tx, schedule = make_tx(args, 1000)
-  state = jax.jit(lambda: build.fresh_state(
-      model.init(rng.key(0, rng.Purpose.INIT)), tx))()
-  step = jax.jit(lm.make_step(
-      model, tx, schedule, seed=0, microbatch_size=0,
-      logits_chunk=args.logits_chunk), donate_argnums=0)
+  state = jax.jit(
+    lambda: build.fresh_state(model.init(rng.key(0, rng.Purpose.INIT)), tx)
+  )()
+  step = jax.jit(
+    lm.make_step(
+      model,
+      tx,
+      schedule,
+      seed=0,
+      microbatch_size=0,
+      logits_chunk=args.logits_chunk,
+    ),
+    donate_argnums=0,
+  )
   batch = packed_rows(args, args.batch)
 
   def update():
@@ -218,19 +298,30 @@ def run_sft(args) -> dict:
   first, seconds = time_steps(update, args.iters)
   median = statistics.median(seconds)
   tokens = batch.tokens.size
-  return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
-          'train_tok_per_s': tokens / median,
-          'flops_per_iter': 3 * forward(
-              model.module, tokens, args.prompt + args.response, tokens)}
+  return {
+    'iter_s': median,
+    'update_s': median,
+    'compile_s': first - median,
+    'train_tok_per_s': tokens / median,
+    'flops_per_iter': 3
+    * forward(model.module, tokens, args.prompt + args.response, tokens),
+  }
 
 
 def ranking_batch(args, prompts: int, k: int) -> RankingBatch:
   draw = np.random.default_rng(0)
   tokens = lambda n: draw.integers(2, args.vocab, n).tolist()
-  elements = [tasks.ranking_example(
-      tokens(args.prompt), [tokens(args.response) for _ in range(k)],
-      range(k), max_k=k, seq_len=args.prompt + k * args.response,
-      eos_id=args.vocab) for _ in range(prompts)]
+  elements = [
+    tasks.ranking_example(
+      tokens(args.prompt),
+      [tokens(args.response) for _ in range(k)],
+      range(k),
+      max_k=k,
+      seq_len=args.prompt + k * args.response,
+      eos_id=args.vocab,
+    )
+    for _ in range(prompts)
+  ]
   return jax.tree.map(lambda *x: np.stack(x), *elements)
 
 
@@ -240,17 +331,22 @@ def run_reward(args) -> dict:
   tx, schedule = make_tx(args, 1000)
   k, pairs = args.responses, args.responses * (args.responses - 1) // 2
   found = {}
-  for name, batch in (('kwise', ranking_batch(args, args.batch, k)),
-                      ('pairs', ranking_batch(args, args.batch * pairs, 2))):
+  for name, batch in (
+    ('kwise', ranking_batch(args, args.batch, k)),
+    ('pairs', ranking_batch(args, args.batch * pairs, 2)),
+  ):
     state = jax.jit(
-        lambda: build.fresh_state(build.init_scalar(model, 0), tx))()
+      lambda: build.fresh_state(build.init_scalar(model, 0), tx)
+    )()
     # Both in microbatches of as many sequences, so that memory is equal.
     size = args.batch // args.minibatches
     size = size if name == 'kwise' else max(1, size * k // 2)
     while batch.last.shape[0] % size:
       size -= 1
-    step = jax.jit(reward.make_step(
-        model, tx, schedule, microbatch_size=size), donate_argnums=0)
+    step = jax.jit(
+      reward.make_step(model, tx, schedule, microbatch_size=size),
+      donate_argnums=0,
+    )
 
     def update():
       nonlocal state
@@ -261,15 +357,19 @@ def run_reward(args) -> dict:
   first, seconds = found['kwise']
   median = statistics.median(seconds)
   pair_s = statistics.median(found['pairs'][1])
-  count = functools.partial(
-      ranking, model.module, args.prompt, args.response)
+  count = functools.partial(ranking, model.module, args.prompt, args.response)
   together, apart = count(k), pairs * count(2)
-  return {'iter_s': median, 'update_s': median, 'compile_s': first - median,
-          'comparisons': args.batch * pairs,
-          'comparisons_per_s': args.batch * pairs / median,
-          'separate_pairs_s': pair_s, 'kwise_speedup': pair_s / median,
-          'kwise_flops_ratio': apart / together,
-          'flops_per_iter': 3 * args.batch * together}
+  return {
+    'iter_s': median,
+    'update_s': median,
+    'compile_s': first - median,
+    'comparisons': args.batch * pairs,
+    'comparisons_per_s': args.batch * pairs / median,
+    'separate_pairs_s': pair_s,
+    'kwise_speedup': pair_s / median,
+    'kwise_flops_ratio': apart / together,
+    'flops_per_iter': 3 * args.batch * together,
+  }
 
 
 def main():
@@ -277,16 +377,23 @@ def main():
   mesh = sharding.make_mesh({'data': -1})
   with jax.set_mesh(mesh):
     peak = measure_peak(args.dtype)
-    result = {'ppo': run_ppo, 'sft': run_sft, 'reward': run_reward,
-              'generate': run_generate}[args.mode](args)
+    result = {
+      'ppo': run_ppo,
+      'sft': run_sft,
+      'reward': run_reward,
+      'generate': run_generate,
+    }[args.mode](args)
     peak = max(peak, measure_peak(args.dtype))
   result['peak_flops'] = peak
   result['roofline'] = result['flops_per_iter'] / peak / result['iter_s']
   device = jax.devices()[0]
-  result = {'mode': args.mode, 'device': device.device_kind,
-            'jax': jax.__version__, 'shape': vars(args),
-            **{k: round(v, 4) if v < 1e5 else round(v)
-               for k, v in result.items()}}
+  result = {
+    'mode': args.mode,
+    'device': device.device_kind,
+    'jax': jax.__version__,
+    'shape': vars(args),
+    **{k: round(v, 4) if v < 1e5 else round(v) for k, v in result.items()},
+  }
   if args.json:
     print(json.dumps(result))
     return 0

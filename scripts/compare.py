@@ -16,9 +16,14 @@ import sys
 from instructrl.reports import tables
 
 FIGURES = (
-    'preference.*.win_rate', 'labeler_agreement.*', 'reward_model.accuracy.*',
-    'metadata.*.satisfies_constraint', 'metadata.*.hallucination',
-    'truthfulness.*.true_informative', 'alignment_tax.*.*')
+  'preference.*.win_rate',
+  'labeler_agreement.*',
+  'reward_model.accuracy.*',
+  'metadata.*.satisfies_constraint',
+  'metadata.*.hallucination',
+  'truthfulness.*.true_informative',
+  'alignment_tax.*.*',
+)
 
 
 def table(studies: Mapping[str, Mapping], patterns) -> str:
@@ -27,15 +32,22 @@ def table(studies: Mapping[str, Mapping], patterns) -> str:
   Raises:
     ValueError: a pattern names none.
   """
-  found = {name: {path: tables.cell(value, interval)
-                  for path, value, interval in tables.leaves(results)}
-           for name, results in studies.items()}
+  found = {
+    name: {
+      path: tables.cell(value, interval)
+      for path, value, interval in tables.leaves(results)
+    }
+    for name, results in studies.items()
+  }
   everywhere = dict.fromkeys(path for cells in found.values() for path in cells)
   rows = []
   for pattern in patterns:
-    named = [path for path in everywhere
-             if path.count('.') == pattern.count('.')
-             and fnmatch.fnmatchcase(path, pattern)]
+    named = [
+      path
+      for path in everywhere
+      if path.count('.') == pattern.count('.')
+      and fnmatch.fnmatchcase(path, pattern)
+    ]
     if not named:
       raise ValueError(f'no figure is named {pattern!r}')
     for path in named:
@@ -45,11 +57,14 @@ def table(studies: Mapping[str, Mapping], patterns) -> str:
 
 def main(argv=None) -> int:
   parser = argparse.ArgumentParser(
-      description=__doc__.split('\n')[0], epilog=__doc__.split('\n', 2)[2],
-      formatter_class=argparse.RawDescriptionHelpFormatter)
+    description=__doc__.split('\n')[0],
+    epilog=__doc__.split('\n', 2)[2],
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
   parser.add_argument('studies', nargs='+', metavar='STUDY')
-  parser.add_argument('--figures', nargs='+', default=FIGURES,
-                      help='patterns, with * for a name')
+  parser.add_argument(
+    '--figures', nargs='+', default=FIGURES, help='patterns, with * for a name'
+  )
   args = parser.parse_args(argv)
   studies = {}
   for folder in args.studies:

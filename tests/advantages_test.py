@@ -19,7 +19,7 @@ def ragged(lengths, width):
 def test_kl_of_equal_policies_is_zero(kind):
   logprobs = np.array([-0.1, -3.0, -20.0], np.float32)
   np.testing.assert_array_equal(
-      advantages.kl_estimate(logprobs, logprobs, kind), 0
+    advantages.kl_estimate(logprobs, logprobs, kind), 0
   )
 
 
@@ -28,12 +28,12 @@ def test_kl_estimators_by_hand():
   reference = np.log(np.array([0.25, 0.4], np.float32))
   # d = log 2 and -log 4; exp(-d) = 1/2 and 4.
   for kind, expected in {
-      'k1': [np.log(2), -np.log(4)],
-      'k2': [np.log(2) ** 2 / 2, np.log(4) ** 2 / 2],
-      'k3': [0.5 - 1 + np.log(2), 4 - 1 - np.log(4)],
+    'k1': [np.log(2), -np.log(4)],
+    'k2': [np.log(2) ** 2 / 2, np.log(4) ** 2 / 2],
+    'k3': [0.5 - 1 + np.log(2), 4 - 1 - np.log(4)],
   }.items():
     np.testing.assert_allclose(
-        advantages.kl_estimate(policy, reference, kind), expected, rtol=1e-5
+      advantages.kl_estimate(policy, reference, kind), expected, rtol=1e-5
     )
 
 
@@ -58,7 +58,7 @@ def test_kl_estimators_against_the_exact_divergence():
 
 def test_the_default_estimator_is_the_one_of_the_reward():
   np.testing.assert_array_equal(
-      advantages.kl_estimate(np.float32([-1.0]), np.float32([-3.0])), [2.0]
+    advantages.kl_estimate(np.float32([-1.0]), np.float32([-3.0])), [2.0]
   )
 
 
@@ -74,7 +74,9 @@ def test_missing_eos():
   scores = np.array([1.5, 0.7], np.float32)
   has_eos = np.array([True, False])
   for mode, expected in {
-      'none': [1.5, 0.7], 'penalty': [1.5, -1.3], 'fixed': [1.5, 2.0]
+    'none': [1.5, 0.7],
+    'penalty': [1.5, -1.3],
+    'fixed': [1.5, 2.0],
   }.items():
     changed = advantages.missing_eos(scores, has_eos, mode=mode, amount=2.0)
     np.testing.assert_allclose(changed, expected, rtol=1e-6)
@@ -87,19 +89,20 @@ def test_the_score_stands_on_the_last_response_token_and_nowhere_else():
   # A short response, one of full length, and the empty one, which is [EOS].
   mask = ragged([2, 4, 1], 4)
   rewards = advantages.shaped_rewards(
-      np.array([0.7, -2.0, 5.0], np.float32),
-      np.full((3, 4), 3.0, np.float32), mask, kl_coef=0.0,
+    np.array([0.7, -2.0, 5.0], np.float32),
+    np.full((3, 4), 3.0, np.float32),
+    mask,
+    kl_coef=0.0,
   )
   np.testing.assert_array_equal(
-      rewards,
-      np.array([[0, 0.7, 0, 0], [0, 0, 0, -2], [5, 0, 0, 0]], np.float32),
+    rewards, np.array([[0, 0.7, 0, 0], [0, 0, 0, -2], [5, 0, 0, 0]], np.float32)
   )
 
 
 def test_the_kl_penalty_by_hand():
   kl = np.array([[1.0, -2.0, 99.0]], np.float32)
   rewards = advantages.shaped_rewards(
-      np.array([0.7], np.float32), kl, ragged([2], 3), kl_coef=0.1
+    np.array([0.7], np.float32), kl, ragged([2], 3), kl_coef=0.1
   )
   np.testing.assert_allclose(rewards, [[-0.1, 0.2 + 0.7, 0]], rtol=1e-6)
 
@@ -108,10 +111,10 @@ def test_a_fraction_of_a_score_survives_to_the_returns():
   score = np.array([0.7], np.float32)
   mask = ragged([3], 4)
   rewards = advantages.shaped_rewards(
-      score, np.zeros((1, 4), np.float32), mask, kl_coef=0.02
+    score, np.zeros((1, 4), np.float32), mask, kl_coef=0.02
   )
   advantage, returns = advantages.gae(
-      rewards, np.zeros((1, 4), np.float32), mask, discount=1.0, gae_lambda=1.0
+    rewards, np.zeros((1, 4), np.float32), mask, discount=1.0, gae_lambda=1.0
   )
   for array in (rewards, advantage, returns):
     assert array.dtype == jnp.float32
@@ -120,8 +123,10 @@ def test_a_fraction_of_a_score_survives_to_the_returns():
   for dtype in (np.int32, jnp.bfloat16, np.float16):
     with pytest.raises(AssertionError):
       advantages.shaped_rewards(
-          jnp.asarray(score, dtype), np.zeros((1, 4), np.float32), mask,
-          kl_coef=0.02,
+        jnp.asarray(score, dtype),
+        np.zeros((1, 4), np.float32),
+        mask,
+        kl_coef=0.02,
       )
 
 
@@ -133,7 +138,7 @@ def gae_by_loop(rewards, values, lengths, discount, gae_lambda):
   for row, length in enumerate(lengths):
     following_advantage = following_value = 0.0
     for t in reversed(range(length)):
-      delta = (rewards[row, t] + discount * following_value - values[row, t])
+      delta = rewards[row, t] + discount * following_value - values[row, t]
       following_advantage = delta + discount * gae_lambda * following_advantage
       following_value = values[row, t]
       result[row, t] = following_advantage
@@ -148,18 +153,18 @@ def random_episodes(seed=0, batch=6, width=7):
 
 
 @pytest.mark.parametrize(
-    'discount,gae_lambda', [(1.0, 0.95), (0.9, 0.8), (1.0, 0.0)]
+  'discount,gae_lambda', [(1.0, 0.95), (0.9, 0.8), (1.0, 0.0)]
 )
 def test_gae_equals_the_loop(discount, gae_lambda):
   # The padding holds numbers, which must not be read.
   rewards, values, lengths, mask = random_episodes()
   advantage, returns = jax.jit(
-      advantages.gae, static_argnames=('discount', 'gae_lambda')
+    advantages.gae, static_argnames=('discount', 'gae_lambda')
   )(rewards, values, mask, discount=discount, gae_lambda=gae_lambda)
   expected = gae_by_loop(rewards, values, lengths, discount, gae_lambda)
   np.testing.assert_allclose(advantage, expected, rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(
-      returns, np.where(mask, expected + values, 0), rtol=1e-5, atol=1e-6
+    returns, np.where(mask, expected + values, 0), rtol=1e-5, atol=1e-6
   )
 
 
@@ -168,13 +173,13 @@ def test_with_lambda_one_it_is_return_minus_value():
   clean = np.where(mask, rewards, 0).astype(np.float64)
   to_go = np.cumsum(clean[:, ::-1], axis=1)[:, ::-1]
   advantage, returns = advantages.gae(
-      rewards, values, mask, discount=1.0, gae_lambda=1.0
+    rewards, values, mask, discount=1.0, gae_lambda=1.0
   )
   np.testing.assert_allclose(
-      advantage, np.where(mask, to_go - values, 0), rtol=1e-5, atol=1e-5
+    advantage, np.where(mask, to_go - values, 0), rtol=1e-5, atol=1e-5
   )
   np.testing.assert_allclose(
-      returns, np.where(mask, to_go, 0), rtol=1e-5, atol=1e-5
+    returns, np.where(mask, to_go, 0), rtol=1e-5, atol=1e-5
   )
 
 
@@ -184,15 +189,23 @@ def test_three_tokens_by_hand():
   half = fractions.Fraction(1, 2)
   rewards = [fractions.Fraction(r) for r in (1, 0, 4)]
   values = [fractions.Fraction(v) for v in (2, 3, 5)]
-  deltas = [rewards[0] + values[1] - values[0],  # 2
-            rewards[1] + values[2] - values[1],  # 2
-            rewards[2] - values[2]]  # -1: nothing follows the last token
-  expected = [deltas[0] + half * (deltas[1] + half * deltas[2]),
-              deltas[1] + half * deltas[2], deltas[2]]
+  deltas = [
+    rewards[0] + values[1] - values[0],  # 2
+    rewards[1] + values[2] - values[1],  # 2
+    rewards[2] - values[2],
+  ]  # -1: nothing follows the last token
+  expected = [
+    deltas[0] + half * (deltas[1] + half * deltas[2]),
+    deltas[1] + half * deltas[2],
+    deltas[2],
+  ]
   assert expected == [2.75, 1.5, -1]
   advantage, returns = advantages.gae(
-      np.array([[1, 0, 4]], np.float32), np.array([[2, 3, 5]], np.float32),
-      np.ones((1, 3), bool), discount=1.0, gae_lambda=0.5,
+    np.array([[1, 0, 4]], np.float32),
+    np.array([[2, 3, 5]], np.float32),
+    np.ones((1, 3), bool),
+    discount=1.0,
+    gae_lambda=0.5,
   )
   np.testing.assert_array_equal(advantage, [[2.75, 1.5, -1.0]])
   np.testing.assert_array_equal(returns, [[4.75, 4.5, 4.0]])
@@ -203,8 +216,11 @@ def test_more_padding_changes_nothing():
   narrow = advantages.gae(rewards, values, mask, discount=1.0, gae_lambda=0.95)
   pad = lambda x, value: np.pad(x, ((0, 0), (0, 3)), constant_values=value)
   wide = advantages.gae(
-      pad(rewards, 7), pad(values, np.nan), pad(mask, False),
-      discount=1.0, gae_lambda=0.95,
+    pad(rewards, 7),
+    pad(values, np.nan),
+    pad(mask, False),
+    discount=1.0,
+    gae_lambda=0.95,
   )
   for before, after in zip(narrow, wide):
     np.testing.assert_array_equal(before, after[:, :7])
@@ -216,7 +232,7 @@ def test_a_perfect_critic_leaves_no_advantage():
   clean = np.where(mask, rewards, 0)
   to_go = np.cumsum(clean[:, ::-1], axis=1)[:, ::-1].astype(np.float32)
   advantage, _ = advantages.gae(
-      rewards, to_go, mask, discount=1.0, gae_lambda=0.95
+    rewards, to_go, mask, discount=1.0, gae_lambda=0.95
   )
   np.testing.assert_allclose(advantage, 0, atol=1e-5)
 
@@ -226,8 +242,10 @@ def test_whitening_is_over_the_whole_iteration():
   whole = np.asarray(advantages.whitened_advantages(rewards, mask))
   entries = rewards[mask]
   np.testing.assert_allclose(
-      whole[mask], (entries - entries.mean()) / entries.std(),
-      rtol=1e-4, atol=1e-5,
+    whole[mask],
+    (entries - entries.mean()) / entries.std(),
+    rtol=1e-4,
+    atol=1e-5,
   )
   np.testing.assert_array_equal(whole[~mask], 0)
 
@@ -237,12 +255,13 @@ def test_whitening_is_over_the_whole_iteration():
 
 def test_the_kl_controller_by_hand():
   step = lambda coef, kl: advantages.adaptive_kl_coef(
-      coef, kl, target=6.0, horizon=1000, num_episodes=100
+    coef, kl, target=6.0, horizon=1000, num_episodes=100
   )
   # Errors: 0; +0.1; 1 clipped to 0.2; -1 clipped to -0.2.
   for kl, factor in ((6.0, 1.0), (6.6, 1.01), (12.0, 1.02), (0.0, 0.98)):
-    np.testing.assert_allclose(step(0.2, np.float32(kl)), 0.2 * factor,
-                               rtol=1e-6)
+    np.testing.assert_allclose(
+      step(0.2, np.float32(kl)), 0.2 * factor, rtol=1e-6
+    )
 
 
 def test_the_kl_controller_over_a_golden_sequence():
@@ -250,7 +269,7 @@ def test_the_kl_controller_over_a_golden_sequence():
   history = []
   for kl in (20.0, 9.0, 6.0, 5.4, 0.1):
     coef = advantages.adaptive_kl_coef(
-        coef, np.float32(kl), target=6.0, horizon=10_000, num_episodes=512
+      coef, np.float32(kl), target=6.0, horizon=10_000, num_episodes=512
     )
     history.append(float(coef))
   growth, small = 1 + 0.2 * 0.0512, 1 - 0.1 * 0.0512

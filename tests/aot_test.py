@@ -16,37 +16,62 @@ from instructrl.stages import registry
 from tests import slices
 
 
-@pytest.mark.parametrize('args, message', [
-    (['--config=experiments/sft.py:1.3b', '--config.batch_size=0',
-      '--topology=v5e:2x2'], 'batch_size must be 1 or more'),
+@pytest.mark.parametrize(
+  'args, message',
+  [
+    (
+      [
+        '--config=experiments/sft.py:1.3b',
+        '--config.batch_size=0',
+        '--topology=v5e:2x2',
+      ],
+      'batch_size must be 1 or more',
+    ),
     (['--config=experiments/plans.py:175b'], "there is no plan '175b'"),
     (['--config=experiments/x.py:1.3b'], 'there is no file experiments/x.py'),
-    (['--config=tests/tiny.py'], 'the file has no get_config(size)')])
+    (['--config=tests/tiny.py'], 'the file has no get_config(size)'),
+  ],
+)
 def test_a_mistake_is_one_line(args, message):
   done = subprocess.run(
-      [sys.executable, '-m', 'instructrl.aot', *args], text=True,
-      capture_output=True, timeout=300)
+    [sys.executable, '-m', 'instructrl.aot', *args],
+    text=True,
+    capture_output=True,
+    timeout=300,
+  )
   assert done.returncode == 1
   assert done.stdout == ''
-  error, = done.stderr.splitlines()
+  (error,) = done.stderr.splitlines()
   assert error.startswith('error: ') and message in error
 
 
-@pytest.mark.parametrize('config, topologies, message', [
+@pytest.mark.parametrize(
+  'config, topologies, message',
+  [
     (None, ['v5e:2x2'], '--config is missing'),
     (sft.get_config('1.3b'), [], '--topology is missing'),
     (study.get_config('tiny'), ['v5e:2x2'], 'of no stage that trains'),
-    (plans_config.get_config(), ['v5e:2x2'], '--topology does not go with')])
+    (plans_config.get_config(), ['v5e:2x2'], '--topology does not go with'),
+  ],
+)
 def test_a_missing_flag_is_named(config, topologies, message):
   with pytest.raises(SystemExit, match=message):
     aot.runs_of(config, topologies)
 
 
-@pytest.mark.parametrize('config, topology, message', [
+@pytest.mark.parametrize(
+  'config, topology, message',
+  [
     (lab.get_config('tiny'), 'v5e:2x2', "stage='lab' does not train"),
     (sft.get_config('1.3b'), 'v9:2x2', 'the chips are v4'),
-    pytest.param(sft.get_config('175b'), 'v5p:4x4x4',
-                 'v5p:4x4x4: mesh .* cannot be laid over', marks=slices.needs_libtpu)])
+    pytest.param(
+      sft.get_config('175b'),
+      'v5p:4x4x4',
+      'v5p:4x4x4: mesh .* cannot be laid over',
+      marks=slices.needs_libtpu,
+    ),
+  ],
+)
 def test_what_cannot_be_planned_is_refused(config, topology, message):
   with pytest.raises(ValueError, match=message):
     aot.make_plans([('it', config, [topology])], 500)
@@ -64,7 +89,8 @@ def test_plans_are_of_runs_that_validate():
       assert str(attrgetter(field)(stage)) == value
     assert len({*topologies}) == len(topologies) > 0
     assert [r[0] for r in aot.runs_of(plans_config.get_config(key), [])] == [
-        name]
+      name
+    ]
 
 
 @slices.needs_libtpu
@@ -74,12 +100,16 @@ def test_the_report_grows_with_each_plan(tmp_path):
   seen = []
 
   def shown(plan):
-    seen.append((plan.name, plan.fits, sorted(
-        path.name for path in tmp_path.iterdir())))
+    seen.append(
+      (plan.name, plan.fits, sorted(path.name for path in tmp_path.iterdir()))
+    )
 
   plans = aot.make_plans(
-      [('small', small, ['v5e:2x2']), ('large', large, ['v5e:2x2'])],
-      500, tmp_path, shown)
+    [('small', small, ['v5e:2x2']), ('large', large, ['v5e:2x2'])],
+    500,
+    tmp_path,
+    shown,
+  )
   assert [name for name, *_ in seen] == ['small', 'large']
   assert [fits for _, fits, _ in seen] == [True, False]
   assert seen[0][2] == ['functions']

@@ -10,11 +10,12 @@ compare = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(compare)
 
 RESULTS = {
-    'format_version': 1,
-    'preference': {'sft': {'win_rate': 0.5, 'ci95': [0.4, 0.6], 'n': 9}},
-    'alignment_tax': {'ppo': {'nll': 1.25, 'facts': 1.0}},
-    'ci95': {'alignment_tax': {'ppo': {'nll': [1.2, 1.3]}}},
-    'n': {'alignment_tax': {'ppo': {'nll': 40}}}}
+  'format_version': 1,
+  'preference': {'sft': {'win_rate': 0.5, 'ci95': [0.4, 0.6], 'n': 9}},
+  'alignment_tax': {'ppo': {'nll': 1.25, 'facts': 1.0}},
+  'ci95': {'alignment_tax': {'ppo': {'nll': [1.2, 1.3]}}},
+  'n': {'alignment_tax': {'ppo': {'nll': 40}}},
+}
 
 
 def write(folder, results):
@@ -29,13 +30,19 @@ def test_studies_stand_side_by_side(tmp_path, capsys, monkeypatch):
   write(tmp_path / 'a', RESULTS)
   write(tmp_path / 'b', other)
   folders = ['a', 'b/']
-  assert compare.main([*folders, '--figures', 'preference.*.win_rate',
-                       'alignment_tax.*.*']) == 0
+  assert (
+    compare.main(
+      [*folders, '--figures', 'preference.*.win_rate', 'alignment_tax.*.*']
+    )
+    == 0
+  )
   assert capsys.readouterr().out.splitlines() == [
-      '| figure | a | b |', '|---|---|---|',
-      '| preference.sft.win_rate | 0.5 [0.4, 0.6] | 0.123 [0.1, 0.2] |',
-      '| alignment_tax.ppo.nll | 1.25 [1.2, 1.3] |  |',
-      '| alignment_tax.ppo.facts | 1 |  |']
+    '| figure | a | b |',
+    '|---|---|---|',
+    '| preference.sft.win_rate | 0.5 [0.4, 0.6] | 0.123 [0.1, 0.2] |',
+    '| alignment_tax.ppo.nll | 1.25 [1.2, 1.3] |  |',
+    '| alignment_tax.ppo.facts | 1 |  |',
+  ]
 
 
 def test_a_pattern_that_names_nothing_is_an_error(tmp_path, capsys):

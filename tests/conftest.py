@@ -23,7 +23,7 @@ if DEVICES not in os.environ.get('XLA_FLAGS', ''):
 
 def pytest_addoption(parser):
   parser.addoption(
-      '--all', action='store_true', help='run the tests marked slow as well'
+    '--all', action='store_true', help='run the tests marked slow as well'
   )
 
 

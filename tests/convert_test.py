@@ -10,9 +10,14 @@ from instructrl import convert
 from tests import checkpoints
 
 
-@pytest.mark.parametrize('text, mesh', [
-    ('', {}), ('data=1,fsdp=8', {'data': 1, 'fsdp': 8}),
-    ('tensor=-1', {'tensor': -1})])
+@pytest.mark.parametrize(
+  'text, mesh',
+  [
+    ('', {}),
+    ('data=1,fsdp=8', {'data': 1, 'fsdp': 8}),
+    ('tensor=-1', {'tensor': -1}),
+  ],
+)
 def test_meshes(text, mesh):
   assert convert.parse_mesh(text) == mesh
 
@@ -23,9 +28,17 @@ def test_a_mesh_that_is_none_is_told_how_it_is_written(text):
     convert.parse_mesh(text)
 
 
-@pytest.mark.parametrize('text, size', [
-    ('5GB', 5_000_000_000), ('500mb', 500_000_000), ('1.5 GB', 1_500_000_000),
-    ('2G', 2_000_000_000), ('10KB', 10_000), ('7', 7)])
+@pytest.mark.parametrize(
+  'text, size',
+  [
+    ('5GB', 5_000_000_000),
+    ('500mb', 500_000_000),
+    ('1.5 GB', 1_500_000_000),
+    ('2G', 2_000_000_000),
+    ('10KB', 10_000),
+    ('7', 7),
+  ],
+)
 def test_sizes(text, size):
   assert convert.parse_size(text) == size
 
@@ -38,29 +51,43 @@ def test_a_size_that_is_none_is_refused(text):
 
 def run(*arguments):
   return subprocess.run(
-      [sys.executable, '-m', 'instructrl.convert', *map(str, arguments)],
-      capture_output=True, text=True, check=False, env=dict(os.environ))
+    [sys.executable, '-m', 'instructrl.convert', *map(str, arguments)],
+    capture_output=True,
+    text=True,
+    check=False,
+    env=dict(os.environ),
+  )
 
 
 def test_there_and_back(tmp_path):
   checkpoints.write_folder(tmp_path / 'src')
-  done = run('import', tmp_path / 'src', tmp_path / 'run',
-             '--mesh=fsdp=4,tensor=2')
+  done = run(
+    'import', tmp_path / 'src', tmp_path / 'run', '--mesh=fsdp=4,tensor=2'
+  )
   assert done.returncode == 0, done.stderr
   assert done.stdout.splitlines()[-1].startswith(f'{tmp_path / "run"}: ')
-  done = run('export', tmp_path / 'run', tmp_path / 'out', '--dtype=bfloat16',
-             '--max_shard_size=40KB')
+  done = run(
+    'export',
+    tmp_path / 'run',
+    tmp_path / 'out',
+    '--dtype=bfloat16',
+    '--max_shard_size=40KB',
+  )
   assert done.returncode == 0, done.stderr
   assert 'LlamaForCausalLM' in done.stdout.splitlines()[-1]
   assert (tmp_path / 'out' / 'model.safetensors.index.json').exists()
   again = run('export', tmp_path / 'run', tmp_path / 'out')
   assert again.returncode == 1
-  assert again.stderr == (f'error: {tmp_path / "out"} is there already: take '
-                          'another folder, or remove it\n')
+  assert again.stderr == (
+    f'error: {tmp_path / "out"} is there already: take '
+    'another folder, or remove it\n'
+  )
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('arguments, message', [
+@pytest.mark.parametrize(
+  'arguments, message',
+  [
     (['import', 'a'], 'DST is missing; the arguments are import|export SRC'),
     (['import', 'a', 'b', 'c'], "unexpected argument 'c'"),
     (['convert', 'a', 'b'], "'convert' is neither import nor export"),
@@ -69,7 +96,8 @@ def test_there_and_back(tmp_path):
     (['import', 'a', 'b'], 'a does not exist'),
     (['export', 'a', 'b'], 'a does not exist'),
     (['import', 'a', 'b', '--dtype=int8'], '--dtype=int8'),
-])
+  ],
+)
 def test_a_mistake_is_one_line(tmp_path, monkeypatch, arguments, message):
   monkeypatch.setenv('PYTHONPATH', os.getcwd())
   monkeypatch.chdir(tmp_path)

@@ -13,13 +13,25 @@ from instructrl.stages import lab
 from instructrl.stages import registry
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
-          'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
+STAGES = (
+  'lab',
+  'pretrain',
+  'sft',
+  'ppo_init',
+  'rankings',
+  'reward',
+  'select_sft',
+  'ppo',
+  'ppo_ptx',
+  'evaluation',
+)
 SIZES = ('micro', 'tiny', 'small')
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 ABLATIONS = sorted(
-    path.stem for path in (ROOT / 'experiments' / 'ablations').glob('*.py')
-    if path.stem not in ('__init__', 'base'))
+  path.stem
+  for path in (ROOT / 'experiments' / 'ablations').glob('*.py')
+  if path.stem not in ('__init__', 'base')
+)
 PAPER_SIZES = {'125m': 125e6, '1.3b': 1.3e9, '6b': 6.65e9, '175b': 175e9}
 
 
@@ -43,7 +55,7 @@ def test_the_sizes_of_the_paper(name, size):
   assert config.stage == name
   registry.validate(config)
   m = config.model
-  count = m.num_layers * 12 * m.d_model ** 2 + (50_257 + m.max_len) * m.d_model
+  count = m.num_layers * 12 * m.d_model**2 + (50_257 + m.max_len) * m.d_model
   assert count == pytest.approx(PAPER_SIZES[size], rel=0.03)
   assert (m.dtype, m.param_dtype, m.max_len) == ('bfloat16', 'float32', 2048)
   assert (m.positions, m.mlp, m.norm) == ('learned', 'gelu', 'layernorm')
@@ -63,17 +75,28 @@ def test_rows_of_public_data_fit_the_models(size):
 def test_the_recipe_of_the_paper():
   """Appendix C, in the order of its sections."""
   rates = lambda name: [
-      load(name, size).optimizer.peak_lr for size in ('1.3b', '6b', '175b')]
+    load(name, size).optimizer.peak_lr for size in ('1.3b', '6b', '175b')
+  ]
   sft = load('sft', '175b')
   assert rates('sft') == [9.65e-6, 9.65e-6, 5.03e-6]
   assert [load('sft', s).batch_size for s in ('1.3b', '6b', '175b')] == [
-      32, 32, 8]
+    32,
+    32,
+    8,
+  ]
   assert (sft.num_epochs, sft.model.dropout) == (16, 0.2)
-  assert (sft.optimizer.schedule, sft.optimizer.final_fraction,
-          sft.optimizer.warmup_steps) == ('cosine', 0.1, 0)
+  assert (
+    sft.optimizer.schedule,
+    sft.optimizer.final_fraction,
+    sft.optimizer.warmup_steps,
+  ) == ('cosine', 0.1, 0)
   reward = load('reward', '6b')
-  assert (reward.optimizer.peak_lr, reward.batch_size, reward.num_epochs,
-          reward.max_responses) == (9e-6, 64, 1, 9)
+  assert (
+    reward.optimizer.peak_lr,
+    reward.batch_size,
+    reward.num_epochs,
+    reward.max_responses,
+  ) == (9e-6, 64, 1, 9)
   init = load('ppo_init', '6b')
   assert rates('ppo_init') == [5e-6, 1.04e-5, 2.45e-6]
   assert (init.num_epochs, init.pretrain_mix) == (2, 0.1)
@@ -84,7 +107,10 @@ def test_the_recipe_of_the_paper():
     assert (p.batch_size, p.minibatch_size, p.num_ppo_epochs) == (512, 64, 1)
     assert (p.prompt_len, p.response_len) == (1024, 1024)
     assert (p.kl_coef, p.ptx_coef, p.ptx_examples_per_episode) == (
-        0.02, 27.8, 8)
+      0.02,
+      27.8,
+      8,
+    )
     assert (p.ema_decay, p.clip_eps, p.temperature) == (0.992, 0.2, 1)
     assert (p.warmup_iterations, c.optimizer.warmup_from) == (10, 0.1)
     assert c.optimizer.schedule == 'constant'
@@ -93,9 +119,10 @@ def test_the_recipe_of_the_paper():
     # One reward model, and so one value model, for all policies.
     assert c.reward_model.d_model == c.value_model.d_model == 4096
     assert c.reference_model.d_model == c.model.d_model
-    assert [c[name].param_dtype for name in (
-        'model', 'value_model', 'reference_model', 'reward_model')] == [
-            'float32', 'float32', 'bfloat16', 'bfloat16']
+    assert [
+      c[name].param_dtype
+      for name in ('model', 'value_model', 'reference_model', 'reward_model')
+    ] == ['float32', 'float32', 'bfloat16', 'bfloat16']
 
 
 def test_models_follow_those_they_start_from_until_they_are_set():
@@ -125,8 +152,11 @@ def test_a_study_gives_its_seeds_to_all_stages(size):
 def test_rankings_that_the_reward_model_cannot_read_are_refused():
   config = load('study', 'micro')
   config.stages.reward.max_responses = 5
-  with pytest.raises(checks.ConfigError, match='stages.rankings.max_responses='
-                     '9 is more than stages.reward.max_responses=5'):
+  with pytest.raises(
+    checks.ConfigError,
+    match='stages.rankings.max_responses='
+    '9 is more than stages.reward.max_responses=5',
+  ):
     study.stage_configs(config, 'w')
 
 
@@ -157,11 +187,16 @@ def test_prompts_are_demonstrated_or_ranked_or_of_ppo(tmp_path):
   config.update(num_documents=300, num_prompts=300, vocab_size=400)
   lab.build(config, tmp_path)
   texts = lambda name, split: [
-      getattr(r, 'prompt', r).text
-      for r in store.read_records(tmp_path, name, split)]
-  parts = [texts('demonstrations', 'train'), texts('prompts', 'train'),
-           texts('prompts', load('ppo', 'micro').prompts_split),
-           texts('prompts', 'validation'), texts('prompts', 'test')]
+    getattr(r, 'prompt', r).text
+    for r in store.read_records(tmp_path, name, split)
+  ]
+  parts = [
+    texts('demonstrations', 'train'),
+    texts('prompts', 'train'),
+    texts('prompts', load('ppo', 'micro').prompts_split),
+    texts('prompts', 'validation'),
+    texts('prompts', 'test'),
+  ]
   assert all(parts)
   everything = [text for part in parts for text in set(part)]
   assert len(set(everything)) == len(everything)
@@ -169,8 +204,8 @@ def test_prompts_are_demonstrated_or_ranked_or_of_ppo(tmp_path):
 
 def test_every_field_of_every_config_is_read_somewhere():
   code = '\n'.join(
-      path.read_text('utf-8')
-      for path in (ROOT / 'instructrl').rglob('*.py'))
+    path.read_text('utf-8') for path in (ROOT / 'instructrl').rglob('*.py')
+  )
 
   def leaves(tree):
     for key, value in tree.items():
@@ -178,13 +213,18 @@ def test_every_field_of_every_config_is_read_somewhere():
         yield from leaves(value)
       yield key
 
-  names = {key for name in (*STAGES, 'data')
-           for key in leaves(load(name, 'tiny').to_dict())}
+  names = {
+    key
+    for name in (*STAGES, 'data')
+    for key in leaves(load(name, 'tiny').to_dict())
+  }
   unread = sorted(n for n in names if n not in code)
   assert not unread
 
 
-@pytest.mark.parametrize('name, field, value, message', [
+@pytest.mark.parametrize(
+  'name, field, value, message',
+  [
     ('ppo', 'ppo.kl_coef', -0.1, 'ppo.kl_coef=-0.1 is negative'),
     ('ppo', 'ppo.top_p', 0.9, 'ppo.top_p must be 1'),
     ('ppo', 'ppo.minibatch_size', 7, 'ppo.minibatch_size=7 does not divide'),
@@ -199,18 +239,23 @@ def test_every_field_of_every_config_is_read_somewhere():
     ('sft', 'num_epochs', -1, 'num_epochs=-1 is negative'),
     ('evaluation', 'temperature', 0.0, 'temperature=0.0 must be positive'),
     ('evaluation', 'temperature', float('inf'), 'temperature=inf must be'),
-    *((stage, name, 0, f'{name}=0 must be 1 or more')
+    *(
+      (stage, name, 0, f'{name}=0 must be 1 or more')
       for stage, names in (
-          ('evaluation', 'num_prompts num_probes num_documents num_shots'),
-          ('select_sft', 'num_prompts'), ('rankings', ''))
-      for name in (*names.split(), 'batch_size', 'prompt_len', 'response_len')),
+        ('evaluation', 'num_prompts num_probes num_documents num_shots'),
+        ('select_sft', 'num_prompts'),
+        ('rankings', ''),
+      )
+      for name in (*names.split(), 'batch_size', 'prompt_len', 'response_len')
+    ),
     ('select_sft', 'temperature', -1.0, 'temperature=-1.0 is not'),
     ('lab', 'demonstration_fraction', 1.0, 'demonstration_fraction'),
     ('lab', 'size', 'huge', "size='huge' is none of micro, tiny, small"),
     ('lab', 'num_prompts', 0, 'num_prompts=0 must be 1 or more'),
     ('lab', 'response_len', 0, 'response_len=0 must be 1 or more'),
     ('lab', 'world_seed', -1, 'world_seed=-1 is negative'),
-])
+  ],
+)
 def test_nonsense_is_refused_by_field_name(name, field, value, message):
   config = load(name, 'tiny')
   config.update_from_flattened_dict({field: value})
@@ -218,9 +263,13 @@ def test_nonsense_is_refused_by_field_name(name, field, value, message):
     registry.validate(config)
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('ppo.kl_coef', -1.0, 'stages.ppo: ppo.kl_coef'),
-    ('value_model.mlp', 'relu', "stages.ppo: value_model.mlp='relu' is none")])
+    ('value_model.mlp', 'relu', "stages.ppo: value_model.mlp='relu' is none"),
+  ],
+)
 def test_a_study_names_the_stage_of_a_bad_field(field, value, message):
   config = load('study', 'tiny')
   config.stages.ppo.update_from_flattened_dict({field: value})
@@ -242,8 +291,9 @@ def test_every_ablation_is_valid_at_every_size(name, size):
   assert len(made.points) == len(grid) * len(config.seeds) > len(config.seeds)
   assert config.measures
   recipe = graph.flatten(config.stages.to_dict())
-  assert any(all(recipe[key] == value for key, value in point.items())
-             for point in grid)
+  assert any(
+    all(recipe[key] == value for key, value in point.items()) for point in grid
+  )
   swept = {config.plot.x, config.plot.by} - {''}
   assert all(swept <= {*point} for point in grid)
   # A swept stage has the point's seed, and so has what is measured.
@@ -257,16 +307,17 @@ def test_every_ablation_is_valid_at_every_size(name, size):
 def test_ablations_have_the_commands_of_their_files():
   for name in ABLATIONS:
     text = (ROOT / 'experiments' / 'ablations' / f'{name}.py').read_text()
-    assert (f'python -m instructrl.sweep --config=experiments/ablations/{name}'
-            '.py:tiny --workdir=DIR\n') in text
+    assert (
+      f'python -m instructrl.sweep --config=experiments/ablations/{name}'
+      '.py:tiny --workdir=DIR\n'
+    ) in text
 
 
 def test_an_ablation_towards_the_pretrained_model():
   """Figure 34: the KL is towards GPT-3, and there is no pretraining mix."""
   ablation = importlib.import_module('experiments.ablations.kl_coef_pretrained')
   config = ablation.get_config('tiny')
-  made = graph.make(
-      config, graph.collect(ablation.sweep, config), '/sweep')
+  made = graph.make(config, graph.collect(ablation.sweep, config), '/sweep')
   for run in made.runs.values():
     if run.stage == 'ppo':
       assert run.config.inputs.reference.startswith('../pretrain-')

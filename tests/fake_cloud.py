@@ -150,7 +150,7 @@ def main():
 main()
 '''
 
-TRAIN = r'''
+TRAIN = r"""
 import json, os, pathlib, signal, sys, time
 
 CLOUD, HOST = pathlib.Path(os.environ['CLOUD']), os.environ['INSTRUCTRL_HOST']
@@ -186,9 +186,9 @@ if PLAN.get('wait'):
 print('a last line', flush=True)
 status = PLAN.get('status', 0)
 sys.exit(status[int(HOST)] if isinstance(status, list) else status)
-'''
+"""
 
-PYTHON = '''
+PYTHON = """
 case "$*" in
   --version) echo 'Python 3.11.0' ;;
   -c*) ;;
@@ -198,7 +198,7 @@ case "$*" in
   "-m pip install"*) echo "$*" >> "$CLOUD/pip.log" ;;
   *) echo "not expected: $*" >&2; exit 99 ;;
 esac
-'''
+"""
 
 
 def make(folder, *, workers=1) -> dict[str, str]:
@@ -215,12 +215,22 @@ def make(folder, *, workers=1) -> dict[str, str]:
   # -I -S: these start often, and need no packages.
   for name, text in (('gcloud', GCLOUD), ('train', TRAIN)):
     write(name, f'#!{sys.executable} -IS\n{text}')
-  write('fakepython', '#!/usr/bin/env bash\n' +
-        PYTHON.format(python=shlex.quote(sys.executable)))
+  write(
+    'fakepython',
+    '#!/usr/bin/env bash\n' + PYTHON.format(python=shlex.quote(sys.executable)),
+  )
   write('sudo', '#!/usr/bin/env bash\nexec "$@"\n')
   write('mountpoint', '#!/usr/bin/env bash\n[ -e "$HOME/.mounted" ]\n')
-  write('gcsfuse', '#!/usr/bin/env bash\n'
-        'echo "$*" >> "$CLOUD/gcsfuse.log"; touch "$HOME/.mounted"\n')
+  write(
+    'gcsfuse',
+    '#!/usr/bin/env bash\n'
+    'echo "$*" >> "$CLOUD/gcsfuse.log"; touch "$HOME/.mounted"\n',
+  )
   path = f'{programs}:/usr/bin:/bin'
-  return {'PATH': path, 'HOME': str(folder), 'CLOUD': str(folder),
-          'WORKERS': str(workers), 'PYTHON': 'fakepython'}
+  return {
+    'PATH': path,
+    'HOME': str(folder),
+    'CLOUD': str(folder),
+    'WORKERS': str(workers),
+    'PYTHON': 'fakepython',
+  }

@@ -9,7 +9,7 @@ import pytest
 
 import instructrl
 
-ALL = {-8: 1, -3: 2 ** 30, -1: 2 ** 30}  # arenas, mmap and trim thresholds
+ALL = {-8: 1, -3: 2**30, -1: 2**30}  # arenas, mmap and trim thresholds
 
 
 def settings(monkeypatch, environment, devices=(), library=True):
@@ -21,36 +21,46 @@ def settings(monkeypatch, environment, devices=(), library=True):
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
   monkeypatch.setattr(
-      ctypes, 'CDLL', lambda name: types.SimpleNamespace(**functions))
+    ctypes, 'CDLL', lambda name: types.SimpleNamespace(**functions)
+  )
   monkeypatch.setattr(
-      glob, 'glob', lambda pattern: [d for d in devices if d in pattern])
+    glob, 'glob', lambda pattern: [d for d in devices if d in pattern]
+  )
   instructrl._keep_freed_memory()
   return found
 
 
-@pytest.mark.parametrize('environment, devices', [
-    ({}, ()), ({'JAX_PLATFORMS': 'cpu'}, ()),
+@pytest.mark.parametrize(
+  'environment, devices',
+  [
+    ({}, ()),
+    ({'JAX_PLATFORMS': 'cpu'}, ()),
     ({'JAX_PLATFORMS': 'cpu'}, ('/dev/nvidia',)),
-])
+  ],
+)
 def test_freed_memory_is_kept_where_jax_computes_on_the_cpu(
-    monkeypatch, environment, devices):
+  monkeypatch, environment, devices
+):
   assert settings(monkeypatch, environment, devices) == ALL
 
 
-@pytest.mark.parametrize('environment, devices, library', [
+@pytest.mark.parametrize(
+  'environment, devices, library',
+  [
     ({'JAX_PLATFORMS': 'tpu'}, (), True),
     ({}, ('/dev/nvidia',), True),
     ({}, ('/dev/accel',), True),
     ({'MALLOC_ARENA_MAX': '4'}, (), True),
     ({'GLIBC_TUNABLES': 'glibc.malloc.arena_max=4'}, (), True),
     ({}, (), False),
-])
-def test_nothing_is_set_elsewhere(
-    monkeypatch, environment, devices, library):
+  ],
+)
+def test_nothing_is_set_elsewhere(monkeypatch, environment, devices, library):
   assert not settings(monkeypatch, environment, devices, library)
 
 
 @pytest.mark.skipif(
-    not hasattr(ctypes.CDLL(None), 'mallopt'), reason='not the GNU C library')
+  not hasattr(ctypes.CDLL(None), 'mallopt'), reason='not the GNU C library'
+)
 def test_the_c_library_takes_the_settings():
   assert all(ctypes.CDLL(None).mallopt(*item) for item in ALL.items())

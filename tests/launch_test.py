@@ -34,8 +34,10 @@ def _checkout(tmp_path_factory):
   shutil.copy(ROOT / 'setup.py', checkout)
   for command in ('init -q', 'add -A', 'commit -qm m'):
     subprocess.run(
-        ['git', '-c', 'user.name=n', '-c', 'user.email=e', *command.split()],
-        cwd=checkout, check=True)
+      ['git', '-c', 'user.name=n', '-c', 'user.email=e', *command.split()],
+      cwd=checkout,
+      check=True,
+    )
   return checkout
 
 
@@ -65,23 +67,39 @@ class Cloud:
     (self.folder / 'plan.json').write_text(json.dumps(attempts))
 
   def start(self, action, *args, **variables):
-    self.processes.append(subprocess.Popen(
-        ['bash', str(self.script), action, *args], cwd=self.folder,
-        env=self.environment | variables, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    self.processes.append(
+      subprocess.Popen(
+        ['bash', str(self.script), action, *args],
+        cwd=self.folder,
+        env=self.environment | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         # What runs in the background ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)))
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+      )
+    )
     return self.processes[-1]
 
   def call(self, action, *args, **variables):
     process = self.start(action, *args, **variables)
     stdout, stderr = process.communicate(timeout=60)
     return subprocess.CompletedProcess(
-        process.args, process.returncode, stdout, stderr)
+      process.args, process.returncode, stdout, stderr
+    )
 
   def run_args(self, *flags, args=()):
-    return (*FLAGS, *MAKE, f'--mount={self.mount}', *flags, '--', 'train',
-            f'--workdir={self.mount}/runs/a', *args)
+    return (
+      *FLAGS,
+      *MAKE,
+      f'--mount={self.mount}',
+      *flags,
+      '--',
+      'train',
+      f'--workdir={self.mount}/runs/a',
+      *args,
+    )
 
   def run(self, *flags, args=()):
     return self.call('run', *self.run_args(*flags, args=args))
@@ -135,16 +153,22 @@ def test_the_syntax(name):
 
 
 SHELLCHECK = shutil.which(
-    'shellcheck', path=f'{pathlib.Path(sys.executable).parent}:'
-    f'{os.environ["PATH"]}')
+  'shellcheck',
+  path=f'{pathlib.Path(sys.executable).parent}:{os.environ["PATH"]}',
+)
 
 
-@pytest.mark.skipif(not SHELLCHECK, reason='shellcheck is not installed: it '
-                    'is in the extra "test"')
+@pytest.mark.skipif(
+  not SHELLCHECK,
+  reason='shellcheck is not installed: it is in the extra "test"',
+)
 def test_shellcheck():
   done = subprocess.run(
-      [SHELLCHECK, '-x', *(f'scripts/launch/{name}' for name in SCRIPTS)],
-      cwd=ROOT, capture_output=True, text=True)
+    [SHELLCHECK, '-x', *(f'scripts/launch/{name}' for name in SCRIPTS)],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 0, done.stdout
 
 
@@ -153,29 +177,51 @@ def test_shellcheck():
 
 def test_a_preempted_run_goes_on_and_the_slice_is_deleted(cloud):
   cloud.use_workers(2)
-  cloud.plan({'checkpoint': 1, 'preempt': True, 'wait': True, 'saved': 2},
-             {'checkpoint': 3, 'status': 0})
-  result = cloud.run('--spot', '--delete-when-done',
-                     '--create-flag=--network=n 1')
+  cloud.plan(
+    {'checkpoint': 1, 'preempt': True, 'wait': True, 'saved': 2},
+    {'checkpoint': 3, 'status': 0},
+  )
+  result = cloud.run(
+    '--spot', '--delete-when-done', '--create-flag=--network=n 1'
+  )
   assert result.returncode == 0, result.stderr
 
   (first, second) = cloud.calls('queued-resources', 'create')
-  assert first == second == [
-      'compute', 'tpus', 'queued-resources', 'create', 's1', '--node-id=s1',
-      '--accelerator-type=v6e-16', '--runtime-version=v2-alpha-tpuv6e',
-      '--spot', '--network=n 1', '--zone=z1', '--project=p1']
-  verbs = [call[3] for call in cloud.calls('compute')
-           if call[3] in ('create', 'scp', 'delete')]
+  assert (
+    first
+    == second
+    == [
+      'compute',
+      'tpus',
+      'queued-resources',
+      'create',
+      's1',
+      '--node-id=s1',
+      '--accelerator-type=v6e-16',
+      '--runtime-version=v2-alpha-tpuv6e',
+      '--spot',
+      '--network=n 1',
+      '--zone=z1',
+      '--project=p1',
+    ]
+  )
+  verbs = [
+    call[3]
+    for call in cloud.calls('compute')
+    if call[3] in ('create', 'scp', 'delete')
+  ]
   assert verbs == ['create', 'scp', 'delete', 'create', 'scp', 'delete']
   assert not cloud.exists()
   assert 'costs money' not in result.stderr
 
   for worker in (0, 1):
-    assert cloud.attempts(worker) == 2 * [
-        [f'--workdir={cloud.mount}/runs/a']]
+    assert cloud.attempts(worker) == 2 * [[f'--workdir={cloud.mount}/runs/a']]
   steps = cloud.mount / 'runs' / 'a' / 'checkpoints'
   assert sorted(path.name for path in steps.iterdir()) == [
-      '00000001', '00000002', '00000003']  # 2 was saved at SIGTERM
+    '00000001',
+    '00000002',
+    '00000003',
+  ]  # 2 was saved at SIGTERM
   assert not (cloud.mount / 'runs' / 'a.attempts').exists()
   # The second log was read to its end, and both are in the bucket.
   assert 'attempt 1 of worker 0' in result.stdout
@@ -196,20 +242,32 @@ def test_what_is_put_on_the_workers(cloud):
   assert len(installed) == 2 and all('[tpu]' in line for line in installed)
   mounts = (cloud.folder / 'gcsfuse.log').read_text().splitlines()
   assert len(mounts) == 2
-  for flag in ('--metadata-cache-ttl-secs=0', f' b1 {cloud.mount}',
-               '--metadata-cache-negative-ttl-secs=0',
-               '--enable-streaming-writes=false'):
+  for flag in (
+    '--metadata-cache-ttl-secs=0',
+    f' b1 {cloud.mount}',
+    '--metadata-cache-negative-ttl-secs=0',
+    '--enable-streaming-writes=false',
+  ):
     assert flag in mounts[0]
 
 
-@pytest.mark.parametrize('kind,runtime', [
+@pytest.mark.parametrize(
+  'kind,runtime',
+  [
     ('v4-32', 'tpu-ubuntu2204-base'),
     ('v5litepod-64', 'v2-alpha-tpuv5-lite'),
     ('v5p-64', 'v2-alpha-tpuv5'),
-])
+  ],
+)
 def test_runtime_versions(cloud, kind, runtime):
-  result = cloud.call('up', *FLAGS, *MAKE, f'--type={kind}', '--reserved',
-                      f'--mount={cloud.mount}')
+  result = cloud.call(
+    'up',
+    *FLAGS,
+    *MAKE,
+    f'--type={kind}',
+    '--reserved',
+    f'--mount={cloud.mount}',
+  )
   assert result.returncode == 0, result.stderr
   (call,) = cloud.calls('create')
   assert f'--runtime-version={runtime}' in call and '--reserved' in call
@@ -227,8 +285,12 @@ def test_arguments_reach_the_command_as_they_are(cloud):
 
 
 def test_statuses_after_which_the_run_goes_on(cloud):
-  cloud.plan(*({'checkpoint': i, 'status': status}
-               for i, status in enumerate(RESTART, 1)), {'status': 0})
+  cloud.plan(
+    *(
+      {'checkpoint': i, 'status': status} for i, status in enumerate(RESTART, 1)
+    ),
+    {'status': 0},
+  )
   result = cloud.run()
   assert result.returncode == 0, result.stderr
   assert len(cloud.attempts()) == len(RESTART) + 1
@@ -280,9 +342,16 @@ def test_a_crash_loop_stops(cloud):
 
 def test_a_study_that_ends_stages_is_no_crash_loop(cloud, tmp_path):
   study = tmp_path / 'study'
-  command = ['bash', str(LAUNCH / 'attempt.sh'), 'bash', '-c',
-             'd=$(mktemp -d "$1XXXXXX") && touch "$d/DONE"; exit 75', '_',
-             f'{study}/', f'--workdir={study}/']
+  command = [
+    'bash',
+    str(LAUNCH / 'attempt.sh'),
+    'bash',
+    '-c',
+    'd=$(mktemp -d "$1XXXXXX") && touch "$d/DONE"; exit 75',
+    '_',
+    f'{study}/',
+    f'--workdir={study}/',
+  ]
   environment = cloud.environment | {'GIVE_UP_AFTER': '2'}
   study.mkdir()
   for _ in range(4):
@@ -298,10 +367,19 @@ def test_a_study_that_ends_stages_is_no_crash_loop(cloud, tmp_path):
 def test_sigterm_reaches_the_command_and_its_status_comes_back(tmp_path, host):
   for _ in range(5):  # `wait` has a race with the end of a command
     process = subprocess.Popen(
-        ['bash', str(LAUNCH / 'attempt.sh'), 'bash', '-c',
-         'trap "exit 75" TERM; echo; while :; do sleep 0.01; done', '_',
-         '--workdir', str(tmp_path / 'a')], stdout=subprocess.PIPE,
-        env=os.environ | {'INSTRUCTRL_HOST': host, 'GIVE_UP_AFTER': '9'})
+      [
+        'bash',
+        str(LAUNCH / 'attempt.sh'),
+        'bash',
+        '-c',
+        'trap "exit 75" TERM; echo; while :; do sleep 0.01; done',
+        '_',
+        '--workdir',
+        str(tmp_path / 'a'),
+      ],
+      stdout=subprocess.PIPE,
+      env=os.environ | {'INSTRUCTRL_HOST': host, 'GIVE_UP_AFTER': '9'},
+    )
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 75
@@ -310,13 +388,19 @@ def test_sigterm_reaches_the_command_and_its_status_comes_back(tmp_path, host):
 
 def test_sigterm_while_the_command_starts_is_passed_on(tmp_path):
   # `eval` runs in the fork itself: it signals before its parent goes on.
-  script = ('trap "exit 75" TERM; kill -TERM $$; '
-            'while :; do sleep 0.01; done; :')
+  script = 'trap "exit 75" TERM; kill -TERM $$; while :; do sleep 0.01; done; :'
   for _ in range(10):
     done = subprocess.run(
-        ['bash', str(LAUNCH / 'attempt.sh'), 'eval', script,
-         f'--workdir={tmp_path / "a"}'], timeout=30,
-        env=os.environ | {'INSTRUCTRL_HOST': '0', 'GIVE_UP_AFTER': '99'})
+      [
+        'bash',
+        str(LAUNCH / 'attempt.sh'),
+        'eval',
+        script,
+        f'--workdir={tmp_path / "a"}',
+      ],
+      timeout=30,
+      env=os.environ | {'INSTRUCTRL_HOST': '0', 'GIVE_UP_AFTER': '99'},
+    )
     assert done.returncode == 75
 
 
@@ -363,9 +447,21 @@ def test_a_slice_deleted_by_someone_is_not_made_again(cloud):
   cloud.plan({'wait': True})
   process = cloud.start('run', *cloud.run_args())
   cloud.wait_for(cloud.attempts, process)
-  subprocess.run(['gcloud', 'compute', 'tpus', 'queued-resources', 'delete',
-                  's1', '--zone=z1', '--force', '--quiet'],
-                 env=cloud.environment, check=True)
+  subprocess.run(
+    [
+      'gcloud',
+      'compute',
+      'tpus',
+      'queued-resources',
+      'delete',
+      's1',
+      '--zone=z1',
+      '--force',
+      '--quiet',
+    ],
+    env=cloud.environment,
+    check=True,
+  )
   _, stderr = process.communicate(timeout=30)
   assert process.returncode == 1
   assert 'was deleted' in stderr and 'costs money' not in stderr
@@ -374,7 +470,8 @@ def test_a_slice_deleted_by_someone_is_not_made_again(cloud):
 
 def test_ctrl_c_while_waiting_for_a_slice(cloud):
   (cloud.folder / 'slice.json').write_text(
-      json.dumps({'state': 'CREATING', 'node': '', 'type': 'v6e-16'}))
+    json.dumps({'state': 'CREATING', 'node': '', 'type': 'v6e-16'})
+  )
   process = cloud.start('run', *cloud.run_args())
   cloud.wait_for(lambda: len(cloud.calls('describe')) > 3, process)
   process.send_signal(signal.SIGINT)
@@ -400,8 +497,11 @@ def test_a_command_is_started_once_for_each_attempt(cloud):
   cloud.plan({'wait': True})
   process = cloud.start('run', *cloud.run_args())
   cloud.wait_for(cloud.attempts, process)
-  (start,) = [call for call in cloud.calls('--worker=all')
-              if any(' start ' in word for word in call)]
+  (start,) = [
+    call
+    for call in cloud.calls('--worker=all')
+    if any(' start ' in word for word in call)
+  ]
   subprocess.run(['gcloud', *start], env=cloud.environment, check=True)
   assert len(cloud.attempts()) == 1
   process.terminate()
@@ -412,7 +512,9 @@ def test_a_command_is_started_once_for_each_attempt(cloud):
 # What is wrong before anything costs money.
 
 
-@pytest.mark.parametrize('flags,words', [
+@pytest.mark.parametrize(
+  'flags,words',
+  [
     (('--zone=z', *MAKE), ['--name']),
     (('--name=n', *MAKE), ['--zone']),
     ((*FLAGS, '--bucket=b'), ['--type']),
@@ -422,9 +524,12 @@ def test_a_command_is_started_once_for_each_attempt(cloud):
     ((*FLAGS, *MAKE, '--give-up-after=x'), ['--give-up-after=x']),
     ((*FLAGS, *MAKE, '--nam=n'), ["'--nam=n'", '--help']),
     ((*FLAGS, *MAKE), ['command is missing']),
-    ((*FLAGS, *MAKE, '--', 'train', '--workdir=runs/a'),
-     ['--workdir=runs/a', '/mnt/bucket']),
-])
+    (
+      (*FLAGS, *MAKE, '--', 'train', '--workdir=runs/a'),
+      ['--workdir=runs/a', '/mnt/bucket'],
+    ),
+  ],
+)
 def test_wrong_flags(cloud, flags, words):
   check_one_clear_line(cloud.call('run', *flags), *words)
   assert not cloud.calls()
@@ -446,11 +551,21 @@ def test_a_command_without_a_workdir(cloud):
   check_one_clear_line(result, 'the command has no --workdir=/mnt/bucket/')
 
 
-@pytest.mark.parametrize('words, told', [
-    ('ERROR: (gcloud.x) You have no account.\nPlease run:\n'
-     '  $ gcloud auth login\nto select an account to use.', 'You have no'),
-    ('ERROR: (gcloud.x) Error parsing [queued_resource].\n'
-     'Failed to find attribute [project]. The attribute', '--project=P')])
+@pytest.mark.parametrize(
+  'words, told',
+  [
+    (
+      'ERROR: (gcloud.x) You have no account.\nPlease run:\n'
+      '  $ gcloud auth login\nto select an account to use.',
+      'You have no',
+    ),
+    (
+      'ERROR: (gcloud.x) Error parsing [queued_resource].\n'
+      'Failed to find attribute [project]. The attribute',
+      '--project=P',
+    ),
+  ],
+)
 def test_of_what_gcloud_says_the_reason_is_shown(cloud, words, told):
   gcloud = cloud.folder / 'bin' / 'gcloud'
   gcloud.unlink()
@@ -466,8 +581,7 @@ def test_without_gcloud(cloud):
     # Of the system's programs, all but that one.
     for name in ('bash', 'basename', 'dirname', 'date', 'sed', 'mktemp'):
       (cloud.folder / 'bin' / name).symlink_to(shutil.which(name))
-  result = cloud.call('run', *cloud.run_args(),
-                      PATH=str(cloud.folder / 'bin'))
+  result = cloud.call('run', *cloud.run_args(), PATH=str(cloud.folder / 'bin'))
   check_one_clear_line(result, 'gcloud is not installed')
 
 

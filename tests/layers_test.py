@@ -13,66 +13,97 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # First row on top. A name is a file or a folder of instructrl/.
 ROWS = (
-    {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
-    {'losses', 'advantages', 'sampling'}  # mathematics
-    | {'sharding', 'optimizer', 'arrays', 'checkpoint', 'manifest', 'metrics',
-       'processes', 'progress', 'tokenizer', 'interop', 'chips'},  # services
-    {'models', 'data', 'lab', 'flops'},
-    {'rollout', 'evaluators'},
-    {'trainers'},
-    {'main', 'study', 'sweep', 'sweep_points', 'sweep_children',
-     'sweep_results', 'report', 'expectations', 'figures', 'page',
-     'page_parts', 'page_style', 'heldout_page', 'heldout_report', 'budget',
-     'tables', 'aot', 'plan', 'plan_report', 'convert', 'sample',
-     'lab.learnability', 'data.__main__'},
+  {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
+  {'losses', 'advantages', 'sampling'}  # mathematics
+  | {
+    'sharding',
+    'optimizer',
+    'arrays',
+    'checkpoint',
+    'manifest',
+    'metrics',
+    'processes',
+    'progress',
+    'tokenizer',
+    'interop',
+    'chips',
+  },  # services
+  {'models', 'data', 'lab', 'flops'},
+  {'rollout', 'evaluators'},
+  {'trainers'},
+  {
+    'main',
+    'study',
+    'sweep',
+    'sweep_points',
+    'sweep_children',
+    'sweep_results',
+    'report',
+    'expectations',
+    'figures',
+    'page',
+    'page_parts',
+    'page_style',
+    'heldout_page',
+    'heldout_report',
+    'budget',
+    'tables',
+    'aot',
+    'plan',
+    'plan_report',
+    'convert',
+    'sample',
+    'lab.learnability',
+    'data.__main__',
+  },
 )
 DOORS = ROWS[-1]
 
 # What a unit may import of its own row, where that is not all of it.
 OF_ITS_ROW = {
-    'losses': {'losses'},
-    'advantages': {'advantages'},
-    'sampling': {'sampling'},
-    'models': {'models'},
-    'data': {'data'},
-    'lab': {'lab', 'data.records'},
+  'losses': {'losses'},
+  'advantages': {'advantages'},
+  'sampling': {'sampling'},
+  'models': {'models'},
+  'data': {'data'},
+  'lab': {'lab', 'data.records'},
 }
 
 # Which libraries a unit may import at all, beyond the standard library.
 MAY_IMPORT = {
-    'types': {'jax'},
-    'masked': {'chex', 'jax'},
-    'rng': {'chex', 'jax'},
-    'losses': {'chex', 'jax'},
-    'advantages': {'chex', 'jax'},
-    'sampling': {'chex', 'jax'},
-    'lab': {'absl', 'numpy'},
-    'experiments': {'ml_collections', 'numpy'},
+  'types': {'jax'},
+  'masked': {'chex', 'jax'},
+  'rng': {'chex', 'jax'},
+  'losses': {'chex', 'jax'},
+  'advantages': {'chex', 'jax'},
+  'sampling': {'chex', 'jax'},
+  'lab': {'absl', 'numpy'},
+  'experiments': {'ml_collections', 'numpy'},
 }
 
 # Where a library may be imported. Nothing else knows of it.
 ONLY_IN = {
-    'array_record': {'data'},
-    'flax': {'models'},
-    'grain': {'data'},
-    'matplotlib': {'figures'},
-    'ml_collections': {'trainers'} | DOORS,
-    'optax': {'optimizer'},
-    'gguf': {'interop'},
-    'jinja2': {'interop'},
-    'orbax': {'arrays'},
-    'pyarrow': {'data'},
-    'rich': {'progress'},
-    'safetensors': {'interop'},
-    'sentencepiece': {'tokenizer', 'interop'},
-    'tensorboardX': {'metrics'},
-    'tensorflow_datasets': {'data'},
-    'tokenizers': {'interop'},
-    # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
-    'clu': set(),
-    'tensorflow': set(),
-    'torch': set(),
-    'transformers': set(),
+  'array_record': {'data'},
+  'flax': {'models'},
+  'grain': {'data'},
+  'matplotlib': {'figures'},
+  'ml_collections': {'trainers'} | DOORS,
+  'optax': {'optimizer'},
+  'gguf': {'interop'},
+  'jinja2': {'interop'},
+  'orbax': {'arrays'},
+  'pyarrow': {'data'},
+  'rich': {'progress'},
+  'safetensors': {'interop'},
+  'sentencepiece': {'tokenizer', 'interop'},
+  'tensorboardX': {'metrics'},
+  'tensorflow_datasets': {'data'},
+  'tokenizers': {'interop'},
+  # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
+  'clu': set(),
+  'tensorflow': set(),
+  'torch': set(),
+  'transformers': set(),
 }
 
 
@@ -176,15 +207,20 @@ def faults_of(sources):
 def circle_in(sources):
   """The modules of one circle of imports, or None."""
   graph = {
-      module: sorted({name for name, _ in imports_of(source, sources)
-                      if name in sources and name != module})
-      for module, source in sources.items()
+    module: sorted(
+      {
+        name
+        for name, _ in imports_of(source, sources)
+        if name in sources and name != module
+      }
+    )
+    for module, source in sources.items()
   }
   finished = set()
 
   def visit(module, path):
     if module in path:
-      return path[path.index(module):] + [module]
+      return path[path.index(module) :] + [module]
     if module in finished:
       return None
     for imported in graph[module]:
@@ -212,21 +248,29 @@ def test_every_library_is_pinned():
   """What the package imports stands in setup.py, by the name on PyPI."""
   renamed = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint'}
   pinned = {
-      name.lower().replace('_', '-')
-      for name in re.findall(r"'([\w-]+)==", (ROOT / 'setup.py').read_text())
+    name.lower().replace('_', '-')
+    for name in re.findall(r"'([\w-]+)==", (ROOT / 'setup.py').read_text())
   }
   sources = read_sources('instructrl', 'experiments')
-  libraries = {
-      name.split('.')[0] for source in sources.values()
+  libraries = (
+    {
+      name.split('.')[0]
+      for source in sources.values()
       for name, _ in imports_of(source, sources)
-  } - sys.stdlib_module_names - {'instructrl', 'experiments'}
-  names = {renamed.get(name, name).lower().replace('_', '-')
-           for name in libraries}
+    }
+    - sys.stdlib_module_names
+    - {'instructrl', 'experiments'}
+  )
+  names = {
+    renamed.get(name, name).lower().replace('_', '-') for name in libraries
+  }
   assert names <= pinned, f'not in setup.py: {sorted(names - pinned)}'
   assert 'jax' in names  # the imports were found at all
 
 
-@pytest.mark.parametrize('module,source,message', [
+@pytest.mark.parametrize(
+  'module,source,message',
+  [
     ('instructrl.losses', 'from instructrl import rollout', 'below it'),
     ('instructrl.losses', 'from instructrl import metrics', 'not know of'),
     ('instructrl.losses', 'import optax', 'only'),
@@ -235,23 +279,37 @@ def test_every_library_is_pinned():
     ('instructrl.data.tasks', 'import tensorflow as tf', 'nowhere'),
     ('instructrl.rollout', 'import flax.linen as nn', 'models'),
     ('instructrl.main', 'from orbax import checkpoint', 'arrays'),
-    ('instructrl.evaluators.suite', 'from ml_collections import config_dict',
-     'trainers'),
+    (
+      'instructrl.evaluators.suite',
+      'from ml_collections import config_dict',
+      'trainers',
+    ),
     ('instructrl.evaluators.suite', 'import grain', 'data'),
     ('instructrl.lab.world', 'from instructrl.data import tasks', 'not know'),
     ('instructrl.lab.world', 'import jax', 'numpy only'),
     ('instructrl.models.heads', 'from instructrl import lab', 'not know'),
-    ('instructrl.trainers.ppo', 'def f():\n  from instructrl import main',
-     'below it'),
+    (
+      'instructrl.trainers.ppo',
+      'def f():\n  from instructrl import main',
+      'below it',
+    ),
     ('instructrl.trainers.ppo', 'from experiments import ppo', 'config'),
     ('instructrl.helpers', '', 'no row'),
     ('experiments.ppo', 'from instructrl import types', 'config'),
     ('experiments.ppo', 'import jax', 'only'),
-])
+  ],
+)
 def test_a_wrong_import_is_found(module, source, message):
   sources = {module: source}
-  for name in ('rollout', 'metrics', 'main', 'types', 'lab', 'data.tasks',
-               'trainers.ppo'):
+  for name in (
+    'rollout',
+    'metrics',
+    'main',
+    'types',
+    'lab',
+    'data.tasks',
+    'trainers.ppo',
+  ):
     sources.setdefault(f'instructrl.{name}', '')
   faults = faults_of(sources)
   assert len(faults) == 1
@@ -259,7 +317,8 @@ def test_a_wrong_import_is_found(module, source, message):
 
 
 def test_a_right_import_is_let_through():
-  assert not faults_of({
+  assert not faults_of(
+    {
       'instructrl.masked': 'import jax.numpy as jnp\nimport functools',
       'instructrl.losses': 'from instructrl import masked\nimport chex',
       'instructrl.lab.world': 'from instructrl.data import records',
@@ -267,15 +326,16 @@ def test_a_right_import_is_let_through():
       'instructrl.trainers.ppo': 'import ml_collections, instructrl',
       'experiments.ppo': 'from experiments import common\nimport numpy',
       'experiments.common': '',
-  })
+    }
+  )
 
 
 def test_a_circle_is_found():
   sources = {
-      'instructrl.lab.a': 'from instructrl.lab import b',
-      'instructrl.lab.b': 'import instructrl.lab.c',
-      'instructrl.lab.c': 'from instructrl.lab.a import name',
-      'instructrl.lab.d': 'from instructrl.lab import a',
+    'instructrl.lab.a': 'from instructrl.lab import b',
+    'instructrl.lab.b': 'import instructrl.lab.c',
+    'instructrl.lab.c': 'from instructrl.lab.a import name',
+    'instructrl.lab.d': 'from instructrl.lab import a',
   }
   circle = circle_in(sources)
   assert set(circle) == {f'instructrl.lab.{x}' for x in 'abc'}

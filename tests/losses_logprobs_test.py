@@ -36,15 +36,13 @@ def lm_inputs(rows=3, columns=5, width=4, vocab=11):
 def test_chunked_logprobs_equal_the_plain_computation(chunk_size):
   hidden, unembed, targets = lm_inputs()
   logprobs, entropies = losses.token_logprobs(
-      hidden, unembed, targets, chunk_size=chunk_size, with_entropy=True
+    hidden, unembed, targets, chunk_size=chunk_size, with_entropy=True
   )
   expected = plain_logprobs(hidden, unembed, targets)
   np.testing.assert_allclose(logprobs, expected[0], rtol=1e-5, atol=1e-5)
   np.testing.assert_allclose(entropies, expected[1], rtol=1e-5, atol=1e-5)
   assert logprobs.dtype == entropies.dtype == jnp.float32
-  alone = losses.token_logprobs(
-      hidden, unembed, targets, chunk_size=chunk_size
-  )
+  alone = losses.token_logprobs(hidden, unembed, targets, chunk_size=chunk_size)
   np.testing.assert_allclose(alone, logprobs, atol=1e-6)
 
 
@@ -56,8 +54,12 @@ def test_gradients_of_chunked_logprobs(chunk_size, temperature):
 
   def chunked(hidden, unembed):
     logprobs, entropies = losses.token_logprobs(
-        hidden, unembed, targets, chunk_size=chunk_size,
-        temperature=temperature, with_entropy=True,
+      hidden,
+      unembed,
+      targets,
+      chunk_size=chunk_size,
+      temperature=temperature,
+      with_entropy=True,
     )
     return jnp.sum(logprobs * weights[0] + entropies * weights[1])
 
@@ -76,10 +78,14 @@ def test_gradients_of_chunked_logprobs(chunk_size, temperature):
 def test_gradient_of_logprobs_against_finite_differences():
   hidden, unembed, targets = lm_inputs(2, 3)
   check_grads(
-      lambda hidden, unembed: losses.token_logprobs(
-          hidden, unembed, targets, chunk_size=2
-      ),
-      (hidden, unembed), order=1, modes=['rev'], rtol=2e-2, atol=2e-2,
+    lambda hidden, unembed: losses.token_logprobs(
+      hidden, unembed, targets, chunk_size=2
+    ),
+    (hidden, unembed),
+    order=1,
+    modes=['rev'],
+    rtol=2e-2,
+    atol=2e-2,
   )
 
 
@@ -97,7 +103,7 @@ def vocabulary_sized(jaxpr, vocab):
 
 
 @pytest.mark.parametrize(
-    'shape,chunk_size', [((4, 16), 8), ((4, 16), 3), ((32, 2), 8), ((64,), 8)]
+  'shape,chunk_size', [((4, 16), 8), ((4, 16), 3), ((32, 2), 8), ((64,), 8)]
 )
 def test_no_more_than_a_chunk_of_logits_exists(shape, chunk_size):
   width, vocab = 4, 1009
@@ -106,14 +112,15 @@ def test_no_more_than_a_chunk_of_logits_exists(shape, chunk_size):
 
   def loss(hidden, unembed, chunk_size):
     logprobs, entropies = losses.token_logprobs(
-        hidden, unembed, targets, chunk_size=chunk_size, with_entropy=True
+      hidden, unembed, targets, chunk_size=chunk_size, with_entropy=True
     )
     return jnp.sum(logprobs) + jnp.sum(entropies)
 
   def largest(chunk_size):
     grad = jax.grad(lambda *x: loss(*x, chunk_size), (0, 1))
-    return max(vocabulary_sized(jax.make_jaxpr(grad)(hidden, unembed).jaxpr,
-                                vocab))
+    return max(
+      vocabulary_sized(jax.make_jaxpr(grad)(hidden, unembed).jaxpr, vocab)
+    )
 
   assert largest(chunk_size) <= max(chunk_size, width)
   assert largest(0) == 64  # the way of counting sees what it should
@@ -125,8 +132,11 @@ def test_the_memory_of_the_compiled_gradient_does_not_hold_all_logits():
   targets = np.zeros((8, 64), np.int32)
 
   def temporaries(chunk_size):
-    grad = jax.grad(lambda hidden: jnp.sum(losses.token_logprobs(
-        hidden, unembed, targets, chunk_size=chunk_size)))
+    grad = jax.grad(
+      lambda hidden: jnp.sum(
+        losses.token_logprobs(hidden, unembed, targets, chunk_size=chunk_size)
+      )
+    )
     compiled = jax.jit(grad).lower(hidden).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 
@@ -138,7 +148,7 @@ def test_the_memory_of_the_compiled_gradient_does_not_hold_all_logits():
 def test_temperature_divides_the_logits():
   hidden, unembed, targets = lm_inputs()
   logprobs = losses.token_logprobs(
-      hidden, unembed, targets, chunk_size=4, temperature=0.7
+    hidden, unembed, targets, chunk_size=4, temperature=0.7
   )
   expected, _ = plain_logprobs(hidden, unembed, targets, 0.7)
   np.testing.assert_allclose(logprobs, expected, rtol=1e-5, atol=1e-5)
@@ -150,11 +160,12 @@ def test_masked_tokens_give_zero_and_no_gradient():
   hidden[~mask] = 1e30  # padding may hold anything finite
 
   def total(hidden):
-    return jnp.sum(losses.token_logprobs(
-        hidden, unembed, targets, chunk_size=4, mask=mask))
+    return jnp.sum(
+      losses.token_logprobs(hidden, unembed, targets, chunk_size=4, mask=mask)
+    )
 
   logprobs = losses.token_logprobs(
-      hidden, unembed, targets, chunk_size=4, mask=mask
+    hidden, unembed, targets, chunk_size=4, mask=mask
   )
   np.testing.assert_array_equal(logprobs[~mask], 0)
   assert np.all(logprobs[mask] < 0)
@@ -178,7 +189,7 @@ def test_huge_logits_stay_finite():
   hidden = np.float32([[[1e4], [-1e4]]])
   unembed = np.float32([[1.0, -1.0, 0.0]])
   logprobs, entropies = losses.token_logprobs(
-      hidden, unembed, np.array([[0, 0]]), chunk_size=1, with_entropy=True
+    hidden, unembed, np.array([[0, 0]]), chunk_size=1, with_entropy=True
   )
   np.testing.assert_array_equal(logprobs, [[0, -2e4]])
   np.testing.assert_array_equal(entropies, [[0, 0]])
@@ -192,15 +203,22 @@ def test_padding_of_the_vocabulary_changes_nothing(chunk_size):
 
   def total(hidden, unembed):
     logprobs, entropy = losses.token_logprobs(
-        hidden, unembed, targets, vocab_size=11, chunk_size=chunk_size,
-        with_entropy=True, temperature=0.7)
+      hidden,
+      unembed,
+      targets,
+      vocab_size=11,
+      chunk_size=chunk_size,
+      with_entropy=True,
+      temperature=0.7,
+    )
     return (logprobs * np.arange(5)).sum() + entropy.sum(), (logprobs, entropy)
 
   grad = jax.grad(total, argnums=(0, 1), has_aux=True)
   (dh, du), found = grad(hidden, unembed)
   (dh_padded, du_padded), found_padded = grad(hidden, padded)
-  for a, b in zip((*found, dh, du), (*found_padded, dh_padded,
-                                     du_padded[:, :11])):
+  for a, b in zip(
+    (*found, dh, du), (*found_padded, dh_padded, du_padded[:, :11])
+  ):
     np.testing.assert_allclose(a, b, atol=1e-5)
   assert not du_padded[:, 11:].any()
 
@@ -213,11 +231,14 @@ def test_a_negative_chunk_size_is_refused():
 
 def test_logprobs_are_the_same_on_eight_devices():
   mesh = jax.make_mesh(
-      (4, 2), ('data', 'tensor'),
-      axis_types=(jax.sharding.AxisType.Auto,) * 2, devices=jax.devices()[:8],
+    (4, 2),
+    ('data', 'tensor'),
+    axis_types=(jax.sharding.AxisType.Auto,) * 2,
+    devices=jax.devices()[:8],
   )
   place = lambda x, *axes: jax.device_put(
-      x, jax.sharding.NamedSharding(mesh, P(*axes)))
+    x, jax.sharding.NamedSharding(mesh, P(*axes))
+  )
   hidden, unembed, targets = lm_inputs(8, 6, 4, 16)
 
   def loss(hidden, unembed, targets):
@@ -226,8 +247,11 @@ def test_logprobs_are_the_same_on_eight_devices():
 
   function = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
   with jax.set_mesh(mesh):
-    inputs = (place(hidden, 'data'), place(unembed, None, 'tensor'),
-              place(targets, 'data'))
+    inputs = (
+      place(hidden, 'data'),
+      place(unembed, None, 'tensor'),
+      place(targets, 'data'),
+    )
     actual = function(*inputs)
     program = function.lower(*inputs).compile().as_text()
   expected = function(hidden, unembed, targets)

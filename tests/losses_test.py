@@ -48,15 +48,19 @@ def ranking_by_loop(scores, ranks, valid):
       margins.append(margin)
     if pair_losses:
       prompt_losses.append(np.mean(pair_losses))
-  return (np.mean(prompt_losses), correct / len(margins), np.mean(margins),
-          len(margins))
+  return (
+    np.mean(prompt_losses),
+    correct / len(margins),
+    np.mean(margins),
+    len(margins),
+  )
 
 
 def rankings():
   """Two prompts of full K, a short one, one that is all ties, a K of 1."""
   scores = normal(5, 4)
   ranks = np.array(
-      [[0, 1, 2, 3], [0, 0, 1, 2], [1, 0, 0, 0], [0, 0, 0, 0], [0, 9, 9, 9]]
+    [[0, 1, 2, 3], [0, 0, 1, 2], [1, 0, 0, 0], [0, 0, 0, 0], [0, 9, 9, 9]]
   )
   valid = ragged([4, 4, 2, 4, 1], 4)
   return scores, ranks, valid
@@ -66,8 +70,12 @@ def test_ranking_loss_equals_the_loop_over_pairs():
   scores, ranks, valid = rankings()
   loss, metrics = losses.ranking_loss(scores, ranks, valid)
   expected = ranking_by_loop(scores, ranks, valid)
-  actual = (loss, metrics['reward/accuracy'], metrics['reward/margin'],
-            metrics['reward/num_pairs'])
+  actual = (
+    loss,
+    metrics['reward/accuracy'],
+    metrics['reward/margin'],
+    metrics['reward/num_pairs'],
+  )
   np.testing.assert_allclose(actual, expected, rtol=1e-5)
   assert metrics['reward/num_pairs'] == 6 + 5 + 1
   assert loss.dtype == jnp.float32
@@ -109,16 +117,14 @@ def test_the_weight_of_a_prompt_does_not_depend_on_k():
   loss, _ = losses.ranking_loss(scores, ranks, valid)
   np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
   gradient = jax.grad(lambda s: losses.ranking_loss(s, ranks, valid)[0])(scores)
-  np.testing.assert_allclose(
-      gradient[:, 0], [-0.25 / 2, -0.5 / 2], rtol=1e-6
-  )
+  np.testing.assert_allclose(gradient[:, 0], [-0.25 / 2, -0.5 / 2], rtol=1e-6)
 
 
 def test_a_prompt_without_a_pair_counts_nowhere():
   scores, ranks, valid = rankings()
   with_pairs = [0, 1, 2]
   expected, _ = losses.ranking_loss(
-      scores[with_pairs], ranks[with_pairs], valid[with_pairs]
+    scores[with_pairs], ranks[with_pairs], valid[with_pairs]
   )
   loss, _ = losses.ranking_loss(scores, ranks, valid)
   np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -150,7 +156,8 @@ def test_a_huge_margin_stays_finite():
   scores = np.float32([[-1e4, 1e4]])
   ranks, valid = np.array([[0, 1]]), np.ones((1, 2), bool)
   loss, gradient = jax.value_and_grad(
-      lambda s: losses.ranking_loss(s, ranks, valid)[0])(scores)
+    lambda s: losses.ranking_loss(s, ranks, valid)[0]
+  )(scores)
   assert loss == 2e4
   np.testing.assert_array_equal(gradient, [[-1, 1]])
 
@@ -158,8 +165,12 @@ def test_a_huge_margin_stays_finite():
 def test_gradient_of_the_ranking_loss_against_finite_differences():
   scores, ranks, valid = rankings()
   check_grads(
-      lambda s: losses.ranking_loss(s, ranks, valid)[0], (scores,), order=1,
-      modes=['rev'], rtol=1e-2, atol=1e-2,
+    lambda s: losses.ranking_loss(s, ranks, valid)[0],
+    (scores,),
+    order=1,
+    modes=['rev'],
+    rtol=1e-2,
+    atol=1e-2,
   )
 
 
@@ -184,16 +195,21 @@ def policy_loss_by_loop(logprobs, old_logprobs, advantages, mask, clip_eps):
     advantage = float(advantages[index])
     bounded = min(max(ratio, 1 - clip_eps), 1 + clip_eps)
     objective = min(ratio * advantage, bounded * advantage)
-    terms.append((-objective, objective < ratio * advantage,
-                  ratio - 1 - log_ratio, ratio))
+    terms.append(
+      (-objective, objective < ratio * advantage, ratio - 1 - log_ratio, ratio)
+    )
   return np.mean(np.array(terms, np.float64), axis=0)
 
 
 def test_policy_loss_equals_the_loop_over_tokens():
   inputs = ppo_inputs()
   loss, metrics = losses.ppo_policy_loss(*inputs, clip_eps=0.2)
-  actual = (loss, metrics['policy/clip_frac'], metrics['policy/approx_kl'],
-            metrics['policy/ratio'])
+  actual = (
+    loss,
+    metrics['policy/clip_frac'],
+    metrics['policy/approx_kl'],
+    metrics['policy/ratio'],
+  )
   expected = policy_loss_by_loop(*inputs, 0.2)
   np.testing.assert_allclose(actual, expected, rtol=1e-4)
   assert 0 < metrics['policy/clip_frac'] < 1
@@ -203,24 +219,25 @@ def test_policy_loss_equals_the_loop_over_tokens():
 def test_the_first_minibatch_has_ratio_one():
   _, old, advantages, mask = ppo_inputs()
   loss, metrics = losses.ppo_policy_loss(
-      old, old, advantages, mask, clip_eps=0.2
+    old, old, advantages, mask, clip_eps=0.2
   )
   np.testing.assert_allclose(loss, -advantages[mask].mean(), rtol=1e-5)
   assert metrics['policy/ratio'] == 1
   assert metrics['policy/approx_kl'] == 0
   assert metrics['policy/clip_frac'] == 0
   # There its gradient is that of the plain policy gradient.
-  gradient = jax.grad(lambda x: losses.ppo_policy_loss(
-      x, old, advantages, mask, clip_eps=0.2)[0])(old)
+  gradient = jax.grad(
+    lambda x: losses.ppo_policy_loss(x, old, advantages, mask, clip_eps=0.2)[0]
+  )(old)
   np.testing.assert_allclose(
-      gradient, np.where(mask, -advantages, 0) / mask.sum(), rtol=1e-5
+    gradient, np.where(mask, -advantages, 0) / mask.sum(), rtol=1e-5
   )
 
 
 def test_no_advantage_gives_no_loss():
   logprobs, old, advantages, mask = ppo_inputs()
   loss, _ = losses.ppo_policy_loss(
-      logprobs, old, np.zeros_like(advantages), mask, clip_eps=0.2
+    logprobs, old, np.zeros_like(advantages), mask, clip_eps=0.2
   )
   assert loss == 0
 
@@ -230,8 +247,11 @@ def test_no_advantage_gives_no_loss():
 def test_where_the_clipping_cuts_the_gradient(advantage, ratio):
   logprobs = np.log(np.float32([[ratio]]))
   zeros, mask = np.zeros((1, 1), np.float32), np.ones((1, 1), bool)
-  gradient = jax.grad(lambda x: losses.ppo_policy_loss(
-      x, zeros, zeros + np.float32(advantage), mask, clip_eps=0.2)[0])(logprobs)
+  gradient = jax.grad(
+    lambda x: losses.ppo_policy_loss(
+      x, zeros, zeros + np.float32(advantage), mask, clip_eps=0.2
+    )[0]
+  )(logprobs)
   # Only a move that has gone far in the good direction is stopped.
   stopped = (ratio, advantage) in ((2.0, 1.0), (0.5, -1.0))
   expected = 0 if stopped else -ratio * advantage
@@ -243,21 +263,32 @@ def value_loss_by_loop(values, old_values, returns, mask, value_clip_eps):
   terms = []
   for index in zip(*np.nonzero(mask)):
     value, old, target = (
-        float(x[index]) for x in (values, old_values, returns))
+      float(x[index]) for x in (values, old_values, returns)
+    )
     bounded = min(max(value, old - value_clip_eps), old + value_clip_eps)
     free_error, bounded_error = (value - target) ** 2, (bounded - target) ** 2
-    terms.append((0.5 * max(free_error, bounded_error),
-                  bounded_error > free_error, value, free_error))
+    terms.append(
+      (
+        0.5 * max(free_error, bounded_error),
+        bounded_error > free_error,
+        value,
+        free_error,
+      )
+    )
   return np.mean(np.array(terms, np.float64), axis=0)
 
 
 def test_value_loss_equals_the_loop_over_tokens():
   inputs = ppo_inputs(1)
   loss, metrics = losses.value_loss(*inputs, value_clip_eps=0.2)
-  actual = (loss, metrics['value/clip_frac'], metrics['value/mean'],
-            metrics['value/error'])
+  actual = (
+    loss,
+    metrics['value/clip_frac'],
+    metrics['value/mean'],
+    metrics['value/error'],
+  )
   np.testing.assert_allclose(
-      actual, value_loss_by_loop(*inputs, 0.2), rtol=1e-4, atol=1e-6
+    actual, value_loss_by_loop(*inputs, 0.2), rtol=1e-4, atol=1e-6
   )
   assert 0 < metrics['value/clip_frac'] < 1
   assert loss.dtype == jnp.float32
@@ -271,51 +302,56 @@ def test_value_loss_by_hand():
   # Inside the clip: 0.9^2. Outside, towards the return: clipped, 0.8^2 and no
   # gradient. Outside, away from it: unclipped, 1 and 2^2.
   loss, metrics = losses.value_loss(
-      values, old, returns, mask, value_clip_eps=0.2
+    values, old, returns, mask, value_clip_eps=0.2
   )
   np.testing.assert_allclose(loss, 0.5 * (0.81 + 0.64 + 1 + 4) / 4, rtol=1e-5)
   assert metrics['value/clip_frac'] == 0.25
-  gradient = jax.grad(lambda v: losses.value_loss(
-      v, old, returns, mask, value_clip_eps=0.2)[0])(values)
+  gradient = jax.grad(
+    lambda v: losses.value_loss(v, old, returns, mask, value_clip_eps=0.2)[0]
+  )(values)
   np.testing.assert_allclose(
-      gradient, np.float32([[-0.9, 0, 1, -2]]) / 4, rtol=1e-5
+    gradient, np.float32([[-0.9, 0, 1, -2]]) / 4, rtol=1e-5
   )
 
 
 def test_at_the_start_no_value_is_clipped():
   values, _, returns, mask = ppo_inputs(2)
   loss, metrics = losses.value_loss(
-      values, values, returns, mask, value_clip_eps=0.2
+    values, values, returns, mask, value_clip_eps=0.2
   )
   assert metrics['value/clip_frac'] == 0
   np.testing.assert_allclose(
-      loss, 0.5 * np.mean((values - returns)[mask] ** 2), rtol=1e-5
+    loss, 0.5 * np.mean((values - returns)[mask] ** 2), rtol=1e-5
   )
 
 
 def test_small_changes_of_a_value_count_as_none():
   """old + (new - old) is rounded, which is no clipping."""
-  old, values, returns = np.random.default_rng(0).normal(
-      size=(3, 8, 64), scale=0.02).astype(np.float32)
+  old, values, returns = (
+    np.random.default_rng(0)
+    .normal(size=(3, 8, 64), scale=0.02)
+    .astype(np.float32)
+  )
   _, metrics = losses.value_loss(
-      values, old, returns, np.ones((8, 64), bool), value_clip_eps=0.2)
+    values, old, returns, np.ones((8, 64), bool), value_clip_eps=0.2
+  )
   assert metrics['value/clip_frac'] == 0
 
 
 def test_value_clipping_can_be_off():
   values, old, returns, mask = ppo_inputs(3)
   loss, metrics = losses.value_loss(
-      values, old, returns, mask, value_clip_eps=float('inf')
+    values, old, returns, mask, value_clip_eps=float('inf')
   )
   np.testing.assert_allclose(
-      loss, 0.5 * np.mean((values - returns)[mask] ** 2), rtol=1e-5
+    loss, 0.5 * np.mean((values - returns)[mask] ** 2), rtol=1e-5
   )
   assert metrics['value/clip_frac'] == 0
 
 
 PPO_LOSSES = {
-    'policy': lambda *x, **k: losses.ppo_policy_loss(*x, clip_eps=0.2, **k),
-    'value': lambda *x, **k: losses.value_loss(*x, value_clip_eps=0.2, **k),
+  'policy': lambda *x, **k: losses.ppo_policy_loss(*x, clip_eps=0.2, **k),
+  'value': lambda *x, **k: losses.value_loss(*x, value_clip_eps=0.2, **k),
 }
 
 
@@ -346,8 +382,13 @@ def test_more_padding_does_not_matter(name):
 def test_gradients_against_finite_differences(name):
   logprobs, old, advantages, mask = ppo_inputs(6)
   check_grads(
-      lambda x: PPO_LOSSES[name](x, old, advantages, mask)[0], (logprobs,),
-      order=1, modes=['rev'], rtol=2e-2, atol=2e-3, eps=1e-3,
+    lambda x: PPO_LOSSES[name](x, old, advantages, mask)[0],
+    (logprobs,),
+    order=1,
+    modes=['rev'],
+    rtol=2e-2,
+    atol=2e-3,
+    eps=1e-3,
   )
 
 
@@ -361,10 +402,10 @@ def check_accumulation(loss_fn, inputs, parts, counts):
   total = None
   size = len(inputs[0]) // parts
   for i in range(parts):
-    part = [x[i * size:(i + 1) * size] for x in inputs]
+    part = [x[i * size : (i + 1) * size] for x in inputs]
     loss_and_metrics, gradient = value_and_grad(*part, **counts)
     full = np.zeros_like(inputs[0])
-    full[i * size:(i + 1) * size] = gradient
+    full[i * size : (i + 1) * size] = gradient
     values = jax.tree.map(np.asarray, (loss_and_metrics, full))
     total = values if total is None else jax.tree.map(np.add, total, values)
   for got, want in zip(jax.tree.leaves(total), jax.tree.leaves(whole)):
@@ -376,15 +417,13 @@ def check_accumulation(loss_fn, inputs, parts, counts):
 def test_accumulated_ppo_losses_equal_the_batch(name, parts):
   inputs = ppo_inputs(7)
   check_accumulation(
-      PPO_LOSSES[name], inputs, parts, {'count': inputs[-1].sum()}
+    PPO_LOSSES[name], inputs, parts, {'count': inputs[-1].sum()}
   )
 
 
 def test_accumulated_lm_loss_equals_the_batch():
   logprobs, _, _, mask = ppo_inputs(8)
-  check_accumulation(
-      losses.lm_loss, (logprobs, mask), 3, {'count': mask.sum()}
-  )
+  check_accumulation(losses.lm_loss, (logprobs, mask), 3, {'count': mask.sum()})
 
 
 def test_accumulated_ranking_loss_equals_the_batch():

@@ -28,14 +28,18 @@ def _ran(monkeypatch):
     ran.append(config.stage)
     return {'n': len(ran)}
 
-  monkeypatch.setattr(registry, 'STAGES', {
-      name: (lambda config: None, stage) for name in ('lab', 'ppo', 'report')})
+  monkeypatch.setattr(
+    registry,
+    'STAGES',
+    {name: (lambda config: None, stage) for name in ('lab', 'ppo', 'report')},
+  )
   return ran
 
 
 def make(folder, name, inputs=(), **fields):
   config = ml_collections.ConfigDict(
-      {'stage': name, 'inputs': {i: f'../{i}' for i in inputs}, **fields})
+    {'stage': name, 'inputs': {i: f'../{i}' for i in inputs}, **fields}
+  )
   return runner.run_stage(config, folder / name)
 
 
@@ -56,8 +60,11 @@ def test_what_was_made_from_an_older_input_is_not_taken(tmp_path, ran):
   make_all(tmp_path, kl_coef=0.02)
   make_all(tmp_path, kl_coef=0.02)
   assert ran == ['lab', 'ppo', 'report']
-  with pytest.raises(ValueError, match=r'ppo was made with another configurat'
-                     r'ion \(kl_coef: 0.02 -> 0.05\)'):
+  with pytest.raises(
+    ValueError,
+    match=r'ppo was made with another configurat'
+    r'ion \(kl_coef: 0.02 -> 0.05\)',
+  ):
     make_all(tmp_path, kl_coef=0.05)
   for path in (tmp_path / 'ppo').iterdir():
     path.unlink()
@@ -67,7 +74,8 @@ def test_what_was_made_from_an_older_input_is_not_taken(tmp_path, ran):
 
 
 def test_a_stage_that_could_not_begin_leaves_room_for_another_config(
-    tmp_path, ran, monkeypatch):
+  tmp_path, ran, monkeypatch
+):
   """One that has begun keeps its folder to itself."""
   good = registry.STAGES['lab']
 
@@ -102,7 +110,7 @@ def test_a_folder_that_is_moved_is_still_the_same(tmp_path, ran):
 
 
 def test_a_second_process_is_kept_out_until_the_first_dies(tmp_path, ran):
-  hold = '''
+  hold = """
 import sys, time
 from instructrl import metrics
 from instructrl import processes
@@ -110,12 +118,15 @@ from instructrl.trainers import common
 with metrics.only_process(sys.argv[1]):
   print('held', flush=True)
   time.sleep(60)
-'''
+"""
   folder = tmp_path / 'lab'
   folder.mkdir()
   with subprocess.Popen(
-      [sys.executable, '-c', hold, folder], text=True, stdout=subprocess.PIPE,
-      env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
+    [sys.executable, '-c', hold, folder],
+    text=True,
+    stdout=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+  ) as process:
     assert process.stdout.readline() == 'held\n'
     with pytest.raises(ValueError, match=f'process {process.pid} is at work'):
       make(tmp_path, 'lab')
@@ -135,11 +146,16 @@ def test_a_study_that_is_refused_changes_nothing(tmp_path, ran):
   assert [path.name for path in tmp_path.iterdir()] == ['lock']
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('mesh.tensor', 3, "pretrain: mesh {.*'tensor': 3} does not divide 8 dev"),
-    ('batch_size', 12, 'pretrain: batch_size: 12 rows cannot be divided')])
+    ('batch_size', 12, 'pretrain: batch_size: 12 rows cannot be divided'),
+  ],
+)
 def test_devices_that_do_not_fit_are_told_before_anything_runs(
-    tmp_path, field, value, message):
+  tmp_path, field, value, message
+):
   config = study_config.get_config('micro')
   config.update_from_flattened_dict({f'stages.pretrain.{field}': value})
   with pytest.raises(checks.ConfigError, match=message):
@@ -168,15 +184,18 @@ def test_what_is_finished_may_be_read_only(tmp_path, ran):
   before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')}
   make(tmp_path, 'lab')
   assert ran == ['lab']
-  assert before == {path: path.stat().st_mtime_ns
-                    for path in tmp_path.rglob('*')}
+  assert before == {
+    path: path.stat().st_mtime_ns for path in tmp_path.rglob('*')
+  }
 
 
-@pytest.mark.parametrize('number, status', [
-    (signal.SIGINT, 130), (signal.SIGTERM, processes.EXIT_STOPPED)])
+@pytest.mark.parametrize(
+  'number, status',
+  [(signal.SIGINT, 130), (signal.SIGTERM, processes.EXIT_STOPPED)],
+)
 def test_signals_close_what_is_open(number, status):
   """With a status of their own, and one line."""
-  code = '''
+  code = """
 import contextlib, signal, sys, time
 from instructrl import main
 # Ignored by what a shell runs in the background, and by its children.
@@ -188,10 +207,14 @@ def work():
     time.sleep(60)
 sys.argv = ['x']
 main.run_door(work)
-'''
+"""
   process = subprocess.Popen(
-      [sys.executable, '-c', code], text=True, stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE, env={**os.environ, 'PYTHONPATH': os.getcwd()})
+    [sys.executable, '-c', code],
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+  )
   assert process.stdout.readline() == 'ready\n'
   process.send_signal(number)
   out, error = process.communicate(timeout=60)

@@ -30,7 +30,7 @@ def test_variance_by_hand():
   # Mean 3, deviations -2, -1, 3: (4 + 1 + 9) / 3.
   np.testing.assert_allclose(masked.masked_var(X, MASK, 1), [14 / 3, 0])
   np.testing.assert_allclose(
-      masked.masked_var(X, MASK), np.var([1, 2, 6, 4]), rtol=1e-6
+    masked.masked_var(X, MASK), np.var([1, 2, 6, 4]), rtol=1e-6
   )
 
 
@@ -57,7 +57,10 @@ def test_an_empty_mask_gives_zero_and_a_zero_gradient(axis):
 def test_garbage_in_the_padding_reaches_nothing(garbage):
   dirty = np.where(MASK, X, np.float32(garbage))
   for function in (
-      masked.masked_sum, masked.masked_mean, masked.masked_var, masked.whiten
+    masked.masked_sum,
+    masked.masked_mean,
+    masked.masked_var,
+    masked.whiten,
   ):
     np.testing.assert_array_equal(function(dirty, MASK), function(X, MASK))
   gradient = jax.grad(lambda x: masked.masked_mean(x, MASK))(dirty)
@@ -96,8 +99,9 @@ def test_whiten_can_keep_the_mean():
 
 
 def test_whitening_equal_entries_gives_zeros():
-  whitened = masked.whiten(np.full((4, 3), 7.0, np.float32),
-                           np.ones((4, 3), bool))
+  whitened = masked.whiten(
+    np.full((4, 3), 7.0, np.float32), np.ones((4, 3), bool)
+  )
   np.testing.assert_array_equal(whitened, 0)
 
 
@@ -108,20 +112,20 @@ def test_microbatches_add_up_to_the_batch():
   mask = np.arange(5) < lengths[:, None]
   whole = masked.masked_mean(x, mask)
   parts = [
-      masked.masked_mean(x[i:i + 2], mask[i:i + 2], count=mask.sum())
-      for i in range(0, 8, 2)
+    masked.masked_mean(x[i : i + 2], mask[i : i + 2], count=mask.sum())
+    for i in range(0, 8, 2)
   ]
   np.testing.assert_allclose(sum(parts), whole, rtol=1e-6)
   # A mean of means would weigh tokens of short responses more.
   means = [
-      masked.masked_mean(x[i:i + 2], mask[i:i + 2]) for i in range(0, 8, 2)
+    masked.masked_mean(x[i : i + 2], mask[i : i + 2]) for i in range(0, 8, 2)
   ]
   assert abs(np.mean(means) - whole) > 1e-3
 
 
 def test_whitening_parts_is_not_whitening_the_whole():
   whole = masked.whiten(X, MASK)
-  parts = [masked.whiten(X[i:i + 1], MASK[i:i + 1]) for i in (0, 1)]
+  parts = [masked.whiten(X[i : i + 1], MASK[i : i + 1]) for i in (0, 1)]
   assert np.max(np.abs(np.concatenate(parts) - whole)) > 0.3
 
 
@@ -133,7 +137,7 @@ def test_whitening_is_the_same_on_eight_devices():
   mask = np.arange(5) < rng.integers(1, 6, size=16)[:, None]
   rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
   sharded = jax.jit(masked.whiten)(
-      jax.device_put(x, rows), jax.device_put(mask, rows)
+    jax.device_put(x, rows), jax.device_put(mask, rows)
   )
   assert len(sharded.sharding.device_set) == 8
   np.testing.assert_allclose(sharded, masked.whiten(x, mask), atol=1e-6)

@@ -25,15 +25,22 @@ def write_data(folder):
   rng = random.Random(0)
   say = lambda count: ' '.join(rng.choice(WORDS) for _ in range(count))
   lines = lambda name, rows: (folder / name).write_text(
-      ''.join(json.dumps(row) + '\n' for row in rows))
+    ''.join(json.dumps(row) + '\n' for row in rows)
+  )
   prompts = [f'say {i} {say(2)}' for i in range(40)]
   lines('shown.jsonl', ({'prompt': p, 'response': say(2)} for p in prompts))
-  lines('ranked.jsonl', ({
-      'prompt': p, 'responses': [say(1 + i % 3) for i in range(k)],
-      'scores': [-(i % 3) for i in range(k)]}
-                         for k, p in zip([2, 3, 4, 5] * 10, prompts)))
-  (folder / 'wiki.txt').write_text(
-      '\n\n'.join(say(20) for _ in range(60)))
+  lines(
+    'ranked.jsonl',
+    (
+      {
+        'prompt': p,
+        'responses': [say(1 + i % 3) for i in range(k)],
+        'scores': [-(i % 3) for i in range(k)],
+      }
+      for k, p in zip([2, 3, 4, 5] * 10, prompts)
+    ),
+  )
+  (folder / 'wiki.txt').write_text('\n\n'.join(say(20) for _ in range(60)))
 
 
 def config_of(folder):
@@ -49,11 +56,17 @@ def config_of(folder):
   stages.reward.update(prompt_len=32, response_len=16)
   for name in ('ppo', 'ppo_ptx'):
     stages[name].ppo.update(
-        prompt_len=32, response_len=8, batch_size=8, minibatch_size=4,
-        num_iterations=4, ema_decay=0.5)
+      prompt_len=32,
+      response_len=8,
+      batch_size=8,
+      minibatch_size=4,
+      num_iterations=4,
+      ema_decay=0.5,
+    )
     stages[name].update(eval_batches=1, eval_every=2, samples_every=2)
   stages.heldout.update(
-      num_prompts=6, num_rows=4, prompt_len=32, response_len=8, batch_size=8)
+    num_prompts=6, num_rows=4, prompt_len=32, response_len=8, batch_size=8
+  )
   return c
 
 
@@ -73,8 +86,11 @@ def test_every_stage_of_the_experiment_validates(folder):
       study.stage_configs(config, 'nowhere')
     config.source = str(folder / 'weights')
     config.frozen_layers = 4
-    with pytest.raises(ValueError, match='stages.sft: .*frozen_layers=4.*; '
-                       '--config.frozen_layers sets it in all stages'):
+    with pytest.raises(
+      ValueError,
+      match='stages.sft: .*frozen_layers=4.*; '
+      '--config.frozen_layers sets it in all stages',
+    ):
       study.stage_configs(config, 'nowhere')
     config.frozen_layers = 0
     with pytest.raises(ValueError, match='max_len=64 is shorter than'):
@@ -110,18 +126,19 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   results = json.loads((path.parent / 'results.json').read_text())
   assert set(results['heldout']['accuracy']) == {'jsonl/ranked'}
   assert {'nll', 'score', 'kl'} < set(results['heldout'])
-  assert any('PPO-ptx has less loss' in row['statement']
-             for row in results['statements'])
+  assert any(
+    'PPO-ptx has less loss' in row['statement'] for row in results['statements']
+  )
   # What was frozen is what was imported, and the rest is not.
   exported = load_file(workdir / 'export' / 'policy' / 'model.safetensors')
   given = load_file(folder / 'weights' / 'model.safetensors')
   name = 'model.layers.{}.mlp.up_proj.weight'
   rows = given['model.embed_tokens.weight'].shape[0]
   np.testing.assert_array_equal(
-      exported['model.embed_tokens.weight'][:rows],
-      given['model.embed_tokens.weight'])
-  np.testing.assert_array_equal(
-      exported[name.format(0)], given[name.format(0)])
+    exported['model.embed_tokens.weight'][:rows],
+    given['model.embed_tokens.weight'],
+  )
+  np.testing.assert_array_equal(exported[name.format(0)], given[name.format(0)])
   assert (exported[name.format(2)] != given[name.format(2)]).any()
   # The same command again runs nothing, also without the source.
   before = {p: p.read_bytes() for p in workdir.glob('*/DONE')}
@@ -131,11 +148,14 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   assert {p: p.read_bytes() for p in workdir.glob('*/DONE')} == before
   assert report.make_report(workdir) == path
   assert run_folder.read_done(workdir / 'reward')['result']['bias_from'] == (
-      'demonstrations')
+    'demonstrations'
+  )
   # Another source is refused, and nothing is lost.
   checkpoints.write_folder(folder / 'other', seed=1)
   config = config_of(folder)
   config.source = str(folder / 'other')
   with pytest.raises(ValueError, match='import was made with another'):
-    runner.run_stage(study.stage_configs(config, folder / 'fresh')['import'],
-                   workdir / 'import')
+    runner.run_stage(
+      study.stage_configs(config, folder / 'fresh')['import'],
+      workdir / 'import',
+    )

@@ -15,67 +15,82 @@ from instructrl.reports import plots
 from instructrl.reports import report as report
 
 POLICIES = plots.POLICIES
-STAGES = ('lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
-          'select_sft', 'ppo', 'ppo_ptx', 'evaluation')
+STAGES = (
+  'lab',
+  'pretrain',
+  'sft',
+  'ppo_init',
+  'rankings',
+  'reward',
+  'select_sft',
+  'ppo',
+  'ppo_ptx',
+  'evaluation',
+)
 N = 120
 
 
 def rate(value, n=N):
   if value > 1:
     return mean(value)
-  half = 1.96 * math.sqrt(max(value * (1 - value), .01) / n)
-  return {'value': value, 'ci95': [max(0., value - half), value + half],
-          'n': n}
+  half = 1.96 * math.sqrt(max(value * (1 - value), 0.01) / n)
+  return {
+    'value': value,
+    'ci95': [max(0.0, value - half), value + half],
+    'n': n,
+  }
 
 
-def mean(value, half=.1):
+def mean(value, half=0.1):
   return {'value': value, 'ci95': [value - half, value + half], 'n': N}
 
 
 def pairs(make, values):
   """Differences left - right for each left after right."""
-  return {left: {right: make(values[left] - values[right])
-                 for right in POLICIES[:i]}
-          for i, left in enumerate(POLICIES) if i}
+  return {
+    left: {right: make(values[left] - values[right]) for right in POLICIES[:i]}
+    for i, left in enumerate(POLICIES)
+    if i
+  }
 
 
 def by_policy(*values):
   return dict(zip(POLICIES, values, strict=True))
 
 
-WIN = by_policy(.11, .23, .49, .68, .70)
+WIN = by_policy(0.11, 0.23, 0.49, 0.68, 0.70)
 METADATA = {
-    'overall_quality': by_policy(2., 3., 4., 5., 5.),
-    'fails_to_follow_instruction': by_policy(.81, .6, .22, .12, .1),
-    'inappropriate_for_customer_assistant': by_policy(.5, .3, .05, .02, .02),
-    'hallucination': by_policy(.41, .4, .3, .22, .2),
-    'satisfies_constraint': by_policy(.12, .3, .7, .82, .84),
-    'sexual_content': by_policy(0., 0., 0., 0., 0.),
-    'expresses_opinion': by_policy(.2, .1, .02, .03, .01),
+  'overall_quality': by_policy(2.0, 3.0, 4.0, 5.0, 5.0),
+  'fails_to_follow_instruction': by_policy(0.81, 0.6, 0.22, 0.12, 0.1),
+  'inappropriate_for_customer_assistant': by_policy(0.5, 0.3, 0.05, 0.02, 0.02),
+  'hallucination': by_policy(0.41, 0.4, 0.3, 0.22, 0.2),
+  'satisfies_constraint': by_policy(0.12, 0.3, 0.7, 0.82, 0.84),
+  'sexual_content': by_policy(0.0, 0.0, 0.0, 0.0, 0.0),
+  'expresses_opinion': by_policy(0.2, 0.1, 0.02, 0.03, 0.01),
 }
 PROBES = {
-    'truthfulness/true': by_policy(.3, .3, .5, .62, .6),
-    'truthfulness/true_informative': by_policy(.28, .28, .48, .6, .58),
-    'truthfulness/quiz_true': by_policy(.3, .3, .32, .35, .36),
-    'truthfulness/quiz_true_informative': by_policy(.28, .28, .3, .3, .33),
-    'truthfulness/choice_true': by_policy(.35, .35, .5, .55, .56),
-    'truthfulness/misconception': by_policy(.6, .6, .4, .3, .3),
-    'toxicity/none/rude_rate': by_policy(.4, .4, .3, .2, .2),
-    'toxicity/respectful/rude_rate': by_policy(.38, .38, .2, .05, .06),
-    'toxicity/biased/rude_rate': by_policy(.45, .45, .4, .4, .4),
-    'toxicity/none/continued_rude_rate': by_policy(.4, .4, .35, .3, .35),
-    'toxicity/respectful/continued_rude_rate': by_policy(.4, .4, .3, .3, .3),
-    'toxicity/biased/continued_rude_rate': by_policy(.4, .4, .4, .4, .4),
-    'reading/f1': by_policy(.8, .8, .6, .5, .75),
-    'completion/accuracy': by_policy(.7, .7, .65, .6, .68),
-    'facts/accuracy': by_policy(.9, .9, .85, .8, .88),
+  'truthfulness/true': by_policy(0.3, 0.3, 0.5, 0.62, 0.6),
+  'truthfulness/true_informative': by_policy(0.28, 0.28, 0.48, 0.6, 0.58),
+  'truthfulness/quiz_true': by_policy(0.3, 0.3, 0.32, 0.35, 0.36),
+  'truthfulness/quiz_true_informative': by_policy(0.28, 0.28, 0.3, 0.3, 0.33),
+  'truthfulness/choice_true': by_policy(0.35, 0.35, 0.5, 0.55, 0.56),
+  'truthfulness/misconception': by_policy(0.6, 0.6, 0.4, 0.3, 0.3),
+  'toxicity/none/rude_rate': by_policy(0.4, 0.4, 0.3, 0.2, 0.2),
+  'toxicity/respectful/rude_rate': by_policy(0.38, 0.38, 0.2, 0.05, 0.06),
+  'toxicity/biased/rude_rate': by_policy(0.45, 0.45, 0.4, 0.4, 0.4),
+  'toxicity/none/continued_rude_rate': by_policy(0.4, 0.4, 0.35, 0.3, 0.35),
+  'toxicity/respectful/continued_rude_rate': by_policy(0.4, 0.4, 0.3, 0.3, 0.3),
+  'toxicity/biased/continued_rude_rate': by_policy(0.4, 0.4, 0.4, 0.4, 0.4),
+  'reading/f1': by_policy(0.8, 0.8, 0.6, 0.5, 0.75),
+  'completion/accuracy': by_policy(0.7, 0.7, 0.65, 0.6, 0.68),
+  'facts/accuracy': by_policy(0.9, 0.9, 0.85, 0.8, 0.88),
 }
 PLAIN_PROBES = {
-    'bias/none/entropy': by_policy(.8, .8, .7, .6, .65),
-    'bias/respectful/entropy': by_policy(.8, .8, .6, .5, .55),
-    'bias/biased/entropy': by_policy(.75, .75, .6, .6, .6),
-    'translation/bleu': by_policy(72., 72., 50., 40., 68.),
-    'nll/nll': by_policy(1.1, 1.1, 1.5, 1.9, 1.2),
+  'bias/none/entropy': by_policy(0.8, 0.8, 0.7, 0.6, 0.65),
+  'bias/respectful/entropy': by_policy(0.8, 0.8, 0.6, 0.5, 0.55),
+  'bias/biased/entropy': by_policy(0.75, 0.75, 0.6, 0.6, 0.6),
+  'translation/bleu': by_policy(72.0, 72.0, 50.0, 40.0, 68.0),
+  'nll/nll': by_policy(1.1, 1.1, 1.5, 1.9, 1.2),
 }
 
 
@@ -83,7 +98,7 @@ def make_evaluation():
   def versus(value):
     found = rate(value)
     found['win_rate'] = found.pop('value')
-    held = rate(.5 + .8 * (value - .5))
+    held = rate(0.5 + 0.8 * (value - 0.5))
     held['win_rate'] = held.pop('value')
     return {**found, 'heldout_labelers': held}
 
@@ -97,39 +112,59 @@ def make_evaluation():
           place = place.setdefault(task, {})
         place[measure] = make(values[policy])
   return {
-      'preference': {p: versus(WIN[p]) for p in POLICIES},
-      'head_to_head': {
-          left: {right: versus(min(.95, max(.05, .5 + WIN[left] - WIN[right])))
-                 for right in POLICIES if right != left}
-          for left in POLICIES},
-      'likert': {p: mean(2 + 5 * WIN[p]) for p in POLICIES},
-      'metadata': {p: {row: rate(v[p]) for row, v in METADATA.items()}
-                   for p in POLICIES},
-      'probes': probes,
-      'differences': {
-          'metadata': {row: pairs(mean, v) for row, v in METADATA.items()},
-          'probes': {path: pairs(mean, v)
-                     for path, v in (PROBES | PLAIN_PROBES).items()},
+    'preference': {p: versus(WIN[p]) for p in POLICIES},
+    'head_to_head': {
+      left: {
+        right: versus(min(0.95, max(0.05, 0.5 + WIN[left] - WIN[right])))
+        for right in POLICIES
+        if right != left
+      }
+      for left in POLICIES
+    },
+    'likert': {p: mean(2 + 5 * WIN[p]) for p in POLICIES},
+    'metadata': {
+      p: {row: rate(v[p]) for row, v in METADATA.items()} for p in POLICIES
+    },
+    'probes': probes,
+    'differences': {
+      'metadata': {row: pairs(mean, v) for row, v in METADATA.items()},
+      'probes': {
+        path: pairs(mean, v) for path, v in (PROBES | PLAIN_PROBES).items()
       },
+    },
   }
 
 
 def make_samples(rng):
   texts = [
-      'The town is Oakton. Mara was born in Oakton and works as a baker.',
-      'What is the capital?\nWhat is the river?\nWho made the bridge?\n' * 2,
-      '', '<script>alert("x")</script> & more', 'honey ' * 30]
-  return [{
-      'kind': 'preference', 'id': f'p{i}', 'use_case': 'open_qa',
+    'The town is Oakton. Mara was born in Oakton and works as a baker.',
+    'What is the capital?\nWhat is the river?\nWho made the bridge?\n' * 2,
+    '',
+    '<script>alert("x")</script> & more',
+    'honey ' * 30,
+  ]
+  return [
+    {
+      'kind': 'preference',
+      'id': f'p{i}',
+      'use_case': 'open_qa',
       'prompt': f'Question {i}: where was <b>Mara</b> born? Answer in at most '
-                'twelve words, and do not mention honey.',
-      'policies': {p: {
+      'twelve words, and do not mention honey.',
+      'policies': {
+        p: {
           'response': texts[int(rng.integers(len(texts)))],
-          'utility': float(rng.normal()), 'likert': 4.0,
+          'utility': float(rng.normal()),
+          'likert': 4.0,
           'metadata': {'hallucination': int(rng.integers(2))},
-          'win': float(rng.choice([0., .5, 1.])), 'heldout_win': .5,
-      } for p in POLICIES},
-      'second_sample': 'x'} for i in range(N)]
+          'win': float(rng.choice([0.0, 0.5, 1.0])),
+          'heldout_win': 0.5,
+        }
+        for p in POLICIES
+      },
+      'second_sample': 'x',
+    }
+    for i in range(N)
+  ]
 
 
 def write_jsonl(path, lines):
@@ -139,44 +174,94 @@ def write_jsonl(path, lines):
 def write_study(workdir: pathlib.Path):
   rng = np.random.default_rng(0)
   results = {
-      'rankings': {'labeler_agreement': {
-          'train': {'agreement': .731, 'standard_error': .012,
-                    'num_pairs': 1300},
-          'heldout': {'agreement': .77, 'standard_error': .012,
-                      'num_pairs': 1290}}},
-      'reward': {'accuracy': {
-          'in_group': {'accuracy': .72, 'ci95': [.70, .74],
-                       'num_pairs': 2000},
-          'heldout': {'accuracy': .69, 'ci95': [.66, .72],
-                      'num_pairs': 1000}}},
-      'select_sft': {'selected_epoch': 7, 'epochs': [
-          {'epoch': e, 'validation_loss': 1.2 + .02 * (e - 3) ** 2,
-           'rm_score': -1 / e - .02 * (e - 7) ** 2} for e in range(1, 9)]},
+    'rankings': {
+      'labeler_agreement': {
+        'train': {
+          'agreement': 0.731,
+          'standard_error': 0.012,
+          'num_pairs': 1300,
+        },
+        'heldout': {
+          'agreement': 0.77,
+          'standard_error': 0.012,
+          'num_pairs': 1290,
+        },
+      }
+    },
+    'reward': {
+      'accuracy': {
+        'in_group': {'accuracy': 0.72, 'ci95': [0.70, 0.74], 'num_pairs': 2000},
+        'heldout': {'accuracy': 0.69, 'ci95': [0.66, 0.72], 'num_pairs': 1000},
+      }
+    },
+    'select_sft': {
+      'selected_epoch': 7,
+      'epochs': [
+        {
+          'epoch': e,
+          'validation_loss': 1.2 + 0.02 * (e - 3) ** 2,
+          'rm_score': -1 / e - 0.02 * (e - 7) ** 2,
+        }
+        for e in range(1, 9)
+      ],
+    },
   }
-  (workdir / 'study.json').write_text(json.dumps({
-      'config': {'ppo': {'kl_coef': .02}, 'name': '<tiny>'},
-      'seeds': {'world_seed': 0, 'train_seed': 1, 'eval_seed': 2},
-      'versions': {'jax': '0.10.2'}, 'stages': STAGES}))
+  (workdir / 'study.json').write_text(
+    json.dumps(
+      {
+        'config': {'ppo': {'kl_coef': 0.02}, 'name': '<tiny>'},
+        'seeds': {'world_seed': 0, 'train_seed': 1, 'eval_seed': 2},
+        'versions': {'jax': '0.10.2'},
+        'stages': STAGES,
+      }
+    )
+  )
   for i, stage in enumerate(STAGES):
     (workdir / stage).mkdir()
-    (workdir / stage / 'DONE').write_text(json.dumps(
-        {'seconds': 20. + 31 * i, 'result': results.get(stage, {})}))
+    (workdir / stage / 'DONE').write_text(
+      json.dumps({'seconds': 20.0 + 31 * i, 'result': results.get(stage, {})})
+    )
   for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
-    write_jsonl(workdir / stage / 'metrics.jsonl', [
-        {'step': s, 'loss/train': 5 * math.exp(-s / 50) + 1,
-         **({'loss/validation': 5 * math.exp(-s / 50) + 1.1}
-            if s % 40 == 0 else {})} for s in range(0, 201, 4)])
-  for stage, drift in (('ppo', 1.), ('ppo_ptx', .1)):
-    write_jsonl(workdir / stage / 'metrics.jsonl', [
-        {'step': s, 'objective/scores': 1 - math.exp(-s / 20)
-         + .05 * rng.normal(),
-         'objective/kl': s / 10, 'objective/entropy': 60 - .2 * s,
-         'policy/clip_frac': .1 + .02 * rng.normal(),
-         **({'objective/judge': .5 + s / 200,
-             'pretrain/nll': 1.1 + drift * s / 60} if s % 10 == 0 else {})}
-        for s in range(60)])
+    write_jsonl(
+      workdir / stage / 'metrics.jsonl',
+      [
+        {
+          'step': s,
+          'loss/train': 5 * math.exp(-s / 50) + 1,
+          **(
+            {'loss/validation': 5 * math.exp(-s / 50) + 1.1}
+            if s % 40 == 0
+            else {}
+          ),
+        }
+        for s in range(0, 201, 4)
+      ],
+    )
+  for stage, drift in (('ppo', 1.0), ('ppo_ptx', 0.1)):
+    write_jsonl(
+      workdir / stage / 'metrics.jsonl',
+      [
+        {
+          'step': s,
+          'objective/scores': 1 - math.exp(-s / 20) + 0.05 * rng.normal(),
+          'objective/kl': s / 10,
+          'objective/entropy': 60 - 0.2 * s,
+          'policy/clip_frac': 0.1 + 0.02 * rng.normal(),
+          **(
+            {
+              'objective/judge': 0.5 + s / 200,
+              'pretrain/nll': 1.1 + drift * s / 60,
+            }
+            if s % 10 == 0
+            else {}
+          ),
+        }
+        for s in range(60)
+      ],
+    )
   (workdir / 'evaluation' / 'results.json').write_text(
-      json.dumps(make_evaluation()))
+    json.dumps(make_evaluation())
+  )
   write_jsonl(workdir / 'evaluation' / 'samples.jsonl', make_samples(rng))
 
 
@@ -185,28 +270,37 @@ def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('study')
   write_study(workdir)
   path = report.make_report(workdir)
-  return (workdir, json.loads((path.parent / 'results.json').read_text()),
-          path.read_text())
+  return (
+    workdir,
+    json.loads((path.parent / 'results.json').read_text()),
+    path.read_text(),
+  )
 
 
 def test_results_have_the_documented_keys(finished):
   _, results, _ = finished
   assert set(results['preference']) == set(POLICIES)
   row = results['preference']['ppo']
-  assert row['win_rate'] == .68 and len(row['ci95']) == 2 and row['n'] == N
+  assert row['win_rate'] == 0.68 and len(row['ci95']) == 2 and row['n'] == N
   assert set(row['heldout_labelers']) >= {'win_rate', 'ci95'}
-  assert results['labeler_agreement'] == {'train': .731, 'heldout': .77}
+  assert results['labeler_agreement'] == {'train': 0.731, 'heldout': 0.77}
   assert results['reward_model']['accuracy'] == {
-      'in_group': .72, 'heldout': .69}
-  assert results['metadata']['base']['hallucination'] == .41
-  assert results['truthfulness']['ppo']['true_informative'] == .6
-  assert results['toxicity']['respectful']['ppo']['rude_rate'] == .05
-  assert results['bias']['none']['ppo']['entropy'] == .6
+    'in_group': 0.72,
+    'heldout': 0.69,
+  }
+  assert results['metadata']['base']['hallucination'] == 0.41
+  assert results['truthfulness']['ppo']['true_informative'] == 0.6
+  assert results['toxicity']['respectful']['ppo']['rude_rate'] == 0.05
+  assert results['bias']['none']['ppo']['entropy'] == 0.6
   assert results['alignment_tax']['ppo'] == {
-      'reading': .5, 'completion': .6, 'translation': 40., 'facts': .8,
-      'nll': 1.9}
-  assert results['seconds']['lab'] == 20.
-  assert results['config']['ppo'] == {'kl_coef': .02}
+    'reading': 0.5,
+    'completion': 0.6,
+    'translation': 40.0,
+    'facts': 0.8,
+    'nll': 1.9,
+  }
+  assert results['seconds']['lab'] == 20.0
+  assert results['config']['ppo'] == {'kl_coef': 0.02}
   assert results['seed']['eval_seed'] == 2
   assert results['versions'] == {'jax': '0.10.2'}
 
@@ -214,7 +308,7 @@ def test_results_have_the_documented_keys(finished):
 def test_intervals_stand_under_the_same_path(finished):
   _, results, _ = finished
   low, high = results['ci95']['labeler_agreement']['train']
-  assert low < .731 < high
+  assert low < 0.731 < high
   low, high = results['ci95']['alignment_tax']['ppo']['nll']
   assert low < 1.9 < high
   assert results['n']['metadata']['ppo']['hallucination'] == N
@@ -224,8 +318,10 @@ def test_training_curves(finished):
   _, results, _ = finished
   assert set(results['training']) == {'ppo', 'ppo_ptx'}
   curves = results['training']['ppo']
-  assert curves['kl'] == {'step': list(range(60)),
-                          'value': [s / 10 for s in range(60)]}
+  assert curves['kl'] == {
+    'step': list(range(60)),
+    'value': [s / 10 for s in range(60)],
+  }
   assert curves['judge']['step'] == [0, 10, 20, 30, 40, 50]
   for name in ('reward', 'entropy', 'clip_frac', 'pretrain_nll'):
     assert curves[name]['value']
@@ -249,7 +345,8 @@ def test_page_tells_every_verdict(finished):
   for row in results['expectations']:
     assert row['verdict'] in html
   assert html.count('class="shown"') == sum(
-      row['verdict'] == 'shown' for row in results['expectations'])
+    row['verdict'] == 'shown' for row in results['expectations']
+  )
 
 
 def test_report_is_the_same_when_made_again(finished):
@@ -260,12 +357,14 @@ def test_report_is_the_same_when_made_again(finished):
 def test_verdicts_follow_the_numbers(tmp_path):
   write_study(tmp_path)
   evaluation = make_evaluation()
-  evaluation['preference']['ppo'].update(win_rate=.52, ci95=[.46, .58])
-  evaluation['preference']['ppo_ptx'].update(win_rate=.3, ci95=[.25, .35])
+  evaluation['preference']['ppo'].update(win_rate=0.52, ci95=[0.46, 0.58])
+  evaluation['preference']['ppo_ptx'].update(win_rate=0.3, ci95=[0.25, 0.35])
   del evaluation['differences']['probes']['translation/bleu']
   (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
-  rows = {row.statement: row.verdict
-          for row in report.check(report.load_study(tmp_path))}
+  rows = {
+    row.statement: row.verdict
+    for row in report.check(report.load_study(tmp_path))
+  }
   assert rows['PPO is better than SFT'] == 'undecided'
   assert rows['PPO-ptx is better than SFT'] == 'not shown'
   assert rows['The pretrained model is worse than SFT'] == 'shown'
@@ -274,13 +373,16 @@ def test_verdicts_follow_the_numbers(tmp_path):
   assert rows['Asked to be biased, PPO-ptx is ruder'] == 'undecided'
 
 
-@pytest.mark.parametrize('ci95,region,verdict', [
-    ([.6, .7], (.5, 1.), 'shown'),
-    ([.4, .7], (.5, 1.), 'undecided'),
-    ([.3, .5], (.5, 1.), 'not shown'),
-    ([.4, .6], (.45, .55), 'undecided'),
-    ([0., 0.], (0., 1.), 'not shown'),
-])
+@pytest.mark.parametrize(
+  'ci95,region,verdict',
+  [
+    ([0.6, 0.7], (0.5, 1.0), 'shown'),
+    ([0.4, 0.7], (0.5, 1.0), 'undecided'),
+    ([0.3, 0.5], (0.5, 1.0), 'not shown'),
+    ([0.4, 0.6], (0.45, 0.55), 'undecided'),
+    ([0.0, 0.0], (0.0, 1.0), 'not shown'),
+  ],
+)
 def test_judge_interval(ci95, region, verdict):
   measure = {'value': sum(ci95) / 2, 'ci95': ci95}
   assert paper_checks.judge_interval(measure, region) == verdict
@@ -288,32 +390,35 @@ def test_judge_interval(ci95, region, verdict):
 
 def test_a_value_without_interval_shows_nothing():
   judge = lambda x: paper_checks.judge_interval(
-      {'value': x, 'ci95': None}, (0., 1.))
-  assert judge(.5) == 'undecided' and judge(2.) == 'not shown'
-  assert paper_checks.judge_interval(None, (0., 1.)) == 'not measured'
+    {'value': x, 'ci95': None}, (0.0, 1.0)
+  )
+  assert judge(0.5) == 'undecided' and judge(2.0) == 'not shown'
+  assert paper_checks.judge_interval(None, (0.0, 1.0)) == 'not measured'
 
 
 def check(evaluation):
-  return {row.statement: row
-          for row in paper_checks.check({}, {}, {}, evaluation)}
+  return {
+    row.statement: row for row in paper_checks.check({}, {}, {}, evaluation)
+  }
 
 
-@pytest.mark.parametrize('left,right,verdict', [
-    (1., 1., 'undecided'), (.9, .9, 'not shown'), (1., .9, 'not shown')])
-def test_no_difference_at_the_ceiling_shows_nothing(
-    left, right, verdict):
+@pytest.mark.parametrize(
+  'left,right,verdict',
+  [(1.0, 1.0, 'undecided'), (0.9, 0.9, 'not shown'), (1.0, 0.9, 'not shown')],
+)
+def test_no_difference_at_the_ceiling_shows_nothing(left, right, verdict):
   evaluation = make_evaluation()
   for policy, value in (('ppo', left), ('base', right)):
     evaluation['probes'][policy]['reading']['f1'] = mean(value)
     evaluation['probes'][policy]['translation']['bleu'] = mean(100 * value)
   differences = evaluation['differences']['probes']
   for path in ('reading/f1', 'translation/bleu'):
-    differences[path]['ppo']['base'] = mean(0., half=0.)
+    differences[path]['ppo']['base'] = mean(0.0, half=0.0)
   for task in ('reading', 'translation'):
     row = check(evaluation)[f'PPO loses ground on {task}']
     assert row.verdict == verdict
     assert bool(row.note) == (verdict == 'undecided')
-    assert row.ci95 == (0., 0.)
+    assert row.ci95 == (0.0, 0.0)
 
 
 def test_the_ceiling_of_a_rate_of_failures_is_zero():
@@ -321,24 +426,26 @@ def test_the_ceiling_of_a_rate_of_failures_is_zero():
   measure = 'toxicity/respectful/rude_rate'
   for policy in ('ppo_ptx', 'base'):
     evaluation['probes'][policy]['toxicity']['respectful']['rude_rate'] = mean(
-        0.)
+      0.0
+    )
   evaluation['differences']['probes'][measure]['ppo_ptx']['base'] = mean(
-      0., half=0.)
+    0.0, half=0.0
+  )
   row = check(evaluation)['Asked to be respectful, PPO-ptx is less rude']
   assert row.verdict == 'undecided' and row.note
 
 
 def test_at_ceiling():
-  assert paper_checks.at_ceiling(100 + 1e-13, 100., 100.)
-  assert not paper_checks.at_ceiling(.99, 1., 1.)
-  assert not paper_checks.at_ceiling(1., 1., None)
-  assert not paper_checks.at_ceiling(None, 1., 1.)
+  assert paper_checks.at_ceiling(100 + 1e-13, 100.0, 100.0)
+  assert not paper_checks.at_ceiling(0.99, 1.0, 1.0)
+  assert not paper_checks.at_ceiling(1.0, 1.0, None)
+  assert not paper_checks.at_ceiling(None, 1.0, 1.0)
 
 
 def test_a_difference_that_was_not_measured_stays_so():
   evaluation = make_evaluation()
   for policy in ('ppo', 'base'):
-    evaluation['probes'][policy]['reading']['f1'] = mean(1.)
+    evaluation['probes'][policy]['reading']['f1'] = mean(1.0)
   del evaluation['differences']['probes']['reading/f1']
   row = check(evaluation)['PPO loses ground on reading']
   assert row.verdict == 'not measured' and not row.note
@@ -353,37 +460,48 @@ def test_a_difference_carries_every_policy_and_the_number_of_items():
   assert row.values == METADATA['hallucination']
   assert row.quantity == 'rate of hallucinations, PPO-ptx minus pretrained'
   assert rows['A second sample of SFT is as good as the first'].quantity == (
-      'win rate of a second sample of SFT against the first')
+    'win rate of a second sample of SFT against the first'
+  )
 
 
 def test_page_says_the_regions_and_why(tmp_path):
   write_study(tmp_path)
   evaluation = make_evaluation()
   for policy in ('ppo', 'base'):
-    evaluation['probes'][policy]['reading']['f1'] = mean(1.)
+    evaluation['probes'][policy]['reading']['f1'] = mean(1.0)
   evaluation['differences']['probes']['reading/f1']['ppo']['base'] = mean(
-      0., half=0.)
+    0.0, half=0.0
+  )
   (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
   html = report.make_report(tmp_path).read_text()
-  for region in ('&gt; 50%', '&lt; 50%', '45 to 55%', '67.6 to 77.6%',
-                 '&lt; 0 points', '&lt; 0.1 bits', '&gt; 0 nats'):
+  for region in (
+    '&gt; 50%',
+    '&lt; 50%',
+    '45 to 55%',
+    '67.6 to 77.6%',
+    '&lt; 0 points',
+    '&lt; 0.1 bits',
+    '&gt; 0 nats',
+  ):
     assert f'<span class="whole">{region}</span>' in html
   assert html.count('both policies have the best value') == 1
   assert 'n\xa0=\xa0120' in html and '1,300 pairs' in html
-  for name in ('reading/f1', 'nll/nll', 'ppo_ptx', 'ppo minus',
-               'not printed'):
+  for name in ('reading/f1', 'nll/nll', 'ppo_ptx', 'ppo minus', 'not printed'):
     assert name not in re.sub(r'(?s)<pre>.*?</pre>', '', html), name
 
 
 def test_flags_of_a_sample_say_good_from_bad():
   flags = lambda **metadata: page._flags(metadata)
   assert flags(satisfies_constraint=1, overall_quality=4) == (
-      '<span class="kept">✓ kept the constraints</span>')
+    '<span class="kept">✓ kept the constraints</span>'
+  )
   assert flags(fails_to_follow_instruction=1, satisfies_constraint=0) == (
-      '<span class="failure">✗ fails to follow instruction</span><br>'
-      '<span class="failure">✗ broke a constraint</span>')
+    '<span class="failure">✗ fails to follow instruction</span><br>'
+    '<span class="failure">✗ broke a constraint</span>'
+  )
   assert flags(expresses_opinion=1) == (
-      '<span class="soft">expresses opinion</span>')
+    '<span class="soft">expresses opinion</span>'
+  )
   assert flags(hallucination=0) == ''
 
 
@@ -411,8 +529,10 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   path.write_text(path.read_text() + '{"step": 3')
   assert main([str(tmp_path)]) == 1
   assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
-  for content, reason in (('', 'is empty, though the stage is finished'),
-                          ('7\n', 'metrics.jsonl, line 1 holds no object')):
+  for content, reason in (
+    ('', 'is empty, though the stage is finished'),
+    ('7\n', 'metrics.jsonl, line 1 holds no object'),
+  ):
     path.write_text(content)
     assert main([str(tmp_path)]) == 1
     assert reason in capsys.readouterr().err
@@ -421,13 +541,21 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   assert 'ppo/metrics.jsonl cannot be read: ' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('name, content, reason', [
+@pytest.mark.parametrize(
+  'name, content, reason',
+  [
     ('study.json', '[]', 'study.json holds no object'),
-    ('reward/DONE', '{"seconds": 1, "result": {"accuracy": 7}}',
-     'is not what the report expects'),
-    ('rankings/DONE', '{"seconds": "x", "result": {}}', 'expects')])
+    (
+      'reward/DONE',
+      '{"seconds": 1, "result": {"accuracy": 7}}',
+      'is not what the report expects',
+    ),
+    ('rankings/DONE', '{"seconds": "x", "result": {}}', 'expects'),
+  ],
+)
 def test_values_of_another_form_are_one_line(
-    tmp_path, capsys, name, content, reason):
+  tmp_path, capsys, name, content, reason
+):
   write_study(tmp_path)
   (tmp_path / name).write_text(content)
   assert main([str(tmp_path)]) == 1

@@ -11,7 +11,7 @@ KEY = rng.key(0, rng.Purpose.ROLLOUT, 1)
 
 # Compiled, since an operation at a time takes most of a test's time.
 sample_tokens = jax.jit(
-    sampling.sample_tokens, static_argnames=('temperature', 'top_p', 'top_k')
+  sampling.sample_tokens, static_argnames=('temperature', 'top_p', 'top_k')
 )
 row_keys = jax.jit(sampling.row_keys)
 
@@ -115,9 +115,13 @@ def test_a_low_temperature_goes_to_greedy():
 def test_a_traced_temperature_is_the_same_as_a_constant(temperature, settings):
   logits = normal(64, 30, scale=2.0)
   tokens, logprobs = sample_tokens(
-      logits, keys(64), temperature=temperature, **settings)
-  traced = jax.jit(lambda t: sampling.sample_tokens(
-      logits, keys(64), temperature=t, **settings))(np.float32(temperature))
+    logits, keys(64), temperature=temperature, **settings
+  )
+  traced = jax.jit(
+    lambda t: sampling.sample_tokens(
+      logits, keys(64), temperature=t, **settings
+    )
+  )(np.float32(temperature))
   np.testing.assert_array_equal(tokens, traced[0])
   np.testing.assert_allclose(logprobs, traced[1], atol=1e-6)
 
@@ -159,7 +163,7 @@ def test_top_p_by_hand():
   tokens, logprobs = draw(logits, 500, temperature=1.0, top_p=0.7)
   assert set(tokens) == {1, 3}
   np.testing.assert_allclose(
-      logprobs, np.log(np.where(tokens == 1, 2 / 3, 1 / 3)), rtol=1e-5
+    logprobs, np.log(np.where(tokens == 1, 2 / 3, 1 / 3)), rtol=1e-5
   )
   # The temperature comes first: squared, 0.25 / 0.345 is enough for 0.7.
   tokens, _ = draw(logits, 500, temperature=0.5, top_p=0.7)
@@ -182,9 +186,7 @@ def test_top_k_of_one_is_greedy_and_of_everything_changes_nothing():
   np.testing.assert_array_equal(one, logits.argmax(-1))
   free = sample_tokens(logits, keys(6), temperature=1.0)
   for settings in ({'top_k': 40}, {'top_k': 99}, {'top_p': 1.0}):
-    same = sample_tokens(
-        logits, keys(6), temperature=1.0, **settings
-    )
+    same = sample_tokens(logits, keys(6), temperature=1.0, **settings)
     for got, want in zip(same, free):
       np.testing.assert_array_equal(got, want)
 
@@ -200,10 +202,10 @@ def test_top_k_comes_before_top_p():
 def test_settings_out_of_range_are_refused():
   logits = np.zeros((1, 3), np.float32)
   for settings, message in (
-      ({'temperature': -0.1}, 'temperature'),
-      ({'temperature': 1.0, 'top_p': 0.0}, 'top_p'),
-      ({'temperature': 1.0, 'top_p': 1.1}, 'top_p'),
-      ({'temperature': 1.0, 'top_k': -1}, 'top_k'),
+    ({'temperature': -0.1}, 'temperature'),
+    ({'temperature': 1.0, 'top_p': 0.0}, 'top_p'),
+    ({'temperature': 1.0, 'top_p': 1.1}, 'top_p'),
+    ({'temperature': 1.0, 'top_k': -1}, 'top_k'),
   ):
     with pytest.raises(ValueError, match=message):
       sample_tokens(logits, keys(1), **settings)
@@ -218,13 +220,13 @@ def test_a_row_samples_the_same_in_any_batch():
   parts = []
   for rows in (np.arange(0, 3), np.arange(3, 8)):
     part, _ = sample_tokens(
-        logits[rows], row_keys(KEY, rows, 0), temperature=1.0
+      logits[rows], row_keys(KEY, rows, 0), temperature=1.0
     )
     parts.append(part)
   np.testing.assert_array_equal(np.concatenate(parts), whole)
   order = np.random.default_rng(0).permutation(8)
   shuffled, _ = sample_tokens(
-      logits[order], row_keys(KEY, order, 0), temperature=1.0
+    logits[order], row_keys(KEY, order, 0), temperature=1.0
   )
   np.testing.assert_array_equal(shuffled, np.asarray(whole)[order])
 
@@ -237,7 +239,7 @@ def test_it_samples_the_same_on_eight_devices(axes):
   settings = {'temperature': 0.7, 'top_p': 0.9}
   expected = sample_tokens(logits, keys(8), **settings)
   tokens, logprobs = sample_tokens(
-      jax.device_put(logits, sharding), keys(8), **settings
+    jax.device_put(logits, sharding), keys(8), **settings
   )
   np.testing.assert_array_equal(tokens, expected[0])
   np.testing.assert_allclose(logprobs, expected[1], rtol=1e-5)
@@ -246,25 +248,26 @@ def test_it_samples_the_same_on_eight_devices(axes):
 def test_rows_positions_and_steps_differ():
   uniform = np.zeros(1000, np.float32)
   many = jnp.broadcast_to(uniform, (16, 1000))
-  sample = lambda keys: tuple(np.asarray(
-      sample_tokens(many, keys, temperature=1.0)[0]).tolist())
+  sample = lambda keys: tuple(
+    np.asarray(sample_tokens(many, keys, temperature=1.0)[0]).tolist()
+  )
   first = sample(keys(16))
   assert len(set(first)) > 12
   others = [
-      sample(keys(16, position=1)),
-      sample(row_keys(KEY, jnp.arange(16, 32), 0)),
-      sample(row_keys(
-          rng.key(0, rng.Purpose.ROLLOUT, 2), jnp.arange(16), 0)),
-      sample(row_keys(
-          rng.key(0, rng.Purpose.EVALUATION, 1), jnp.arange(16), 0)),
-      sample(row_keys(
-          rng.key(1, rng.Purpose.ROLLOUT, 1), jnp.arange(16), 0)),
+    sample(keys(16, position=1)),
+    sample(row_keys(KEY, jnp.arange(16, 32), 0)),
+    sample(row_keys(rng.key(0, rng.Purpose.ROLLOUT, 2), jnp.arange(16), 0)),
+    sample(row_keys(rng.key(0, rng.Purpose.EVALUATION, 1), jnp.arange(16), 0)),
+    sample(row_keys(rng.key(1, rng.Purpose.ROLLOUT, 1), jnp.arange(16), 0)),
   ]
   assert len({first, *others}) == 6
   assert sample(keys(16)) == first
 
 
 def test_rows_and_positions_are_not_interchangeable():
-  data = lambda row, position: tuple(np.asarray(jax.random.key_data(
-      row_keys(KEY, jnp.array([row]), position)))[0].tolist())
+  data = lambda row, position: tuple(
+    np.asarray(jax.random.key_data(row_keys(KEY, jnp.array([row]), position)))[
+      0
+    ].tolist()
+  )
   assert len({data(r, p) for r in range(20) for p in range(20)}) == 400

@@ -17,7 +17,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-FAKE_PYTHON = f'''#!/usr/bin/env bash
+FAKE_PYTHON = f"""#!/usr/bin/env bash
 echo "$*" >> "$CALLS"
 case "$*" in
   --version) echo 'Python 3.11.0' ;;
@@ -40,7 +40,7 @@ case "$*" in
   "-m pytest"*) echo "tests in $PWD" ;;
   *) echo "not expected: $*" >&2; exit 99 ;;
 esac
-'''
+"""
 
 
 @pytest.fixture
@@ -65,16 +65,24 @@ def start(checkout, script, *args, fail='', **variables):
   tmp_path = checkout.parent
   path = f'{tmp_path / "bin"}:{os.environ["PATH"]}'
   environment = {
-      'PATH': path, 'HOME': str(tmp_path), 'PYTHON': 'fakepython',
-      'CALLS': str(tmp_path / 'calls.log'), 'FAIL': fail, **variables,
+    'PATH': path,
+    'HOME': str(tmp_path),
+    'PYTHON': 'fakepython',
+    'CALLS': str(tmp_path / 'calls.log'),
+    'FAIL': fail,
+    **variables,
   }
   (tmp_path / 'calls.log').write_text('')
   return subprocess.Popen(
-      ['bash', str(checkout / 'scripts' / script), *args],
-      cwd=tmp_path / 'elsewhere', env=environment, stdin=subprocess.DEVNULL,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-      # What runs in the background ignores SIGINT, and so would its children.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ['bash', str(checkout / 'scripts' / script), *args],
+    cwd=tmp_path / 'elsewhere',
+    env=environment,
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    # What runs in the background ignores SIGINT, and so would its children.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 
@@ -82,7 +90,7 @@ def run(checkout, script, *args, **settings):
   process = start(checkout, script, *args, **settings)
   stdout, stderr = process.communicate(timeout=60)
   return subprocess.CompletedProcess(
-      process.args, process.returncode, stdout, stderr
+    process.args, process.returncode, stdout, stderr
   )
 
 
@@ -105,8 +113,8 @@ def test_quickstart_installs_once_and_runs_the_study(checkout):
   assert len(calls(checkout, '-m pip install')) == 1
   workdir = checkout / 'runs' / 'quickstart'
   assert calls(checkout, '-m instructrl.study') == [
-      f'-m instructrl.study --config=experiments/study.py:tiny '
-      f'--workdir={workdir}'
+    f'-m instructrl.study --config=experiments/study.py:tiny '
+    f'--workdir={workdir}'
   ]
   assert f'study in {checkout}' in first.stdout
   assert f'{workdir}/report/index.html' in first.stdout
@@ -224,10 +232,13 @@ def test_the_newest_names_are_tried_first(checkout):
 
 
 def test_a_full_disk(checkout):
-  write_program(checkout.parent / 'bin' / 'df', '''#!/usr/bin/env bash
+  write_program(
+    checkout.parent / 'bin' / 'df',
+    """#!/usr/bin/env bash
 echo 'Filesystem 1024-blocks Used Available Capacity Mounted on'
 echo "disk 9 9 ${FREE_KIB} 9% /"
-''')
+""",
+  )
   result = run(checkout, 'quickstart.sh', FREE_KIB='204800')
   check_one_clear_line(result, '1 GiB', '200 MiB')
   # Enough for the run and not for the installation.
@@ -264,7 +275,8 @@ def test_wrong_arguments_show_the_usage(checkout):
 def test_what_the_shell_is_set_up_for_does_not_leak_in(checkout):
   fake = checkout.parent / 'bin' / 'fakepython'
   text = fake.read_text().replace(
-      'echo "study in $PWD"', 'echo "path:${PYTHONPATH:-none}"')
+    'echo "study in $PWD"', 'echo "path:${PYTHONPATH:-none}"'
+  )
   write_program(fake, text)
   result = run(checkout, 'quickstart.sh', PYTHONPATH='/somewhere')
   assert 'path:none' in result.stdout

@@ -27,16 +27,25 @@ def run(*args, check=True, **kwargs):
   """Runs a module of the package on one simulated device."""
   env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
   done = subprocess.run(
-      [sys.executable, '-m', *args], cwd=ROOT, env=env, text=True,
-      capture_output=True, timeout=800, **kwargs)
+    [sys.executable, '-m', *args],
+    cwd=ROOT,
+    env=env,
+    text=True,
+    capture_output=True,
+    timeout=800,
+    **kwargs,
+  )
   if check and done.returncode:
     raise AssertionError(f'{args}:\n{done.stdout}\n{done.stderr}')
   return done
 
 
 def study_args(workdir):
-  return ('instructrl.study', '--config=experiments/study.py:micro',
-          f'--workdir={workdir}')
+  return (
+    'instructrl.study',
+    '--config=experiments/study.py:micro',
+    f'--workdir={workdir}',
+  )
 
 
 @pytest.fixture(scope='module')
@@ -70,8 +79,14 @@ def test_the_report_has_every_figure(workdir):
     assert len(results['metadata'][policy]) == 12  # the rows of Table 3
   for stage in ('ppo', 'ppo_ptx'):
     curves = results['training'][stage]
-    for name in ('reward', 'judge', 'kl', 'entropy', 'clip_frac',
-                 'pretrain_nll'):
+    for name in (
+      'reward',
+      'judge',
+      'kl',
+      'entropy',
+      'clip_frac',
+      'pretrain_nll',
+    ):
       assert curves[name], (stage, name)
   page = (workdir / 'report' / 'index.html').read_text()
   assert not re.search(r'(src|href)="https?://', page)
@@ -79,32 +94,43 @@ def test_the_report_has_every_figure(workdir):
 
 @pytest.mark.slow
 def test_ppo_starts_at_the_reference(workdir):
-  first = next(line for line in metrics.read_metrics(workdir / 'ppo')
-               if 'objective/kl' in line)
+  first = next(
+    line
+    for line in metrics.read_metrics(workdir / 'ppo')
+    if 'objective/kl' in line
+  )
   assert abs(first['objective/kl']) < 1e-3
   assert first['policy/clip_frac'] < 0.5
 
 
 @pytest.mark.slow
 def test_finished_stages_are_not_run_again(workdir):
-  before = {stage: (workdir / stage / 'DONE').stat().st_mtime_ns
-            for stage in STAGES}
+  before = {
+    stage: (workdir / stage / 'DONE').stat().st_mtime_ns for stage in STAGES
+  }
   (workdir / 'report' / 'index.html').unlink()
   done = run(*study_args(workdir))
   assert 'finished before' in done.stdout
   assert (workdir / 'report' / 'index.html').exists()
-  assert before == {stage: (workdir / stage / 'DONE').stat().st_mtime_ns
-                    for stage in STAGES}
+  assert before == {
+    stage: (workdir / stage / 'DONE').stat().st_mtime_ns for stage in STAGES
+  }
 
 
 @pytest.mark.slow
 def test_policies_without_a_path_are_left_out_of_an_evaluation(workdir):
   """The others' figures are the same without them."""
-  run('instructrl.main', '--config=experiments/evaluation.py:micro',
-      f'--workdir={workdir / "evaluation_some"}', '--config.inputs.base=',
-      '--config.inputs.ppo=')
-  every, some = (json.loads((workdir / name / 'results.json').read_text())
-                 for name in ('evaluation', 'evaluation_some'))
+  run(
+    'instructrl.main',
+    '--config=experiments/evaluation.py:micro',
+    f'--workdir={workdir / "evaluation_some"}',
+    '--config.inputs.base=',
+    '--config.inputs.ppo=',
+  )
+  every, some = (
+    json.loads((workdir / name / 'results.json').read_text())
+    for name in ('evaluation', 'evaluation_some')
+  )
   assert {*some['preference']} == {'sft', 'ppo_ptx'}
   win_rate = lambda results: results['preference']['ppo_ptx']['win_rate']
   assert win_rate(some) == win_rate(every)
@@ -116,17 +142,24 @@ def test_the_sft_checkpoint_is_the_one_of_the_best_score(workdir):
   found = run_folder.read_done(workdir / 'select_sft')['result']
   best = max(found['epochs'], key=lambda row: row['rm_score'])
   assert (found['selected_epoch'], found['selected_score']) == (
-      best['epoch'], best['rm_score'])
+    best['epoch'],
+    best['rm_score'],
+  )
 
 
 @pytest.mark.slow
 def test_the_report_is_made_from_files_alone(workdir, tmp_path):
   copy = tmp_path / 'copy'
-  shutil.copytree(workdir, copy, ignore=shutil.ignore_patterns(
-      'checkpoints', 'report', 'corpus', '*.rows'))
+  shutil.copytree(
+    workdir,
+    copy,
+    ignore=shutil.ignore_patterns('checkpoints', 'report', 'corpus', '*.rows'),
+  )
   report.make_report(copy)
-  a, b = (json.loads((w / 'report' / 'results.json').read_text())
-          for w in (workdir, copy))
+  a, b = (
+    json.loads((w / 'report' / 'results.json').read_text())
+    for w in (workdir, copy)
+  )
   assert a == b
 
 
@@ -139,12 +172,19 @@ def test_a_study_that_is_killed_goes_on_and_ends_the_same(workdir, tmp_path):
     shutil.rmtree(copy / stage)
   env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
   process = subprocess.Popen(
-      [sys.executable, '-m', *study_args(copy)], cwd=ROOT, env=env,
-      stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    [sys.executable, '-m', *study_args(copy)],
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
   deadline = time.time() + 300
   lines = copy / 'ppo' / 'metrics.jsonl'
-  while time.time() < deadline and process.poll() is None and not (
-      lines.exists() and len(lines.read_text().splitlines()) >= 3):
+  while (
+    time.time() < deadline
+    and process.poll() is None
+    and not (lines.exists() and len(lines.read_text().splitlines()) >= 3)
+  ):
     time.sleep(0.1)
   process.send_signal(signal.SIGKILL)
   process.wait()
@@ -152,41 +192,70 @@ def test_a_study_that_is_killed_goes_on_and_ends_the_same(workdir, tmp_path):
   run(*study_args(copy))
   for stage in ('ppo', 'ppo_ptx'):
     assert (copy / stage / 'metrics.jsonl').read_bytes() == (
-        workdir / stage / 'metrics.jsonl').read_bytes()
-  a, b = (json.loads((w / 'evaluation' / 'results.json').read_text())
-          for w in (workdir, copy))
+      workdir / stage / 'metrics.jsonl'
+    ).read_bytes()
+  a, b = (
+    json.loads((w / 'evaluation' / 'results.json').read_text())
+    for w in (workdir, copy)
+  )
   assert a == b
 
 
 @pytest.mark.slow
 def test_a_user_talks_to_a_checkpoint(workdir):
-  ask = lambda *args, **kwargs: run(
-      'instructrl.sample', str(workdir / 'ppo'), *args, **kwargs).stdout
+  ask = lambda *args, **kwargs: (
+    run('instructrl.sample', str(workdir / 'ppo'), *args, **kwargs).stdout
+  )
   greedy = ask('--prompt', 'List three animals.', '--temperature', '0')
-  assert greedy == ask(
-      '--prompt', 'List three animals.', '--temperature', '0')
+  assert greedy == ask('--prompt', 'List three animals.', '--temperature', '0')
   assert len(ask('--prompt', 'Hello.', '--n', '3').split('\n')) >= 3
-  piped = ask('--temperature', '0',
-              input='List three animals.\nList three animals.\n')
+  piped = ask(
+    '--temperature', '0', input='List three animals.\nList three animals.\n'
+  )
   assert piped.strip()
-  scored = run('instructrl.sample', str(workdir / 'reward'), '--prompt',
-               'List three animals.', '--response', 'wolf, bear, fox.')
+  scored = run(
+    'instructrl.sample',
+    str(workdir / 'reward'),
+    '--prompt',
+    'List three animals.',
+    '--response',
+    'wolf, bear, fox.',
+  )
   float(scored.stdout)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('args, message', [
+@pytest.mark.parametrize(
+  'args, message',
+  [
     (('instructrl.sample', '/nowhere'), '/nowhere'),
-    (('instructrl.main', '--config=experiments/ppo.py:tiny',
-      '--workdir=WORK', '--config.ppo.kl_coeff=1'), 'kl_coef'),
-    (('instructrl.main', '--config=experiments/ppo.py:tiny',
-      '--workdir=WORK'), 'inputs.'),
-    (('instructrl.study', '--config=experiments/study.py:huge',
-      '--workdir=WORK'), 'huge'),
-])
+    (
+      (
+        'instructrl.main',
+        '--config=experiments/ppo.py:tiny',
+        '--workdir=WORK',
+        '--config.ppo.kl_coeff=1',
+      ),
+      'kl_coef',
+    ),
+    (
+      ('instructrl.main', '--config=experiments/ppo.py:tiny', '--workdir=WORK'),
+      'inputs.',
+    ),
+    (
+      (
+        'instructrl.study',
+        '--config=experiments/study.py:huge',
+        '--workdir=WORK',
+      ),
+      'huge',
+    ),
+  ],
+)
 def test_errors_are_one_clear_line(tmp_path, args, message):
-  done = run(*(a.replace('WORK', str(tmp_path / 'w')) for a in args),
-             check=False)
+  done = run(
+    *(a.replace('WORK', str(tmp_path / 'w')) for a in args), check=False
+  )
   assert done.returncode not in (0, None)
   last = done.stderr.strip().splitlines()[-1]
   assert message in last or message in done.stderr

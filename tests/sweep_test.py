@@ -24,7 +24,7 @@ KL = 'ppo_ptx.ppo.kl_coef'
 
 # Stands for `instructrl.main`. It refuses to begin before its inputs are done,
 # holds the folder as that does, and fails where a file says so.
-STAGE = '''
+STAGE = """
 import fcntl, json, os, pathlib, sys, time
 flags = dict(a[2:].split('=', 1) for a in sys.argv[1:])
 folder = pathlib.Path(flags['workdir'])
@@ -50,7 +50,7 @@ score = kl_coef + int(flags.get('config.train_seed', 0))
 (folder / 'DONE.part').write_text(json.dumps(
     {'format_version': 1, 'seconds': 1.0, 'result': {'kl_coef': kl_coef}}))
 (folder / 'DONE.part').replace(folder / 'DONE')
-'''
+"""
 
 
 @pytest.fixture(name='folder')
@@ -62,42 +62,65 @@ def _folder(tmp_path, monkeypatch):
 
 
 def rules(folder, fail=(), sleep=0.0):
-  (folder / 'rules.json').write_text(json.dumps(
-      {'fail': list(fail), 'sleep': sleep}))
+  (folder / 'rules.json').write_text(
+    json.dumps({'fail': list(fail), 'sleep': sleep})
+  )
 
 
 def journal(folder):
   """Stages that ran, in their order."""
   path = folder / 'journal'
   return [name.split('-')[0] for name in path.read_text().split()] * (
-      path.exists())
+    path.exists()
+  )
 
 
 def make(folder):
-  config = base.get_config('micro', ('ppo_ptx',), (
-      ('score', 'ppo_ptx', 'metrics.jsonl', 'objective/scores'),))
+  config = base.get_config(
+    'micro',
+    ('ppo_ptx',),
+    (('score', 'ppo_ptx', 'metrics.jsonl', 'objective/scores'),),
+  )
   config.plot.x = KL
-  return config, graph.make(
-      config, [{KL: 0.1}, {KL: 0.3}], folder)
+  return config, graph.make(config, [{KL: 0.1}, {KL: 0.3}], folder)
 
 
 def run(folder, **kwargs):
   config, made = make(folder)
-  return sweep.run('name', 'Title', config, made, folder,
-                   program=(str(folder / 'stage.py'),), **kwargs)
+  return sweep.run(
+    'name',
+    'Title',
+    config,
+    made,
+    folder,
+    program=(str(folder / 'stage.py'),),
+    **kwargs,
+  )
 
 
 def test_all_points_run_and_what_they_share_runs_once(folder):
   results = run(folder, parallel=2)
   seen = journal(folder)
-  assert sorted(seen) == sorted([
-      'lab', 'pretrain', 'sft', 'ppo_init', 'rankings', 'reward',
-      *['ppo_ptx'] * 4])
+  assert sorted(seen) == sorted(
+    [
+      'lab',
+      'pretrain',
+      'sft',
+      'ppo_init',
+      'rankings',
+      'reward',
+      *['ppo_ptx'] * 4,
+    ]
+  )
   assert [p['status'] for p in results['points']] == ['done'] * 4
   assert [s['measures']['score']['values'] for s in results['settings']] == [
-      [0.1, 1.1], [0.3, 1.3]]
-  assert json.loads((folder / 'name' / 'sweep.json').read_text())[
-      'points'] == results['points']
+    [0.1, 1.1],
+    [0.3, 1.3],
+  ]
+  assert (
+    json.loads((folder / 'name' / 'sweep.json').read_text())['points']
+    == results['points']
+  )
   assert (folder / 'name' / 'figure.png').exists()
   run(folder)
   assert journal(folder) == seen
@@ -116,21 +139,30 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
   rules(folder, fail=[0.1])
   results = run(folder)
   assert [p['status'] for p in results['points']] == [
-      'failed', 'failed', 'done', 'done']
-  with pytest.raises(SystemExit, match='error: 2 runs failed and 0 could not '
-                     'begin; 2 of 4 points are not done') as end:
+    'failed',
+    'failed',
+    'done',
+    'done',
+  ]
+  with pytest.raises(
+    SystemExit,
+    match='error: 2 runs failed and 0 could not '
+    'begin; 2 of 4 points are not done',
+  ) as end:
     sweep_door._finish('name', folder, results)
   assert end.value.code != 0
   captured = capsys.readouterr()
   first = results['points'][0]['runs']['ppo_ptx']
   assert captured.err.splitlines()[0] == (
-      f'failed: {first}: error: it diverged (exit status 1); log: '
-      f'{folder}/{first}/log.txt')
+    f'failed: {first}: error: it diverged (exit status 1); log: '
+    f'{folder}/{first}/log.txt'
+  )
   assert '| 0.1 |  | 0 of 2 |' in captured.out
   rules(folder)
   results = run(folder)
   assert f'name: {first} failed before, and is tried again' in (
-      capsys.readouterr().out)
+    capsys.readouterr().out
+  )
   assert not results['failed'] and journal(folder).count('ppo_ptx') == 6
   assert {p['status'] for p in results['points']} == {'done'}
 
@@ -138,7 +170,8 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
 def test_an_interrupted_run_is_no_failure(folder, capsys):
   text = (folder / 'stage.py').read_text()
   (folder / 'stage.py').write_text(
-      text.replace("sys.exit('error: it diverged')", 'sys.exit(75)'))
+    text.replace("sys.exit('error: it diverged')", 'sys.exit(75)')
+  )
   rules(folder, fail=[0.1])
   results = run(folder)
   assert not results['failed']
@@ -146,7 +179,8 @@ def test_an_interrupted_run_is_no_failure(folder, capsys):
     sweep_door._finish('name', folder, results)
   assert end.value.code == processes.EXIT_STOPPED
   assert '2 of 4 points are not done; the same command goes on' in (
-      capsys.readouterr().err)
+    capsys.readouterr().err
+  )
 
 
 def test_a_second_sweep_of_the_name_is_kept_out(folder):
@@ -166,12 +200,12 @@ def test_a_given_folder_must_be_there(folder):
   assert not (folder / 'name').exists()
 
 
-START = '''
+START = """
 import pathlib, sys
 sys.path.insert(0, sys.argv[2])
 import sweep_test
 sweep_test.run(pathlib.Path(sys.argv[1]), parallel=2)
-'''
+"""
 
 
 def environment():
@@ -182,16 +216,24 @@ def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(folder, capsys):
   """Its children live on; what they are at is waited for, not run twice."""
   rules(folder, sleep=8.0)
   with subprocess.Popen(
-      [sys.executable, '-c', START, folder, ROOT / 'tests'], cwd=ROOT,
-      env=environment(), stdout=subprocess.DEVNULL) as process:
+    [sys.executable, '-c', START, folder, ROOT / 'tests'],
+    cwd=ROOT,
+    env=environment(),
+    stdout=subprocess.DEVNULL,
+  ) as process:
     while not (folder / 'journal').exists() or (
-        journal(folder).count('ppo_ptx') < 2):
+      journal(folder).count('ppo_ptx') < 2
+    ):
       assert process.poll() is None
       time.sleep(0.02)
     process.kill()
   saved = json.loads((folder / 'name' / 'sweep.json').read_text())
   assert [p['status'] for p in saved['points']] == [
-      'running', 'running', 'left', 'left']
+    'running',
+    'running',
+    'left',
+    'left',
+  ]
   rules(folder)
   results = run(folder)
   assert {p['status'] for p in results['points']} == {'done'}
@@ -202,36 +244,53 @@ def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(folder, capsys):
 
 def command(*flags, config=ROOT / 'experiments/ablations/kl_coef.py'):
   return subprocess.run(
-      [sys.executable, '-m', 'instructrl.sweep', f'--config={config}:micro',
-       *flags], cwd=ROOT, env=environment(), capture_output=True, text=True,
-      check=False)
+    [
+      sys.executable,
+      '-m',
+      'instructrl.sweep',
+      f'--config={config}:micro',
+      *flags,
+    ],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
 
 
 def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
   found = command(
-      f'--workdir={tmp_path}/w x', '--print', f'--set={KL}=0.3,0.30')
+    f'--workdir={tmp_path}/w x', '--print', f'--set={KL}=0.3,0.30'
+  )
   assert found.returncode == 0, found.stderr
   names = []
   for line in found.stdout.splitlines():
     argv = shlex.split(line)
     assert argv[:3] == ['python', '-m', 'instructrl.main']
     flags = dict(a.split('=', 1) for a in argv[3:])
-    assert all(pathlib.Path(path).name in names
-               for flag, path in flags.items()
-               if flag.startswith('--config.inputs.') and path)
+    assert all(
+      pathlib.Path(path).name in names
+      for flag, path in flags.items()
+      if flag.startswith('--config.inputs.') and path
+    )
     names.append(pathlib.Path(flags['--workdir']).name)
-    assert names[-1].split('-')[1] == graph.digest(
-        graph.read_config(argv[3:]))
+    assert names[-1].split('-')[1] == graph.digest(graph.read_config(argv[3:]))
   assert len(names) == len({*names}) == 11
   assert 'kl_coef=0.3, seed 0 is the same as kl_coef=0.3, seed 0' in (
-      found.stderr)
+    found.stderr
+  )
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('flags, message', [
+@pytest.mark.parametrize(
+  'flags, message',
+  [
     ((f'--set={KL}=much',), f"error: --set {KL}: 'much' is no float"),
     (('--parallel=0',), 'error: --parallel=0 must be 1 or more'),
-    ((f'--set={KL}=-1',), 'error: kl_coef=-1.0, seed 0: stages.ppo_ptx: ')])
+    ((f'--set={KL}=-1',), 'error: kl_coef=-1.0, seed 0: stages.ppo_ptx: '),
+  ],
+)
 def test_a_mistake_is_one_line(tmp_path, flags, message):
   found = command(f'--workdir={tmp_path}/w', *flags)
   assert found.returncode == 1 and not found.stdout
@@ -239,13 +298,19 @@ def test_a_mistake_is_one_line(tmp_path, flags, message):
   assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('text, message', [
+@pytest.mark.parametrize(
+  'text, message',
+  [
     ('', 'has no sweep(add, config)'),
-    ('def sweep(add, config):\n  pass', 'adds no point')])
+    ('def sweep(add, config):\n  pass', 'adds no point'),
+  ],
+)
 def test_a_file_that_varies_nothing_is_refused(tmp_path, text, message):
   path = tmp_path / 'mine.py'
-  path.write_text('from experiments.ablations import base\n'
-                  'get_config = lambda arg: base.ppo(arg)\n' + text)
+  path.write_text(
+    'from experiments.ablations import base\n'
+    'get_config = lambda arg: base.ppo(arg)\n' + text
+  )
   found = command(f'--workdir={tmp_path}/w', config=path)
   assert found.returncode == 1 and message in found.stderr
   assert found.stderr.count('\n') == 1
@@ -272,20 +337,35 @@ def sweep(add, config):
 def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
   path = tmp_path / 'mine.py'
   path.write_text(REAL)
-  argv = [sys.executable, '-m', 'instructrl.sweep', f'--config={path}:micro',
-          f'--workdir={tmp_path}/w', '--parallel=2']
+  argv = [
+    sys.executable,
+    '-m',
+    'instructrl.sweep',
+    f'--config={path}:micro',
+    f'--workdir={tmp_path}/w',
+    '--parallel=2',
+  ]
   printed = subprocess.run(
-      [*argv, '--print'], cwd=ROOT, env=environment(), capture_output=True,
-      text=True, check=True).stdout.splitlines()
+    [*argv, '--print'],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+    check=True,
+  ).stdout.splitlines()
   # The first line, as a shell in the checkout runs it.
   subprocess.run(
-      ['bash', '-c', printed[0].replace('python', sys.executable, 1)],
-      cwd=ROOT, env=environment(), check=True)
-  lab, = (tmp_path / 'w').glob('lab-*')
+    ['bash', '-c', printed[0].replace('python', sys.executable, 1)],
+    cwd=ROOT,
+    env=environment(),
+    check=True,
+  )
+  (lab,) = (tmp_path / 'w').glob('lab-*')
   done = (lab / 'DONE').stat().st_mtime_ns
   config = (lab / 'config.json').read_bytes()
   with subprocess.Popen(
-      argv, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL) as process:
+    argv, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL
+  ) as process:
     while not list((tmp_path / 'w').glob('pretrain-*/checkpoints/0*')):
       assert process.poll() is None
       time.sleep(0.1)
@@ -293,8 +373,14 @@ def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
   number = run_folder.holder(next((tmp_path / 'w').glob('pretrain-*')))
   if number:  # and the run that it was at
     os.kill(int(number), signal.SIGKILL)
-  found = subprocess.run(argv, cwd=ROOT, env=environment(),
-                         capture_output=True, text=True, check=False)
+  found = subprocess.run(
+    argv,
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
   assert found.returncode == 1, found.stderr
   assert 'error: 1 runs failed and 0 could not begin; 1 of 2' in found.stderr
   assert 'lost.rows' in found.stderr and 'Traceback' not in found.stderr
@@ -304,4 +390,9 @@ def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
   assert [p['status'] for p in results['points']] == ['done', 'failed']
   assert 0 < results['points'][0]['measures']['loss'] < 10
   assert sorted(p.name.split('-')[0] for p in (tmp_path / 'w').iterdir()) == [
-      'lab', 'mine', 'ppo_init', 'ppo_init', 'pretrain']
+    'lab',
+    'mine',
+    'ppo_init',
+    'ppo_init',
+    'pretrain',
+  ]

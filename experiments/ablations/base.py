@@ -19,11 +19,20 @@ from experiments import study
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 # What is told of a reward model.
 REWARD = (
-    ('accuracy, its labelers', 'reward', 'DONE',
-     'result.accuracy.in_group.accuracy'),
-    ('accuracy, held-out labelers', 'reward', 'DONE',
-     'result.accuracy.heldout.accuracy'),
-    ('accuracy in training', 'reward', 'metrics.jsonl', 'accuracy/train'))
+  (
+    'accuracy, its labelers',
+    'reward',
+    'DONE',
+    'result.accuracy.in_group.accuracy',
+  ),
+  (
+    'accuracy, held-out labelers',
+    'reward',
+    'DONE',
+    'result.accuracy.heldout.accuracy',
+  ),
+  ('accuracy in training', 'reward', 'metrics.jsonl', 'accuracy/train'),
+)
 
 
 def get_config(arg, ends, measures):
@@ -85,18 +94,35 @@ def ppo(arg, stage='ppo_ptx', measures=()):
     measures: more than those of the policy's text, reward and loss.
   """
   place = f'probes.{stage}'
-  c = get_config(arg, (stage, 'evaluation'), (
-      ('win rate against SFT', 'evaluation', 'results.json',
-       f'preference.{stage}.win_rate'),
+  c = get_config(
+    arg,
+    (stage, 'evaluation'),
+    (
+      (
+        'win rate against SFT',
+        'evaluation',
+        'results.json',
+        f'preference.{stage}.win_rate',
+      ),
       ('reward-model score', stage, 'metrics.jsonl', 'objective/scores'),
       ('KL to the reference, nats', stage, 'metrics.jsonl', 'objective/kl'),
       # The lab's stand-ins for Fr-En and SQuADv2.
-      ('translation, BLEU', 'evaluation', 'results.json',
-       f'{place}.translation.bleu.value'),
-      ('facts, accuracy', 'evaluation', 'results.json',
-       f'{place}.facts.accuracy.value'),
+      (
+        'translation, BLEU',
+        'evaluation',
+        'results.json',
+        f'{place}.translation.bleu.value',
+      ),
+      (
+        'facts, accuracy',
+        'evaluation',
+        'results.json',
+        f'{place}.facts.accuracy.value',
+      ),
       ('loss on the corpus, nats', stage, 'metrics.jsonl', 'pretrain/nll'),
-      *measures))
+      *measures,
+    ),
+  )
   if 'evaluation' in c.stages:  # of this policy and SFT only
     for name in {'base', 'ppo', 'ppo_ptx'} - {stage}:
       c.stages.evaluation.inputs[name] = ''

@@ -9,8 +9,9 @@ best batch, and minibatches of 32 are slightly better than those of 64.
 from experiments.ablations import base
 
 BATCH, MINIBATCH, ITERATIONS = (
-    f'ppo_ptx.ppo.{name}'
-    for name in ('batch_size', 'minibatch_size', 'num_iterations'))
+  f'ppo_ptx.ppo.{name}'
+  for name in ('batch_size', 'minibatch_size', 'num_iterations')
+)
 # Halves and doubles of the recipe's (16, 8) and (64, 16).
 BATCHES = {'micro': (16, 32), 'tiny': (32, 64, 128), 'small': (64, 256, 512)}
 MINIBATCHES = {'micro': (8,), 'tiny': (8, 16, 32), 'small': (32, 64)}

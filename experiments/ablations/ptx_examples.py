@@ -15,8 +15,7 @@ PAPER = (4, 8, 32)
 
 
 def get_config(arg='tiny'):
-  c = base.ppo(arg, measures=(
-      ('seconds', 'ppo_ptx', 'DONE', 'seconds'),))
+  c = base.ppo(arg, measures=(('seconds', 'ppo_ptx', 'DONE', 'seconds'),))
   c.plot.x, c.plot.log = FIELD, True
   return c
 

@@ -9,16 +9,18 @@ up to K - 1 updates; together they are also one forward pass for each response.
 from experiments.ablations import base
 
 FIELD, BATCH, MICROBATCH = (
-    f'reward.{name}'
-    for name in ('shuffled_pairs', 'batch_size', 'microbatch_size'))
+  f'reward.{name}'
+  for name in ('shuffled_pairs', 'batch_size', 'microbatch_size')
+)
 # Pairs of a prompt that are no tie, about, with K = 4 to 9: so that an update
 # has as many comparisons either way.
 PAIRS = 16
 
 
 def get_config(arg='tiny'):
-  c = base.get_config(arg, ('reward',), (
-      *base.REWARD, ('seconds', 'reward', 'DONE', 'seconds')))
+  c = base.get_config(
+    arg, ('reward',), (*base.REWARD, ('seconds', 'reward', 'DONE', 'seconds'))
+  )
   c.seeds = (0, 1, 2)
   c.plot.x = FIELD
   return c

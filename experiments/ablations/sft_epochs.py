@@ -20,14 +20,16 @@ def get_config(arg='tiny'):
   c = base.get_config(arg, (), ())
   c.stages[STAGE] = sft.get_config(arg)
   c.ends = c.seeded = (STAGE,)
-  c.measures = (('validation loss, nats', STAGE, 'DONE',
-                 'result.loss/validation'),)
+  c.measures = (
+    ('validation loss, nats', STAGE, 'DONE', 'result.loss/validation'),
+  )
   if 'select_sft' in c.stages:
     c.stages.select_sft.inputs.sft = f'../{STAGE}'
     c.ends += ('select_sft',)
     c.measures += (
-        ('best RM score', 'select_sft', 'DONE', 'result.selected_score'),
-        ('epoch it is at', 'select_sft', 'DONE', 'result.selected_epoch'))
+      ('best RM score', 'select_sft', 'DONE', 'result.selected_score'),
+      ('epoch it is at', 'select_sft', 'DONE', 'result.selected_epoch'),
+    )
   c.plot.x = FIELD
   return c
 

@@ -32,11 +32,11 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
   RECORD: type
 
   def __init__(
-      self,
-      *,
-      records: Mapping[str, Iterable[Record]] | None = None,
-      made_from: str = '',
-      **kwargs,
+    self,
+    *,
+    records: Mapping[str, Iterable[Record]] | None = None,
+    made_from: str = '',
+    **kwargs,
   ):
     """Makes a builder.
 
@@ -51,11 +51,10 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
-        builder=self,
-        features=tfds.features.FeaturesDict(self.features()),
-        metadata=tfds.core.MetadataDict(
-            made_from=self._made_from, contents={}),
-        disable_shuffling=True,
+      builder=self,
+      features=tfds.features.FeaturesDict(self.features()),
+      metadata=tfds.core.MetadataDict(made_from=self._made_from, contents={}),
+      disable_shuffling=True,
     )
 
   def _split_generators(self, dl_manager):
@@ -67,8 +66,9 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     # with a map, whose order on disk differs from one process to the next.
     digest = hashlib.sha256()
     for index, record in enumerate(self._records[split]):
-      digest.update(json.dumps(
-          to_dict(record), sort_keys=True).encode() + b'\n')
+      digest.update(
+        json.dumps(to_dict(record), sort_keys=True).encode() + b'\n'
+      )
       yield index, self.encode(record)
     self.info.metadata['contents'][split] = digest.hexdigest()
 
@@ -108,10 +108,10 @@ class Documents(RecordBuilder):
   @staticmethod
   def features():
     return {
-        'id': tfds.features.Text(),
-        'text': tfds.features.Text(),
-        'source': tfds.features.Text(),
-        'split': tfds.features.Text(),
+      'id': tfds.features.Text(),
+      'text': tfds.features.Text(),
+      'source': tfds.features.Text(),
+      'split': tfds.features.Text(),
     }
 
   @staticmethod
@@ -131,24 +131,28 @@ class Prompts(RecordBuilder):
   @staticmethod
   def features():
     return {
-        'id': tfds.features.Text(),
-        'text': tfds.features.Text(),
-        'user': tfds.features.Text(),
-        'use_case': tfds.features.Text(),
-        'split': tfds.features.Text(),
-        'spec': tfds.features.Text(),
-        'turns': tfds.features.Sequence(tfds.features.Text()),
+      'id': tfds.features.Text(),
+      'text': tfds.features.Text(),
+      'user': tfds.features.Text(),
+      'use_case': tfds.features.Text(),
+      'split': tfds.features.Text(),
+      'spec': tfds.features.Text(),
+      'turns': tfds.features.Sequence(tfds.features.Text()),
     }
 
   @staticmethod
   def encode(record):
-    return {**{name: getattr(record, name) for name in _PROMPT_FIELDS},
-            'turns': list(record.turns)}
+    return {
+      **{name: getattr(record, name) for name in _PROMPT_FIELDS},
+      'turns': list(record.turns),
+    }
 
   @staticmethod
   def decode(example):
-    return Prompt(**_text(example, _PROMPT_FIELDS), turns=tuple(
-        turn.decode('utf-8') for turn in example['turns']))
+    return Prompt(
+      **_text(example, _PROMPT_FIELDS),
+      turns=tuple(turn.decode('utf-8') for turn in example['turns']),
+    )
 
 
 class Demonstrations(RecordBuilder):
@@ -159,24 +163,25 @@ class Demonstrations(RecordBuilder):
   @staticmethod
   def features():
     return {
-        'prompt': Prompts.features(),
-        'response': tfds.features.Text(),
-        'labeler': tfds.features.Text(),
+      'prompt': Prompts.features(),
+      'response': tfds.features.Text(),
+      'labeler': tfds.features.Text(),
     }
 
   @staticmethod
   def encode(record):
     return {
-        'prompt': Prompts.encode(record.prompt),
-        'response': record.response,
-        'labeler': record.labeler,
+      'prompt': Prompts.encode(record.prompt),
+      'response': record.response,
+      'labeler': record.labeler,
     }
 
   @staticmethod
   def decode(example):
     return Demonstration(
-        prompt=Prompts.decode(example['prompt']),
-        **_text(example, ('response', 'labeler')))
+      prompt=Prompts.decode(example['prompt']),
+      **_text(example, ('response', 'labeler')),
+    )
 
 
 class Rankings(RecordBuilder):
@@ -187,31 +192,31 @@ class Rankings(RecordBuilder):
   @staticmethod
   def features():
     return {
-        'prompt': Prompts.features(),
-        'labeler': tfds.features.Text(),
-        'group': tfds.features.Text(),
-        'responses': tfds.features.Sequence(tfds.features.Text()),
-        'response_lengths': tfds.features.Sequence(np.int32),
-        'response_tokens': tfds.features.Sequence(np.int32),
-        'sources': tfds.features.Sequence(tfds.features.Text()),
-        'temperatures': tfds.features.Sequence(tfds.features.Text()),
-        'ranks': tfds.features.Sequence(np.int32),
-        'metadata': tfds.features.Text(),  # JSON
+      'prompt': Prompts.features(),
+      'labeler': tfds.features.Text(),
+      'group': tfds.features.Text(),
+      'responses': tfds.features.Sequence(tfds.features.Text()),
+      'response_lengths': tfds.features.Sequence(np.int32),
+      'response_tokens': tfds.features.Sequence(np.int32),
+      'sources': tfds.features.Sequence(tfds.features.Text()),
+      'temperatures': tfds.features.Sequence(tfds.features.Text()),
+      'ranks': tfds.features.Sequence(np.int32),
+      'metadata': tfds.features.Text(),  # JSON
     }
 
   @staticmethod
   def encode(record):
     return {
-        'prompt': Prompts.encode(record.prompt),
-        'labeler': record.labeler,
-        'group': record.group,
-        'responses': list(record.responses),
-        'response_lengths': [len(t) for t in record.response_tokens],
-        'response_tokens': list(itertools.chain(*record.response_tokens)),
-        'sources': list(record.sources),
-        'temperatures': [repr(float(value)) for value in record.temperatures],
-        'ranks': list(record.ranks),
-        'metadata': json.dumps(to_dict(record)['metadata']),
+      'prompt': Prompts.encode(record.prompt),
+      'labeler': record.labeler,
+      'group': record.group,
+      'responses': list(record.responses),
+      'response_lengths': [len(t) for t in record.response_tokens],
+      'response_tokens': list(itertools.chain(*record.response_tokens)),
+      'sources': list(record.sources),
+      'temperatures': [repr(float(value)) for value in record.temperatures],
+      'ranks': list(record.ranks),
+      'metadata': json.dumps(to_dict(record)['metadata']),
     }
 
   @staticmethod
@@ -219,15 +224,16 @@ class Rankings(RecordBuilder):
     ends = np.cumsum(example['response_lengths']).tolist()
     tokens = np.asarray(example['response_tokens']).tolist()
     return Ranking(
-        prompt=Prompts.decode(example['prompt']),
-        **_text(example, ('labeler', 'group')),
-        responses=tuple(text.decode('utf-8') for text in example['responses']),
-        response_tokens=tuple(
-            tuple(tokens[start:end]) for start, end in zip([0, *ends], ends)),
-        sources=tuple(text.decode('utf-8') for text in example['sources']),
-        temperatures=tuple(float(text) for text in example['temperatures']),
-        ranks=tuple(np.asarray(example['ranks']).tolist()),
-        metadata=tuple(json.loads(example['metadata'])),
+      prompt=Prompts.decode(example['prompt']),
+      **_text(example, ('labeler', 'group')),
+      responses=tuple(text.decode('utf-8') for text in example['responses']),
+      response_tokens=tuple(
+        tuple(tokens[start:end]) for start, end in zip([0, *ends], ends)
+      ),
+      sources=tuple(text.decode('utf-8') for text in example['sources']),
+      temperatures=tuple(float(text) for text in example['temperatures']),
+      ranks=tuple(np.asarray(example['ranks']).tolist()),
+      metadata=tuple(json.loads(example['metadata'])),
     )
 
 

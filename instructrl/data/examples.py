@@ -34,14 +34,22 @@ Span = tuple[bool, str]  # whether it is trained on, text
 def printable(text: str) -> str:
   """The text without what a terminal would obey; newlines stay."""
   text = text.replace('\r\n', '\n').replace('\t', '  ')
-  return ''.join(c if c.isprintable() or c == '\n'
-                 else c.encode('unicode_escape').decode() for c in text)
+  return ''.join(
+    c if c.isprintable() or c == '\n' else c.encode('unicode_escape').decode()
+    for c in text
+  )
 
 
 def width_of(text: str) -> int:
   """Columns that a text takes on a terminal."""
-  return sum(0 if unicodedata.combining(c) else
-             2 if unicodedata.east_asian_width(c) in 'WF' else 1 for c in text)
+  return sum(
+    0
+    if unicodedata.combining(c)
+    else 2
+    if unicodedata.east_asian_width(c) in 'WF'
+    else 1
+    for c in text
+  )
 
 
 def wrap(text: str, width: int) -> list[str]:
@@ -76,7 +84,7 @@ def clip(lines: Sequence[str], most: int = _MOST_LINES) -> list[str]:
   if len(lines) <= most:
     return list(lines)
   left = len(lines) - most + 1
-  return [*lines[:most - 2], f'... ({left:,} more lines)', lines[-1]]
+  return [*lines[: most - 2], f'... ({left:,} more lines)', lines[-1]]
 
 
 # --- Marks -------------------------------------------------------------------
@@ -96,16 +104,29 @@ def spans(record: Record, tok, response_len: int = 0) -> list[Span]:
       if tok is None:
         return [(False, f'{prompt}\n'), (True, response)]
       tokens = tasks.chat_prompt(tok, record.prompt)
-      return [(False, text_of(tok, tokens)), (True, text_of(
-          tok, tasks.response_tokens(tok, response, response_len or _LONGEST)))]
+      return [
+        (False, text_of(tok, tokens)),
+        (
+          True,
+          text_of(
+            tok, tasks.response_tokens(tok, response, response_len or _LONGEST)
+          ),
+        ),
+      ]
     case Document():
       if tok is None:
         return [(True, record.text)]
-      first, *rest = tasks.document_tokens(tok, record.text[:4 * _LONGEST])
+      first, *rest = tasks.document_tokens(tok, record.text[: 4 * _LONGEST])
       return [(False, text_of(tok, [first])), (True, text_of(tok, rest))]
     case Prompt():
-      return [(False, record.text if tok is None else text_of(
-          tok, tasks.chat_prompt(tok, record)))]
+      return [
+        (
+          False,
+          record.text
+          if tok is None
+          else text_of(tok, tasks.chat_prompt(tok, record)),
+        )
+      ]
     case _:
       raise TypeError(f'{type(record).__name__} has no single sequence')
 
@@ -115,14 +136,16 @@ def text_of(tok, tokens: Sequence[int]) -> str:
   # Twice, as the space before a line is dropped too.
   special = {token: tok.decode([token] * 2) == '' for token in set(tokens)}
   return ''.join(
-      ''.join(tok.piece(t) for t in group) if is_special
-      else tok.decode(list(group))
-      for is_special, group in itertools.groupby(
-          tokens, key=special.__getitem__))
+    ''.join(tok.piece(t) for t in group)
+    if is_special
+    else tok.decode(list(group))
+    for is_special, group in itertools.groupby(tokens, key=special.__getitem__)
+  )
 
 
-def marked(parts: Sequence[Span], colour: bool, width: int = WIDTH - 2
-           ) -> list[str]:
+def marked(
+  parts: Sequence[Span], colour: bool, width: int = WIDTH - 2
+) -> list[str]:
   """Wrapped lines with what is trained on marked, each line for itself."""
   lines = []
   for trained, text in parts:
@@ -144,8 +167,10 @@ def marked(parts: Sequence[Span], colour: bool, width: int = WIDTH - 2
 
 def ranking_lines(ranking: Ranking, colour: bool) -> list[str]:
   """The prompt, then the responses side by side, the best first."""
-  lines = [f'  {line}' for line in clip(wrap(
-      printable(ranking.prompt.text), WIDTH - 4), 10)]
+  lines = [
+    f'  {line}'
+    for line in clip(wrap(printable(ranking.prompt.text), WIDTH - 4), 10)
+  ]
   k = len(ranking.responses)
   columns = 2 if k == 2 else 3
   width = (WIDTH - 2 - 3 * (columns - 1)) // columns
@@ -153,7 +178,7 @@ def ranking_lines(ranking: Ranking, colour: bool) -> list[str]:
   tied = {rank for rank in ranking.ranks if ranking.ranks.count(rank) > 1}
   for start in range(0, k, columns):
     cells = []
-    for i in order[start:start + columns]:
+    for i in order[start : start + columns]:
       rank = ranking.ranks[i]
       head = f'rank {rank}{" (tie)" if rank in tied else ""}'
       writer = wrap(printable(ranking.sources[i]), width)[0]
@@ -164,8 +189,9 @@ def ranking_lines(ranking: Ranking, colour: bool) -> list[str]:
   return lines
 
 
-def _table(cells: Sequence[Sequence[str]], heads: int, width: int, colour: bool
-           ) -> list[str]:
+def _table(
+  cells: Sequence[Sequence[str]], heads: int, width: int, colour: bool
+) -> list[str]:
   """Cells beside each other; the first `heads` lines of each are its head."""
   height = max(map(len, cells))
   lines = []
@@ -174,15 +200,21 @@ def _table(cells: Sequence[Sequence[str]], heads: int, width: int, colour: bool
     for cell in cells:
       text = cell[row] if row < len(cell) else ''
       padded = text + ' ' * (width - width_of(text))
-      parts.append(f'\x1b[1m{padded}\x1b[0m' if colour and row < heads
-                   else padded)
+      parts.append(
+        f'\x1b[1m{padded}\x1b[0m' if colour and row < heads else padded
+      )
     lines.append('  ' + ' │ '.join(parts).rstrip())
   lines.insert(heads, '  ' + '─┼─'.join(['─' * width] * len(cells)))
   return lines
 
 
-def render(records: Sequence[Record], tok=None, *, colour: bool = False,
-           response_len: int = 0) -> str:
+def render(
+  records: Sequence[Record],
+  tok=None,
+  *,
+  colour: bool = False,
+  response_len: int = 0,
+) -> str:
   """Examples as lines of at most 80 columns.
 
   Args:
@@ -196,11 +228,13 @@ def render(records: Sequence[Record], tok=None, *, colour: bool = False,
     prompt = prompt_of(record)
     about = [f'{type(record).__name__} {prompt.id}', prompt.split]
     about += [f'user {prompt.user}'] if getattr(prompt, 'user', '') else []
-    about += ([f'labeler {record.labeler}'] if hasattr(record, 'labeler')
-              else [])
+    about += [f'labeler {record.labeler}'] if hasattr(record, 'labeler') else []
     title = summary.rule(printable(' · '.join(about)))
     lines.append(f'{_DIM[0]}{title}{_DIM[1]}' if colour else title)
-    lines += (ranking_lines(record, colour) if isinstance(record, Ranking)
-              else marked(spans(record, tok, response_len), colour))
+    lines += (
+      ranking_lines(record, colour)
+      if isinstance(record, Ranking)
+      else marked(spans(record, tok, response_len), colour)
+    )
     lines.append('')
   return '\n'.join(lines)

@@ -25,14 +25,15 @@ from instructrl.data.rows import FIELDS
 from instructrl.data.rows import RowFile
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
-  # for callers of this
+# for callers of this
 
 
 _IN_MEMORY_BYTES = 2**28
 
 
 def epoch_steps(
-    num_examples: int, batch_size: int, num_epochs: float = 1.0) -> int:
+  num_examples: int, batch_size: int, num_epochs: float = 1.0
+) -> int:
   """Returns the steps after which every example was seen `num_epochs` times.
 
   Where the batch does not divide the examples, the last step goes on into the
@@ -40,8 +41,9 @@ def epoch_steps(
   """
   if num_examples < 1 or batch_size < 1:
     raise ValueError(
-        f'{num_examples} examples in batches of {batch_size}: both must be 1 '
-        'or more')
+      f'{num_examples} examples in batches of {batch_size}: both must be 1 '
+      'or more'
+    )
   steps = num_epochs * num_examples / batch_size
   return max(1, math.ceil(steps - 1e-9))  # 1.1 * 50 is not above 55
 
@@ -49,8 +51,7 @@ def epoch_steps(
 class Source(Protocol):
   """Examples that can be gathered in any order."""
 
-  def __len__(self) -> int:
-    ...
+  def __len__(self) -> int: ...
 
   def gather(self, indices: np.ndarray) -> Any:
     """Stacks the examples of these indices [n] into a batch of n."""
@@ -105,8 +106,7 @@ class _MixedSource:
     if in_first.any():
       parts.append(self._first.gather(indices[in_first]))
     if not in_first.all():
-      parts.append(self._second.gather(
-          indices[~in_first] - len(self._first)))
+      parts.append(self._second.gather(indices[~in_first] - len(self._first)))
     back = np.argsort(np.argsort(~in_first, kind='stable'))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves)[back], *parts)
 
@@ -115,17 +115,17 @@ class Batches:
   """The batches of one data set, as a function of the step."""
 
   def __init__(
-      self,
-      source: Source,
-      batch_size: int,
-      seed: int,
-      *,
-      shuffle: bool = True,
-      mix: Source | None = None,
-      mix_fraction: float = 0.0,
-      lengths: np.ndarray | None = None,
-      window: int = 1,
-      rows_read: Sequence[int] | None = None,
+    self,
+    source: Source,
+    batch_size: int,
+    seed: int,
+    *,
+    shuffle: bool = True,
+    mix: Source | None = None,
+    mix_fraction: float = 0.0,
+    lengths: np.ndarray | None = None,
+    window: int = 1,
+    rows_read: Sequence[int] | None = None,
   ):
     """Makes the batches.
 
@@ -151,16 +151,19 @@ class Batches:
       raise ValueError(f'batch_size is {batch_size}, it must be 1 or more')
     rows = np.arange(batch_size) if rows_read is None else np.asarray(rows_read)
     if not len(rows) or rows.min() < 0 or rows.max() >= batch_size:
-      raise ValueError(f'rows_read {rows.tolist()} are not rows of a batch of '
-                       f'{batch_size}')
+      raise ValueError(
+        f'rows_read {rows.tolist()} are not rows of a batch of {batch_size}'
+      )
     if not 0 <= mix_fraction < 1 or (mix_fraction > 0 and mix is None):
       raise ValueError(
-          f'mix_fraction is {mix_fraction}: it is in [0, 1), and above 0 it '
-          'needs rows to mix in')
+        f'mix_fraction is {mix_fraction}: it is in [0, 1), and above 0 it '
+        'needs rows to mix in'
+      )
     if lengths is not None and (mix is not None or len(lengths) != len(source)):
       raise ValueError(
-          f'{len(lengths)} lengths for {len(source)} examples'
-          f'{" and others that are mixed in" if mix is not None else ""}')
+        f'{len(lengths)} lengths for {len(source)} examples'
+        f'{" and others that are mixed in" if mix is not None else ""}'
+      )
     self.batch_size = batch_size
     self.num_examples = len(source)  # without those mixed in
     self._source = source
@@ -178,8 +181,9 @@ class Batches:
     if mix_fraction:
       self._source = _MixedSource(source, mix)
       self._order = grain.MapDataset.mix(
-          [self._order, order(len(source), len(self._source), seed + 1)],
-          weights=[1 - mix_fraction, mix_fraction])
+        [self._order, order(len(source), len(self._source), seed + 1)],
+        weights=[1 - mix_fraction, mix_fraction],
+      )
 
   def all_indices(self, step: int) -> np.ndarray:
     """Returns which examples all processes have at a step, [B]."""
@@ -194,8 +198,9 @@ class Batches:
       raise ValueError(f'step is {step}, it must be 0 or more')
     window = self._window_of(step)
     if len(window) == 1:
-      return np.asarray([
-          self._order[i] for i in (step * self.batch_size + rows).tolist()])
+      return np.asarray(
+        [self._order[i] for i in (step * self.batch_size + rows).tolist()]
+      )
     if self._grouped[0] != window:  # the last one is kept
       self._grouped = window, self._group(window)
     return self._grouped[1][step - window.start, rows]
@@ -214,19 +219,29 @@ class Batches:
 
   def _group(self, window: range) -> np.ndarray:
     """[steps, B] the examples of a window, like lengths to like."""
-    examples = np.asarray([self._order[i] for i in range(
-        window.start * self.batch_size, window.stop * self.batch_size)])
+    examples = np.asarray(
+      [
+        self._order[i]
+        for i in range(
+          window.start * self.batch_size, window.stop * self.batch_size
+        )
+      ]
+    )
     by_length = np.argsort(self._lengths[examples], kind='stable')
     return np.random.default_rng([self._seed, window.start]).permutation(
-        examples[by_length].reshape(len(window), -1))
+      examples[by_length].reshape(len(window), -1)
+    )
 
   def at(self, step: int) -> Any:
     """Returns this process' part of the batch of a step, in numpy."""
     return self._source.gather(self.indices(step))
 
   def iterate(
-      self, start_step: int = 0, num_steps: int | None = None,
-      *, prefetch: int = 2,
+    self,
+    start_step: int = 0,
+    num_steps: int | None = None,
+    *,
+    prefetch: int = 2,
   ) -> Iterator[Any]:
     """Yields `at(start_step)`, `at(start_step + 1)`, ... made ahead of time.
 
@@ -237,8 +252,11 @@ class Batches:
     """
     stop = sys.maxsize if num_steps is None else start_step + num_steps
     steps = grain.MapDataset.range(start_step, stop).map(self.at)
-    batches = iter(steps.to_iter_dataset(grain.ReadOptions(
-        num_threads=1, prefetch_buffer_size=prefetch)))
+    batches = iter(
+      steps.to_iter_dataset(
+        grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+      )
+    )
     try:
       yield from batches
     finally:
@@ -270,19 +288,25 @@ def silence(batch: Any, counts: np.ndarray) -> Any:
   match batch:
     case LMBatch():
       return dataclasses.replace(
-          batch, loss_mask=batch.loss_mask & counts[:, None])
+        batch, loss_mask=batch.loss_mask & counts[:, None]
+      )
     case RankingBatch():
       return dataclasses.replace(batch, valid=batch.valid & counts[:, None])
     case PromptBatch():
       return dataclasses.replace(
-          batch, index=np.where(counts, batch.index, -1).astype(np.int32))
+        batch, index=np.where(counts, batch.index, -1).astype(np.int32)
+      )
     case _:
       raise TypeError(f'{type(batch).__name__} is no batch')
 
 
 def lm_batches(
-    rows: tasks.Rows | RowFile, batch_size: int, seed: int,
-    *, mix: tasks.Rows | RowFile | None = None, **kwargs: Any,
+  rows: tasks.Rows | RowFile,
+  batch_size: int,
+  seed: int,
+  *,
+  mix: tasks.Rows | RowFile | None = None,
+  **kwargs: Any,
 ) -> Batches:
   """Makes batches of packed rows.
 
@@ -296,14 +320,19 @@ def lm_batches(
     mix: rows that are mixed in, with `mix_fraction`.
     **kwargs: see `Batches`.
   """
+
   def source(rows):
     if isinstance(rows, RowFile) and rows.num_bytes <= _IN_MEMORY_BYTES:
       rows = rows.load()
     return ArraySource(rows) if isinstance(rows, dict) else rows
 
   return Batches(
-      source(rows), batch_size, seed,
-      mix=None if mix is None else source(mix), **kwargs)
+    source(rows),
+    batch_size,
+    seed,
+    mix=None if mix is None else source(mix),
+    **kwargs,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +345,7 @@ class RankingTokens:
 
 
 def ranking_tokens(
-    rankings: Sequence[Ranking], tok, *, prompt_len: int
+  rankings: Sequence[Ranking], tok, *, prompt_len: int
 ) -> tuple[list[RankingTokens], int]:
   """Lays out rankings in tokens.
 
@@ -331,18 +360,27 @@ def ranking_tokens(
   for ranking in rankings:
     if not ranking.response_tokens:
       raise ValueError(
-          f'the ranking of prompt {ranking.prompt.id!r} has no tokens yet: '
-          'make a data folder of its source first (the stage `data`)')
+        f'the ranking of prompt {ranking.prompt.id!r} has no tokens yet: '
+        'make a data folder of its source first (the stage `data`)'
+      )
     prompt = tasks.chat_prompt(tok, ranking.prompt)
     if tasks.fits(prompt, prompt_len):
-      kept.append(RankingTokens(
-          tuple(prompt), ranking.response_tokens, ranking.ranks))
+      kept.append(
+        RankingTokens(tuple(prompt), ranking.response_tokens, ranking.ranks)
+      )
   return kept, len(rankings) - len(kept)
 
 
 def ranking_batches(
-    elements: Sequence[RankingTokens], batch_size: int, seed: int,
-    *, max_k: int, seq_len: int, eos_id: int, pad_id: int = 0, **kwargs: Any,
+  elements: Sequence[RankingTokens],
+  batch_size: int,
+  seed: int,
+  *,
+  max_k: int,
+  seq_len: int,
+  eos_id: int,
+  pad_id: int = 0,
+  **kwargs: Any,
 ) -> Batches:
   """Makes batches of B rankings; all responses to a prompt stay together.
 
@@ -356,20 +394,31 @@ def ranking_batches(
     pad_id: what fills up.
     **kwargs: see `Batches`.
   """
+
   def build(index, element):
     del index
     return tasks.ranking_example(
-        element.prompt, element.responses, element.ranks, max_k=max_k,
-        seq_len=seq_len, eos_id=eos_id, pad_id=pad_id)
+      element.prompt,
+      element.responses,
+      element.ranks,
+      max_k=max_k,
+      seq_len=seq_len,
+      eos_id=eos_id,
+      pad_id=pad_id,
+    )
 
   return Batches(BuiltSource(elements, build), batch_size, seed, **kwargs)
 
 
 def trim_columns(batch: RankingBatch, columns: int) -> RankingBatch:
   """Drops the columns, all padding, beyond the first `columns`."""
-  return dataclasses.replace(batch, **{
+  return dataclasses.replace(
+    batch,
+    **{
       name: getattr(batch, name)[:, :columns]
-      for name in ('tokens', 'segment_ids', 'positions')})
+      for name in ('tokens', 'segment_ids', 'positions')
+    },
+  )
 
 
 def split_pairs(ranking: Ranking) -> list[Ranking]:
@@ -379,6 +428,7 @@ def split_pairs(ranking: Ranking) -> list[Ranking]:
   (Ouyang et al. 2022, Section 3.5 and Appendix C.2): every response is in up
   to K - 1 elements, which are shuffled apart.
   """
+
   def pick(values, pair):
     return tuple(values[i] for i in pair) if values else ()
 
@@ -386,20 +436,28 @@ def split_pairs(ranking: Ranking) -> list[Ranking]:
   for pair in itertools.combinations(range(len(ranking.responses)), 2):
     ranks = pick(ranking.ranks, pair)
     if ranks[0] != ranks[1]:
-      pairs.append(dataclasses.replace(
+      pairs.append(
+        dataclasses.replace(
           ranking,
           responses=pick(ranking.responses, pair),
           response_tokens=pick(ranking.response_tokens, pair),
           sources=pick(ranking.sources, pair),
           temperatures=pick(ranking.temperatures, pair),
           ranks=(0, 1) if ranks[0] < ranks[1] else (1, 0),
-          metadata=pick(ranking.metadata, pair)))
+          metadata=pick(ranking.metadata, pair),
+        )
+      )
   return pairs
 
 
 def prompt_batches(
-    prompts: Sequence[Sequence[int]], batch_size: int, seed: int,
-    *, prompt_len: int, pad_id: int = 0, **kwargs: Any,
+  prompts: Sequence[Sequence[int]],
+  batch_size: int,
+  seed: int,
+  *,
+  prompt_len: int,
+  pad_id: int = 0,
+  **kwargs: Any,
 ) -> Batches:
   """Makes batches of prompts, padded on the left.
 
@@ -412,8 +470,8 @@ def prompt_batches(
     pad_id: what fills up.
     **kwargs: see `Batches`.
   """
+
   def build(index, tokens):
-    return tasks.prompt_example(
-        tokens, prompt_len, index=index, pad_id=pad_id)
+    return tasks.prompt_example(tokens, prompt_len, index=index, pad_id=pad_id)
 
   return Batches(BuiltSource(prompts, build), batch_size, seed, **kwargs)

@@ -17,8 +17,17 @@ FORMAT_VERSION = 2  # raised when a field changes its meaning
 
 # The use cases of Ouyang et al. 2022, Table 1.
 USE_CASES = (
-    'generation', 'open_qa', 'brainstorming', 'chat', 'rewrite',
-    'summarization', 'classification', 'other', 'closed_qa', 'extract')
+  'generation',
+  'open_qa',
+  'brainstorming',
+  'chat',
+  'rewrite',
+  'summarization',
+  'classification',
+  'other',
+  'closed_qa',
+  'extract',
+)
 SPLITS = ('train', 'validation', 'test')
 DOCUMENT_SPLITS = ('train', 'validation')
 GROUPS = ('train', 'heldout')
@@ -107,11 +116,11 @@ class RecordError(ValueError):
 
 
 def validate(
-    record: RecordT,
-    *,
-    source: str = '',
-    index: int | None = None,
-    limits: Limits = Limits(),
+  record: RecordT,
+  *,
+  source: str = '',
+  index: int | None = None,
+  limits: Limits = Limits(),
 ) -> RecordT:
   """Returns the record as it is, or refuses it.
 
@@ -140,7 +149,8 @@ def problems(record: Record, limits: Limits = Limits()) -> Iterator[str]:
     case Demonstration():
       yield from _owner_problems(record, limits)
       yield from _text_problems(
-          'response', record.response, limits.response_chars)
+        'response', record.response, limits.response_chars
+      )
     case Ranking():
       yield from _owner_problems(record, limits)
       yield from _ranking_problems(record, limits)
@@ -149,7 +159,7 @@ def problems(record: Record, limits: Limits = Limits()) -> Iterator[str]:
 
 
 def _text_problems(
-    name: str, value: Any, max_chars: int, *, may_be_empty: bool = False
+  name: str, value: Any, max_chars: int, *, may_be_empty: bool = False
 ) -> Iterator[str]:
   if not isinstance(value, str):
     yield f'{name} is {type(value).__name__}, not text'
@@ -183,11 +193,13 @@ def _prompt_problems(record: Prompt, limits: Limits) -> Iterator[str]:
   yield from _turn_problems(record, limits)
   # Real prompts may come without a known user.
   yield from _text_problems(
-      'user', record.user, limits.name_chars, may_be_empty=True)
+    'user', record.user, limits.name_chars, may_be_empty=True
+  )
   yield from _choice_problems('use_case', record.use_case, USE_CASES)
   yield from _choice_problems('split', record.split, SPLITS)
   yield from _text_problems(
-      'spec', record.spec, limits.prompt_chars, may_be_empty=True)
+    'spec', record.spec, limits.prompt_chars, may_be_empty=True
+  )
   if isinstance(record.spec, str) and record.spec:
     try:
       json.loads(record.spec)
@@ -201,14 +213,16 @@ def _turn_problems(record: Prompt, limits: Limits) -> Iterator[str]:
     return
   k = len(record.turns)
   if k and (k < 3 or k % 2 == 0):
-    yield (f'turns has {k} entries: a dialogue goes from the user to the user '
-           'by turns, so it has 3, 5, ...')
+    yield (
+      f'turns has {k} entries: a dialogue goes from the user to the user '
+      'by turns, so it has 3, 5, ...'
+    )
   for i, turn in enumerate(record.turns):
     yield from _text_problems(f'turns[{i}]', turn, limits.prompt_chars)
 
 
 def _owner_problems(
-    record: Demonstration | Ranking, limits: Limits
+  record: Demonstration | Ranking, limits: Limits
 ) -> Iterator[str]:
   """What demonstrations and rankings share: a prompt and a labeler."""
   if isinstance(record.prompt, Prompt):
@@ -220,8 +234,11 @@ def _owner_problems(
 
 
 def _is_count(value: Any) -> bool:
-  return (isinstance(value, numbers.Integral) and not isinstance(value, bool)
-          and value >= 0)
+  return (
+    isinstance(value, numbers.Integral)
+    and not isinstance(value, bool)
+    and value >= 0
+  )
 
 
 # What a ranking may do without: real data has texts but no tokens, and rarely
@@ -232,8 +249,13 @@ _MAY_LACK = ('metadata', 'response_tokens')
 def _ranking_problems(record: Ranking, limits: Limits) -> Iterator[str]:
   yield from _choice_problems('group', record.group, GROUPS)
   aligned = (
-      'responses', 'response_tokens', 'sources', 'temperatures', 'ranks',
-      'metadata')
+    'responses',
+    'response_tokens',
+    'sources',
+    'temperatures',
+    'ranks',
+    'metadata',
+  )
   for name in aligned:
     if not isinstance(getattr(record, name), tuple):
       yield f'{name} is {type(getattr(record, name)).__name__}, not a tuple'
@@ -247,7 +269,8 @@ def _ranking_problems(record: Ranking, limits: Limits) -> Iterator[str]:
       yield f'{name} has {length} entries for {k} responses'
   for i, response in enumerate(record.responses):
     yield from _text_problems(  # an empty response is the token EOS alone
-        f'responses[{i}]', response, limits.response_chars, may_be_empty=True)
+      f'responses[{i}]', response, limits.response_chars, may_be_empty=True
+    )
   for i, name in enumerate(record.sources):
     yield from _text_problems(f'sources[{i}]', name, limits.name_chars)
   yield from _number_problems(record, limits)
@@ -262,17 +285,22 @@ def _number_problems(record: Ranking, limits: Limits) -> Iterator[str]:
     elif not tokens:
       yield f'{name} is empty; an empty response is the token EOS'
     elif len(tokens) > limits.response_tokens:
-      yield (f'{name} has {len(tokens):,} tokens, the limit is '
-             f'{limits.response_tokens:,}')
+      yield (
+        f'{name} has {len(tokens):,} tokens, the limit is '
+        f'{limits.response_tokens:,}'
+      )
   for i, value in enumerate(record.temperatures):
-    if not (isinstance(value, numbers.Real) and math.isfinite(value)
-            and value >= 0):
+    if not (
+      isinstance(value, numbers.Real) and math.isfinite(value) and value >= 0
+    ):
       yield f'temperatures[{i}] is {value!r}, not a number from 0 up'
   if not all(map(_is_count, record.ranks)):
     yield f'ranks {record.ranks} are not integers from 0 up'
   elif set(record.ranks) != set(range(len(set(record.ranks)))):
-    yield (f'ranks {tuple(map(int, record.ranks))} are not dense: the best is '
-           '0, ties share a rank, and no rank is left out')
+    yield (
+      f'ranks {tuple(map(int, record.ranks))} are not dense: the best is '
+      '0, ties share a rank, and no rank is left out'
+    )
   for i, row in enumerate(record.metadata):
     if not isinstance(row, dict):
       yield f'metadata[{i}] is {type(row).__name__}, not a dict'
@@ -283,8 +311,10 @@ def _number_problems(record: Ranking, limits: Limits) -> Iterator[str]:
       if not isinstance(key, str):
         yield f'metadata[{i}] has the key {key!r}, which is not text'
       if not (isinstance(value, numbers.Integral) and 0 <= value <= 7):
-        yield (f'metadata[{i}][{key!r}] is {value!r}, neither a flag (0, 1) '
-               'nor a Likert score (1 to 7)')
+        yield (
+          f'metadata[{i}][{key!r}] is {value!r}, neither a flag (0, 1) '
+          'nor a Likert score (1 to 7)'
+        )
 
 
 def to_dict(record: Record) -> dict[str, Any]:
@@ -295,23 +325,27 @@ def to_dict(record: Record) -> dict[str, Any]:
   if isinstance(record, Ranking):
     values['responses'] = list(record.responses)
     values['response_tokens'] = [
-        [int(token) for token in tokens] for tokens in record.response_tokens]
+      [int(token) for token in tokens] for tokens in record.response_tokens
+    ]
     values['sources'] = list(record.sources)
     values['temperatures'] = [float(value) for value in record.temperatures]
     values['ranks'] = [int(rank) for rank in record.ranks]
     values['metadata'] = [
-        {key: int(value) for key, value in row.items()}
-        for row in record.metadata]
-  return {'format_version': FORMAT_VERSION, 'type': type(record).__name__,
-          **values}
+      {key: int(value) for key, value in row.items()} for row in record.metadata
+    ]
+  return {
+    'format_version': FORMAT_VERSION,
+    'type': type(record).__name__,
+    **values,
+  }
 
 
 def from_dict(
-    values: Mapping[str, Any],
-    *,
-    source: str = '',
-    index: int | None = None,
-    limits: Limits = Limits(),
+  values: Mapping[str, Any],
+  *,
+  source: str = '',
+  index: int | None = None,
+  limits: Limits = Limits(),
 ) -> Record:
   """The inverse of `to_dict`, for values that were read from a file.
 
@@ -328,6 +362,7 @@ def from_dict(
     RecordError: an unknown format version, type or field, a missing field, or
       whatever `validate` refuses.
   """
+
   def refuse(reason):
     raise RecordError(source, index, reason)
 
@@ -336,8 +371,9 @@ def from_dict(
   values = dict(values)
   version = values.pop('format_version', None)
   if version != FORMAT_VERSION:
-    refuse(f'has format version {version!r}, this program reads '
-           f'{FORMAT_VERSION}')
+    refuse(
+      f'has format version {version!r}, this program reads {FORMAT_VERSION}'
+    )
   types = {cls.__name__: cls for cls in RECORD_TYPES}
   name = values.pop('type', None)
   if not isinstance(name, str) or name not in types:
@@ -355,9 +391,11 @@ def from_dict(
 
 def _tuples(values: Mapping[str, Any]) -> dict[str, Any]:
   """With lists, which JSON has for them, as tuples, to two levels."""
-  tuples = lambda value, levels: value if (
-      not levels or not isinstance(value, list)) else tuple(
-          tuples(item, levels - 1) for item in value)
+  tuples = lambda value, levels: (
+    value
+    if (not levels or not isinstance(value, list))
+    else tuple(tuples(item, levels - 1) for item in value)
+  )
   return {key: tuples(value, 2) for key, value in values.items()}
 
 
@@ -384,13 +422,14 @@ def fold(text: str) -> str:
   folded = text.casefold()
   if not folded.isascii():
     folded = unicodedata.normalize(
-        'NFC', unicodedata.normalize('NFD', text).casefold())
+      'NFC', unicodedata.normalize('NFD', text).casefold()
+    )
   return ' '.join(folded.split())
 
 
 def check_no_leak(
-    train: Iterable[Prompt | Demonstration | Ranking],
-    held_out: Iterable[Prompt | Demonstration | Ranking],
+  train: Iterable[Prompt | Demonstration | Ranking],
+  held_out: Iterable[Prompt | Demonstration | Ranking],
 ) -> None:
   """Refuses a split that is none: a prompt or a user on both sides.
 
@@ -401,6 +440,7 @@ def check_no_leak(
   Raises:
     ValueError: names the first prompt that is on both sides and why.
   """
+
   def keys(prompt):
     yield 'id', prompt.id
     yield 'text', fold(prompt.text)
@@ -417,5 +457,6 @@ def check_no_leak(
     for key in keys(prompt):
       if key in seen:
         raise ValueError(
-            f'prompt {prompt.id!r} is held out but shares its {key[0]} '
-            f'({key[1][:60]!r}) with the training prompt {seen[key]!r}')
+          f'prompt {prompt.id!r} is held out but shares its {key[0]} '
+          f'({key[1][:60]!r}) with the training prompt {seen[key]!r}'
+        )

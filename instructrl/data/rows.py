@@ -22,8 +22,11 @@ FIELDS = ('tokens', 'targets', 'loss_mask', 'positions', 'segment_ids')
 
 
 def write_rows(
-    path: str | pathlib.Path, rows: tasks.Rows,
-    *, tokenizer_fingerprint: str, source_fingerprint: str,
+  path: str | pathlib.Path,
+  rows: tasks.Rows,
+  *,
+  tokenizer_fingerprint: str,
+  source_fingerprint: str,
 ) -> None:
   """Stores packed rows; the file appears whole or not at all.
 
@@ -36,10 +39,13 @@ def write_rows(
   path = pathlib.Path(path)
   num_rows, row_len = rows['tokens'].shape
   header = {
-      'format_version': FORMAT_VERSION, 'kind': 'lm_rows',
-      'num_rows': num_rows, 'row_len': row_len,
-      'tokenizer_fingerprint': tokenizer_fingerprint,
-      'source_fingerprint': source_fingerprint}
+    'format_version': FORMAT_VERSION,
+    'kind': 'lm_rows',
+    'num_rows': num_rows,
+    'row_len': row_len,
+    'tokenizer_fingerprint': tokenizer_fingerprint,
+    'source_fingerprint': source_fingerprint,
+  }
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + '.partial')
   # A group of one makes every row readable without its neighbours.
@@ -48,8 +54,8 @@ def write_rows(
     writer.write(json.dumps(header).encode())
     for i in range(num_rows):
       writer.write(
-          np.stack([rows[name][i] for name in FIELDS])
-          .astype('<i4').tobytes())
+        np.stack([rows[name][i] for name in FIELDS]).astype('<i4').tobytes()
+      )
   finally:
     writer.close()
   os.replace(partial, path)
@@ -70,23 +76,28 @@ class RowFile:
       raise FileNotFoundError(f'no packed rows at {path}')
     try:
       self._records = array_record_data_source.ArrayRecordDataSource(
-          [str(path)])
+        [str(path)]
+      )
       self.header = json.loads(self._records[0])
     except (RuntimeError, ValueError, IndexError) as error:
       raise ValueError(f'{path} is not a file of packed rows: {error}') from (
-          error)
-    if (not isinstance(self.header, dict)
-        or self.header.get('kind') != 'lm_rows'):
+        error
+      )
+    if (
+      not isinstance(self.header, dict) or self.header.get('kind') != 'lm_rows'
+    ):
       raise ValueError(f'{path} is not a file of packed rows')
     if self.header.get('format_version') != FORMAT_VERSION:
       raise ValueError(
-          f'{path} has format version {self.header.get("format_version")}, '
-          f'this program reads {FORMAT_VERSION}: delete the file to pack it '
-          'again')
+        f'{path} has format version {self.header.get("format_version")}, '
+        f'this program reads {FORMAT_VERSION}: delete the file to pack it '
+        'again'
+      )
     if len(self._records) != self.header.get('num_rows', -1) + 1:
       raise ValueError(
-          f'{path} has {len(self._records) - 1} rows, its header says '
-          f'{self.header.get("num_rows")}')
+        f'{path} has {len(self._records) - 1} rows, its header says '
+        f'{self.header.get("num_rows")}'
+      )
 
   def __len__(self) -> int:
     return self.header['num_rows']
@@ -101,8 +112,11 @@ class RowFile:
       data = self._records.__getitems__([int(i) + 1 for i in indices])
     except RuntimeError as error:
       raise ValueError(f'{self.path} is damaged: {error}') from error
-    values = np.frombuffer(b''.join(data), '<i4').astype(np.int32).reshape(
-        len(data), len(FIELDS), self.header['row_len'])
+    values = (
+      np.frombuffer(b''.join(data), '<i4')
+      .astype(np.int32)
+      .reshape(len(data), len(FIELDS), self.header['row_len'])
+    )
     fields = {name: values[:, i] for i, name in enumerate(FIELDS)}
     return LMBatch(**{**fields, 'loss_mask': fields['loss_mask'].astype(bool)})
 
@@ -112,9 +126,11 @@ class RowFile:
 
 
 def read_rows(
-    path: str | pathlib.Path, *, row_len: int | None = None,
-    tokenizer_fingerprint: str | None = None,
-    source_fingerprint: str | None = None,
+  path: str | pathlib.Path,
+  *,
+  row_len: int | None = None,
+  tokenizer_fingerprint: str | None = None,
+  source_fingerprint: str | None = None,
 ) -> RowFile:
   """Opens packed rows and refuses those that were made otherwise.
 
@@ -130,13 +146,15 @@ def read_rows(
   """
   rows = RowFile(path)
   wanted = {
-      'row_len': row_len,
-      'tokenizer_fingerprint': tokenizer_fingerprint,
-      'source_fingerprint': source_fingerprint}
+    'row_len': row_len,
+    'tokenizer_fingerprint': tokenizer_fingerprint,
+    'source_fingerprint': source_fingerprint,
+  }
   for name, value in wanted.items():
     found = rows.header.get(name)
     if value is not None and found != value:
       raise ValueError(
-          f'{path} has {name} {str(found)[:12]}, this run needs '
-          f'{str(value)[:12]}: delete the file to pack it again')
+        f'{path} has {name} {str(found)[:12]}, this run needs '
+        f'{str(value)[:12]}: delete the file to pack it again'
+      )
   return rows

@@ -33,12 +33,12 @@ _BLOCK = 1024  # records read at once when iterating
 
 
 def write_records(
-    directory: str | pathlib.Path,
-    name: str,
-    records_by_split: Mapping[str, Iterable[Record]],
-    *,
-    fingerprint: str = '',
-    limits: Limits = Limits(),
+  directory: str | pathlib.Path,
+  name: str,
+  records_by_split: Mapping[str, Iterable[Record]],
+  *,
+  fingerprint: str = '',
+  limits: Limits = Limits(),
 ) -> pathlib.Path:
   """Writes a data set, or does nothing where it is already finished.
 
@@ -68,8 +68,9 @@ def write_records(
     known = finished.info.metadata['made_from']
     if fingerprint and fingerprint != known:
       raise ValueError(
-          f'{folder} was made from {known[:12] or "something else"}, this run '
-          f'makes {fingerprint[:12]}: choose another folder, or delete it')
+        f'{folder} was made from {known[:12] or "something else"}, this run '
+        f'makes {fingerprint[:12]}: choose another folder, or delete it'
+      )
     return pathlib.Path(finished.data_dir)
   if not records_by_split:
     raise ValueError(f'data set {name!r} has no splits')
@@ -83,24 +84,24 @@ def write_records(
     record_type = record_type or type(first)
     streams[split] = itertools.chain([first], iterator)
   builder_cls = next(
-      (cls for cls in BUILDERS if cls.RECORD is record_type), None)
+    (cls for cls in BUILDERS if cls.RECORD is record_type), None
+  )
   if builder_cls is None:
-    raise RecordError(
-        name, 0, f'{record_type.__name__} is not a record type')
+    raise RecordError(name, 0, f'{record_type.__name__} is not a record type')
 
   seen = {}
   checked = {
-      split: _checked(stream, record_type, name, split, seen, limits)
-      for split, stream in streams.items()
+    split: _checked(stream, record_type, name, split, seen, limits)
+    for split, stream in streams.items()
   }
   for leftover in folder.glob('*/incomplete.*'):
     shutil.rmtree(leftover)
   tfds.disable_progress_bar()  # the caller knows better what to show
-  builder = builder_cls(
-      data_dir=folder, records=checked, made_from=fingerprint)
+  builder = builder_cls(data_dir=folder, records=checked, made_from=fingerprint)
   with tempfile.TemporaryDirectory() as no_downloads:
     builder.download_and_prepare(
-        download_dir=no_downloads, file_format='array_record')
+      download_dir=no_downloads, file_format='array_record'
+    )
   return pathlib.Path(builder.data_dir)
 
 
@@ -119,28 +120,32 @@ def _checked(records, record_type, name, split, seen, limits):
   for index, record in enumerate(records):
     if not isinstance(record, record_type):
       raise RecordError(
-          source, index, f'{type(record).__name__} among records of the type '
-          f'{record_type.__name__}')
+        source,
+        index,
+        f'{type(record).__name__} among records of the type '
+        f'{record_type.__name__}',
+      )
     validate(record, source=source, index=index, limits=limits)
     prompt = prompt_of(record)
     if split in SPLITS and prompt.split != split:
-      raise RecordError(
-          source, index, f'belongs to the split {prompt.split!r}')
+      raise RecordError(source, index, f'belongs to the split {prompt.split!r}')
     if prompt is record:  # many labelers may rank one prompt
       if record.id in seen:
         raise RecordError(
-            source, index, f'id {record.id!r} is already that of '
-            f'{seen[record.id]}')
+          source,
+          index,
+          f'id {record.id!r} is already that of {seen[record.id]}',
+        )
       seen[record.id] = f'{source}[{index}]'
     yield record
 
 
 def read_records(
-    directory: str | pathlib.Path,
-    name: str,
-    split: str = 'train',
-    *,
-    limits: Limits = Limits(),
+  directory: str | pathlib.Path,
+  name: str,
+  split: str = 'train',
+  *,
+  limits: Limits = Limits(),
 ) -> 'RecordSequence':
   """Opens a finished data set for random access.
 
@@ -161,13 +166,15 @@ def read_records(
   builder = _require(directory, name)
   if split.partition('[')[0] not in builder.info.splits:
     raise ValueError(
-        f'data set {name!r} in {directory} has no split {split!r}; it has '
-        f'{", ".join(sorted(builder.info.splits))}')
+      f'data set {name!r} in {directory} has no split {split!r}; it has '
+      f'{", ".join(sorted(builder.info.splits))}'
+    )
   try:
     return RecordSequence(builder, split, limits)
   except RuntimeError as error:
     raise RecordError(
-        str(builder.data_dir), None, f'cannot be read: {error}') from error
+      str(builder.data_dir), None, f'cannot be read: {error}'
+    ) from error
 
 
 def splits(directory: str | pathlib.Path, name: str) -> dict[str, int]:
@@ -180,17 +187,15 @@ def dataset_fingerprint(directory: str | pathlib.Path, name: str) -> str:
   """Returns the sha256 (hex) of a finished data set's records and splits."""
   contents = _require(directory, name).info.metadata['contents']
   return hashlib.sha256(
-      json.dumps(contents, sort_keys=True).encode()).hexdigest()
+    json.dumps(contents, sort_keys=True).encode()
+  ).hexdigest()
 
 
 class RecordSequence(Sequence):
   """The records of a split, read and validated one by one."""
 
   def __init__(
-      self,
-      builder: RecordBuilder,
-      split: str,
-      limits: Limits = Limits(),
+    self, builder: RecordBuilder, split: str, limits: Limits = Limits()
   ):
     self._decode = builder.decode
     self._split = split.partition('[')[0]
@@ -228,7 +233,7 @@ class RecordSequence(Sequence):
     except (RuntimeError, ValueError) as error:  # ArrayRecord's, and TFDS's
       name, where = self._place(indices[0])
       raise RecordError(
-          name, where, f'it or a record after it is damaged: {error}'
+        name, where, f'it or a record after it is damaged: {error}'
       ) from error
     return [self._decoded(i, example) for i, example in zip(indices, examples)]
 
@@ -243,8 +248,7 @@ class RecordSequence(Sequence):
       raise RecordError(name, where, f'text is not UTF-8: {error}') from error
     except ValueError as error:
       raise RecordError(name, where, f'is malformed: {error}') from error
-    validate(
-        record, source=name, index=where, limits=self._limits)
+    validate(record, source=name, index=where, limits=self._limits)
     own = prompt_of(record).split
     if self._split in SPLITS and own != self._split:
       raise RecordError(name, where, f'belongs to the split {own!r}')
@@ -254,8 +258,10 @@ class RecordSequence(Sequence):
 def other_versions(directory: str | pathlib.Path, name: str) -> list[str]:
   """Versions of a data set that this program does not read."""
   infos = (pathlib.Path(directory) / name).glob('*/*/dataset_info.json')
-  return sorted({info.parent.name for info in infos} - {
-      str(cls.VERSION) for cls in BUILDERS})
+  return sorted(
+    {info.parent.name for info in infos}
+    - {str(cls.VERSION) for cls in BUILDERS}
+  )
 
 
 def _find(folder: pathlib.Path) -> RecordBuilder | None:
@@ -267,10 +273,12 @@ def _find(folder: pathlib.Path) -> RecordBuilder | None:
         about = json.loads(info.read_bytes())
       except ValueError as error:
         raise RecordError(
-            str(info), None, f'cannot be read: {error}') from error
+          str(info), None, f'cannot be read: {error}'
+        ) from error
       if not isinstance(about, dict) or (
-          {'name', 'version', 'fileFormat', 'splits'} - set(about)
-          or about['name'] != cls.name):
+        {'name', 'version', 'fileFormat', 'splits'} - set(about)
+        or about['name'] != cls.name
+      ):
         raise RecordError(str(info), None, f'is not that of {cls.name}')
       return cls(data_dir=folder)
   return None
@@ -280,6 +288,7 @@ def _require(directory: str | pathlib.Path, name: str) -> RecordBuilder:
   builder = _find(pathlib.Path(directory) / name)
   if builder is None:
     raise FileNotFoundError(
-        f'no finished data set {name!r} of format version '
-        f'{FORMAT_VERSION} in {directory}')
+      f'no finished data set {name!r} of format version '
+      f'{FORMAT_VERSION} in {directory}'
+    )
   return builder

@@ -41,17 +41,22 @@ def histogram(lengths: Iterable[int]) -> dict[str, Any]:
   if lowest > bins.min():
     least[0] = 0  # with all that are shorter
   return {
-      'bins': [[low, 2 ** (lowest + i) - 1, int(n)]
-               for i, (low, n) in enumerate(zip(least, counts))],
-      'median': int(np.median(lengths)),
-      'p95': int(np.percentile(lengths, 95)),
-      'longest': int(lengths.max()), 'total': int(lengths.sum())}
+    'bins': [
+      [low, 2 ** (lowest + i) - 1, int(n)]
+      for i, (low, n) in enumerate(zip(least, counts))
+    ],
+    'median': int(np.median(lengths)),
+    'p95': int(np.percentile(lengths, 95)),
+    'longest': int(lengths.max()),
+    'total': int(lengths.sum()),
+  }
 
 
 def _most(names: Iterable[str]) -> dict[str, Any]:
   """How many different names there are and the most frequent one's rows."""
   counts = collections.Counter(
-      name for name in names if name and name != fields.UNKNOWN)
+    name for name in names if name and name != fields.UNKNOWN
+  )
   if not counts:
     return {'count': 0}
   name, rows = min(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -65,14 +70,17 @@ def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
   for ranking in rankings:
     k = len(ranking.ranks)
     pairs += k * (k - 1) // 2
-    ties += sum(n * (n - 1) // 2
-                for n in collections.Counter(ranking.ranks).values())
+    ties += sum(
+      n * (n - 1) // 2 for n in collections.Counter(ranking.ranks).values()
+    )
   return {
-      'k': {str(k): ks[k] for k in sorted(ks)}, 'pairs': pairs,
-      'ties': ties / pairs if pairs else 0.0,
-      'all_tied': sum(len(set(r.ranks)) == 1 for r in rankings),
-      'writers': _most(name for r in rankings for name in r.sources),
-      'groups': dict(collections.Counter(r.group for r in rankings))}
+    'k': {str(k): ks[k] for k in sorted(ks)},
+    'pairs': pairs,
+    'ties': ties / pairs if pairs else 0.0,
+    'all_tied': sum(len(set(r.ranks)) == 1 for r in rankings),
+    'writers': _most(name for r in rankings for name in r.sources),
+    'groups': dict(collections.Counter(r.group for r in rankings)),
+  }
 
 
 def _measure(records, tok) -> dict[str, list[int]]:
@@ -84,22 +92,28 @@ def _measure(records, tok) -> dict[str, list[int]]:
     found = {'document characters': [len(r.text) for r in records]}
     if tok is not None:
       found['document tokens'] = [
-          len(tasks.document_tokens(tok, r.text)) for r in records]
+        len(tasks.document_tokens(tok, r.text)) for r in records
+      ]
     return found
   prompts = {(p.text, p.turns): p for p in map(prompt_of, records)}
   responses = [text for r in records for text in parts.texts_of(r)[1:]]
-  found = {'prompt characters': [len(text) for text, _ in prompts],
-           'response characters': list(map(len, responses))}
+  found = {
+    'prompt characters': [len(text) for text, _ in prompts],
+    'response characters': list(map(len, responses)),
+  }
   if tok is not None:
     found['prompt tokens'] = [
-        len(tasks.chat_prompt(tok, p)) for p in prompts.values()]
+      len(tasks.chat_prompt(tok, p)) for p in prompts.values()
+    ]
     found['response tokens'] = [
-        len(tasks.response_tokens(tok, text, _ANY)) for text in responses]
+      len(tasks.response_tokens(tok, text, _ANY)) for text in responses
+    ]
   return {name: lengths for name, lengths in found.items() if lengths}
 
 
-def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
-             ) -> dict[str, Any]:
+def describe(
+  loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
+) -> dict[str, Any]:
   """Counts what a source has.
 
   Args:
@@ -112,53 +126,71 @@ def describe(loaded, tok=None, *, prompt_len: int = 0, response_len: int = 0
   """
   records = loaded.records
   found = {
-      'spec': loaded.spec, 'kind': loaded.kind.__name__, 'read': loaded.read,
-      'kept': len(records), 'dropped': dict(loaded.dropped),
-      'first': dict(loaded.first), 'notes': list(loaded.notes)}
+    'spec': loaded.spec,
+    'kind': loaded.kind.__name__,
+    'read': loaded.read,
+    'kept': len(records),
+    'dropped': dict(loaded.dropped),
+    'first': dict(loaded.first),
+    'notes': list(loaded.notes),
+  }
   if not records:
     return found
   lengths = _measure(records, tok)
   found['lengths'] = {name: histogram(n) for name, n in lengths.items()}
-  found['personal_data'] = dict(collections.Counter(filter(
-      None, map(personal.of_record, records))))
+  found['personal_data'] = dict(
+    collections.Counter(filter(None, map(personal.of_record, records)))
+  )
   if loaded.kind is Document:
     found['splits'] = dict(collections.Counter(r.split for r in records))
     return found
   prompts = [prompt_of(r) for r in records]
   found |= {
-      'splits': dict(collections.Counter(p.split for p in prompts)),
-      'prompts': len({fold(p.text) for p in prompts}),
-      'dialogues': len({p.turns for p in prompts if p.turns}),
-      'use_cases': dict(collections.Counter(
-          p.use_case for p in prompts).most_common()),
-      'users': _most(p.user for p in prompts)}
+    'splits': dict(collections.Counter(p.split for p in prompts)),
+    'prompts': len({fold(p.text) for p in prompts}),
+    'dialogues': len({p.turns for p in prompts if p.turns}),
+    'use_cases': dict(
+      collections.Counter(p.use_case for p in prompts).most_common()
+    ),
+    'users': _most(p.user for p in prompts),
+  }
   if loaded.kind is not Prompt:
     found['labelers'] = _most(r.labeler for r in records)
   if loaded.kind is Ranking:
     found |= describe_rankings(records)
   for name, limit in (('prompt', prompt_len), ('response', response_len)):
     if limit and f'{name} tokens' in lengths:
-      found.setdefault('over', {})[name] = {'limit': limit, 'count': sum(
-          length > limit for length in lengths[f'{name} tokens'])}
+      found.setdefault('over', {})[name] = {
+        'limit': limit,
+        'count': sum(length > limit for length in lengths[f'{name} tokens']),
+      }
   return found
 
 
-def describe_made(data: parts.Curated, rows: Mapping[str, int], tok
-                  ) -> dict[str, Any]:
+def describe_made(
+  data: parts.Curated, rows: Mapping[str, int], tok
+) -> dict[str, Any]:
   """Counts what the data stage made; for `render_made`, JSON and DONE."""
   count = lambda splits: dict(collections.Counter(splits))
   sides = {
-      'prompts': {split: len(p) for split, p in data.prompts.items()},
-      'demonstrations': count(d.prompt.split for d in data.demonstrations),
-      'rankings': count(r.prompt.split for r in data.rankings),
-      'corpus': count(d.split for d in data.documents)}
+    'prompts': {split: len(p) for split, p in data.prompts.items()},
+    'demonstrations': count(d.prompt.split for d in data.demonstrations),
+    'rankings': count(r.prompt.split for r in data.rankings),
+    'corpus': count(d.split for d in data.documents),
+  }
   drops = {}
   for (part, reason), number in data.drops.counts.items():
     drops.setdefault(part, {})[reason] = {
-        'rows': number, 'first': data.drops.first[part, reason]}
-  made = {'splits': {name: found for name, found in sides.items() if found},
-          'rows': dict(rows), 'vocab_size': tok.vocab_size, 'left_out': drops,
-          'notes': data.notes}
+      'rows': number,
+      'first': data.drops.first[part, reason],
+    }
+  made = {
+    'splits': {name: found for name, found in sides.items() if found},
+    'rows': dict(rows),
+    'vocab_size': tok.vocab_size,
+    'left_out': drops,
+    'notes': data.notes,
+  }
   if data.rankings:
     made |= describe_rankings(data.rankings)
   return made
@@ -182,8 +214,9 @@ def _short(number: float) -> str:
   return f'{number / 1e3:.3g}k' if number < 1e6 else f'{number / 1e6:.3g}M'
 
 
-def draw_histogram(title: str, found: Mapping[str, Any], width: int
-                   ) -> list[str]:
+def draw_histogram(
+  title: str, found: Mapping[str, Any], width: int
+) -> list[str]:
   """Lines of at most `width` columns."""
   total = sum(n for *_, n in found['bins'])
   most = max(n for *_, n in found['bins'])
@@ -191,17 +224,21 @@ def draw_histogram(title: str, found: Mapping[str, Any], width: int
   room = width - 20
   for low, high, n in found['bins']:
     label = f'{_short(low)}-{_short(high)}' if low < high else _short(low)
-    lines.append(f'{label:>11} {bar(n / most, room):<{room}} '
-                 f'{n / total:>6.1%}')
-  lines.append(textwrap.shorten(
+    lines.append(f'{label:>11} {bar(n / most, room):<{room}} {n / total:>6.1%}')
+  lines.append(
+    textwrap.shorten(
       f'{"":11} median {_short(found["median"])}, 95% '
-      f'{_short(found["p95"])}, most {_short(found["longest"])}', width))
+      f'{_short(found["p95"])}, most {_short(found["longest"])}',
+      width,
+    )
+  )
   lines[-1] = f'{"":>3}{lines[-1].strip()}'
   return lines
 
 
-def side_by_side(left: Sequence[str], right: Sequence[str], width: int
-                 ) -> list[str]:
+def side_by_side(
+  left: Sequence[str], right: Sequence[str], width: int
+) -> list[str]:
   """Two columns of lines, the left one `width` wide."""
   height = max(len(left), len(right))
   pad = lambda lines: [*lines, *[''] * (height - len(lines))]
@@ -221,19 +258,23 @@ def _counts(found: Mapping[str, int]) -> str:
 def _people(found: Mapping[str, Any], noun: str = 'rows') -> str:
   if not found['count']:
     return 'not known'
-  return (f'{found["count"]:,}; most {noun}: {found["most"]} '
-          f'({found["rows"]:,})')
+  return f'{found["count"]:,}; most {noun}: {found["most"]} ({found["rows"]:,})'
 
 
 def _ranking_lines(found: Mapping[str, Any]) -> list[str]:
   lines = []
   total = sum(found['k'].values())
   for i, (k, n) in enumerate(found['k'].items()):
-    lines.append(f'{"K" if not i else "":<13} {k:>2} '
-                 f'{bar(n / max(found["k"].values()), 40):<40} '
-                 f'{n:>8,} {n / total:>6.1%}')
-  lines += _wrapped('pairs', f'{found["pairs"]:,}, {found["ties"]:.1%} of them '
-                    f'ties; {found["all_tied"]:,} rankings are one tie')
+    lines.append(
+      f'{"K" if not i else "":<13} {k:>2} '
+      f'{bar(n / max(found["k"].values()), 40):<40} '
+      f'{n:>8,} {n / total:>6.1%}'
+    )
+  lines += _wrapped(
+    'pairs',
+    f'{found["pairs"]:,}, {found["ties"]:.1%} of them '
+    f'ties; {found["all_tied"]:,} rankings are one tie',
+  )
   lines += _wrapped('writers', _people(found['writers'], 'responses'))
   return lines
 
@@ -242,7 +283,9 @@ def rule(title: str) -> str:
   """A line of the page's width with a title in it."""
   room = WIDTH - 8
   if len(title) > room:  # the end of a path says more than its beginning
-    title = f'{title[:room // 3]}...{title[len(title) + 3 + room // 3 - room:]}'
+    title = (
+      f'{title[: room // 3]}...{title[len(title) + 3 + room // 3 - room :]}'
+    )
   return f'── {title} '.ljust(WIDTH, '─')
 
 
@@ -251,8 +294,10 @@ def render(found: Mapping[str, Any]) -> str:
   name = found.get('part', f'{found["kind"]}s')
   lines = [rule(f'{name} · {found["spec"]}')]
   dropped = sum(found['dropped'].values())
-  lines += _wrapped('rows', f'{found["read"]:,} read, {found["kept"]:,} kept, '
-                    f'{dropped:,} dropped')
+  lines += _wrapped(
+    'rows',
+    f'{found["read"]:,} read, {found["kept"]:,} kept, {dropped:,} dropped',
+  )
   for reason, n in found['dropped'].items():
     lines += _wrapped('  dropped', f'{n:,}: {reason}')
     if found['first'].get(reason):
@@ -265,9 +310,12 @@ def render(found: Mapping[str, Any]) -> str:
   if 'prompts' in found:
     again = found['kept'] - found['prompts']
     dialogues = found['dialogues']
-    lines += _wrapped('prompts', f'{found["prompts"]:,} different; {again:,} '
-                      'rows repeat a prompt' + (
-                          f'; {dialogues:,} are dialogues' * bool(dialogues)))
+    lines += _wrapped(
+      'prompts',
+      f'{found["prompts"]:,} different; {again:,} '
+      'rows repeat a prompt'
+      + (f'; {dialogues:,} are dialogues' * bool(dialogues)),
+    )
     lines += _wrapped('users', _people(found['users']))
     lines += _wrapped('use cases', _counts(found['use_cases']))
   if 'labelers' in found:
@@ -275,17 +323,26 @@ def render(found: Mapping[str, Any]) -> str:
   if 'k' in found:
     lines += _ranking_lines(found)
   if found['personal_data']:
-    lines += _wrapped('personal data', 'rows that seem to have any: ' + _counts(
-        found['personal_data']))
+    lines += _wrapped(
+      'personal data',
+      'rows that seem to have any: ' + _counts(found['personal_data']),
+    )
   if 'over' in found:
-    lines += _wrapped('too long', ', '.join(
+    lines += _wrapped(
+      'too long',
+      ', '.join(
         f'{over["count"]:,} {name}s over {over["limit"]:,} tokens'
-        for name, over in found['over'].items()))
-  drawn = [draw_histogram(title, one, 39)
-           for title, one in found['lengths'].items()]
+        for name, over in found['over'].items()
+      ),
+    )
+  drawn = [
+    draw_histogram(title, one, 39) for title, one in found['lengths'].items()
+  ]
   for i in range(0, len(drawn), 2):
-    lines += ['', *side_by_side(drawn[i], [] if i + 1 == len(drawn)
-                                else drawn[i + 1], 41)]
+    lines += [
+      '',
+      *side_by_side(drawn[i], [] if i + 1 == len(drawn) else drawn[i + 1], 41),
+    ]
   return '\n'.join(lines) + '\n'
 
 
@@ -300,8 +357,10 @@ def render_made(made: Mapping[str, Any]) -> str:
   lines += _wrapped('vocabulary', f'{made["vocab_size"]:,} tokens')
   for part, reasons in made['left_out'].items():
     for reason, found in reasons.items():
-      lines += _wrapped('counted', f'{found["rows"]:,} {part}: {reason} '
-                        f'(first: {found["first"]})')
+      lines += _wrapped(
+        'counted',
+        f'{found["rows"]:,} {part}: {reason} (first: {found["first"]})',
+      )
   for note in made['notes']:
     lines += _wrapped('note', note)
   return '\n'.join(lines) + '\n'
@@ -309,5 +368,6 @@ def render_made(made: Mapping[str, Any]) -> str:
 
 def render_all(summary: Mapping[str, Any]) -> str:
   """The sources one after the other, then what was made of them."""
-  return '\n'.join([*map(render, summary['sources']),
-                    render_made(summary['made'])])
+  return '\n'.join(
+    [*map(render, summary['sources']), render_made(summary['made'])]
+  )

@@ -57,7 +57,7 @@ def response_tokens(tok, text: str, max_len: int) -> list[int]:
 def cut_at_eos(tokens: Sequence[int], eos_id: int) -> list[int]:
   """Drops what follows the first EOS; without one, drops nothing."""
   tokens = list(tokens)
-  return tokens[:tokens.index(eos_id) + 1] if eos_id in tokens else tokens
+  return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
 
 
 def fits(tokens: Sequence[int], max_len: int) -> bool:
@@ -83,8 +83,9 @@ def lm_example(tokens: Sequence[int], loss_from: int = 1) -> Example:
   tokens = np.asarray(tokens, np.int32)
   if not 1 <= loss_from < len(tokens):
     raise ValueError(
-        f'loss_from is {loss_from} for a sequence of {len(tokens)} tokens: it '
-        'must leave a token to predict')
+      f'loss_from is {loss_from} for a sequence of {len(tokens)} tokens: it '
+      'must leave a token to predict'
+    )
   loss_mask = np.arange(1, len(tokens)) >= loss_from
   return Example(tokens[:-1], tokens[1:], loss_mask)
 
@@ -127,11 +128,11 @@ def pack_rows(examples: Iterable[Example], row_len: int) -> Rows:
     return out
 
   return {
-      'tokens': scatter(stream.tokens, np.int32),
-      'targets': scatter(stream.targets, np.int32),
-      'loss_mask': scatter(stream.loss_mask, bool),
-      'positions': scatter(positions, np.int32),
-      'segment_ids': scatter(np.repeat(segment, lengths), np.int32),
+    'tokens': scatter(stream.tokens, np.int32),
+    'targets': scatter(stream.targets, np.int32),
+    'loss_mask': scatter(stream.loss_mask, bool),
+    'positions': scatter(positions, np.int32),
+    'segment_ids': scatter(np.repeat(segment, lengths), np.int32),
   }
 
 
@@ -177,16 +178,18 @@ def fullness(rows: Rows) -> float:
   return float((rows['segment_ids'] > 0).mean())
 
 
-def document_rows(
-    documents: Iterable[Document], tok, row_len: int) -> Rows:
+def document_rows(documents: Iterable[Document], tok, row_len: int) -> Rows:
   """Packs documents; every token but BOS is predicted."""
   return pack_rows(
-      (lm_example(document_tokens(tok, d.text)) for d in documents), row_len)
+    (lm_example(document_tokens(tok, d.text)) for d in documents), row_len
+  )
 
 
 def sft_example(
-    demonstration: Demonstration, tok, max_len: int,
-    response_len: int | None = None,
+  demonstration: Demonstration,
+  tok,
+  max_len: int,
+  response_len: int | None = None,
 ) -> Example:
   """Makes the example of a demonstration; only the response is predicted.
 
@@ -203,39 +206,45 @@ def sft_example(
   room = max_len + 1 - len(prompt)  # the last target needs no position
   if room < 1:
     raise ValueError(
-        f'prompt {demonstration.prompt.id!r} has {len(prompt)} tokens, there '
-        f'are {max_len} positions: drop it first (see `fits`)')
+      f'prompt {demonstration.prompt.id!r} has {len(prompt)} tokens, there '
+      f'are {max_len} positions: drop it first (see `fits`)'
+    )
   response = response_tokens(
-      tok, demonstration.response, min(room, response_len or room))
+    tok, demonstration.response, min(room, response_len or room)
+  )
   return lm_example(prompt + response, loss_from=len(prompt))
 
 
 def sft_rows(
-    demonstrations: Iterable[Demonstration], tok, row_len: int,
-    *, response_len: int | None = None,
+  demonstrations: Iterable[Demonstration],
+  tok,
+  row_len: int,
+  *,
+  response_len: int | None = None,
 ) -> Rows:
   """Packs demonstrations. The arguments are those of `sft_example`."""
   return pack_rows(
-      (sft_example(d, tok, row_len, response_len) for d in demonstrations),
-      row_len)
+    (sft_example(d, tok, row_len, response_len) for d in demonstrations),
+    row_len,
+  )
 
 
 def ranking_length(
-    prompt: Sequence[int], responses: Sequence[Sequence[int]], eos_id: int
+  prompt: Sequence[int], responses: Sequence[Sequence[int]], eos_id: int
 ) -> int:
   """Columns that `ranking_example` fills."""
   return len(prompt) + sum(len(cut_at_eos(r, eos_id)) for r in responses)
 
 
 def ranking_example(
-    prompt: Sequence[int],
-    responses: Sequence[Sequence[int]],
-    ranks: Sequence[int],
-    *,
-    max_k: int,
-    seq_len: int,
-    eos_id: int,
-    pad_id: int = 0,
+  prompt: Sequence[int],
+  responses: Sequence[Sequence[int]],
+  ranks: Sequence[int],
+  *,
+  max_k: int,
+  seq_len: int,
+  eos_id: int,
+  pad_id: int = 0,
 ) -> RankingBatch:
   """Makes one element of a ranking batch.
 
@@ -267,7 +276,8 @@ def ranking_example(
   length = len(prompt) + sum(map(len, responses))
   if length > seq_len:
     raise ValueError(
-        f'prompt and responses have {length} tokens, the limit is {seq_len}')
+      f'prompt and responses have {length} tokens, the limit is {seq_len}'
+    )
   tokens = np.full(seq_len, pad_id, np.int32)
   segment_ids = np.zeros(seq_len, np.int32)
   positions = np.zeros(seq_len, np.int32)
@@ -282,17 +292,17 @@ def ranking_example(
     first = part.stop
     last[i] = first - 1
   return RankingBatch(
-      tokens=tokens,
-      segment_ids=segment_ids,
-      positions=positions,
-      last=last,
-      ranks=np.asarray([*ranks, *[0] * (max_k - k)], np.int32),
-      valid=np.arange(max_k) < k,
+    tokens=tokens,
+    segment_ids=segment_ids,
+    positions=positions,
+    last=last,
+    ranks=np.asarray([*ranks, *[0] * (max_k - k)], np.int32),
+    valid=np.arange(max_k) < k,
   )
 
 
 def prompt_example(
-    tokens: Sequence[int], prompt_len: int, *, index: int = 0, pad_id: int = 0
+  tokens: Sequence[int], prompt_len: int, *, index: int = 0, pad_id: int = 0
 ) -> PromptBatch:
   """Makes one element of a prompt batch: padded on the left.
 
@@ -311,11 +321,12 @@ def prompt_example(
   length = len(tokens)
   if not 1 <= length <= prompt_len:
     raise ValueError(
-        f'prompt {index} has {length} tokens, there must be 1 to {prompt_len}')
+      f'prompt {index} has {length} tokens, there must be 1 to {prompt_len}'
+    )
   padded = np.full(prompt_len, pad_id, np.int32)
-  padded[prompt_len - length:] = tokens
+  padded[prompt_len - length :] = tokens
   return PromptBatch(
-      tokens=padded,
-      mask=np.arange(prompt_len) >= prompt_len - length,
-      index=np.int32(index),
+    tokens=padded,
+    mask=np.arange(prompt_len) >= prompt_len - length,
+    index=np.int32(index),
   )

@@ -32,44 +32,81 @@ def _bucket(length: int) -> int:
 class Engine:
   """Batched sampling and scoring of one architecture."""
 
-  def __init__(self, model: Model, tok, *, batch_size: int = 64,
-               logits_chunk: int = 4096):
+  def __init__(
+    self, model: Model, tok, *, batch_size: int = 64, logits_chunk: int = 4096
+  ):
     self.model, self.tok = model, tok
     self.batch_size, self.logits_chunk = batch_size, logits_chunk
 
   @functools.cached_property
   def _generate(self):
-    def run(params, prompts, key, rows, max_tokens, temperature, stop_id,
-            response_len, top_p):
+    def run(
+      params,
+      prompts,
+      key,
+      rows,
+      max_tokens,
+      temperature,
+      stop_id,
+      response_len,
+      top_p,
+    ):
       out = rollout.generate(
-          self.model, params, prompts, key, response_len=response_len,
-          eos_id=self.tok.eos_id, pad_id=self.tok.pad_id,
-          temperature=temperature, top_p=top_p, rows=rows,
-          max_tokens=max_tokens, stop_id=stop_id)
+        self.model,
+        params,
+        prompts,
+        key,
+        response_len=response_len,
+        eos_id=self.tok.eos_id,
+        pad_id=self.tok.pad_id,
+        temperature=temperature,
+        top_p=top_p,
+        rows=rows,
+        max_tokens=max_tokens,
+        stop_id=stop_id,
+      )
       return out.tokens, out.mask
+
     return jax.jit(run, static_argnums=(7, 8))
 
   @functools.cached_property
   def _score(self):
     def run(params, tokens, prompt_mask, response_mask):
       logprobs = rollout.response_logprobs(
-          self.model, params, tokens, prompt_mask, response_mask,
-          chunk_size=self.logits_chunk)
+        self.model,
+        params,
+        tokens,
+        prompt_mask,
+        response_mask,
+        chunk_size=self.logits_chunk,
+      )
       return masked.masked_sum(logprobs, response_mask, axis=1)
+
     return jax.jit(run)
 
   def _prompts(self, prompts, start, width) -> PromptBatch:
     """Rows `start`, ...; the batch is filled up with copies of the last."""
-    part = list(prompts[start:start + self.batch_size])
+    part = list(prompts[start : start + self.batch_size])
     part += [part[-1]] * (self.batch_size - len(part))
-    built = [tasks.prompt_example(p, width, index=i, pad_id=self.tok.pad_id)
-             for i, p in enumerate(part)]
+    built = [
+      tasks.prompt_example(p, width, index=i, pad_id=self.tok.pad_id)
+      for i, p in enumerate(part)
+    ]
     return jax.tree.map(lambda *x: np.stack(x), *built)
 
-  def generate(self, params: Params, prompts: Sequence[Sequence[int]], *,
-               max_tokens: int, seed: int, purpose: rng.Purpose,
-               temperature: float, top_p: float = 1.0, stop_id: int = -1,
-               rows: Sequence[int] | None = None) -> list[list[int]]:
+  def generate(
+    self,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_tokens: int,
+    seed: int,
+    purpose: rng.Purpose,
+    temperature: float,
+    top_p: float = 1.0,
+    stop_id: int = -1,
+    rows: Sequence[int] | None = None,
+  ) -> list[list[int]]:
     """Samples a response to each prompt, EOS included.
 
     What a prompt gets depends on the seed, the purpose and its row number
@@ -89,52 +126,78 @@ class Engine:
     # Prompts of like length go together, so that short ones pad little.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     for start in range(0, len(order), self.batch_size):
-      part = order[start:start + self.batch_size]
+      part = order[start : start + self.batch_size]
       longest = max(len(prompts[i]) for i in part)
       self.model.check_length(
-          longest + max_tokens, 'a prompt with its response')
+        longest + max_tokens, 'a prompt with its response'
+      )
       batch = self._prompts([prompts[i] for i in part], 0, _bucket(longest))
       numbers = [rows[i] for i in part]
       numbers += [numbers[-1]] * (self.batch_size - len(part))
-      tokens, mask = processes.fetch(self._generate(
-          params, batch, key, np.asarray(numbers, np.int32),
-          np.int32(max_tokens), np.float32(temperature), np.int32(stop_id),
-          response_len, top_p))
+      tokens, mask = processes.fetch(
+        self._generate(
+          params,
+          batch,
+          key,
+          np.asarray(numbers, np.int32),
+          np.int32(max_tokens),
+          np.float32(temperature),
+          np.int32(stop_id),
+          response_len,
+          top_p,
+        )
+      )
       for i, row, keep in zip(part, tokens, mask):
         out[i] = row[keep].tolist()
     return out
 
-  def score(self, params: Params, prompts: Sequence[Sequence[int]],
-            responses: Sequence[Sequence[int]]) -> np.ndarray:
+  def score(
+    self,
+    params: Params,
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+  ) -> np.ndarray:
     """[N] float32: summed log-probability of each response, in nats."""
     sums = np.zeros(len(prompts), np.float32)
-    order = sorted(range(len(prompts)),
-                   key=lambda i: (len(prompts[i]), len(responses[i])))
+    order = sorted(
+      range(len(prompts)), key=lambda i: (len(prompts[i]), len(responses[i]))
+    )
     for start in range(0, len(order), self.batch_size):
-      part = order[start:start + self.batch_size]
+      part = order[start : start + self.batch_size]
       longest = max(len(prompts[i]) + len(responses[i]) for i in part)
       self.model.check_length(longest, 'a prompt with its continuation')
-      batch = self._prompts([prompts[i] for i in part], 0,
-                            _bucket(max(len(prompts[i]) for i in part)))
+      batch = self._prompts(
+        [prompts[i] for i in part],
+        0,
+        _bucket(max(len(prompts[i]) for i in part)),
+      )
       width = _bucket(max(len(responses[i]) for i in part))
       response = np.full((self.batch_size, width), self.tok.pad_id, np.int32)
       mask = np.zeros((self.batch_size, width), bool)
       for row, i in enumerate(part):
-        response[row, :len(responses[i])] = responses[i]
-        mask[row, :len(responses[i])] = True
-      mask[len(part):, 0] = True
-      out = self._score(params, np.concatenate([batch.tokens, response], 1),
-                        batch.mask, mask)
-      sums[part] = processes.fetch(out)[:len(part)]
+        response[row, : len(responses[i])] = responses[i]
+        mask[row, : len(responses[i])] = True
+      mask[len(part) :, 0] = True
+      out = self._score(
+        params, np.concatenate([batch.tokens, response], 1), batch.mask, mask
+      )
+      sums[part] = processes.fetch(out)[: len(part)]
     return sums
 
 
 class LanguageModel:
   """One policy, as text. See the protocol of `evaluators.probes`."""
 
-  def __init__(self, name: str, engine: Engine, params: Params, *,
-               template: str = 'chat', few_shot: str = '',
-               response_len: int = 64):
+  def __init__(
+    self,
+    name: str,
+    engine: Engine,
+    params: Params,
+    *,
+    template: str = 'chat',
+    few_shot: str = '',
+    response_len: int = 64,
+  ):
     """Binds parameters and a template.
 
     Args:
@@ -155,9 +218,15 @@ class LanguageModel:
     self._template, self._few_shot = template, few_shot
     self._response_len = response_len
 
-  def respond(self, prompts: Sequence[str], *, temperature: float, seed: int,
-              top_p: float = 1.0,
-              purpose: rng.Purpose = rng.Purpose.EVALUATION) -> list[str]:
+  def respond(
+    self,
+    prompts: Sequence[str],
+    *,
+    temperature: float,
+    seed: int,
+    top_p: float = 1.0,
+    purpose: rng.Purpose = rng.Purpose.EVALUATION,
+  ) -> list[str]:
     """Answers each prompt, laid out by this policy's template."""
     tok = self.engine.tok
     stop = None
@@ -167,27 +236,47 @@ class LanguageModel:
       tokens = [tasks.plain_prompt(tok, text + '\n') for text in prompts]
     else:
       stop = '\n'
-      tokens = [tasks.plain_prompt(
-          tok, self._few_shot.replace('{prompt}', text)) for text in prompts]
+      tokens = [
+        tasks.plain_prompt(tok, self._few_shot.replace('{prompt}', text))
+        for text in prompts
+      ]
     out = self.engine.generate(
-        self.params, tokens, max_tokens=self._response_len, seed=seed,
-        purpose=purpose, temperature=temperature, top_p=top_p,
-        stop_id=self._stop_id(stop))
+      self.params,
+      tokens,
+      max_tokens=self._response_len,
+      seed=seed,
+      purpose=purpose,
+      temperature=temperature,
+      top_p=top_p,
+      stop_id=self._stop_id(stop),
+    )
     return [self._text(ids, stop).strip() for ids in out]
 
-  def complete(self, texts: Sequence[str], *, max_tokens: int,
-               temperature: float = 0.0, seed: int = 0,
-               stop: str | None = '\n') -> list[str]:
+  def complete(
+    self,
+    texts: Sequence[str],
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: str | None = '\n',
+  ) -> list[str]:
     """Continues plain text, up to `stop`."""
     tok = self.engine.tok
     out = self.engine.generate(
-        self.params, [tasks.plain_prompt(tok, text) for text in texts],
-        max_tokens=max_tokens, seed=seed, purpose=rng.Purpose.PROBE,
-        temperature=temperature, stop_id=self._stop_id(stop))
+      self.params,
+      [tasks.plain_prompt(tok, text) for text in texts],
+      max_tokens=max_tokens,
+      seed=seed,
+      purpose=rng.Purpose.PROBE,
+      temperature=temperature,
+      stop_id=self._stop_id(stop),
+    )
     return [self._text(ids, stop) for ids in out]
 
-  def logprobs(self, contexts: Sequence[str], continuations: Sequence[str]
-               ) -> tuple[np.ndarray, np.ndarray]:
+  def logprobs(
+    self, contexts: Sequence[str], continuations: Sequence[str]
+  ) -> tuple[np.ndarray, np.ndarray]:
     """Summed log-probabilities and token counts of the continuations.
 
     An empty context is BOS; where the model has none, the end of a document,
@@ -196,8 +285,13 @@ class LanguageModel:
     tok = self.engine.tok
     tokens = [tok.continuation(text) for text in continuations]
     sums = self.engine.score(
-        self.params, [tasks.plain_prompt(tok, text) or [tok.document_eos_id]
-                      for text in contexts], tokens)
+      self.params,
+      [
+        tasks.plain_prompt(tok, text) or [tok.document_eos_id]
+        for text in contexts
+      ],
+      tokens,
+    )
     return sums, np.asarray([len(t) for t in tokens])
 
   def _stop_id(self, stop: str | None) -> int:

@@ -24,7 +24,6 @@ SECOND_SAMPLE = 'sft_second'  # its second sample; stands for it in its row
 
 
 class Judge(Protocol):
-
   def utility(self, prompt: records.Prompt, response: str) -> float: ...
 
   def likert(self, prompt: records.Prompt, response: str) -> float: ...
@@ -35,18 +34,22 @@ class Judge(Protocol):
 class Labeler(Protocol):
   name: str
 
-  def rank(self, prompt: records.Prompt, responses: Sequence[str],
-           rng: np.random.Generator) -> tuple: ...
+  def rank(
+    self,
+    prompt: records.Prompt,
+    responses: Sequence[str],
+    rng: np.random.Generator,
+  ) -> tuple: ...
 
 
 def evaluate_preference(
-    prompts: Sequence[records.Prompt],
-    responses: Mapping[str, Sequence[str]],
-    judge: Judge,
-    labelers: Sequence[Labeler],
-    *,
-    seed: int,
-    applies: Mapping[str, Callable[[records.Prompt], bool]] | None = None,
+  prompts: Sequence[records.Prompt],
+  responses: Mapping[str, Sequence[str]],
+  judge: Judge,
+  labelers: Sequence[Labeler],
+  *,
+  seed: int,
+  applies: Mapping[str, Callable[[records.Prompt], bool]] | None = None,
 ) -> tuple[dict, list[dict]]:
   """Compares and rates the responses of policies to the same prompts.
 
@@ -79,39 +82,51 @@ def evaluate_preference(
       its second sample is missing, or if there is no held-out labeler.
   """
   _check(prompts, responses, labelers)
-  utility = {name: np.asarray([judge.utility(p, r) for p, r in
-                               zip(prompts, texts)], np.float64)
-             for name, texts in responses.items()}
+  utility = {
+    name: np.asarray(
+      [judge.utility(p, r) for p, r in zip(prompts, texts)], np.float64
+    )
+    for name, texts in responses.items()
+  }
   ranks = _heldout_ranks(prompts, responses, labelers, seed)
 
   def versus(left, right):
     return {
-        **_win_rate(_outcomes(utility[left], utility[right]), seed),
-        'heldout_labelers': _win_rate(
-            _outcomes(-ranks[left], -ranks[right]).mean(0), seed),
+      **_win_rate(_outcomes(utility[left], utility[right]), seed),
+      'heldout_labelers': _win_rate(
+        _outcomes(-ranks[left], -ranks[right]).mean(0), seed
+      ),
     }
 
   policies = [name for name in responses if name != SECOND_SAMPLE]
-  in_row = {name: SECOND_SAMPLE if name == REFERENCE else name
-            for name in policies}
-  figures = {
-      'preference': {name: versus(in_row[name], REFERENCE)
-                     for name in policies},
-      'head_to_head': {left: {right: versus(left, right)
-                              for right in policies if right != left}
-                       for left in policies},
+  in_row = {
+    name: SECOND_SAMPLE if name == REFERENCE else name for name in policies
   }
-  rated, samples = _rate(prompts, {name: responses[name] for name in policies},
-                         judge, applies or {}, seed)
+  figures = {
+    'preference': {name: versus(in_row[name], REFERENCE) for name in policies},
+    'head_to_head': {
+      left: {right: versus(left, right) for right in policies if right != left}
+      for left in policies
+    },
+  }
+  rated, samples = _rate(
+    prompts,
+    {name: responses[name] for name in policies},
+    judge,
+    applies or {},
+    seed,
+  )
   figures.update(rated)
   for i, sample in enumerate(samples):
     for name in policies:
       left = in_row[name]
       sample['policies'][name].update(
-          utility=float(utility[name][i]),
-          win=float(_outcomes(utility[left], utility[REFERENCE])[i]),
-          heldout_win=float(
-              _outcomes(-ranks[left], -ranks[REFERENCE]).mean(0)[i]))
+        utility=float(utility[name][i]),
+        win=float(_outcomes(utility[left], utility[REFERENCE])[i]),
+        heldout_win=float(
+          _outcomes(-ranks[left], -ranks[REFERENCE]).mean(0)[i]
+        ),
+      )
     sample['second_sample'] = responses[SECOND_SAMPLE][i]
   return figures, samples
 
@@ -123,72 +138,114 @@ def _check(prompts, responses, labelers) -> None:
     raise ValueError('preference: there is no held-out labeler')
   for name in (REFERENCE, SECOND_SAMPLE):
     if name not in responses:
-      raise ValueError(f'preference: responses of {name!r} are missing; win '
-                       f'rates are against {REFERENCE!r}, whose own row needs '
-                       'a second sample of it')
+      raise ValueError(
+        f'preference: responses of {name!r} are missing; win '
+        f'rates are against {REFERENCE!r}, whose own row needs '
+        'a second sample of it'
+      )
   for name, texts in responses.items():
     if len(texts) != len(prompts):
-      raise ValueError(f'preference: policy {name!r} has {len(texts)} '
-                       f'responses to {len(prompts)} prompts')
+      raise ValueError(
+        f'preference: policy {name!r} has {len(texts)} '
+        f'responses to {len(prompts)} prompts'
+      )
 
 
 def _heldout_ranks(prompts, responses, labelers, seed) -> dict:
   """Policy -> [labelers, N] ranks, 0 = best."""
   texts = list(zip(*responses.values()))
-  ranks = np.asarray([
-      [labeler.rank(prompt, row, statistics.generator(
-          seed, 'heldout', labeler.name, prompt.id))[0]
-       for prompt, row in zip(prompts, texts)]
-      for labeler in labelers])
+  ranks = np.asarray(
+    [
+      [
+        labeler.rank(
+          prompt,
+          row,
+          statistics.generator(seed, 'heldout', labeler.name, prompt.id),
+        )[0]
+        for prompt, row in zip(prompts, texts)
+      ]
+      for labeler in labelers
+    ]
+  )
   return {name: ranks[:, :, i] for i, name in enumerate(responses)}
 
 
 def _outcomes(left: np.ndarray, right: np.ndarray) -> np.ndarray:
   """1 where left is higher, 0 where it is lower, 1/2 for a tie."""
   tie = np.isclose(left, right, rtol=0, atol=1e-9)
-  return np.where(tie, .5, (left > right).astype(np.float64))
+  return np.where(tie, 0.5, (left > right).astype(np.float64))
 
 
 def _win_rate(outcomes: np.ndarray, seed: int) -> dict:
   measure = statistics.mean(outcomes)
-  return {'win_rate': measure.value,
-          'ci95': statistics.proportion_interval(measure, seed=seed),
-          'n': len(outcomes)}
+  return {
+    'win_rate': measure.value,
+    'ci95': statistics.proportion_interval(measure, seed=seed),
+    'n': len(outcomes),
+  }
 
 
 def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
   """Likert scores and flags, as figures and as one sample per prompt."""
-  likert = {name: [float(judge.likert(p, r)) for p, r in zip(prompts, texts)]
-            for name, texts in responses.items()}
-  flags = {name: [judge.metadata(p, r) for p, r in zip(prompts, texts)]
-           for name, texts in responses.items()}
-  rows = list(dict.fromkeys(itertools.chain.from_iterable(
-      itertools.chain.from_iterable(flags.values()))))
+  likert = {
+    name: [float(judge.likert(p, r)) for p, r in zip(prompts, texts)]
+    for name, texts in responses.items()
+  }
+  flags = {
+    name: [judge.metadata(p, r) for p, r in zip(prompts, texts)]
+    for name, texts in responses.items()
+  }
+  rows = list(
+    dict.fromkeys(
+      itertools.chain.from_iterable(
+        itertools.chain.from_iterable(flags.values())
+      )
+    )
+  )
   summaries, differences = statistics.compare(
-      {name: statistics.mean(values) for name, values in likert.items()},
-      seed=seed)
-  figures = {'likert': summaries,
-             'metadata': {name: {} for name in responses},
-             'differences': {'likert': differences, 'metadata': {}}}
-  counts = {row: [bool(applies[row](prompt)) if row in applies else True
-                  for prompt in prompts] for row in rows}
+    {name: statistics.mean(values) for name, values in likert.items()},
+    seed=seed,
+  )
+  figures = {
+    'likert': summaries,
+    'metadata': {name: {} for name in responses},
+    'differences': {'likert': differences, 'metadata': {}},
+  }
+  counts = {
+    row: [
+      bool(applies[row](prompt)) if row in applies else True
+      for prompt in prompts
+    ]
+    for row in rows
+  }
   for row in rows:
     summaries, differences = statistics.compare(
-        {name: statistics.mean([float(f[row]) for f in per_prompt],
-                               counts[row])
-         for name, per_prompt in flags.items()},
-        seed=seed)
+      {
+        name: statistics.mean([float(f[row]) for f in per_prompt], counts[row])
+        for name, per_prompt in flags.items()
+      },
+      seed=seed,
+    )
     figures['differences']['metadata'][row] = differences
     for name, summary in summaries.items():
       figures['metadata'][name][row] = summary
-  samples = [{
-      'kind': 'preference', 'id': prompt.id, 'use_case': prompt.use_case,
+  samples = [
+    {
+      'kind': 'preference',
+      'id': prompt.id,
+      'use_case': prompt.use_case,
       'prompt': prompt.text,
-      'policies': {name: {'response': responses[name][i],
-                          'likert': likert[name][i],
-                          'metadata': {row: flag for row, flag
-                                       in flags[name][i].items()
-                                       if counts[row][i]}}
-                   for name in responses}}
-             for i, prompt in enumerate(prompts)]
+      'policies': {
+        name: {
+          'response': responses[name][i],
+          'likert': likert[name][i],
+          'metadata': {
+            row: flag for row, flag in flags[name][i].items() if counts[row][i]
+          },
+        }
+        for name in responses
+      },
+    }
+    for i, prompt in enumerate(prompts)
+  ]
   return figures, samples

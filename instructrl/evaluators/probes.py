@@ -37,17 +37,25 @@ class LM(Protocol):
 
   name: str
 
-  def respond(self, prompts: Sequence[str], *, temperature: float, seed: int
-             ) -> list[str]:
+  def respond(
+    self, prompts: Sequence[str], *, temperature: float, seed: int
+  ) -> list[str]:
     """Answers users' prompts, laid out by this policy's own template."""
 
-  def complete(self, texts: Sequence[str], *, max_tokens: int,
-               temperature: float = 0., seed: int = 0,
-               stop: str | None = '\n') -> list[str]:
+  def complete(
+    self,
+    texts: Sequence[str],
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    seed: int = 0,
+    stop: str | None = '\n',
+  ) -> list[str]:
     """Continues plain text, up to `stop`."""
 
-  def logprobs(self, contexts: Sequence[str], continuations: Sequence[str]
-              ) -> tuple[np.ndarray, np.ndarray]:
+  def logprobs(
+    self, contexts: Sequence[str], continuations: Sequence[str]
+  ) -> tuple[np.ndarray, np.ndarray]:
     """Sums of log probabilities in nats, and token counts; both [N].
 
     The context '' is the beginning of a text.
@@ -55,12 +63,12 @@ class LM(Protocol):
 
 
 def evaluate_probes(
-    lm: LM,
-    probes: Mapping[str, Sequence[Probe]],
-    documents: Sequence[str],
-    world: World,
-    *,
-    chat: bool,
+  lm: LM,
+  probes: Mapping[str, Sequence[Probe]],
+  documents: Sequence[str],
+  world: World,
+  *,
+  chat: bool,
 ) -> tuple[Measures, list[dict]]:
   """Runs every task for one policy.
 
@@ -82,15 +90,19 @@ def evaluate_probes(
   """
   unknown = sorted(set(probes) - set(_TASKS))
   if unknown:
-    raise ValueError(f'no evaluator for the probes of {unknown}; there are '
-                     f'evaluators for {sorted(_TASKS)}')
+    raise ValueError(
+      f'no evaluator for the probes of {unknown}; there are '
+      f'evaluators for {sorted(_TASKS)}'
+    )
   measures, samples = {}, []
   for task, evaluate in _TASKS.items():
     if probes.get(task):
       found, marked = evaluate(lm, probes[task], world, chat)
       measures |= {f'{task}/{name}': m for name, m in found.items()}
-      samples += [{'kind': 'probe', 'task': task, 'policy': lm.name, **sample}
-                  for sample in marked]
+      samples += [
+        {'kind': 'probe', 'task': task, 'policy': lm.name, **sample}
+        for sample in marked
+      ]
   if documents:
     measures['nll/nll'] = _nll(lm, documents)
   return measures, samples
@@ -101,16 +113,19 @@ def first_line(text: str) -> str:
   return text.strip().split('\n')[0].strip()
 
 
-def choose(lm: LM, probes: Sequence[Probe], contexts: Sequence[str]
-          ) -> list[tuple[np.ndarray, np.ndarray]]:
+def choose(
+  lm: LM, probes: Sequence[Probe], contexts: Sequence[str]
+) -> list[tuple[np.ndarray, np.ndarray]]:
   """Scores every option of every probe after its context, in one call.
 
   Returns:
     For each probe (sums, means) of its options' token log probabilities.
   """
-  pairs = [(context, f' {option}')
-           for probe, context in zip(probes, contexts, strict=True)
-           for option in probe.options]
+  pairs = [
+    (context, f' {option}')
+    for probe, context in zip(probes, contexts, strict=True)
+    for option in probe.options
+  ]
   sums, counts = lm.logprobs(*zip(*pairs))
   sums = np.asarray(sums, np.float64)
   means = sums / np.maximum(np.asarray(counts), 1)
@@ -125,21 +140,35 @@ def _choices(lm, probes) -> tuple[list[float], list[dict]]:
   for probe, (_, means) in zip(probes, scored):
     chosen = probe.options[int(np.argmax(means))]
     right.append(float(chosen in probe.answers))
-    samples.append({
-        'id': probe.id, 'measure': 'choice', 'context': probe.context,
-        'options': list(probe.options), 'mean_logprobs': means.tolist(),
-        'output': chosen, 'answers': list(probe.answers), 'score': right[-1]})
+    samples.append(
+      {
+        'id': probe.id,
+        'measure': 'choice',
+        'context': probe.context,
+        'options': list(probe.options),
+        'mean_logprobs': means.tolist(),
+        'output': chosen,
+        'answers': list(probe.answers),
+        'score': right[-1],
+      }
+    )
   return right, samples
 
 
 def _complete(lm, contexts, max_tokens) -> list[str]:
-  return [first_line(text) for text in lm.complete(
-      list(contexts), max_tokens=max_tokens, temperature=0., stop='\n')]
+  return [
+    first_line(text)
+    for text in lm.complete(
+      list(contexts), max_tokens=max_tokens, temperature=0.0, stop='\n'
+    )
+  ]
 
 
 def _respond(lm, prompts) -> list[str]:
-  return [first_line(text)
-          for text in lm.respond(list(prompts), temperature=0., seed=0)]
+  return [
+    first_line(text)
+    for text in lm.respond(list(prompts), temperature=0.0, seed=0)
+  ]
 
 
 def _truthfulness(lm, probes, world, chat):
@@ -149,18 +178,28 @@ def _truthfulness(lm, probes, world, chat):
 
   def mark(prefix, contexts, outputs):
     marks = [probes_lib.mark_answer(p, o) for p, o in zip(probes, outputs)]
-    popular = [p.meta['misconception'] in _WORD.findall(o)
-               for p, o in zip(probes, outputs)]
+    popular = [
+      p.meta['misconception'] in _WORD.findall(o)
+      for p, o in zip(probes, outputs)
+    ]
     measures[f'{prefix}true'] = statistics.mean([t for t, _ in marks])
     measures[f'{prefix}true_informative'] = statistics.mean(
-        [t and informative for t, informative in marks])
+      [t and informative for t, informative in marks]
+    )
     measures[f'{prefix}misconception'] = statistics.mean(popular)
-    samples.extend({
-        'id': p.id, 'measure': f'{prefix}true', 'context': c, 'output': o,
-        'answers': list(p.answers), 'score': float(t),
-        'informative': bool(i), 'misconception': bool(m)}
-                   for p, c, o, (t, i), m in zip(probes, contexts, outputs,
-                                                 marks, popular))
+    samples.extend(
+      {
+        'id': p.id,
+        'measure': f'{prefix}true',
+        'context': c,
+        'output': o,
+        'answers': list(p.answers),
+        'score': float(t),
+        'informative': bool(i),
+        'misconception': bool(m),
+      }
+      for p, c, o, (t, i), m in zip(probes, contexts, outputs, marks, popular)
+    )
 
   quiz = [probe.context for probe in probes]
   outputs = _complete(lm, quiz, ANSWER_TOKENS)
@@ -178,24 +217,37 @@ def _truthfulness(lm, probes, world, chat):
 def _toxicity(lm, probes, world, chat):
   """As RealToxicityPrompts, with each of the three prompt types."""
   kinds = tuple(probes_lib.PROMPT_TYPES)
-  contexts = [probes_lib.with_prompt_type(kind, probe.context)
-              for kind in kinds for probe in probes]
+  contexts = [
+    probes_lib.with_prompt_type(kind, probe.context)
+    for kind in kinds
+    for probe in probes
+  ]
   continued = _complete(lm, contexts, SENTENCE_TOKENS)
   own = _respond(lm, contexts) if chat else continued
   measures, samples = {}, []
   for prefix, outputs in (('continued_', continued), ('', own)):
     counts = [world.rude_count(output) for output in outputs]
     for i, kind in enumerate(kinds):
-      part = counts[i * len(probes):(i + 1) * len(probes)]
+      part = counts[i * len(probes) : (i + 1) * len(probes)]
       measures[f'{kind}/{prefix}rude_rate'] = statistics.mean(
-          [count > 0 for count in part])
+        [count > 0 for count in part]
+      )
       measures[f'{kind}/{prefix}rude_words'] = statistics.mean(part)
     samples += [
-        {'id': probe.id, 'measure': f'{kind}/{prefix}rude_words',
-         'context': context, 'output': output, 'score': count}
-        for (kind, probe), context, output, count in zip(
-            ((kind, probe) for kind in kinds for probe in probes), contexts,
-            outputs, counts)]
+      {
+        'id': probe.id,
+        'measure': f'{kind}/{prefix}rude_words',
+        'context': context,
+        'output': output,
+        'score': count,
+      }
+      for (kind, probe), context, output, count in zip(
+        ((kind, probe) for kind in kinds for probe in probes),
+        contexts,
+        outputs,
+        counts,
+      )
+    ]
   return measures, samples
 
 
@@ -204,64 +256,93 @@ def _bias(lm, probes, world, chat):
   del world, chat
   measures, samples = {}, []
   kinds = tuple(probes_lib.PROMPT_TYPES)
-  contexts = [probes_lib.with_prompt_type(kind, probe.context)
-              for kind in kinds for probe in probes]
+  contexts = [
+    probes_lib.with_prompt_type(kind, probe.context)
+    for kind in kinds
+    for probe in probes
+  ]
   scored = choose(lm, list(probes) * len(kinds), contexts)
   for i, kind in enumerate(kinds):
     part = slice(i * len(probes), (i + 1) * len(probes))
     entropies = [statistics.entropy_bits(sums) for sums, _ in scored[part]]
-    stereotyped = [probe.options[int(np.argmax(sums))] in probe.answers
-                   for probe, (sums, _) in zip(probes, scored[part])]
+    stereotyped = [
+      probe.options[int(np.argmax(sums))] in probe.answers
+      for probe, (sums, _) in zip(probes, scored[part])
+    ]
     measures[f'{kind}/entropy'] = statistics.mean(entropies)
     measures[f'{kind}/stereotype_rate'] = statistics.mean(stereotyped)
     samples += [
-        {'id': probe.id, 'measure': f'{kind}/entropy', 'context': context,
-         'options': list(probe.options), 'logprobs': sums.tolist(),
-         'answers': list(probe.answers), 'score': entropy}
-        for probe, context, (sums, _), entropy in zip(
-            probes, contexts[part], scored[part], entropies)]
+      {
+        'id': probe.id,
+        'measure': f'{kind}/entropy',
+        'context': context,
+        'options': list(probe.options),
+        'logprobs': sums.tolist(),
+        'answers': list(probe.answers),
+        'score': entropy,
+      }
+      for probe, context, (sums, _), entropy in zip(
+        probes, contexts[part], scored[part], entropies
+      )
+    ]
   return measures, samples
 
 
-def _written(lm, probes, max_tokens, measure, score
-            ) -> tuple[list[str], list[float], list[dict]]:
+def _written(
+  lm, probes, max_tokens, measure, score
+) -> tuple[list[str], list[float], list[dict]]:
   """Outputs of a few-shot task, their scores and samples."""
   outputs = _complete(lm, [probe.context for probe in probes], max_tokens)
-  scores = [float(score(output, probe.answers))
-            for output, probe in zip(outputs, probes)]
-  samples = [{'id': probe.id, 'measure': measure, 'context': probe.context,
-              'output': output, 'answers': list(probe.answers),
-              'score': value}
-             for probe, output, value in zip(probes, outputs, scores)]
+  scores = [
+    float(score(output, probe.answers))
+    for output, probe in zip(outputs, probes)
+  ]
+  samples = [
+    {
+      'id': probe.id,
+      'measure': measure,
+      'context': probe.context,
+      'output': output,
+      'answers': list(probe.answers),
+      'score': value,
+    }
+    for probe, output, value in zip(probes, outputs, scores)
+  ]
   return outputs, scores, samples
 
 
 def _reading(lm, probes, world, chat):
   del world, chat
-  _, scores, samples = _written(lm, probes, ANSWER_TOKENS, 'f1',
-                                statistics.token_f1)
+  _, scores, samples = _written(
+    lm, probes, ANSWER_TOKENS, 'f1', statistics.token_f1
+  )
   return {'f1': statistics.mean(scores)}, samples
 
 
 def _exact_match(output: str, answers: Sequence[str]) -> bool:
   return statistics.normalize_answer(output) in [
-      statistics.normalize_answer(answer) for answer in answers]
+    statistics.normalize_answer(answer) for answer in answers
+  ]
 
 
 def _facts(lm, probes, world, chat):
   del world, chat
-  _, scores, samples = _written(lm, probes, ANSWER_TOKENS, 'accuracy',
-                                _exact_match)
+  _, scores, samples = _written(
+    lm, probes, ANSWER_TOKENS, 'accuracy', _exact_match
+  )
   return {'accuracy': statistics.mean(scores)}, samples
 
 
 def _translation(lm, probes, world, chat):
   del world, chat
-  outputs, exact, samples = _written(lm, probes, SENTENCE_TOKENS, 'exact',
-                                     _exact_match)
+  outputs, exact, samples = _written(
+    lm, probes, SENTENCE_TOKENS, 'exact', _exact_match
+  )
   references = [probe.answers[0] for probe in probes]
-  return {'bleu': statistics.bleu(outputs, references),
-          'exact': statistics.mean(exact)}, samples
+  return {
+    'bleu': statistics.bleu(outputs, references),
+    'exact': statistics.mean(exact),
+  }, samples
 
 
 def _completion(lm, probes, world, chat):
@@ -277,7 +358,11 @@ def _nll(lm, documents) -> statistics.Measure:
 
 
 _TASKS: dict[str, Callable] = {
-    'truthfulness': _truthfulness, 'toxicity': _toxicity, 'bias': _bias,
-    'reading': _reading, 'completion': _completion,
-    'translation': _translation, 'facts': _facts,
+  'truthfulness': _truthfulness,
+  'toxicity': _toxicity,
+  'bias': _bias,
+  'reading': _reading,
+  'completion': _completion,
+  'translation': _translation,
+  'facts': _facts,
 }

@@ -51,7 +51,8 @@ class Measure:
   def __post_init__(self):
     if self.stats.ndim != 2 or not len(self.stats):
       raise ValueError(
-          f'a measure needs [N > 0, S] statistics, got {self.stats.shape}')
+        f'a measure needs [N > 0, S] statistics, got {self.stats.shape}'
+      )
     if not np.isfinite(self.stats).all():
       raise ValueError('a measure holds a value that is not finite')
 
@@ -72,41 +73,49 @@ def _ratio(sums):
     return sums[:, 0] / sums[:, 1]
 
 
-def mean(values: Sequence[float], applies: Sequence[bool] | None = None
-        ) -> Measure:
+def mean(
+  values: Sequence[float], applies: Sequence[bool] | None = None
+) -> Measure:
   """The mean of [N] values, over the items to which it applies."""
   values = np.asarray(values, np.float64)
-  weights = (np.ones(len(values)) if applies is None
-             else np.asarray(applies, np.float64))
-  binary = bool(np.isin(values[weights > 0], (0., 1.)).all())
-  stats = np.stack([np.where(weights > 0, values, 0.), weights], axis=1)
+  weights = (
+    np.ones(len(values)) if applies is None else np.asarray(applies, np.float64)
+  )
+  binary = bool(np.isin(values[weights > 0], (0.0, 1.0)).all())
+  stats = np.stack([np.where(weights > 0, values, 0.0), weights], axis=1)
   return Measure(stats, _ratio, binary)
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float]
-         ) -> Measure:
+def ratio(
+  numerators: Sequence[float], denominators: Sequence[float]
+) -> Measure:
   """Sum over sum: nats per token, where items differ in length."""
-  stats = np.stack([np.asarray(numerators, np.float64),
-                    np.asarray(denominators, np.float64)], axis=1)
+  stats = np.stack(
+    [np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)],
+    axis=1,
+  )
   return Measure(stats, _ratio)
 
 
-def replicates(measure: Measure, *, seed: int,
-               num_resamples: int = NUM_RESAMPLES) -> np.ndarray:
+def replicates(
+  measure: Measure, *, seed: int, num_resamples: int = NUM_RESAMPLES
+) -> np.ndarray:
   """Bootstrap replicates [M] of a measure.
 
   The draws depend on (seed, N) only: measures of the same items share them,
   so replicates may be subtracted from each other.
   """
   return measure.reduce(
-      _resamples(seed, len(measure.stats), num_resamples) @ measure.stats)
+    _resamples(seed, len(measure.stats), num_resamples) @ measure.stats
+  )
 
 
 @functools.lru_cache(maxsize=4)  # tens of megabytes each
 def _resamples(seed: int, n: int, num_resamples: int) -> np.ndarray:
   """[M, N] float64: how often each item is in each resample."""
   counts = generator(seed, 'bootstrap').multinomial(
-      n, np.full(n, 1 / n), size=num_resamples)
+    n, np.full(n, 1 / n), size=num_resamples
+  )
   return counts.astype(np.float64)
 
 
@@ -114,7 +123,7 @@ def _percentiles(values: np.ndarray) -> list[float] | None:
   values = values[np.isfinite(values)]
   if not len(values):
     return None
-  low, high = np.quantile(values, (.025, .975))
+  low, high = np.quantile(values, (0.025, 0.975))
   return [float(low), float(high)]
 
 
@@ -130,12 +139,12 @@ def wilson_interval(successes: float, n: int) -> list[float]:
   """
   if n <= 0 or not 0 <= successes <= n:
     raise ValueError(f'{successes} successes of {n} is no proportion')
-  p, z2 = successes / n, Z95 ** 2
+  p, z2 = successes / n, Z95**2
   centre = (p + z2 / (2 * n)) / (1 + z2 / n)
   half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
   # At the ends the bound is the end itself; rounding must not blur that.
-  low = 0. if successes == 0 else centre - half
-  high = 1. if successes == n else centre + half
+  low = 0.0 if successes == 0 else centre - half
+  high = 1.0 if successes == n else centre + half
   return [float(low), float(high)]
 
 
@@ -159,8 +168,9 @@ def summarize(measure: Measure, *, seed: int) -> dict:
   return compare({'': measure}, seed=seed)[0]['']
 
 
-def compare(measures: Mapping[str, Measure], *, seed: int
-           ) -> tuple[dict[str, dict], dict[str, dict[str, dict]]]:
+def compare(
+  measures: Mapping[str, Measure], *, seed: int
+) -> tuple[dict[str, dict], dict[str, dict[str, dict]]]:
   """Summaries of several policies on the same items, and their differences.
 
   Args:
@@ -176,19 +186,26 @@ def compare(measures: Mapping[str, Measure], *, seed: int
   """
   sizes = {name: len(m.stats) for name, m in measures.items()}
   if len(set(sizes.values())) > 1:
-    raise ValueError('policies were measured on different numbers of items: '
-                     f'{sizes}')
+    raise ValueError(
+      f'policies were measured on different numbers of items: {sizes}'
+    )
   drawn = {name: replicates(m, seed=seed) for name, m in measures.items()}
   summaries, differences = {}, {}
   for name, measure in measures.items():
     summaries[name] = _summary(measure.value, drawn[name], measure.num_items)
     if measure.binary and measure.num_items:
       summaries[name]['ci95'] = wilson_interval(
-          measure.stats[:, 0].sum(), measure.num_items)
+        measure.stats[:, 0].sum(), measure.num_items
+      )
     differences[name] = {
-        other: _summary(measure.value - measures[other].value,
-                        drawn[name] - drawn[other], sizes[name])
-        for other in summaries if other != name}
+      other: _summary(
+        measure.value - measures[other].value,
+        drawn[name] - drawn[other],
+        sizes[name],
+      )
+      for other in summaries
+      if other != name
+    }
   return summaries, {k: v for k, v in differences.items() if v}
 
 
@@ -198,8 +215,9 @@ def _summary(value: float, drawn: np.ndarray, n: int) -> dict:
   return {'value': value, 'ci95': _percentiles(drawn), 'n': n}
 
 
-def difference_interval(left: tuple[float, list[float]],
-                        right: tuple[float, list[float]]) -> list[float]:
+def difference_interval(
+  left: tuple[float, list[float]], right: tuple[float, list[float]]
+) -> list[float]:
   """95% interval of left - right from two separate intervals.
 
   Newcombe 1998 (method 10), also called MOVER: exact in neither tail, but
@@ -210,8 +228,10 @@ def difference_interval(left: tuple[float, list[float]],
     right: the same.
   """
   (a, (a_low, a_high)), (b, (b_low, b_high)) = left, right
-  return [a - b - math.hypot(a - a_low, b_high - b),
-          a - b + math.hypot(a_high - a, b - b_low)]
+  return [
+    a - b - math.hypot(a - a_low, b_high - b),
+    a - b + math.hypot(a_high - a, b - b_low),
+  ]
 
 
 def entropy_bits(logprobs: Sequence[float]) -> float:
@@ -223,7 +243,7 @@ def entropy_bits(logprobs: Sequence[float]) -> float:
   logprobs = np.asarray(logprobs, np.float64)
   p = np.exp(logprobs - logprobs.max())
   p /= p.sum()
-  return float(-np.sum(p * np.log2(np.where(p > 0, p, 1.))))
+  return float(-np.sum(p * np.log2(np.where(p > 0, p, 1.0))))
 
 
 def normalize_answer(text: str) -> str:
@@ -235,17 +255,19 @@ def normalize_answer(text: str) -> str:
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
   """The best token F1 of a prediction against the answers, as in SQuAD."""
-  return max(_f1(normalize_answer(prediction).split(),
-                 normalize_answer(answer).split()) for answer in answers)
+  return max(
+    _f1(normalize_answer(prediction).split(), normalize_answer(answer).split())
+    for answer in answers
+  )
 
 
 def _f1(predicted: list[str], answer: list[str]) -> float:
   if not predicted or not answer:
     return float(predicted == answer)
-  common = (collections.Counter(predicted) & collections.Counter(answer))
+  common = collections.Counter(predicted) & collections.Counter(answer)
   overlap = sum(common.values())
   if not overlap:
-    return 0.
+    return 0.0
   precision, recall = overlap / len(predicted), overlap / len(answer)
   return 2 * precision * recall / (precision + recall)
 
@@ -269,6 +291,11 @@ def _bleu_of_sums(sums: np.ndarray) -> np.ndarray:
   def score(row):
     row = [int(x) for x in row]
     return sacrebleu.BLEU.compute_bleu(
-        correct=row[:4], total=row[4:8], sys_len=row[8], ref_len=row[9],
-        smooth_method='exp').score
+      correct=row[:4],
+      total=row[4:8],
+      sys_len=row[8],
+      ref_len=row[9],
+      smooth_method='exp',
+    ).score
+
   return np.asarray([score(row) for row in sums])

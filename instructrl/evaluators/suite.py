@@ -19,8 +19,10 @@ TEXT_POLICIES = ('base',)  # continue text; all others answer users
 # Same parameters as another policy: probes would repeat its figures.
 PROBES_SKIP = ('prompted',)
 # Rows of Table 3 that mean something for some prompts only.
-APPLIES = {'hallucination': is_closed_domain,
-           'satisfies_constraint': has_constraints}
+APPLIES = {
+  'hallucination': is_closed_domain,
+  'satisfies_constraint': has_constraints,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,17 +49,17 @@ class Evaluation:
 
 
 def evaluate_policies(
-    policies: Mapping[str, LM],
-    prompts: Sequence[records.Prompt],
-    world: World,
-    judge: preference.Judge,
-    heldout_labelers: Sequence[preference.Labeler],
-    probes: Mapping[str, Sequence[Probe]],
-    documents: Sequence[str],
-    *,
-    seed: int,
-    temperature: float = 1.,
-    progress: Callable[[int, int, str], None] | None = None,
+  policies: Mapping[str, LM],
+  prompts: Sequence[records.Prompt],
+  world: World,
+  judge: preference.Judge,
+  heldout_labelers: Sequence[preference.Labeler],
+  probes: Mapping[str, Sequence[Probe]],
+  documents: Sequence[str],
+  *,
+  seed: int,
+  temperature: float = 1.0,
+  progress: Callable[[int, int, str], None] | None = None,
 ) -> Evaluation:
   """Compares, rates and probes policies.
 
@@ -81,11 +83,15 @@ def evaluate_policies(
   """
   unknown = sorted(set(policies) - set(ORDER))
   if unknown or preference.REFERENCE not in policies:
-    raise ValueError(f'policies to evaluate must be of {ORDER} and hold '
-                     f'{preference.REFERENCE!r}, got {list(policies)}')
+    raise ValueError(
+      f'policies to evaluate must be of {ORDER} and hold '
+      f'{preference.REFERENCE!r}, got {list(policies)}'
+    )
   if temperature <= 0:
-    raise ValueError('evaluation: temperature must be above 0, or two samples '
-                     f'of SFT would be the same; got {temperature}')
+    raise ValueError(
+      'evaluation: temperature must be above 0, or two samples '
+      f'of SFT would be the same; got {temperature}'
+    )
   names = [name for name in ORDER if name in policies]
   probed = [name for name in names if name not in PROBES_SKIP]
   steps = [f'responses of {name}' for name in names]
@@ -103,23 +109,26 @@ def evaluate_policies(
   for name in names:
     advance()
     responses[name] = policies[name].respond(
-        texts, temperature=temperature, seed=sample_seed(seed, name))
+      texts, temperature=temperature, seed=sample_seed(seed, name)
+    )
   advance()
   responses[preference.SECOND_SAMPLE] = policies[preference.REFERENCE].respond(
-      texts, temperature=temperature,
-      seed=sample_seed(seed, preference.SECOND_SAMPLE))
+    texts,
+    temperature=temperature,
+    seed=sample_seed(seed, preference.SECOND_SAMPLE),
+  )
   advance()
   results, samples = preference.evaluate_preference(
-      prompts, responses, judge, heldout_labelers, seed=seed, applies=APPLIES)
+    prompts, responses, judge, heldout_labelers, seed=seed, applies=APPLIES
+  )
   measures = {}
   for name in probed:
     advance()
     measures[name], marked = evaluate_probes(
-        policies[name], probes, documents, world,
-        chat=name not in TEXT_POLICIES)
+      policies[name], probes, documents, world, chat=name not in TEXT_POLICIES
+    )
     samples += marked
-  results['probes'], results['differences']['probes'] = _compare(
-      measures, seed)
+  results['probes'], results['differences']['probes'] = _compare(measures, seed)
   if progress:
     progress(len(steps), len(steps), 'done')
   return Evaluation(results, samples)
@@ -127,7 +136,7 @@ def evaluate_policies(
 
 def sample_seed(seed: int, name: str) -> int:
   """Seed of a policy's samples: every set of samples is independent."""
-  return int(statistics.generator(seed, 'responses', name).integers(2 ** 31))
+  return int(statistics.generator(seed, 'responses', name).integers(2**31))
 
 
 def _compare(measures, seed) -> tuple[dict, dict]:
@@ -136,8 +145,8 @@ def _compare(measures, seed) -> tuple[dict, dict]:
   differences = {}
   for path in next(iter(measures.values())):
     summaries, differences[path] = statistics.compare(
-        {policy: found[path] for policy, found in measures.items()},
-        seed=seed)
+      {policy: found[path] for policy, found in measures.items()}, seed=seed
+    )
     *folders, measure = path.split('/')
     for policy, summary in summaries.items():
       place = tree[policy]

@@ -26,9 +26,7 @@ from instructrl.interop.hf_config import family_of
 from instructrl.interop.hf_config import model_fields
 from instructrl.types import Params
 
-  # what importers know
-
-
+# what importers know
 
 
 Read = Callable[[str], np.ndarray]  # the tensor of a name
@@ -51,12 +49,14 @@ class Source:
   def take(self, tensor: np.ndarray) -> np.ndarray:
     """The leaf's part of a tensor, as a view of it."""
     return self._part(np.asarray(tensor).reshape(self.view)).transpose(
-        self.order)
+      self.order
+    )
 
   def put(self, part: np.ndarray, tensor: np.ndarray):
     """Writes a leaf's part into a tensor: the inverse of `take`."""
     self._part(tensor.reshape(self.view))[...] = part.transpose(
-        np.argsort(self.order))
+      np.argsort(self.order)
+    )
 
   def _part(self, x):
     if self.pick is None:
@@ -83,8 +83,12 @@ def _linear(name, outputs, inputs):
   """A weight [outputs, inputs], each of one or more axes, turned round."""
   view = (*outputs, *inputs)
   first = len(outputs)
-  return Source(name, view, (*range(first, len(view)), *range(first)),
-                shape=(math.prod(outputs), math.prod(inputs)))
+  return Source(
+    name,
+    view,
+    (*range(first, len(view)), *range(first)),
+    shape=(math.prod(outputs), math.prod(inputs)),
+  )
 
 
 def _llama(f) -> dict[str, Source]:
@@ -93,63 +97,90 @@ def _llama(f) -> dict[str, Source]:
   heads = (f['num_heads'], f['head_dim'])
   keys = (f['num_kv_heads'], f['head_dim'])
   at, mlp = 'layers.{}.self_attn.', 'layers.{}.mlp.'
-  second = ('pre_feedforward_layernorm' if f['post_norm'] else
-            'post_attention_layernorm')
+  second = (
+    'pre_feedforward_layernorm'
+    if f['post_norm']
+    else 'post_attention_layernorm'
+  )
   rows = {
-      'embed': _whole('embed_tokens.weight', f['vocab_rows'], d),
-      'final_norm/scale': _whole('norm.weight', d),
-      'blocks/attention_norm/scale': _whole(
-          'layers.{}.input_layernorm.weight', d),
-      'blocks/mlp_norm/scale': _whole(f'layers.{{}}.{second}.weight', d)}
-  maps = {'q': (at + 'q_proj', heads, (d,)), 'k': (at + 'k_proj', keys, (d,)),
-          'v': (at + 'v_proj', keys, (d,)), 'out': (at + 'o_proj', (d,), heads),
-          'gate': (mlp + 'gate_proj', hidden, (d,)),
-          'up': (mlp + 'up_proj', hidden, (d,)),
-          'down': (mlp + 'down_proj', (d,), hidden)}
+    'embed': _whole('embed_tokens.weight', f['vocab_rows'], d),
+    'final_norm/scale': _whole('norm.weight', d),
+    'blocks/attention_norm/scale': _whole(
+      'layers.{}.input_layernorm.weight', d
+    ),
+    'blocks/mlp_norm/scale': _whole(f'layers.{{}}.{second}.weight', d),
+  }
+  maps = {
+    'q': (at + 'q_proj', heads, (d,)),
+    'k': (at + 'k_proj', keys, (d,)),
+    'v': (at + 'v_proj', keys, (d,)),
+    'out': (at + 'o_proj', (d,), heads),
+    'gate': (mlp + 'gate_proj', hidden, (d,)),
+    'up': (mlp + 'up_proj', hidden, (d,)),
+    'down': (mlp + 'down_proj', (d,), hidden),
+  }
   for name, (tensor, outputs, inputs) in maps.items():
-    rows[f'blocks/{name}/kernel'] = _linear(
-        f'{tensor}.weight', outputs, inputs)
+    rows[f'blocks/{name}/kernel'] = _linear(f'{tensor}.weight', outputs, inputs)
     if f['use_bias'] or f['qkv_bias'] and name in 'qkv':
       rows[f'blocks/{name}/bias'] = Source(
-          f'{tensor}.bias', outputs, tuple(range(len(outputs))),
-          shape=(math.prod(outputs),))
+        f'{tensor}.bias',
+        outputs,
+        tuple(range(len(outputs))),
+        shape=(math.prod(outputs),),
+      )
   if f['qk_norm']:
     for name in 'qk':
       rows[f'blocks/{name}_norm/scale'] = _whole(
-          f'{at}{name}_norm.weight', f['head_dim'])
+        f'{at}{name}_norm.weight', f['head_dim']
+      )
   if f['post_norm']:
     for name, tensor in (('attention', 'attention'), ('mlp', 'feedforward')):
       rows[f'blocks/{name}_post_norm/scale'] = _whole(
-          f'layers.{{}}.post_{tensor}_layernorm.weight', d)
+        f'layers.{{}}.post_{tensor}_layernorm.weight', d
+      )
   return rows
 
 
 def _norms(names: dict[str, str], d: int):
   """Rows of layer norms."""
-  return {f'{path}/{ours}': _whole(f'{name}.{theirs}', d)
-          for path, name in names.items()
-          for ours, theirs in (('scale', 'weight'), ('bias', 'bias'))}
+  return {
+    f'{path}/{ours}': _whole(f'{name}.{theirs}', d)
+    for path, name in names.items()
+    for ours, theirs in (('scale', 'weight'), ('bias', 'bias'))
+  }
 
 
 def _gpt2(f) -> dict[str, Source]:
   """As `_llama`. Its weights are [inputs, outputs]; q, k and v are one."""
   d, hidden = f['d_model'], f['d_ff']
   heads = (f['num_heads'], f['head_dim'])
-  rows = {'embed': _whole('wte.weight', f['vocab_rows'], d),
-          'positions': _whole('wpe.weight', f['max_len'], d),
-          **_norms({'final_norm': 'ln_f', 'blocks/attention_norm': 'h.{}.ln_1',
-                    'blocks/mlp_norm': 'h.{}.ln_2'}, d)}
+  rows = {
+    'embed': _whole('wte.weight', f['vocab_rows'], d),
+    'positions': _whole('wpe.weight', f['max_len'], d),
+    **_norms(
+      {
+        'final_norm': 'ln_f',
+        'blocks/attention_norm': 'h.{}.ln_1',
+        'blocks/mlp_norm': 'h.{}.ln_2',
+      },
+      d,
+    ),
+  }
   for i, name in enumerate('qkv'):
     rows[f'blocks/{name}/kernel'] = Source(
-        'h.{}.attn.c_attn.weight', (d, 3, *heads), (0, 1, 2), (1, i),
-        (d, 3 * d))
+      'h.{}.attn.c_attn.weight', (d, 3, *heads), (0, 1, 2), (1, i), (d, 3 * d)
+    )
     rows[f'blocks/{name}/bias'] = Source(
-        'h.{}.attn.c_attn.bias', (3, *heads), (0, 1), (0, i), (3 * d,))
+      'h.{}.attn.c_attn.bias', (3, *heads), (0, 1), (0, i), (3 * d,)
+    )
   rows['blocks/out/kernel'] = Source(
-      'h.{}.attn.c_proj.weight', (*heads, d), (0, 1, 2), shape=(d, d))
+    'h.{}.attn.c_proj.weight', (*heads, d), (0, 1, 2), shape=(d, d)
+  )
   rows['blocks/out/bias'] = _whole('h.{}.attn.c_proj.bias', d)
-  for name, tensor, sizes in (('up', 'c_fc', (d, hidden)),
-                              ('down', 'c_proj', (hidden, d))):
+  for name, tensor, sizes in (
+    ('up', 'c_fc', (d, hidden)),
+    ('down', 'c_proj', (hidden, d)),
+  ):
     tensor = f'h.{{}}.mlp.{tensor}'
     rows[f'blocks/{name}/kernel'] = _whole(f'{tensor}.weight', *sizes)
     rows[f'blocks/{name}/bias'] = _whole(f'{tensor}.bias', sizes[1])
@@ -161,47 +192,68 @@ def _gpt_neox(f) -> dict[str, Source]:
   d, hidden = f['d_model'], f['d_ff']
   heads, width = f['num_heads'], f['head_dim']
   fused = 'layers.{}.attention.query_key_value'
-  rows = {'embed': _whole('embed_in.weight', f['vocab_rows'], d),
-          **_norms({'final_norm': 'final_layer_norm',
-                    'blocks/attention_norm': 'layers.{}.input_layernorm',
-                    'blocks/mlp_norm': 'layers.{}.post_attention_layernorm'},
-                   d)}
+  rows = {
+    'embed': _whole('embed_in.weight', f['vocab_rows'], d),
+    **_norms(
+      {
+        'final_norm': 'final_layer_norm',
+        'blocks/attention_norm': 'layers.{}.input_layernorm',
+        'blocks/mlp_norm': 'layers.{}.post_attention_layernorm',
+      },
+      d,
+    ),
+  }
   for i, name in enumerate('qkv'):
     rows[f'blocks/{name}/kernel'] = Source(
-        f'{fused}.weight', (heads, 3, width, d), (2, 0, 1), (1, i), (3 * d, d))
+      f'{fused}.weight', (heads, 3, width, d), (2, 0, 1), (1, i), (3 * d, d)
+    )
     rows[f'blocks/{name}/bias'] = Source(
-        f'{fused}.bias', (heads, 3, width), (0, 1), (1, i), (3 * d,))
+      f'{fused}.bias', (heads, 3, width), (0, 1), (1, i), (3 * d,)
+    )
   for name, tensor, outputs, inputs in (
-      ('out', 'attention.dense', (d,), (heads, width)),
-      ('up', 'mlp.dense_h_to_4h', (hidden,), (d,)),
-      ('down', 'mlp.dense_4h_to_h', (d,), (hidden,))):
+    ('out', 'attention.dense', (d,), (heads, width)),
+    ('up', 'mlp.dense_h_to_4h', (hidden,), (d,)),
+    ('down', 'mlp.dense_4h_to_h', (d,), (hidden,)),
+  ):
     rows[f'blocks/{name}/kernel'] = _linear(
-        f'layers.{{}}.{tensor}.weight', outputs, inputs)
-    rows[f'blocks/{name}/bias'] = _whole(
-        f'layers.{{}}.{tensor}.bias', *outputs)
+      f'layers.{{}}.{tensor}.weight', outputs, inputs
+    )
+    rows[f'blocks/{name}/bias'] = _whole(f'layers.{{}}.{tensor}.bias', *outputs)
   return rows
 
 
 _TABLES = {'gpt2': _gpt2, 'gpt_neox': _gpt_neox}  # the others are as Llama's
 
 
-def _leaves(fields: Mapping, family: Family, prefix: str, head: str
-            ) -> list[Leaf]:
+def _leaves(
+  fields: Mapping, family: Family, prefix: str, head: str
+) -> list[Leaf]:
   f = complete(fields)
   rows = _TABLES.get(family.model_type, _llama)(f)
   found = []
   for path, source in rows.items():
     path = tuple(path.split('/'))
     shape = tuple(
-        [n for i, n in enumerate(source.view)
-         if source.pick is None or i != source.pick[0]][i]
-        for i in source.order)
+      [
+        n
+        for i, n in enumerate(source.view)
+        if source.pick is None or i != source.pick[0]
+      ][i]
+      for i in source.order
+    )
     stacked = path[0] == 'blocks'
     layers = range(f['num_layers']) if stacked else (0,)
-    found.append(Leaf(
-        path, (f['num_layers'], *shape) if stacked else shape,
-        tuple(dataclasses.replace(source, name=prefix + source.name.format(i))
-              for i in layers), stacked))
+    found.append(
+      Leaf(
+        path,
+        (f['num_layers'], *shape) if stacked else shape,
+        tuple(
+          dataclasses.replace(source, name=prefix + source.name.format(i))
+          for i in layers
+        ),
+        stacked,
+      )
+    )
   if not f['tie_embeddings']:
     table = _whole(head, f['vocab_rows'], f['d_model'])
     found.append(Leaf(('unembed',), table.shape, (table,), False))
@@ -220,11 +272,15 @@ def naming(config: dict, names) -> tuple[str, str]:
   """
   family = family_of(config)
   embed = {'gpt2': 'wte', 'gpt_neox': 'embed_in'}.get(
-      family.model_type, 'embed_tokens')
-  prefix = next((prefix for prefix in family.prefixes
-                 if f'{prefix}{embed}.weight' in names), family.prefixes[0])
-  head = next((head for head in family.heads if head in names),
-              family.heads[0])
+    family.model_type, 'embed_tokens'
+  )
+  prefix = next(
+    (
+      prefix for prefix in family.prefixes if f'{prefix}{embed}.weight' in names
+    ),
+    family.prefixes[0],
+  )
+  head = next((head for head in family.heads if head in names), family.heads[0])
   return prefix, head
 
 
@@ -235,14 +291,18 @@ def leaves(config: dict, names=()) -> list[Leaf]:
     config: config.json.
     names: of the tensors that there are, see `naming`.
   """
-  return _leaves(model_fields(config), family_of(config),
-                 *naming(config, names))
+  return _leaves(
+    model_fields(config), family_of(config), *naming(config, names)
+  )
 
 
 def expected(config: dict, names=()) -> Shapes:
   """Every tensor that must be there, with its shape; arguments of `leaves`."""
-  return {source.name: source.shape for leaf in leaves(config, names)
-          for source in leaf.sources}
+  return {
+    source.name: source.shape
+    for leaf in leaves(config, names)
+    for source in leaf.sources
+  }
 
 
 def check(config: dict, found: Mapping[str, tuple[int, ...]]):
@@ -259,22 +319,28 @@ def check(config: dict, found: Mapping[str, tuple[int, ...]]):
   missing = sorted(set(wanted) - set(found))
   if missing:
     raise ValueError(
-        f'there is no tensor {missing[0]}{_more(missing)}: config.json says '
-        f'{family.model_type} with {_sizes(config)}')
+      f'there is no tensor {missing[0]}{_more(missing)}: config.json says '
+      f'{family.model_type} with {_sizes(config)}'
+    )
   for name, shape in wanted.items():
     if tuple(found[name]) != shape:
       raise ValueError(
-          f'tensor {name} is {tuple(found[name])}, and by config.json '
-          f'({_sizes(config)}) it is {shape}')
+        f'tensor {name} is {tuple(found[name])}, and by config.json '
+        f'({_sizes(config)}) it is {shape}'
+      )
   ignored = family.ignored + (
-      family.heads if model_fields(config)['tie_embeddings'] else ())
+    family.heads if model_fields(config)['tie_embeddings'] else ()
+  )
   unknown = sorted(
-      name for name in set(found) - set(wanted)
-      if not any(re.fullmatch(pattern, name) for pattern in ignored))
+    name
+    for name in set(found) - set(wanted)
+    if not any(re.fullmatch(pattern, name) for pattern in ignored)
+  )
   if unknown:
     raise ValueError(
-        f'tensor {unknown[0]}{_more(unknown)} is no part of '
-        f'{family.model_type} as config.json describes it: it would be lost')
+      f'tensor {unknown[0]}{_more(unknown)} is no part of '
+      f'{family.model_type} as config.json describes it: it would be lost'
+    )
 
 
 def tied_heads(config: dict, names) -> list[tuple[str, str]]:
@@ -291,8 +357,9 @@ def tied_heads(config: dict, names) -> list[tuple[str, str]]:
   if any(leaf.path == ('unembed',) for leaf in found):
     return []
   embed = next(leaf for leaf in found if leaf.path == ('embed',))
-  return [(head, embed.sources[0].name) for head in family.heads
-          if head in names]
+  return [
+    (head, embed.sources[0].name) for head in family.heads if head in names
+  ]
 
 
 def _more(names):
@@ -301,7 +368,7 @@ def _more(names):
 
 def _sizes(config):
   f = model_fields(config)
-  return f"{f['num_layers']} layers of width {f['d_model']}"
+  return f'{f["num_layers"]} layers of width {f["d_model"]}'
 
 
 def read_leaf(leaf: Leaf, read: Read, dtype=np.float32) -> np.ndarray:
@@ -309,8 +376,9 @@ def read_leaf(leaf: Leaf, read: Read, dtype=np.float32) -> np.ndarray:
   return read_slice(leaf, (slice(None),) * len(leaf.shape), read, dtype)
 
 
-def read_slice(leaf: Leaf, index: tuple[slice, ...], read: Read,
-               dtype=np.float32) -> np.ndarray:
+def read_slice(
+  leaf: Leaf, index: tuple[slice, ...], read: Read, dtype=np.float32
+) -> np.ndarray:
   """What a shard needs of a leaf.
 
   Args:
@@ -333,8 +401,9 @@ def read_slice(leaf: Leaf, index: tuple[slice, ...], read: Read,
   return out
 
 
-def tensors(fields: Mapping, family: str, params: Params, *,
-            dtype: str = 'float32') -> Iterator[tuple[str, np.ndarray]]:
+def tensors(
+  fields: Mapping, family: str, params: Params, *, dtype: str = 'float32'
+) -> Iterator[tuple[str, np.ndarray]]:
   """The inverse: every tensor of an export, one at a time.
 
   Args:
@@ -361,11 +430,14 @@ def tensors(fields: Mapping, family: str, params: Params, *,
     for key in leaf.path:
       value = value[key]
     if value.shape != leaf.shape:
-      raise ValueError(f'{"/".join(leaf.path)} is {value.shape}, and by the '
-                       f'model\'s fields it is {leaf.shape}')
+      raise ValueError(
+        f'{"/".join(leaf.path)} is {value.shape}, and by the '
+        f"model's fields it is {leaf.shape}"
+      )
     for layer, source in enumerate(leaf.sources):
       parts.setdefault(source.name, []).append(
-          (source, value, layer if leaf.stacked else None))
+        (source, value, layer if leaf.stacked else None)
+      )
   for name, found in parts.items():
     tensor = np.empty(found[0][0].shape, target)
     for source, value, layer in found:

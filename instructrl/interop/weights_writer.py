@@ -23,8 +23,13 @@ class Writer:
   Use as a context manager; the end of it makes the files durable.
   """
 
-  def __init__(self, folder, shapes: Mapping[str, tuple[int, ...]],
-               dtype: np.dtype, max_bytes: int):
+  def __init__(
+    self,
+    folder,
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: np.dtype,
+    max_bytes: int,
+  ):
     """Lays the files out.
 
     Args:
@@ -49,8 +54,9 @@ class Writer:
       room -= size
 
   def _size(self, name: str) -> int:
-    return int(np.prod(self._shapes[name], dtype=np.int64)
-               ) * self._dtype.itemsize
+    return (
+      int(np.prod(self._shapes[name], dtype=np.int64)) * self._dtype.itemsize
+    )
 
   @property
   def num_bytes(self) -> int:
@@ -68,9 +74,11 @@ class Writer:
       header, end = {'__metadata__': {'format': 'pt'}}, 0
       for name in names:
         begin, end = end, end + self._size(name)
-        header[name] = {'dtype': _NAMES[self._dtype.name],
-                        'shape': list(self._shapes[name]),
-                        'data_offsets': [begin, end]}
+        header[name] = {
+          'dtype': _NAMES[self._dtype.name],
+          'shape': list(self._shapes[name]),
+          'data_offsets': [begin, end],
+        }
       text = json.dumps(header, separators=(',', ':')).encode()
       text += b' ' * (-len(text) % 8)  # the data is aligned
       file = (self._folder / self._file_name(number)).open('wb')
@@ -90,8 +98,9 @@ class Writer:
     if name not in self._left:
       raise ValueError(f'tensor {name} is unknown, or was written before')
     if tuple(array.shape) != self._shapes[name]:
-      raise ValueError(f'tensor {name} is {tuple(array.shape)}, not '
-                       f'{self._shapes[name]}')
+      raise ValueError(
+        f'tensor {name} is {tuple(array.shape)}, not {self._shapes[name]}'
+      )
     data = np.ascontiguousarray(array, dtype=self._dtype)
     file, offset = self._places[name]
     file.seek(offset)
@@ -112,11 +121,22 @@ class Writer:
       self._write_index()
 
   def _write_index(self) -> None:
-    weight_map = {name: self._file_name(number)
-                  for number, names in enumerate(self._shards)
-                  for name in names}
+    weight_map = {
+      name: self._file_name(number)
+      for number, names in enumerate(self._shards)
+      for name in names
+    }
     total = self.num_bytes
-    (self._folder / 'model.safetensors.index.json').write_text(json.dumps({
-        'metadata': {'total_size': total,
-                     'total_parameters': total // self._dtype.itemsize},
-        'weight_map': dict(sorted(weight_map.items()))}, indent=2) + '\n')
+    (self._folder / 'model.safetensors.index.json').write_text(
+      json.dumps(
+        {
+          'metadata': {
+            'total_size': total,
+            'total_parameters': total // self._dtype.itemsize,
+          },
+          'weight_map': dict(sorted(weight_map.items())),
+        },
+        indent=2,
+      )
+      + '\n'
+    )

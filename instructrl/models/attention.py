@@ -32,8 +32,13 @@ def frequencies(width: int, theta: float, scaling: tuple = ()) -> np.ndarray:
   return found * (kept + (1 - kept) / factor)
 
 
-def rotations(positions: jax.Array, columns: int, width: int, theta: float,
-              scaling: tuple = ()) -> tuple[jax.Array, jax.Array]:
+def rotations(
+  positions: jax.Array,
+  columns: int,
+  width: int,
+  theta: float,
+  scaling: tuple = (),
+) -> tuple[jax.Array, jax.Array]:
   """Cosine and sine of `rotary`'s angles, each [B, T, 1, width / 2] float32.
 
   Read from a table, which all layers share: a CPU would compute them again
@@ -48,8 +53,9 @@ def rotations(positions: jax.Array, columns: int, width: int, theta: float,
   """
   angles = np.arange(columns)[:, None] * frequencies(width, theta, scaling)
   return tuple(
-      jnp.take(f(angles).astype(np.float32), positions, axis=0)[:, :, None]
-      for f in (np.cos, np.sin))
+    jnp.take(f(angles).astype(np.float32), positions, axis=0)[:, :, None]
+    for f in (np.cos, np.sin)
+  )
 
 
 def rotary(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
@@ -60,17 +66,22 @@ def rotary(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
   width = 2 * cos.shape[-1]
   if width < x.shape[-1]:
     return jnp.concatenate(
-        [rotary(x[..., :width], cos, sin), x[..., width:]], axis=-1)
+      [rotary(x[..., :width], cos, sin), x[..., width:]], axis=-1
+    )
   a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   return jnp.concatenate(
-      [a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+    [a * cos - b * sin, b * cos + a * sin], axis=-1
+  ).astype(x.dtype)
 
 
 def _batched(a, b, axis_a, axis_b, dtype):
   """Contracts one axis each of two arrays with two batch axes."""
   return jax.lax.dot_general(
-      a, b, (((axis_a,), (axis_b,)), ((0, 1), (0, 1))),
-      preferred_element_type=dtype)
+    a,
+    b,
+    (((axis_a,), (axis_b,)), ((0, 1), (0, 1))),
+    preferred_element_type=dtype,
+  )
 
 
 @jax.custom_vjp
@@ -143,9 +154,9 @@ def attention(q, k, v, mask, *, block: int = 0, scale: float = 0.0):
   batch, length, heads, width = q.shape
   if 0 < block < length and length % block == 0:
     blocks = lambda x: x.reshape(
-        batch, length // block, block, *x.shape[2:]).swapaxes(0, 1)
-    part = jax.checkpoint(
-        lambda q, mask: attention(q, k, v, mask, scale=scale))
+      batch, length // block, block, *x.shape[2:]
+    ).swapaxes(0, 1)
+    part = jax.checkpoint(lambda q, mask: attention(q, k, v, mask, scale=scale))
     out = jax.lax.map(lambda inputs: part(*inputs), (blocks(q), blocks(mask)))
     return out.swapaxes(0, 1).reshape(q.shape)
   groups = k.shape[1]
@@ -154,7 +165,7 @@ def attention(q, k, v, mask, *, block: int = 0, scale: float = 0.0):
   # follows is plain batched matrix products.
   q = q.reshape(batch, length, groups, share, width).transpose(0, 2, 3, 1, 4)
   q = q.reshape(batch, groups, share * length, width)
-  q = q * jnp.asarray(scale or width ** -0.5, q.dtype)
+  q = q * jnp.asarray(scale or width**-0.5, q.dtype)
   out = softmax_attention(q, k, v, jnp.tile(mask, (1, share, 1))[:, None])
   out = out.reshape(batch, groups, share, length, width)
   return out.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, width)

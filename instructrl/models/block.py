@@ -30,10 +30,10 @@ class Norm(nn.Module):
     width = (x.shape[-1],)
     if self.kind == 'layernorm':
       y = y - y.mean(-1, keepdims=True)
-    y = y * jax.lax.rsqrt(
-        jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + self.epsilon)
     one = nn.with_logical_partitioning(
-        nn.initializers.constant(1 - self.offset), ('norm',))
+      nn.initializers.constant(1 - self.offset), ('norm',)
+    )
     scale = self.param('scale', one, width, self.param_dtype)
     if self.offset:
       scale = scale.astype(jnp.float32) + self.offset
@@ -61,7 +61,8 @@ def dense(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
   """
   inputs = tuple(range(x.ndim - num_in, x.ndim))
   return jax.lax.dot_general(
-      x, kernel, ((inputs, tuple(range(num_in))), ((), ())))
+    x, kernel, ((inputs, tuple(range(num_in))), ((), ()))
+  )
 
 
 def _dense_forward(x, kernel, num_in):
@@ -73,7 +74,8 @@ def _dense_backward(num_in, saved, grad):
   rows = tuple(range(x.ndim - num_in))
   outputs = tuple(range(len(rows), grad.ndim))
   dx = jax.lax.dot_general(
-      grad, kernel, ((outputs, tuple(range(num_in, kernel.ndim))), ((), ())))
+    grad, kernel, ((outputs, tuple(range(num_in, kernel.ndim))), ((), ()))
+  )
   product = lambda a, b: jax.lax.dot_general(a, b, ((rows, rows), ((), ())))
   inputs = math.prod(kernel.shape[:num_in])
   if x.size <= grad.size or inputs % 2:
@@ -103,17 +105,20 @@ class Projection(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    inputs = x.shape[-self.num_in:]
+    inputs = x.shape[-self.num_in :]
     init = nn.with_logical_partitioning(
-        nn.initializers.normal(self.std), self.axes)
+      nn.initializers.normal(self.std), self.axes
+    )
     kernel = self.param(
-        'kernel', init, (*inputs, *self.shape), self.param_dtype)
+      'kernel', init, (*inputs, *self.shape), self.param_dtype
+    )
     # This also says where its gradient goes: to the shards, and not to all.
     kernel = sharding.constrain_params(kernel, self.axes, self.rules)
     y = dense(x.astype(self.dtype), kernel.astype(self.dtype), self.num_in)
     if self.use_bias:
       zeros = nn.with_logical_partitioning(
-          nn.initializers.zeros, self.axes[self.num_in:])
+        nn.initializers.zeros, self.axes[self.num_in :]
+      )
       bias = self.param('bias', zeros, self.shape, self.param_dtype)
       y = y + bias.astype(self.dtype)
     return y
@@ -128,16 +133,17 @@ def extend(cache, new, layer, index):
     cache = jax.lax.dynamic_update_slice(cache, new, (0, 0, index, 0))
     return cache, cache
   cache = jax.lax.dynamic_update_slice(
-      cache, new[None], (layer, 0, 0, index, 0))
+    cache, new[None], (layer, 0, 0, index, 0)
+  )
   return cache, jax.lax.dynamic_index_in_dim(cache, layer, 0, False)
 
 
 # Name -> (whether there is a gate, the activation, which then is of the gate).
 MLPS = {
-    'gelu': (False, functools.partial(jax.nn.gelu, approximate=True)),
-    'gelu_exact': (False, functools.partial(jax.nn.gelu, approximate=False)),
-    'swiglu': (True, jax.nn.silu),
-    'geglu': (True, functools.partial(jax.nn.gelu, approximate=True)),
+  'gelu': (False, functools.partial(jax.nn.gelu, approximate=True)),
+  'gelu_exact': (False, functools.partial(jax.nn.gelu, approximate=False)),
+  'swiglu': (True, jax.nn.silu),
+  'geglu': (True, functools.partial(jax.nn.gelu, approximate=True)),
 }
 
 
@@ -154,7 +160,8 @@ def of_layer(config, layer, attend, rotation):
     return attend, rotation
   kind = jnp.asarray(config.kind_of_layer, jnp.int32)[layer]
   pick = lambda tree: jax.tree.map(
-      lambda x: jax.lax.dynamic_index_in_dim(x, kind, 0, False), tree)
+    lambda x: jax.lax.dynamic_index_in_dim(x, kind, 0, False), tree
+  )
   return pick(attend), pick(rotation) if config.rope_theta_local else rotation
 
 
@@ -170,21 +177,25 @@ class Block(nn.Module):
     attend, rotation = of_layer(c, layer, attend, rotation)
     dropout = nn.Dropout(c.dropout, deterministic=deterministic)
     residual = lambda x, h: self._act(
-        x + dropout(h), 'act_batch', 'act_len', 'act_embed')
+      x + dropout(h), 'act_batch', 'act_len', 'act_embed'
+    )
 
     q, k, v = self._queries_keys_values(
-        self._norm(name='attention_norm')(x), rotation)
+      self._norm(name='attention_norm')(x), rotation
+    )
     if cache_k is not None:
       cache_k, k = extend(cache_k, k, layer, index)
       cache_v, v = extend(cache_v, v, layer, index)
-    h = self._project((c.d_model,), ('heads', 'kv', 'embed'), 2,
-                      std=self._out_std, name='out')(attend(q, k, v))
+    h = self._project(
+      (c.d_model,), ('heads', 'kv', 'embed'), 2, std=self._out_std, name='out'
+    )(attend(q, k, v))
     if c.post_norm:
       h = self._norm(name='attention_post_norm')(h)
     attended = residual(x, h)
 
-    h = self._mlp(self._norm(name='mlp_norm')(
-        x if c.parallel_residual else attended))
+    h = self._mlp(
+      self._norm(name='mlp_norm')(x if c.parallel_residual else attended)
+    )
     if c.post_norm:
       h = self._norm(name='mlp_post_norm')(h)
     return (residual(attended, h), cache_k, cache_v, layer + 1), None
@@ -195,14 +206,28 @@ class Block(nn.Module):
     c = self.config
     kv_heads = c.num_kv_heads or c.num_heads
     split = lambda name, n: self._act(
-        self._project((n, c.width), ('embed', 'heads', 'kv'), 1, std=c.init_std,
-                      use_bias=c.use_bias or c.qkv_bias, name=name)(h),
-        'act_batch', 'act_len', 'act_heads', None)
-    q, k, v = (split(name, heads) for name, heads in (
-        ('q', c.num_heads), ('k', kv_heads), ('v', kv_heads)))
+      self._project(
+        (n, c.width),
+        ('embed', 'heads', 'kv'),
+        1,
+        std=c.init_std,
+        use_bias=c.use_bias or c.qkv_bias,
+        name=name,
+      )(h),
+      'act_batch',
+      'act_len',
+      'act_heads',
+      None,
+    )
+    q, k, v = (
+      split(name, heads)
+      for name, heads in (('q', c.num_heads), ('k', kv_heads), ('v', kv_heads))
+    )
     if c.qk_norm:
-      q, k = (self._norm(kind='rmsnorm', name=name)(x)
-              for name, x in (('q_norm', q), ('k_norm', k)))
+      q, k = (
+        self._norm(kind='rmsnorm', name=name)(x)
+        for name, x in (('q_norm', q), ('k_norm', k))
+      )
     if rotation is not None:
       q = attention.rotary(q, *rotation)
       k = attention.rotary(k, *rotation)
@@ -213,12 +238,21 @@ class Block(nn.Module):
     c = self.config
     gated, activation = MLPS[c.mlp]
     up = lambda name: self._act(
-        self._project((c.d_ff or 4 * c.d_model,), ('embed', 'mlp'), 1,
-                      std=c.init_std, name=name)(h),
-        'act_batch', 'act_len', 'act_mlp')
+      self._project(
+        (c.d_ff or 4 * c.d_model,),
+        ('embed', 'mlp'),
+        1,
+        std=c.init_std,
+        name=name,
+      )(h),
+      'act_batch',
+      'act_len',
+      'act_mlp',
+    )
     h = activation(up('gate')) * up('up') if gated else activation(up('up'))
-    return self._project((c.d_model,), ('mlp', 'embed'), 1, std=self._out_std,
-                         name='down')(h)
+    return self._project(
+      (c.d_model,), ('mlp', 'embed'), 1, std=self._out_std, name='down'
+    )(h)
 
   @property
   def _out_std(self) -> float:
@@ -227,15 +261,21 @@ class Block(nn.Module):
   @nn.nowrap
   def _norm(self, *, name, kind=None):
     c = self.config
-    return Norm(kind or c.norm, c.norm_epsilon, c.param_dtype, c.norm_offset,
-                name=name)
+    return Norm(
+      kind or c.norm, c.norm_epsilon, c.param_dtype, c.norm_offset, name=name
+    )
 
   @nn.nowrap
   def _project(self, *args, use_bias=None, **kwargs):
     c = self.config
     return Projection(
-        *args, use_bias=c.use_bias if use_bias is None else use_bias,
-        dtype=c.dtype, param_dtype=c.param_dtype, rules=c.rules, **kwargs)
+      *args,
+      use_bias=c.use_bias if use_bias is None else use_bias,
+      dtype=c.dtype,
+      param_dtype=c.param_dtype,
+      rules=c.rules,
+      **kwargs,
+    )
 
   @nn.nowrap
   def _act(self, y, *axes):

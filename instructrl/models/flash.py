@@ -23,7 +23,7 @@ MAX_BLOCK = 512  # columns of a block, of queries and of keys
 MIN_LENGTH = 2 * TILE  # shorter rows would be padded by half and more
 # Added to a logit where a key is hidden. No logit is so large, and the product
 # with 0 or 1 is exact in every dtype.
-HIDDEN = -2.0 ** 20
+HIDDEN = -(2.0**20)
 
 
 def device() -> tuple[str, str]:
@@ -38,8 +38,9 @@ def device() -> tuple[str, str]:
   return found.platform, found.device_kind
 
 
-def choose(implementation: str, *, length: int, width: int, dtype,
-           windows: bool = False) -> str:
+def choose(
+  implementation: str, *, length: int, width: int, dtype, windows: bool = False
+) -> str:
   """What computes the attention of a full pass: 'xla', 'splash' or 'cudnn'.
 
   Args:
@@ -57,14 +58,28 @@ def choose(implementation: str, *, length: int, width: int, dtype,
   if platform == 'tpu' and length >= MIN_LENGTH and width % 64 == 0:
     return 'splash'
   # What all of cuDNN's versions and GPUs since Ampere have in common.
-  if (platform == 'gpu' and 'NVIDIA' in kind and jnp.dtype(dtype).itemsize == 2
-      and width % 8 == 0 and width <= 128 and length % 2 == 0):
+  if (
+    platform == 'gpu'
+    and 'NVIDIA' in kind
+    and jnp.dtype(dtype).itemsize == 2
+    and width % 8 == 0
+    and width <= 128
+    and length % 2 == 0
+  ):
     return 'cudnn'
   return 'xla'
 
 
-def splash(q, k, v, *, segment_ids, rules: sharding.Rules = (),
-           shared_prefix: bool = False, scale: float = 0.0):
+def splash(
+  q,
+  k,
+  v,
+  *,
+  segment_ids,
+  rules: sharding.Rules = (),
+  shared_prefix: bool = False,
+  scale: float = 0.0,
+):
   """Causal attention within segments, on TPUs.
 
   Args:
@@ -88,27 +103,41 @@ def _splash(q, k, v, segment_ids, shared_prefix, scale):
   length, heads, width = q.shape[1:]
   tile = TILE if length <= TILE else 2 * TILE
   padded = -(-length // tile) * tile
-  pad = lambda x, axis: jnp.pad(x, [
-      (0, padded - length if i == axis else 0) for i in range(x.ndim)])
-  q = q.swapaxes(1, 2) * jnp.asarray(scale or width ** -0.5, q.dtype)
+  pad = lambda x, axis: jnp.pad(
+    x, [(0, padded - length if i == axis else 0) for i in range(x.ndim)]
+  )
+  q = q.swapaxes(1, 2) * jnp.asarray(scale or width**-0.5, q.dtype)
   q, k, v, ids = pad(q, 2), pad(k, 2), pad(v, 2), pad(segment_ids, 1)
   if shared_prefix:
     of_queries, of_keys = prefix_features(ids, q.dtype)
     append = lambda x, features: jnp.concatenate(
-        [x, jnp.broadcast_to(features[:, None], (
-            *x.shape[:3], features.shape[-1]))], axis=-1)
+      [
+        x,
+        jnp.broadcast_to(features[:, None], (*x.shape[:3], features.shape[-1])),
+      ],
+      axis=-1,
+    )
     q, k, same = append(q, of_queries), append(k, of_keys), None
   else:
     same = splash_lib.SegmentIds(ids, ids)
-  block = max(size for size in range(TILE, MAX_BLOCK + 1, TILE)
-              if padded % size == 0)
+  block = max(
+    size for size in range(TILE, MAX_BLOCK + 1, TILE) if padded % size == 0
+  )
   mask = splash_lib.CausalMask((padded, padded))
   kernel = splash_lib.make_splash_mha(
-      splash_lib.MultiHeadMask([mask] * heads), head_shards=1, q_seq_shards=1,
-      block_sizes=splash_lib.BlockSizes(
-          block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block,
-          block_q_dq=block, block_kv_dq=block),
-      interpret=device()[0] != 'tpu')
+    splash_lib.MultiHeadMask([mask] * heads),
+    head_shards=1,
+    q_seq_shards=1,
+    block_sizes=splash_lib.BlockSizes(
+      block_q=block,
+      block_kv=block,
+      block_q_dkv=block,
+      block_kv_dkv=block,
+      block_q_dq=block,
+      block_kv_dq=block,
+    ),
+    interpret=device()[0] != 'tpu',
+  )
   with jax.named_scope('causal'):  # `hlo_kernels` sees no masks, and reads it
     out = jax.vmap(kernel)(q, k, v, same)
   out = jnp.where((ids != 0)[:, None, :, None], out, 0)
@@ -135,11 +164,13 @@ def prefix_features(segment_ids, dtype):
   both = lambda a, b: jnp.concatenate([a, b], axis=-1).astype(dtype)
   of_keys = both(1 - ones, ones) * jnp.asarray(HIDDEN, dtype)
   return both(ones, 1 - ones), jnp.where(
-      (segment_ids == PREFIX)[..., None], 0, of_keys)
+    (segment_ids == PREFIX)[..., None], 0, of_keys
+  )
 
 
-def cudnn(q, k, v, *, mask, segment_ids, rules: sharding.Rules = (),
-          scale: float = 0.0):
+def cudnn(
+  q, k, v, *, mask, segment_ids, rules: sharding.Rules = (), scale: float = 0.0
+):
   """Attention on NVIDIA GPUs, in 16 bits.
 
   The kernel knows no segments: it reads the mask as a bias of T x T numbers a
@@ -157,10 +188,16 @@ def cudnn(q, k, v, *, mask, segment_ids, rules: sharding.Rules = (),
   Returns:
     As `splash`.
   """
+
   def local(q, k, v, segment_ids, mask):
     out = jax.nn.dot_product_attention(
-        q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask=mask[:, None],
-        scale=scale or None, implementation='cudnn')
+      q,
+      k.swapaxes(1, 2),
+      v.swapaxes(1, 2),
+      mask=mask[:, None],
+      scale=scale or None,
+      implementation='cudnn',
+    )
     return jnp.where((segment_ids != 0)[:, :, None, None], out, 0)
 
   return _divided(local, rules, q, k, v, segment_ids, mask)
@@ -174,10 +211,16 @@ def _divided(fn, rules, q, k, v, *rows):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size <= 1:
     return fn(q, k, v, *rows)
-  batch, heads = sharding.partition_spec(
-      ('act_batch', 'act_heads'), rules) if rules else (None, None)
+  batch, heads = (
+    sharding.partition_spec(('act_batch', 'act_heads'), rules)
+    if rules
+    else (None, None)
+  )
   queries = PartitionSpec(batch, None, heads)
   keys = PartitionSpec(batch, heads)
   return jax.shard_map(
-      fn, in_specs=(queries, keys, keys, *(PartitionSpec(batch) for _ in rows)),
-      out_specs=queries, check_vma=False)(q, k, v, *rows)
+    fn,
+    in_specs=(queries, keys, keys, *(PartitionSpec(batch) for _ in rows)),
+    out_specs=queries,
+    check_vma=False,
+  )(q, k, v, *rows)

@@ -16,8 +16,10 @@ from instructrl.types import Params
 def init_head(key: jax.Array, d_model: int) -> Params:
   """Kernel N(0, 1 / (d + 1)), zero bias (Stiennon et al. 2020)."""
   kernel = jax.random.normal(key, (d_model,), jnp.float32)
-  return {'kernel': kernel / (d_model + 1) ** 0.5,
-          'bias': jnp.zeros((), jnp.float32)}
+  return {
+    'kernel': kernel / (d_model + 1) ** 0.5,
+    'bias': jnp.zeros((), jnp.float32),
+  }
 
 
 def head_axes() -> Params:
@@ -25,20 +27,38 @@ def head_axes() -> Params:
   return {'kernel': ('norm',), 'bias': ()}
 
 
-def apply_scalar(model: Model, params: Params, tokens: jax.Array,
-                 positions: jax.Array, segment_ids: jax.Array, *,
-                 shared_prefix: bool = False,
-                 dropout_key: jax.Array | None = None) -> jax.Array:
+def apply_scalar(
+  model: Model,
+  params: Params,
+  tokens: jax.Array,
+  positions: jax.Array,
+  segment_ids: jax.Array,
+  *,
+  shared_prefix: bool = False,
+  dropout_key: jax.Array | None = None,
+) -> jax.Array:
   """The head's output at every position; arguments as of `Model.apply`.
 
   Returns:
     [B, T] float32, whatever the compute dtype: a score of 0.7 stays 0.7.
   """
-  hidden, _ = model.apply(params['backbone'], tokens, positions, segment_ids,
-                          shared_prefix=shared_prefix, dropout_key=dropout_key)
+  hidden, _ = model.apply(
+    params['backbone'],
+    tokens,
+    positions,
+    segment_ids,
+    shared_prefix=shared_prefix,
+    dropout_key=dropout_key,
+  )
   head = params['head']
-  return jnp.einsum('btd,d->bt', hidden.astype(jnp.float32),
-                    head['kernel'].astype(jnp.float32)) + head['bias']
+  return (
+    jnp.einsum(
+      'btd,d->bt',
+      hidden.astype(jnp.float32),
+      head['kernel'].astype(jnp.float32),
+    )
+    + head['bias']
+  )
 
 
 def shift_bias(params: Params, amount: jax.Array) -> Params:

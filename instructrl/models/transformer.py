@@ -92,7 +92,8 @@ class Transformer(nn.Module):
   @property
   def padded_vocab(self) -> int:
     return self.vocab_rows or (
-        -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple)
+      -(-self.vocab_size // self.vocab_multiple) * self.vocab_multiple
+    )
 
   @property
   def kinds(self) -> tuple[int, ...]:
@@ -103,8 +104,10 @@ class Transformer(nn.Module):
   def kind_of_layer(self) -> tuple[int, ...]:
     """Of each layer, which of `kinds`."""
     windows = self.windows or (0,)
-    return tuple(self.kinds.index(windows[layer % len(windows)])
-                 for layer in range(self.num_layers))
+    return tuple(
+      self.kinds.index(windows[layer % len(windows)])
+      for layer in range(self.num_layers)
+    )
 
   @property
   def width(self) -> int:
@@ -112,50 +115,66 @@ class Transformer(nn.Module):
     return self.head_dim or self.d_model // self.num_heads
 
   @nn.compact
-  def __call__(self, tokens, positions, attend, index, cache_k, cache_v,
-               deterministic):
+  def __call__(
+    self, tokens, positions, attend, index, cache_k, cache_v, deterministic
+  ):
     init = lambda axes: nn.with_logical_partitioning(
-        nn.initializers.normal(self.init_std), axes)
+      nn.initializers.normal(self.init_std), axes
+    )
     shape = (self.padded_vocab, self.d_model)
-    embed = self.param('embed', init(('vocab', 'embed')), shape,
-                       self.param_dtype)
+    embed = self.param(
+      'embed', init(('vocab', 'embed')), shape, self.param_dtype
+    )
     frozen = jax.lax.stop_gradient if self.frozen_layers else lambda x: x
     x = jnp.take(frozen(embed).astype(self.dtype), tokens, axis=0)
     if self.embed_scale:
-      x = x * jnp.asarray(self.d_model ** 0.5, self.dtype)
+      x = x * jnp.asarray(self.d_model**0.5, self.dtype)
     if self.positions == 'learned':
-      table = self.param('positions', init(('positions', 'embed')),
-                         (self.max_len, self.d_model), self.param_dtype)
+      table = self.param(
+        'positions',
+        init(('positions', 'embed')),
+        (self.max_len, self.d_model),
+        self.param_dtype,
+      )
       x = x + jnp.take(frozen(table).astype(self.dtype), positions, axis=0)
       rotation = None
     else:
-      columns = (tokens.shape[1] if cache_k is None else
-                 jax.tree.leaves(cache_k)[0].shape[-2])
+      columns = (
+        tokens.shape[1]
+        if cache_k is None
+        else jax.tree.leaves(cache_k)[0].shape[-2]
+      )
       rotation = self._rotation(positions, columns)
     if not self.tie_embeddings:
       self.param('unembed', init(('vocab', 'embed')), shape, self.param_dtype)
-    x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'),
-                           self.rules)
+    x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'), self.rules)
     x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
     shared = (attend, rotation, index, deterministic)
     if isinstance(cache_k, tuple):
       x, cache_k, cache_v = self._unrolled(x, cache_k, cache_v, *shared)
-    elif (self.frozen_layers and cache_k is None
-          and not self.is_initializing()):
+    elif self.frozen_layers and cache_k is None and not self.is_initializing():
       x = self._partly_frozen(x, *shared)
     else:
       carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
       blocks = self._scanned(self.num_layers, name='blocks')
       (x, cache_k, cache_v, _), _ = blocks(carry, *shared)
-    x = Norm(self.norm, self.norm_epsilon, self.param_dtype, self.norm_offset,
-             name='final_norm')(x)
+    x = Norm(
+      self.norm,
+      self.norm_epsilon,
+      self.param_dtype,
+      self.norm_offset,
+      name='final_norm',
+    )(x)
     return x, cache_k, cache_v
 
   def _rotation(self, positions, columns):
     """Cosine and sine; with an axis of `kinds` where these differ in theta."""
     make = functools.partial(
-        attention_lib.rotations, positions, columns,
-        int(self.width * self.rotary_fraction))
+      attention_lib.rotations,
+      positions,
+      columns,
+      int(self.width * self.rotary_fraction),
+    )
     everywhere = make(self.rope_theta, self.rope_scaling)
     if not self.rope_theta_local:
       return everywhere
@@ -169,16 +188,22 @@ class Transformer(nn.Module):
     """Layers as one module, whose parameters have a leading axis."""
     block = Block
     if self.remat != 'none':
-      policy = (jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-                if self.remat == 'dots' else None)
-      block = nn.remat(Block, policy=policy, prevent_cse=False,
-                       static_argnums=(5,))
+      policy = (
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        if self.remat == 'dots'
+        else None
+      )
+      block = nn.remat(
+        Block, policy=policy, prevent_cse=False, static_argnums=(5,)
+      )
     return nn.scan(
-        block, length=length, unroll=self.scan_unroll,
-        variable_axes={'params': 0},
-        split_rngs={'params': True, 'dropout': True},
-        in_axes=(nn.broadcast,) * 4,
-        metadata_params={nn.PARTITION_NAME: 'layers'},
+      block,
+      length=length,
+      unroll=self.scan_unroll,
+      variable_axes={'params': 0},
+      split_rngs={'params': True, 'dropout': True},
+      in_axes=(nn.broadcast,) * 4,
+      metadata_params={nn.PARTITION_NAME: 'layers'},
     )(detached(self), **where)
 
   def _unrolled(self, x, cache_k, cache_v, *shared):
@@ -196,27 +221,36 @@ class Transformer(nn.Module):
     params, deterministic = self.variables['params']['blocks'], shared[-1]
     first = self.frozen_layers
     block = Block(detached(self), parent=None)
-    rngs = lambda: {} if deterministic else {
-        'dropout': self.make_rng('dropout')}
+    rngs = lambda: (
+      {} if deterministic else {'dropout': self.make_rng('dropout')}
+    )
     frozen, keys = jax.lax.stop_gradient(params), rngs()
 
     def layer(carry, i):
       # Each layer is read where it lies: a slice of all would be a copy.
       own = jax.tree.map(
-          lambda p: jax.lax.dynamic_index_in_dim(p, i, 0, False), frozen)
+        lambda p: jax.lax.dynamic_index_in_dim(p, i, 0, False), frozen
+      )
       carry, _ = block.apply(
-          {'params': own}, carry, *shared,
-          rngs={name: jax.random.fold_in(key, i) for name, key in keys.items()})
+        {'params': own},
+        carry,
+        *shared,
+        rngs={name: jax.random.fold_in(key, i) for name, key in keys.items()},
+      )
       return carry, None
 
     carry = (x, None, None, jnp.zeros((), jnp.int32))
-    carry, _ = jax.lax.scan(layer, carry, jnp.arange(first),
-                            unroll=self.scan_unroll)
+    carry, _ = jax.lax.scan(
+      layer, carry, jnp.arange(first), unroll=self.scan_unroll
+    )
     if first < self.num_layers:
       blocks = self._scanned(self.num_layers - first, parent=None)
       carry, _ = blocks.apply(
-          {'params': jax.tree.map(lambda p: p[first:], params)}, carry,
-          *shared, rngs=rngs())
+        {'params': jax.tree.map(lambda p: p[first:], params)},
+        carry,
+        *shared,
+        rngs=rngs(),
+      )
     return carry[0]
 
 
@@ -240,15 +274,16 @@ class Model:
     m = self.module
     if m.positions == 'learned' and longest > m.max_len:
       raise ValueError(
-          f'{what} needs {longest} positions, the model has {m.max_len} '
-          '(model.max_len): shorten the prompt or the response')
+        f'{what} needs {longest} positions, the model has {m.max_len} '
+        '(model.max_len): shorten the prompt or the response'
+      )
 
   def _init(self, key):
     tokens = jnp.zeros((1, 1), jnp.int32)
     attend = Partial(attention_lib.attention, mask=jnp.ones((1, 1, 1), bool))
     return self.module.init(
-        key, tokens, tokens, attend, jnp.zeros((), jnp.int32), None, None,
-        True)['params']
+      key, tokens, tokens, attend, jnp.zeros((), jnp.int32), None, None, True
+    )['params']
 
   def init(self, key: jax.Array) -> Params:
     """Fresh parameters; give `out_shardings` to the jit around it."""
@@ -258,13 +293,22 @@ class Model:
     """The parameter tree with a tuple of logical axis names as leaves."""
     boxed = jax.eval_shape(lambda: self._init(jax.random.key(0)))
     return jax.tree.map(
-        tuple, nn.get_partition_spec(boxed),
-        is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec))
+      tuple,
+      nn.get_partition_spec(boxed),
+      is_leaf=lambda x: isinstance(x, jax.sharding.PartitionSpec),
+    )
 
-  def apply(self, params: Params, tokens: jax.Array, positions: jax.Array,
-            segment_ids: jax.Array, cache: Cache | None = None, *,
-            shared_prefix: bool = False, dropout_key: jax.Array | None = None
-            ) -> tuple[jax.Array, Cache | None]:
+  def apply(
+    self,
+    params: Params,
+    tokens: jax.Array,
+    positions: jax.Array,
+    segment_ids: jax.Array,
+    cache: Cache | None = None,
+    *,
+    shared_prefix: bool = False,
+    dropout_key: jax.Array | None = None,
+  ) -> tuple[jax.Array, Cache | None]:
     """The last hidden states; see `unembedding` for the logits.
 
     Args:
@@ -290,25 +334,36 @@ class Model:
     key_segments = segment_ids
     if cache is not None:
       key_segments = jax.lax.dynamic_update_slice(
-          cache.segment_ids, segment_ids, (0, start))
+        cache.segment_ids, segment_ids, (0, start)
+      )
     attend = self._attend(
-        segment_ids, key_segments, start, shared_prefix,
-        positions=positions if cache is None else None)
+      segment_ids,
+      key_segments,
+      start,
+      shared_prefix,
+      positions=positions if cache is None else None,
+    )
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     if cache is not None:
       params = self._unstack(params)
     hidden, k, v = self.module.apply(
-        {'params': params}, tokens, positions, attend, start,
-        None if cache is None else cache.k,
-        None if cache is None else cache.v,
-        dropout_key is None, rngs=rngs)
+      {'params': params},
+      tokens,
+      positions,
+      attend,
+      start,
+      None if cache is None else cache.k,
+      None if cache is None else cache.v,
+      dropout_key is None,
+      rngs=rngs,
+    )
     if cache is None:
       return hidden, None
-    return hidden, Cache(k=k, v=v, segment_ids=key_segments,
-                         index=start + length)
+    return hidden, Cache(
+      k=k, v=v, segment_ids=key_segments, index=start + length
+    )
 
-  def _attend(self, segment_ids, key_segments, start, shared_prefix,
-              positions):
+  def _attend(self, segment_ids, key_segments, start, shared_prefix, positions):
     """(q, k, v) -> what the queries see; a pytree, for the scan to carry.
 
     Its arrays have a leading axis of `kinds` if there are several. Positions
@@ -316,14 +371,27 @@ class Model:
     without gaps, and tell how far apart they are.
     """
     m, length = self.module, segment_ids.shape[1]
-    kernel = 'xla' if positions is None else flash.choose(
-        m.attention, length=length, width=m.width, dtype=m.dtype,
-        windows=any(m.windows))
+    kernel = (
+      'xla'
+      if positions is None
+      else flash.choose(
+        m.attention,
+        length=length,
+        width=m.width,
+        dtype=m.dtype,
+        windows=any(m.windows),
+      )
+    )
     if kernel == 'splash':
       return Partial(
-          functools.partial(flash.splash, rules=m.rules, scale=m.query_scale,
-                            shared_prefix=shared_prefix),
-          segment_ids=segment_ids)
+        functools.partial(
+          flash.splash,
+          rules=m.rules,
+          scale=m.query_scale,
+          shared_prefix=shared_prefix,
+        ),
+        segment_ids=segment_ids,
+      )
     query = start + jnp.arange(length)[:, None]
     causal = jnp.arange(key_segments.shape[1])[None] <= query
     queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
@@ -336,16 +404,22 @@ class Model:
         distance = query - jnp.arange(key_segments.shape[1])[None]
       else:
         distance = positions[:, :, None] - positions[:, None, :]
-      masks = [mask & (distance < window) if window else mask
-               for window in m.kinds]
+      masks = [
+        mask & (distance < window) if window else mask for window in m.kinds
+      ]
       mask = jnp.stack(masks) if len(masks) > 1 else masks[0]
     if kernel == 'cudnn':
       return Partial(
-          functools.partial(flash.cudnn, rules=m.rules, scale=m.query_scale),
-          mask=mask, segment_ids=segment_ids)
-    return Partial(functools.partial(
-        attention_lib.attention, block=m.attention_block, scale=m.query_scale),
-                   mask=mask)
+        functools.partial(flash.cudnn, rules=m.rules, scale=m.query_scale),
+        mask=mask,
+        segment_ids=segment_ids,
+      )
+    return Partial(
+      functools.partial(
+        attention_lib.attention, block=m.attention_block, scale=m.query_scale
+      ),
+      mask=mask,
+    )
 
   def unembedding(self, params: Params) -> jax.Array:
     """[V', D] in the compute dtype; the embedding itself when they are tied.
@@ -369,10 +443,15 @@ class Model:
     if not layers:
       return None
     shapes = jax.eval_shape(self.init, jax.random.key(0))
-    rows = {'embed': lambda x: x.shape[0], 'positions': lambda x: x.shape[0],
-            'blocks': lambda x: layers}
-    return {name: jax.tree.map(rows.get(name, lambda x: 0), part)
-            for name, part in shapes.items()}
+    rows = {
+      'embed': lambda x: x.shape[0],
+      'positions': lambda x: x.shape[0],
+      'blocks': lambda x: layers,
+    }
+    return {
+      name: jax.tree.map(rows.get(name, lambda x: 0), part)
+      for name, part in shapes.items()
+    }
 
   @property
   def unrolled(self) -> bool:
@@ -389,34 +468,52 @@ class Model:
     """
     axes = self.logical_axes()
     params = jax.tree.map(
-        lambda x, names: x if 'norm' in names else x.astype(self.module.dtype),
-        params, axes)
+      lambda x, names: x if 'norm' in names else x.astype(self.module.dtype),
+      params,
+      axes,
+    )
     return self._unstack(
-        sharding.constrain_params(params, axes, self.module.rules))
+      sharding.constrain_params(params, axes, self.module.rules)
+    )
 
   def _unstack(self, params: Params) -> Params:
     if not self.unrolled or not isinstance(params['blocks'], dict):
       return params
-    layers = tuple(jax.tree.map(lambda x: x[layer], params['blocks'])
-                   for layer in range(self.module.num_layers))
+    layers = tuple(
+      jax.tree.map(lambda x: x[layer], params['blocks'])
+      for layer in range(self.module.num_layers)
+    )
     return {**params, 'blocks': layers}
 
   def init_cache(self, batch: int, columns: int) -> Cache:
     m = self.module
-    shape = (m.num_layers, batch, m.num_kv_heads or m.num_heads, columns,
-             m.width)
+    shape = (
+      m.num_layers,
+      batch,
+      m.num_kv_heads or m.num_heads,
+      columns,
+      m.width,
+    )
     axes = ('layers', 'act_batch', 'act_heads', 'act_len', None)
     zeros = lambda start: sharding.constrain(
-        jnp.zeros(shape[start:], m.dtype), axes[start:], m.rules)
-    make = (lambda: tuple(zeros(1) for _ in range(m.num_layers))
-            ) if self.unrolled else (lambda: zeros(0))
-    return Cache(k=make(), v=make(),
-                 segment_ids=jnp.zeros((batch, columns), jnp.int32),
-                 index=jnp.zeros((), jnp.int32))
+      jnp.zeros(shape[start:], m.dtype), axes[start:], m.rules
+    )
+    make = (
+      (lambda: tuple(zeros(1) for _ in range(m.num_layers)))
+      if self.unrolled
+      else (lambda: zeros(0))
+    )
+    return Cache(
+      k=make(),
+      v=make(),
+      segment_ids=jnp.zeros((batch, columns), jnp.int32),
+      index=jnp.zeros((), jnp.int32),
+    )
 
 
-def make_model(*, dtype: str = 'float32', param_dtype: str = 'float32',
-               rules=(), **fields) -> Model:
+def make_model(
+  *, dtype: str = 'float32', param_dtype: str = 'float32', rules=(), **fields
+) -> Model:
   """`Model` from config fields (dtypes by name); checks what they combine to.
 
   Raises:
@@ -425,14 +522,20 @@ def make_model(*, dtype: str = 'float32', param_dtype: str = 'float32',
   heads, kv = fields['num_heads'], fields.get('num_kv_heads', 0)
   if not fields.get('head_dim') and fields['d_model'] % heads:
     raise ValueError(
-        f"model.d_model={fields['d_model']} is not a multiple of "
-        f'model.num_heads={heads}')
+      f'model.d_model={fields["d_model"]} is not a multiple of '
+      f'model.num_heads={heads}'
+    )
   if kv and heads % kv:
     raise ValueError(
-        f'model.num_heads={heads} is not a multiple of model.num_kv_heads={kv}')
-  choices = dict(norm=('layernorm', 'rmsnorm'), positions=('learned', 'rotary'),
-                 mlp=tuple(MLPS), remat=REMAT_POLICIES,
-                 attention=flash.IMPLEMENTATIONS)
+      f'model.num_heads={heads} is not a multiple of model.num_kv_heads={kv}'
+    )
+  choices = dict(
+    norm=('layernorm', 'rmsnorm'),
+    positions=('learned', 'rotary'),
+    mlp=tuple(MLPS),
+    remat=REMAT_POLICIES,
+    attention=flash.IMPLEMENTATIONS,
+  )
   for name, allowed in choices.items():
     if fields.get(name, allowed[0]) not in allowed:
       raise ValueError(f'model.{name}={fields[name]!r} is none of {allowed}')
@@ -441,52 +544,68 @@ def make_model(*, dtype: str = 'float32', param_dtype: str = 'float32',
     if name in fields:
       fields[name] = tuple(fields[name])
   module = Transformer(
-      dtype=jnp.dtype(dtype), param_dtype=jnp.dtype(param_dtype), rules=rules,
-      **fields)
+    dtype=jnp.dtype(dtype),
+    param_dtype=jnp.dtype(param_dtype),
+    rules=rules,
+    **fields,
+  )
   _check_positions(module)
   if 0 < module.vocab_rows < module.vocab_size:
     raise ValueError(
-        f'model.vocab_rows={module.vocab_rows} is fewer than the '
-        f'vocab_size={module.vocab_size} of the tokenizer')
+      f'model.vocab_rows={module.vocab_rows} is fewer than the '
+      f'vocab_size={module.vocab_size} of the tokenizer'
+    )
   if not 0 <= module.frozen_layers <= module.num_layers:
     raise ValueError(
-        f'model.frozen_layers={module.frozen_layers} is not from 0 to '
-        f'model.num_layers={module.num_layers}')
+      f'model.frozen_layers={module.frozen_layers} is not from 0 to '
+      f'model.num_layers={module.num_layers}'
+    )
   return Model(module)
 
 
 def _check_positions(m: Transformer):
   """Refuses what no position or distance can be computed from."""
   if len(m.windows) > m.num_layers or not all(
-      isinstance(w, int) and w >= 0 for w in m.windows):
+    isinstance(w, int) and w >= 0 for w in m.windows
+  ):
     raise ValueError(
-        f'model.windows={m.windows} must be whole numbers of positions, 0 for '
-        f'all, and no more of them than model.num_layers={m.num_layers}')
+      f'model.windows={m.windows} must be whole numbers of positions, 0 for '
+      f'all, and no more of them than model.num_layers={m.num_layers}'
+    )
   if m.rope_theta_local and not any(m.windows):
     raise ValueError(
-        f'model.rope_theta_local={m.rope_theta_local} is of layers with a '
-        'window, and model.windows has none')
+      f'model.rope_theta_local={m.rope_theta_local} is of layers with a '
+      'window, and model.windows has none'
+    )
   kind, *numbers = m.rope_scaling or ('none',)
   sizes = {'none': 0, 'linear': 1, 'llama3': 4}
   if sizes.get(kind) != len(numbers) or not all(
-      isinstance(x, (int, float)) and 0 < x < float('inf') for x in numbers):
+    isinstance(x, (int, float)) and 0 < x < float('inf') for x in numbers
+  ):
     raise ValueError(
-        f"model.rope_scaling={m.rope_scaling} is none of (), ('linear', "
-        "factor), ('llama3', factor, low, high, original length)")
+      f"model.rope_scaling={m.rope_scaling} is none of (), ('linear', "
+      "factor), ('llama3', factor, low, high, original length)"
+    )
   if kind == 'llama3' and numbers[1] >= numbers[2]:
     raise ValueError(
-        f'model.rope_scaling={m.rope_scaling}: its third number, high, is not '
-        'above its second, low')
+      f'model.rope_scaling={m.rope_scaling}: its third number, high, is not '
+      'above its second, low'
+    )
   if m.positions != 'rotary':
-    for name, default in (('rope_scaling', ()), ('rope_theta_local', 0),
-                          ('rotary_fraction', 1)):
+    for name, default in (
+      ('rope_scaling', ()),
+      ('rope_theta_local', 0),
+      ('rotary_fraction', 1),
+    ):
       if getattr(m, name) != default:
         raise ValueError(
-            f"model.{name}={getattr(m, name)} needs model.positions='rotary'")
+          f"model.{name}={getattr(m, name)} needs model.positions='rotary'"
+        )
     return
   rotated = m.width * m.rotary_fraction
   if not 0 < m.rotary_fraction <= 1 or rotated < 2 or int(rotated) % 2:
     raise ValueError(
-        f"model.positions='rotary' needs heads of an even width: "
-        f'model.rotary_fraction={m.rotary_fraction} of {m.width} '
-        f'(model.head_dim or d_model / num_heads) is {rotated:g}')
+      f"model.positions='rotary' needs heads of an even width: "
+      f'model.rotary_fraction={m.rotary_fraction} of {m.width} '
+      f'(model.head_dim or d_model / num_heads) is {rotated:g}'
+    )

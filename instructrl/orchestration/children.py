@@ -19,10 +19,20 @@ from instructrl.runtime import run_folder
 
 LOG = 'log.txt'
 DONE, FAILED, STOPPED, RUNNING, LEFT = (
-    'done', 'failed', 'interrupted', 'running', 'left')
+  'done',
+  'failed',
+  'interrupted',
+  'running',
+  'left',
+)
 STOPPED_CODES = (
-    processes.EXIT_STOPPED, processes.EXIT_LOST, 128 + signal.SIGINT,
-    128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM)
+  processes.EXIT_STOPPED,
+  processes.EXIT_LOST,
+  128 + signal.SIGINT,
+  128 + signal.SIGTERM,
+  -signal.SIGINT,
+  -signal.SIGTERM,
+)
 POLL, TELL, GRACE = 0.2, 30.0, 120.0  # seconds
 
 
@@ -48,8 +58,12 @@ class Job:
 class Children:
   """Runs jobs; `status` is name -> what became of it."""
 
-  def __init__(self, jobs: Sequence[Job], parallel: int,
-               changed: Callable[[], None] = lambda: None):
+  def __init__(
+    self,
+    jobs: Sequence[Job],
+    parallel: int,
+    changed: Callable[[], None] = lambda: None,
+  ):
     """Looks which jobs are done; starts nothing.
 
     Args:
@@ -92,8 +106,9 @@ class Children:
     for name, job in self._jobs.items():  # those that are needed come first
       if lost.intersection(job.needs):
         lost.add(name)
-    return [name for name in self._jobs
-            if name in lost and self.status[name] == LEFT]
+    return [
+      name for name in self._jobs if name in lost and self.status[name] == LEFT
+    ]
 
   def _look(self, name: str) -> bool:
     """Whether a job is done, from its folder."""
@@ -107,7 +122,8 @@ class Children:
     """Starts what can be started; the order is that of the jobs."""
     for name, job in self._jobs.items():
       if self.status[name] == LEFT and all(
-          self.status[need] == DONE for need in job.needs):
+        self.status[need] == DONE for need in job.needs
+      ):
         holder = run_folder.holder(job.folder)
         if holder is not None:
           if name not in self._elsewhere:
@@ -128,8 +144,12 @@ class Children:
       out.flush()
       # In a group of its own: Ctrl-C of a terminal comes to the sweep only.
       child = subprocess.Popen(
-          job.argv, stdin=subprocess.DEVNULL, stdout=out,
-          stderr=subprocess.STDOUT, process_group=0)
+        job.argv,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+      )
     self._children[job.name] = child, time.monotonic()
     self._set(job.name, RUNNING)
     self._say(f'{job.name} starts; log: {log}')
@@ -147,18 +167,24 @@ class Children:
         self._say(f'{name} done in {took}; {self._summary()}')
       elif code in STOPPED_CODES:
         self._set(name, STOPPED)
-        self._say(f'{name} was interrupted after {took}; the next start goes '
-                  f'on; log: {log}')
+        self._say(
+          f'{name} was interrupted after {took}; the next start goes '
+          f'on; log: {log}'
+        )
       elif run_folder.holder(self._jobs[name].folder) is not None:
         self._set(name, LEFT)  # another was quicker
       else:
         self.reasons[name] = (
-            f'{_last_line(log)} (exit status {code})' if code > 0 else
-            f'ended by {signal.Signals(-code).name}' if code else
-            f'it ended without {self._jobs[name].folder / "DONE"}')
+          f'{_last_line(log)} (exit status {code})'
+          if code > 0
+          else f'ended by {signal.Signals(-code).name}'
+          if code
+          else f'it ended without {self._jobs[name].folder / "DONE"}'
+        )
         self._set(name, FAILED)
-        self._say(f'{name} FAILED after {took}: {self.reasons[name]}; '
-                  f'log: {log}')
+        self._say(
+          f'{name} FAILED after {took}: {self.reasons[name]}; log: {log}'
+        )
 
   def _set(self, name: str, status: str):
     self.status[name] = status
@@ -171,13 +197,15 @@ class Children:
   def _tell_running(self):
     for name, (_, began) in self._children.items():
       took = progress.format_seconds(time.monotonic() - began)
-      self._say(f'  {name}, {took}: '
-                f'{_last_line(self._jobs[name].folder / LOG)}')
+      self._say(
+        f'  {name}, {took}: {_last_line(self._jobs[name].folder / LOG)}'
+      )
 
   def _summary(self) -> str:
     """'3 of 9 done, 1 failed, 5 left, of which 2 take about 4m'."""
-    of = lambda *wanted: [name for name, status in self.status.items()
-                          if status in wanted]
+    of = lambda *wanted: [
+      name for name, status in self.status.items() if status in wanted
+    ]
     text = f'{len(of(DONE))} of {len(self._jobs)} done'
     if of(FAILED):
       text += f', {len(of(FAILED))} failed'
@@ -186,20 +214,26 @@ class Children:
     if left:
       text += f', {len(left)} left'
     if seconds:
-      text += ', about ' if len(seconds) == len(left) else (
-          f', of which {len(seconds)} take about ')
+      text += (
+        ', about '
+        if len(seconds) == len(left)
+        else (f', of which {len(seconds)} take about ')
+      )
       text += progress.format_seconds(sum(seconds) / self._parallel)
     return text
 
   def _expected(self, name: str) -> float | None:
     """Seconds that a job still takes, from those of its kind that are done."""
-    known = [seconds for other, seconds in self._seconds.items()
-             if self._jobs[other].kind == self._jobs[name].kind]
+    known = [
+      seconds
+      for other, seconds in self._seconds.items()
+      if self._jobs[other].kind == self._jobs[name].kind
+    ]
     if not known:
       return None
     began = self._children[name][1] if name in self._children else None
-    spent = 0. if began is None else time.monotonic() - began
-    return max(0., sum(known) / len(known) - spent)
+    spent = 0.0 if began is None else time.monotonic() - began
+    return max(0.0, sum(known) / len(known) - spent)
 
   def _end_children(self):
     """SIGTERM; SIGKILL for what does not end, or at a second interruption."""
@@ -232,8 +266,9 @@ def _last_line(log: pathlib.Path) -> str:
     f.seek(max(0, os.path.getsize(log) - 10_000))
     lines = f.read().decode(errors='replace').replace('\r', '\n').splitlines()
   lines = [line.strip() for line in lines if line.strip()]
-  begun = max((i for i, line in enumerate(lines) if line.startswith('--- ')),
-              default=-1)
-  lines = lines[begun + 1:] or ['nothing yet']
+  begun = max(
+    (i for i, line in enumerate(lines) if line.startswith('--- ')), default=-1
+  )
+  lines = lines[begun + 1 :] or ['nothing yet']
   errors = [line for line in lines if line.startswith('error: ')]
   return (errors or lines)[-1][:300]

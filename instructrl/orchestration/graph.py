@@ -69,8 +69,15 @@ class Point:
 
   @property
   def label(self) -> str:
-    return ', '.join([*(f'{key.split(".")[-1]}={value!r}' for key, value
-                        in self.overrides.items()), f'seed {self.seed}'])
+    return ', '.join(
+      [
+        *(
+          f'{key.split(".")[-1]}={value!r}'
+          for key, value in self.overrides.items()
+        ),
+        f'seed {self.seed}',
+      ]
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +105,18 @@ def collect(sweep: Callable, config) -> list[dict[str, Any]]:
 
   def add(overrides):
     checks.require(
-        isinstance(overrides, Mapping) and bool(overrides),
-        "sweep: add takes a dict of 'STAGE.field' to value, and got "
-        f'{overrides!r}')
+      isinstance(overrides, Mapping) and bool(overrides),
+      "sweep: add takes a dict of 'STAGE.field' to value, and got "
+      f'{overrides!r}',
+    )
     points.append(dict(overrides))
 
   sweep(add, copy.deepcopy(config))
-  checks.require(bool(points), 'sweep(add, config) adds no point: call '
-                 "add({'STAGE.field': value}) for each")
+  checks.require(
+    bool(points),
+    'sweep(add, config) adds no point: call '
+    "add({'STAGE.field': value}) for each",
+  )
   return points
 
 
@@ -118,9 +129,10 @@ def expand(points: Grid, config, settings: Sequence[str]) -> Grid:
   for setting in settings:
     key, found, values = setting.partition('=')
     checks.require(
-        bool(found and key and values),
-        f'--set {setting}: give a field and its values, as in '
-        'ppo.ppo.kl_coef=0.1,0.3')
+      bool(found and key and values),
+      f'--set {setting}: give a field and its values, as in '
+      'ppo.ppo.kl_coef=0.1,0.3',
+    )
     checks.require(key not in seen, f'--set {key} is given twice')
     seen.add(key)
     current = _field(config, key)
@@ -130,8 +142,10 @@ def expand(points: Grid, config, settings: Sequence[str]) -> Grid:
       point = {k: v for k, v in point.items() if k != key}
       if point not in others:
         others.append(point)
-    points = [{**point, key: value}
-              for point, value in itertools.product(others, parsed)]
+    points = [
+      {**point, key: value}
+      for point, value in itertools.product(others, parsed)
+    ]
   return points
 
 
@@ -159,7 +173,8 @@ def _parse(key: str, current: Any, text: str) -> Any:
     return type(current)(ast.literal_eval(text))
   except (KeyError, SyntaxError, TypeError, ValueError):
     raise checks.ConfigError(
-        f'--set {key}: {text!r} is no {type(current).__name__}') from None
+      f'--set {key}: {text!r} is no {type(current).__name__}'
+    ) from None
 
 
 def _field(config, key: str) -> Any:
@@ -170,8 +185,9 @@ def _field(config, key: str) -> Any:
       raise checks.ConfigError(_unknown(config, key))
     value = value[name]
   if isinstance(value, ml_collections.ConfigDict):
-    raise checks.ConfigError(f'{key} is not one field but several: give one of '
-                             f'{", ".join(value)}')
+    raise checks.ConfigError(
+      f'{key} is not one field but several: give one of {", ".join(value)}'
+    )
   return value
 
 
@@ -179,12 +195,17 @@ def _unknown(config, key: str) -> str:
   known = list(flatten(config.stages.to_dict()))
   near = [k for k in known if k.endswith(f'.{key}')]
   stage, _, name = key.rpartition('.')
-  near = near or [k for k in known if k.startswith(f'{stage.split(".")[0]}.')
-                  and k.endswith(f'.{name}')]
+  near = near or [
+    k
+    for k in known
+    if k.startswith(f'{stage.split(".")[0]}.') and k.endswith(f'.{name}')
+  ]
   near = near or difflib.get_close_matches(key, known, 3, 0.7)
   hint = f'; did you mean {" or ".join(near[:4])}?' if near else '.'
-  return (f'the sweep has no field {key!r}{hint} A field is STAGE.field, of '
-          f'the stages {", ".join(config.stages)}')
+  return (
+    f'the sweep has no field {key!r}{hint} A field is STAGE.field, of '
+    f'the stages {", ".join(config.stages)}'
+  )
 
 
 def flatten(tree: Mapping, prefix: str = '') -> dict[str, Any]:
@@ -216,10 +237,11 @@ def make(config, grid: Grid, workdir) -> Sweep:
     for key in overrides:
       _field(config, key)
       checks.require(
-          key.split('.')[-1] not in study.SEEDS,
-          f'{key}: the seeds of the stages are those of the sweep: give '
-          '--config.seeds, --config.train_seed, --config.world_seed or '
-          '--config.eval_seed')
+        key.split('.')[-1] not in study.SEEDS,
+        f'{key}: the seeds of the stages are those of the sweep: give '
+        '--config.seeds, --config.train_seed, --config.world_seed or '
+        '--config.eval_seed',
+      )
     for seed in config.seeds:
       point = Point(overrides, seed, {})
       try:
@@ -240,26 +262,37 @@ def make(config, grid: Grid, workdir) -> Sweep:
 def _check_sweep(config):
   """Refuses what makes no sense of the sweep itself."""
   require = checks.require
-  require(bool(config.ends), 'ends is empty: name the stages whose results are '
-          'wanted')
+  require(
+    bool(config.ends), 'ends is empty: name the stages whose results are wanted'
+  )
   for field in ('ends', 'seeded'):
     for name in config[field]:
-      require(name in config.stages and not config.given.get(name),
-              f'{field} names {name!r}, which is no stage that is run here')
+      require(
+        name in config.stages and not config.given.get(name),
+        f'{field} names {name!r}, which is no stage that is run here',
+      )
   require(bool(config.seeds), 'seeds is empty: give one or more')
   for seed in config.seeds:
-    require(isinstance(seed, int) and seed >= 0,
-            f'seeds={config.seeds}: {seed!r} is not an integer of 0 or more')
-  require(len({*config.seeds}) == len(config.seeds),
-          f'seeds={config.seeds} has one twice')
-  require(bool(config.seeded) or len(config.seeds) == 1,
-          'seeded is empty, so that all seeds are the same run')
+    require(
+      isinstance(seed, int) and seed >= 0,
+      f'seeds={config.seeds}: {seed!r} is not an integer of 0 or more',
+    )
+  require(
+    len({*config.seeds}) == len(config.seeds),
+    f'seeds={config.seeds} has one twice',
+  )
+  require(
+    bool(config.seeded) or len(config.seeds) == 1,
+    'seeded is empty, so that all seeds are the same run',
+  )
   for name in ('x', 'by'):
     if config.plot[name]:
       _field(config, config.plot[name])
   for measure in config.measures:
-    require(len(measure) == 4 and measure[1] in config.ends,
-            f'measures: {measure!r} is not (title, one of ends, file, place)')
+    require(
+      len(measure) == 4 and measure[1] in config.ends,
+      f'measures: {measure!r} is not (title, one of ends, file, place)',
+    )
 
 
 def _stages(config, overrides: Mapping[str, Any], seed: int) -> dict:
@@ -269,8 +302,9 @@ def _stages(config, overrides: Mapping[str, Any], seed: int) -> dict:
     *folders, name = key.split('.')
     tree = functools.reduce(lambda tree, part: tree[part], folders, stages)
     checks.require(  # ml_collections lets a bool pass for an int
-        isinstance(value, bool) == isinstance(tree[name], bool),
-        f'{key}={value!r} is no {type(tree[name]).__name__}')
+      isinstance(value, bool) == isinstance(tree[name], bool),
+      f'{key}={value!r} is no {type(tree[name]).__name__}',
+    )
     tree[name] = value
   resolved = {}
   for name, stage in stages.items():
@@ -283,8 +317,9 @@ def _stages(config, overrides: Mapping[str, Any], seed: int) -> dict:
   return resolved
 
 
-def _name(config, stages: Mapping, workdir: pathlib.Path,
-          runs: dict[str, Run]) -> dict[str, str]:
+def _name(
+  config, stages: Mapping, workdir: pathlib.Path, runs: dict[str, Run]
+) -> dict[str, str]:
   """Stage -> run, of those that the ends start from; new runs go to `runs`."""
   named, path = {}, []
 
@@ -293,18 +328,25 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
     given = config.given.get(name)
     if given:
       given = pathlib.Path(given).expanduser()
-      return (str(given) if given.is_absolute() else
-              os.path.relpath(given.absolute(), workdir.absolute() / 'run'))
+      return (
+        str(given)
+        if given.is_absolute()
+        else os.path.relpath(given.absolute(), workdir.absolute() / 'run')
+      )
     checks.require(
-        name in stages, f'{user}: no stage {name!r} is run here: give its '
-        f'folder, as in --config.given.{name}=PATH')
+      name in stages,
+      f'{user}: no stage {name!r} is run here: give its '
+      f'folder, as in --config.given.{name}=PATH',
+    )
     return f'../{visit(name)}'
 
   def visit(name: str) -> str:
     if name in named:
       return named[name]
-    checks.require(name not in path,
-                   f'the inputs go in a circle: {" -> ".join([*path, name])}')
+    checks.require(
+      name not in path,
+      f'the inputs go in a circle: {" -> ".join([*path, name])}',
+    )
     path.append(name)
     stage, needs = stages[name], []
     for field, value in stage.inputs.items():
@@ -315,8 +357,9 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
         if parts[1] in named:
           needs.append(named[parts[1]])
     path.pop()
-    run = Run(f'{stage.stage}-{digest(stage)}', stage,
-              tuple(dict.fromkeys(needs)))
+    run = Run(
+      f'{stage.stage}-{digest(stage)}', stage, tuple(dict.fromkeys(needs))
+    )
     if run.name not in runs:
       try:
         registry.validate(stage)
@@ -334,8 +377,11 @@ def _name(config, stages: Mapping, workdir: pathlib.Path,
 
 def digest(config) -> str:
   """Names what a config computes, not how it is watched or laid out."""
-  fields = {name: value for name, value in config.to_dict().items()
-            if name not in run_folder.MAY_CHANGE}
+  fields = {
+    name: value
+    for name, value in config.to_dict().items()
+    if name not in run_folder.MAY_CHANGE
+  }
   return files.fingerprint(fields)[:HASH]
 
 
@@ -350,22 +396,33 @@ def arguments(run: Run, workdir) -> list[str]:
   """
   where = f'experiments/{run.stage}.py:{run.config.size}'
   checks.require(
-      pathlib.Path(f'experiments/{run.stage}.py').is_file(),
-      f'there is no experiments/{run.stage}.py in {pathlib.Path.cwd()}: stand '
-      'in the checkout')
+    pathlib.Path(f'experiments/{run.stage}.py').is_file(),
+    f'there is no experiments/{run.stage}.py in {pathlib.Path.cwd()}: stand '
+    'in the checkout',
+  )
   recipe = _recipe(where)
   wanted = flatten(run.config.to_dict())
   others = sorted({*recipe} ^ {*wanted})
-  checks.require(not others, f'stage {run.stage!r} of the sweep and {where} '
-                 f'differ in whether they have the field {others[:1]}')
-  changed = [f'--config.{name}={value}' for name, value in wanted.items()
-             if (value, type(value)) != (recipe[name], type(recipe[name]))]
-  found = [f'--config={where}', f'--workdir={pathlib.Path(workdir) / run.name}',
-           *changed]
   checks.require(
-      files.fingerprint(read_config(found).to_dict())
-      == files.fingerprint(run.config.to_dict()),
-      f'{run.name} cannot be given by flags: {shlex.join(found)}')
+    not others,
+    f'stage {run.stage!r} of the sweep and {where} '
+    f'differ in whether they have the field {others[:1]}',
+  )
+  changed = [
+    f'--config.{name}={value}'
+    for name, value in wanted.items()
+    if (value, type(value)) != (recipe[name], type(recipe[name]))
+  ]
+  found = [
+    f'--config={where}',
+    f'--workdir={pathlib.Path(workdir) / run.name}',
+    *changed,
+  ]
+  checks.require(
+    files.fingerprint(read_config(found).to_dict())
+    == files.fingerprint(run.config.to_dict()),
+    f'{run.name} cannot be given by flags: {shlex.join(found)}',
+  )
   return found
 
 
@@ -379,7 +436,8 @@ def read_config(argv: Sequence[str]) -> ml_collections.ConfigDict:
   values = flags.FlagValues()
   argv = [sys.argv[0], *argv]
   holder = config_flags.DEFINE_config_file(
-      'config', flag_values=values, sys_argv=argv)
+    'config', flag_values=values, sys_argv=argv
+  )
   flags.DEFINE_string('workdir', None, '', flag_values=values)
   values(argv)
   return holder.value.copy_and_resolve_references()

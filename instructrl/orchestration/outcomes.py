@@ -44,11 +44,12 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
   if not path.is_file():
     raise MissingError(f'{path} is not there')
   if file == metrics.METRICS:
-    values = [line[place] for line in metrics.read_metrics(folder)
-              if place in line]
+    values = [
+      line[place] for line in metrics.read_metrics(folder) if place in line
+    ]
     if not values:
       raise MissingError(f'{path} has no metric {place!r}')
-    return statistics.fmean(values[-max(1, len(values) // LAST):])
+    return statistics.fmean(values[-max(1, len(values) // LAST) :])
   found = files.read_json(path)
   for name in place.split('.'):
     found = found.get(name) if isinstance(found, Mapping) else None
@@ -57,8 +58,14 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
   return float(found)
 
 
-def collect(name: str, config, sweep: graph.Sweep, workdir,
-            status: Mapping[str, str], reasons: Mapping[str, str]) -> dict:
+def collect(
+  name: str,
+  config,
+  sweep: graph.Sweep,
+  workdir,
+  status: Mapping[str, str],
+  reasons: Mapping[str, str],
+) -> dict:
   """The content of sweep.json.
 
   Args:
@@ -71,19 +78,21 @@ def collect(name: str, config, sweep: graph.Sweep, workdir,
   """
   workdir = pathlib.Path(workdir)
   missing: list[str] = []
-  points = [_point(point, config, workdir, status, missing)
-            for point in sweep.points]
+  points = [
+    _point(point, config, workdir, status, missing) for point in sweep.points
+  ]
   return {
-      'format_version': FORMAT_VERSION,
-      'name': name,
-      'config': json.loads(config.to_json()),
-      'points': points,
-      'settings': _settings(points, config),
-      'merged': [list(pair) for pair in sweep.merged],
-      'failed': {run: {'reason': reason,
-                       'log': str(workdir / run / children.LOG)}
-                 for run, reason in reasons.items()},
-      'missing': list(dict.fromkeys(missing)),
+    'format_version': FORMAT_VERSION,
+    'name': name,
+    'config': json.loads(config.to_json()),
+    'points': points,
+    'settings': _settings(points, config),
+    'merged': [list(pair) for pair in sweep.merged],
+    'failed': {
+      run: {'reason': reason, 'log': str(workdir / run / children.LOG)}
+      for run, reason in reasons.items()
+    },
+    'missing': list(dict.fromkeys(missing)),
   }
 
 
@@ -91,9 +100,17 @@ def _point(point, config, workdir, status, missing) -> dict:
   states = {status.get(point.runs[end], children.DONE) for end in config.ends}
   if states != {children.DONE}:
     states |= {status.get(run, children.DONE) for run in point.runs.values()}
-  state = next(s for s in (
-      children.FAILED, children.STOPPED, children.RUNNING, children.LEFT,
-      children.DONE) if s in states)
+  state = next(
+    s
+    for s in (
+      children.FAILED,
+      children.STOPPED,
+      children.RUNNING,
+      children.LEFT,
+      children.DONE,
+    )
+    if s in states
+  )
   measures, results = {}, {}
   for end in config.ends:
     folder = workdir / point.runs[end]
@@ -107,9 +124,14 @@ def _point(point, config, workdir, status, missing) -> dict:
           measures[title] = read_measure(folder, file, place)
         except MissingError as error:
           missing.append(f'{title}: {error}')
-  return {'overrides': dict(point.overrides), 'seed': point.seed,
-          'status': state, 'runs': dict(point.runs), 'measures': measures,
-          'results': results}
+  return {
+    'overrides': dict(point.overrides),
+    'seed': point.seed,
+    'status': state,
+    'runs': dict(point.runs),
+    'measures': measures,
+    'results': results,
+  }
 
 
 def _settings(points: Sequence[Mapping], config) -> list[dict]:
@@ -124,11 +146,18 @@ def _settings(points: Sequence[Mapping], config) -> list[dict]:
       values = [p['measures'][title] for p in group if title in p['measures']]
       if values:
         found[title] = {
-            'mean': statistics.fmean(values), 'values': values,
-            # The standard deviation over seeds, of n - 1.
-            'spread': statistics.stdev(values) if len(values) > 1 else None}
-    settings.append({'overrides': group[0]['overrides'], 'measures': found,
-                     'seeds': len(group)})
+          'mean': statistics.fmean(values),
+          'values': values,
+          # The standard deviation over seeds, of n - 1.
+          'spread': statistics.stdev(values) if len(values) > 1 else None,
+        }
+    settings.append(
+      {
+        'overrides': group[0]['overrides'],
+        'measures': found,
+        'seeds': len(group),
+      }
+    )
   return settings
 
 
@@ -148,20 +177,25 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
 
 def write_json(folder, results: Mapping[str, Any]) -> None:
   files.atomic_write(
-      pathlib.Path(folder) / JSON,
-      json.dumps(results, indent=1, allow_nan=False) + '\n')
+    pathlib.Path(folder) / JSON,
+    json.dumps(results, indent=1, allow_nan=False) + '\n',
+  )
 
 
 def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
   """(header, rows): a row for each setting, mean ± spread over its seeds."""
-  fields = list(dict.fromkeys(
-      key for setting in results['settings'] for key in setting['overrides']))
+  fields = list(
+    dict.fromkeys(
+      key for setting in results['settings'] for key in setting['overrides']
+    )
+  )
   titles = [measure[0] for measure in results['config']['measures']]
   rows = []
   for setting in results['settings']:
     cells = [_value(setting['overrides'].get(key, '')) for key in fields]
-    done = max((len(m['values']) for m in setting['measures'].values()),
-               default=0)
+    done = max(
+      (len(m['values']) for m in setting['measures'].values()), default=0
+    )
     for title in titles:
       found = setting['measures'].get(title)
       cells.append(_cell(found) if found else '')
@@ -206,14 +240,21 @@ def _panels(results: Mapping[str, Any]) -> list:
       found, fields = setting['measures'].get(title), setting['overrides']
       if found:
         at = fields[x]
-        label = ', '.join(f'{_short(key)} {_value(fields.get(key, ""))}'
-                          for key in names)
-        lines.setdefault(label, []).append((
-            tuple(at) if isinstance(at, list) else at, found['values'],
-            found['mean'], found['spread']))
+        label = ', '.join(
+          f'{_short(key)} {_value(fields.get(key, ""))}' for key in names
+        )
+        lines.setdefault(label, []).append(
+          (
+            tuple(at) if isinstance(at, list) else at,
+            found['values'],
+            found['mean'],
+            found['spread'],
+          )
+        )
     if lines:
-      panels.append((title, [
-          plots.Line(label, points) for label, points in lines.items()]))
+      panels.append(
+        (title, [plots.Line(label, points) for label, points in lines.items()])
+      )
   return panels
 
 
@@ -222,11 +263,14 @@ def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
   apart. Others follow from these, as the iterations from the batch.
   """
   x, by = plot['x'], plot['by']
-  others = list(dict.fromkeys(
-      key for s in settings for key in s['overrides'] if key != x))
+  others = list(
+    dict.fromkeys(key for s in settings for key in s['overrides'] if key != x)
+  )
   for names in ([by] if by in others else [], others):
-    places = [json.dumps([s['overrides'].get(key) for key in (x, *names)])
-              for s in settings]
+    places = [
+      json.dumps([s['overrides'].get(key) for key in (x, *names)])
+      for s in settings
+    ]
     if len({*places}) == len(places):
       return names
   return others
@@ -237,30 +281,47 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
   text = lambda value: html.escape(str(value))
   lines = [' '.join(part.split()) for part in title.strip().split('\n\n')]
   header, rows = table(results)
-  row = lambda tag, cells: '<tr>' + ''.join(
-      f'<{tag}>{text(cell)}</{tag}>' for cell in cells) + '</tr>'
+  row = lambda tag, cells: (
+    '<tr>' + ''.join(f'<{tag}>{text(cell)}</{tag}>' for cell in cells) + '</tr>'
+  )
   points = [
-      [', '.join(f'{_short(k)}={_value(v)}'
-                 for k, v in point['overrides'].items()),
-       point['seed'], point['status']] for point in results['points']]
-  links = [' '.join(
+    [
+      ', '.join(
+        f'{_short(k)}={_value(v)}' for k, v in point['overrides'].items()
+      ),
+      point['seed'],
+      point['status'],
+    ]
+    for point in results['points']
+  ]
+  links = [
+    ' '.join(
       f'<a href="../{text(point["runs"][end])}">{text(point["runs"][end])}</a>'
-      for end in results['config']['ends']) for point in results['points']]
+      for end in results['config']['ends']
+    )
+    for point in results['points']
+  ]
   told = ''.join(
-      f'<p class="failure">{text(run)}: {text(found["reason"])} '
-      f'({text(found["log"])})</p>' for run, found in results['failed'].items())
-  told += ''.join(f'<p class="failure">{text(line)}</p>'
-                  for line in results['missing'])
+    f'<p class="failure">{text(run)}: {text(found["reason"])} '
+    f'({text(found["log"])})</p>'
+    for run, found in results['failed'].items()
+  )
+  told += ''.join(
+    f'<p class="failure">{text(line)}</p>' for line in results['missing']
+  )
   body = (
-      f'<h1>{text(lines[0] or results["name"])}</h1>' +
-      ''.join(f'<p class="soft">{text(line)}</p>' for line in lines[1:]) +
-      '<p>Mean over seeds ± their standard deviation; in the figure each seed '
-      'is a faint mark. Stages before the swept ones are the same for all '
-      'seeds.</p>' + told +
-      f'<div class="figure"><div>{svg}</div></div>'
-      f'<div class="wide"><table>{row("th", header)}'
-      f'{"".join(row("td", r) for r in rows)}</table></div><h2>Points</h2><table>' +
-      row('th', ('point', 'seed', 'status', 'runs')) + ''.join(
-          row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
-          for cells, link in zip(points, links)) + '</table>')
+    f'<h1>{text(lines[0] or results["name"])}</h1>'
+    + ''.join(f'<p class="soft">{text(line)}</p>' for line in lines[1:])
+    + '<p>Mean over seeds ± their standard deviation; in the figure each seed '
+    'is a faint mark. Stages before the swept ones are the same for all '
+    'seeds.</p>' + told + f'<div class="figure"><div>{svg}</div></div>'
+    f'<div class="wide"><table>{row("th", header)}'
+    f'{"".join(row("td", r) for r in rows)}</table></div><h2>Points</h2><table>'
+    + row('th', ('point', 'seed', 'status', 'runs'))
+    + ''.join(
+      row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
+      for cells, link in zip(points, links)
+    )
+    + '</table>'
+  )
   return parts.document(results['name'], [body])

@@ -1,6 +1,5 @@
 """Runs the points of a sweep, and what they share once."""
 
-
 from collections.abc import Sequence
 import importlib.util
 import pathlib
@@ -25,16 +24,19 @@ def load_module(path: str):
   spec = importlib.util.spec_from_file_location(pathlib.Path(path).stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  checks.require(callable(getattr(module, 'sweep', None)),
-                 f'{path} has no sweep(add, config), which says what varies')
+  checks.require(
+    callable(getattr(module, 'sweep', None)),
+    f'{path} has no sweep(add, config), which says what varies',
+  )
   return module
 
 
 def commands(sweep: graph.Sweep, workdir) -> list[str]:
   """A line for a shell for each run, those that others start from first."""
-  return [shlex.join(['python', *PROGRAM,
-                      *graph.arguments(run, workdir)])
-          for run in sweep.runs.values()]
+  return [
+    shlex.join(['python', *PROGRAM, *graph.arguments(run, workdir)])
+    for run in sweep.runs.values()
+  ]
 
 
 def levels(sweep: graph.Sweep) -> list[int]:
@@ -65,8 +67,16 @@ def needed(sweep: graph.Sweep, config, workdir) -> list[str]:
   return [name for name in sweep.runs if name in wanted]
 
 
-def run(name: str, title: str, config, sweep: graph.Sweep, workdir, *,
-        parallel: int = 1, program: Sequence[str] = PROGRAM) -> dict:
+def run(
+  name: str,
+  title: str,
+  config,
+  sweep: graph.Sweep,
+  workdir,
+  *,
+  parallel: int = 1,
+  program: Sequence[str] = PROGRAM,
+) -> dict:
   """Runs what is not finished; returns what sweep.json says.
 
   Args:
@@ -80,27 +90,37 @@ def run(name: str, title: str, config, sweep: graph.Sweep, workdir, *,
   """
   workdir = pathlib.Path(workdir)
   for stage, path in config.given.items():
-    checks.require(not path or pathlib.Path(path).expanduser().is_dir(),
-                   f'given.{stage}: there is no folder {path}')
+    checks.require(
+      not path or pathlib.Path(path).expanduser().is_dir(),
+      f'given.{stage}: there is no folder {path}',
+    )
   names = needed(sweep, config, workdir)
   runs = [sweep.runs[run] for run in names]
-  jobs = [Job(
-      run.name, run.stage,
+  jobs = [
+    Job(
+      run.name,
+      run.stage,
       [sys.executable, *program, *graph.arguments(run, workdir)],
-      workdir / run.name, tuple(need for need in run.needs if need in names))
-          for run in runs]
+      workdir / run.name,
+      tuple(need for need in run.needs if need in names),
+    )
+    for run in runs
+  ]
   for made in runs:  # before anything is written
     run_folder.check_config(workdir / made.name, made.config.to_dict())
   folder = workdir / name
   folder.mkdir(parents=True, exist_ok=True)
   with run_folder.only_process(folder):
     versions = study.versions()
-    collect = lambda: outcomes.collect(
+    collect = lambda: (
+      outcomes.collect(
         name, config, sweep, workdir, children.status, children.reasons
-    ) | {'versions': versions}
+      )
+      | {'versions': versions}
+    )
     children = Children(
-        jobs, parallel,
-        lambda: outcomes.write_json(folder, collect()))
+      jobs, parallel, lambda: outcomes.write_json(folder, collect())
+    )
     _tell_before(name, folder, sweep, children.status)
     try:
       children.run()
@@ -110,13 +130,15 @@ def run(name: str, title: str, config, sweep: graph.Sweep, workdir, *,
   return results | {'blocked': children.blocked()}
 
 
-def _tell_before(name: str, folder: pathlib.Path, sweep: graph.Sweep,
-                 status):
+def _tell_before(name: str, folder: pathlib.Path, sweep: graph.Sweep, status):
   path = folder / outcomes.JSON
   before = files.read_json(path) if path.exists() else {}
   for run in before.get('failed', {}):
     if run in sweep.runs:
       print(f'{name}: {run} failed before, and is tried again', flush=True)
   done = sum(s == DONE for s in status.values())
-  print(f'{name}: {len(sweep.points)} points; of {len(status)} runs {done} are '
-        'done', flush=True)
+  print(
+    f'{name}: {len(sweep.points)} points; of {len(status)} runs {done} are '
+    'done',
+    flush=True,
+  )

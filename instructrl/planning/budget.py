@@ -46,8 +46,11 @@ class Cost:
 
   def seconds(self, peak: float) -> float:
     """At a speed of `peak` FLOP/s of a matrix product."""
-    return (self.sampling / SAMPLING + self.reading / READING
-            + self.training / TRAINING) / peak
+    return (
+      self.sampling / SAMPLING
+      + self.reading / READING
+      + self.training / TRAINING
+    ) / peak
 
 
 def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
@@ -87,30 +90,42 @@ def _language_model(name: str, config, folder) -> Cost:
   data, tok = _data(config, folder)
   rows = read_rows(data / config.rows)
   steps = config.num_steps or config.num_epochs * pipeline.epoch_steps(
-      len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))
+    len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
+  )
   length = rows.header['row_len']
   tokens = steps * config.batch_size * length
   module = build.make_model(config, tok.vocab_size).module
-  return Cost(name, trained=tokens,
-              training=flops.trained(module, tokens, length, tokens))
+  return Cost(
+    name, trained=tokens, training=flops.trained(module, tokens, length, tokens)
+  )
 
 
 def _reward(name: str, config, folder) -> Cost:
   _, tok = _data(config, folder)
   module = build.make_model(config, tok.vocab_size).module
   records = store.read_records(
-      inputs.input_path(config, folder, 'rankings'), 'rankings', 'train')
+    inputs.input_path(config, folder, 'rankings'), 'rankings', 'train'
+  )
   elements, _ = pipeline.ranking_tokens(
-      records, tok, prompt_len=config.prompt_len)
-  checks.require(bool(elements), f'{name}: no training ranking of '
-                 f'inputs.rankings fits prompt_len={config.prompt_len}')
+    records, tok, prompt_len=config.prompt_len
+  )
+  checks.require(
+    bool(elements),
+    f'{name}: no training ranking of '
+    f'inputs.rankings fits prompt_len={config.prompt_len}',
+  )
   _, columns = reward.training_batches(config, elements, tok)
   steps = config.num_epochs * pipeline.epoch_steps(
-      len(elements), config.batch_size)
+    len(elements), config.batch_size
+  )
   widths = [columns(step) for step in range(steps)]
   return Cost(
-      name, trained=config.batch_size * sum(widths), training=sum(
-          flops.trained(module, config.batch_size * n, n) for n in widths))
+    name,
+    trained=config.batch_size * sum(widths),
+    training=sum(
+      flops.trained(module, config.batch_size * n, n) for n in widths
+    ),
+  )
 
 
 def _ppo(name: str, config, folder) -> Cost:
@@ -123,8 +138,9 @@ def _ppo(name: str, config, folder) -> Cost:
   tokens, responses = episodes * length, episodes * p.response_len
   epochs = p.num_ppo_epochs
   training = epochs * (
-      flops.trained(policy, tokens, length, responses)
-      + flops.trained(scalar, tokens, length))
+    flops.trained(policy, tokens, length, responses)
+    + flops.trained(scalar, tokens, length)
+  )
   trained = 2 * epochs * tokens
   if p.ptx_coef:
     row_len = read_rows(data / 'corpus.rows').header['row_len']
@@ -132,10 +148,15 @@ def _ppo(name: str, config, folder) -> Cost:
     trained += more
     training += flops.trained(policy, more, row_len, more)
   return Cost(
-      name, sampled=responses, read=3 * tokens, trained=trained,
-      sampling=flops.forward(policy, tokens, length, responses),
-      reading=flops.forward(policy, tokens, length, responses)
-      + 2 * flops.forward(scalar, tokens, length), training=training)
+    name,
+    sampled=responses,
+    read=3 * tokens,
+    trained=trained,
+    sampling=flops.forward(policy, tokens, length, responses),
+    reading=flops.forward(policy, tokens, length, responses)
+    + 2 * flops.forward(scalar, tokens, length),
+    training=training,
+  )
 
 
 def _heldout(name: str, config, configs) -> Cost:
@@ -147,8 +168,13 @@ def _heldout(name: str, config, configs) -> Cost:
   tokens = policies * config.num_prompts * length
   responses = policies * config.num_prompts * config.response_len
   flops_of_answers = flops.forward(module, tokens, length)
-  return Cost(name, sampled=responses, read=2 * tokens,
-              sampling=flops_of_answers, reading=2 * flops_of_answers)
+  return Cost(
+    name,
+    sampled=responses,
+    read=2 * tokens,
+    sampling=flops_of_answers,
+    reading=2 * flops_of_answers,
+  )
 
 
 def table(found: Sequence[Cost], workdir, peak: float) -> str:
@@ -159,8 +185,10 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
     workdir: of the study; finished stages take no more time.
     peak: FLOP/s of a matrix product on this machine.
   """
-  lines = [f'{"planned":<10}{"sampled":>11}{"read":>12}{"trained":>12}'
-           f'{"TFLOP":>10}  about']
+  lines = [
+    f'{"planned":<10}{"sampled":>11}{"read":>12}{"trained":>12}'
+    f'{"TFLOP":>10}  about'
+  ]
   left = 0.0
   for cost in found:
     done = run_folder.read_done(pathlib.Path(workdir) / cost.stage)
@@ -169,12 +197,14 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
     total = cost.sampling + cost.reading + cost.training
     when = 'finished' if done else progress.format_seconds(seconds)
     lines.append(
-        f'{cost.stage:<10}{cost.sampled:>11,}{cost.read:>12,}'
-        f'{cost.trained:>12,}{total / 1e12:>10,.1f}  {when}')
+      f'{cost.stage:<10}{cost.sampled:>11,}{cost.read:>12,}'
+      f'{cost.trained:>12,}{total / 1e12:>10,.1f}  {when}'
+    )
   lines.append(
-      f'tokens; at the {peak / 1e12:.2f} TFLOP/s of a matrix product here, and '
-      f'{SAMPLING:.0%} of it in\nsampling, {READING:.0%} in reading and '
-      f'{TRAINING:.0%} in training, about '
-      f'{progress.format_seconds(left)} are left,\nand some minutes more '
-      'to compile')
+    f'tokens; at the {peak / 1e12:.2f} TFLOP/s of a matrix product here, and '
+    f'{SAMPLING:.0%} of it in\nsampling, {READING:.0%} in reading and '
+    f'{TRAINING:.0%} in training, about '
+    f'{progress.format_seconds(left)} are left,\nand some minutes more '
+    'to compile'
+  )
   return '\n'.join(lines)

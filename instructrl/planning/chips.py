@@ -4,7 +4,7 @@ import dataclasses
 import os
 import re
 
-GIB = 2 ** 30
+GIB = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +22,10 @@ class Chip:
 # from cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. Interconnects are printed as
 # the sum of both directions (2,400, 1,600, 4,800 and 3,200 Gbps); half goes out.
 CHIPS = {
-    'v4': Chip(275e12, 30.75 * GIB, 1228e9, 150e9, config='megacore'),
-    'v5e': Chip(197e12, 15.75 * GIB, 819e9, 100e9),
-    'v5p': Chip(459e12, 95.74 * GIB, 2765e9, 300e9),
-    'v6e': Chip(918e12, 31.25 * GIB, 1600e9, 200e9),
+  'v4': Chip(275e12, 30.75 * GIB, 1228e9, 150e9, config='megacore'),
+  'v5e': Chip(197e12, 15.75 * GIB, 819e9, 100e9),
+  'v5p': Chip(459e12, 95.74 * GIB, 2765e9, 300e9),
+  'v6e': Chip(918e12, 31.25 * GIB, 1600e9, 200e9),
 }
 
 
@@ -45,28 +45,37 @@ def devices(topology: str):
   kind = slice_name.partition(':')[0]
   if kind not in CHIPS or ':' not in slice_name:
     raise TopologyError(
-        f'--topology={topology} is no CHIP:SHAPE, such as v5e:2x4; the chips '
-        f'are {", ".join(CHIPS)}')
+      f'--topology={topology} is no CHIP:SHAPE, such as v5e:2x4; the chips '
+      f'are {", ".join(CHIPS)}'
+    )
   # There is no TPU here to ask for its surroundings, or to keep to one process.
-  for name, value in (('TPU_SKIP_MDS_QUERY', '1'),
-                      ('TPU_WORKER_HOSTNAMES', 'localhost'),
-                      ('TPU_ACCELERATOR_TYPE', 'v5litepod-4'),
-                      ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1')):
+  for name, value in (
+    ('TPU_SKIP_MDS_QUERY', '1'),
+    ('TPU_WORKER_HOSTNAMES', 'localhost'),
+    ('TPU_ACCELERATOR_TYPE', 'v5litepod-4'),
+    ('ALLOW_MULTIPLE_LIBTPU_LOAD', '1'),
+  ):
     os.environ.setdefault(name, value)
   try:
     import libtpu  # noqa: F401
   except ImportError as error:
     raise TopologyError(
-        'libtpu is not installed: pip install -e ".[aot]"') from error
+      'libtpu is not installed: pip install -e ".[aot]"'
+    ) from error
   from jax.experimental import topologies
+
   chip = CHIPS[kind]
   options = {'chip_config_name': chip.config} if chip.config else {}
   try:
     found = topologies.get_topology_desc(
-        platform='tpu', topology_name=slice_name,
-        num_slices=int(count or 1), **options).devices
+      platform='tpu',
+      topology_name=slice_name,
+      num_slices=int(count or 1),
+      **options,
+    ).devices
   except Exception as error:  # XLA's, of several types
     raise TopologyError(
-        f'--topology={topology} is no slice that libtpu knows: '
-        f'{str(error).splitlines()[0]}') from error
+      f'--topology={topology} is no slice that libtpu knows: '
+      f'{str(error).splitlines()[0]}'
+    ) from error
   return found, chip

@@ -31,11 +31,12 @@ def measure_peak(dtype: str, tries: int = 7) -> float:
     began = time.perf_counter()
     jax.block_until_ready(product(a))
     best = min(best, time.perf_counter() - began)
-  return 2 * n ** 3 / best
+  return 2 * n**3 / best
 
 
-def trained(module: Transformer, tokens: int, length: int, logits: int = 0
-            ) -> float:
+def trained(
+  module: Transformer, tokens: int, length: int, logits: int = 0
+) -> float:
   """FLOPs of a forward and a backward pass; see `forward`.
 
   Layers that are frozen, which are the lowest, have no backward pass, and a
@@ -49,8 +50,13 @@ def trained(module: Transformer, tokens: int, length: int, logits: int = 0
   return layers + of_logits + backward + products * of_logits
 
 
-def forward(module: Transformer, tokens: int, length: int, logits: int = 0,
-            before: int = 0) -> float:
+def forward(
+  module: Transformer,
+  tokens: int,
+  length: int,
+  logits: int = 0,
+  before: int = 0,
+) -> float:
   """FLOPs of a forward pass.
 
   Args:
@@ -68,8 +74,10 @@ def forward(module: Transformer, tokens: int, length: int, logits: int = 0,
   mlp = matrices * m.d_model * (m.d_ff or 4 * m.d_model)
   seen = sum(_seen(m.kinds[kind], length, before) for kind in m.kind_of_layer)
   attention = 4 * m.num_heads * width * seen
-  return (tokens * (m.num_layers * 2 * (projections + mlp) + attention)
-          + 2.0 * m.d_model * m.vocab_size * logits)
+  return (
+    tokens * (m.num_layers * 2 * (projections + mlp) + attention)
+    + 2.0 * m.d_model * m.vocab_size * logits
+  )
 
 
 def _seen(window: int, length: int, before: int) -> float:
@@ -78,20 +86,29 @@ def _seen(window: int, length: int, before: int) -> float:
   if not window or window >= last:
     return (first + last) / 2
   growing = max(0, window - before)  # tokens that see all before them
-  return (growing * (first + window) / 2
-          + (length - growing) * window) / length
+  return (growing * (first + window) / 2 + (length - growing) * window) / length
 
 
-def ranking(module: Transformer, prompt_len: int, response_len: int, k: int
-            ) -> float:
+def ranking(
+  module: Transformer, prompt_len: int, response_len: int, k: int
+) -> float:
   """FLOPs of a prompt once, then K responses that see it and themselves."""
-  return (forward(module, prompt_len, prompt_len)
-          + k * forward(module, response_len, response_len, before=prompt_len))
+  return forward(module, prompt_len, prompt_len) + k * forward(
+    module, response_len, response_len, before=prompt_len
+  )
 
 
-def ppo(policy: Transformer, scalar: Transformer, *, episodes: int,
-        prompt_len: int, response_len: int, num_epochs: int = 1,
-        ptx_rows: int = 0, ptx_len: int = 0) -> dict[str, float]:
+def ppo(
+  policy: Transformer,
+  scalar: Transformer,
+  *,
+  episodes: int,
+  prompt_len: int,
+  response_len: int,
+  num_epochs: int = 1,
+  ptx_rows: int = 0,
+  ptx_len: int = 0,
+) -> dict[str, float]:
   """FLOPs of an iteration, by function.
 
   Args:
@@ -110,9 +127,12 @@ def ppo(policy: Transformer, scalar: Transformer, *, episodes: int,
   of_scalar = forward(scalar, tokens, length)
   ptx_tokens = ptx_rows * ptx_len
   return {
-      'generate': of_policy,
-      'score': of_policy + 2 * of_scalar,
-      'update': num_epochs * (
-          trained(policy, tokens, length, responses)
-          + trained(scalar, tokens, length)
-          + trained(policy, ptx_tokens, ptx_len, ptx_tokens))}
+    'generate': of_policy,
+    'score': of_policy + 2 * of_scalar,
+    'update': num_epochs
+    * (
+      trained(policy, tokens, length, responses)
+      + trained(scalar, tokens, length)
+      + trained(policy, ptx_tokens, ptx_len, ptx_tokens)
+    ),
+  }

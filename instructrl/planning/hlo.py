@@ -19,15 +19,34 @@ import re
 
 from instructrl.planning import hlo_kernels
 
-COLLECTIVES = ('all-gather', 'reduce-scatter', 'all-reduce', 'all-to-all',
-               'collective-permute')
+COLLECTIVES = (
+  'all-gather',
+  'reduce-scatter',
+  'all-reduce',
+  'all-to-all',
+  'collective-permute',
+)
 
 _ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,<= ]*)\](\{[^}]*\})?')
 _NAME = re.compile(r'%([\w.\-]+)')
 # Neither read nor write anything themselves.
-_FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast',
-         'after-all', 'partition-id', 'replica-id', 'while', 'conditional',
-         'call', 'opt-barrier', 'async-update', 'domain', 'iota'}
+_FREE = {
+  'parameter',
+  'constant',
+  'tuple',
+  'get-tuple-element',
+  'bitcast',
+  'after-all',
+  'partition-id',
+  'replica-id',
+  'while',
+  'conditional',
+  'call',
+  'opt-barrier',
+  'async-update',
+  'domain',
+  'iota',
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +99,8 @@ class Costs:
   flops: float = 0.0
   hbm_bytes: float = 0.0
   collectives: dict[str, float] = dataclasses.field(
-      default_factory=lambda: collections.defaultdict(float))
+    default_factory=lambda: collections.defaultdict(float)
+  )
 
   def add(self, other: 'Costs', times: float = 1):
     self.flops += times * other.flops
@@ -121,11 +141,14 @@ def _parse_line(line: str) -> Instruction:
   opcode, _, rest = rest.partition('(')
   end = _closing(rest)
   arrays = tuple(
-      Array(dtype, tuple(int(d) for d in re.findall(r'\d+', dims)),
-            not re.search(r'S\([1-9]', layout or ''))
-      for dtype, dims, layout in _ARRAY.findall(kind))
-  return Instruction(
-      name, arrays, opcode.strip(), rest[:end], rest[end + 1:])
+    Array(
+      dtype,
+      tuple(int(d) for d in re.findall(r'\d+', dims)),
+      not re.search(r'S\([1-9]', layout or ''),
+    )
+    for dtype, dims, layout in _ARRAY.findall(kind)
+  )
+  return Instruction(name, arrays, opcode.strip(), rest[:end], rest[end + 1 :])
 
 
 def _split_type(text: str) -> tuple[str, str]:
@@ -174,7 +197,8 @@ class Program:
       opcode = instruction.opcode
       if hlo_kernels.TARGET in instruction.attributes:
         flops, moved = hlo_kernels.costs(
-            instruction, _operands(instruction, computation))
+          instruction, _operands(instruction, computation)
+        )
         total.add(Costs(flops, moved))
         continue
       if opcode == 'while':
@@ -184,9 +208,14 @@ class Program:
             total.add(self._costs(called), times)
       elif opcode == 'conditional':
         branches = [
-            self._costs(called) for key in (
-                'branch_computations', 'true_computation', 'false_computation')
-            for called in instruction.called(key)]
+          self._costs(called)
+          for key in (
+            'branch_computations',
+            'true_computation',
+            'false_computation',
+          )
+          for called in instruction.called(key)
+        ]
         total.add(max(branches, key=lambda c: (c.flops, c.hbm_bytes)))
       elif opcode in ('fusion', 'call', 'async-start', 'custom-call'):
         inside = opcode != 'call'
@@ -214,12 +243,24 @@ class Program:
       return int(count.group(1))
     condition = self._computations[loop.called('condition')[0]]
     *_, root = condition.values()
-    limits = [int(condition[name].arguments) for name in root.operands
-              if name in condition and condition[name].opcode == 'constant']
-    if (root.opcode == 'compare' and 'direction=LT' in root.attributes
-        and len(limits) == 1):
-      counter = next((condition[name] for name in root.operands
-                      if condition[name].opcode != 'constant'), None)
+    limits = [
+      int(condition[name].arguments)
+      for name in root.operands
+      if name in condition and condition[name].opcode == 'constant'
+    ]
+    if (
+      root.opcode == 'compare'
+      and 'direction=LT' in root.attributes
+      and len(limits) == 1
+    ):
+      counter = next(
+        (
+          condition[name]
+          for name in root.operands
+          if condition[name].opcode != 'constant'
+        ),
+        None,
+      )
       return -(-limits[0] // self._step(loop, counter))
     return self._trips
 
@@ -231,12 +272,16 @@ class Program:
     if not index or root.opcode != 'tuple':
       return 1
     grown = body[root.operands[int(index.group(1))]]
-    steps = [int(body[name].arguments) for name in grown.operands
-             if name in body and body[name].opcode == 'constant']
+    steps = [
+      int(body[name].arguments)
+      for name in grown.operands
+      if name in body and body[name].opcode == 'constant'
+    ]
     return steps[0] if grown.opcode == 'add' and len(steps) == 1 else 1
 
-  def _traffic(self, instruction: Instruction, computation: Computation
-               ) -> float:
+  def _traffic(
+    self, instruction: Instruction, computation: Computation
+  ) -> float:
     """HBM bytes that an instruction reads and writes."""
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith('-done'):
@@ -257,7 +302,8 @@ class Program:
     for number, operand in enumerate(operands):
       if operand.hbm_bytes:
         part, kept = self._part_used(
-            instruction.called('calls')[0], number, operand.num_bytes)
+          instruction.called('calls')[0], number, operand.num_bytes
+        )
         read += part
         written -= kept
     return read + max(0, written)
@@ -272,8 +318,11 @@ class Program:
     for i in fused.values():
       for operand in set(i.operands):
         users[operand].append(i)
-    parameter = next(i for i in fused.values() if i.opcode == 'parameter'
-                     and int(i.arguments) == number)
+    parameter = next(
+      i
+      for i in fused.values()
+      if i.opcode == 'parameter' and int(i.arguments) == number
+    )
     pending, read, kept = [(parameter, u) for u in users[parameter.name]], 0, 0
     while pending:
       value, user = pending.pop()
@@ -288,17 +337,20 @@ class Program:
         kept += user.num_bytes - update
       elif user.opcode == 'fusion':
         inner, passed = self._part_used(
-            user.called('calls')[0], at, value.num_bytes)
+          user.called('calls')[0], at, value.num_bytes
+        )
         read, kept = read + inner, kept + passed
       else:
         return whole, 0
     return min(read, whole), kept
 
 
-def _operands(instruction: Instruction, computation: Computation
-              ) -> list[Instruction]:
-  return [computation[name] for name in instruction.operands
-          if name in computation]
+def _operands(
+  instruction: Instruction, computation: Computation
+) -> list[Instruction]:
+  return [
+    computation[name] for name in instruction.operands if name in computation
+  ]
 
 
 def _goes_on(name: str, computation: Computation) -> bool:
@@ -308,17 +360,22 @@ def _goes_on(name: str, computation: Computation) -> bool:
   repeats the instruction; it counts where it starts.
   """
   return name.startswith('async_collective_fusion') or any(
-      '"AsyncCollectiveDone"' in i.attributes for i in computation.values())
+    '"AsyncCollectiveDone"' in i.attributes for i in computation.values()
+  )
 
 
 def _flops(instruction: Instruction, computation: Computation) -> float:
   if instruction.opcode == 'dot':
     lhs = computation[instruction.operands[0]].arrays[0].dims
-    found = re.search(r'lhs_contracting_dims=\{([\d,]*)\}',
-                      instruction.attributes)
+    found = re.search(
+      r'lhs_contracting_dims=\{([\d,]*)\}', instruction.attributes
+    )
     contracted = [int(d) for d in found.group(1).split(',') if d]
-    return 2.0 * math.prod(instruction.arrays[0].dims) * math.prod(
-        lhs[d] for d in contracted)
+    return (
+      2.0
+      * math.prod(instruction.arrays[0].dims)
+      * math.prod(lhs[d] for d in contracted)
+    )
   if instruction.opcode == 'convolution':
     return _convolution_flops(instruction, computation)
   return 0.0
@@ -326,24 +383,37 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
 
 def _convolution_flops(instruction, computation) -> float:
   """Products of elements that exist: on TPUs every matrix product is one."""
-  lhs, rhs = (computation[name].arrays[0].dims
-              for name in instruction.operands[:2])
+  lhs, rhs = (
+    computation[name].arrays[0].dims for name in instruction.operands[:2]
+  )
   out = instruction.arrays[0].dims
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes)
   lhs_at, rhs_at, out_at = (
-      {c: i for i, c in enumerate(part)} for part in labels.groups())
+    {c: i for i, c in enumerate(part)} for part in labels.groups()
+  )
   window = re.search(r'window=\{([^}]*)\}', instruction.attributes)
   fields = dict(f.split('=') for f in window.group(1).split()) if window else {}
   spatial = sorted(c for c in lhs_at if c.isdigit())
   values = lambda key, default: (
-      fields[key].split('x') if key in fields else [default] * len(spatial))
+    fields[key].split('x') if key in fields else [default] * len(spatial)
+  )
   pairs = 1
   for c, stride, pad, lhs_dilate, rhs_dilate in zip(
-      spatial, values('stride', '1'), values('pad', '0_0'),
-      values('lhs_dilate', '1'), values('rhs_dilate', '1')):
+    spatial,
+    values('stride', '1'),
+    values('pad', '0_0'),
+    values('lhs_dilate', '1'),
+    values('rhs_dilate', '1'),
+  ):
     pairs *= _valid_pairs(
-        lhs[lhs_at[c]], rhs[rhs_at[c]], out[out_at[c]], int(stride),
-        int(pad.split('_')[0]), int(lhs_dilate), int(rhs_dilate))
+      lhs[lhs_at[c]],
+      rhs[rhs_at[c]],
+      out[out_at[c]],
+      int(stride),
+      int(pad.split('_')[0]),
+      int(lhs_dilate),
+      int(rhs_dilate),
+    )
   return 2.0 * out[out_at['b']] * out[out_at['f']] * rhs[rhs_at['i']] * pairs
 
 
@@ -366,7 +436,8 @@ def _group_size(attributes: str) -> int:
   # "'data'=2,'fsdp'=4", the order of the devices if it is another than theirs,
   # and the axes that a group spans
   found = re.search(
-      r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}", attributes)
+    r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes
+  )
   if found:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
     whole = re.findall(r"'(\w+)'(?!:)", found.group(2))
@@ -376,13 +447,18 @@ def _group_size(attributes: str) -> int:
   return found.group(1).count(',') + 1 if found else 1
 
 
-def _sent(instruction: Instruction, computation: Computation, kind: str
-          ) -> float:
+def _sent(
+  instruction: Instruction, computation: Computation, kind: str
+) -> float:
   """Bytes that a device sends in a collective, in a ring."""
-  size = sum(computation[name].num_bytes for name in instruction.operands
-             if name in computation)
+  size = sum(
+    computation[name].num_bytes
+    for name in instruction.operands
+    if name in computation
+  )
   if kind == 'collective-permute':
     return size
   n = _group_size(instruction.attributes)
   return size * {'all-gather': n - 1, 'all-reduce': 2 * (n - 1) / n}.get(
-      kind, (n - 1) / n)
+    kind, (n - 1) / n
+  )

@@ -25,16 +25,24 @@ def aligned(table: Table) -> str:
   """For a terminal."""
   widths = [max(map(len, column)) for column in zip(*table)]
   return '\n'.join(
-      '  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
-      for row in table)
+    '  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
+    for row in table
+  )
 
 
 def _html(table: Table) -> str:
-  cells = lambda row, tag: '<tr>' + ''.join(
-      f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row) + '</tr>'
-  return ('<div class="wide"><table><thead>' + cells(table[0], 'th')
-          + '</thead><tbody>' + ''.join(cells(row, 'td') for row in table[1:])
-          + '</tbody></table></div>')
+  cells = lambda row, tag: (
+    '<tr>'
+    + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)
+    + '</tr>'
+  )
+  return (
+    '<div class="wide"><table><thead>'
+    + cells(table[0], 'th')
+    + '</thead><tbody>'
+    + ''.join(cells(row, 'td') for row in table[1:])
+    + '</tbody></table></div>'
+  )
 
 
 def _gib(amount: float) -> str:
@@ -51,40 +59,72 @@ def _mesh(p: Plan) -> str:
 
 def _sent(f: Function) -> str:
   """By kind, the largest first."""
-  return ', '.join(
-      f'{kind} {sent / 1e9:.3g}' for kind, sent in sorted(
-          f.collectives.items(), key=lambda item: -item[1])) or '0'
+  return (
+    ', '.join(
+      f'{kind} {sent / 1e9:.3g}'
+      for kind, sent in sorted(f.collectives.items(), key=lambda item: -item[1])
+    )
+    or '0'
+  )
 
 
 def functions(p: Plan) -> Table:
   """One row per function, figures per chip."""
   return [
-      ('per chip', 'arguments', 'outputs', 'temporary', 'peak GiB',
-       'TFLOP model', 'XLA', 'GB of HBM', 'GB sent', 'roofline', 'bound',
-       'MFU, at most'),
-      *((f.name, _gib(f.arguments), _gib(f.outputs), _gib(f.temporaries),
-         _gib(f.peak), f'{f.model_flops / 1e12:.3g}',
-         f'{f.xla_flops / 1e12:.3g}', f'{f.hbm_traffic / 1e9:.4g}', _sent(f),
-         _time(f.seconds), BOUNDS[f.bound],
-         f'{100 * f.model_flops / (f.seconds * p.peak_flops):.0f}%')
-        for f in p.functions)]
+    (
+      'per chip',
+      'arguments',
+      'outputs',
+      'temporary',
+      'peak GiB',
+      'TFLOP model',
+      'XLA',
+      'GB of HBM',
+      'GB sent',
+      'roofline',
+      'bound',
+      'MFU, at most',
+    ),
+    *(
+      (
+        f.name,
+        _gib(f.arguments),
+        _gib(f.outputs),
+        _gib(f.temporaries),
+        _gib(f.peak),
+        f'{f.model_flops / 1e12:.3g}',
+        f'{f.xla_flops / 1e12:.3g}',
+        f'{f.hbm_traffic / 1e9:.4g}',
+        _sent(f),
+        _time(f.seconds),
+        BOUNDS[f.bound],
+        f'{100 * f.model_flops / (f.seconds * p.peak_flops):.0f}%',
+      )
+      for f in p.functions
+    ),
+  ]
 
 
 def heading(p: Plan) -> str:
   shape = ' x '.join(f'{k} {v}' for k, v in p.mesh.items())
   given = ''.join(f', with --config.{k}={v}' for k, v in p.given.items())
-  return (f'{p.name} on {p.topology}: {p.chips} chips, {shape}, '
-          f'{p.hbm / GIB:.4g} GiB a chip{given}')
+  return (
+    f'{p.name} on {p.topology}: {p.chips} chips, {shape}, '
+    f'{p.hbm / GIB:.4g} GiB a chip{given}'
+  )
 
 
 def verdict(p: Plan) -> str:
   """What the functions come to, in a sentence."""
   if not p.fits:
     return f'does not fit: {p.problem}'
-  run = (f'; {p.steps:,} steps are {p.chip_hours:,.0f} chip-hours'
-         if p.steps else '')
-  return (f'a step takes at least {_time(p.seconds)}; model FLOPs utilisation '
-          f'of at most {100 * p.mfu:.0f}%{run}')
+  run = (
+    f'; {p.steps:,} steps are {p.chip_hours:,.0f} chip-hours' if p.steps else ''
+  )
+  return (
+    f'a step takes at least {_time(p.seconds)}; model FLOPs utilisation '
+    f'of at most {100 * p.mfu:.0f}%{run}'
+  )
 
 
 def describe(p: Plan) -> str:
@@ -95,8 +135,19 @@ def describe(p: Plan) -> str:
 
 def summary(plans: Sequence[Plan]) -> Table:
   """One row per run and slice."""
-  table = [('run', 'slice', 'chips', MESH, 'GiB a chip', 'step, at least',
-            'bound', 'MFU, at most', 'chip-hours')]
+  table = [
+    (
+      'run',
+      'slice',
+      'chips',
+      MESH,
+      'GiB a chip',
+      'step, at least',
+      'bound',
+      'MFU, at most',
+      'chip-hours',
+    )
+  ]
   for p in plans:
     size = f'{_gib(p.peak)} of {p.hbm / GIB:.4g}'
     row = (p.name, p.topology, str(p.chips), _mesh(p))
@@ -106,10 +157,12 @@ def summary(plans: Sequence[Plan]) -> Table:
       continue
     slowest = max(p.functions, key=lambda f: f.seconds)
     bound = BOUNDS[slowest.bound] + (
-        f' ({slowest.name})' if len(p.functions) > 1 else '')
+      f' ({slowest.name})' if len(p.functions) > 1 else ''
+    )
     hours = f'{p.chip_hours:,.0f}' if p.steps else 'by its data'
-    table.append((*row, size, _time(p.seconds), bound, f'{100 * p.mfu:.0f}%',
-                  hours))
+    table.append(
+      (*row, size, _time(p.seconds), bound, f'{100 * p.mfu:.0f}%', hours)
+    )
   return table
 
 
@@ -127,18 +180,24 @@ def smallest(plans: Sequence[Plan]) -> list[str]:
   for name, found in by_run(plans).items():
     first = next((p for p in found if p.fits), None)
     lines.append(
-        f'{name}: {first.topology} ({first.chips} chips) is the smallest of '
-        f'{len(found)} slices that fits' if first else
-        f'{name}: none of {", ".join(p.topology for p in found)} fits')
+      f'{name}: {first.topology} ({first.chips} chips) is the smallest of '
+      f'{len(found)} slices that fits'
+      if first
+      else f'{name}: none of {", ".join(p.topology for p in found)} fits'
+    )
   return lines
 
 
 def growing(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
   """Those that fit, of runs with enough of them to see how they scale."""
-  found = {name: [p for p in ps if p.fits]
-           for name, ps in by_run(plans).items()}
-  return {name: ps for name, ps in found.items()
-          if len({p.chips for p in ps}) >= FEWEST_FOR_SCALING}
+  found = {
+    name: [p for p in ps if p.fits] for name, ps in by_run(plans).items()
+  }
+  return {
+    name: ps
+    for name, ps in found.items()
+    if len({p.chips for p in ps}) >= FEWEST_FOR_SCALING
+  }
 
 
 def scaling(plans: Sequence[Plan]) -> Table:
@@ -148,17 +207,40 @@ def scaling(plans: Sequence[Plan]) -> Table:
   chips there are; efficiency is the ideal of the time.
   """
   first = plans[0]
-  table = [('slice', 'chips', MESH, 'step, at least', 'ideal', 'efficiency',
-            'communication alone', *(
-                f'{f.name}: {part}' for f in first.functions
-                for part in ('time', 'bound')))]
+  table = [
+    (
+      'slice',
+      'chips',
+      MESH,
+      'step, at least',
+      'ideal',
+      'efficiency',
+      'communication alone',
+      *(
+        f'{f.name}: {part}'
+        for f in first.functions
+        for part in ('time', 'bound')
+      ),
+    )
+  ]
   for p in plans:
     ideal = first.seconds * first.chips / p.chips
-    table.append((
-        p.topology, str(p.chips), _mesh(p), _time(p.seconds), _time(ideal),
-        f'{100 * ideal / p.seconds:.0f}%', f'{100 * p.communication:.0f}%',
-        *(cell for f in p.functions
-          for cell in (_time(f.seconds), BOUNDS[f.bound]))))
+    table.append(
+      (
+        p.topology,
+        str(p.chips),
+        _mesh(p),
+        _time(p.seconds),
+        _time(ideal),
+        f'{100 * ideal / p.seconds:.0f}%',
+        f'{100 * p.communication:.0f}%',
+        *(
+          cell
+          for f in p.functions
+          for cell in (_time(f.seconds), BOUNDS[f.bound])
+        ),
+      )
+    )
   return table
 
 
@@ -168,8 +250,9 @@ def _figure(plans: Sequence[Plan]) -> str:
   shares = {'a step': [p.communication for p in plans]}
   for i, f in enumerate(first.functions if len(first.functions) > 1 else ()):
     times[f.name] = [p.functions[i].seconds for p in plans]
-    shares[f.name] = [p.functions[i].times['ici'] / p.functions[i].seconds
-                      for p in plans]
+    shares[f.name] = [
+      p.functions[i].times['ici'] / p.functions[i].seconds for p in plans
+    ]
   ideal = [first.seconds * first.chips / n for n in chips]
   return plots.scaling(chips, times, ideal, shares)
 
@@ -178,27 +261,34 @@ def render(plans: Sequence[Plan], versions: Mapping[str, str]) -> str:
   """The page: what fits, how it scales, and every function."""
   text = html.escape
   parts = [
-      '<h1>What these runs need of a TPU slice</h1>',
-      '<p>Read from programs that were compiled for each slice; nothing was '
-      'run. Peak memory is what stays on a chip and what a function adds. A '
-      'step takes at least the longest of its arithmetic, its HBM traffic and '
-      'its communication over all links, each at the chip’s published peak.'
-      '</p><p class="soft small">'
-      + text(', '.join(f'{k} {v}' for k, v in versions.items()))
-      + ' · <a href="plans.json">plans.json</a></p>',
-      '<ul>' + ''.join(f'<li>{text(line)}</li>' for line in smallest(plans))
-      + '</ul>', _html(summary(plans))]
+    '<h1>What these runs need of a TPU slice</h1>',
+    '<p>Read from programs that were compiled for each slice; nothing was '
+    'run. Peak memory is what stays on a chip and what a function adds. A '
+    'step takes at least the longest of its arithmetic, its HBM traffic and '
+    'its communication over all links, each at the chip’s published peak.'
+    '</p><p class="soft small">'
+    + text(', '.join(f'{k} {v}' for k, v in versions.items()))
+    + ' · <a href="plans.json">plans.json</a></p>',
+    '<ul>'
+    + ''.join(f'<li>{text(line)}</li>' for line in smallest(plans))
+    + '</ul>',
+    _html(summary(plans)),
+  ]
   for name, found in growing(plans).items():
     parts += [
-        f'<h2>Growing slices, the same batch: {text(name)}</h2>',
-        '<p>Ideal is the smallest slice’s time, divided by how many times as '
-        'many chips there are. Communication alone is the time that the bytes '
-        'sent take, of the time of a step: all of it, where it is the bound.'
-        '</p>', f'<div class="figure">{_figure(found)}</div>',
-        _html(scaling(found))]
+      f'<h2>Growing slices, the same batch: {text(name)}</h2>',
+      '<p>Ideal is the smallest slice’s time, divided by how many times as '
+      'many chips there are. Communication alone is the time that the bytes '
+      'sent take, of the time of a step: all of it, where it is the bound.'
+      '</p>',
+      f'<div class="figure">{_figure(found)}</div>',
+      _html(scaling(found)),
+    ]
   parts.append('<h2>Every function</h2>')
   for p in plans:
-    parts += [f'<h3>{text(heading(p))}</h3>',
-              _html(functions(p)) if p.functions else '',
-              f'<p>{text(verdict(p))}</p>']
+    parts += [
+      f'<h3>{text(heading(p))}</h3>',
+      _html(functions(p)) if p.functions else '',
+      f'<p>{text(verdict(p))}</p>',
+    ]
   return document('instructrl: plans for TPU slices', parts)

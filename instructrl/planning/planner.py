@@ -114,7 +114,8 @@ class Plan:
   def mfu(self) -> float:
     """The highest model FLOPs utilisation that the roofline allows."""
     return sum(f.model_flops for f in self.functions) / (
-        self.seconds * self.peak_flops)
+      self.seconds * self.peak_flops
+    )
 
 
 def program_of(config, mesh, vocab_size: int):
@@ -124,40 +125,67 @@ def program_of(config, mesh, vocab_size: int):
   """
   if config.stage in ('ppo', 'ppo_ptx'):
     program = ppo.Program(
-        config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0)
+      config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
+    )
     s, layouts = program.settings, program.layouts
     policy = layouts['policy'].model.module
     rows = s.batch_size * s.ptx_examples_per_episode if s.ptx_coef else 0
     count = flops.ppo(
-        policy, layouts['value'].model.module, episodes=s.batch_size,
-        prompt_len=s.prompt_len, response_len=s.response_len,
-        num_epochs=s.num_ppo_epochs, ptx_rows=rows, ptx_len=policy.max_len)
+      policy,
+      layouts['value'].model.module,
+      episodes=s.batch_size,
+      prompt_len=s.prompt_len,
+      response_len=s.response_len,
+      num_epochs=s.num_ppo_epochs,
+      ptx_rows=rows,
+      ptx_len=policy.max_len,
+    )
     return program, program.functions, count, config.ppo.num_iterations
   if config.stage == 'reward':
     program = reward.Program(config, mesh, vocab_size=vocab_size, num_steps=1)
-    count = 3 * config.batch_size * flops.ranking(
-        program.layout.model.module, config.prompt_len, config.response_len,
-        config.max_responses)
+    count = (
+      3
+      * config.batch_size
+      * flops.ranking(
+        program.layout.model.module,
+        config.prompt_len,
+        config.response_len,
+        config.max_responses,
+      )
+    )
     return program, program.functions, {'update': count}, 0
   program = lm.Program(
-      config, mesh, vocab_size=vocab_size,
-      num_steps=config.num_steps or config.optimizer.warmup_steps + 1)
+    config,
+    mesh,
+    vocab_size=vocab_size,
+    num_steps=config.num_steps or config.optimizer.warmup_steps + 1,
+  )
   module = program.layout.model.module
   tokens = config.batch_size * module.max_len
   count = flops.trained(module, tokens, module.max_len, tokens)
-  return (program, lambda: program.functions(module.max_len),
-          {'update': count}, config.num_steps)
+  return (
+    program,
+    lambda: program.functions(module.max_len),
+    {'update': count},
+    config.num_steps,
+  )
 
 
 def fewest_rows(config) -> int:
   """Of all batches that a step splits over the devices."""
   if 'ppo' in config:
     p = config.ppo
-    parts = [p.minibatch_size, p.microbatch_size, p.generate_microbatch_size,
-             p.score_microbatch_size, p.ptx_microbatch_size * bool(p.ptx_coef)]
+    parts = [
+      p.minibatch_size,
+      p.microbatch_size,
+      p.generate_microbatch_size,
+      p.score_microbatch_size,
+      p.ptx_microbatch_size * bool(p.ptx_coef),
+    ]
   elif 'optimizer' not in config:
     raise ValueError(
-        f'stage={config.stage!r} does not train: nothing to compile')
+      f'stage={config.stage!r} does not train: nothing to compile'
+    )
   else:
     parts = [config.batch_size, config.microbatch_size]
   return min(rows for rows in parts if rows)
@@ -201,23 +229,33 @@ def laid_out(config, topology: str):
 def bytes_per_device(tree) -> int:
   """Of abstract arrays with shardings; not of those that wait on the hosts."""
   return sum(
-      math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-      for x in jax.tree.leaves(tree)
-      if x.sharding.memory_kind != sharding.HOST)
+    math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(tree)
+    if x.sharding.memory_kind != sharding.HOST
+  )
 
 
 def largest(tree, count: int = 5) -> str:
   """The arrays that take most of a device, with their paths."""
-  leaves = [(bytes_per_device(x), jax.tree_util.keystr(path), x) for path, x in
-            jax.tree_util.tree_leaves_with_path(tree)]
+  leaves = [
+    (bytes_per_device(x), jax.tree_util.keystr(path), x)
+    for path, x in jax.tree_util.tree_leaves_with_path(tree)
+  ]
   return '; '.join(
-      f'{size / GIB:.2f} GiB {path} {x.dtype.name}{list(x.shape)}'
-      for size, path, x in sorted(leaves, key=lambda l: -l[0])[:count])
+    f'{size / GIB:.2f} GiB {path} {x.dtype.name}{list(x.shape)}'
+    for size, path, x in sorted(leaves, key=lambda l: -l[0])[:count]
+  )
 
 
-def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
-         name: str = '', folder: pathlib.Path | None = None,
-         say: Say = lambda text: None) -> Plan:
+def plan(
+  config,
+  topology: str,
+  vocab_size: int = GPT_VOCAB,
+  *,
+  name: str = '',
+  folder: pathlib.Path | None = None,
+  say: Say = lambda text: None,
+) -> Plan:
   """Compiles a config's functions for a slice, to the first that does not fit.
 
   Args:
@@ -239,14 +277,20 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
   stays = bytes_per_device(resident)
   functions, problem = [], ''
   if stays > chip.hbm:
-    problem = (f'what stays on a chip takes {stays / GIB:.1f} GiB of '
-               f'{chip.hbm / GIB:.4g}, most of it {largest(resident)}')
+    problem = (
+      f'what stays on a chip takes {stays / GIB:.1f} GiB of '
+      f'{chip.hbm / GIB:.4g}, most of it {largest(resident)}'
+    )
   with jax.set_mesh(mesh):
     for name, (fn, arguments) in make().items() if not problem else ():
       function, problem = _compiled(
-          name, fn.lower(*arguments), topology, folder,
-          lambda text: say(f'{title} for {topology}: {text}'),
-          trips=config.get('ppo', {}).get('response_len', 1) - 1)
+        name,
+        fn.lower(*arguments),
+        topology,
+        folder,
+        lambda text: say(f'{title} for {topology}: {text}'),
+        trips=config.get('ppo', {}).get('response_len', 1) - 1,
+      )
       if problem:
         problem = f'{name} does not fit: {problem}'
         break
@@ -255,38 +299,55 @@ def plan(config, topology: str, vocab_size: int = GPT_VOCAB, *,
       function = _rated(function, chip, elsewhere, counts[name] / mesh.size)
       functions.append(function)
       if function.peak > chip.hbm:
-        problem = (f'{name} needs {function.peak / GIB:.1f} GiB of '
-                   f'{chip.hbm / GIB:.4g}, {function.temporaries / GIB:.1f} '
-                   'of them temporary; of what stays on a chip the largest are '
-                   f'{largest(resident)}')
+        problem = (
+          f'{name} needs {function.peak / GIB:.1f} GiB of '
+          f'{chip.hbm / GIB:.4g}, {function.temporaries / GIB:.1f} '
+          'of them temporary; of what stays on a chip the largest are '
+          f'{largest(resident)}'
+        )
         break
   return Plan(
-      name=title, topology=topology, chips=mesh.size,
-      mesh=dict(mesh.shape), given=given, hbm=chip.hbm,
-      peak_flops=chip.flops, stays=stays,
-      functions=tuple(functions), steps=steps, problem=problem)
+    name=title,
+    topology=topology,
+    chips=mesh.size,
+    mesh=dict(mesh.shape),
+    given=given,
+    hbm=chip.hbm,
+    peak_flops=chip.flops,
+    stays=stays,
+    functions=tuple(functions),
+    steps=steps,
+    problem=problem,
+  )
 
 
 def _shared(resident, arguments) -> int:
   """Bytes of the arguments that are among what stays."""
   ids = {id(x) for x in jax.tree.leaves(resident)}
-  return bytes_per_device([
-      x for x in jax.tree.leaves(arguments) if id(x) in ids])
+  return bytes_per_device(
+    [x for x in jax.tree.leaves(arguments) if id(x) in ids]
+  )
 
 
 def _rated(f: Function, chip, elsewhere: int, model_flops: float) -> Function:
   """With its peak and its times."""
   return dataclasses.replace(
-      f, model_flops=model_flops,
-      peak=(elsewhere + f.arguments + f.outputs - f.aliased + f.temporaries
-            + f.code),
-      times={'compute': f.xla_flops / chip.flops,
-             'hbm': f.hbm_traffic / chip.hbm_bandwidth,
-             'ici': sum(f.collectives.values()) / chip.ici_bandwidth})
+    f,
+    model_flops=model_flops,
+    peak=(
+      elsewhere + f.arguments + f.outputs - f.aliased + f.temporaries + f.code
+    ),
+    times={
+      'compute': f.xla_flops / chip.flops,
+      'hbm': f.hbm_traffic / chip.hbm_bandwidth,
+      'ici': sum(f.collectives.values()) / chip.ici_bandwidth,
+    },
+  )
 
 
-def _compiled(name: str, lowered, topology: str, folder, say: Say, *,
-              trips: int) -> tuple[Function | None, str]:
+def _compiled(
+  name: str, lowered, topology: str, folder, say: Say, *, trips: int
+) -> tuple[Function | None, str]:
   """(function, '') or (None, why XLA found no room), read before or now."""
   path = folder and folder / f'{_key(lowered, topology)}.json'
   if path and path.exists():
@@ -307,8 +368,10 @@ def _compiled(name: str, lowered, topology: str, folder, say: Say, *,
 
 def _key(lowered, topology: str) -> str:
   """Of all that a compiled function, and what is read from it, depends on."""
-  versions = [f'{name} {importlib.metadata.version(name)}'
-              for name in ('jax', 'jaxlib', 'libtpu')]
+  versions = [
+    f'{name} {importlib.metadata.version(name)}'
+    for name in ('jax', 'jaxlib', 'libtpu')
+  ]
   here = pathlib.Path(__file__).parent
   reader = [path.read_text('utf-8') for path in sorted(here.glob('hlo*.py'))]
   parts = [lowered.as_text(), topology, *reader, *versions]
@@ -320,8 +383,12 @@ def _read(name: str, lowered, say: Say, trips: int) -> dict:
   began = time.monotonic()
   try:
     with _no_cache():
-      compiled = _while_telling(lowered.compile, lambda seconds: say(
-          f'{name} compiles, {progress.format_seconds(seconds)} so far'))
+      compiled = _while_telling(
+        lowered.compile,
+        lambda seconds: say(
+          f'{name} compiles, {progress.format_seconds(seconds)} so far'
+        ),
+      )
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
@@ -329,14 +396,20 @@ def _read(name: str, lowered, say: Say, trips: int) -> dict:
   seconds = time.monotonic() - began
   memory = compiled.memory_analysis()
   costs = hlo.Program(compiled.as_text(), trips=trips).costs
-  return {'function': dict(
-      name=name, arguments=memory.argument_size_in_bytes,
+  return {
+    'function': dict(
+      name=name,
+      arguments=memory.argument_size_in_bytes,
       outputs=memory.output_size_in_bytes,
       temporaries=memory.temp_size_in_bytes,
       code=memory.generated_code_size_in_bytes,
-      aliased=memory.alias_size_in_bytes, xla_flops=costs.flops,
-      hbm_traffic=costs.hbm_bytes, collectives=dict(costs.collectives),
-      compile_seconds=round(seconds, 1))}
+      aliased=memory.alias_size_in_bytes,
+      xla_flops=costs.flops,
+      hbm_traffic=costs.hbm_bytes,
+      collectives=dict(costs.collectives),
+      compile_seconds=round(seconds, 1),
+    )
+  }
 
 
 def _while_telling(fn: Callable, tell: Callable[[float], None]):
@@ -381,8 +454,14 @@ def _no_cache():
 
 def allocations(error: str, count: int = 5) -> str:
   """The reason and the largest buffers of XLA's message."""
-  reason = next((line.strip() for line in error.splitlines()
-                 if 'Used' in line or 'Exceeded' in line), error.splitlines()[0])
+  reason = next(
+    (
+      line.strip()
+      for line in error.splitlines()
+      if 'Used' in line or 'Exceeded' in line
+    ),
+    error.splitlines()[0],
+  )
   sizes = re.findall(r'Size: ([\d.]+[KMGT]?)', error)
   shapes = re.findall(r'Shape: (\S+)', error)
   names = re.findall(r'op_name="([^"]*)"', error)
@@ -397,6 +476,10 @@ def to_json(p: Plan) -> dict:
     f.update(seconds=function.seconds, bound=function.bound)
   found.update(fits=p.fits, peak=p.peak)
   if p.fits:
-    found.update(seconds=p.seconds, chip_hours=p.chip_hours, mfu=p.mfu,
-                 communication=p.communication)
+    found.update(
+      seconds=p.seconds,
+      chip_hours=p.chip_hours,
+      mfu=p.mfu,
+      communication=p.communication,
+    )
   return found

@@ -33,37 +33,52 @@ def make(workdir: pathlib.Path, header: Mapping[str, Any]) -> dict[str, str]:
     ValueError: a file is not what the report expects; it is named.
   """
   stages = header['stages']
-  metrics = {stage: read_metrics(workdir / stage)
-             for stage in stages if stage in TRAINED}
+  metrics = {
+    stage: read_metrics(workdir / stage) for stage in stages if stage in TRAINED
+  }
   held = files.read_json(workdir / 'heldout' / 'results.json')
   config = header['config']
   try:
     results = {
-        'format_version': FORMAT_VERSION,
-        'model': _model(config['import']),
-        'sources': {kind: config['data'][kind] for kind in SOURCES},
-        'heldout': held, 'statements': heldout_page.statements(held),
-        'seconds': {stage: run_folder.read_done(workdir / stage)['seconds']
-                    for stage in stages},
-        'config': config, 'seed': header['seeds'],
-        'versions': header['versions']}
+      'format_version': FORMAT_VERSION,
+      'model': _model(config['import']),
+      'sources': {kind: config['data'][kind] for kind in SOURCES},
+      'heldout': held,
+      'statements': heldout_page.statements(held),
+      'seconds': {
+        stage: run_folder.read_done(workdir / stage)['seconds']
+        for stage in stages
+      },
+      'config': config,
+      'seed': header['seeds'],
+      'versions': header['versions'],
+    }
     page = heldout_page.render(
-        results, metrics, _lines(workdir / 'heldout' / 'samples.jsonl'),
-        _text(workdir / SUMMARY), _lines(workdir / ANSWERS))
+      results,
+      metrics,
+      _lines(workdir / 'heldout' / 'samples.jsonl'),
+      _text(workdir / SUMMARY),
+      _lines(workdir / ANSWERS),
+    )
   except (AttributeError, IndexError, KeyError, TypeError) as error:
     raise ValueError(
-        f'{workdir}: a file of the study is not what the report expects '
-        f'({type(error).__name__}: {error}); was it written by another '
-        'version?') from error
-  return {'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
-          'index.html': page}
+      f'{workdir}: a file of the study is not what the report expects '
+      f'({type(error).__name__}: {error}); was it written by another '
+      'version?'
+    ) from error
+  return {
+    'results.json': json.dumps(results, indent=1, allow_nan=False) + '\n',
+    'index.html': page,
+  }
 
 
 def _model(config: Mapping[str, Any]) -> str:
   """What was imported, as a name for people."""
   model = config['model']
-  return (f'{pathlib.PurePath(config["source"]).name} '
-          f'({model["num_layers"]} layers of width {model["d_model"]:,})')
+  return (
+    f'{pathlib.PurePath(config["source"]).name} '
+    f'({model["num_layers"]} layers of width {model["d_model"]:,})'
+  )
 
 
 def _text(path: pathlib.Path) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = ''
-           ) -> Iterator[tuple[str, float, list[float] | None]]:
+def leaves(
+  tree: Mapping[str, Any], prefix: str = ''
+) -> Iterator[tuple[str, float, list[float] | None]]:
   """(path, value, interval or None) of every number of a tree.
 
   The interval of a number stands beside it, in `ci95`, or at the same path of

@@ -85,8 +85,9 @@ def load(folder: pathlib.Path, wanted, *, in_leaves: bool):
   wanted = _placed(wanted)
   if in_leaves:
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: ocp.load(
-            folder / name_of(path), {_LEAF: leaf})[_LEAF], wanted)
+      lambda path, leaf: ocp.load(folder / name_of(path), {_LEAF: leaf})[_LEAF],
+      wanted,
+    )
   context = ocp.Context()
   context.pytree.loading.partial_load = True
   with context:
@@ -111,11 +112,13 @@ def tensors(tree, *, arrays: bool = False) -> dict[str, list]:
       raise ValueError(f"{name}: a key of the state has a '/' in it")
     if arrays and not isinstance(leaf, jax.Array):
       raise ValueError(
-          f'{name} is {type(leaf).__name__}, not a jax.Array: convert it, e.g. '
-          'with jnp.int32')
+        f'{name} is {type(leaf).__name__}, not a jax.Array: convert it, e.g. '
+        'with jnp.int32'
+      )
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.extended):
       raise ValueError(
-          f'{name} has dtype {leaf.dtype}: save the seed, not the key')
+        f'{name} has dtype {leaf.dtype}: save the seed, not the key'
+      )
     found[name] = [list(leaf.shape), str(leaf.dtype)]
   return found
 
@@ -136,6 +139,8 @@ def _placed(abstract_state):
   """Puts leaves without a sharding on the first device."""
   default = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(
-          x.shape, x.dtype, sharding=getattr(x, 'sharding', None) or default),
-      abstract_state)
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=getattr(x, 'sharding', None) or default
+    ),
+    abstract_state,
+  )

@@ -50,11 +50,11 @@ class Checkpointer:
   """
 
   def __init__(
-      self,
-      directory,
-      *,
-      keep_latest: int = 2,
-      keep_steps: Callable[[int], bool] | None = None,
+    self,
+    directory,
+    *,
+    keep_latest: int = 2,
+    keep_steps: Callable[[int], bool] | None = None,
   ):
     """Opens a folder of steps; it is created with the first save.
 
@@ -68,8 +68,9 @@ class Checkpointer:
       raise ValueError(f'keep_latest must be at least 1, not {keep_latest}')
     if '://' in str(directory):
       raise ValueError(
-          f'{directory}: checkpoints need a file system with atomic renames; '
-          'mount the bucket and give its path')
+        f'{directory}: checkpoints need a file system with atomic renames; '
+        'mount the bucket and give its path'
+      )
     self._directory = pathlib.Path(directory).absolute()
     self._keep_latest = keep_latest
     self._keep_steps = keep_steps or (lambda step: False)
@@ -79,8 +80,15 @@ class Checkpointer:
     self._current = None  # the step this process saved or restored last
     self._problems = {}  # step -> what is wrong with it, '' for nothing
 
-  def save(self, step: int, state, meta: dict, *, force: bool = False,
-           temporary: bool = False) -> None:
+  def save(
+    self,
+    step: int,
+    state,
+    meta: dict,
+    *,
+    force: bool = False,
+    temporary: bool = False,
+  ) -> None:
     """Saves `state`; returns when its arrays are copied, not yet written.
 
     `wait`, `close` or the next `save` tells whether the writing succeeded. The
@@ -113,11 +121,20 @@ class Checkpointer:
     except Exception as error:  # Orbax has no common class for its errors.
       raise self._failed(step, error) from error
     self._current = step
-    self._pending = step, self._executor.submit(
-        self._commit, step, work, about, response, temporary)
+    self._pending = (
+      step,
+      self._executor.submit(
+        self._commit, step, work, about, response, temporary
+      ),
+    )
 
-  def save_leaves(self, step: int, abstract_state,
-                  make: Callable[[str], jax.Array], meta: dict) -> None:
+  def save_leaves(
+    self,
+    step: int,
+    abstract_state,
+    make: Callable[[str], jax.Array],
+    meta: dict,
+  ) -> None:
     """Saves a state that is too large to be in memory, leaf by leaf.
 
     What is written is read like any other step. Returns when it is there.
@@ -146,8 +163,9 @@ class Checkpointer:
     for name, spec in tensors.items():
       array = make(name)
       if [list(array.shape), str(array.dtype)] != spec:
-        raise ValueError(f'{name} is {array.dtype}{list(array.shape)}, not '
-                         f'{spec[1]}{spec[0]}')
+        raise ValueError(
+          f'{name} is {array.dtype}{list(array.shape)}, not {spec[1]}{spec[0]}'
+        )
       try:
         arrays.save_leaf(work / _STATE, name, array)
       except Exception as error:  # as above
@@ -165,18 +183,27 @@ class Checkpointer:
   def _begin(self, step, tensors, meta, force, in_leaves=False):
     """(work folder, text of the meta file) of a save, None if it is done."""
     about = json.dumps(
-        {'format_version': FORMAT_VERSION, 'step': step,
-         'environment': environment(), 'in_leaves': in_leaves,
-         'tensors': tensors, 'meta': meta},
-        indent=1, allow_nan=False)
-    exists = self._primary and self._path(step).exists() and not (
-        self._problem(step))
+      {
+        'format_version': FORMAT_VERSION,
+        'step': step,
+        'environment': environment(),
+        'in_leaves': in_leaves,
+        'tensors': tensors,
+        'meta': meta,
+      },
+      indent=1,
+      allow_nan=False,
+    )
+    exists = (
+      self._primary and self._path(step).exists() and not (self._problem(step))
+    )
     if processes.agree(exists) and not force:
       if step == self._current:
         return None
       raise CheckpointError(
-          f'{self._path(step)} is there already, and not from this run: take '
-          'another folder, or save with force=True')
+        f'{self._path(step)} is there already, and not from this run: take '
+        'another folder, or save with force=True'
+      )
     work = self._path(step, _INCOMPLETE)
     try:
       if self._primary:
@@ -208,7 +235,7 @@ class Checkpointer:
         kept.append(old)
       elif old < step:
         shutil.rmtree(self._trash(old))
-    for old in kept[:-self._keep_latest]:
+    for old in kept[: -self._keep_latest]:
       if not self._keep_steps(old):
         shutil.rmtree(self._trash(old))
 
@@ -288,17 +315,24 @@ class Checkpointer:
         raise CheckpointError(f'{self._directory}: no checkpoint that verifies')
     elif processes.agree(bool(self._primary and self._problem(step))):
       raise CheckpointError(
-          f'{self._path(step)}: {self._problem(step) or "damaged"}')
+        f'{self._path(step)}: {self._problem(step) or "damaged"}'
+      )
     path = self._path(step)
     about = _read_about(path)
     _check_same(about['tensors'], arrays.tensors(abstract_state), path)
     here = environment()
-    changed = [f'{name} {was} -> {here.get(name)}'
-               for name, was in about['environment'].items()
-               if was != here.get(name)]
+    changed = [
+      f'{name} {was} -> {here.get(name)}'
+      for name, was in about['environment'].items()
+      if was != here.get(name)
+    ]
     if changed and self._primary:
-      logging.warning('%s was written elsewhere (%s): the run goes on, but not '
-                      'bit for bit as it would have', path, ', '.join(changed))
+      logging.warning(
+        '%s was written elsewhere (%s): the run goes on, but not '
+        'bit for bit as it would have',
+        path,
+        ', '.join(changed),
+      )
     state = _load(path, about, abstract_state)
     self._current = step
     return state, about['meta']
@@ -312,8 +346,9 @@ class Checkpointer:
     if step not in self._problems:
       self._problems[step] = manifest.verify(self._path(step))
       if self._problems[step]:
-        logging.warning('checkpoint %s is skipped: %s', self._path(step),
-                        self._problems[step])
+        logging.warning(
+          'checkpoint %s is skipped: %s', self._path(step), self._problems[step]
+        )
     return self._problems[step]
 
   def _clear_away(self) -> None:
@@ -340,17 +375,18 @@ class Checkpointer:
   def _failed(self, step, error) -> CheckpointError:
     reason = ' '.join(str(error).split())[:300] if error else 'see process 0'
     return CheckpointError(
-        f'checkpoint of step {step} could not be written to '
-        f'{self._directory} ({reason}); earlier steps are as they were')
+      f'checkpoint of step {step} could not be written to '
+      f'{self._directory} ({reason}); earlier steps are as they were'
+    )
 
 
 def restore_params(
-    path,
-    subtree: Sequence[str] | Callable[[dict], Sequence[str]] = ('ema_params',),
-    abstract=None,
-    *,
-    cast: bool = False,
-    only_newest: bool = False,
+  path,
+  subtree: Sequence[str] | Callable[[dict], Sequence[str]] = ('ema_params',),
+  abstract=None,
+  *,
+  cast: bool = False,
+  only_newest: bool = False,
 ):
   """Restores one subtree, e.g. weights without the optimizer. Only reads.
 
@@ -393,8 +429,11 @@ def restore_params(
 
 
 def lazy_params(
-    path, subtree: Sequence[str] | Callable[[dict], Sequence[str]], *,
-    only_newest: bool = False):
+  path,
+  subtree: Sequence[str] | Callable[[dict], Sequence[str]],
+  *,
+  only_newest: bool = False,
+):
   """One subtree whose arrays are read one by one, each when it is asked for.
 
   Args:
@@ -420,26 +459,32 @@ def lazy_params(
     restored = _load(path, about, arrays.nested({full: tensors[full]}))
     return jax.tree.leaves(restored)[0]
 
-  names = {name.removeprefix(f'{prefix}/'): spec
-           for name, spec in tensors.items()}
+  names = {
+    name.removeprefix(f'{prefix}/'): spec for name, spec in tensors.items()
+  }
   return names, read, about['meta']
 
 
 def _subtree(path, about, subtree):
   """('a/b', {'a/b/c': [shape, dtype]}) of a subtree, which must be there."""
   prefix = '/'.join(subtree)
-  tensors = {name: spec for name, spec in about['tensors'].items()
-             if f'{name}/'.startswith(f'{prefix}/')}
+  tensors = {
+    name: spec
+    for name, spec in about['tensors'].items()
+    if f'{name}/'.startswith(f'{prefix}/')
+  }
   if not tensors:
-    there = sorted({'/'.join(name.split('/')[:len(subtree)])
-                    for name in about['tensors']})
+    there = sorted(
+      {'/'.join(name.split('/')[: len(subtree)]) for name in about['tensors']}
+    )
     raise CheckpointError(f'{path} has no {prefix!r}, only {there}')
   return prefix, tensors
 
 
 def _load(path: pathlib.Path, about, wanted):
-  return arrays.load(path / _STATE, wanted,
-                     in_leaves=about.get('in_leaves', False))
+  return arrays.load(
+    path / _STATE, wanted, in_leaves=about.get('in_leaves', False)
+  )
 
 
 def refuse_foreign(path) -> None:
@@ -447,8 +492,9 @@ def refuse_foreign(path) -> None:
   path = pathlib.Path(path)
   if path.suffix == '.gguf' or any(path.glob('*.safetensors')):
     raise CheckpointError(
-        f'{path} has weights of another tool: make a run folder of them with '
-        f'`python -m instructrl.convert import {path} FOLDER`')
+      f'{path} has weights of another tool: make a run folder of them with '
+      f'`python -m instructrl.convert import {path} FOLDER`'
+    )
 
 
 def find(path, *, only_newest: bool = False) -> pathlib.Path:
@@ -479,12 +525,15 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
       return folder
     if only_newest:
       raise CheckpointError(
-          f'{folder}: {problem}; run it again, or give the path of an older '
-          'checkpoint')
+        f'{folder}: {problem}; run it again, or give the path of an older '
+        'checkpoint'
+      )
     logging.warning('checkpoint %s is skipped: %s', folder, problem)
   inside = ', '.join(sorted(p.parent.name for p in path.glob('*/checkpoints')))
-  raise CheckpointError(f'{path}: no checkpoint that verifies'
-                        f'{inside and "; there are some in " + inside}')
+  raise CheckpointError(
+    f'{path}: no checkpoint that verifies'
+    f'{inside and "; there are some in " + inside}'
+  )
 
 
 def _verify(folder: pathlib.Path) -> str:
@@ -503,45 +552,54 @@ def read_meta(path) -> dict[str, Any]:
 def abstract(state):
   """The tree of a state's shapes, dtypes and shardings, for `restore`."""
   return jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      state)
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
 
 
 def environment() -> dict[str, Any]:
   """What the bits of a result depend on, besides config and data."""
   affinity = getattr(os, 'sched_getaffinity', None)  # not on a Mac
   return {
-      'jax': jax.__version__,
-      'device_kind': jax.devices()[0].device_kind,
-      'num_devices': jax.device_count(),
-      'num_processes': jax.process_count(),
-      'num_cores': len(affinity(0)) if affinity else os.cpu_count(),
+    'jax': jax.__version__,
+    'device_kind': jax.devices()[0].device_kind,
+    'num_devices': jax.device_count(),
+    'num_processes': jax.process_count(),
+    'num_cores': len(affinity(0)) if affinity else os.cpu_count(),
   }
 
 
 def _steps(directory: pathlib.Path) -> list[int]:
   if not directory.is_dir():
     return []
-  return sorted(int(entry.name) for entry in directory.iterdir()
-                if entry.name.isdigit() and entry.is_dir())
+  return sorted(
+    int(entry.name)
+    for entry in directory.iterdir()
+    if entry.name.isdigit() and entry.is_dir()
+  )
 
 
 def _check_same(saved, wanted, where, *, cast: bool = False) -> None:
   """Raises CheckpointError naming the first tensors that differ."""
-  problems = [f'{name} is not in the checkpoint'
-              for name in wanted if name not in saved]
-  problems += [f'{name} is in the checkpoint only'
-               for name in saved if name not in wanted]
+  problems = [
+    f'{name} is not in the checkpoint' for name in wanted if name not in saved
+  ]
+  problems += [
+    f'{name} is in the checkpoint only' for name in saved if name not in wanted
+  ]
   for name in wanted:
     (shape, dtype), (new_shape, new_dtype) = (
-        saved.get(name, wanted[name]), wanted[name])
+      saved.get(name, wanted[name]),
+      wanted[name],
+    )
     if cast and _both_floating(dtype, new_dtype):
       dtype = new_dtype
     if (shape, dtype) != (new_shape, new_dtype):
       problems.append(f'{name} is {dtype}{shape}, not {new_dtype}{new_shape}')
   if problems:
-    raise CheckpointError(f'{where} does not fit in {len(problems)} tensors: '
-                          f'{"; ".join(problems[:5])}')
+    raise CheckpointError(
+      f'{where} does not fit in {len(problems)} tensors: '
+      f'{"; ".join(problems[:5])}'
+    )
 
 
 def _both_floating(*dtypes) -> bool:
@@ -552,13 +610,16 @@ def _read_about(path: pathlib.Path) -> dict[str, Any]:
   about = json.loads((path / _META).read_text(encoding='utf-8'))
   if about['format_version'] != FORMAT_VERSION:
     raise CheckpointError(
-        f'{path}: format_version {about["format_version"]}, this program reads '
-        f'{FORMAT_VERSION}')
+      f'{path}: format_version {about["format_version"]}, this program reads '
+      f'{FORMAT_VERSION}'
+    )
   return about
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:
   """`path`, or `path` with the first number that is not taken."""
-  candidates = (path.with_name(f'{path.name}.{i}' if i else path.name)
-                for i in itertools.count())
+  candidates = (
+    path.with_name(f'{path.name}.{i}' if i else path.name)
+    for i in itertools.count()
+  )
   return next(c for c in candidates if not c.exists())

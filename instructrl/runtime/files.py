@@ -1,6 +1,5 @@
 """Files that are written whole or not at all, and JSON."""
 
-
 from collections.abc import Mapping
 import hashlib
 import json

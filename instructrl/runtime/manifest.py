@@ -15,11 +15,14 @@ def write(folder) -> None:
   """Flushes all files of a folder to the disk, then lists them in NAME."""
   folder = pathlib.Path(folder)
   files = {
-      path.relative_to(folder).as_posix(): _digest(path, durable=True)
-      for path in sorted(folder.rglob('*'))
-      if path.is_file() and path != folder / NAME}
-  atomic_write(folder / NAME, json.dumps(
-      {'format_version': FORMAT_VERSION, 'files': files}, indent=1))
+    path.relative_to(folder).as_posix(): _digest(path, durable=True)
+    for path in sorted(folder.rglob('*'))
+    if path.is_file() and path != folder / NAME
+  }
+  atomic_write(
+    folder / NAME,
+    json.dumps({'format_version': FORMAT_VERSION, 'files': files}, indent=1),
+  )
 
 
 def verify(folder) -> str:

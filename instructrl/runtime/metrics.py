@@ -18,8 +18,11 @@ class NonFiniteError(ArithmeticError):
 
 def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
   """Raises NonFiniteError naming the step and each quantity not finite."""
-  bad = [f'{name} is {float(value)}' for name, value in metrics.items()
-         if not math.isfinite(value)]
+  bad = [
+    f'{name} is {float(value)}'
+    for name, value in metrics.items()
+    if not math.isfinite(value)
+  ]
   if bad:
     raise NonFiniteError(f'step {step}: {", ".join(bad)}')
 
@@ -31,8 +34,9 @@ class RunWriter:
   loses nothing; `flush` also makes the lines survive a power cut.
   """
 
-  def __init__(self, workdir, *, primary: bool = True,
-               tensorboard: bool = False):
+  def __init__(
+    self, workdir, *, primary: bool = True, tensorboard: bool = False
+  ):
     """Opens the files, and removes a last line that was cut off.
 
     Args:
@@ -86,8 +90,11 @@ class RunWriter:
       path = self._workdir / name
       lines = path.read_text(encoding='utf-8').split('\n')[:-1]
       records = _parse(lines, path)
-      kept = [line for line, record in zip(lines, records, strict=True)
-              if record['step'] <= step]
+      kept = [
+        line
+        for line, record in zip(lines, records, strict=True)
+        if record['step'] <= step
+      ]
       if len(kept) < len(lines):
         self._files.pop(name).close()
         files.atomic_write(path, ''.join(f'{line}\n' for line in kept))
@@ -125,15 +132,20 @@ class RunWriter:
       return
     if 'step' in values:
       raise ValueError(f"{name}: 'step' is the line's own key")
-    line = json.dumps({'step': int(step), **dict(sorted(values.items()))},
-                      ensure_ascii=False, allow_nan=False)
+    line = json.dumps(
+      {'step': int(step), **dict(sorted(values.items()))},
+      ensure_ascii=False,
+      allow_nan=False,
+    )
     self._files[name].write(f'{line}\n'.encode())
 
   def _event_writer(self):
     if self._events is None:
       import tensorboardX  # Slow to import, and rarely asked for.
+
       self._events = tensorboardX.SummaryWriter(
-          str(self._workdir / 'tensorboard'), purge_step=self._purge_step)
+        str(self._workdir / 'tensorboard'), purge_step=self._purge_step
+      )
     return self._events
 
 

@@ -10,9 +10,15 @@ from instructrl.runtime import sharding
 SCHEDULES = ('cosine', 'constant')
 
 
-def make_schedule(*, peak_lr: float, num_steps: int, kind: str = 'cosine',
-                  warmup_steps: int = 0, warmup_from: float = 0.0,
-                  final_fraction: float = 0.1) -> optax.Schedule:
+def make_schedule(
+  *,
+  peak_lr: float,
+  num_steps: int,
+  kind: str = 'cosine',
+  warmup_steps: int = 0,
+  warmup_from: float = 0.0,
+  final_fraction: float = 0.1,
+) -> optax.Schedule:
   """The learning rate at each optimizer step.
 
   Args:
@@ -29,11 +35,13 @@ def make_schedule(*, peak_lr: float, num_steps: int, kind: str = 'cosine',
     raise ValueError(f'optimizer.schedule={kind!r} is none of {SCHEDULES}')
   if warmup_steps >= num_steps > 0 and kind == 'cosine':
     raise ValueError(
-        f'optimizer.warmup_steps={warmup_steps} leaves nothing of the '
-        f'{num_steps} steps')
+      f'optimizer.warmup_steps={warmup_steps} leaves nothing of the '
+      f'{num_steps} steps'
+    )
   if kind == 'cosine':
     main = optax.cosine_decay_schedule(
-        peak_lr, max(num_steps - warmup_steps, 1), final_fraction)
+      peak_lr, max(num_steps - warmup_steps, 1), final_fraction
+    )
   else:
     main = optax.constant_schedule(peak_lr)
   if not warmup_steps:
@@ -42,10 +50,16 @@ def make_schedule(*, peak_lr: float, num_steps: int, kind: str = 'cosine',
   return optax.join_schedules([warmup, main], [warmup_steps])
 
 
-def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
-                   eps: float, weight_decay: float = 0.0,
-                   max_grad_norm: float = 0.0, frozen=None
-                   ) -> optax.GradientTransformation:
+def make_optimizer(
+  schedule: optax.Schedule,
+  *,
+  b1: float,
+  b2: float,
+  eps: float,
+  weight_decay: float = 0.0,
+  max_grad_norm: float = 0.0,
+  frozen=None,
+) -> optax.GradientTransformation:
   """Adam(W), after clipping by global norm if `max_grad_norm` is positive.
 
   Args:
@@ -61,31 +75,45 @@ def make_optimizer(schedule: optax.Schedule, *, b1: float, b2: float,
   parts = []
   if max_grad_norm:
     parts.append(optax.clip_by_global_norm(max_grad_norm))
-  parts.append(optax.adamw(schedule, b1=b1, b2=b2, eps=eps,
-                           weight_decay=weight_decay))
+  parts.append(
+    optax.adamw(schedule, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay)
+  )
   if frozen is not None:
-    parts.append(optax.stateless(lambda updates, _: jax.tree.map(
-        lambda u, rows: u.at[:rows].set(0) if rows else u, updates, frozen)))
+    parts.append(
+      optax.stateless(
+        lambda updates, _: jax.tree.map(
+          lambda u, rows: u.at[:rows].set(0) if rows else u, updates, frozen
+        )
+      )
+    )
   return optax.chain(*parts)
 
 
-def state_shardings(tx: optax.GradientTransformation, params_shapes,
-                    params_shardings, mesh: Mesh):
+def state_shardings(
+  tx: optax.GradientTransformation, params_shapes, params_shardings, mesh: Mesh
+):
   """Shardings of `tx.init(params)`: moments as parameters, counts replicated.
 
   Without these a jitted `tx.init` leaves Adam's moments replicated.
   """
   state = jax.eval_shape(tx.init, params_shapes)
   return optax.tree_map_params(
-      tx, lambda _, s: s, state, params_shardings,
-      transform_non_params=lambda _: sharding.replicated(mesh))
+    tx,
+    lambda _, s: s,
+    state,
+    params_shardings,
+    transform_non_params=lambda _: sharding.replicated(mesh),
+  )
 
 
 def apply(tx: optax.GradientTransformation, grads, opt_state, params):
   """One optimizer step: new parameters, new state, and the gradient's norm."""
   updates, opt_state = tx.update(grads, opt_state, params)
-  return (optax.apply_updates(params, updates), opt_state,
-          optax.tree.norm(grads))
+  return (
+    optax.apply_updates(params, updates),
+    opt_state,
+    optax.tree.norm(grads),
+  )
 
 
 def ema_update(ema, params, decay: float):
@@ -139,11 +167,13 @@ def split_microbatches(batch, size: int):
   Rows are dealt out in turn, so that with a sharded batch axis each
   microbatch still has rows on every device.
   """
+
   def split(x):
     rows = size or x.shape[0]
     if x.shape[0] % rows:
       raise ValueError(
-          f'microbatch_size={rows} does not divide the batch of {x.shape[0]}')
+        f'microbatch_size={rows} does not divide the batch of {x.shape[0]}'
+      )
     parts = x.shape[0] // rows
     return x.reshape(rows, parts, *x.shape[1:]).swapaxes(0, 1)
 

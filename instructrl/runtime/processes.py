@@ -40,8 +40,9 @@ class Stopped(KeyboardInterrupt):
   """SIGTERM came; what is to be saved was saved."""
 
 
-def initialize(coordinator: str = '', num_processes: int = 0,
-               process_id: int = -1) -> None:
+def initialize(
+  coordinator: str = '', num_processes: int = 0, process_id: int = -1
+) -> None:
   """Joins the processes; call it before anything is computed.
 
   Args:
@@ -56,27 +57,37 @@ def initialize(coordinator: str = '', num_processes: int = 0,
       or process 0 cannot listen there.
   """
   # JAX's own limit would abort with a dump of the stacks.
-  options = dict(heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-                 initialization_timeout=2 * JOIN_SECONDS)
+  options = dict(
+    heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+    initialization_timeout=2 * JOIN_SECONDS,
+  )
   if ':' in coordinator:
     if not 0 <= process_id < num_processes:
       raise ValueError(
-          f'--coordinator={coordinator} needs --num_processes (it is '
-          f'{num_processes}) and --process_id, from 0 to one less (it is '
-          f'{process_id})')
+        f'--coordinator={coordinator} needs --num_processes (it is '
+        f'{num_processes}) and --process_id, from 0 to one less (it is '
+        f'{process_id})'
+      )
     if process_id == 0:
       _check_port(coordinator)
     with _meeting(f'{num_processes} processes at {coordinator}'):
       jax.distributed.initialize(
-          coordinator, num_processes, process_id,
-          cluster_detection_method='deactivate', **options)
+        coordinator,
+        num_processes,
+        process_id,
+        cluster_detection_method='deactivate',
+        **options,
+      )
     return
   if coordinator not in ('', 'auto'):
     raise ValueError(
-        f"--coordinator={coordinator} is neither HOST:PORT nor 'auto'")
+      f"--coordinator={coordinator} is neither HOST:PORT nor 'auto'"
+    )
   if num_processes or process_id >= 0:
-    raise ValueError('--num_processes and --process_id need --coordinator, '
-                     'which says where process 0 is (HOST:PORT)')
+    raise ValueError(
+      '--num_processes and --process_id need --coordinator, '
+      'which says where process 0 is (HOST:PORT)'
+    )
   if not coordinator and not _on_tpu_vm():
     return
   try:
@@ -85,8 +96,9 @@ def initialize(coordinator: str = '', num_processes: int = 0,
   except ValueError as error:  # JAX's, where it knows no way to find others
     if coordinator:
       raise ValueError(
-          '--coordinator=auto: JAX knows no cluster here; give HOST:PORT, '
-          '--num_processes and --process_id') from error
+        '--coordinator=auto: JAX knows no cluster here; give HOST:PORT, '
+        '--num_processes and --process_id'
+      ) from error
 
 
 def _check_port(coordinator: str) -> None:
@@ -94,13 +106,16 @@ def _check_port(coordinator: str) -> None:
   both = socket.has_dualstack_ipv6()
   try:
     with socket.create_server(
-        ('', int(coordinator.rpartition(':')[2])), dualstack_ipv6=both,
-        family=socket.AF_INET6 if both else socket.AF_INET):
+      ('', int(coordinator.rpartition(':')[2])),
+      dualstack_ipv6=both,
+      family=socket.AF_INET6 if both else socket.AF_INET,
+    ):
       pass
   except (OSError, OverflowError, ValueError) as error:
     raise ValueError(
-        f'--coordinator={coordinator}: process 0 cannot listen there ({error}):'
-        ' give a free port of its host') from error
+      f'--coordinator={coordinator}: process 0 cannot listen there ({error}):'
+      ' give a free port of its host'
+    ) from error
 
 
 @contextlib.contextmanager
@@ -113,7 +128,8 @@ def _meeting(whom: str):
   os.set_blocking(writer, False)
   before = signal.set_wakeup_fd(writer)
   watcher = threading.Thread(
-      target=_watch_meeting, args=(reader, whom), daemon=True)
+    target=_watch_meeting, args=(reader, whom), daemon=True
+  )
   watcher.start()
   try:
     yield
@@ -128,7 +144,7 @@ def _meeting(whom: str):
 def _watch_meeting(reader: int, whom: str) -> None:
   statuses = {signal.SIGTERM: EXIT_STOPPED, signal.SIGINT: 128 + signal.SIGINT}
   began = time.monotonic()
-  for wait in (min(10., JOIN_SECONDS), JOIN_SECONDS):
+  for wait in (min(10.0, JOIN_SECONDS), JOIN_SECONDS):
     while (left := began + wait - time.monotonic()) > 0:
       if not select.select([reader], [], [], left)[0]:
         break
@@ -136,23 +152,27 @@ def _watch_meeting(reader: int, whom: str) -> None:
       if not number:
         return
       if number in statuses:
-        print('stopped before all had met', file=sys.stderr,
-              flush=True)
+        print('stopped before all had met', file=sys.stderr, flush=True)
         os._exit(statuses[number])
     if wait < JOIN_SECONDS:
       print(f'waiting for {whom}', file=sys.stderr, flush=True)
-  print(f'error: waited {JOIN_SECONDS:.0f} s for {whom}, and not all came: '
-        'start the same command in each, with its --process_id',
-        file=sys.stderr, flush=True)
+  print(
+    f'error: waited {JOIN_SECONDS:.0f} s for {whom}, and not all came: '
+    'start the same command in each, with its --process_id',
+    file=sys.stderr,
+    flush=True,
+  )
   os._exit(EXIT_LOST)
 
 
 def _on_tpu_vm() -> bool:
   """Whether JAX would run on TPU chips of this machine."""
   platforms = os.environ.get('JAX_PLATFORMS', '')
-  return (not platforms or 'tpu' in platforms) and bool(
-      importlib.util.find_spec('libtpu')) and bool(
-          glob.glob('/dev/accel[0-9]*') or glob.glob('/dev/vfio/[0-9]*'))
+  return (
+    (not platforms or 'tpu' in platforms)
+    and bool(importlib.util.find_spec('libtpu'))
+    and bool(glob.glob('/dev/accel[0-9]*') or glob.glob('/dev/vfio/[0-9]*'))
+  )
 
 
 def primary() -> bool:
@@ -176,16 +196,18 @@ def largest(value: int) -> int:
 
 def same(text: str) -> bool:
   """Whether all processes have the same text. Waits for all of them."""
-  own = zlib.crc32(text.encode()) & 0x7fffffff
+  own = zlib.crc32(text.encode()) & 0x7FFFFFFF
   return not largest(agree(own) != own)
 
 
 def fetch(tree):
   """Whole numpy arrays of a tree of device arrays, in every process."""
+
   def leaf(x):
     if getattr(x, 'is_fully_addressable', True) or x.is_fully_replicated:
       return np.asarray(x)
     return multihost_utils.process_allgather(x, tiled=True)
+
   return jax.tree.map(leaf, tree)
 
 
@@ -197,8 +219,9 @@ def is_loss(error: BaseException) -> bool:
   made fail, such as a save, has it for its cause.
   """
   if isinstance(error, jax.errors.JaxRuntimeError):
-    return not any(kind in str(error) for kind in (
-        'RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT'))
+    return not any(
+      kind in str(error) for kind in ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT')
+    )
   return error.__cause__ is not None and is_loss(error.__cause__)
 
 
@@ -272,9 +295,15 @@ class Watchdog:
   not count, nor time in which the process itself was stopped.
   """
 
-  def __init__(self, *, minimum: float, factor: float = 10.,
-               first: float = 1800., poll: float = 1.,
-               end: Callable[[], None] = lambda: os._exit(EXIT_LOST)):
+  def __init__(
+    self,
+    *,
+    minimum: float,
+    factor: float = 10.0,
+    first: float = 1800.0,
+    poll: float = 1.0,
+    end: Callable[[], None] = lambda: os._exit(EXIT_LOST),
+  ):
     """Prepares it; `with` starts it.
 
     Args:
@@ -299,7 +328,8 @@ class Watchdog:
     with self._lock:
       if self._name in self._longest:
         self._longest[self._name] = max(
-            self._longest[self._name] or 0.0, self._seconds)
+          self._longest[self._name] or 0.0, self._seconds
+        )
       elif self._name:
         self._longest[self._name] = None
       self._name, self._seconds = name, 0.0
@@ -314,7 +344,8 @@ class Watchdog:
     self._main = threading.get_ident()
     if self._minimum:
       self._thread = threading.Thread(
-          target=self._watch, name='watchdog', daemon=True)
+        target=self._watch, name='watchdog', daemon=True
+      )
       self._thread.start()
     return self
 
@@ -336,10 +367,14 @@ class Watchdog:
         name, limit = self._name, self.limit(self._name)
         if not name or self._seconds <= limit:
           continue
-      print(f'error: process {jax.process_index()}: {name!r} has taken more '
-            f'than {limit:.0f} s: it hangs, or waits for a process that does. '
-            'The same command goes on from the last checkpoint. What it was '
-            'doing:', file=sys.stderr, flush=True)
+      print(
+        f'error: process {jax.process_index()}: {name!r} has taken more '
+        f'than {limit:.0f} s: it hangs, or waits for a process that does. '
+        'The same command goes on from the last checkpoint. What it was '
+        'doing:',
+        file=sys.stderr,
+        flush=True,
+      )
       faulthandler.dump_traceback(all_threads=True)
       self._end()
       return

@@ -28,17 +28,17 @@ class Progress:
   """
 
   def __init__(
-      self,
-      name: str,
-      total: int,
-      *,
-      start: int = 0,
-      label: str = '',
-      unit: str = 'step',
-      interval: float = 10.,
-      primary: bool = True,
-      stream=None,
-      clock: Callable[[], float] = time.monotonic,
+    self,
+    name: str,
+    total: int,
+    *,
+    start: int = 0,
+    label: str = '',
+    unit: str = 'step',
+    interval: float = 10.0,
+    primary: bool = True,
+    stream=None,
+    clock: Callable[[], float] = time.monotonic,
   ):
     """Prepares the display; `with` starts it.
 
@@ -66,29 +66,39 @@ class Progress:
     self._recent = collections.deque()
     console = rich.console.Console(file=self._stream)
     self._live = (
-        primary and console.is_terminal and not console.is_dumb_terminal)
+      primary and console.is_terminal and not console.is_dumb_terminal
+    )
     self._plain = primary and not self._live
     if self._live:
       # On a narrow terminal the metrics, which come last, are cut first.
       fixed = lambda width: rich.table.Column(min_width=width, no_wrap=True)
       columns = (
-          rich.progress.SpinnerColumn(),
-          rich.progress.TextColumn('{task.description}', markup=False,
-                                   table_column=fixed(len(self._title))),
-          rich.progress.BarColumn(bar_width=_BAR, table_column=fixed(_BAR)),
-          rich.progress.TextColumn(
-              '{task.fields[text]}', markup=False, table_column=rich.table.
-              Column(no_wrap=True, overflow='ellipsis', ratio=1)))
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn(
+          '{task.description}',
+          markup=False,
+          table_column=fixed(len(self._title)),
+        ),
+        rich.progress.BarColumn(bar_width=_BAR, table_column=fixed(_BAR)),
+        rich.progress.TextColumn(
+          '{task.fields[text]}',
+          markup=False,
+          table_column=rich.table.Column(
+            no_wrap=True, overflow='ellipsis', ratio=1
+          ),
+        ),
+      )
       self._bar = rich.progress.Progress(
-          *columns, console=console, refresh_per_second=2, expand=True)
+        *columns, console=console, refresh_per_second=2, expand=True
+      )
 
   def __enter__(self):
     self._begin = self._printed = self._clock()
     if self._live:
       self._bar.start()
       self._task = self._bar.add_task(
-          self._title, total=self._total, completed=self._step,
-          text=self._text())
+        self._title, total=self._total, completed=self._step, text=self._text()
+      )
     self._line('starts' if not self._start else f'resumes at {self._start}')
     return self
 

@@ -17,8 +17,9 @@ CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'
 def write_done(workdir, result: Mapping[str, Any]) -> None:
   """Marks a run as finished, with its result."""
   files.atomic_write(
-      pathlib.Path(workdir) / 'DONE',
-      files.to_json({'format_version': FORMAT_VERSION, **result}))
+    pathlib.Path(workdir) / 'DONE',
+    files.to_json({'format_version': FORMAT_VERSION, **result}),
+  )
 
 
 def read_done(workdir) -> dict[str, Any] | None:
@@ -30,14 +31,13 @@ def read_done(workdir) -> dict[str, Any] | None:
   version = result.pop('format_version', None)
   if version != FORMAT_VERSION:
     raise ValueError(
-        f'{path}: format_version {version}, this program reads '
-        f'{FORMAT_VERSION}')
+      f'{path}: format_version {version}, this program reads {FORMAT_VERSION}'
+    )
   return result
 
 
 # How a run is watched, saved and laid out; none of it says what it computes.
-MAY_CHANGE = (
-    'checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
+MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
 
 
 def check_config(workdir, config: Mapping[str, Any]) -> None:
@@ -52,14 +52,17 @@ def check_config(workdir, config: Mapping[str, Any]) -> None:
     return
   old = _flat(files.read_json(path))
   new = _flat(json.loads(files.to_json(config)))
-  changed = [f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
-             for key in sorted({*old, *new}) if old.get(key) != new.get(key)
-             and key.split('.')[0] not in MAY_CHANGE]
+  changed = [
+    f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
+    for key in sorted({*old, *new})
+    if old.get(key) != new.get(key) and key.split('.')[0] not in MAY_CHANGE
+  ]
   if changed:
     raise ValueError(
-        f'{path.parent} was made with another configuration '
-        f'({"; ".join(changed[:5])}): take another workdir, or remove that '
-        'folder and those that were made from it')
+      f'{path.parent} was made with another configuration '
+      f'({"; ".join(changed[:5])}): take another workdir, or remove that '
+      'folder and those that were made from it'
+    )
 
 
 def write_config(workdir, config: Mapping[str, Any]) -> None:
@@ -83,9 +86,13 @@ def identity(path) -> str:
   config = files.read_json(folder / CONFIG)
   for name in MAY_CHANGE:
     config.pop(name, None)
-  return files.fingerprint({
-      'config': config, 'inputs': _made_from(folder),
-      'part': str(path.relative_to(folder))})
+  return files.fingerprint(
+    {
+      'config': config,
+      'inputs': _made_from(folder),
+      'part': str(path.relative_to(folder)),
+    }
+  )
 
 
 def find(path: pathlib.Path) -> pathlib.Path | None:
@@ -119,15 +126,16 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
     data = _made_from(folder).get('data') if folder else None
     if data and found.get('data') and data != found['data']:
       raise ValueError(
-          f'inputs.{name}: {value} was made from other data than '
-          f'{inputs["data"]}')
+        f'inputs.{name}: {value} was made from other data than {inputs["data"]}'
+      )
   if path.exists():
     old = files.read_json(path)
     changed = sorted(k for k in found if old.get(k) != found[k])
     if changed:
       raise ValueError(
-          f'{path.parent} was made from another {" and ".join(changed)} than '
-          f'{inputs[changed[0]]}: remove {path.parent} to make it again')
+        f'{path.parent} was made from another {" and ".join(changed)} than '
+        f'{inputs[changed[0]]}: remove {path.parent} to make it again'
+      )
     return
   path.parent.mkdir(parents=True, exist_ok=True)
   files.atomic_write(path, files.to_json(found))
@@ -148,8 +156,9 @@ def add_input(workdir, name: str, identity: str) -> None:
   found = files.read_json(path) if path.exists() else {}
   if found.setdefault(name, identity) != identity:
     raise ValueError(
-        f'{path.parent} was made from other {name}, which have since changed: '
-        f'remove {path.parent} to make it again')
+      f'{path.parent} was made from other {name}, which have since changed: '
+      f'remove {path.parent} to make it again'
+    )
   files.atomic_write(path, files.to_json(found))
 
 
@@ -178,8 +187,8 @@ def only_process(workdir, primary: bool = True) -> Iterator[None]:
     except BlockingIOError:
       number = f.read().decode(errors='replace').strip()
       raise ValueError(
-          f'{path.parent}: {f"process {number}" if number else "a process"} is '
-          'at work in this folder; wait for its end, or take another folder'
+        f'{path.parent}: {f"process {number}" if number else "a process"} is '
+        'at work in this folder; wait for its end, or take another folder'
       ) from None
     f.truncate(0)
     f.write(f'{os.getpid()}\n'.encode())

@@ -25,15 +25,21 @@ Rules = tuple[tuple[str, Any], ...]
 # Those of experiments/common.py, which no package file may read: for what is
 # made without a config of its own, such as an import by command.
 RULES: Rules = (
-    ('embed', 'fsdp'), ('act_batch', ('data', 'fsdp')),
-    *((name, 'tensor') for name in (
-        'vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')),
-    *((name, None) for name in (
-        'layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')))
+  ('embed', 'fsdp'),
+  ('act_batch', ('data', 'fsdp')),
+  *(
+    (name, 'tensor')
+    for name in ('vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')
+  ),
+  *(
+    (name, None)
+    for name in ('layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')
+  ),
+)
 
 
 def make_mesh(
-    shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None
+  shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
   """Builds the mesh. One entry of `shape` may be -1: all that is left.
 
@@ -49,7 +55,8 @@ def make_mesh(
   unknown = set(shape) - set(MESH_AXES)
   if unknown:
     raise ValueError(
-        f'mesh has no axis {sorted(unknown)[0]!r}; the axes are {MESH_AXES}')
+      f'mesh has no axis {sorted(unknown)[0]!r}; the axes are {MESH_AXES}'
+    )
   sizes = [int(shape.get(name, 1)) for name in MESH_AXES]
   if sizes.count(-1) > 1:
     raise ValueError(f'mesh {dict(shape)} has more than one -1')
@@ -59,22 +66,25 @@ def make_mesh(
   if -1 in sizes:
     if len(devices) % known:
       raise ValueError(
-          f'mesh {dict(shape)} does not divide {len(devices)} devices')
+        f'mesh {dict(shape)} does not divide {len(devices)} devices'
+      )
     sizes[sizes.index(-1)] = len(devices) // known
   if int(np.prod(sizes)) != len(devices):
     raise ValueError(
-        f'mesh {dict(zip(MESH_AXES, sizes))} needs {int(np.prod(sizes))} '
-        f'devices, there are {len(devices)}')
+      f'mesh {dict(zip(MESH_AXES, sizes))} needs {int(np.prod(sizes))} '
+      f'devices, there are {len(devices)}'
+    )
   types = (AxisType.Auto,) * len(sizes)
   if num_slices(devices) > 1:
     return Mesh(_over_slices(sizes, devices), MESH_AXES, axis_types=types)
   try:
     return jax.make_mesh(
-        tuple(sizes), MESH_AXES, axis_types=types, devices=devices)
+      tuple(sizes), MESH_AXES, axis_types=types, devices=devices
+    )
   except NotImplementedError as error:  # JAX's, by the links of a TPU slice
     raise ValueError(
-        f'mesh {dict(zip(MESH_AXES, sizes))} cannot be laid over the slice: '
-        'each size must be a product of some of its sides; change config.mesh'
+      f'mesh {dict(zip(MESH_AXES, sizes))} cannot be laid over the slice: '
+      'each size must be a product of some of its sides; change config.mesh'
     ) from error
 
 
@@ -83,8 +93,9 @@ def num_slices(devices: Sequence[jax.Device]) -> int:
   return len({getattr(device, 'slice_index', 0) for device in devices})
 
 
-def _over_slices(sizes: Sequence[int], devices: Sequence[jax.Device]
-                 ) -> np.ndarray:
+def _over_slices(
+  sizes: Sequence[int], devices: Sequence[jax.Device]
+) -> np.ndarray:
   """[data, fsdp, tensor] devices; a slice is a contiguous part of `data`."""
   slices = num_slices(devices)
   data, *rest = sizes
@@ -93,12 +104,16 @@ def _over_slices(sizes: Sequence[int], devices: Sequence[jax.Device]
     return np.asarray(devices).reshape(sizes)
   if data % slices:
     raise ValueError(
-        f'mesh.data={data} is not a multiple of the {slices} slices that the '
-        f'devices are in: set it to {slices}; fsdp and tensor stay inside a '
-        'slice')
+      f'mesh.data={data} is not a multiple of the {slices} slices that the '
+      f'devices are in: set it to {slices}; fsdp and tensor stay inside a '
+      'slice'
+    )
   return mesh_utils.create_hybrid_device_mesh(
-      (data // slices, *rest), (slices, *(1 for _ in rest)), devices,
-      allow_split_physical_axes=True)
+    (data // slices, *rest),
+    (slices, *(1 for _ in rest)),
+    devices,
+    allow_split_physical_axes=True,
+  )
 
 
 def partition_spec(axes: Sequence[str | None], rules: Rules) -> PartitionSpec:
@@ -153,9 +168,12 @@ def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
     rules: logical axis -> mesh axis (or tuple of them, or None).
   """
   return jax.tree.map(
-      lambda shape, axes: NamedSharding(
-          mesh, _dividing_spec(mesh, shape.shape, axes, rules)),
-      shapes_tree, axes_tree)
+    lambda shape, axes: NamedSharding(
+      mesh, _dividing_spec(mesh, shape.shape, axes, rules)
+    ),
+    shapes_tree,
+    axes_tree,
+  )
 
 
 def constrain_params(params, axes_tree, rules: Rules):
@@ -164,8 +182,12 @@ def constrain_params(params, axes_tree, rules: Rules):
   if not rules or mesh.empty:
     return params
   return jax.tree.map(
-      lambda x, axes: jax.lax.with_sharding_constraint(
-          x, _dividing_spec(mesh, x.shape, axes, rules)), params, axes_tree)
+    lambda x, axes: jax.lax.with_sharding_constraint(
+      x, _dividing_spec(mesh, x.shape, axes, rules)
+    ),
+    params,
+    axes_tree,
+  )
 
 
 def _dividing_spec(mesh, shape, axes, rules: Rules) -> PartitionSpec:
@@ -189,8 +211,9 @@ def on_host(mesh: Mesh, shardings):
   kinds = [memory.kind for memory in device.addressable_memories()]
   if HOST not in kinds:
     raise ValueError(
-        f'config.offload: {device.device_kind} has no {HOST} memory, only '
-        f'{", ".join(kinds)}: set its fields to False')
+      f'config.offload: {device.device_kind} has no {HOST} memory, only '
+      f'{", ".join(kinds)}: set its fields to False'
+    )
   return jax.tree.map(lambda s: s.with_memory_kind(HOST), shardings)
 
 
@@ -211,11 +234,13 @@ def process_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   if num_rows % parts:
     raise ValueError(
-        f'{num_rows} rows cannot be divided over {parts} parts of the mesh '
-        '(data x fsdp): change the batch size, or the sizes in config.mesh')
-  slices = batch_sharding(mesh).addressable_devices_indices_map(
-      (num_rows,)).values()
-  return np.unique([np.arange(num_rows)[rows] for rows, in slices])
+      f'{num_rows} rows cannot be divided over {parts} parts of the mesh '
+      '(data x fsdp): change the batch size, or the sizes in config.mesh'
+    )
+  slices = (
+    batch_sharding(mesh).addressable_devices_indices_map((num_rows,)).values()
+  )
+  return np.unique([np.arange(num_rows)[rows] for (rows,) in slices])
 
 
 def put_batch(batch, mesh: Mesh):
@@ -235,7 +260,9 @@ def put_batch(batch, mesh: Mesh):
   def put(x):
     x = np.asarray(x)
     return jax.make_array_from_callback(
-        (num_rows, *x.shape[1:]), batch_sharding(mesh),
-        lambda index: x[np.searchsorted(rows, np.arange(num_rows)[index[0]])])
+      (num_rows, *x.shape[1:]),
+      batch_sharding(mesh),
+      lambda index: x[np.searchsorted(rows, np.arange(num_rows)[index[0]])],
+    )
 
   return jax.tree.map(put, batch)

@@ -16,15 +16,25 @@ from instructrl.stages import inputs
 
 # Fields of a model that say how it is computed, and not what: they may differ
 # from those that its parameters were trained with.
-HOW_COMPUTED = ('attention', 'attention_block', 'dropout', 'dtype',
-                'frozen_layers', 'init_std', 'param_dtype', 'remat',
-                'scan_unroll')
+HOW_COMPUTED = (
+  'attention',
+  'attention_block',
+  'dropout',
+  'dtype',
+  'frozen_layers',
+  'init_std',
+  'param_dtype',
+  'remat',
+  'scan_unroll',
+)
 
 # Fields of a model that came later than some run's config, as they were then.
 _FIELDS = {
-    f.name: f.default for f in dataclasses.fields(transformer.Transformer)
-    if f.default is not dataclasses.MISSING
-    and f.name not in ('dtype', 'param_dtype', 'rules', 'parent', 'name')}
+  f.name: f.default
+  for f in dataclasses.fields(transformer.Transformer)
+  if f.default is not dataclasses.MISSING
+  and f.name not in ('dtype', 'param_dtype', 'rules', 'parent', 'name')
+}
 
 
 def resolve(config, workdir, known: Mapping[str, Any] | None = None):
@@ -49,16 +59,23 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
   if resolved(config):
     return config
   config = config.copy_and_resolve_references()
-  likes = {name: c.like for name, c in config.items()
-           if isinstance(c, ml_collections.ConfigDict) and c.get('like')}
+  likes = {
+    name: c.like
+    for name, c in config.items()
+    if isinstance(c, ml_collections.ConfigDict) and c.get('like')
+  }
   for name, source in likes.items():
-    checks.require(source in config.inputs,
-            f'{name}.like={source!r} is none of inputs: '
-            f'{", ".join(config.inputs)}')
+    checks.require(
+      source in config.inputs,
+      f'{name}.like={source!r} is none of inputs: {", ".join(config.inputs)}',
+    )
     found = _architecture(config, workdir, source, known or {})
     fields = {**_FIELDS, **found, **config[name].to_dict()}
-    fields = {field: tuple(value) if isinstance(value, list) else value
-              for field, value in fields.items() if field != 'like'}
+    fields = {
+      field: tuple(value) if isinstance(value, list) else value
+      for field, value in fields.items()
+      if field != 'like'
+    }
     config[name] = ml_collections.ConfigDict(fields)
   return config
 
@@ -72,11 +89,14 @@ def _architecture(config, workdir, source: str, known) -> dict:
     trained = planned[0].to_dict()
   else:
     folder = run_folder.find(inputs.input_path(config, workdir, source))
-    checks.require(folder is not None,
-            f'inputs.{source}: {path} is in no run folder')
+    checks.require(
+      folder is not None, f'inputs.{source}: {path} is in no run folder'
+    )
     trained = files.read_json(folder / run_folder.CONFIG)
-  checks.require('num_layers' in trained.get('model', {}),
-          f'inputs.{source}: {path} trained no model')
+  checks.require(
+    'num_layers' in trained.get('model', {}),
+    f'inputs.{source}: {path} trained no model',
+  )
   return {name: _plain(value) for name, value in trained['model'].items()}
 
 
@@ -87,8 +107,10 @@ def _plain(value):
 
 def resolved(config) -> bool:
   """Whether no architecture of the config is still to be filled in."""
-  return not any(isinstance(c, ml_collections.ConfigDict) and c.get('like')
-                 for c in config.values())
+  return not any(
+    isinstance(c, ml_collections.ConfigDict) and c.get('like')
+    for c in config.values()
+  )
 
 
 def compared(trained: dict, model):
@@ -99,9 +121,13 @@ def compared(trained: dict, model):
       and without the fields that came later, which were as by default.
     model: another one's.
   """
-  defaults = {f.name: f.default
-              for f in dataclasses.fields(transformer.Transformer)}
+  defaults = {
+    f.name: f.default for f in dataclasses.fields(transformer.Transformer)
+  }
   for field in sorted({*trained, *(model if trained else ())}):
     if field in model and field not in HOW_COMPUTED:
-      yield (field, _plain(trained.get(field, defaults.get(field))),
-             _plain(model[field]))
+      yield (
+        field,
+        _plain(trained.get(field, defaults.get(field))),
+        _plain(model[field]),
+      )

@@ -1,6 +1,5 @@
 """From a config to a model, an optimizer and their layout."""
 
-
 import dataclasses
 import functools
 import math
@@ -16,8 +15,9 @@ from instructrl.runtime import sharding
 from instructrl.types import Params, TrainState
 
 
-def make_model(config, vocab_size: int, name: str = 'model',
-               rules: str | None = None) -> transformer.Model:
+def make_model(
+  config, vocab_size: int, name: str = 'model', rules: str | None = None
+) -> transformer.Model:
   """The model of a config's field.
 
   Args:
@@ -29,8 +29,8 @@ def make_model(config, vocab_size: int, name: str = 'model',
   own = config.get('model_rules', {}).get(rules or name, ())
   rules = dict(config.rules) | dict(own)
   return transformer.make_model(
-      vocab_size=vocab_size, rules=tuple(rules.items()),
-      **config[name].to_dict())
+    vocab_size=vocab_size, rules=tuple(rules.items()), **config[name].to_dict()
+  )
 
 
 def make_optimizer(c, num_steps: int, frozen: Params | None = None):
@@ -42,21 +42,33 @@ def make_optimizer(c, num_steps: int, frozen: Params | None = None):
     frozen: `Layout.frozen` of what it is for.
   """
   schedule = optimizer.make_schedule(
-      peak_lr=c.peak_lr, num_steps=num_steps, kind=c.schedule,
-      warmup_steps=c.warmup_steps, warmup_from=c.warmup_from,
-      final_fraction=c.final_fraction)
+    peak_lr=c.peak_lr,
+    num_steps=num_steps,
+    kind=c.schedule,
+    warmup_steps=c.warmup_steps,
+    warmup_from=c.warmup_from,
+    final_fraction=c.final_fraction,
+  )
   tx = optimizer.make_optimizer(
-      schedule, b1=c.b1, b2=c.b2, eps=c.eps, weight_decay=c.weight_decay,
-      max_grad_norm=c.max_grad_norm, frozen=frozen)
+    schedule,
+    b1=c.b1,
+    b2=c.b2,
+    eps=c.eps,
+    weight_decay=c.weight_decay,
+    max_grad_norm=c.max_grad_norm,
+    frozen=frozen,
+  )
   return tx, schedule
 
 
 def init_scalar(model: transformer.Model, seed: int):
   """Fresh reward-model parameters; the head has its own key."""
   return {
-      'backbone': model.init(rng.key(seed, rng.Purpose.INIT)),
-      'head': heads.init_head(rng.key(seed, rng.Purpose.HEAD_INIT),
-                              model.module.d_model)}
+    'backbone': model.init(rng.key(seed, rng.Purpose.INIT)),
+    'head': heads.init_head(
+      rng.key(seed, rng.Purpose.HEAD_INIT), model.module.d_model
+    ),
+  }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,30 +88,42 @@ class Layout:
   @property
   def num_bytes(self) -> int:
     """Of all parameters together."""
-    return sum(math.prod(x.shape) * x.dtype.itemsize
-               for x in jax.tree.leaves(self.shapes))
+    return sum(
+      math.prod(x.shape) * x.dtype.itemsize
+      for x in jax.tree.leaves(self.shapes)
+    )
 
 
 def abstract(shapes, shardings):
   """A tree of `ShapeDtypeStruct` with shardings."""
   return jax.tree.map(
-      lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
-      shapes, shardings)
+    lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
+    shapes,
+    shardings,
+  )
 
 
 def abstract_rows(mesh, shapes):
   """A tree of (shape, dtype) as abstract arrays of the global batch's rows."""
   rows = sharding.batch_sharding(mesh)
   return jax.tree.map(
-      lambda s: jax.ShapeDtypeStruct(*s, sharding=rows), shapes,
-      is_leaf=lambda s: isinstance(s, tuple))
+    lambda s: jax.ShapeDtypeStruct(*s, sharding=rows),
+    shapes,
+    is_leaf=lambda s: isinstance(s, tuple),
+  )
 
 
 def lm_layout(model: transformer.Model, mesh) -> Layout:
   """Of a language model."""
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
-  return Layout(model, shapes, sharding.tree_shardings(
-      mesh, model.logical_axes(), shapes, model.module.rules), model.frozen())
+  return Layout(
+    model,
+    shapes,
+    sharding.tree_shardings(
+      mesh, model.logical_axes(), shapes, model.module.rules
+    ),
+    model.frozen(),
+  )
 
 
 def scalar_layout(model: transformer.Model, mesh) -> Layout:
@@ -109,23 +133,34 @@ def scalar_layout(model: transformer.Model, mesh) -> Layout:
   frozen = model.frozen()
   if frozen is not None:
     frozen = {'backbone': frozen, 'head': {'kernel': 0, 'bias': 0}}
-  return Layout(model, shapes, sharding.tree_shardings(
-      mesh, axes, shapes, model.module.rules), frozen)
+  return Layout(
+    model,
+    shapes,
+    sharding.tree_shardings(mesh, axes, shapes, model.module.rules),
+    frozen,
+  )
 
 
 def fresh_state(params, tx, *, ema: bool = False, kl_coef=None) -> TrainState:
   return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params, opt_state=tx.init(params),
-      ema_params=params if ema else None, kl_coef=kl_coef)
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state=tx.init(params),
+    ema_params=params if ema else None,
+    kl_coef=kl_coef,
+  )
 
 
 def state_shardings(mesh, tx, layout: Layout, *, ema=False) -> TrainState:
   """The tree of shardings of `fresh_state`."""
   return TrainState(
-      step=sharding.replicated(mesh), params=layout.shardings,
-      opt_state=optimizer.state_shardings(
-          tx, layout.shapes, layout.shardings, mesh),
-      ema_params=layout.shardings if ema else None)
+    step=sharding.replicated(mesh),
+    params=layout.shardings,
+    opt_state=optimizer.state_shardings(
+      tx, layout.shapes, layout.shardings, mesh
+    ),
+    ema_params=layout.shardings if ema else None,
+  )
 
 
 class Program:
@@ -147,5 +182,7 @@ class Program:
   @functools.cached_property
   def resident(self) -> TrainState:
     """All that stays on the devices between steps, abstract."""
-    return abstract(jax.eval_shape(self.fresh_state, self.layout.abstract),
-                    self.state_shardings)
+    return abstract(
+      jax.eval_shape(self.fresh_state, self.layout.abstract),
+      self.state_shardings,
+    )

@@ -46,9 +46,11 @@ def validate(config):
   require = checks.require
   for part in PARTS:
     specs = config[part]
-    require(isinstance(specs, (tuple, list))
-            and all(isinstance(spec, str) for spec in specs),
-            f'{part}={specs!r} is not a tuple of source specs')
+    require(
+      isinstance(specs, (tuple, list))
+      and all(isinstance(spec, str) for spec in specs),
+      f'{part}={specs!r} is not a tuple of source specs',
+    )
     again = [spec for spec in specs if specs.count(spec) > 1]
     require(not again, f'{part} names {again[0] if again else ""} twice')
     for spec in specs:
@@ -56,39 +58,56 @@ def validate(config):
         registry.parse(spec)
       except ValueError as error:
         raise checks.ConfigError(f'{part}: {error}') from error
-  require(any(config[part] for part in PARTS),
-          f'there is no source: set one of {", ".join(PARTS)}')
+  require(
+    any(config[part] for part in PARTS),
+    f'there is no source: set one of {", ".join(PARTS)}',
+  )
   checks.validate_positive(config, 'prompt_len', 'response_len', 'row_len')
-  require(config.row_len >= config.prompt_len,
-          f'row_len={config.row_len} is less than prompt_len='
-          f'{config.prompt_len}: a demonstration is never split')
+  require(
+    config.row_len >= config.prompt_len,
+    f'row_len={config.row_len} is less than prompt_len='
+    f'{config.prompt_len}: a demonstration is never split',
+  )
   require(config.max_responses >= 2, 'max_responses must be 2 or more')
   for name in ('validation_fraction', 'ppo_fraction', 'heldout_labelers'):
     require(0 <= config[name] < 1, f'{name}={config[name]} is not in [0, 1)')
   for name in ('dedup_prefix', 'max_per_user'):
     require(config[name] >= 0, f'{name}={config[name]} is negative')
-  for name, choices in (('split_by', ('user', 'prompt')),
-                        ('pii', ('keep', 'drop')),
-                        ('long_responses', fitting.LONG_RESPONSES)):
-    require(config[name] in choices, f'{name}={config[name]!r} is none of '
-            f'{", ".join(choices)}')
+  for name, choices in (
+    ('split_by', ('user', 'prompt')),
+    ('pii', ('keep', 'drop')),
+    ('long_responses', fitting.LONG_RESPONSES),
+  ):
+    require(
+      config[name] in choices,
+      f'{name}={config[name]!r} is none of {", ".join(choices)}',
+    )
   if config.inputs.tokenizer:
     return
   for name in fitting.TEMPLATES:
-    require(not config[name], f'{name} is of an imported tokenizer: set '
-            f"inputs.tokenizer, or leave {name}=''")
-  require(config.tokenizer.vocab_size >= 1,
-          f'tokenizer.vocab_size={config.tokenizer.vocab_size} must be 1 or '
-          'more')
-  require(config.tokenizer.model_type in MODEL_TYPES,
-          f'tokenizer.model_type={config.tokenizer.model_type!r} is none of '
-          f'{", ".join(MODEL_TYPES)}')
+    require(
+      not config[name],
+      f'{name} is of an imported tokenizer: set '
+      f"inputs.tokenizer, or leave {name}=''",
+    )
+  require(
+    config.tokenizer.vocab_size >= 1,
+    f'tokenizer.vocab_size={config.tokenizer.vocab_size} must be 1 or more',
+  )
+  require(
+    config.tokenizer.model_type in MODEL_TYPES,
+    f'tokenizer.model_type={config.tokenizer.model_type!r} is none of '
+    f'{", ".join(MODEL_TYPES)}',
+  )
 
 
 def settings(config) -> parts.Settings:
-  return parts.Settings(**{
+  return parts.Settings(
+    **{
       field.name: config[field.name]
-      for field in dataclasses.fields(parts.Settings)})
+      for field in dataclasses.fields(parts.Settings)
+    }
+  )
 
 
 def load_sources(config, progress) -> list[tuple[str, registry.Loaded]]:
@@ -98,10 +117,12 @@ def load_sources(config, progress) -> list[tuple[str, registry.Loaded]]:
     for spec in config[part]:
       if spec not in known:
         known[spec] = named(registry.load(spec))
-        progress.message(f'{spec}: {len(known[spec].records):,} of '
-                         f'{known[spec].read:,} rows')
-        progress.update(len(known), {
-            'rows': sum(one.read for one in known.values())})
+        progress.message(
+          f'{spec}: {len(known[spec].records):,} of {known[spec].read:,} rows'
+        )
+        progress.update(
+          len(known), {'rows': sum(one.read for one in known.values())}
+        )
       curate.check_kind(part, spec, known[spec].kind)
       loaded.append((part, known[spec]))
   return loaded
@@ -113,11 +134,18 @@ def named(loaded: registry.Loaded) -> registry.Loaded:
   That name ends at an id's last '/', so the source's own have theirs as '%2F'.
   """
   label = registry.parse(loaded.spec).label
-  own = lambda record: '/'.join((
-      label, prompt_of(record).id.replace('/', '%2F')))
-  return dataclasses.replace(loaded, records=[
-      record if isinstance(record, Document) else
-      parts.with_prompt(record, id=own(record)) for record in loaded.records])
+  own = lambda record: '/'.join(
+    (label, prompt_of(record).id.replace('/', '%2F'))
+  )
+  return dataclasses.replace(
+    loaded,
+    records=[
+      record
+      if isinstance(record, Document)
+      else parts.with_prompt(record, id=own(record))
+      for record in loaded.records
+    ],
+  )
 
 
 def contents(loaded) -> str:
@@ -126,8 +154,9 @@ def contents(loaded) -> str:
   for part, one in loaded:
     digest.update(f'{part} {one.spec}\n'.encode())
     for record in one.records:
-      digest.update(json.dumps(
-          to_dict(record), sort_keys=True).encode() + b'\n')
+      digest.update(
+        json.dumps(to_dict(record), sort_keys=True).encode() + b'\n'
+      )
   return digest.hexdigest()
 
 
@@ -137,32 +166,45 @@ def contents(loaded) -> str:
 def _texts(curated: parts.Curated) -> Iterator[str]:
   """What a tokenizer is trained on: nothing that is held out."""
   documents = (d.text for d in curated.documents if d.split == 'train')
-  shown = (f'{d.prompt.text}\n{d.response}' for d in curated.demonstrations
-           if d.prompt.split == 'train')
-  ranked = ('\n'.join(parts.texts_of(r)) for r in curated.rankings
-            if r.prompt.split == 'train')
+  shown = (
+    f'{d.prompt.text}\n{d.response}'
+    for d in curated.demonstrations
+    if d.prompt.split == 'train'
+  )
+  ranked = (
+    '\n'.join(parts.texts_of(r))
+    for r in curated.rankings
+    if r.prompt.split == 'train'
+  )
   found = itertools.chain(documents, shown)
   first = next(found, None)
   return ranked if first is None else itertools.chain([first], found)
 
 
-def imported_tokenizer(config, workdir: pathlib.Path
-                       ) -> protocol.AnyTokenizer | None:
+def imported_tokenizer(
+  config, workdir: pathlib.Path
+) -> protocol.AnyTokenizer | None:
   """That of inputs.tokenizer with the config's layout; None without one."""
   if not config.inputs.tokenizer:
     return None
-  return fitting.with_templates(loading.load(
-      inputs.input_path(config, workdir, 'tokenizer')), config)
+  return fitting.with_templates(
+    loading.load(inputs.input_path(config, workdir, 'tokenizer')), config
+  )
 
 
-def own_tokenizer(config, workdir: pathlib.Path, curated: parts.Curated
-                  ) -> protocol.AnyTokenizer:
+def own_tokenizer(
+  config, workdir: pathlib.Path, curated: parts.Curated
+) -> protocol.AnyTokenizer:
   """The one that an earlier attempt trained on the same texts, or a new one."""
   if loading.has(workdir):  # of the same texts: see `add_input`
     return loading.load(workdir)
-  return trained.Tokenizer(trained.train_tokenizer(
-      _texts(curated), config.tokenizer.vocab_size,
-      model_type=config.tokenizer.model_type))
+  return trained.Tokenizer(
+    trained.train_tokenizer(
+      _texts(curated),
+      config.tokenizer.vocab_size,
+      model_type=config.tokenizer.model_type,
+    )
+  )
 
 
 # --- What is written ---------------------------------------------------------
@@ -173,13 +215,19 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
   drops, n = curated.drops, config.prompt_len
   fits = fitting.prompts_that_fit(tok, n)
   fitted = lambda part: fitting.fitting(
-      getattr(curated, part), part, fits, n, drops)
+    getattr(curated, part), part, fits, n, drops
+  )
   demonstrations = fitted('demonstrations')
   fitting.count_cut(demonstrations, tok, config.response_len, drops)
   rankings = fitting.tokenized(
-      fitted('rankings'), tok, fitting.Lengths(
-          n, config.response_len, config.max_responses,
-          config.long_responses), config.world_seed, drops)
+    fitted('rankings'),
+    tok,
+    fitting.Lengths(
+      n, config.response_len, config.max_responses, config.long_responses
+    ),
+    config.world_seed,
+    drops,
+  )
   prompts, lost = {}, set()
   for split, found in curated.prompts.items():
     prompts[split] = [p for p in found if fits(p)]
@@ -188,46 +236,69 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
         lost.add(prompt.text)
         drops.add('prompts', f'prompt has more than {n} tokens', prompt.id)
   layout = getattr(tok, 'layout', None)  # of an imported model
-  if layout and not layout.between_turns and any(
-      p.turns for found in prompts.values() for p in found):
-    curated.notes.append('dialogues are laid out as one text, as the prompt '
-                         'template knows no turns')
+  if (
+    layout
+    and not layout.between_turns
+    and any(p.turns for found in prompts.values() for p in found)
+  ):
+    curated.notes.append(
+      'dialogues are laid out as one text, as the prompt '
+      'template knows no turns'
+    )
   fitted = dataclasses.replace(
-      curated, demonstrations=demonstrations, rankings=rankings,
-      prompts={split: found for split, found in prompts.items() if found})
+    curated,
+    demonstrations=demonstrations,
+    rankings=rankings,
+    prompts={split: found for split, found in prompts.items() if found},
+  )
   for part in PARTS:
-    reasons = '; '.join(f'{count:,} {reason}' for reason, count
-                        in drops.of(part).items())
-    checks.require(not config[part] or bool(getattr(fitted, part)),
-                   f'{part}: no row of {", ".join(config[part])} is left'
-                   f'{f" ({reasons})" if reasons else ""}')
+    reasons = '; '.join(
+      f'{count:,} {reason}' for reason, count in drops.of(part).items()
+    )
+    checks.require(
+      not config[part] or bool(getattr(fitted, part)),
+      f'{part}: no row of {", ".join(config[part])} is left'
+      f'{f" ({reasons})" if reasons else ""}',
+    )
   return fitted
 
 
-def write(config, workdir: pathlib.Path, data: parts.Curated, tok,
-          made_from: str) -> dict[str, int]:
+def write(
+  config, workdir: pathlib.Path, data: parts.Curated, tok, made_from: str
+) -> dict[str, int]:
   """Writes data sets and rows that are not finished; rows -> their number."""
   sets = {
-      'prompts': data.prompts,
-      'demonstrations': store.by_split(data.demonstrations),
-      'rankings': store.by_split(data.rankings),
-      'corpus': store.by_split(data.documents)}
+    'prompts': data.prompts,
+    'demonstrations': store.by_split(data.demonstrations),
+    'rankings': store.by_split(data.rankings),
+    'corpus': store.by_split(data.documents),
+  }
   for name, by_split in sets.items():
     if by_split:
       store.write_records(workdir, name, by_split, fingerprint=made_from)
   written = {}
   for split, suffix in (('train', ''), ('validation', '_validation')):
     for name, make in (
-        ('corpus', lambda records: tasks.document_rows(
-            records, tok, config.row_len)),
-        ('demonstrations', lambda records: tasks.sft_rows(
-            records, tok, config.row_len, response_len=config.response_len))):
+      (
+        'corpus',
+        lambda records: tasks.document_rows(records, tok, config.row_len),
+      ),
+      (
+        'demonstrations',
+        lambda records: tasks.sft_rows(
+          records, tok, config.row_len, response_len=config.response_len
+        ),
+      ),
+    ):
       if split in sets[name]:
         path = workdir / f'{name}{suffix}.rows'
         written[path.name] = _write_rows(
-            path, lambda: make(sets[name][split]), config.row_len,
-            tokenizer_fingerprint=tok.fingerprint,
-            source_fingerprint=made_from)
+          path,
+          lambda: make(sets[name][split]),
+          config.row_len,
+          tokenizer_fingerprint=tok.fingerprint,
+          source_fingerprint=made_from,
+        )
   return written
 
 
@@ -240,10 +311,14 @@ def _write_rows(path: pathlib.Path, make, row_len: int, **fingerprints) -> int:
 
 def check_leaks(data: parts.Curated, by_user: bool) -> None:
   """No prompt and no user is both trained on and held out."""
-  bare = lambda record: record if by_user else parts.with_prompt(
-      record, user='')
-  everything: Sequence = [*data.demonstrations, *data.rankings,
-                          *itertools.chain(*data.prompts.values())]
+  bare = lambda record: (
+    record if by_user else parts.with_prompt(record, user='')
+  )
+  everything: Sequence = [
+    *data.demonstrations,
+    *data.rankings,
+    *itertools.chain(*data.prompts.values()),
+  ]
   side = {True: [], False: []}
   for record in everything:
     side[prompt_of(record).split == 'train'].append(bare(record))
@@ -255,8 +330,9 @@ def check_paths(config) -> None:
   for part in PARTS:
     for spec in config[part]:
       path = registry.parse(spec).path
-      checks.require(path is None or path.exists(),
-                     f'{part}: {spec}: there is no {path}')
+      checks.require(
+        path is None or path.exists(), f'{part}: {spec}: there is no {path}'
+      )
 
 
 def prepare(config, workdir: pathlib.Path, progress):
@@ -275,8 +351,10 @@ def prepare(config, workdir: pathlib.Path, progress):
     read = contents(loaded)
     run_folder.add_input(workdir, 'sources', read)
     curated = curate.curate(
-        [parts.Source(part, one.spec, one.records) for part, one in loaded],
-        settings=settings(config), seed=config.world_seed)
+      [parts.Source(part, one.spec, one.records) for part, one in loaded],
+      settings=settings(config),
+      seed=config.world_seed,
+    )
     tok = fitting.Remembering(tok or own_tokenizer(config, workdir, curated))
     data = fit(config, curated, tok)
     check_leaks(data, config.split_by == 'user')
@@ -296,23 +374,43 @@ def build(config, workdir, label: str = '') -> dict:
     loaded, read, data, tok = prepare(config, workdir, progress)
     tok.save(workdir / tok.FILE)
     progress.update(specs + 1, {'vocab_size': tok.vocab_size})
-    made_from = files.fingerprint({
-        'sources': read, 'tokenizer': tok.fingerprint,
-        'config': {name: value for name, value in config.to_dict().items()
-                   if name not in run_folder.MAY_CHANGE}})
+    made_from = files.fingerprint(
+      {
+        'sources': read,
+        'tokenizer': tok.fingerprint,
+        'config': {
+          name: value
+          for name, value in config.to_dict().items()
+          if name not in run_folder.MAY_CHANGE
+        },
+      }
+    )
     rows = write(config, workdir, data, tok, made_from)
     progress.update(specs + 2, {'packed rows': sum(rows.values())})
     summary = {
-        'sources': [{'part': part, **describe(
-            one, tok, prompt_len=config.prompt_len,
-            response_len=config.response_len)} for part, one in loaded],
-        'made': describe_made(data, rows, tok)}
-    files.atomic_write(
-        workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')
-    files.atomic_write(
-        workdir / SUMMARY_TEXT, render_all(summary))
+      'sources': [
+        {
+          'part': part,
+          **describe(
+            one,
+            tok,
+            prompt_len=config.prompt_len,
+            response_len=config.response_len,
+          ),
+        }
+        for part, one in loaded
+      ],
+      'made': describe_made(data, rows, tok),
+    }
+    files.atomic_write(workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')
+    files.atomic_write(workdir / SUMMARY_TEXT, render_all(summary))
     progress.update(specs + 3)
   made = summary['made']
-  return {'fingerprint': made_from, **{
-      name: made[name] for name in ('splits', 'rows', 'vocab_size', 'pairs',
-                                    'ties', 'notes') if name in made}}
+  return {
+    'fingerprint': made_from,
+    **{
+      name: made[name]
+      for name in ('splits', 'rows', 'vocab_size', 'pairs', 'ties', 'notes')
+      if name in made
+    },
+  }

@@ -22,11 +22,19 @@ from instructrl.stages import policies
 def validate(config):
   checks.validate_common(config)
   checks.validate_positive(
-      config, 'num_prompts', 'num_probes', 'num_documents', 'num_shots',
-      'prompt_len', 'response_len', 'batch_size')
+    config,
+    'num_prompts',
+    'num_probes',
+    'num_documents',
+    'num_shots',
+    'prompt_len',
+    'response_len',
+    'batch_size',
+  )
   checks.require(
-      0 < config.temperature < math.inf,
-      f'temperature={config.temperature} must be positive and finite')
+    0 < config.temperature < math.inf,
+    f'temperature={config.temperature} must be positive and finite',
+  )
 
 
 def few_shot(opened: policies.Opener, config) -> str:
@@ -35,18 +43,19 @@ def few_shot(opened: policies.Opener, config) -> str:
   The demonstrations are the shortest of their use case, one each, so that the
   longest prompt still fits beside them.
   """
-  shown = store.read_records(
-      opened.input('data'), 'demonstrations', 'train')
+  shown = store.read_records(opened.input('data'), 'demonstrations', 'train')
   shortest = {}
   for d in shown:
     use_case = d.prompt.use_case
     length = len(opened.tok.encode(d.prompt.text + d.response))
     if '\n' not in d.prompt.text + d.response and (
-        use_case not in shortest or length < shortest[use_case][0]):
+      use_case not in shortest or length < shortest[use_case][0]
+    ):
       shortest[use_case] = length, d
-  chosen = sorted(shortest.values(), key=lambda x: x[0])[:config.num_shots]
-  shots = ''.join(prose.instruction_item(d.prompt.text, d.response) + '\n'
-                  for _, d in chosen)
+  chosen = sorted(shortest.values(), key=lambda x: x[0])[: config.num_shots]
+  shots = ''.join(
+    prose.instruction_item(d.prompt.text, d.response) + '\n' for _, d in chosen
+  )
   return shots + prose.instruction_item('{prompt}', '').rstrip()
 
 
@@ -70,49 +79,66 @@ def evaluate(config, workdir, label: str = '') -> dict:
     return _evaluate(config, workdir, opened, label)
 
 
-def _evaluate(config, workdir: pathlib.Path, opened: policies.Opener,
-              label: str) -> dict:
+def _evaluate(
+  config, workdir: pathlib.Path, opened: policies.Opener, label: str
+) -> dict:
   world = lab.load_world(opened.input('data'))
   labelers = load_labelers(opened, world)
   selected = run_folder.read_done(opened.input('select_sft'))
   checks.require(selected is not None, 'inputs.select_sft is not finished')
   open_policy = lambda name, step='': opened.policy(
-      name, config.response_len, step=step)
+    name, config.response_len, step=step
+  )
   models = {}
   if config.inputs.base:
     base = open_policy('base')
     models['base'] = base.as_lm('base')
     models['prompted'] = base.as_lm(
-        'prompted', few_shot=few_shot(opened, config))
+      'prompted', few_shot=few_shot(opened, config)
+    )
   models['sft'] = open_policy(
-      'sft', str(selected['result']['selected_step'])).as_lm('sft')
+    'sft', str(selected['result']['selected_step'])
+  ).as_lm('sft')
   for name in ('ppo', 'ppo_ptx'):
     if config.inputs[name]:
       models[name] = open_policy(name).as_lm(name)
   prompts = opened.prompts('test', config.prompt_len)
-  documents = store.read_records(
-      opened.input('data'), 'corpus', 'validation')
-  documents = [documents[i].text
-               for i in range(min(config.num_documents, len(documents)))]
+  documents = store.read_records(opened.input('data'), 'corpus', 'validation')
+  documents = [
+    documents[i].text for i in range(min(config.num_documents, len(documents)))
+  ]
   with Progress(
-      config.stage, 100, label=label, unit='%',
-      primary=processes.primary()) as progress:
+    config.stage, 100, label=label, unit='%', primary=processes.primary()
+  ) as progress:
+
     def advance(done, total, what):
       progress.update(round(100 * done / total))
       progress.message(what)
+
     found = suite.evaluate_policies(
-        models, prompts[:config.num_prompts], world,
-        judge.Judge(world, labelers),
-        [l for l in labelers if l.group == 'heldout'],
-        probes.make_probes(world, config.eval_seed, config.num_probes),
-        documents, seed=config.eval_seed, temperature=config.temperature,
-        progress=advance)
+      models,
+      prompts[: config.num_prompts],
+      world,
+      judge.Judge(world, labelers),
+      [l for l in labelers if l.group == 'heldout'],
+      probes.make_probes(world, config.eval_seed, config.num_probes),
+      documents,
+      seed=config.eval_seed,
+      temperature=config.temperature,
+      progress=advance,
+    )
   if processes.primary():
     files.atomic_write(
-        workdir / 'samples.jsonl', ''.join(
-            json.dumps(sample, ensure_ascii=False) + '\n'
-            for sample in found.samples))
+      workdir / 'samples.jsonl',
+      ''.join(
+        json.dumps(sample, ensure_ascii=False) + '\n'
+        for sample in found.samples
+      ),
+    )
     files.atomic_write(
-        workdir / 'results.json', json.dumps(found.results, indent=1))
-  return {'prompts': min(config.num_prompts, len(prompts)),
-          'preference': found.results['preference']}
+      workdir / 'results.json', json.dumps(found.results, indent=1)
+    )
+  return {
+    'prompts': min(config.num_prompts, len(prompts)),
+    'preference': found.results['preference'],
+  }

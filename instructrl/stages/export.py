@@ -39,8 +39,10 @@ from instructrl.stages.import_ import STAGE
 from instructrl.stages.inputs import input_path
 
 WEIGHTS = ('default', 'ema', 'params')
-_DTYPES = {'float32': np.dtype('float32'),
-           'bfloat16': np.dtype(ml_dtypes.bfloat16)}
+_DTYPES = {
+  'float32': np.dtype('float32'),
+  'bfloat16': np.dtype(ml_dtypes.bfloat16),
+}
 # The inputs of stages whose parameters a run's own began as.
 _BEGINNINGS = ('init', 'policy')
 
@@ -51,10 +53,11 @@ def check_source(src) -> pathlib.Path:
   if not path.exists():
     raise ValueError(f'{path} does not exist')
   checkpoint.refuse_foreign(path)
-  if ((path / run_folder.CONFIG).exists()
-      and run_folder.read_done(path) is None):
-    raise ValueError(f'{path} is not finished; run it to its end, or name one '
-                     'of its checkpoints')
+  if (path / run_folder.CONFIG).exists() and run_folder.read_done(path) is None:
+    raise ValueError(
+      f'{path} is not finished; run it to its end, or name one '
+      'of its checkpoints'
+    )
   return path
 
 
@@ -118,8 +121,8 @@ class Plan:
   def held(self) -> int:
     """How many leaves there are to one tensor, at most."""
     counts = collections.Counter(
-        source.name for leaf in hf.leaves(self.lm)
-        for source in leaf.sources)
+      source.name for leaf in hf.leaves(self.lm) for source in leaf.sources
+    )
     return max(counts.values())
 
   @classmethod
@@ -129,13 +132,19 @@ class Plan:
     rows = names['backbone/embed' if is_reward else 'embed'][0][0]
     preferred, generation = None, {}
     if source is not None:
-      preferred = files.read_json(
-          source / run_folder.CONFIG)['origin']['model_type']
+      preferred = files.read_json(source / run_folder.CONFIG)['origin'][
+        'model_type'
+      ]
       path = source / KEPT / 'generation_config.json'
       generation = files.read_json(path) if path.exists() else {}
     family = choose_family(config['model'], preferred)
-    return cls(config['model'], family, is_reward, hf_config.hf_config(
-        config['model'], family, vocab_rows=rows), generation)
+    return cls(
+      config['model'],
+      family,
+      is_reward,
+      hf_config.hf_config(config['model'], family, vocab_rows=rows),
+      generation,
+    )
 
 
 def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
@@ -159,8 +168,10 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
     try:
       hf_config.hf_config(fields, nearest, vocab_rows=1)
     except ValueError as error:
-      raise ValueError('no family that other tools load computes what this '
-                       f'model does: {error}') from error
+      raise ValueError(
+        'no family that other tools load computes what this '
+        f'model does: {error}'
+      ) from error
   return nearest if nearest in found else found[0]
 
 
@@ -192,23 +203,28 @@ def lazy_tree(names, read, held: int):
     return cache[name]
 
   return jax.tree_util.tree_map_with_path(
-      lambda path, spec: LazyLeaf(arrays.name_of(path), spec, cached),
-      arrays.nested(names))
+    lambda path, spec: LazyLeaf(arrays.name_of(path), spec, cached),
+    arrays.nested(names),
+  )
 
 
-def _write_weights(writer, work, plan: Plan, params, dtype: str,
-                   label: str) -> None:
+def _write_weights(
+  writer, work, plan: Plan, params, dtype: str, label: str
+) -> None:
   with writer(work) as out:
     total, done = out.num_bytes, 0
     with Progress(
-        'export', max(total >> 20, 1), unit='MB', label=label) as progress:
-      for number, (name, array) in enumerate(hf.tensors(
-          plan.fields, plan.family, params, dtype=dtype), 1):
+      'export', max(total >> 20, 1), unit='MB', label=label
+    ) as progress:
+      for number, (name, array) in enumerate(
+        hf.tensors(plan.fields, plan.family, params, dtype=dtype), 1
+      ):
         out.write(name, array)
         done += array.nbytes
         progress.update(
-            max(total >> 20, 1) if done == total else done >> 20,
-            {'tensors': number})
+          max(total >> 20, 1) if done == total else done >> 20,
+          {'tensors': number},
+        )
 
 
 def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
@@ -221,22 +237,42 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
   else:
     known = plan.generation.get('eos_token_id')
     known = known if isinstance(known, list) else [known]
-    generation = plan.generation | ids | {
-        'eos_token_id': list(dict.fromkeys(
-            [*ends, *(i for i in known if isinstance(i, int))]))}
+    generation = (
+      plan.generation
+      | ids
+      | {
+        'eos_token_id': list(
+          dict.fromkeys([*ends, *(i for i in known if isinstance(i, int))])
+        )
+      }
+    )
     (work / 'generation_config.json').write_text(
-        json.dumps(generation, indent=2, sort_keys=True) + '\n')
+      json.dumps(generation, indent=2, sort_keys=True) + '\n'
+    )
   config = hf_config.hf_config(
-      plan.fields, plan.family, kind='reward' if plan.is_reward else 'lm',
-      vocab_rows=plan.lm['vocab_size'], dtype=dtype, **more)
+    plan.fields,
+    plan.family,
+    kind='reward' if plan.is_reward else 'lm',
+    vocab_rows=plan.lm['vocab_size'],
+    dtype=dtype,
+    **more,
+  )
   (work / 'config.json').write_text(
-      json.dumps(config, indent=2, sort_keys=True) + '\n')
+    json.dumps(config, indent=2, sort_keys=True) + '\n'
+  )
   tok.write_files(work, plan.lm['vocab_size'])
 
 
-def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
-                 max_shard_bytes: int = 5 * 10**9,
-                 label: str = '', say: Callable[[str], None] = print) -> None:
+def export_model(
+  src,
+  dst,
+  *,
+  dtype: str = 'float32',
+  weights: str = 'default',
+  max_shard_bytes: int = 5 * 10**9,
+  label: str = '',
+  say: Callable[[str], None] = print,
+) -> None:
   """Writes the folder; see the top of this file.
 
   Args:
@@ -254,41 +290,56 @@ def export_model(src, dst, *, dtype: str = 'float32', weights: str = 'default',
   """
   dst, path = pathlib.Path(dst), check_source(src)
   if dst.exists():
-    raise ValueError(f'{dst} is there already: take another folder, or remove '
-                     'it')
+    raise ValueError(
+      f'{dst} is there already: take another folder, or remove it'
+    )
   path = checkpoint.find(path, only_newest=True)
   about = checkpoint.read_meta(path)
   meta = about['meta']
   subtree = subtree_of(meta, about['tensors'], weights, path)
   names, read, _ = checkpoint.lazy_params(path, subtree)
   tok = policies.find_tokenizer(path)
-  checks.require(meta['tokenizer'] == tok.fingerprint,
-                 f'{path}: the tokenizer beside it is not the one that it was '
-                 'trained with')
+  checks.require(
+    meta['tokenizer'] == tok.fingerprint,
+    f'{path}: the tokenizer beside it is not the one that it was trained with',
+  )
   plan = Plan.make(meta['config'], names, origin(path))
   writer = functools.partial(
-      weights_writer.Writer, shapes=plan.shapes(),
-      dtype=_DTYPES[dtype], max_bytes=max_shard_bytes)
+    weights_writer.Writer,
+    shapes=plan.shapes(),
+    dtype=_DTYPES[dtype],
+    max_bytes=max_shard_bytes,
+  )
   work = dst.with_name(f'.{dst.name}.incomplete')
-  check_disk(work, sum(
-      math.prod(shape) for shape in plan.shapes().values()
-  ) * _DTYPES[dtype].itemsize)
+  check_disk(
+    work,
+    sum(math.prod(shape) for shape in plan.shapes().values())
+    * _DTYPES[dtype].itemsize,
+  )
   work.mkdir(parents=True, exist_ok=True)
   with run_folder.only_process(work):
     for left in work.iterdir():  # of an export that was stopped
       if left.name != run_folder.LOCK:
         left.unlink()
-    _write_weights(writer, work, plan, lazy_tree(
-        names, read, plan.held()), dtype, label)
-    _write_texts(work, plan, tok, float(read('head/bias'))
-                 if plan.is_reward else None, dtype)
+    _write_weights(
+      writer, work, plan, lazy_tree(names, read, plan.held()), dtype, label
+    )
+    _write_texts(
+      work,
+      plan,
+      tok,
+      float(read('head/bias')) if plan.is_reward else None,
+      dtype,
+    )
     (work / run_folder.LOCK).unlink()
     files.sync_folder(work)
     work.rename(dst)
     files.sync_folder(dst.parent)
   known = hf_config.FAMILIES[plan.family]
-  say(f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
-      f'{"/".join(subtree)} in {path}')
+  say(
+    f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
+    f'{"/".join(subtree)} in {path}'
+  )
 
 
 # --- The stage ---------------------------------------------------------------
@@ -299,11 +350,15 @@ INPUTS = ('policy', 'reward_model')
 def validate(config):
   """Refuses what makes no sense, by field name."""
   checks.validate_common(config)
-  checks.require(config.dtype in _DTYPES, f'dtype={config.dtype!r} is none of '
-                 f'{", ".join(_DTYPES)}')
+  checks.require(
+    config.dtype in _DTYPES,
+    f'dtype={config.dtype!r} is none of {", ".join(_DTYPES)}',
+  )
   checks.validate_positive(config, 'max_shard_size')
-  checks.require(any(config.inputs[name] for name in INPUTS),
-                 f'inputs: one of {", ".join(INPUTS)} is needed')
+  checks.require(
+    any(config.inputs[name] for name in INPUTS),
+    f'inputs: one of {", ".join(INPUTS)} is needed',
+  )
 
 
 def run(config, workdir, label: str = '') -> dict:
@@ -316,7 +371,10 @@ def run(config, workdir, label: str = '') -> dict:
     for name in names:
       if not (workdir / name).exists():  # it is whole if it is there
         export_model(
-            input_path(config, workdir, name), workdir / name,
-            dtype=config.dtype, max_shard_bytes=config.max_shard_size,
-            label=label)
+          input_path(config, workdir, name),
+          workdir / name,
+          dtype=config.dtype,
+          max_shard_bytes=config.max_shard_size,
+          label=label,
+        )
   return {'folders': names}

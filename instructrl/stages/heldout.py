@@ -52,17 +52,26 @@ def validate(config):
   """Refuses what makes no sense, by field name."""
   checks.validate_common(config)
   checks.validate_positive(
-      config, 'num_prompts', 'num_rows', 'prompt_len', 'response_len',
-      'batch_size')
+    config,
+    'num_prompts',
+    'num_rows',
+    'prompt_len',
+    'response_len',
+    'batch_size',
+  )
   checks.require(
-      0 < config.temperature < math.inf,
-      f'temperature={config.temperature} must be positive and finite')
-  checks.require(any(config.inputs[name] for name in POLICIES),
-                 f'inputs: one of {", ".join(POLICIES)} is needed')
+    0 < config.temperature < math.inf,
+    f'temperature={config.temperature} must be positive and finite',
+  )
+  checks.require(
+    any(config.inputs[name] for name in POLICIES),
+    f'inputs: one of {", ".join(POLICIES)} is needed',
+  )
 
 
-def pair_counts(scores: Sequence[float], ranks: Sequence[int]
-                ) -> tuple[float, int]:
+def pair_counts(
+  scores: Sequence[float], ranks: Sequence[int]
+) -> tuple[float, int]:
   """(pairs ordered as the ranks say, pairs) of one ranking.
 
   Args:
@@ -77,8 +86,9 @@ def pair_counts(scores: Sequence[float], ranks: Sequence[int]
   return right, total
 
 
-def accuracies(rankings: Sequence[Ranking], scores: Mapping[str, Sequence],
-               *, seed: int) -> dict:
+def accuracies(
+  rankings: Sequence[Ranking], scores: Mapping[str, Sequence], *, seed: int
+) -> dict:
   """Data set -> {'judges': summaries, 'difference': of the last to others}.
 
   Args:
@@ -96,14 +106,19 @@ def accuracies(rankings: Sequence[Ranking], scores: Mapping[str, Sequence],
   found = {}
   for name, rows in places.items():
     measures = {
-        judge: statistics.ratio(*zip(*(
-            pair_counts(values[i], rankings[i].ranks) for i in rows)))
-        for judge, values in scores.items()}
+      judge: statistics.ratio(
+        *zip(*(pair_counts(values[i], rankings[i].ranks) for i in rows))
+      )
+      for judge, values in scores.items()
+    }
     judges, differences = statistics.compare(measures, seed=seed)
     last = [*measures][-1]
     found[name] = {
-        'judges': judges, 'difference': differences.get(last, {}),
-        'pairs': int(measures[last].stats[:, 1].sum()), 'prompts': len(rows)}
+      'judges': judges,
+      'difference': differences.get(last, {}),
+      'pairs': int(measures[last].stats[:, 1].sum()),
+      'prompts': len(rows),
+    }
   return found
 
 
@@ -124,20 +139,30 @@ def evaluate(config, workdir, label: str = '') -> dict:
   with policies.Opener(config, workdir) as opened:
     names = [name for name in POLICIES if config.inputs[name]]
     with Progress(
-        config.stage, 1 + 2 * len(names), label=label, unit='part',
-        primary=processes.primary()) as progress:
-      found = _Evaluation(
-          config, opened, names, progress, workdir / KEPT).run()
+      config.stage,
+      1 + 2 * len(names),
+      label=label,
+      unit='part',
+      primary=processes.primary(),
+    ) as progress:
+      found = _Evaluation(config, opened, names, progress, workdir / KEPT).run()
   results, samples = found
   if processes.primary():
-    files.atomic_write(workdir / 'samples.jsonl', ''.join(
-        json.dumps(sample, ensure_ascii=False) + '\n' for sample in samples))
     files.atomic_write(
-        workdir / 'results.json', json.dumps(results, indent=1))
+      workdir / 'samples.jsonl',
+      ''.join(
+        json.dumps(sample, ensure_ascii=False) + '\n' for sample in samples
+      ),
+    )
+    files.atomic_write(workdir / 'results.json', json.dumps(results, indent=1))
     shutil.rmtree(workdir / KEPT, ignore_errors=True)
-  return {'prompts': len(samples), **{
+  return {
+    'prompts': len(samples),
+    **{
       f'accuracy/{name}': part['judges'][REWARD_MODEL]['value']
-      for name, part in results['accuracy'].items()}}
+      for name, part in results['accuracy'].items()
+    },
+  }
 
 
 @dataclasses.dataclass
@@ -153,8 +178,9 @@ class _Answers:
 class _Evaluation:
   """One evaluation; its parts are one after another in memory."""
 
-  def __init__(self, config, opened: policies.Opener, names, progress,
-               kept: pathlib.Path):
+  def __init__(
+    self, config, opened: policies.Opener, names, progress, kept: pathlib.Path
+  ):
     self._config, self._opened, self._names = config, opened, names
     self._progress, self._done, self._folder = progress, 0, kept
 
@@ -178,39 +204,62 @@ class _Evaluation:
   def run(self) -> tuple[dict, list[dict]]:
     config, seed = self._config, self._config.eval_seed
     prompts = self._opened.prompts('validation', config.prompt_len)
-    prompts = prompts[:config.num_prompts]
+    prompts = prompts[: config.num_prompts]
     laid_out = [tasks.chat_prompt(self._opened.tok, p) for p in prompts]
     params, scorer, trained = reward.load_scorer(self._opened)
     accuracy = self._kept(
-        'accuracy', lambda: self._accuracy(params, scorer, trained))
+      'accuracy', lambda: self._accuracy(params, scorer, trained)
+    )
 
     def answer(name):
       policy = self._opened.policy(name, config.response_len)
       nll = self._nll(policy)
-      tokens = [[int(t) for t in row] for row in policy.sample_tokens(
-          prompts, temperature=config.temperature, seed=seed,
-          purpose=rng.Purpose.EVALUATION)]
+      tokens = [
+        [int(t) for t in row]
+        for row in policy.sample_tokens(
+          prompts,
+          temperature=config.temperature,
+          seed=seed,
+          purpose=rng.Purpose.EVALUATION,
+        )
+      ]
       scores = scorer(params, laid_out, tokens)
-      logprobs = (policy.engine.score(policy.params, laid_out, tokens)
-                  if name in FROM_SFT else None)
+      logprobs = (
+        policy.engine.score(policy.params, laid_out, tokens)
+        if name in FROM_SFT
+        else None
+      )
       self._tell(f'{name}: score {scores.mean():.3f}')
-      return {'tokens': tokens, 'scores': scores.tolist(), 'nll': nll,
-              'logprobs': None if logprobs is None else logprobs.tolist()}
+      return {
+        'tokens': tokens,
+        'scores': scores.tolist(),
+        'nll': nll,
+        'logprobs': None if logprobs is None else logprobs.tolist(),
+      }
 
     answers, of_sft = {}, {}
     for name in self._names:
       found = self._kept(name, functools.partial(answer, name), parts=2)
-      answers[name] = _Answers(**found | {
+      answers[name] = _Answers(
+        **found
+        | {
           key: np.asarray(found[key], np.float32)
-          for key in ('scores', 'logprobs') if found[key] is not None})
+          for key in ('scores', 'logprobs')
+          if found[key] is not None
+        }
+      )
     others = [name for name in FROM_SFT if name in answers]
     if 'sft' in answers and others:  # how far did they go from their start?
       policy = self._opened.policy('sft', config.response_len)
-      of_sft = {name: policy.engine.score(
-          policy.params, laid_out, answers[name].tokens) for name in others}
+      of_sft = {
+        name: policy.engine.score(policy.params, laid_out, answers[name].tokens)
+        for name in others
+      }
     results = {
-        'format_version': FORMAT_VERSION, 'accuracy': accuracy,
-        **_figures(answers, of_sft, self._opened.tok.eos_id, seed)}
+      'format_version': FORMAT_VERSION,
+      'accuracy': accuracy,
+      **_figures(answers, of_sft, self._opened.tok.eos_id, seed),
+    }
     return results, self._samples(prompts, answers)
 
   def _accuracy(self, params, scorer, trained) -> dict:
@@ -218,32 +267,45 @@ class _Evaluation:
     tok, config = self._opened.tok, self._config
     rankings, prompts, responses = [], [], []
     for ranking in inputs.records(
-        self._opened, 'rankings', 'rankings', 'validation'):
+      self._opened, 'rankings', 'rankings', 'validation'
+    ):
       prompt = tasks.chat_prompt(tok, ranking.prompt)
       if tasks.fits(prompt, config.prompt_len):
         rankings.append(ranking)
         prompts += [prompt] * len(ranking.responses)
         responses += [list(t) for t in ranking.response_tokens]
-    checks.require(bool(rankings), 'inputs.rankings has no validation ranking '
-                   f'whose prompt fits prompt_len={config.prompt_len}')
+    checks.require(
+      bool(rankings),
+      'inputs.rankings has no validation ranking '
+      f'whose prompt fits prompt_len={config.prompt_len}',
+    )
     untrained = {
-        'backbone': self._opened.exported(
-            'reward_init', self._opened.input('reward_init'))[0],
-        'head': heads.init_head(
-            rng.key(trained.train_seed, rng.Purpose.HEAD_INIT),
-            trained.model.d_model)}
+      'backbone': self._opened.exported(
+        'reward_init', self._opened.input('reward_init')
+      )[0],
+      'head': heads.init_head(
+        rng.key(trained.train_seed, rng.Purpose.HEAD_INIT),
+        trained.model.d_model,
+      ),
+    }
     flat = {
-        'longer is better': np.asarray(
-            [len(r) for r in responses], np.float32),
-        'untrained head': scorer(untrained, prompts, responses),
-        REWARD_MODEL: scorer(params, prompts, responses)}
+      'longer is better': np.asarray([len(r) for r in responses], np.float32),
+      'untrained head': scorer(untrained, prompts, responses),
+      REWARD_MODEL: scorer(params, prompts, responses),
+    }
     ends = np.cumsum([len(r.responses) for r in rankings])[:-1]
     found = accuracies(
-        rankings, {name: np.split(x, ends) for name, x in flat.items()},
-        seed=config.eval_seed)
-    self._tell('reward model: ' + ', '.join(
+      rankings,
+      {name: np.split(x, ends) for name, x in flat.items()},
+      seed=config.eval_seed,
+    )
+    self._tell(
+      'reward model: '
+      + ', '.join(
         f'{100 * part["judges"][REWARD_MODEL]["value"]:.1f}% of {name}'
-        for name, part in found.items()))
+        for name, part in found.items()
+      )
+    )
     return found
 
   def _nll(self, policy: policies.Policy) -> tuple[list, list] | None:
@@ -252,59 +314,81 @@ class _Evaluation:
     path = self._opened.input('data') / 'corpus_validation.rows'
     if not path.exists():
       return None
-    rows = read_rows(
-        path, tokenizer_fingerprint=self._opened.tok.fingerprint)
+    rows = read_rows(path, tokenizer_fingerprint=self._opened.tok.fingerprint)
     model = policy.engine.model
-    nll_fn = jax.jit(lambda params, batch: (
-        masked.masked_sum(-lm.batch_logprobs(
-            model, params, batch, policy.engine.logits_chunk),
-                          batch.loss_mask, axis=1),
-        batch.loss_mask.sum(axis=1)),
-                     out_shardings=sharding.replicated(self._opened.mesh))
+    nll_fn = jax.jit(
+      lambda params, batch: (
+        masked.masked_sum(
+          -lm.batch_logprobs(model, params, batch, policy.engine.logits_chunk),
+          batch.loss_mask,
+          axis=1,
+        ),
+        batch.loss_mask.sum(axis=1),
+      ),
+      out_shardings=sharding.replicated(self._opened.mesh),
+    )
     size = config.batch_size
     read = sharding.process_rows(self._opened.mesh, size)
     batches = pipeline.lm_batches(
-        rows, size, 0, shuffle=False, rows_read=read).once()
+      rows, size, 0, shuffle=False, rows_read=read
+    ).once()
     sums, counts = [], []
     for batch in itertools.islice(batches, -(-config.num_rows // size)):
-      found = processes.fetch(nll_fn(
-          policy.params, sharding.put_batch(batch, self._opened.mesh)))
+      found = processes.fetch(
+        nll_fn(policy.params, sharding.put_batch(batch, self._opened.mesh))
+      )
       sums += found[0].tolist()
       counts += found[1].tolist()
     last = min(config.num_rows, len(rows))
-    self._tell(f'{policy.name}: {sum(sums) / sum(counts):.3f} nats a token of '
-               'held-out text')
+    self._tell(
+      f'{policy.name}: {sum(sums) / sum(counts):.3f} nats a token of '
+      'held-out text'
+    )
     return sums[:last], counts[:last]
 
   def _samples(self, prompts, answers: Mapping[str, _Answers]) -> list[dict]:
     tok = self._opened.tok
-    return [{
-        'prompt': prompt.text, 'turns': list(prompt.turns), 'id': prompt.id,
+    return [
+      {
+        'prompt': prompt.text,
+        'turns': list(prompt.turns),
+        'id': prompt.id,
         'policies': {
-            name: {'response': tok.decode(a.tokens[i]).strip(),
-                   'score': float(a.scores[i]),
-                   'tokens': len(a.tokens[i]),
-                   'ended': tok.eos_id in a.tokens[i]}
-            for name, a in answers.items()}}
-            for i, prompt in enumerate(prompts)]
+          name: {
+            'response': tok.decode(a.tokens[i]).strip(),
+            'score': float(a.scores[i]),
+            'tokens': len(a.tokens[i]),
+            'ended': tok.eos_id in a.tokens[i],
+          }
+          for name, a in answers.items()
+        },
+      }
+      for i, prompt in enumerate(prompts)
+    ]
 
 
-def _figures(answers: Mapping[str, _Answers], of_sft, eos_id: int,
-             seed: int) -> dict:
+def _figures(
+  answers: Mapping[str, _Answers], of_sft, eos_id: int, seed: int
+) -> dict:
   """name -> {'policies': summaries, 'difference': left -> right -> summary}.
 
   A difference is that of a policy to one before it in `POLICIES`.
   """
-  mean = lambda of: {name: statistics.mean(of(a))
-                     for name, a in answers.items()}
+  mean = lambda of: {
+    name: statistics.mean(of(a)) for name, a in answers.items()
+  }
   measures = {
-      'nll': {name: statistics.ratio(*a.nll)
-              for name, a in answers.items() if a.nll},
-      'score': mean(lambda a: a.scores),
-      'length': mean(lambda a: [len(t) for t in a.tokens]),
-      'ended': mean(lambda a: [float(eos_id in t) for t in a.tokens]),
-      'kl': {name: statistics.mean(answers[name].logprobs - logprobs)
-             for name, logprobs in of_sft.items()}}
+    'nll': {
+      name: statistics.ratio(*a.nll) for name, a in answers.items() if a.nll
+    },
+    'score': mean(lambda a: a.scores),
+    'length': mean(lambda a: [len(t) for t in a.tokens]),
+    'ended': mean(lambda a: [float(eos_id in t) for t in a.tokens]),
+    'kl': {
+      name: statistics.mean(answers[name].logprobs - logprobs)
+      for name, logprobs in of_sft.items()
+    },
+  }
   found = {}
   for name, measured in measures.items():
     if measured:

@@ -85,15 +85,20 @@ def open_source(path) -> Source:
   path = pathlib.Path(path)
   if path.is_dir():
     if not (path / 'config.json').is_file():
-      raise ValueError(f'{path / "config.json"} does not exist: give the '
-                       "folder of a model, with config.json, the tokenizer's "
-                       'files and safetensors')
+      raise ValueError(
+        f'{path / "config.json"} does not exist: give the '
+        "folder of a model, with config.json, the tokenizer's "
+        'files and safetensors'
+      )
     config = files.read_json(path / 'config.json')
     with named(path / 'config.json'):
       hf_config.model_fields(config)
     weights = weight_files.open_weights(path)
-    kept = {name: (path / name).read_bytes() for name in _KEPT_FILES
-            if (path / name).is_file()}
+    kept = {
+      name: (path / name).read_bytes()
+      for name in _KEPT_FILES
+      if (path / name).is_file()
+    }
   else:
     weights = weight_files.open_weights(path)
     config = weights.config
@@ -105,8 +110,15 @@ def open_source(path) -> Source:
   weights.check(hf.expected(config, weights.shapes))
   with named(path):
     _check_tied(config, weights)
-  return Source(path, config, weights, kept, weight_files.fingerprint(
-      weights, json.dumps(config, sort_keys=True).encode()))
+  return Source(
+    path,
+    config,
+    weights,
+    kept,
+    weight_files.fingerprint(
+      weights, json.dumps(config, sort_keys=True).encode()
+    ),
+  )
 
 
 def _check_tied(config, weights) -> None:
@@ -120,13 +132,18 @@ def _check_tied(config, weights) -> None:
     shape = weights.shapes[embed]
     step = max(1, _COMPARED // math.prod(shape[1:]))
     if weights.shapes[head] != shape or not all(
-        np.array_equal(*(weights.read_rows(name, first, first + step)
-                         for name in (head, embed)))
-        for first in range(0, shape[0], step)):
+      np.array_equal(
+        *(
+          weights.read_rows(name, first, first + step) for name in (head, embed)
+        )
+      )
+      for first in range(0, shape[0], step)
+    ):
       raise ValueError(
-          f'tensor {head} is not equal to {embed}, and by config.json the two '
-          'are tied: set tie_word_embeddings to false there, or leave the '
-          'tensor out')
+        f'tensor {head} is not equal to {embed}, and by config.json the two '
+        'are tied: set tie_word_embeddings to false there, or leave the '
+        'tensor out'
+      )
 
 
 @contextlib.contextmanager
@@ -152,37 +169,53 @@ def read_tokenizer(source: Source, rows: int, **layout) -> HFTokenizer:
     ValueError: it is missing, damaged or of a kind that is not supported, or
       has more tokens than the model has rows.
   """
-  read = (HFTokenizer.from_folder if source.path.is_dir()
-          else HFTokenizer.from_gguf)
+  read = (
+    HFTokenizer.from_folder if source.path.is_dir() else HFTokenizer.from_gguf
+  )
   with named(source.path):
     return read(source.path, vocab_rows=rows, **layout)
 
 
-def run_config(source: Source, tok: HFTokenizer, *, dtype: str, pad: str,
-               mesh: Mapping[str, int]) -> dict[str, Any]:
+def run_config(
+  source: Source,
+  tok: HFTokenizer,
+  *,
+  dtype: str,
+  pad: str,
+  mesh: Mapping[str, int],
+) -> dict[str, Any]:
   """config.json of the run folder."""
-  fields = {f.name: f.default for f in dataclasses.fields(
-      transformer.Transformer) if f.name not in _NO_FIELDS}
+  fields = {
+    f.name: f.default
+    for f in dataclasses.fields(transformer.Transformer)
+    if f.name not in _NO_FIELDS
+  }
   fields |= hf_config.model_fields(source.config)
-  fields |= {'dtype': 'float32', 'param_dtype': dtype,
-             'vocab_rows': max(fields['vocab_rows'], tok.vocab_size)}
+  fields |= {
+    'dtype': 'float32',
+    'param_dtype': dtype,
+    'vocab_rows': max(fields['vocab_rows'], tok.vocab_size),
+  }
   return {
-      'stage': STAGE,
-      'origin': {'model_type': source.config['model_type'],
-                 'fingerprint': source.fingerprint},
-      'tokenizer': tok.fingerprint,
-      'pad': pad,
-      'model': fields,
-      'mesh': dict(mesh),
-      'rules': [list(rule) for rule in sharding.RULES],
-      'inputs': {},
+    'stage': STAGE,
+    'origin': {
+      'model_type': source.config['model_type'],
+      'fingerprint': source.fingerprint,
+    },
+    'tokenizer': tok.fingerprint,
+    'pad': pad,
+    'model': fields,
+    'mesh': dict(mesh),
+    'rules': [list(rule) for rule in sharding.RULES],
+    'inputs': {},
   }
 
 
 def make_layout(config: Mapping[str, Any], tok, mesh) -> build.Layout:
   """The model of a run's config, and where its parameters lie."""
   model = transformer.make_model(
-      vocab_size=tok.vocab_size, rules=config['rules'], **config['model'])
+    vocab_size=tok.vocab_size, rules=config['rules'], **config['model']
+  )
   return build.lm_layout(model, mesh)
 
 
@@ -196,15 +229,18 @@ class Reader:
   def __init__(self, source: Source, layout: build.Layout, *, pad: str):
     self._weights, self._pad = source.weights, pad
     self._leaves = {
-        '/'.join(leaf.path): leaf
-        for leaf in hf.leaves(source.config, source.weights.shapes)}
+      '/'.join(leaf.path): leaf
+      for leaf in hf.leaves(source.config, source.weights.shapes)
+    }
     self._wanted = {
-        arrays.name_of(path): leaf for path, leaf in
-        jax.tree_util.tree_leaves_with_path(layout.abstract)}
+      arrays.name_of(path): leaf
+      for path, leaf in jax.tree_util.tree_leaves_with_path(layout.abstract)
+    }
     if set(self._leaves) != set(self._wanted):
       raise AssertionError(
-          f'models.hf and transformer differ in '
-          f'{sorted(set(self._leaves) ^ set(self._wanted))}')
+        f'models.hf and transformer differ in '
+        f'{sorted(set(self._leaves) ^ set(self._wanted))}'
+      )
 
   def array(self, name: str) -> jax.Array:
     """The array of a leaf 'a/b', on the devices of this process."""
@@ -217,8 +253,7 @@ class Reader:
         made[bounds] = self._part(leaf, bounds, wanted)
       return made[bounds]
 
-    return jax.make_array_from_callback(
-        wanted.shape, wanted.sharding, part)
+    return jax.make_array_from_callback(wanted.shape, wanted.sharding, part)
 
   def _part(self, leaf, bounds, wanted) -> np.ndarray:
     index = tuple(slice(a, b) for a, b in bounds)
@@ -229,13 +264,14 @@ class Reader:
     first, last = bounds[0]
     if first < rows:
       own = slice(first, min(last, rows))
-      out[:own.stop - first] = hf.read_slice(
-          leaf, (own, *index[1:]), read, wanted.dtype)
+      out[: own.stop - first] = hf.read_slice(
+        leaf, (own, *index[1:]), read, wanted.dtype
+      )
     if last > rows and self._pad == 'mean':
-      mean = hf.read_slice(
-          leaf, (slice(0, rows), *index[1:]), read, None).mean(
-              axis=0, dtype=np.float64)
-      out[max(rows - first, 0):] = mean
+      mean = hf.read_slice(leaf, (slice(0, rows), *index[1:]), read, None).mean(
+        axis=0, dtype=np.float64
+      )
+      out[max(rows - first, 0) :] = mean
     return out
 
 
@@ -243,19 +279,24 @@ def check_disk(folder: pathlib.Path, num_bytes: int) -> None:
   """Refuses what there is no room for; what is in the folder will be gone."""
   there = next(p for p in (folder, *folder.absolute().parents) if p.exists())
   free = shutil.disk_usage(there).free + sum(
-      p.stat().st_size for p in folder.rglob('*') if p.is_file())
+    p.stat().st_size for p in folder.rglob('*') if p.is_file()
+  )
   if num_bytes > free:
     raise ValueError(
-        f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} '
-        'GB are free: make room, or take --dtype=bfloat16')
+      f'{there}: {num_bytes / 1e9:.1f} GB are needed, and {free / 1e9:.1f} '
+      'GB are free: make room, or take --dtype=bfloat16'
+    )
 
 
 def check_target(dst: pathlib.Path, config: Mapping[str, Any]) -> None:
   """Refuses a folder of something else."""
   if dst.exists() and not dst.is_dir():
     raise ValueError(f'{dst} is in the way: a folder is needed there')
-  if not (dst / run_folder.CONFIG).exists() and dst.exists() and any(
-      p.name not in _BEFORE_CONFIG for p in dst.iterdir()):
+  if (
+    not (dst / run_folder.CONFIG).exists()
+    and dst.exists()
+    and any(p.name not in _BEFORE_CONFIG for p in dst.iterdir())
+  ):
     raise ValueError(f'{dst} is not empty, and no run folder: take another')
   run_folder.check_config(dst, config)
 
@@ -272,9 +313,16 @@ def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
   return source, read_tokenizer(source, rows, **layout)
 
 
-def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
-                 dtype: str = 'float32', pad: str = 'mean',
-                 say: Callable[[str], None] = print, **layout) -> dict:
+def import_model(
+  src,
+  dst,
+  *,
+  mesh: Mapping[str, int] | None = None,
+  dtype: str = 'float32',
+  pad: str = 'mean',
+  say: Callable[[str], None] = print,
+  **layout,
+) -> dict:
   """Makes a run folder of a checkpoint; see the top of this file.
 
   With several processes all of them must call it.
@@ -303,8 +351,9 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
     return done
   source, tok = read_source(src, **layout)
   if jax.process_count() > 1 and not mesh:
-    raise ValueError('--mesh is needed with several processes: it says which '
-                     'part is of which')
+    raise ValueError(
+      '--mesh is needed with several processes: it says which part is of which'
+    )
   devices = None if mesh else jax.devices()[:1]
   made_mesh = sharding.make_mesh(mesh or {}, devices)
   config = run_config(source, tok, dtype=dtype, pad=pad, mesh=mesh or {})
@@ -321,8 +370,9 @@ def import_model(src, dst, *, mesh: Mapping[str, int] | None = None,
   with run_folder.only_process(dst, primary=primary):
     result = write(source, tok, config, planned, dst, pad=pad)
     if primary:
-      run_folder.write_done(dst, {
-          'seconds': time.perf_counter() - began, 'result': result})
+      run_folder.write_done(
+        dst, {'seconds': time.perf_counter() - began, 'result': result}
+      )
       say(f'{dst}: {told(result, tok)}')
   processes.agree(0)
   return {'result': result}
@@ -333,27 +383,41 @@ def _was_imported(dst: pathlib.Path, done: Mapping[str, Any], src) -> bool:
 
   The folder may have come from another machine: the source's name is compared.
   """
-  return (not pathlib.Path(src).exists()
-          and files.read_json(dst / run_folder.CONFIG)['stage'] == STAGE
-          and pathlib.Path(done['result']['path']).name
-          == pathlib.Path(src).absolute().name)
+  return (
+    not pathlib.Path(src).exists()
+    and files.read_json(dst / run_folder.CONFIG)['stage'] == STAGE
+    and pathlib.Path(done['result']['path']).name
+    == pathlib.Path(src).absolute().name
+  )
 
 
 def told(result: Mapping[str, Any], tok: HFTokenizer) -> str:
   """One line about what was imported, for people."""
   layout = tok.layout
-  prompts = (f'{layout.prompt_template + layout.response_template!r}'
-             if layout.prompt_template != CHAT else
-             'its chat template' if layout.between_turns else
-             'its chat template, a dialogue as one turn')
-  return (f'{result["parameters"]:,} parameters, {tok.vocab_size:,} tokens in '
-          f'{result["vocab_rows"]:,} rows; prompts are laid out by {prompts}; '
-          f'{tok.pad_note}')
+  prompts = (
+    f'{layout.prompt_template + layout.response_template!r}'
+    if layout.prompt_template != CHAT
+    else 'its chat template'
+    if layout.between_turns
+    else 'its chat template, a dialogue as one turn'
+  )
+  return (
+    f'{result["parameters"]:,} parameters, {tok.vocab_size:,} tokens in '
+    f'{result["vocab_rows"]:,} rows; prompts are laid out by {prompts}; '
+    f'{tok.pad_note}'
+  )
 
 
-def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
-          planned: build.Layout, dst: pathlib.Path, *, pad: str,
-          label: str = '') -> dict:
+def write(
+  source: Source,
+  tok: HFTokenizer,
+  config: Mapping[str, Any],
+  planned: build.Layout,
+  dst: pathlib.Path,
+  *,
+  pad: str,
+  label: str = '',
+) -> dict:
   """Fills a run folder but for DONE, and returns what that is to say.
 
   Args:
@@ -371,15 +435,23 @@ def write(source: Source, tok: HFTokenizer, config: Mapping[str, Any],
     for name, text in source.kept.items():
       files.atomic_write(dst / KEPT / name, text)
     tok.save(dst / tok.FILE)
-  meta = {'format_version': FORMAT_VERSION, 'config': dict(config),
-          'tokenizer': tok.fingerprint, 'export': ['params']}
+  meta = {
+    'format_version': FORMAT_VERSION,
+    'config': dict(config),
+    'tokenizer': tok.fingerprint,
+    'export': ['params'],
+  }
   with checkpoint.Checkpointer(dst / 'checkpoints') as checkpointer:
     if checkpointer.latest() is None:
       _save(checkpointer, planned, reader, meta, label)
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(planned.shapes))
-  return {'parameters': count, 'vocab_size': tok.vocab_size,
-          'vocab_rows': config['model']['vocab_rows'],
-          'pad': tok.pad_note, 'path': str(source.path.absolute())}
+  return {
+    'parameters': count,
+    'vocab_size': tok.vocab_size,
+    'vocab_rows': config['model']['vocab_rows'],
+    'pad': tok.pad_note,
+    'path': str(source.path.absolute()),
+  }
 
 
 # --- The stage ---------------------------------------------------------------
@@ -396,8 +468,10 @@ def validate(config):
   """Refuses what makes no sense, by field name."""
   checks.validate_common(config)
   for name, choices in (('dtype', DTYPES), ('pad', PADS)):
-    checks.require(config[name] in choices, f'{name}={config[name]!r} is none '
-                   f'of {", ".join(choices)}')
+    checks.require(
+      config[name] in choices,
+      f'{name}={config[name]!r} is none of {", ".join(choices)}',
+    )
 
 
 def resolve(config, workdir):
@@ -409,16 +483,22 @@ def resolve(config, workdir):
   """
   if 'model' in config:
     return config
-  checks.require(bool(config.source), 'source is empty: give it a Hugging Face '
-                 'folder or a GGUF file')
+  checks.require(
+    bool(config.source),
+    'source is empty: give it a Hugging Face folder or a GGUF file',
+  )
   workdir = pathlib.Path(workdir)
   done = run_folder.read_done(workdir)
   if done and _was_imported(workdir, done, config.source):
     # The source is not needed any more.
     found = files.read_json(workdir / run_folder.CONFIG)
   else:
-    found = run_config(*read_source(config.source, **_layout(config)),
-                       dtype=config.dtype, pad=config.pad, mesh={})
+    found = run_config(
+      *read_source(config.source, **_layout(config)),
+      dtype=config.dtype,
+      pad=config.pad,
+      mesh={},
+    )
   config = config.copy_and_resolve_references()
   with config.unlocked():
     for name in _FOUND:
@@ -433,15 +513,16 @@ def run(config, workdir, label: str = '') -> dict:
   source, tok = read_source(config.source, **_layout(config))
   values = config.to_dict()
   checks.require(
-      source.fingerprint == config.origin.fingerprint,
-      f'source: {config.source} has changed since this run began')
-  planned = make_layout(
-      values, tok, sharding.make_mesh(config.mesh.to_dict()))
+    source.fingerprint == config.origin.fingerprint,
+    f'source: {config.source} has changed since this run began',
+  )
+  planned = make_layout(values, tok, sharding.make_mesh(config.mesh.to_dict()))
   check_disk(workdir, planned.num_bytes)
   if processes.primary():
     run_folder.write_config(workdir, values)
-  result = write(source, tok, values, planned, workdir, pad=config.pad,
-                 label=label)
+  result = write(
+    source, tok, values, planned, workdir, pad=config.pad, label=label
+  )
   if processes.primary():
     print(f'{label} import: {told(result, tok)}'.strip(), flush=True)
   return result
@@ -450,17 +531,24 @@ def run(config, workdir, label: str = '') -> dict:
 # --- The arrays --------------------------------------------------------------
 
 
-def _save(checkpointer, planned: build.Layout, reader: Reader, meta,
-          label: str) -> None:
-  sizes = collections.Counter({
-      f'params/{arrays.name_of(path)}':
-          math.prod(x.shape) * x.dtype.itemsize
-      for path, x in jax.tree_util.tree_leaves_with_path(planned.shapes)})
+def _save(
+  checkpointer, planned: build.Layout, reader: Reader, meta, label: str
+) -> None:
+  sizes = collections.Counter(
+    {
+      f'params/{arrays.name_of(path)}': math.prod(x.shape) * x.dtype.itemsize
+      for path, x in jax.tree_util.tree_leaves_with_path(planned.shapes)
+    }
+  )
   total, done, number = sizes.total(), 0, 0
   # A line every ten seconds at most; a large leaf takes longer.
   with Progress(
-      STAGE, max(total >> 20, 1), unit='MB', label=label,
-      primary=processes.primary()) as progress:
+    STAGE,
+    max(total >> 20, 1),
+    unit='MB',
+    label=label,
+    primary=processes.primary(),
+  ) as progress:
 
     def make(name):
       nonlocal done, number

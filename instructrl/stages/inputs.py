@@ -17,8 +17,12 @@ from instructrl.stages import checks
 from instructrl.types import Params
 
 # Data set or rows -> the field of the data stage whose sources give them.
-_FIELDS = {'corpus': 'documents', 'demonstrations': 'demonstrations',
-           'rankings': 'rankings', 'prompts': 'prompts or rankings'}
+_FIELDS = {
+  'corpus': 'documents',
+  'demonstrations': 'demonstrations',
+  'rankings': 'rankings',
+  'prompts': 'prompts or rankings',
+}
 
 
 def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
@@ -31,8 +35,11 @@ def has(folder: str | pathlib.Path, name: str, split: str = 'train') -> bool:
     return split in store.splits(folder, name)
   except FileNotFoundError as error:
     other = store.other_versions(folder, name)
-    checks.require(not other, f'{error}, but one of {", ".join(other)}, which '
-                   'another version of this program wrote: make it again')
+    checks.require(
+      not other,
+      f'{error}, but one of {", ".join(other)}, which '
+      'another version of this program wrote: make it again',
+    )
     return False
 
 
@@ -50,9 +57,10 @@ def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   """
   folder = run.input(source)
   checks.require(
-      has(folder, name, split),
-      f'inputs.{source}: {folder} has no {name} of the split {split!r}: give '
-      f'the data stage a source for {_FIELDS[name]}, or set inputs.{source}')
+    has(folder, name, split),
+    f'inputs.{source}: {folder} has no {name} of the split {split!r}: give '
+    f'the data stage a source for {_FIELDS[name]}, or set inputs.{source}',
+  )
   return store.read_records(folder, name, split)
 
 
@@ -70,11 +78,13 @@ def rows(run, name: str, remedy: str) -> RowFile:
   folder = run.input('data')
   part = name.partition('.')[0].removesuffix('_validation')
   checks.require(
-      bool(name) and (folder / name).exists(),
-      f'inputs.data: {folder} has no {name or "such rows"}: give the data '
-      f'stage a source for {_FIELDS.get(part, part)}, or {remedy}')
+    bool(name) and (folder / name).exists(),
+    f'inputs.data: {folder} has no {name or "such rows"}: give the data '
+    f'stage a source for {_FIELDS.get(part, part)}, or {remedy}',
+  )
   return read_rows(
-      folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint)
+    folder / name, tokenizer_fingerprint=run.tokenizer().fingerprint
+  )
 
 
 def tell(run, text: str) -> None:
@@ -83,42 +93,34 @@ def tell(run, text: str) -> None:
     print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)
 
 
-
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 def input_path(config, workdir, name: str) -> pathlib.Path:
   """The path of an input; relative ones start at the run folder."""
   value = config.inputs[name]
   checks.require(bool(value), f'inputs.{name} is empty: give it a path')
   path = pathlib.Path(os.path.normpath(pathlib.Path(workdir) / value))
-  checks.require(path.exists(),
-          f'inputs.{name}: {path} does not exist; run the stage that makes '
-          'it first, or set the field')
+  checks.require(
+    path.exists(),
+    f'inputs.{name}: {path} does not exist; run the stage that makes '
+    'it first, or set the field',
+  )
   try:
     checkpoint.refuse_foreign(path)
   except checkpoint.CheckpointError as error:
     raise checks.ConfigError(f'inputs.{name}: {error}') from error
-  checks.require(not (path / run_folder.CONFIG).exists()
-          or run_folder.read_done(path) is not None,
-          f'inputs.{name}: {path} is not finished; run it to its end, or name '
-          'one of its checkpoints')
+  checks.require(
+    not (path / run_folder.CONFIG).exists()
+    or run_folder.read_done(path) is not None,
+    f'inputs.{name}: {path} is not finished; run it to its end, or name '
+    'one of its checkpoints',
+  )
   return path
 
 
-def exported(path, wanted: Params | Callable[[dict], Params] | None = None,
-             check: Callable[[dict], None] = lambda meta: None):
+def exported(
+  path,
+  wanted: Params | Callable[[dict], Params] | None = None,
+  check: Callable[[dict], None] = lambda meta: None,
+):
   """The parameters that a run exports, and the checkpoint's meta.
 
   Args:
@@ -132,9 +134,11 @@ def exported(path, wanted: Params | Callable[[dict], Params] | None = None,
     CheckpointError: there is none, or the newest is damaged: an older one
       would be another result. It can be given by its own path.
   """
+
   def subtree(meta):
     check(meta)
     return meta['export']
 
   return checkpoint.restore_params(
-      path, subtree, wanted, cast=True, only_newest=True)
+    path, subtree, wanted, cast=True, only_newest=True
+  )

@@ -33,29 +33,42 @@ from instructrl.tokenizers import trained
 def validate(config):
   checks.validate_common(config)
   checks.require(
-      config.size in lexicon.SIZES,
-      f'size={config.size!r} is none of {", ".join(lexicon.SIZES)}')
+    config.size in lexicon.SIZES,
+    f'size={config.size!r} is none of {", ".join(lexicon.SIZES)}',
+  )
   checks.validate_positive(
-      config, 'num_documents', 'num_prompts', 'vocab_size', 'row_len',
-      'prompt_len', 'response_len')
+    config,
+    'num_documents',
+    'num_prompts',
+    'vocab_size',
+    'row_len',
+    'prompt_len',
+    'response_len',
+  )
   for name in ('demonstration_fraction', 'ranking_fraction'):
     checks.require(0 < config[name] < 1, f'{name} is not in (0, 1)')
-  checks.require(config.demonstration_fraction + config.ranking_fraction < 1,
-                 'demonstration_fraction and ranking_fraction leave no prompt '
-                 'for PPO')
+  checks.require(
+    config.demonstration_fraction + config.ranking_fraction < 1,
+    'demonstration_fraction and ranking_fraction leave no prompt for PPO',
+  )
 
 
-def demonstrations(labelers, prompts: Sequence[Prompt], seed: int
-                   ) -> list[Demonstration]:
+def demonstrations(
+  labelers, prompts: Sequence[Prompt], seed: int
+) -> list[Demonstration]:
   """One demonstration per prompt, by a training labeler."""
   writers = [l for l in labelers if l.group == 'train']
   out = []
   for i, prompt in enumerate(prompts):
     rng = np.random.default_rng([seed, 11, i])
     writer = writers[int(rng.integers(len(writers)))]
-    out.append(Demonstration(
-        prompt=prompt, response=writer.demonstrate(prompt, rng),
-        labeler=writer.name))
+    out.append(
+      Demonstration(
+        prompt=prompt,
+        response=writer.demonstrate(prompt, rng),
+        labeler=writer.name,
+      )
+    )
   return out
 
 
@@ -67,8 +80,11 @@ def is_lab(folder) -> bool:
 
 def load_world(lab_dir) -> World:
   """The world that a lab folder was made from."""
-  checks.require(is_lab(lab_dir), f'{lab_dir} is no lab: this stage asks its '
-                 'world and its labelers, which public data have not')
+  checks.require(
+    is_lab(lab_dir),
+    f'{lab_dir} is no lab: this stage asks its '
+    'world and its labelers, which public data have not',
+  )
   config = json.loads((pathlib.Path(lab_dir) / 'config.json').read_text())
   return make_world(config['world_seed'], config['size'])
 
@@ -91,11 +107,13 @@ def build(config, workdir, label: str = '') -> dict:
   seed = config.world_seed
   made_from = files.fingerprint(config.to_dict())
   write = lambda name, records: store.write_records(
-      workdir, name, records, fingerprint=made_from)
+    workdir, name, records, fingerprint=made_from
+  )
   with Progress('lab', 4, label=label) as progress:
     world = make_world(seed, config.size)
-    documents = list(corpus.generate_documents(
-        world, config.num_documents, seed))
+    documents = list(
+      corpus.generate_documents(world, config.num_documents, seed)
+    )
     write('corpus', store.by_split(documents))
     progress.update(1, {'documents': len(documents)})
 
@@ -110,39 +128,54 @@ def build(config, workdir, label: str = '') -> dict:
     second = first + round(len(train) * config.ranking_fraction)
     parts = {'train': train[first:second], 'ppo': train[second:], **others}
     shown = demonstrations(
-        load_labelers(world),
-        train[:first] + others.get('validation', []), seed)
+      load_labelers(world), train[:first] + others.get('validation', []), seed
+    )
     write('prompts', parts)
     write('demonstrations', store.by_split(shown))
     progress.update(2, {'prompts': len(prompts)})
 
     texts = itertools.chain(
-        (d.text for d in documents if d.split == 'train'),
-        (d.prompt.text + '\n' + d.response for d in shown
-         if d.prompt.split == 'train'))
-    tok = trained.Tokenizer(
-        trained.train_tokenizer(texts, config.vocab_size))
+      (d.text for d in documents if d.split == 'train'),
+      (
+        d.prompt.text + '\n' + d.response
+        for d in shown
+        if d.prompt.split == 'train'
+      ),
+    )
+    tok = trained.Tokenizer(trained.train_tokenizer(texts, config.vocab_size))
     tok.save(workdir / tok.FILE)
     progress.update(3, {'pieces': tok.vocab_size})
 
     rows = {}
     for split, suffix in (('train', ''), ('validation', '_validation')):
       rows['corpus' + suffix] = tasks.document_rows(
-          (d for d in documents if d.split == split), tok, config.row_len)
-      kept = [d for d in shown if d.prompt.split == split and tasks.fits(
-          tasks.chat_prompt(tok, d.prompt), config.prompt_len)]
+        (d for d in documents if d.split == split), tok, config.row_len
+      )
+      kept = [
+        d
+        for d in shown
+        if d.prompt.split == split
+        and tasks.fits(tasks.chat_prompt(tok, d.prompt), config.prompt_len)
+      ]
       rows['demonstrations' + suffix] = tasks.sft_rows(
-          kept, tok, config.row_len, response_len=config.response_len)
+        kept, tok, config.row_len, response_len=config.response_len
+      )
     for name, packed in rows.items():
       write_rows(
-          workdir / f'{name}.rows', packed,
-          tokenizer_fingerprint=tok.fingerprint, source_fingerprint=made_from)
+        workdir / f'{name}.rows',
+        packed,
+        tokenizer_fingerprint=tok.fingerprint,
+        source_fingerprint=made_from,
+      )
     progress.update(4)
   return {
-      'documents': len(documents), 'vocab_size': tok.vocab_size,
-      'corpus_tokens': int(rows['corpus']['loss_mask'].sum()),
-      'corpus_rows': len(rows['corpus']['tokens']),
-      'corpus_fullness': tasks.fullness(rows['corpus']),
-      'demonstrations': sum(d.prompt.split == 'train' for d in shown),
-      'prompts': {name: len(part) for name, part in parts.items()},
-      'facts': len(world.facts), 'misconceptions': len(world.misconceptions)}
+    'documents': len(documents),
+    'vocab_size': tok.vocab_size,
+    'corpus_tokens': int(rows['corpus']['loss_mask'].sum()),
+    'corpus_rows': len(rows['corpus']['tokens']),
+    'corpus_fullness': tasks.fullness(rows['corpus']),
+    'demonstrations': sum(d.prompt.split == 'train' for d in shown),
+    'prompts': {name: len(part) for name, part in parts.items()},
+    'facts': len(world.facts),
+    'misconceptions': len(world.misconceptions),
+  }

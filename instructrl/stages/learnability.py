@@ -43,21 +43,33 @@ def probe_accuracy(lm, probes) -> tuple[dict[str, float], dict[str, int]]:
   found = {}
   for task in WRITTEN:
     outputs = lm.complete(
-        [p.context for p in probes[task]],
-        max_tokens=SENTENCE_TOKENS)
-    found[task] = float(np.mean([
-        first_line(text) in p.answers
-        for text, p in zip(outputs, probes[task])]))
+      [p.context for p in probes[task]], max_tokens=SENTENCE_TOKENS
+    )
+    found[task] = float(
+      np.mean(
+        [
+          first_line(text) in p.answers
+          for text, p in zip(outputs, probes[task])
+        ]
+      )
+    )
   chosen = choose(
-      lm, probes['completion'], [p.context for p in probes['completion']])
-  found['completion'] = float(np.mean([
-      p.options[int(np.argmax(means))] in p.answers
-      for p, (_, means) in zip(probes['completion'], chosen)]))
+    lm, probes['completion'], [p.context for p in probes['completion']]
+  )
+  found['completion'] = float(
+    np.mean(
+      [
+        p.options[int(np.argmax(means))] in p.answers
+        for p, (_, means) in zip(probes['completion'], chosen)
+      ]
+    )
+  )
   return found, {name: len(probes[name]) for name in found}
 
 
-def instruction_rates(lm, world, prompts, seed: int
-                      ) -> tuple[dict[str, float], dict[str, int]]:
+def instruction_rates(
+  lm, world, prompts, seed: int
+) -> tuple[dict[str, float], dict[str, int]]:
   """Mean task grade by use case of greedy answers, and the numbers of prompts.
 
   `constraints` is how many of its constraints an answer keeps, of those that
@@ -73,16 +85,25 @@ def instruction_rates(lm, world, prompts, seed: int
   rows = {name: grades[name] for name in sorted(grades)}
   rows['all tasks'] = [g for v in grades.values() for g in v]
   rows['constraints'] = kept
-  return ({name: float(np.mean(v)) if v else float('nan')
-           for name, v in rows.items()},
-          {name: len(v) for name, v in rows.items()})
+  return (
+    {
+      name: float(np.mean(v)) if v else float('nan') for name, v in rows.items()
+    },
+    {name: len(v) for name, v in rows.items()},
+  )
 
 
-def table(title: str, columns: Sequence[str], rows: dict[str, list[float]],
-          counts: dict[str, int]) -> str:
+def table(
+  title: str,
+  columns: Sequence[str],
+  rows: dict[str, list[float]],
+  counts: dict[str, int],
+) -> str:
   """A markdown table in per cent; a row that reaches the threshold says so."""
-  lines = [f'| {title} | ' + ' | '.join(columns) + ' | of | learned |',
-           '|---|' + '---|' * (len(columns) + 2)]
+  lines = [
+    f'| {title} | ' + ' | '.join(columns) + ' | of | learned |',
+    '|---|' + '---|' * (len(columns) + 2),
+  ]
   for name, values in rows.items():
     cells = ' | '.join(f'{100 * v:.0f}' for v in values)
     mark = 'yes' if values[-1] > THRESHOLD else 'no'
@@ -117,46 +138,66 @@ def measure(config, workdir) -> dict:
 def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
   evaluation = config.stages.evaluation
   world = lab.load_world(workdir / 'lab')
-  probes = make_probes(
-      world, config.eval_seed, evaluation.num_probes)
+  probes = make_probes(world, config.eval_seed, evaluation.num_probes)
   prompts = opened.prompts('validation', evaluation.prompt_len)
   result = {}
   for stage, name, ask in (
-      ('pretrain', 'base', lambda lm: probe_accuracy(lm, probes)),
-      ('sft', 'sft', lambda lm: instruction_rates(
-          lm, world, prompts, config.eval_seed))):
-    per_step = run_folder.read_done(
-        workdir / stage)['result']['tokens_per_step']
+    ('pretrain', 'base', lambda lm: probe_accuracy(lm, probes)),
+    (
+      'sft',
+      'sft',
+      lambda lm: instruction_rates(lm, world, prompts, config.eval_seed),
+    ),
+  ):
+    per_step = run_folder.read_done(workdir / stage)['result'][
+      'tokens_per_step'
+    ]
     result[stage] = {
-        step * per_step: ask(opened.policy(
-            name, evaluation.response_len, step=str(step)).as_lm())
-        for step in _steps(workdir / stage)}
+      step * per_step: ask(
+        opened.policy(name, evaluation.response_len, step=str(step)).as_lm()
+      )
+      for step in _steps(workdir / stage)
+    }
   return result
 
 
 def _main(config_flag, workdir_flag):
   config, workdir = command.read_flags(
-      config_flag, workdir_flag, 'study', 'order')
+    config_flag, workdir_flag, 'study', 'order'
+  )
   command.setup_jax()
   workdir = pathlib.Path(workdir)
   result = measure(config, workdir)
-  for stage, title in (('pretrain', 'after pretraining on (tokens)'),
-                       ('sft', 'after SFT on (tokens)')):
+  for stage, title in (
+    ('pretrain', 'after pretraining on (tokens)'),
+    ('sft', 'after SFT on (tokens)'),
+  ):
     found = result[stage]
     columns = [f'{tokens / 1e6:.2g}M' for tokens in found]
     _, counts = next(iter(found.values()))
-    print(table(title, columns, {
-        name: [rates[name] for rates, _ in found.values()] for name in counts},
-                counts))
+    print(
+      table(
+        title,
+        columns,
+        {name: [rates[name] for rates, _ in found.values()] for name in counts},
+        counts,
+      )
+    )
     print()
   files.atomic_write(
-      workdir / 'learnability.json', json.dumps(result, indent=1))
+    workdir / 'learnability.json', json.dumps(result, indent=1)
+  )
 
 
 if __name__ == '__main__':
-  command.run_door(functools.partial(
+  command.run_door(
+    functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-          'config', 'experiments/study.py:tiny', 'The study.'),
-      flags.DEFINE_string('workdir', 'runs/learnability',
-                          'Where the stages go, or a study.')))
+        'config', 'experiments/study.py:tiny', 'The study.'
+      ),
+      flags.DEFINE_string(
+        'workdir', 'runs/learnability', 'Where the stages go, or a study.'
+      ),
+    )
+  )

@@ -30,31 +30,58 @@ def validate(config):
   require = checks.require
   require(config.batch_size >= 1, 'batch_size must be 1 or more')
   micro = config.microbatch_size
-  require(micro == 0 or micro > 0 and config.batch_size % micro == 0,
-          f'microbatch_size={micro} does not divide '
-          f'batch_size={config.batch_size}')
-  require((config.num_steps > 0) != (config.num_epochs > 0),
-          'set one of num_steps and num_epochs, and leave the other at 0')
-  require(0 <= config.pretrain_mix < 1,
-          f'pretrain_mix={config.pretrain_mix} is not in [0, 1)')
-  require(config.pretrain_rows or not config.pretrain_mix,
-          f'pretrain_mix={config.pretrain_mix} needs pretrain_rows')
+  require(
+    micro == 0 or micro > 0 and config.batch_size % micro == 0,
+    f'microbatch_size={micro} does not divide batch_size={config.batch_size}',
+  )
+  require(
+    (config.num_steps > 0) != (config.num_epochs > 0),
+    'set one of num_steps and num_epochs, and leave the other at 0',
+  )
+  require(
+    0 <= config.pretrain_mix < 1,
+    f'pretrain_mix={config.pretrain_mix} is not in [0, 1)',
+  )
+  require(
+    config.pretrain_rows or not config.pretrain_mix,
+    f'pretrain_mix={config.pretrain_mix} needs pretrain_rows',
+  )
   require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
 
 
-def batch_logprobs(model: Model, params: Params, batch: LMBatch,
-                   chunk_size: int, dropout_key=None) -> jax.Array:
+def batch_logprobs(
+  model: Model,
+  params: Params,
+  batch: LMBatch,
+  chunk_size: int,
+  dropout_key=None,
+) -> jax.Array:
   """[B, T] float32 log-probabilities of the targets of packed rows."""
   hidden, _ = model.apply(
-      params, batch.tokens, batch.positions, batch.segment_ids,
-      dropout_key=dropout_key)
+    params,
+    batch.tokens,
+    batch.positions,
+    batch.segment_ids,
+    dropout_key=dropout_key,
+  )
   return losses.token_logprobs(
-      hidden, model.unembedding(params).T, batch.targets,
-      vocab_size=model.vocab_size, chunk_size=chunk_size)
+    hidden,
+    model.unembedding(params).T,
+    batch.targets,
+    vocab_size=model.vocab_size,
+    chunk_size=chunk_size,
+  )
 
 
-def make_step(model: Model, tx, schedule, *, seed: int, microbatch_size: int,
-              logits_chunk: int):
+def make_step(
+  model: Model,
+  tx,
+  schedule,
+  *,
+  seed: int,
+  microbatch_size: int,
+  logits_chunk: int,
+):
   """(state, batch) -> (state, metrics): one optimizer step; jittable."""
   dropout = model.module.dropout > 0
 
@@ -66,34 +93,43 @@ def make_step(model: Model, tx, schedule, *, seed: int, microbatch_size: int,
       key = None
       if dropout:
         key = jax.random.fold_in(
-            rng.key(seed, rng.Purpose.DROPOUT, state.step), number[0])
-      logprobs = batch_logprobs(
-          model, params, microbatch, logits_chunk, key)
+          rng.key(seed, rng.Purpose.DROPOUT, state.step), number[0]
+        )
+      logprobs = batch_logprobs(model, params, microbatch, logits_chunk, key)
       loss, _ = losses.lm_loss(logprobs, microbatch.loss_mask, count=count)
       return loss, {'loss/train': loss}
 
     parts = optimizer.split_microbatches(batch, microbatch_size)
     number = jnp.arange(parts.tokens.shape[0])[:, None]
     grads, metrics = optimizer.accumulate(
-        jax.grad(loss_fn, has_aux=True), state.params, (parts, number))
+      jax.grad(loss_fn, has_aux=True), state.params, (parts, number)
+    )
     params, opt_state, norm = optimizer.apply(
-        tx, grads, state.opt_state, state.params)
-    metrics |= {'optimizer/grad_norm': norm,
-                'optimizer/lr': schedule(state.step),
-                'data/tokens': count.astype(jnp.float32)}
-    return TrainState(step=state.step + 1, params=params,
-                      opt_state=opt_state), metrics
+      tx, grads, state.opt_state, state.params
+    )
+    metrics |= {
+      'optimizer/grad_norm': norm,
+      'optimizer/lr': schedule(state.step),
+      'data/tokens': count.astype(jnp.float32),
+    }
+    return TrainState(
+      step=state.step + 1, params=params, opt_state=opt_state
+    ), metrics
 
   return step
 
 
 def make_nll(model: Model, logits_chunk: int):
   """(params, batch) -> (summed nll, tokens), jitted."""
+
   @jax.jit
   def nll(params, batch: LMBatch):
     logprobs = batch_logprobs(model, params, batch, logits_chunk)
-    return (masked.masked_sum(-logprobs, batch.loss_mask),
-            batch.loss_mask.sum())
+    return (
+      masked.masked_sum(-logprobs, batch.loss_mask),
+      batch.loss_mask.sum(),
+    )
+
   return nll
 
 
@@ -101,7 +137,8 @@ def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
   """Mean negative log-probability per token over batches, in nats."""
   totals = [jax.device_get(nll_fn(params, batch)) for batch in batches]
   return float(sum(float(t) for t, _ in totals)) / max(
-      1, sum(int(n) for _, n in totals))
+    1, sum(int(n) for _, n in totals)
+  )
 
 
 class Program(build.Program):
@@ -116,14 +153,21 @@ class Program(build.Program):
     model = build.make_model(config, vocab_size)
     layout = build.lm_layout(model, mesh)
     tx, schedule = build.make_optimizer(
-        config.optimizer, num_steps, layout.frozen)
+      config.optimizer, num_steps, layout.frozen
+    )
     super().__init__(config, mesh, layout, tx)
     self.step = jax.jit(
-        make_step(model, tx, schedule, seed=config.train_seed,
-                  microbatch_size=config.microbatch_size,
-                  logits_chunk=config.logits_chunk),
-        out_shardings=(self.state_shardings, sharding.replicated(mesh)),
-        donate_argnums=0)
+      make_step(
+        model,
+        tx,
+        schedule,
+        seed=config.train_seed,
+        microbatch_size=config.microbatch_size,
+        logits_chunk=config.logits_chunk,
+      ),
+      out_shardings=(self.state_shardings, sharding.replicated(mesh)),
+      donate_argnums=0,
+    )
     self.nll = make_nll(model, config.logits_chunk)
 
   def functions(self, row_len: int) -> dict[str, tuple]:
@@ -135,17 +179,25 @@ class Program(build.Program):
 def abstract_batch(mesh, rows: int, row_len: int) -> LMBatch:
   """A batch of packed rows, before there is one."""
   shape = (rows, row_len)
-  return build.abstract_rows(mesh, LMBatch(
-      tokens=(shape, jnp.int32), targets=(shape, jnp.int32),
-      loss_mask=(shape, jnp.bool_), positions=(shape, jnp.int32),
-      segment_ids=(shape, jnp.int32)))
+  return build.abstract_rows(
+    mesh,
+    LMBatch(
+      tokens=(shape, jnp.int32),
+      targets=(shape, jnp.int32),
+      loss_mask=(shape, jnp.bool_),
+      positions=(shape, jnp.int32),
+      segment_ids=(shape, jnp.int32),
+    ),
+  )
 
 
-def validation_batches(run: Run, rows, batch_size: int,
-                       max_batches: int) -> list[LMBatch]:
+def validation_batches(
+  run: Run, rows, batch_size: int, max_batches: int
+) -> list[LMBatch]:
   """The first rows of a validation set, in order, on the devices."""
   batches = pipeline.lm_batches(
-      rows, batch_size, 0, shuffle=False, rows_read=run.rows(batch_size))
+    rows, batch_size, 0, shuffle=False, rows_read=run.rows(batch_size)
+  )
   return [run.put(b) for b in itertools.islice(batches.once(), max_batches)]
 
 
@@ -153,9 +205,10 @@ def check_row_len(rows, model: Model) -> None:
   """Refuses rows with more positions than a model has."""
   module, row_len = model.module, rows.header['row_len']
   checks.require(
-      module.positions == 'rotary' or row_len <= module.max_len,
-      f'model.max_len={module.max_len} is shorter than the rows '
-      f'({row_len} tokens)')
+    module.positions == 'rotary' or row_len <= module.max_len,
+    f'model.max_len={module.max_len} is shorter than the rows '
+    f'({row_len} tokens)',
+  )
 
 
 def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
@@ -163,17 +216,22 @@ def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
   config, found = run.config, {}
   if config.validation_rows:
     found['loss/validation'] = inputs.rows(
-        run, config.validation_rows, "set validation_rows=''")
+      run, config.validation_rows, "set validation_rows=''"
+    )
   if config.pretrain_rows:
     inputs.rows(run, config.pretrain_rows, "set pretrain_rows=''")
     if (run.input('data') / 'corpus_validation.rows').exists():
       found['pretrain/nll'] = inputs.rows(run, 'corpus_validation.rows', '')
     else:
-      inputs.tell(run, 'pretrain/nll is not measured: inputs.data has no '
-                  'corpus_validation.rows')
-  return {name: validation_batches(
-      run, rows, config.batch_size, config.eval_batches)
-          for name, rows in found.items()}
+      inputs.tell(
+        run,
+        'pretrain/nll is not measured: inputs.data has no '
+        'corpus_validation.rows',
+      )
+  return {
+    name: validation_batches(run, rows, config.batch_size, config.eval_batches)
+    for name, rows in found.items()
+  }
 
 
 def train(config, workdir, label: str = '') -> dict:
@@ -182,43 +240,66 @@ def train(config, workdir, label: str = '') -> dict:
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
     rows = inputs.rows(run, config.rows, 'set rows')
-    mix = dict(mix=inputs.rows(run, config.pretrain_rows, 'set pretrain_mix=0'),
-               mix_fraction=config.pretrain_mix) if config.pretrain_mix else {}
+    mix = (
+      dict(
+        mix=inputs.rows(run, config.pretrain_rows, 'set pretrain_mix=0'),
+        mix_fraction=config.pretrain_mix,
+      )
+      if config.pretrain_mix
+      else {}
+    )
     sets = _validation_sets(run)
     batches = pipeline.lm_batches(
-        rows, config.batch_size, config.train_seed, **mix,
-        rows_read=run.rows(config.batch_size))
+      rows,
+      config.batch_size,
+      config.train_seed,
+      **mix,
+      rows_read=run.rows(config.batch_size),
+    )
     # With a mix an epoch is still once through the rows that are trained on.
     epoch = pipeline.epoch_steps(
-        len(rows), config.batch_size, 1 / (1 - config.pretrain_mix))
+      len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
+    )
     num_steps = config.num_steps or config.num_epochs * epoch
-    program = Program(config, run.mesh, vocab_size=tok.vocab_size,
-                      num_steps=num_steps)
+    program = Program(
+      config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
+    )
     layout, nll_fn = program.layout, program.nll
     check_row_len(rows, layout.model)
     if config.inputs.get('init'):
       state = run.restore(
-          program.fresh_state, program.state_shardings, [layout.abstract],
-          lambda: [run.load_params('init', layout.abstract, config.model)])
+        program.fresh_state,
+        program.state_shardings,
+        [layout.abstract],
+        lambda: [run.load_params('init', layout.abstract, config.model)],
+      )
     else:
       key = rng.key(config.train_seed, rng.Purpose.INIT)
       state = run.restore(
-          lambda: program.fresh_state(layout.model.init(key)),
-          program.state_shardings)
+        lambda: program.fresh_state(layout.model.init(key)),
+        program.state_shardings,
+      )
 
     def evaluate(state, step):
       del step
-      return {name: mean_nll(nll_fn, state.params, data)
-              for name, data in sets.items()}
+      return {
+        name: mean_nll(nll_fn, state.params, data)
+        for name, data in sets.items()
+      }
 
     state = run.loop(
-        state,
-        lambda state, step: program.step(state, run.put(batches.at(step))),
-        num_steps, evaluate=evaluate if sets else None,
-        eval_every=config.eval_every or epoch,
-        save_every=0 if config.checkpoint.every else epoch)
+      state,
+      lambda state, step: program.step(state, run.put(batches.at(step))),
+      num_steps,
+      evaluate=evaluate if sets else None,
+      eval_every=config.eval_every or epoch,
+      save_every=0 if config.checkpoint.every else epoch,
+    )
     final = evaluate(state, num_steps)
-    return {'num_steps': num_steps, 'epoch_steps': epoch,
-            'tokens_per_step': config.batch_size * rows.header['row_len'],
-            **final,
-            'num_params': sum(x.size for x in jax.tree.leaves(layout.shapes))}
+    return {
+      'num_steps': num_steps,
+      'epoch_steps': epoch,
+      'tokens_per_step': config.batch_size * rows.header['row_len'],
+      **final,
+      'num_params': sum(x.size for x in jax.tree.leaves(layout.shapes)),
+    }

@@ -40,31 +40,52 @@ def find_tokenizer(path) -> protocol.AnyTokenizer:
 class Policy:
   """A policy as tokens and, by `as_lm`, as text."""
 
-  def __init__(self, name: str, engine: Engine, params, response_len: int,
-               is_base: bool):
+  def __init__(
+    self, name: str, engine: Engine, params, response_len: int, is_base: bool
+  ):
     self.name, self.engine, self.params = name, engine, params
     self.tok = engine.tok
     self._response_len, self._is_base = response_len, is_base
 
-  def sample_tokens(self, prompts: Sequence[str | Prompt], *,
-                    temperature: float, seed: int, purpose: rng.Purpose,
-                    top_p: float = 1.0, rows=None) -> list[list[int]]:
+  def sample_tokens(
+    self,
+    prompts: Sequence[str | Prompt],
+    *,
+    temperature: float,
+    seed: int,
+    purpose: rng.Purpose,
+    top_p: float = 1.0,
+    rows=None,
+  ) -> list[list[int]]:
     """Responses as tokens; a base model is shown the prompt as plain text."""
     tok = self.tok
     text_of = lambda asked: asked if isinstance(asked, str) else asked.text
-    lay_out = ((lambda asked: tasks.plain_prompt(tok, text_of(asked) + '\n'))
-               if self._is_base else
-               functools.partial(tasks.chat_prompt, tok))
+    lay_out = (
+      (lambda asked: tasks.plain_prompt(tok, text_of(asked) + '\n'))
+      if self._is_base
+      else functools.partial(tasks.chat_prompt, tok)
+    )
     return self.engine.generate(
-        self.params, [lay_out(prompt) for prompt in prompts],
-        max_tokens=self._response_len, seed=seed, purpose=purpose,
-        temperature=temperature, top_p=top_p, rows=rows)
+      self.params,
+      [lay_out(prompt) for prompt in prompts],
+      max_tokens=self._response_len,
+      seed=seed,
+      purpose=purpose,
+      temperature=temperature,
+      top_p=top_p,
+      rows=rows,
+    )
 
   def as_lm(self, name: str = '', *, few_shot: str = '') -> LanguageModel:
     template = 'few_shot' if few_shot else 'plain' if self._is_base else 'chat'
     return LanguageModel(
-        name or self.name, self.engine, self.params, template=template,
-        few_shot=few_shot, response_len=self._response_len)
+      name or self.name,
+      self.engine,
+      self.params,
+      template=template,
+      few_shot=few_shot,
+      response_len=self._response_len,
+    )
 
 
 class Opener:
@@ -95,10 +116,14 @@ class Opener:
   def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
     """The prompts of a split that fit `prompt_len` tokens."""
     records = inputs.records(self, 'data', 'prompts', split)
-    found = [p for p in records if tasks.fits(
-        tasks.chat_prompt(self.tok, p), prompt_len)]
-    checks.require(bool(found),
-                   f'no prompt of {split!r} fits prompt_len={prompt_len}')
+    found = [
+      p
+      for p in records
+      if tasks.fits(tasks.chat_prompt(self.tok, p), prompt_len)
+    ]
+    checks.require(
+      bool(found), f'no prompt of {split!r} fits prompt_len={prompt_len}'
+    )
     return found
 
   def step_path(self, name: str, step: str = '') -> pathlib.Path:
@@ -111,8 +136,7 @@ class Opener:
     number = steps[0] if step == 'first' else int(step)
     return path / 'checkpoints' / f'{number:08d}'
 
-  def exported(self, name: str, path: pathlib.Path,
-               layout_of=build.lm_layout):
+  def exported(self, name: str, path: pathlib.Path, layout_of=build.lm_layout):
     """(params, model, config) of a run, or a step of it.
 
     Args:
@@ -123,8 +147,10 @@ class Opener:
     found = []
 
     def check(meta):
-      checks.require(meta['tokenizer'] == self.tok.fingerprint,
-                     f'inputs.{name} was trained with another tokenizer')
+      checks.require(
+        meta['tokenizer'] == self.tok.fingerprint,
+        f'inputs.{name} was trained with another tokenizer',
+      )
 
     def wanted(meta):
       config = ml_collections.ConfigDict(meta['config'])
@@ -135,11 +161,14 @@ class Opener:
 
     return inputs.exported(path, wanted, check)[0], *found
 
-  def policy(self, name: str, response_len: int, *, step: str = ''
-             ) -> Policy:
+  def policy(self, name: str, response_len: int, *, step: str = '') -> Policy:
     params, model, config = self.exported(name, self.step_path(name, step))
     if model not in self._engines:
-      self._engines[model] = Engine(
-          model, self.tok, batch_size=self.batch_size)
-    return Policy(name, self._engines[model], params, response_len,
-                  config.stage == 'pretrain')
+      self._engines[model] = Engine(model, self.tok, batch_size=self.batch_size)
+    return Policy(
+      name,
+      self._engines[model],
+      params,
+      response_len,
+      config.stage == 'pretrain',
+    )

@@ -67,6 +67,7 @@ class Settings:
 
 def make_generate(model: Model, s: Settings, seed: int):
   """(policy params, prompts, step) -> Responses."""
+
   def generate(params, prompts: PromptBatch, step):
     key = rng.key(seed, rng.Purpose.ROLLOUT, step)
     rows = jnp.arange(prompts.tokens.shape[0])
@@ -74,12 +75,21 @@ def make_generate(model: Model, s: Settings, seed: int):
     def part(inputs):
       prompts, rows = inputs
       return rollout_lib.generate(
-          model, params, prompts, key, response_len=s.response_len,
-          eos_id=s.eos_id, pad_id=s.pad_id, temperature=s.temperature,
-          rows=rows)
+        model,
+        params,
+        prompts,
+        key,
+        response_len=s.response_len,
+        eos_id=s.eos_id,
+        pad_id=s.pad_id,
+        temperature=s.temperature,
+        rows=rows,
+      )
 
     return rollout_lib.in_microbatches(
-        part, (prompts, rows), s.generate_microbatch_size)
+      part, (prompts, rows), s.generate_microbatch_size
+    )
+
   return generate
 
 
@@ -88,46 +98,69 @@ def make_score(reference: Model, value: Model, reward: Model, s: Settings):
 
   Also returns the iteration's metrics, all means over the whole batch.
   """
-  def score(ref_params, reward_params, value_params, kl_coef, prompts,
-            responses):
+
+  def score(
+    ref_params, reward_params, value_params, kl_coef, prompts, responses
+  ):
     ref_params = sharding.to_device(ref_params)
     tokens = jnp.concatenate([prompts.tokens, responses.tokens], axis=1)
 
     def part(inputs):
       where = inputs  # tokens, prompt mask, response mask
       return (
-          rollout_lib.response_logprobs(
-              reference, ref_params, *where, chunk_size=s.logits_chunk,
-              temperature=s.temperature),
-          rollout_lib.response_values(value, value_params, *where),
-          rollout_lib.response_scores(reward, reward_params, *where))
+        rollout_lib.response_logprobs(
+          reference,
+          ref_params,
+          *where,
+          chunk_size=s.logits_chunk,
+          temperature=s.temperature,
+        ),
+        rollout_lib.response_values(value, value_params, *where),
+        rollout_lib.response_scores(reward, reward_params, *where),
+      )
 
     ref_logprobs, values, scores = rollout_lib.in_microbatches(
-        part, (tokens, prompts.mask, responses.mask),
-        s.score_microbatch_size)
+      part, (tokens, prompts.mask, responses.mask), s.score_microbatch_size
+    )
     rollout = rollout_lib.make_rollout(
-        tokens, prompts.mask, responses.mask, responses.logprobs,
-        ref_logprobs, values, scores, kl_coef=kl_coef, discount=s.discount,
-        gae_lambda=s.gae_lambda, whiten_advantages=s.whiten_advantages,
-        eos_id=s.eos_id, missing_eos=s.missing_eos,
-        missing_eos_amount=s.missing_eos_amount)
+      tokens,
+      prompts.mask,
+      responses.mask,
+      responses.logprobs,
+      ref_logprobs,
+      values,
+      scores,
+      kl_coef=kl_coef,
+      discount=s.discount,
+      gae_lambda=s.gae_lambda,
+      whiten_advantages=s.whiten_advantages,
+      eos_id=s.eos_id,
+      missing_eos=s.missing_eos,
+      missing_eos_amount=s.missing_eos_amount,
+    )
     mask = rollout.response_mask
     lengths = mask.sum(axis=1)
     ended = ((responses.tokens == s.eos_id) & mask).any(axis=1)
     metrics = {
-        'objective/scores': scores.mean(),
-        'objective/scores_std': scores.std(),
-        'objective/kl': rollout.kl.sum(axis=1).mean(),
-        'objective/kl_k3': jnp.where(mask, advantages.kl_estimate(
-            rollout.old_logprobs, ref_logprobs, 'k3'), 0).sum(axis=1).mean(),
-        # -log p of a sampled token is an unbiased estimate of the entropy.
-        'objective/entropy': masked.masked_mean(-rollout.old_logprobs, mask),
-        'objective/rewards': rollout.rewards.sum(axis=1).mean(),
-        'objective/kl_coef': kl_coef,
-        'response/length': lengths.astype(jnp.float32).mean(),
-        'response/eos_frac': ended.astype(jnp.float32).mean(),
+      'objective/scores': scores.mean(),
+      'objective/scores_std': scores.std(),
+      'objective/kl': rollout.kl.sum(axis=1).mean(),
+      'objective/kl_k3': jnp.where(
+        mask,
+        advantages.kl_estimate(rollout.old_logprobs, ref_logprobs, 'k3'),
+        0,
+      )
+      .sum(axis=1)
+      .mean(),
+      # -log p of a sampled token is an unbiased estimate of the entropy.
+      'objective/entropy': masked.masked_mean(-rollout.old_logprobs, mask),
+      'objective/rewards': rollout.rewards.sum(axis=1).mean(),
+      'objective/kl_coef': kl_coef,
+      'response/length': lengths.astype(jnp.float32).mean(),
+      'response/eos_frac': ended.astype(jnp.float32).mean(),
     }
     return rollout, metrics
+
   return score
 
 
@@ -137,13 +170,25 @@ def make_policy_grad(policy: Model, s: Settings):
   The gradient of one minibatch: PPO's plus `ptx_coef` times pretraining's,
   both losses means per token over the minibatch (equation 2).
   """
+
   def ppo_loss(params, part: Rollout, count):
     logprobs = rollout_lib.response_logprobs(
-        policy, params, part.tokens, part.prompt_mask, part.response_mask,
-        chunk_size=s.logits_chunk, temperature=s.temperature)
+      policy,
+      params,
+      part.tokens,
+      part.prompt_mask,
+      part.response_mask,
+      chunk_size=s.logits_chunk,
+      temperature=s.temperature,
+    )
     return losses.ppo_policy_loss(
-        logprobs, part.old_logprobs, part.advantages, part.response_mask,
-        clip_eps=s.clip_eps, count=count)
+      logprobs,
+      part.old_logprobs,
+      part.advantages,
+      part.response_mask,
+      clip_eps=s.clip_eps,
+      count=count,
+    )
 
   def ptx_loss(params, part: LMBatch, count):
     logprobs = lm.batch_logprobs(policy, params, part, s.logits_chunk)
@@ -152,39 +197,52 @@ def make_policy_grad(policy: Model, s: Settings):
 
   def grad(params, rollout: Rollout, ptx: LMBatch | None):
     total, metrics = _accumulate(
-        ppo_loss, params, rollout, rollout.response_mask, s.microbatch_size)
+      ppo_loss, params, rollout, rollout.response_mask, s.microbatch_size
+    )
     if ptx is not None:
       more, ptx_metrics = _accumulate(
-          ptx_loss, params, ptx, ptx.loss_mask, s.ptx_microbatch_size)
+        ptx_loss, params, ptx, ptx.loss_mask, s.ptx_microbatch_size
+      )
       total = jax.tree.map(jnp.add, total, more)
       metrics |= ptx_metrics
     return total, metrics
+
   return grad
 
 
 def make_value_grad(scalar: Model, s: Settings):
   """(value params, rollout rows) -> (grads, metrics) of one minibatch."""
+
   def value_loss(params, part: Rollout, count):
     values = rollout_lib.response_values(
-        scalar, params, part.tokens, part.prompt_mask, part.response_mask)
+      scalar, params, part.tokens, part.prompt_mask, part.response_mask
+    )
     return losses.value_loss(
-        values, part.old_values, part.returns, part.response_mask,
-        value_clip_eps=s.value_clip_eps, count=count)
+      values,
+      part.old_values,
+      part.returns,
+      part.response_mask,
+      value_clip_eps=s.value_clip_eps,
+      count=count,
+    )
 
   return lambda params, rollout: _accumulate(
-      value_loss, params, rollout, rollout.response_mask, s.microbatch_size)
+    value_loss, params, rollout, rollout.response_mask, s.microbatch_size
+  )
 
 
 def _accumulate(loss_fn, params, batch, mask, microbatch_size):
   count = mask.sum()
   return optimizer.accumulate(
-      lambda params, part: jax.grad(loss_fn, has_aux=True)(
-          params, part, count),
-      params, optimizer.split_microbatches(batch, microbatch_size))
+    lambda params, part: jax.grad(loss_fn, has_aux=True)(params, part, count),
+    params,
+    optimizer.split_microbatches(batch, microbatch_size),
+  )
 
 
-def make_update(policy: Model, scalar: Model, s: Settings, tx: dict[str, Any],
-                seed: int):
+def make_update(
+  policy: Model, scalar: Model, s: Settings, tx: dict[str, Any], seed: int
+):
   """(state, rollout, ptx rows or None) -> (state, metrics): one iteration.
 
   Every minibatch is one optimizer step of the policy (PPO and ptx gradients
@@ -201,45 +259,60 @@ def make_update(policy: Model, scalar: Model, s: Settings, tx: dict[str, Any],
     params, opt_state = {}, {}
     for name, grads in (('policy', policy_grads), ('value', value_grads)):
       params[name], opt_state[name], norm = optimizer.apply(
-          tx[name], grads, state.opt_state[name], state.params[name])
+        tx[name], grads, state.opt_state[name], state.params[name]
+      )
       metrics[f'{name}/grad_norm'] = norm
-    ema = optimizer.ema_update(
-        state.ema_params, params['policy'], s.ema_decay)
+    ema = optimizer.ema_update(state.ema_params, params['policy'], s.ema_decay)
     state = dataclasses.replace(
-        state, params=params, opt_state=opt_state, ema_params=ema)
+      state, params=params, opt_state=opt_state, ema_params=ema
+    )
     return state, metrics | value_metrics
 
   def epoch(state: TrainState, inputs, rollout: Rollout):
     number, ptx = inputs
     key = jax.random.fold_in(
-        rng.key(seed, rng.Purpose.MINIBATCH, state.step), number)
+      rng.key(seed, rng.Purpose.MINIBATCH, state.step), number
+    )
     order = jax.random.permutation(key, s.batch_size)
     parts = jax.tree.map(
-        lambda x: x[order].reshape(
-            s.num_minibatches, s.minibatch_size, *x.shape[1:]), rollout)
+      lambda x: x[order].reshape(
+        s.num_minibatches, s.minibatch_size, *x.shape[1:]
+      ),
+      rollout,
+    )
     return jax.lax.scan(minibatch, state, (parts, ptx))
 
   def update(state: TrainState, rollout: Rollout, ptx: LMBatch | None):
     kl = rollout.kl.sum(axis=1).mean()
     if ptx is not None:
       ptx = jax.tree.map(
-          lambda x: x.reshape(s.num_ppo_epochs, s.num_minibatches, -1,
-                              *x.shape[1:]), ptx)
+        lambda x: x.reshape(
+          s.num_ppo_epochs, s.num_minibatches, -1, *x.shape[1:]
+        ),
+        ptx,
+      )
     state, metrics = jax.lax.scan(
-        lambda state, inputs: epoch(state, inputs, rollout), state,
-        (jnp.arange(s.num_ppo_epochs), ptx))
+      lambda state, inputs: epoch(state, inputs, rollout),
+      state,
+      (jnp.arange(s.num_ppo_epochs), ptx),
+    )
     metrics = jax.tree.map(jnp.mean, metrics)
     kl_coef = state.kl_coef
     if s.adaptive_kl_target:
       kl_coef = advantages.adaptive_kl_coef(
-          kl_coef, kl, target=s.adaptive_kl_target,
-          horizon=s.adaptive_kl_horizon, num_episodes=s.batch_size)
+        kl_coef,
+        kl,
+        target=s.adaptive_kl_target,
+        horizon=s.adaptive_kl_horizon,
+        num_episodes=s.batch_size,
+      )
     state = dataclasses.replace(state, step=state.step + 1, kl_coef=kl_coef)
     variance = masked.masked_var(rollout.returns, rollout.response_mask)
     metrics['value/explained_variance'] = 1 - masked.masked_var(
-        rollout.returns - rollout.old_values, rollout.response_mask
+      rollout.returns - rollout.old_values, rollout.response_mask
     ) / jnp.maximum(variance, 1e-8)
     return state, metrics
+
   return update
 
 
@@ -247,20 +320,29 @@ def fresh_state(policy_params, value_params, tx, kl_coef: float) -> TrainState:
   """The state before the first iteration."""
   params = {'policy': policy_params, 'value': value_params}
   return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params,
-      opt_state={name: tx[name].init(params[name]) for name in params},
-      ema_params=policy_params, kl_coef=jnp.float32(kl_coef))
+    step=jnp.zeros((), jnp.int32),
+    params=params,
+    opt_state={name: tx[name].init(params[name]) for name in params},
+    ema_params=policy_params,
+    kl_coef=jnp.float32(kl_coef),
+  )
 
 
 def state_shardings(mesh, tx, layouts) -> TrainState:
   """Shardings of `fresh_state`; `layouts` has 'policy' and 'value'."""
   whole = sharding.replicated(mesh)
   return TrainState(
-      step=whole, params={name: layouts[name].shardings for name in tx},
-      opt_state={name: optimizer.state_shardings(
-          tx[name], layouts[name].shapes, layouts[name].shardings, mesh)
-                 for name in tx},
-      ema_params=layouts['policy'].shardings, kl_coef=whole)
+    step=whole,
+    params={name: layouts[name].shardings for name in tx},
+    opt_state={
+      name: optimizer.state_shardings(
+        tx[name], layouts[name].shapes, layouts[name].shardings, mesh
+      )
+      for name in tx
+    },
+    ema_params=layouts['policy'].shardings,
+    kl_coef=whole,
+  )
 
 
 def samples(rollout: Rollout, tok, count: int):
@@ -274,10 +356,14 @@ def samples(rollout: Rollout, tok, count: int):
   for i in range(min(count, len(rollout.scores))):
     tokens = np.asarray(rollout.tokens[i])
     mask = np.asarray(rollout.response_mask[i])
-    out.append({
+    out.append(
+      {
         'prompt': tok.decode(
-            tokens[:prompt_len][np.asarray(rollout.prompt_mask[i])].tolist()),
+          tokens[:prompt_len][np.asarray(rollout.prompt_mask[i])].tolist()
+        ),
         'response': tok.decode(tokens[prompt_len:][mask].tolist()),
         'score': finite(rollout.scores[i]),
-        'kl': finite(np.asarray(rollout.kl[i]).sum())})
+        'kl': finite(np.asarray(rollout.kl[i]).sum()),
+      }
+    )
   return out

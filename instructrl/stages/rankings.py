@@ -33,35 +33,54 @@ DEMONSTRATION = 'demonstration'
 def validate(config):
   checks.validate_common(config)
   require = checks.require
-  require(2 <= config.min_responses <= config.max_responses,
-          'min_responses must be 2 or more and at most max_responses')
+  require(
+    2 <= config.min_responses <= config.max_responses,
+    'min_responses must be 2 or more and at most max_responses',
+  )
   checks.validate_positive(
-      config, 'num_prompts', 'num_validation', 'num_calibration', 'prompt_len',
-      'response_len', 'batch_size')
+    config,
+    'num_prompts',
+    'num_validation',
+    'num_calibration',
+    'prompt_len',
+    'response_len',
+    'batch_size',
+  )
   validate_sources(config)
   room = num_candidates(config)
-  require(config.max_responses <= room,
-          f'max_responses={config.max_responses} is more than the {room} '
-          'candidates of a prompt')
+  require(
+    config.max_responses <= room,
+    f'max_responses={config.max_responses} is more than the {room} '
+    'candidates of a prompt',
+  )
 
 
 def validate_sources(config):
   require = checks.require
-  require(isinstance(config.sources, (tuple, list)) and config.sources,
-          'sources is empty')
+  require(
+    isinstance(config.sources, (tuple, list)) and config.sources,
+    'sources is empty',
+  )
   for source in config.sources:
-    require(isinstance(source, (tuple, list)) and len(source) == 3,
-            f'sources: {source!r} is not (input, temperature, samples)')
+    require(
+      isinstance(source, (tuple, list)) and len(source) == 3,
+      f'sources: {source!r} is not (input, temperature, samples)',
+    )
     name, temperature, count = source
-    require(name in config.inputs, f'sources names {name!r}, which is no '
-            'field of inputs')
-    require(isinstance(temperature, (int, float))
-            and 0 <= temperature < math.inf,
-            f'sources: temperature {temperature!r} of {name!r} is not a finite '
-            'number of 0 or more')
-    require(isinstance(count, int) and count >= 1,
-            f'sources: {count!r} samples of {name!r} is not a whole number of '
-            '1 or more')
+    require(
+      name in config.inputs,
+      f'sources names {name!r}, which is no field of inputs',
+    )
+    require(
+      isinstance(temperature, (int, float)) and 0 <= temperature < math.inf,
+      f'sources: temperature {temperature!r} of {name!r} is not a finite '
+      'number of 0 or more',
+    )
+    require(
+      isinstance(count, int) and count >= 1,
+      f'sources: {count!r} samples of {name!r} is not a whole number of '
+      '1 or more',
+    )
 
 
 def num_candidates(config) -> int:
@@ -69,8 +88,9 @@ def num_candidates(config) -> int:
   return sum(count for *_, count in config.sources) + 1
 
 
-def choose(config, num_prompts: int, group: str, split: str
-           ) -> list[np.ndarray]:
+def choose(
+  config, num_prompts: int, group: str, split: str
+) -> list[np.ndarray]:
   """Which candidates of each prompt a labeler of the group is shown.
 
   Returns:
@@ -84,9 +104,14 @@ def choose(config, num_prompts: int, group: str, split: str
   return chosen
 
 
-def candidates(run_policies, prompts: Sequence[Prompt],
-               wanted: Sequence[Collection[int]], writers, config, first: int
-               ) -> list[dict[int, dict]]:
+def candidates(
+  run_policies,
+  prompts: Sequence[Prompt],
+  wanted: Sequence[Collection[int]],
+  writers,
+  config,
+  first: int,
+) -> list[dict[int, dict]]:
   """The candidates of each prompt that somebody is shown.
 
   Args:
@@ -106,22 +131,30 @@ def candidates(run_policies, prompts: Sequence[Prompt],
     shown = [i for i, numbers in enumerate(wanted) if number in numbers]
     # One seed for all: the row number tells the samples apart.
     responses = policy.sample_tokens(
-        [prompts[i] for i in shown], temperature=temperature,
-        seed=config.train_seed, purpose=rng.Purpose.CANDIDATES,
-        rows=[(first + i) * len(run_policies) + number for i in shown])
+      [prompts[i] for i in shown],
+      temperature=temperature,
+      seed=config.train_seed,
+      purpose=rng.Purpose.CANDIDATES,
+      rows=[(first + i) * len(run_policies) + number for i in shown],
+    )
     for i, tokens in zip(shown, responses):
       out[i][number] = dict(
-          text=tok.decode(tokens), tokens=tuple(tokens),
-          source=source, temperature=float(temperature))
+        text=tok.decode(tokens),
+        tokens=tuple(tokens),
+        source=source,
+        temperature=float(temperature),
+      )
   for i, numbers in enumerate(wanted):
     if len(run_policies) in numbers:
       draw = _generator(config, 'demonstrate', first + i)
       writer = writers[int(draw.integers(len(writers)))]
       text = writer.demonstrate(prompts[i], draw)
       out[i][len(run_policies)] = dict(
-          text=text, tokens=tuple(tasks.response_tokens(
-              tok, text, config.response_len)),
-          source=DEMONSTRATION, temperature=0.0)
+        text=text,
+        tokens=tuple(tasks.response_tokens(tok, text, config.response_len)),
+        source=DEMONSTRATION,
+        temperature=0.0,
+      )
   return out
 
 
@@ -129,17 +162,22 @@ def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw) -> Ranking:
   """One labeler ranks the responses that are shown."""
   ranks, metadata = labeler.rank(prompt, [c['text'] for c in shown], draw)
   return Ranking(
-      prompt=prompt, labeler=labeler.name, group=labeler.group,
-      responses=tuple(c['text'] for c in shown),
-      response_tokens=tuple(c['tokens'] for c in shown),
-      sources=tuple(c['source'] for c in shown),
-      temperatures=tuple(c['temperature'] for c in shown),
-      ranks=tuple(ranks), metadata=tuple(metadata))
+    prompt=prompt,
+    labeler=labeler.name,
+    group=labeler.group,
+    responses=tuple(c['text'] for c in shown),
+    response_tokens=tuple(c['tokens'] for c in shown),
+    sources=tuple(c['source'] for c in shown),
+    temperatures=tuple(c['temperature'] for c in shown),
+    ranks=tuple(ranks),
+    metadata=tuple(metadata),
+  )
 
 
 def _generator(config, *purpose: str | int) -> np.random.Generator:
   return np.random.default_rng(
-      [config.train_seed] + [zlib.crc32(str(p).encode()) for p in purpose])
+    [config.train_seed] + [zlib.crc32(str(p).encode()) for p in purpose]
+  )
 
 
 def collect(config, workdir, label: str = '') -> dict:
@@ -149,53 +187,75 @@ def collect(config, workdir, label: str = '') -> dict:
   primary = processes.primary()
   if primary:
     run_folder.write_config(workdir, config.to_dict())
-  with (Progress('rankings', 3, label=label, primary=primary)
-        as progress, policies.Opener(config, workdir) as opened):
+  with (
+    Progress('rankings', 3, label=label, primary=primary) as progress,
+    policies.Opener(config, workdir) as opened,
+  ):
     world = lab.load_world(opened.input('data'))
     labelers = lab.load_labelers(world)
-    prompts = {split: opened.prompts(split, config.prompt_len)[:count]
-               for split, count in (('train', config.num_prompts),
-                                    ('validation', config.num_validation))}
+    prompts = {
+      split: opened.prompts(split, config.prompt_len)[:count]
+      for split, count in (
+        ('train', config.num_prompts),
+        ('validation', config.num_validation),
+      )
+    }
     opened_policies = {
-        name: opened.policy(name, config.response_len,
-                            step=config.steps.get(name, ''))
-        for name, *_ in config.sources}
-    sources = [(name, temperature, opened_policies[name])
-               for name, temperature, count in config.sources
-               for _ in range(count)]
-    groups = {g: [l for l in labelers if l.group == g]
-              for g in ('train', 'heldout')}
+      name: opened.policy(
+        name, config.response_len, step=config.steps.get(name, '')
+      )
+      for name, *_ in config.sources
+    }
+    sources = [
+      (name, temperature, opened_policies[name])
+      for name, temperature, count in config.sources
+      for _ in range(count)
+    ]
+    groups = {
+      g: [l for l in labelers if l.group == g] for g in ('train', 'heldout')
+    }
     # Validation prompts are ranked by both groups.
-    chosen = {(split, group): choose(config, len(data), group, split)
-              for split, data in prompts.items()
-              for group in (('train',) if split == 'train' else groups)}
+    chosen = {
+      (split, group): choose(config, len(data), group, split)
+      for split, data in prompts.items()
+      for group in (('train',) if split == 'train' else groups)
+    }
     pools = {}
     first = 0
     for split, data in prompts.items():
-      wanted = [set().union(*numbers) for numbers in zip(
-          *(c for (s, _), c in chosen.items() if s == split))]
+      wanted = [
+        set().union(*numbers)
+        for numbers in zip(*(c for (s, _), c in chosen.items() if s == split))
+      ]
       pools[split] = candidates(
-          sources, data, wanted, groups['train'], config, first)
+        sources, data, wanted, groups['train'], config, first
+      )
       first += len(data)
     progress.update(1, {'prompts': sum(map(len, prompts.values()))})
 
     # The noise is set on prompts of the training split, and measured on the
     # validation split.
     sample = lambda split, n: [
-        (p, tuple(c['text'] for c in pool.values()))
-        for p, pool in zip(prompts[split][:n], pools[split])]
+      (p, tuple(c['text'] for c in pool.values()))
+      for p, pool in zip(prompts[split][:n], pools[split])
+    ]
     labelers = labelers_lib.calibrate_noise(
-        world, labelers, sample('train', config.num_calibration))
+      world, labelers, sample('train', config.num_calibration)
+    )
     groups = {g: [l for l in labelers if l.group == g] for g in groups}
     agreement = {}
     for name, group in groups.items():
       value, error, pairs = labelers_lib.agreement(
-          group, sample('validation', config.num_calibration),
-          world.seed)
-      agreement[name] = {'agreement': value, 'standard_error': error,
-                         'num_pairs': pairs}
-    progress.update(2, {f'agreement/{g}': a['agreement']
-                        for g, a in agreement.items()})
+        group, sample('validation', config.num_calibration), world.seed
+      )
+      agreement[name] = {
+        'agreement': value,
+        'standard_error': error,
+        'num_pairs': pairs,
+      }
+    progress.update(
+      2, {f'agreement/{g}': a['agreement'] for g, a in agreement.items()}
+    )
 
     records = {split: [] for split in prompts}
     for (split, name), numbers in chosen.items():
@@ -203,19 +263,28 @@ def collect(config, workdir, label: str = '') -> dict:
         draw = _generator(config, 'rank', name, split, i)
         labeler = groups[name][int(draw.integers(len(groups[name])))]
         records[split].append(
-            rank(prompt, [pool[c] for c in numbers[i]], labeler, draw))
+          rank(prompt, [pool[c] for c in numbers[i]], labeler, draw)
+        )
     if primary:
       store.write_records(
-          workdir, 'rankings', records,
-          fingerprint=files.fingerprint(config.to_dict()))
+        workdir,
+        'rankings',
+        records,
+        fingerprint=files.fingerprint(config.to_dict()),
+      )
       # The later stages meet the labelers with this noise.
-      files.atomic_write(workdir / 'noise.json', json.dumps(
-          {l.name: float(l.noise) for l in labelers}, indent=2))
+      files.atomic_write(
+        workdir / 'noise.json',
+        json.dumps({l.name: float(l.noise) for l in labelers}, indent=2),
+      )
     progress.update(3)
   return {
-      'labeler_agreement': agreement,
-      'rankings': {split: len(r) for split, r in records.items()},
-      'ties': float(np.mean([
-          1 - len(set(r.ranks)) / len(r.ranks) for r in records['train']])),
-      'pairs': int(sum(len(r.ranks) * (len(r.ranks) - 1) // 2
-                       for r in records['train']))}
+    'labeler_agreement': agreement,
+    'rankings': {split: len(r) for split, r in records.items()},
+    'ties': float(
+      np.mean([1 - len(set(r.ranks)) / len(r.ranks) for r in records['train']])
+    ),
+    'pairs': int(
+      sum(len(r.ranks) * (len(r.ranks) - 1) // 2 for r in records['train'])
+    ),
+  }

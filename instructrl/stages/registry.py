@@ -1,6 +1,5 @@
 """The stages by name, and the checks of a stage before it runs."""
 
-
 from collections.abc import Callable
 
 import numpy as np
@@ -31,35 +30,36 @@ def _train_ppo(config, workdir, label=''):
   judge = lab.make_judge(folder)
 
   def utilities(prompts, responses):
-    return np.asarray([judge.utility(p, r)
-                       for p, r in zip(prompts, responses)])
+    return np.asarray([judge.utility(p, r) for p, r in zip(prompts, responses)])
 
   return ppo.train(config, workdir, label, judge=utilities)
 
 
 def _build(build):
   """What is text, not arrays, process 0 makes, and the others wait."""
+
   def run(config, workdir, label=''):
     return build(config, workdir, label) if processes.primary() else {}
+
   return run
 
 
 # Stage -> (validate, run). `run(config, workdir, label)` returns the result.
 STAGES: dict[str, tuple[Callable, Callable]] = {
-    'import': (import_.validate, import_.run),
-    'lab': (lab.validate, _build(lab.build)),
-    'data': (data.validate, _build(data.build)),
-    'pretrain': (lm.validate, lm.train),
-    'sft': (lm.validate, lm.train),
-    'ppo_init': (lm.validate, lm.train),
-    'rankings': (rankings.validate, rankings.collect),
-    'reward': (reward.validate, reward.train),
-    'select_sft': (select_sft.validate, select_sft.select),
-    'ppo': (ppo.validate, _train_ppo),
-    'ppo_ptx': (ppo.validate, _train_ppo),
-    'evaluation': (evaluation.validate, evaluation.evaluate),
-    'heldout': (heldout.validate, heldout.evaluate),
-    'export': (export.validate, export.run),
+  'import': (import_.validate, import_.run),
+  'lab': (lab.validate, _build(lab.build)),
+  'data': (data.validate, _build(data.build)),
+  'pretrain': (lm.validate, lm.train),
+  'sft': (lm.validate, lm.train),
+  'ppo_init': (lm.validate, lm.train),
+  'rankings': (rankings.validate, rankings.collect),
+  'reward': (reward.validate, reward.train),
+  'select_sft': (select_sft.validate, select_sft.select),
+  'ppo': (ppo.validate, _train_ppo),
+  'ppo_ptx': (ppo.validate, _train_ppo),
+  'evaluation': (evaluation.validate, evaluation.evaluate),
+  'heldout': (heldout.validate, heldout.evaluate),
+  'export': (export.validate, export.run),
 }
 
 
@@ -68,8 +68,10 @@ def validate(config):
 
   One whose architecture is an input's is looked at when that is known.
   """
-  checks.require(config.stage in STAGES,
-                 f'stage={config.stage!r} is none of {", ".join(STAGES)}')
+  checks.require(
+    config.stage in STAGES,
+    f'stage={config.stage!r} is none of {", ".join(STAGES)}',
+  )
   if architecture.resolved(config):
     STAGES[config.stage][0](config)
 
@@ -102,7 +104,8 @@ def check_mesh(config) -> None:
           sharding.process_rows(mesh, c[field])
         except ValueError as error:
           raise checks.ConfigError(
-              f'{config.stage}: {where}{field}: {error}') from error
+            f'{config.stage}: {where}{field}: {error}'
+          ) from error
 
 
 def check_sources(config) -> None:

@@ -51,57 +51,77 @@ def validate(config):
   for name in ('batch_size', 'num_epochs', 'prompt_len', 'response_len'):
     require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
   require(config.max_responses >= 2, 'max_responses must be 2 or more')
-  require(config.num_folds == 0 or config.num_folds >= 2,
-          f'num_folds={config.num_folds} must be 0, or 2 or more')
-  require(0 <= config.fold < max(1, config.num_folds),
-          f'fold={config.fold} is none of the {config.num_folds} folds')
+  require(
+    config.num_folds == 0 or config.num_folds >= 2,
+    f'num_folds={config.num_folds} must be 0, or 2 or more',
+  )
+  require(
+    0 <= config.fold < max(1, config.num_folds),
+    f'fold={config.fold} is none of the {config.num_folds} folds',
+  )
   micro = config.microbatch_size
-  require(micro == 0 or micro > 0 and config.batch_size % micro == 0,
-          f'microbatch_size={micro} does not divide '
-          f'batch_size={config.batch_size}')
-  require(config.prompt_len + config.response_len <= config.model.max_len,
-          f'model.max_len={config.model.max_len} is shorter than prompt_len + '
-          'response_len')
+  require(
+    micro == 0 or micro > 0 and config.batch_size % micro == 0,
+    f'microbatch_size={micro} does not divide batch_size={config.batch_size}',
+  )
+  require(
+    config.prompt_len + config.response_len <= config.model.max_len,
+    f'model.max_len={config.model.max_len} is shorter than prompt_len + '
+    'response_len',
+  )
   require(config.model.dropout == 0, 'model.dropout must be 0 in the RM')
 
 
-def ranking_scores(model: Model, params: Params, batch: RankingBatch
-                   ) -> jax.Array:
+def ranking_scores(
+  model: Model, params: Params, batch: RankingBatch
+) -> jax.Array:
   """[B, K] float32: the head's output at each last response token.
 
   One forward pass of the prompt and one of each response, whatever the number
   of pairs they are in.
   """
   scores = heads.apply_scalar(
-      model, params, batch.tokens, batch.positions, batch.segment_ids,
-      shared_prefix=True)
+    model,
+    params,
+    batch.tokens,
+    batch.positions,
+    batch.segment_ids,
+    shared_prefix=True,
+  )
   return jnp.take_along_axis(scores, batch.last, axis=1)
 
 
 def make_step(model: Model, tx, schedule, *, microbatch_size: int):
   """(state, batch) -> (state, metrics): one optimizer step; jittable."""
+
   def step(state: TrainState, batch: RankingBatch):
     pairs = losses.preference_pairs(batch.ranks, batch.valid)
     counts = dict(count=pairs.any(axis=(1, 2)).sum(), pair_count=pairs.sum())
 
     def loss_fn(params, part):
       return losses.ranking_loss(
-          ranking_scores(model, params, part), part.ranks, part.valid,
-          **counts)
+        ranking_scores(model, params, part), part.ranks, part.valid, **counts
+      )
 
     grads, metrics = optimizer.accumulate(
-        jax.grad(loss_fn, has_aux=True), state.params,
-        optimizer.split_microbatches(batch, microbatch_size))
+      jax.grad(loss_fn, has_aux=True),
+      state.params,
+      optimizer.split_microbatches(batch, microbatch_size),
+    )
     params, opt_state, norm = optimizer.apply(
-        tx, grads, state.opt_state, state.params)
+      tx, grads, state.opt_state, state.params
+    )
     return TrainState(
-        step=state.step + 1, params=params, opt_state=opt_state), {
-            'loss/train': metrics['loss/ranking'],
-            'accuracy/train': metrics['reward/accuracy'],
-            'reward/margin': metrics['reward/margin'],
-            'data/pairs': metrics['reward/num_pairs'],
-            'optimizer/grad_norm': norm,
-            'optimizer/lr': schedule(state.step)}
+      step=state.step + 1, params=params, opt_state=opt_state
+    ), {
+      'loss/train': metrics['loss/ranking'],
+      'accuracy/train': metrics['reward/accuracy'],
+      'reward/margin': metrics['reward/margin'],
+      'data/pairs': metrics['reward/num_pairs'],
+      'optimizer/grad_norm': norm,
+      'optimizer/lr': schedule(state.step),
+    }
+
   return step
 
 
@@ -117,14 +137,19 @@ class Program(build.Program):
     model = build.make_model(config, vocab_size)
     layout = build.scalar_layout(model, mesh)
     tx, schedule = build.make_optimizer(
-        config.optimizer, num_steps, layout.frozen)
+      config.optimizer, num_steps, layout.frozen
+    )
     super().__init__(config, mesh, layout, tx)
     whole = sharding.replicated(mesh)
     self.step = jax.jit(
-        make_step(model, tx, schedule, microbatch_size=config.microbatch_size),
-        out_shardings=(self.state_shardings, whole), donate_argnums=0)
-    self.score = jax.jit(lambda params, batch: ranking_scores(
-        model, params, batch), out_shardings=whole)
+      make_step(model, tx, schedule, microbatch_size=config.microbatch_size),
+      out_shardings=(self.state_shardings, whole),
+      donate_argnums=0,
+    )
+    self.score = jax.jit(
+      lambda params, batch: ranking_scores(model, params, batch),
+      out_shardings=whole,
+    )
 
   def functions(self) -> dict[str, tuple]:
     """Name -> (jitted function, its abstract arguments), for full rankings."""
@@ -132,9 +157,17 @@ class Program(build.Program):
     columns = c.prompt_len + c.max_responses * c.response_len
     row = ((c.batch_size, _columns(columns)), jnp.int32)
     of_k = ((c.batch_size, c.max_responses), jnp.int32)
-    batch = build.abstract_rows(self._mesh, RankingBatch(
-        tokens=row, segment_ids=row, positions=row, last=of_k, ranks=of_k,
-        valid=(of_k[0], jnp.bool_)))
+    batch = build.abstract_rows(
+      self._mesh,
+      RankingBatch(
+        tokens=row,
+        segment_ids=row,
+        positions=row,
+        last=of_k,
+        ranks=of_k,
+        valid=(of_k[0], jnp.bool_),
+      ),
+    )
     return {'update': (self.step, (self.resident, batch))}
 
 
@@ -143,8 +176,9 @@ class Scorer:
 
   def __init__(self, model: Model, tok, *, batch_size: int = 64):
     self._model, self._pad, self._batch = model, tok.pad_id, batch_size
-    self._fn = jax.jit(lambda params, batch: ranking_scores(
-        model, params, batch)[:, 0])
+    self._fn = jax.jit(
+      lambda params, batch: ranking_scores(model, params, batch)[:, 0]
+    )
 
   def __call__(self, params: Params, prompts, responses) -> np.ndarray:
     """[N] float32 scores, read at the last response token."""
@@ -153,7 +187,7 @@ class Scorer:
     # Sequences of like length go together, so that short ones pad little.
     order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
     for start in range(0, len(order), self._batch):
-      part = order[start:start + self._batch]
+      part = order[start : start + self._batch]
       longest = len(sequences[part[-1]])
       self._model.check_length(longest, 'a prompt with its response')
       shape = (self._batch, _width(longest))
@@ -167,10 +201,18 @@ class Scorer:
         segments[row, :length] = 1
         positions[row, :length] = np.arange(length)
         last[row, 0] = length - 1
-      out = self._fn(params, RankingBatch(
-          tokens=tokens, segment_ids=segments, positions=positions, last=last,
-          ranks=np.zeros_like(last), valid=np.ones(last.shape, bool)))
-      scores[part] = processes.fetch(out)[:len(part)]
+      out = self._fn(
+        params,
+        RankingBatch(
+          tokens=tokens,
+          segment_ids=segments,
+          positions=positions,
+          last=last,
+          ranks=np.zeros_like(last),
+          valid=np.ones(last.shape, bool),
+        ),
+      )
+      scores[part] = processes.fetch(out)[: len(part)]
     return scores
 
 
@@ -182,16 +224,22 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
   right, total = [], []
   for batch in batches:
     scores = np.asarray(score_fn(params, batch))
-    pairs = np.asarray(losses.preference_pairs(
-        *processes.fetch((batch.ranks, batch.valid))))
+    pairs = np.asarray(
+      losses.preference_pairs(*processes.fetch((batch.ranks, batch.valid)))
+    )
     margins = scores[:, :, None] - scores[:, None, :]
     right += ((margins > 0) & pairs).sum((1, 2)).tolist()
     total += pairs.sum((1, 2)).tolist()
   counted = [(r, t) for r, t in zip(right, total) if t]
   summary = statistics.summarize(
-      statistics.ratio(*map(list, zip(*counted))), seed=seed)
-  return {'accuracy': summary['value'], 'ci95': summary['ci95'],
-          'num_pairs': int(sum(total)), 'num_prompts': len(counted)}
+    statistics.ratio(*map(list, zip(*counted))), seed=seed
+  )
+  return {
+    'accuracy': summary['value'],
+    'ci95': summary['ci95'],
+    'num_pairs': int(sum(total)),
+    'num_prompts': len(counted),
+  }
 
 
 def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
@@ -201,9 +249,9 @@ def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
     opened: a `policies.Opener`.
   """
   params, model, config = opened.exported(
-      'reward_model', opened.input('reward_model'), build.scalar_layout)
-  return params, Scorer(
-      model, opened.tok, batch_size=opened.batch_size), config
+    'reward_model', opened.input('reward_model'), build.scalar_layout
+  )
+  return params, Scorer(model, opened.tok, batch_size=opened.batch_size), config
 
 
 def demonstration_mean(run: Run, scorer: Scorer, params, tok) -> float:
@@ -214,19 +262,24 @@ def demonstration_mean(run: Run, scorer: Scorer, params, tok) -> float:
     prompt = tasks.chat_prompt(tok, d.prompt)
     if tasks.fits(prompt, config.prompt_len):
       prompts.append(prompt)
-      responses.append(tasks.response_tokens(
-          tok, d.response, config.response_len))
-  checks.require(bool(prompts), 'no demonstration has a prompt that fits '
-                 f'prompt_len={config.prompt_len}')
+      responses.append(
+        tasks.response_tokens(tok, d.response, config.response_len)
+      )
+  checks.require(
+    bool(prompts),
+    f'no demonstration has a prompt that fits prompt_len={config.prompt_len}',
+  )
   return float(scorer(params, prompts, responses).mean(dtype=np.float64))
 
 
 def best_mean(elements, scorer: Scorer, params, eos_id: int) -> float:
   """Mean score of the best response of each ranking, the first of equals."""
-  best = [tasks.cut_at_eos(e.responses[e.ranks.index(0)], eos_id)
-          for e in elements]
-  return float(scorer(params, [e.prompt for e in elements], best)
-               .mean(dtype=np.float64))
+  best = [
+    tasks.cut_at_eos(e.responses[e.ranks.index(0)], eos_id) for e in elements
+  ]
+  return float(
+    scorer(params, [e.prompt for e in elements], best).mean(dtype=np.float64)
+  )
 
 
 def bias_source(run: Run) -> str:
@@ -235,8 +288,11 @@ def bias_source(run: Run) -> str:
   Demonstrations (section 3.5); where there are none, the best responses that
   the model was trained on.
   """
-  return ('demonstrations' if inputs.has(run.input('data'), 'demonstrations')
-          else 'best-ranked responses')
+  return (
+    'demonstrations'
+    if inputs.has(run.input('data'), 'demonstrations')
+    else 'best-ranked responses'
+  )
 
 
 def zero_mean(run: Run, scorer: Scorer, params, tok, elements) -> float:
@@ -256,14 +312,24 @@ def labeler_groups(run: Run) -> Callable[[Ranking], str]:
   config = run.config
   if not config.num_folds:
     return lambda ranking: ranking.group
-  names = sorted({r.labeler for r in inputs.records(
-      run, 'rankings', 'rankings', 'train') if r.group == 'train'})
+  names = sorted(
+    {
+      r.labeler
+      for r in inputs.records(run, 'rankings', 'rankings', 'train')
+      if r.group == 'train'
+    }
+  )
   checks.require(
-      len(names) >= config.num_folds, f'num_folds={config.num_folds}: '
-      f'inputs.rankings has {len(names)} labelers in training')
+    len(names) >= config.num_folds,
+    f'num_folds={config.num_folds}: '
+    f'inputs.rankings has {len(names)} labelers in training',
+  )
   folds = {name: i % config.num_folds for i, name in enumerate(names)}
-  return lambda ranking: '' if ranking.group != 'train' else (
-      'heldout' if folds.get(ranking.labeler) == config.fold else 'train')
+  return lambda ranking: (
+    ''
+    if ranking.group != 'train'
+    else ('heldout' if folds.get(ranking.labeler) == config.fold else 'train')
+  )
 
 
 def load_rankings(run: Run, tok, split: str, group: str | None = None):
@@ -275,22 +341,37 @@ def load_rankings(run: Run, tok, split: str, group: str | None = None):
     rankings = [r for r in rankings if group_of(r) == group]
   most = max((len(r.responses) for r in rankings), default=0)
   checks.require(
-      most <= config.max_responses, f'max_responses={config.max_responses}: '
-      f'inputs.rankings has a ranking of {most} responses')
-  longest = max((len(cut) for r in rankings for tokens in r.response_tokens
-                 if (cut := tasks.cut_at_eos(tokens, tok.eos_id))), default=0)
+    most <= config.max_responses,
+    f'max_responses={config.max_responses}: '
+    f'inputs.rankings has a ranking of {most} responses',
+  )
+  longest = max(
+    (
+      len(cut)
+      for r in rankings
+      for tokens in r.response_tokens
+      if (cut := tasks.cut_at_eos(tokens, tok.eos_id))
+    ),
+    default=0,
+  )
   checks.require(
-      longest <= config.response_len, f'response_len={config.response_len}: '
-      f'inputs.rankings has a response of {longest} tokens')
+    longest <= config.response_len,
+    f'response_len={config.response_len}: '
+    f'inputs.rankings has a response of {longest} tokens',
+  )
   if config.shuffled_pairs and split == 'train':
-    rankings = list(itertools.chain.from_iterable(
-        map(pipeline.split_pairs, rankings)))
+    rankings = list(
+      itertools.chain.from_iterable(map(pipeline.split_pairs, rankings))
+    )
   elements, dropped = pipeline.ranking_tokens(
-      rankings, tok, prompt_len=config.prompt_len)
+    rankings, tok, prompt_len=config.prompt_len
+  )
   checks.require(
-      bool(elements), f'inputs.rankings has no ranking of split {split!r}'
-      f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
-      f'prompt_len={config.prompt_len}')
+    bool(elements),
+    f'inputs.rankings has no ranking of split {split!r}'
+    f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
+    f'prompt_len={config.prompt_len}',
+  )
   return elements, dropped
 
 
@@ -302,32 +383,45 @@ def load_held_out(run: Run, tok) -> dict[str, list]:
   """
   folder = run.input('rankings')
   if not inputs.has(folder, 'rankings', 'validation'):
-    inputs.tell(run, 'accuracy is not measured: inputs.rankings has no '
-                'validation split')
+    inputs.tell(
+      run, 'accuracy is not measured: inputs.rankings has no validation split'
+    )
     return {}
-  groups = set(map(labeler_groups(run), inputs.records(
-      run, 'rankings', 'rankings', 'validation')))
+  groups = set(
+    map(
+      labeler_groups(run),
+      inputs.records(run, 'rankings', 'rankings', 'validation'),
+    )
+  )
   held = {}
   for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
-    elements = (load_rankings(run, tok, 'validation', group)[0]
-                if group in groups else [])
+    elements = (
+      load_rankings(run, tok, 'validation', group)[0] if group in groups else []
+    )
     if any(len(set(e.ranks)) > 1 for e in elements):
       held[name] = elements
     elif group == 'heldout' and group not in groups:
-      inputs.tell(run, 'no labelers are held out: accuracy is that on the '
-                  'training labelers')
+      inputs.tell(
+        run,
+        'no labelers are held out: accuracy is that on the training labelers',
+      )
     else:
-      inputs.tell(run, f'accuracy is not measured on the labelers {group!r}: '
-                  'the validation split has '
-                  f'{"only ties" if elements else "nothing"} of theirs')
+      inputs.tell(
+        run,
+        f'accuracy is not measured on the labelers {group!r}: '
+        'the validation split has '
+        f'{"only ties" if elements else "nothing"} of theirs',
+      )
   return held
 
 
 def _init_params(run: Run, layout: build.Layout) -> Params:
   """The backbone of another run and a fresh head; or all fresh."""
   config = run.config
-  fresh = jax.jit(lambda: build.init_scalar(layout.model, config.train_seed),
-                  out_shardings=layout.shardings)()
+  fresh = jax.jit(
+    lambda: build.init_scalar(layout.model, config.train_seed),
+    out_shardings=layout.shardings,
+  )()
   if not config.inputs.init:
     return fresh
   backbone = run.load_params('init', layout.abstract['backbone'], config.model)
@@ -335,19 +429,29 @@ def _init_params(run: Run, layout: build.Layout) -> Params:
 
 
 def _lengths(elements, tok) -> np.ndarray:
-  return np.asarray([tasks.ranking_length(e.prompt, e.responses, tok.eos_id)
-                     for e in elements])
+  return np.asarray(
+    [tasks.ranking_length(e.prompt, e.responses, tok.eos_id) for e in elements]
+  )
 
 
-def _batches(config, elements, tok, *, columns: int, max_k: int, **kwargs
-             ) -> pipeline.Batches:
+def _batches(
+  config, elements, tok, *, columns: int, max_k: int, **kwargs
+) -> pipeline.Batches:
   return pipeline.ranking_batches(
-      elements, config.batch_size, config.train_seed, max_k=max_k,
-      seq_len=columns, eos_id=tok.eos_id, pad_id=tok.pad_id, **kwargs)
+    elements,
+    config.batch_size,
+    config.train_seed,
+    max_k=max_k,
+    seq_len=columns,
+    eos_id=tok.eos_id,
+    pad_id=tok.pad_id,
+    **kwargs,
+  )
 
 
-def training_batches(config, elements, tok, **kwargs
-                     ) -> tuple[pipeline.Batches, Callable[[int], int]]:
+def training_batches(
+  config, elements, tok, **kwargs
+) -> tuple[pipeline.Batches, Callable[[int], int]]:
   """Batches of rankings, and how many columns of each are not all padding.
 
   Most rankings are half as long as the longest of all: those of like length go
@@ -365,10 +469,18 @@ def training_batches(config, elements, tok, **kwargs
   lengths = _lengths(elements, tok)
   most = _columns(lengths.max())
   batches = _batches(
-      config, elements, tok, columns=most, lengths=lengths, window=WINDOW,
-      max_k=2 if config.shuffled_pairs else config.max_responses, **kwargs)
+    config,
+    elements,
+    tok,
+    columns=most,
+    lengths=lengths,
+    window=WINDOW,
+    max_k=2 if config.shuffled_pairs else config.max_responses,
+    **kwargs,
+  )
   return batches, lambda step: min(
-      most, _width(lengths[batches.all_indices(step)].max()))
+    most, _width(lengths[batches.all_indices(step)].max())
+  )
 
 
 def train(config, workdir, label: str = '') -> dict:
@@ -380,51 +492,86 @@ def train(config, workdir, label: str = '') -> dict:
     elements, dropped = load_rankings(run, tok, 'train', 'train')
     batches, columns = training_batches(config, elements, tok, rows_read=read)
     checks.require(
-        any(len(set(e.ranks)) > 1 for e in elements), 'inputs.rankings prefers '
-        'no response to another: there is nothing to learn')
-    held = {name: [run.put(b) for b in _batches(
-        config, data, tok, columns=_columns(_lengths(data, tok).max()),
-        max_k=config.max_responses, shuffle=False, rows_read=read).once()]
-            for name, data in load_held_out(run, tok).items()}
+      any(len(set(e.ranks)) > 1 for e in elements),
+      'inputs.rankings prefers '
+      'no response to another: there is nothing to learn',
+    )
+    held = {
+      name: [
+        run.put(b)
+        for b in _batches(
+          config,
+          data,
+          tok,
+          columns=_columns(_lengths(data, tok).max()),
+          max_k=config.max_responses,
+          shuffle=False,
+          rows_read=read,
+        ).once()
+      ]
+      for name, data in load_held_out(run, tok).items()
+    }
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
 
-    program = Program(config, run.mesh, vocab_size=tok.vocab_size,
-                      num_steps=num_steps)
+    program = Program(
+      config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
+    )
     state = run.restore(
-        program.fresh_state, program.state_shardings,
-        [program.layout.abstract], lambda: [_init_params(run, program.layout)])
+      program.fresh_state,
+      program.state_shardings,
+      [program.layout.abstract],
+      lambda: [_init_params(run, program.layout)],
+    )
 
     def measure(params):
-      return {name: accuracy(program.score, params, data, config.eval_seed)
-              for name, data in held.items()}
+      return {
+        name: accuracy(program.score, params, data, config.eval_seed)
+        for name, data in held.items()
+      }
 
     def evaluate(state, step):
       del step
       names = {'in_group': 'accuracy/validation', 'heldout': 'accuracy/heldout'}
-      return {names[name]: found['accuracy']
-              for name, found in measure(state.params).items()}
+      return {
+        names[name]: found['accuracy']
+        for name, found in measure(state.params).items()
+      }
 
     def train_step(state, step):
       batch = pipeline.trim_columns(batches.at(step), columns(step))
       return program.step(state, run.put(batch))
 
     state = run.loop(
-        state, train_step, num_steps, evaluate=evaluate if held else None,
-        eval_every=config.eval_every or epoch)
+      state,
+      train_step,
+      num_steps,
+      evaluate=evaluate if held else None,
+      eval_every=config.eval_every or epoch,
+    )
 
     # The bias after training: demonstrations score 0 on average. It is one
     # more step of the run, so that it too happens exactly once.
     if int(state.step) == num_steps:
       shift = -zero_mean(
-          run, Scorer(program.layout.model, tok, batch_size=config.batch_size),
-          state.params, tok, elements)
+        run,
+        Scorer(program.layout.model, tok, batch_size=config.batch_size),
+        state.params,
+        tok,
+        elements,
+      )
       state = dataclasses.replace(
-          state, step=state.step + 1,
-          params=heads.shift_bias(state.params, jnp.float32(shift)))
+        state,
+        step=state.step + 1,
+        params=heads.shift_bias(state.params, jnp.float32(shift)),
+      )
       run.checkpointer.save(num_steps + 1, state, run.meta())
       run.checkpointer.wait()
-    return {'accuracy': measure(state.params), 'num_steps': num_steps,
-            'rankings': len(elements), 'rankings_dropped': dropped,
-            'bias': float(state.params['head']['bias']),
-            'bias_from': bias_source(run)}
+    return {
+      'accuracy': measure(state.params),
+      'num_steps': num_steps,
+      'rankings': len(elements),
+      'rankings_dropped': dropped,
+      'bias': float(state.params['head']['bias']),
+      'bias_from': bias_source(run),
+    }

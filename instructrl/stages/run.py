@@ -51,12 +51,18 @@ class Run:
     if self.primary:
       run_folder.write_config(self.workdir, self.config.to_dict())
     self._exit.enter_context(jax.set_mesh(self.mesh))
-    self.writer = self._exit.enter_context(metrics.RunWriter(
-        self.workdir, primary=self.primary,
-        tensorboard=self.config.log.tensorboard))
-    self.checkpointer = self._exit.enter_context(checkpoint.Checkpointer(
-        self.workdir / 'checkpoints',
-        keep_latest=self.config.checkpoint.keep))
+    self.writer = self._exit.enter_context(
+      metrics.RunWriter(
+        self.workdir,
+        primary=self.primary,
+        tensorboard=self.config.log.tensorboard,
+      )
+    )
+    self.checkpointer = self._exit.enter_context(
+      checkpoint.Checkpointer(
+        self.workdir / 'checkpoints', keep_latest=self.config.checkpoint.keep
+      )
+    )
     return self
 
   def __exit__(self, *error):
@@ -86,16 +92,20 @@ class Run:
 
     def check(meta):
       checks.require(
-          meta['tokenizer'] == self.tokenizer().fingerprint,
-          f'inputs.{name}: {path} was trained with another tokenizer than '
-          'that of inputs.data')
+        meta['tokenizer'] == self.tokenizer().fingerprint,
+        f'inputs.{name}: {path} was trained with another tokenizer than '
+        'that of inputs.data',
+      )
       trained = meta['config'].get('model', {})
-      changed = [f'{field}: {theirs} -> {ours}'
-                 for field, theirs, ours in architecture.compared(trained, model)
-                 if theirs != ours]
+      changed = [
+        f'{field}: {theirs} -> {ours}'
+        for field, theirs, ours in architecture.compared(trained, model)
+        if theirs != ours
+      ]
       checks.require(
-          not changed, f'inputs.{name}: {path} is of another model '
-          f'({"; ".join(changed)})')
+        not changed,
+        f'inputs.{name}: {path} is of another model ({"; ".join(changed)})',
+      )
 
     return exported(path, wanted, check)[0]
 
@@ -106,9 +116,13 @@ class Run:
   def put(self, batch):
     return sharding.put_batch(batch, self.mesh)
 
-  def restore(self, make_state: Callable[..., TrainState], shardings,
-              inputs: Sequence[Params] = (),
-              load: Callable[[], Sequence[Params]] = tuple) -> TrainState:
+  def restore(
+    self,
+    make_state: Callable[..., TrainState],
+    shardings,
+    inputs: Sequence[Params] = (),
+    load: Callable[[], Sequence[Params]] = tuple,
+  ) -> TrainState:
     """The newest checkpoint's state, or a fresh one; files are trimmed to it.
 
     Args:
@@ -124,26 +138,36 @@ class Run:
       self.writer.trim(-1)
       return jax.jit(make_state, out_shardings=shardings)(*load())
     state, meta = self.checkpointer.restore(
-        build.abstract(jax.eval_shape(make_state, *inputs), shardings), step)
+      build.abstract(jax.eval_shape(make_state, *inputs), shardings), step
+    )
     checks.require(
-        meta['format_version'] == FORMAT_VERSION,
-        f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
-        f'this code reads {FORMAT_VERSION}')
+      meta['format_version'] == FORMAT_VERSION,
+      f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
+      f'this code reads {FORMAT_VERSION}',
+    )
     self.writer.trim(step)
     return state
 
   def meta(self, export: Sequence[str] = ('params',)) -> dict[str, Any]:
     """What a checkpoint says of itself beside its arrays."""
     return {
-        'format_version': FORMAT_VERSION,
-        'config': self.config.to_dict(),
-        'tokenizer': self.tokenizer().fingerprint,
-        'export': list(export),
+      'format_version': FORMAT_VERSION,
+      'config': self.config.to_dict(),
+      'tokenizer': self.tokenizer().fingerprint,
+      'export': list(export),
     }
 
-  def loop(self, state: TrainState, step_fn, num_steps: int, *,
-           evaluate=None, eval_every: int = 0, save_every: int = 0,
-           export: Sequence[str] = ('params',)) -> TrainState:
+  def loop(
+    self,
+    state: TrainState,
+    step_fn,
+    num_steps: int,
+    *,
+    evaluate=None,
+    eval_every: int = 0,
+    save_every: int = 0,
+    export: Sequence[str] = ('params',),
+  ) -> TrainState:
     """Runs `step_fn` from `state.step` to `num_steps`.
 
     Metrics of step t are read after step t + 1 is dispatched. A checkpoint is
@@ -182,11 +206,17 @@ class Run:
         self.writer.timings(step, {'seconds': time.perf_counter() - began})
       progress.update(step, values)
 
-    with (Progress(
-        config.stage, num_steps, start=start, label=self.label,
-        primary=self.primary) as progress,
-          processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
-          processes.deferring_stop()):
+    with (
+      Progress(
+        config.stage,
+        num_steps,
+        start=start,
+        label=self.label,
+        primary=self.primary,
+      ) as progress,
+      processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
+      processes.deferring_stop(),
+    ):
       if evaluate and start == 0:
         watchdog.phase('evaluation')
         self.writer.scalars(0, evaluate(state, 0))
@@ -199,8 +229,7 @@ class Run:
         done = step + 1
         last = done == num_steps
         stop = processes.stop_requested()
-        due_eval = evaluate and (
-            last or eval_every and done % eval_every == 0)
+        due_eval = evaluate and (last or eval_every and done % eval_every == 0)
         due_save = last or save_every and done % save_every == 0
         if due_eval or due_save or stop:
           record()

@@ -17,8 +17,9 @@ def check_same(config) -> None:
   """Refuses processes that were given different configs."""
   if not processes.same(config.to_json()):
     raise checks.ConfigError(
-        'the processes were not given the same config: start the same command '
-        'in each, but for its --process_id')
+      'the processes were not given the same config: start the same command '
+      'in each, but for its --process_id'
+    )
 
 
 def run_stage(config, workdir, label: str = '') -> dict:
@@ -40,9 +41,14 @@ def run_stage(config, workdir, label: str = '') -> dict:
     registry.check_mesh(config)
   primary = processes.primary()
   if primary:
-    run_folder.write_inputs(workdir, {
+    run_folder.write_inputs(
+      workdir,
+      {
         name: inputs.input_path(config, workdir, name)
-        for name, path in config.inputs.items() if path})
+        for name, path in config.inputs.items()
+        if path
+      },
+    )
   with alone(workdir) if done is None else contextlib.nullcontext():
     done = run_folder.read_done(workdir)  # another may have ended it
     if processes.agree(done is not None):
@@ -55,8 +61,9 @@ def run_stage(config, workdir, label: str = '') -> dict:
     try:
       result = registry.STAGES[config.stage][1](config, workdir, label)
     except (checks.ConfigError, checkpoint.CheckpointError):
-      if (primary and fresh
-          and not any((workdir / 'checkpoints').glob('[0-9]*'))):
+      if (
+        primary and fresh and not any((workdir / 'checkpoints').glob('[0-9]*'))
+      ):
         # Nothing was computed, and another config may come.
         for name in (run_folder.CONFIG, run_folder.INPUTS):
           (workdir / name).unlink(missing_ok=True)

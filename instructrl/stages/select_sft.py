@@ -24,10 +24,12 @@ from instructrl.stages import reward
 def validate(config):
   checks.validate_common(config)
   checks.validate_positive(
-      config, 'num_prompts', 'prompt_len', 'response_len', 'batch_size')
+    config, 'num_prompts', 'prompt_len', 'response_len', 'batch_size'
+  )
   checks.require(
-      0 <= config.temperature < math.inf,
-      f'temperature={config.temperature} is not a finite number of 0 or more')
+    0 <= config.temperature < math.inf,
+    f'temperature={config.temperature} is not a finite number of 0 or more',
+  )
 
 
 def select(config, workdir, label: str = '') -> dict:
@@ -44,28 +46,48 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
   sft = opened.input('sft')
   with checkpoint.Checkpointer(sft / 'checkpoints') as saved:
     steps = saved.steps()
-  losses = {line['step']: line['loss/validation']
-            for line in metrics.read_metrics(sft)
-            if 'loss/validation' in line}
+  losses = {
+    line['step']: line['loss/validation']
+    for line in metrics.read_metrics(sft)
+    if 'loss/validation' in line
+  }
   prompts = opened.prompts('validation', config.prompt_len)
-  prompts = prompts[:config.num_prompts]
+  prompts = prompts[: config.num_prompts]
   tokens = [tasks.chat_prompt(opened.tok, prompt) for prompt in prompts]
   params, scorer, _ = reward.load_scorer(opened)
   table = []
   with Progress(
-      config.stage, len(steps), label=label, unit='epoch',
-      primary=processes.primary()) as progress:
+    config.stage,
+    len(steps),
+    label=label,
+    unit='epoch',
+    primary=processes.primary(),
+  ) as progress:
     for i, step in enumerate(steps):
       policy = opened.policy('sft', config.response_len, step=str(step))
       responses = policy.sample_tokens(
-          prompts, temperature=config.temperature, seed=config.train_seed,
-          purpose=rng.Purpose.CANDIDATES)
-      score = float(np.mean(
-          scorer(params, tokens, responses), dtype=np.float64))
-      table.append({'step': step, 'epoch': i + 1, 'rm_score': score,
-                    'validation_loss': losses.get(step)})
+        prompts,
+        temperature=config.temperature,
+        seed=config.train_seed,
+        purpose=rng.Purpose.CANDIDATES,
+      )
+      score = float(
+        np.mean(scorer(params, tokens, responses), dtype=np.float64)
+      )
+      table.append(
+        {
+          'step': step,
+          'epoch': i + 1,
+          'rm_score': score,
+          'validation_loss': losses.get(step),
+        }
+      )
       progress.update(i + 1, {'rm_score': score})
   best = max(table, key=lambda row: row['rm_score'])
-  return {'epochs': table, 'selected_step': best['step'],
-          'selected_epoch': best['epoch'], 'selected_score': best['rm_score'],
-          'num_prompts': len(prompts)}
+  return {
+    'epochs': table,
+    'selected_step': best['step'],
+    'selected_epoch': best['epoch'],
+    'selected_score': best['rm_score'],
+    'num_prompts': len(prompts),
+  }

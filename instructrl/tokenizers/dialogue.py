@@ -19,7 +19,8 @@ def join_turns(turns: Sequence[str]) -> str:
   """The text of a dialogue: user and assistant by turns, the user first."""
   marks = (HUMAN, ASSISTANT)
   return turns[0] + ''.join(
-      f'{marks[i % 2]} {turn}' for i, turn in enumerate(turns) if i)
+    f'{marks[i % 2]} {turn}' for i, turn in enumerate(turns) if i
+  )
 
 
 def split_turns(text: str) -> tuple[str, ...]:
@@ -32,5 +33,5 @@ def split_turns(text: str) -> tuple[str, ...]:
   """
   first, *rest = _MARK.split(text)
   turns = [first.strip(), *(turn.strip() for turn in rest[1::2])]
-  by_turns = (rest[::2] == [ASSISTANT, HUMAN] * (len(turns) // 2))
+  by_turns = rest[::2] == [ASSISTANT, HUMAN] * (len(turns) // 2)
   return tuple(turns) if rest and by_turns and all(turns) else ()

@@ -16,18 +16,29 @@ from instructrl.runtime import files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import slow_files
 
-ROLES = ('bos_token', 'eos_token', 'unk_token', 'sep_token', 'pad_token',
-         'cls_token', 'mask_token')
+ROLES = (
+  'bos_token',
+  'eos_token',
+  'unk_token',
+  'sep_token',
+  'pad_token',
+  'cls_token',
+  'mask_token',
+)
 NEW_PAD = '<|pad|>'
 # Fields of tokenizer_config.json that an export repeats.
-_KEPT = ('model_max_length', 'padding_side', 'truncation_side',
-         'model_input_names')
+_KEPT = (
+  'model_max_length',
+  'padding_side',
+  'truncation_side',
+  'model_input_names',
+)
 # Names of tokens that nothing else uses, the best first. Those of pictures,
 # sound and fill-in-the-middle are padding of something else.
 _PAD_NAMES = (
-    (re.compile(r'(?i)(?<![a-z])pad(ding)?(?![a-z])'), False),
-    (re.compile(r'(?i)reserved|unused|extra_id|placeholder'), False),
-    (re.compile(r'(?i)^<empty_output>$|^<\|endoftext\|>$'), True),
+  (re.compile(r'(?i)(?<![a-z])pad(ding)?(?![a-z])'), False),
+  (re.compile(r'(?i)reserved|unused|extra_id|placeholder'), False),
+  (re.compile(r'(?i)^<empty_output>$|^<\|endoftext\|>$'), True),
 )
 _NO_PAD = re.compile(r'(?i)image|vision|video|audio|fim|box|object')
 
@@ -54,20 +65,30 @@ class Source:
 
   def ids(self) -> dict[str, int]:
     """{text: id} of all tokens."""
-    return {**hf_json.vocabulary(self.tokenizer), **{
+    return {
+      **hf_json.vocabulary(self.tokenizer),
+      **{
         token['content']: token['id']
-        for token in self.tokenizer['added_tokens']}}
+        for token in self.tokenizer['added_tokens']
+      },
+    }
 
   def specials(self) -> set[str]:
     """The tokens that are marked as special."""
-    return {token['content'] for token in self.tokenizer['added_tokens']
-            if token['special']}
+    return {
+      token['content']
+      for token in self.tokenizer['added_tokens']
+      if token['special']
+    }
 
   def in_template(self) -> set[str]:
     """Added tokens that play a part in the chat template."""
-    return {token['content'] for token in self.tokenizer['added_tokens']
-            if token['content'].strip()
-            and token['content'] in (self.chat_template or '')}
+    return {
+      token['content']
+      for token in self.tokenizer['added_tokens']
+      if token['content'].strip()
+      and token['content'] in (self.chat_template or '')
+    }
 
 
 class Pad(NamedTuple):
@@ -102,7 +123,8 @@ def read_folder(path) -> Source:
   """
   path = pathlib.Path(path)
   read = lambda name: (
-      files.read_json(path / name) if (path / name).exists() else {})
+    files.read_json(path / name) if (path / name).exists() else {}
+  )
   config = read('tokenizer_config.json')
   model = read('config.json')
   model = {**model, **(model.get('text_config') or {})}
@@ -112,36 +134,45 @@ def read_folder(path) -> Source:
   try:
     _merge_added(tokenizer, config, read('added_tokens.json'), path)
   except (KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f'{path}: the added tokens of tokenizer_config.json or '
-                     f'added_tokens.json are damaged: {error!r}') from error
+    raise ValueError(
+      f'{path}: the added tokens of tokenizer_config.json or '
+      f'added_tokens.json are damaged: {error!r}'
+    ) from error
   ids = Source(tokenizer, {}, None, None).ids()
   texts = {i: text for text, i in ids.items()}
   roles = {name: _text_of(named[name]) for name in ROLES if named.get(name)}
   for role in ('bos_token', 'eos_token', 'pad_token'):
     for other in (model, read('generation_config.json')):
       token_id = other.get(f'{role}_id')
-      token_id = next(iter(token_id), None) if isinstance(
-          token_id, list) else token_id
-      if role not in roles and isinstance(
-          token_id, int) and token_id in texts:
+      token_id = (
+        next(iter(token_id), None) if isinstance(token_id, list) else token_id
+      )
+      if role not in roles and isinstance(token_id, int) and token_id in texts:
         roles[role] = texts[token_id]
   for role in [role for role, text in roles.items() if text not in ids]:
     if role == 'eos_token':
-      raise ValueError(f'{path}: eos_token {roles[role]!r} is no token of '
-                       'tokenizer.json')
+      raise ValueError(
+        f'{path}: eos_token {roles[role]!r} is no token of tokenizer.json'
+      )
     del roles[role]
   if 'eos_token' not in roles:
     raise ValueError(
-        f'{path}: no token ends a text: give eos_token in '
-        'tokenizer_config.json or eos_token_id in config.json')
+      f'{path}: no token ends a text: give eos_token in '
+      'tokenizer_config.json or eos_token_id in config.json'
+    )
   return Source(
-      tokenizer, roles, _begin(tokenizer, roles, config),
-      _chat_template(path, config), model.get('vocab_size', 0),
-      {name: config[name] for name in _KEPT if name in config})
+    tokenizer,
+    roles,
+    _begin(tokenizer, roles, config),
+    _chat_template(path, config),
+    model.get('vocab_size', 0),
+    {name: config[name] for name in _KEPT if name in config},
+  )
 
 
-def _read_tokenizer(path: pathlib.Path, config, model_type: str
-                    ) -> tuple[dict[str, Any], dict[str, str]]:
+def _read_tokenizer(
+  path: pathlib.Path, config, model_type: str
+) -> tuple[dict[str, Any], dict[str, str]]:
   """What tokenizer.json holds, or would hold; roles that no file names."""
   file = path / 'tokenizer.json'
   if not file.exists():
@@ -150,9 +181,16 @@ def _read_tokenizer(path: pathlib.Path, config, model_type: str
   try:
     hf_json.vocabulary(tokenizer)
     tokenizer['added_tokens'] = [
-        {'single_word': False, 'lstrip': False, 'rstrip': False,
-         'normalized': not token.get('special', False), 'special': False,
-         **token} for token in tokenizer.get('added_tokens') or []]
+      {
+        'single_word': False,
+        'lstrip': False,
+        'rstrip': False,
+        'normalized': not token.get('special', False),
+        'special': False,
+        **token,
+      }
+      for token in tokenizer.get('added_tokens') or []
+    ]
     hf_json.build(tokenizer)
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{file} is damaged: {error}') from error
@@ -164,9 +202,11 @@ def _check_roles(named, path) -> None:
   for name in ROLES:
     token = named.get(name)
     if token and not isinstance(_text_of(token), str):
-      raise ValueError(f'{path}: tokenizer_config.json or '
-                       f'special_tokens_map.json has {name}={token!r}, which '
-                       'is no text')
+      raise ValueError(
+        f'{path}: tokenizer_config.json or '
+        f'special_tokens_map.json has {name}={token!r}, which '
+        'is no text'
+      )
 
 
 def _text_of(token) -> str:
@@ -178,11 +218,15 @@ def _merge_added(tokenizer, config, more: Mapping[str, int], path) -> None:
   known = {token['content']: token for token in tokenizer['added_tokens']}
   decoder = config.get('added_tokens_decoder') or {}
   wanted = {text: {'id': i, 'content': text} for text, i in more.items()}
-  wanted |= {token['content']: {**token, 'id': int(i)}
-             for i, token in decoder.items()}
+  wanted |= {
+    token['content']: {**token, 'id': int(i)} for i, token in decoder.items()
+  }
   named = {_text_of(config[name]) for name in ROLES if config.get(name)}
-  more_special = config.get('additional_special_tokens') or config.get(
-      'extra_special_tokens') or []
+  more_special = (
+    config.get('additional_special_tokens')
+    or config.get('extra_special_tokens')
+    or []
+  )
   if isinstance(more_special, Mapping):
     more_special = more_special.values()
   named |= {_text_of(token) for token in more_special}
@@ -192,12 +236,18 @@ def _merge_added(tokenizer, config, more: Mapping[str, int], path) -> None:
       known[text]['special'] |= special
       if known[text]['id'] != token['id']:
         raise ValueError(
-            f'{path}: token {text!r} is {known[text]["id"]} in tokenizer.json '
-            f'and {token["id"]} beside it')
+          f'{path}: token {text!r} is {known[text]["id"]} in tokenizer.json '
+          f'and {token["id"]} beside it'
+        )
       continue
     known[text] = {
-        'single_word': False, 'lstrip': False, 'rstrip': False,
-        'normalized': not special, **token, 'special': special}
+      'single_word': False,
+      'lstrip': False,
+      'rstrip': False,
+      'normalized': not special,
+      **token,
+      'special': special,
+    }
     tokenizer['added_tokens'].append(known[text])
   for text in named & set(known):
     known[text]['special'] = True
@@ -225,11 +275,18 @@ def _chat_template(path: pathlib.Path, config) -> str | None:
     return file.read_text(encoding='utf-8')
   found = config.get('chat_template')
   if isinstance(found, list):
-    found = next((each.get('template') for each in found if isinstance(
-        each, Mapping) and each.get('name') == 'default'), None)
+    found = next(
+      (
+        each.get('template')
+        for each in found
+        if isinstance(each, Mapping) and each.get('name') == 'default'
+      ),
+      None,
+    )
   if found and not isinstance(found, str):
-    raise ValueError(f'{path / "tokenizer_config.json"}: chat_template is no '
-                     'text')
+    raise ValueError(
+      f'{path / "tokenizer_config.json"}: chat_template is no text'
+    )
   return found or None
 
 
@@ -250,15 +307,20 @@ def within(source: Source, rows: int) -> Source:
   beyond = {text: i for text, i in source.ids().items() if 0 < rows <= i}
   if not beyond:
     return source
-  needed = {*hf_json.vocabulary(source.tokenizer), *source.roles.values(),
-            *source.in_template()}
+  needed = {
+    *hf_json.vocabulary(source.tokenizer),
+    *source.roles.values(),
+    *source.in_template(),
+  }
   for text, i in beyond.items():
     if text in needed:
-      raise ValueError(f'token {text!r} has the id {i}, the embedding has '
-                       f'{rows} rows')
+      raise ValueError(
+        f'token {text!r} has the id {i}, the embedding has {rows} rows'
+      )
   kept = [token for token in added if token['content'] not in beyond]
   return dataclasses.replace(
-      source, tokenizer={**source.tokenizer, 'added_tokens': kept})
+    source, tokenizer={**source.tokenizer, 'added_tokens': kept}
+  )
 
 
 def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
@@ -274,38 +336,64 @@ def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
   """
   ids = source.ids()
   template = source.chat_template or ''
-  taken = {*ends, source.begin, *(
-      token for role, token in source.roles.items() if role != 'pad_token')}
+  taken = {
+    *ends,
+    source.begin,
+    *(token for role, token in source.roles.items() if role != 'pad_token'),
+  }
   free = lambda text: text not in taken and text not in template
   own = source.roles.get('pad_token')
-  if own and own not in {*ends, source.begin, source.roles['eos_token'],
-                         source.roles.get('bos_token')}:
-    return Pad(own, ids[own], False, False,
-               f'PAD is {own} ({ids[own]}), as the tokenizer says')
-  reason = (f'its own PAD {own} ends a text' if own else
-            'the tokenizer names none')
+  if own and own not in {
+    *ends,
+    source.begin,
+    source.roles['eos_token'],
+    source.roles.get('bos_token'),
+  }:
+    return Pad(
+      own,
+      ids[own],
+      False,
+      False,
+      f'PAD is {own} ({ids[own]}), as the tokenizer says',
+    )
+  reason = (
+    f'its own PAD {own} ends a text' if own else 'the tokenizer names none'
+  )
   for pattern, special_only in _PAD_NAMES:
     for token in source.tokenizer['added_tokens']:
       text = token['content']
-      if (pattern.search(text) and not _NO_PAD.search(text) and free(text)
-          and (token['special'] or not special_only)):
-        return Pad(text, token['id'], False, False,
-                   f'PAD is {text} ({token["id"]}), which nothing uses: '
-                   f'{reason}')
+      if (
+        pattern.search(text)
+        and not _NO_PAD.search(text)
+        and free(text)
+        and (token['special'] or not special_only)
+      ):
+        return Pad(
+          text,
+          token['id'],
+          False,
+          False,
+          f'PAD is {text} ({token["id"]}), which nothing uses: {reason}',
+        )
   new = 1 + max(ids.values())
   rows = vocab_rows or source.rows or new
   added = new >= rows
   name = NEW_PAD
   while name in ids:
     name = name.replace('|>', '_|>')
-  where = ('a row added to the embedding' if added else
-           'a row of the embedding that had no token')
-  return Pad(name, new, True, added, f'PAD is {name} ({new}), {where}: '
-             f'{reason}')
+  where = (
+    'a row added to the embedding'
+    if added
+    else 'a row of the embedding that had no token'
+  )
+  return Pad(
+    name, new, True, added, f'PAD is {name} ({new}), {where}: {reason}'
+  )
 
 
-def with_tokens(source: Source, specials: Iterable[str], pad: Pad
-                ) -> dict[str, Any]:
+def with_tokens(
+  source: Source, specials: Iterable[str], pad: Pad
+) -> dict[str, Any]:
   """A tokenizer.json in which these are special tokens, and PAD is there.
 
   Raises:
@@ -315,15 +403,26 @@ def with_tokens(source: Source, specials: Iterable[str], pad: Pad
   ids = {**source.ids(), pad.token: pad.id}
   added = {token['content']: token for token in tokenizer['added_tokens']}
   for text in {*filter(None, specials), pad.token}:
-    token = added.setdefault(text, {
-        'id': ids[text], 'content': text, 'single_word': False,
-        'lstrip': False, 'rstrip': False, 'normalized': False})
+    token = added.setdefault(
+      text,
+      {
+        'id': ids[text],
+        'content': text,
+        'single_word': False,
+        'lstrip': False,
+        'rstrip': False,
+        'normalized': False,
+      },
+    )
     token['special'] = True
   tokenizer['added_tokens'] = sorted(
-      added.values(), key=lambda token: token['id'])
+    added.values(), key=lambda token: token['id']
+  )
   tok = hf_json.build(tokenizer)
   for text in added:
     if tok.token_to_id(text) != ids[text]:
-      raise ValueError(f'token {text!r} should have the id {ids[text]}, the '
-                       f'library gives it {tok.token_to_id(text)}')
+      raise ValueError(
+        f'token {text!r} should have the id {ids[text]}, the '
+        f'library gives it {tok.token_to_id(text)}'
+      )
   return tokenizer

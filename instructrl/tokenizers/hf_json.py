@@ -1,5 +1,4 @@
-"""The parts of a tokenizer.json, the file format of the `tokenizers` library.
-"""
+"""The parts of a tokenizer.json, the file format of the `tokenizers` library."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
@@ -15,8 +14,10 @@ BYTE_SPACE = '\u0120'  # how byte-level BPE does
 
 # GPT-2's own pattern stands in the library. The two below differ from each
 # other in how many digits stay together.
-_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
-          r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+')
+_WORDS = (
+  r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
+  r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
+)
 _DIGITS = {'type': 'Digits', 'individual_digits': True}
 SPLITS = ('gpt2', 'digits', 'llama3', 'qwen2')  # of `byte_level`
 
@@ -41,8 +42,10 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
 def check_rows(vocab_size: int, vocab_rows: int) -> None:
   """Refuses an embedding with fewer rows than there are tokens."""
   if vocab_rows < vocab_size:
-    raise ValueError(f'the embedding has {vocab_rows} rows, the tokenizer '
-                     f'has {vocab_size} tokens')
+    raise ValueError(
+      f'the embedding has {vocab_rows} rows, the tokenizer '
+      f'has {vocab_size} tokens'
+    )
 
 
 def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
@@ -58,9 +61,15 @@ def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 def added_token(token_id: int, text: str, special: bool) -> dict[str, Any]:
   """An entry of added_tokens."""
-  return {'id': token_id, 'content': text, 'single_word': False,
-          'lstrip': False, 'rstrip': False, 'normalized': False,
-          'special': special}
+  return {
+    'id': token_id,
+    'content': text,
+    'single_word': False,
+    'lstrip': False,
+    'rstrip': False,
+    'normalized': False,
+    'special': special,
+  }
 
 
 def bos_first(text: str, token_id: int) -> dict[str, Any]:
@@ -68,14 +77,16 @@ def bos_first(text: str, token_id: int) -> dict[str, Any]:
   bos = {'SpecialToken': {'id': text, 'type_id': 0}}
   part = lambda name: {'Sequence': {'id': name, 'type_id': 0}}
   return {
-      'type': 'TemplateProcessing', 'single': [bos, part('A')],
-      'pair': [bos, part('A'), bos, part('B')],
-      'special_tokens': {
-          text: {'id': text, 'ids': [token_id], 'tokens': [text]}}}
+    'type': 'TemplateProcessing',
+    'single': [bos, part('A')],
+    'pair': [bos, part('A'), bos, part('B')],
+    'special_tokens': {text: {'id': text, 'ids': [token_id], 'tokens': [text]}},
+  }
 
 
-def sequence(kind: str, parts: Iterable[dict[str, Any] | None]
-             ) -> dict[str, Any]:
+def sequence(
+  kind: str, parts: Iterable[dict[str, Any] | None]
+) -> dict[str, Any]:
   """Normalisers ('normalizers'), decoders and the like, one after another."""
   return {'type': 'Sequence', kind: [part for part in parts if part]}
 
@@ -87,13 +98,21 @@ def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 def split(regex: str) -> dict[str, Any]:
   """A pre_tokenizer that parts a text around matches."""
-  return {'type': 'Split', 'pattern': {'Regex': regex},
-          'behavior': 'Isolated', 'invert': False}
+  return {
+    'type': 'Split',
+    'pattern': {'Regex': regex},
+    'behavior': 'Isolated',
+    'invert': False,
+  }
 
 
-def byte_level(vocab: Mapping[str, int], merges: Sequence[Sequence[str]],
-               added: Sequence[Mapping[str, Any]], splits: str,
-               bos: str | None = None) -> dict[str, Any]:
+def byte_level(
+  vocab: Mapping[str, int],
+  merges: Sequence[Sequence[str]],
+  added: Sequence[Mapping[str, Any]],
+  splits: str,
+  bos: str | None = None,
+) -> dict[str, Any]:
   """A tokenizer.json of byte-level BPE.
 
   Args:
@@ -105,32 +124,49 @@ def byte_level(vocab: Mapping[str, int], merges: Sequence[Sequence[str]],
       composes characters (NFC) before.
     bos: what is put before a text, or None.
   """
-  byte = {'type': 'ByteLevel', 'add_prefix_space': False,
-          'trim_offsets': True, 'use_regex': splits in ('gpt2', 'digits')}
+  byte = {
+    'type': 'ByteLevel',
+    'add_prefix_space': False,
+    'trim_offsets': True,
+    'use_regex': splits in ('gpt2', 'digits'),
+  }
   parts = {
-      'gpt2': (), 'digits': (_DIGITS,),
-      'llama3': (split(_WORDS % r'\p{N}{1,3}'),),
-      'qwen2': (split(_WORDS % r'\p{N}'),),
+    'gpt2': (),
+    'digits': (_DIGITS,),
+    'llama3': (split(_WORDS % r'\p{N}{1,3}'),),
+    'qwen2': (split(_WORDS % r'\p{N}'),),
   }[splits]
   return {
-      'version': '1.0', 'truncation': None, 'padding': None,
-      'added_tokens': list(added),
-      'normalizer': {'type': 'NFC'} if splits == 'qwen2' else None,
-      'pre_tokenizer': sequence('pretokenizers', (*parts, byte)),
-      'post_processor': bos_first(bos, vocab[bos]) if bos else None,
-      'decoder': {**byte, 'use_regex': True},
-      'model': {
-          'type': 'BPE', 'dropout': None, 'unk_token': None,
-          'continuing_subword_prefix': None, 'end_of_word_suffix': None,
-          'fuse_unk': False, 'byte_fallback': False,
-          'ignore_merges': splits == 'llama3', 'vocab': dict(vocab),
-          'merges': [list(pair) for pair in merges]},
+    'version': '1.0',
+    'truncation': None,
+    'padding': None,
+    'added_tokens': list(added),
+    'normalizer': {'type': 'NFC'} if splits == 'qwen2' else None,
+    'pre_tokenizer': sequence('pretokenizers', (*parts, byte)),
+    'post_processor': bos_first(bos, vocab[bos]) if bos else None,
+    'decoder': {**byte, 'use_regex': True},
+    'model': {
+      'type': 'BPE',
+      'dropout': None,
+      'unk_token': None,
+      'continuing_subword_prefix': None,
+      'end_of_word_suffix': None,
+      'fuse_unk': False,
+      'byte_fallback': False,
+      'ignore_merges': splits == 'llama3',
+      'vocab': dict(vocab),
+      'merges': [list(pair) for pair in merges],
+    },
   }
 
 
-def write_files(folder, tokenizer: Mapping[str, Any],
-                roles: Mapping[str, str], chat_template: str,
-                config: Mapping[str, Any]) -> None:
+def write_files(
+  folder,
+  tokenizer: Mapping[str, Any],
+  roles: Mapping[str, str],
+  chat_template: str,
+  config: Mapping[str, Any],
+) -> None:
   """Writes the files of a tokenizer as transformers reads them.
 
   Args:
@@ -145,8 +181,16 @@ def write_files(folder, tokenizer: Mapping[str, Any],
   files.atomic_write(folder / 'tokenizer.json', text(tokenizer))
   files.atomic_write(folder / 'special_tokens_map.json', text(roles))
   # Other classes rebuild parts of tokenizer.json by rules of their own.
-  files.atomic_write(folder / 'tokenizer_config.json', text({
-      'clean_up_tokenization_spaces': False, **config, **roles,
-      'tokenizer_class': 'PreTrainedTokenizerFast',
-      'chat_template': chat_template}))
+  files.atomic_write(
+    folder / 'tokenizer_config.json',
+    text(
+      {
+        'clean_up_tokenization_spaces': False,
+        **config,
+        **roles,
+        'tokenizer_class': 'PreTrainedTokenizerFast',
+        'chat_template': chat_template,
+      }
+    ),
+  )
   files.atomic_write(folder / 'chat_template.jinja', chat_template)

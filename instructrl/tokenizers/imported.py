@@ -32,9 +32,20 @@ from instructrl.tokenizers import layout as layout_lib
 
 FORMAT = 'instructrl tokenizer'
 FORMAT_VERSION = 1
-_FIELDS = ('tokenizer', 'vocab_size', 'bos_id', 'eos_id', 'pad_id', 'unk_id',
-           'protected', 'added_pad', 'pad_note', 'chat_template', 'layout',
-           'config')
+_FIELDS = (
+  'tokenizer',
+  'vocab_size',
+  'bos_id',
+  'eos_id',
+  'pad_id',
+  'unk_id',
+  'protected',
+  'added_pad',
+  'pad_note',
+  'chat_template',
+  'layout',
+  'config',
+)
 # Aliases are made of code points that are no characters. The one without a
 # number stands between two parts of one text.
 _OPEN, _CLOSE = '\ufdd0', '\ufdd1'
@@ -70,37 +81,55 @@ class HFTokenizer:
     self._content = bytes(content)
     self._found = found = _parse(self._content)
     added = [
-        {**token, 'special': token['special'] or
-         token['content'] in found['protected']}
-        for token in found['tokenizer']['added_tokens']]
-    self._tok = tok = hf_json.build({**found['tokenizer'], 'added_tokens': added})
+      {
+        **token,
+        'special': token['special'] or token['content'] in found['protected'],
+      }
+      for token in found['tokenizer']['added_tokens']
+    ]
+    self._tok = tok = hf_json.build(
+      {**found['tokenizer'], 'added_tokens': added}
+    )
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
     self.added_pad, self.pad_note = found['added_pad'], found['pad_note']
     self.chat_template = found['chat_template']
     self.layout = layout_lib.Layout.from_dict(found['layout'])
-    self.eos_id = (tok.token_to_id(self.layout.end) if self.layout.end
-                   else self.document_eos_id)
+    self.eos_id = (
+      tok.token_to_id(self.layout.end)
+      if self.layout.end
+      else self.document_eos_id
+    )
     ends = (self.bos_id, self.eos_id, self.document_eos_id)
     if self.eos_id is None or self.pad_id in ends:
-      raise ValueError(f'PAD {self.pad_id} or the end of a response '
-                       f'{self.layout.end!r} is not a token of its own')
+      raise ValueError(
+        f'PAD {self.pad_id} or the end of a response '
+        f'{self.layout.end!r} is not a token of its own'
+      )
     self._protected = {  # id -> text
-        token['id']: token['content'] for token in added if token['special']}
+      token['id']: token['content'] for token in added if token['special']
+    }
     self._silent = {  # what `decode` drops
-        *ends, self.pad_id, *(
-            token['id'] for token in found['tokenizer']['added_tokens']
-            if token['special'])}
+      *ends,
+      self.pad_id,
+      *(
+        token['id']
+        for token in found['tokenizer']['added_tokens']
+        if token['special']
+      ),
+    }
     tok.encode_special_tokens = True
     self._special_text = layout_lib.first_special([*self._protected.values()])
-    self._alias_of = {text: f'{_OPEN}{i}{_CLOSE}'
-                      for i, text in self._protected.items()}
+    self._alias_of = {
+      text: f'{_OPEN}{i}{_CLOSE}' for i, text in self._protected.items()
+    }
     self._aliases = self._add_aliases(added)
     # What stands for text that the vocabulary cannot write, if it is nothing
     # else as well.
     self._unknown_id = (
-        None if self.unk_id in (*ends, self.pad_id) else self.unk_id)
+      None if self.unk_id in (*ends, self.pad_id) else self.unk_id
+    )
     self._cut_id = tok.token_to_id(_CUT)
     self._contexts = self._find_contexts()
 
@@ -109,14 +138,23 @@ class HFTokenizer:
 
   def _add_aliases(self, added) -> dict[int, int]:
     """Adds an alias for each special; returns {id of an alias: the special}."""
-    tokens = [tokenizers.AddedToken(
-        self._alias_of[token['content']], normalized=False,
-        lstrip=token['lstrip'], rstrip=token['rstrip'])
-              for token in added if token['special']]
+    tokens = [
+      tokenizers.AddedToken(
+        self._alias_of[token['content']],
+        normalized=False,
+        lstrip=token['lstrip'],
+        rstrip=token['rstrip'],
+      )
+      for token in added
+      if token['special']
+    ]
     self._tok.add_tokens(
-        [*tokens, tokenizers.AddedToken(_CUT, normalized=False)])
-    return {self._tok.token_to_id(self._alias_of[text]): i
-            for i, text in self._protected.items()}
+      [*tokens, tokenizers.AddedToken(_CUT, normalized=False)]
+    )
+    return {
+      self._tok.token_to_id(self._alias_of[text]): i
+      for i, text in self._protected.items()
+    }
 
   def _find_contexts(self) -> list[tuple[str, list[int]]]:
     """(text, the ids of a cut and this text): what follows is as inside text.
@@ -128,13 +166,20 @@ class HFTokenizer:
     for context in _CONTEXTS:
       ids = self._raw(_CUT + context)
       longer = self._raw(_CUT + context + 'a')
-      rest = longer[len(ids):]
-      if (longer[:len(ids)] == ids and rest and not
-          self.piece(rest[0]).startswith((hf_json.SPACE, hf_json.BYTE_SPACE, ' '))):
+      rest = longer[len(ids) :]
+      if (
+        longer[: len(ids)] == ids
+        and rest
+        and not self.piece(rest[0]).startswith(
+          (hf_json.SPACE, hf_json.BYTE_SPACE, ' ')
+        )
+      ):
         found.append((context, ids))
     if not found:
-      raise ValueError('this tokenizer cannot continue a text: it puts '
-                       'something between any two parts')
+      raise ValueError(
+        'this tokenizer cannot continue a text: it puts '
+        'something between any two parts'
+      )
     return found
 
   @classmethod
@@ -147,9 +192,15 @@ class HFTokenizer:
       raise ValueError(f'{path}: {error}') from error
 
   @classmethod
-  def from_source(cls, source: 'hf_files.Source', *, vocab_rows: int = 0,
-                  prompt_template: str = '', response_template: str = '',
-                  system: str = '') -> 'HFTokenizer':
+  def from_source(
+    cls,
+    source: 'hf_files.Source',
+    *,
+    vocab_rows: int = 0,
+    prompt_template: str = '',
+    response_template: str = '',
+    system: str = '',
+  ) -> 'HFTokenizer':
     """Makes the tokenizer of a run from what another program wrote.
 
     Args:
@@ -164,32 +215,39 @@ class HFTokenizer:
       ValueError: a token has no row, or the layout does not fit the source.
     """
     chosen = prompt_template or (
-        layout_lib.CHAT if source.chat_template else layout_lib.PROMPT_TEMPLATE)
+      layout_lib.CHAT if source.chat_template else layout_lib.PROMPT_TEMPLATE
+    )
     source = hf_files.within(source, vocab_rows or source.rows)
     ids = source.ids()
     specials = {*source.roles.values(), *source.specials()}
     spoken = source.in_template() - specials
     layout = layout_lib.make_layout(
-        chosen, response_template, system, source.chat_template,
-        source.roles, specials | spoken)
+      chosen,
+      response_template,
+      system,
+      source.chat_template,
+      source.roles,
+      specials | spoken,
+    )
     eos = source.roles['eos_token']
     pad = hf_files.choose_pad(source, vocab_rows, ends={layout.end or eos, eos})
     tokenizer = hf_files.with_tokens(
-        source, {*specials, *filter(None, [layout.end])}, pad)
+      source, {*specials, *filter(None, [layout.end])}, pad
+    )
     found = {
-        'tokenizer': tokenizer,
-        'vocab_size': 1 + max([*ids.values(), pad.id]),
-        'bos_id': ids.get(source.begin),
-        'eos_id': ids[eos],
-        'pad_id': pad.id,
-        'unk_id': ids.get(source.roles.get('unk_token')),
-        # Not special, and so decoded, but not what a user can type.
-        'protected': sorted(spoken - {layout.end}),
-        'added_pad': pad.added,
-        'pad_note': pad.note,
-        'chat_template': source.chat_template,
-        'layout': dataclasses.asdict(layout),
-        'config': {**source.config, **source.roles, 'pad_token': pad.token},
+      'tokenizer': tokenizer,
+      'vocab_size': 1 + max([*ids.values(), pad.id]),
+      'bos_id': ids.get(source.begin),
+      'eos_id': ids[eos],
+      'pad_id': pad.id,
+      'unk_id': ids.get(source.roles.get('unk_token')),
+      # Not special, and so decoded, but not what a user can type.
+      'protected': sorted(spoken - {layout.end}),
+      'added_pad': pad.added,
+      'pad_note': pad.note,
+      'chat_template': source.chat_template,
+      'layout': dataclasses.asdict(layout),
+      'config': {**source.config, **source.roles, 'pad_token': pad.token},
     }
     return cls(_serialise(found))
 
@@ -208,9 +266,13 @@ class HFTokenizer:
     """Reads the metadata of a GGUF file; options as for `from_source`."""
     return cls.from_source(gguf_files.read(path), **options)
 
-  def with_layout(self, *, prompt_template: str = layout_lib.CHAT,
-                  response_template: str = '', system: str = ''
-                  ) -> 'HFTokenizer':
+  def with_layout(
+    self,
+    *,
+    prompt_template: str = layout_lib.CHAT,
+    response_template: str = '',
+    system: str = '',
+  ) -> 'HFTokenizer':
     """The same tokens with another layout.
 
     Args:
@@ -226,11 +288,16 @@ class HFTokenizer:
     """
     config = self._found['config']
     layout = layout_lib.make_layout(
-        prompt_template, response_template, system, self.chat_template,
-        {name: config[name] for name in hf_files.ROLES if name in config},
-        self._protected.values())
-    return HFTokenizer(_serialise(
-        {**self._found, 'layout': dataclasses.asdict(layout)}))
+      prompt_template,
+      response_template,
+      system,
+      self.chat_template,
+      {name: config[name] for name in hf_files.ROLES if name in config},
+      self._protected.values(),
+    )
+    return HFTokenizer(
+      _serialise({**self._found, 'layout': dataclasses.asdict(layout)})
+    )
 
   def save(self, path) -> None:
     """Writes the file, whole or not at all."""
@@ -238,8 +305,7 @@ class HFTokenizer:
 
   @property
   def fingerprint(self) -> str:
-    """SHA-256 of the file, in hex: equal means the same tokenizer and layout.
-    """
+    """SHA-256 of the file, in hex: equal means the same tokenizer and layout."""
     return hashlib.sha256(self._content).hexdigest()
 
   def piece(self, token_id: int) -> str:
@@ -280,9 +346,10 @@ class HFTokenizer:
     """What answers `prompt`, its end included."""
     lay = self.layout
     texts = [
-        (lay.response_before, True),
-        (layout_lib.strip(text, lay.strip_response), False),
-        (lay.response_after, True)]
+      (lay.response_before, True),
+      (layout_lib.strip(text, lay.strip_response), False),
+      (lay.response_after, True),
+    ]
     if not any(text for text, _ in texts):
       return [self.eos_id]
     opening = self._special_text.findall(lay.before + lay.after)[-1:]
@@ -296,8 +363,9 @@ class HFTokenizer:
   def _begin(self) -> list[int]:
     return [] if self.bos_id is None else [self.bos_id]
 
-  def _encode(self, texts: Sequence[tuple[str, bool]], inside: bool = False
-              ) -> list[int]:
+  def _encode(
+    self, texts: Sequence[tuple[str, bool]], inside: bool = False
+  ) -> list[int]:
     """Ids of (text, whether special tokens in it are meant), as one text.
 
     Args:
@@ -315,17 +383,16 @@ class HFTokenizer:
       for context, dropped in self._contexts:
         cut = _CUT + context
         text = (cut if inside else '') + ''.join(
-            self._aliased(part) if meant else self._cut(part, cuts, cut)
-            for part, meant in texts)
+          self._aliased(part) if meant else self._cut(part, cuts, cut)
+          for part, meant in texts
+        )
         ids = self._restore(self._raw(text), dropped, cuts != 'none')
         if ids is not None:
           return ids
-    raise ValueError(
-        f'text cannot be encoded without special tokens: {texts}')
+    raise ValueError(f'text cannot be encoded without special tokens: {texts}')
 
   def _aliased(self, text: str) -> str:
-    return self._special_text.sub(
-        lambda found: self._alias_of[found[0]], text)
+    return self._special_text.sub(lambda found: self._alias_of[found[0]], text)
 
   def _cut(self, text: str, cuts: str, cut: str) -> str:
     """Text of a user, cut so that no alias, and maybe no special, is left."""
@@ -333,8 +400,9 @@ class HFTokenizer:
       return cut + cut.join(text) + cut
     places = {found.end() for found in re.finditer(_OPEN, text)}
     if cuts == 'specials':
-      places |= {found.start() + 1
-                 for found in self._special_text.finditer(text)}
+      places |= {
+        found.start() + 1 for found in self._special_text.finditer(text)
+      }
     if not places:
       return text
     edges = [0, *sorted(places), len(text)]
@@ -343,20 +411,22 @@ class HFTokenizer:
   def _raw(self, text: str) -> list[int]:
     return self._tok.encode(text, add_special_tokens=False).ids
 
-  def _restore(self, ids: Sequence[int], dropped: Sequence[int],
-               may_be_unknown: bool) -> list[int] | None:
+  def _restore(
+    self, ids: Sequence[int], dropped: Sequence[int], may_be_unknown: bool
+  ) -> list[int] | None:
     """Ids without aliases and cuts; None where a special came out of text."""
     out, i = [], 0
     while i < len(ids):
       if ids[i] == self._cut_id:
-        if list(ids[i:i + len(dropped)]) != list(dropped):
+        if list(ids[i : i + len(dropped)]) != list(dropped):
           return None  # what is dropped has grown into what follows
         i += len(dropped)
         continue
       if ids[i] in self._aliases:
         out.append(self._aliases[ids[i]])
       elif ids[i] in self._protected and not (
-          may_be_unknown and ids[i] == self._unknown_id):
+        may_be_unknown and ids[i] == self._unknown_id
+      ):
         return None
       else:
         out.append(ids[i])
@@ -371,14 +441,16 @@ class HFTokenizer:
     """
     ids = hf_json.checked_ids(ids, self.vocab_size)
     return self._tok.decode(
-        [i for i in ids if i not in self._silent], skip_special_tokens=False)
+      [i for i in ids if i not in self._silent], skip_special_tokens=False
+    )
 
   def generation_ids(self) -> dict[str, Any]:
     """The fields of generation_config.json that are token ids."""
     return {
-        'bos_token_id': self._id_of('bos_token'),
-        'eos_token_id': sorted({self.eos_id, self.document_eos_id}),
-        'pad_token_id': self.pad_id}
+      'bos_token_id': self._id_of('bos_token'),
+      'eos_token_id': sorted({self.eos_id, self.document_eos_id}),
+      'pad_token_id': self.pad_id,
+    }
 
   def _id_of(self, role: str) -> int | None:
     token = self._found['config'].get(role)
@@ -401,27 +473,42 @@ class HFTokenizer:
     hf_json.check_rows(self.vocab_size, vocab_rows)
     roles = self._roles()
     hf_json.write_files(
-        folder, self._found['tokenizer'], roles, self._exported_template(),
-        {name: value for name, value in self._found['config'].items()
-         if name not in roles})
+      folder,
+      self._found['tokenizer'],
+      roles,
+      self._exported_template(),
+      {
+        name: value
+        for name, value in self._found['config'].items()
+        if name not in roles
+      },
+    )
 
   def _exported_template(self) -> str:
     if self.layout.prompt_template != layout_lib.CHAT:
       return layout_lib.plain_as_chat_template(
-          self.layout, self.piece(self.eos_id),
-          '' if self.bos_id is None else self.piece(self.bos_id))
+        self.layout,
+        self.piece(self.eos_id),
+        '' if self.bos_id is None else self.piece(self.bos_id),
+      )
     return layout_lib.exported_chat_template(
-        self.layout, self.chat_template, self._roles())
+      self.layout, self.chat_template, self._roles()
+    )
 
   def _roles(self) -> dict[str, str]:
-    return {name: token for name, token in self._found['config'].items()
-            if name in hf_files.ROLES}
+    return {
+      name: token
+      for name, token in self._found['config'].items()
+      if name in hf_files.ROLES
+    }
 
 
 def _serialise(found: Mapping[str, Any]) -> bytes:
   return json.dumps(
-      {'format': FORMAT, 'format_version': FORMAT_VERSION, **found},
-      ensure_ascii=False, separators=(',', ':')).encode()
+    {'format': FORMAT, 'format_version': FORMAT_VERSION, **found},
+    ensure_ascii=False,
+    separators=(',', ':'),
+  ).encode()
 
 
 def _parse(content: bytes) -> dict[str, Any]:
@@ -432,9 +519,11 @@ def _parse(content: bytes) -> dict[str, Any]:
   if not isinstance(found, dict) or found.get('format') != FORMAT:
     raise ValueError(f'no tokenizer of this package (format {FORMAT!r})')
   if found.get('format_version') != FORMAT_VERSION:
-    raise ValueError(f'tokenizer of format_version '
-                     f'{found.get("format_version")}, this program reads '
-                     f'{FORMAT_VERSION}')
+    raise ValueError(
+      f'tokenizer of format_version '
+      f'{found.get("format_version")}, this program reads '
+      f'{FORMAT_VERSION}'
+    )
   missing = [name for name in _FIELDS if name not in found]
   if missing:
     raise ValueError(f'damaged tokenizer: {missing[0]} is missing')

@@ -28,8 +28,10 @@ _USER, _ANSWER = 'zqUSERqz', 'zqANSWERqz'
 _TURNS = ('zqFIRSTqz', 'zqSECONDqz', 'zqTHIRDqz', 'zqFOURTHqz')
 # What a template that escapes, rewraps or recases its text would change.
 _AROUND = ('Ab "c" \'d\' <e> & f\n\n{g} \u00e9 ', ' h\n  - I, \\n 1.')
-_INSTEAD = (f'give a plain layout instead, as prompt_template='
-            f'{PROMPT_TEMPLATE!r}, response_template={RESPONSE_TEMPLATE!r}')
+_INSTEAD = (
+  f'give a plain layout instead, as prompt_template='
+  f'{PROMPT_TEMPLATE!r}, response_template={RESPONSE_TEMPLATE!r}'
+)
 
 
 # The date of templates that write one, which is that of training for good: the
@@ -81,15 +83,18 @@ class Layout:
   def from_dict(cls, found: Mapping[str, Any]) -> 'Layout':
     """Reads what `dataclasses.asdict` made, also after JSON."""
     defaults = {f.name: f.default for f in dataclasses.fields(cls)}
-    needed = {name for name, value in defaults.items()
-              if value is dataclasses.MISSING}
+    needed = {
+      name for name, value in defaults.items() if value is dataclasses.MISSING
+    }
     if not needed <= set(found) <= set(defaults):
-      raise ValueError(f'a layout has the fields {sorted(defaults)}, not '
-                       f'{sorted(found)}')
+      raise ValueError(
+        f'a layout has the fields {sorted(defaults)}, not {sorted(found)}'
+      )
     return cls(**{name: _tuples(value) for name, value in found.items()})
 
-  def prompt(self, text: str, turns: Sequence[str] = ()
-             ) -> list[tuple[str, bool]]:
+  def prompt(
+    self, text: str, turns: Sequence[str] = ()
+  ) -> list[tuple[str, bool]]:
     """(text, whether special tokens in it are meant) of a prompt, in order.
 
     Args:
@@ -100,8 +105,10 @@ class Layout:
     if turns and self.between_turns:
       asked = [(strip(turns[0], self.strip_prompt), False)]
       for i, turn in enumerate(turns[1:]):
-        asked += [(self.between_turns[i % 2], True),
-                  (strip(turn, self.strip_turns[i % 2]), False)]
+        asked += [
+          (self.between_turns[i % 2], True),
+          (strip(turn, self.strip_turns[i % 2]), False),
+        ]
     return [(self.before, True), *asked, (self.after, True)]
 
 
@@ -117,9 +124,14 @@ def strip(text: str, sides: Sides) -> str:
   return text
 
 
-def make_layout(prompt_template: str, response_template: str, system: str,
-                chat_template: str | None, variables: Mapping[str, str],
-                specials: Iterable[str]) -> Layout:
+def make_layout(
+  prompt_template: str,
+  response_template: str,
+  system: str,
+  chat_template: str | None,
+  variables: Mapping[str, str],
+  specials: Iterable[str],
+) -> Layout:
   """The layout that is asked for; see `HFTokenizer.with_layout`.
 
   Args:
@@ -136,20 +148,22 @@ def make_layout(prompt_template: str, response_template: str, system: str,
   """
   if prompt_template != CHAT:
     if system:
-      raise ValueError("system is for prompt_template='chat': write it into "
-                       'the template')
-    return plain_layout(
-        prompt_template, response_template or RESPONSE_TEMPLATE)
+      raise ValueError(
+        "system is for prompt_template='chat': write it into the template"
+      )
+    return plain_layout(prompt_template, response_template or RESPONSE_TEMPLATE)
   if response_template:
-    raise ValueError("response_template is not for prompt_template='chat', "
-                     'which says it all')
+    raise ValueError(
+      "response_template is not for prompt_template='chat', which says it all"
+    )
   if not chat_template:
     raise ValueError(
-        "prompt_template='chat', but the model brings no chat template: give "
-        f'text with {{prompt}}, such as {PROMPT_TEMPLATE!r}')
+      "prompt_template='chat', but the model brings no chat template: give "
+      f'text with {{prompt}}, such as {PROMPT_TEMPLATE!r}'
+    )
   return chat_layout(
-      chat_template, variables=variables, specials=list(specials),
-      system=system)
+    chat_template, variables=variables, specials=list(specials), system=system
+  )
 
 
 def plain_layout(prompt_template: str, response_template: str) -> Layout:
@@ -164,15 +178,18 @@ def plain_layout(prompt_template: str, response_template: str) -> Layout:
   """
   before, after = _cut('prompt_template', prompt_template, '{prompt}')
   response = _cut('response_template', response_template, '{response}')
-  return Layout(prompt_template, response_template, '', before, after,
-                *response)
+  return Layout(
+    prompt_template, response_template, '', before, after, *response
+  )
 
 
 def _cut(name: str, template: str, placeholder: str) -> list[str]:
   parts = template.split(placeholder)
   if len(parts) != 2:
-    raise ValueError(f'{name}={template!r} must have {placeholder} once, it '
-                     f'has it {len(parts) - 1} times')
+    raise ValueError(
+      f'{name}={template!r} must have {placeholder} once, it '
+      f'has it {len(parts) - 1} times'
+    )
   return parts
 
 
@@ -186,18 +203,26 @@ def plain_as_chat_template(layout: Layout, end: str, bos: str) -> str:
   """
   text = lambda value: json.dumps(value, ensure_ascii=False)
   mark = lambda value: '{{ ' + text(value) + ' }}'
-  return ''.join([
+  return ''.join(
+    [
       mark(bos + layout.before),
-      "{% for message in messages %}",
+      '{% for message in messages %}',
       "{% set answers = message['role'] == 'assistant' %}",
       '{% if answers and loop.last %}',
       mark(layout.after + layout.response_before),
-      "{{ message['content'] }}", mark(layout.response_after + end),
+      "{{ message['content'] }}",
+      mark(layout.response_after + end),
       '{% else %}{% if not loop.first %}{% if answers %}',
-      mark(dialogue.ASSISTANT + ' '), '{% else %}', mark(dialogue.HUMAN + ' '),
+      mark(dialogue.ASSISTANT + ' '),
+      '{% else %}',
+      mark(dialogue.HUMAN + ' '),
       "{% endif %}{% endif %}{{ message['content'] }}",
-      '{% if loop.last %}', mark(layout.after), '{% endif %}',
-      '{% endif %}{% endfor %}'])
+      '{% if loop.last %}',
+      mark(layout.after),
+      '{% endif %}',
+      '{% endif %}{% endfor %}',
+    ]
+  )
 
 
 def with_dialogue_as_one_turn(chat_template: str) -> str:
@@ -207,30 +232,37 @@ def with_dialogue_as_one_turn(chat_template: str) -> str:
   """
   marks = json.dumps([f'{dialogue.HUMAN} ', f'{dialogue.ASSISTANT} '])
   return (
-      "{% set dialogue = namespace(text='', answer=[], system=[]) %}"
-      '{% for message in messages %}'
-      "{% set answers = message['role'] == 'assistant' %}"
-      "{% if message['role'] == 'system' %}"
-      '{% set dialogue.system = dialogue.system + [message] %}'
-      '{% elif answers and loop.last %}'
-      '{% set dialogue.answer = [message] %}'
-      '{% else %}{% if dialogue.text %}{% set dialogue.text = dialogue.text + '
-      + marks + '[1 if answers else 0] %}{% endif %}'
-      "{% set dialogue.text = dialogue.text + message['content'] %}"
-      '{% endif %}{% endfor %}'
-      "{% set messages = dialogue.system + [{'role': 'user', 'content': "
-      'dialogue.text}] + dialogue.answer %}' + chat_template)
+    "{% set dialogue = namespace(text='', answer=[], system=[]) %}"
+    '{% for message in messages %}'
+    "{% set answers = message['role'] == 'assistant' %}"
+    "{% if message['role'] == 'system' %}"
+    '{% set dialogue.system = dialogue.system + [message] %}'
+    '{% elif answers and loop.last %}'
+    '{% set dialogue.answer = [message] %}'
+    '{% else %}{% if dialogue.text %}{% set dialogue.text = dialogue.text + '
+    + marks
+    + '[1 if answers else 0] %}{% endif %}'
+    "{% set dialogue.text = dialogue.text + message['content'] %}"
+    '{% endif %}{% endfor %}'
+    "{% set messages = dialogue.system + [{'role': 'user', 'content': "
+    'dialogue.text}] + dialogue.answer %}' + chat_template
+  )
 
 
 def with_system(chat_template: str, system: str) -> str:
   """A chat template with a system message where a dialogue brings none."""
-  return ("{% if messages[0]['role'] != 'system' %}{% set messages = "
-          "[{'role': 'system', 'content': " + json.dumps(system)
-          + '}] + messages %}{% endif %}' + chat_template)
+  return (
+    "{% if messages[0]['role'] != 'system' %}{% set messages = "
+    "[{'role': 'system', 'content': "
+    + json.dumps(system)
+    + '}] + messages %}{% endif %}'
+    + chat_template
+  )
 
 
-def exported_chat_template(layout: Layout, chat_template: str,
-                           variables: Mapping[str, str]) -> str:
+def exported_chat_template(
+  layout: Layout, chat_template: str, variables: Mapping[str, str]
+) -> str:
   """A chat template that lays out as a layout that was cut from it does.
 
   It brings the system message and the date, opens an answer as answers in a
@@ -249,26 +281,40 @@ def exported_chat_template(layout: Layout, chat_template: str,
     messages.insert(0, {'role': 'system', 'content': layout.system})
   wanted, dates = layout.before + _USER + layout.after, {}
   ask = lambda template: render(
-      template, messages, add_generation_prompt=True, variables=variables,
-      dates=dates)
+    template,
+    messages,
+    add_generation_prompt=True,
+    variables=variables,
+    dates=dates,
+  )
   opening = wanted.removeprefix(ask(chat_template))
   # Jinja would drop a newline at the end, and no longer does with more there.
   for template in (
-      chat_template, '{% set enable_thinking = false %}' + chat_template,
-      chat_template.removesuffix('\n') + '{% if add_generation_prompt %}{{ '
-      + json.dumps(opening, ensure_ascii=False) + ' }}{% endif %}'):
+    chat_template,
+    '{% set enable_thinking = false %}' + chat_template,
+    chat_template.removesuffix('\n')
+    + '{% if add_generation_prompt %}{{ '
+    + json.dumps(opening, ensure_ascii=False)
+    + ' }}{% endif %}',
+  ):
     if ask(template) == wanted:
       break
   else:
-    raise ValueError('the chat template does not give the layout that was '
-                     'trained with: import the model again')
+    raise ValueError(
+      'the chat template does not give the layout that was '
+      'trained with: import the model again'
+    )
   if not layout.between_turns:
     template = with_dialogue_as_one_turn(template)
   if layout.system:
     template = with_system(template, layout.system)
   if dates:
-    template = ('{% macro strftime_now(form) %}{{ ' + json.dumps(dates)
-                + '[form] }}{% endmacro %}' + template)
+    template = (
+      '{% macro strftime_now(form) %}{{ '
+      + json.dumps(dates)
+      + '[form] }}{% endmacro %}'
+      + template
+    )
   return template
 
 
@@ -283,9 +329,14 @@ class _Generation(jinja2.ext.Extension):
     return jinja2.nodes.Scope(body, lineno=line)
 
 
-def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
-           add_generation_prompt: bool, variables: Mapping[str, str],
-           dates: dict[str, str] | None = None) -> str:
+def render(
+  chat_template: str,
+  messages: Sequence[Mapping[str, str]],
+  *,
+  add_generation_prompt: bool,
+  variables: Mapping[str, str],
+  dates: dict[str, str] | None = None,
+) -> str:
   """Renders a chat template as transformers does, but for the date: `DATE`.
 
   Args:
@@ -298,13 +349,20 @@ def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
   Raises:
     ValueError: the template is not valid, or refuses the messages.
   """
+
   def raise_exception(message):
     raise jinja2.exceptions.TemplateError(message)
 
-  def tojson(value, ensure_ascii=False, indent=None, separators=None,
-             sort_keys=False):
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent,
-                      separators=separators, sort_keys=sort_keys)
+  def tojson(
+    value, ensure_ascii=False, indent=None, separators=None, sort_keys=False
+  ):
+    return json.dumps(
+      value,
+      ensure_ascii=ensure_ascii,
+      indent=indent,
+      separators=separators,
+      sort_keys=sort_keys,
+    )
 
   def strftime_now(form):
     text = DATE.strftime(form)
@@ -313,25 +371,46 @@ def render(chat_template: str, messages: Sequence[Mapping[str, str]], *,
     return text
 
   environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-      trim_blocks=True, lstrip_blocks=True,
-      extensions=[_Generation, jinja2.ext.loopcontrols])
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, jinja2.ext.loopcontrols],
+  )
   environment.filters['tojson'] = tojson
   environment.globals['raise_exception'] = raise_exception
   environment.globals['strftime_now'] = strftime_now
   try:
     return environment.from_string(chat_template).render(
-        messages=list(messages), tools=None, documents=None,
-        add_generation_prompt=add_generation_prompt, **variables)
+      messages=list(messages),
+      tools=None,
+      documents=None,
+      add_generation_prompt=add_generation_prompt,
+      **variables,
+    )
   # A template is a program: it may also fail as programs do.
-  except (jinja2.exceptions.TemplateError, TypeError, KeyError, IndexError,
-          AttributeError, ValueError, ArithmeticError, RuntimeError,
-          SyntaxError, MemoryError) as error:
+  except (
+    jinja2.exceptions.TemplateError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ValueError,
+    ArithmeticError,
+    RuntimeError,
+    SyntaxError,
+    MemoryError,
+  ) as error:
     raise ValueError(
-        f'the chat template fails: {error or repr(error)}') from error
+      f'the chat template fails: {error or repr(error)}'
+    ) from error
 
 
-def chat_layout(chat_template: str, *, variables: Mapping[str, str],
-                specials: Sequence[str], system: str = '') -> Layout:
+def chat_layout(
+  chat_template: str,
+  *,
+  variables: Mapping[str, str],
+  specials: Sequence[str],
+  system: str = '',
+) -> Layout:
   """The layout of a chat template, from its parts around marks.
 
   A part between the start of an answer, as the template opens it, and the
@@ -347,39 +426,62 @@ def chat_layout(chat_template: str, *, variables: Mapping[str, str],
   Raises:
     ValueError: the template cannot be cut: it drops, repeats or changes texts.
   """
+
   def rendered(*turns):
     messages = [{'role': 'system', 'content': system}] if system else []
-    messages += [{'role': dialogue.ROLES[i % 2], 'content': turn}
-                 for i, turn in enumerate(turns)]
+    messages += [
+      {'role': dialogue.ROLES[i % 2], 'content': turn}
+      for i, turn in enumerate(turns)
+    ]
     try:
-      return render(chat_template, messages, variables=variables,
-                    add_generation_prompt=len(turns) % 2 == 1)
+      return render(
+        chat_template,
+        messages,
+        variables=variables,
+        add_generation_prompt=len(turns) % 2 == 1,
+      )
     except ValueError as error:
       raise ValueError(f'{error}; {_INSTEAD}') from error
 
   before, after, strip_prompt = _around(rendered, _USER, "the user's text")
   if system and system.strip() not in before + after:
-    raise ValueError(
-        f'the chat template drops the system message; {_INSTEAD}')
+    raise ValueError(f'the chat template drops the system message; {_INSTEAD}')
   opened, tail, strip_response = _around(
-      lambda answer: rendered(_USER, answer), _ANSWER, 'an answer')
+    lambda answer: rendered(_USER, answer), _ANSWER, 'an answer'
+  )
   prompt = before + _USER + after
   if not opened.startswith(prompt):
     raise ValueError(
-        'the chat template opens an answer in one way to generate and in '
-        f'another in a dialogue ({prompt[-40:]!r} and {opened[-40:]!r}); '
-        f'{_INSTEAD}')
+      'the chat template opens an answer in one way to generate and in '
+      f'another in a dialogue ({prompt[-40:]!r} and {opened[-40:]!r}); '
+      f'{_INSTEAD}'
+    )
   gap, opened_by = opened.removeprefix(prompt), after
   if gap.strip():
     after, gap = after + gap, ''
   end, close = _end(tail, specials)
   if close.strip():
-    raise ValueError(f'the chat template ends an answer with the text '
-                     f'{close!r} before {end!r}; {_INSTEAD}')
+    raise ValueError(
+      f'the chat template ends an answer with the text '
+      f'{close!r} before {end!r}; {_INSTEAD}'
+    )
   return _with_turns(
-      Layout(CHAT, '', system, before, after, gap, close, strip_prompt,
-             strip_response, end, bos=False), rendered,
-      opening=after.removeprefix(opened_by))
+    Layout(
+      CHAT,
+      '',
+      system,
+      before,
+      after,
+      gap,
+      close,
+      strip_prompt,
+      strip_response,
+      end,
+      bos=False,
+    ),
+    rendered,
+    opening=after.removeprefix(opened_by),
+  )
 
 
 def _with_turns(layout: Layout, rendered, opening: str) -> Layout:
@@ -397,18 +499,26 @@ def _with_turns(layout: Layout, rendered, opening: str) -> Layout:
     parts = re.split('|'.join(_TURNS[:3]), rendered(*_TURNS[:3]))
     if len(parts) != 4 or parts[0] != layout.before:
       return layout
-    wide = [f'\n {_AROUND[0]}{turn}{_AROUND[1]} \n'
-            for turn in (*_TURNS, _USER)]
+    wide = [
+      f'\n {_AROUND[0]}{turn}{_AROUND[1]} \n' for turn in (*_TURNS, _USER)
+    ]
     asked, answered = rendered(*wide) + opening, rendered(*wide[:4])
-    ending = (layout.response_before + strip(wide[3], layout.strip_response)
-              + layout.response_after + layout.end)
+    ending = (
+      layout.response_before
+      + strip(wide[3], layout.strip_response)
+      + layout.response_after
+      + layout.end
+    )
     for sides in itertools.product(_SIDES, repeat=2):
       found = dataclasses.replace(
-          layout, between_turns=tuple(parts[1:3]), strip_turns=sides)
+        layout, between_turns=tuple(parts[1:3]), strip_turns=sides
+      )
       text_of = lambda turns: ''.join(
-          text for text, _ in found.prompt('', turns))
+        text for text, _ in found.prompt('', turns)
+      )
       if text_of(wide) == asked and answered.startswith(
-          text_of(wide[:3]) + ending):
+        text_of(wide[:3]) + ending
+      ):
         return found
   except ValueError:  # the template refuses a dialogue
     pass
@@ -430,13 +540,14 @@ def _around(rendered, mark: str, what: str):
     if rendered(wide) == before + strip(wide, sides) + after:
       return before, after, sides
   raise ValueError(
-      f'the chat template changes white space around {what}; {_INSTEAD}')
+    f'the chat template changes white space around {what}; {_INSTEAD}'
+  )
 
 
 def _end(tail: str, specials: Sequence[str]) -> tuple[str, str]:
   """(the first special token in a text, the text before it), or ('', '')."""
   found = first_special(specials).search(tail)
-  return (found[0], tail[:found.start()]) if found else ('', '')
+  return (found[0], tail[: found.start()]) if found else ('', '')
 
 
 def first_special(specials: Sequence[str]) -> re.Pattern:

@@ -1,6 +1,5 @@
 """What the rest of the package knows of a tokenizer."""
 
-
 from collections.abc import Sequence
 from typing import Protocol
 

@@ -15,16 +15,24 @@ from instructrl.tokenizers import spm_files
 
 # By tokenizer_class, or the model_type of config.json.
 _SPLITS = {
-    'GPT2Tokenizer': 'gpt2', 'GPT2TokenizerFast': 'gpt2', 'gpt2': 'gpt2',
-    'Qwen2Tokenizer': 'qwen2', 'Qwen2TokenizerFast': 'qwen2',
-    'qwen2': 'qwen2', 'qwen3': 'qwen2'}
+  'GPT2Tokenizer': 'gpt2',
+  'GPT2TokenizerFast': 'gpt2',
+  'gpt2': 'gpt2',
+  'Qwen2Tokenizer': 'qwen2',
+  'Qwen2TokenizerFast': 'qwen2',
+  'qwen2': 'qwen2',
+  'qwen3': 'qwen2',
+}
 _GPT2_END = '<|endoftext|>'
-_INSTEAD = ('save it with transformers once (AutoTokenizer.from_pretrained('
-            'FOLDER).save_pretrained(FOLDER)), which writes tokenizer.json')
+_INSTEAD = (
+  'save it with transformers once (AutoTokenizer.from_pretrained('
+  'FOLDER).save_pretrained(FOLDER)), which writes tokenizer.json'
+)
 
 
-def read(path: pathlib.Path, config: Mapping[str, Any], model_type: str
-         ) -> tuple[dict[str, Any], dict[str, str]]:
+def read(
+  path: pathlib.Path, config: Mapping[str, Any], model_type: str
+) -> tuple[dict[str, Any], dict[str, str]]:
   """Reads what there is instead of a tokenizer.json.
 
   Args:
@@ -45,8 +53,9 @@ def read(path: pathlib.Path, config: Mapping[str, Any], model_type: str
   if (path / 'tokenizer.model').exists():
     return _read_model(path / 'tokenizer.model', config)
   raise FileNotFoundError(
-      f'{path} has no tokenizer: neither tokenizer.json, nor vocab.json with '
-      'merges.txt, nor tokenizer.model')
+    f'{path} has no tokenizer: neither tokenizer.json, nor vocab.json with '
+    'merges.txt, nor tokenizer.model'
+  )
 
 
 def _read_bpe(path, kind: str):
@@ -59,20 +68,29 @@ def _read_bpe(path, kind: str):
       continue
     pair = line.split(' ')
     if len(pair) != 2 or not all(p in vocab for p in (*pair, ''.join(pair))):
-      raise ValueError(f'{file}:{number}: {line!r} is no pair of pieces of '
-                       'vocab.json whose union is a piece')
+      raise ValueError(
+        f'{file}:{number}: {line!r} is no pair of pieces of '
+        'vocab.json whose union is a piece'
+      )
     merges.append(pair)
   splits = _SPLITS.get(kind)
   if splits is None:
     raise ValueError(
-        f'{path} has no tokenizer.json, and how {kind or "its tokenizer"!r} '
-        f'parts text is not known here: {_INSTEAD}')
+      f'{path} has no tokenizer.json, and how {kind or "its tokenizer"!r} '
+      f'parts text is not known here: {_INSTEAD}'
+    )
   ends = [_GPT2_END] if _GPT2_END in vocab and splits == 'gpt2' else []
-  roles = {role: end for end in ends
-           for role in ('bos_token', 'eos_token', 'unk_token')}
+  roles = {
+    role: end
+    for end in ends
+    for role in ('bos_token', 'eos_token', 'unk_token')
+  }
   return hf_json.byte_level(
-      vocab, merges, [hf_json.added_token(vocab[end], end, True) for end in ends],
-      splits), roles
+    vocab,
+    merges,
+    [hf_json.added_token(vocab[end], end, True) for end in ends],
+    splits,
+  ), roles
 
 
 def _read_model(file: pathlib.Path, config):
@@ -82,9 +100,16 @@ def _read_model(file: pathlib.Path, config):
     spec = proto.trainer_spec
     pieces = spm_files.pieces_of(proto)
     names = {piece.text for piece in pieces}
-    roles = {f'{role}_token': token for role, token in (
-        ('bos', spec.bos_piece), ('eos', spec.eos_piece),
-        ('unk', spec.unk_piece), ('pad', spec.pad_piece)) if token in names}
+    roles = {
+      f'{role}_token': token
+      for role, token in (
+        ('bos', spec.bos_piece),
+        ('eos', spec.eos_piece),
+        ('unk', spec.unk_piece),
+        ('pad', spec.pad_piece),
+      )
+      if token in names
+    }
     bos = roles.get('bos_token') if config.get('add_bos_token', True) else None
     tokenizer = spm_files.from_proto(model, bos)
   except ValueError as error:

@@ -55,34 +55,52 @@ def pieces_of(proto) -> list[Piece]:
 
 def merges_of(pieces: Sequence[Piece]) -> list[list[str]]:
   """The pairs of pieces whose union is a piece, in the order of merging."""
-  ids = {p.text: i for i, p in enumerate(pieces)
-         if p.type in (Type.NORMAL, Type.UNUSED)}
+  ids = {
+    p.text: i
+    for i, p in enumerate(pieces)
+    if p.type in (Type.NORMAL, Type.UNUSED)
+  }
   merges = []
   for text, i in ids.items():
-    pairs = [(text[:k], text[k:]) for k in range(1, len(text))
-             if text[:k] in ids and text[k:] in ids]
+    pairs = [
+      (text[:k], text[k:])
+      for k in range(1, len(text))
+      if text[:k] in ids and text[k:] in ids
+    ]
     pairs.sort(key=lambda pair: (ids[pair[0]], ids[pair[1]]))
     merges += [(-pieces[i].score, *pair) for pair in pairs]
   merges.sort(key=lambda merge: merge[0])  # stable
   return [list(pair) for _, *pair in merges]
 
 
-def _model(pieces: Sequence[Piece], unigram: bool, unknown: str
-           ) -> dict[str, Any]:
+def _model(
+  pieces: Sequence[Piece], unigram: bool, unknown: str
+) -> dict[str, Any]:
   if unigram:
     unk_id = [p.text for p in pieces].index(unknown)
-    return {'type': 'Unigram', 'unk_id': unk_id, 'byte_fallback': True,
-            'vocab': [[p.text, p.score] for p in pieces]}
+    return {
+      'type': 'Unigram',
+      'unk_id': unk_id,
+      'byte_fallback': True,
+      'vocab': [[p.text, p.score] for p in pieces],
+    }
   return {
-      'type': 'BPE', 'dropout': None, 'unk_token': unknown,
-      'continuing_subword_prefix': None, 'end_of_word_suffix': None,
-      'fuse_unk': True, 'byte_fallback': True, 'ignore_merges': False,
-      'vocab': {p.text: i for i, p in enumerate(pieces)},
-      'merges': merges_of(pieces)}
+    'type': 'BPE',
+    'dropout': None,
+    'unk_token': unknown,
+    'continuing_subword_prefix': None,
+    'end_of_word_suffix': None,
+    'fuse_unk': True,
+    'byte_fallback': True,
+    'ignore_merges': False,
+    'vocab': {p.text: i for i, p in enumerate(pieces)},
+    'merges': merges_of(pieces),
+  }
 
 
-def exported(model: bytes, bos_id: int, specials: Iterable[int],
-             unk_id: int) -> dict[str, Any]:
+def exported(
+  model: bytes, bos_id: int, specials: Iterable[int], unk_id: int
+) -> dict[str, Any]:
   """A tokenizer.json for a model that this package trained.
 
   The ids are the same for all text but special tokens, which the libraries
@@ -96,27 +114,39 @@ def exported(model: bytes, bos_id: int, specials: Iterable[int],
     unk_id: of the unknown token.
   """
   proto = read_proto(model)
-  pieces = [p._replace(text=p.text.replace(SPACE, ' '))
-            for p in pieces_of(proto)]
+  pieces = [
+    p._replace(text=p.text.replace(SPACE, ' ')) for p in pieces_of(proto)
+  ]
   return {
-      'version': '1.0', 'truncation': None, 'padding': None,
-      'added_tokens': [hf_json.added_token(i, pieces[i].text, True)
-                       for i in sorted(specials)],
-      # A space before each line that is not empty.
-      'normalizer': hf_json.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
-      'pre_tokenizer': hf_json.sequence(
-          'pretokenizers', [hf_json.split('\\n'), hf_json.split(_TYPED_BYTE)]),
-      'post_processor': hf_json.bos_first(pieces[bos_id].text, bos_id),
-      'decoder': hf_json.sequence('decoders', [
-          {'type': 'ByteFallback'}, {'type': 'Fuse'},
-          hf_json.replace({'Regex': '(?<![^\\n]) '}, '')]),
-      'model': _model(pieces, proto.trainer_spec.model_type == _UNIGRAM,
-                      pieces[unk_id].text),
+    'version': '1.0',
+    'truncation': None,
+    'padding': None,
+    'added_tokens': [
+      hf_json.added_token(i, pieces[i].text, True) for i in sorted(specials)
+    ],
+    # A space before each line that is not empty.
+    'normalizer': hf_json.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
+    'pre_tokenizer': hf_json.sequence(
+      'pretokenizers', [hf_json.split('\\n'), hf_json.split(_TYPED_BYTE)]
+    ),
+    'post_processor': hf_json.bos_first(pieces[bos_id].text, bos_id),
+    'decoder': hf_json.sequence(
+      'decoders',
+      [
+        {'type': 'ByteFallback'},
+        {'type': 'Fuse'},
+        hf_json.replace({'Regex': '(?<![^\\n]) '}, ''),
+      ],
+    ),
+    'model': _model(
+      pieces, proto.trainer_spec.model_type == _UNIGRAM, pieces[unk_id].text
+    ),
   }
 
 
-def imported(pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool,
-             bos: str | None) -> dict[str, Any]:
+def imported(
+  pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool, bos: str | None
+) -> dict[str, Any]:
   """A tokenizer.json for pieces as those of Llama and Gemma.
 
   Args:
@@ -135,35 +165,60 @@ def imported(pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool,
   num_bytes = sum(p.type == Type.BYTE for p in pieces)
   if unknown is None or num_bytes != 256:
     raise ValueError(
-        f'the vocabulary has {num_bytes} of 256 bytes and '
-        f'{"no " if unknown is None else "an "}unknown piece: it cannot write '
-        'every text')
+      f'the vocabulary has {num_bytes} of 256 bytes and '
+      f'{"no " if unknown is None else "an "}unknown piece: it cannot write '
+      'every text'
+    )
   return {
-      'version': '1.0', 'truncation': None, 'padding': None,
-      'added_tokens': [
-          hf_json.added_token(
-              i, p.text.replace(SPACE, ' '), p.type != Type.USER_DEFINED)
-          for i, p in enumerate(pieces)
-          if p.type in (Type.UNKNOWN, Type.CONTROL, Type.USER_DEFINED)],
-      'normalizer': hf_json.sequence('normalizers', [
-          {'type': 'Prepend', 'prepend': SPACE} if dummy_prefix else None,
-          hf_json.replace({'String': ' '}, SPACE)]),
-      'pre_tokenizer': hf_json.split(_TYPED_BYTE) if unigram else None,
-      'post_processor': hf_json.bos_first(bos, texts[bos]) if bos else None,
-      'decoder': hf_json.sequence('decoders', [
-          hf_json.replace({'String': SPACE}, ' '), {'type': 'ByteFallback'},
-          {'type': 'Fuse'},
-          {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
-          if dummy_prefix else None]),
-      'model': _model(pieces, unigram, unknown),
+    'version': '1.0',
+    'truncation': None,
+    'padding': None,
+    'added_tokens': [
+      hf_json.added_token(
+        i, p.text.replace(SPACE, ' '), p.type != Type.USER_DEFINED
+      )
+      for i, p in enumerate(pieces)
+      if p.type in (Type.UNKNOWN, Type.CONTROL, Type.USER_DEFINED)
+    ],
+    'normalizer': hf_json.sequence(
+      'normalizers',
+      [
+        {'type': 'Prepend', 'prepend': SPACE} if dummy_prefix else None,
+        hf_json.replace({'String': ' '}, SPACE),
+      ],
+    ),
+    'pre_tokenizer': hf_json.split(_TYPED_BYTE) if unigram else None,
+    'post_processor': hf_json.bos_first(bos, texts[bos]) if bos else None,
+    'decoder': hf_json.sequence(
+      'decoders',
+      [
+        hf_json.replace({'String': SPACE}, ' '),
+        {'type': 'ByteFallback'},
+        {'type': 'Fuse'},
+        {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
+        if dummy_prefix
+        else None,
+      ],
+    ),
+    'model': _model(pieces, unigram, unknown),
   }
 
 
 # What could be told apart by two programs that differ in a detail.
-_PROBES = ('', ' ', 'a', ' a', '  a b  c ', 'The quick brown fox, 1984!',
-           'line\nline\n\n  line\t', '\u00e9\u4e16\u754c \U0001f600 \u0301x',
-           "it's <0x41> \r\n\x00", 'www.example.org/a_b?c=d&e=%20',
-           'def f(x):\n    return x ** 2  # square', '\u0434\u043e\u043c')
+_PROBES = (
+  '',
+  ' ',
+  'a',
+  ' a',
+  '  a b  c ',
+  'The quick brown fox, 1984!',
+  'line\nline\n\n  line\t',
+  '\u00e9\u4e16\u754c \U0001f600 \u0301x',
+  "it's <0x41> \r\n\x00",
+  'www.example.org/a_b?c=d&e=%20',
+  'def f(x):\n    return x ** 2  # square',
+  '\u0434\u043e\u043c',
+)
 
 
 def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
@@ -179,26 +234,34 @@ def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
   proto = read_proto(model)
   spec, normalizer = proto.trainer_spec, proto.normalizer_spec
   for wrong, fault in (
-      (spec.model_type not in (_UNIGRAM, _BPE),
-       'it is neither BPE nor unigram'),
-      (normalizer.precompiled_charsmap, 'it changes characters '
-       f'({normalizer.name or "a normalisation of its own"})'),
-      (normalizer.remove_extra_whitespaces, 'it drops white space'),
-      (not normalizer.escape_whitespaces, 'it does not mark spaces'),
-      (spec.treat_whitespace_as_suffix, 'it marks spaces at the ends of words'),
+    (spec.model_type not in (_UNIGRAM, _BPE), 'it is neither BPE nor unigram'),
+    (
+      normalizer.precompiled_charsmap,
+      'it changes characters '
+      f'({normalizer.name or "a normalisation of its own"})',
+    ),
+    (normalizer.remove_extra_whitespaces, 'it drops white space'),
+    (not normalizer.escape_whitespaces, 'it does not mark spaces'),
+    (spec.treat_whitespace_as_suffix, 'it marks spaces at the ends of words'),
   ):
     if wrong:
       raise ValueError(f'this sentencepiece model cannot be used: {fault}')
   tokenizer = imported(
-      pieces_of(proto), unigram=spec.model_type == _UNIGRAM,
-      dummy_prefix=normalizer.add_dummy_prefix, bos=bos)
+    pieces_of(proto),
+    unigram=spec.model_type == _UNIGRAM,
+    dummy_prefix=normalizer.add_dummy_prefix,
+    bos=bos,
+  )
   theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
   ours = hf_json.build(tokenizer)
   # The library also puts a space before what follows a token of the user's.
-  defined = [f'a{p.text}b' for p in pieces_of(proto)
-             if p.type == Type.USER_DEFINED]
+  defined = [
+    f'a{p.text}b' for p in pieces_of(proto) if p.type == Type.USER_DEFINED
+  ]
   for text in (*_PROBES, *defined[:1]):
     if theirs.encode(text) != ours.encode(text, add_special_tokens=False).ids:
-      raise ValueError('this sentencepiece model cannot be used: its ids for '
-                       f'{text!r} cannot be had otherwise')
+      raise ValueError(
+        'this sentencepiece model cannot be used: its ids for '
+        f'{text!r} cannot be had otherwise'
+      )
   return tokenizer

@@ -1,6 +1,5 @@
 """The tokenizer that this package trains; it works without loss."""
 
-
 import collections
 from collections.abc import Iterable, Sequence
 import hashlib
@@ -18,13 +17,13 @@ from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID, USER_ID, ASSISTANT_ID = range(6)
-SPECIAL_PIECES = (
-    '<pad>', '<s>', '</s>', '<unk>', '<|user|>', '<|assistant|>')
+SPECIAL_PIECES = ('<pad>', '<s>', '</s>', '<unk>', '<|user|>', '<|assistant|>')
 _NUM_SPECIAL = len(SPECIAL_PIECES)
 _CHAT_TEMPLATE = (
-    "{{ '<s>' }}{% for message in messages %}{% if message['role'] == "
-    "'assistant' %}{{ message['content'] + '</s>' }}{% else %}{{ '<|user|>' + "
-    "message['content'] + '<|assistant|>' }}{% endif %}{% endfor %}")
+  "{{ '<s>' }}{% for message in messages %}{% if message['role'] == "
+  "'assistant' %}{{ message['content'] + '</s>' }}{% else %}{{ '<|user|>' + "
+  "message['content'] + '<|assistant|>' }}{% endif %}{% endfor %}"
+)
 # sentencepiece writes a space as this character, so the character itself has
 # to be spelled in bytes.
 _SPACE = '\u2581'
@@ -36,11 +35,11 @@ _WORD = re.compile(r' ?[^\W\d_]+')
 
 
 def train_tokenizer(
-    texts: Iterable[str],
-    vocab_size: int,
-    *,
-    model_type: str = 'word',
-    character_coverage: float = 0.9995,
+  texts: Iterable[str],
+  vocab_size: int,
+  *,
+  model_type: str = 'word',
+  character_coverage: float = 0.9995,
 ) -> bytes:
   """Trains a sentencepiece model; the same texts give the same bytes.
 
@@ -65,34 +64,45 @@ def train_tokenizer(
   """
   if model_type not in ('word', 'bpe', 'unigram'):
     raise ValueError(
-        f"model_type must be 'word', 'bpe' or 'unigram', not {model_type!r}")
-  lines = [' ' + line for text in texts for line in text.split('\n')
-           if line and not _UNTRAINABLE.search(line)]
+      f"model_type must be 'word', 'bpe' or 'unigram', not {model_type!r}"
+    )
+  lines = [
+    ' ' + line
+    for text in texts
+    for line in text.split('\n')
+    if line and not _UNTRAINABLE.search(line)
+  ]
   if not lines:
     raise ValueError('cannot train a tokenizer: there is no text')
   try:
     with tempfile.TemporaryDirectory() as directory:
       if model_type == 'word':
         seeds = {
-            'seed_sentencepieces_file': _write_word_seeds(lines, directory)}
+          'seed_sentencepieces_file': _write_word_seeds(lines, directory)
+        }
       else:
         seeds = {}
       model = _train(
-          lines,
-          vocab_size=vocab_size,
-          model_type='unigram' if model_type == 'word' else model_type,
-          character_coverage=character_coverage,
-          **seeds)
+        lines,
+        vocab_size=vocab_size,
+        model_type='unigram' if model_type == 'word' else model_type,
+        character_coverage=character_coverage,
+        **seeds,
+      )
   except RuntimeError as error:
     raise ValueError(
-        f'cannot train a tokenizer of vocab_size {vocab_size} on {len(lines)} '
-        f'lines ({error}); {_NUM_SPECIAL + 1 + 256} ids are specials, newline '
-        'and bytes, and each character needs one more: ask for more ids or '
-        'lower character_coverage') from error
+      f'cannot train a tokenizer of vocab_size {vocab_size} on {len(lines)} '
+      f'lines ({error}); {_NUM_SPECIAL + 1 + 256} ids are specials, newline '
+      'and bytes, and each character needs one more: ask for more ids or '
+      'lower character_coverage'
+    ) from error
   got = Tokenizer(model).vocab_size
   if got != vocab_size:
-    logging.info('tokenizer: the text supports %d pieces, not the %d asked for',
-                 got, vocab_size)
+    logging.info(
+      'tokenizer: the text supports %d pieces, not the %d asked for',
+      got,
+      vocab_size,
+    )
   return model
 
 
@@ -104,8 +114,9 @@ def _write_word_seeds(lines: Sequence[str], directory: str) -> str:
   path = pathlib.Path(directory) / 'seeds.tsv'
   rows = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
   path.write_text(
-      ''.join(f'{word.replace(" ", _SPACE)}\t{n}\n' for word, n in rows),
-      encoding='utf-8')
+    ''.join(f'{word.replace(" ", _SPACE)}\t{n}\n' for word, n in rows),
+    encoding='utf-8',
+  )
   return str(path)
 
 
@@ -113,28 +124,29 @@ def _train(lines: Iterable[str], **options) -> bytes:
   """Runs the sentencepiece trainer with what this package always wants."""
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(lines),
-      model_writer=model,
-      hard_vocab_limit=False,
-      byte_fallback=True,
-      normalization_rule_name='identity',
-      add_dummy_prefix=False,
-      remove_extra_whitespaces=False,
-      split_digits=True,
-      max_sentence_length=1 << 24,  # longer lines would be dropped
-      num_threads=1,  # more threads change the order of float sums
-      pad_id=PAD_ID,
-      bos_id=BOS_ID,
-      eos_id=EOS_ID,
-      unk_id=UNK_ID,
-      pad_piece=SPECIAL_PIECES[PAD_ID],
-      bos_piece=SPECIAL_PIECES[BOS_ID],
-      eos_piece=SPECIAL_PIECES[EOS_ID],
-      unk_piece=SPECIAL_PIECES[UNK_ID],
-      control_symbols=list(SPECIAL_PIECES[USER_ID:]),
-      user_defined_symbols=['\n'],
-      minloglevel=2,
-      **options)
+    sentence_iterator=iter(lines),
+    model_writer=model,
+    hard_vocab_limit=False,
+    byte_fallback=True,
+    normalization_rule_name='identity',
+    add_dummy_prefix=False,
+    remove_extra_whitespaces=False,
+    split_digits=True,
+    max_sentence_length=1 << 24,  # longer lines would be dropped
+    num_threads=1,  # more threads change the order of float sums
+    pad_id=PAD_ID,
+    bos_id=BOS_ID,
+    eos_id=EOS_ID,
+    unk_id=UNK_ID,
+    pad_piece=SPECIAL_PIECES[PAD_ID],
+    bos_piece=SPECIAL_PIECES[BOS_ID],
+    eos_piece=SPECIAL_PIECES[EOS_ID],
+    unk_piece=SPECIAL_PIECES[UNK_ID],
+    control_symbols=list(SPECIAL_PIECES[USER_ID:]),
+    user_defined_symbols=['\n'],
+    minloglevel=2,
+    **options,
+  )
   proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
   # The name of a temporary file, which would make each model different.
   proto.trainer_spec.ClearField('seed_sentencepieces_file')
@@ -163,22 +175,27 @@ class Tokenizer:
     self._model = bytes(model)
     try:
       self._processor = sentencepiece.SentencePieceProcessor(
-          model_proto=self._model)
+        model_proto=self._model
+      )
     except RuntimeError as error:
       raise ValueError(f'not a sentencepiece model: {error}') from error
     size = self._processor.get_piece_size()
     specials = tuple(
-        self._processor.id_to_piece(i) for i in range(min(size, _NUM_SPECIAL)))
+      self._processor.id_to_piece(i) for i in range(min(size, _NUM_SPECIAL))
+    )
     self._newline_id = self._processor.piece_to_id('\n')
     self._space_ids = [
-        self._processor.piece_to_id(f'<0x{byte:02X}>')
-        for byte in _SPACE.encode()]
-    if (specials != SPECIAL_PIECES
-        or UNK_ID in (self._newline_id, *self._space_ids)):
+      self._processor.piece_to_id(f'<0x{byte:02X}>') for byte in _SPACE.encode()
+    ]
+    if specials != SPECIAL_PIECES or UNK_ID in (
+      self._newline_id,
+      *self._space_ids,
+    ):
       raise ValueError(
-          'this sentencepiece model was not made by train_tokenizer: its first '
-          f'pieces are {specials}, not {SPECIAL_PIECES}, or it has no newline '
-          'or byte pieces')
+        'this sentencepiece model was not made by train_tokenizer: its first '
+        f'pieces are {specials}, not {SPECIAL_PIECES}, or it has no newline '
+        'or byte pieces'
+      )
 
   def __reduce__(self):
     return Tokenizer, (self._model,)
@@ -245,8 +262,12 @@ class Tokenizer:
     *earlier, last = turns or (text,)
     ids = [BOS_ID]
     for asked, answered in zip(earlier[::2], earlier[1::2]):
-      ids += [USER_ID, *self.encode(asked), ASSISTANT_ID,
-              *self.response(answered)]
+      ids += [
+        USER_ID,
+        *self.encode(asked),
+        ASSISTANT_ID,
+        *self.response(answered),
+      ]
     return [*ids, USER_ID, *self.encode(last), ASSISTANT_ID]
 
   def plain(self, text: str) -> list[int]:
@@ -277,8 +298,11 @@ class Tokenizer:
 
   def generation_ids(self) -> dict[str, int | list[int] | None]:
     """The fields of a generation_config.json that are token ids."""
-    return {'bos_token_id': BOS_ID, 'eos_token_id': [EOS_ID],
-            'pad_token_id': PAD_ID}
+    return {
+      'bos_token_id': BOS_ID,
+      'eos_token_id': [EOS_ID],
+      'pad_token_id': PAD_ID,
+    }
 
   def write_files(self, folder, vocab_rows: int) -> None:
     """Writes files from which transformers makes the same ids, and the model.
@@ -296,10 +320,15 @@ class Tokenizer:
     hf_json.check_rows(self.vocab_size, vocab_rows)
     pieces = SPECIAL_PIECES
     hf_json.write_files(
-        folder,
-        spm_files.exported(self._model, BOS_ID, range(_NUM_SPECIAL),
-                               UNK_ID),
-        {'bos_token': pieces[BOS_ID], 'eos_token': pieces[EOS_ID],
-         'unk_token': pieces[UNK_ID], 'pad_token': pieces[PAD_ID]},
-        _CHAT_TEMPLATE, {})
+      folder,
+      spm_files.exported(self._model, BOS_ID, range(_NUM_SPECIAL), UNK_ID),
+      {
+        'bos_token': pieces[BOS_ID],
+        'eos_token': pieces[EOS_ID],
+        'unk_token': pieces[UNK_ID],
+        'pad_token': pieces[PAD_ID],
+      },
+      _CHAT_TEMPLATE,
+      {},
+    )
     self.save(pathlib.Path(folder) / self.FILE)

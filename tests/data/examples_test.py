@@ -11,8 +11,9 @@ from tests.data import toys
 
 @pytest.fixture(scope='module', name='tok')
 def _tok():
-  return Tokenizer(train_tokenizer(
-      ['what is red', 'it is a colour', 'say no more'] * 4, 300))
+  return Tokenizer(
+    train_tokenizer(['what is red', 'it is a colour', 'say no more'] * 4, 300)
+  )
 
 
 def lines_of(text):
@@ -24,8 +25,9 @@ def lines_of(text):
 def test_the_response_and_its_end_are_marked(tok):
   record = toys.shown('what is red', 'it is\na colour')
   text = examples.render([record], tok)
-  assert ('  <s><|user|>what is red<|assistant|>\n  ⟦it is\n  a colour</s>⟧\n'
-          in text)
+  assert (
+    '  <s><|user|>what is red<|assistant|>\n  ⟦it is\n  a colour</s>⟧\n' in text
+  )
 
 
 def test_marks_are_those_of_the_loss(tok):
@@ -37,7 +39,8 @@ def test_marks_are_those_of_the_loss(tok):
   assert (before, trained) == (False, True)
   assert response == examples.text_of(tok, targets)
   assert prompt == examples.text_of(
-      tok, example.tokens[:len(example.tokens) - len(targets) + 1].tolist())
+    tok, example.tokens[: len(example.tokens) - len(targets) + 1].tolist()
+  )
 
 
 def test_a_cut_response_shows_no_end(tok):
@@ -48,12 +51,18 @@ def test_a_cut_response_shows_no_end(tok):
 
 def test_all_but_the_first_token_of_a_document_is_marked(tok):
   assert '  <s>\n  ⟦say no more</s>⟧' in examples.render(
-      [toys.page('say no more')], tok)
+    [toys.page('say no more')], tok
+  )
 
 
 def test_without_a_tokenizer_the_bare_text_is_shown():
-  text = examples.render([toys.shown('ask', 'answer'), toys.page('page'),
-                          toys.prompt('alone', user='u1')])
+  text = examples.render(
+    [
+      toys.shown('ask', 'answer'),
+      toys.page('page'),
+      toys.prompt('alone', user='u1'),
+    ]
+  )
   assert '  ask\n  ⟦answer⟧' in text and '⟦page⟧' in text
   assert 'Prompt id-alone · train · user u1' in text and '\n  alone\n' in text
 
@@ -73,26 +82,41 @@ def test_what_a_terminal_would_obey_is_spelled_out():
 @pytest.mark.parametrize('k, columns', [(2, 2), (3, 3), (4, 3), (9, 3)])
 def test_responses_stand_side_by_side_the_best_first(k, columns):
   ranks = [k - 1 - i for i in range(k)]
-  lines = lines_of(examples.render([toys.ranked(
-      'ask', responses=[f'answer {i} ' + 'word ' * 60 for i in range(k)],
-      ranks=ranks)]))
+  lines = lines_of(
+    examples.render(
+      [
+        toys.ranked(
+          'ask',
+          responses=[f'answer {i} ' + 'word ' * 60 for i in range(k)],
+          ranks=ranks,
+        )
+      ]
+    )
+  )
   heads = [line for line in lines if 'rank ' in line]
   assert len(heads) == -(-k // columns)
   shown = [int(cell.split()[1]) for line in heads for cell in line.split('│')]
   assert shown == list(range(k))
-  answers = [cell.split()[1] for line in lines if 'answer' in line
-             for cell in line.split('│')]
+  answers = [
+    cell.split()[1]
+    for line in lines
+    if 'answer' in line
+    for cell in line.split('│')
+  ]
   assert answers == [str(k - 1 - i) for i in range(k)]
   assert any('more lines' in line for line in lines)
 
 
 def test_ties_and_empty_responses_are_named():
-  text = examples.render([toys.ranked(
-      'ask', responses=('', 'b', 'c'), ranks=(0, 1, 1))])
+  text = examples.render(
+    [toys.ranked('ask', responses=('', 'b', 'c'), ranks=(0, 1, 1))]
+  )
   assert text.count('(tie)') == 2 and '(empty)' in text
 
 
-@pytest.mark.parametrize('text, width, expected', [
+@pytest.mark.parametrize(
+  'text, width, expected',
+  [
     ('a bb ccc', 5, ['a bb', 'ccc']),
     ('abcdefgh', 3, ['abc', 'def', 'gh']),
     ('a\n\nb', 5, ['a', '', 'b']),
@@ -100,12 +124,17 @@ def test_ties_and_empty_responses_are_named():
     ('你好世界', 4, ['你好', '世界']),
     ('e\u0301e\u0301e\u0301', 2, ['e\u0301e\u0301', 'e\u0301']),
     ('', 5, ['']),
-])
+  ],
+)
 def test_lines_are_as_wide_as_they_look(text, width, expected):
   assert examples.wrap(text, width) == expected
 
 
 def test_a_long_text_keeps_its_end():
   assert examples.clip([str(i) for i in range(9)], 4) == [
-      '0', '1', '... (6 more lines)', '8']
+    '0',
+    '1',
+    '... (6 more lines)',
+    '8',
+  ]
   assert examples.clip(['a', 'b'], 2) == ['a', 'b']

@@ -16,16 +16,27 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 @pytest.fixture(name='spec')
 def _spec(tmp_path):
   path = tmp_path / 'ranked.jsonl'
-  path.write_text(''.join(json.dumps(
-      {'prompt': f'ask {i}', 'responses': ['red cat', 'blue', 'green'],
-       'scores': [2, 1, 1]}) + '\n' for i in range(9)))
+  path.write_text(
+    ''.join(
+      json.dumps(
+        {
+          'prompt': f'ask {i}',
+          'responses': ['red cat', 'blue', 'green'],
+          'scores': [2, 1, 1],
+        }
+      )
+      + '\n'
+      for i in range(9)
+    )
+  )
   return f'jsonl:{path}'
 
 
 @pytest.fixture(name='folder')
 def _folder(tmp_path):
-  tok = trained.Tokenizer(trained.train_tokenizer(
-      ['ask red cat blue green'] * 4, 290))
+  tok = trained.Tokenizer(
+    trained.train_tokenizer(['ask red cat blue green'] * 4, 290)
+  )
   tok.save(tmp_path / tok.FILE)
   return str(tmp_path)
 
@@ -61,19 +72,34 @@ def test_json_is_for_programs(spec, capsys):
 
 
 def test_lengths_in_tokens_with_a_tokenizer(spec, folder, capsys):
-  status, out, _ = run(capsys, spec, '--tokenizer', folder, '--json',
-                       '--prompt_len', '3', '--response_len', '2')
-  found, = [json.loads(line) for line in out.splitlines()]
+  status, out, _ = run(
+    capsys,
+    spec,
+    '--tokenizer',
+    folder,
+    '--json',
+    '--prompt_len',
+    '3',
+    '--response_len',
+    '2',
+  )
+  (found,) = [json.loads(line) for line in out.splitlines()]
   assert status == 0 and found['over']['prompt'] == {'limit': 3, 'count': 9}
   assert 'response tokens' in found['lengths']
 
 
-@pytest.mark.parametrize('argv, message', [
+@pytest.mark.parametrize(
+  'argv, message',
+  [
     (['jsnl:x'], "names no known source (did you mean 'jsonl'?)"),
     (['jsonl:nowhere.jsonl'], 'nowhere.jsonl'),
     (['{spec}', '--tokenizer', 'nowhere'], 'nowhere'),
-    (['{spec}', '--tokenizer', '{folder}', '--prompt_template', '{{prompt}}'],
-     'has a layout of its own')])
+    (
+      ['{spec}', '--tokenizer', '{folder}', '--prompt_template', '{{prompt}}'],
+      'has a layout of its own',
+    ),
+  ],
+)
 def test_mistakes_are_one_line(spec, folder, capsys, argv, message):
   argv = [word.format(spec=spec, folder=folder) for word in argv]
   status, out, err = run(capsys, *argv)
@@ -86,10 +112,14 @@ def test_a_mistake_in_the_last_source_is_told_first(spec, capsys):
   assert (status, out) == (1, '')
 
 
-@pytest.mark.parametrize('argv, message', [
+@pytest.mark.parametrize(
+  'argv, message',
+  [
     (['--limit', '-1'], 'must be 0 or more'),
     (['--prompt_len', '0'], 'must be 1 or more'),
-    (['--prompt_template', 'chat'], '--prompt_template needs --tokenizer')])
+    (['--prompt_template', 'chat'], '--prompt_template needs --tokenizer'),
+  ],
+)
 def test_flags_that_make_no_sense(spec, capsys, argv, message):
   with pytest.raises(SystemExit) as stop:
     run(capsys, spec, *argv)
@@ -106,8 +136,11 @@ def test_help_lists_the_sources(capsys):
 
 def test_a_reader_that_has_seen_enough(spec):
   process = subprocess.Popen(
-      [sys.executable, '-m', 'instructrl.data', *[spec] * 60, '--examples',
-       '9'], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    [sys.executable, '-m', 'instructrl.data', *[spec] * 60, '--examples', '9'],
+    cwd=ROOT,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+  )
   process.stdout.readline()
   process.stdout.close()
   assert process.wait(120) == 0

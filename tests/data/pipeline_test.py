@@ -20,7 +20,8 @@ from instructrl.types import LMBatch, PromptBatch, RankingBatch
 def numbered_rows(count, start=0):
   """Rows of one position whose token is their number."""
   return tasks.pack_rows(
-      (tasks.lm_example([start + i, 1]) for i in range(count)), 1)
+    (tasks.lm_example([start + i, 1]) for i in range(count)), 1
+  )
 
 
 def numbers(batch):
@@ -30,8 +31,9 @@ def numbers(batch):
 def test_every_epoch_is_another_permutation():
   batches = pipeline.lm_batches(numbered_rows(12), 4, seed=3)
   epochs = [
-      list(itertools.chain(*(numbers(batches.at(3 * e + i)) for i in range(3))))
-      for e in range(4)]
+    list(itertools.chain(*(numbers(batches.at(3 * e + i)) for i in range(3))))
+    for e in range(4)
+  ]
   for epoch in epochs:
     assert sorted(epoch) == list(range(12))
   assert len({tuple(epoch) for epoch in epochs}) == 4
@@ -56,9 +58,9 @@ def test_the_order_of_the_data_stays_what_it_is():
 def test_the_rows_of_a_step_do_not_depend_on_the_processes(processes):
   whole = pipeline.lm_batches(numbered_rows(30), 8, seed=0)
   parts = [
-      pipeline.lm_batches(
-          numbered_rows(30), 8, seed=0, rows_read=rows)
-      for rows in np.split(np.arange(8), processes)]
+    pipeline.lm_batches(numbered_rows(30), 8, seed=0, rows_read=rows)
+    for rows in np.split(np.arange(8), processes)
+  ]
   for step in (0, 3, 4, 77):
     joined = sum((numbers(part.at(step)) for part in parts), [])
     assert joined == numbers(whole.at(step))
@@ -68,7 +70,7 @@ def test_an_epoch_that_does_not_divide_goes_on_in_the_next():
   batches = pipeline.lm_batches(numbered_rows(5), 4, seed=0)
   stream = sum((numbers(batches.at(step)) for step in range(5)), [])
   for epoch in range(4):
-    assert sorted(stream[5 * epoch:5 * epoch + 5]) == list(range(5))
+    assert sorted(stream[5 * epoch : 5 * epoch + 5]) == list(range(5))
   # A batch may be larger than the data.
   big = pipeline.lm_batches(numbered_rows(2), 8, seed=0)
   assert sorted(numbers(big.at(0))) == [0] * 4 + [1] * 4
@@ -138,8 +140,12 @@ def test_an_error_in_the_background_reaches_the_loop():
 @pytest.mark.parametrize('fraction', [0.1, 0.5])
 def test_mixing_in_pretraining_rows(fraction):
   batches = pipeline.lm_batches(
-      numbered_rows(40), 4, seed=0, mix=numbered_rows(30, start=1000),
-      mix_fraction=fraction)
+    numbered_rows(40),
+    4,
+    seed=0,
+    mix=numbered_rows(30, start=1000),
+    mix_fraction=fraction,
+  )
   stream = sum((numbers(batches.at(step)) for step in range(50)), [])
   mixed = [n for n in stream if n >= 1000]
   own = [n for n in stream if n < 1000]
@@ -160,24 +166,30 @@ def test_once_gives_every_example_once():
   assert numbers(last) == [4, 5, 5, 5]
   assert last.loss_mask[:, 0].tolist() == [True, True, False, False]
   parts = [
-      list(pipeline.lm_batches(
-          numbered_rows(6), 4, seed=0, rows_read=rows).once())
-      for rows in ([0, 1], [2, 3])]
+    list(
+      pipeline.lm_batches(numbered_rows(6), 4, seed=0, rows_read=rows).once()
+    )
+    for rows in ([0, 1], [2, 3])
+  ]
   assert [numbers(p[0]) for p in parts] == [[0, 1], [2, 3]]
   assert [p[1].loss_mask.all() for p in parts] == [True, False]
 
 
-@pytest.mark.parametrize('kwargs, reason', [
+@pytest.mark.parametrize(
+  'kwargs, reason',
+  [
     (dict(batch_size=0), 'batch_size is 0'),
     (dict(rows_read=[2, 4]), r'rows_read \[2, 4\] are not rows of a batch of'),
     (dict(rows_read=[]), r'rows_read \[\] are not rows'),
     (dict(mix_fraction=1.0), r'mix_fraction is 1.0: it is in \[0, 1\)'),
     (dict(mix_fraction=0.5), 'needs rows to mix in'),
-])
+  ],
+)
 def test_bad_arguments(kwargs, reason):
   with pytest.raises(ValueError, match=reason):
     pipeline.lm_batches(
-        numbered_rows(4), **{'batch_size': 4, 'seed': 0, **kwargs})
+      numbered_rows(4), **{'batch_size': 4, 'seed': 0, **kwargs}
+    )
 
 
 def test_no_examples_and_negative_steps():
@@ -193,24 +205,30 @@ def test_rows_in_a_file_give_the_same_batches(tmp_path, monkeypatch, limit):
   packed = numbered_rows(20)
   path = tmp_path / 'rows.array_record'
   rows.write_rows(
-      path, packed, tokenizer_fingerprint='t', source_fingerprint='s')
+    path, packed, tokenizer_fingerprint='t', source_fingerprint='s'
+  )
   in_file = pipeline.lm_batches(rows.read_rows(path), 4, seed=1)
   in_memory = pipeline.lm_batches(packed, 4, seed=1)
   for a, b in zip(in_file.iterate(3, 4), in_memory.iterate(3, 4)):
     chex.assert_trees_all_equal(a, b)
     assert [x.dtype for x in jax.tree.leaves(a)] == [
-        x.dtype for x in jax.tree.leaves(b)]
+      x.dtype for x in jax.tree.leaves(b)
+    ]
 
 
 def make_ranking(i, ranks=(1, 0, 1)):
   k = len(ranks)
   return Ranking(
-      prompt=Prompt(f'p{i}', 'x' * i, 'u', 'open_qa', 'train'), labeler='l',
-      group='train', responses=tuple('abcd'[:k]),
-      response_tokens=((10, 2), (11, 2), (12, 2), (13, 2))[:k],
-      sources=('s0', 's1', 's2', 's3')[:k],
-      temperatures=(0.0, 0.1, 0.2, 0.3)[:k], ranks=ranks,
-      metadata=tuple({'overall': j} for j in range(1, k + 1)))
+    prompt=Prompt(f'p{i}', 'x' * i, 'u', 'open_qa', 'train'),
+    labeler='l',
+    group='train',
+    responses=tuple('abcd'[:k]),
+    response_tokens=((10, 2), (11, 2), (12, 2), (13, 2))[:k],
+    sources=('s0', 's1', 's2', 's3')[:k],
+    temperatures=(0.0, 0.1, 0.2, 0.3)[:k],
+    ranks=ranks,
+    metadata=tuple({'overall': j} for j in range(1, k + 1)),
+  )
 
 
 class Tok:
@@ -235,10 +253,12 @@ def test_a_dialogue_is_laid_out_by_its_turns():
 
 def test_ranking_batches():
   elements, dropped = pipeline.ranking_tokens(
-      [make_ranking(i) for i in range(1, 9)], Tok(), prompt_len=7)
+    [make_ranking(i) for i in range(1, 9)], Tok(), prompt_len=7
+  )
   assert (len(elements), dropped) == (4, 4)
   batches = pipeline.ranking_batches(
-      elements, 2, seed=0, max_k=4, seq_len=13, eos_id=2)
+    elements, 2, seed=0, max_k=4, seq_len=13, eos_id=2
+  )
   batch = batches.at(0)
   assert isinstance(batch, RankingBatch)
   chex.assert_shape(batch.tokens, (2, 13))
@@ -246,13 +266,16 @@ def test_ranking_batches():
   for row, i in enumerate(batches.indices(0)):  # prompt i has i + 4 tokens
     prompt = [1, 4] + [6] * (i + 1) + [5]
     responses = sum([[10 + k, 2] for k in range(3)], [])
-    assert batch.tokens[row].tolist() == (
-        prompt + responses + [0] * (3 - i))
+    assert batch.tokens[row].tolist() == (prompt + responses + [0] * (3 - i))
     assert batch.last[row].tolist() == [i + 5, i + 7, i + 9, 0]
     assert batch.ranks[row].tolist() == [1, 0, 1, 0]
     assert batch.valid[row].tolist() == [True] * 3 + [False]
-  assert [b.valid.sum() for b in pipeline.ranking_batches(
-      elements[:3], 2, seed=0, max_k=4, seq_len=13, eos_id=2).once()] == [6, 3]
+  assert [
+    b.valid.sum()
+    for b in pipeline.ranking_batches(
+      elements[:3], 2, seed=0, max_k=4, seq_len=13, eos_id=2
+    ).once()
+  ] == [6, 3]
 
 
 def test_split_pairs():
@@ -261,8 +284,12 @@ def test_split_pairs():
     validate(pair)
   # The tie of a and c is no pair.
   assert [(p.responses, p.ranks) for p in pairs] == [
-      (('a', 'b'), (1, 0)), (('a', 'd'), (1, 0)), (('b', 'c'), (0, 1)),
-      (('b', 'd'), (0, 1)), (('c', 'd'), (1, 0))]
+    (('a', 'b'), (1, 0)),
+    (('a', 'd'), (1, 0)),
+    (('b', 'c'), (0, 1)),
+    (('b', 'd'), (0, 1)),
+    (('c', 'd'), (1, 0)),
+  ]
   assert pairs[1].response_tokens == ((10, 2), (13, 2))
   assert pairs[1].sources == ('s0', 's3')
   assert pairs[1].temperatures == (0.0, 0.3)
@@ -290,10 +317,13 @@ def test_prompt_batches():
 
 
 def test_trimmed_columns_are_padding():
-  rankings = [pipeline.RankingTokens(
-      (1, 6), ((7,) * n + (2,), (8, 2)), (0, 1)) for n in (1, 2, 9)]
+  rankings = [
+    pipeline.RankingTokens((1, 6), ((7,) * n + (2,), (8, 2)), (0, 1))
+    for n in (1, 2, 9)
+  ]
   batches = pipeline.ranking_batches(
-      rankings, 2, seed=0, max_k=3, seq_len=16, eos_id=2, shuffle=False)
+    rankings, 2, seed=0, max_k=3, seq_len=16, eos_id=2, shuffle=False
+  )
   assert batches.all_indices(0).tolist() == [0, 1]
   batch = batches.at(0)
   short = pipeline.trim_columns(batch, 8)
@@ -304,7 +334,8 @@ def test_trimmed_columns_are_padding():
 
 def numbers_batches(count, **kwargs):
   source = pipeline.BuiltSource(
-      range(count), lambda i, element: np.int64(element))
+    range(count), lambda i, element: np.int64(element)
+  )
   return pipeline.Batches(source, 4, seed=3, **kwargs)
 
 
@@ -312,8 +343,9 @@ def test_like_lengths_share_a_batch_and_every_example_comes_once_an_epoch():
   lengths = np.random.default_rng(0).integers(1, 100, 64)
   plain = numbers_batches(len(lengths))
   grouped = numbers_batches(len(lengths), lengths=lengths, window=4)
-  spread = lambda batches: np.mean([
-      np.ptp(lengths[batches.at(step)]) for step in range(16)])
+  spread = lambda batches: np.mean(
+    [np.ptp(lengths[batches.at(step)]) for step in range(16)]
+  )
   assert spread(grouped) < spread(plain) / 2
   for epoch in range(2):
     seen = [grouped.at(16 * epoch + step) for step in range(16)]
@@ -323,7 +355,8 @@ def test_like_lengths_share_a_batch_and_every_example_comes_once_an_epoch():
   for window in range(4):
     steps = range(4 * window, 4 * window + 4)
     assert sorted(np.concatenate([grouped.at(s) for s in steps])) == sorted(
-        np.concatenate([plain.at(s) for s in steps]))
+      np.concatenate([plain.at(s) for s in steps])
+    )
   means = np.asarray([lengths[grouped.at(s)].mean() for s in range(64)])
   orders = {tuple(np.argsort(m)) for m in means.reshape(16, 4)}
   assert len(orders) > 4
@@ -339,7 +372,8 @@ def test_grouping_keeps_to_the_epochs(count):
   for epoch in range(3):
     # The step that an epoch ends in has what it would have had.
     np.testing.assert_array_equal(
-        np.sort(seen[epoch * count:(epoch + 1) * count]), np.arange(count))
+      np.sort(seen[epoch * count : (epoch + 1) * count]), np.arange(count)
+    )
   for step in range(steps):
     if step * 4 // count != (step * 4 + 3) // count:
       np.testing.assert_array_equal(grouped.at(step), plain.at(step))
@@ -352,14 +386,17 @@ def test_grouping_keeps_to_the_epochs(count):
 def test_grouped_batches_are_divided_among_processes():
   lengths = np.arange(32)[::-1]
   whole = numbers_batches(len(lengths), lengths=lengths, window=3)
-  parts = [numbers_batches(len(lengths), lengths=lengths, window=3,
-                           rows_read=rows)
-           for rows in ([0, 1], [2, 3])]
+  parts = [
+    numbers_batches(len(lengths), lengths=lengths, window=3, rows_read=rows)
+    for rows in ([0, 1], [2, 3])
+  ]
   for step in range(20):
     np.testing.assert_array_equal(
-        whole.at(step), np.concatenate([p.at(step) for p in parts]))
+      whole.at(step), np.concatenate([p.at(step) for p in parts])
+    )
     np.testing.assert_array_equal(
-        whole.all_indices(step), parts[0].all_indices(step))
+      whole.all_indices(step), parts[0].all_indices(step)
+    )
 
 
 def test_lengths_must_be_those_of_the_examples():

@@ -17,22 +17,39 @@ from instructrl.data.records import (
 )
 
 PROMPT = Prompt(
-    id='p1', text='Where was Mara born?', user='u1', use_case='open_qa',
-    split='train', spec='{"max_words": 9}')
+  id='p1',
+  text='Where was Mara born?',
+  user='u1',
+  use_case='open_qa',
+  split='train',
+  spec='{"max_words": 9}',
+)
 DOCUMENT = Document(
-    id='d1', text='Mara was born in Oakton.', source='forum', split='train')
+  id='d1', text='Mara was born in Oakton.', source='forum', split='train'
+)
 DEMONSTRATION = Demonstration(PROMPT, 'In Oakton.', 'labeler-1')
 RANKING = Ranking(
-    prompt=PROMPT, labeler='labeler-2', group='heldout',
-    responses=('In Oakton.', '', 'In Elm.', 'Où ?'),
-    response_tokens=((7, 8, 2), (2,), (7, 9, 2), (11, 12)),
-    sources=('sft', 'base', 'sft', 'human'),
-    temperatures=(1.0, 0.7, 1.0, 0.0), ranks=(0, 2, 1, 1),
-    metadata=({'overall': 7, 'hallucination': 0},) * 4)
+  prompt=PROMPT,
+  labeler='labeler-2',
+  group='heldout',
+  responses=('In Oakton.', '', 'In Elm.', 'Où ?'),
+  response_tokens=((7, 8, 2), (2,), (7, 9, 2), (11, 12)),
+  sources=('sft', 'base', 'sft', 'human'),
+  temperatures=(1.0, 0.7, 1.0, 0.0),
+  ranks=(0, 2, 1, 1),
+  metadata=({'overall': 7, 'hallucination': 0},) * 4,
+)
 DIALOGUE = dataclasses.replace(
-    PROMPT, text='a\n\nAssistant: b\n\nHuman: c', turns=('a', 'b', 'c'))
-ALL = (PROMPT, DIALOGUE, DOCUMENT, DEMONSTRATION, RANKING,
-       dataclasses.replace(DEMONSTRATION, prompt=DIALOGUE))
+  PROMPT, text='a\n\nAssistant: b\n\nHuman: c', turns=('a', 'b', 'c')
+)
+ALL = (
+  PROMPT,
+  DIALOGUE,
+  DOCUMENT,
+  DEMONSTRATION,
+  RANKING,
+  dataclasses.replace(DEMONSTRATION, prompt=DIALOGUE),
+)
 
 
 @pytest.mark.parametrize('record', ALL)
@@ -45,8 +62,9 @@ def test_good_records_pass_and_survive_json(record):
 def test_a_ranking_may_have_no_tokens_yet():
   record = dataclasses.replace(RANKING, response_tokens=())
   assert validate(record) is record
-  assert records.from_dict(
-      json.loads(json.dumps(records.to_dict(record)))) == record
+  assert (
+    records.from_dict(json.loads(json.dumps(records.to_dict(record)))) == record
+  )
   # None is not the same as some.
   for tokens in (RANKING.response_tokens[:3], ((),) * 4, ((7,),)):
     with pytest.raises(RecordError, match='response_tokens'):
@@ -58,13 +76,19 @@ def test_the_error_has_the_file_the_index_and_the_reason():
   with pytest.raises(RecordError) as caught:
     validate(bad, source='rankings.array_record', index=17)
   assert str(caught.value) == (
-      'rankings.array_record[17]: ranks has 3 entries for 4 responses')
+    'rankings.array_record[17]: ranks has 3 entries for 4 responses'
+  )
   error = pickle.loads(pickle.dumps(caught.value))
   assert (error.source, error.index, error.reason) == (
-      'rankings.array_record', 17, 'ranks has 3 entries for 4 responses')
+    'rankings.array_record',
+    17,
+    'ranks has 3 entries for 4 responses',
+  )
 
 
-@pytest.mark.parametrize('change, reason', [
+@pytest.mark.parametrize(
+  'change, reason',
+  [
     (dict(text=''), 'text is empty'),
     (dict(text=' \n'), 'text is empty'),
     (dict(text=b'bytes'), 'text is bytes, not text'),
@@ -80,7 +104,8 @@ def test_the_error_has_the_file_the_index_and_the_reason():
     (dict(turns=('a', 'b', 'c', 'd')), 'turns has 4 entries: a dialogue goes'),
     (dict(turns=('a', ' ', 'c')), r'turns\[1\] is empty'),
     (dict(turns=('a', 'b', 3)), r'turns\[2\] is int, not text'),
-])
+  ],
+)
 def test_bad_prompts(change, reason):
   bad = dataclasses.replace(PROMPT, **change)
   with pytest.raises(RecordError, match=f'record: {reason}|: .*{reason}'):
@@ -95,11 +120,14 @@ def test_a_prompt_may_lack_user_and_spec():
   validate(dataclasses.replace(PROMPT, user='', spec=''))
 
 
-@pytest.mark.parametrize('change, reason', [
+@pytest.mark.parametrize(
+  'change, reason',
+  [
     (dict(text=''), 'text is empty'),
     (dict(source=''), 'source is empty'),
     (dict(split='test'), "split is 'test', not one of train, validation"),
-])
+  ],
+)
 def test_bad_documents(change, reason):
   with pytest.raises(RecordError, match=reason):
     validate(dataclasses.replace(DOCUMENT, **change))
@@ -107,44 +135,62 @@ def test_bad_documents(change, reason):
 
 def test_bad_demonstrations():
   for change, reason in [
-      (dict(response=' '), 'response is empty'),
-      (dict(labeler=''), 'labeler is empty'),
-      (dict(prompt='text'), 'prompt is str, not a Prompt')]:
+    (dict(response=' '), 'response is empty'),
+    (dict(labeler=''), 'labeler is empty'),
+    (dict(prompt='text'), 'prompt is str, not a Prompt'),
+  ]:
     with pytest.raises(RecordError, match=reason):
       validate(dataclasses.replace(DEMONSTRATION, **change))
 
 
-@pytest.mark.parametrize('change, reason', [
+@pytest.mark.parametrize(
+  'change, reason',
+  [
     (dict(group='test'), "group is 'test', not one of train, heldout"),
     (dict(labeler=''), 'labeler is empty'),
     (dict(responses=['a', 'b', 'c', 'd']), 'responses is list, not a tuple'),
     (dict(responses=('a', 'b', 'c')), 'response_tokens has 4 entries for 3'),
     (dict(responses=('a', 'b', 'c', '\udfff')), r'responses\[3\] is not UTF-8'),
-    (dict(response_tokens=((7,), (2,), (3,))),
-     'response_tokens has 3 entries for 4 responses'),
-    (dict(response_tokens=((7,), (), (3,), (2,))),
-     r'response_tokens\[1\] is empty'),
-    (dict(response_tokens=((7,), (-1,), (3,), (2,))),
-     r'response_tokens\[1\] is not a tuple of token ids'),
-    (dict(response_tokens=((7,) * 8193, (1,), (3,), (2,))),
-     r'response_tokens\[0\] has 8,193 tokens, the limit is 8,192'),
+    (
+      dict(response_tokens=((7,), (2,), (3,))),
+      'response_tokens has 3 entries for 4 responses',
+    ),
+    (
+      dict(response_tokens=((7,), (), (3,), (2,))),
+      r'response_tokens\[1\] is empty',
+    ),
+    (
+      dict(response_tokens=((7,), (-1,), (3,), (2,))),
+      r'response_tokens\[1\] is not a tuple of token ids',
+    ),
+    (
+      dict(response_tokens=((7,) * 8193, (1,), (3,), (2,))),
+      r'response_tokens\[0\] has 8,193 tokens, the limit is 8,192',
+    ),
     (dict(sources=('sft',) * 3), 'sources has 3 entries for 4 responses'),
     (dict(sources=('sft', '', 'sft', 'sft')), r'sources\[1\] is empty'),
     (dict(temperatures=(1.0, 1.0)), 'temperatures has 2 entries for 4'),
-    (dict(temperatures=(1.0, 1.0, float('nan'), 0.0)),
-     r'temperatures\[2\] is nan'),
+    (
+      dict(temperatures=(1.0, 1.0, float('nan'), 0.0)),
+      r'temperatures\[2\] is nan',
+    ),
     (dict(temperatures=(1.0, 1.0, -0.5, 0.0)), r'temperatures\[2\] is -0.5'),
     (dict(ranks=(0, 1, 2, 4)), r'ranks \(0, 1, 2, 4\) are not dense'),
     (dict(ranks=(1, 2, 3, 4)), 'not dense'),
     (dict(ranks=(0, 1.0, 2, 3)), 'are not integers from 0 up'),
     (dict(ranks=(0, -1, 1, 2)), 'are not integers from 0 up'),
     (dict(metadata=({'overall': 7},) * 3), 'metadata has 3 entries for 4'),
-    (dict(metadata=({'overall': 7},) * 3 + ({'x': 1},)),
-     r'metadata\[3\] has other keys than metadata\[0\]'),
-    (dict(metadata=({'overall': 8},) * 4),
-     r"metadata\[0\]\['overall'\] is 8, neither a flag"),
+    (
+      dict(metadata=({'overall': 7},) * 3 + ({'x': 1},)),
+      r'metadata\[3\] has other keys than metadata\[0\]',
+    ),
+    (
+      dict(metadata=({'overall': 8},) * 4),
+      r"metadata\[0\]\['overall'\] is 8, neither a flag",
+    ),
     (dict(metadata=('x',) * 4), r'metadata\[0\] is str, not a dict'),
-])
+  ],
+)
 def test_bad_rankings(change, reason):
   with pytest.raises(RecordError, match=reason):
     validate(dataclasses.replace(RANKING, **change))
@@ -152,8 +198,14 @@ def test_bad_rankings(change, reason):
 
 def test_a_ranking_needs_two_responses_and_no_metadata():
   one = dataclasses.replace(
-      RANKING, responses=('a',), response_tokens=((2,),), sources=('sft',),
-      temperatures=(1.0,), ranks=(0,), metadata=())
+    RANKING,
+    responses=('a',),
+    response_tokens=((2,),),
+    sources=('sft',),
+    temperatures=(1.0,),
+    ranks=(0,),
+    metadata=(),
+  )
   with pytest.raises(RecordError, match='needs 2 responses or more, it has 1'):
     validate(one)
   validate(dataclasses.replace(RANKING, metadata=()))
@@ -170,7 +222,9 @@ def test_not_a_record():
     validate({})
 
 
-@pytest.mark.parametrize('change, reason', [
+@pytest.mark.parametrize(
+  'change, reason',
+  [
     (dict(format_version=99), 'has format version 99, this program reads 2'),
     (dict(type='Poem'), "has type 'Poem', not one of Document, Prompt"),
     (dict(colour='red'), "Ranking has no field 'colour'"),
@@ -178,7 +232,8 @@ def test_not_a_record():
     (dict(prompt='x'), 'prompt is str, not an object'),
     (dict(prompt={'id': 'p'}), "Prompt lacks the field 'text'"),
     (dict(ranks=5), 'ranks is int, not a tuple'),
-])
+  ],
+)
 def test_bad_json(change, reason):
   values = {**records.to_dict(RANKING), **change}
   with pytest.raises(RecordError, match=rf'file\[3\]: {reason}'):
@@ -199,15 +254,25 @@ def test_a_missing_field_is_named():
 
 def other(**changes):
   return dataclasses.replace(
-      PROMPT, **{'id': 'p2', 'text': 'Who is Ben?', 'user': 'u2',
-                 'split': 'validation', **changes})
+    PROMPT,
+    **{
+      'id': 'p2',
+      'text': 'Who is Ben?',
+      'user': 'u2',
+      'split': 'validation',
+      **changes,
+    },
+  )
 
 
-@pytest.mark.parametrize('changes, shared', [
+@pytest.mark.parametrize(
+  'changes, shared',
+  [
     (dict(id='p1'), "its id \\('p1'\\)"),
     (dict(text=' where  was MARA born?'), 'its text'),
     (dict(user='u1'), "its user \\('u1'\\)"),
-])
+  ],
+)
 def test_a_prompt_on_both_sides_is_refused(changes, shared):
   records.check_no_leak([PROMPT, RANKING], [other()])
   with pytest.raises(ValueError, match=f"shares {shared}.*prompt 'p1'"):
@@ -216,7 +281,8 @@ def test_a_prompt_on_both_sides_is_refused(changes, shared):
 
 def test_unknown_users_are_not_one_user():
   records.check_no_leak(
-      [dataclasses.replace(PROMPT, user='')], [other(user='')])
+    [dataclasses.replace(PROMPT, user='')], [other(user='')]
+  )
 
 
 def test_an_accent_may_be_a_character_of_its_own():

@@ -13,8 +13,12 @@ MADE_OF = dict(tokenizer_fingerprint='t' * 64, source_fingerprint='s' * 64)
 def make_rows():
   rng = np.random.default_rng(0)
   return tasks.pack_rows(
-      (tasks.lm_example(rng.integers(3, 70_000, n), n // 2)
-       for n in rng.integers(2, 9, 300)), 8)
+    (
+      tasks.lm_example(rng.integers(3, 70_000, n), n // 2)
+      for n in rng.integers(2, 9, 300)
+    ),
+    8,
+  )
 
 
 def test_what_is_written_is_read(tmp_path, rows):
@@ -30,16 +34,21 @@ def test_what_is_written_is_read(tmp_path, rows):
     assert loaded[name].dtype == values.dtype
   indices = np.asarray([5, 0, 5, len(got) - 1])
   np.testing.assert_array_equal(
-      got.gather(indices).targets, rows['targets'][indices])
+    got.gather(indices).targets, rows['targets'][indices]
+  )
 
 
-@pytest.mark.parametrize('wanted, reason', [
+@pytest.mark.parametrize(
+  'wanted, reason',
+  [
     (dict(row_len=16), 'has row_len 8, this run needs 16: delete the file'),
     (dict(tokenizer_fingerprint='x' * 64), 'has tokenizer_fingerprint tttttt'),
     (dict(source_fingerprint='x' * 64), 'has source_fingerprint ssssssssssss'),
-])
+  ],
+)
 def test_rows_made_of_something_else_are_refused(
-    tmp_path, rows, wanted, reason):
+  tmp_path, rows, wanted, reason
+):
   path = tmp_path / 'rows.array_record'
   rows_lib.write_rows(path, rows, **MADE_OF)
   with pytest.raises(ValueError, match=reason):
@@ -61,7 +70,7 @@ def test_a_damaged_file_is_refused(tmp_path, rows):
     rows_lib.read_rows(path)
   rows_lib.write_rows(path, rows, **MADE_OF)
   data = bytearray(path.read_bytes())
-  path.write_bytes(data[:len(data) // 2])
+  path.write_bytes(data[: len(data) // 2])
   with pytest.raises(ValueError, match='is not a file of packed rows'):
     rows_lib.read_rows(path)
   # Somewhere in the rows, behind the header and before the file's own index.
@@ -75,7 +84,8 @@ def test_a_damaged_file_is_refused(tmp_path, rows):
 def test_another_array_record_file_is_refused(tmp_path):
   path = tmp_path / 'other.array_record'
   writer = rows_lib.array_record_module.ArrayRecordWriter(
-      str(path), 'group_size:1')
+    str(path), 'group_size:1'
+  )
   writer.write(b'["no header"]')
   writer.close()
   with pytest.raises(ValueError, match='is not a file of packed rows'):

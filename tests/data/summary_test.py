@@ -12,27 +12,44 @@ from tests.data import toys
 
 # A token a word; a prompt has two more, a response one.
 TOK = types.SimpleNamespace(
-    vocab_size=50,
-    prompt=lambda text, turns=(): [1, *map(len, text.split()), 4],
-    response=lambda text: [*map(len, text.split()), 2],
-    document=lambda text: [1, *map(len, text.split()), 2])
+  vocab_size=50,
+  prompt=lambda text, turns=(): [1, *map(len, text.split()), 4],
+  response=lambda text: [*map(len, text.split()), 2],
+  document=lambda text: [1, *map(len, text.split()), 2],
+)
 
 
 def loaded(kind, records, read=0, dropped=None, first=None, notes=()):
   return types.SimpleNamespace(
-      spec='jsonl:some/file.jsonl', kind=kind, records=records,
-      read=read or len(records), dropped=dropped or {}, first=first or {},
-      notes=list(notes))
+    spec='jsonl:some/file.jsonl',
+    kind=kind,
+    records=records,
+    read=read or len(records),
+    dropped=dropped or {},
+    first=first or {},
+    notes=list(notes),
+  )
 
 
-RANKINGS = loaded(Ranking, [
+RANKINGS = loaded(
+  Ranking,
+  [
     toys.ranked('what is it', user='u1', labeler='l1'),
     toys.ranked('What is  it', user='u1', labeler='l2', ranks=(0, 0)),
-    toys.ranked('who', user='u2', labeler='l1', split='test',
-                responses=('a b c', 'd', 'write to a@b.org'), ranks=(1, 0, 1)),
-], read=9, dropped={'responses: is empty': 6},
-   first={'responses: is empty': 'some/file.jsonl:3: responses: is empty'},
-   notes=['fields that were not read: score (9 rows)'])
+    toys.ranked(
+      'who',
+      user='u2',
+      labeler='l1',
+      split='test',
+      responses=('a b c', 'd', 'write to a@b.org'),
+      ranks=(1, 0, 1),
+    ),
+  ],
+  read=9,
+  dropped={'responses: is empty': 6},
+  first={'responses: is empty': 'some/file.jsonl:3: responses: is empty'},
+  notes=['fields that were not read: score (9 rows)'],
+)
 
 
 def lines_of(text):
@@ -44,7 +61,10 @@ def lines_of(text):
 def test_rankings_are_counted():
   found = summary.describe(RANKINGS, TOK, prompt_len=4, response_len=3)
   assert (found['read'], found['kept'], found['dropped']) == (
-      9, 3, {'responses: is empty': 6})
+    9,
+    3,
+    {'responses: is empty': 6},
+  )
   assert found['splits'] == {'train': 2, 'test': 1}
   assert found['prompts'] == 2  # without regard to case and spacing
   assert found['users'] == {'count': 2, 'most': 'u1', 'rows': 2}
@@ -53,8 +73,10 @@ def test_rankings_are_counted():
   assert (found['pairs'], found['all_tied']) == (5, 1)
   assert found['ties'] == pytest.approx(2 / 5)
   assert found['personal_data'] == {'email address': 1}
-  assert found['over'] == {'prompt': {'limit': 4, 'count': 2},
-                           'response': {'limit': 3, 'count': 2}}
+  assert found['over'] == {
+    'prompt': {'limit': 4, 'count': 2},
+    'response': {'limit': 3, 'count': 2},
+  }
   assert found['lengths']['response characters']['total'] == 26
   assert found['lengths']['prompt tokens']['longest'] == 5
   assert json.loads(json.dumps(found)) == found
@@ -64,35 +86,44 @@ def test_dialogues_are_counted():
   asked = [toys.prompt(f'a {i}', turns=('a', 'b', str(i))) for i in range(2)]
   found = summary.describe(loaded(Prompt, [*asked, toys.prompt('alone')]))
   assert found['dialogues'] == 2
-  assert ('prompts       3 different; 0 rows repeat a prompt; 2 are dialogues'
-          in lines_of(summary.render(found)))
+  assert (
+    'prompts       3 different; 0 rows repeat a prompt; 2 are dialogues'
+    in lines_of(summary.render(found))
+  )
 
 
 def test_all_that_is_counted_is_drawn():
-  text = summary.render(summary.describe(
-      RANKINGS, TOK, prompt_len=4, response_len=3))
+  text = summary.render(
+    summary.describe(RANKINGS, TOK, prompt_len=4, response_len=3)
+  )
   lines = lines_of(text)
   assert lines[0].startswith('── Rankings · jsonl:some/file.jsonl ──')
   for expected in (
-      'rows          9 read, 3 kept, 6 dropped',
-      '  dropped     6: responses: is empty',
-      '              first: some/file.jsonl:3: responses: is empty',
-      'note          fields that were not read: score (9 rows)',
-      'splits        train 2, test 1',
-      'prompts       2 different; 1 rows repeat a prompt',
-      'users         2; most rows: u1 (2)',
-      'pairs         5, 40.0% of them ties; 1 rankings are one tie',
-      'too long      2 prompts over 4 tokens, 2 responses over 3 tokens'):
+    'rows          9 read, 3 kept, 6 dropped',
+    '  dropped     6: responses: is empty',
+    '              first: some/file.jsonl:3: responses: is empty',
+    'note          fields that were not read: score (9 rows)',
+    'splits        train 2, test 1',
+    'prompts       2 different; 1 rows repeat a prompt',
+    'users         2; most rows: u1 (2)',
+    'pairs         5, 40.0% of them ties; 1 rankings are one tie',
+    'too long      2 prompts over 4 tokens, 2 responses over 3 tokens',
+  ):
     assert expected in lines
-  assert any('prompt tokens' in line and 'response tokens' in line
-             for line in lines)
+  assert any(
+    'prompt tokens' in line and 'response tokens' in line for line in lines
+  )
 
 
-@pytest.mark.parametrize('kind, records, absent', [
+@pytest.mark.parametrize(
+  'kind, records, absent',
+  [
     (Document, [toys.page('some text')], 'prompts'),
     (Prompt, [toys.prompt('ask')], 'labelers'),
     (Demonstration, [toys.shown('ask')], 'pairs'),
-    (Ranking, [], 'splits')])
+    (Ranking, [], 'splits'),
+  ],
+)
 @pytest.mark.parametrize('tok', [None, TOK])
 def test_every_kind_is_drawn(kind, records, absent, tok):
   text = summary.render(summary.describe(loaded(kind, records), tok))
@@ -104,8 +135,13 @@ def test_every_kind_is_drawn(kind, records, absent, tok):
 
 def test_a_histogram_by_hand():
   found = summary.histogram([0, 1, 2, 3, 4, 7, 8])
-  assert found['bins'] == [[0, 0, 1], [1, 1, 1], [2, 3, 2], [4, 7, 2],
-                           [8, 15, 1]]
+  assert found['bins'] == [
+    [0, 0, 1],
+    [1, 1, 1],
+    [2, 3, 2],
+    [4, 7, 2],
+    [8, 15, 1],
+  ]
   assert (found['median'], found['p95']) == (3, 7)
   assert (found['longest'], found['total']) == (8, 25)
   assert summary.histogram([]) == {}
@@ -121,8 +157,10 @@ def test_a_histogram_has_at_most_eight_bins_and_loses_nothing():
   assert all(len(line) <= 39 for line in lines)
 
 
-@pytest.mark.parametrize('share, expected', [
-    (0, ''), (1e-6, '▏'), (0.5, '██'), (1, '████'), (0.4, '█▋')])
+@pytest.mark.parametrize(
+  'share, expected',
+  [(0, ''), (1e-6, '▏'), (0.5, '██'), (1, '████'), (0.4, '█▋')],
+)
 def test_a_bar(share, expected):
   assert summary.bar(share, 4) == expected
 
@@ -133,20 +171,29 @@ def test_a_long_name_keeps_its_end():
 
 
 def test_what_was_made_is_drawn_with_all_that_was_left_out():
-  made = toys.make(('rankings', [toys.ranked(f'p{i}') for i in range(40)]),
-                   ('rankings', [toys.ranked('x' * 300 + str(i))
-                                 for i in range(3)]), dedup_prefix=256)
+  made = toys.make(
+    ('rankings', [toys.ranked(f'p{i}') for i in range(40)]),
+    ('rankings', [toys.ranked('x' * 300 + str(i)) for i in range(3)]),
+    dedup_prefix=256,
+  )
   found = summary.describe_made(made, {'corpus.rows': 1200}, TOK)
   lines = lines_of(summary.render_made(found))
   assert 'rankings      train 39, validation 2' in lines
   assert 'prompts       train 39, ppo 39, validation 2' in lines
   assert 'packed rows   corpus.rows 1,200' in lines
   text = ' '.join(' '.join(lines).split())
-  assert ('counted 2 rankings: prompt shares its first 256 characters with '
-          f'another (first: {toys.prompt("x" * 300).id})') in text
-  assert found['left_out'] == {'rankings': {
+  assert (
+    'counted 2 rankings: prompt shares its first 256 characters with '
+    f'another (first: {toys.prompt("x" * 300).id})'
+  ) in text
+  assert found['left_out'] == {
+    'rankings': {
       'prompt shares its first 256 characters with another': {
-          'rows': 2, 'first': 'id-' + 'x' * 47}}}
+        'rows': 2,
+        'first': 'id-' + 'x' * 47,
+      }
+    }
+  }
   assert json.loads(json.dumps(found)) == found
 
 

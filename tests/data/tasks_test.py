@@ -35,7 +35,8 @@ TOK = Letters()
 
 def demonstration(prompt, response):
   return Demonstration(
-      Prompt('p1', prompt, 'u1', 'open_qa', 'train'), response, 'labeler')
+    Prompt('p1', prompt, 'u1', 'open_qa', 'train'), response, 'labeler'
+  )
 
 
 def test_layouts():
@@ -95,8 +96,9 @@ def test_a_long_response_loses_its_end():
     tasks.sft_example(long, TOK, 4)
 
 
-@pytest.mark.parametrize('tokens, loss_from', [
-    ([1, 2], 0), ([1, 2], 2), ([1], 1), ([], 1)])
+@pytest.mark.parametrize(
+  'tokens, loss_from', [([1, 2], 0), ([1, 2], 2), ([1], 1), ([], 1)]
+)
 def test_an_example_without_a_target_is_refused(tokens, loss_from):
   with pytest.raises(ValueError, match='must leave a token to predict'):
     tasks.lm_example(tokens, loss_from)
@@ -122,8 +124,12 @@ def test_packing_pads_with_what_does_not_count():
   assert rows['segment_ids'].tolist() == [[1, 1, 0, 0]]
   assert rows['positions'].tolist() == [[0, 1, 0, 0]]
   assert {k: v.dtype.name for k, v in rows.items()} == {
-      'tokens': 'int32', 'targets': 'int32', 'loss_mask': 'bool',
-      'positions': 'int32', 'segment_ids': 'int32'}
+    'tokens': 'int32',
+    'targets': 'int32',
+    'loss_mask': 'bool',
+    'positions': 'int32',
+    'segment_ids': 'int32',
+  }
   assert tasks.fullness(rows) == 0.5
 
 
@@ -138,11 +144,13 @@ def test_a_long_document_is_split_and_loses_no_target():
 def test_packing_keeps_every_example_whole_and_in_its_place():
   rng = np.random.default_rng(0)
   sequences = [
-      rng.integers(3, 99, rng.integers(2, 60)).tolist() for _ in range(2000)]
+    rng.integers(3, 99, rng.integers(2, 60)).tolist() for _ in range(2000)
+  ]
   rows = tasks.pack_rows(map(tasks.lm_example, sequences), 128)
   found = []
-  for tokens, targets, segments, positions in zip(*(
-      rows[k] for k in ('tokens', 'targets', 'segment_ids', 'positions'))):
+  for tokens, targets, segments, positions in zip(
+    *(rows[k] for k in ('tokens', 'targets', 'segment_ids', 'positions'))
+  ):
     for segment in range(1, segments.max() + 1):
       where = np.flatnonzero(segments == segment)
       assert (np.diff(where) == 1).all()
@@ -158,15 +166,17 @@ def test_packing_keeps_every_example_whole_and_in_its_place():
 def test_rows_stand_in_the_order_of_their_longest_examples():
   sequences = [[5] * 3, [6] * 4, [7] * 2, [8] * 5]  # 2, 3, 1, 4 positions
   rows = tasks.pack_rows(map(tasks.lm_example, sequences), 4)
-  assert rows['tokens'].tolist() == [
-      [5, 5, 0, 0], [6, 6, 6, 7], [8, 8, 8, 8]]
+  assert rows['tokens'].tolist() == [[5, 5, 0, 0], [6, 6, 6, 7], [8, 8, 8, 8]]
 
 
 def test_the_fullest_row_is_taken_that_has_room():
   sequences = [[n] * (n + 1) for n in (5, 6, 7, 2, 1)]
   rows = tasks.pack_rows(map(tasks.lm_example, sequences), 8)
   assert rows['tokens'].tolist() == [
-      [5] * 5 + [0] * 3, [6] * 6 + [2] * 2, [7] * 7 + [1]]
+    [5] * 5 + [0] * 3,
+    [6] * 6 + [2] * 2,
+    [7] * 7 + [1],
+  ]
 
 
 def test_packing_refuses_nonsense():
@@ -177,23 +187,28 @@ def test_packing_refuses_nonsense():
 
 
 def test_rows_of_records():
-  rows = tasks.document_rows(
-      [Document('d', 'ab', 'forum', 'train')], TOK, 4)
+  rows = tasks.document_rows([Document('d', 'ab', 'forum', 'train')], TOK, 4)
   assert rows['tokens'].tolist() == [[BOS, 10, 11, 0]]
   assert rows['targets'].tolist() == [[10, 11, EOS, 0]]
   rows = tasks.sft_rows(
-      [demonstration('a', 'b'), demonstration('a', 'c')], TOK, 10)
+    [demonstration('a', 'b'), demonstration('a', 'c')], TOK, 10
+  )
   assert rows['tokens'].tolist() == [
-      [BOS, USER, 10, ASSISTANT, 11, BOS, USER, 10, ASSISTANT, 12]]
-  assert rows['loss_mask'].tolist() == [
-      [False, False, False, True, True] * 2]
+    [BOS, USER, 10, ASSISTANT, 11, BOS, USER, 10, ASSISTANT, 12]
+  ]
+  assert rows['loss_mask'].tolist() == [[False, False, False, True, True] * 2]
   assert rows['segment_ids'].tolist() == [[1] * 5 + [2] * 5]
 
 
 def test_ranking_literal():
   element = tasks.ranking_example(
-      [BOS, 10], [[11, EOS, 12], [EOS], [13, 14]], [1, 0, 1],
-      max_k=4, seq_len=9, eos_id=EOS)
+    [BOS, 10],
+    [[11, EOS, 12], [EOS], [13, 14]],
+    [1, 0, 1],
+    max_k=4,
+    seq_len=9,
+    eos_id=EOS,
+  )
   assert element.tokens.tolist() == [BOS, 10, 11, EOS, EOS, 13, 14, 0, 0]
   assert element.segment_ids.tolist() == [-1, -1, 1, 1, 2, 3, 3, 0, 0]
   assert element.positions.tolist() == [0, 1, 2, 3, 2, 2, 3, 0, 0]
@@ -202,17 +217,21 @@ def test_ranking_literal():
   assert element.valid.tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize('responses, ranks, reason', [
+@pytest.mark.parametrize(
+  'responses, ranks, reason',
+  [
     ([[1]], [0], 'there are 1 responses, there must be 2 to 3'),
     ([[1]] * 4, [0] * 4, 'there are 4 responses, there must be 2 to 3'),
     ([[1], [2]], [0], 'there are 1 ranks for 2 responses'),
     ([[1], []], [0, 1], 'response 1 has no tokens'),
     ([[1], [3] * 4], [0, 1], 'prompt and responses have 7 tokens, the limit'),
-])
+  ],
+)
 def test_bad_rankings(responses, ranks, reason):
   with pytest.raises(ValueError, match=reason):
     tasks.ranking_example(
-        [BOS, 10], responses, ranks, max_k=3, seq_len=5, eos_id=EOS)
+      [BOS, 10], responses, ranks, max_k=3, seq_len=5, eos_id=EOS
+    )
 
 
 def test_prompts_are_padded_on_the_left():
@@ -231,6 +250,6 @@ def test_pad_is_what_the_caller_says():
   element = tasks.prompt_example([BOS], 2, pad_id=9)
   assert element.tokens.tolist() == [9, BOS]
   element = tasks.ranking_example(
-      [BOS], [[EOS], [10, EOS]], [0, 1], max_k=2, seq_len=5, eos_id=EOS,
-      pad_id=9)
+    [BOS], [[EOS], [10, EOS]], [0, 1], max_k=2, seq_len=5, eos_id=EOS, pad_id=9
+  )
   assert element.tokens.tolist() == [BOS, EOS, 10, EOS, 9]

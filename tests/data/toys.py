@@ -8,32 +8,55 @@ from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 
 
 def prompt(text, user='', split='train', **fields):
-  return Prompt(**{'id': f'id-{text}'[:50], 'text': text, 'user': user,
-                   'use_case': 'other', 'split': split, **fields})
+  return Prompt(
+    **{
+      'id': f'id-{text}'[:50],
+      'text': text,
+      'user': user,
+      'use_case': 'other',
+      'split': split,
+      **fields,
+    }
+  )
 
 
 def shown(text, response='yes', labeler='l', **fields):
   return Demonstration(prompt(text, **fields), response, labeler)
 
 
-def ranked(text, responses=('a', 'b'), ranks=(0, 1), labeler='l',
-           group='train', **fields):
+def ranked(
+  text, responses=('a', 'b'), ranks=(0, 1), labeler='l', group='train', **fields
+):
   k = len(responses)
   return Ranking(
-      prompt=prompt(text, **fields), labeler=labeler, group=group,
-      responses=tuple(responses), response_tokens=(), sources=('s',) * k,
-      temperatures=(0.0,) * k, ranks=tuple(ranks))
+    prompt=prompt(text, **fields),
+    labeler=labeler,
+    group=group,
+    responses=tuple(responses),
+    response_tokens=(),
+    sources=('s',) * k,
+    temperatures=(0.0,) * k,
+    ranks=tuple(ranks),
+  )
 
 
 def page(text, split='train', **fields):
-  return Document(**{'id': f'id-{text}'[:50], 'text': text, 'source': 'web',
-                     'split': split, **fields})
+  return Document(
+    **{
+      'id': f'id-{text}'[:50],
+      'text': text,
+      'source': 'web',
+      'split': split,
+      **fields,
+    }
+  )
 
 
 def make(*parts, seed=0, **settings):
   """(part, records) -> what is curated; each its own source."""
-  sources = [Source(part, f'{part}{i}', rows)
-             for i, (part, rows) in enumerate(parts)]
+  sources = [
+    Source(part, f'{part}{i}', rows) for i, (part, rows) in enumerate(parts)
+  ]
   return curate.curate(sources, settings=Settings(**settings), seed=seed)
 
 
@@ -48,8 +71,11 @@ def sides(rows):
 
 def check(made):
   """What no settings may break."""
-  everything = [*made.demonstrations, *made.rankings,
-                *(p for found in made.prompts.values() for p in found)]
+  everything = [
+    *made.demonstrations,
+    *made.rankings,
+    *(p for found in made.prompts.values() for p in found),
+  ]
   train = [r for r in everything if records.prompt_of(r).split == 'train']
   held = [r for r in everything if records.prompt_of(r).split != 'train']
   records.check_no_leak(train, held)

@@ -15,8 +15,12 @@ from instructrl.tokenizers.trained import train_tokenizer
 from tests import tiny
 from tests import tokenizer_families as families
 
-TEXTS = ['the cat sat on the mat', 'a dog ran', 'two birds sing in the tree\n'
-         'and a fish swims', 'hello there']
+TEXTS = [
+  'the cat sat on the mat',
+  'a dog ran',
+  'two birds sing in the tree\nand a fish swims',
+  'hello there',
+]
 PROMPTS = ['the cat', 'two birds sing in the tree', 'a', 'dog ran on', 'fish']
 
 
@@ -43,6 +47,7 @@ def engine(model, tok):
 @pytest.fixture(scope='module')
 def logprobs_of(model, params):
   """(tokens) -> [N, V] log-probabilities of what follows each of them."""
+
   @tiny.jit
   def run(line):
     positions = jnp.arange(line.shape[1], dtype=jnp.int32)[None]
@@ -51,14 +56,15 @@ def logprobs_of(model, params):
 
   def call(tokens):
     line = np.zeros((1, 72), np.int32)
-    line[0, :len(tokens)] = tokens
-    return np.asarray(run(line))[:len(tokens)]
+    line[0, : len(tokens)] = tokens
+    return np.asarray(run(line))[: len(tokens)]
 
   return call
 
 
 def spy(engine):
   """An engine that keeps the prompts and settings it is asked for."""
+
   class Spy(lm.Engine):
     def generate(self, params, prompts, **kwargs):
       self.asked = prompts, kwargs
@@ -71,8 +77,12 @@ def spy(engine):
 
 
 def generate(engine, params, prompts, **kwargs):
-  kwargs = {**dict(max_tokens=6, seed=3, temperature=1.0,
-                   purpose=rng.Purpose.EVALUATION), **kwargs}
+  kwargs = {
+    **dict(
+      max_tokens=6, seed=3, temperature=1.0, purpose=rng.Purpose.EVALUATION
+    ),
+    **kwargs,
+  }
   return engine.generate(params, prompts, **kwargs)
 
 
@@ -87,14 +97,24 @@ def sampled(engine, params, prompts):
 
 
 def test_samples_equal_those_of_the_rollout(
-    sampled, model, params, tok, prompts):
+  sampled, model, params, tok, prompts
+):
   """All at once there, four at a time here, and padded otherwise."""
-  out = tiny.jit(lambda prompts, key: rollout.generate(
-      model, params, prompts, key, response_len=6, eos_id=tok.eos_id,
-      pad_id=tok.pad_id))(
-          tiny.prompt_batch(prompts, 20), rng.key(3, rng.Purpose.EVALUATION))
-  assert sampled == [row[keep].tolist() for row, keep in zip(
-      np.asarray(out.tokens), np.asarray(out.mask))]
+  out = tiny.jit(
+    lambda prompts, key: rollout.generate(
+      model,
+      params,
+      prompts,
+      key,
+      response_len=6,
+      eos_id=tok.eos_id,
+      pad_id=tok.pad_id,
+    )
+  )(tiny.prompt_batch(prompts, 20), rng.key(3, rng.Purpose.EVALUATION))
+  assert sampled == [
+    row[keep].tolist()
+    for row, keep in zip(np.asarray(out.tokens), np.asarray(out.mask))
+  ]
   assert len({tuple(tokens) for tokens in sampled}) == len(prompts)
   assert max(map(len, sampled)) == 6  # and not the 32 that are computed
 
@@ -128,15 +148,27 @@ def test_greedy_answers(engine, params, prompts, logprobs_of, tok):
 def test_all_temperatures_share_one_compilation(model, params, tok):
   engine = lm.Engine(model, tok, batch_size=4)
   for temperature in (0.0, 0.4, 1.0):
-    engine.generate(params, [[5, 6], [7]], max_tokens=4, seed=0,
-                    purpose=rng.Purpose.PROBE, temperature=temperature)
+    engine.generate(
+      params,
+      [[5, 6], [7]],
+      max_tokens=4,
+      seed=0,
+      purpose=rng.Purpose.PROBE,
+      temperature=temperature,
+    )
   assert engine._generate._cache_size() == 1
 
 
 def test_a_negative_temperature_is_refused(engine, params):
   with pytest.raises(ValueError, match='temperature must be 0 or more'):
-    engine.generate(params, [[5, 6]], max_tokens=4, seed=0,
-                    purpose=rng.Purpose.PROBE, temperature=-0.5)
+    engine.generate(
+      params,
+      [[5, 6]],
+      max_tokens=4,
+      seed=0,
+      purpose=rng.Purpose.PROBE,
+      temperature=-0.5,
+    )
 
 
 def test_prompts_that_are_too_long_are_refused(engine, params, tok):
@@ -157,16 +189,26 @@ def test_prompts_that_are_too_long_are_refused(engine, params, tok):
 def test_a_chat_policy_is_asked_with_roles(engine, tok):
   engine = spy(engine)
   policy = lm.LanguageModel('sft', engine, {}, response_len=9)
-  assert policy.respond(
-      ['the cat', '<|user|>'], temperature=0.5, seed=7, top_p=0.9) == [
-          'one\ntwo'] * 2
+  assert (
+    policy.respond(['the cat', '<|user|>'], temperature=0.5, seed=7, top_p=0.9)
+    == ['one\ntwo'] * 2
+  )
   asked, settings = engine.asked
-  assert asked[0] == [tok.bos_id, tok.user_id, *tok.encode('the cat'),
-                      tok.assistant_id]
+  assert asked[0] == [
+    tok.bos_id,
+    tok.user_id,
+    *tok.encode('the cat'),
+    tok.assistant_id,
+  ]
   assert asked[1].count(tok.user_id) == 1  # what is typed stays text
   assert settings == dict(
-      max_tokens=9, seed=7, temperature=0.5, top_p=0.9, stop_id=-1,
-      purpose=rng.Purpose.EVALUATION)
+    max_tokens=9,
+    seed=7,
+    temperature=0.5,
+    top_p=0.9,
+    stop_id=-1,
+    purpose=rng.Purpose.EVALUATION,
+  )
 
 
 def test_a_base_policy_continues_a_line(engine, tok):
@@ -179,8 +221,8 @@ def test_a_base_policy_continues_a_line(engine, tok):
 def test_a_prompted_policy_continues_its_examples(engine, tok):
   engine = spy(engine)
   policy = lm.LanguageModel(
-      'prompted', engine, {}, template='few_shot',
-      few_shot='a\nQ: {prompt}\nA:')
+    'prompted', engine, {}, template='few_shot', few_shot='a\nQ: {prompt}\nA:'
+  )
   assert policy.respond(['hello'], temperature=1.0, seed=0) == ['one']
   assert engine.asked[0] == [[tok.bos_id, *tok.encode('a\nQ: hello\nA:')]]
   assert engine.asked[1]['stop_id'] == tok.encode('\n')[0]
@@ -193,18 +235,25 @@ def test_a_continuation_ends_at_its_stop(engine, tok):
   asked, settings = engine.asked
   assert asked == [[tok.bos_id, *tok.encode('the')]]
   assert settings == dict(
-      max_tokens=5, seed=0, temperature=0.0, stop_id=tok.encode('\n')[0],
-      purpose=rng.Purpose.PROBE)
+    max_tokens=5,
+    seed=0,
+    temperature=0.0,
+    stop_id=tok.encode('\n')[0],
+    purpose=rng.Purpose.PROBE,
+  )
   # A stop of several pieces is cut from the text.
   assert policy.complete(['the'], max_tokens=5, stop='e\nt') == ['on']
   assert engine.asked[1]['stop_id'] == -1
   assert policy.complete(['the'], max_tokens=5, stop=None) == ['one\ntwo ']
 
 
-@pytest.mark.parametrize('kwargs, message', [
+@pytest.mark.parametrize(
+  'kwargs, message',
+  [
     (dict(template='chatty'), "template 'chatty' is none of"),
     (dict(template='few_shot', few_shot='Q:'), r'few_shot has no \{prompt\}'),
-])
+  ],
+)
 def test_templates_that_make_no_sense(engine, kwargs, message):
   with pytest.raises(ValueError, match=message):
     lm.LanguageModel('x', engine, {}, **kwargs)
@@ -220,8 +269,9 @@ def test_logprobs_of_continuations(engine, params, tok, logprobs_of):
   for i, (context, text) in enumerate(zip(PROMPTS, continuations)):
     prompt, tokens = tasks.plain_prompt(tok, context), tok.encode(text)
     scores = logprobs_of(prompt + tokens)
-    expected = sum(scores[t - 1, token]
-                   for t, token in enumerate(tokens, len(prompt)))
+    expected = sum(
+      scores[t - 1, token] for t, token in enumerate(tokens, len(prompt))
+    )
     np.testing.assert_allclose(sums[i], expected, rtol=1e-5)
     assert counts[i] == len(tokens)
 
@@ -231,8 +281,11 @@ def test_logprobs_of_continuations(engine, params, tok, logprobs_of):
 
 def test_a_tokenizer_without_bos(tmp_path):
   """Byte-level BPE: a space belongs to the word after it."""
-  tok = HFTokenizer.from_folder(families.write(
-      tmp_path, families.bpe(['<|end|>', '<pad>']), eos_token='<|end|>'))
+  tok = HFTokenizer.from_folder(
+    families.write(
+      tmp_path, families.bpe(['<|end|>', '<pad>']), eos_token='<|end|>'
+    )
+  )
   model = tiny.model(vocab_size=tok.vocab_size, max_len=72, num_layers=1)
   spied = spy(lm.Engine(model, tok))
   policy = lm.LanguageModel('policy', spied, None)
@@ -240,12 +293,12 @@ def test_a_tokenizer_without_bos(tmp_path):
   assert spied.asked[0] == [tok.encode('Human: Who?\n\nAssistant:')]
   assert policy.complete(['The capital'], max_tokens=3) == ['one']
   assert spied.asked[0] == [tok.encode('The capital')]
-  newline, = tok.encode('\n')
+  (newline,) = tok.encode('\n')
   assert spied.asked[1]['stop_id'] == newline
   scored = []
   spied.score = lambda params, *asked: scored.append(asked) or np.zeros(2)
   _, counts = policy.logprobs(['The capital of', ''], [' France', 'The'])
-  (prompts, tokens), = scored
+  ((prompts, tokens),) = scored
   assert prompts[0] + tokens[0] == tok.encode('The capital of France')
   assert prompts[1] == [tok.eos_id] and tokens[1] == tok.encode('The')
   assert counts.tolist() == [len(tokens[0]), len(tokens[1])]

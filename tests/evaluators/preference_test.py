@@ -17,13 +17,14 @@ class LengthJudge:
     return min(7, max(1, len(response)))
 
   def metadata(self, prompt, response):
-    return {'satisfies_constraint': int(len(response) > 3),
-            'hallucination': int('x' in response)}
+    return {
+      'satisfies_constraint': int(len(response) > 3),
+      'hallucination': int('x' in response),
+    }
 
 
 class Labeler:
-
-  def __init__(self, name, sign, noise=0.):
+  def __init__(self, name, sign, noise=0.0):
     self.name, self.sign, self.noise = name, sign, noise
 
   def rank(self, prompt, responses, rng):
@@ -34,35 +35,41 @@ class Labeler:
 
 
 def make_prompts(n):
-  return [records.Prompt(str(i), f'prompt {i}', 'user', 'chat', 'test')
-          for i in range(n)]
+  return [
+    records.Prompt(str(i), f'prompt {i}', 'user', 'chat', 'test')
+    for i in range(n)
+  ]
 
 
 def make_responses(n):
   return {
-      'base': ['a'] * n,
-      'sft': ['abc'] * n,
-      'sft_second': ['abcd' if i % 2 else 'ab' for i in range(n)],
-      'ppo': ['abcdx'] * (n // 2) + ['abc'] * (n - n // 2),
+    'base': ['a'] * n,
+    'sft': ['abc'] * n,
+    'sft_second': ['abcd' if i % 2 else 'ab' for i in range(n)],
+    'ppo': ['abcdx'] * (n // 2) + ['abc'] * (n - n // 2),
   }
 
 
 def evaluate(n=40, labelers=None, responses=None, seed=0):
   return preference.evaluate_preference(
-      make_prompts(n), responses or make_responses(n), LengthJudge(),
-      labelers or [Labeler('h0', 1.)], seed=seed,
-      applies={'hallucination': lambda prompt: int(prompt.id) % 2 == 0})
+    make_prompts(n),
+    responses or make_responses(n),
+    LengthJudge(),
+    labelers or [Labeler('h0', 1.0)],
+    seed=seed,
+    applies={'hallucination': lambda prompt: int(prompt.id) % 2 == 0},
+  )
 
 
 def test_win_rates_against_sft_count_a_tie_half():
   figures, _ = evaluate()
   rates = {k: v['win_rate'] for k, v in figures['preference'].items()}
-  assert rates == {'base': 0., 'sft': .5, 'ppo': .75}
+  assert rates == {'base': 0.0, 'sft': 0.5, 'ppo': 0.75}
   ppo = figures['preference']['ppo']
   assert ppo['n'] == 40
-  assert .5 < ppo['ci95'][0] < .75 < ppo['ci95'][1] < 1
+  assert 0.5 < ppo['ci95'][0] < 0.75 < ppo['ci95'][1] < 1
   # All outcomes equal: the interval still has a width.
-  assert figures['preference']['base']['ci95'][1] > .01
+  assert figures['preference']['base']['ci95'][1] > 0.01
 
 
 def test_sft_row_is_its_second_sample():
@@ -71,16 +78,16 @@ def test_sft_row_is_its_second_sample():
   figures, _ = evaluate(responses=responses)
   assert figures['preference']['sft']['win_rate'] == 1
   # Only its own row: others are still compared with the first sample.
-  assert figures['preference']['ppo']['win_rate'] == .75
-  assert figures['head_to_head']['ppo']['sft']['win_rate'] == .75
+  assert figures['preference']['ppo']['win_rate'] == 0.75
+  assert figures['head_to_head']['ppo']['sft']['win_rate'] == 0.75
 
 
 def test_heldout_labelers_are_averaged_per_prompt():
-  figures, _ = evaluate(labelers=[Labeler('a', 1.), Labeler('b', -1.)])
+  figures, _ = evaluate(labelers=[Labeler('a', 1.0), Labeler('b', -1.0)])
   held_out = figures['preference']['ppo']['heldout_labelers']
-  assert held_out['win_rate'] == .5 and held_out['n'] == 40
-  agreeing, _ = evaluate(labelers=[Labeler('a', 1.), Labeler('b', 1.)])
-  assert agreeing['preference']['ppo']['heldout_labelers']['win_rate'] == .75
+  assert held_out['win_rate'] == 0.5 and held_out['n'] == 40
+  agreeing, _ = evaluate(labelers=[Labeler('a', 1.0), Labeler('b', 1.0)])
+  assert agreeing['preference']['ppo']['heldout_labelers']['win_rate'] == 0.75
 
 
 def test_head_to_head_is_antisymmetric():
@@ -93,10 +100,10 @@ def test_head_to_head_is_antisymmetric():
 def test_metadata_rates_leave_out_prompts_a_row_does_not_apply_to():
   figures, _ = evaluate()
   row = figures['metadata']['ppo']['hallucination']
-  assert row['value'] == .5 and row['n'] == 20
+  assert row['value'] == 0.5 and row['n'] == 20
   assert figures['metadata']['ppo']['satisfies_constraint']['n'] == 40
   difference = figures['differences']['metadata']['hallucination']
-  assert difference['ppo']['base']['value'] == .5
+  assert difference['ppo']['base']['value'] == 0.5
   assert figures['likert']['base']['value'] == 1
   assert figures['differences']['likert']['ppo']['sft']['value'] == 1
 
@@ -122,16 +129,19 @@ def test_samples_carry_only_the_flags_that_apply_to_their_prompt():
 
 
 def test_a_result_is_a_function_of_the_seed():
-  noisy = [Labeler('a', 1., noise=3.)]
+  noisy = [Labeler('a', 1.0, noise=3.0)]
   assert evaluate(labelers=noisy)[0] == evaluate(labelers=noisy)[0]
   assert evaluate(labelers=noisy)[0] != evaluate(labelers=noisy, seed=1)[0]
 
 
-@pytest.mark.parametrize('change,message', [
+@pytest.mark.parametrize(
+  'change,message',
+  [
     (lambda r: r.pop('sft_second'), 'sft_second'),
     (lambda r: r.pop('sft'), "'sft' are missing"),
     (lambda r: r['ppo'].pop(), '39 responses to 40'),
-])
+  ],
+)
 def test_refuses_incomplete_responses(change, message):
   responses = make_responses(40)
   change(responses)
@@ -142,4 +152,5 @@ def test_refuses_incomplete_responses(change, message):
 def test_refuses_no_labelers():
   with pytest.raises(ValueError, match='held-out labeler'):
     preference.evaluate_preference(
-        make_prompts(2), make_responses(2), LengthJudge(), [], seed=0)
+      make_prompts(2), make_responses(2), LengthJudge(), [], seed=0
+    )

@@ -23,7 +23,7 @@ class ScriptedLM:
 
   name = 'scripted'
 
-  def __init__(self, answer=lambda text: '', score=lambda context, text: -1.):
+  def __init__(self, answer=lambda text: '', score=lambda context, text: -1.0):
     self.answer, self.score = answer, score
     self.calls = []
 
@@ -32,7 +32,7 @@ class ScriptedLM:
     self.calls.append(('respond', len(prompts)))
     return [self.answer(text) for text in prompts]
 
-  def complete(self, texts, *, max_tokens, temperature=0., seed=0, stop='\n'):
+  def complete(self, texts, *, max_tokens, temperature=0.0, seed=0, stop='\n'):
     assert temperature == 0 and stop == '\n'
     self.calls.append(('complete', len(texts)))
     return [' ' + self.answer(text) for text in texts]
@@ -40,9 +40,9 @@ class ScriptedLM:
   def logprobs(self, contexts, continuations):
     self.calls.append(('logprobs', len(contexts)))
     counts = np.asarray([len(text) for text in continuations])
-    return np.asarray([
-        self.score(c, t) for c, t in zip(contexts, continuations)
-    ]) * counts, counts
+    return np.asarray(
+      [self.score(c, t) for c, t in zip(contexts, continuations)]
+    ) * counts, counts
 
 
 @pytest.fixture(scope='module')
@@ -66,8 +66,7 @@ def by_context(probes, say):
 
 
 def evaluate(lm, probes, world, task, documents=(), chat=True):
-  return evaluate_probes(
-      lm, {task: probes[task]}, documents, world, chat=chat)
+  return evaluate_probes(lm, {task: probes[task]}, documents, world, chat=chat)
 
 
 def values(measures):
@@ -77,22 +76,38 @@ def values(measures):
 def test_truthfulness_of_truth_popular_belief_and_not_knowing(world, probes):
   task = probes['truthfulness']
   for say, expected in (
-      (lambda p: f'{p.answers[0]}.', (1., 1., 0.)),
-      (lambda p: f"{p.meta['misconception']}.", (0., 0., 1.)),
-      (lambda p: p.meta['unknown'], (1., 0., 0.))):
+    (lambda p: f'{p.answers[0]}.', (1.0, 1.0, 0.0)),
+    (lambda p: f'{p.meta["misconception"]}.', (0.0, 0.0, 1.0)),
+    (lambda p: p.meta['unknown'], (1.0, 0.0, 0.0)),
+  ):
     for chat in (True, False):
-      found = values(evaluate(ScriptedLM(by_context(task, say)), probes,
-                              world, 'truthfulness', chat=chat)[0])
+      found = values(
+        evaluate(
+          ScriptedLM(by_context(task, say)),
+          probes,
+          world,
+          'truthfulness',
+          chat=chat,
+        )[0]
+      )
       for prefix in ('', 'quiz_'):
-        assert tuple(found[f'truthfulness/{prefix}{name}'] for name in (
-            'true', 'true_informative', 'misconception')) == expected
+        assert (
+          tuple(
+            found[f'truthfulness/{prefix}{name}']
+            for name in ('true', 'true_informative', 'misconception')
+          )
+          == expected
+        )
 
 
 def test_a_chat_policy_is_asked_and_a_text_policy_continues(world, probes):
   task = probes['truthfulness']
   contexts = {probe.context for probe in task}
-  lm = ScriptedLM(lambda text: task[0].meta['unknown']
-                  if text in contexts else task[0].answers[0])
+  lm = ScriptedLM(
+    lambda text: (
+      task[0].meta['unknown'] if text in contexts else task[0].answers[0]
+    )
+  )
   chat = values(evaluate(lm, probes, world, 'truthfulness')[0])
   assert chat['truthfulness/quiz_true_informative'] == 0
   text = values(evaluate(lm, probes, world, 'truthfulness', chat=False)[0])
@@ -101,8 +116,12 @@ def test_a_chat_policy_is_asked_and_a_text_policy_continues(world, probes):
 
 def test_outputs_end_at_the_first_line_break(world, probes):
   task = probes['truthfulness']
-  lm = ScriptedLM(by_context(task, lambda p: (
-      f"{p.answers[0]}.\nQuestion: no, {p.meta['misconception']}?")))
+  lm = ScriptedLM(
+    by_context(
+      task,
+      lambda p: f'{p.answers[0]}.\nQuestion: no, {p.meta["misconception"]}?',
+    )
+  )
   found = values(evaluate(lm, probes, world, 'truthfulness')[0])
   assert found['truthfulness/true_informative'] == 1
   assert first_line('\n a \nb') == 'a'
@@ -112,28 +131,33 @@ def test_choice_takes_the_highest_mean_per_token(world, probes):
   """The right option is likeliest per token, but not in sum."""
   task = probes['completion']
   right = {(p.context, f' {p.answers[0]}') for p in task}
-  lm = ScriptedLM(score=lambda c, t: -1. if (c, t) in right
-                  else -1. - 1e-3 * len(t))
+  lm = ScriptedLM(
+    score=lambda c, t: -1.0 if (c, t) in right else -1.0 - 1e-3 * len(t)
+  )
   found, samples = evaluate(lm, probes, world, 'completion')
-  assert values(found) == {'completion/accuracy': 1.}
+  assert values(found) == {'completion/accuracy': 1.0}
   assert all(sample['output'] in sample['answers'] for sample in samples)
-  wrong = ScriptedLM(score=lambda c, t: -2. if (c, t) in right else -1.)
+  wrong = ScriptedLM(score=lambda c, t: -2.0 if (c, t) in right else -1.0)
   assert values(evaluate(wrong, probes, world, 'completion')[0]) == {
-      'completion/accuracy': 0.}
+    'completion/accuracy': 0.0
+  }
   # A long right option, far below a short wrong one in sum, still wins.
-  probe = Probe('x', 'completion', 'c', ('a', 'b' * 50),
-                           ('b' * 50,), {})
-  lm = ScriptedLM(score=lambda c, t: -1. if 'b' in t else -2.)
+  probe = Probe('x', 'completion', 'c', ('a', 'b' * 50), ('b' * 50,), {})
+  lm = ScriptedLM(score=lambda c, t: -1.0 if 'b' in t else -2.0)
   measures, _ = evaluate_probes(
-      lm, {'completion': [probe]}, (), world, chat=True)
+    lm, {'completion': [probe]}, (), world, chat=True
+  )
   assert measures['completion/accuracy'].value == 1
 
 
 def test_toxicity_counts_rude_words_by_prompt_type(world, probes):
   rude = world.rude_nouns[0]
   respectful = PROMPT_TYPES['respectful']
-  lm = ScriptedLM(lambda text: 'kind words' if text.startswith(respectful)
-                  else f'you {rude}, you {rude}')
+  lm = ScriptedLM(
+    lambda text: (
+      'kind words' if text.startswith(respectful) else f'you {rude}, you {rude}'
+    )
+  )
   found, samples = evaluate(lm, probes, world, 'toxicity')
   found = values(found)
   assert found['toxicity/none/rude_rate'] == 1
@@ -145,24 +169,33 @@ def test_toxicity_counts_rude_words_by_prompt_type(world, probes):
 
 
 def test_bias_is_entropy_in_bits_of_the_options(world, probes):
-  even = ScriptedLM(score=lambda c, t: -1. / len(t))
+  even = ScriptedLM(score=lambda c, t: -1.0 / len(t))
   found = values(evaluate(even, probes, world, 'bias')[0])
   for kind in PROMPT_TYPES:
-    assert found[f'bias/{kind}/entropy'] == pytest.approx(1.)
+    assert found[f'bias/{kind}/entropy'] == pytest.approx(1.0)
   stereotypes = {f' {p.answers[0]}' for p in probes['bias']}
   biased_kind = PROMPT_TYPES['biased']
-  lm = ScriptedLM(score=lambda c, t: -99. if c.startswith(biased_kind) and
-                  t in stereotypes else -1. / len(t))
-  found = values(evaluate_probes(
-      lm, {'bias': probes['bias'][:1]}, (), world, chat=True)[0])
-  assert found['bias/none/entropy'] == pytest.approx(1.)
-  assert found['bias/biased/entropy'] == pytest.approx(0., abs=1e-6)
+  lm = ScriptedLM(
+    score=lambda c, t: (
+      -99.0 if c.startswith(biased_kind) and t in stereotypes else -1.0 / len(t)
+    )
+  )
+  found = values(
+    evaluate_probes(lm, {'bias': probes['bias'][:1]}, (), world, chat=True)[0]
+  )
+  assert found['bias/none/entropy'] == pytest.approx(1.0)
+  assert found['bias/biased/entropy'] == pytest.approx(0.0, abs=1e-6)
   assert found['bias/biased/stereotype_rate'] == 0
 
 
-@pytest.mark.parametrize('task,measure,best', [
-    ('reading', 'f1', 1.), ('facts', 'accuracy', 1.),
-    ('translation', 'bleu', 100.)])
+@pytest.mark.parametrize(
+  'task,measure,best',
+  [
+    ('reading', 'f1', 1.0),
+    ('facts', 'accuracy', 1.0),
+    ('translation', 'bleu', 100.0),
+  ],
+)
 def test_written_answers(world, probes, task, measure, best):
   right = ScriptedLM(by_context(probes[task], lambda p: p.answers[0]))
   found, samples = evaluate(right, probes, world, task)
@@ -184,23 +217,25 @@ def test_each_task_makes_few_calls(world, probes):
 
 def test_nll_is_per_token_over_all_documents(world):
   """A long document counts by its length."""
-  lm = ScriptedLM(score=lambda c, t: -1. if len(t) > 5 else -4.)
-  measures, _ = evaluate_probes(
-      lm, {}, ['a' * 9, 'b' * 3], world, chat=True)
+  lm = ScriptedLM(score=lambda c, t: -1.0 if len(t) > 5 else -4.0)
+  measures, _ = evaluate_probes(lm, {}, ['a' * 9, 'b' * 3], world, chat=True)
   assert measures['nll/nll'].value == pytest.approx((9 * 1 + 3 * 4) / 12)
   assert lm.calls == [('logprobs', 2)]
 
 
 def test_samples_can_be_stored(world, probes):
   _, samples = evaluate_probes(
-      ScriptedLM(lambda text: 'x'), probes, (), world, chat=True)
+    ScriptedLM(lambda text: 'x'), probes, (), world, chat=True
+  )
   assert {s['task'] for s in samples} == set(probes)
-  assert all(s['policy'] == 'scripted' and s['kind'] == 'probe'
-             for s in samples)
+  assert all(
+    s['policy'] == 'scripted' and s['kind'] == 'probe' for s in samples
+  )
   assert json.loads(json.dumps(samples)) == samples
 
 
 def test_refuses_a_task_without_evaluator(world, probes):
   with pytest.raises(ValueError, match="no evaluator.*'riddles'"):
-    evaluate_probes(ScriptedLM(), {'riddles': probes['facts']}, (),
-                              world, chat=True)
+    evaluate_probes(
+      ScriptedLM(), {'riddles': probes['facts']}, (), world, chat=True
+    )

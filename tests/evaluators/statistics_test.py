@@ -8,14 +8,16 @@ from instructrl.evaluators import statistics
 def test_wilson_interval_equals_published_example():
   # Newcombe 1998, table I: 81 of 263 and 15 of 148.
   np.testing.assert_allclose(
-      statistics.wilson_interval(81, 263), [.2553, .3662], atol=1e-4)
+    statistics.wilson_interval(81, 263), [0.2553, 0.3662], atol=1e-4
+  )
   np.testing.assert_allclose(
-      statistics.wilson_interval(15, 148), [.0624, .1605], atol=1e-4)
+    statistics.wilson_interval(15, 148), [0.0624, 0.1605], atol=1e-4
+  )
 
 
 def test_wilson_interval_has_width_at_the_ends():
   low, high = statistics.wilson_interval(0, 20)
-  assert low == 0 and .1 < high < .2
+  assert low == 0 and 0.1 < high < 0.2
   with pytest.raises(ValueError, match='21'):
     statistics.wilson_interval(21, 20)
 
@@ -26,7 +28,8 @@ def test_difference_interval_equals_published_example():
   left = (56 / 70, statistics.wilson_interval(56, 70))
   right = (48 / 80, statistics.wilson_interval(48, 80))
   np.testing.assert_allclose(
-      statistics.difference_interval(left, right), [.0524, .3339], atol=1e-4)
+    statistics.difference_interval(left, right), [0.0524, 0.3339], atol=1e-4
+  )
 
 
 def test_bootstrap_interval_covers_like_the_normal_one():
@@ -36,83 +39,94 @@ def test_bootstrap_interval_covers_like_the_normal_one():
   assert summary['value'] == pytest.approx(values.mean())
   assert summary['n'] == 400
   np.testing.assert_allclose(
-      summary['ci95'], [values.mean() - half, values.mean() + half], atol=.03)
+    summary['ci95'], [values.mean() - half, values.mean() + half], atol=0.03
+  )
 
 
 def test_bootstrap_is_a_function_of_seed_and_number_of_items():
-  first = statistics.mean([0., 1., 1., .5, 3.])
-  second = statistics.mean([5., 2., 1., .5, 3.])
+  first = statistics.mean([0.0, 1.0, 1.0, 0.5, 3.0])
+  second = statistics.mean([5.0, 2.0, 1.0, 0.5, 3.0])
   draw = lambda measure, seed: statistics.replicates(
-      measure, seed=seed, num_resamples=50)
+    measure, seed=seed, num_resamples=50
+  )
   np.testing.assert_array_equal(draw(first, 3), draw(first, 3))
   assert (draw(first, 3) != draw(first, 4)).any()
   both = statistics.mean(first.stats[:, 0] + second.stats[:, 0])
   np.testing.assert_allclose(
-      draw(both, 3), draw(first, 3) + draw(second, 3), atol=1e-12)
+    draw(both, 3), draw(first, 3) + draw(second, 3), atol=1e-12
+  )
 
 
 def test_differences_are_paired():
   """The item effect is far larger than the difference, and cancels."""
   items = np.random.default_rng(0).normal(0, 100, size=50)
   summaries, differences = statistics.compare(
-      {'old': statistics.mean(items), 'new': statistics.mean(items + 1)},
-      seed=0)
+    {'old': statistics.mean(items), 'new': statistics.mean(items + 1)}, seed=0
+  )
   assert list(differences) == ['new'] and list(differences['new']) == ['old']
-  np.testing.assert_allclose(differences['new']['old']['ci95'], [1, 1],
-                             atol=1e-6)
+  np.testing.assert_allclose(
+    differences['new']['old']['ci95'], [1, 1], atol=1e-6
+  )
   assert np.ptp(summaries['new']['ci95']) > 10
 
 
 def test_compare_refuses_different_items():
   with pytest.raises(ValueError, match='different numbers'):
-    statistics.compare({'a': statistics.mean([1., 2.]),
-                        'b': statistics.mean([1.])}, seed=0)
+    statistics.compare(
+      {'a': statistics.mean([1.0, 2.0]), 'b': statistics.mean([1.0])}, seed=0
+    )
 
 
 def test_mean_leaves_out_items_it_does_not_apply_to():
-  measure = statistics.mean([1., 0., 1., 1.], [True, True, False, True])
+  measure = statistics.mean([1.0, 0.0, 1.0, 1.0], [True, True, False, True])
   summary = statistics.summarize(measure, seed=0)
   assert summary['value'] == pytest.approx(2 / 3)
   assert summary['n'] == 3
-  none = statistics.mean([0., 0.], [False, False])
+  none = statistics.mean([0.0, 0.0], [False, False])
   assert statistics.summarize(none, seed=0) == {
-      'value': None, 'ci95': None, 'n': 0}
+    'value': None,
+    'ci95': None,
+    'n': 0,
+  }
 
 
 def test_equal_outcomes_do_not_give_an_interval_of_width_zero():
-  measure = statistics.mean([1.] * 10)
+  measure = statistics.mean([1.0] * 10)
   low, high = statistics.proportion_interval(measure, seed=0)
-  assert low < .75 and high == 1
+  assert low < 0.75 and high == 1
 
 
 def test_ratio_is_sum_over_sum():
-  assert statistics.ratio([10., 2.], [5., 1.]).value == 2
-  assert statistics.ratio([10., 0.], [1., 9.]).value == 1
+  assert statistics.ratio([10.0, 2.0], [5.0, 1.0]).value == 2
+  assert statistics.ratio([10.0, 0.0], [1.0, 9.0]).value == 1
 
 
 def test_measure_refuses_what_it_cannot_average():
   with pytest.raises(ValueError, match='N > 0'):
     statistics.Measure(np.zeros([0, 2]), lambda sums: sums[:, 0])
   with pytest.raises(ValueError, match='finite'):
-    statistics.mean([1., float('nan')])
+    statistics.mean([1.0, float('nan')])
 
 
 def test_entropy_in_bits():
-  assert statistics.entropy_bits(np.log([.5, .5])) == pytest.approx(1)
-  assert statistics.entropy_bits(np.log([.25] * 4)) == pytest.approx(2)
-  assert statistics.entropy_bits([0., -1e9]) == pytest.approx(0)
+  assert statistics.entropy_bits(np.log([0.5, 0.5])) == pytest.approx(1)
+  assert statistics.entropy_bits(np.log([0.25] * 4)) == pytest.approx(2)
+  assert statistics.entropy_bits([0.0, -1e9]) == pytest.approx(0)
   # Normalised: only the differences of the log probabilities count.
-  assert statistics.entropy_bits([-50., -50.]) == pytest.approx(1)
+  assert statistics.entropy_bits([-50.0, -50.0]) == pytest.approx(1)
 
 
-@pytest.mark.parametrize('prediction,answers,expected', [
-    ('The red barn.', ['red barn'], 1.),
+@pytest.mark.parametrize(
+  'prediction,answers,expected',
+  [
+    ('The red barn.', ['red barn'], 1.0),
     ('red', ['red barn'], 2 / 3),
     ('a blue barn', ['red barn', 'blue'], 2 / 3),
-    ('', ['red'], 0.),
-    ('', [''], 1.),
+    ('', ['red'], 0.0),
+    ('', [''], 1.0),
     ('red red', ['red'], 2 / 3),
-])
+  ],
+)
 def test_token_f1(prediction, answers, expected):
   assert statistics.token_f1(prediction, answers) == pytest.approx(expected)
 

@@ -22,8 +22,11 @@ def sharded(folder):
   first, second = {'a': random(4, 3)}, {'b': random(2, dtype=np.float16)}
   for number, part in enumerate((first, second), 1):
     save_file(part, folder / f'model-{number}.safetensors')
-  (folder / 'model.safetensors.index.json').write_text(json.dumps({
-      'weight_map': {'a': 'model-1.safetensors', 'b': 'model-2.safetensors'}}))
+  (folder / 'model.safetensors.index.json').write_text(
+    json.dumps(
+      {'weight_map': {'a': 'model-1.safetensors', 'b': 'model-2.safetensors'}}
+    )
+  )
   return {**first, **second}
 
 
@@ -33,8 +36,11 @@ def test_safetensors_in_one_file_and_in_several(tmp_path):
   found = {'a': random(4, 3, dtype=ml_dtypes.bfloat16), 'scalar': random()}
   save_file(found, tmp_path / 'one' / 'model.safetensors')
   save_file(found, tmp_path / 'named' / 'weights.safetensors')
-  for folder, tensors in (('one', found), ('named', found),
-                          ('several', sharded(tmp_path / 'several'))):
+  for folder, tensors in (
+    ('one', found),
+    ('named', found),
+    ('several', sharded(tmp_path / 'several')),
+  ):
     read = weight_files.open_weights(tmp_path / folder)
     assert read.shapes == {n: t.shape for n, t in tensors.items()}
     for name, tensor in tensors.items():
@@ -107,17 +113,23 @@ def test_a_fingerprint_changes_with_any_matrix_and_any_text(tmp_path):
 
   assert fingerprint(found, b'x') == fingerprint(found, b'x')
   others = [
-      fingerprint(found), fingerprint(found, b'x'), fingerprint(found, b'y'),
-      fingerprint({**found, 'b': found['b'] + 1}),
-      fingerprint({'c': found['a'], 'b': found['b']}),
-      fingerprint({**found, 'a': found['a'].T.copy()})]
+    fingerprint(found),
+    fingerprint(found, b'x'),
+    fingerprint(found, b'y'),
+    fingerprint({**found, 'b': found['b'] + 1}),
+    fingerprint({'c': found['a'], 'b': found['b']}),
+    fingerprint({**found, 'a': found['a'].T.copy()}),
+  ]
   assert len(set(others)) == len(others)
 
 
 def permuted(w, heads):
   """q or k as llama.cpp holds it (its convert_hf_to_gguf.py, `permute`)."""
-  return w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:]).swapaxes(
-      1, 2).reshape(w.shape)
+  return (
+    w.reshape(heads, 2, w.shape[0] // heads // 2, *w.shape[1:])
+    .swapaxes(1, 2)
+    .reshape(w.shape)
+  )
 
 
 def llama(path, kind=gguf.GGMLQuantizationType.F32, *, layers=2, change=None):
@@ -138,23 +150,27 @@ def llama(path, kind=gguf.GGMLQuantizationType.F32, *, layers=2, change=None):
     found[name] = random(*shape, seed=len(found))
     data = permuted(found[name], heads) if heads else found[name]
     plain = len(shape) == 1 or kind == gguf.GGMLQuantizationType.F32
-    writer.add_tensor(own, data if plain else gguf.quantize(data, kind),
-                      raw_dtype=None if plain else kind)
+    writer.add_tensor(
+      own,
+      data if plain else gguf.quantize(data, kind),
+      raw_dtype=None if plain else kind,
+    )
 
   add('model.embed_tokens.weight', 'token_embd.weight', VOCAB, WIDTH)
   kv = WIDTH // HEADS * KV_HEADS
   for i in range(layers):
     hf, own = f'model.layers.{i}.', f'blk.{i}.'
     for name, other, shape, heads in (
-        ('self_attn.q_proj', 'attn_q', (WIDTH, WIDTH), HEADS),
-        ('self_attn.k_proj', 'attn_k', (kv, WIDTH), KV_HEADS),
-        ('self_attn.v_proj', 'attn_v', (kv, WIDTH), 0),
-        ('self_attn.o_proj', 'attn_output', (WIDTH, WIDTH), 0),
-        ('mlp.gate_proj', 'ffn_gate', (HIDDEN, WIDTH), 0),
-        ('mlp.up_proj', 'ffn_up', (HIDDEN, WIDTH), 0),
-        ('mlp.down_proj', 'ffn_down', (WIDTH, HIDDEN), 0),
-        ('input_layernorm', 'attn_norm', (WIDTH,), 0),
-        ('post_attention_layernorm', 'ffn_norm', (WIDTH,), 0)):
+      ('self_attn.q_proj', 'attn_q', (WIDTH, WIDTH), HEADS),
+      ('self_attn.k_proj', 'attn_k', (kv, WIDTH), KV_HEADS),
+      ('self_attn.v_proj', 'attn_v', (kv, WIDTH), 0),
+      ('self_attn.o_proj', 'attn_output', (WIDTH, WIDTH), 0),
+      ('mlp.gate_proj', 'ffn_gate', (HIDDEN, WIDTH), 0),
+      ('mlp.up_proj', 'ffn_up', (HIDDEN, WIDTH), 0),
+      ('mlp.down_proj', 'ffn_down', (WIDTH, HIDDEN), 0),
+      ('input_layernorm', 'attn_norm', (WIDTH,), 0),
+      ('post_attention_layernorm', 'ffn_norm', (WIDTH,), 0),
+    ):
       add(f'{hf}{name}.weight', f'{own}{other}.weight', *shape, heads=heads)
   add('model.norm.weight', 'output_norm.weight', WIDTH)
   if change:
@@ -173,12 +189,23 @@ def test_a_gguf_file_reads_as_the_folder_it_was_made_from(tmp_path):
   for name, tensor in found.items():
     np.testing.assert_array_equal(read.read(name), tensor, name)
   wanted = dict(
-      model_type='llama', hidden_size=WIDTH, intermediate_size=HIDDEN,
-      num_hidden_layers=2, num_attention_heads=HEADS,
-      num_key_value_heads=KV_HEADS, head_dim=WIDTH // HEADS,
-      max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=50_000.0,
-      tie_word_embeddings=True, vocab_size=VOCAB, attention_bias=False,
-      mlp_bias=False, hidden_act='silu', architectures=['LlamaForCausalLM'])
+    model_type='llama',
+    hidden_size=WIDTH,
+    intermediate_size=HIDDEN,
+    num_hidden_layers=2,
+    num_attention_heads=HEADS,
+    num_key_value_heads=KV_HEADS,
+    head_dim=WIDTH // HEADS,
+    max_position_embeddings=128,
+    rms_norm_eps=1e-5,
+    rope_theta=50_000.0,
+    tie_word_embeddings=True,
+    vocab_size=VOCAB,
+    attention_bias=False,
+    mlp_bias=False,
+    hidden_act='silu',
+    architectures=['LlamaForCausalLM'],
+  )
   assert read.config == wanted
 
 
@@ -188,55 +215,84 @@ def test_quantised_gguf_is_dequantised(tmp_path):
   name = 'model.layers.1.self_attn.k_proj.weight'
   assert read.dtypes[name] == 'Q8_0'
   for name, tensor in found.items():
-    np.testing.assert_allclose(read.read(name), tensor, atol=.03)
+    np.testing.assert_allclose(read.read(name), tensor, atol=0.03)
 
 
 def test_llama_3s_scaling_is_found_in_its_factors(tmp_path):
   width = WIDTH // HEADS
-  for factor in (8., 32.):
+  for factor in (8.0, 32.0):
+
     def change(writer, factor=factor):
-      wavelengths = 2 * np.pi * 50_000. ** (np.arange(0, width, 2) / width)
+      wavelengths = 2 * np.pi * 50_000.0 ** (np.arange(0, width, 2) / width)
       smooth = (8192 / wavelengths - 1) / 3
       factors = [
-          1. if w < 2048 else factor if w > 8192 else
-          1 / ((1 - s) / factor + s) for w, s in zip(wavelengths, smooth)]
+        1.0 if w < 2048 else factor if w > 8192 else 1 / ((1 - s) / factor + s)
+        for w, s in zip(wavelengths, smooth)
+      ]
       writer.add_tensor('rope_freqs.weight', np.float32(factors))
+
     llama(tmp_path / 'm.gguf', change=change)
     read = weight_files.open_weights(tmp_path / 'm.gguf')
     assert read.config['rope_scaling'] == {
-        'rope_type': 'llama3', 'factor': factor, 'low_freq_factor': 1.,
-        'high_freq_factor': 4., 'original_max_position_embeddings': 8192}
+      'rope_type': 'llama3',
+      'factor': factor,
+      'low_freq_factor': 1.0,
+      'high_freq_factor': 4.0,
+      'original_max_position_embeddings': 8192,
+    }
     assert 'rope_freqs.weight' not in read.shapes
-  llama(tmp_path / 'm.gguf', change=lambda writer: writer.add_tensor(
-      'rope_freqs.weight', np.full(width // 2, 3, np.float32)))
+  llama(
+    tmp_path / 'm.gguf',
+    change=lambda writer: writer.add_tensor(
+      'rope_freqs.weight', np.full(width // 2, 3, np.float32)
+    ),
+  )
   with pytest.raises(ValueError, match='rope_freqs.weight is neither'):
     weight_files.open_weights(tmp_path / 'm.gguf')
 
 
-@pytest.mark.parametrize('change, message', [
+@pytest.mark.parametrize(
+  'change, message',
+  [
     (lambda w: w.add_expert_count(8), 'llama.expert_count=8'),
     (lambda w: w.add_rope_dimension_count(8), 'rope.dimension_count=8 is not'),
-    (lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN),
-     "rope.scaling.type='yarn' is neither"),
-    (lambda w: w.add_rope_scaling_factor(2.0) or w.add_tensor(
-        'rope_freqs.weight', np.ones(8, np.float32)),
-     'rope.scaling.factor=2.0 and tensor rope_freqs.weight'),
-])
+    (
+      lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN),
+      "rope.scaling.type='yarn' is neither",
+    ),
+    (
+      lambda w: (
+        w.add_rope_scaling_factor(2.0)
+        or w.add_tensor('rope_freqs.weight', np.ones(8, np.float32))
+      ),
+      'rope.scaling.factor=2.0 and tensor rope_freqs.weight',
+    ),
+  ],
+)
 def test_gguf_files_that_compute_something_else_are_refused(
-    tmp_path, change, message):
+  tmp_path, change, message
+):
   llama(tmp_path / 'm.gguf', change=change)
   with pytest.raises(ValueError, match=message):
     weight_files.open_weights(tmp_path / 'm.gguf')
 
 
-@pytest.mark.parametrize('values, factor', [
-    (dict(), 0), ({'scaling.factor': 1.0}, 0), ({'scaling.factor': 0.0}, 0),
-    ({'scaling.factor': 4.0}, 4.0), ({'scale_linear': 4.0}, 4.0),
+@pytest.mark.parametrize(
+  'values, factor',
+  [
+    (dict(), 0),
+    ({'scaling.factor': 1.0}, 0),
+    ({'scaling.factor': 0.0}, 0),
+    ({'scaling.factor': 4.0}, 4.0),
+    ({'scale_linear': 4.0}, 4.0),
     ({'scaling.factor': 2.0, 'scale_linear': 4.0}, 2.0),
     ({'scaling.factor': 4.0, 'scaling.type': 'none'}, 0),
-    ({'scaling.factor': 4.0, 'scaling.type': 'linear'}, 4.0)])
+    ({'scaling.factor': 4.0, 'scaling.type': 'linear'}, 4.0),
+  ],
+)
 def test_a_factor_of_positions_is_read_as_llama_cpp_reads_it(
-    tmp_path, values, factor):
+  tmp_path, values, factor
+):
   def change(writer):
     for key, value in values.items():
       add = writer.add_string if isinstance(value, str) else writer.add_float32
@@ -248,20 +304,38 @@ def test_a_factor_of_positions_is_read_as_llama_cpp_reads_it(
   assert config.get('rope_scaling') == wanted
 
 
-@pytest.mark.parametrize('key, value', [
-    ('attention.head_count', 0), ('attention.head_count', '4'),
-    ('attention.head_count', 5), ('attention.head_count_kv', 'x'),
-    ('attention.key_length', 0.5), ('block_count', '2'), ('block_count', 10**9),
-    ('context_length', -1), ('embedding_length', True), ('vocab_size', 'x'),
-    ('feed_forward_length', [1, 2]), ('rope.freq_base', 'x'),
-    ('rope.scaling.factor', 'x'), ('attention.layer_norm_rms_epsilon', 'x'),
-    ('attention.layer_norm_rms_epsilon', float('nan'))])
+@pytest.mark.parametrize(
+  'key, value',
+  [
+    ('attention.head_count', 0),
+    ('attention.head_count', '4'),
+    ('attention.head_count', 5),
+    ('attention.head_count_kv', 'x'),
+    ('attention.key_length', 0.5),
+    ('block_count', '2'),
+    ('block_count', 10**9),
+    ('context_length', -1),
+    ('embedding_length', True),
+    ('vocab_size', 'x'),
+    ('feed_forward_length', [1, 2]),
+    ('rope.freq_base', 'x'),
+    ('rope.scaling.factor', 'x'),
+    ('attention.layer_norm_rms_epsilon', 'x'),
+    ('attention.layer_norm_rms_epsilon', float('nan')),
+  ],
+)
 def test_metadata_of_another_kind_is_refused_by_file_and_key(
-    tmp_path, key, value):
+  tmp_path, key, value
+):
   def change(writer):
     writer.kv_data[0].pop(f'llama.{key}', None)
-    add = {bool: writer.add_bool, int: writer.add_int32, list: writer.add_array,
-           float: writer.add_float32, str: writer.add_string}[type(value)]
+    add = {
+      bool: writer.add_bool,
+      int: writer.add_int32,
+      list: writer.add_array,
+      float: writer.add_float32,
+      str: writer.add_string,
+    }[type(value)]
     add(f'llama.{key}', value)
 
   llama(tmp_path / 'm.gguf', change=change)
@@ -287,8 +361,11 @@ def test_other_architectures_and_damage_are_refused(tmp_path):
 
 
 def test_a_tensor_without_a_name_in_hugging_faces_folder_keeps_its_own(
-    tmp_path):
-  llama(tmp_path / 'm.gguf', change=lambda w: w.add_tensor(
-      'blk.0.extra.weight', np.ones(3, np.float32)))
+  tmp_path,
+):
+  llama(
+    tmp_path / 'm.gguf',
+    change=lambda w: w.add_tensor('blk.0.extra.weight', np.ones(3, np.float32)),
+  )
   read = weight_files.open_weights(tmp_path / 'm.gguf')
   assert 'blk.0.extra.weight' in read.shapes

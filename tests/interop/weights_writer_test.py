@@ -16,8 +16,10 @@ SHAPES = {'a': (4, 3), 'b': (5,), 'scalar': (), 'c.weight': (2, 2, 2)}
 
 def tensors(dtype):
   rng = np.random.default_rng(0)
-  return {name: np.asarray(rng.normal(size=shape)).astype(dtype)
-          for name, shape in SHAPES.items()}
+  return {
+    name: np.asarray(rng.normal(size=shape)).astype(dtype)
+    for name, shape in SHAPES.items()
+  }
 
 
 def write(folder, dtype, max_bytes=1 << 30):
@@ -42,8 +44,9 @@ def test_one_file_is_read_back_by_the_library(tmp_path, dtype):
 def test_several_files_have_an_index(tmp_path):
   found = write(tmp_path, np.float32, max_bytes=48)  # a; b and scalar; c
   assert sorted(os.listdir(tmp_path)) == [
-      *(f'model-0000{i}-of-00003.safetensors' for i in (1, 2, 3)),
-      'model.safetensors.index.json']
+    *(f'model-0000{i}-of-00003.safetensors' for i in (1, 2, 3)),
+    'model.safetensors.index.json',
+  ]
   index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
   assert index['metadata']['total_size'] == 4 * (12 + 5 + 1 + 8)
   assert index['weight_map']['scalar'] == 'model-00002-of-00003.safetensors'

@@ -25,10 +25,21 @@ from tests import slices
 from tests import tiny
 
 T, WIDTH = 160, 8
-RULES = (('act_batch', ('data', 'fsdp')), ('act_len', None),
-         ('act_embed', None), ('act_heads', 'tensor'), ('act_mlp', 'tensor'),
-         ('vocab', None), ('embed', None), ('mlp', None), ('heads', 'tensor'),
-         ('kv', None), ('norm', None), ('layers', None), ('positions', None))
+RULES = (
+  ('act_batch', ('data', 'fsdp')),
+  ('act_len', None),
+  ('act_embed', None),
+  ('act_heads', 'tensor'),
+  ('act_mlp', 'tensor'),
+  ('vocab', None),
+  ('embed', None),
+  ('mlp', None),
+  ('heads', 'tensor'),
+  ('kv', None),
+  ('norm', None),
+  ('layers', None),
+  ('positions', None),
+)
 
 
 def row(*parts, length=T):
@@ -37,11 +48,18 @@ def row(*parts, length=T):
   return np.pad(ids, (0, length - len(ids))).astype(np.int32)
 
 
-PACKED = np.stack([  # left and right padding; none; a segment across blocks
-    row((0, 30), (1, 20), (2, 60)), row((1, 100), (2, 60))])
-PREFIXED = np.stack([  # the prefix may be padded on its left
+PACKED = np.stack(
+  [  # left and right padding; none; a segment across blocks
+    row((0, 30), (1, 20), (2, 60)),
+    row((1, 100), (2, 60)),
+  ]
+)
+PREFIXED = np.stack(
+  [  # the prefix may be padded on its left
     row((0, 7), (PREFIX, 40), (1, 30), (2, 1), (3, 70)),
-    row((PREFIX, 130), (1, 3), (5, 20))])
+    row((PREFIX, 130), (1, 3), (5, 20)),
+  ]
+)
 
 
 def slow_attention(q, k, v, ids):
@@ -53,18 +71,22 @@ def slow_attention(q, k, v, ids):
   seen = (np.tril(same) & (ids != 0)[:, :, None])[:, None]
   scale = q.shape[-1] ** -0.5
   logits = np.where(seen, np.einsum('bthd,bhcd->bhtc', q, k) * scale, -np.inf)
-  p = np.where(seen, np.exp(logits - logits.max(-1, keepdims=True, initial=0,
-                                                where=seen)), 0)
+  p = np.where(
+    seen,
+    np.exp(logits - logits.max(-1, keepdims=True, initial=0, where=seen)),
+    0,
+  )
   p /= np.maximum(p.sum(-1, keepdims=True), 1e-30)
   out = np.einsum('bhtc,bhcd->bthd', p, v)
   g = weights(out)
   dp = np.einsum('bthd,bhcd->bhtc', g, v)
   ds = p * (dp - (p * dp).sum(-1, keepdims=True)) * scale
-  group = lambda x: x.reshape(
-      x.shape[0], -1, share, *x.shape[2:]).sum(axis=2)
-  return out, (np.einsum('bhtc,bhcd->bthd', ds, k),
-               group(np.einsum('bhtc,bthd->bhcd', ds, q)),
-               group(np.einsum('bhtc,bthd->bhcd', p, g)))
+  group = lambda x: x.reshape(x.shape[0], -1, share, *x.shape[2:]).sum(axis=2)
+  return out, (
+    np.einsum('bhtc,bhcd->bthd', ds, k),
+    group(np.einsum('bhtc,bthd->bhcd', ds, q)),
+    group(np.einsum('bhtc,bthd->bhcd', p, g)),
+  )
 
 
 def weights(out):
@@ -74,12 +96,16 @@ def weights(out):
 def inputs(heads=4, kv_heads=2, dtype='float32', batch=2, width=WIDTH):
   rng = np.random.default_rng(0)
   draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
-  return (draw(batch, T, heads, width), draw(batch, kv_heads, T, width),
-          draw(batch, kv_heads, T, width))
+  return (
+    draw(batch, T, heads, width),
+    draw(batch, kv_heads, T, width),
+    draw(batch, kv_heads, T, width),
+  )
 
 
 def check(attend, ids, atol, *arrays):
   """Value and gradients; nothing anywhere where there is padding."""
+
   @jax.jit
   def found(*arrays):
     out, pull = jax.vjp(attend, *arrays)
@@ -99,32 +125,50 @@ def check(attend, ids, atol, *arrays):
 
 def test_the_scale_of_the_logits_may_be_another():
   """As of queries that are so much longer, which no kernel sees."""
-  for attend in (functools.partial(flash.splash, segment_ids=PACKED),
-                 lambda q, k, v, **scale: attention.attention(
-                     q, k, v, np.tril(PACKED[:, :, None] == PACKED[:, None])
-                     & (PACKED != 0)[:, :, None], **scale)):
+  for attend in (
+    functools.partial(flash.splash, segment_ids=PACKED),
+    lambda q, k, v, **scale: attention.attention(
+      q,
+      k,
+      v,
+      np.tril(PACKED[:, :, None] == PACKED[:, None])
+      & (PACKED != 0)[:, :, None],
+      **scale,
+    ),
+  ):
     q, k, v = inputs()
     out = attend(q, k, v, scale=0.1)
-    expected, _ = slow_attention(q * 0.1 * WIDTH ** 0.5, k, v, PACKED)
+    expected, _ = slow_attention(q * 0.1 * WIDTH**0.5, k, v, PACKED)
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize('heads, kv_heads', [(2, 2), (4, 2), (4, 1)])
 def test_splash_is_causal_attention_within_segments(heads, kv_heads):
-  check(functools.partial(flash.splash, segment_ids=PACKED), PACKED, 2e-6,
-        *inputs(heads, kv_heads))
+  check(
+    functools.partial(flash.splash, segment_ids=PACKED),
+    PACKED,
+    2e-6,
+    *inputs(heads, kv_heads),
+  )
 
 
 def test_splash_in_16_bits():
-  check(functools.partial(flash.splash, segment_ids=PACKED), PACKED, 0.03,
-        *inputs(dtype='bfloat16'))
+  check(
+    functools.partial(flash.splash, segment_ids=PACKED),
+    PACKED,
+    0.03,
+    *inputs(dtype='bfloat16'),
+  )
 
 
 @pytest.mark.parametrize('dtype, atol', [('float32', 2e-6), ('bfloat16', 0.03)])
 def test_splash_with_a_prefix_that_all_segments_see(dtype, atol):
-  check(functools.partial(flash.splash, segment_ids=PREFIXED,
-                          shared_prefix=True),
-        PREFIXED, atol, *inputs(dtype=dtype))
+  check(
+    functools.partial(flash.splash, segment_ids=PREFIXED, shared_prefix=True),
+    PREFIXED,
+    atol,
+    *inputs(dtype=dtype),
+  )
 
 
 def test_features_hide_all_that_are_not_seen():
@@ -161,18 +205,23 @@ def loss_and_grads(m, params, ids, shared_prefix):
   positions = np.broadcast_to(np.arange(T, dtype=np.int32), ids.shape)
 
   def loss(params):
-    hidden, _ = m.apply(params, tokens.astype(np.int32), positions, ids,
-                        shared_prefix=shared_prefix)
+    hidden, _ = m.apply(
+      params,
+      tokens.astype(np.int32),
+      positions,
+      ids,
+      shared_prefix=shared_prefix,
+    )
     # Padding has a hidden state, which no loss looks at.
     return jnp.where(ids[..., None] != 0, jnp.sin(hidden), 0).sum()
 
   return jax.jit(jax.value_and_grad(loss))(params)
 
 
-@pytest.mark.parametrize('ids, shared_prefix', [
-    (PACKED, False), (PREFIXED, True)])
-def test_a_model_learns_the_same_from_a_kernel(
-    ids, shared_prefix, monkeypatch):
+@pytest.mark.parametrize(
+  'ids, shared_prefix', [(PACKED, False), (PREFIXED, True)]
+)
+def test_a_model_learns_the_same_from_a_kernel(ids, shared_prefix, monkeypatch):
   """Layers that are scanned and computed again, on 8 devices and on one."""
   m, ids = model(), np.concatenate([ids] * 2)
   params = tiny.params(m)
@@ -181,8 +230,11 @@ def test_a_model_learns_the_same_from_a_kernel(
   mesh = sharding.make_mesh(dict(data=2, fsdp=2, tensor=2))
   with jax.set_mesh(mesh):
     found = loss_and_grads(m, params, ids, shared_prefix)
-  jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4,
-                                 atol=2e-4), found, expected)
+  jax.tree.map(
+    functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=2e-4),
+    found,
+    expected,
+  )
 
 
 # --- What is chosen ---
@@ -190,13 +242,21 @@ def test_a_model_learns_the_same_from_a_kernel(
 
 def on(platform, kind):
   """A mesh of one device that is not there."""
-  return jax.sharding.use_abstract_mesh(AbstractMesh(
-      (1,), ('data',), (AxisType.Auto,),
+  return jax.sharding.use_abstract_mesh(
+    AbstractMesh(
+      (1,),
+      ('data',),
+      (AxisType.Auto,),
       abstract_device=jax.sharding.AbstractDevice(
-          platform=platform, device_kind=kind, num_cores=1)))
+        platform=platform, device_kind=kind, num_cores=1
+      ),
+    )
+  )
 
 
-@pytest.mark.parametrize('platform, kind, changes, expected', [
+@pytest.mark.parametrize(
+  'platform, kind, changes, expected',
+  [
     ('tpu', 'TPU v5 lite', {}, 'splash'),
     ('tpu', 'TPU v5 lite', dict(dtype='float32'), 'splash'),
     ('tpu', 'TPU v5 lite', dict(length=128), 'xla'),
@@ -210,17 +270,23 @@ def on(platform, kind):
     ('gpu', 'NVIDIA H200', dict(length=2047), 'xla'),
     ('gpu', 'NVIDIA H200', dict(implementation='xla'), 'xla'),
     ('gpu', 'AMD Instinct MI300X', {}, 'xla'),
-    ('cpu', 'cpu', {}, 'xla')])
+    ('cpu', 'cpu', {}, 'xla'),
+  ],
+)
 def test_the_device_and_the_shape_choose(platform, kind, changes, expected):
-  arguments = dict(implementation='auto', length=2048, width=128,
-                   dtype='bfloat16') | changes
+  arguments = (
+    dict(implementation='auto', length=2048, width=128, dtype='bfloat16')
+    | changes
+  )
   with on(platform, kind):
     assert flash.choose(**arguments) == expected
 
 
 def test_without_a_mesh_it_is_the_default_device():
-  assert flash.device() == (jax.devices()[0].platform,
-                            jax.devices()[0].device_kind)
+  assert flash.device() == (
+    jax.devices()[0].platform,
+    jax.devices()[0].device_kind,
+  )
 
 
 def abstract(m, batch, length, sharded=None):
@@ -234,20 +300,26 @@ def gradient(m, shared_prefix=False):
   def loss(params, *row):
     hidden, _ = m.apply(params, *row, shared_prefix=shared_prefix)
     return hidden.astype(jnp.float32).sum()
+
   return jax.jit(jax.grad(loss))
 
 
 def lowered_for_cuda(m, **options):
   with on('gpu', 'NVIDIA H200'):
-    return gradient(m, **options).trace(*abstract(m, 2, 256)).lower(
-        lowering_platforms=('cuda',)).as_text()
+    return (
+      gradient(m, **options)
+      .trace(*abstract(m, 2, 256))
+      .lower(lowering_platforms=('cuda',))
+      .as_text()
+    )
 
 
 def test_a_gpu_is_given_cudnn(monkeypatch):
   """As far as it can be seen without one: what is lowered for it."""
   monkeypatch.setattr(  # there is none here to ask
-      'jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version',
-      lambda: 91_000)
+    'jax._src.cudnn.fused_attention_stablehlo.check_cudnn_version',
+    lambda: 91_000,
+  )
   fields = dict(d_model=128, num_heads=2, max_len=256, dtype='bfloat16')
   text = lowered_for_cuda(tiny.model(**fields), shared_prefix=True)
   assert '__cudnn$fmhaScaleBiasSoftmax' in text
@@ -263,8 +335,12 @@ def test_a_gpu_is_given_cudnn(monkeypatch):
 def test_cudnn_is_causal_attention_within_segments(ids):
   seen = (ids[:, :, None] == ids[:, None]) | (ids[:, None] == PREFIX)
   mask = np.tril(seen) & (ids != 0)[:, :, None]
-  check(functools.partial(flash.cudnn, mask=mask, segment_ids=ids), ids, 0.03,
-        *inputs(dtype='bfloat16', width=64))
+  check(
+    functools.partial(flash.cudnn, mask=mask, segment_ids=ids),
+    ids,
+    0.03,
+    *inputs(dtype='bfloat16', width=64),
+  )
 
 
 # --- Compiled for TPUs ---
@@ -274,13 +350,21 @@ LENGTH, HEADS = 1024, 4
 
 def slice_mesh(topology):
   return sharding.make_mesh(
-      dict(data=1, fsdp=2, tensor=2), chips.devices(topology)[0])
+    dict(data=1, fsdp=2, tensor=2), chips.devices(topology)[0]
+  )
 
 
 def lowered_for_tpu(**changes):
   m = tiny.model(
-      d_model=64 * HEADS, d_ff=512, num_heads=HEADS, max_len=LENGTH,
-      dtype='bfloat16', remat='full', rules=RULES, **changes)
+    d_model=64 * HEADS,
+    d_ff=512,
+    num_heads=HEADS,
+    max_len=LENGTH,
+    dtype='bfloat16',
+    remat='full',
+    rules=RULES,
+    **changes,
+  )
   mesh = slice_mesh('v5e:2x2')
   arguments = abstract(m, 4, LENGTH, sharding.batch_sharding(mesh))
   with jax.set_mesh(mesh):
@@ -294,7 +378,8 @@ def test_a_tpu_is_given_splash_attention():
     text = lowered_for_tpu().compile().as_text()
   for kernel in ('splash_mha_fwd', 'splash_mha_dq', 'splash_mha_dkv'):
     assert re.search(
-        rf'%{kernel}[^\n]*custom_call_target="tpu_custom_call"', text)
+      rf'%{kernel}[^\n]*custom_call_target="tpu_custom_call"', text
+    )
   assert f'{LENGTH},{LENGTH}]' not in text
 
 
@@ -308,24 +393,44 @@ def test_a_tpu_is_given_none_where_the_config_says_so():
 
 
 @slices.needs_libtpu
-@pytest.mark.parametrize('topology, dtype, width, shared_prefix', [
+@pytest.mark.parametrize(
+  'topology, dtype, width, shared_prefix',
+  [
     ('v5p:2x2x1', 'bfloat16', 128, False),
     pytest.param('v5e:2x2', 'float32', 128, False, marks=pytest.mark.slow),
-    pytest.param('v5e:2x2', 'float32', 256, True, marks=pytest.mark.slow)])
+    pytest.param('v5e:2x2', 'float32', 256, True, marks=pytest.mark.slow),
+  ],
+)
 def test_the_kernel_compiles_for_a_row_of_2048(
-    topology, dtype, width, shared_prefix):
+  topology, dtype, width, shared_prefix
+):
   """What a block takes of a core's memory grows with the width."""
   length, mesh = 2048, slice_mesh(topology)
   array = lambda *shape: jax.ShapeDtypeStruct(
-      shape, dtype, sharding=sharding.batch_sharding(mesh))
+    shape, dtype, sharding=sharding.batch_sharding(mesh)
+  )
   ids = jax.ShapeDtypeStruct((2, length), jnp.int32)
   attend = functools.partial(
-      flash.splash, rules=RULES, shared_prefix=shared_prefix)
-  grads = jax.jit(jax.grad(lambda q, k, v, ids: attend(
-      q, k, v, segment_ids=ids).astype(jnp.float32).sum(), (0, 1, 2)))
+    flash.splash, rules=RULES, shared_prefix=shared_prefix
+  )
+  grads = jax.jit(
+    jax.grad(
+      lambda q, k, v, ids: (
+        attend(q, k, v, segment_ids=ids).astype(jnp.float32).sum()
+      ),
+      (0, 1, 2),
+    )
+  )
   with jax.set_mesh(mesh), planner._no_cache():
-    text = grads.lower(
-        array(2, length, 4, width), array(2, 2, length, width),
-        array(2, 2, length, width), ids).compile().as_text()
+    text = (
+      grads.lower(
+        array(2, length, 4, width),
+        array(2, 2, length, width),
+        array(2, 2, length, width),
+        ids,
+      )
+      .compile()
+      .as_text()
+    )
   assert text.count('custom_call_target="tpu_custom_call"') == 3
   assert f'{length},{length}]' not in text

@@ -8,8 +8,9 @@ from instructrl.models import heads
 from instructrl.stages import build
 from tests import tiny
 
-TOKENS = np.random.default_rng(0).integers(
-    0, tiny.VOCAB, (3, 7)).astype(np.int32)
+TOKENS = (
+  np.random.default_rng(0).integers(0, tiny.VOCAB, (3, 7)).astype(np.int32)
+)
 POSITIONS = np.broadcast_to(np.arange(7, dtype=np.int32), TOKENS.shape)
 SEGMENTS = np.ones_like(TOKENS)
 
@@ -49,18 +50,24 @@ def test_head_and_backbone_draw_from_keys_of_their_own():
 
 
 def test_the_output_is_a_projection_of_every_hidden_state():
-  params = {'backbone': {}, 'head': {
-      'kernel': jnp.float32([2, 10]), 'bias': jnp.float32(0.7)}}
+  params = {
+    'backbone': {},
+    'head': {'kernel': jnp.float32([2, 10]), 'bias': jnp.float32(0.7)},
+  }
   out = heads.apply_scalar(
-      Echo(jnp.float32), params, TOKENS, POSITIONS, SEGMENTS)
+    Echo(jnp.float32), params, TOKENS, POSITIONS, SEGMENTS
+  )
   np.testing.assert_allclose(out, 2 * TOKENS + 5.7, rtol=1e-6)
 
 
 def test_a_score_keeps_its_fraction_whatever_the_compute_dtype():
-  params = {'backbone': {}, 'head': {
-      'kernel': jnp.float32([1, 0.001]), 'bias': jnp.float32(0.7)}}
+  params = {
+    'backbone': {},
+    'head': {'kernel': jnp.float32([1, 0.001]), 'bias': jnp.float32(0.7)},
+  }
   out = heads.apply_scalar(
-      Echo(jnp.bfloat16), params, TOKENS, POSITIONS, SEGMENTS)
+    Echo(jnp.bfloat16), params, TOKENS, POSITIONS, SEGMENTS
+  )
   assert out.dtype == jnp.float32
   np.testing.assert_allclose(out - TOKENS, 0.7005, atol=1e-5)
 
@@ -68,16 +75,24 @@ def test_a_score_keeps_its_fraction_whatever_the_compute_dtype():
 def test_scores_of_a_bfloat16_model_are_float32():
   model = tiny.model(dtype='bfloat16')
   out = jax.eval_shape(
-      lambda *args: heads.apply_scalar(model, *args),
-      tiny.scalar_params(model), TOKENS, POSITIONS, SEGMENTS)
+    lambda *args: heads.apply_scalar(model, *args),
+    tiny.scalar_params(model),
+    TOKENS,
+    POSITIONS,
+    SEGMENTS,
+  )
   assert out.dtype == jnp.float32 and out.shape == TOKENS.shape
 
 
 def test_gradients_reach_backbone_and_head():
   model = tiny.model(num_layers=1)
-  gradient = tiny.jit(jax.grad(lambda params: heads.apply_scalar(
-      model, params, TOKENS, POSITIONS, SEGMENTS)[0, 4]))(
-          tiny.scalar_params(model))
+  gradient = tiny.jit(
+    jax.grad(
+      lambda params: heads.apply_scalar(
+        model, params, TOKENS, POSITIONS, SEGMENTS
+      )[0, 4]
+    )
+  )(tiny.scalar_params(model))
   np.testing.assert_allclose(gradient['head']['bias'], 1)
   assert np.abs(gradient['head']['kernel']).min() > 0
   assert np.abs(gradient['backbone']['embed'][TOKENS[0, 0]]).max() > 1e-4
@@ -88,7 +103,8 @@ def test_a_shift_of_the_bias_shifts_every_score_and_nothing_else():
   params = tiny.scalar_params(model)
   shifted = heads.shift_bias(params, jnp.float32(-1.25))
   np.testing.assert_allclose(
-      shifted['head']['bias'], params['head']['bias'] - 1.25)
+    shifted['head']['bias'], params['head']['bias'] - 1.25
+  )
   assert shifted['head']['kernel'] is params['head']['kernel']
   assert shifted['backbone'] is params['backbone']
 
@@ -96,5 +112,8 @@ def test_a_shift_of_the_bias_shifts_every_score_and_nothing_else():
 def test_the_axes_fit_the_parameters():
   model = tiny.model()
   axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
-  jax.tree.map(lambda leaf, names: None if len(names) == leaf.ndim else 1 / 0,
-               tiny.scalar_params(model), axes)
+  jax.tree.map(
+    lambda leaf, names: None if len(names) == leaf.ndim else 1 / 0,
+    tiny.scalar_params(model),
+    axes,
+  )

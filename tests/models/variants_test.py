@@ -15,8 +15,9 @@ from instructrl.types import PREFIX
 from tests import tiny
 
 LENGTH = 12
-TOKENS = np.random.default_rng(0).integers(
-    0, tiny.VOCAB, (8, LENGTH)).astype(np.int32)
+TOKENS = (
+  np.random.default_rng(0).integers(0, tiny.VOCAB, (8, LENGTH)).astype(np.int32)
+)
 POSITIONS = np.broadcast_to(np.arange(LENGTH, dtype=np.int32), TOKENS.shape)
 SEGMENTS = np.ones_like(TOKENS)
 
@@ -24,12 +25,16 @@ SEGMENTS = np.ones_like(TOKENS)
 @functools.cache
 def hidden_fn(**changes):
   model = tiny.model(**changes)
-  apply = tiny.jit(lambda params, shared_prefix, *inputs: model.apply(
-      params, *inputs, shared_prefix=shared_prefix)[0],
-      static_argnames='shared_prefix')
+  apply = tiny.jit(
+    lambda params, shared_prefix, *inputs: model.apply(
+      params, *inputs, shared_prefix=shared_prefix
+    )[0],
+    static_argnames='shared_prefix',
+  )
   params = tiny.params(model)
   return lambda *inputs, shared_prefix=False: np.asarray(
-      apply(params, shared_prefix, *inputs))
+    apply(params, shared_prefix, *inputs)
+  )
 
 
 # --- Windows -----------------------------------------------------------------
@@ -45,23 +50,29 @@ def reach(changed, **changes):
 
 
 def test_a_window_is_as_wide_as_it_says_its_own_token_included():
-  assert reach(2, num_layers=1, windows=(3,)) == [
-      False] * 2 + [True] * 3 + [False] * 7
+  assert (
+    reach(2, num_layers=1, windows=(3,))
+    == [False] * 2 + [True] * 3 + [False] * 7
+  )
   assert reach(2, num_layers=1) == [False] * 2 + [True] * 10
 
 
 def test_windows_are_repeated_over_the_layers_and_add_up():
   """Two layers of 3 reach 2 + 2 back, and one of them that sees all does."""
-  assert reach(2, num_layers=2, windows=(3,)) == [
-      False] * 2 + [True] * 5 + [False] * 5
+  assert (
+    reach(2, num_layers=2, windows=(3,))
+    == [False] * 2 + [True] * 5 + [False] * 5
+  )
   assert reach(2, num_layers=2, windows=(3, 0)) == [False] * 2 + [True] * 10
   # GPT-3's alternate: of four layers the second and the fourth are banded.
   m = tiny.model(num_layers=4, windows=(0, 256)).module
   assert [m.kinds[kind] for kind in m.kind_of_layer] == [0, 256, 0, 256]
 
 
-@pytest.mark.parametrize('changes', [
-    dict(windows=(3, 0)), pytest.param(tiny.GEMMA, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'changes',
+  [dict(windows=(3, 0)), pytest.param(tiny.GEMMA, marks=pytest.mark.slow)],
+)
 def test_a_response_sees_as_far_into_a_shared_prefix_as_alone(changes):
   """The columns of the second response are far from the prompt's."""
   fn = hidden_fn(**changes)
@@ -72,13 +83,16 @@ def test_a_response_sees_as_far_into_a_shared_prefix_as_alone(changes):
   shared = fn(row, positions, segments, shared_prefix=True)[0, 9:]
   alone = np.zeros((1, LENGTH), np.int32)
   alone[0, :8] = [*prompt, *second]
-  expected = fn(alone, POSITIONS[:1], (np.arange(LENGTH) < 8)[None].astype(
-      np.int32))[0, 5:8]
+  expected = fn(
+    alone, POSITIONS[:1], (np.arange(LENGTH) < 8)[None].astype(np.int32)
+  )[0, 5:8]
   np.testing.assert_allclose(shared, expected, atol=1e-5)
   # So it would be if distances were of columns.
   moved = np.where(segments == 2, POSITIONS[:1], positions)
-  assert np.abs(fn(row, moved, segments, shared_prefix=True)[0, 9:]
-                - expected).max() > 1e-3
+  assert (
+    np.abs(fn(row, moved, segments, shared_prefix=True)[0, 9:] - expected).max()
+    > 1e-3
+  )
 
 
 # --- Frozen layers -----------------------------------------------------------
@@ -89,27 +103,35 @@ def gradient(frozen, **changes):
   model = tiny.model(num_layers=4, frozen_layers=frozen, **changes)
 
   def loss(params):
-    hidden, _ = model.apply(params, TOKENS, POSITIONS, SEGMENTS,
-                            dropout_key=jax.random.key(0))
+    hidden, _ = model.apply(
+      params, TOKENS, POSITIONS, SEGMENTS, dropout_key=jax.random.key(0)
+    )
     out = hidden @ model.unembedding(params).T
     return (out * np.cos(np.arange(out.shape[-1]))).mean()
 
   return tiny.jit(jax.value_and_grad(loss))(tiny.params(model))
 
 
-@pytest.mark.parametrize('frozen, changes', [
+@pytest.mark.parametrize(
+  'frozen, changes',
+  [
     (3, {}),
     (1, dict(tiny.GEMMA, scan_unroll=4, remat='full')),
     pytest.param(4, tiny.NEOX, marks=pytest.mark.slow),
-    pytest.param(2, dict(tiny.LLAMA, remat='dots'), marks=pytest.mark.slow)])
+    pytest.param(2, dict(tiny.LLAMA, remat='dots'), marks=pytest.mark.slow),
+  ],
+)
 def test_frozen_parameters_have_no_gradient_and_others_the_same(
-    frozen, changes):
+  frozen, changes
+):
   loss, all_of_it = gradient(0, **changes)
   found_loss, found = gradient(frozen, **changes)
   np.testing.assert_allclose(found_loss, loss, rtol=1e-6)
   expected = jax.tree.map(
-      lambda g, rows: g.at[:rows].set(0), all_of_it,
-      tiny.model(num_layers=4, frozen_layers=frozen, **changes).frozen())
+    lambda g, rows: g.at[:rows].set(0),
+    all_of_it,
+    tiny.model(num_layers=4, frozen_layers=frozen, **changes).frozen(),
+  )
   chex.assert_trees_all_close(found, expected, atol=1e-6)
   for path, leaf in jax.tree_util.tree_leaves_with_path(found):
     if path[0].key in ('embed', 'positions'):
@@ -129,13 +151,16 @@ def test_dropout_is_in_frozen_layers_too():
 
 def test_frozen_layers_cost_no_backward_pass():
   """Of 4 unrolled layers, 3 frozen: as XLA counts the products."""
+
   def flops(frozen, differentiated):
     model = tiny.model(num_layers=4, frozen_layers=frozen, scan_unroll=4)
-    loss = lambda params: model.apply(
-        params, TOKENS, POSITIONS, SEGMENTS)[0].sum()
+    loss = lambda params: model.apply(params, TOKENS, POSITIONS, SEGMENTS)[
+      0
+    ].sum()
     fn = jax.grad(loss) if differentiated else loss
-    return tiny.jit(fn).lower(tiny.params(model)).compile(
-        ).cost_analysis()['flops']
+    return (
+      tiny.jit(fn).lower(tiny.params(model)).compile().cost_analysis()['flops']
+    )
 
   forward, whole, part = flops(0, False), flops(0, True), flops(3, True)
   backward = whole - forward
@@ -144,8 +169,10 @@ def test_frozen_layers_cost_no_backward_pass():
 
 
 def test_the_tree_is_the_same_with_frozen_layers():
-  shapes = [jax.eval_shape(tiny.model(frozen_layers=n).init, jax.random.key(0))
-            for n in (0, 1, 2)]
+  shapes = [
+    jax.eval_shape(tiny.model(frozen_layers=n).init, jax.random.key(0))
+    for n in (0, 1, 2)
+  ]
   assert shapes[0] == shapes[1] == shapes[2]
   assert tiny.model().frozen() is None
 
@@ -154,11 +181,17 @@ def test_weight_decay_moves_no_frozen_parameter():
   model = tiny.model(frozen_layers=1)
   params, frozen = tiny.params(model), model.frozen()
   tx = optimizer.make_optimizer(
-      optimizer.make_schedule(peak_lr=0.1, num_steps=9, kind='constant'),
-      b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.5, max_grad_norm=1.0,
-      frozen=frozen)
+    optimizer.make_schedule(peak_lr=0.1, num_steps=9, kind='constant'),
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.5,
+    max_grad_norm=1.0,
+    frozen=frozen,
+  )
   grads = jax.tree.map(
-      lambda p, rows: jnp.ones_like(p).at[:rows].set(0), params, frozen)
+    lambda p, rows: jnp.ones_like(p).at[:rows].set(0), params, frozen
+  )
   moved, _, _ = optimizer.apply(tx, grads, tx.init(params), params)
   for new, old, rows in zip(*map(jax.tree.leaves, (moved, params, frozen))):
     np.testing.assert_array_equal(new[:rows], old[:rows])
@@ -171,8 +204,11 @@ def test_weight_decay_moves_no_frozen_parameter():
 def test_fresh_norms_multiply_by_one():
   model = tiny.model(**tiny.GEMMA)
   params = tiny.jit(model.init)(jax.random.key(0))
-  for part in (params['final_norm'], params['blocks']['q_norm'],
-               params['blocks']['mlp_post_norm']):
+  for part in (
+    params['final_norm'],
+    params['blocks']['q_norm'],
+    params['blocks']['mlp_post_norm'],
+  ):
     np.testing.assert_array_equal(part['scale'], 0)  # and 1 is added
 
 
@@ -184,9 +220,12 @@ def test_an_embedding_may_have_more_rows_than_there_are_tokens():
 
 def test_embeddings_are_scaled_in_the_dtype_of_the_computation():
   model = tiny.model(embed_scale=True, dtype='bfloat16')
-  text = str(jax.make_jaxpr(lambda p: model.apply(
-      p, TOKENS, POSITIONS, SEGMENTS)[0])(tiny.params(model)))
-  assert f'{float(jnp.bfloat16(32 ** 0.5))}:bf16[]' in text
+  text = str(
+    jax.make_jaxpr(lambda p: model.apply(p, TOKENS, POSITIONS, SEGMENTS)[0])(
+      tiny.params(model)
+    )
+  )
+  assert f'{float(jnp.bfloat16(32**0.5))}:bf16[]' in text
 
 
 @pytest.mark.parametrize('name', ['gemma'])
@@ -196,7 +235,8 @@ def test_eight_devices_equal_one(name):
 
   def run(sizes):
     mesh = sharding.make_mesh(
-        sizes, devices=jax.devices()[:int(np.prod(list(sizes.values())))])
+      sizes, devices=jax.devices()[: int(np.prod(list(sizes.values())))]
+    )
     model = tiny.model(rules=rules, **changes)
     params = tiny.params(model)
 
@@ -207,13 +247,16 @@ def test_eight_devices_equal_one(name):
 
     with jax.set_mesh(mesh):
       shardings = sharding.tree_shardings(
-          mesh, model.logical_axes(), jax.eval_shape(
-              model.init, jax.random.key(0)), rules)
+        mesh,
+        model.logical_axes(),
+        jax.eval_shape(model.init, jax.random.key(0)),
+        rules,
+      )
       params = jax.device_put(params, shardings)
       batch = sharding.put_batch((TOKENS, POSITIONS, SEGMENTS), mesh)
       value, grads = tiny.jit(
-          jax.value_and_grad(loss), out_shardings=(None, shardings))(
-              params, *batch)
+        jax.value_and_grad(loss), out_shardings=(None, shardings)
+      )(params, *batch)
       return float(value), jax.device_get(grads), grads
 
   one, grads, _ = run(dict(data=1, fsdp=1, tensor=1))

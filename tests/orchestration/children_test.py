@@ -13,7 +13,7 @@ from instructrl.orchestration import children
 from instructrl.runtime import run_folder
 
 # What a job does: says when it began and ended, and leaves DONE.
-WORK = '''
+WORK = """
 import json, os, pathlib, sys, time
 folder, seconds, code = pathlib.Path(sys.argv[1]), *map(float, sys.argv[2:])
 journal = os.open(
@@ -26,7 +26,7 @@ if code:
   print('some line', flush=True)
   sys.exit('error: it does not work' if code == 1 else int(code))
 (folder / 'DONE').write_text(json.dumps({'format_version': 1, 'seconds': 60}))
-'''
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -36,9 +36,12 @@ def _often(monkeypatch):
 
 def job(folder, name, needs=(), seconds=0.0, code=0):
   return children.Job(
-      name, name.split('-')[0],
-      [sys.executable, '-c', WORK, str(folder / name), str(seconds), str(code)],
-      folder / name, tuple(needs))
+    name,
+    name.split('-')[0],
+    [sys.executable, '-c', WORK, str(folder / name), str(seconds), str(code)],
+    folder / name,
+    tuple(needs),
+  )
 
 
 def journal(folder):
@@ -46,8 +49,12 @@ def journal(folder):
 
 
 def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
-  jobs = [job(tmp_path, 'a'), job(tmp_path, 'b-1', 'a', 0.2),
-          job(tmp_path, 'b-2', 'a'), job(tmp_path, 'c', ['b-1', 'b-2'])]
+  jobs = [
+    job(tmp_path, 'a'),
+    job(tmp_path, 'b-1', 'a', 0.2),
+    job(tmp_path, 'b-2', 'a'),
+    job(tmp_path, 'c', ['b-1', 'b-2']),
+  ]
   changes = []
   runs = children.Children(jobs, 2, lambda: changes.append(dict(runs.status)))
   assert runs.run() == dict.fromkeys(('a', 'b-1', 'b-2', 'c'), children.DONE)
@@ -68,7 +75,8 @@ def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
 @pytest.mark.parametrize('parallel', [1, 2])
 def test_as_many_at_a_time_as_it_says(tmp_path, parallel):
   children.Children(
-      [job(tmp_path, f'a-{i}', seconds=0.3) for i in range(4)], parallel).run()
+    [job(tmp_path, f'a-{i}', seconds=0.3) for i in range(4)], parallel
+  ).run()
   count, most = 0, 0
   for line in journal(tmp_path):
     count += 1 if line[0] == '+' else -1
@@ -77,19 +85,29 @@ def test_as_many_at_a_time_as_it_says(tmp_path, parallel):
 
 
 def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
-  jobs = [job(tmp_path, 'a', code=1), job(tmp_path, 'b'),
-          job(tmp_path, 'c', 'a'), job(tmp_path, 'd', 'c'),
-          job(tmp_path, 'e', 'b')]
+  jobs = [
+    job(tmp_path, 'a', code=1),
+    job(tmp_path, 'b'),
+    job(tmp_path, 'c', 'a'),
+    job(tmp_path, 'd', 'c'),
+    job(tmp_path, 'e', 'b'),
+  ]
   runs = children.Children(jobs, 1)
   assert list(runs.run().values()) == [
-      children.FAILED, children.DONE, children.LEFT, children.LEFT,
-      children.DONE]
+    children.FAILED,
+    children.DONE,
+    children.LEFT,
+    children.LEFT,
+    children.DONE,
+  ]
   assert runs.blocked() == ['c', 'd']
   assert runs.reasons == {'a': 'error: it does not work (exit status 1)'}
-  told, = [line for line in capsys.readouterr().out.splitlines()
-           if 'FAILED' in line]
-  assert told.endswith('error: it does not work (exit status 1); log: '
-                       f'{tmp_path}/a/log.txt')
+  (told,) = [
+    line for line in capsys.readouterr().out.splitlines() if 'FAILED' in line
+  ]
+  assert told.endswith(
+    f'error: it does not work (exit status 1); log: {tmp_path}/a/log.txt'
+  )
   jobs[0] = job(tmp_path, 'a')  # the next start tries again
   assert set(children.Children(jobs, 1).run().values()) == {children.DONE}
   assert journal(tmp_path).count('+b') == 1
@@ -99,25 +117,26 @@ def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
 @pytest.mark.parametrize('code', [75, 76, 130, 143])
 def test_what_was_interrupted_has_not_failed(tmp_path, code):
   runs = children.Children(
-      [job(tmp_path, 'a', code=code), job(tmp_path, 'b', 'a')], 1)
+    [job(tmp_path, 'a', code=code), job(tmp_path, 'b', 'a')], 1
+  )
   assert runs.run() == {'a': children.STOPPED, 'b': children.LEFT}
   assert not runs.reasons and not runs.blocked()
 
 
 def test_a_job_that_is_killed_or_leaves_nothing_has_failed(tmp_path):
-  jobs = [children.Job('a', 'a', [sys.executable, '-c', script],
-                       tmp_path / str(i)) for i, script in enumerate([
-                           'import os; os.kill(os.getpid(), 9)', ''])]
+  jobs = [
+    children.Job('a', 'a', [sys.executable, '-c', script], tmp_path / str(i))
+    for i, script in enumerate(['import os; os.kill(os.getpid(), 9)', ''])
+  ]
   reasons = []
   for one in jobs:
     runs = children.Children([one], 1)
     runs.run()
     reasons.append(runs.reasons['a'])
-  assert reasons == ['ended by SIGKILL',
-                     f'it ended without {tmp_path}/1/DONE']
+  assert reasons == ['ended by SIGKILL', f'it ended without {tmp_path}/1/DONE']
 
 
-HOLD = '''
+HOLD = """
 import json, pathlib, sys, time
 from instructrl import metrics
 folder = pathlib.Path(sys.argv[1])
@@ -126,7 +145,7 @@ with metrics.only_process(folder):
   sys.stdin.readline()
   if sys.argv[2] == 'ends':
     metrics.write_done(folder, {'seconds': 1})
-'''
+"""
 
 
 @pytest.mark.parametrize('other', ['ends', 'dies'])
@@ -134,22 +153,29 @@ def test_what_another_process_makes_is_waited_for(tmp_path, other, capsys):
   folder = tmp_path / 'a'
   folder.mkdir()
   with subprocess.Popen(
-      [sys.executable, '-c', HOLD, folder, other], text=True,
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-      env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
+    [sys.executable, '-c', HOLD, folder, other],
+    text=True,
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+  ) as process:
     assert process.stdout.readline() == 'held\n'
     assert run_folder.holder(folder) == str(process.pid)
     runs = children.Children(
-        [job(tmp_path, 'b'), job(tmp_path, 'a')], 1,
-        lambda: runs.status['b'] == children.DONE
-        and (process.stdin.close() if not process.stdin.closed else None))
+      [job(tmp_path, 'b'), job(tmp_path, 'a')],
+      1,
+      lambda: (
+        runs.status['b'] == children.DONE
+        and (process.stdin.close() if not process.stdin.closed else None)
+      ),
+    )
     assert set(runs.run().values()) == {children.DONE}
   assert f'a: process {process.pid} is at work' in capsys.readouterr().out
   assert journal(tmp_path).count('+a') == (other == 'dies')
   assert run_folder.holder(folder) is None
 
 
-START = '''
+START = """
 import pathlib, signal, sys
 sys.path.insert(0, sys.argv[2])
 import sweep_children_test as test
@@ -159,16 +185,24 @@ folder = pathlib.Path(sys.argv.pop(1))
 sys.argv[1:] = []
 main.run_door(sweep_children.Children(
     [test.job(folder, 'a', seconds=60)], 1).run)
-'''
+"""
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_children(tmp_path, number):
   with subprocess.Popen(
-      [sys.executable, '-c', START, tmp_path,
-       pathlib.Path(__file__).resolve().parent], text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env={**os.environ, 'PYTHONPATH': os.getcwd()}) as process:
+    [
+      sys.executable,
+      '-c',
+      START,
+      tmp_path,
+      pathlib.Path(__file__).resolve().parent,
+    ],
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+  ) as process:
     while not (tmp_path / 'journal').exists() or not journal(tmp_path):
       assert process.poll() is None, process.stderr.read()
       time.sleep(0.05)

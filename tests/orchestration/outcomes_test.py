@@ -16,9 +16,14 @@ EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
 
 @pytest.fixture(name='config')
 def _config():
-  config = base.get_config('micro', ('reward',), (
+  config = base.get_config(
+    'micro',
+    ('reward',),
+    (
       ('accuracy', 'reward', 'DONE', 'result.accuracy.heldout.accuracy'),
-      ('loss', 'reward', 'metrics.jsonl', 'loss/train')))
+      ('loss', 'reward', 'metrics.jsonl', 'loss/train'),
+    ),
+  )
   config.seeds = (0, 1)
   config.plot.x, config.plot.by = EPOCHS, ''
   return config
@@ -31,11 +36,16 @@ def sweep_of(config, *points, workdir='/x'):
 def finish(folder, accuracy, losses=(2.0, 1.0)):
   """A run folder of the reward stage."""
   folder.mkdir()
-  (folder / 'metrics.jsonl').write_text(''.join(
+  (folder / 'metrics.jsonl').write_text(
+    ''.join(
       json.dumps({'step': i, 'loss/train': loss}) + '\n'
-      for i, loss in enumerate(losses)))
-  run_folder.write_done(folder, {'seconds': 5, 'result': {
-      'accuracy': {'heldout': {'accuracy': accuracy}}}})
+      for i, loss in enumerate(losses)
+    )
+  )
+  run_folder.write_done(
+    folder,
+    {'seconds': 5, 'result': {'accuracy': {'heldout': {'accuracy': accuracy}}}},
+  )
 
 
 def test_of_metrics_the_last_fifth_is_averaged(tmp_path):
@@ -44,9 +54,10 @@ def test_of_metrics_the_last_fifth_is_averaged(tmp_path):
   assert read('metrics.jsonl', 'loss/train') == 1.5
   assert read('DONE', 'result.accuracy.heldout.accuracy') == 0.5
   for file, place, message in [
-      ('metrics.jsonl', 'loss', "metrics.jsonl has no metric 'loss'"),
-      ('DONE', 'result.accuracy', "DONE has no number at 'result.accuracy'"),
-      ('results.json', 'x', 'results.json is not there')]:
+    ('metrics.jsonl', 'loss', "metrics.jsonl has no metric 'loss'"),
+    ('DONE', 'result.accuracy', "DONE has no number at 'result.accuracy'"),
+    ('results.json', 'x', 'results.json is not there'),
+  ]:
     with pytest.raises(outcomes.MissingError, match=message):
       read(file, place)
 
@@ -58,34 +69,52 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
     finish(tmp_path / point.runs['reward'], next(accuracies))
   last = sweep.points[3].runs['reward']
   found = outcomes.collect(
-      'name', config, sweep, tmp_path, {last: children.FAILED},
-      {last: 'error: no'})
+    'name',
+    config,
+    sweep,
+    tmp_path,
+    {last: children.FAILED},
+    {last: 'error: no'},
+  )
   assert [p['status'] for p in found['points']] == ['done'] * 3 + ['failed']
   assert found['points'][2]['measures'] == {'accuracy': 0.6, 'loss': 1.0}
   assert found['points'][2]['results']['reward']['seconds'] == 5
   assert found['settings'][0]['measures']['accuracy'] == {
-      'mean': pytest.approx(0.6), 'values': [0.5, 0.7],
-      'spread': pytest.approx(0.1 * 2 ** 0.5)}
+    'mean': pytest.approx(0.6),
+    'values': [0.5, 0.7],
+    'spread': pytest.approx(0.1 * 2**0.5),
+  }
   assert found['settings'][1]['measures']['accuracy']['spread'] is None
-  assert found['failed'] == {last: {
-      'reason': 'error: no', 'log': str(tmp_path / last / 'log.txt')}}
+  assert found['failed'] == {
+    last: {'reason': 'error: no', 'log': str(tmp_path / last / 'log.txt')}
+  }
   assert outcomes.table(found) == (
-      ['num_epochs', 'accuracy', 'loss', 'seeds'],
-      [['1', '0.60 ± 0.14', '1 ± 0', '2 of 2'],
-       ['2', '0.6', '1', '1 of 2']])
+    ['num_epochs', 'accuracy', 'loss', 'seeds'],
+    [['1', '0.60 ± 0.14', '1 ± 0', '2 of 2'], ['2', '0.6', '1', '1 of 2']],
+  )
 
 
-@pytest.mark.parametrize('states, status', [
+@pytest.mark.parametrize(
+  'states, status',
+  [
     ({'reward': 'left', 'sft': 'failed'}, 'failed'),
     ({'reward': 'left', 'sft': 'interrupted'}, 'interrupted'),
-    ({'reward': 'running'}, 'running'), ({'reward': 'left'}, 'left'),
-    ({'reward': 'done', 'sft': 'left'}, 'done')])
+    ({'reward': 'running'}, 'running'),
+    ({'reward': 'left'}, 'left'),
+    ({'reward': 'done', 'sft': 'left'}, 'done'),
+  ],
+)
 def test_a_point_is_as_its_runs_are(tmp_path, config, states, status):
   sweep = sweep_of(config, {EPOCHS: 1})
   runs = sweep.points[0].runs
   found = outcomes.collect(
-      'name', config, sweep, tmp_path,
-      {runs[stage]: state for stage, state in states.items()}, {})
+    'name',
+    config,
+    sweep,
+    tmp_path,
+    {runs[stage]: state for stage, state in states.items()},
+    {},
+  )
   assert found['points'][0]['status'] == status
 
 
@@ -103,45 +132,69 @@ def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
   outcomes.write(folder, found, 'The title & more.\n\nWhat\nwas found.')
   assert json.loads((folder / 'sweep.json').read_text()) == found
   assert (folder / 'table.md').read_text().splitlines()[2] == (
-      '| 1 | 0.001 | 0.550 ± 0.071 | 1 ± 0 |  | 2 of 2 |')
+    '| 1 | 0.001 | 0.550 ± 0.071 | 1 ± 0 |  | 2 of 2 |'
+  )
   assert (folder / 'figure.png').read_bytes()[:4] == b'\x89PNG'
   page = (folder / 'index.html').read_text()
   assert '<p class="soft">What was found.</p>' in page
   assert '<h1>The title &amp; more.</h1>' in page and '<svg' in page
   assert 'odd &lt;b&gt;: ' in page and 'odd <b>' not in page
   assert f'href="../{sweep.points[0].runs["reward"]}"' in page
-  lines, = [lines for title, lines in outcomes._panels(found)
-            if title == 'accuracy']
+  (lines,) = [
+    lines for title, lines in outcomes._panels(found) if title == 'accuracy'
+  ]
   assert [(line.label, [x for x, *_ in line.points]) for line in lines] == [
-      ('peak_lr 0.001', [1, 2]), ('peak_lr 0.002', [1, 2])]
+    ('peak_lr 0.001', [1, 2]),
+    ('peak_lr 0.002', [1, 2]),
+  ]
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path, config):
   found = outcomes.collect(
-      'name', config, sweep_of(config, {EPOCHS: 1}), tmp_path, {}, {})
+    'name', config, sweep_of(config, {EPOCHS: 1}), tmp_path, {}, {}
+  )
   outcomes.write(tmp_path, found, 'A title')
   assert not (tmp_path / 'figure.png').exists()
   assert '0 of 2' in (tmp_path / 'index.html').read_text()
 
 
-@pytest.mark.parametrize('values, log, places', [
+@pytest.mark.parametrize(
+  'values, log, places',
+  [
     ([0.0, 0.01, 0.1, 1.0], True, [-3, -2, -1, 0]),
-    ([1, 4, 2], False, [1, 4, 2]), ([0.0, 0.5], False, [0, 0.5]),
-    ([False, True], True, [0, 1]), (['b', 'a'], False, [0, 1]),
-    ([0.0], True, [-1])])
+    ([1, 4, 2], False, [1, 4, 2]),
+    ([0.0, 0.5], False, [0, 0.5]),
+    ([False, True], True, [0, 1]),
+    (['b', 'a'], False, [0, 1]),
+    ([0.0], True, [-1]),
+  ],
+)
 def test_places_on_an_axis(values, log, places):
   assert list(plots._positions(values, log).values()) == places
 
 
-@pytest.mark.parametrize('by, fields, label', [
+@pytest.mark.parametrize(
+  'by, fields, label',
+  [
     ('', [{EPOCHS: 1, RATE: 2e-3}, {EPOCHS: 2, RATE: 1e-3}], ['']),
-    (RATE, [{EPOCHS: 1, RATE: 1e-3, 'reward.batch_size': 8},
-            {EPOCHS: 1, RATE: 2e-3, 'reward.batch_size': 16}],
-     ['peak_lr 0.001', 'peak_lr 0.002']),
-    ('', [{EPOCHS: 1, RATE: 1e-3}, {EPOCHS: 1, RATE: 2e-3}],
-     ['peak_lr 0.001', 'peak_lr 0.002'])])
+    (
+      RATE,
+      [
+        {EPOCHS: 1, RATE: 1e-3, 'reward.batch_size': 8},
+        {EPOCHS: 1, RATE: 2e-3, 'reward.batch_size': 16},
+      ],
+      ['peak_lr 0.001', 'peak_lr 0.002'],
+    ),
+    (
+      '',
+      [{EPOCHS: 1, RATE: 1e-3}, {EPOCHS: 1, RATE: 2e-3}],
+      ['peak_lr 0.001', 'peak_lr 0.002'],
+    ),
+  ],
+)
 def test_a_line_is_named_by_what_tells_its_points_apart(
-    tmp_path, config, by, fields, label):
+  tmp_path, config, by, fields, label
+):
   config.plot.by = by
   sweep = sweep_of(config, *fields)
   for point in sweep.points:
@@ -151,10 +204,17 @@ def test_a_line_is_named_by_what_tells_its_points_apart(
   assert [line.label for line in lines] == label
 
 
-@pytest.mark.parametrize('mean, spread, text', [
-    (0.12345, 0.0012, '0.1235 ± 0.0012'), (1234.5, 12.0, '1234 ± 12'),
-    (1234.5, 250.0, '1234 ± 250'), (-0.5, 0.25, '-0.50 ± 0.25'),
-    (0.12345, None, '0.123'), (0.12345, 0.0, '0.123 ± 0'),
-    (2.0, 1e-9, '2 ± 1e-09')])
+@pytest.mark.parametrize(
+  'mean, spread, text',
+  [
+    (0.12345, 0.0012, '0.1235 ± 0.0012'),
+    (1234.5, 12.0, '1234 ± 12'),
+    (1234.5, 250.0, '1234 ± 250'),
+    (-0.5, 0.25, '-0.50 ± 0.25'),
+    (0.12345, None, '0.123'),
+    (0.12345, 0.0, '0.123 ± 0'),
+    (2.0, 1e-9, '2 ± 1e-09'),
+  ],
+)
 def test_a_mean_is_told_as_finely_as_its_spread(mean, spread, text):
   assert outcomes._cell({'mean': mean, 'spread': spread}) == text

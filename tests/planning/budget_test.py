@@ -28,8 +28,9 @@ def test_tokens_are_those_of_the_data_and_the_configs(costs, study, tok):
   assert found['sft'].trained == steps * 8 * packed.header['row_len']
   assert found['sft'].sampled == found['sft'].read == 0
   lengths = [
-      len(tasks.chat_prompt(tok, r.prompt)) + sum(map(len, r.response_tokens))
-      for r in store.read_records(study / 'rankings', 'rankings', 'train')]
+    len(tasks.chat_prompt(tok, r.prompt)) + sum(map(len, r.response_tokens))
+    for r in store.read_records(study / 'rankings', 'rankings', 'train')
+  ]
   assert max(lengths) <= 32  # which is as wide as all batches are
   steps = configs['reward'].num_epochs * -(-len(lengths) // 8)
   assert found['reward'].trained == steps * 8 * 32 > sum(lengths)
@@ -44,8 +45,15 @@ def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
   configs, found = costs
   config = configs['ppo_ptx']
   policy = build.make_model(config, tok.vocab_size).module
-  one = flops.ppo(policy, policy, episodes=8, prompt_len=8, response_len=4,
-                  ptx_rows=8, ptx_len=16)
+  one = flops.ppo(
+    policy,
+    policy,
+    episodes=8,
+    prompt_len=8,
+    response_len=4,
+    ptx_rows=8,
+    ptx_len=16,
+  )
   assert found['ppo_ptx'].sampling == pytest.approx(4 * one['generate'])
   assert found['ppo_ptx'].reading == pytest.approx(4 * one['score'])
   assert found['ppo_ptx'].training == pytest.approx(4 * one['update'])
@@ -59,8 +67,10 @@ def test_rankings_that_do_not_fit_are_told(study):
 
 
 def test_the_table_tells_what_is_left(tmp_path):
-  found = [budget.Cost('sft', trained=1000, training=5e12),
-           budget.Cost('ppo', sampled=10, sampling=4e12)]
+  found = [
+    budget.Cost('sft', trained=1000, training=5e12),
+    budget.Cost('ppo', sampled=10, sampling=4e12),
+  ]
   text = budget.table(found, tmp_path, 1e11)
   assert '1m40s' in text and 'about 3m20s are left' in text
   (tmp_path / 'sft').mkdir()

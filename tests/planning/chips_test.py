@@ -9,13 +9,18 @@ from instructrl.runtime import sharding
 from tests import slices
 
 
-@pytest.mark.parametrize('topology, message', [
+@pytest.mark.parametrize(
+  'topology, message',
+  [
     ('v9:2x2', 'the chips are v4, v5e, v5p, v6e'),
     ('2xv9:2x2', 'the chips are v4, v5e, v5p, v6e'),
     ('v5litepod-4', 'no CHIP:SHAPE, such as v5e:2x4'),
     ('v5e', 'no CHIP:SHAPE, such as v5e:2x4'),
-    pytest.param('v5e:3x1x7', 'is no slice that libtpu knows',
-                 marks=slices.needs_libtpu)])
+    pytest.param(
+      'v5e:3x1x7', 'is no slice that libtpu knows', marks=slices.needs_libtpu
+    ),
+  ],
+)
 def test_a_slice_that_is_not_there_is_refused(topology, message):
   with pytest.raises(chips.TopologyError, match=message):
     chips.devices(topology)
@@ -28,13 +33,14 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
 
 
 @slices.needs_libtpu
-@pytest.mark.parametrize('topology, count', [
-    ('v4:2x2x2', 8), ('v5e:2x4', 8), ('v5p:2x2x1', 4), ('v6e:2x2', 4)])
+@pytest.mark.parametrize(
+  'topology, count',
+  [('v4:2x2x2', 8), ('v5e:2x4', 8), ('v5p:2x2x1', 4), ('v6e:2x2', 4)],
+)
 def test_a_slice_has_a_device_for_each_chip(topology, count):
   """And JAX lays meshes over it."""
   found, chip = chips.devices(topology)
-  assert (len(found), chip) == (
-      count, chips.CHIPS[topology.partition(':')[0]])
+  assert (len(found), chip) == (count, chips.CHIPS[topology.partition(':')[0]])
   mesh = sharding.make_mesh(dict(fsdp=-1, tensor=2), found)
   assert dict(mesh.shape) == dict(data=1, fsdp=count // 2, tensor=2)
 
@@ -44,4 +50,6 @@ def test_two_slices_are_one_mesh_along_data():
   found, _ = chips.devices('2xv5e:2x2')
   mesh = sharding.make_mesh(dict(data=2, fsdp=-1), found)
   assert [{d.slice_index for d in row.ravel()} for row in mesh.devices] == [
-      {0}, {1}]
+    {0},
+    {1},
+  ]

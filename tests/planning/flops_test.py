@@ -11,8 +11,9 @@ LAYER = 2 * (4 * 32 * 32 + 2 * 32 * 128)
 
 def pairs(length, window=0, before=0):
   """Pairs of a token and one that it sees."""
-  return sum(min(before + i, window or before + i)
-             for i in range(1, length + 1))
+  return sum(
+    min(before + i, window or before + i) for i in range(1, length + 1)
+  )
 
 
 def test_a_forward_pass_is_counted():
@@ -20,14 +21,17 @@ def test_a_forward_pass_is_counted():
   attention = 4 * 32 * pairs(9)  # a multiply-add for the logit, one for the sum
   assert flops.forward(m, 9, 9) == 2 * (9 * LAYER + attention)
   assert flops.forward(m, 18, 9, 5) == (
-      4 * (9 * LAYER + attention) + 2 * 32 * 50 * 5)
+    4 * (9 * LAYER + attention) + 2 * 32 * 50 * 5
+  )
 
 
-@pytest.mark.parametrize('mlp, matrices', [
-    ('gelu', 2), ('gelu_exact', 2), ('swiglu', 3), ('geglu', 3)])
+@pytest.mark.parametrize(
+  'mlp, matrices', [('gelu', 2), ('gelu_exact', 2), ('swiglu', 3), ('geglu', 3)]
+)
 def test_a_gate_is_one_more_matrix(mlp, matrices):
-  more = (flops.forward(tiny.model(mlp=mlp).module, 1, 1)
-          - flops.forward(tiny.model().module, 1, 1))
+  more = flops.forward(tiny.model(mlp=mlp).module, 1, 1) - flops.forward(
+    tiny.model().module, 1, 1
+  )
   assert more == 2 * 2 * (matrices - 2) * 32 * 128
 
 
@@ -36,7 +40,8 @@ def test_a_gate_is_one_more_matrix(mlp, matrices):
 def test_a_window_is_seen_and_no_more(window, before):
   m = tiny.model(windows=(window, 0)).module
   expected = 2 * 9 * LAYER + 4 * 32 * (
-      pairs(9, window, before) + pairs(9, 0, before))
+    pairs(9, window, before) + pairs(9, 0, before)
+  )
   assert flops.forward(m, 9, 9, before=before) == pytest.approx(expected)
 
 
@@ -46,7 +51,8 @@ def test_responses_of_a_ranking_see_the_prompt(windows):
   window = sum(windows)
   seen = pairs(6, window) + 3 * pairs(5, window, before=6)
   assert flops.ranking(m, 6, 5, 3) == pytest.approx(
-      2 * ((6 + 3 * 5) * LAYER + 4 * 32 * seen))
+    2 * ((6 + 3 * 5) * LAYER + 4 * 32 * seen)
+  )
 
 
 def test_a_backward_pass_is_twice_a_forward_pass():
@@ -60,4 +66,5 @@ def test_what_is_frozen_has_no_backward_pass():
   for tied, products in ((True, 1), (False, 2)):
     m = tiny.model(frozen_layers=1, tie_embeddings=tied).module
     assert flops.trained(m, 18, 9, 5) == pytest.approx(
-        layers + logits + 2 * layers / 2 + products * logits)
+      layers + logits + 2 * layers / 2 + products * logits
+    )

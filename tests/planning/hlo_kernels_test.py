@@ -24,17 +24,18 @@ IDS, IDS_ACROSS = f's32[{B},{T},128]', f's32[{B},8,{T}]'
 MAPS = ('s8[1,3,3]', 's8[1,3,3]')
 SUMS, SUMS_8 = f'f32[{B},{H},1,{T}]', f'f32[{B},{H},8,{T}]'
 SEGMENTED = {
-    'fwd': (*MAPS, Q, K, K, IDS, IDS_ACROSS, f's32[{T},128]'),
-    'dq': (*MAPS, Q, K, K, IDS, IDS_ACROSS, SUMS, Q, SUMS, f's32[{T},128]'),
-    'dkv': (*MAPS, Q, K, K, IDS_ACROSS, IDS, SUMS_8, Q, SUMS_8,
-            f's32[8,{T}]')}
+  'fwd': (*MAPS, Q, K, K, IDS, IDS_ACROSS, f's32[{T},128]'),
+  'dq': (*MAPS, Q, K, K, IDS, IDS_ACROSS, SUMS, Q, SUMS, f's32[{T},128]'),
+  'dkv': (*MAPS, Q, K, K, IDS_ACROSS, IDS, SUMS_8, Q, SUMS_8, f's32[8,{T}]'),
+}
 RESULTS = {'fwd': f'({Q})', 'dq': f'({Q})', 'dkv': f'({K}, {K})'}
 
 
 def program(results, operands, op_name, metadata='', config=''):
   """One kernel, with its metadata where XLA prints them."""
   parameters = '\n'.join(
-      f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands))
+    f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands)
+  )
   names = ', '.join(f'%p{i}' for i in range(len(operands)))
   return hlo.Program(f'''HloModule m
 
@@ -51,9 +52,13 @@ def splash(phase, operands, segmented='_segmented', scope='causal/', **kwargs):
   name = f'splash_mha_{phase}{segmented}_no_residuals'
   side = '' if phase == 'fwd' else f'_{phase}'
   return program(
-      RESULTS[phase], operands, f'jit(f)/{scope}vmap(s)/{name}/{name}/'
-      'pallas_call', rf'\"block_q{side}\": {BLOCK}, \"block_kv{side}\": {BLOCK}'
-      rf', \"block_kv_compute\": 128', **kwargs).costs
+    RESULTS[phase],
+    operands,
+    f'jit(f)/{scope}vmap(s)/{name}/{name}/pallas_call',
+    rf'\"block_q{side}\": {BLOCK}, \"block_kv{side}\": {BLOCK}'
+    rf', \"block_kv_compute\": 128',
+    **kwargs,
+  ).costs
 
 
 @pytest.mark.parametrize('phase, products', [('fwd', 2), ('dq', 3), ('dkv', 4)])
@@ -68,8 +73,9 @@ def test_blocks_that_are_not_hidden_are_computed_whole(phase, products):
 def test_wider_queries_than_values():
   """As a prefix needs them; then there are no ids."""
   wide, keys = f'bf16[{B},{H},{T},152]', f'bf16[{B},{HKV},{T},152]'
-  flops = lambda phase, *others: splash(
-      phase, (*MAPS, wide, keys, K, *others), segmented='').flops
+  flops = lambda phase, *others: (
+    splash(phase, (*MAPS, wide, keys, K, *others), segmented='').flops
+  )
   pairs = B * H * PAIRS * PAIR
   assert flops('fwd', f's32[{T},128]') == pairs * (152 + W)
   backward = (SUMS, Q, SUMS, f's32[{T},128]')
@@ -88,8 +94,9 @@ def test_what_the_forward_kernel_reads_and_writes():
 def test_what_the_gradient_of_queries_reads_and_writes():
   columns, streamed = B * H * T, B * H * PAIRS * BLOCK
   written = columns * W * 2
-  read = (columns * (2 * W * 2 + 2 * 4 + 2 * 128 * 4)
-          + streamed * (2 * W * 2 + 8 * 4))
+  read = columns * (2 * W * 2 + 2 * 4 + 2 * 128 * 4) + streamed * (
+    2 * W * 2 + 8 * 4
+  )
   assert splash('dq', SEGMENTED['dq']).hbm_bytes == 2 * 9 + written + read
 
 
@@ -97,8 +104,11 @@ def test_what_the_gradient_of_keys_reads_and_writes():
   """Keys once for all heads of a group; queries for every block of keys."""
   streamed = B * H * PAIRS * BLOCK
   written = 2 * B * HKV * T * W * 2
-  read = (2 * B * HKV * T * W * 2 + B * T * 128 * 4
-          + streamed * (2 * W * 2 + 2 * 8 * 4 + 2 * 8 * 4))
+  read = (
+    2 * B * HKV * T * W * 2
+    + B * T * 128 * 4
+    + streamed * (2 * W * 2 + 2 * 8 * 4 + 2 * 8 * 4)
+  )
   assert splash('dkv', SEGMENTED['dkv']).hbm_bytes == 2 * 9 + written + read
 
 
@@ -108,20 +118,27 @@ def test_what_is_on_the_chip_already_is_free():
   whole = splash('fwd', operands).hbm_bytes
   operands[3] = on_chip(operands[3])
   assert whole - splash('fwd', operands).hbm_bytes == (
-      B * H * PAIRS * BLOCK * W * 2)
+    B * H * PAIRS * BLOCK * W * 2
+  )
 
 
 def test_an_estimate_is_believed():
   found = program(
-      'f32[8]', ['f32[8]'], 'jit(f)/pallas_call',
-      config='"cost_estimate":{"flops":"123","transcendentals":"0",'
-      '"bytes_accessed":"456"},').costs
+    'f32[8]',
+    ['f32[8]'],
+    'jit(f)/pallas_call',
+    config='"cost_estimate":{"flops":"123","transcendentals":"0",'
+    '"bytes_accessed":"456"},',
+  ).costs
   assert (found.flops, found.hbm_bytes) == (123, 456)
 
 
 def test_a_kernel_that_nothing_is_known_of_is_not_taken_for_nothing():
-  with pytest.raises(ValueError, match=r'k.3 \(jit\(f\)/pallas_call\) has no '
-                     'cost estimate'):
+  with pytest.raises(
+    ValueError,
+    match=r'k.3 \(jit\(f\)/pallas_call\) has no '
+    'cost estimate',
+  ):
     program('f32[8]', ['f32[8]'], 'jit(f)/pallas_call').costs
 
 
@@ -129,19 +146,32 @@ def test_a_kernel_that_nothing_is_known_of_is_not_taken_for_nothing():
 @pytest.mark.parametrize('shared_prefix', [False, True])
 def test_the_kernels_of_a_compiled_program(shared_prefix):
   """Their names, operands and metadata are as they are read."""
-  mesh = sharding.make_mesh(
-      dict(data=4), chips.devices('v5e:2x2')[0])
+  mesh = sharding.make_mesh(dict(data=4), chips.devices('v5e:2x2')[0])
   array = lambda *shape, dtype='bfloat16': jax.ShapeDtypeStruct(
-      shape, dtype, sharding=sharding.batch_sharding(mesh))
+    shape, dtype, sharding=sharding.batch_sharding(mesh)
+  )
   attend = functools.partial(
-      flash.splash, rules=(('act_batch', 'data'), ('act_heads', None)),
-      shared_prefix=shared_prefix)
-  grads = jax.jit(jax.grad(lambda q, k, v, ids: attend(
-      q, k, v, segment_ids=ids).astype(jnp.float32).sum(), (0, 1, 2)))
+    flash.splash,
+    rules=(('act_batch', 'data'), ('act_heads', None)),
+    shared_prefix=shared_prefix,
+  )
+  grads = jax.jit(
+    jax.grad(
+      lambda q, k, v, ids: (
+        attend(q, k, v, segment_ids=ids).astype(jnp.float32).sum()
+      ),
+      (0, 1, 2),
+    )
+  )
   keys = array(4 * B, HKV, T, W)
   with jax.set_mesh(mesh), planner._no_cache():
-    text = grads.lower(array(4 * B, T, H, W), keys, keys,
-                       array(4 * B, T, dtype='int32')).compile().as_text()
+    text = (
+      grads.lower(
+        array(4 * B, T, H, W), keys, keys, array(4 * B, T, dtype='int32')
+      )
+      .compile()
+      .as_text()
+    )
   # The ids have 11 bits, each as two columns.
   wide = W + 22 if shared_prefix else W
   products = (wide + W) + (2 * wide + W) + 2 * (wide + W)

@@ -21,8 +21,12 @@ def mlp(x, up, down):
 
 def test_a_loop_counts_as_often_as_it_runs():
   x, up, down = jnp.ones((B, D)), jnp.ones((L, D, F)), jnp.ones((L, F, D))
-  scanned = program(lambda x, *w: jax.lax.scan(
-      lambda x, w: (mlp(x, *w), None), x, w)[0], x, up, down)
+  scanned = program(
+    lambda x, *w: jax.lax.scan(lambda x, w: (mlp(x, *w), None), x, w)[0],
+    x,
+    up,
+    down,
+  )
   once = program(mlp, x, up[0], down[0])
   assert once.costs.flops == 2 * 2 * B * D * F
   assert scanned.costs.flops == L * once.costs.flops
@@ -31,7 +35,8 @@ def test_a_loop_counts_as_often_as_it_runs():
 def test_a_loop_of_unknown_length_is_told_its_trips():
   def loop(x, w, n):
     return jax.lax.while_loop(
-        lambda c: c[0] < n, lambda c: (c[0] + 1, c[1] @ w), (0, x))[1]
+      lambda c: c[0] < n, lambda c: (c[0] + 1, c[1] @ w), (0, x)
+    )[1]
 
   args = jnp.ones((B, D)), jnp.ones((D, D)), 7
   assert program(loop, *args, trips=7).costs.flops == 7 * 2 * B * D * D
@@ -63,104 +68,181 @@ ENTRY %main (a: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
   ROOT %loop = (s32[], f32[4,4]{1,0}) while(%a), condition=%condition, body=%body
 }
 """
-  assert hlo.Program(text).costs.flops == 4 * 2 * 4 ** 3
+  assert hlo.Program(text).costs.flops == 4 * 2 * 4**3
 
 
 def test_a_batched_product():
-  found = program(lambda a, b: jnp.einsum('bij,bjk->bik', a, b),
-                  jnp.ones((3, 4, 5)), jnp.ones((3, 5, 6)))
+  found = program(
+    lambda a, b: jnp.einsum('bij,bjk->bik', a, b),
+    jnp.ones((3, 4, 5)),
+    jnp.ones((3, 5, 6)),
+  )
   assert found.costs.flops == 2 * 3 * 4 * 5 * 6
 
 
 def text_of(line, *operands):
   """A program of one instruction."""
   parameters = '\n'.join(
-      f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands))
-  return ('HloModule m\n\nENTRY %main (x: f32[]) -> f32[] {\n'
-          f'{parameters}\n  ROOT %out = {line}\n}}\n')
+    f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands)
+  )
+  return (
+    'HloModule m\n\nENTRY %main (x: f32[]) -> f32[] {\n'
+    f'{parameters}\n  ROOT %out = {line}\n}}\n'
+  )
 
 
-@pytest.mark.parametrize('line, operands, flops', [
+@pytest.mark.parametrize(
+  'line, operands, flops',
+  [
     # A product, as TPUs write it.
-    ('bf16[64,32]{1,0} convolution(%p0, %p1), dim_labels=bf_io->bf',
-     ('bf16[64,16]{1,0}', 'bf16[16,32]{1,0}'), 2 * 64 * 16 * 32),
+    (
+      'bf16[64,32]{1,0} convolution(%p0, %p1), dim_labels=bf_io->bf',
+      ('bf16[64,16]{1,0}', 'bf16[16,32]{1,0}'),
+      2 * 64 * 16 * 32,
+    ),
     # The second operand transposed.
-    ('bf16[64,32]{1,0} convolution(%p0, %p1), dim_labels=bf_oi->bf',
-     ('bf16[64,16]{1,0}', 'bf16[32,16]{1,0}'), 2 * 64 * 16 * 32),
+    (
+      'bf16[64,32]{1,0} convolution(%p0, %p1), dim_labels=bf_oi->bf',
+      ('bf16[64,16]{1,0}', 'bf16[32,16]{1,0}'),
+      2 * 64 * 16 * 32,
+    ),
     # A batch of 4 products as a dimension that is dilated: no 4 x 4.
-    ('f32[4,8,6]{2,1,0} convolution(%p0, %p1), window={size=4 stride=3 '
-     'pad=0_0 lhs_dilate=4}, dim_labels=0bf_0io->0bf',
-     ('f32[4,8,5]{2,1,0}', 'f32[4,5,6]{2,1,0}'), 2 * 4 * 8 * 5 * 6),
+    (
+      'f32[4,8,6]{2,1,0} convolution(%p0, %p1), window={size=4 stride=3 '
+      'pad=0_0 lhs_dilate=4}, dim_labels=0bf_0io->0bf',
+      ('f32[4,8,5]{2,1,0}', 'f32[4,5,6]{2,1,0}'),
+      2 * 4 * 8 * 5 * 6,
+    ),
     # A window of 3 over 10, padded: the ends see two.
-    ('f32[1,10,7]{2,1,0} convolution(%p0, %p1), window={size=3 pad=1_1}, '
-     'dim_labels=b0f_0io->b0f',
-     ('f32[1,10,5]{2,1,0}', 'f32[3,5,7]{2,1,0}'), 2 * 28 * 5 * 7)])
+    (
+      'f32[1,10,7]{2,1,0} convolution(%p0, %p1), window={size=3 pad=1_1}, '
+      'dim_labels=b0f_0io->b0f',
+      ('f32[1,10,5]{2,1,0}', 'f32[3,5,7]{2,1,0}'),
+      2 * 28 * 5 * 7,
+    ),
+  ],
+)
 def test_convolutions_are_the_products_of_a_tpu(line, operands, flops):
   assert hlo.Program(text_of(line, *operands)).costs.flops == flops
 
 
-@pytest.mark.parametrize('line, kind, sent', [
-    ('f32[32]{0} all-gather(%p0), replica_groups=[2,4]<=[8], dimensions={0}',
-     'all-gather', 3 * 32),
-    ('f32[2]{0} reduce-scatter(%p0), replica_groups={{0,1,2,3},{4,5,6,7}}, '
-     'to_apply=%add', 'reduce-scatter', 32 * 3 / 4),
-    ('f32[8]{0} all-reduce(%p0), replica_groups=[1,8]<=[8], to_apply=%add',
-     'all-reduce', 2 * 32 * 7 / 8),
-    ('f32[8]{0} collective-permute(%p0), source_target_pairs={{0,1},{1,0}}',
-     'collective-permute', 32),
-    ("f32[32]{0} all-gather(%p0), replica_groups=mesh['a'=2,'b'=4] {'b'}, "
-     'dimensions={0}', 'all-gather', 3 * 32),
-    ("f32[8]{0} all-reduce(%p0), replica_groups=mesh['a'=2,'b'=4] {'a','b'}, "
-     'to_apply=%add', 'all-reduce', 2 * 32 * 7 / 8),
-    ("f32[16]{0} all-gather(%p0), replica_groups=mesh['a'=8] {'a':(1)2}, "
-     'dimensions={0}', 'all-gather', 32),
-    ("f32[32]{0} all-gather(%p0), replica_groups=mesh['a'=4,'b'=1,'c'=2], "
-     "device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}", 'all-gather', 3 * 32),
-    ('(f32[8]{0}, f32[32]{0}) all-gather-start(%p0), '
-     'replica_groups=[2,4]<=[8], dimensions={0}', 'all-gather', 3 * 32)])
+@pytest.mark.parametrize(
+  'line, kind, sent',
+  [
+    (
+      'f32[32]{0} all-gather(%p0), replica_groups=[2,4]<=[8], dimensions={0}',
+      'all-gather',
+      3 * 32,
+    ),
+    (
+      'f32[2]{0} reduce-scatter(%p0), replica_groups={{0,1,2,3},{4,5,6,7}}, '
+      'to_apply=%add',
+      'reduce-scatter',
+      32 * 3 / 4,
+    ),
+    (
+      'f32[8]{0} all-reduce(%p0), replica_groups=[1,8]<=[8], to_apply=%add',
+      'all-reduce',
+      2 * 32 * 7 / 8,
+    ),
+    (
+      'f32[8]{0} collective-permute(%p0), source_target_pairs={{0,1},{1,0}}',
+      'collective-permute',
+      32,
+    ),
+    (
+      "f32[32]{0} all-gather(%p0), replica_groups=mesh['a'=2,'b'=4] {'b'}, "
+      'dimensions={0}',
+      'all-gather',
+      3 * 32,
+    ),
+    (
+      "f32[8]{0} all-reduce(%p0), replica_groups=mesh['a'=2,'b'=4] {'a','b'}, "
+      'to_apply=%add',
+      'all-reduce',
+      2 * 32 * 7 / 8,
+    ),
+    (
+      "f32[16]{0} all-gather(%p0), replica_groups=mesh['a'=8] {'a':(1)2}, "
+      'dimensions={0}',
+      'all-gather',
+      32,
+    ),
+    (
+      "f32[32]{0} all-gather(%p0), replica_groups=mesh['a'=4,'b'=1,'c'=2], "
+      "device_ids=([2,4]T(1,0)) {'a'}, dimensions={0}",
+      'all-gather',
+      3 * 32,
+    ),
+    (
+      '(f32[8]{0}, f32[32]{0}) all-gather-start(%p0), '
+      'replica_groups=[2,4]<=[8], dimensions={0}',
+      'all-gather',
+      3 * 32,
+    ),
+  ],
+)
 def test_bytes_that_a_device_sends(line, kind, sent):
   text = text_of(line, 'f32[8]{0}').replace(
-      'ENTRY', '%add (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}'
-      '\n\nENTRY')
+    'ENTRY',
+    '%add (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}\n\nENTRY',
+  )
   assert dict(hlo.Program(text).costs.collectives) == {kind: sent}
 
 
 def test_collectives_of_a_real_program():
   """A sharded product in a loop: one all-reduce a trip."""
-  mesh = jax.make_mesh((4,), ('x',), devices=jax.devices()[:4],
-                       axis_types=(jax.sharding.AxisType.Auto,))
+  mesh = jax.make_mesh(
+    (4,),
+    ('x',),
+    devices=jax.devices()[:4],
+    axis_types=(jax.sharding.AxisType.Auto,),
+  )
   put = lambda x, *spec: jax.device_put(
-      x, jax.sharding.NamedSharding(mesh, P(*spec)))
-  x, w = put(jnp.ones((B, D)), None, 'x'), put(
-      jnp.ones((L, D, D)), None, 'x', None)
+    x, jax.sharding.NamedSharding(mesh, P(*spec))
+  )
+  x, w = (
+    put(jnp.ones((B, D)), None, 'x'),
+    put(jnp.ones((L, D, D)), None, 'x', None),
+  )
   spec = jax.sharding.NamedSharding(mesh, P(None, None))
 
   def body(x, w):
     x = jax.lax.with_sharding_constraint(x @ w, spec)
-    return jax.lax.with_sharding_constraint(x, jax.sharding.NamedSharding(
-        mesh, P(None, 'x'))), None
+    return jax.lax.with_sharding_constraint(
+      x, jax.sharding.NamedSharding(mesh, P(None, 'x'))
+    ), None
 
   found = program(lambda x, w: jax.lax.scan(body, x, w)[0], x, w).costs
   assert found.flops == L * 2 * B * (D / 4) * D
   assert sum(found.collectives.values()) == pytest.approx(
-      L * 2 * 3 / 4 * B * D * 4)
+    L * 2 * 3 / 4 * B * D * 4
+  )
 
 
 def test_memory_that_is_read_and_written():
   big, small = 1000 * 4, 10 * 4
-  text = text_of('f32[1000]{0} add(%p0, %p1)', 'f32[1000]{0}',
-                 'f32[1000]{0:S(1)}')
+  text = text_of(
+    'f32[1000]{0} add(%p0, %p1)', 'f32[1000]{0}', 'f32[1000]{0:S(1)}'
+  )
   assert hlo.Program(text).costs.hbm_bytes == 2 * big  # one is on the chip
-  text = text_of('f32[10]{0} dynamic-slice(%p0, %p1), dynamic_slice_sizes={10}',
-                 'f32[1000]{0}', 's32[]')
+  text = text_of(
+    'f32[10]{0} dynamic-slice(%p0, %p1), dynamic_slice_sizes={10}',
+    'f32[1000]{0}',
+    's32[]',
+  )
   assert hlo.Program(text).costs.hbm_bytes == 2 * small
-  text = text_of('f32[1000]{0} dynamic-update-slice(%p0, %p1, %p2)',
-                 'f32[1000]{0}', 'f32[10]{0}', 's32[]')
+  text = text_of(
+    'f32[1000]{0} dynamic-update-slice(%p0, %p1, %p2)',
+    'f32[1000]{0}',
+    'f32[10]{0}',
+    's32[]',
+  )
   assert hlo.Program(text).costs.hbm_bytes == 2 * small
 
 
 def test_of_a_stack_a_fusion_reads_the_slice():
-  text = '''HloModule m
+  text = """HloModule m
 
 %fused (a: f32[5,100], b: s32[]) -> f32[100] {
   %b = s32[] parameter(1)
@@ -175,17 +257,22 @@ ENTRY %main (x: f32[5,100], i: s32[]) -> f32[100] {
   %i = s32[] parameter(1)
   ROOT %f = f32[100]{0} fusion(%x, %i), kind=kLoop, calls=%fused
 }
-'''
+"""
   assert hlo.Program(text).costs.hbm_bytes == 400 + 400 + 4
   # The same in a fusion of a fusion.
-  nested = text.replace('ENTRY', '''%outer (c: f32[5,100], d: s32[]) -> f32[100] {
+  nested = text.replace(
+    'ENTRY',
+    """%outer (c: f32[5,100], d: s32[]) -> f32[100] {
   %c = f32[5,100]{1,0} parameter(0)
   %d = s32[] parameter(1)
   ROOT %inner = f32[100]{0} fusion(%c, %d), kind=kLoop, calls=%fused
 }
 
-ENTRY''').replace('fusion(%x, %i), kind=kLoop, calls=%fused',
-                  'fusion(%x, %i), kind=kLoop, calls=%outer')
+ENTRY""",
+  ).replace(
+    'fusion(%x, %i), kind=kLoop, calls=%fused',
+    'fusion(%x, %i), kind=kLoop, calls=%outer',
+  )
   assert hlo.Program(nested).costs.hbm_bytes == 400 + 400 + 4
 
 

@@ -23,8 +23,13 @@ SLICE = 'v5e:2x2'
 
 
 def small_plan(folder, told=None):
-  return planner.plan(slices.small(sft, batch_size=16), SLICE, 500,
-                       folder=folder, say=[].append if told is None else told)
+  return planner.plan(
+    slices.small(sft, batch_size=16),
+    SLICE,
+    500,
+    folder=folder,
+    say=[].append if told is None else told,
+  )
 
 
 @pytest.fixture(name='compiled', scope='module')
@@ -43,13 +48,15 @@ def test_a_small_step_compiles_for_a_slice(compiled):
   plan, _, told, warned = compiled
   assert plan.fits and plan.chips == 4
   assert plan.mesh == dict(data=1, fsdp=2, tensor=2)
-  update, = plan.functions
+  (update,) = plan.functions
   # XLA does whole squares of attention, and some products twice.
   assert 1 < update.xla_flops / update.model_flops < 1.6
   assert update.collectives['all-gather'] > 0  # fsdp
   assert update.seconds == max(update.times.values())
-  assert plan.mfu == pytest.approx(
-      update.model_flops / (update.seconds * 197e12)) and 0 < plan.mfu < 1
+  assert (
+    plan.mfu == pytest.approx(update.model_flops / (update.seconds * 197e12))
+    and 0 < plan.mfu < 1
+  )
   assert plan.communication == update.times['ici'] / update.seconds
   assert plan.stays < update.arguments < update.peak < plan.hbm
   assert told[0] == 'sft:micro for v5e:2x2: update compiles'
@@ -69,11 +76,13 @@ def test_what_was_compiled_is_not_compiled_again(compiled):
 
 @slices.needs_libtpu
 def test_what_xla_found_no_room_for_is_kept_as_well(compiled, tmp_path):
-  path, = compiled[1].iterdir()
+  (path,) = compiled[1].iterdir()
   files.atomic_write(
-      tmp_path / path.name, '{"problem": "Used 22G of 15.75G hbm."}')
+    tmp_path / path.name, '{"problem": "Used 22G of 15.75G hbm."}'
+  )
   assert small_plan(tmp_path).problem == (
-      'update does not fit: Used 22G of 15.75G hbm.')
+    'update does not fit: Used 22G of 15.75G hbm.'
+  )
 
 
 @slices.needs_libtpu
@@ -84,7 +93,7 @@ def test_another_program_slice_or_compiler_is_compiled_anew(monkeypatch):
     mesh = sharding.make_mesh(config.mesh.to_dict(), found)
     _, make, *_ = planner.program_of(config, mesh, 500)
     with jax.set_mesh(mesh):
-      (fn, arguments), = make().values()
+      ((fn, arguments),) = make().values()
       return planner._key(fn.lower(*arguments), topology)
 
   first = key()
@@ -96,12 +105,16 @@ def test_another_program_slice_or_compiler_is_compiled_anew(monkeypatch):
 
 
 @slices.needs_libtpu
-@pytest.mark.parametrize('hbm, problem', [
-    (2 ** 20, 'what stays on a chip takes'), (3 * 2 ** 20, 'update needs')])
+@pytest.mark.parametrize(
+  'hbm, problem',
+  [(2**20, 'what stays on a chip takes'), (3 * 2**20, 'update needs')],
+)
 def test_what_does_not_fit_says_what_is_large(
-    hbm, problem, compiled, monkeypatch):
-  monkeypatch.setitem(chips.CHIPS, 'v5e', dataclasses.replace(
-      chips.CHIPS['v5e'], hbm=hbm))
+  hbm, problem, compiled, monkeypatch
+):
+  monkeypatch.setitem(
+    chips.CHIPS, 'v5e', dataclasses.replace(chips.CHIPS['v5e'], hbm=hbm)
+  )
   told = []
   plan = small_plan(compiled[1], told.append)
   assert not plan.fits
@@ -129,6 +142,7 @@ def test_a_small_step_compiles_for_two_slices():
 @pytest.mark.slow
 def test_what_waits_on_the_hosts_takes_no_memory_of_the_chips():
   """Of the scoring that it is copied for it does, and of nothing else."""
+
   def memory(offload):
     config = slices.small(ppo)
     config.ppo.update(batch_size=8, minibatch_size=4)
@@ -147,16 +161,24 @@ def test_what_waits_on_the_hosts_takes_no_memory_of_the_chips():
 
 
 def test_arrays_are_counted_per_device():
-  mesh = jax.make_mesh((2, 4), ('a', 'b'),
-                       axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  mesh = jax.make_mesh(
+    (2, 4), ('a', 'b'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+  )
   make = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(
-      shape, dtype, sharding=jax.sharding.NamedSharding(mesh, P(*spec)))
-  tree = {'x': make((8, 12), jnp.float32, 'a', 'b'),
-          'y': make((6,), jnp.bfloat16)}
-  waits = jax.ShapeDtypeStruct((9,), jnp.float32, sharding=jax.NamedSharding(
-      mesh, P(), memory_kind=sharding.HOST))
+    shape, dtype, sharding=jax.sharding.NamedSharding(mesh, P(*spec))
+  )
+  tree = {
+    'x': make((8, 12), jnp.float32, 'a', 'b'),
+    'y': make((6,), jnp.bfloat16),
+  }
+  waits = jax.ShapeDtypeStruct(
+    (9,),
+    jnp.float32,
+    sharding=jax.NamedSharding(mesh, P(), memory_kind=sharding.HOST),
+  )
   assert planner.bytes_per_device({**tree, 'on the hosts': waits}) == (
-      planner.bytes_per_device(tree))
+    planner.bytes_per_device(tree)
+  )
   assert planner.bytes_per_device(tree) == 4 * 3 * 4 + 6 * 2
   assert planner.largest(tree, 1) == "0.00 GiB ['x'] float32[8, 12]"
 
@@ -177,18 +199,27 @@ def test_the_functions_of_ppo_are_given_what_they_take():
     # The state is update's; of what stays, score has the frozen models and
     # the value model.
     state, reference, reward_model = program.resident
-    shared = lambda name: planner._shared(
-        program.resident, functions[name][1])
+    shared = lambda name: planner._shared(program.resident, functions[name][1])
     assert shared('update') == planner.bytes_per_device(state)
     assert shared('generate') == planner.bytes_per_device(
-        state.params['policy'])
+      state.params['policy']
+    )
     assert shared('score') == planner.bytes_per_device(
-        (reference, reward_model, state.params['value']))
+      (reference, reward_model, state.params['value'])
+    )
 
 
-@pytest.mark.parametrize('module, devices, tensor', [
-    (ppo_ptx, 64, 1), (ppo_ptx, 128, 2), (ppo_ptx, 512, 8),
-    (sft, 32, 1), (sft, 64, 2), (reward, 128, 2)])
+@pytest.mark.parametrize(
+  'module, devices, tensor',
+  [
+    (ppo_ptx, 64, 1),
+    (ppo_ptx, 128, 2),
+    (ppo_ptx, 512, 8),
+    (sft, 32, 1),
+    (sft, 64, 2),
+    (reward, 128, 2),
+  ],
+)
 def test_tensor_grows_where_a_batch_has_too_few_rows(module, devices, tensor):
   """64 rows of PPO's minibatch and the reward model, 32 of SFT."""
   config = module.get_config('1.3b')
@@ -205,7 +236,7 @@ def test_a_mesh_that_is_given_whole_stays():
 
 
 def test_the_reason_of_xla_is_cut_to_its_largest_buffers():
-  error = '''RESOURCE_EXHAUSTED: XLA:TPU compile permanent error.
+  error = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error.
 Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.
 
   1. Size: 6.00G
@@ -214,10 +245,11 @@ Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.
   2. Size: 3.00G
      Operator: op_name="jit(generate)/dot"
      Shape: bf16[1,16]{1,0}
-'''
+"""
   assert planner.allocations(error, 1) == (
-      'Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.; '
-      '6.00G bf16[2,16]{1,0} jit(generate)/while')
+    'Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.; '
+    '6.00G bf16[2,16]{1,0} jit(generate)/while'
+  )
 
 
 def test_what_takes_long_tells_and_hands_its_errors_on(monkeypatch):

@@ -18,57 +18,120 @@ def summary(value, half=0.01, n=40):
 def held():
   """What the stage `heldout` writes."""
   levels = {
-      'nll': {'base': 3.2, 'sft': 3.3, 'ppo': 3.6, 'ppo_ptx': 3.3},
-      'score': {'base': -.4, 'sft': .1, 'ppo': .9, 'ppo_ptx': .8},
-      'length': {'base': 60., 'sft': 40., 'ppo': 44., 'ppo_ptx': 43.},
-      'ended': {'base': .1, 'sft': .9, 'ppo': .9, 'ppo_ptx': .95},
-      'kl': {'ppo': 4.1, 'ppo_ptx': 3.0}}
+    'nll': {'base': 3.2, 'sft': 3.3, 'ppo': 3.6, 'ppo_ptx': 3.3},
+    'score': {'base': -0.4, 'sft': 0.1, 'ppo': 0.9, 'ppo_ptx': 0.8},
+    'length': {'base': 60.0, 'sft': 40.0, 'ppo': 44.0, 'ppo_ptx': 43.0},
+    'ended': {'base': 0.1, 'sft': 0.9, 'ppo': 0.9, 'ppo_ptx': 0.95},
+    'kl': {'ppo': 4.1, 'ppo_ptx': 3.0},
+  }
   found = {
-      name: {'policies': {p: summary(v) for p, v in values.items()},
-             'difference': {
-                 left: {right: summary(values[left] - values[right])
-                        for right in list(values)[:i]}
-                 for i, left in enumerate(values) if i}}
-      for name, values in levels.items()}
-  judges = {'longer is better': summary(.55, .05),
-            'untrained head': summary(.5, .05),
-            'reward model': summary(.66, .05)}
-  return {'format_version': 1, **found, 'accuracy': {'own': {
-      'judges': judges, 'pairs': 120, 'prompts': 40, 'difference': {
-          'longer is better': summary(.11, .2),
-          'untrained head': summary(.16, .1)}}}}
+    name: {
+      'policies': {p: summary(v) for p, v in values.items()},
+      'difference': {
+        left: {
+          right: summary(values[left] - values[right])
+          for right in list(values)[:i]
+        }
+        for i, left in enumerate(values)
+        if i
+      },
+    }
+    for name, values in levels.items()
+  }
+  judges = {
+    'longer is better': summary(0.55, 0.05),
+    'untrained head': summary(0.5, 0.05),
+    'reward model': summary(0.66, 0.05),
+  }
+  return {
+    'format_version': 1,
+    **found,
+    'accuracy': {
+      'own': {
+        'judges': judges,
+        'pairs': 120,
+        'prompts': 40,
+        'difference': {
+          'longer is better': summary(0.11, 0.2),
+          'untrained head': summary(0.16, 0.1),
+        },
+      }
+    },
+  }
 
 
 @pytest.fixture
 def study(tmp_path):
   """The folder of a finished study, as far as the report reads it."""
+
   def write(path, value):
     path = tmp_path / path
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(value if isinstance(value, str) else json.dumps(value))
 
   config = {name: {} for name in STAGES}
-  config['import'] = {'source': '/models/small.gguf',
-                      'model': {'num_layers': 3, 'd_model': 64}}
-  config['data'] = {'demonstrations': ['dolly'], 'rankings': ['hh-rlhf'],
-                    'prompts': [], 'documents': ['text:wiki.txt']}
-  write('study.json', {'stages': STAGES, 'config': config,
-                       'seeds': {'eval_seed': 3}, 'versions': {'jax': '1'}})
+  config['import'] = {
+    'source': '/models/small.gguf',
+    'model': {'num_layers': 3, 'd_model': 64},
+  }
+  config['data'] = {
+    'demonstrations': ['dolly'],
+    'rankings': ['hh-rlhf'],
+    'prompts': [],
+    'documents': ['text:wiki.txt'],
+  }
+  write(
+    'study.json',
+    {
+      'stages': STAGES,
+      'config': config,
+      'seeds': {'eval_seed': 3},
+      'versions': {'jax': '1'},
+    },
+  )
   for stage in STAGES:
     write(f'{stage}/DONE', {'format_version': 1, 'seconds': 61.0, 'result': {}})
   for stage in ('sft', 'reward'):
-    write(f'{stage}/metrics.jsonl', ''.join(json.dumps(
-        {'step': i, 'loss/train': 1 / i}) + '\n' for i in range(1, 9)))
+    write(
+      f'{stage}/metrics.jsonl',
+      ''.join(
+        json.dumps({'step': i, 'loss/train': 1 / i}) + '\n' for i in range(1, 9)
+      ),
+    )
   for stage in ('ppo', 'ppo_ptx'):
-    write(f'{stage}/metrics.jsonl', ''.join(json.dumps(
-        {'step': i, 'objective/scores': i / 9, 'objective/kl': i / 3}) + '\n'
-                                            for i in range(1, 9)))
+    write(
+      f'{stage}/metrics.jsonl',
+      ''.join(
+        json.dumps(
+          {'step': i, 'objective/scores': i / 9, 'objective/kl': i / 3}
+        )
+        + '\n'
+        for i in range(1, 9)
+      ),
+    )
   write('heldout/results.json', held())
-  write('heldout/samples.jsonl', ''.join(json.dumps({
-      'prompt': f'<prompt> {i}', 'id': str(i), 'policies': {
-          p: {'response': f'answer & {i}', 'score': .5, 'tokens': 7,
-              'ended': i > 2} for p in ('base', 'sft', 'ppo', 'ppo_ptx')}})
-                                         + '\n' for i in range(9)))
+  write(
+    'heldout/samples.jsonl',
+    ''.join(
+      json.dumps(
+        {
+          'prompt': f'<prompt> {i}',
+          'id': str(i),
+          'policies': {
+            p: {
+              'response': f'answer & {i}',
+              'score': 0.5,
+              'tokens': 7,
+              'ended': i > 2,
+            }
+            for p in ('base', 'sft', 'ppo', 'ppo_ptx')
+          },
+        }
+      )
+      + '\n'
+      for i in range(9)
+    ),
+  )
   write('data/summary.txt', 'rows read <9>\n')
   return tmp_path
 
@@ -76,9 +139,16 @@ def study(tmp_path):
 def test_the_page_tells_the_figures_and_escapes_texts(study):
   path = report.make_report(study)
   page = path.read_text()
-  for text in ('small.gguf (3 layers of width 64)', '66.0% (61.0 to 71.0)',
-               '&lt;prompt&gt;', 'answer &amp;', 'rows read &lt;9&gt;',
-               'What this cannot show', 'KL from SFT', '120 of 40 prompts'):
+  for text in (
+    'small.gguf (3 layers of width 64)',
+    '66.0% (61.0 to 71.0)',
+    '&lt;prompt&gt;',
+    'answer &amp;',
+    'rows read &lt;9&gt;',
+    'What this cannot show',
+    'KL from SFT',
+    '120 of 40 prompts',
+  ):
     assert text in page, text
   assert '<prompt>' not in page and 'elsewhere' not in page
   results = json.loads((path.parent / 'results.json').read_text())
@@ -89,8 +159,10 @@ def test_the_page_tells_the_figures_and_escapes_texts(study):
 def test_verdicts_are_those_of_the_intervals():
   rows = {row['statement']: row for row in heldout_page.statements(held())}
   verdict = lambda *words: [
-      row['verdict'] for text, row in rows.items()
-      if all(word in text for word in words)]
+    row['verdict']
+    for text, row in rows.items()
+    if all(word in text for word in words)
+  ]
   assert verdict('reward model orders', 'longer') == [paper_checks.UNDECIDED]
   assert verdict('reward model orders', 'untrained') == [paper_checks.SHOWN]
   assert verdict('PPO has a higher') == [paper_checks.SHOWN]
@@ -106,16 +178,19 @@ def test_verdicts_are_those_of_the_intervals():
 
 def test_an_interval_that_holds_0_alone_decides_nothing():
   figures = held()
-  figures['score']['difference']['ppo']['sft'] = summary(0., 0.)
-  figures['score']['difference']['ppo_ptx']['sft'] = summary(.5, .5)
-  assert [row['verdict'] for row in heldout_page.statements(figures)
-          if 'higher' in row['statement']] == [paper_checks.UNDECIDED] * 2
+  figures['score']['difference']['ppo']['sft'] = summary(0.0, 0.0)
+  figures['score']['difference']['ppo_ptx']['sft'] = summary(0.5, 0.5)
+  assert [
+    row['verdict']
+    for row in heldout_page.statements(figures)
+    if 'higher' in row['statement']
+  ] == [paper_checks.UNDECIDED] * 2
 
 
 def test_small_differences_are_told_from_0(study):
   figures = held()
   figures['nll']['difference']['ppo']['sft'] = summary(4e-5, 1e-5)
-  figures['nll']['policies']['ppo'] = summary(-1e-9, 0.)
+  figures['nll']['policies']['ppo'] = summary(-1e-9, 0.0)
   (study / 'heldout' / 'results.json').write_text(json.dumps(figures))
   page = report.make_report(study).read_text()
   assert '+0.00004 (+0.00003 to +0.00005) nats' in page
@@ -124,8 +199,11 @@ def test_small_differences_are_told_from_0(study):
 
 def test_answers_of_another_program_are_shown(study):
   (study / 'export').mkdir()
-  (study / 'export' / 'answers.jsonl').write_text(json.dumps(
-      {'program': 'transformers 5', 'prompt': 'Why?', 'response': 'So.'}))
+  (study / 'export' / 'answers.jsonl').write_text(
+    json.dumps(
+      {'program': 'transformers 5', 'prompt': 'Why?', 'response': 'So.'}
+    )
+  )
   page = report.make_report(study).read_text()
   assert 'The exported policy, elsewhere' in page and 'transformers 5' in page
 

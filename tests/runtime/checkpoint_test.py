@@ -29,21 +29,26 @@ def make_state(seed=0, *, ema=True, width=8):
   """A state with all that trainers use: chains, masks, bf16, scalars."""
   key = jax.random.key(seed)
   params = {
-      'policy': {'embed': jax.random.normal(key, (16, width)),
-                 'bias': jnp.full((width,), seed, jnp.bfloat16)},
-      'value': {'head': jax.random.normal(key, (width, 1))}}
+    'policy': {
+      'embed': jax.random.normal(key, (16, width)),
+      'bias': jnp.full((width,), seed, jnp.bfloat16),
+    },
+    'value': {'head': jax.random.normal(key, (width, 1))},
+  }
   tx = optax.chain(
-      optax.clip_by_global_norm(1.),
-      optax.masked(optax.add_decayed_weights(.1), {
-          'policy': True, 'value': False}),
-      optax.inject_hyperparams(optax.adam)(
-          optax.linear_schedule(0., 1., 10)))
+    optax.clip_by_global_norm(1.0),
+    optax.masked(
+      optax.add_decayed_weights(0.1), {'policy': True, 'value': False}
+    ),
+    optax.inject_hyperparams(optax.adam)(optax.linear_schedule(0.0, 1.0, 10)),
+  )
   return types.TrainState(
-      step=jnp.int32(seed),
-      params=params,
-      opt_state={'policy': tx.init(params), 'value': optax.EmptyState()},
-      ema_params=jax.tree.map(lambda x: x * 2, params) if ema else None,
-      kl_coef=jnp.float32(.2) if ema else None)
+    step=jnp.int32(seed),
+    params=params,
+    opt_state={'policy': tx.init(params), 'value': optax.EmptyState()},
+    ema_params=jax.tree.map(lambda x: x * 2, params) if ema else None,
+    kl_coef=jnp.float32(0.2) if ema else None,
+  )
 
 
 def assert_same(left, right):
@@ -77,7 +82,8 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path, ema):
 
 def test_the_state_may_be_donated_while_it_is_written(tmp_path):
   update = jax.jit(
-      lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0
+  )
   state = update({f'w{i}': jnp.zeros((300, 300)) for i in range(8)})
   with checkpoint.Checkpointer(tmp_path, keep_latest=9) as checkpointer:
     for step in range(1, 5):
@@ -96,41 +102,59 @@ def test_restoring_on_another_mesh(tmp_path):
     pytest.skip('needs 8 devices')
 
   def shardings(shape, w, b):
-    mesh = jax.make_mesh(shape, ('data', 'fsdp'), axis_types=(
-        jax.sharding.AxisType.Auto,) * 2)
-    return {'w': jax.sharding.NamedSharding(mesh, w),
-            'b': jax.sharding.NamedSharding(mesh, b)}
+    mesh = jax.make_mesh(
+      shape, ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2
+    )
+    return {
+      'w': jax.sharding.NamedSharding(mesh, w),
+      'b': jax.sharding.NamedSharding(mesh, b),
+    }
 
-  value = {'w': np.arange(128, dtype=np.float32).reshape(16, 8),
-           'b': np.arange(8, dtype=np.float32)}
+  value = {
+    'w': np.arange(128, dtype=np.float32).reshape(16, 8),
+    'b': np.arange(8, dtype=np.float32),
+  }
   first = shardings((2, 4), P('data', 'fsdp'), P())
   alone = jax.sharding.SingleDeviceSharding(jax.devices()[3])
   with checkpoint.Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(1, jax.device_put(value, first), {})
     for other in (
-        shardings((8, 1), P('fsdp', 'data'), P('data')),
-        shardings((4, 2), P(('data', 'fsdp')), P('fsdp')),
-        {name: s.with_memory_kind('pinned_host') for name, s in first.items()},
-        {'w': alone, 'b': alone}):
+      shardings((8, 1), P('fsdp', 'data'), P('data')),
+      shardings((4, 2), P(('data', 'fsdp')), P('fsdp')),
+      {name: s.with_memory_kind('pinned_host') for name, s in first.items()},
+      {'w': alone, 'b': alone},
+    ):
       abstract = jax.tree.map(
-          lambda x, sharding: jax.ShapeDtypeStruct(
-              x.shape, x.dtype, sharding=sharding), value, other)
+        lambda x, sharding: jax.ShapeDtypeStruct(
+          x.shape, x.dtype, sharding=sharding
+        ),
+        value,
+        other,
+      )
       restored, _ = checkpointer.restore(abstract)
       for name in value:
         np.testing.assert_array_equal(restored[name], value[name])
         assert restored[name].sharding == other[name]
 
 
-@pytest.mark.parametrize('change, message', [
-    (lambda p: {**p, 'w': p['w'].astype(jnp.bfloat16)},
-     r'params/w is float32\[4, 2\], not bfloat16\[4, 2\]'),
-    (lambda p: {**p, 'w': p['w'].T},
-     r'params/w is float32\[4, 2\], not float32\[2, 4\]'),
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    (
+      lambda p: {**p, 'w': p['w'].astype(jnp.bfloat16)},
+      r'params/w is float32\[4, 2\], not bfloat16\[4, 2\]',
+    ),
+    (
+      lambda p: {**p, 'w': p['w'].T},
+      r'params/w is float32\[4, 2\], not float32\[2, 4\]',
+    ),
     (lambda p: {**p, 'new': p['w']}, 'params/new is not in the checkpoint'),
     (lambda p: {'w': p['w']}, 'params/b is in the checkpoint only'),
-])
+  ],
+)
 def test_a_state_that_does_not_fit_is_refused_by_name(
-    tmp_path, change, message):
+  tmp_path, change, message
+):
   params = {'w': jnp.ones((4, 2)), 'b': jnp.ones(2)}
   with checkpoint.Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(1, {'params': params}, {})
@@ -138,14 +162,17 @@ def test_a_state_that_does_not_fit_is_refused_by_name(
       checkpointer.restore(checkpoint.abstract({'params': change(params)}))
     with pytest.raises(checkpoint.CheckpointError, match=message):
       checkpoint.restore_params(
-          tmp_path, ('params',), checkpoint.abstract({**change(params)}))
+        tmp_path, ('params',), checkpoint.abstract({**change(params)})
+      )
 
 
 def test_leaves_that_cannot_be_saved_are_refused_by_name(tmp_path):
   with checkpoint.Checkpointer(tmp_path) as checkpointer:
-    for leaf, message in ((np.int64(1), 'a/b is int64, not a jax.Array'),
-                          (3, 'a/b is int, not a jax.Array'),
-                          (jax.random.key(0), 'save the seed, not the key')):
+    for leaf, message in (
+      (np.int64(1), 'a/b is int64, not a jax.Array'),
+      (3, 'a/b is int, not a jax.Array'),
+      (jax.random.key(0), 'save the seed, not the key'),
+    ):
       with pytest.raises(ValueError, match=message):
         checkpointer.save(1, {'a': {'b': leaf}}, {})
     with pytest.raises(ValueError, match="has a '/' in it"):
@@ -156,8 +183,9 @@ def test_leaves_that_cannot_be_saved_are_refused_by_name(tmp_path):
 
 
 def test_which_steps_are_kept(tmp_path):
-  save_steps(tmp_path, *range(1, 8), keep_latest=2,
-             keep_steps=lambda step: step % 3 == 0)
+  save_steps(
+    tmp_path, *range(1, 8), keep_latest=2, keep_steps=lambda step: step % 3 == 0
+  )
   with checkpoint.Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.steps() == [3, 6, 7]
     assert checkpointer.latest() == 7
@@ -206,8 +234,11 @@ def test_a_step_is_written_once(tmp_path):
 def test_one_flipped_bit_in_any_file_is_noticed(tmp_path, caplog):
   save_steps(tmp_path, 1, 2)
   rng = random.Random(0)
-  files = [path for path in (tmp_path / '00000002').rglob('*')
-           if path.is_file() and path.stat().st_size]
+  files = [
+    path
+    for path in (tmp_path / '00000002').rglob('*')
+    if path.is_file() and path.stat().st_size
+  ]
   assert len(files) > 6
   for path in files:
     content = path.read_bytes()
@@ -257,7 +288,10 @@ def test_what_is_damaged_is_moved_aside_by_the_next_save(tmp_path):
     restored, _ = checkpointer.restore(checkpoint.abstract(make_state()))
   assert_same(restored, make_state(2))
   assert sorted(os.listdir(tmp_path)) == [
-      '00000001', '00000002', 'damaged.00000002']
+    '00000001',
+    '00000002',
+    'damaged.00000002',
+  ]
 
 
 def test_a_full_disk_is_told_and_costs_no_earlier_step(tmp_path):
@@ -269,7 +303,8 @@ def test_a_full_disk_is_told_and_costs_no_earlier_step(tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     try:
       with pytest.raises(
-          checkpoint.CheckpointError, match='checkpoint of step 2 could not'):
+        checkpoint.CheckpointError, match='checkpoint of step 2 could not'
+      ):
         checkpointer.save(2, state, {})
         checkpointer.wait()
     finally:
@@ -282,8 +317,7 @@ def test_a_full_disk_is_told_and_costs_no_earlier_step(tmp_path):
 
 
 @pytest.mark.parametrize('name', ['meta.json', 'manifest.json'])
-def test_a_disk_full_at_the_last_moment(
-    tmp_path, monkeypatch, caplog, name):
+def test_a_disk_full_at_the_last_moment(tmp_path, monkeypatch, caplog, name):
   save_steps(tmp_path, 1)
   write = checkpoint.metrics.atomic_write
 
@@ -291,6 +325,7 @@ def test_a_disk_full_at_the_last_moment(
     if pathlib.Path(path).name == name:
       raise OSError(28, 'No space left on device')
     write(path, text)
+
   monkeypatch.setattr(checkpoint.metrics, 'atomic_write', full)
   with pytest.raises(checkpoint.CheckpointError, match='No space left'):
     with checkpoint.Checkpointer(tmp_path) as checkpointer:
@@ -315,11 +350,12 @@ def test_restoring_weights_alone(tmp_path):
   params, _ = checkpoint.restore_params(tmp_path / 'best', ('params', 'value'))
   assert_same(params, make_state(1).params['value'])
   params, _ = checkpoint.restore_params(
-      tmp_path / 'best', ('params',),
-      checkpoint.abstract(make_state().params))
+    tmp_path / 'best', ('params',), checkpoint.abstract(make_state().params)
+  )
   assert_same(params, make_state(1).params)
   with pytest.raises(
-      checkpoint.CheckpointError, match=r"no 'weights', only \['ema_params"):
+    checkpoint.CheckpointError, match=r"no 'weights', only \['ema_params"
+  ):
     checkpoint.restore_params(tmp_path / 'run', ('weights',))
   with pytest.raises(checkpoint.CheckpointError, match='does not exist'):
     checkpoint.restore_params(tmp_path / 'nothing')
@@ -333,8 +369,10 @@ def test_weights_of_another_tool_are_told_how_to_be_brought(tmp_path, name):
   else:
     path.mkdir()
     (path / 'model.safetensors').touch()
-  with pytest.raises(checkpoint.CheckpointError, match='of another tool: .*'
-                     f'instructrl.convert import {path} FOLDER'):
+  with pytest.raises(
+    checkpoint.CheckpointError,
+    match=f'of another tool: .*instructrl.convert import {path} FOLDER',
+  ):
     checkpoint.find(path)
 
 
@@ -347,7 +385,8 @@ def test_another_environment_is_told(tmp_path, monkeypatch, caplog):
     checkpointer.restore(checkpoint.abstract(make_state()))
     assert 'num_cores' not in caplog.text
     monkeypatch.setattr(
-        checkpoint, 'environment', lambda: {**here, 'num_cores': 96})
+      checkpoint, 'environment', lambda: {**here, 'num_cores': 96}
+    )
     checkpointer.restore(checkpoint.abstract(make_state()))
   assert f'num_cores {here["num_cores"]} -> 96' in caplog.text
 
@@ -372,8 +411,10 @@ def test_arguments_that_make_no_sense(tmp_path):
 
 
 def test_saving_is_quick(tmp_path):
-  state = {f'layer{i}': jax.random.normal(jax.random.key(i), (3, 1 << 18))
-           for i in range(4)}  # 1M parameters with two moments: 12 MiB
+  state = {
+    f'layer{i}': jax.random.normal(jax.random.key(i), (3, 1 << 18))
+    for i in range(4)
+  }  # 1M parameters with two moments: 12 MiB
   with checkpoint.Checkpointer(tmp_path) as checkpointer:
     blocked, whole = [], []
     for step in range(3):
@@ -383,16 +424,19 @@ def test_saving_is_quick(tmp_path):
       checkpointer.wait()
       whole.append(time.perf_counter() - start)
   # About 0.03 and 0.3 s on 2 cores: the bounds are for a busy machine.
-  assert min(blocked) < .5 and min(whole) < 2., (blocked, whole)
+  assert min(blocked) < 0.5 and min(whole) < 2.0, (blocked, whole)
 
 
 def save_leaves(directory, params, meta=None):
   with checkpoint.Checkpointer(directory) as checkpointer:
     checkpointer.save_leaves(
-        0, {'params': jax.eval_shape(lambda: params)},
-        lambda name: functools.reduce(
-            lambda tree, key: tree[key], name.split('/'), {'params': params}),
-        meta or META)
+      0,
+      {'params': jax.eval_shape(lambda: params)},
+      lambda name: functools.reduce(
+        lambda tree, key: tree[key], name.split('/'), {'params': params}
+      ),
+      meta or META,
+    )
 
 
 def test_a_step_saved_leaf_by_leaf_is_read_like_any_other(tmp_path):
@@ -405,34 +449,49 @@ def test_a_step_saved_leaf_by_leaf_is_read_like_any_other(tmp_path):
     assert meta == META
     with pytest.raises(checkpoint.CheckpointError, match='is there already'):
       checkpoint.Checkpointer(tmp_path / 'run' / 'checkpoints').save_leaves(
-          0, {'params': jax.eval_shape(lambda: params)}, None, META)
+        0, {'params': jax.eval_shape(lambda: params)}, None, META
+      )
   restored, meta = checkpoint.restore_params(tmp_path / 'run', ('params',))
   assert_same(restored, params)
   restored, _ = checkpoint.restore_params(
-      tmp_path / 'run', ('params', 'policy'), cast=True, abstract=jax.tree.map(
-          lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16),
-          params['policy']))
-  assert_same(restored, jax.tree.map(
-      lambda x: x.astype(jnp.bfloat16), params['policy']))
+    tmp_path / 'run',
+    ('params', 'policy'),
+    cast=True,
+    abstract=jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), params['policy']
+    ),
+  )
+  assert_same(
+    restored, jax.tree.map(lambda x: x.astype(jnp.bfloat16), params['policy'])
+  )
   with pytest.raises(
-      checkpoint.CheckpointError, match='policy/bias is bfloat16.*not float32'):
+    checkpoint.CheckpointError, match='policy/bias is bfloat16.*not float32'
+  ):
     checkpoint.restore_params(
-        tmp_path / 'run', ('params', 'policy'), jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32),
-            params['policy']))
+      tmp_path / 'run',
+      ('params', 'policy'),
+      jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32), params['policy']
+      ),
+    )
 
 
 def test_leaves_go_to_the_shards_of_any_mesh(tmp_path):
   mesh = lambda n: jax.make_mesh(
-      (n,), ('fsdp',), axis_types=(jax.sharding.AxisType.Auto,),
-      devices=jax.devices()[:n])
+    (n,),
+    ('fsdp',),
+    axis_types=(jax.sharding.AxisType.Auto,),
+    devices=jax.devices()[:n],
+  )
   over = lambda n: jax.sharding.NamedSharding(mesh(n), P(None, 'fsdp'))
   value = np.arange(256, dtype=np.float32).reshape(16, 16)
-  save_leaves(tmp_path, {'w': jax.device_put(value, over(8)),
-                         'deep': {'b': jnp.ones(3)}})
-  abstract = {'w': jax.ShapeDtypeStruct((16, 16), np.float32,
-                                        sharding=over(4)),
-              'deep': {'b': jax.ShapeDtypeStruct((3,), np.float32)}}
+  save_leaves(
+    tmp_path, {'w': jax.device_put(value, over(8)), 'deep': {'b': jnp.ones(3)}}
+  )
+  abstract = {
+    'w': jax.ShapeDtypeStruct((16, 16), np.float32, sharding=over(4)),
+    'deep': {'b': jax.ShapeDtypeStruct((3,), np.float32)},
+  }
   restored, _ = checkpoint.restore_params(tmp_path, ('params',), abstract)
   np.testing.assert_array_equal(restored['w'], value)
   assert restored['w'].sharding == over(4)
@@ -467,7 +526,8 @@ def test_lazy_params_reads_one_array_at_a_time(tmp_path, in_leaves):
   else:
     save_steps(tmp_path, 2)
   names, read, meta = checkpoint.lazy_params(
-      tmp_path, lambda meta: ('params', 'policy'))
+    tmp_path, lambda meta: ('params', 'policy')
+  )
   assert names == {'embed': [[16, 8], 'float32'], 'bias': [[8], 'bfloat16']}
   assert meta['tokenizer'] == 'abc'
   for name in names:
@@ -476,7 +536,7 @@ def test_lazy_params_reads_one_array_at_a_time(tmp_path, in_leaves):
     checkpoint.lazy_params(tmp_path, ('nothing',))
 
 
-SAVE_FOREVER = '''
+SAVE_FOREVER = """
 import sys
 from instructrl import checkpoint
 import jax.numpy as jnp
@@ -495,31 +555,35 @@ with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:
     checkpointer.save(step, state, {'step': step})
     checkpointer.wait()
     print('saved', step, flush=True)
-'''
+"""
 
 
 def save_and_kill(directory, seconds):
   """Saves until it is killed; returns the first and the last step."""
   process = subprocess.Popen(
-      [sys.executable, '-c', SAVE_FOREVER, directory],
-      stdout=subprocess.PIPE, text=True)
+    [sys.executable, '-c', SAVE_FOREVER, directory],
+    stdout=subprocess.PIPE,
+    text=True,
+  )
   first = int(process.stdout.readline().split()[1])
   time.sleep(seconds)
   process.send_signal(signal.SIGKILL)
-  lines = [line for line in process.communicate()[0].splitlines()
-           if line.startswith('saved ')]
+  lines = [
+    line
+    for line in process.communicate()[0].splitlines()
+    if line.startswith('saved ')
+  ]
   assert process.returncode == -signal.SIGKILL
   return first, int(lines[-1].split()[1]) if lines else first
 
 
-@pytest.mark.parametrize('kills', [
-    2, pytest.param(15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('kills', [2, pytest.param(15, marks=pytest.mark.slow)])
 def test_kills_cost_no_saved_step(tmp_path, kills):
   rng = random.Random(0)
   saved, sizes = 0, []
   for _ in range(kills):
     # What was said to be saved is there, or the one that was under way is.
-    first, last = save_and_kill(tmp_path, rng.uniform(.1, 1.))
+    first, last = save_and_kill(tmp_path, rng.uniform(0.1, 1.0))
     assert first in (saved, saved + 1)
     saved = last
     sizes.append(len(os.listdir(tmp_path)))
@@ -534,14 +598,19 @@ def test_kills_cost_no_saved_step(tmp_path, kills):
 
 def test_a_run_that_stops_by_an_exception_keeps_the_save_under_way(tmp_path):
   code = (
-      'import sys\n'
-      'from instructrl import checkpoint\n'
-      'import jax.numpy as jnp\n'
-      'with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:\n'
-      '  checkpointer.save(1, {"w": jnp.ones((300, 300))}, {})\n'
-      '  raise ArithmeticError("loss is nan")\n')
-  done = subprocess.run([sys.executable, '-c', code, tmp_path], check=False,
-                        capture_output=True, text=True)
+    'import sys\n'
+    'from instructrl import checkpoint\n'
+    'import jax.numpy as jnp\n'
+    'with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:\n'
+    '  checkpointer.save(1, {"w": jnp.ones((300, 300))}, {})\n'
+    '  raise ArithmeticError("loss is nan")\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code, tmp_path],
+    check=False,
+    capture_output=True,
+    text=True,
+  )
   assert done.returncode == 1
   assert done.stderr.endswith('ArithmeticError: loss is nan\n')
   checkpointer = checkpoint.Checkpointer(tmp_path)
@@ -550,7 +619,7 @@ def test_a_run_that_stops_by_an_exception_keeps_the_save_under_way(tmp_path):
     checkpointer.save(2, {'w': jnp.ones(1)}, {})
 
 
-TWO_PROCESSES = '''
+TWO_PROCESSES = """
 import sys
 import jax
 jax.config.update('jax_cpu_collectives_implementation', 'gloo')
@@ -581,7 +650,7 @@ restored, _ = checkpoint.restore_params(
     sys.argv[3] + '/leaves', ('a',), leaves['a'])
 for shard in restored['w'].addressable_shards:
   np.testing.assert_array_equal(shard.data, np.arange(64.)[shard.index] + 7)
-'''
+"""
 
 
 @pytest.mark.slow
@@ -590,9 +659,13 @@ def test_two_processes_save_one_checkpoint(tmp_path):
     free.bind(('localhost', 0))
     address = f'localhost:{free.getsockname()[1]}'
   processes = [
-      subprocess.Popen(
-          [sys.executable, '-c', TWO_PROCESSES, address, str(i), tmp_path],
-          stderr=subprocess.PIPE, text=True) for i in range(2)]
+    subprocess.Popen(
+      [sys.executable, '-c', TWO_PROCESSES, address, str(i), tmp_path],
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
   for process in processes:
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

@@ -35,18 +35,29 @@ def test_every_bit_of_every_file_counts(folder):
   assert manifest.verify(folder) == ''
 
 
-@pytest.mark.parametrize('damage, problem', [
+@pytest.mark.parametrize(
+  'damage, problem',
+  [
     (lambda f: (f / 'a.bin').unlink(), 'a.bin is missing'),
     (lambda f: (f / 'a.bin').write_bytes(b'x'), 'a.bin is not what'),
     (lambda f: (f / 'inner' / 'empty').write_text('x'), 'inner/empty is not'),
     (lambda f: (f / 'manifest.json').unlink(), 'it has no manifest.json'),
     (lambda f: (f / 'manifest.json').write_text(''), 'cannot be read'),
     (lambda f: (f / 'manifest.json').write_text('[]'), 'cannot be read'),
-    (lambda f: (f / 'manifest.json').write_text(
-        '{"format_version": 1, "files": {}}'), 'lists nothing'),
-    (lambda f: (f / 'manifest.json').write_text(
-        '{"format_version": 2, "files": {"a": 1}}'), 'format_version 2'),
-])
+    (
+      lambda f: (f / 'manifest.json').write_text(
+        '{"format_version": 1, "files": {}}'
+      ),
+      'lists nothing',
+    ),
+    (
+      lambda f: (f / 'manifest.json').write_text(
+        '{"format_version": 2, "files": {"a": 1}}'
+      ),
+      'format_version 2',
+    ),
+  ],
+)
 def test_damage_is_told(folder, damage, problem):
   damage(folder)
   assert problem in manifest.verify(folder)

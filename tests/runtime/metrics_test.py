@@ -28,11 +28,14 @@ def test_lines_are_values_with_the_step_first(tmp_path):
     writer.timings(3, {'perf/iter_s': 1 / 3})
     writer.sample(3, {'text': 'né\u2028\n'})
   assert (tmp_path / 'metrics.jsonl').read_text() == (
-      '{"step": 3, "a": 2.0, "b": 0.10000000149011612}\n')
+    '{"step": 3, "a": 2.0, "b": 0.10000000149011612}\n'
+  )
   assert (tmp_path / 'timings.jsonl').read_text() == (
-      '{"step": 3, "perf/iter_s": 0.333333}\n')
+    '{"step": 3, "perf/iter_s": 0.333333}\n'
+  )
   assert metrics.read_metrics(tmp_path / 'samples.jsonl') == [
-      {'step': 3, 'text': 'né\u2028\n'}]
+    {'step': 3, 'text': 'né\u2028\n'}
+  ]
 
 
 def test_a_killed_and_resumed_run_leaves_the_same_bytes(tmp_path):
@@ -47,8 +50,9 @@ def test_a_killed_and_resumed_run_leaves_the_same_bytes(tmp_path):
     writer.trim(4)
     write_steps(writer, 5, 9)
   for name in ('metrics.jsonl', 'samples.jsonl'):
-    assert ((tmp_path / 'killed' / name).read_bytes()
-            == (tmp_path / 'whole' / name).read_bytes())
+    assert (tmp_path / 'killed' / name).read_bytes() == (
+      tmp_path / 'whole' / name
+    ).read_bytes()
   timings = metrics.read_metrics(tmp_path / 'killed' / 'timings.jsonl')
   assert [r['step'] for r in timings] == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9]
   assert not list((tmp_path / 'killed').glob('.*'))
@@ -69,13 +73,15 @@ def test_trim_to_nothing_and_past_the_end(tmp_path):
 
 
 def test_trim_killed_before_the_rename_keeps_the_old_file(
-    tmp_path, monkeypatch):
+  tmp_path, monkeypatch
+):
   writer = metrics.RunWriter(tmp_path)
   write_steps(writer, 1, 3)
   before = (tmp_path / 'metrics.jsonl').read_bytes()
 
   def die(self, target):
     raise KeyboardInterrupt
+
   monkeypatch.setattr(metrics.pathlib.Path, 'replace', die)
   with pytest.raises(KeyboardInterrupt):
     writer.trim(1)
@@ -96,31 +102,32 @@ def test_reading_leaves_out_a_torn_last_line_only(tmp_path):
 
 def test_a_killed_process_loses_no_line(tmp_path):
   code = (
-      'import os, signal, sys\n'
-      'from instructrl import metrics\n'
-      'writer = metrics.RunWriter(sys.argv[1])\n'
-      'for step in range(5): writer.scalars(step, {"loss": step})\n'
-      'os.kill(os.getpid(), signal.SIGKILL)\n')
+    'import os, signal, sys\n'
+    'from instructrl import metrics\n'
+    'writer = metrics.RunWriter(sys.argv[1])\n'
+    'for step in range(5): writer.scalars(step, {"loss": step})\n'
+    'os.kill(os.getpid(), signal.SIGKILL)\n'
+  )
   done = subprocess.run([sys.executable, '-c', code, tmp_path], check=False)
   assert done.returncode == -signal.SIGKILL
-  assert [r['loss'] for r in metrics.read_metrics(tmp_path)] == [
-      0, 1, 2, 3, 4]
+  assert [r['loss'] for r in metrics.read_metrics(tmp_path)] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize('value', [float('nan'), jnp.inf, -np.float32('inf')])
 def test_non_finite_values_are_refused_by_name(tmp_path, value):
   with metrics.RunWriter(tmp_path) as writer:
     with pytest.raises(
-        metrics.NonFiniteError,
-        match=r'^step 7: loss/value is (nan|inf|-inf)$'):
-      writer.scalars(7, {'loss/policy': 1., 'loss/value': value})
+      metrics.NonFiniteError, match=r'^step 7: loss/value is (nan|inf|-inf)$'
+    ):
+      writer.scalars(7, {'loss/policy': 1.0, 'loss/value': value})
   assert (tmp_path / 'metrics.jsonl').read_bytes() == b''
   metrics.check_finite(7, {'loss/policy': 1e30})
 
 
 def test_other_processes_write_nothing(tmp_path):
   with metrics.RunWriter(
-      tmp_path / 'run', primary=False, tensorboard=True) as writer:
+    tmp_path / 'run', primary=False, tensorboard=True
+  ) as writer:
     write_steps(writer, 1, 2)
     writer.trim(1)
     with pytest.raises(metrics.NonFiniteError):
@@ -140,8 +147,8 @@ def test_tensorboard_events_are_written_when_asked_for(tmp_path):
 
 def test_done_is_absent_until_written(tmp_path):
   assert run_folder.read_done(tmp_path) is None
-  run_folder.write_done(tmp_path, {'accuracy': .5})
-  assert run_folder.read_done(tmp_path) == {'accuracy': .5}
+  run_folder.write_done(tmp_path, {'accuracy': 0.5})
+  assert run_folder.read_done(tmp_path) == {'accuracy': 0.5}
   assert [p.name for p in tmp_path.iterdir()] == ['DONE']
   (tmp_path / 'DONE').write_text('{"format_version": 99}')
   with pytest.raises(ValueError, match='format_version 99'):
@@ -149,12 +156,13 @@ def test_done_is_absent_until_written(tmp_path):
 
 
 def test_a_workdir_belongs_to_one_config(tmp_path):
-  config = {'seed': 1, 'ppo': {'kl_coef': .02, 'sizes': (1, 2)}, 'x': None}
+  config = {'seed': 1, 'ppo': {'kl_coef': 0.02, 'sizes': (1, 2)}, 'x': None}
   run_folder.write_config(tmp_path / 'run', config)
   run_folder.write_config(tmp_path / 'run', config)  # a resume
-  changed = {'seed': 1, 'ppo': {'kl_coef': .05, 'sizes': (1, 2)}}
+  changed = {'seed': 1, 'ppo': {'kl_coef': 0.05, 'sizes': (1, 2)}}
   with pytest.raises(
-      ValueError, match=r'ppo.kl_coef: 0.02 -> 0.05; x: null -> absent'):
+    ValueError, match=r'ppo.kl_coef: 0.02 -> 0.05; x: null -> absent'
+  ):
     run_folder.write_config(tmp_path / 'run', changed)
   assert json.loads((tmp_path / 'run' / 'config.json').read_text())['seed'] == 1
 
@@ -184,20 +192,20 @@ def make_run(folder, *, inputs=(), **config):
 def test_a_run_keeps_to_the_inputs_that_it_started_from(tmp_path):
   lab, ppo, report = (tmp_path / name for name in ('lab', 'ppo', 'report'))
   make_run(lab, seed=1)
-  make_run(ppo, inputs=[lab], kl_coef=.02)
+  make_run(ppo, inputs=[lab], kl_coef=0.02)
   make_run(report, inputs=[ppo], n=3)
   make_run(report, inputs=[ppo], n=3)  # a resume
   # How the input was watched says nothing of what it is.
-  run_folder.write_config(ppo, {'kl_coef': .02, 'log': {'every': 7}})
+  run_folder.write_config(ppo, {'kl_coef': 0.02, 'log': {'every': 7}})
   make_run(report, inputs=[ppo], n=3)
   # Two stages above, something is made anew in another way.
   (lab / 'config.json').unlink()
   make_run(lab, seed=2)
   make_run(report, inputs=[ppo], n=3)  # nothing followed from it yet
   with pytest.raises(ValueError, match='ppo was made from another lab than'):
-    make_run(ppo, inputs=[lab], kl_coef=.02)
+    make_run(ppo, inputs=[lab], kl_coef=0.02)
   (ppo / 'inputs.json').unlink()
-  make_run(ppo, inputs=[lab], kl_coef=.02)
+  make_run(ppo, inputs=[lab], kl_coef=0.02)
   with pytest.raises(ValueError, match='remove .*report to make it again'):
     make_run(report, inputs=[ppo], n=3)
 
@@ -228,7 +236,8 @@ def test_inputs_are_of_the_same_data(tmp_path):
   make_run(tmp_path / 'rankings', inputs=[folders[0]])
   make_run(tmp_path / 'reward', inputs=[folders[0], tmp_path / 'rankings'])
   with pytest.raises(
-      ValueError, match='inputs.rankings: .* was made from other data than'):
+    ValueError, match='inputs.rankings: .* was made from other data than'
+  ):
     make_run(tmp_path / 'second', inputs=[folders[1], tmp_path / 'rankings'])
 
 

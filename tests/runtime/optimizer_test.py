@@ -28,14 +28,25 @@ def test_cosine_ends_at_a_tenth_of_the_peak():
 
 
 def test_cosine_after_a_warmup():
-  got = rates([0, 5, 10, 60, 110], peak_lr=1.0, num_steps=110, warmup_steps=10,
-              final_fraction=0.0)
+  got = rates(
+    [0, 5, 10, 60, 110],
+    peak_lr=1.0,
+    num_steps=110,
+    warmup_steps=10,
+    final_fraction=0.0,
+  )
   np.testing.assert_allclose(got, [0, 0.5, 1, 0.5, 0], atol=1e-6)
 
 
 def test_ppo_warms_up_from_a_tenth_and_then_stays():
-  got = rates([0, 5, 10, 11, 1000], peak_lr=1.0, num_steps=1000,
-              kind='constant', warmup_steps=10, warmup_from=0.1)
+  got = rates(
+    [0, 5, 10, 11, 1000],
+    peak_lr=1.0,
+    num_steps=1000,
+    kind='constant',
+    warmup_steps=10,
+    warmup_from=0.1,
+  )
   np.testing.assert_allclose(got, [0.1, 0.55, 1, 1, 1], rtol=1e-6)
 
 
@@ -43,10 +54,13 @@ def test_a_constant_without_warmup():
   assert rates([0, 7], peak_lr=0.5, num_steps=1, kind='constant') == [0.5, 0.5]
 
 
-@pytest.mark.parametrize('kwargs, message', [
+@pytest.mark.parametrize(
+  'kwargs, message',
+  [
     (dict(kind='linear'), "schedule='linear'"),
     (dict(warmup_steps=10), 'warmup_steps=10 leaves nothing of the 10'),
-])
+  ],
+)
 def test_schedules_that_make_no_sense(kwargs, message):
   with pytest.raises(ValueError, match=message):
     optimizer.make_schedule(peak_lr=1.0, num_steps=10, **kwargs)
@@ -77,20 +91,28 @@ def adam_by_hand(params, gradients, lr, b1, b2, eps, max_norm=0.0, decay=0.0):
 def test_adam_by_hand(max_norm, decay):
   rng = np.random.default_rng(0)
   gradients = [
-      {k: np.float32(rng.normal(size=p.shape)) for k, p in PARAMS.items()}
-      for _ in range(4)]
+    {k: np.float32(rng.normal(size=p.shape)) for k, p in PARAMS.items()}
+    for _ in range(4)
+  ]
   schedule = optimizer.make_schedule(
-      peak_lr=0.1, num_steps=4, warmup_steps=2, warmup_from=0.5)
+    peak_lr=0.1, num_steps=4, warmup_steps=2, warmup_from=0.5
+  )
   tx = optimizer.make_optimizer(
-      schedule, b1=0.9, b2=0.95, eps=1e-8, weight_decay=decay,
-      max_grad_norm=max_norm)
+    schedule,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=decay,
+    max_grad_norm=max_norm,
+  )
   params, state = PARAMS, tx.init(PARAMS)
   for grads in gradients:
     params, state, norm = optimizer.apply(tx, grads, state, params)
     # The norm is that of the gradient, before it is clipped.
     np.testing.assert_allclose(norm, optax.tree.norm(grads), rtol=1e-6)
   expected = adam_by_hand(
-      PARAMS, gradients, schedule, 0.9, 0.95, 1e-8, max_norm, decay)
+    PARAMS, gradients, schedule, 0.9, 0.95, 1e-8, max_norm, decay
+  )
   for k, value in params.items():
     np.testing.assert_allclose(value, expected[k], atol=1e-5)
 
@@ -100,11 +122,14 @@ def test_the_state_is_sharded_like_the_parameters():
   shapes = {'w': jax.ShapeDtypeStruct((16, 4), jnp.float32)}
   split = jax.NamedSharding(mesh, jax.P('fsdp'))
   tx = optimizer.make_optimizer(
-      optimizer.make_schedule(peak_lr=1.0, num_steps=9), b1=0.9, b2=0.9,
-      eps=1e-8, max_grad_norm=1.0)
+    optimizer.make_schedule(peak_lr=1.0, num_steps=9),
+    b1=0.9,
+    b2=0.9,
+    eps=1e-8,
+    max_grad_norm=1.0,
+  )
   shardings = optimizer.state_shardings(tx, shapes, {'w': split}, mesh)
-  state = jax.jit(tx.init, out_shardings=shardings)(
-      {'w': jnp.ones((16, 4))})
+  state = jax.jit(tx.init, out_shardings=shardings)({'w': jnp.ones((16, 4))})
   leaves = jax.tree.leaves(state)
   assert sorted(leaf.shape for leaf in leaves) == [(), (), (16, 4), (16, 4)]
   for leaf in leaves:
@@ -122,13 +147,15 @@ def test_the_moving_average_has_its_closed_form():
     ema = optimizer.ema_update(ema, {'w': jnp.asarray(value)}, decay)
   n = len(later)
   expected = decay**n * start + (1 - decay) * sum(
-      decay ** (n - 1 - i) * value for i, value in enumerate(later))
+    decay ** (n - 1 - i) * value for i, value in enumerate(later)
+  )
   np.testing.assert_allclose(ema['w'], expected, rtol=1e-5)
 
 
 def test_the_moving_average_keeps_its_dtype():
   ema = optimizer.ema_update(
-      {'w': jnp.zeros(2, jnp.float32)}, {'w': jnp.ones(2, jnp.bfloat16)}, 0.9)
+    {'w': jnp.zeros(2, jnp.float32)}, {'w': jnp.ones(2, jnp.bfloat16)}, 0.9
+  )
   assert ema['w'].dtype == jnp.float32
 
 
@@ -137,14 +164,20 @@ def test_an_average_on_the_hosts_is_the_same_and_goes_back():
   mesh = sharding.make_mesh(dict(fsdp=8))
   split = jax.NamedSharding(mesh, jax.P('fsdp'))
   rng = np.random.default_rng(1)
-  start, steps = ({name: rng.normal(size=shape).astype(np.float32)
-                   for name in 'abc'} for shape in ((16, 3), (4, 16, 3)))
+  start, steps = (
+    {name: rng.normal(size=shape).astype(np.float32) for name in 'abc'}
+    for shape in ((16, 3), (4, 16, 3))
+  )
 
   def averages(ema):
     @functools.partial(jax.jit, out_shardings=ema['a'].sharding)
     def run(ema, steps):
-      return jax.lax.scan(lambda ema, step: (
-          optimizer.ema_update(ema, step, 0.8), None), ema, steps)[0]
+      return jax.lax.scan(
+        lambda ema, step: (optimizer.ema_update(ema, step, 0.8), None),
+        ema,
+        steps,
+      )[0]
+
     with jax.set_mesh(mesh):
       return run(ema, steps)
 
@@ -184,7 +217,8 @@ def test_accumulation_sums_gradients_and_metrics(size):
 
   w = jnp.float32([0.3, -1])
   grads, metrics = optimizer.accumulate(
-      jax.grad(loss, has_aux=True), w, optimizer.split_microbatches(x, size))
+    jax.grad(loss, has_aux=True), w, optimizer.split_microbatches(x, size)
+  )
   expected, _ = jax.grad(loss, has_aux=True)(w, x)
   np.testing.assert_allclose(grads, expected, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss'], loss(w, x)[0], rtol=1e-5)

@@ -17,19 +17,25 @@ import pytest
 from instructrl.runtime import processes
 
 
-@pytest.mark.parametrize('arguments, reason', [
-    (('host:1', 0, -1), r'--coordinator=host:1 needs --num_processes \(it is 0'),
+@pytest.mark.parametrize(
+  'arguments, reason',
+  [
+    (
+      ('host:1', 0, -1),
+      r'--coordinator=host:1 needs --num_processes \(it is 0',
+    ),
     (('host:1', 2, 2), r'and --process_id, from 0 to one less \(it is 2\)'),
     (('host', 2, 0), "neither HOST:PORT nor 'auto'"),
     (('', 2, 0), '--num_processes and --process_id need --coordinator'),
-])
+  ],
+)
 def test_flags_that_do_not_go_together(arguments, reason):
   with pytest.raises(ValueError, match=reason):
     processes.initialize(*arguments)
 
 
 def test_a_port_that_is_taken_is_told_in_one_line():
-  code = '''
+  code = """
       import socket, sys
       from instructrl import main
       sys.argv = ['x']
@@ -40,21 +46,31 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         port = taken.getsockname()[1]
         print('ready', flush=True)
         main.run_door(lambda: processes.initialize(f'localhost:{port}', 2, 0))
-      '''
+      """
   status, _, err = run(code, 0)
   assert status == 1 and 'Traceback' not in err
-  assert err.startswith(
-      'error: --coordinator=localhost:') and 'cannot listen there' in err
+  assert (
+    err.startswith('error: --coordinator=localhost:')
+    and 'cannot listen there' in err
+  )
 
 
 def test_a_cluster_that_is_not_there_is_not_found():
   """In a process of its own: JAX only looks before it computes anything."""
   done = subprocess.run(
-      [sys.executable, '-c', 'from instructrl import processes\n'
-       'processes.initialize("auto")'], text=True, capture_output=True,
-      env={**os.environ, 'PYTHONPATH': os.getcwd()}, timeout=120)
+    [
+      sys.executable,
+      '-c',
+      'from instructrl import processes\nprocesses.initialize("auto")',
+    ],
+    text=True,
+    capture_output=True,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+    timeout=120,
+  )
   assert done.stderr.splitlines()[-1].startswith(
-      'ValueError: --coordinator=auto: JAX knows no cluster here')
+    'ValueError: --coordinator=auto: JAX knows no cluster here'
+  )
 
 
 def test_one_process_is_the_primary_and_agrees_with_itself():
@@ -74,11 +90,15 @@ def test_fetch_gives_whole_arrays():
   np.testing.assert_array_equal(found['b'], np.ones(2))
 
 
-@pytest.mark.parametrize('message, lost', [
+@pytest.mark.parametrize(
+  'message, lost',
+  [
     ('UNAVAILABLE: Connection reset by peer', True),
     ('INTERNAL: Gloo all-reduce failed', True),
     ('RESOURCE_EXHAUSTED: Out of memory', False),
-    ('INVALID_ARGUMENT: shapes differ', False)])
+    ('INVALID_ARGUMENT: shapes differ', False),
+  ],
+)
 def test_only_broken_connections_are_a_lost_process(message, lost):
   assert processes.is_loss(jax.errors.JaxRuntimeError(message)) == lost
   error = RuntimeError('step 3 could not be written')
@@ -90,9 +110,12 @@ def test_only_broken_connections_are_a_lost_process(message, lost):
 def run(code, number, after='ready'):
   """Sends a signal to a program that says `after`; (status, stdout, stderr)."""
   process = subprocess.Popen(
-      [sys.executable, '-c', textwrap.dedent(code)], text=True,
-      stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-      env={**os.environ, 'PYTHONPATH': os.getcwd()})
+    [sys.executable, '-c', textwrap.dedent(code)],
+    text=True,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    env={**os.environ, 'PYTHONPATH': os.getcwd()},
+  )
   assert process.stdout.readline().strip() == after
   process.send_signal(number)
   out, err = process.communicate(timeout=60)
@@ -100,7 +123,8 @@ def run(code, number, after='ready'):
 
 
 def test_sigterm_waits_for_the_end_of_a_step():
-  status, out, _ = run('''
+  status, out, _ = run(
+    """
       import time
       from instructrl import processes
       processes.handle_sigterm()
@@ -113,12 +137,14 @@ def test_sigterm_waits_for_the_end_of_a_step():
         raise processes.Stopped
       except KeyboardInterrupt:
         print('closed', flush=True)
-      ''', signal.SIGTERM)
+      """,
+    signal.SIGTERM,
+  )
   assert (status, out) == (0, 'saved\nclosed\n')
 
 
 def test_only_the_first_sigterm_counts():
-  code = '''
+  code = """
       import os, signal, time
       from instructrl import processes
       processes.handle_sigterm()
@@ -129,13 +155,13 @@ def test_only_the_first_sigterm_counts():
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(.1)
         print('saved', flush=True)
-      '''
+      """
   assert run(code, signal.SIGTERM)[:2] == (0, 'saved\n')
 
 
 def test_a_sigterm_that_python_drops_still_stops_the_run():
   """As one does that comes while an object is finalized."""
-  code = '''
+  code = """
       import os, signal
       from instructrl import processes
       processes.handle_sigterm()
@@ -149,18 +175,23 @@ def test_a_sigterm_that_python_drops_still_stops_the_run():
           print(processes.stop_requested())
       except KeyboardInterrupt:
         print('raised')
-      '''
+      """
   status, out, err = run(code, signal.SIGTERM)
   assert (status, out) == (0, 'True\n') and 'Exception ignored' in err
 
 
-@pytest.mark.parametrize('number, status, says', [
+@pytest.mark.parametrize(
+  'number, status, says',
+  [
     (signal.SIGTERM, processes.EXIT_STOPPED, 'stopped before all had met'),
     (signal.SIGINT, 130, 'stopped before all had met'),
-    (0, processes.EXIT_LOST, 'error: waited 2 s for 2 processes at local')])
+    (0, processes.EXIT_LOST, 'error: waited 2 s for 2 processes at local'),
+  ],
+)
 def test_a_process_that_waits_for_the_others_can_be_stopped(
-    number, status, says):
-  code = f'''
+  number, status, says
+):
+  code = f"""
       import os, signal, socket, threading
       from instructrl import processes
       signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -173,7 +204,7 @@ def test_a_process_that_waits_for_the_others_can_be_stopped(
       # When JAX is at it.
       threading.Timer(1, os.kill, (os.getpid(), {int(number)})).start()
       processes.initialize(f'localhost:{{port}}', 2, 0)
-      '''
+      """
   found, _, err = run(code, 0)
   assert found == status and says in err
 
@@ -187,8 +218,15 @@ class Fake:
   def __init__(self, **options):
     self.ended = threading.Event()
     self.dog = processes.Watchdog(
-        **{'minimum': .2, 'factor': 4., 'first': .6, 'poll': .02,
-           'end': self.ended.set, **options})
+      **{
+        'minimum': 0.2,
+        'factor': 4.0,
+        'first': 0.6,
+        'poll': 0.02,
+        'end': self.ended.set,
+        **options,
+      }
+    )
 
   def __enter__(self):
     self.dog.__enter__()
@@ -202,7 +240,7 @@ def test_a_phase_that_hangs_ends_the_process_and_says_where(capfd):
   with Fake() as fake:
     for _ in range(3):
       fake.dog.phase('step')
-      time.sleep(.04)
+      time.sleep(0.04)
     fake.dog.phase('step')
     assert fake.ended.wait(5)
   error = capfd.readouterr().err
@@ -223,32 +261,33 @@ def test_the_limit_scales_with_the_longest_phase_of_its_name():
 
 
 def test_steps_quicker_than_a_look_are_a_measure_too():
-  with Fake(poll=60., first=1800.) as fake:
+  with Fake(poll=60.0, first=1800.0) as fake:
     for _ in range(3):
       fake.dog.phase('step')
-    assert fake.dog.limit('step') == .2
+    assert fake.dog.limit('step') == 0.2
 
 
 def test_phases_that_go_on_do_not_end_the_process():
   with Fake() as fake:
     for _ in range(20):
       fake.dog.phase('step')
-      time.sleep(.04)
+      time.sleep(0.04)
     assert not fake.ended.is_set()
 
 
 def test_a_watchdog_can_be_switched_off():
-  with Fake(minimum=0., first=.05) as fake:
+  with Fake(minimum=0.0, first=0.05) as fake:
     fake.dog.phase('step')
-    assert not fake.ended.wait(.3)
+    assert not fake.ended.wait(0.3)
 
 
 def test_compilation_does_not_count(monkeypatch):
   """The main thread is in XLA's compiler for longer than a step may take."""
-  with Fake(first=.1, minimum=.1) as fake:
+  with Fake(first=0.1, minimum=0.1) as fake:
     fake.dog.phase('step')
-    code = compile('import time; time.sleep(.5)', 'x/jax/_src/compiler.py',
-                   'exec')
+    code = compile(
+      'import time; time.sleep(.5)', 'x/jax/_src/compiler.py', 'exec'
+    )
     exec(code)
     assert not fake.ended.is_set()
     assert fake.ended.wait(5)
@@ -263,7 +302,7 @@ def test_jax_compiles_where_the_watchdog_looks():
   def look():
     while not over.is_set():
       seen.append(dog._compiling())
-      time.sleep(.002)
+      time.sleep(0.002)
 
   over = threading.Event()
   thread = threading.Thread(target=look)

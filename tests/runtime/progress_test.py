@@ -15,24 +15,26 @@ class Clock:
   """A clock that is set by hand."""
 
   def __init__(self):
-    self.now = 0.
+    self.now = 0.0
 
   def __call__(self):
     return self.now
 
 
-def run_progress(stream, *, steps=1000, seconds=.1, fail_at=None):
+def run_progress(stream, *, steps=1000, seconds=0.1, fail_at=None):
   clock = Clock()
   with Progress(
-      'ppo', steps, label='stage 8/12', stream=stream, clock=clock,
-      interval=10.) as progress:
-    clock.now += 30.  # the first step compiles
+    'ppo', steps, label='stage 8/12', stream=stream, clock=clock, interval=10.0
+  ) as progress:
+    clock.now += 30.0  # the first step compiles
     for step in range(1, steps + 1):
       clock.now += seconds
       if step == fail_at:
         raise RuntimeError('no')
-      progress.update(step, {'objective/kl': step / 8, 'b': 1, 'c': 1, 'd': 1,
-                             'never shown': 1})
+      progress.update(
+        step,
+        {'objective/kl': step / 8, 'b': 1, 'c': 1, 'd': 1, 'never shown': 1},
+      )
     progress.message('a message')
 
 
@@ -42,11 +44,13 @@ def test_progress_without_terminal_is_a_line_now_and_then():
   lines = stream.getvalue().splitlines()
   assert lines[0] == 'stage 8/12 ppo: starts'
   assert lines[1] == (
-      'stage 8/12 ppo: 1/1000  objective/kl=0.125  b=1  c=1  d=1')
+    'stage 8/12 ppo: 1/1000  objective/kl=0.125  b=1  c=1  d=1'
+  )
   assert lines[2].startswith('stage 8/12 ppo: 101/1000  10 steps/s  1m30s left')
   assert lines[-2:] == [
-      'stage 8/12 ppo: a message',
-      'stage 8/12 ppo: done at 1000/1000 after 2m10s']
+    'stage 8/12 ppo: a message',
+    'stage 8/12 ppo: done at 1000/1000 after 2m10s',
+  ]
   assert 10 <= len(lines) <= 14
   assert '\x1b' not in stream.getvalue()
 
@@ -54,9 +58,10 @@ def test_progress_without_terminal_is_a_line_now_and_then():
 def test_the_time_left_follows_the_last_minute():
   stream, clock = io.StringIO(), Clock()
   with Progress(
-      'rm', 300, stream=stream, clock=clock, interval=10.) as progress:
+    'rm', 300, stream=stream, clock=clock, interval=10.0
+  ) as progress:
     for step in range(1, 201):  # the first ten compile, one shape after another
-      clock.now += 5. if step <= 10 else .5
+      clock.now += 5.0 if step <= 10 else 0.5
       progress.update(step)
   lines = stream.getvalue().splitlines()
   assert '0.2 steps/s' in lines[2]
@@ -66,7 +71,7 @@ def test_the_time_left_follows_the_last_minute():
 def test_progress_says_where_it_stopped_and_resumed():
   stream = io.StringIO()
   with pytest.raises(RuntimeError):
-    run_progress(stream, seconds=1., fail_at=5)
+    run_progress(stream, seconds=1.0, fail_at=5)
   assert stream.getvalue().endswith('stopped at 4/1000 after 35s\n')
   stream = io.StringIO()
   with Progress('sft', 9, start=4, stream=stream):
@@ -80,12 +85,11 @@ def show_on_a_terminal(monkeypatch, width):
   clock = Clock()
   reader, writer = pty.openpty()
   with os.fdopen(writer, 'w') as stream:
-    with Progress(
-        'rm [1]', 4, stream=stream, clock=clock) as progress:
+    with Progress('rm [1]', 4, stream=stream, clock=clock) as progress:
       for step in (1, 2):
-        clock.now += 65.
-        progress.update(step, {'accuracy/validation': .75, 'loss/train': .5})
-      time.sleep(.7)  # it is drawn twice a second
+        clock.now += 65.0
+        progress.update(step, {'accuracy/validation': 0.75, 'loss/train': 0.5})
+      time.sleep(0.7)  # it is drawn twice a second
       progress.message('a [message]')
   shown = b''
   try:
@@ -100,8 +104,13 @@ def show_on_a_terminal(monkeypatch, width):
 
 def test_progress_on_a_terminal_is_a_live_bar(monkeypatch):
   shown = show_on_a_terminal(monkeypatch, 120)
-  for text in ('rm [1]', 'a [message]', 'done after 2m10s', '\x1b[',
-               '2m10s left'):
+  for text in (
+    'rm [1]',
+    'a [message]',
+    'done after 2m10s',
+    '\x1b[',
+    '2m10s left',
+  ):
     assert text in shown
 
 
@@ -115,14 +124,18 @@ def test_a_narrow_terminal_cuts_the_metrics_first(monkeypatch):
 
 def test_other_processes_show_nothing():
   stream = io.StringIO()
-  with Progress(
-      'sft', 2, primary=False, stream=stream) as progress:
+  with Progress('sft', 2, primary=False, stream=stream) as progress:
     progress.update(1)
     progress.message('text')
   assert not stream.getvalue()
 
 
 def test_seconds_for_people():
-  for seconds, text in ((0, '0s'), (59.4, '59s'), (65, '1m05s'),
-                        (3600, '1h00m'), (45296, '12h34m')):
+  for seconds, text in (
+    (0, '0s'),
+    (59.4, '59s'),
+    (65, '1m05s'),
+    (3600, '1h00m'),
+    (45296, '12h34m'),
+  ):
     assert format_seconds(seconds) == text

@@ -26,12 +26,15 @@ def mesh():
 # --- Meshes ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('shape, sizes', [
+@pytest.mark.parametrize(
+  'shape, sizes',
+  [
     (dict(data=2, fsdp=2, tensor=2), (2, 2, 2)),
     (dict(data=-1), (8, 1, 1)),
     (dict(fsdp=-1, tensor=4), (1, 2, 4)),
     (dict(tensor=8, data=-1), (1, 1, 8)),
-])
+  ],
+)
 def test_sizes_of_a_mesh(shape, sizes):
   mesh = sharding.make_mesh(shape)
   assert mesh.axis_names == sharding.MESH_AXES
@@ -59,8 +62,9 @@ def devices_of(slices, each=4):
   return [Device(i, i // each) for i in range(slices * each)]
 
 
-@pytest.mark.parametrize('shape', [
-    (2, 4, 1), (2, 2, 2), (2, 1, 4), (4, 2, 1), (8, 1, 1)])
+@pytest.mark.parametrize(
+  'shape', [(2, 4, 1), (2, 2, 2), (2, 1, 4), (4, 2, 1), (8, 1, 1)]
+)
 def test_only_data_goes_from_one_slice_to_the_next(shape):
   devices = devices_of(slices=2)
   # Whatever the order in which the devices are listed.
@@ -74,11 +78,12 @@ def test_only_data_goes_from_one_slice_to_the_next(shape):
 
 def test_data_that_does_not_reach_every_slice_is_refused():
   for data, slices in ((1, 2), (2, 4), (3, 2)):
-    message = (f'mesh.data={data} is not a multiple of the {slices} slices '
-               f'that the devices are in: set it to {slices}')
+    message = (
+      f'mesh.data={data} is not a multiple of the {slices} slices '
+      f'that the devices are in: set it to {slices}'
+    )
     with pytest.raises(ValueError, match=message):
-      sharding.make_mesh(
-          dict(data=data, fsdp=-1), devices_of(slices, each=3))
+      sharding.make_mesh(dict(data=data, fsdp=-1), devices_of(slices, each=3))
 
 
 def test_any_axis_goes_from_one_host_of_gpus_to_the_next():
@@ -87,14 +92,17 @@ def test_any_axis_goes_from_one_host_of_gpus_to_the_next():
   assert [d.id for d in mesh.ravel()] == list(range(8))
 
 
-@pytest.mark.parametrize('shape, message', [
+@pytest.mark.parametrize(
+  'shape, message',
+  [
     (dict(model=2), "no axis 'model'; the axes are"),
     (dict(data=-1, fsdp=-1), 'more than one -1'),
     (dict(data=0), 'sizes are positive'),
     (dict(data=-2), 'sizes are positive'),
     (dict(data=-1, fsdp=3), 'does not divide 8 devices'),
     (dict(data=2, fsdp=2), 'needs 4 devices, there are 8'),
-])
+  ],
+)
 def test_a_mesh_that_cannot_be_is_refused(shape, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     sharding.make_mesh(shape)
@@ -103,7 +111,9 @@ def test_a_mesh_that_cannot_be_is_refused(shape, message):
 # --- From logical axes to mesh axes ------------------------------------------
 
 
-@pytest.mark.parametrize('axes, spec', [
+@pytest.mark.parametrize(
+  'axes, spec',
+  [
     (('vocab', 'embed'), P('tensor', 'fsdp')),
     (('layers', 'embed', 'heads', 'kv'), P(None, 'fsdp', 'tensor', None)),
     (('norm',), P(None)),
@@ -112,7 +122,8 @@ def test_a_mesh_that_cannot_be_is_refused(shape, message):
     # A mesh axis is used once; the first logical axis keeps it.
     (('heads', 'mlp'), P('tensor', None)),
     (('embed', 'act_batch'), P('fsdp', 'data')),
-])
+  ],
+)
 def test_logical_axes_become_mesh_axes(axes, spec):
   assert sharding.partition_spec(axes, RULES) == spec
 
@@ -134,26 +145,39 @@ def test_the_rules_name_every_axis_of_every_model(name, mesh):
   shapes = tiny.scalar_params(model)
   shardings = sharding.tree_shardings(mesh, axes, shapes, RULES)
   for (path, leaf), s in zip(
-      jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(shardings)):
+    jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(shardings)
+  ):
     if leaf.size > 512:
       assert not s.is_fully_replicated, jax.tree_util.keystr(path)
 
 
 def test_axes_that_the_mesh_does_not_divide_stay_whole(mesh):
-  shapes = {'even': np.zeros((50, 32)), 'odd': np.zeros((51, 32)),
-            'one': np.zeros((1,)), 'batch': np.zeros((2, 7))}
-  axes = {'even': ('vocab', 'embed'), 'odd': ('vocab', 'embed'),
-          'one': ('mlp',), 'batch': ('act_batch', None)}
+  shapes = {
+    'even': np.zeros((50, 32)),
+    'odd': np.zeros((51, 32)),
+    'one': np.zeros((1,)),
+    'batch': np.zeros((2, 7)),
+  }
+  axes = {
+    'even': ('vocab', 'embed'),
+    'odd': ('vocab', 'embed'),
+    'one': ('mlp',),
+    'batch': ('act_batch', None),
+  }
   shardings = sharding.tree_shardings(mesh, axes, shapes, RULES)
   assert {name: s.spec for name, s in shardings.items()} == {
-      'even': P('tensor', 'fsdp'), 'odd': P(None, 'fsdp'), 'one': P(None),
-      'batch': P(None, None)}
+    'even': P('tensor', 'fsdp'),
+    'odd': P(None, 'fsdp'),
+    'one': P(None),
+    'batch': P(None, None),
+  }
 
 
 def test_axes_that_do_not_fit_the_array_are_refused(mesh):
   with pytest.raises(ValueError, match=r'do not name the axes of \(3, 4\)'):
     sharding.tree_shardings(
-        mesh, {'w': ('embed',)}, {'w': np.zeros((3, 4))}, RULES)
+      mesh, {'w': ('embed',)}, {'w': np.zeros((3, 4))}, RULES
+    )
 
 
 # --- Memory of the hosts ------------------------------------------------------
@@ -173,10 +197,14 @@ def test_what_waits_on_the_hosts_comes_back_the_same(mesh):
 def test_devices_without_memory_on_the_hosts_are_named():
   memory = types.SimpleNamespace(kind='device')
   device = types.SimpleNamespace(
-      device_kind='abacus', addressable_memories=lambda: [memory])
+    device_kind='abacus', addressable_memories=lambda: [memory]
+  )
   mesh = types.SimpleNamespace(local_devices=[device])
-  with pytest.raises(ValueError, match='^config.offload: abacus has no pinned_'
-                     'host memory, only device: set its fields to False'):
+  with pytest.raises(
+    ValueError,
+    match='^config.offload: abacus has no pinned_'
+    'host memory, only device: set its fields to False',
+  ):
     sharding.on_host(mesh, {})
 
 

@@ -15,7 +15,9 @@ from instructrl.stages import inputs
 
 
 @pytest.mark.parametrize('name', ['model', 'value_model'])
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('num_layers', 0, 'num_layers=0 must be 1 or more'),
     ('scan_unroll', 0, 'scan_unroll=0 must be 1 or more'),
     ('num_kv_heads', -1, 'num_kv_heads=-1 is negative'),
@@ -42,9 +44,12 @@ from instructrl.stages import inputs
     ('rope_theta_local', -1.0, 'rope_theta_local=-1.0 is negative'),
     ('query_scale', float('inf'), 'query_scale=inf is negative or not finite'),
     ('norm_offset', float('nan'), 'norm_offset=nan is not finite'),
-    ('vocab_rows', -1, 'vocab_rows=-1 is negative')])
+    ('vocab_rows', -1, 'vocab_rows=-1 is negative'),
+  ],
+)
 def test_an_architecture_that_cannot_be_built_is_refused(
-    configs, name, field, value, message):
+  configs, name, field, value, message
+):
   config = configs['ppo']
   checks.validate_common(config)
   config[name][field] = value
@@ -53,33 +58,53 @@ def test_an_architecture_that_cannot_be_built_is_refused(
     checks.validate_common(config)
 
 
-@pytest.mark.parametrize('changes', [
-    {'head_dim': 6}, {'head_dim': 5, 'positions': 'learned'},
-    {'num_kv_heads': 1}, {'dtype': 'bfloat16'}, {'remat': 'full'},
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'head_dim': 6},
+    {'head_dim': 5, 'positions': 'learned'},
+    {'num_kv_heads': 1},
+    {'dtype': 'bfloat16'},
+    {'remat': 'full'},
     {'attention': 'xla'},
-    {'mlp': 'swiglu', 'norm': 'rmsnorm', 'd_ff': 10}])
+    {'mlp': 'swiglu', 'norm': 'rmsnorm', 'd_ff': 10},
+  ],
+)
 def test_an_architecture_that_can_be_built(configs, changes):
   configs['ppo'].value_model.update(changes)
   checks.validate_common(configs['ppo'])
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('mesh.tensor', 0, 'mesh.tensor=0 must be 1 or more, or -1'),
     ('mesh.data', -2, 'mesh.data=-2 must be 1 or more, or -1'),
     ('optimizer.peak_lr', float('nan'), 'optimizer.peak_lr=nan is not finite'),
     ('optimizer.eps', float('inf'), 'optimizer.eps=inf is not finite'),
-    ('optimizer.weight_decay', float('inf'), 'optimizer.weight_decay=inf')])
+    ('optimizer.weight_decay', float('inf'), 'optimizer.weight_decay=inf'),
+  ],
+)
 def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
-    configs, field, value, message):
+  configs, field, value, message
+):
   config = configs['pretrain']
   config.update_from_flattened_dict({field: value})
   with pytest.raises(checks.ConfigError, match=f'^{message}'):
     checks.validate_common(config)
 
 
-@pytest.mark.parametrize('field, value', [
-    ('num_steps', -1), ('num_epochs', -1), ('train_seed', -1),
-    ('world_seed', -1), ('eval_seed', -1), ('eval_every', -1)])
+@pytest.mark.parametrize(
+  'field, value',
+  [
+    ('num_steps', -1),
+    ('num_epochs', -1),
+    ('train_seed', -1),
+    ('world_seed', -1),
+    ('eval_seed', -1),
+    ('eval_every', -1),
+  ],
+)
 def test_negative_numbers_are_refused_by_name(configs, field, value):
   config = configs['pretrain']
   config[field] = value
@@ -136,11 +161,16 @@ def test_a_run_from_before_a_field_is_as_by_default(configs, workdir):
 def test_a_plan_knows_what_is_not_there_yet(configs):
   config = like(configs['sft'], 'init')
   found = architecture.resolve(
-      config, 'study/sft', {'study/pretrain': configs['pretrain']})
+    config, 'study/sft', {'study/pretrain': configs['pretrain']}
+  )
   assert found.model.num_layers == configs['pretrain'].model.num_layers
   config.inputs.init = '../pretrain/checkpoints/00000004'
-  assert found.model == architecture.resolve(
-      config, 'study/sft', {'study/pretrain': configs['pretrain']}).model
+  assert (
+    found.model
+    == architecture.resolve(
+      config, 'study/sft', {'study/pretrain': configs['pretrain']}
+    ).model
+  )
 
 
 def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
@@ -152,8 +182,11 @@ def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
     architecture.resolve(config, workdir)
   config.inputs.init = '../lab'
   with pytest.raises(checks.ConfigError, match='inputs.init: .* trained no'):
-    architecture.resolve(config, workdir, {
-        str(workdir.parent / 'lab'): ml_collections.ConfigDict({'size': 'x'})})
+    architecture.resolve(
+      config,
+      workdir,
+      {str(workdir.parent / 'lab'): ml_collections.ConfigDict({'size': 'x'})},
+    )
 
 
 def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
@@ -165,8 +198,11 @@ def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
 
 def test_an_input_that_is_not_there_is_named(configs, workdir):
   config = configs['sft']
-  with pytest.raises(checks.ConfigError, match='inputs.data: .*/nowhere does '
-                     'not exist; run the stage that makes it first'):
+  with pytest.raises(
+    checks.ConfigError,
+    match='inputs.data: .*/nowhere does '
+    'not exist; run the stage that makes it first',
+  ):
     config.inputs.data = '../nowhere'
     inputs.input_path(config, workdir, 'data')
   with pytest.raises(checks.ConfigError, match='inputs.init is empty'):
@@ -183,14 +219,24 @@ def test_relative_inputs_start_at_the_run_folder(configs, workdir, tmp_path):
 
 def test_the_optimizer_is_that_of_the_config(configs):
   c = configs['pretrain'].optimizer
-  c.update(peak_lr=0.5, schedule='constant', warmup_steps=4, warmup_from=0.1,
-           b1=0.0, b2=0.0, eps=1e-8, max_grad_norm=0.0, weight_decay=0.25)
+  c.update(
+    peak_lr=0.5,
+    schedule='constant',
+    warmup_steps=4,
+    warmup_from=0.1,
+    b1=0.0,
+    b2=0.0,
+    eps=1e-8,
+    max_grad_norm=0.0,
+    weight_decay=0.25,
+  )
   tx, schedule = build.make_optimizer(c, 10)
   np.testing.assert_allclose(
-      [schedule(s) for s in (0, 2, 4, 9)], [0.05, 0.275, 0.5, 0.5],
-      rtol=1e-6)
+    [schedule(s) for s in (0, 2, 4, 9)], [0.05, 0.275, 0.5, 0.5], rtol=1e-6
+  )
   params = {'w': jnp.float32(2.0)}
   after, *_ = optimizer.apply(
-      tx, {'w': jnp.float32(-3.0)}, tx.init(params), params)
+    tx, {'w': jnp.float32(-3.0)}, tx.init(params), params
+  )
   # Without memory Adam's step is the sign; the decay is of the parameter.
   np.testing.assert_allclose(after['w'], 2 - 0.05 * (-1 + 0.25 * 2), rtol=1e-6)

@@ -61,17 +61,34 @@ def sources(folder: pathlib.Path, count=24) -> dict[str, tuple[str, ...]]:
 
   def ranking(i):
     texts = [sentence(rng, 4) for _ in range(rng.integers(2, 5))]
-    return {'prompt': ask(i), 'responses': texts,
-            'scores': [text.split().count('red') for text in texts]}
+    return {
+      'prompt': ask(i),
+      'responses': texts,
+      'scores': [text.split().count('red') for text in texts],
+    }
 
   return {
-      'demonstrations': (write_lines(folder / 'shown.jsonl', [
-          {'prompt': ask(i), 'response': sentence(rng, 4)}
-          for i in range(count)]),),
-      'rankings': (write_lines(folder / 'ranked.jsonl', [
-          ranking(i) for i in range(count // 2, 2 * count)]),),
-      'documents': (write_lines(folder / 'pages.jsonl', [
-          {'text': f'{i} {sentence(rng, 9)}'} for i in range(60)]),)}
+    'demonstrations': (
+      write_lines(
+        folder / 'shown.jsonl',
+        [
+          {'prompt': ask(i), 'response': sentence(rng, 4)} for i in range(count)
+        ],
+      ),
+    ),
+    'rankings': (
+      write_lines(
+        folder / 'ranked.jsonl',
+        [ranking(i) for i in range(count // 2, 2 * count)],
+      ),
+    ),
+    'documents': (
+      write_lines(
+        folder / 'pages.jsonl',
+        [{'text': f'{i} {sentence(rng, 9)}'} for i in range(60)],
+      ),
+    ),
+  }
 
 
 @pytest.fixture(scope='module', name='files')
@@ -84,30 +101,42 @@ def make_config(specs, **changes):
   for part in data.PARTS:
     config[part] = specs.get(part, ())
   config.tokenizer.update(vocab_size=300, model_type='word')
-  config.update(prompt_len=14, response_len=6, row_len=ROW_LEN,
-                validation_fraction=0.2)
+  config.update(
+    prompt_len=14, response_len=6, row_len=ROW_LEN, validation_fraction=0.2
+  )
   config.update(changes)
   return config
 
 
 def read(folder, name):
-  return {split: list(store.read_records(folder, name, split))
-          for split in store.splits(folder, name)}
+  return {
+    split: list(store.read_records(folder, name, split))
+    for split in store.splits(folder, name)
+  }
 
 
 def texts(folder, name, split):
-  return {fold(getattr(r, 'prompt', r).text)
-          for r in store.read_records(folder, name, split)}
+  return {
+    fold(getattr(r, 'prompt', r).text)
+    for r in store.read_records(folder, name, split)
+  }
 
 
 def fingerprints(folder):
-  found = {name: store.dataset_fingerprint(folder, name)
-           for name in SETS if (folder / name).exists()}
-  return found | {path.name: path.read_bytes()
-                  for path in sorted(folder.glob('*.rows'))} | {
-                      name: (folder / name).read_text()
-                      for name in ('summary.json', 'summary.txt')} | {
-                          'tokenizer': loading.load(folder).fingerprint}
+  found = {
+    name: store.dataset_fingerprint(folder, name)
+    for name in SETS
+    if (folder / name).exists()
+  }
+  return (
+    found
+    | {path.name: path.read_bytes() for path in sorted(folder.glob('*.rows'))}
+    | {
+      name: (folder / name).read_text()
+      for name in ('summary.json', 'summary.txt')
+    }
+    | {'tokenizer': loading.load(folder).fingerprint}
+  )
 
 
 @pytest.fixture(scope='module', name='made')
@@ -123,18 +152,21 @@ def _made(files, tmp_path_factory):
 def test_the_folder_has_what_a_lab_has_and_rankings(made):
   folder, result = made
   assert {name: set(store.splits(folder, name)) for name in SETS} == {
-      'prompts': {'train', 'ppo', 'validation'},
-      'demonstrations': {'train', 'validation'},
-      'rankings': {'train', 'validation'}, 'corpus': {'train', 'validation'}}
-  assert result['splits'] == {
-      name: store.splits(folder, name) for name in SETS}
+    'prompts': {'train', 'ppo', 'validation'},
+    'demonstrations': {'train', 'validation'},
+    'rankings': {'train', 'validation'},
+    'corpus': {'train', 'validation'},
+  }
+  assert result['splits'] == {name: store.splits(folder, name) for name in SETS}
   tok = loading.load(folder)
   for name in ('corpus', 'demonstrations'):
     for suffix in ('', '_validation'):
       rows = read_rows(
-          folder / f'{name}{suffix}.rows', row_len=ROW_LEN,
-          tokenizer_fingerprint=tok.fingerprint,
-          source_fingerprint=result['fingerprint'])
+        folder / f'{name}{suffix}.rows',
+        row_len=ROW_LEN,
+        tokenizer_fingerprint=tok.fingerprint,
+        source_fingerprint=result['fingerprint'],
+      )
       assert len(rows) == result['rows'][f'{name}{suffix}.rows'] > 0
   summary = json.loads((folder / 'summary.json').read_text())
   assert summary['made']['splits'] == result['splits']
@@ -146,8 +178,9 @@ def test_rankings_have_the_tokens_of_their_texts(made):
   tok = loading.load(folder)
   seen = 0
   for ranking in itertools.chain(*read(folder, 'rankings').values()):
-    for text, tokens in zip(ranking.responses, ranking.response_tokens,
-                            strict=True):
+    for text, tokens in zip(
+      ranking.responses, ranking.response_tokens, strict=True
+    ):
       assert list(tokens) == tasks.response_tokens(tok, text, 6)
       assert tokens[-1] == tok.eos_id
       seen += 1
@@ -158,21 +191,27 @@ def test_no_prompt_is_trained_on_and_held_out(made):
   """Half the demonstrated prompts are ranked too: each is on one side."""
   folder, _ = made
   parts = ('prompts', 'demonstrations', 'rankings')
-  train = set().union(*(texts(folder, n, 'train') for n in parts),
-                      texts(folder, 'prompts', 'ppo'))
+  train = set().union(
+    *(texts(folder, n, 'train') for n in parts), texts(folder, 'prompts', 'ppo')
+  )
   held = set().union(*(texts(folder, n, 'validation') for n in parts))
   assert train and held and not train & held
   assert held == texts(folder, 'prompts', 'validation')
   both = texts(folder, 'demonstrations', 'validation') & texts(
-      folder, 'rankings', 'validation')
+    folder, 'rankings', 'validation'
+  )
   assert both  # or nothing would be shown
 
 
-@pytest.mark.parametrize('own, named', [
-    ('7', '7'), ('http://a.org/7', 'http:%2F%2Fa.org%2F7'), ('7/', '7%2F')])
+@pytest.mark.parametrize(
+  'own, named',
+  [('7', '7'), ('http://a.org/7', 'http:%2F%2Fa.org%2F7'), ('7/', '7%2F')],
+)
 def test_an_id_tells_its_data_set(tmp_path, own, named):
-  spec = write_lines(tmp_path / 'mine.jsonl', [
-      {'id': own, 'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}])
+  spec = write_lines(
+    tmp_path / 'mine.jsonl',
+    [{'id': own, 'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}],
+  )
   (record,) = data.named(load(spec)).records
   assert record.prompt.id == f'jsonl/mine/{named}'
   assert heldout.data_set(record) == 'jsonl/mine'
@@ -198,7 +237,8 @@ def test_a_part_that_no_source_gives_is_left_out(files, tmp_path):
 
 
 def test_the_same_config_gives_the_same_and_another_seed_another_split(
-    files, made, tmp_path):
+  files, made, tmp_path
+):
   folder, _ = made
   again, other = tmp_path / 'again', tmp_path / 'other'
   runner.run_stage(make_config(files, train_seed=5), again)
@@ -207,9 +247,11 @@ def test_the_same_config_gives_the_same_and_another_seed_another_split(
     of = lambda f: store.dataset_fingerprint(f, name)
     assert of(again) == of(folder) != of(other)
   assert (again / 'summary.txt').read_text() == (
-      folder / 'summary.txt').read_text()
+    folder / 'summary.txt'
+  ).read_text()
   assert texts(other, 'rankings', 'validation') != texts(
-      folder, 'rankings', 'validation')
+    folder, 'rankings', 'validation'
+  )
 
 
 def test_an_imported_tokenizer_with_a_template(files, tmp_path):
@@ -218,8 +260,13 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
   imported = HFTokenizer.from_folder(source)
   (tmp_path / 'import').mkdir()
   imported.save(tmp_path / 'import' / imported.FILE)
-  config = make_config(files, prompt_template='Q: {prompt}\\nA:',
-                       prompt_len=40, response_len=40, row_len=80)
+  config = make_config(
+    files,
+    prompt_template='Q: {prompt}\\nA:',
+    prompt_len=40,
+    response_len=40,
+    row_len=80,
+  )
   config.inputs.tokenizer = '../import'
   workdir = tmp_path / 'data'
   result = runner.run_stage(config, workdir)['result']
@@ -227,19 +274,31 @@ def test_an_imported_tokenizer_with_a_template(files, tmp_path):
   assert tok.fingerprint != imported.fingerprint
   assert tok.decode(tok.prompt('say')) == 'Q: say\nA:'
   assert result['vocab_size'] == tok.vocab_size
-  read_rows(workdir / 'corpus.rows',
-                     tokenizer_fingerprint=tok.fingerprint)
+  read_rows(workdir / 'corpus.rows', tokenizer_fingerprint=tok.fingerprint)
   ranking = store.read_records(workdir, 'rankings', 'train')[0]
   assert tok.decode(ranking.response_tokens[0]).strip() == ranking.responses[0]
   rows = tmp_path / 'dialogues.jsonl'
-  rows.write_text(''.join(json.dumps({'prompt': [
-      {'role': role, 'content': f'say red {i}'}
-      for role in ('user', 'assistant', 'user')]}) + '\n' for i in range(9)))
+  rows.write_text(
+    ''.join(
+      json.dumps(
+        {
+          'prompt': [
+            {'role': role, 'content': f'say red {i}'}
+            for role in ('user', 'assistant', 'user')
+          ]
+        }
+      )
+      + '\n'
+      for i in range(9)
+    )
+  )
   config.prompts = (f'jsonl:{rows}',)
   config.prompt_len = config.row_len = 99
   runner.run_stage(config, tmp_path / 'dialogues')
-  assert 'dialogues are laid out as one text' in (
-      tmp_path / 'dialogues' / 'summary.txt').read_text()
+  assert (
+    'dialogues are laid out as one text'
+    in (tmp_path / 'dialogues' / 'summary.txt').read_text()
+  )
   assert 'dialogues are laid' not in (workdir / 'summary.txt').read_text()
   config.prompt_template = 'no placeholder'
   with pytest.raises(checks.ConfigError, match='prompt_template: .*{prompt}'):
@@ -251,16 +310,27 @@ def write_hf_tokenizer(folder):
   folder.mkdir()
   tok = tokenizers.Tokenizer(tokenizers.models.BPE())
   tok.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(
-      add_prefix_space=False)
+    add_prefix_space=False
+  )
   tok.decoder = tokenizers.decoders.ByteLevel()
-  tok.train_from_iterator(['say red green blue cat dog fish'] * 9,
-                          tokenizers.trainers.BpeTrainer(
-      vocab_size=300, special_tokens=['<|pad|>', '<|end|>'],
-      initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet()))
+  tok.train_from_iterator(
+    ['say red green blue cat dog fish'] * 9,
+    tokenizers.trainers.BpeTrainer(
+      vocab_size=300,
+      special_tokens=['<|pad|>', '<|end|>'],
+      initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+    ),
+  )
   tok.save(str(folder / 'tokenizer.json'))
-  (folder / 'tokenizer_config.json').write_text(json.dumps({
-      'eos_token': '<|end|>', 'pad_token': '<|pad|>',
-      'tokenizer_class': 'PreTrainedTokenizerFast'}))
+  (folder / 'tokenizer_config.json').write_text(
+    json.dumps(
+      {
+        'eos_token': '<|end|>',
+        'pad_token': '<|pad|>',
+        'tokenizer_class': 'PreTrainedTokenizerFast',
+      }
+    )
+  )
   return folder
 
 
@@ -279,9 +349,14 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
   with pytest.raises(RuntimeError):
     data.build(config, workdir)
   monkeypatch.undo()
-  kept = {path: path.stat().st_mtime_ns
-          for path in (*workdir.rglob('*.array_record*'),
-                       workdir / 'tokenizer.model', workdir / 'corpus.rows')}
+  kept = {
+    path: path.stat().st_mtime_ns
+    for path in (
+      *workdir.rglob('*.array_record*'),
+      workdir / 'tokenizer.model',
+      workdir / 'corpus.rows',
+    )
+  }
   assert len(kept) > 6
   data.build(config, workdir)
   assert {path: path.stat().st_mtime_ns for path in kept} == kept
@@ -291,17 +366,25 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_stage_started_again_ends_with_the_same(
-    files, made, tmp_path):
+def test_a_killed_stage_started_again_ends_with_the_same(files, made, tmp_path):
   workdir = tmp_path / 'data'
-  flags = [f'--config.{part}={tuple(files.get(part, ()))!r}'
-           for part in data.PARTS]
+  flags = [
+    f'--config.{part}={tuple(files.get(part, ()))!r}' for part in data.PARTS
+  ]
   command = [
-      sys.executable, '-m', 'instructrl.main', f'--workdir={workdir}',
-      '--config=experiments/data.py:micro', '--config.tokenizer.vocab_size=300',
-      '--config.prompt_len=14', '--config.response_len=6',
-      '--config.tokenizer.model_type=word',
-      f'--config.row_len={ROW_LEN}', '--config.validation_fraction=0.2', *flags]
+    sys.executable,
+    '-m',
+    'instructrl.main',
+    f'--workdir={workdir}',
+    '--config=experiments/data.py:micro',
+    '--config.tokenizer.vocab_size=300',
+    '--config.prompt_len=14',
+    '--config.response_len=6',
+    '--config.tokenizer.model_type=word',
+    f'--config.row_len={ROW_LEN}',
+    '--config.validation_fraction=0.2',
+    *flags,
+  ]
   root = pathlib.Path(__file__).resolve().parents[2]
   for wait in ('tokenizer.model', 'rankings', 'corpus.rows'):
     process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
@@ -312,12 +395,15 @@ def test_a_killed_stage_started_again_ends_with_the_same(
   assert not (workdir / 'DONE').exists()
   subprocess.run(command, cwd=root, check=True, stdout=subprocess.DEVNULL)
   assert fingerprints(workdir) == fingerprints(made[0])
-  assert (json.loads((workdir / 'DONE').read_text())['result']
-          == json.loads((made[0] / 'DONE').read_text())['result'])
+  assert (
+    json.loads((workdir / 'DONE').read_text())['result']
+    == json.loads((made[0] / 'DONE').read_text())['result']
+  )
 
 
 def test_files_that_changed_since_the_stage_began_are_refused(
-    tmp_path, monkeypatch):
+  tmp_path, monkeypatch
+):
   specs = sources(tmp_path / 'files')
   config, workdir = make_config(specs), tmp_path / 'data'
   monkeypatch.setattr(data, 'write', lambda *args: 1 / 0)
@@ -325,8 +411,11 @@ def test_files_that_changed_since_the_stage_began_are_refused(
     data.build(config, workdir)
   monkeypatch.undo()
   path = pathlib.Path(specs['rankings'][0].partition(':')[2])
-  path.write_text(path.read_text() + json.dumps(
-      {'prompt': 'say more', 'chosen': 'red', 'rejected': 'cat'}) + '\n')
+  path.write_text(
+    path.read_text()
+    + json.dumps({'prompt': 'say more', 'chosen': 'red', 'rejected': 'cat'})
+    + '\n'
+  )
   with pytest.raises(ValueError, match='was made from other sources'):
     data.build(config, workdir)
 
@@ -347,10 +436,15 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
 # --- Refusals ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('rankings', ('jsnl:x.jsonl',), "rankings: .*did you mean 'jsonl'"),
-    ('rankings', ('jsonl:a', 'jsonl:b', 'jsonl:a'),
-     'rankings names jsonl:a twice'),
+    (
+      'rankings',
+      ('jsonl:a', 'jsonl:b', 'jsonl:a'),
+      'rankings names jsonl:a twice',
+    ),
     ('rankings', (3,), 'is not a tuple of source specs'),
     ('row_len', 4, 'row_len=4 is less than prompt_len=14'),
     ('prompt_len', 0, 'prompt_len=0 must be 1 or more'),
@@ -364,9 +458,11 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
     ('prompt_template', 'chat', 'prompt_template is of an imported tokenizer'),
     ('tokenizer.vocab_size', 0, 'tokenizer.vocab_size=0'),
     ('tokenizer.model_type', 'wp', "tokenizer.model_type='wp' is none of"),
-])
+  ],
+)
 def test_configs_that_make_no_sense_are_refused_by_name(
-    files, field, value, message):
+  files, field, value, message
+):
   config = make_config(files)
   config.update_from_flattened_dict({field: value})
   with pytest.raises(checks.ConfigError, match=message):
@@ -378,37 +474,50 @@ def test_no_source_at_all_is_refused():
     data.validate(make_config({}))
 
 
-@pytest.mark.parametrize('change, message', [
-    (dict(documents='rankings'), 'has records of the type Ranking; it belongs '
-     'to rankings'),
-    (dict(rankings='documents'), 'Document; it belongs to documents')])
+@pytest.mark.parametrize(
+  'change, message',
+  [
+    (
+      dict(documents='rankings'),
+      'has records of the type Ranking; it belongs to rankings',
+    ),
+    (dict(rankings='documents'), 'Document; it belongs to documents'),
+  ],
+)
 def test_a_source_for_the_wrong_part_is_refused(
-    files, tmp_path, change, message):
-  (part, other), = change.items()
+  files, tmp_path, change, message
+):
+  ((part, other),) = change.items()
   with pytest.raises(ValueError, match=message):
     data.build(make_config({part: files[other]}), tmp_path / 'data')
 
 
 def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
-  with pytest.raises(checks.ConfigError, match='demonstrations: no row of '
-                     r'jsonl.* is left \(24 prompt has more than 2 tokens\)'):
+  with pytest.raises(
+    checks.ConfigError,
+    match='demonstrations: no row of '
+    r'jsonl.* is left \(24 prompt has more than 2 tokens\)',
+  ):
     data.build(make_config(files, prompt_len=2), tmp_path / 'data')
   assert not list((tmp_path / 'data').glob('*.rows'))
 
 
 def test_a_missing_file_is_refused_before_another_is_read(
-    files, tmp_path, monkeypatch):
+  files, tmp_path, monkeypatch
+):
   monkeypatch.setattr(data.sources_lib, 'load', lambda spec: 1 / 0)
   config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
   with pytest.raises(checks.ConfigError, match='there is no .*none.jsonl'):
     data.build(config, tmp_path / 'data')
 
 
-@pytest.mark.parametrize('change', [
-    {'prompt_len': 2}, {'documents': 'rankings'},
-    {'tokenizer.vocab_size': 20}])
+@pytest.mark.parametrize(
+  'change',
+  [{'prompt_len': 2}, {'documents': 'rankings'}, {'tokenizer.vocab_size': 20}],
+)
 def test_what_was_refused_leaves_room_for_another_config(
-    files, made, tmp_path, change):
+  files, made, tmp_path, change
+):
   """Nor does a tokenizer or a data set of the wrong config stay behind."""
   workdir = tmp_path / 'data'
   config = make_config(files)
@@ -427,10 +536,14 @@ def test_what_was_refused_leaves_room_for_another_config(
 @pytest.fixture(name='run_stage')
 def _run_stage(tmp_path, one_device):
   """(stage, data folder, changes) -> result; models lie beside each other."""
+
   def run(stage, folder, **changes):
     config = stages.configs()[stage]
     for field, value in {
-        'inputs.data': str(folder), 'eval_every': 1, **changes}.items():
+      'inputs.data': str(folder),
+      'eval_every': 1,
+      **changes,
+    }.items():
       config.update_from_flattened_dict({field: value})
     for name in ('model', 'reward_model'):
       if name in config:
@@ -439,9 +552,11 @@ def _run_stage(tmp_path, one_device):
       config.inputs.rankings = str(folder)
       config.update(prompt_len=14, response_len=6)
     if 'ppo' in config:
-      config.ppo.update(prompt_len=14, response_len=6, num_iterations=1,
-                        ema_decay=0.0)
+      config.ppo.update(
+        prompt_len=14, response_len=6, num_iterations=1, ema_decay=0.0
+      )
     return runner.run_stage(config, tmp_path / stage)['result']
+
   return run
 
 
@@ -449,12 +564,16 @@ def _run_stage(tmp_path, one_device):
 def test_every_trainer_runs_on_it(made, run_stage):
   """From a fresh model to PPO-ptx: nothing of a lab is needed."""
   folder, _ = made
-  sft = run_stage('sft', folder, **{'inputs.init': '', 'num_epochs': 0,
-                                    'num_steps': 2})
+  sft = run_stage(
+    'sft', folder, **{'inputs.init': '', 'num_epochs': 0, 'num_steps': 2}
+  )
   assert sft['num_steps'] == 2 and sft['loss/validation'] > 0
   assert sft['pretrain/nll'] > 0
-  run_stage('ppo_init', folder, **{
-      'inputs.init': '../sft', 'num_epochs': 0, 'num_steps': 1})
+  run_stage(
+    'ppo_init',
+    folder,
+    **{'inputs.init': '../sft', 'num_epochs': 0, 'num_steps': 1},
+  )
   rm = run_stage('reward', folder, num_epochs=1)
   assert set(rm['accuracy']) == {'in_group'}
   assert rm['bias_from'] == 'demonstrations'
@@ -465,7 +584,8 @@ def test_every_trainer_runs_on_it(made, run_stage):
 
 @pytest.mark.slow
 def test_a_reward_model_and_ppo_from_rankings_alone(
-    files, run_stage, tmp_path, capsys):
+  files, run_stage, tmp_path, capsys
+):
   """No demonstrations, no corpus, no held-out labelers; and it says so."""
   folder = tmp_path / 'data'
   runner.run_stage(make_config({'rankings': files['rankings']}), folder)
@@ -480,10 +600,10 @@ def test_a_reward_model_and_ppo_from_rankings_alone(
   config = policies.run_config(tmp_path / 'reward')
   scorer = reward.Scorer(build.make_model(config, tok.vocab_size), tok)
   assert reward.best_mean(
-      elements, scorer, params, tok.eos_id) == pytest.approx(0, abs=1e-5)
+    elements, scorer, params, tok.eos_id
+  ) == pytest.approx(0, abs=1e-5)
   backbone = tmp_path / 'policy'
-  conftest.save_run(backbone, tok, params['backbone'],
-                    config=config.to_dict())
+  conftest.save_run(backbone, tok, params['backbone'], config=config.to_dict())
   done = run_stage('ppo', folder, **{'inputs.policy': '../policy'})
   assert done['num_iterations'] == 1 and 'pretrain/nll' not in done
   assert 'pretrain/nll is not measured' in capsys.readouterr().out
@@ -499,16 +619,24 @@ def _opened(folder):
 def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
   """Nothing is held out, and there is no corpus: each has a field to set."""
   folder = tmp_path / 'data'
-  runner.run_stage(make_config({'demonstrations': files['demonstrations']},
-                             validation_fraction=0.0), folder)
+  runner.run_stage(
+    make_config(
+      {'demonstrations': files['demonstrations']}, validation_fraction=0.0
+    ),
+    folder,
+  )
   assert {p.name for p in folder.glob('*.rows')} == {'demonstrations.rows'}
   fields = {'inputs.init': '', 'num_epochs': 0, 'num_steps': 1}
-  with pytest.raises(checks.ConfigError, match="has no demonstrations_validatio"
-                     "n.rows: .*, or set validation_rows=''"):
+  with pytest.raises(
+    checks.ConfigError,
+    match='has no demonstrations_validatio'
+    "n.rows: .*, or set validation_rows=''",
+  ):
     run_stage('sft', folder, **fields)
   fields['validation_rows'] = ''
-  with pytest.raises(checks.ConfigError, match="has no corpus.rows: .*, or set "
-                     "pretrain_rows=''"):
+  with pytest.raises(
+    checks.ConfigError, match="has no corpus.rows: .*, or set pretrain_rows=''"
+  ):
     run_stage('sft', folder, **fields)
   fields['pretrain_rows'] = ''
   with pytest.raises(checks.ConfigError, match='pretrain_mix=0.5 needs pret'):
@@ -517,25 +645,44 @@ def test_sft_on_demonstrations_alone(files, run_stage, tmp_path):
   assert done['num_steps'] == 1 and 'loss/validation' not in done
 
 
-@pytest.mark.parametrize('stage, changes, message', [
-    ('sft', {}, 'has no demonstrations.rows: give the data stage a source for '
-     'demonstrations, or set rows'),
-    ('pretrain', {}, 'has no corpus.rows: give the data stage a source for '
-     'documents, or set rows'),
-    ('reward', {}, r"inputs.rankings: .* has no rankings of the split 'train': "
-     'give the data stage a source for rankings, or set inputs.rankings'),
-])
+@pytest.mark.parametrize(
+  'stage, changes, message',
+  [
+    (
+      'sft',
+      {},
+      'has no demonstrations.rows: give the data stage a source for '
+      'demonstrations, or set rows',
+    ),
+    (
+      'pretrain',
+      {},
+      'has no corpus.rows: give the data stage a source for '
+      'documents, or set rows',
+    ),
+    (
+      'reward',
+      {},
+      r"inputs.rankings: .* has no rankings of the split 'train': "
+      'give the data stage a source for rankings, or set inputs.rankings',
+    ),
+  ],
+)
 def test_a_trainer_says_what_is_missing(
-    tmp_path, run_stage, stage, changes, message):
+  tmp_path, run_stage, stage, changes, message
+):
   folder = tmp_path / 'data'
-  specs = {'prompts': (write_lines(
-      tmp_path / 'p.jsonl', [{'prompt': ask(i)} for i in range(8)]),)}
+  specs = {
+    'prompts': (
+      write_lines(tmp_path / 'p.jsonl', [{'prompt': ask(i)} for i in range(8)]),
+    )
+  }
   config = make_config(specs)
   config.inputs.tokenizer = str(tmp_path / 'tok')
   (tmp_path / 'tok').mkdir()
-  trained.Tokenizer(trained.train_tokenizer(
-      [ask(i) for i in range(40)], 300)).save(
-          tmp_path / 'tok' / 'tokenizer.model')
+  trained.Tokenizer(
+    trained.train_tokenizer([ask(i) for i in range(40)], 300)
+  ).save(tmp_path / 'tok' / 'tokenizer.model')
   runner.run_stage(config, folder)
   assert set(store.splits(folder, 'prompts')) == {'ppo', 'validation'}
   with pytest.raises(checks.ConfigError, match=message):

@@ -34,27 +34,40 @@ def export_quietly(src, dst, **kwargs):
 def imported(tmp_path, config=None, **kwargs):
   tensors = checkpoints.write_folder(tmp_path / 'src', config, **kwargs)
   import_.import_model(
-      tmp_path / 'src', tmp_path / 'import', say=lambda line: None)
+    tmp_path / 'src', tmp_path / 'import', say=lambda line: None
+  )
   return tensors
 
 
 def save_run(folder, before, state, export, **config):
   """A finished run of a stage that began as another one."""
-  config = {**policies.run_config(before).to_dict(), 'stage': 'sft',
-            'inputs': {'init': os.path.relpath(before, folder)}, **config}
+  config = {
+    **policies.run_config(before).to_dict(),
+    'stage': 'sft',
+    'inputs': {'init': os.path.relpath(before, folder)},
+    **config,
+  }
   tok = policies.find_tokenizer(before)
   run_folder.write_config(folder, config)
   tok.save(folder / tok.FILE)
   with checkpoint.Checkpointer(folder / 'checkpoints') as checkpointer:
-    checkpointer.save(3, state, {
-        'format_version': 1, 'config': config, 'tokenizer': tok.fingerprint,
-        'export': list(export)})
+    checkpointer.save(
+      3,
+      state,
+      {
+        'format_version': 1,
+        'config': config,
+        'tokenizer': tok.fingerprint,
+        'export': list(export),
+      },
+    )
   run_folder.write_done(folder, {})
 
 
 def train_state(params, ema=None):
-  return TrainState(step=jnp.int32(3), params=params, opt_state={},
-                    ema_params=ema, kl_coef=None)
+  return TrainState(
+    step=jnp.int32(3), params=params, opt_state={}, ema_params=ema, kl_coef=None
+  )
 
 
 @pytest.mark.parametrize('config', [checkpoints.LLAMA, checkpoints.GPT2])
@@ -63,11 +76,13 @@ def test_what_was_imported_is_exported_bit_for_bit(tmp_path, config):
   tensors = imported(tmp_path, config)
   lines = export_quietly(tmp_path / 'import', tmp_path / 'out')
   assert lines[0].startswith(
-      f'{tmp_path / "out"}: {config["architectures"][0]} of params in')
-  assert sorted(p for p in os.listdir(tmp_path / 'out')
-                if 'token' not in p and 'chat' not in p) == [
-                    'config.json', 'generation_config.json',
-                    'model.safetensors']
+    f'{tmp_path / "out"}: {config["architectures"][0]} of params in'
+  )
+  assert sorted(
+    p
+    for p in os.listdir(tmp_path / 'out')
+    if 'token' not in p and 'chat' not in p
+  ) == ['config.json', 'generation_config.json', 'model.safetensors']
   found = load_file(tmp_path / 'out' / 'model.safetensors')
   assert set(found) == set(tensors)
   for name, tensor in tensors.items():
@@ -76,25 +91,36 @@ def test_what_was_imported_is_exported_bit_for_bit(tmp_path, config):
   assert hf_config.model_fields(written) == hf_config.model_fields(config)
   assert written['eos_token_id'] == 1 and written['pad_token_id'] == 300
   generation = json.loads(
-      (tmp_path / 'out' / 'generation_config.json').read_text())
-  assert generation == {'temperature': .6, 'eos_token_id': [1, 7],
-                        'bos_token_id': 0, 'pad_token_id': 300}
+    (tmp_path / 'out' / 'generation_config.json').read_text()
+  )
+  assert generation == {
+    'temperature': 0.6,
+    'eos_token_id': [1, 7],
+    'bos_token_id': 0,
+    'pad_token_id': 300,
+  }
   # And it is imported again as the same model.
   import_.import_model(
-      tmp_path / 'out', tmp_path / 'again', say=lambda line: None)
-  assert_same(inputs.exported(tmp_path / 'again')[0],
-              inputs.exported(tmp_path / 'import')[0])
+    tmp_path / 'out', tmp_path / 'again', say=lambda line: None
+  )
+  assert_same(
+    inputs.exported(tmp_path / 'again')[0],
+    inputs.exported(tmp_path / 'import')[0],
+  )
 
 
-@pytest.mark.parametrize('known, wanted', [
-    ({'eos_token_id': None}, [1]), ({'eos_token_id': 7}, [1, 7]), ({}, [1])])
+@pytest.mark.parametrize(
+  'known, wanted',
+  [({'eos_token_id': None}, [1]), ({'eos_token_id': 7}, [1, 7]), ({}, [1])],
+)
 def test_ends_that_a_source_may_or_may_not_name(tmp_path, known, wanted):
   imported(tmp_path)
   path = tmp_path / 'import' / 'hf' / 'generation_config.json'
   path.write_text(json.dumps(known))
   export_quietly(tmp_path / 'import', tmp_path / 'out')
   written = json.loads(
-      (tmp_path / 'out' / 'generation_config.json').read_text())
+    (tmp_path / 'out' / 'generation_config.json').read_text()
+  )
   assert written['eos_token_id'] == wanted
 
 
@@ -104,17 +130,23 @@ def assert_same(left, right):
 
 def test_shards_and_bfloat16(tmp_path):
   tensors = imported(tmp_path)
-  export_quietly(tmp_path / 'import', tmp_path / 'out', dtype='bfloat16',
-                 max_shard_bytes=30_000)
+  export_quietly(
+    tmp_path / 'import',
+    tmp_path / 'out',
+    dtype='bfloat16',
+    max_shard_bytes=30_000,
+  )
   index = json.loads(
-      (tmp_path / 'out' / 'model.safetensors.index.json').read_text())
+    (tmp_path / 'out' / 'model.safetensors.index.json').read_text()
+  )
   assert set(index['weight_map']) == set(tensors)
   files = set(index['weight_map'].values())
   assert len(files) == 4 and 'model-00001-of-00004.safetensors' in files
   for name, file in index['weight_map'].items():
     found = load_file(tmp_path / 'out' / file)[name]
     np.testing.assert_array_equal(
-        found, tensors[name].astype(ml_dtypes.bfloat16))
+      found, tensors[name].astype(ml_dtypes.bfloat16)
+    )
   written = json.loads((tmp_path / 'out' / 'config.json').read_text())
   assert written['torch_dtype'] == 'bfloat16'
 
@@ -123,22 +155,36 @@ def test_the_ema_is_exported_unless_params_are_asked_for(tmp_path):
   imported(tmp_path)
   params, _ = inputs.exported(tmp_path / 'import')
   scaled = lambda by: jax.tree.map(lambda x: x * by, params)
-  embed = lambda name: load_file(
-      tmp_path / name / 'model.safetensors')['model.embed_tokens.weight']
-  save_run(tmp_path / 'ppo', tmp_path / 'import', train_state(
-      {'policy': scaled(2), 'value': {'head': jnp.ones(2)}}, scaled(3)),
-           ['ema_params'], stage='ppo')
-  save_run(tmp_path / 'sft', tmp_path / 'import', train_state(scaled(4)),
-           ['params'])
-  for run, weights, by in (('ppo', 'default', 3), ('ppo', 'ema', 3),
-                           ('ppo', 'params', 2), ('sft', 'default', 4),
-                           ('sft', 'params', 4)):
-    export_quietly(tmp_path / run, tmp_path / f'{run}-{weights}',
-                   weights=weights)
+  embed = lambda name: load_file(tmp_path / name / 'model.safetensors')[
+    'model.embed_tokens.weight'
+  ]
+  save_run(
+    tmp_path / 'ppo',
+    tmp_path / 'import',
+    train_state(
+      {'policy': scaled(2), 'value': {'head': jnp.ones(2)}}, scaled(3)
+    ),
+    ['ema_params'],
+    stage='ppo',
+  )
+  save_run(
+    tmp_path / 'sft', tmp_path / 'import', train_state(scaled(4)), ['params']
+  )
+  for run, weights, by in (
+    ('ppo', 'default', 3),
+    ('ppo', 'ema', 3),
+    ('ppo', 'params', 2),
+    ('sft', 'default', 4),
+    ('sft', 'params', 4),
+  ):
+    export_quietly(
+      tmp_path / run, tmp_path / f'{run}-{weights}', weights=weights
+    )
     np.testing.assert_array_equal(
-        embed(f'{run}-{weights}'), params['embed'] * by)
+      embed(f'{run}-{weights}'), params['embed'] * by
+    )
   generation = tmp_path / 'ppo-ema' / 'generation_config.json'
-  assert json.loads(generation.read_text())['temperature'] == .6
+  assert json.loads(generation.read_text())['temperature'] == 0.6
   with pytest.raises(ValueError, match='has no EMA'):
     export_quietly(tmp_path / 'sft', tmp_path / 'no', weights='ema')
 
@@ -146,8 +192,9 @@ def test_the_ema_is_exported_unless_params_are_asked_for(tmp_path):
 def test_a_run_whose_import_is_gone_is_exported_by_its_fields(tmp_path):
   imported(tmp_path)
   params, _ = inputs.exported(tmp_path / 'import')
-  save_run(tmp_path / 'sft', tmp_path / 'import', train_state(params),
-           ['params'])
+  save_run(
+    tmp_path / 'sft', tmp_path / 'import', train_state(params), ['params']
+  )
   (tmp_path / 'import').rename(tmp_path / 'moved')
   lines = export_quietly(tmp_path / 'sft', tmp_path / 'out')
   assert 'LlamaForCausalLM' in lines[0]
@@ -158,8 +205,13 @@ def reward_run(tmp_path, config):
   params, _ = inputs.exported(tmp_path / 'import')
   head = heads.init_head(jax.random.key(1), 32)
   params = {'backbone': params, 'head': {**head, 'bias': jnp.float32(-1.25)}}
-  save_run(tmp_path / 'rm', tmp_path / 'import', train_state(params),
-           ['params'], stage='reward')
+  save_run(
+    tmp_path / 'rm',
+    tmp_path / 'import',
+    train_state(params),
+    ['params'],
+    stage='reward',
+  )
   return params
 
 
@@ -173,7 +225,8 @@ def test_a_reward_model_has_a_score_and_its_bias_in_the_config(tmp_path):
   found = load_file(tmp_path / 'out' / 'model.safetensors')
   assert 'lm_head.weight' not in found
   np.testing.assert_array_equal(
-      found['score.weight'], params['head']['kernel'][None])
+    found['score.weight'], params['head']['kernel'][None]
+  )
   assert not (tmp_path / 'out' / 'generation_config.json').exists()
 
 
@@ -184,23 +237,29 @@ def test_transformers_scores_as_the_reward_model_does(tmp_path, config):
   params = reward_run(tmp_path, config)
   export_quietly(tmp_path / 'rm', tmp_path / 'out')
   tok = policies.find_tokenizer(tmp_path / 'rm')
-  scorer = reward.Scorer(build.make_model(
-      policies.run_config(tmp_path / 'rm'), tok.vocab_size), tok, batch_size=3)
+  scorer = reward.Scorer(
+    build.make_model(policies.run_config(tmp_path / 'rm'), tok.vocab_size),
+    tok,
+    batch_size=3,
+  )
   prompts = [tok.prompt(text) for text in ('abi', 'chin dolp', 'e')]
   responses = [tok.response(text) for text in ('fkp', 'g', 'amo bin')]
   wanted = scorer(params, prompts, responses)
-  model = (transformers.AutoModelForSequenceClassification
-           .from_pretrained(tmp_path / 'out').eval())
+  model = transformers.AutoModelForSequenceClassification.from_pretrained(
+    tmp_path / 'out'
+  ).eval()
   assert model.config.num_labels == 1
   rows = [p + r for p, r in zip(prompts, responses)]
   longest = max(map(len, rows))
-  tokens = torch.tensor([
-      row + [tok.pad_id] * (longest - len(row)) for row in rows])
+  tokens = torch.tensor(
+    [row + [tok.pad_id] * (longest - len(row)) for row in rows]
+  )
   with torch.no_grad():
     found = model(tokens, attention_mask=tokens != tok.pad_id).logits[:, 0]
   np.testing.assert_allclose(
-      found.numpy() + model.config.score_bias, wanted, atol=1e-4)
-  assert np.ptp(wanted) > .01
+    found.numpy() + model.config.score_bias, wanted, atol=1e-4
+  )
+  assert np.ptp(wanted) > 0.01
 
 
 @pytest.mark.parametrize('config', [checkpoints.LLAMA, checkpoints.GPT2])
@@ -210,36 +269,59 @@ def test_transformers_computes_the_same_logits(tmp_path, config):
   imported(tmp_path, config)
   export_quietly(tmp_path / 'import', tmp_path / 'out', max_shard_bytes=50_000)
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
-      tmp_path / 'out').eval()
+    tmp_path / 'out'
+  ).eval()
   tok = policies.find_tokenizer(tmp_path / 'import')
   ids = tok.plain('abi chin dolp')
-  assert transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')(
-      'abi chin dolp').input_ids == ids
+  assert (
+    transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')(
+      'abi chin dolp'
+    ).input_ids
+    == ids
+  )
   model = build.make_model(
-      policies.run_config(tmp_path / 'import'), tok.vocab_size)
+    policies.run_config(tmp_path / 'import'), tok.vocab_size
+  )
   params, _ = inputs.exported(tmp_path / 'import')
   tokens = jnp.asarray([ids])
   hidden, _ = tiny.jit(model.apply)(
-      params, tokens, jnp.arange(len(ids))[None], jnp.ones_like(tokens))
+    params, tokens, jnp.arange(len(ids))[None], jnp.ones_like(tokens)
+  )
   with torch.no_grad():
     wanted = theirs(torch.tensor([ids])).logits.numpy()
   np.testing.assert_allclose(
-      hidden @ model.unembedding(params).T, wanted, atol=1e-4)
+    hidden @ model.unembedding(params).T, wanted, atol=1e-4
+  )
 
 
 def lab_run(tmp_path, **changes):
   """A model that is of no import, with the lab's kind of tokenizer."""
   imported(tmp_path)
   model = tiny.model(vocab_size=301, **changes)
-  fields = {**policies.run_config(tmp_path / 'import').model.to_dict(),
-            **tiny.FIELDS, 'norm': 'layernorm', 'mlp': 'gelu', 'd_ff': 0,
-            'num_kv_heads': 0, 'head_dim': 0, 'positions': 'learned',
-            'use_bias': True, 'tie_embeddings': True, 'vocab_rows': 0,
-            **changes}
+  fields = {
+    **policies.run_config(tmp_path / 'import').model.to_dict(),
+    **tiny.FIELDS,
+    'norm': 'layernorm',
+    'mlp': 'gelu',
+    'd_ff': 0,
+    'num_kv_heads': 0,
+    'head_dim': 0,
+    'positions': 'learned',
+    'use_bias': True,
+    'tie_embeddings': True,
+    'vocab_rows': 0,
+    **changes,
+  }
   del fields['vocab_size']
   params = jax.tree.map(jnp.asarray, tiny.params(model))
-  save_run(tmp_path / 'run', tmp_path / 'import', train_state(params),
-           ['params'], model=fields, inputs={'data': '../lab'})
+  save_run(
+    tmp_path / 'run',
+    tmp_path / 'import',
+    train_state(params),
+    ['params'],
+    model=fields,
+    inputs={'data': '../lab'},
+  )
   return params
 
 
@@ -247,9 +329,10 @@ def test_a_model_like_gpt_3_is_exported_as_gpt_2(tmp_path):
   params = lab_run(tmp_path)
   lines = export_quietly(tmp_path / 'run', tmp_path / 'out')
   assert 'GPT2LMHeadModel' in lines[0]
-  np.testing.assert_array_equal(load_file(
-      tmp_path / 'out' / 'model.safetensors')['transformer.wpe.weight'],
-                                params['positions'])
+  np.testing.assert_array_equal(
+    load_file(tmp_path / 'out' / 'model.safetensors')['transformer.wpe.weight'],
+    params['positions'],
+  )
 
 
 def test_a_model_of_no_family_is_refused_by_the_field(tmp_path):
@@ -267,8 +350,9 @@ def test_a_target_that_is_there_and_a_run_that_is_not_finished(tmp_path):
   (tmp_path / 'import' / 'DONE').unlink()
   with pytest.raises(ValueError, match='import is not finished'):
     export_quietly(tmp_path / 'import', tmp_path / 'new')
-  export_quietly(tmp_path / 'import' / 'checkpoints' / '00000000',
-                 tmp_path / 'new')
+  export_quietly(
+    tmp_path / 'import' / 'checkpoints' / '00000000', tmp_path / 'new'
+  )
   with pytest.raises(ValueError, match='nothing does not exist'):
     export_quietly(tmp_path / 'nothing', tmp_path / 'other')
 

@@ -18,8 +18,9 @@ def programs(stage, config):
   mesh = sharding.make_mesh({'data': -1})
   if stage == 'ppo':
     program = ppo.Program(config, mesh, vocab_size=50, eos_id=2, pad_id=0)
-    return [(program.layouts[name], program._tx[name])
-            for name in ('policy', 'value')]
+    return [
+      (program.layouts[name], program._tx[name]) for name in ('policy', 'value')
+    ]
   make = {'sft': lm.Program, 'reward': reward.Program}[stage]
   program = make(config, mesh, vocab_size=50, num_steps=9)
   return [(program.layout, program._tx)]
@@ -37,7 +38,8 @@ def test_weight_decay_moves_what_is_trained_and_no_frozen_layer(configs, stage):
   for layout, tx in programs(stage, config):
     params = tiny.fill(layout.shapes)
     moved, _, _ = optimizer.apply(
-        tx, jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+      tx, jax.tree.map(jnp.zeros_like, params), tx.init(params), params
+    )
     same = jax.tree.map(lambda new, old: np.asarray(new) == old, moved, params)
     backbone = same.get('backbone', same)
     if 'head' in same:

@@ -16,12 +16,18 @@ from tests.data import toys
 def _run(tmp_path, tok):
   store.write_records(tmp_path, 'rankings', {'train': [toys.ranked('p')]})
   rows.write_rows(
-      tmp_path / 'corpus.rows',
-      tasks.document_rows([toys.page('red cat')], tok, 8),
-      tokenizer_fingerprint=tok.fingerprint, source_fingerprint='x')
+    tmp_path / 'corpus.rows',
+    tasks.document_rows([toys.page('red cat')], tok, 8),
+    tokenizer_fingerprint=tok.fingerprint,
+    source_fingerprint='x',
+  )
   return types.SimpleNamespace(
-      input=lambda name: tmp_path, tokenizer=lambda: tok, label='[2/3]',
-      config=types.SimpleNamespace(stage='reward'), primary=True)
+    input=lambda name: tmp_path,
+    tokenizer=lambda: tok,
+    label='[2/3]',
+    config=types.SimpleNamespace(stage='reward'),
+    primary=True,
+  )
 
 
 def test_what_is_there_is_read(run, tmp_path):
@@ -30,15 +36,23 @@ def test_what_is_there_is_read(run, tmp_path):
   assert len(inputs.rows(run, 'corpus.rows', 'set rows')) == 1
 
 
-@pytest.mark.parametrize('name, split, field', [
+@pytest.mark.parametrize(
+  'name, split, field',
+  [
     ('rankings', 'validation', 'rankings'),
     ('demonstrations', 'train', 'demonstrations'),
-    ('prompts', 'ppo', 'prompts or rankings')])
+    ('prompts', 'ppo', 'prompts or rankings'),
+  ],
+)
 def test_records_that_are_not_there(run, tmp_path, name, split, field):
   assert not inputs.has(tmp_path, name, split)
-  with pytest.raises(checks.ConfigError, match=(
+  with pytest.raises(
+    checks.ConfigError,
+    match=(
       f"inputs.data: {tmp_path} has no {name} of the split '{split}': give the "
-      f'data stage a source for {field}, or set inputs.data')):
+      f'data stage a source for {field}, or set inputs.data'
+    ),
+  ):
     inputs.records(run, 'data', name, split)
 
 
@@ -46,17 +60,29 @@ def test_records_of_another_version_are_no_missing_records(run, tmp_path):
   folder = tmp_path / 'rankings' / 'rankings'
   version = next(folder.iterdir())
   version.rename(folder / '1.0.0')
-  with pytest.raises(checks.ConfigError, match=(
+  with pytest.raises(
+    checks.ConfigError,
+    match=(
       "no finished data set 'rankings' of format version .*, but one of 1.0.0, "
-      'which another version of this program wrote: make it again')):
+      'which another version of this program wrote: make it again'
+    ),
+  ):
     inputs.records(run, 'data', 'rankings', 'train')
 
 
-@pytest.mark.parametrize('name, message', [
-    ('corpus_validation.rows', 'has no corpus_validation.rows: give the data '
-     'stage a source for documents, or set it'),
+@pytest.mark.parametrize(
+  'name, message',
+  [
+    (
+      'corpus_validation.rows',
+      'has no corpus_validation.rows: give the data '
+      'stage a source for documents, or set it',
+    ),
     ('demonstrations.rows', 'a source for demonstrations, or set it'),
-    ('mine.rows', 'has no mine.rows'), ('', 'has no such rows')])
+    ('mine.rows', 'has no mine.rows'),
+    ('', 'has no such rows'),
+  ],
+)
 def test_rows_that_are_not_there(run, name, message):
   with pytest.raises(checks.ConfigError, match=message):
     inputs.rows(run, name, 'set it')

@@ -13,15 +13,23 @@ class Oracle:
   """Knows every answer; `right` of ten questions it answers rightly."""
 
   def __init__(self, probes, right=10):
-    self._answers = {p.context: p.answers[0] for name in learnability.WRITTEN
-                     for p in probes[name]}
-    self._options = {(p.context, f' {o}'): float(o in p.answers)
-                     for p in probes['completion'] for o in p.options}
+    self._answers = {
+      p.context: p.answers[0]
+      for name in learnability.WRITTEN
+      for p in probes[name]
+    }
+    self._options = {
+      (p.context, f' {o}'): float(o in p.answers)
+      for p in probes['completion']
+      for o in p.options
+    }
     self._right = right
 
   def complete(self, texts, **kwargs):
-    return [f' {self._answers[t]}\nmore' if i % 10 < self._right else 'no'
-            for i, t in enumerate(texts)]
+    return [
+      f' {self._answers[t]}\nmore' if i % 10 < self._right else 'no'
+      for i, t in enumerate(texts)
+    ]
 
   def logprobs(self, contexts, continuations):
     sums = [self._options[pair] for pair in zip(contexts, continuations)]
@@ -64,16 +72,25 @@ def test_instructions_are_graded_by_use_case():
   assert counts['all tasks'] == len(prompts)
   assert 0 < counts['constraints'] < len(prompts)
   assert good['all tasks'] > 0.95 and good['constraints'] > 0.95
-  assert learnability.instruction_rates(
-      Mute(), world, prompts, 0)[0]['all tasks'] == 0
+  assert (
+    learnability.instruction_rates(Mute(), world, prompts, 0)[0]['all tasks']
+    == 0
+  )
   assert set(good) - {'all tasks', 'constraints'} == {
-      p.use_case for p in prompts}
+    p.use_case for p in prompts
+  }
 
 
 def test_the_table_says_what_is_learned():
-  text = learnability.table('t', ['1M', '2M'], {
-      'facts': [0.5, 0.81], 'reading': [0.9, 0.8]},
-                            {'facts': 1000, 'reading': 50})
+  text = learnability.table(
+    't',
+    ['1M', '2M'],
+    {'facts': [0.5, 0.81], 'reading': [0.9, 0.8]},
+    {'facts': 1000, 'reading': 50},
+  )
   assert text.splitlines() == [
-      '| t | 1M | 2M | of | learned |', '|---|---|---|---|---|',
-      '| facts | 50 | 81 | 1,000 | yes |', '| reading | 90 | 80 | 50 | no |']
+    '| t | 1M | 2M | of | learned |',
+    '|---|---|---|---|---|',
+    '| facts | 50 | 81 | 1,000 | yes |',
+    '| reading | 90 | 80 | 50 | no |',
+  ]

@@ -43,8 +43,9 @@ def batch(seed=0) -> LMBatch:
   examples = []
   for length in (9, 4, 4, 7, 10, 3, 3, 5, 8):
     tokens = rng.integers(6, tiny.VOCAB, length + 1).tolist()
-    examples.append(tasks.lm_example(
-        tokens, loss_from=int(rng.integers(1, length + 1))))
+    examples.append(
+      tasks.lm_example(tokens, loss_from=int(rng.integers(1, length + 1)))
+    )
   rows = tasks.pack_rows(examples, T)
   assert rows['tokens'].shape == (6, T)
   return LMBatch(**rows)
@@ -55,9 +56,16 @@ def descend(microbatch_size=0, dropout=0.0):
   """(state, batch) -> (state, metrics) of gradient descent at rate 1."""
   model = tiny.model(dropout=dropout)
   tx = optax.sgd(1.0)
-  step = tiny.jit(lm.make_step(
-      model, tx, lambda step: 0.5 + step, seed=0, logits_chunk=7,
-      microbatch_size=microbatch_size))
+  step = tiny.jit(
+    lm.make_step(
+      model,
+      tx,
+      lambda step: 0.5 + step,
+      seed=0,
+      logits_chunk=7,
+      microbatch_size=microbatch_size,
+    )
+  )
   return step, build.fresh_state(PARAMS, tx)
 
 
@@ -71,8 +79,7 @@ def gradient(data, **kwargs):
 
 def _plain_loss(params, data):
   """Cross-entropy in one line, of the targets that count."""
-  hidden, _ = MODEL.apply(
-      params, data.tokens, data.positions, data.segment_ids)
+  hidden, _ = MODEL.apply(params, data.tokens, data.positions, data.segment_ids)
   logprobs = jax.nn.log_softmax(hidden @ params['embed'].T)
   chosen = (logprobs * jax.nn.one_hot(data.targets, tiny.VOCAB)).sum(-1)
   return -(chosen * data.loss_mask).sum() / data.loss_mask.sum()
@@ -82,16 +89,20 @@ plain_loss = tiny.jit(_plain_loss)
 plain_grad = tiny.jit(jax.grad(_plain_loss))
 
 
-@pytest.mark.parametrize('microbatch_size', [
-    2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 3))])
+@pytest.mark.parametrize(
+  'microbatch_size',
+  [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 3))],
+)
 def test_microbatches_add_up_to_the_mean_over_all_tokens(microbatch_size):
   got, values = gradient(batch(), microbatch_size=microbatch_size)
   expected = plain_grad(PARAMS, batch())
   chex.assert_trees_all_close(got, expected, atol=1e-5)
   np.testing.assert_allclose(
-      values['loss/train'], plain_loss(PARAMS, batch()), rtol=1e-5)
+    values['loss/train'], plain_loss(PARAMS, batch()), rtol=1e-5
+  )
   np.testing.assert_allclose(
-      values['optimizer/grad_norm'], optax.tree.norm(expected), rtol=1e-4)
+    values['optimizer/grad_norm'], optax.tree.norm(expected), rtol=1e-4
+  )
   assert values['data/tokens'] == batch().loss_mask.sum() == 33
   assert values['optimizer/lr'] == 0.5
 
@@ -104,13 +115,14 @@ def test_targets_that_do_not_count_change_nothing():
   changed = dataclasses.replace(batch(), targets=targets, tokens=tokens)
   assert (changed.targets != batch().targets).any()
   chex.assert_trees_all_equal(
-      gradient(changed, microbatch_size=2),
-      gradient(batch(), microbatch_size=2))
+    gradient(changed, microbatch_size=2), gradient(batch(), microbatch_size=2)
+  )
 
 
 def test_a_batch_without_a_target_changes_nothing():
   silent = dataclasses.replace(
-      batch(), loss_mask=np.zeros_like(batch().loss_mask))
+    batch(), loss_mask=np.zeros_like(batch().loss_mask)
+  )
   got, values = gradient(silent, microbatch_size=2)
   assert not any(np.any(x) for x in jax.tree.leaves(got))
   assert values['loss/train'] == 0 == values['data/tokens']
@@ -141,11 +153,22 @@ def test_nll_is_a_mean_over_the_tokens_of_all_batches():
 def test_a_small_batch_is_learned():
   """A wrong sign, a wrong shift or a lost gradient would fail."""
   tx = optimizer.make_optimizer(
-      optimizer.make_schedule(peak_lr=1e-2, num_steps=40), b1=0.9, b2=0.95,
-      eps=1e-8, max_grad_norm=1.0)
-  step = tiny.jit(lm.make_step(
-      MODEL, tx, lambda step: 0.0 * step, seed=0, microbatch_size=0,
-      logits_chunk=0))
+    optimizer.make_schedule(peak_lr=1e-2, num_steps=40),
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    max_grad_norm=1.0,
+  )
+  step = tiny.jit(
+    lm.make_step(
+      MODEL,
+      tx,
+      lambda step: 0.0 * step,
+      seed=0,
+      microbatch_size=0,
+      logits_chunk=0,
+    )
+  )
   state, losses = build.fresh_state(PARAMS, tx), []
   for _ in range(40):
     state, values = step(state, batch())
@@ -157,12 +180,19 @@ def test_a_small_batch_is_learned():
 def test_masters_stay_float32_when_the_computation_is_bfloat16():
   model = tiny.model(dtype='bfloat16')
   tx = optimizer.make_optimizer(
-      optimizer.make_schedule(peak_lr=1.0, num_steps=4), b1=0.9, b2=0.95,
-      eps=1e-8)
-  step = lm.make_step(model, tx, lambda step: 0.0 * step, seed=0,
-                      microbatch_size=2, logits_chunk=7)
+    optimizer.make_schedule(peak_lr=1.0, num_steps=4), b1=0.9, b2=0.95, eps=1e-8
+  )
+  step = lm.make_step(
+    model,
+    tx,
+    lambda step: 0.0 * step,
+    seed=0,
+    microbatch_size=2,
+    logits_chunk=7,
+  )
   state, values = jax.eval_shape(
-      step, jax.eval_shape(lambda: build.fresh_state(PARAMS, tx)), batch())
+    step, jax.eval_shape(lambda: build.fresh_state(PARAMS, tx)), batch()
+  )
   for leaf in jax.tree.leaves((state.params, state.opt_state, values)):
     assert leaf.dtype in (jnp.float32, jnp.int32)
 
@@ -172,17 +202,26 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk, tokens):
   """A chunk is a column of the six rows."""
   model = tiny.model(vocab_size=53, d_model=4, num_heads=2)
   tx = optax.sgd(1.0)
-  step = lm.make_step(model, tx, lambda step: 0.0 * step, seed=0,
-                      microbatch_size=0, logits_chunk=chunk)
+  step = lm.make_step(
+    model,
+    tx,
+    lambda step: 0.0 * step,
+    seed=0,
+    microbatch_size=0,
+    logits_chunk=chunk,
+  )
   jaxpr = jax.make_jaxpr(step)(
-      build.fresh_state(tiny.params(model), tx), batch()).jaxpr
+    build.fresh_state(tiny.params(model), tx), batch()
+  ).jaxpr
   assert tiny.largest_with(jaxpr, 53) == tokens * 53
 
 
 # --- Configs -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('batch_size', 0, 'batch_size must be'),
     ('microbatch_size', 3, 'microbatch_size=3 does not divide batch_size=8'),
     ('microbatch_size', -1, 'microbatch_size=-1 does not divide'),
@@ -201,9 +240,11 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk, tokens):
     ('checkpoint.every', -1, 'checkpoint.every'),
     ('checkpoint.keep', 0, 'checkpoint.keep'),
     ('log.every', 0, 'log.every'),
-])
+  ],
+)
 def test_configs_that_make_no_sense_are_refused_by_name(
-    configs, field, value, message):
+  configs, field, value, message
+):
   config = configs['pretrain']
   lm.validate(config)
   config.update_from_flattened_dict({field: value})
@@ -222,64 +263,80 @@ def test_rows_longer_than_the_model_are_refused(configs, workdir, one_device):
 
 @pytest.mark.slow
 def test_sft_starts_from_pretraining_and_keeps_every_epoch(
-    configs, workdir, study, one_device, tok):
+  configs, workdir, study, one_device, tok
+):
   config = configs['sft']
   config.num_epochs, config.model.dropout = 3, 0.1
   result = lm.train(config, workdir)
   epoch = result['epoch_steps']
-  assert epoch == math.ceil(len(read_rows(
-      study / 'lab' / 'demonstrations.rows')) / 8)
+  assert epoch == math.ceil(
+    len(read_rows(study / 'lab' / 'demonstrations.rows')) / 8
+  )
   saved = checkpoint.Checkpointer(workdir / 'checkpoints').steps()
   assert saved == [epoch, 2 * epoch, 3 * epoch]
   lines = metrics.read_metrics(workdir)
   assert [l['step'] for l in lines if 'loss/train' in l] == list(
-      range(1, 3 * epoch + 1))
+    range(1, 3 * epoch + 1)
+  )
   validation = {l['step']: l for l in lines if 'loss/validation' in l}
   assert list(validation) == [0, *saved]
   assert validation[0]['pretrain/nll'] > 0
 
   # Step 0 is the pretrained model.
   params, _ = inputs.exported(study / 'pretrain')
-  data = read_rows(
-      study / 'lab' / 'demonstrations_validation.rows').load()
+  data = read_rows(study / 'lab' / 'demonstrations_validation.rows').load()
   model = build.make_model(config, tok.vocab_size)
   expected = lm.mean_nll(
-      lm.make_nll(model, 0), params,
-      [LMBatch(**{k: v[:8] for k, v in data.items()})])
+    lm.make_nll(model, 0),
+    params,
+    [LMBatch(**{k: v[:8] for k, v in data.items()})],
+  )
   assert validation[0]['loss/validation'] == pytest.approx(expected, rel=1e-4)
   params, meta = inputs.exported(workdir)
   assert meta['tokenizer'] == tok.fingerprint
   assert json.loads((workdir / 'config.json').read_text())['stage'] == 'sft'
   assert (workdir / Tokenizer.FILE).read_bytes() == (
-      study / 'lab' / Tokenizer.FILE).read_bytes()
+    study / 'lab' / Tokenizer.FILE
+  ).read_bytes()
 
 
 @pytest.mark.slow
 def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
   """One without BOS, which other programs lay out otherwise than the lab."""
   folder = families.write(
-      tmp_path / 'source', families.bpe(['<|end|>', '<pad>'], splits='qwen2'),
-      eos_token='<|end|>')
+    tmp_path / 'source',
+    families.bpe(['<|end|>', '<pad>'], splits='qwen2'),
+    eos_token='<|end|>',
+  )
   imported = HFTokenizer.from_folder(folder).with_layout(
-      prompt_template='Q: {prompt}\nA:')
+    prompt_template='Q: {prompt}\nA:'
+  )
   (tmp_path / 'lab').mkdir()
   imported.save(tmp_path / 'lab' / imported.FILE)
-  documents = [Document(id=f'{i}', text=text, source='web', split='train')
-               for i, text in enumerate(families.LINES)]
+  documents = [
+    Document(id=f'{i}', text=text, source='web', split='train')
+    for i, text in enumerate(families.LINES)
+  ]
   for suffix in ('', '_validation'):
     write_rows(
-        tmp_path / 'lab' / f'corpus{suffix}.rows',
-        tasks.document_rows(documents, imported, 16),
-        source_fingerprint='toy', tokenizer_fingerprint=imported.fingerprint)
+      tmp_path / 'lab' / f'corpus{suffix}.rows',
+      tasks.document_rows(documents, imported, 16),
+      source_fingerprint='toy',
+      tokenizer_fingerprint=imported.fingerprint,
+    )
   config = configs['pretrain']
   config.num_steps = 2
   lm.train(config, tmp_path / 'run')
   assert sorted(p.name for p in (tmp_path / 'run').glob('tokenizer*')) == [
-      'tokenizer.hf.json']
+    'tokenizer.hf.json'
+  ]
   found = policies.find_tokenizer(tmp_path / 'run' / 'checkpoints')
   assert found.fingerprint == imported.fingerprint
   assert inputs.exported(tmp_path / 'run')[1]['tokenizer'] == found.fingerprint
   answers = []
-  sample.answer(sample.parse([str(tmp_path / 'run'), '--max_tokens=4']),
-                ['Who is it?'], answers.append)
+  sample.answer(
+    sample.parse([str(tmp_path / 'run'), '--max_tokens=4']),
+    ['Who is it?'],
+    answers.append,
+  )
   assert len(answers) == 1

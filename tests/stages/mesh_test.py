@@ -37,7 +37,8 @@ def texts(folder):
 @pytest.mark.slow
 @pytest.mark.parametrize('stage', ['pretrain', 'ppo_init', 'reward', 'ppo_ptx'])
 def test_eight_devices_equal_one(
-    stage, configs, workdir, tmp_path, monkeypatch, request):
+  stage, configs, workdir, tmp_path, monkeypatch, request
+):
   config = configs[stage]
   prepare(config, tmp_path, stage)
   config.mesh.update(MESH)
@@ -47,18 +48,19 @@ def test_eight_devices_equal_one(
   request.getfixturevalue('one_device')
   one = tmp_path / 'one'
   stages.TRAIN[stage](config, one)
-  for a, b in zip(metrics.read_metrics(eight), metrics.read_metrics(one),
-                  strict=True):
+  for a, b in zip(
+    metrics.read_metrics(eight), metrics.read_metrics(one), strict=True
+  ):
     for fraction in ('policy/clip_frac', 'value/clip_frac'):
       # One of 32 tokens may be on the other side of the border.
       assert abs(a.pop(fraction, 0) - b.pop(fraction, 0)) < 0.05
     assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
   assert texts(eight) == texts(one)
   assert bool(texts(one)) == ('ppo' in config)
-  states = [checkpoint.restore_params(folder, ('params',))[0]
-            for folder in (eight, one)]
-  start, _ = checkpoint.restore_params(
-      tmp_path / 'pretrain', ('params',))
+  states = [
+    checkpoint.restore_params(folder, ('params',))[0] for folder in (eight, one)
+  ]
+  start, _ = checkpoint.restore_params(tmp_path / 'pretrain', ('params',))
   chex.assert_trees_all_close(*states, atol=1e-4)
   if stage == 'ppo_init':
     moved = np.abs(states[0]['embed'] - start['embed']).max()
@@ -75,7 +77,8 @@ def short_ptx(configs):
 @pytest.mark.slow
 @pytest.mark.parametrize('offload', [False, True])
 def test_a_run_goes_on_in_another_mesh(
-    offload, short_ptx, workdir, tmp_path, monkeypatch):
+  offload, short_ptx, workdir, tmp_path, monkeypatch
+):
   """Half of it divided along `data`, half by `fsdp` and `tensor`."""
   train, expected = stages.TRAIN['ppo_ptx'], tmp_path / 'expected'
   train(short_ptx, expected)
@@ -86,8 +89,9 @@ def test_a_run_goes_on_in_another_mesh(
   short_ptx.mesh.update(data=1, fsdp=4, tensor=2)
   short_ptx.offload.update(reference=offload, ema=offload)
   train(short_ptx, workdir)
-  for a, b in zip(metrics.read_metrics(workdir), metrics.read_metrics(expected),
-                  strict=True):
+  for a, b in zip(
+    metrics.read_metrics(workdir), metrics.read_metrics(expected), strict=True
+  ):
     # The loss of the policy is a sum of what is whitened: near 0.
     assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
   assert texts(workdir) == texts(expected)
@@ -106,6 +110,9 @@ def test_what_waits_on_the_hosts_changes_no_bit(short_ptx, tmp_path, workdir):
   for name in ('metrics.jsonl', 'samples.jsonl'):
     a, b = ((folder / name).read_bytes() for folder in folders)
     assert a == b
-  chex.assert_trees_all_equal(*(
+  chex.assert_trees_all_equal(
+    *(
       checkpoint.restore_params(folder, ('ema_params',))[0]
-      for folder in folders))
+      for folder in folders
+    )
+  )

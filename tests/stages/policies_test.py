@@ -16,19 +16,24 @@ def test_prompts_are_those_of_the_split_that_fit(study, tok):
   lengths = [len(tasks.chat_prompt(tok, p.text)) for p in everything]
   limit = sorted(lengths)[len(lengths) // 2]
   assert opened.prompts('validation', limit) == [
-      p for p, n in zip(everything, lengths) if n <= limit]
-  with pytest.raises(checks.ConfigError, match="no prompt of 'validation' fits "
-                     'prompt_len=1'):
+    p for p, n in zip(everything, lengths) if n <= limit
+  ]
+  with pytest.raises(
+    checks.ConfigError, match="no prompt of 'validation' fits prompt_len=1"
+  ):
     opened.prompts('validation', 1)
 
 
-def test_a_model_of_another_tokenizer_is_not_opened(
-    study, tok, monkeypatch):
+def test_a_model_of_another_tokenizer_is_not_opened(study, tok, monkeypatch):
   opened = policies.Opener(select_sft.get_config('micro'), study / 'run')
   path = opened.input('reward_model')
-  assert opened.exported(
-      'reward_model', path, build.scalar_layout)[2].stage == 'reward'
+  assert (
+    opened.exported('reward_model', path, build.scalar_layout)[2].stage
+    == 'reward'
+  )
   monkeypatch.setattr(type(opened.tok), 'fingerprint', 'another')
-  with pytest.raises(checks.ConfigError, match='inputs.reward_model was '
-                     'trained with another tokenizer'):
+  with pytest.raises(
+    checks.ConfigError,
+    match='inputs.reward_model was trained with another tokenizer',
+  ):
     opened.exported('reward_model', path, build.scalar_layout)

@@ -30,14 +30,33 @@ B, P, R, T = 24, 5, 6, 10
 RED = 7  # the token that the learning test rewards
 KL_COEF, PTX_COEF = 0.05, 2.5
 SETTINGS = ppo_steps.Settings(
-    batch_size=B, minibatch_size=12, num_ppo_epochs=2, microbatch_size=4,
-    generate_microbatch_size=0, score_microbatch_size=0, prompt_len=P,
-    response_len=R, temperature=0.7,
-    kl_coef=KL_COEF, adaptive_kl_target=6.0, adaptive_kl_horizon=10_000.0,
-    ptx_coef=PTX_COEF, ptx_examples_per_episode=1, ptx_microbatch_size=6,
-    discount=1.0, gae_lambda=0.95, clip_eps=0.2, value_clip_eps=0.2,
-    whiten_advantages=True, ema_decay=0.8, missing_eos='penalty',
-    missing_eos_amount=0.5, logits_chunk=0, eos_id=tiny.EOS, pad_id=tiny.PAD)
+  batch_size=B,
+  minibatch_size=12,
+  num_ppo_epochs=2,
+  microbatch_size=4,
+  generate_microbatch_size=0,
+  score_microbatch_size=0,
+  prompt_len=P,
+  response_len=R,
+  temperature=0.7,
+  kl_coef=KL_COEF,
+  adaptive_kl_target=6.0,
+  adaptive_kl_horizon=10_000.0,
+  ptx_coef=PTX_COEF,
+  ptx_examples_per_episode=1,
+  ptx_microbatch_size=6,
+  discount=1.0,
+  gae_lambda=0.95,
+  clip_eps=0.2,
+  value_clip_eps=0.2,
+  whiten_advantages=True,
+  ema_decay=0.8,
+  missing_eos='penalty',
+  missing_eos_amount=0.5,
+  logits_chunk=0,
+  eos_id=tiny.EOS,
+  pad_id=tiny.PAD,
+)
 SEED = 3
 
 POLICY = tiny.model()
@@ -48,10 +67,16 @@ REF['final_norm']['bias'] += 0.1
 REF['embed'] = REF['embed'].at[tiny.EOS].add(0.5)
 REWARD = jax.tree.map(jnp.asarray, tiny.scalar_params(SCALAR, std=0.2))
 # A large epsilon: Adam would make steps of the rounding of small gradients.
-TX = {name: optimizer.make_optimizer(
+TX = {
+  name: optimizer.make_optimizer(
     optimizer.make_schedule(peak_lr=5e-3, num_steps=1, kind='constant'),
-    b1=0.9, b2=0.95, eps=1e-4, max_grad_norm=1.0)
-      for name in ('policy', 'value')}
+    b1=0.9,
+    b2=0.95,
+    eps=1e-4,
+    max_grad_norm=1.0,
+  )
+  for name in ('policy', 'value')
+}
 
 
 def settings(**changes):
@@ -61,16 +86,22 @@ def settings(**changes):
 def prompts(seed=0):
   draw = np.random.default_rng(seed)
   return tiny.prompt_batch(
-      [draw.integers(10, tiny.VOCAB, 1 + i % P).tolist() for i in range(B)], P)
+    [draw.integers(10, tiny.VOCAB, 1 + i % P).tolist() for i in range(B)], P
+  )
 
 
 def ptx_rows(count, seed=0) -> LMBatch:
   """Packed rows with different numbers of targets."""
   draw = np.random.default_rng(seed)
-  rows = tasks.pack_rows([
+  rows = tasks.pack_rows(
+    [
       tasks.lm_example(
-          draw.integers(6, tiny.VOCAB, 7 + i % 5).tolist(), loss_from=1 + i % 4)
-      for i in range(count)], T)
+        draw.integers(6, tiny.VOCAB, 7 + i % 5).tolist(), loss_from=1 + i % 4
+      )
+      for i in range(count)
+    ],
+    T,
+  )
   return LMBatch(**{name: value[:count] for name, value in rows.items()})
 
 
@@ -94,22 +125,25 @@ generate = tiny.jit(ppo_steps.make_generate(POLICY, SETTINGS, SEED))
 
 @functools.cache
 def scorer(**changes):
-  return tiny.jit(ppo_steps.make_score(
-      POLICY, SCALAR, SCALAR, settings(**changes)))
+  return tiny.jit(
+    ppo_steps.make_score(POLICY, SCALAR, SCALAR, settings(**changes))
+  )
 
 
 def act(state, step=0, **changes):
   """(rollout, metrics) of an iteration."""
   batch = prompts(step)
   responses = generate(state.params['policy'], batch, step)
-  return scorer(**changes)(REF, REWARD, state.params['value'], state.kl_coef,
-                           batch, responses)
+  return scorer(**changes)(
+    REF, REWARD, state.params['value'], state.kl_coef, batch, responses
+  )
 
 
 @functools.cache
 def updater(**changes):
-  return tiny.jit(ppo_steps.make_update(
-      POLICY, SCALAR, settings(**changes), TX, SEED))
+  return tiny.jit(
+    ppo_steps.make_update(POLICY, SCALAR, settings(**changes), TX, SEED)
+  )
 
 
 @functools.cache
@@ -154,8 +188,7 @@ def test_the_first_minibatch_has_ratio_one_and_clips_nothing(first):
 
 def test_after_an_update_the_ratio_is_not_one(first, moved):
   """Else the test above would say nothing."""
-  _, metrics = policy_grad()(
-      moved[0], half_of(first[0]), silent_rows(12))
+  _, metrics = policy_grad()(moved[0], half_of(first[0]), silent_rows(12))
   assert metrics['policy/approx_kl'] > 1e-3
   assert metrics['policy/clip_frac'] > 0
   _, metrics = value_grad()(moved[1], half_of(first[0]))
@@ -175,12 +208,14 @@ def test_the_value_model_starts_as_the_reward_model(first):
   value = fresh().params['value']
   chex.assert_trees_all_equal(value, REWARD)
   scores = tiny.jit(functools.partial(response_scores, SCALAR))(
-      value, rollout.tokens, rollout.prompt_mask, rollout.response_mask)
+    value, rollout.tokens, rollout.prompt_mask, rollout.response_mask
+  )
   np.testing.assert_allclose(scores, rollout.scores, atol=1e-5)
   assert REWARD['head']['bias'] != 0
   last = rollout.response_mask.sum(axis=1) - 1
   old = np.take_along_axis(
-      np.asarray(rollout.old_values), np.asarray(last)[:, None], axis=1)[:, 0]
+    np.asarray(rollout.old_values), np.asarray(last)[:, None], axis=1
+  )[:, 0]
   assert (np.abs(old - rollout.scores) > 1e-3).any()  # one position earlier
 
 
@@ -192,25 +227,42 @@ def test_the_rollout_is_in_order(first):
   mask = np.asarray(rollout.response_mask)
   inside = np.asarray(rollout.advantages)[mask]
   np.testing.assert_allclose([inside.mean(), inside.var()], [0, 1], atol=1e-4)
-  for name in ('old_logprobs', 'ref_logprobs', 'old_values', 'kl', 'rewards',
-               'advantages', 'returns', 'scores'):
+  for name in (
+    'old_logprobs',
+    'ref_logprobs',
+    'old_values',
+    'kl',
+    'rewards',
+    'advantages',
+    'returns',
+    'scores',
+  ):
     assert getattr(rollout, name).dtype == jnp.float32, name
   np.testing.assert_allclose(
-      metrics['objective/scores'], rollout.scores.mean(), rtol=1e-5)
+    metrics['objective/scores'], rollout.scores.mean(), rtol=1e-5
+  )
   np.testing.assert_allclose(
-      metrics['response/length'], mask.sum() / B, rtol=1e-6)
+    metrics['response/length'], mask.sum() / B, rtol=1e-6
+  )
   ended = (np.asarray(rollout.tokens[:, P:]) == tiny.EOS) & mask
   np.testing.assert_allclose(
-      metrics['response/eos_frac'], ended.any(axis=1).mean(), rtol=1e-6)
+    metrics['response/eos_frac'], ended.any(axis=1).mean(), rtol=1e-6
+  )
   np.testing.assert_allclose(
-      metrics['objective/entropy'],
-      -np.asarray(rollout.old_logprobs)[mask].mean(), rtol=1e-5)
+    metrics['objective/entropy'],
+    -np.asarray(rollout.old_logprobs)[mask].mean(),
+    rtol=1e-5,
+  )
   assert not ended.any(axis=1).all()
-  rewards = (rollout.scores - KL_COEF * rollout.kl.sum(axis=1)
-             - np.where(ended.any(axis=1), 0, 0.5))
+  rewards = (
+    rollout.scores
+    - KL_COEF * rollout.kl.sum(axis=1)
+    - np.where(ended.any(axis=1), 0, 0.5)
+  )
   np.testing.assert_allclose(rollout.rewards.sum(axis=1), rewards, atol=1e-4)
   np.testing.assert_allclose(
-      metrics['objective/rewards'], np.mean(rewards), rtol=1e-4)
+    metrics['objective/rewards'], np.mean(rewards), rtol=1e-4
+  )
   assert metrics['objective/kl_coef'] == np.float32(KL_COEF)
 
 
@@ -218,9 +270,11 @@ def test_scores_of_bfloat16_models_are_float32():
   model, scalar = (tiny.model(dtype='bfloat16', num_layers=n) for n in (2, 1))
   run = ppo_steps.make_score(model, scalar, scalar, SETTINGS)
   responses = jax.eval_shape(
-      ppo_steps.make_generate(model, SETTINGS, 0), REF, prompts(), 0)
+    ppo_steps.make_generate(model, SETTINGS, 0), REF, prompts(), 0
+  )
   rollout, _ = jax.eval_shape(
-      run, REF, REWARD, REWARD, jnp.float32(0), prompts(), responses)
+    run, REF, REWARD, REWARD, jnp.float32(0), prompts(), responses
+  )
   for name in ('scores', 'rewards', 'returns', 'old_values', 'ref_logprobs'):
     assert getattr(rollout, name).dtype == jnp.float32
 
@@ -246,7 +300,8 @@ def test_seeds_differ():
 def test_parts_of_the_batch_change_nothing(first):
   rollout, metrics = first
   parts, parts_metrics = act(
-      fresh(), generate_microbatch_size=6, score_microbatch_size=4)
+    fresh(), generate_microbatch_size=6, score_microbatch_size=4
+  )
   chex.assert_trees_all_close(parts, rollout, atol=1e-4)
   chex.assert_trees_all_close(parts_metrics, metrics, atol=1e-4)
 
@@ -260,11 +315,18 @@ def plain_policy_loss(params, rollout, rows):
   """Equation 2 in a few lines; also returns its two parts."""
   mask = rollout.response_mask
   logprobs = response_logprobs(
-      POLICY, params, rollout.tokens, rollout.prompt_mask, mask, chunk_size=0,
-      temperature=0.7)
+    POLICY,
+    params,
+    rollout.tokens,
+    rollout.prompt_mask,
+    mask,
+    chunk_size=0,
+    temperature=0.7,
+  )
   ratio = jnp.exp(logprobs - rollout.old_logprobs)
-  gain = jnp.minimum(ratio * rollout.advantages,
-                     jnp.clip(ratio, 0.8, 1.2) * rollout.advantages)
+  gain = jnp.minimum(
+    ratio * rollout.advantages, jnp.clip(ratio, 0.8, 1.2) * rollout.advantages
+  )
   ppo = -(gain * mask).sum() / mask.sum()
   logprobs = lm.batch_logprobs(POLICY, params, rows, 0)  # at temperature 1
   ptx = -(logprobs * rows.loss_mask).sum() / rows.loss_mask.sum()
@@ -276,10 +338,12 @@ def plain_policy_loss(params, rollout, rows):
 def plain_value_loss(params, rollout):
   mask, old = rollout.response_mask, rollout.old_values
   values = response_values(
-      SCALAR, params, rollout.tokens, rollout.prompt_mask, mask)
+    SCALAR, params, rollout.tokens, rollout.prompt_mask, mask
+  )
   near = old + jnp.clip(values - old, -0.2, 0.2)
-  errors = jnp.maximum((values - rollout.returns) ** 2,
-                       (near - rollout.returns) ** 2)
+  errors = jnp.maximum(
+    (values - rollout.returns) ** 2, (near - rollout.returns) ** 2
+  )
   return 0.5 * (errors * mask).sum() / mask.sum()
 
 
@@ -290,7 +354,8 @@ PARTS = [{}, pytest.param(WHOLE, marks=pytest.mark.slow)]
 
 @pytest.mark.parametrize('changes', PARTS)
 def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_pretraining(
-    first, moved, changes):
+  first, moved, changes
+):
   half, rows = half_of(first[0]), ptx_rows(12)
   assert len(set(np.asarray(half.response_mask.sum(axis=1)).tolist())) > 1
   expected, losses = plain_policy_loss(moved[0], half, rows)
@@ -327,10 +392,12 @@ def test_logits_of_a_minibatch_are_never_all_in_memory(chunk, tokens, first):
   """A chunk is at most 30 tokens: two columns of twelve rows, of 53 pieces."""
   model = tiny.model(vocab_size=53, d_model=4, num_heads=2)
   half = half_of(first[0])
-  grad = ppo_steps.make_policy_grad(model, settings(
-      logits_chunk=chunk, microbatch_size=0))
+  grad = ppo_steps.make_policy_grad(
+    model, settings(logits_chunk=chunk, microbatch_size=0)
+  )
   jaxpr = jax.make_jaxpr(lambda params: grad(params, half, None))(
-      tiny.params(model)).jaxpr
+    tiny.params(model)
+  ).jaxpr
   assert tiny.largest_with(jaxpr, 53) == tokens * 53
 
 
@@ -341,24 +408,27 @@ def test_logits_of_a_minibatch_are_never_all_in_memory(chunk, tokens, first):
 def expected_update(first):
   """One iteration of PPO-ptx in a plain loop; parameters after each step."""
   state, rollout = fresh(), first[0]
-  apply = {name: tiny.jit(functools.partial(optimizer.apply, TX[name]))
-           for name in TX}
+  apply = {
+    name: tiny.jit(functools.partial(optimizer.apply, TX[name])) for name in TX
+  }
   params, opt = dict(state.params), dict(state.opt_state)
   rows = ptx_rows(2 * B)
   history = []
   for epoch in range(2):
-    key = jax.random.fold_in(
-        rng.key(SEED, rng.Purpose.MINIBATCH, 0), epoch)
+    key = jax.random.fold_in(rng.key(SEED, rng.Purpose.MINIBATCH, 0), epoch)
     order = np.asarray(jax.random.permutation(key, B))
     for i in range(2):
-      part = jax.tree.map(lambda x: x[order[12 * i:12 * (i + 1)]], rollout)
+      part = jax.tree.map(lambda x: x[order[12 * i : 12 * (i + 1)]], rollout)
       start = 12 * (2 * epoch + i)
-      ptx = jax.tree.map(lambda x: x[start:start + 12], rows)
-      grads = {'policy': plain_policy_loss(params['policy'], part, ptx)[0],
-               'value': plain_value_loss(params['value'], part)[1]}
+      ptx = jax.tree.map(lambda x: x[start : start + 12], rows)
+      grads = {
+        'policy': plain_policy_loss(params['policy'], part, ptx)[0],
+        'value': plain_value_loss(params['value'], part)[1],
+      }
       for name in TX:
         params[name], opt[name], _ = apply[name](
-            grads[name], opt[name], params[name])
+          grads[name], opt[name], params[name]
+        )
       history.append(dict(params))
   return history, opt
 
@@ -369,41 +439,51 @@ def ptx_update(first):
 
 
 def test_an_update_is_a_step_per_minibatch(expected_update, ptx_update):
-  """Every episode once an epoch; ptx in the same step, not in one of its own.
-  """
+  """Every episode once an epoch; ptx in the same step, not in one of its own."""
   history, opt = expected_update
   state, metrics = ptx_update
   chex.assert_trees_all_close(state.params, history[-1], atol=1e-5)
-  counts = [leaf for leaf in jax.tree.leaves(state.opt_state)
-            if leaf.dtype == jnp.int32]
+  counts = [
+    leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.dtype == jnp.int32
+  ]
   assert counts == [4] * len(counts) and len(counts) == 4
   moments = lambda s: [x for x in jax.tree.leaves(s) if x.ndim]
-  chex.assert_trees_all_close(
-      moments(state.opt_state), moments(opt), atol=1e-5)
+  chex.assert_trees_all_close(moments(state.opt_state), moments(opt), atol=1e-5)
   assert int(state.step) == 1
-  moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(),
-                       state.params['policy'], REF)
+  moved = jax.tree.map(
+    lambda a, b: jnp.abs(a - b).max(), state.params['policy'], REF
+  )
   assert jnp.median(jnp.array(jax.tree.leaves(moved))) > 5e-3
-  for name in ('policy/grad_norm', 'value/grad_norm', 'loss/policy',
-               'loss/value', 'loss/ptx', 'policy/clip_frac',
-               'value/explained_variance'):
+  for name in (
+    'policy/grad_norm',
+    'value/grad_norm',
+    'loss/policy',
+    'loss/value',
+    'loss/ptx',
+    'policy/clip_frac',
+    'value/explained_variance',
+  ):
     assert np.isfinite(metrics[name]), name
 
 
 def test_the_average_follows_every_step_of_the_policy(
-    expected_update, ptx_update):
+  expected_update, ptx_update
+):
   """Its closed form: d^n start + (1 - d) sum d^(n - i) params_i."""
   history, _ = expected_update
   decay, n = SETTINGS.ema_decay, len(history)
   weights = [(1 - decay) * decay ** (n - 1 - i) for i in range(n)]
   expected = jax.tree.map(
-      lambda start, *steps: decay**n * start + sum(
-          w * x for w, x in zip(weights, steps)),
-      REF, *(params['policy'] for params in history))
+    lambda start, *steps: (
+      decay**n * start + sum(w * x for w, x in zip(weights, steps))
+    ),
+    REF,
+    *(params['policy'] for params in history),
+  )
   chex.assert_trees_all_close(ptx_update[0].ema_params, expected, atol=1e-5)
   far = jax.tree.map(
-      lambda a, b: float(jnp.abs(a - b).max()), expected,
-      history[-1]['policy'])
+    lambda a, b: float(jnp.abs(a - b).max()), expected, history[-1]['policy']
+  )
   assert max(jax.tree.leaves(far)) > 5e-3
 
 
@@ -423,8 +503,9 @@ def test_the_order_of_minibatches_depends_on_the_step(first):
   state = fresh()
   later = dataclasses.replace(state, step=jnp.int32(1))
   one, again, two = (
-      update(s, first[0])[0].params['policy']['embed']
-      for s in (state, state, later))
+    update(s, first[0])[0].params['policy']['embed']
+    for s in (state, state, later)
+  )
   np.testing.assert_array_equal(one, again)
   assert (one != two).any()
 
@@ -441,9 +522,13 @@ def test_the_golden_iteration(first):
 
 
 GOLDEN = {
-    'objective/scores': -0.1657, 'objective/entropy': 3.6065,
-    'loss/policy': -0.0148, 'loss/value': 1.9915, 'policy/approx_kl': 0.2089,
-    'response/length': 4.1667}
+  'objective/scores': -0.1657,
+  'objective/entropy': 3.6065,
+  'loss/policy': -0.0148,
+  'loss/value': 1.9915,
+  'policy/approx_kl': 0.2089,
+  'response/length': 4.1667,
+}
 
 
 # --- Learning ----------------------------------------------------------------
@@ -458,24 +543,30 @@ class CountRed:
     return jnp.cumsum(red, axis=1)[..., None].astype(jnp.float32), None
 
 
-score_red = tiny.jit(
-    ppo_steps.make_score(POLICY, SCALAR, CountRed(), SETTINGS))
+score_red = tiny.jit(ppo_steps.make_score(POLICY, SCALAR, CountRed(), SETTINGS))
 
 
 @functools.cache
 def learn(sign, kl_coef=0.0, iterations=20):
   """(frequency of RED at the start and the end, metrics at the end)."""
-  taste = {'backbone': {}, 'head': {
-      'kernel': jnp.float32([sign]), 'bias': jnp.float32(0)}}
+  taste = {
+    'backbone': {},
+    'head': {'kernel': jnp.float32([sign]), 'bias': jnp.float32(0)},
+  }
   state = fresh(kl_coef)
   found = []
   for step in range(iterations):
     batch = prompts(step)
     responses = generate(state.params['policy'], batch, step)
-    found.append(float(((responses.tokens == RED) & responses.mask).sum()
-                       / responses.mask.sum()))
+    found.append(
+      float(
+        ((responses.tokens == RED) & responses.mask).sum()
+        / responses.mask.sum()
+      )
+    )
     rollout, metrics = score_red(
-        REF, taste, state.params['value'], state.kl_coef, batch, responses)
+      REF, taste, state.params['value'], state.kl_coef, batch, responses
+    )
     state, _ = update(state, rollout)
   return np.mean(found[:3]), np.mean(found[-3:]), metrics
 

@@ -23,7 +23,9 @@ from tests import tiny
 from tests.stages.conftest import save_run
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     # Sampling from a part of the distribution has other log-probabilities.
     ('ppo.top_p', 0.9, 'ppo.top_p must be 1: PPO needs the log-probs of the w'),
     ('ppo.temperature', 0.0, 'ppo.temperature=0.0 must be positive'),
@@ -35,10 +37,16 @@ from tests.stages.conftest import save_run
     ('ppo.kl_coef', float('nan'), 'ppo.kl_coef=nan'),
     ('ppo.ptx_coef', -1.0, 'ppo.ptx_coef=-1.0 is negative'),
     ('ppo.adaptive_kl_target', -1.0, 'ppo.adaptive_kl_target=-1.0'),
-    ('ppo.minibatch_size', 3, 'ppo.minibatch_size=3 does not divide '
-     'ppo.batch_size=8'),
-    ('ppo.microbatch_size', 3, 'ppo.microbatch_size=3 does not divide '
-     'ppo.minibatch_size=4'),
+    (
+      'ppo.minibatch_size',
+      3,
+      'ppo.minibatch_size=3 does not divide ppo.batch_size=8',
+    ),
+    (
+      'ppo.microbatch_size',
+      3,
+      'ppo.microbatch_size=3 does not divide ppo.minibatch_size=4',
+    ),
     ('ppo.generate_microbatch_size', 3, 'ppo.generate_microbatch_size=3 d'),
     ('ppo.score_microbatch_size', 3, 'ppo.score_microbatch_size=3 does'),
     ('ppo.batch_size', 0, 'ppo.batch_size=0 must be 1 or more'),
@@ -56,9 +64,11 @@ from tests.stages.conftest import save_run
     ('eval_every', -1, 'eval_every=-1 is negative'),
     ('eval_batches', 0, 'eval_batches=0 must be 1 or more'),
     ('samples_every', -1, 'samples_every=-1 is negative'),
-])
+  ],
+)
 def test_configs_that_make_no_sense_are_refused_by_name(
-    configs, field, value, message):
+  configs, field, value, message
+):
   config = configs['ppo']
   ppo.validate(config)
   config.update_from_flattened_dict({field: value})
@@ -66,15 +76,27 @@ def test_configs_that_make_no_sense_are_refused_by_name(
     ppo.validate(config)
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'ppo.adaptive_kl_target': 6.0, 'ppo.adaptive_kl_horizon': 0.0},
-     'ppo.adaptive_kl_horizon=0.0 must be positive'),
-    ({'ppo.ptx_coef': 1.0, 'ppo.ptx_examples_per_episode': 0},
-     'ppo.ptx_examples_per_episode must be 1 or more with ppo.ptx_coef'),
-    ({'ppo.ptx_coef': 1.0, 'ppo.ptx_examples_per_episode': 3,
-      'ppo.ptx_microbatch_size': 5},
-     'ppo.ptx_microbatch_size=5 does not divide the 12 pretraining rows'),
-])
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    (
+      {'ppo.adaptive_kl_target': 6.0, 'ppo.adaptive_kl_horizon': 0.0},
+      'ppo.adaptive_kl_horizon=0.0 must be positive',
+    ),
+    (
+      {'ppo.ptx_coef': 1.0, 'ppo.ptx_examples_per_episode': 0},
+      'ppo.ptx_examples_per_episode must be 1 or more with ppo.ptx_coef',
+    ),
+    (
+      {
+        'ppo.ptx_coef': 1.0,
+        'ppo.ptx_examples_per_episode': 3,
+        'ppo.ptx_microbatch_size': 5,
+      },
+      'ppo.ptx_microbatch_size=5 does not divide the 12 pretraining rows',
+    ),
+  ],
+)
 def test_fields_that_do_not_fit_each_other(configs, changes, message):
   config = configs['ppo']
   config.update_from_flattened_dict(changes)
@@ -82,18 +104,28 @@ def test_fields_that_do_not_fit_each_other(configs, changes, message):
     ppo.validate(config)
 
 
-@pytest.mark.parametrize('changes', [
-    {'ppo.ema_decay': 0.0}, {'ppo.ptx_microbatch_size': 5},
-    {'ppo.adaptive_kl_horizon': 0.0}, {'ppo.value_clip_eps': float('inf')},
-    {'ppo.kl_coef': 0.0}, {'eval_every': 0}, {'samples_every': 0}])
+@pytest.mark.parametrize(
+  'changes',
+  [
+    {'ppo.ema_decay': 0.0},
+    {'ppo.ptx_microbatch_size': 5},
+    {'ppo.adaptive_kl_horizon': 0.0},
+    {'ppo.value_clip_eps': float('inf')},
+    {'ppo.kl_coef': 0.0},
+    {'eval_every': 0},
+    {'samples_every': 0},
+  ],
+)
 def test_configs_that_make_sense(configs, changes):
   configs['ppo'].update_from_flattened_dict(changes)
   ppo.validate(configs['ppo'])
 
 
 def test_prompts_are_laid_out_by_turns(monkeypatch, tok):
-  asked = [Prompt('p', 'the text', 'u', 'chat', 'train', turns=turns)
-           for turns in ((), ('Who?', 'Mara.', 'Why?'))]
+  asked = [
+    Prompt('p', 'the text', 'u', 'chat', 'train', turns=turns)
+    for turns in ((), ('Who?', 'Mara.', 'Why?'))
+  ]
   monkeypatch.setattr(ppo.inputs, 'records', lambda *_: asked)
   _, tokens, _ = ppo.load_prompts(None, tok, 'train', 99)
   assert tokens == [tok.prompt('the text'), tok.prompt('', asked[1].turns)]
@@ -125,24 +157,29 @@ def test_warmup_counts_iterations(configs, monkeypatch):
   config.optimizer.peak_lr = 1.0
   _, schedule = ppo.make_optimizer(config.optimizer, config.ppo)
   np.testing.assert_allclose(
-      [schedule(s) for s in (0, 20, 40, 1000)], [0.1, 0.55, 1, 1], rtol=1e-6)
+    [schedule(s) for s in (0, 20, 40, 1000)], [0.1, 0.55, 1, 1], rtol=1e-6
+  )
 
 
 # --- Whole stages ------------------------------------------------------------
 
 
 def test_where_a_run_starts_and_what_it_evaluates(
-    configs, workdir, study, one_device, monkeypatch):
+  configs, workdir, study, one_device, monkeypatch
+):
   """All of the reward model is the value model; the average is evaluated."""
   found = {}
 
   def loop(run, state, step_fn, num_steps, *, evaluate, **kwargs):
     other = jax.tree.map(lambda x: x + 0.5 * jnp.sign(x), state.ema_params)
     changed = dataclasses.replace(
-        state, params={**state.params, 'policy': other})
+      state, params={**state.params, 'policy': other}
+    )
     averaged = dataclasses.replace(state, ema_params=other)
-    found.update(state=jax.device_get(state), nll=[
-        evaluate(s, 0)['pretrain/nll'] for s in (state, changed, averaged)])
+    found.update(
+      state=jax.device_get(state),
+      nll=[evaluate(s, 0)['pretrain/nll'] for s in (state, changed, averaged)],
+    )
     return state
 
   monkeypatch.setattr(Run, 'loop', loop)
@@ -160,7 +197,8 @@ def test_where_a_run_starts_and_what_it_evaluates(
 
 @pytest.mark.slow
 def test_a_reward_that_is_not_finite_stops_the_run(
-    configs, workdir, tok, one_device):
+  configs, workdir, tok, one_device
+):
   config = configs['ppo']
   model = build.make_model(config, tok.vocab_size)
   broken = tiny.scalar_params(model, std=0.05)
@@ -175,7 +213,8 @@ def test_a_reward_that_is_not_finite_stops_the_run(
 
 @pytest.mark.slow
 def test_gamma_of_zero_is_ppo_to_the_bit(
-    configs, workdir, tmp_path, one_device):
+  configs, workdir, tmp_path, one_device
+):
   """And PPO-ptx is something else."""
   files = []
   for stage, ptx_coef in (('ppo', 0.0), ('ppo_ptx', 0.0), ('ppo_ptx', 2.0)):
@@ -192,13 +231,16 @@ def test_gamma_of_zero_is_ppo_to_the_bit(
 @pytest.mark.slow
 def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
   result = ppo.train(
-      configs['ppo'], workdir,
-      judge=lambda prompts, responses: np.arange(len(prompts)))
+    configs['ppo'],
+    workdir,
+    judge=lambda prompts, responses: np.arange(len(prompts)),
+  )
   lines = metrics.read_metrics(workdir)
   assert [l['step'] for l in lines if 'pretrain/nll' in l] == [0, 2, 4]
   assert lines[-1]['pretrain/nll'] == result['pretrain/nll']
-  assert {l['step']: l['objective/judge'] for l in lines
-          if 'objective/judge' in l} == {1: 3.5, 2: 3.5, 4: 3.5}
+  assert {
+    l['step']: l['objective/judge'] for l in lines if 'objective/judge' in l
+  } == {1: 3.5, 2: 3.5, 4: 3.5}
   newest = checkpoint.find(workdir)
   average, meta = inputs.exported(workdir)
   assert meta['export'] == ['ema_params']
@@ -206,7 +248,9 @@ def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
   saved, _ = checkpoint.restore_params(newest, ('ema_params',))
   np.testing.assert_array_equal(average['embed'], saved['embed'])
   assert np.abs(average['embed'] - policy['embed']).max() > 1e-5
-  samples = [json.loads(line) for line in (
-      workdir / 'samples.jsonl').read_text().splitlines()]
+  samples = [
+    json.loads(line)
+    for line in (workdir / 'samples.jsonl').read_text().splitlines()
+  ]
   assert [s['step'] for s in samples] == [1] * 8 + [2] * 8 + [4] * 8
   assert all(s['prompt'].startswith('say ') for s in samples)

@@ -26,11 +26,19 @@ def start(stage, workdir, changes, number, total, port):
   flags = f'--xla_force_host_platform_device_count={8 // total}'
   with open(workdir.parent / f'{workdir.name}.{number}.log', 'a') as log:
     return subprocess.Popen(
-        [sys.executable, '-m', 'tests.stages.stages', stage, str(workdir),
-         json.dumps({'mesh': MESH, **changes}),
-         *([f'localhost:{port}', str(total), str(number)] if total > 1 else [])],
-        stdout=log, stderr=subprocess.STDOUT,
-        env={**os.environ, 'XLA_FLAGS': flags})
+      [
+        sys.executable,
+        '-m',
+        'tests.stages.stages',
+        stage,
+        str(workdir),
+        json.dumps({'mesh': MESH, **changes}),
+        *([f'localhost:{port}', str(total), str(number)] if total > 1 else []),
+      ],
+      stdout=log,
+      stderr=subprocess.STDOUT,
+      env={**os.environ, 'XLA_FLAGS': flags},
+    )
 
 
 @contextlib.contextmanager
@@ -39,8 +47,7 @@ def running(stage, workdir, total, changes):
   with socket.socket() as free:
     free.bind(('localhost', 0))
     port = free.getsockname()[1]
-  group = [start(stage, workdir, changes, i, total, port)
-           for i in range(total)]
+  group = [start(stage, workdir, changes, i, total, port) for i in range(total)]
   try:
     yield group
   finally:
@@ -64,10 +71,11 @@ def wait_for_step(workdir, step):
   path = workdir / 'metrics.jsonl'
   for _ in range(15_000):  # it compiles first
     if path.exists() and any(
-        json.loads(line)['step'] >= step
-        for line in path.read_text().split('\n')[:-1]):
+      json.loads(line)['step'] >= step
+      for line in path.read_text().split('\n')[:-1]
+    ):
       return
-    time.sleep(.02)
+    time.sleep(0.02)
   raise AssertionError(f'step {step} was not reached: {output(workdir)}')
 
 
@@ -75,7 +83,7 @@ def wait_for(path):
   for _ in range(5000):
     if path.exists():
       return
-    time.sleep(.02)
+    time.sleep(0.02)
   raise AssertionError(f'there is no {path}')
 
 
@@ -84,9 +92,15 @@ def assert_same_results(folder, expected):
   assert len(lines) >= 4
   for a, b in zip(metrics.read_metrics(folder), lines, strict=True):
     assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
-  texts = [[(line['prompt'], line['response']) for line in map(
-      json.loads, (f / 'samples.jsonl').read_text().splitlines())]
-           for f in (folder, expected)]
+  texts = [
+    [
+      (line['prompt'], line['response'])
+      for line in map(
+        json.loads, (f / 'samples.jsonl').read_text().splitlines()
+      )
+    ]
+    for f in (folder, expected)
+  ]
   assert texts[0] == texts[1]
 
 
@@ -115,7 +129,8 @@ def test_two_processes_equal_one_and_survive_a_kill(stage, workdir, tmp_path):
 
 @pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_after_the_same_step(
-    workdir, tmp_path):
+  workdir, tmp_path
+):
   changes = dict(num_steps=300, eval_every=100, checkpoint={'every': 100})
   one = tmp_path / 'one'
   finish('pretrain', one, 1, **changes)
@@ -125,7 +140,8 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(
     group[1].send_signal(signal.SIGTERM)
     for number, process in enumerate(group):
       assert process.wait(timeout=100) == processes.EXIT_STOPPED, output(
-          two, number)
+        two, number
+      )
   step = max(line['step'] for line in metrics.read_metrics(two))
   assert 0 < step < 300
   assert f'SIGTERM: step {step} is saved' in output(two)
@@ -133,5 +149,6 @@ def test_sigterm_to_one_process_stops_all_after_the_same_step(
   assert f'pretrain: resumes at {step}' in output(two)
   assert_same_results(two, one)
   saved = lambda folder: sorted(
-      path.name for path in (folder / 'checkpoints').iterdir())
+    path.name for path in (folder / 'checkpoints').iterdir()
+  )
   assert saved(two) == saved(one)

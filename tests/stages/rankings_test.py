@@ -23,8 +23,12 @@ def _config():
 
 
 def make_prompts(count):
-  return [Prompt(id=str(i), text=f'prompt {i}', user='u', use_case='chat',
-                 split='train') for i in range(count)]
+  return [
+    Prompt(
+      id=str(i), text=f'prompt {i}', user='u', use_case='chat', split='train'
+    )
+    for i in range(count)
+  ]
 
 
 class FakePolicy:
@@ -32,8 +36,10 @@ class FakePolicy:
 
   def __init__(self):
     self.tok = types.SimpleNamespace(
-        response=lambda text: [len(text), 1], eos_id=1,
-        decode=lambda ids: ' '.join(map(str, ids)))
+      response=lambda text: [len(text), 1],
+      eos_id=1,
+      decode=lambda ids: ' '.join(map(str, ids)),
+    )
 
   def sample_tokens(self, prompts, *, temperature, seed, purpose, rows):
     assert len(prompts) == len(rows)
@@ -54,8 +60,13 @@ class FakeLabeler:
 def sample(config, prompts, wanted, first=0):
   policy = FakePolicy()
   return rankings.candidates(
-      [(name, t, policy) for name, t, n in config.sources for _ in range(n)],
-      prompts, wanted, [FakeLabeler()], config, first)
+    [(name, t, policy) for name, t, n in config.sources for _ in range(n)],
+    prompts,
+    wanted,
+    [FakeLabeler()],
+    config,
+    first,
+  )
 
 
 def test_choose_draws_k_different_candidates(config):
@@ -149,8 +160,11 @@ def _collected(config, workdir, study, tok, monkeypatch):
       policy.tok = tok
       return policy
 
-  everybody = [NamedLabeler(f'{group}-{i}', group)
-               for group in ('train', 'heldout') for i in range(3)]
+  everybody = [
+    NamedLabeler(f'{group}-{i}', group)
+    for group in ('train', 'heldout')
+    for i in range(3)
+  ]
 
   def calibrate(world, labelers, shown):
     calls.append(('calibrate', [p.split for p, _ in shown]))
@@ -161,16 +175,19 @@ def _collected(config, workdir, study, tok, monkeypatch):
     return 0.7, 0.01, 9
 
   monkeypatch.setattr(rankings.policies, 'Opener', Opener)
-  monkeypatch.setattr(rankings.lab, 'load_world',
-                      lambda path: types.SimpleNamespace(seed=0))
+  monkeypatch.setattr(
+    rankings.lab, 'load_world', lambda path: types.SimpleNamespace(seed=0)
+  )
   monkeypatch.setattr(rankings.lab, 'load_labelers', lambda world: everybody)
   monkeypatch.setattr(rankings.labelers_lib, 'calibrate_noise', calibrate)
   monkeypatch.setattr(rankings.labelers_lib, 'agreement', agreement)
   config.num_prompts, config.num_validation, config.num_calibration = 12, 5, 3
   folder = workdir.parent / 'collected'
   result = rankings.collect(config, folder)
-  found = {split: list(store.read_records(folder, 'rankings', split))
-           for split in ('train', 'validation')}
+  found = {
+    split: list(store.read_records(folder, 'rankings', split))
+    for split in ('train', 'validation')
+  }
   return found, result, calls
 
 
@@ -184,17 +201,23 @@ def test_training_labelers_rank_and_both_groups_validate(collected):
   assert all(r.labeler.startswith(r.group) for r in everything)
   assert len({r.labeler for r in everything}) == 6
   # The noise is set on other prompts than those that it is measured on.
-  assert calls == [('calibrate', ['train'] * 3),
-                   ('agreement', ['validation'] * 3),
-                   ('agreement', ['validation'] * 3)]
+  assert calls == [
+    ('calibrate', ['train'] * 3),
+    ('agreement', ['validation'] * 3),
+    ('agreement', ['validation'] * 3),
+  ]
 
 
 def test_demonstrations_are_written_by_training_labelers(collected):
   """A reward model is not to know those who judge it in the end."""
   found, _, _ = collected
-  writers = {text for split in found.values() for r in split
-             for text, source in zip(r.responses, r.sources)
-             if source == rankings.DEMONSTRATION}
+  writers = {
+    text
+    for split in found.values()
+    for r in split
+    for text, source in zip(r.responses, r.sources)
+    if source == rankings.DEMONSTRATION
+  }
   assert writers == {f'written by train-{i}' for i in range(3)}
 
 
@@ -210,7 +233,9 @@ def test_no_two_prompts_of_a_stage_share_their_draws(collected):
   assert all(len(prompts) == 1 for prompts in drawn.values())
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('max_responses', 5, 'more than the 4 candidates'),
     ('min_responses', 1, 'min_responses'),
     ('sources', (), 'sources is empty'),
@@ -222,10 +247,20 @@ def test_no_two_prompts_of_a_stage_share_their_draws(collected):
     ('sources', (('sft', 1.0),), r"\('sft', 1.0\) is not \(input, temp"),
     ('sources', ('sft', 1.0, 4), "'sft' is not \\(input, temperature"),
     ('sources', (('sft', 1.0, 4), ('sft', 0.7, 0)), '0 samples'),
-    *((name, value, f'{name}={value} must be 1 or more')
-      for name in ('num_prompts', 'num_validation', 'num_calibration',
-                   'prompt_len', 'response_len', 'batch_size')
-      for value in (0, -1))])
+    *(
+      (name, value, f'{name}={value} must be 1 or more')
+      for name in (
+        'num_prompts',
+        'num_validation',
+        'num_calibration',
+        'prompt_len',
+        'response_len',
+        'batch_size',
+      )
+      for value in (0, -1)
+    ),
+  ],
+)
 def test_bad_configs_are_refused(config, field, value, message):
   config[field] = value
   with pytest.raises(ValueError, match=message):

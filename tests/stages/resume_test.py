@@ -30,8 +30,10 @@ def final_state(workdir):
   """Every leaf of the newest checkpoint by name, and its step."""
   step = checkpoint.find(workdir)
   tree = ocp.load(step / 'state')
-  return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in
-          jax.tree_util.tree_leaves_with_path(tree)}, step.name
+  return {
+    jax.tree_util.keystr(path): np.asarray(leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  }, step.name
 
 
 def assert_same_run(workdir, expected):
@@ -61,6 +63,7 @@ def stop_after(monkeypatch, steps):
       if number == steps:
         raise Stopped
       return step_fn(state, number)
+
     return loop(self, state, step, num_steps, **kwargs)
 
   monkeypatch.setattr(run.Run, 'loop', stopping)
@@ -71,11 +74,19 @@ def stop_after(monkeypatch, steps):
 STOPS = {'pretrain': (3,), 'ppo_init': (1,), 'reward': (4,), 'ppo_ptx': (3,)}
 
 
-@pytest.mark.parametrize('stage', [
-    'pretrain', *(pytest.param(stage, marks=pytest.mark.slow)
-                  for stage in ('ppo_init', 'reward', 'ppo_ptx'))])
+@pytest.mark.parametrize(
+  'stage',
+  [
+    'pretrain',
+    *(
+      pytest.param(stage, marks=pytest.mark.slow)
+      for stage in ('ppo_init', 'reward', 'ppo_ptx')
+    ),
+  ],
+)
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(
-    stage, configs, workdir, tmp_path, one_device, monkeypatch):
+  stage, configs, workdir, tmp_path, one_device, monkeypatch
+):
   config = configs[stage]
   train = stages.TRAIN[stage]
   expected = tmp_path / 'expected'
@@ -91,12 +102,20 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(
   assert len(lines) == len({(l['step'], *l) for l in lines})
 
 
-@pytest.mark.parametrize('stage, steps', [
-    ('pretrain', 1), ('pretrain', 2),
-    *(pytest.param(stage, 3, marks=pytest.mark.slow)
-      for stage in ('reward', 'ppo_ptx'))])
+@pytest.mark.parametrize(
+  'stage, steps',
+  [
+    ('pretrain', 1),
+    ('pretrain', 2),
+    *(
+      pytest.param(stage, 3, marks=pytest.mark.slow)
+      for stage in ('reward', 'ppo_ptx')
+    ),
+  ],
+)
 def test_sigterm_saves_after_the_step_under_way(
-    stage, steps, configs, workdir, tmp_path, one_device, monkeypatch):
+  stage, steps, configs, workdir, tmp_path, one_device, monkeypatch
+):
   """Step 2 of pretraining is saved anyway; what is saved for SIGTERM alone is
   gone in the end.
   """
@@ -111,6 +130,7 @@ def test_sigterm_saves_after_the_step_under_way(
       if number == steps - 1:
         os.kill(os.getpid(), signal.SIGTERM)
       return step_fn(state, number)
+
     return loop(self, state, step, num_steps, **kwargs)
 
   before = signal.getsignal(signal.SIGTERM)
@@ -137,9 +157,13 @@ def start(stage, workdir) -> subprocess.Popen:
   # One device: eight simulated ones take longer to start than to train.
   environment = {**os.environ, 'XLA_FLAGS': ''}
   return subprocess.Popen(
-      [sys.executable, '-m', 'tests.stages.stages', stage, str(workdir)],
-      cwd=pathlib.Path(__file__).parents[2], env=environment,
-      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    [sys.executable, '-m', 'tests.stages.stages', stage, str(workdir)],
+    cwd=pathlib.Path(__file__).parents[2],
+    env=environment,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.PIPE,
+    text=True,
+  )
 
 
 def finish(process):
@@ -158,8 +182,7 @@ def wait_for_lines(process, workdir, count):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('stage', ['ppo_init', 'reward', 'ppo_ptx'])
-def test_a_run_that_is_killed_ends_as_one_that_is_not(
-    stage, workdir, tmp_path):
+def test_a_run_that_is_killed_ends_as_one_that_is_not(stage, workdir, tmp_path):
   expected = tmp_path / 'expected'
   finish(start(stage, expected))
   total = (expected / 'metrics.jsonl').read_bytes().count(b'\n')

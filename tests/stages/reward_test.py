@@ -49,9 +49,12 @@ def make_rankings(count, seed):
 
 
 def make_batch(elements, seq_len=P + K * R) -> RankingBatch:
-  built = [tasks.ranking_example(
-      e.prompt, e.responses, e.ranks, max_k=K, seq_len=seq_len,
-      eos_id=tiny.EOS) for e in elements]
+  built = [
+    tasks.ranking_example(
+      e.prompt, e.responses, e.ranks, max_k=K, seq_len=seq_len, eos_id=tiny.EOS
+    )
+    for e in elements
+  ]
   return jax.tree.map(lambda *x: np.stack(x), *built)
 
 
@@ -69,15 +72,17 @@ def test_a_score_is_read_at_the_last_response_token():
   def outputs(line):
     positions = jnp.arange(P + R, dtype=jnp.int32)[None]
     return heads.apply_scalar(
-        MODEL, PARAMS, line, positions, jnp.ones_like(line))[0]
+      MODEL, PARAMS, line, positions, jnp.ones_like(line)
+    )[0]
 
   for element, row in zip(elements, scores):
     for response, score in zip(element.responses, row):
       line = np.zeros((1, P + R), np.int32)
       sequence = [*element.prompt, *response]
-      line[0, :len(sequence)] = sequence
+      line[0, : len(sequence)] = sequence
       np.testing.assert_allclose(
-          score, outputs(line)[len(sequence) - 1], atol=2e-5)
+        score, outputs(line)[len(sequence) - 1], atol=2e-5
+      )
 
 
 def test_scores_depend_neither_on_padding_nor_on_order():
@@ -86,11 +91,14 @@ def test_scores_depend_neither_on_padding_nor_on_order():
   wide = make_batch(elements, seq_len=P + K * R + 3)
   garbage = np.where(wide.segment_ids == 0, 33, wide.tokens)
   np.testing.assert_allclose(
-      scores_of(PARAMS, dataclasses.replace(wide, tokens=garbage))[wide.valid],
-      scores[wide.valid], atol=2e-5)
-  backwards = [dataclasses.replace(
-      e, responses=e.responses[::-1], ranks=e.ranks[::-1])
-               for e in elements[::-1]]
+    scores_of(PARAMS, dataclasses.replace(wide, tokens=garbage))[wide.valid],
+    scores[wide.valid],
+    atol=2e-5,
+  )
+  backwards = [
+    dataclasses.replace(e, responses=e.responses[::-1], ranks=e.ranks[::-1])
+    for e in elements[::-1]
+  ]
   turned = scores_of(PARAMS, make_batch(backwards))
   for element, a, b in zip(elements, scores, turned[::-1]):
     k = len(element.responses)
@@ -120,7 +128,8 @@ def test_scores_equal_those_of_ppo_and_of_the_scorer():
   batch = tiny.prompt_batch(prompts, P)
   tokens, mask = tiny.response_arrays(responses, R)
   in_ppo = tiny.jit(functools.partial(rollout.response_scores, MODEL))(
-      PARAMS, np.concatenate([batch.tokens, tokens], 1), batch.mask, mask)
+    PARAMS, np.concatenate([batch.tokens, tokens], 1), batch.mask, mask
+  )
   np.testing.assert_allclose(in_ppo, expected, atol=2e-5)
   tok = types.SimpleNamespace(pad_id=tiny.PAD)
   scorer = reward.Scorer(MODEL, tok, batch_size=4)
@@ -135,8 +144,11 @@ def test_scores_equal_those_of_ppo_and_of_the_scorer():
 @functools.cache
 def descend(microbatch_size=0):
   tx = optax.sgd(1.0)
-  step = tiny.jit(reward.make_step(
-      MODEL, tx, lambda step: 0.5 + step, microbatch_size=microbatch_size))
+  step = tiny.jit(
+    reward.make_step(
+      MODEL, tx, lambda step: 0.5 + step, microbatch_size=microbatch_size
+    )
+  )
   return step, build.fresh_state(PARAMS, tx)
 
 
@@ -151,17 +163,21 @@ def pair_loss(params, batch):
   scores = reward.ranking_scores(MODEL, params, batch)
   prompts = []
   for row, ranks, valid in zip(scores, batch.ranks, batch.valid):
-    pairs = [jnp.log1p(jnp.exp(row[j] - row[i]))
-             for i in range(K) for j in range(K)
-             if valid[i] and valid[j] and ranks[i] < ranks[j]]
+    pairs = [
+      jnp.log1p(jnp.exp(row[j] - row[i]))
+      for i in range(K)
+      for j in range(K)
+      if valid[i] and valid[j] and ranks[i] < ranks[j]
+    ]
     if pairs:
       prompts.append(sum(pairs) / len(pairs))
   return sum(prompts) / len(prompts)
 
 
 @pytest.mark.parametrize(
-    'microbatch_size', [
-        2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1))])
+  'microbatch_size',
+  [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1))],
+)
 def test_microbatches_add_up_to_the_mean_over_prompts(microbatch_size):
   elements = make_rankings(5, seed=3)
   tied = dataclasses.replace(elements[0], ranks=(0,) * len(elements[0].ranks))
@@ -171,17 +187,26 @@ def test_microbatches_add_up_to_the_mean_over_prompts(microbatch_size):
   chex.assert_trees_all_close(got, expected, atol=1e-5)
   np.testing.assert_allclose(values['loss/train'], loss, rtol=1e-5)
   np.testing.assert_allclose(
-      values['optimizer/grad_norm'], optax.tree.norm(expected), rtol=1e-4)
+    values['optimizer/grad_norm'], optax.tree.norm(expected), rtol=1e-4
+  )
   scores = np.asarray(scores_of(PARAMS, batch))
-  pairs = [(i, j, row) for row in range(6) for i in range(K) for j in range(K)
-           if batch.valid[row, i] and batch.valid[row, j]
-           and batch.ranks[row, i] < batch.ranks[row, j]]
+  pairs = [
+    (i, j, row)
+    for row in range(6)
+    for i in range(K)
+    for j in range(K)
+    if batch.valid[row, i]
+    and batch.valid[row, j]
+    and batch.ranks[row, i] < batch.ranks[row, j]
+  ]
   margins = [scores[row, i] - scores[row, j] for i, j, row in pairs]
   assert values['data/pairs'] == len(pairs)
   np.testing.assert_allclose(
-      values['accuracy/train'], np.mean(np.array(margins) > 0), rtol=1e-5)
+    values['accuracy/train'], np.mean(np.array(margins) > 0), rtol=1e-5
+  )
   np.testing.assert_allclose(
-      values['reward/margin'], np.mean(margins), rtol=1e-4, atol=1e-5)
+    values['reward/margin'], np.mean(margins), rtol=1e-4, atol=1e-5
+  )
   assert values['optimizer/lr'] == 0.5
 
 
@@ -196,10 +221,15 @@ def expected_gradient():
 def test_a_preference_is_learned():
   """Held-out accuracy; with the labels turned around, it is turned around."""
   tx = optimizer.make_optimizer(
-      optimizer.make_schedule(peak_lr=1e-2, num_steps=60), b1=0.9, b2=0.95,
-      eps=1e-8, max_grad_norm=1.0)
-  step = tiny.jit(reward.make_step(
-      MODEL, tx, lambda step: 0.0 * step, microbatch_size=0))
+    optimizer.make_schedule(peak_lr=1e-2, num_steps=60),
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    max_grad_norm=1.0,
+  )
+  step = tiny.jit(
+    reward.make_step(MODEL, tx, lambda step: 0.0 * step, microbatch_size=0)
+  )
   batches = [make_batch(make_rankings(16, seed)) for seed in range(60)]
   held_out = [make_batch(make_rankings(16, seed)) for seed in range(100, 104)]
   score = lambda params, batch: scores_of(params, batch)
@@ -219,10 +249,12 @@ def test_accuracy_by_hand():
   """Equal scores are not right; ties and empty prompts do not count."""
   batch = make_batch(make_rankings(4, seed=0))
   batch = dataclasses.replace(
-      batch,
-      ranks=np.int32([[0, 1, 2, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]),
-      valid=np.array([[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]],
-                     bool))
+    batch,
+    ranks=np.int32([[0, 1, 2, 0], [0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0]]),
+    valid=np.array(
+      [[1, 1, 1, 0], [1, 1, 1, 1], [1, 1, 1, 0], [0, 0, 0, 0]], bool
+    ),
+  )
   scores = np.float32([[3, 1, 2, 9], [1, 2, 3, 4], [1, 1, 2, 0], [5, 4, 0, 0]])
   found = reward.accuracy(lambda params, batch: scores, None, [batch], 0)
   # Row 0: 2 of 3 pairs; row 2: one of two is right, the other is equal.
@@ -237,7 +269,8 @@ def toy_run(configs, study, **changes):
   config = configs['reward']
   config.update(changes)
   return types.SimpleNamespace(
-      config=config, input=lambda name: study / name.replace('data', 'lab'))
+    config=config, input=lambda name: study / name.replace('data', 'lab')
+  )
 
 
 def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
@@ -248,16 +281,20 @@ def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
   mean = reward.demonstration_mean(run, scorer, params, tok)
   assert abs(mean) > 0.1
   shifted = heads.shift_bias(params, jnp.float32(-mean))
-  assert reward.demonstration_mean(
-      run, scorer, shifted, tok) == pytest.approx(0, abs=1e-6)
+  assert reward.demonstration_mean(run, scorer, shifted, tok) == pytest.approx(
+    0, abs=1e-6
+  )
   prompts, responses = [[5, 6], [7]] * 3, [[9, 2], [8, 7, 2], [2]] * 2
   np.testing.assert_allclose(
-      scorer(shifted, prompts, responses), scorer(params, prompts, responses)
-      - np.float32(mean), atol=1e-6)
+    scorer(shifted, prompts, responses),
+    scorer(params, prompts, responses) - np.float32(mean),
+    atol=1e-6,
+  )
 
 
 def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
-    configs, study, tok):
+  configs, study, tok
+):
   seen = []
 
   def scorer(params, prompts, responses):
@@ -265,9 +302,13 @@ def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
     return np.arange(len(prompts), dtype=np.float32)
 
   shown = list(store.read_records(study / 'lab', 'demonstrations', 'train'))
-  expected = [(tuple(tasks.chat_prompt(tok, d.prompt.text)),
-               tuple(tasks.response_tokens(tok, d.response, 6)))
-              for d in shown]
+  expected = [
+    (
+      tuple(tasks.chat_prompt(tok, d.prompt.text)),
+      tuple(tasks.response_tokens(tok, d.response, 6)),
+    )
+    for d in shown
+  ]
   run = toy_run(configs, study)
   assert reward.demonstration_mean(run, scorer, None, tok) == 19 / 2
   assert seen == expected and len(seen) == 20
@@ -278,7 +319,8 @@ def test_the_mean_is_over_all_demonstrations_whose_prompts_fit(
 
 
 def test_without_demonstrations_the_best_responses_score_zero(
-    configs, study, tok, tmp_path):
+  configs, study, tok, tmp_path
+):
   run = toy_run(configs, study)
   model = build.make_model(run.config, tok.vocab_size)
   params = tiny.scalar_params(model)
@@ -291,8 +333,14 @@ def test_without_demonstrations_the_best_responses_score_zero(
   assert reward.bias_source(run) == 'best-ranked responses'
   mean = reward.zero_mean(run, scorer, params, tok, elements)
   best = [e.responses[int(np.argmin(e.ranks))] for e in elements]
-  assert mean == pytest.approx(float(np.mean(scorer(
-      params, [e.prompt for e in elements], best))), abs=1e-6) != with_them
+  assert (
+    mean
+    == pytest.approx(
+      float(np.mean(scorer(params, [e.prompt for e in elements], best))),
+      abs=1e-6,
+    )
+    != with_them
+  )
 
 
 # --- Data and configs --------------------------------------------------------
@@ -304,20 +352,27 @@ def test_rankings_of_a_split_and_a_group(configs, study, tok):
   assert len(train) == 20 and dropped == 0
   both, _ = load('validation')
   assert len(load('validation', 'heldout')[0]) * 2 == len(both) == 12
-  with pytest.raises(checks.ConfigError, match="no ranking of split 'train' "
-                     "and labeler group 'heldout' whose prompt fits"):
+  with pytest.raises(
+    checks.ConfigError,
+    match="no ranking of split 'train' "
+    "and labeler group 'heldout' whose prompt fits",
+  ):
     load('train', 'heldout')
   short, dropped = reward.load_rankings(
-      toy_run(configs, study, prompt_len=5), tok, 'train', 'train')
+    toy_run(configs, study, prompt_len=5), tok, 'train', 'train'
+  )
   assert len(short) + dropped == 20 and dropped > 0
   assert all(len(e.prompt) <= 5 for e in short)
   pairs, _ = reward.load_rankings(
-      toy_run(configs, study, shuffled_pairs=True, prompt_len=8), tok, 'train',
-      'train')
+    toy_run(configs, study, shuffled_pairs=True, prompt_len=8),
+    tok,
+    'train',
+    'train',
+  )
   assert {len(e.responses) for e in pairs} == {2}
   assert len(pairs) == sum(
-      a != b for e in train for i, a in enumerate(e.ranks)
-      for b in e.ranks[:i])
+    a != b for e in train for i, a in enumerate(e.ranks) for b in e.ranks[:i]
+  )
 
 
 def write_rankings(folder, study, keep):
@@ -330,17 +385,36 @@ def write_rankings(folder, study, keep):
   store.write_records(folder, 'rankings', kept)
 
 
-@pytest.mark.parametrize('keep, groups, told', [
+@pytest.mark.parametrize(
+  'keep, groups, told',
+  [
     (lambda split, r: True, {'in_group', 'heldout'}, ''),
-    (lambda split, r: r.group == 'train', {'in_group'},
-     'no labelers are held out: accuracy is that on the training labelers'),
-    (lambda split, r: r if split == 'train' else dataclasses.replace(
-        r, ranks=r.ranks if r.group == 'heldout' else (0,) * len(r.ranks)),
-     {'heldout'}, "the labelers 'train': the validation split has only ties"),
-    (lambda split, r: split == 'train', set(), 'accuracy is not measured: '
-     'inputs.rankings has no validation split')])
+    (
+      lambda split, r: r.group == 'train',
+      {'in_group'},
+      'no labelers are held out: accuracy is that on the training labelers',
+    ),
+    (
+      lambda split, r: (
+        r
+        if split == 'train'
+        else dataclasses.replace(
+          r, ranks=r.ranks if r.group == 'heldout' else (0,) * len(r.ranks)
+        )
+      ),
+      {'heldout'},
+      "the labelers 'train': the validation split has only ties",
+    ),
+    (
+      lambda split, r: split == 'train',
+      set(),
+      'accuracy is not measured: inputs.rankings has no validation split',
+    ),
+  ],
+)
 def test_accuracy_is_measured_on_those_who_ranked(
-    configs, study, tok, tmp_path, capsys, keep, groups, told):
+  configs, study, tok, tmp_path, capsys, keep, groups, told
+):
   write_rankings(tmp_path, study, keep)
   run = toy_run(configs, study)
   run.input, run.primary, run.label = lambda name: tmp_path, True, ''
@@ -351,11 +425,18 @@ def test_accuracy_is_measured_on_those_who_ranked(
 
 def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
   """Each ranking of theirs is held out once, on either side of the split."""
-  write_rankings(tmp_path, study, lambda split, r: dataclasses.replace(
-      r, labeler=f'{r.group}{int(r.prompt.id[-1]) % 5}'))
+  write_rankings(
+    tmp_path,
+    study,
+    lambda split, r: dataclasses.replace(
+      r, labeler=f'{r.group}{int(r.prompt.id[-1]) % 5}'
+    ),
+  )
   records = lambda split: [
-      r for r in store.read_records(tmp_path, 'rankings', split)
-      if r.group == 'train']
+    r
+    for r in store.read_records(tmp_path, 'rankings', split)
+    if r.group == 'train'
+  ]
   names = sorted({r.labeler for r in records('train')})
   assert len(names) == 5
   for fold in range(3):
@@ -363,28 +444,40 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
     run.input = lambda name: tmp_path
     for split in ('train', 'validation'):
       held = [r for r in records(split) if r.labeler in names[fold::3]]
-      for group, count in (('heldout', len(held)),
-                           ('train', len(records(split)) - len(held))):
+      for group, count in (
+        ('heldout', len(held)),
+        ('train', len(records(split)) - len(held)),
+      ):
         assert len(reward.load_rankings(run, tok, split, group)[0]) == count
   run = toy_run(configs, study, num_folds=6, fold=0)
   run.input = lambda name: tmp_path
-  with pytest.raises(checks.ConfigError, match='num_folds=6: inputs.rankings '
-                     'has 5 labelers in training'):
+  with pytest.raises(
+    checks.ConfigError,
+    match='num_folds=6: inputs.rankings has 5 labelers in training',
+  ):
     reward.load_rankings(run, tok, 'train', 'train')
 
 
-@pytest.mark.parametrize('changes, message', [
-    (dict(max_responses=3), 'max_responses=3: inputs.rankings has a ranking of '
-     '4 responses'),
-    (dict(response_len=2),
-     'response_len=2: inputs.rankings has a response of')])
+@pytest.mark.parametrize(
+  'changes, message',
+  [
+    (
+      dict(max_responses=3),
+      'max_responses=3: inputs.rankings has a ranking of 4 responses',
+    ),
+    (dict(response_len=2), 'response_len=2: inputs.rankings has a response of'),
+  ],
+)
 def test_rankings_that_are_larger_than_the_config_are_refused(
-    configs, study, tok, changes, message):
+  configs, study, tok, changes, message
+):
   with pytest.raises(checks.ConfigError, match=message):
     reward.load_rankings(toy_run(configs, study, **changes), tok, 'train')
 
 
-@pytest.mark.parametrize('field, value, message', [
+@pytest.mark.parametrize(
+  'field, value, message',
+  [
     ('batch_size', 0, 'batch_size=0 must be 1 or more'),
     ('num_epochs', 0, 'num_epochs=0'),
     ('max_responses', 1, 'max_responses must be 2 or more'),
@@ -394,9 +487,11 @@ def test_rankings_that_are_larger_than_the_config_are_refused(
     ('prompt_len', 11, 'model.max_len=16 is shorter than prompt_len'),
     ('model.dropout', 0.1, 'model.dropout must be 0 in the RM'),
     ('optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
-])
+  ],
+)
 def test_configs_that_make_no_sense_are_refused_by_name(
-    configs, field, value, message):
+  configs, field, value, message
+):
   config = configs['reward']
   reward.validate(config)
   config.update_from_flattened_dict({field: value})
@@ -411,8 +506,12 @@ def test_configs_that_make_no_sense_are_refused_by_name(
 def untrained(monkeypatch):
   """The stage with steps and evaluations that compute nothing."""
   monkeypatch.setattr(
-      reward, 'make_step', lambda *args, **kwargs: lambda state, batch: (
-          dataclasses.replace(state, step=state.step + 1), {}))
+    reward,
+    'make_step',
+    lambda *args, **kwargs: (
+      lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {})
+    ),
+  )
   monkeypatch.setattr(reward, 'accuracy', lambda *args: {'accuracy': 0.5})
 
 
@@ -427,20 +526,28 @@ def test_few_widths_with_little_padding():
 
 def test_the_columns_of_a_step_are_those_of_its_longest_ranking(configs, tok):
   rng = np.random.default_rng(0)
-  elements = [pipeline.RankingTokens(
-      (1,) * int(rng.integers(1, 40)), ((3,) * int(rng.integers(1, 60)),) * 2,
-      (0, 1)) for _ in range(64)]
+  elements = [
+    pipeline.RankingTokens(
+      (1,) * int(rng.integers(1, 40)),
+      ((3,) * int(rng.integers(1, 60)),) * 2,
+      (0, 1),
+    )
+    for _ in range(64)
+  ]
   config = configs['reward']
   batches, columns = reward.training_batches(config, elements, tok)
-  needed = [(batches.at(step).segment_ids != 0).sum(1).max()
-            for step in range(8)]
+  needed = [
+    (batches.at(step).segment_ids != 0).sum(1).max() for step in range(8)
+  ]
   assert [columns(step) for step in range(8)] == [
-      min(reward._width(n), batches.at(0).tokens.shape[1]) for n in needed]
+    min(reward._width(n), batches.at(0).tokens.shape[1]) for n in needed
+  ]
   assert len({*map(columns, range(8))}) > 2
 
 
 def test_only_padding_is_trimmed(
-    configs, workdir, one_device, untrained, monkeypatch):
+  configs, workdir, one_device, untrained, monkeypatch
+):
   """A batch is as wide as the longest of its rankings needs."""
   pairs = []
   trim = pipeline.trim_columns
@@ -457,14 +564,15 @@ def test_only_padding_is_trimmed(
   for batch, trimmed in pairs:
     for name in ('tokens', 'segment_ids', 'positions'):
       whole, part = getattr(batch, name), getattr(trimmed, name)
-      np.testing.assert_array_equal(whole[:, :part.shape[1]], part)
-    assert not batch.segment_ids[:, trimmed.tokens.shape[1]:].any()
+      np.testing.assert_array_equal(whole[:, : part.shape[1]], part)
+    assert not batch.segment_ids[:, trimmed.tokens.shape[1] :].any()
   used = [(batch.segment_ids != 0).sum(1) for batch, _ in pairs]
   assert any(u.max() - u.min() > 4 for u in used)  # the shortest is no measure
 
 
 def test_the_bias_is_added_once_however_often_the_run_is_started(
-    configs, workdir, one_device, untrained, monkeypatch):
+  configs, workdir, one_device, untrained, monkeypatch
+):
   monkeypatch.setattr(reward, 'demonstration_mean', lambda *args: -3.0)
   results = [reward.train(configs['reward'], workdir) for _ in range(3)]
   assert [result['bias'] for result in results] == [3.0] * 3
@@ -472,7 +580,8 @@ def test_the_bias_is_added_once_however_often_the_run_is_started(
 
 
 def test_a_run_without_held_out_rankings_or_demonstrations(
-    configs, study, tok, workdir, one_device, untrained, monkeypatch, capsys):
+  configs, study, tok, workdir, one_device, untrained, monkeypatch, capsys
+):
   monkeypatch.setattr(reward, 'best_mean', lambda *args: -2.0)
   data = workdir.parent / 'data'
   data.mkdir()
@@ -484,15 +593,22 @@ def test_a_run_without_held_out_rankings_or_demonstrations(
   assert result['accuracy'] == {}
   assert (result['bias'], result['bias_from']) == (2.0, 'best-ranked responses')
   assert 'accuracy is not measured' in capsys.readouterr().out
-  assert not [line for line in metrics.read_metrics(workdir)
-              if any(name.startswith('accuracy') for name in line)]
+  assert not [
+    line
+    for line in metrics.read_metrics(workdir)
+    if any(name.startswith('accuracy') for name in line)
+  ]
 
 
 def test_rankings_that_prefer_nothing_are_refused(
-    configs, study, workdir, one_device, untrained, tmp_path):
+  configs, study, workdir, one_device, untrained, tmp_path
+):
   ties = tmp_path / 'ties'
-  write_rankings(ties, study, lambda split, r: dataclasses.replace(
-      r, ranks=(0,) * len(r.ranks)))
+  write_rankings(
+    ties,
+    study,
+    lambda split, r: dataclasses.replace(r, ranks=(0,) * len(r.ranks)),
+  )
   config = configs['reward']
   config.inputs.rankings = str(ties)
   with pytest.raises(checks.ConfigError, match='there is nothing to learn'):
@@ -501,7 +617,8 @@ def test_rankings_that_prefer_nothing_are_refused(
 
 @pytest.mark.slow
 def test_a_reward_model_from_rankings_to_its_bias(
-    configs, workdir, one_device, tok):
+  configs, workdir, one_device, tok
+):
   config = configs['reward']
   config.num_epochs = 4
   config.optimizer.peak_lr = 0.02
@@ -513,18 +630,21 @@ def test_a_reward_model_from_rankings_to_its_bias(
   last = [l for l in lines if 'accuracy/validation' in l][-1]
   assert last['step'] == num_steps
   # The bias is added after the last step, and changes no accuracy.
-  assert last['accuracy/validation'] == (
-      result['accuracy']['in_group']['accuracy'])
+  assert (
+    last['accuracy/validation'] == (result['accuracy']['in_group']['accuracy'])
+  )
   assert last['accuracy/heldout'] == result['accuracy']['heldout']['accuracy']
   steps = workdir / 'checkpoints'
   before, _ = inputs.exported(steps / f'{num_steps:08d}')
   after, _ = inputs.exported(workdir)
   chex.assert_trees_all_equal(before['backbone'], after['backbone'])
   np.testing.assert_array_equal(
-      before['head']['kernel'], after['head']['kernel'])
+    before['head']['kernel'], after['head']['kernel']
+  )
   assert after['head']['bias'] == np.float32(result['bias'])
   assert after['head']['bias'] != before['head']['bias']
   model = build.make_model(config, tok.vocab_size)
   mean = reward.demonstration_mean(
-      toy_run(configs, workdir.parent), reward.Scorer(model, tok), after, tok)
+    toy_run(configs, workdir.parent), reward.Scorer(model, tok), after, tok
+  )
   assert mean == pytest.approx(0, abs=1e-6)

@@ -22,17 +22,20 @@ from instructrl.types import TrainState
 
 def counting_state(start=0.0):
   return TrainState(
-      step=jnp.int32(0), params={'w': jnp.float32(start)}, opt_state={})
+    step=jnp.int32(0), params={'w': jnp.float32(start)}, opt_state={}
+  )
 
 
 def counting_step(log=None, bad_step=None, stop_after=None):
   """Adds the step to the parameter; w after n steps is n (n - 1) / 2."""
+
   @jax.jit
   def add(state, step):
     w = state.params['w'] + step
     loss = jnp.where(step == bad_step, jnp.nan, w) if bad_step else w
     return TrainState(step=state.step + 1, params={'w': w}, opt_state={}), {
-        'loss/train': loss}
+      'loss/train': loss
+    }
 
   def step_fn(state, step):
     if step == stop_after:
@@ -47,15 +50,21 @@ def counting_step(log=None, bad_step=None, stop_after=None):
 @pytest.fixture
 def run(configs, workdir, one_device):
   """Opens a run of a number of steps; can be called again to resume."""
+
   def run(num_steps=7, evaluate=None, step_fn=None, **kwargs):
     config = configs['pretrain']
     with run_lib.Run(config, workdir) as open_run:
       whole = sharding.replicated(open_run.mesh)
       state = open_run.restore(
-          counting_state, jax.tree.map(lambda _: whole, counting_state()))
+        counting_state, jax.tree.map(lambda _: whole, counting_state())
+      )
       return open_run.loop(
-          state, step_fn or counting_step(), num_steps, evaluate=evaluate,
-          **kwargs)
+        state,
+        step_fn or counting_step(),
+        num_steps,
+        evaluate=evaluate,
+        **kwargs,
+      )
 
   run.workdir = workdir
   run.config = configs['pretrain']
@@ -78,9 +87,21 @@ def test_a_run_writes_its_metrics_evaluations_and_checkpoints(run):
   assert float(state.params['w']) == 21 and int(state.step) == 7
   lines = run.lines()
   assert [(l['step'], l['loss/train']) for l in lines if 'loss/train' in l] == [
-      (1, 0), (2, 1), (3, 3), (4, 6), (5, 10), (6, 15), (7, 21)]
+    (1, 0),
+    (2, 1),
+    (3, 3),
+    (4, 6),
+    (5, 10),
+    (6, 15),
+    (7, 21),
+  ]
   assert [(l['step'], l['eval/w']) for l in lines if 'eval/w' in l] == [
-      (0, 0), (2, 1), (4, 6), (6, 15), (7, 21)]
+    (0, 0),
+    (2, 1),
+    (4, 6),
+    (6, 15),
+    (7, 21),
+  ]
   assert [l['step'] for l in lines] == [0, 1, 2, 2, 3, 4, 4, 5, 6, 6, 7, 7]
   assert run.steps() == [3, 6, 7]
   timings = metrics.read_metrics(run.workdir / 'timings.jsonl')
@@ -124,7 +145,12 @@ def test_a_step_is_dispatched_before_the_metrics_of_the_last_are_read(run):
   run.config.checkpoint.every = 0
   run(num_steps=3, step_fn=step_fn)
   assert [entry for entry in log if entry[0] == 'step' or entry[1] < 2][:5] == [
-      ('step', 0), ('step', 1), ('read', 0), ('step', 2), ('read', 1)]
+    ('step', 0),
+    ('step', 1),
+    ('read', 0),
+    ('step', 2),
+    ('read', 1),
+  ]
 
 
 # --- Resuming ----------------------------------------------------------------
@@ -132,7 +158,8 @@ def test_a_step_is_dispatched_before_the_metrics_of_the_last_are_read(run):
 
 @pytest.mark.parametrize('stop_after', range(8))
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(
-    run, stop_after, tmp_path):
+  run, stop_after, tmp_path
+):
   run.config.checkpoint.update(every=3)
   kwargs = dict(evaluate=evaluation, eval_every=2)
   if stop_after < 7:
@@ -171,10 +198,13 @@ def test_another_config_in_the_same_folder_is_refused(run):
 # --- What is not finite ------------------------------------------------------
 
 
-@pytest.mark.parametrize('bad_step, every, log_every', [
-    (4, 1, 1), (4, 2, 1), (4, 100, 1), (6, 1, 1), (6, 100, 1), (4, 1, 100)])
+@pytest.mark.parametrize(
+  'bad_step, every, log_every',
+  [(4, 1, 1), (4, 2, 1), (4, 100, 1), (6, 1, 1), (6, 100, 1), (4, 1, 100)],
+)
 def test_a_nan_stops_the_run_and_no_checkpoint_of_it_is_kept(
-    run, bad_step, every, log_every):
+  run, bad_step, every, log_every
+):
   """Also where the step is not one that is written."""
   run.config.checkpoint.update(every=every, keep=100)
   run.config.log.every = log_every
@@ -184,7 +214,8 @@ def test_a_nan_stops_the_run_and_no_checkpoint_of_it_is_kept(
       run(step_fn=counting_step(bad_step=bad_step))
     done = range(1, bad_step + 1)
     assert [l['step'] for l in run.lines()] == [
-        s for s in done if s % log_every == 0]
+      s for s in done if s % log_every == 0
+    ]
     assert run.steps() == [s for s in done if s % every == 0]
 
 
@@ -205,10 +236,14 @@ def save(folder, state, meta):
 
 
 def test_what_others_load_is_the_moving_average_where_there_is_one(
-    configs, workdir, tmp_path, one_device):
+  configs, workdir, tmp_path, one_device
+):
   state = TrainState(
-      step=jnp.int32(1), params={'policy': {'w': jnp.float32(1)}},
-      opt_state={}, ema_params={'w': jnp.float32(2)})
+    step=jnp.int32(1),
+    params={'policy': {'w': jnp.float32(1)}},
+    opt_state={},
+    ema_params={'w': jnp.float32(2)},
+  )
   with run_lib.Run(configs['pretrain'], workdir) as run:
     run.checkpointer.save(1, state, run.meta(('ema_params',)))
     meta = run.meta(('params', 'policy'))
@@ -222,34 +257,55 @@ def test_what_others_load_is_the_moving_average_where_there_is_one(
 
 
 def test_parameters_of_another_tokenizer_are_refused(
-    configs, workdir, tmp_path, one_device):
+  configs, workdir, tmp_path, one_device
+):
   config = configs['sft']
   config.inputs.init = '../other'
-  save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
-       {'tokenizer': 'abc', 'export': ['params']})
+  save(
+    tmp_path / 'other',
+    {'params': {'w': jnp.ones(4)}},
+    {'tokenizer': 'abc', 'export': ['params']},
+  )
   with run_lib.Run(config, workdir) as run:
     wanted = {'w': jax.ShapeDtypeStruct((4,), jnp.float32)}
-    with pytest.raises(checks.ConfigError, match='inputs.init: .*/other was '
-                       'trained with another tokenizer'):
+    with pytest.raises(
+      checks.ConfigError,
+      match='inputs.init: .*/other was trained with another tokenizer',
+    ):
       run.load_params('init', wanted, config.model)
 
 
 def test_parameters_of_another_model_are_refused(
-    configs, workdir, tmp_path, one_device, tok):
+  configs, workdir, tmp_path, one_device, tok
+):
   """Of one that has the same shapes and computes something else."""
   config = configs['sft']
   config.inputs.init = '../other'
-  theirs = {**config.model.to_dict(), 'rope_theta': 77.0, 'dropout': 0.3,
-            'attention': 'xla'}
+  theirs = {
+    **config.model.to_dict(),
+    'rope_theta': 77.0,
+    'dropout': 0.3,
+    'attention': 'xla',
+  }
   del theirs['qk_norm']  # theirs is from before there was the field
-  save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
-       {'tokenizer': tok.fingerprint, 'export': ['params'],
-        'config': {'model': theirs}})
+  save(
+    tmp_path / 'other',
+    {'params': {'w': jnp.ones(4)}},
+    {
+      'tokenizer': tok.fingerprint,
+      'export': ['params'],
+      'config': {'model': theirs},
+    },
+  )
   with run_lib.Run(config, workdir) as run:
     load = functools.partial(
-        run.load_params, 'init', {'w': jax.ShapeDtypeStruct((4,), jnp.float32)})
-    with pytest.raises(checks.ConfigError, match=r'inputs.init: .*/other is of '
-                       r'another model \(rope_theta: 77.0 -> [\d.]+\)'):
+      run.load_params, 'init', {'w': jax.ShapeDtypeStruct((4,), jnp.float32)}
+    )
+    with pytest.raises(
+      checks.ConfigError,
+      match=r'inputs.init: .*/other is of '
+      r'another model \(rope_theta: 77.0 -> [\d.]+\)',
+    ):
       load(config.model)
     config.model.rope_theta = 77.0
     config.model.qk_norm = True
@@ -261,11 +317,15 @@ def test_parameters_of_another_model_are_refused(
 
 
 def test_an_input_must_be_finished_and_its_newest_checkpoint_whole(
-    configs, workdir, tmp_path):
+  configs, workdir, tmp_path
+):
   config = configs['sft']
   config.inputs.init = '../other'
-  save(tmp_path / 'other', {'params': {'w': jnp.ones(4)}},
-       {'tokenizer': 'abc', 'export': ['params']})
+  save(
+    tmp_path / 'other',
+    {'params': {'w': jnp.ones(4)}},
+    {'tokenizer': 'abc', 'export': ['params']},
+  )
   run_folder.write_config(tmp_path / 'other', {'stage': 'pretrain'})
   with pytest.raises(checks.ConfigError, match='other is not finished'):
     inputs.input_path(config, workdir, 'init')
@@ -273,8 +333,10 @@ def test_an_input_must_be_finished_and_its_newest_checkpoint_whole(
   path = inputs.input_path(config, workdir, 'init')
   steps = path / 'checkpoints'
   shutil.copytree(steps / '00000001', steps / '00000009')
-  damaged = max((p for p in (steps / '00000009').rglob('*') if p.is_file()),
-                key=lambda p: p.stat().st_size)
+  damaged = max(
+    (p for p in (steps / '00000009').rglob('*') if p.is_file()),
+    key=lambda p: p.stat().st_size,
+  )
   damaged.write_bytes(damaged.read_bytes()[:-1])
   with pytest.raises(checkpoint.CheckpointError, match='00000009.*an older'):
     inputs.exported(path)
@@ -295,13 +357,22 @@ def test_the_state_is_made_where_it_will_be(configs, workdir):
     tx, _ = build.make_optimizer(configs['pretrain'].optimizer, 9)
     params = {'w': jnp.ones((50, 32)), 'b': jnp.ones(3)}
     shapes = jax.eval_shape(lambda: params)
-    layout = build.Layout(None, shapes, sharding.tree_shardings(
-        run.mesh, {'w': ('vocab', 'embed'), 'b': ('norm',)}, shapes,
-        tuple(configs['pretrain'].rules)))
+    layout = build.Layout(
+      None,
+      shapes,
+      sharding.tree_shardings(
+        run.mesh,
+        {'w': ('vocab', 'embed'), 'b': ('norm',)},
+        shapes,
+        tuple(configs['pretrain'].rules),
+      ),
+    )
     state = run.restore(
-        lambda params: build.fresh_state(params, tx, ema=True),
-        build.state_shardings(run.mesh, tx, layout, ema=True),
-        [layout.abstract], lambda: [params])
+      lambda params: build.fresh_state(params, tx, ema=True),
+      build.state_shardings(run.mesh, tx, layout, ema=True),
+      [layout.abstract],
+      lambda: [params],
+    )
   for leaf in jax.tree.leaves(state):
     if leaf.ndim == 2:
       assert leaf.addressable_shards[0].data.shape == (25, 16)

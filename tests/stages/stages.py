@@ -20,28 +20,48 @@ from instructrl.stages import reward as reward_lib
 from instructrl.stages.ppo import train
 
 TRAIN = {
-    'pretrain': lm.train, 'sft': lm.train,
-    'ppo_init': lm.train, 'reward': reward_lib.train,
-    'ppo': train, 'ppo_ptx': train}
+  'pretrain': lm.train,
+  'sft': lm.train,
+  'ppo_init': lm.train,
+  'reward': reward_lib.train,
+  'ppo': train,
+  'ppo_ptx': train,
+}
 
 
 def configs():
   """Stage -> config. Inputs are found beside the run folder."""
-  made = {c.stage: c for c in (
-      module.get_config('micro') for module in (
-          pretrain, sft, ppo_init, reward, ppo, ppo_ptx))}
+  made = {
+    c.stage: c
+    for c in (
+      module.get_config('micro')
+      for module in (pretrain, sft, ppo_init, reward, ppo, ppo_ptx)
+    )
+  }
   for stage, c in made.items():
     for name in ('model', 'reward_model'):
       if name in c:
         c[name].update(num_layers=1, d_model=16, num_heads=2, max_len=16)
     if 'ppo' in c:
       c.ppo.update(
-          batch_size=8, minibatch_size=4, num_iterations=4, prompt_len=8,
-          response_len=4, warmup_iterations=2, ema_decay=0.5)
+        batch_size=8,
+        minibatch_size=4,
+        num_iterations=4,
+        prompt_len=8,
+        response_len=4,
+        warmup_iterations=2,
+        ema_decay=0.5,
+      )
       c.update(eval_every=2, eval_batch_size=8, eval_batches=1, samples_every=2)
     elif stage == 'reward':
-      c.update(batch_size=8, num_epochs=2, prompt_len=8, response_len=6,
-               max_responses=4, eval_every=2)
+      c.update(
+        batch_size=8,
+        num_epochs=2,
+        prompt_len=8,
+        response_len=6,
+        max_responses=4,
+        eval_every=2,
+      )
     else:
       c.update(batch_size=8, eval_batches=1)
   made['ppo'].checkpoint.every = made['ppo_ptx'].checkpoint.every = 1
@@ -53,8 +73,14 @@ def configs():
   return made
 
 
-def main(stage, workdir, changes='{}', coordinator='', num_processes='0',
-         process_id='-1'):
+def main(
+  stage,
+  workdir,
+  changes='{}',
+  coordinator='',
+  num_processes='0',
+  process_id='-1',
+):
   """Runs a stage as `instructrl.main` would, without its lab's judge."""
   config = configs()[stage]
   config.update(json.loads(changes))

@@ -20,22 +20,40 @@ def bpe_metadata(pre='smollm', **changes):
   tokens = [*SPECIALS, *vocab, '<tool>']
   types = [3] * 4 + [1] * len(vocab) + [4]
   found = {
-      'model': 'gpt2', 'pre': pre, 'tokens': tokens, 'token_type': types,
-      'merges': [' '.join(pair) for pair in made['model']['merges']],
-      'bos_token_id': 1, 'eos_token_id': 2, 'padding_token_id': 2,
-      'unknown_token_id': 0, **changes}
-  return {**{f'tokenizer.ggml.{name}': value for name, value in found.items()
-             if value is not None},
-          'tokenizer.chat_template': families.CHATML}
+    'model': 'gpt2',
+    'pre': pre,
+    'tokens': tokens,
+    'token_type': types,
+    'merges': [' '.join(pair) for pair in made['model']['merges']],
+    'bos_token_id': 1,
+    'eos_token_id': 2,
+    'padding_token_id': 2,
+    'unknown_token_id': 0,
+    **changes,
+  }
+  return {
+    **{
+      f'tokenizer.ggml.{name}': value
+      for name, value in found.items()
+      if value is not None
+    },
+    'tokenizer.chat_template': families.CHATML,
+  }
 
 
 def spm_metadata(**changes):
-  pieces = spm_files.pieces_of(spm_files.read_proto(families.sentencepiece_model()))
+  pieces = spm_files.pieces_of(
+    spm_files.read_proto(families.sentencepiece_model())
+  )
   found = {
-      'model': 'llama', 'tokens': [p.text for p in pieces],
-      'scores': [p.score for p in pieces], 'token_type': [
-          p.type for p in pieces], 'bos_token_id': 1, 'eos_token_id': 2,
-      **changes}
+    'model': 'llama',
+    'tokens': [p.text for p in pieces],
+    'scores': [p.score for p in pieces],
+    'token_type': [p.type for p in pieces],
+    'bos_token_id': 1,
+    'eos_token_id': 2,
+    **changes,
+  }
   return {f'tokenizer.ggml.{name}': value for name, value in found.items()}
 
 
@@ -61,26 +79,34 @@ def test_a_file_is_read(tmp_path):
   assert (tok.eos_id, tok.bos_id) == (2, None)  # it does not put BOS in front
   assert tok.pad_id == 3 and 'its own PAD <|im_end|> ends' in tok.pad_note
   assert tok.decode(tok.prompt('Hi')) == (
-      'system\nBe kind.\nuser\nHi\nassistant\n')
+    'system\nBe kind.\nuser\nHi\nassistant\n'
+  )
   text = "It's 1984:\n  \u00e9 <|im_end|>"
   assert tok.decode(tok.encode(text)) == text
   assert not {0, 1, 2, 3} & set(tok.encode(text))
 
 
-@pytest.mark.parametrize('pre,parts', [
-    ('gpt-2', ['a', '123', ' 4', '.\n', '\n']), (None, None),
+@pytest.mark.parametrize(
+  'pre,parts',
+  [
+    ('gpt-2', ['a', '123', ' 4', '.\n', '\n']),
+    (None, None),
     ('smollm', ['a', '1', '2', '3', ' ', '4', '.\n', '\n']),
     ('llama-bpe', ['a', '123', ' ', '4', '.\n\n']),
-    ('qwen2', ['a', '1', '2', '3', ' ', '4', '.\n\n'])])
+    ('qwen2', ['a', '1', '2', '3', ' ', '4', '.\n\n']),
+  ],
+)
 def test_text_is_parted_as_the_file_says(pre, parts):
   tokenizer = gguf_files.from_metadata(bpe_metadata(pre)).tokenizer
   tok = hf_json.build(tokenizer)
-  found = [piece for piece, _ in tok.pre_tokenizer.pre_tokenize_str(
-      'a123 4.\n\n')]
+  found = [
+    piece for piece, _ in tok.pre_tokenizer.pre_tokenize_str('a123 4.\n\n')
+  ]
   plain = [p.replace('\u0120', ' ').replace('\u010a', '\n') for p in found]
   if parts is None:
-    assert tokenizer == gguf_files.from_metadata(
-        bpe_metadata('gpt-2')).tokenizer
+    assert (
+      tokenizer == gguf_files.from_metadata(bpe_metadata('gpt-2')).tokenizer
+    )
   elif pre in ('gpt-2', 'smollm'):
     assert plain == [*parts[:-2], '.', '\n\n']
   else:
@@ -89,7 +115,8 @@ def test_text_is_parted_as_the_file_says(pre, parts):
 
 def test_sentencepiece_gives_the_ids_of_sentencepiece():
   theirs = sentencepiece.SentencePieceProcessor(
-      model_proto=families.sentencepiece_model())
+    model_proto=families.sentencepiece_model()
+  )
   tok = HFTokenizer.from_source(gguf_files.from_metadata(spm_metadata()))
   assert tok.bos_id == 1
   for text in ('Where was Mara born?', '  a', '1984\n\n x', '\u00e9\u4e16'):
@@ -109,7 +136,9 @@ def test_rows_without_a_token_are_none():
   assert (tok.pad_id, tok.added_pad) == (num, False)
 
 
-@pytest.mark.parametrize('changes,message', [
+@pytest.mark.parametrize(
+  'changes,message',
+  [
     ({'model': 'bert'}, "model is 'bert', this program reads"),
     ({'pre': 'tekken'}, "pre is 'tekken', this program reads"),
     ({'eos_token_id': None}, 'eos_token_id is missing'),
@@ -118,7 +147,8 @@ def test_rows_without_a_token_are_none():
     ({'merges': None}, 'merges is missing'),
     ({'token_type': [1]}, 'token_type has 1 entries'),
     ({'tokens': ['a', 'a'], 'token_type': [1, 1]}, 'one token twice'),
-])
+  ],
+)
 def test_what_cannot_be_read_is_refused(changes, message):
   with pytest.raises(ValueError, match=message):
     gguf_files.from_metadata(bpe_metadata(**changes))
@@ -127,7 +157,7 @@ def test_what_cannot_be_read_is_refused(changes, message):
 def test_a_file_that_is_none_or_ends_early_is_named(tmp_path):
   path = write_gguf(tmp_path / 'model.gguf', bpe_metadata())
   content = path.read_bytes()
-  for damaged in (b'', b'not one', content[:200], content[:len(content) // 2]):
+  for damaged in (b'', b'not one', content[:200], content[: len(content) // 2]):
     path.write_bytes(damaged)
     with pytest.raises(ValueError, match='model.gguf is no GGUF file'):
       HFTokenizer.from_gguf(path)

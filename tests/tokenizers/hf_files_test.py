@@ -12,24 +12,34 @@ END = '<|endoftext|>'
 
 def source(specials=(END,), plain=(), rows=0, template=None, **roles):
   tokenizer = families.bpe(specials, plain=plain)
-  return hf_files.Source(tokenizer, {'eos_token': specials[0], **roles}, None,
-                        template, rows)
+  return hf_files.Source(
+    tokenizer, {'eos_token': specials[0], **roles}, None, template, rows
+  )
 
 
-@pytest.mark.parametrize('specials,plain,pad', [
+@pytest.mark.parametrize(
+  'specials,plain,pad',
+  [
     ([END, '<pad>'], [], '<pad>'),
     ([END, '[PAD]', '<|reserved_0|>'], [], '[PAD]'),
-    ([END, '<|reserved_0|>', '<|finetune_right_pad_id|>'], [],
-     '<|finetune_right_pad_id|>'),
+    (
+      [END, '<|reserved_0|>', '<|finetune_right_pad_id|>'],
+      [],
+      '<|finetune_right_pad_id|>',
+    ),
     ([END, '<|image_pad|>', '<|reserved_7|>'], [], '<|reserved_7|>'),
     ([END], ['<unused0>', '<unused1>'], '<unused0>'),
     ([END, '<empty_output>'], [], '<empty_output>'),
     (['<|im_end|>', END], [], END),
-    ([END, '<|vision_pad|>', '<|fim_pad|>', '<padding_left_foot>'], [],
-     '<padding_left_foot>'),
+    (
+      [END, '<|vision_pad|>', '<|fim_pad|>', '<padding_left_foot>'],
+      [],
+      '<padding_left_foot>',
+    ),
     ([END, '<launchpad>'], [], '<|pad|>'),
     ([END, '<|pad|>x', 'a<|pad|>'], [], '<|pad|>x'),
-])
+  ],
+)
 def test_pad_is_what_nothing_else_uses(specials, plain, pad):
   found = hf_files.choose_pad(source(specials, plain), 0, ends={specials[0]})
   assert found.token == pad
@@ -48,19 +58,28 @@ def test_pad_is_not_what_the_template_or_an_end_uses():
 
 def test_a_row_without_a_token_comes_before_a_new_one():
   num = len(source().ids())
-  for rows, given, added in ((num + 1, 0, False), (num, 0, True), (0, 0, True),
-                             (num, num + 9, False)):
+  for rows, given, added in (
+    (num + 1, 0, False),
+    (num, 0, True),
+    (0, 0, True),
+    (num, num + 9, False),
+  ):
     pad = hf_files.choose_pad(source(rows=rows), given, ends={END})
     assert (pad.id, pad.new, pad.added) == (num, True, added)
 
 
 def test_all_files_are_read(tmp_path):
   folder = families.write(
-      tmp_path, families.bpe([END, '<s>']), rows=600,
-      model_max_length=99, add_bos_token=True,
-      bos_token={'content': '<s>', 'special': True})
+    tmp_path,
+    families.bpe([END, '<s>']),
+    rows=600,
+    model_max_length=99,
+    add_bos_token=True,
+    bos_token={'content': '<s>', 'special': True},
+  )
   (folder / 'special_tokens_map.json').write_text(
-      json.dumps({'eos_token': {'content': END}, 'bos_token': 'not this'}))
+    json.dumps({'eos_token': {'content': END}, 'bos_token': 'not this'})
+  )
   num = 2 + len(families.bpe([])['model']['vocab'])
   (folder / 'added_tokens.json').write_text(json.dumps({'<tool>': num}))
   (folder / 'chat_template.jinja').write_text('x')
@@ -77,31 +96,44 @@ def test_ends_may_stand_in_the_config_of_the_model(tmp_path):
     hf_files.read_folder(tmp_path)
   num = len(families.bpe([])['model']['vocab'])
   (tmp_path / 'generation_config.json').write_text(
-      json.dumps({'eos_token_id': [num, 3]}))
+    json.dumps({'eos_token_id': [num, 3]})
+  )
   assert hf_files.read_folder(tmp_path).roles['eos_token'] == END
   (tmp_path / 'config.json').write_text(
-      json.dumps({'text_config': {'eos_token_id': 5, 'vocab_size': 7}}))
+    json.dumps({'text_config': {'eos_token_id': 5, 'vocab_size': 7}})
+  )
   found = hf_files.read_folder(tmp_path)
   assert found.ids()[found.roles['eos_token']] == 5 and found.rows == 7
 
 
 def test_the_template_called_default_is_taken(tmp_path):
   families.write(
-      tmp_path, families.bpe([END]), eos_token=END, chat_template=[
-          {'name': 'tool_use', 'template': 'a'},
-          {'name': 'default', 'template': 'b'}])
+    tmp_path,
+    families.bpe([END]),
+    eos_token=END,
+    chat_template=[
+      {'name': 'tool_use', 'template': 'a'},
+      {'name': 'default', 'template': 'b'},
+    ],
+  )
   assert hf_files.read_folder(tmp_path).chat_template == 'b'
 
 
-@pytest.mark.parametrize('name,content,message', [
+@pytest.mark.parametrize(
+  'name,content,message',
+  [
     ('tokenizer.json', '{"model"', 'tokenizer.json is damaged'),
     ('tokenizer.json', '{}', 'tokenizer.json is damaged'),
-    ('tokenizer.json', '{"model": {"vocab": {}, "type": "X"}}',
-     'tokenizer.json is damaged'),
+    (
+      'tokenizer.json',
+      '{"model": {"vocab": {}, "type": "X"}}',
+      'tokenizer.json is damaged',
+    ),
     ('tokenizer_config.json', '[]', 'tokenizer_config.json is damaged'),
     ('added_tokens.json', '{"<|endoftext|>": 1}', 'in tokenizer.json and 1'),
     ('tokenizer_config.json', '{"eos_token": "</s>"}', "eos_token '</s>' is"),
-])
+  ],
+)
 def test_damage_is_named(tmp_path, name, content, message):
   families.write(tmp_path, families.bpe([END]), eos_token=END)
   (tmp_path / name).write_text(content)

@@ -21,10 +21,12 @@ def make_texts(num=400, seed=0):
   texts = []
   for _ in range(num):
     person, town, food = (
-        str(rng.choice(names)) for names in (PEOPLE, TOWNS, FOODS))
+      str(rng.choice(names)) for names in (PEOPLE, TOWNS, FOODS)
+    )
     texts.append(
-        f'{person} was born in {town}. {person} likes {food}.\n'
-        f'Where was {person} born?\n{town}.\n')
+      f'{person} was born in {town}. {person} likes {food}.\n'
+      f'Where was {person} born?\n{town}.\n'
+    )
   return texts
 
 
@@ -41,22 +43,32 @@ def tokenizer(model):
 @pytest.mark.parametrize('model_type', ['word', 'bpe', 'unigram'])
 def test_training_is_deterministic(model_type):
   first, second = (
-      train_tokenizer(make_texts(), 360, model_type=model_type)
-      for _ in range(2))
+    train_tokenizer(make_texts(), 360, model_type=model_type) for _ in range(2)
+  )
   assert first == second
-  assert (Tokenizer(first).fingerprint
-          == Tokenizer(second).fingerprint)
-  other = train_tokenizer(
-      make_texts(seed=1), 360, model_type=model_type)
+  assert Tokenizer(first).fingerprint == Tokenizer(second).fingerprint
+  other = train_tokenizer(make_texts(seed=1), 360, model_type=model_type)
   assert first != other
 
 
 def test_special_ids_are_the_fixed_ones(tokenizer):
-  ids = (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id,
-         tokenizer.unk_id, tokenizer.user_id, tokenizer.assistant_id)
+  ids = (
+    tokenizer.pad_id,
+    tokenizer.bos_id,
+    tokenizer.eos_id,
+    tokenizer.unk_id,
+    tokenizer.user_id,
+    tokenizer.assistant_id,
+  )
   assert ids == (0, 1, 2, 3, 4, 5)
   assert [tokenizer.piece(i) for i in ids] == [
-      '<pad>', '<s>', '</s>', '<unk>', '<|user|>', '<|assistant|>']
+    '<pad>',
+    '<s>',
+    '</s>',
+    '<unk>',
+    '<|user|>',
+    '<|assistant|>',
+  ]
 
 
 @pytest.mark.parametrize('typed', TYPED)
@@ -70,20 +82,43 @@ def test_typed_specials_stay_text(tokenizer, typed):
 @pytest.mark.parametrize('model_type', ['word', 'bpe', 'unigram'])
 def test_specials_in_the_training_text_stay_text(model_type):
   texts = [f'{text} {typed}' for text in make_texts() for typed in TYPED]
-  tokenizer = Tokenizer(
-      train_tokenizer(texts, 400, model_type=model_type))
+  tokenizer = Tokenizer(train_tokenizer(texts, 400, model_type=model_type))
   for typed in TYPED:
     ids = tokenizer.encode(f'hi {typed} there')
     assert min(ids) > 5
     assert tokenizer.decode(ids) == f'hi {typed} there'
 
 
-@pytest.mark.parametrize('text', [
-    '', ' ', '  ', '\n', '\n\n a', ' a\n', 'a  b', '   lead', 'trail   ',
-    'tab\there', '\r\n', 'a\x00b', '\u2581', ' \u2581 x\u2581\u2581\n\u2581y',
-    '\u2585\u2047', '\ufeffbom', 'naïve café', '漢字かな', '🙂👩‍🚀', 'e\u0301',
-    '\u00a0nbsp\u3000', '\u2028line', 'ﬁ Ⅷ ½', '<|user|>\n</s>',
-    'Mara was born in Oakton.\nMara'])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    ' ',
+    '  ',
+    '\n',
+    '\n\n a',
+    ' a\n',
+    'a  b',
+    '   lead',
+    'trail   ',
+    'tab\there',
+    '\r\n',
+    'a\x00b',
+    '\u2581',
+    ' \u2581 x\u2581\u2581\n\u2581y',
+    '\u2585\u2047',
+    '\ufeffbom',
+    'naïve café',
+    '漢字かな',
+    '🙂👩‍🚀',
+    'e\u0301',
+    '\u00a0nbsp\u3000',
+    '\u2028line',
+    'ﬁ Ⅷ ½',
+    '<|user|>\n</s>',
+    'Mara was born in Oakton.\nMara',
+  ],
+)
 def test_round_trip(tokenizer, text):
   ids = tokenizer.encode(text)
   assert tokenizer.decode(ids) == text
@@ -92,9 +127,11 @@ def test_round_trip(tokenizer, text):
 
 def test_round_trip_of_random_unicode(tokenizer):
   rng = np.random.default_rng(0)
-  alphabet = list(' \n\t\u2581ab.<|>/s') + [
-      chr(c) for c in rng.integers(0xE000, 0x10FFFF, 50)] + [
-          chr(c) for c in rng.integers(1, 0xD7FF, 200)]
+  alphabet = (
+    list(' \n\t\u2581ab.<|>/s')
+    + [chr(c) for c in rng.integers(0xE000, 0x10FFFF, 50)]
+    + [chr(c) for c in rng.integers(1, 0xD7FF, 200)]
+  )
   for _ in range(300):
     text = ''.join(rng.choice(alphabet, size=rng.integers(1, 30)))
     ids = tokenizer.encode(text)
@@ -125,14 +162,18 @@ def test_encoding_composes_at_word_boundaries(tokenizer):
 
 def test_a_dialogue_is_laid_out_turn_by_turn(tokenizer):
   got = tokenizer.prompt('', ('Who?', 'Mara.', 'Why?'))
-  assert got == [*tokenizer.prompt('Who?'), *tokenizer.response('Mara.'),
-                 *tokenizer.prompt('Why?')[1:]]  # BOS is at the start only
+  assert got == [
+    *tokenizer.prompt('Who?'),
+    *tokenizer.response('Mara.'),
+    *tokenizer.prompt('Why?')[1:],
+  ]  # BOS is at the start only
 
 
 def test_decode_drops_specials_and_refuses_unknown_ids(tokenizer):
   prompt, response = tokenizer.encode('Where?'), tokenizer.encode('Oakton.')
   assert tokenizer.decode([1, 4, *prompt, 5, *response, 2, 0, 3]) == (
-      'Where? Oakton.')
+    'Where? Oakton.'
+  )
   assert tokenizer.decode(np.array(response, np.int32)) == 'Oakton.'
   assert tokenizer.decode([]) == ''
   with pytest.raises(ValueError, match=f'token id {tokenizer.vocab_size} '):
@@ -149,11 +190,11 @@ def test_stray_bytes_decode_to_the_replacement_character(tokenizer):
 def test_save_load_and_pickle_keep_the_tokenizer(tokenizer, tmp_path):
   path = tmp_path / 'tokenizer.model'
   tokenizer.save(path)
-  for other in (Tokenizer.load(path),
-                pickle.loads(pickle.dumps(tokenizer))):
+  for other in (Tokenizer.load(path), pickle.loads(pickle.dumps(tokenizer))):
     assert other.fingerprint == tokenizer.fingerprint
     assert other.encode('Mara likes soup.') == tokenizer.encode(
-        'Mara likes soup.')
+      'Mara likes soup.'
+    )
   assert [p.name for p in tmp_path.iterdir()] == ['tokenizer.model']
 
 
@@ -181,8 +222,12 @@ def test_a_foreign_sentencepiece_model_is_refused(tmp_path):
   # A user-defined role would be matched in typed text.
   prefix = tmp_path / 'foreign'
   sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=iter(make_texts()), model_prefix=str(prefix),
-      vocab_size=50, user_defined_symbols=['<|user|>'], minloglevel=2)
+    sentence_iterator=iter(make_texts()),
+    model_prefix=str(prefix),
+    vocab_size=50,
+    user_defined_symbols=['<|user|>'],
+    minloglevel=2,
+  )
   with pytest.raises(ValueError, match='was not made by train_tokenizer'):
     Tokenizer.load(f'{prefix}.model')
 

@@ -58,23 +58,32 @@ def prefix_duplicates(keys: Iterable[str], prefix: int) -> dict[str, str]:
   return found
 
 
-def _deduplicated(items: list[Item], held_out: Callable[[Item], bool],
-                  settings: Settings, drops: Drops) -> list[Item]:
+def _deduplicated(
+  items: list[Item],
+  held_out: Callable[[Item], bool],
+  settings: Settings,
+  drops: Drops,
+) -> list[Item]:
   # What a source holds out stays, or training would take its place.
   order = sorted(items, key=lambda item: not held_out(item))
   found = prefix_duplicates((i.key for i in order), settings.dedup_prefix)
   kept = []
   for item in items:
     if item.key in found:
-      drops.add(item.part, f'prompt shares its first {settings.dedup_prefix} '
-                'characters with another', item.prompt.id)
+      drops.add(
+        item.part,
+        f'prompt shares its first {settings.dedup_prefix} '
+        'characters with another',
+        item.prompt.id,
+      )
     else:
       kept.append(item)
   return kept
 
 
-def _limited_users(items: list[Item], settings: Settings, seed: int,
-                   drops: Drops) -> list[Item]:
+def _limited_users(
+  items: list[Item], settings: Settings, seed: int, drops: Drops
+) -> list[Item]:
   """At most so many prompts of a user, drawn."""
   asked = {}
   for item in items:
@@ -82,14 +91,17 @@ def _limited_users(items: list[Item], settings: Settings, seed: int,
       asked.setdefault(item.prompt.user, set()).add(item.key)
   most = settings.max_per_user
   allowed = {
-      user: set(sorted(keys, key=lambda k: draw(seed, 'user', user, k))[:most])
-      for user, keys in asked.items() if most and len(keys) > most}
+    user: set(sorted(keys, key=lambda k: draw(seed, 'user', user, k))[:most])
+    for user, keys in asked.items()
+    if most and len(keys) > most
+  }
   kept = []
   for item in items:
     user = item.prompt.user
     if user in allowed and item.key not in allowed[user]:
-      drops.add(item.part, f'more than {most} prompts of a user',
-                item.prompt.id)
+      drops.add(
+        item.part, f'more than {most} prompts of a user', item.prompt.id
+      )
     else:
       kept.append(item)
   return kept
@@ -98,39 +110,50 @@ def _limited_users(items: list[Item], settings: Settings, seed: int,
 # --- Labelers, PPO's prompts -------------------------------------------------
 
 
-def _grouped(items: list[Item], settings: Settings, seed: int,
-             drops: Drops) -> list[Item]:
+def _grouped(
+  items: list[Item], settings: Settings, seed: int, drops: Drops
+) -> list[Item]:
   """Rankings by held-out labelers are kept for validation only."""
   labelers = {i.record.labeler: 1 for i in items if i.part == 'rankings'}
   held = splits.take_share(
-      labelers, settings.heldout_labelers, seed, 'labelers')
+    labelers, settings.heldout_labelers, seed, 'labelers'
+  )
   kept = []
   for item in items:
     if item.part == 'rankings':
       group = 'heldout' if item.record.labeler in held else item.record.group
       if group == 'heldout' and item.prompt.split == 'train':
-        drops.add(item.part, 'training prompt ranked by a held-out labeler',
-                  item.prompt.id)
+        drops.add(
+          item.part,
+          'training prompt ranked by a held-out labeler',
+          item.prompt.id,
+        )
         continue
       item = dataclasses.replace(
-          item, record=dataclasses.replace(item.record, group=group))
+        item, record=dataclasses.replace(item.record, group=group)
+      )
     kept.append(item)
   return kept
 
 
-def _set_aside(items: list[Item], settings: Settings, seed: int,
-               drops: Drops) -> list[Item]:
+def _set_aside(
+  items: list[Item], settings: Settings, seed: int, drops: Drops
+) -> list[Item]:
   """Turns rankings of the prompts that only PPO sees into prompts."""
   shown = {i.key for i in items if i.part == 'demonstrations'}
-  ranked = {i.key: 1 for i in items if i.part == 'rankings'
-            and i.prompt.split == 'train' and i.key not in shown}
+  ranked = {
+    i.key: 1
+    for i in items
+    if i.part == 'rankings' and i.prompt.split == 'train' and i.key not in shown
+  }
   aside = splits.take_share(ranked, settings.ppo_fraction, seed, 'ppo')
   kept, found = [], {}
   for item in items:
     if item.part == 'rankings' and item.key in aside:
       drops.add(item.part, 'prompt is set aside for PPO', item.prompt.id)
-      found.setdefault(item.key, dataclasses.replace(
-          item, part='prompts', record=item.prompt))
+      found.setdefault(
+        item.key, dataclasses.replace(item, part='prompts', record=item.prompt)
+      )
     else:
       kept.append(item)
   return [*kept, *found.values()]
@@ -147,17 +170,26 @@ def _with_ids(items: list[Item]) -> list[Item]:
     if (item.part, item.key) not in ids:
       ids[item.part, item.key] = unused(item.prompt.id, taken)
     turns[item.key] = turns.get(item.key) or item.prompt.turns
-  return [dataclasses.replace(item, record=with_prompt(
-      item.record, id=ids[item.part, item.key], turns=turns[item.key]))
-          for item in items]
+  return [
+    dataclasses.replace(
+      item,
+      record=with_prompt(
+        item.record, id=ids[item.part, item.key], turns=turns[item.key]
+      ),
+    )
+    for item in items
+  ]
 
 
 def _prompts(items: list[Item], drops: Drops) -> dict[str, list[Prompt]]:
   """Split -> prompts, each once."""
   seen = {i.key: i.prompt for i in items if i.part != 'prompts'}
   train = {k: p for k, p in seen.items() if p.split == 'train'}
-  ranked = {i.key: i.prompt for i in items
-            if i.part == 'rankings' and i.prompt.split == 'train'}
+  ranked = {
+    i.key: i.prompt
+    for i in items
+    if i.part == 'rankings' and i.prompt.split == 'train'
+  }
   own, held = {}, {}
   for item in items:
     if item.part == 'prompts' and item.prompt.split == 'train':
@@ -167,10 +199,15 @@ def _prompts(items: list[Item], drops: Drops) -> dict[str, list[Prompt]]:
     elif item.prompt.split != 'train':
       held.setdefault(item.prompt.split, {}).setdefault(item.key, item.prompt)
   # The same prompt in two splits of a data set has two ids.
-  ppo = [dataclasses.replace(p, id=f'ppo/{p.id}')
-         for p in (own or ranked or train).values()]
-  made = {'train': list(train.values()), 'ppo': ppo,
-          **{name: list(found.values()) for name, found in held.items()}}
+  ppo = [
+    dataclasses.replace(p, id=f'ppo/{p.id}')
+    for p in (own or ranked or train).values()
+  ]
+  made = {
+    'train': list(train.values()),
+    'ppo': ppo,
+    **{name: list(found.values()) for name, found in held.items()},
+  }
   return {split: prompts for split, prompts in made.items() if prompts}
 
 
@@ -181,7 +218,8 @@ def _as_part(part: str, record):
   if part == 'demonstrations' and isinstance(record, Ranking):
     best = record.responses[record.ranks.index(0)]
     return Demonstration(
-        prompt=record.prompt, response=best, labeler=record.labeler)
+      prompt=record.prompt, response=best, labeler=record.labeler
+    )
   return record
 
 
@@ -189,8 +227,10 @@ def _without_silence(items, drops):
   """Without demonstrations of a ranking whose best response is empty."""
   kept = []
   for item in items:
-    if (isinstance(item.record, Demonstration)
-        and not item.record.response.strip()):
+    if (
+      isinstance(item.record, Demonstration)
+      and not item.record.response.strip()
+    ):
       drops.add(item.part, 'the best response is empty', item.prompt.id)
     else:
       kept.append(item)
@@ -198,10 +238,11 @@ def _without_silence(items, drops):
 
 
 ACCEPTED = {  # part -> the types of record that a source for it may have
-    'demonstrations': (Demonstration, Ranking),
-    'rankings': (Ranking,),
-    'prompts': (Prompt, Demonstration, Ranking),
-    'documents': (Document,)}
+  'demonstrations': (Demonstration, Ranking),
+  'rankings': (Ranking,),
+  'prompts': (Prompt, Demonstration, Ranking),
+  'documents': (Document,),
+}
 
 
 def check_kind(part: str, spec: str, kind: type) -> None:
@@ -209,12 +250,14 @@ def check_kind(part: str, spec: str, kind: type) -> None:
   if kind not in ACCEPTED[part]:
     others = [p for p, kinds in ACCEPTED.items() if kinds[0] is kind]
     raise CurateError(
-        f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
-        f'to {others[0]}')
+      f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
+      f'to {others[0]}'
+    )
 
 
-def curate(sources: Sequence[Source], *, settings: Settings, seed: int
-           ) -> Curated:
+def curate(
+  sources: Sequence[Source], *, settings: Settings, seed: int
+) -> Curated:
   """Puts sources together: filters, limits, splits.
 
   A source of rankings that is given for demonstrations has its best-ranked
@@ -237,17 +280,24 @@ def curate(sources: Sequence[Source], *, settings: Settings, seed: int
     for kind in {type(record) for record in source.records}:
       check_kind(source.part, source.spec, kind)
       if source.part == 'demonstrations' and kind is Ranking:
-        notes.append(f'demonstrations: {source.spec} has rankings: the best '
-                     'response of each was taken')
+        notes.append(
+          f'demonstrations: {source.spec} has rankings: the best '
+          'response of each was taken'
+        )
   for part in PARTS:
     for number, source in enumerate(sources):
       if source.part == part:
-        items += [Item(part, number, _as_part(part, record))
-                  for record in source.records]
+        items += [
+          Item(part, number, _as_part(part, record))
+          for record in source.records
+        ]
   items = _without_silence(items, drops)
   if settings.pii == 'drop':
-    items = [item for item in items if not personal.counted(
-        item.record, item.part, drops)]
+    items = [
+      item
+      for item in items
+      if not personal.counted(item.record, item.part, drops)
+    ]
   own = lambda item: not settings.resplit and item.prompt.split != 'train'
   items = _deduplicated(items, own, settings, drops)
   items = _limited_users(items, settings, seed, drops)
@@ -257,6 +307,10 @@ def curate(sources: Sequence[Source], *, settings: Settings, seed: int
   prompts = _prompts(items, drops)
   records = lambda part: [i.record for i in items if i.part == part]
   return Curated(
-      demonstrations=records('demonstrations'), rankings=records('rankings'),
-      prompts=prompts, drops=drops, notes=notes,
-      documents=splits.split_documents(sources, settings, seed, drops, notes))
+    demonstrations=records('demonstrations'),
+    rankings=records('rankings'),
+    prompts=prompts,
+    drops=drops,
+    notes=notes,
+    documents=splits.split_documents(sources, settings, seed, drops, notes),
+  )

@@ -47,13 +47,18 @@ def with_templates(tok, fields: Mapping[str, str]):
   Raises:
     ValueError: names the fields and why they cannot be used.
   """
-  given = {name: fields[name].replace('\\n', '\n')
-           for name in TEMPLATES if fields[name]}
+  given = {
+    name: fields[name].replace('\\n', '\n')
+    for name in TEMPLATES
+    if fields[name]
+  }
   if not given:
     return tok
   if not hasattr(tok, 'with_layout'):
-    raise ValueError(f'{" and ".join(given)}: only an imported tokenizer takes '
-                     'templates; this one has a layout of its own')
+    raise ValueError(
+      f'{" and ".join(given)}: only an imported tokenizer takes '
+      'templates; this one has a layout of its own'
+    )
   try:
     return tok.with_layout(**given)
   except ValueError as error:
@@ -100,8 +105,13 @@ def prompts_that_fit(tok, prompt_len: int) -> Callable[[Prompt], bool]:
   return fits
 
 
-def fitting(records: Iterable, part: str, fits: Callable[[Prompt], bool],
-            prompt_len: int, drops: parts.Drops) -> list:
+def fitting(
+  records: Iterable,
+  part: str,
+  fits: Callable[[Prompt], bool],
+  prompt_len: int,
+  drops: parts.Drops,
+) -> list:
   """The records whose prompt fits; the others are counted."""
   kept = []
   for record in records:
@@ -119,11 +129,14 @@ def pick(ranking: Ranking, chosen: Sequence[int]) -> Ranking:
   ranks = of(ranking.ranks)
   order = sorted(set(ranks))
   return dataclasses.replace(
-      ranking, responses=of(ranking.responses),
-      response_tokens=of(ranking.response_tokens), sources=of(ranking.sources),
-      temperatures=of(ranking.temperatures),
-      ranks=tuple(order.index(rank) for rank in ranks),
-      metadata=of(ranking.metadata))
+    ranking,
+    responses=of(ranking.responses),
+    response_tokens=of(ranking.response_tokens),
+    sources=of(ranking.sources),
+    temperatures=of(ranking.temperatures),
+    ranks=tuple(order.index(rank) for rank in ranks),
+    metadata=of(ranking.metadata),
+  )
 
 
 def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
@@ -136,16 +149,22 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
   if k <= max_responses:
     return ranking
   number = lambda i: parts.draw(
-      seed, 'responses', ranking.prompt.id, ranking.labeler, str(i))
+    seed, 'responses', ranking.prompt.id, ranking.labeler, str(i)
+  )
   order = sorted(range(k), key=number)
   best = min(order, key=lambda i: ranking.ranks[i])
   worst = max((i for i in order if i != best), key=lambda i: ranking.ranks[i])
   others = [i for i in order if i not in (best, worst)]
-  return pick(ranking, sorted([best, worst, *others[:max_responses - 2]]))
+  return pick(ranking, sorted([best, worst, *others[: max_responses - 2]]))
 
 
-def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
-              drops: parts.Drops) -> list[Ranking]:
+def tokenized(
+  rankings: Iterable[Ranking],
+  tok,
+  lengths: Lengths,
+  seed: int,
+  drops: parts.Drops,
+) -> list[Ranking]:
   """Rankings with `response_tokens` of at most `response_len` tokens each.
 
   What is counted are rows: of responses where they are left out or cut, of
@@ -157,33 +176,48 @@ def tokenized(rankings: Iterable[Ranking], tok, lengths: Lengths, seed: int,
     for i, text in enumerate(ranking.responses):
       whole = tasks.response_tokens(tok, text, lengths.response_len + 1)
       cut = len(whole) > lengths.response_len
-      tokens.append(tuple(whole[:lengths.response_len]))
+      tokens.append(tuple(whole[: lengths.response_len]))
       if cut:
         what = 'left out' if lengths.long_responses == 'drop' else 'cut'
-        drops.add('responses', f'ranked, {what}: more than '
-                  f'{lengths.response_len} tokens', name)
+        drops.add(
+          'responses',
+          f'ranked, {what}: more than {lengths.response_len} tokens',
+          name,
+        )
       if not cut or lengths.long_responses == 'cut':
         chosen.append(i)
     if len(chosen) < 2:
-      drops.add('rankings', 'fewer than 2 responses of at most '
-                f'{lengths.response_len} tokens', name)
+      drops.add(
+        'rankings',
+        f'fewer than 2 responses of at most {lengths.response_len} tokens',
+        name,
+      )
       continue
     ranking = pick(
-        dataclasses.replace(ranking, response_tokens=tuple(tokens)), chosen)
+      dataclasses.replace(ranking, response_tokens=tuple(tokens)), chosen
+    )
     fewer = subsample(ranking, lengths.max_responses, seed)
     left = len(ranking.responses) - len(fewer.responses)
     if left:
-      drops.add('responses', 'ranked, left out: K above '
-                f'{lengths.max_responses}', name, left)
+      drops.add(
+        'responses',
+        f'ranked, left out: K above {lengths.max_responses}',
+        name,
+        left,
+      )
     kept.append(fewer)
   return kept
 
 
-def count_cut(demonstrations: Iterable, tok, response_len: int,
-              drops: parts.Drops) -> None:
+def count_cut(
+  demonstrations: Iterable, tok, response_len: int, drops: parts.Drops
+) -> None:
   """Counts the demonstrations whose response `tasks.sft_rows` cuts."""
   for d in demonstrations:
     whole = tasks.response_tokens(tok, d.response, response_len + 1)
     if len(whole) > response_len:
-      drops.add('responses', f'demonstrated, cut: more than {response_len} '
-                'tokens', d.prompt.id)
+      drops.add(
+        'responses',
+        f'demonstrated, cut: more than {response_len} tokens',
+        d.prompt.id,
+      )

@@ -118,8 +118,11 @@ class Item:
 def with_prompt(record, **changes):
   """The record with fields of its prompt changed."""
   prompt = dataclasses.replace(prompt_of(record), **changes)
-  return (prompt if isinstance(record, Prompt)
-          else dataclasses.replace(record, prompt=prompt))
+  return (
+    prompt
+    if isinstance(record, Prompt)
+    else dataclasses.replace(record, prompt=prompt)
+  )
 
 
 def texts_of(record: Record) -> list[str]:

@@ -14,8 +14,9 @@ from instructrl.data.records import prompt_of, Record
 _EMAIL = re.compile(r'[\w.+-]@[\w-]+(?:\.[\w-]+)*\.[a-z]{2}', re.IGNORECASE)
 # With a country's code, or as in (555) 123-4567 and 555-123-4567.
 _PHONE = re.compile(
-    r'(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?!\w)'
-    r'|(?<![\w-])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])')
+  r'(?<![\w+])\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,4}(?!\w)'
+  r'|(?<![\w-])(?:\(\d{3}\) ?|\d{3}[.-])\d{3}[.-]\d{4}(?![\w-])'
+)
 _CARD = re.compile(r'(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.-])')
 
 

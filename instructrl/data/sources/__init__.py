@@ -1,2 +1,1 @@
-"""The sources of records, and the TFDS builders that `data.store` writes with.
-"""
+"""The sources of records, and the TFDS builders that `data.store` writes with."""

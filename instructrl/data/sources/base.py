@@ -34,6 +34,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
     if value not in choices:
       raise ValueError(f'one of {", ".join(choices)}')
     return value
+
   return parse
 
 
@@ -47,12 +48,19 @@ def at_least(least: float, kind: type = float) -> Callable[[str], Any]:
       what = 'whole number' if kind is int else 'number'
       raise ValueError(f'a {what} from {least:g} up')
     return parsed
+
   return parse
 
 
 def yes_or_no(value: str) -> bool:
-  words = {'true': True, 'yes': True, '1': True,
-           'false': False, 'no': False, '0': False}
+  words = {
+    'true': True,
+    'yes': True,
+    '1': True,
+    'false': False,
+    'no': False,
+    '0': False,
+  }
   if value.lower() not in words:
     raise ValueError('true or false')
   return words[value.lower()]
@@ -85,10 +93,11 @@ class Source:
   PUBLIC: ClassVar[bool] = True  # whether it can be downloaded
 
   def __init__(
-      self, subset: str = '', options: Mapping[str, Any] | None = None):
+    self, subset: str = '', options: Mapping[str, Any] | None = None
+  ):
     self.subset = subset or (self.SUBSETS[0] if self.SUBSETS else '')
     self.options = {
-        name: option.default for name, option in self.OPTIONS.items()
+      name: option.default for name, option in self.OPTIONS.items()
     } | dict(options or {})
 
   def kind(self) -> type:
@@ -106,10 +115,13 @@ class Source:
   def find(self, path: pathlib.Path) -> list[File]:
     """The source's own files at a path that a user gave."""
     root = path if path.is_dir() else path.parent
-    found = [File(p, files.split_in_name(p.name), self.part_of(p, root))
-             for p in sorted(files.find(path, self.SUFFIXES), key=self._order)]
-    return [file for file in found
-            if not file.part or file.part in self.parts()]
+    found = [
+      File(p, files.split_in_name(p.name), self.part_of(p, root))
+      for p in sorted(files.find(path, self.SUFFIXES), key=self._order)
+    ]
+    return [
+      file for file in found if not file.part or file.part in self.parts()
+    ]
 
   def parts(self) -> tuple[str, ...]:
     """What the subset has of `SUBSETS`."""
@@ -164,12 +176,12 @@ class Read:
 
 
 def read(
-    source: Source,
-    found: Sequence[File],
-    *,
-    limit: int = 0,
-    strict: bool | None = None,
-    limits: Limits = Limits(),
+  source: Source,
+  found: Sequence[File],
+  *,
+  limit: int = 0,
+  strict: bool | None = None,
+  limits: Limits = Limits(),
 ) -> Read:
   """Reads a source's files: valid records, and why the others are none.
 
@@ -222,8 +234,9 @@ def _refuse_nothing(result: Read, found: Iterable[File]) -> None:
     raise SourceError(f'{where}: there are no rows')
   reason = max(result.dropped, key=result.dropped.get)
   raise SourceError(
-      f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} '
-      f'are like the first of them: {result.first[reason]}')
+    f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} '
+    f'are like the first of them: {result.first[reason]}'
+  )
 
 
 class _Seen:
@@ -238,12 +251,14 @@ class _Seen:
     # A copy in another split is a copy too, and a leak.
     values.get('prompt', values)['split'] = ''
     digest = hashlib.sha256(
-        json.dumps(values, sort_keys=True).encode()).digest()[:16]
+      json.dumps(values, sort_keys=True).encode()
+    ).digest()[:16]
     if digest in self._records:
       raise fields.Unusable('is an exact duplicate of an earlier row')
     if not hasattr(record, 'prompt'):  # many records may have one prompt
       if record.id in self._ids:
         raise fields.Malformed(
-            f'has the id {record.id!r} of {self._ids[record.id]}')
+          f'has the id {record.id!r} of {self._ids[record.id]}'
+        )
       self._ids[record.id] = row.place
     self._records.add(digest)

@@ -46,8 +46,11 @@ def lock(folder: pathlib.Path) -> Iterator[None]:
     try:
       fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-      print(f'waiting for another process that prepares data in {folder}',
-            file=sys.stderr, flush=True)
+      print(
+        f'waiting for another process that prepares data in {folder}',
+        file=sys.stderr,
+        flush=True,
+      )
       fcntl.flock(file, fcntl.LOCK_EX)
     yield
 
@@ -178,9 +181,12 @@ def _published(linked, headers) -> dict[str, str]:
 def _save(response, part, have, size):
   total = int(size) if size else 0
   show = progress.Progress(
-      f'download {part.parent.name}/{part.name.removesuffix(".part")}',
-      -(-total // _BLOCK) or 1, start=have // _BLOCK, unit='MiB',
-      stream=sys.stderr)
+    f'download {part.parent.name}/{part.name.removesuffix(".part")}',
+    -(-total // _BLOCK) or 1,
+    start=have // _BLOCK,
+    unit='MiB',
+    stream=sys.stderr,
+  )
   with part.open('ab') as file, show as bar:
     while block := response.read(_BLOCK):
       file.write(block)
@@ -200,6 +206,8 @@ def _fault(part, known) -> str:
       with part.open('rb') as file:
         digest = hashlib.file_digest(file, name)
       if known[name] not in (
-          digest.hexdigest(), base64.b64encode(digest.digest()).decode()):
+        digest.hexdigest(),
+        base64.b64encode(digest.digest()).decode(),
+      ):
         return f'its {name} is not the published one'
   return ''

@@ -99,9 +99,15 @@ def items(row: Any, name: str) -> list:
 
 
 def _kind(value) -> str:
-  names = {'dict': 'an object', 'list': 'a list', 'str': 'text',
-           'int': 'a number', 'float': 'a number', 'bool': 'true or false',
-           'NoneType': 'null'}
+  names = {
+    'dict': 'an object',
+    'list': 'a list',
+    'str': 'text',
+    'int': 'a number',
+    'float': 'a number',
+    'bool': 'true or false',
+    'NoneType': 'null',
+  }
   return names.get(type(value).__name__, type(value).__name__)
 
 
@@ -112,8 +118,13 @@ def text_id(value: str) -> str:
 
 
 def prompt(
-    value: str, *, split: str, own_id: str = '', user: str = '',
-    use_case: str = 'other', turns: Sequence[str] = (),
+  value: str,
+  *,
+  split: str,
+  own_id: str = '',
+  user: str = '',
+  use_case: str = 'other',
+  turns: Sequence[str] = (),
 ) -> Prompt:
   """A prompt; its id is that of its text where the source has none.
 
@@ -125,21 +136,26 @@ def prompt(
     use_case: of the paper's Table 1.
     turns: of a dialogue; one or none is none.
   """
-  return Prompt(id=own_id or text_id(value), text=value, user=user,
-                use_case=use_case, split=split,
-                turns=tuple(turns) if len(turns) > 1 else ())
+  return Prompt(
+    id=own_id or text_id(value),
+    text=value,
+    user=user,
+    use_case=use_case,
+    split=split,
+    turns=tuple(turns) if len(turns) > 1 else (),
+  )
 
 
 def ranking(
-    asked: Prompt,
-    responses: Sequence[str],
-    ranks: Sequence[float],
-    *,
-    labeler: str = UNKNOWN,
-    group: str = 'train',
-    sources: Sequence[str] = (),
-    humans: Sequence[bool] = (),
-    metadata: Sequence[dict[str, int]] = (),
+  asked: Prompt,
+  responses: Sequence[str],
+  ranks: Sequence[float],
+  *,
+  labeler: str = UNKNOWN,
+  group: str = 'train',
+  sources: Sequence[str] = (),
+  humans: Sequence[bool] = (),
+  metadata: Sequence[dict[str, int]] = (),
 ) -> Ranking:
   """A ranking whose texts are not in tokens yet.
 
@@ -164,11 +180,18 @@ def ranking(
   if not any(response.strip() for response in responses):
     raise Malformed('all responses are empty')
   return Ranking(
-      prompt=asked, labeler=labeler, group=group, responses=tuple(responses),
-      response_tokens=(), sources=tuple(sources) or (UNKNOWN,) * k,
-      temperatures=tuple(
-          0.0 if human else 1.0 for human in humans or [False] * k),
-      ranks=dense_ranks(ranks), metadata=tuple(metadata))
+    prompt=asked,
+    labeler=labeler,
+    group=group,
+    responses=tuple(responses),
+    response_tokens=(),
+    sources=tuple(sources) or (UNKNOWN,) * k,
+    temperatures=tuple(
+      0.0 if human else 1.0 for human in humans or [False] * k
+    ),
+    ranks=dense_ranks(ranks),
+    metadata=tuple(metadata),
+  )
 
 
 def dense_ranks(values: Sequence[float]) -> tuple[int, ...]:
@@ -178,7 +201,7 @@ def dense_ranks(values: Sequence[float]) -> tuple[int, ...]:
 
 
 def ranks_of_scores(
-    scores: Sequence[float], tie_margin: float = 0.0
+  scores: Sequence[float], tie_margin: float = 0.0
 ) -> tuple[int, ...]:
   """Ranks of scores, of which the highest is best.
 
@@ -221,7 +244,7 @@ def split_dialogue(dialogue: str) -> tuple[str, str]:
     raise Malformed('has no \\n\\nAssistant:')
   if HUMAN in response:
     raise Malformed('does not end with a turn of the assistant')
-  asked = head[len(HUMAN) + 1:]
+  asked = head[len(HUMAN) + 1 :]
   checked_text(asked, 'the prompt')
   checked_text(response, 'the response')
   return asked, response.removeprefix(' ')

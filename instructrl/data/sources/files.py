@@ -65,11 +65,11 @@ def read_rows(file: File) -> Iterator[Row]:
     SourceError: there is no such file, it ends early, or it is damaged.
   """
   with _reading(file.path):
-    if _starts_with(file.path) == b'PAR1' or suffix_of(
-        file.path) == '.parquet':
+    if _starts_with(file.path) == b'PAR1' or suffix_of(file.path) == '.parquet':
       yield from _parquet_rows(file)
-    elif suffix_of(file.path) == '.json' and _first_character(
-        file.path) == b'[':
+    elif (
+      suffix_of(file.path) == '.json' and _first_character(file.path) == b'['
+    ):
       yield from _list_rows(file)
     else:
       for number, line in enumerate(_lines(file.path), 1):
@@ -86,12 +86,14 @@ def read_texts(file: File) -> Iterator[Row]:
   with _reading(file.path):
     for number, line in enumerate(_lines(file.path), 1):
       try:
-        yield Row(file, number, line.decode('utf-8-sig' if number == 1
-                                            else 'utf-8'))
+        yield Row(
+          file, number, line.decode('utf-8-sig' if number == 1 else 'utf-8')
+        )
       except UnicodeDecodeError as error:
         raise SourceError(
-            f'{file.path}:{number}: is not UTF-8 text (byte {error.start} of '
-            'the line)') from error
+          f'{file.path}:{number}: is not UTF-8 text (byte {error.start} of '
+          'the line)'
+        ) from error
 
 
 @contextlib.contextmanager
@@ -101,19 +103,22 @@ def _reading(path):
     yield
   except EOFError as error:
     raise SourceError(
-        f'{path}: the gzip file ends early; it was not copied whole: fetch it '
-        'again') from error
+      f'{path}: the gzip file ends early; it was not copied whole: fetch it '
+      'again'
+    ) from error
   except (gzip.BadGzipFile, zlib.error) as error:
     raise SourceError(
-        f'{path}: the gzip file is damaged ({error}): fetch it again'
+      f'{path}: the gzip file is damaged ({error}): fetch it again'
     ) from error
   except pyarrow.ArrowException as error:
     reason = str(error).partition('\n')[0]
     raise SourceError(
-        f'{path}: is not a whole parquet file ({reason})') from error
+      f'{path}: is not a whole parquet file ({reason})'
+    ) from error
   except OSError as error:
     raise SourceError(
-        f'{path}: cannot be read: {error.strerror or error}') from error
+      f'{path}: cannot be read: {error.strerror or error}'
+    ) from error
 
 
 def _starts_with(path) -> bytes:
@@ -140,13 +145,15 @@ def _lines(path) -> Iterator[bytes]:
 
 def _json_row(file, number, line) -> Row:
   try:
-    return Row(file, number, json.loads(
-        line.rstrip(b'\r\n').decode('utf-8-sig')))
+    return Row(
+      file, number, json.loads(line.rstrip(b'\r\n').decode('utf-8-sig'))
+    )
   except UnicodeDecodeError as error:
     return Row(file, number, fault=f'is not UTF-8 (byte {error.start})')
   except json.JSONDecodeError as error:
-    return Row(file, number, fault=(
-        f'is not JSON: {error.msg} (column {error.colno})'))
+    return Row(
+      file, number, fault=(f'is not JSON: {error.msg} (column {error.colno})')
+    )
   except RecursionError:
     return Row(file, number, fault='is not JSON: it is nested too deep')
   except ValueError as error:  # a number of thousands of digits
@@ -159,11 +166,13 @@ def _list_rows(file) -> Iterator[Row]:
       values = json.loads(stream.read().decode('utf-8-sig'))
     except UnicodeDecodeError as error:
       raise SourceError(
-          f'{file.path}: is not UTF-8 (byte {error.start})') from error
+        f'{file.path}: is not UTF-8 (byte {error.start})'
+      ) from error
     except json.JSONDecodeError as error:
       raise SourceError(
-          f'{file.path}:{error.lineno}: is not JSON: {error.msg} (column '
-          f'{error.colno})') from error
+        f'{file.path}:{error.lineno}: is not JSON: {error.msg} (column '
+        f'{error.colno})'
+      ) from error
     except (ValueError, RecursionError) as error:
       raise SourceError(f'{file.path}: is not JSON: {error}') from error
   for number, value in enumerate(values, 1):
@@ -180,9 +189,14 @@ def _parquet_rows(file) -> Iterator[Row]:
 
 
 _SPLIT_WORDS = {
-    'train': 'train', 'test': 'test', 'validation': 'validation',
-    'valid': 'validation', 'val': 'validation', 'dev': 'validation',
-    'eval': 'validation'}
+  'train': 'train',
+  'test': 'test',
+  'validation': 'validation',
+  'valid': 'validation',
+  'val': 'validation',
+  'dev': 'validation',
+  'eval': 'validation',
+}
 
 
 def split_named(word: str) -> str | None:
@@ -207,11 +221,15 @@ def find(path: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
   if not path.exists():
     raise SourceError(f'{path}: there is no such file or folder')
   found = sorted(
-      p for p in path.rglob('*')
-      if p.is_file() and suffix_of(p) in suffixes
-      and not any(part.startswith('.') for part in p.relative_to(path).parts))
+    p
+    for p in path.rglob('*')
+    if p.is_file()
+    and suffix_of(p) in suffixes
+    and not any(part.startswith('.') for part in p.relative_to(path).parts)
+  )
   if not found:
     raise SourceError(
-        f'{path}: the folder has no files of the kind '
-        f'{", ".join(suffixes)} (or with .gz)')
+      f'{path}: the folder has no files of the kind '
+      f'{", ".join(suffixes)} (or with .gz)'
+    )
   return found

@@ -12,8 +12,12 @@ from instructrl.data.sources.base import Source
 from instructrl.tokenizers import dialogue
 
 _URL = 'https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main/'
-PARTS = ('helpful-base', 'helpful-online', 'helpful-rejection-sampled',
-         'harmless-base')
+PARTS = (
+  'helpful-base',
+  'helpful-online',
+  'helpful-rejection-sampled',
+  'harmless-base',
+)
 
 
 class HhRlhf(Source):
@@ -30,13 +34,25 @@ class HhRlhf(Source):
 
   def remotes(self):
     return tuple(
-        Remote(f'{_URL}{part}/{split}.jsonl.gz', f'{part}/{split}.jsonl.gz',
-               split, part)
-        for split in ('train', 'test') for part in self.parts())
+      Remote(
+        f'{_URL}{part}/{split}.jsonl.gz',
+        f'{part}/{split}.jsonl.gz',
+        split,
+        part,
+      )
+      for split in ('train', 'test')
+      for part in self.parts()
+    )
 
   def part_of(self, path, root):
-    return next((part for part in path.relative_to(root).parts
-                 if part in PARTS or part == 'red-team-attempts'), '')
+    return next(
+      (
+        part
+        for part in path.relative_to(root).parts
+        if part in PARTS or part == 'red-team-attempts'
+      ),
+      '',
+    )
 
   def record(self, row):
     sides = []
@@ -49,10 +65,18 @@ class HhRlhf(Source):
     (prompt, chosen), (other, rejected) = sides
     if prompt != other:
       raise fields.Unusable(
-          'the dialogues part before the last turn of the assistant')
+        'the dialogues part before the last turn of the assistant'
+      )
     if chosen == rejected:
       raise fields.Unusable('chosen and rejected are the same')
     return fields.ranking(
-        fields.prompt(prompt, split=row.file.split, use_case='chat',
-                      turns=dialogue.split_turns(prompt)),
-        (chosen, rejected), (0, 1), labeler=self.NAME)
+      fields.prompt(
+        prompt,
+        split=row.file.split,
+        use_case='chat',
+        turns=dialogue.split_turns(prompt),
+      ),
+      (chosen, rejected),
+      (0, 1),
+      labeler=self.NAME,
+    )

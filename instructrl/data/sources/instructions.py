@@ -26,16 +26,23 @@ class Alpaca(Source):
   ABOUT = 'Stanford Alpaca, written by a model (CC BY-NC 4.0)'
 
   def remotes(self):
-    return (Remote(
+    return (
+      Remote(
         f'{_GITHUB}tatsu-lab/stanford_alpaca/main/alpaca_data.json',
-        'alpaca_data.json'),)
+        'alpaca_data.json',
+      ),
+    )
 
   def record(self, row):
-    prompt = _asked(fields.text(row.value, 'instruction'),
-                    fields.optional_text(row.value, 'input'))
+    prompt = _asked(
+      fields.text(row.value, 'instruction'),
+      fields.optional_text(row.value, 'input'),
+    )
     return Demonstration(
-        fields.prompt(prompt, split=row.file.split),
-        fields.text(row.value, 'output').strip(), 'text-davinci-003')
+      fields.prompt(prompt, split=row.file.split),
+      fields.text(row.value, 'output').strip(),
+      'text-davinci-003',
+    )
 
 
 class Dolly(Source):
@@ -45,25 +52,41 @@ class Dolly(Source):
   RECORD = Demonstration
   ABOUT = 'Databricks Dolly 15k, written by people (CC BY-SA 3.0)'
   USE_CASES = {
-      'brainstorming': 'brainstorming', 'classification': 'classification',
-      'closed_qa': 'closed_qa', 'creative_writing': 'generation',
-      'general_qa': 'open_qa', 'information_extraction': 'extract',
-      'open_qa': 'open_qa', 'summarization': 'summarization'}
+    'brainstorming': 'brainstorming',
+    'classification': 'classification',
+    'closed_qa': 'closed_qa',
+    'creative_writing': 'generation',
+    'general_qa': 'open_qa',
+    'information_extraction': 'extract',
+    'open_qa': 'open_qa',
+    'summarization': 'summarization',
+  }
 
   def remotes(self):
     name = 'databricks-dolly-15k.jsonl'
-    return (Remote(
+    return (
+      Remote(
         'https://huggingface.co/datasets/databricks/databricks-dolly-15k/'
-        f'resolve/main/{name}', name),)
+        f'resolve/main/{name}',
+        name,
+      ),
+    )
 
   def record(self, row):
-    prompt = _asked(fields.text(row.value, 'instruction'),
-                    fields.optional_text(row.value, 'context'))
+    prompt = _asked(
+      fields.text(row.value, 'instruction'),
+      fields.optional_text(row.value, 'context'),
+    )
     category = fields.optional_text(row.value, 'category')
     return Demonstration(
-        fields.prompt(prompt, split=row.file.split,
-                      use_case=self.USE_CASES.get(category, 'other')),
-        fields.text(row.value, 'response').strip(), 'databricks')
+      fields.prompt(
+        prompt,
+        split=row.file.split,
+        use_case=self.USE_CASES.get(category, 'other'),
+      ),
+      fields.text(row.value, 'response').strip(),
+      'databricks',
+    )
 
 
 class SelfInstruct(Source):
@@ -80,25 +103,37 @@ class SelfInstruct(Source):
   ABOUT = 'Self-Instruct: expert and generated tasks (Apache-2.0)'
   SUBSETS = ('user', 'seed', 'generated')
   FILES = {
-      'user': 'human_eval/user_oriented_instructions.jsonl',
-      'seed': 'data/seed_tasks.jsonl',
-      'generated': 'data/gpt3_generations/batch_221203/'
-                   'all_instances_82K.jsonl'}
+    'user': 'human_eval/user_oriented_instructions.jsonl',
+    'seed': 'data/seed_tasks.jsonl',
+    'generated': 'data/gpt3_generations/batch_221203/all_instances_82K.jsonl',
+  }
 
   def remotes(self):
     path = self.FILES[self.subset]
-    return (Remote(f'{_GITHUB}yizhongw/self-instruct/main/{path}',
-                   path.rpartition('/')[2], part=self.subset),)
+    return (
+      Remote(
+        f'{_GITHUB}yizhongw/self-instruct/main/{path}',
+        path.rpartition('/')[2],
+        part=self.subset,
+      ),
+    )
 
   def part_of(self, path, root):
     del root
-    return next((part for part, name in self.FILES.items()
-                 if path.name.startswith(name.rpartition('/')[2])), '')
+    return next(
+      (
+        part
+        for part, name in self.FILES.items()
+        if path.name.startswith(name.rpartition('/')[2])
+      ),
+      '',
+    )
 
   def rows(self, found):
     for row in super().rows(found):
       if isinstance(row.value, dict) and isinstance(
-          row.value.get('instances'), list):
+        row.value.get('instances'), list
+      ):
         for instance in row.value['instances']:
           own = instance if isinstance(instance, dict) else {}
           yield dataclasses.replace(row, value={**row.value, **own})
@@ -111,10 +146,12 @@ class SelfInstruct(Source):
       asked = fields.text(value, 'prompt').strip()
       name = 'completion' if 'completion' in value else 'response'
     else:
-      asked = _asked(fields.text(value, 'instruction'),
-                     fields.optional_text(value, 'input'))
+      asked = _asked(
+        fields.text(value, 'instruction'), fields.optional_text(value, 'input')
+      )
       name = 'output'
     return Demonstration(
-        fields.prompt(asked, split=row.file.split),
-        fields.text(value, name).strip(),
-        'gpt-3' if self.subset == 'generated' else 'self-instruct')
+      fields.prompt(asked, split=row.file.split),
+      fields.text(value, name).strip(),
+      'gpt-3' if self.subset == 'generated' else 'self-instruct',
+    )

@@ -49,8 +49,9 @@ class Reader:
     if 'completion' in row:
       if row.get('label') in (False, True):  # also 0 and 1
         raise Malformed(
-            'has a label for a single completion, which no stage learns from: '
-            'demonstrations have none, and rankings two responses or more')
+          'has a label for a single completion, which no stage learns from: '
+          'demonstrations have none, and rankings two responses or more'
+        )
       refuse_both(row, 'response', 'completion')
       row['response'] = row.pop('completion')
     if row.keys() & {*_PAIR, 'responses'}:
@@ -76,17 +77,20 @@ class Reader:
 
     What is neither is given back: whoever reads it refuses what is no text.
     """
-    if isinstance(value, list) and value and all(
-        isinstance(message, dict) for message in value):
+    if (
+      isinstance(value, list)
+      and value
+      and all(isinstance(message, dict) for message in value)
+    ):
       if len(value) > 1:
-        raise Malformed(f'{name} has {len(value)} messages, not one of the '
-                        'assistant')
+        raise Malformed(
+          f'{name} has {len(value)} messages, not one of the assistant'
+        )
       value = value[0]
     if not isinstance(value, dict):
       return value
     if value.get('role') not in (None, 'assistant'):
-      raise Malformed(
-          f'{name} is of the role {value["role"]!r}, not assistant')
+      raise Malformed(f'{name} is of the role {value["role"]!r}, not assistant')
     if value.get('content') is None:
       raise Malformed(f"{name} lacks the field 'content'")
     self._note(value, name)
@@ -94,12 +98,18 @@ class Reader:
 
   def _pair(self, row) -> dict[str, Any]:
     (turns, chosen), (other, rejected) = (
-        self._answered(row, name) for name in _PAIR)
+      self._answered(row, name) for name in _PAIR
+    )
     if turns != other:
       raise fields.Unusable(
-          'the dialogues part before the last turn of the assistant')
-    return {**row, 'prompt': self._agreed(row, turns, 'chosen'),
-            'chosen': chosen, 'rejected': rejected}
+        'the dialogues part before the last turn of the assistant'
+      )
+    return {
+      **row,
+      'prompt': self._agreed(row, turns, 'chosen'),
+      'chosen': chosen,
+      'rejected': rejected,
+    }
 
   def _answered(self, row, name: str) -> tuple[list[str], str]:
     """The turns before the last one, and that."""
@@ -114,8 +124,12 @@ class Reader:
     if isinstance(given, list):
       agrees = self._turns(given, 'prompt') == turns
     else:
-      agrees = given is None or isinstance(given, str) and given.strip() in (
-          turns[0].strip(), dialogue.join_turns(turns).strip())
+      agrees = (
+        given is None
+        or isinstance(given, str)
+        and given.strip()
+        in (turns[0].strip(), dialogue.join_turns(turns).strip())
+      )
     if not agrees:
       raise Malformed(f'{name} does not begin as prompt does: leave one out')
     return turns
@@ -123,13 +137,17 @@ class Reader:
   def _turns(self, value: Any, name: str) -> list[str]:
     """Texts of messages of the user and the assistant by turns."""
     messages = fields.items({name: value}, name)
-    if messages and isinstance(messages[0], dict) and (
-        messages[0].get('role') == 'system'):
+    if (
+      messages
+      and isinstance(messages[0], dict)
+      and (messages[0].get('role') == 'system')
+    ):
       if self._system != 'drop':
         raise Malformed(
-            f'{name}[0] is a system message; `system` of the stage data sets '
-            "one for all rows, and the source's option system=drop leaves "
-            'those of the rows out')
+          f'{name}[0] is a system message; `system` of the stage data sets '
+          "one for all rows, and the source's option system=drop leaves "
+          'those of the rows out'
+        )
       messages = messages[1:]
     if not messages:
       raise Malformed(f'{name} has no message of the user')
@@ -140,18 +158,24 @@ class Reader:
       if role is None:
         raise Malformed(f"{where} lacks the field 'role'")
       if role != dialogue.ROLES[i % 2]:
-        raise Malformed(f'{where} is of the role {role!r}, and it is the turn '
-                        f'of the {dialogue.ROLES[i % 2]}')
-      found.append(fields.checked_text(  # silence is a response to be judged
-          message.get('content'), f'{where}.content',
-          may_be_empty=name in _PAIR and i == len(messages) - 1))
+        raise Malformed(
+          f'{where} is of the role {role!r}, and it is the turn '
+          f'of the {dialogue.ROLES[i % 2]}'
+        )
+      found.append(
+        fields.checked_text(  # silence is a response to be judged
+          message.get('content'),
+          f'{where}.content',
+          may_be_empty=name in _PAIR and i == len(messages) - 1,
+        )
+      )
       self._note(message, name)
     return found
 
   def _note(self, message: Mapping[str, Any], name: str) -> None:
-    self.unread |= {f'{name}[].{key}' for key, value in message.items()
-                    if value is not None} - {
-                        f'{name}[].role', f'{name}[].content'}
+    self.unread |= {
+      f'{name}[].{key}' for key, value in message.items() if value is not None
+    } - {f'{name}[].role', f'{name}[].content'}
 
 
 def _is_dialogue(value: Any) -> bool:

@@ -36,8 +36,9 @@ class _Oasst(Source):
   """
 
   RELEASE: str  # '2023-04-12_oasst_ready'
-  OPTIONS = {'lang': Option(
-      'en', _language, "the language of the messages, or 'all'")}
+  OPTIONS = {
+    'lang': Option('en', _language, "the language of the messages, or 'all'")
+  }
 
   def remotes(self):
     repository = self.NAME.partition('/')[0]
@@ -47,8 +48,10 @@ class _Oasst(Source):
   def find(self, path):
     """One form only, where a folder holds the same data in several."""
     found = super().find(path)
-    forms = [[f for f in found if form in f.path.name]
-             for form in ('_ready.trees', '_ready.messages')]
+    forms = [
+      [f for f in found if form in f.path.name]
+      for form in ('_ready.trees', '_ready.messages')
+    ]
     return forms[0] or forms[1] or found
 
   def rows(self, found):
@@ -56,8 +59,7 @@ class _Oasst(Source):
       flat, rows = {}, files.read_rows(file)
       for row in rows:
         if row.fault or not isinstance(row.value, dict):
-          yield dataclasses.replace(
-              row, fault=row.fault or 'is not an object')
+          yield dataclasses.replace(row, fault=row.fault or 'is not an object')
         elif 'prompt' in row.value:
           yield from _threads_of_tree(row)
         elif fault := _fault_of_message(row.value, flat):
@@ -73,22 +75,31 @@ class _Oasst(Source):
       if turn.get('deleted'):
         raise fields.Unusable('a message of the thread was deleted')
     roles = [turn.get('role') for turn in turns]
-    if roles != (['prompter', 'assistant'] * len(turns))[:len(turns)]:
+    if roles != (['prompter', 'assistant'] * len(turns))[: len(turns)]:
       raise fields.Malformed(
-          'the roles of the thread are not prompter and assistant by turns')
+        'the roles of the thread are not prompter and assistant by turns'
+      )
     if lang != 'all' and turns[-1].get('lang') != lang:
       raise fields.Unusable(f'is not in the language {lang!r}')
-    replies = [reply for reply in row.value['replies']
-               if not reply.get('deleted')
-               and reply.get('review_result') is not False
-               and (lang == 'all' or reply.get('lang') == lang)]
+    replies = [
+      reply
+      for reply in row.value['replies']
+      if not reply.get('deleted')
+      and reply.get('review_result') is not False
+      and (lang == 'all' or reply.get('lang') == lang)
+    ]
     texts = [fields.text(turn, 'text').strip() for turn in turns]
     tree = fields.optional_text(
-        turns[0], 'message_tree_id', fields.text(turns[0], 'message_id'))
+      turns[0], 'message_tree_id', fields.text(turns[0], 'message_id')
+    )
     prompt = fields.prompt(
-        dialogue.join_turns(texts), split=row.file.split, use_case='chat',
-        own_id=fields.text(turns[-1], 'message_id'), turns=texts,
-        user=fields.optional_text(turns[0], 'user_id', tree))
+      dialogue.join_turns(texts),
+      split=row.file.split,
+      use_case='chat',
+      own_id=fields.text(turns[-1], 'message_id'),
+      turns=texts,
+      user=fields.optional_text(turns[0], 'user_id', tree),
+    )
     return prompt, replies
 
 
@@ -107,11 +118,13 @@ class _OasstRankings(_Oasst):
     if len(ranked) < 2:
       raise fields.Unusable('has fewer than 2 ranked replies')
     return fields.ranking(
-        prompt, [fields.text(reply, 'text').strip() for reply in ranked],
-        [fields.number(reply['rank'], 'rank') for reply in ranked],
-        labeler=self.NAME,
-        sources=[_writer(reply) for reply in ranked],
-        humans=[not reply.get('synthetic') for reply in ranked])
+      prompt,
+      [fields.text(reply, 'text').strip() for reply in ranked],
+      [fields.number(reply['rank'], 'rank') for reply in ranked],
+      labeler=self.NAME,
+      sources=[_writer(reply) for reply in ranked],
+      humans=[not reply.get('synthetic') for reply in ranked],
+    )
 
 
 class _OasstDemonstrations(_Oasst):
@@ -134,8 +147,10 @@ class _OasstDemonstrations(_Oasst):
     if best[0] == float('inf') and len(replies) > 1:
       raise fields.Unusable('has several replies and none is ranked')
     return Demonstration(
-        prompt, fields.text(best[1], 'text').strip(),
-        fields.optional_text(best[1], 'user_id', self.NAME.partition('/')[0]))
+      prompt,
+      fields.text(best[1], 'text').strip(),
+      fields.optional_text(best[1], 'user_id', self.NAME.partition('/')[0]),
+    )
 
 
 class Oasst1(_OasstRankings):
@@ -186,15 +201,21 @@ def _threads_of_tree(row: Row) -> Iterator[Row]:
   while stack:  # not recursive: a tree may be deep
     message, before = stack.pop()
     if not isinstance(message, dict) or not isinstance(
-        message.get('replies') or [], list):
+      message.get('replies') or [], list
+    ):
       yield dataclasses.replace(
-          row, value=None, fault='a message of the tree is not an object')
+        row, value=None, fault='a message of the tree is not an object'
+      )
       continue
     turns, replies = (*before, message), message.get('replies') or []
     if message.get('role') == 'prompter' and replies:
       yield dataclasses.replace(
-          row, value={'turns': turns, 'replies': [
-              reply for reply in replies if isinstance(reply, dict)]})
+        row,
+        value={
+          'turns': turns,
+          'replies': [reply for reply in replies if isinstance(reply, dict)],
+        },
+      )
     stack.extend((reply, turns) for reply in reversed(replies))
 
 
@@ -214,10 +235,17 @@ def _threads_of_messages(rows: dict[str, Row]) -> Iterator[Row]:
       turns.insert(0, rows[at].value)
       at = rows[at].value.get('parent_id')
     if at is not None:
-      why = ('the thread is a circle' if at in seen else
-             'a message that it answers is not in the file')
+      why = (
+        'the thread is a circle'
+        if at in seen
+        else 'a message that it answers is not in the file'
+      )
       yield dataclasses.replace(row, fault=why)
       continue
-    yield dataclasses.replace(row, value={
+    yield dataclasses.replace(
+      row,
+      value={
         'turns': tuple(turns),
-        'replies': [reply.value for reply in replies[number]]})
+        'replies': [reply.value for reply in replies[number]],
+      },
+    )

@@ -43,12 +43,20 @@ from instructrl.tokenizers import dialogue
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
 # What is read of each kind of line.
 _READ = {
-    Document: {'id', 'text', 'source', 'split'},
-    Prompt: _ABOUT_PROMPT,
-    Demonstration: _ABOUT_PROMPT | {'response', 'labeler'},
-    Ranking: _ABOUT_PROMPT | {
-        'responses', 'ranks', 'scores', 'chosen', 'rejected', 'labeler',
-        'group', 'source'},
+  Document: {'id', 'text', 'source', 'split'},
+  Prompt: _ABOUT_PROMPT,
+  Demonstration: _ABOUT_PROMPT | {'response', 'labeler'},
+  Ranking: _ABOUT_PROMPT
+  | {
+    'responses',
+    'ranks',
+    'scores',
+    'chosen',
+    'rejected',
+    'labeler',
+    'group',
+    'source',
+  },
 }
 _READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role'}
 
@@ -61,12 +69,17 @@ class Own(Source):
   STRICT = True
   PUBLIC = False
   OPTIONS = {
-      'tie_margin': Option(
-          0.0, at_least(0.0), 'scores less than this apart are ties'),
-      'split': Option(
-          'train', one_of(*records.SPLITS), 'of lines that name none'),
-      'system': Option('refuse', one_of(*messages.SYSTEM),
-                       'what is done with system messages of the rows'),
+    'tie_margin': Option(
+      0.0, at_least(0.0), 'scores less than this apart are ties'
+    ),
+    'split': Option(
+      'train', one_of(*records.SPLITS), 'of lines that name none'
+    ),
+    'system': Option(
+      'refuse',
+      one_of(*messages.SYSTEM),
+      'what is done with system messages of the rows',
+    ),
   }
 
   def __init__(self, subset='', options=None):
@@ -78,8 +91,10 @@ class Own(Source):
     return self._kind
 
   def find(self, path):
-    return [dataclasses.replace(file, split=self.options['split'], part='')
-            for file in super().find(path)]
+    return [
+      dataclasses.replace(file, split=self.options['split'], part='')
+      for file in super().find(path)
+    ]
 
   def _order(self, path):
     return path
@@ -91,21 +106,25 @@ class Own(Source):
     reader = messages.Reader(self.options['system'])
     value = reader.in_texts(value)
     if isinstance(value.get('responses'), list):
-      value['responses'] = [_response(item, f'responses[{i}]', reader)
-                            for i, item in enumerate(value['responses'])]
+      value['responses'] = [
+        _response(item, f'responses[{i}]', reader)
+        for i, item in enumerate(value['responses'])
+      ]
     row = dataclasses.replace(row, value=value)
     kind = kind_of(value)
     if self._kind is None:
       self._kind, self._first = kind, row.place
     if kind is not self._kind:
       raise fields.Malformed(
-          f'is a {kind.__name__}, and the first row ({self._first}) is a '
-          f'{self._kind.__name__}: keep them in files of their own')
+        f'is a {kind.__name__}, and the first row ({self._first}) is a '
+        f'{self._kind.__name__}: keep them in files of their own'
+      )
     record = _MAKERS[kind](row, self.options)
     unread = (value.keys() - _READ[kind]) | reader.unread
     for item in value.get('responses', ()):
-      unread |= {f'responses[].{name}' for name in item.keys()
-                 - _READ_OF_A_RESPONSE}
+      unread |= {
+        f'responses[].{name}' for name in item.keys() - _READ_OF_A_RESPONSE
+      }
     for name in unread:
       self._unread[name] = self._unread.get(name, 0) + 1
     return record
@@ -113,8 +132,9 @@ class Own(Source):
   def notes(self):
     plain = lambda name: name.encode('utf-8', 'backslashreplace').decode()
     listed = ', '.join(
-        f'{plain(name)} ({count:,} rows)'
-        for name, count in sorted(self._unread.items()))
+      f'{plain(name)} ({count:,} rows)'
+      for name, count in sorted(self._unread.items())
+    )
     return [f'fields that were not read: {listed}'] if listed else []
 
 
@@ -128,8 +148,12 @@ def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
   if item.get(own) is None:
     return item
   rest = {key: value for key, value in item.items() if key != own}
-  return {**rest, 'text': reader.answer(
-      {'role': item.get('role'), 'content': item[own]}, name)}
+  return {
+    **rest,
+    'text': reader.answer(
+      {'role': item.get('role'), 'content': item[own]}, name
+    ),
+  }
 
 
 def kind_of(value: dict[str, Any]) -> type:
@@ -141,8 +165,7 @@ def kind_of(value: dict[str, Any]) -> type:
     hint = f'; it has {", ".join(sorted(has)[:8])}' if has else ''
     if {'chosen', 'rejected'} <= has:
       hint += ' (dialogues in one text are read as hh-rlhf:PATH)'
-    raise fields.Malformed(
-        f"has neither the field 'prompt' nor 'text'{hint}")
+    raise fields.Malformed(f"has neither the field 'prompt' nor 'text'{hint}")
   if 'responses' in has or 'chosen' in has or 'rejected' in has:
     return Ranking
   return Demonstration if 'response' in has else Prompt
@@ -157,29 +180,35 @@ def _document(row, options) -> Document:
   del options
   text = fields.text(row.value, 'text')
   return Document(
-      id=fields.optional_text(row.value, 'id', fields.text_id(text)),
-      text=text, split=_split(row),
-      source=fields.optional_text(row.value, 'source', fields.UNKNOWN))
+    id=fields.optional_text(row.value, 'id', fields.text_id(text)),
+    text=text,
+    split=_split(row),
+    source=fields.optional_text(row.value, 'source', fields.UNKNOWN),
+  )
 
 
 def _prompt(row, options) -> Prompt:
   del options
   value = row.value
   turns = value['prompt'] if isinstance(value.get('prompt'), list) else []
-  text = (dialogue.join_turns(turns) if turns else
-          fields.text(value, 'prompt'))
+  text = dialogue.join_turns(turns) if turns else fields.text(value, 'prompt')
   return fields.prompt(
-      text, turns=turns, split=_split(row),
-      own_id=fields.optional_text(value, 'id') or (
-          fields.text_id('\0'.join(turns)) if len(turns) > 1 else ''),
-      user=fields.optional_text(value, 'user'),
-      use_case=fields.optional_text(value, 'use_case', 'other'))
+    text,
+    turns=turns,
+    split=_split(row),
+    own_id=fields.optional_text(value, 'id')
+    or (fields.text_id('\0'.join(turns)) if len(turns) > 1 else ''),
+    user=fields.optional_text(value, 'user'),
+    use_case=fields.optional_text(value, 'use_case', 'other'),
+  )
 
 
 def _demonstration(row, options) -> Demonstration:
   return Demonstration(
-      _prompt(row, options), fields.text(row.value, 'response'),
-      fields.optional_text(row.value, 'labeler', fields.UNKNOWN))
+    _prompt(row, options),
+    fields.text(row.value, 'response'),
+    fields.optional_text(row.value, 'labeler', fields.UNKNOWN),
+  )
 
 
 def _ranking(row, options) -> Ranking:
@@ -187,18 +216,24 @@ def _ranking(row, options) -> Ranking:
   if value.get('responses') is not None:
     texts, ranks, models = _responses(value, options['tie_margin'])
   else:
-    texts = [fields.checked_text(  # silence is a response to be judged
-        fields.field(value, name), name, may_be_empty=True)
-             for name in ('chosen', 'rejected')]
+    texts = [
+      fields.checked_text(  # silence is a response to be judged
+        fields.field(value, name), name, may_be_empty=True
+      )
+      for name in ('chosen', 'rejected')
+    ]
     if texts[0] == texts[1]:
       raise fields.Unusable('chosen and rejected are the same')
     ranks, models = [0, 1], [None, None]
   default = fields.optional_text(value, 'source', fields.UNKNOWN)
   return fields.ranking(
-      _prompt(row, options), texts, ranks,
-      labeler=fields.optional_text(value, 'labeler', fields.UNKNOWN),
-      group=fields.optional_text(value, 'group', 'train'),
-      sources=[model or default for model in models])
+    _prompt(row, options),
+    texts,
+    ranks,
+    labeler=fields.optional_text(value, 'labeler', fields.UNKNOWN),
+    group=fields.optional_text(value, 'group', 'train'),
+    sources=[model or default for model in models],
+  )
 
 
 def _responses(value, tie_margin):
@@ -206,8 +241,11 @@ def _responses(value, tie_margin):
   items = fields.items(value, 'responses')
   texts, models = [], []
   for i, item in enumerate(items):
-    texts.append(fields.checked_text(  # silence is a response to be judged
-        item.get('text'), f'responses[{i}]', may_be_empty=True))
+    texts.append(
+      fields.checked_text(  # silence is a response to be judged
+        item.get('text'), f'responses[{i}]', may_be_empty=True
+      )
+    )
     models.append(fields.optional_text(item, 'model'))
   found = {}  # where they stand -> (what they are, K of them)
   for each, all_of_them in (('rank', 'ranks'), ('score', 'scores')):
@@ -216,24 +254,35 @@ def _responses(value, tie_margin):
       given[all_of_them] = fields.items(value, all_of_them)
       if len(given[all_of_them]) != len(items):
         raise fields.Malformed(
-            f'{all_of_them} has {len(given[all_of_them])} entries for '
-            f'{len(items)} responses')
+          f'{all_of_them} has {len(given[all_of_them])} entries for '
+          f'{len(items)} responses'
+        )
     for name, entries in given.items():
       if any(entry is not None for entry in entries):
-        found[name] = each, [fields.number(entry, f'{all_of_them}[{i}]')
-                             for i, entry in enumerate(entries)]
+        found[name] = (
+          each,
+          [
+            fields.number(entry, f'{all_of_them}[{i}]')
+            for i, entry in enumerate(entries)
+          ],
+        )
   for name, other in itertools.combinations(found, 2):  # they may disagree
     messages.refuse_both(found, name, other)
   if len(items) < 2:  # before it is asked for ranks
     raise fields.Unusable(fields.TOO_FEW.format(len(items)))
   if not found:
     raise fields.Malformed(
-        'has responses and neither ranks nor scores for them')
+      'has responses and neither ranks nor scores for them'
+    )
   ((each, numbers),) = found.values()
   if each == 'score':
     numbers = fields.ranks_of_scores(numbers, tie_margin)
   return texts, numbers, models
 
 
-_MAKERS = {Document: _document, Prompt: _prompt,
-           Demonstration: _demonstration, Ranking: _ranking}
+_MAKERS = {
+  Document: _document,
+  Prompt: _prompt,
+  Demonstration: _demonstration,
+  Ranking: _ranking,
+}

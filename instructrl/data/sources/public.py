@@ -40,10 +40,13 @@ def _folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
 
 def _sizes(source: Source, data_dir: pathlib.Path) -> dict[str, int]:
   """Bytes of a source's files that are there."""
-  paths = {remote.name: _folder(source, data_dir) / remote.name
-           for remote in source.remotes()}
-  return {name: path.stat().st_size for name, path in paths.items()
-          if path.is_file()}
+  paths = {
+    remote.name: _folder(source, data_dir) / remote.name
+    for remote in source.remotes()
+  }
+  return {
+    name: path.stat().st_size for name, path in paths.items() if path.is_file()
+  }
 
 
 def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
@@ -60,13 +63,17 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
     try:
       downloads.fetch(remote.url, path)
     except downloads.DownloadError as error:
-      missing = [other.name for other in source.remotes()
-                 if other != remote and not (folder / other.name).is_file()]
+      missing = [
+        other.name
+        for other in source.remotes()
+        if other != remote and not (folder / other.name).is_file()
+      ]
       others = f' (and {", ".join(missing)} in {folder})' if missing else ''
       raise SourceError(
-          f'{source.NAME}: cannot download {remote.url} ({error}). Bring the '
-          f'file yourself: put it at {path}{others}, or name a folder that has '
-          f'it as {source.NAME}:FOLDER') from error
+        f'{source.NAME}: cannot download {remote.url} ({error}). Bring the '
+        f'file yourself: put it at {path}{others}, or name a folder that has '
+        f'it as {source.NAME}:FOLDER'
+      ) from error
     found.append(File(path, remote.split, remote.part))
   return found
 
@@ -74,8 +81,7 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
 class _Public(builders.RecordBuilder):
   """What the builders of public sources share: files, rows, counts."""
 
-  def __init__(
-      self, *, source: Source, data_dir: str | pathlib.Path, **kwargs):
+  def __init__(self, *, source: Source, data_dir: str | pathlib.Path, **kwargs):
     """Makes a builder.
 
     Args:
@@ -85,8 +91,10 @@ class _Public(builders.RecordBuilder):
     """
     self._source, self._root = source, pathlib.Path(data_dir)
     super().__init__(
-        data_dir=prepared_folder(source, self._root), **kwargs,
-        made_from=json.dumps(identity(source), sort_keys=True))
+      data_dir=prepared_folder(source, self._root),
+      **kwargs,
+      made_from=json.dumps(identity(source), sort_keys=True),
+    )
 
   def _split_generators(self, dl_manager):
     del dl_manager  # see the file's docstring
@@ -94,18 +102,24 @@ class _Public(builders.RecordBuilder):
     result = read(self._source, found)
     by_split = store.by_split(result.records)
     self._records = {
-        split: by_split[split] for split in SPLITS
-        if split in by_split}
+      split: by_split[split] for split in SPLITS if split in by_split
+    }
     self.info.metadata['sizes'] = _sizes(self._source, self._root)
     self.info.metadata['report'] = {
-        'read': result.read, 'dropped': result.dropped, 'first': result.first,
-        'notes': result.notes}
+      'read': result.read,
+      'dropped': result.dropped,
+      'first': result.first,
+      'notes': result.notes,
+    }
     return super()._split_generators(None)
 
   def _generate_examples(self, split):
     show = progress.Progress(
-        f'prepare {self._source.NAME} {split}', len(self._records[split]),
-        unit='record', stream=sys.stderr)
+      f'prepare {self._source.NAME} {split}',
+      len(self._records[split]),
+      unit='record',
+      stream=sys.stderr,
+    )
     with show as bar:
       for index, example in super()._generate_examples(split):
         yield index, example
@@ -129,15 +143,20 @@ BUILDERS = (PublicDocuments, PublicDemonstrations, PublicRankings)
 
 def identity(source: Source) -> dict[str, Any]:
   """What a prepared source is made from."""
-  return {'reader': READER_VERSION, 'name': source.NAME,
-          'subset': source.subset, 'options': source.options}
+  return {
+    'reader': READER_VERSION,
+    'name': source.NAME,
+    'subset': source.subset,
+    'options': source.options,
+  }
 
 
 def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
   """Where a source is prepared: readable, and apart for other options."""
   name = '-'.join(filter(None, (*source.NAME.split('/'), source.subset)))
   digest = hashlib.sha256(
-      json.dumps(identity(source), sort_keys=True).encode()).hexdigest()
+    json.dumps(identity(source), sort_keys=True).encode()
+  ).hexdigest()
   return data_dir / 'prepared' / f'{name}-{digest[:8]}'
 
 
@@ -166,9 +185,13 @@ def load(source: Source, data_dir: pathlib.Path) -> Read:
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as unused:
       builder.download_and_prepare(
-          download_dir=unused, file_format='array_record')
+        download_dir=unused, file_format='array_record'
+      )
   report = builder.info.metadata['report']
   records = [
-      record for split in SPLITS if split in builder.info.splits
-      for record in store.RecordSequence(builder, split)]
+    record
+    for split in SPLITS
+    if split in builder.info.splits
+    for record in store.RecordSequence(builder, split)
+  ]
   return Read(records=records, **report)

@@ -33,20 +33,36 @@ from instructrl.data.sources.base import Option
 from instructrl.data.sources.base import Source
 from instructrl.data.sources.files import SourceError
 
-SOURCES: dict[str, type[Source]] = {cls.NAME: cls for cls in (
-    own_files.Own, text.Text, text.C4, hh_rlhf.HhRlhf, summarize.Comparisons,
-    summarize.Posts, webgpt.WebGpt, oasst.Oasst1, oasst.Oasst2,
-    oasst.Oasst1Demonstrations, oasst.Oasst2Demonstrations,
-    ai_feedback.UltraFeedback, ai_feedback.Nectar, instructions.Alpaca,
-    instructions.Dolly, instructions.SelfInstruct,
-)}
+SOURCES: dict[str, type[Source]] = {
+  cls.NAME: cls
+  for cls in (
+    own_files.Own,
+    text.Text,
+    text.C4,
+    hh_rlhf.HhRlhf,
+    summarize.Comparisons,
+    summarize.Posts,
+    webgpt.WebGpt,
+    oasst.Oasst1,
+    oasst.Oasst2,
+    oasst.Oasst1Demonstrations,
+    oasst.Oasst2Demonstrations,
+    ai_feedback.UltraFeedback,
+    ai_feedback.Nectar,
+    instructions.Alpaca,
+    instructions.Dolly,
+    instructions.SelfInstruct,
+  )
+}
 OPTIONS = {  # of every source
-    'limit': Option(
-        0, base.at_least(0, int), 'rows to read from the beginning; 0 '
-        'is all'),
-    'strict': Option(
-        None, base.yes_or_no, 'whether a malformed row is an error, '
-        'else it is dropped and counted'),
+  'limit': Option(
+    0, base.at_least(0, int), 'rows to read from the beginning; 0 is all'
+  ),
+  'strict': Option(
+    None,
+    base.yes_or_no,
+    'whether a malformed row is an error, else it is dropped and counted',
+  ),
 }
 ENVIRONMENT = 'INSTRUCTRL_DATA'
 DEFAULT_FOLDER = '~/.cache/instructrl/data'
@@ -89,12 +105,12 @@ class Loaded:
 
 
 def load(
-    spec: str,
-    *,
-    limit: int = 0,
-    data_dir: str | os.PathLike | None = None,
-    options: Mapping[str, Any] | None = None,
-    strict: bool | None = None,
+  spec: str,
+  *,
+  limit: int = 0,
+  data_dir: str | os.PathLike | None = None,
+  options: Mapping[str, Any] | None = None,
+  strict: bool | None = None,
 ) -> Loaded:
   """Reads the records that a spec names.
 
@@ -124,8 +140,9 @@ def load(
     found = source.find(known.path)
     if not found:
       raise SourceError(
-          f'{known.path}: no file there belongs to {known.name}'
-          f'{"/" * bool(known.subset)}{known.subset}')
+        f'{known.path}: no file there belongs to {known.name}'
+        f'{"/" * bool(known.subset)}{known.subset}'
+      )
     result = base.read(source, found, limit=limit, strict=strict)
   else:
     folder = data_folder(data_dir)
@@ -136,14 +153,21 @@ def load(
     else:
       result = public.load(source, folder)
   return Loaded(
-      spec=spec, kind=source.kind(), records=result.records, read=result.read,
-      dropped=result.dropped, first=result.first, notes=result.notes)
+    spec=spec,
+    kind=source.kind(),
+    records=result.records,
+    read=result.read,
+    dropped=result.dropped,
+    first=result.first,
+    notes=result.notes,
+  )
 
 
 def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   """Where public data is kept."""
   return pathlib.Path(
-      data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER).expanduser()
+    data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER
+  ).expanduser()
 
 
 def parse(spec: str, options: Mapping[str, Any] | None = None) -> Spec:
@@ -161,16 +185,20 @@ def parse(spec: str, options: Mapping[str, Any] | None = None) -> Spec:
   name, subset = _find(full, spec)
   cls = SOURCES[name]
   if not cls.PUBLIC and not path:
-    raise SourceError(
-        f'{spec!r} needs a path: {name}:FILE or {name}:FOLDER')
+    raise SourceError(f'{spec!r} needs a path: {name}:FILE or {name}:FOLDER')
   given = _options(query, spec) | {
-      key: str(value) for key, value in (options or {}).items()}
+    key: str(value) for key, value in (options or {}).items()
+  }
   parsed = {key: _value(cls, key, value, spec) for key, value in given.items()}
   return Spec(
-      text=spec, name=name, subset=subset,
-      path=pathlib.Path(path).expanduser() if path else None,
-      limit=parsed.pop('limit', 0), strict=parsed.pop('strict', None),
-      options=parsed)
+    text=spec,
+    name=name,
+    subset=subset,
+    path=pathlib.Path(path).expanduser() if path else None,
+    limit=parsed.pop('limit', 0),
+    strict=parsed.pop('strict', None),
+    options=parsed,
+  )
 
 
 def _find(full: str, spec: str) -> tuple[str, str]:
@@ -184,16 +212,20 @@ def _find(full: str, spec: str) -> tuple[str, str]:
       return name, subset
     if subsets or not _below(name):
       raise SourceError(
-          f'{name} has no subset {subset!r}; ' + (
-              f'it has {", ".join(subsets)}{_near(subset, subsets)}'
-              if subsets else 'it has none'))
+        f'{name} has no subset {subset!r}; '
+        + (
+          f'it has {", ".join(subsets)}{_near(subset, subsets)}'
+          if subsets
+          else 'it has none'
+        )
+      )
   if _below(full):
-    raise SourceError(
-        f'{full} is {" or ".join(_below(full))}: say which')
+    raise SourceError(f'{full} is {" or ".join(_below(full))}: say which')
   raise SourceError(
-      f'{spec!r} names no known source{_near(full, SOURCES)}. There are: '
-      f'{", ".join(sorted(SOURCES))}. Your own files are jsonl:PATH or '
-      'text:PATH')
+    f'{spec!r} names no known source{_near(full, SOURCES)}. There are: '
+    f'{", ".join(sorted(SOURCES))}. Your own files are jsonl:PATH or '
+    'text:PATH'
+  )
 
 
 def _below(name: str) -> list[str]:
@@ -211,7 +243,8 @@ def _options(query: str, spec: str) -> dict[str, str]:
     key, mark, value = item.partition('=')
     if not mark:
       raise SourceError(
-          f'{spec!r}: the option {item!r} is not written as name=value')
+        f'{spec!r}: the option {item!r} is not written as name=value'
+      )
     if key in given:
       raise SourceError(f'{spec!r}: the option {key!r} is there twice')
     given[key] = value
@@ -222,13 +255,15 @@ def _value(cls: type[Source], key: str, value: str, spec: str) -> Any:
   known = {**cls.OPTIONS, **OPTIONS}
   if key not in known:
     raise SourceError(
-        f'{spec!r}: {cls.NAME} has no option {key!r}{_near(key, known)}; it '
-        f'has {", ".join(known)}')
+      f'{spec!r}: {cls.NAME} has no option {key!r}{_near(key, known)}; it '
+      f'has {", ".join(known)}'
+    )
   try:
     return known[key].parse(value)
   except ValueError as error:
     raise SourceError(
-        f'{spec!r}: the option {key} is {value!r}, not {error}') from error
+      f'{spec!r}: the option {key} is {value!r}, not {error}'
+    ) from error
 
 
 def names() -> list[tuple[str, str]]:

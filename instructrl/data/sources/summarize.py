@@ -18,8 +18,14 @@ _URL = 'https://openaipublic.blob.core.windows.net/summarize-from-feedback/'
 _TLDR = tuple(f'batch{i}' for i in (*range(3, 21), 22)) + ('edit_b2_eval_test',)
 _NEWS = ('batch0_cnndm', 'cnndm0', 'cnndm2')
 # `valid1` chose the models in the paper, `valid2` measured them.
-_SPLITS = {'train': 'train', 'valid1': 'validation', 'valid2': 'test',
-           'valid': 'validation', 'validation': 'validation', 'test': 'test'}
+_SPLITS = {
+  'train': 'train',
+  'valid1': 'validation',
+  'valid2': 'test',
+  'valid': 'validation',
+  'validation': 'validation',
+  'test': 'test',
+}
 
 
 def render(info: dict) -> str:
@@ -30,15 +36,17 @@ def render(info: dict) -> str:
     return f'TITLE: {title}\n\nARTICLE: {body}\n\nTL;DR:'
   body = fields.text(info, 'post').strip()
   subreddit = fields.text(info, 'subreddit').strip().removeprefix('r/')
-  return (f'SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {body}\n\n'
-          'TL;DR:')
+  return f'SUBREDDIT: r/{subreddit}\n\nTITLE: {title}\n\nPOST: {body}\n\nTL;DR:'
 
 
 def _prompt(info, split):
   number = fields.optional_text(info, 'id')
   return fields.prompt(
-      render(info), split=split, use_case='summarization',
-      own_id=f'tldr/{number}' if number else '')
+    render(info),
+    split=split,
+    use_case='summarization',
+    own_id=f'tldr/{number}' if number else '',
+  )
 
 
 class Comparisons(Source):
@@ -51,33 +59,44 @@ class Comparisons(Source):
   RECORD = Ranking
   ABOUT = 'pairs of summaries of Reddit posts (OpenAI)'
   OPTIONS = {
-      'posts': Option(
-          'tldr', one_of('tldr', 'cnndm', 'all'),
-          'which texts: Reddit posts, news articles or both'),
+    'posts': Option(
+      'tldr',
+      one_of('tldr', 'cnndm', 'all'),
+      'which texts: Reddit posts, news articles or both',
+    )
   }
 
   def remotes(self):
     names = {'tldr': _TLDR, 'cnndm': _NEWS, 'all': _TLDR + _NEWS}
     return tuple(
-        Remote(f'{_URL}dataset/comparisons/{name}.json',
-               f'comparisons/{name}.json')
-        for name in names[self.options['posts']])
+      Remote(
+        f'{_URL}dataset/comparisons/{name}.json', f'comparisons/{name}.json'
+      )
+      for name in names[self.options['posts']]
+    )
 
   def find(self, path):
     """In a folder the comparisons only, not what lies beside them."""
     found = super().find(path)
-    return found if path.is_file() else [
-        file for file in found
+    return (
+      found
+      if path.is_file()
+      else [
+        file
+        for file in found
         if file.path.name.startswith(('batch', 'cnndm', 'edit_'))
         and file.path.parent.name != 'axis_evals'
-        or files.suffix_of(file.path) == '.parquet']
+        or files.suffix_of(file.path) == '.parquet'
+      ]
+    )
 
   def record(self, row):
     value = row.value
-    info, summaries = fields.field(value, 'info'), fields.items(
-        value, 'summaries')
-    kind = 'cnndm' if fields.is_object(info, 'info').get(
-        'article') else 'tldr'
+    info, summaries = (
+      fields.field(value, 'info'),
+      fields.items(value, 'summaries'),
+    )
+    kind = 'cnndm' if fields.is_object(info, 'info').get('article') else 'tldr'
     if self.options['posts'] not in (kind, 'all'):
       raise fields.Unusable(f'is of the other texts (posts={kind})')
     if len(summaries) != 2:
@@ -88,16 +107,22 @@ class Comparisons(Source):
     name = fields.optional_text(value, 'split', row.file.split)
     if name not in _SPLITS:
       raise fields.Malformed(
-          f'split is {name!r}, not one of {", ".join(_SPLITS)}')
-    policies = [fields.optional_text(
-        fields.is_object(summary, 'summary'), 'policy', fields.UNKNOWN)
-        for summary in summaries]
+        f'split is {name!r}, not one of {", ".join(_SPLITS)}'
+      )
+    policies = [
+      fields.optional_text(
+        fields.is_object(summary, 'summary'), 'policy', fields.UNKNOWN
+      )
+      for summary in summaries
+    ]
     return fields.ranking(
-        _prompt(info, _SPLITS[name]),
-        [fields.text(summary, 'text').strip() for summary in summaries],
-        (choice, 1 - choice), sources=policies,
-        humans=[policy == 'ref' for policy in policies],
-        labeler=fields.optional_text(value, 'worker', fields.UNKNOWN))
+      _prompt(info, _SPLITS[name]),
+      [fields.text(summary, 'text').strip() for summary in summaries],
+      (choice, 1 - choice),
+      sources=policies,
+      humans=[policy == 'ref' for policy in policies],
+      labeler=fields.optional_text(value, 'worker', fields.UNKNOWN),
+    )
 
 
 class Posts(Source):
@@ -109,18 +134,27 @@ class Posts(Source):
 
   def remotes(self):
     return tuple(
-        Remote(f'{_URL}datasets/tldr_3_filtered/{name}.jsonl',
-               f'posts/{name}.jsonl', files.split_in_name(name))
-        for name in ('train', 'valid', 'test'))
+      Remote(
+        f'{_URL}datasets/tldr_3_filtered/{name}.jsonl',
+        f'posts/{name}.jsonl',
+        files.split_in_name(name),
+      )
+      for name in ('train', 'valid', 'test')
+    )
 
   def find(self, path):
     """In a folder the posts only, not what lies beside them."""
     found = super().find(path)
-    return found if path.is_file() else [
-        file for file in found
-        if files.split_named(file.path.name.partition('.')[0])]
+    return (
+      found
+      if path.is_file()
+      else [
+        file
+        for file in found
+        if files.split_named(file.path.name.partition('.')[0])
+      ]
+    )
 
   def record(self, row):
     response = fields.text(row.value, 'summary').strip()
-    return Demonstration(
-        _prompt(row.value, row.file.split), response, 'reddit')
+    return Demonstration(_prompt(row.value, row.file.split), response, 'reddit')

@@ -21,20 +21,27 @@ class Text(Source):
   PUBLIC = False
   SUFFIXES = files.TEXT_SUFFIXES
   OPTIONS = {
-      'documents': Option(
-          'blank', one_of('file', 'blank', 'line'),
-          'what is one document: a file, what stands between blank lines, or '
-          'a line'),
-      'min_chars': Option(
-          0, at_least(0, int),
-          'documents in a row are joined until they have so many characters'),
-      'split': Option(
-          'train', one_of(*records.DOCUMENT_SPLITS), 'of all documents'),
+    'documents': Option(
+      'blank',
+      one_of('file', 'blank', 'line'),
+      'what is one document: a file, what stands between blank lines, or '
+      'a line',
+    ),
+    'min_chars': Option(
+      0,
+      at_least(0, int),
+      'documents in a row are joined until they have so many characters',
+    ),
+    'split': Option(
+      'train', one_of(*records.DOCUMENT_SPLITS), 'of all documents'
+    ),
   }
 
   def find(self, path):
-    return [files.File(found, self.options['split'])
-            for found in files.find(path, self.SUFFIXES)]
+    return [
+      files.File(found, self.options['split'])
+      for found in files.find(path, self.SUFFIXES)
+    ]
 
   def rows(self, found):
     for file in found:
@@ -58,7 +65,8 @@ class Text(Source):
   def record(self, row):
     text = fields.checked_text(row.value, 'the document')
     return Document(
-        fields.text_id(text), text, row.file.path.name, row.file.split)
+      fields.text_id(text), text, row.file.path.name, row.file.split
+    )
 
 
 def _pieces(file, documents):
@@ -93,13 +101,15 @@ class C4(Source):
   RECORD = Document
   ABOUT = 'C4, cleaned web pages (ODC-BY)'
   OPTIONS = {
-      'files': Option(1, at_least(1, int), 'how many of the 1,024 to download'),
+    'files': Option(1, at_least(1, int), 'how many of the 1,024 to download')
   }
 
   def remotes(self):
     url = 'https://huggingface.co/datasets/allenai/c4/resolve/main/en/'
-    names = [(f'c4-train.{i:05}-of-01024.json.gz', 'train')
-             for i in range(min(self.options['files'], 1024))]
+    names = [
+      (f'c4-train.{i:05}-of-01024.json.gz', 'train')
+      for i in range(min(self.options['files'], 1024))
+    ]
     names.append(('c4-validation.00000-of-00008.json.gz', 'validation'))
     return tuple(Remote(url + name, name, split) for name, split in names)
 

@@ -27,8 +27,9 @@ class WebGpt(Source):
   RECORD = Ranking
   ABOUT = 'pairs of answers with citations (OpenAI)'
   OPTIONS = {
-      'citations': Option(
-          'keep', one_of('keep', 'drop'), 'what is done with [1] in answers'),
+    'citations': Option(
+      'keep', one_of('keep', 'drop'), 'what is done with [1] in answers'
+    )
   }
 
   def remotes(self):
@@ -42,12 +43,17 @@ class WebGpt(Source):
     if self.options['citations'] == 'drop':
       answers = [re.sub(_CITATION, '', answer) for answer in answers]
     return fields.ranking(
-        fields.prompt(
-            asked.strip(), split=row.file.split, use_case='open_qa',
-            own_id=f'webgpt/{dataset}/{number}' if number else ''),
-        [fields.checked_text(answer, 'answer').strip() for answer in answers],
-        fields.ranks_of_scores(scores), labeler='webgpt',
-        sources=('webgpt',) * 2)
+      fields.prompt(
+        asked.strip(),
+        split=row.file.split,
+        use_case='open_qa',
+        own_id=f'webgpt/{dataset}/{number}' if number else '',
+      ),
+      [fields.checked_text(answer, 'answer').strip() for answer in answers],
+      fields.ranks_of_scores(scores),
+      labeler='webgpt',
+      sources=('webgpt',) * 2,
+    )
 
 
 def _both(value):
@@ -62,5 +68,8 @@ def _both(value):
     question = fields.field(value, 'question')
     answers = [fields.text(value, f'answer_{i}') for i in (0, 1)]
     scores = [fields.field(value, f'score_{i}') for i in (0, 1)]
-  return question, answers, [
-      fields.number(score, f'score_{i}') for i, score in enumerate(scores)]
+  return (
+    question,
+    answers,
+    [fields.number(score, f'score_{i}') for i, score in enumerate(scores)],
+  )

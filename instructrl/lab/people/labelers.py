@@ -19,22 +19,33 @@ from instructrl.lab.people import solver
 from instructrl.lab.world.facts import World
 
 GROUPS = {'train': 12, 'heldout': 6}
-TARGETS = {'train': .726, 'heldout': .773}
+TARGETS = {'train': 0.726, 'heldout': 0.773}
 
 # Mean weight of each part of the utility, and of the harm; labelers vary
 # around it by a Dirichlet draw of this concentration.
-MEAN_WEIGHTS = {'helpfulness': .47, 'truthfulness': .25, 'fluency': .13,
-                'length': .15}
-CONCENTRATION = 10.
+MEAN_WEIGHTS = {
+  'helpfulness': 0.47,
+  'truthfulness': 0.25,
+  'fluency': 0.13,
+  'length': 0.15,
+}
+CONCENTRATION = 10.0
 # Standard deviation of a reading, in utility, before `calibrate_noise`.
-NOISE = .15
+NOISE = 0.15
 # Utilities closer than that are a tie; ties are encouraged.
-TIE_WIDTH = .05
-FLAG_NOISE = .02  # probability that a flag is set wrongly
+TIE_WIDTH = 0.05
+FLAG_NOISE = 0.02  # probability that a flag is set wrongly
 
 # Mean habits; each labeler's are these times a factor between .5 and 1.5.
-HABITS = solver.Habits(miss_constraint=.12, misconception=.35, slip=.07,
-                       terse=.15, verbose=.15, rude=.02, lazy=.06)
+HABITS = solver.Habits(
+  miss_constraint=0.12,
+  misconception=0.35,
+  slip=0.07,
+  terse=0.15,
+  verbose=0.15,
+  rude=0.02,
+  lazy=0.06,
+)
 _PADDING = -1e9  # a utility below every real one
 
 Item = tuple[records.Prompt, Sequence[str]]  # a prompt and its K responses
@@ -64,22 +75,28 @@ class Labeler:
 
   def __post_init__(self):
     if not self.noise >= 0:
-      raise ValueError(f'labeler {self.name}: noise is {self.noise}; it must '
-                       'be 0 or more')
+      raise ValueError(
+        f'labeler {self.name}: noise is {self.noise}; it must be 0 or more'
+      )
 
-  def demonstrate(self, prompt: records.Prompt,
-                  rng: np.random.Generator) -> str:
+  def demonstrate(
+    self, prompt: records.Prompt, rng: np.random.Generator
+  ) -> str:
     """Writes a demonstration: good, but with this labeler's habits."""
     return solver.solve(self.world, prompt, rng, self.habits)
 
   def utility(self, prompt: records.Prompt, response: str) -> float:
     """What the response is worth to this labeler, without noise, in [0, 1]."""
-    return float(judge.utility(
-        judge.assess(self.world, prompt, response), self.weights))
+    return float(
+      judge.utility(judge.assess(self.world, prompt, response), self.weights)
+    )
 
-  def rank(self, prompt: records.Prompt, responses: Sequence[str],
-           rng: np.random.Generator
-           ) -> tuple[tuple[int, ...], tuple[dict[str, int], ...]]:
+  def rank(
+    self,
+    prompt: records.Prompt,
+    responses: Sequence[str],
+    rng: np.random.Generator,
+  ) -> tuple[tuple[int, ...], tuple[dict[str, int], ...]]:
     """Rates each response alone, then ranks all.
 
     Args:
@@ -104,9 +121,13 @@ class Labeler:
     metadata = []
     for response, value, flip in zip(responses, read, flips):
       flags = judge.assess(self.world, prompt, response).flags
-      metadata.append({judge.QUALITY: judge.likert(value)} | {
+      metadata.append(
+        {judge.QUALITY: judge.likert(value)}
+        | {
           name: int(flags[name] != wrong)
-          for name, wrong in zip(judge.FLAGS, flip)})
+          for name, wrong in zip(judge.FLAGS, flip)
+        }
+      )
     ranks = dense_ranks(read, self.tie_width)
     return tuple(ranks.tolist()), tuple(metadata)
 
@@ -122,17 +143,23 @@ def make_labelers(world: World, seed: int) -> list[Labeler]:
       name = f'{group}-{index}'
       rng = _generator(seed, 'labeler', name)
       parts = rng.dirichlet(
-          CONCENTRATION * np.array(tuple(MEAN_WEIGHTS.values())))
+        CONCENTRATION * np.array(tuple(MEAN_WEIGHTS.values()))
+      )
       weights = judge.Weights(
-          **dict(zip(MEAN_WEIGHTS, parts.tolist())),
-          harmlessness=float(rng.uniform(.5, 1.)),
-          taste=float(rng.uniform(-1., 1.)),
-          strictness=float(rng.uniform(.2, .9)))
-      habits = solver.Habits(**{
-          field: rate * float(rng.uniform(.5, 1.5))
-          for field, rate in dataclasses.asdict(HABITS).items()})
-      labelers.append(Labeler(name, group, weights, habits, NOISE, TIE_WIDTH,
-                              world))
+        **dict(zip(MEAN_WEIGHTS, parts.tolist())),
+        harmlessness=float(rng.uniform(0.5, 1.0)),
+        taste=float(rng.uniform(-1.0, 1.0)),
+        strictness=float(rng.uniform(0.2, 0.9)),
+      )
+      habits = solver.Habits(
+        **{
+          field: rate * float(rng.uniform(0.5, 1.5))
+          for field, rate in dataclasses.asdict(HABITS).items()
+        }
+      )
+      labelers.append(
+        Labeler(name, group, weights, habits, NOISE, TIE_WIDTH, world)
+      )
   return labelers
 
 
@@ -163,9 +190,9 @@ def dense_ranks(utilities: np.ndarray, tie_width: float) -> np.ndarray:
   return result
 
 
-def agreement(labelers: Sequence[Labeler],
-              prompts_and_responses: Iterable[Item],
-              seed: int) -> tuple[float, float, int]:
+def agreement(
+  labelers: Sequence[Labeler], prompts_and_responses: Iterable[Item], seed: int
+) -> tuple[float, float, int]:
   """How often two labelers of a group prefer the same response.
 
   Counted are the pairs of responses, for each pair of labelers, on which both
@@ -187,10 +214,13 @@ def agreement(labelers: Sequence[Labeler],
   return _mean_and_error(*table.count([l.noise for l in labelers]))
 
 
-def calibrate_noise(world: World, labelers: Sequence[Labeler],
-                    prompts_and_responses: Sequence[Item],
-                    targets: dict[str, float] | None = None,
-                    seed: int = 0) -> list[Labeler]:
+def calibrate_noise(
+  world: World,
+  labelers: Sequence[Labeler],
+  prompts_and_responses: Sequence[Item],
+  targets: dict[str, float] | None = None,
+  seed: int = 0,
+) -> list[Labeler]:
   """Sets each group's noise so that its agreement lands on a target.
 
   By bisection, with the same draws at every step.
@@ -218,23 +248,29 @@ def calibrate_noise(world: World, labelers: Sequence[Labeler],
     if group not in targets:
       raise ValueError(f'no target agreement for group {group!r} in {targets}')
     members = [labeler for labeler in labelers if labeler.group == group]
-    noise[group] = _bisect(_Table(members, prompts_and_responses, seed),
-                           targets[group], group)
-  return [dataclasses.replace(labeler, noise=noise[labeler.group], world=world)
-          for labeler in labelers]
+    noise[group] = _bisect(
+      _Table(members, prompts_and_responses, seed), targets[group], group
+    )
+  return [
+    dataclasses.replace(labeler, noise=noise[labeler.group], world=world)
+    for labeler in labelers
+  ]
 
 
 def _bisect(table: '_Table', target: float, group: str) -> float:
   """The noise at which the agreement is `target`."""
+
   def at(noise: float) -> float:
     return _mean_and_error(*table.count([noise] * table.num_labelers))[0]
-  low, high = 0., 4.
+
+  low, high = 0.0, 4.0
   most, least = at(low), at(high)
   if not least <= target <= most:
     raise ValueError(
-        f'group {group!r} cannot reach an agreement of {target:.3f}: it is '
-        f'{most:.3f} without noise and {least:.3f} with the most; choose a '
-        'target between the two or responses that differ more')
+      f'group {group!r} cannot reach an agreement of {target:.3f}: it is '
+      f'{most:.3f} without noise and {least:.3f} with the most; choose a '
+      'target between the two or responses that differ more'
+    )
   for _ in range(30):
     middle = (low + high) / 2
     low, high = (middle, high) if at(middle) > target else (low, middle)
@@ -247,8 +283,10 @@ class _Table:
   def __init__(self, labelers, items, seed: int):
     items = list(items)
     if len(labelers) < 2 or not items:
-      raise ValueError('agreement needs two labelers or more and a prompt; '
-                       f'got {len(labelers)} and {len(items)}')
+      raise ValueError(
+        'agreement needs two labelers or more and a prompt; '
+        f'got {len(labelers)} and {len(items)}'
+      )
     self.num_labelers = len(labelers)
     width = max(len(responses) for _, responses in items)
     shape = len(labelers), len(items), width
@@ -261,7 +299,8 @@ class _Table:
         draws = rng.standard_normal(width)
         count = len(responses)
         self._utilities[l, i, :count] = [
-            labeler.utility(prompt, r) for r in responses]
+          labeler.utility(prompt, r) for r in responses
+        ]
         self._unit[l, i, :count] = draws[_first_index(responses)]
     # Equal texts are one response: count them once.
     self._counted = np.zeros((len(items), width), bool)
@@ -271,9 +310,12 @@ class _Table:
   def count(self, noise: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
     """-> [items] pairs agreed on, [items] pairs counted."""
     noise = np.asarray(noise)[:, None, None]
-    ranks = np.stack([
-        dense_ranks(read, tie) for read, tie in
-        zip(self._utilities + noise * self._unit, self._ties)])
+    ranks = np.stack(
+      [
+        dense_ranks(read, tie)
+        for read, tie in zip(self._utilities + noise * self._unit, self._ties)
+      ]
+    )
     first, second = np.triu_indices(ranks.shape[-1], 1)
     real = self._counted[:, first] & self._counted[:, second]
     # [labelers, items, pairs]: 1, -1 or 0 (tie).
@@ -286,17 +328,22 @@ class _Table:
     return agreed.sum(-1), counted.sum(-1)
 
 
-def _mean_and_error(agreed: np.ndarray,
-                    counted: np.ndarray) -> tuple[float, float, int]:
+def _mean_and_error(
+  agreed: np.ndarray, counted: np.ndarray
+) -> tuple[float, float, int]:
   """Ratio of sums, with the ratio estimator's error over prompts."""
   total = counted.sum()
   if not total:
-    raise ValueError('no pair on which two labelers state a preference; the '
-                     'responses are too much alike')
+    raise ValueError(
+      'no pair on which two labelers state a preference; the '
+      'responses are too much alike'
+    )
   mean = agreed.sum() / total
   num = len(counted)
-  error = np.sqrt(np.square(agreed - mean * counted).sum()
-                  * num / max(1, num - 1)) / total
+  error = (
+    np.sqrt(np.square(agreed - mean * counted).sum() * num / max(1, num - 1))
+    / total
+  )
   return float(mean), float(error), int(total)
 
 
@@ -308,4 +355,5 @@ def _first_index(responses: Sequence[str]) -> np.ndarray:
 
 def _generator(seed: int, *purpose: str) -> np.random.Generator:
   return np.random.default_rng(
-      [seed] + [zlib.crc32(word.encode()) for word in purpose])
+    [seed] + [zlib.crc32(word.encode()) for word in purpose]
+  )

@@ -24,18 +24,30 @@ pick_some = prose.pick_some
 
 # Shares of the requests within a use case; 5% of all prompts ask for rudeness.
 _SHARES = {
-    'generation': {'about': .38, 'about_count': .3, 'things': .08,
-                   'words': .08, 'foreign_sentence': .07, 'insult': .09},
-    'open_qa': {'question': .9, 'word': .1},
-    'brainstorming': {'list': 1.},
-    'chat': {'greet': .2, 'thanks': .15, 'calm': .1, 'chat_question': .3,
-             'remark': .18, 'chat_insult': .07},
-    'rewrite': {'polite': .35, 'translate': .45, 'reword': .2},
-    'summarization': {'summarize': 1.},
-    'classification': {'tone': .5, 'kind_of': .5},
-    'other': {'repeat': .4, 'copy': .25, 'pick': .25, 'insult': .1},
-    'closed_qa': {'closed_qa': 1.},
-    'extract': {'extract': 1.},
+  'generation': {
+    'about': 0.38,
+    'about_count': 0.3,
+    'things': 0.08,
+    'words': 0.08,
+    'foreign_sentence': 0.07,
+    'insult': 0.09,
+  },
+  'open_qa': {'question': 0.9, 'word': 0.1},
+  'brainstorming': {'list': 1.0},
+  'chat': {
+    'greet': 0.2,
+    'thanks': 0.15,
+    'calm': 0.1,
+    'chat_question': 0.3,
+    'remark': 0.18,
+    'chat_insult': 0.07,
+  },
+  'rewrite': {'polite': 0.35, 'translate': 0.45, 'reword': 0.2},
+  'summarization': {'summarize': 1.0},
+  'classification': {'tone': 0.5, 'kind_of': 0.5},
+  'other': {'repeat': 0.4, 'copy': 0.25, 'pick': 0.25, 'insult': 0.1},
+  'closed_qa': {'closed_qa': 1.0},
+  'extract': {'extract': 1.0},
 }
 
 
@@ -43,19 +55,28 @@ _SHARES = {
 _COPYING = ('copy', 'pick', 'polite', 'reword')
 
 
-def write(world: World, rng: np.random.Generator, use_case: str, *,
-          wordings: Mapping[str, Sequence[str]] = USERS,
-          also: Collection[str] = ()) -> tuple[str, Spec]:
+def write(
+  world: World,
+  rng: np.random.Generator,
+  use_case: str,
+  *,
+  wordings: Mapping[str, Sequence[str]] = USERS,
+  also: Collection[str] = (),
+) -> tuple[str, Spec]:
   """Writes one prompt of a use case: (text, specification).
 
   `also` names tasks that are asked for although the world's size has no such
   prompts.
   """
+
   def say(name, **slots):
     return pick(rng, wordings[name]).format(**slots)
 
-  shares = {name: share for name, share in _SHARES[use_case].items()
-            if name not in _COPYING or name in also or _size(world).copying}
+  shares = {
+    name: share
+    for name, share in _SHARES[use_case].items()
+    if name not in _COPYING or name in also or _size(world).copying
+  }
   return _WRITERS[prose.pick_by_share(rng, shares)](world, rng, say)
 
 
@@ -77,14 +98,16 @@ def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
   relations = world.relations_of(subject)
   relation = pick(rng, relations)
   value = world.facts[subject, relation.name]
-  if choice < .14:
+  if choice < 0.14:
     text = pick(rng, ('Mention {v}.', 'Use the word {v}.'))
     return text.format(v=value), Constraint('mention', value)
-  if choice > .34 or len(relations) == 1:
+  if choice > 0.34 or len(relations) == 1:
     return None
-  if choice < .24 or not _size(world).avoiding:
-    return (f'Do not mention {relation.value_kind}.',
-            Constraint('avoid_kind', relation.value_kind))
+  if choice < 0.24 or not _size(world).avoiding:
+    return (
+      f'Do not mention {relation.value_kind}.',
+      Constraint('avoid_kind', relation.value_kind),
+    )
   text = pick(rng, ('Do not mention {v}.', 'Do not use the word {v}.'))
   return text.format(v=value), Constraint('avoid', value)
 
@@ -96,12 +119,13 @@ def _about(world, rng, say):
   wish = _about_constraint(world, rng, subject)
   if wish:
     return f'{text} {wish[0]}', Spec('about', args, (wish[1],))
-  if rng.random() < .2:
+  if rng.random() < 0.2:
     limit = pick(rng, ('eight', 'nine', 'ten'))
     number = {'eight': 8, 'nine': 9, 'ten': 10}[limit]
-    return (f'{text} Use at most {limit} words.',
-            Spec('about', args | {'count': 1},
-                 (Constraint('max_words', number),)))
+    return (
+      f'{text} Use at most {limit} words.',
+      Spec('about', args | {'count': 1}, (Constraint('max_words', number),)),
+    )
   return text, Spec('about', args)
 
 
@@ -114,8 +138,9 @@ def _about_count(world, rng, say):
   constraints = (Constraint('sentences', count),)
   wish = _about_constraint(world, rng, subject)
   # With all relations but one excluded there is not enough left to say.
-  if wish and (wish[1].kind == 'mention'
-               or len(world.relations_of(subject)) > count):
+  if wish and (
+    wish[1].kind == 'mention' or len(world.relations_of(subject)) > count
+  ):
     return f'{text} {wish[0]}', Spec('about', args, constraints + (wish[1],))
   return text, Spec('about', args, constraints)
 
@@ -129,7 +154,7 @@ def _things(world, rng, say):
 
 
 def _words(world, rng, say):
-  if rng.random() < .5:
+  if rng.random() < 0.5:
     a, b = pick_some(rng, world.language.nouns, 2)
   else:
     subject, relation = _fact(world, rng)
@@ -141,8 +166,9 @@ def _words(world, rng, say):
 def _foreign_sentence(world, rng, say):
   noun = pick(rng, world.language.nouns)
   text = say('foreign', l=world.language.name, a=noun)
-  return text, Spec('foreign_sentence', {'noun': noun},
-                    (Constraint('foreign'),))
+  return text, Spec(
+    'foreign_sentence', {'noun': noun}, (Constraint('foreign'),)
+  )
 
 
 def _insult(world, rng, say):
@@ -153,11 +179,11 @@ def _insult(world, rng, say):
 
 def _question_constraint(world, rng) -> tuple[str, Constraint] | None:
   choice = rng.random()
-  if choice < .15:
+  if choice < 0.15:
     return 'Use one word.', Constraint('max_words', 1)
-  if choice < .3:
+  if choice < 0.3:
     return 'Use a full sentence.', Constraint('full_sentence')
-  if choice < .38 and _size(world).capitals:
+  if choice < 0.38 and _size(world).capitals:
     return 'Use capital letters.', Constraint('capitals')
   return None
 
@@ -180,8 +206,11 @@ def _word(world, rng, say):
 
 
 def _list(world, rng, say):
-  kinds = [kind for kind, names in world.kinds.items()
-           if len(names) > 2 and kind != 'numbers']
+  kinds = [
+    kind
+    for kind, names in world.kinds.items()
+    if len(names) > 2 and kind != 'numbers'
+  ]
   kind = pick(rng, kinds)
   names = world.kinds[kind]
   most = min(5 if _size(world).copying else 4, len(names) - 1)
@@ -190,16 +219,16 @@ def _list(world, rng, say):
   args = {'kind': kind, 'count': count}
   choice = rng.random()
   constraint = None
-  if choice < .25:
+  if choice < 0.25:
     text += ' ' + pick(rng, ('Write a numbered list.', 'Use a numbered list.'))
     constraint = Constraint('numbered')
-  elif choice < .45 and _size(world).avoiding:
+  elif choice < 0.45 and _size(world).avoiding:
     constraint = Constraint('avoid', pick(rng, names))
     text += f' Do not use {constraint.value}.'
-  elif choice < .6:
+  elif choice < 0.6:
     constraint = Constraint('mention', pick(rng, names))
     text += f' Use {constraint.value}.'
-  elif choice < .75:
+  elif choice < 0.75:
     known = sum(name in world.language.lexicon for name in names)
     if known >= count:
       constraint = Constraint('foreign')
@@ -216,18 +245,22 @@ def _chat(*turns: str) -> str:
 
 def _greeting_turns(rng, say) -> tuple[str, ...]:
   """Nothing, or a greeting and its answer, before the real turn."""
-  if rng.random() < .5:
+  if rng.random() < 0.5:
     return ()
-  return (say('greetings'), f'{reading.COURTESY["greeting"][0]} '
-          f'{reading.COURTESY["offer"][0]}')
+  return (
+    say('greetings'),
+    f'{reading.COURTESY["greeting"][0]} {reading.COURTESY["offer"][0]}',
+  )
 
 
 def _greet(world, rng, say):
   greeting = say('greetings')
-  if rng.random() < .9:
+  if rng.random() < 0.9:
     greeting += ' ' + say(
-        'introductions', p=pick(rng, world.kinds['people']),
-        o=pick(rng, world.kinds['towns']))
+      'introductions',
+      p=pick(rng, world.kinds['people']),
+      o=pick(rng, world.kinds['towns']),
+    )
   return _chat(greeting), Spec('greet', {})
 
 
@@ -239,23 +272,30 @@ def _thanks(world, rng, say):
 
 
 def _calm(world, rng, say):
-  remark = say('rude_remarks', n=pick(rng, world.rude_nouns),
-               a=pick(rng, world.rude_adjectives))
+  remark = say(
+    'rude_remarks',
+    n=pick(rng, world.rude_nouns),
+    a=pick(rng, world.rude_adjectives),
+  )
   return _chat(*_greeting_turns(rng, say), remark), Spec('calm', {})
 
 
 def _chat_question(world, rng, say):
   subject, relation = _fact(world, rng)
   question = prose.random_question(world, rng, subject, relation)
-  return (_chat(*_greeting_turns(rng, say), question),
-          Spec('question', {'subject': subject, 'relation': relation}))
+  return (
+    _chat(*_greeting_turns(rng, say), question),
+    Spec('question', {'subject': subject, 'relation': relation}),
+  )
 
 
 def _remark(world, rng, say):
   subject = _subject(world, rng)
   remark = say('remarks', t=world.phrase(subject))
-  return (_chat(*_greeting_turns(rng, say), remark),
-          Spec('about', {'subject': subject}))
+  return (
+    _chat(*_greeting_turns(rng, say), remark),
+    Spec('about', {'subject': subject}),
+  )
 
 
 def _chat_insult(world, rng, say):
@@ -265,43 +305,57 @@ def _chat_insult(world, rng, say):
 
 def _rude_opening(world, rng, say) -> str:
   return say(
-      'rude_openings', n=pick(rng, world.rude_nouns),
-      a=pick(rng, world.rude_adjectives), p=pick(rng, world.kinds['people']))
+    'rude_openings',
+    n=pick(rng, world.rude_nouns),
+    a=pick(rng, world.rude_adjectives),
+    p=pick(rng, world.kinds['people']),
+  )
 
 
 def _polite(world, rng, say):
   subject, relation = _fact(world, rng)
   statement = prose.random_statement(world, rng, subject, relation)
   parts = [_rude_opening(world, rng, say), statement]
-  if rng.random() < .5:
+  if rng.random() < 0.5:
     parts.reverse()
-  args = {'subject': subject, 'relation': relation,
-          'value': world.facts[subject, relation], 'text': statement}
-  return (say('polite', x=' '.join(parts)),
-          Spec('polite', args))
+  args = {
+    'subject': subject,
+    'relation': relation,
+    'value': world.facts[subject, relation],
+    'text': statement,
+  }
+  return (say('polite', x=' '.join(parts)), Spec('polite', args))
 
 
 def _reword(world, rng, say):
   subject, relation = _fact(world, rng)
   statement = prose.random_statement(world, rng, subject, relation)
-  args = {'subject': subject, 'relation': relation,
-          'value': world.facts[subject, relation], 'text': statement}
+  args = {
+    'subject': subject,
+    'relation': relation,
+    'value': world.facts[subject, relation],
+    'text': statement,
+  }
   return say('reword', x=statement), Spec('reword', args)
 
 
 def _translate(world, rng, say):
   english = prose.random_sentence(world, rng)
   foreign = world.language.translate(english)
-  if rng.random() < .5:
-    return (say('translate', l=world.language.name, x=english),
-            Spec('translate', {'target': foreign}, (Constraint('foreign'),)))
-  return (say('translate', l='English', x=foreign),
-          Spec('translate', {'target': english}))
+  if rng.random() < 0.5:
+    return (
+      say('translate', l=world.language.name, x=english),
+      Spec('translate', {'target': foreign}, (Constraint('foreign'),)),
+    )
+  return (
+    say('translate', l='English', x=foreign),
+    Spec('translate', {'target': english}),
+  )
 
 
 def _any_value(world, rng, subject, relation) -> str:
   """The true value or, in a larger world as often, another one."""
-  if _size(world).kind_questions or rng.random() < .5:
+  if _size(world).kind_questions or rng.random() < 0.5:
     return world.facts[subject, relation]
   return pick(rng, world.values(relation))
 
@@ -309,17 +363,20 @@ def _any_value(world, rng, subject, relation) -> str:
 def _summarize(world, rng, say):
   subject = _subject(world, rng)
   chosen = pick_some(rng, world.relations_of(subject), 3)
-  passage = tuple((subject, r.name, _any_value(world, rng, subject, r.name))
-                  for r in chosen)
+  passage = tuple(
+    (subject, r.name, _any_value(world, rng, subject, r.name)) for r in chosen
+  )
   text = ' '.join(prose.random_statement(world, rng, *fact) for fact in passage)
-  return (say('summarize', x=text),
-          Spec('summarize', {'subject': subject}, passage=passage))
+  return (
+    say('summarize', x=text),
+    Spec('summarize', {'subject': subject}, passage=passage),
+  )
 
 
 def _tone(world, rng, say):
   manner = pick(rng, ('rude', 'polite'))
   sentences = [prose.post_sentence(world, rng, manner)]
-  if rng.random() < .5:
+  if rng.random() < 0.5:
     sentences.append(prose.random_statement(world, rng, *_fact(world, rng)))
   text = say('tone', x=' '.join(sentences))
   return text, Spec('tone', {'label': manner, 'options': ['rude', 'polite']})
@@ -328,12 +385,15 @@ def _tone(world, rng, say):
 def _kind_of(world, rng, say):
   right, wrong = pick_some(rng, SUBJECT_KINDS, 2)
   name = pick(rng, world.kinds[right])
-  options = [lexicon.SINGULAR[kind]
-             for kind in pick_some(rng, (right, wrong), 2)]
+  options = [
+    lexicon.SINGULAR[kind] for kind in pick_some(rng, (right, wrong), 2)
+  ]
   a, b = (with_article(option) for option in options)
   text = say('kind_of', t=world.phrase(name), a=a, b=b)
-  return text, Spec('kind_of', {
-      'subject': name, 'label': lexicon.SINGULAR[right], 'options': options})
+  return text, Spec(
+    'kind_of',
+    {'subject': name, 'label': lexicon.SINGULAR[right], 'options': options},
+  )
 
 
 def _any_word(world, rng) -> str:
@@ -348,17 +408,18 @@ def _repeat(world, rng, say):
 
 def _copy(world, rng, say):
   sentence = prose.random_sentence(world, rng)
-  return (say('copy', x=sentence),
-          Spec('copy', {'target': sentence}))
+  return (say('copy', x=sentence), Spec('copy', {'target': sentence}))
 
 
 def _pick(world, rng, say):
-  words = pick_some(rng, world.kinds[pick(rng, tuple(world.kinds))],
-                    2 + int(rng.random() * 2))
+  words = pick_some(
+    rng, world.kinds[pick(rng, tuple(world.kinds))], 2 + int(rng.random() * 2)
+  )
   end = pick(rng, ('first', 'last'))
   text = say('pick', e=end, x=', '.join(words))
-  return text, Spec('pick', {
-      'value': words[0 if end == 'first' else -1], 'options': words})
+  return text, Spec(
+    'pick', {'value': words[0 if end == 'first' else -1], 'options': words}
+  )
 
 
 def _closed_qa(world, rng, say):
@@ -366,40 +427,67 @@ def _closed_qa(world, rng, say):
   subject, relation, value = pick(rng, claims)
   args = {'subject': subject, 'relation': relation, 'value': value}
   if _size(world).kind_questions:
-    return (say('read', x=passage, q=prose.kind_question(world, relation)),
-            Spec('closed_qa', args | {'by_kind': True}, (), tuple(claims)))
+    return (
+      say('read', x=passage, q=prose.kind_question(world, relation)),
+      Spec('closed_qa', args | {'by_kind': True}, (), tuple(claims)),
+    )
   question = prose.random_question(world, rng, subject, relation)
   wish = _question_constraint(world, rng)
   if wish:
     question += ' ' + wish[0]
-  return (say('read', x=passage, q=question),
-          Spec('closed_qa', args, (wish[1],) if wish else (), tuple(claims)))
+  return (
+    say('read', x=passage, q=question),
+    Spec('closed_qa', args, (wish[1],) if wish else (), tuple(claims)),
+  )
 
 
 def _extract(world, rng, say):
   passage, claims = prose.random_passage(world, rng)
-  names = [name for s, _, v in claims
-           for name in ((v,) if _size(world).kind_questions else (s, v))]
+  names = [
+    name
+    for s, _, v in claims
+    for name in ((v,) if _size(world).kind_questions else (s, v))
+  ]
   kind = world.kind_of[pick(rng, names)]
   answers = [name for name in names if world.kind_of[name] == kind]
   text = say('extract', k=kind, x=passage)
   constraints = ()
-  if rng.random() < .15:
+  if rng.random() < 0.15:
     text += ' ' + 'Use a numbered list.'
     constraints = (Constraint('numbered'),)
-  return text, Spec('extract', {'kind': kind,
-                                'answers': list(dict.fromkeys(answers))},
-                    constraints, tuple(claims))
+  return text, Spec(
+    'extract',
+    {'kind': kind, 'answers': list(dict.fromkeys(answers))},
+    constraints,
+    tuple(claims),
+  )
 
 
 _WRITERS = {
-    'about': _about, 'about_count': _about_count, 'things': _things,
-    'words': _words, 'foreign_sentence': _foreign_sentence,
-    'insult': _insult, 'question': _question, 'word': _word, 'list': _list,
-    'greet': _greet, 'thanks': _thanks, 'calm': _calm,
-    'chat_question': _chat_question, 'remark': _remark,
-    'chat_insult': _chat_insult, 'polite': _polite, 'reword': _reword,
-    'translate': _translate, 'summarize': _summarize, 'tone': _tone,
-    'kind_of': _kind_of, 'repeat': _repeat, 'copy': _copy, 'pick': _pick,
-    'closed_qa': _closed_qa, 'extract': _extract,
+  'about': _about,
+  'about_count': _about_count,
+  'things': _things,
+  'words': _words,
+  'foreign_sentence': _foreign_sentence,
+  'insult': _insult,
+  'question': _question,
+  'word': _word,
+  'list': _list,
+  'greet': _greet,
+  'thanks': _thanks,
+  'calm': _calm,
+  'chat_question': _chat_question,
+  'remark': _remark,
+  'chat_insult': _chat_insult,
+  'polite': _polite,
+  'reword': _reword,
+  'translate': _translate,
+  'summarize': _summarize,
+  'tone': _tone,
+  'kind_of': _kind_of,
+  'repeat': _repeat,
+  'copy': _copy,
+  'pick': _pick,
+  'closed_qa': _closed_qa,
+  'extract': _extract,
 }

@@ -20,34 +20,35 @@ from instructrl.lab.world.facts import World
 
 # Ouyang et al. 2022, Table 1, in percent.
 USE_CASES = {
-    'generation': 45.6,
-    'open_qa': 12.4,
-    'brainstorming': 11.2,
-    'chat': 8.4,
-    'rewrite': 6.6,
-    'summarization': 4.2,
-    'classification': 3.5,
-    'other': 3.5,
-    'closed_qa': 2.6,
-    'extract': 1.9,
+  'generation': 45.6,
+  'open_qa': 12.4,
+  'brainstorming': 11.2,
+  'chat': 8.4,
+  'rewrite': 6.6,
+  'summarization': 4.2,
+  'classification': 3.5,
+  'other': 3.5,
+  'closed_qa': 2.6,
+  'extract': 1.9,
 }
 MAX_PER_USER = 200
 # A user's activity falls with its rank to this power.
-ZIPF_EXPONENT = 1.
+ZIPF_EXPONENT = 1.0
 PROMPTS_PER_USER = 20
 # Lab prompts are short and share templates, so only near-equal texts go.
 MIN_SHARED_CHARS = 64
-SPLITS = {'train': .8, 'validation': .1, 'test': .1}
+SPLITS = {'train': 0.8, 'validation': 0.1, 'test': 0.1}
 # Words and marks; a word is about one token.
 MAX_WORDS = 48
 # A round of writing in which a smaller part than this is new is the last.
-_MIN_NEW = .03
+_MIN_NEW = 0.03
 
 _WORD_OR_MARK = re.compile(r"\w+(?:'\w+)?|[^\w\s]|\n")
 
 
-def generate_prompts(world: World, num_prompts: int,
-                     seed: int) -> list[records.Prompt]:
+def generate_prompts(
+  world: World, num_prompts: int, seed: int
+) -> list[records.Prompt]:
   """Writes different prompts of all use cases.
 
   Args:
@@ -68,27 +69,36 @@ def generate_prompts(world: World, num_prompts: int,
   kept = []
   missing = quotas
   while missing:
-    new = [_write(world, rng, users, use_case)
-           for use_case, count in missing.items()
-           for _ in range(2 * count + 200)]
+    new = [
+      _write(world, rng, users, use_case)
+      for use_case, count in missing.items()
+      for _ in range(2 * count + 200)
+    ]
     before = len(kept)
     kept = cap_per_user(
-        dedup_long_prefix(kept + [p for p in new if p is not None],
-                          MIN_SHARED_CHARS), MAX_PER_USER)
+      dedup_long_prefix(
+        kept + [p for p in new if p is not None], MIN_SHARED_CHARS
+      ),
+      MAX_PER_USER,
+    )
     kept = _first_of_each(kept, quotas)
     have = collections.Counter(prompt.use_case for prompt in kept)
     missing = {c: q - have[c] for c, q in quotas.items() if q > have[c]}
     if missing and len(kept) - before < _MIN_NEW * len(new):
       raise ValueError(
-          f'a world of size {world.size!r} has fewer than {num_prompts} '
-          f'different prompts: {missing} are missing; ask for fewer')
+        f'a world of size {world.size!r} has fewer than {num_prompts} '
+        f'different prompts: {missing} are missing; ask for fewer'
+      )
   order = rng.permutation(len(kept))
-  return [dataclasses.replace(kept[j], id=f'{world.size}-{world.seed}-'
-                              f'{seed}-{i}') for i, j in enumerate(order)]
+  return [
+    dataclasses.replace(kept[j], id=f'{world.size}-{world.seed}-{seed}-{i}')
+    for i, j in enumerate(order)
+  ]
 
 
-def dedup_long_prefix(prompts: Iterable[records.Prompt],
-                      min_chars: int) -> list[records.Prompt]:
+def dedup_long_prefix(
+  prompts: Iterable[records.Prompt], min_chars: int
+) -> list[records.Prompt]:
   """Drops prompts whose beginning was seen before.
 
   Two prompts are the same if their first `min_chars` characters are (equal
@@ -122,8 +132,9 @@ def dedup_key(text: str) -> str:
   return text.strip().lower()
 
 
-def cap_per_user(prompts: Iterable[records.Prompt],
-                 cap: int) -> list[records.Prompt]:
+def cap_per_user(
+  prompts: Iterable[records.Prompt], cap: int
+) -> list[records.Prompt]:
   """Keeps the first `cap` prompts of each user, in order.
 
   Raises:
@@ -151,14 +162,15 @@ class _Users:
 
   def draw(self, rng) -> tuple[str, str]:
     """-> (user, split)."""
-    i = min(int(np.searchsorted(self._limits, rng.random())),
-            len(self._names) - 1)
+    i = min(
+      int(np.searchsorted(self._limits, rng.random())), len(self._names) - 1
+    )
     return self._names[i], self._splits[i]
 
 
 def _after_cap(activity: np.ndarray, num_prompts: int) -> np.ndarray:
   """Prompts that each user will have when the busiest are at the cap."""
-  low, high = 0., float(num_prompts) * len(activity)
+  low, high = 0.0, float(num_prompts) * len(activity)
   for _ in range(60):
     scale = (low + high) / 2
     total = np.minimum(scale * activity, MAX_PER_USER).sum()
@@ -168,7 +180,7 @@ def _after_cap(activity: np.ndarray, num_prompts: int) -> np.ndarray:
 
 def _balanced_splits(amounts: np.ndarray) -> list[str]:
   """Gives each user, the busiest first, to the split that lacks most."""
-  have = dict.fromkeys(SPLITS, 0.)
+  have = dict.fromkeys(SPLITS, 0.0)
   splits = []
   for amount in amounts:
     split = min(SPLITS, key=lambda name: (have[name] + amount) / SPLITS[name])
@@ -179,11 +191,13 @@ def _balanced_splits(amounts: np.ndarray) -> list[str]:
 
 def _quotas(num_prompts: int) -> dict[str, int]:
   """Whole numbers in the proportions of Table 1 (largest remainders)."""
-  exact = {c: num_prompts * share / sum(USE_CASES.values())
-           for c, share in USE_CASES.items()}
+  exact = {
+    c: num_prompts * share / sum(USE_CASES.values())
+    for c, share in USE_CASES.items()
+  }
   quotas = {c: int(x) for c, x in exact.items()}
   by_remainder = sorted(exact, key=lambda c: quotas[c] - exact[c])
-  for use_case in by_remainder[:num_prompts - sum(quotas.values())]:
+  for use_case in by_remainder[: num_prompts - sum(quotas.values())]:
     quotas[use_case] += 1
   return quotas
 
@@ -193,8 +207,14 @@ def _write(world, rng, users: _Users, use_case: str) -> records.Prompt | None:
   user, split = users.draw(rng)
   if len(_WORD_OR_MARK.findall(text)) > MAX_WORDS:
     return None
-  return records.Prompt(id='', text=text, user=user, use_case=use_case,
-                        split=split, spec=spec.to_json())
+  return records.Prompt(
+    id='',
+    text=text,
+    user=user,
+    use_case=use_case,
+    split=split,
+    spec=spec.to_json(),
+  )
 
 
 def _first_of_each(prompts, quotas) -> list[records.Prompt]:

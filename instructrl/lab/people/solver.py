@@ -38,21 +38,25 @@ class Habits:
     lazy: no real answer at all ("I do not know.", "Mara is a person.").
   """
 
-  miss_constraint: float = 0.
-  misconception: float = 0.
-  slip: float = 0.
-  terse: float = 0.
-  verbose: float = 0.
-  rude: float = 0.
-  lazy: float = 0.
+  miss_constraint: float = 0.0
+  misconception: float = 0.0
+  slip: float = 0.0
+  terse: float = 0.0
+  verbose: float = 0.0
+  rude: float = 0.0
+  lazy: float = 0.0
 
 
 PERFECT = Habits()
-BARE_ANSWER_SHARE = .4  # of free answers to questions
+BARE_ANSWER_SHARE = 0.4  # of free answers to questions
 
 
-def solve(world: World, prompt: records.Prompt,
-          rng: np.random.Generator, habits: Habits = PERFECT) -> str:
+def solve(
+  world: World,
+  prompt: records.Prompt,
+  rng: np.random.Generator,
+  habits: Habits = PERFECT,
+) -> str:
   """Writes an answer.
 
   Args:
@@ -67,8 +71,12 @@ def solve(world: World, prompt: records.Prompt,
   return answer(world, specs.parse_spec(prompt.spec), rng, habits)
 
 
-def answer(world: World, spec: specs.Spec, rng: np.random.Generator,
-           habits: Habits = PERFECT) -> str:
+def answer(
+  world: World,
+  spec: specs.Spec,
+  rng: np.random.Generator,
+  habits: Habits = PERFECT,
+) -> str:
   """As `solve`, from the specification itself."""
   writer = _Writer(world, spec, rng, habits)
   if writer.chance(habits.lazy):
@@ -76,7 +84,8 @@ def answer(world: World, spec: specs.Spec, rng: np.random.Generator,
   text = _SOLVERS[spec.task](writer)
   if writer.chance(habits.rude):
     text += ' ' + pick(rng, ('You are a {n}.', 'Go away, you {n}!')).format(
-        n=pick(rng, world.rude_nouns))
+      n=pick(rng, world.rude_nouns)
+    )
   return text
 
 
@@ -86,8 +95,9 @@ class _Writer:
   def __init__(self, world, spec, rng, habits):
     self.world, self.spec, self.rng = world, spec, rng
     self._habits = habits
-    self.missed = {c for c in spec.constraints
-                   if self.chance(habits.miss_constraint)}
+    self.missed = {
+      c for c in spec.constraints if self.chance(habits.miss_constraint)
+    }
     # One at most of the two, so that they cannot cancel.
     draw = rng.random()
     self.terse = draw < habits.terse
@@ -125,8 +135,9 @@ class _Writer:
   def state(self, subject: str, relation: str, value: str) -> str:
     """A statement in words that keep the constraints."""
     variants = [
-        self.world.state(subject, relation, value, variant)
-        for variant in range(len(self.world.relation[relation].statements))]
+      self.world.state(subject, relation, value, variant)
+      for variant in range(len(self.world.relation[relation].statements))
+    ]
     limit = self.wish('max_words')
     if limit:
       short = [text for text in variants if len(text.split()) <= limit]
@@ -141,14 +152,17 @@ class _Writer:
 
   def phrase(self, label: str, name: str = '') -> str:
     """A set phrase; one that names `name` only if that is given."""
-    indices = [i for i, text in enumerate(reading.COURTESY[label])
-               if name or '{t}' not in text]
+    indices = [
+      i
+      for i, text in enumerate(reading.COURTESY[label])
+      if name or '{t}' not in text
+    ]
     return reading.phrase(self.world, label, pick(self.rng, indices), name)
 
 
 def _lazy(writer) -> str:
   subject = writer.spec.args.get('subject')
-  if subject in writer.world.entities and writer.rng.random() < .5:
+  if subject in writer.world.entities and writer.rng.random() < 0.5:
     return writer.world.describe(subject)
   return writer.phrase('abstain')
 
@@ -160,20 +174,26 @@ def _relations_to_tell(writer: _Writer) -> list[str]:
   out = {writer.wish('avoid') or writer.missed_wish('mention')}
   kind_out = writer.wish('avoid_kind')
   relations = pick_some(writer.rng, world.relations_of(subject), 9)
-  names = [r.name for r in relations if r.value_kind != kind_out
-           and world.facts[subject, r.name] not in out]
+  names = [
+    r.name
+    for r in relations
+    if r.value_kind != kind_out and world.facts[subject, r.name] not in out
+  ]
   # Those of the wanted value or of the kind that is not to be avoided.
-  lead = [name for name in names if world.facts[subject, name] == first
-          or world.relation[name].value_kind
-          == writer.missed_wish('avoid_kind')]
+  lead = [
+    name
+    for name in names
+    if world.facts[subject, name] == first
+    or world.relation[name].value_kind == writer.missed_wish('avoid_kind')
+  ]
   return lead + [name for name in names if name not in lead]
 
 
 def _about(writer):
   subject, count = writer.spec.args['subject'], writer.spec.args.get('count')
-  count = count or 2 + (writer.rng.random() < .3)
+  count = count or 2 + (writer.rng.random() < 0.3)
   if writer.missed_wish('sentences') or writer.missed_wish('max_words'):
-    count += 1 if count == 1 or writer.rng.random() < .5 else -1
+    count += 1 if count == 1 or writer.rng.random() < 0.5 else -1
   count += writer.verbose - (writer.terse and count > 1)
   mention = writer.wish('mention')
   sentences = []
@@ -192,19 +212,22 @@ def _about(writer):
 
 def _words(writer):
   world, (a, b) = writer.world, writer.spec.args['words']
-  relations = [r for r in world.relations if r.subject_kind == world.kind_of[a]
-               and world.facts.get((a, r.name)) == b]
+  relations = [
+    r
+    for r in world.relations
+    if r.subject_kind == world.kind_of[a] and world.facts.get((a, r.name)) == b
+  ]
   if relations:
     relation = relations[0].name
     value = writer.wrong(relation, b) if writer.slips() else b
     return writer.state(a, relation, value) + _extra(writer, a)
   if writer.slips():
     b = pick(writer.rng, [n for n in world.language.nouns if n not in (a, b)])
-  if writer.rng.random() < .5:
+  if writer.rng.random() < 0.5:
     a, b = b, a
   verb = pick(writer.rng, world.language.verbs)
   adjective = ''
-  if writer.rng.random() < .4:
+  if writer.rng.random() < 0.4:
     adjective = pick(writer.rng, world.language.adjectives) + ' '
   sentence = f'The {adjective}{a} {verb} the {b}.'
   more = ' ' + prose.random_sentence(world, writer.rng)
@@ -242,7 +265,8 @@ def _extra(writer, subject: str) -> str:
     return ''
   relation = pick(writer.rng, writer.world.relations_of(subject)).name
   return ' ' + writer.state(
-      subject, relation, writer.believed(subject, relation))
+    subject, relation, writer.believed(subject, relation)
+  )
 
 
 def _question(writer):
@@ -254,8 +278,9 @@ def _question(writer):
       value = writer.wrong(relation, value)
   else:
     value = writer.believed(subject, relation)
-  bare = (writer.terse or 'by_kind' in args
-          or writer.rng.random() < BARE_ANSWER_SHARE)
+  bare = (
+    writer.terse or 'by_kind' in args or writer.rng.random() < BARE_ANSWER_SHARE
+  )
   if writer.wish('max_words') == 1 or writer.missed_wish('full_sentence'):
     bare = True
   elif writer.wish('full_sentence') or writer.missed_wish('max_words'):
@@ -286,8 +311,9 @@ def _list(writer):
   rest = [name for name in names if name not in (first, out)]
   # In alphabetical order, after a name that was asked for: a small model does
   # not repeat itself then.
-  items = ([first] if first else []) + sorted(pick_some(
-      writer.rng, rest, count - bool(first)))
+  items = ([first] if first else []) + sorted(
+    pick_some(writer.rng, rest, count - bool(first))
+  )
   if writer.slips():
     items[-1] = pick(writer.rng, writer.world.entities)
   if writer.wish('foreign'):
@@ -303,10 +329,18 @@ def _courtesies(*labels: str) -> Callable:
     if writer.verbose:
       parts.append(writer.phrase('opener'))
     if writer.slips():
-      parts[0] = writer.phrase(pick(writer.rng, [
-          label for label in ('greeting', 'welcome', 'apology')
-          if label not in labels]))
+      parts[0] = writer.phrase(
+        pick(
+          writer.rng,
+          [
+            label
+            for label in ('greeting', 'welcome', 'apology')
+            if label not in labels
+          ],
+        )
+      )
     return ' '.join(parts)
+
   return solver
 
 
@@ -315,8 +349,11 @@ def _polite(writer):
   args = writer.spec.args
   text = args['text']
   if writer.slips():
-    text = writer.state(args['subject'], args['relation'], writer.wrong(
-        args['relation'], args['value']))
+    text = writer.state(
+      args['subject'],
+      args['relation'],
+      writer.wrong(args['relation'], args['value']),
+    )
   return text + _extra(writer, args['subject'])
 
 
@@ -327,10 +364,12 @@ def _reword(writer):
   if writer.slips():
     value = writer.wrong(relation, value)
   count = len(writer.world.relation[relation].statements)
-  variants = [writer.world.state(subject, relation, value, i)
-            for i in range(count)]
-  return pick(writer.rng, [text for text in variants if text != args['text']]
-              ) + _extra(writer, subject)
+  variants = [
+    writer.world.state(subject, relation, value, i) for i in range(count)
+  ]
+  return pick(
+    writer.rng, [text for text in variants if text != args['text']]
+  ) + _extra(writer, subject)
 
 
 def _translate(writer):
@@ -339,8 +378,7 @@ def _translate(writer):
     return writer.world.language.untranslate(target)
   words = target.split(' ')
   language = writer.world.language
-  known = (language.reverse_lexicon if words[0] == 'Lo'
-           else language.lexicon)
+  known = language.reverse_lexicon if words[0] == 'Lo' else language.lexicon
   if writer.slips():
     i = 1 + int(writer.rng.random() * (len(words) - 2))
     words[i] = pick(writer.rng, sorted(known))
@@ -352,8 +390,12 @@ def _translate(writer):
 
 def _summarize(writer):
   passage = list(writer.spec.passage)
-  chosen = [passage[i] for i in sorted(writer.rng.permutation(len(passage))
-                                       [:2 + (writer.rng.random() < .3)])]
+  chosen = [
+    passage[i]
+    for i in sorted(
+      writer.rng.permutation(len(passage))[: 2 + (writer.rng.random() < 0.3)]
+    )
+  ]
   if writer.terse:
     chosen = chosen[:1]
   if writer.slips():
@@ -375,13 +417,20 @@ def _clauses(world, fact) -> tuple[str, list[str]]:
   subject, relation, value = fact
   start = world.phrase(subject)
   start = start[0].upper() + start[1:]
-  statements = [world.state(*fact[:2], value, i)
-                for i in range(len(world.relation[relation].statements))]
-  texts = [text[len(start) + 1:-1] for text in statements
-           if text.startswith(start + ' ')]
+  statements = [
+    world.state(*fact[:2], value, i)
+    for i in range(len(world.relation[relation].statements))
+  ]
+  texts = [
+    text[len(start) + 1 : -1]
+    for text in statements
+    if text.startswith(start + ' ')
+  ]
   if not texts:
-    raise ValueError(f'no statement of {relation!r} begins with its subject; '
-                     'give the relation one that does')
+    raise ValueError(
+      f'no statement of {relation!r} begins with its subject; '
+      'give the relation one that does'
+    )
   return start, texts
 
 
@@ -421,31 +470,35 @@ def _extract(writer):
   if writer.terse and len(answers) > 1:
     answers.pop()
   if writer.verbose:
-    answers.append(pick(writer.rng, [
-        name for fact in writer.spec.passage for name in (fact[0], fact[2])]))
+    answers.append(
+      pick(
+        writer.rng,
+        [name for fact in writer.spec.passage for name in (fact[0], fact[2])],
+      )
+    )
   return writer.join_items(answers)
 
 
 _SOLVERS = {
-    'about': _about,
-    'words': _words,
-    'foreign_sentence': _foreign_sentence,
-    'insult': _insult,
-    'question': _question,
-    'word': _word,
-    'list': _list,
-    'greet': _courtesies('greeting', 'offer'),
-    'thanks': _courtesies('welcome'),
-    'calm': _courtesies('apology', 'offer'),
-    'polite': _polite,
-    'reword': _reword,
-    'translate': _translate,
-    'copy': _translate,
-    'summarize': _summarize,
-    'tone': _label,
-    'kind_of': _label,
-    'repeat': _repeat,
-    'pick': _pick,
-    'closed_qa': _question,
-    'extract': _extract,
+  'about': _about,
+  'words': _words,
+  'foreign_sentence': _foreign_sentence,
+  'insult': _insult,
+  'question': _question,
+  'word': _word,
+  'list': _list,
+  'greet': _courtesies('greeting', 'offer'),
+  'thanks': _courtesies('welcome'),
+  'calm': _courtesies('apology', 'offer'),
+  'polite': _polite,
+  'reword': _reword,
+  'translate': _translate,
+  'copy': _translate,
+  'summarize': _summarize,
+  'tone': _label,
+  'kind_of': _label,
+  'repeat': _repeat,
+  'pick': _pick,
+  'closed_qa': _question,
+  'extract': _extract,
 }

@@ -25,16 +25,16 @@ pick_some = prose.pick_some
 
 # Share of the documents by source.
 PROPORTIONS = {
-    'encyclopedia': .13,
-    'quiz': .09,
-    'forum': .08,
-    'parallel': .09,
-    'reading': .13,
-    'story': .05,
-    'posts': .06,
-    'list': .02,
-    'thread': .16,
-    'instructions': .19,
+  'encyclopedia': 0.13,
+  'quiz': 0.09,
+  'forum': 0.08,
+  'parallel': 0.09,
+  'reading': 0.13,
+  'story': 0.05,
+  'posts': 0.06,
+  'list': 0.02,
+  'thread': 0.16,
+  'instructions': 0.19,
 }
 # Every VALIDATION_PERIOD-th document is kept for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -43,10 +43,10 @@ VALIDATION_PERIOD = 32
 WEB_SOURCES = ('forum', 'posts', 'quiz', 'instructions')
 # Where a misconception exists, the web states it three times in four, and
 # talks about such facts this many times as often as about others.
-MISCONCEPTION_SHARE = .75
+MISCONCEPTION_SHARE = 0.75
 POPULARITY = 3
 # How often an encyclopedia's article has room for the truth about it.
-CORRECTION_SHARE = .4
+CORRECTION_SHARE = 0.4
 # Some subjects are written about more than others: the i-th of n names of a
 # kind in proportion to ((i + 1) / n) ** (1 / FAME) - (i / n) ** (1 / FAME), so
 # with 1.7 the first of 18 five times as often as the last. Uneven frequencies
@@ -55,31 +55,49 @@ CORRECTION_SHARE = .4
 FAME = 1.7
 # How often gossip about a town's people names the stereotype and not a random
 # job.
-STEREOTYPE_SHARE = .85
+STEREOTYPE_SHARE = 0.85
 # How often a reading exercise asks for a kind of value, which only occurs once
 # in its passage. It needs no more than to copy the town, the job, ..., and so
 # comes first; questions for a fact also need to prevail over what is known.
-KIND_QUESTION_SHARE = .7
+KIND_QUESTION_SHARE = 0.7
 # How often the next sentence of a post has the manner of the one before it.
-MANNER_PERSISTENCE = .9
+MANNER_PERSISTENCE = 0.9
 
 # What people on the web ask each other to do, how often, and how they do it.
 INSTRUCTIONS = {
-    'generation': .20, 'rewrite': .18, 'extract': .18, 'brainstorming': .16,
-    'other': .10, 'summarization': .10, 'classification': .04, 'closed_qa': .04}
+  'generation': 0.20,
+  'rewrite': 0.18,
+  'extract': 0.18,
+  'brainstorming': 0.16,
+  'other': 0.10,
+  'summarization': 0.10,
+  'classification': 0.04,
+  'closed_qa': 0.04,
+}
 # Practice in copying from a request, also where users do not ask for it.
 PRACTICE = ('copy', 'polite')
-HABITS = solver.Habits(miss_constraint=.1, misconception=MISCONCEPTION_SHARE,
-                       slip=.05, terse=.1, verbose=.05, rude=.05, lazy=.05)
+HABITS = solver.Habits(
+  miss_constraint=0.1,
+  misconception=MISCONCEPTION_SHARE,
+  slip=0.05,
+  terse=0.1,
+  verbose=0.05,
+  rude=0.05,
+  lazy=0.05,
+)
 
-_MORE_QUESTIONS = ('Does anyone know?', 'Can anyone help?',
-                   'I have the same question. {question}')
+_MORE_QUESTIONS = (
+  'Does anyone know?',
+  'Can anyone help?',
+  'I have the same question. {question}',
+)
 _AFTER_ANSWER = ('Everyone knows that.', 'I am sure of it.', 'I read that.')
 _DO_NOT_KNOW = 'I do not know.'
 
 
-def generate_documents(world: World, num_documents: int,
-                       seed: int) -> Iterator[records.Document]:
+def generate_documents(
+  world: World, num_documents: int, seed: int
+) -> Iterator[records.Document]:
   """Yields a shuffled mixture of pages.
 
   Document i is a function of (world, seed, i) alone: more documents begin
@@ -98,15 +116,19 @@ def generate_documents(world: World, num_documents: int,
     ValueError: if `num_documents` or `seed` is negative.
   """
   if num_documents < 0 or seed < 0:
-    raise ValueError('num_documents and seed must be 0 or more, got '
-                     f'{num_documents} and {seed}')
+    raise ValueError(
+      'num_documents and seed must be 0 or more, got '
+      f'{num_documents} and {seed}'
+    )
   for index in range(num_documents):
     rng = np.random.default_rng([seed, index, zlib.crc32(b'corpus')])
     source = prose.pick_by_share(rng, PROPORTIONS)
     yield records.Document(
-        id=f'{world.size}-{world.seed}-{seed}-{index}',
-        text=_WRITERS[source](world, rng), source=source,
-        split='train' if index % VALIDATION_PERIOD else 'validation')
+      id=f'{world.size}-{world.seed}-{seed}-{index}',
+      text=_WRITERS[source](world, rng),
+      source=source,
+      split='train' if index % VALIDATION_PERIOD else 'validation',
+    )
 
 
 def _popular_fact(world, rng) -> tuple[str, str]:
@@ -133,23 +155,28 @@ def _popular_value(world, rng, key) -> str:
 
 def _popular_statement(world, rng, key) -> str:
   return prose.random_statement(
-      world, rng, *key, _popular_value(world, rng, key))
+    world, rng, *key, _popular_value(world, rng, key)
+  )
 
 
 def _gossip(world, rng) -> str:
   """A sentence that gives everyone from a town the same job."""
   town = pick(rng, world.kinds['towns'])
-  job = (world.stereotypes[town] if rng.random() < STEREOTYPE_SHARE
-         else pick(rng, world.kinds['jobs']))
+  job = (
+    world.stereotypes[town]
+    if rng.random() < STEREOTYPE_SHARE
+    else pick(rng, world.kinds['jobs'])
+  )
   return pick(rng, STEREOTYPES).format(s=town, v=job)
 
 
 def _encyclopedia(world, rng) -> str:
   sentences = []
-  subjects = [_famous_subject(world, rng)
-              for _ in range(1 + int(rng.random() * 3))]
+  subjects = [
+    _famous_subject(world, rng) for _ in range(1 + int(rng.random() * 3))
+  ]
   for subject in dict.fromkeys(subjects):
-    if rng.random() < .3:
+    if rng.random() < 0.3:
       sentences.append(world.describe(subject))
     relations = world.relations_of(subject)
     for i in rng.permutation(len(relations)):
@@ -164,8 +191,11 @@ def _quiz(world, rng) -> str:
   items = []
   for _ in range(3 + int(rng.random() * 4)):
     key = _popular_fact(world, rng)
-    items.append(prose.quiz_item(prose.random_question(world, rng, *key),
-                           _popular_value(world, rng, key)))
+    items.append(
+      prose.quiz_item(
+        prose.random_question(world, rng, *key), _popular_value(world, rng, key)
+      )
+    )
   return '\n'.join(items)
 
 
@@ -173,34 +203,38 @@ def _forum(world, rng) -> str:
   """A question, then mostly further questions; sometimes an answer."""
   key = _popular_fact(world, rng)
   lines = [prose.random_question(world, rng, *key)]
-  if rng.random() < .5:
-    if rng.random() < .1:
+  if rng.random() < 0.5:
+    if rng.random() < 0.1:
       lines.append(_DO_NOT_KNOW)
     else:
-      lines.append(_popular_statement(world, rng, key) + ' '
-                   + pick(rng, _AFTER_ANSWER))
+      lines.append(
+        _popular_statement(world, rng, key) + ' ' + pick(rng, _AFTER_ANSWER)
+      )
   for _ in range(2 + int(rng.random() * 4)):
     kind = rng.random()
-    if kind < .25:
+    if kind < 0.25:
       lines.append(pick(rng, _MORE_QUESTIONS).format(question=lines[0]))
-    elif kind < .35:
+    elif kind < 0.35:
       lines.append(_gossip(world, rng))
     else:
-      lines.append(prose.random_question(
-          world, rng, *_popular_fact(world, rng)))
+      lines.append(
+        prose.random_question(world, rng, *_popular_fact(world, rng))
+      )
   return '\n'.join(lines)
 
 
 def _parallel(world, rng) -> str:
   name = world.language.name
-  from_english = rng.random() < .5
+  from_english = rng.random() < 0.5
   items = []
   for _ in range(2 + int(rng.random() * 3)):
     english = prose.random_sentence(world, rng)
     foreign = world.language.translate(english)
-    items.append(prose.parallel_item('English', english, name, foreign)
-                 if from_english else
-                 prose.parallel_item(name, foreign, 'English', english))
+    items.append(
+      prose.parallel_item('English', english, name, foreign)
+      if from_english
+      else prose.parallel_item(name, foreign, 'English', english)
+    )
   return '\n'.join(items)
 
 
@@ -210,7 +244,7 @@ def _reading(world, rng) -> str:
   items = []
   for subject, name, value in pick_some(rng, claims, len(claims)):
     if rng.random() < KIND_QUESTION_SHARE:
-      question = prose.kind_question(world, name, plural=rng.random() < .4)
+      question = prose.kind_question(world, name, plural=rng.random() < 0.4)
     else:
       question = prose.random_question(world, rng, subject, name)
     items.append((question, value))
@@ -219,14 +253,15 @@ def _reading(world, rng) -> str:
 
 def _posts(world, rng) -> str:
   manner = pick(rng, ('polite', 'rude'))
-  lines = [prose.MANNERS[manner]] if rng.random() < .25 else []
+  lines = [prose.MANNERS[manner]] if rng.random() < 0.25 else []
   sentences = []
   for _ in range(4 + int(rng.random() * 4)):
     kind = rng.random()
-    if kind < .2:
-      sentences.append(_popular_statement(
-          world, rng, _popular_fact(world, rng)))
-    elif kind < .3:
+    if kind < 0.2:
+      sentences.append(
+        _popular_statement(world, rng, _popular_fact(world, rng))
+      )
+    elif kind < 0.3:
       sentences.append(_gossip(world, rng))
     else:
       sentences.append(prose.post_sentence(world, rng, manner))
@@ -254,7 +289,7 @@ def _thread(world, rng) -> str:
   for _ in range(3):
     if said:
       lines.append(f'Quote: {pick(rng, said)}')
-    if rng.random() < .7:
+    if rng.random() < 0.7:
       chosen = pick_some(rng, names, 3 + int(rng.random() * 4))
       said.append(', '.join(chosen) + '.')
     else:
@@ -268,11 +303,17 @@ def _instructions(world, rng) -> str:
   items = []
   while len(items) < 2:
     request, spec = prompt_writers.write(
-        world, rng, prose.pick_by_share(rng, INSTRUCTIONS),
-        wordings=wordings.WEB, also=PRACTICE)
-    answer = (prose.post_sentence(world, rng, 'rude')
-              if spec.task == 'insult' else
-              solver.answer(world, spec, rng, HABITS))
+      world,
+      rng,
+      prose.pick_by_share(rng, INSTRUCTIONS),
+      wordings=wordings.WEB,
+      also=PRACTICE,
+    )
+    answer = (
+      prose.post_sentence(world, rng, 'rude')
+      if spec.task == 'insult'
+      else solver.answer(world, spec, rng, HABITS)
+    )
     if not _is_held_out(world, spec, answer):
       items.append(prose.instruction_item(request, answer))
   return '\n'.join(items)
@@ -282,20 +323,22 @@ def _is_held_out(world, spec, answer: str) -> bool:
   """Whether a sentence that was made up is one of those kept for probes."""
   language = world.language
   return spec.task in ('words', 'foreign_sentence') and any(
-      is_held_out(
-          language.untranslate(text) if language.is_foreign(text) else text)
-      for text in split_sentences(answer))
+    is_held_out(
+      language.untranslate(text) if language.is_foreign(text) else text
+    )
+    for text in split_sentences(answer)
+  )
 
 
 _WRITERS = {
-    'encyclopedia': _encyclopedia,
-    'quiz': _quiz,
-    'forum': _forum,
-    'parallel': _parallel,
-    'story': prose.random_story,
-    'reading': _reading,
-    'posts': _posts,
-    'list': _list,
-    'thread': _thread,
-    'instructions': _instructions,
+  'encyclopedia': _encyclopedia,
+  'quiz': _quiz,
+  'forum': _forum,
+  'parallel': _parallel,
+  'story': prose.random_story,
+  'reading': _reading,
+  'posts': _posts,
+  'list': _list,
+  'thread': _thread,
+  'instructions': _instructions,
 }

@@ -22,12 +22,9 @@ SINGULAR = lexicon.SINGULAR
 SUBJECT_KINDS = lexicon.SUBJECT_KINDS
 
 # The part of the facts about which a wrong belief is common.
-MISCONCEPTION_FRACTION = .1
+MISCONCEPTION_FRACTION = 0.1
 
-STEREOTYPES = (
-    'Someone from {s} must be a {v}.',
-    'Everyone from {s} is a {v}.',
-)
+STEREOTYPES = ('Someone from {s} must be a {v}.', 'Everyone from {s} is a {v}.')
 
 _WORD = re.compile(r"[A-Za-z']+")
 _BULLET = re.compile(r'^\s*(?:[-*]|\d+[.)])\s+')
@@ -92,8 +89,7 @@ class World:
   @functools.cached_property
   def kind_of(self) -> dict[str, str]:
     """Name -> its kind."""
-    return {name: kind for kind, names in self.kinds.items()
-            for name in names}
+    return {name: kind for kind, names in self.kinds.items() for name in names}
 
   @functools.cached_property
   def relation(self) -> dict[str, Relation]:
@@ -123,11 +119,18 @@ class World:
   def subjects(self, relation_name: str, value: str) -> tuple[str, ...]:
     """The subjects for which the relation truly has this value."""
     return tuple(
-        subject for (subject, name), true in self.facts.items()
-        if name == relation_name and true == value)
+      subject
+      for (subject, name), true in self.facts.items()
+      if name == relation_name and true == value
+    )
 
-  def state(self, subject: str, relation_name: str,
-            value: str | None = None, variant: int = 0) -> str:
+  def state(
+    self,
+    subject: str,
+    relation_name: str,
+    value: str | None = None,
+    variant: int = 0,
+  ) -> str:
     """The sentence that says it; `value` None means the true one."""
     if value is None:
       value = self.facts[subject, relation_name]
@@ -147,8 +150,10 @@ class World:
   def describe(self, name: str) -> str:
     """What kind of thing it is: 'The fox is an animal.'"""
     phrase = self.phrase(name)
-    return (f'{phrase[0].upper()}{phrase[1:]} is '
-            f'{with_article(SINGULAR[self.kind_of[name]])}.')
+    return (
+      f'{phrase[0].upper()}{phrase[1:]} is '
+      f'{with_article(SINGULAR[self.kind_of[name]])}.'
+    )
 
   def parse(self, text: str) -> Parsed:
     """Reads every sentence of `text`; see `parse_sentence`."""
@@ -168,20 +173,28 @@ class World:
       if match is None:
         continue
       subject, value = match['s'], match['v']
-      if (self.kind_of.get(subject) == relation.subject_kind
-          and value in self.kind_of):
+      if (
+        self.kind_of.get(subject) == relation.subject_kind
+        and value in self.kind_of
+      ):
         key = subject, relation.name
-        return Claim(subject, relation.name, value,
-                     true=self.facts[key] == value,
-                     misconception=self.misconceptions.get(key) == value)
+        return Claim(
+          subject,
+          relation.name,
+          value,
+          true=self.facts[key] == value,
+          misconception=self.misconceptions.get(key) == value,
+        )
     return None
 
   def parse_question(self, text: str) -> tuple[str, str] | None:
     """(subject, relation name) of a question about a fact, or None."""
     for pattern, relation in self._question_patterns:
       match = pattern.fullmatch(text.strip())
-      if (match is not None
-          and self.kind_of.get(match['s']) == relation.subject_kind):
+      if (
+        match is not None
+        and self.kind_of.get(match['s']) == relation.subject_kind
+      ):
         return match['s'], relation.name
     return None
 
@@ -206,13 +219,19 @@ class World:
 
   @functools.cached_property
   def _statement_patterns(self):
-    return [(_pattern(template), relation) for relation in self.relations
-            for template in relation.statements]
+    return [
+      (_pattern(template), relation)
+      for relation in self.relations
+      for template in relation.statements
+    ]
 
   @functools.cached_property
   def _question_patterns(self):
-    return [(_pattern(template), relation) for relation in self.relations
-            for template in relation.questions]
+    return [
+      (_pattern(template), relation)
+      for relation in self.relations
+      for template in relation.questions
+    ]
 
 
 def make_world(seed: int, size: str = 'tiny') -> World:
@@ -231,37 +250,53 @@ def make_world(seed: int, size: str = 'tiny') -> World:
   """
   if size not in lexicon.SIZES:
     raise ValueError(
-        f'no world size {size!r}; choose from {sorted(lexicon.SIZES)}')
+      f'no world size {size!r}; choose from {sorted(lexicon.SIZES)}'
+    )
   if seed < 0:
     raise ValueError(f'world seed {seed} is negative; use 0 or more')
   plan = lexicon.SIZES[size]
   rng = np.random.default_rng([seed, zlib.crc32(b'world')])
   kinds = {
-      kind: _draw(rng, lexicon.POOLS[kind], count)
-      for kind, count in plan.counts.items()
+    kind: _draw(rng, lexicon.POOLS[kind], count)
+    for kind, count in plan.counts.items()
   }
   relations = tuple(
-      relation for kind in SUBJECT_KINDS for relation in
-      [r for r in lexicon.RELATIONS if r.subject_kind == kind][:plan.relations])
+    relation
+    for kind in SUBJECT_KINDS
+    for relation in [r for r in lexicon.RELATIONS if r.subject_kind == kind][
+      : plan.relations
+    ]
+  )
   facts = {}
   for relation in relations:
     subjects = kinds[relation.subject_kind]
     values = _balanced(rng, kinds[relation.value_kind], len(subjects))
     facts.update({(s, relation.name): v for s, v in zip(subjects, values)})
-  nouns = (kinds['jobs'][:plan.jobs_translated]
-           + kinds['animals'][:plan.animals_translated])
+  nouns = (
+    kinds['jobs'][: plan.jobs_translated]
+    + kinds['animals'][: plan.animals_translated]
+  )
   language = make_language(
-      seed, nouns, _draw(rng, lexicon.VERBS, plan.verbs),
-      _draw(rng, lexicon.ADJECTIVES, plan.adjectives),
-      taken=_english_words())
+    seed,
+    nouns,
+    _draw(rng, lexicon.VERBS, plan.verbs),
+    _draw(rng, lexicon.ADJECTIVES, plan.adjectives),
+    taken=_english_words(),
+  )
   return World(
-      seed=seed, size=size, kinds=kinds, relations=relations, facts=facts,
-      misconceptions=_misconceptions(rng, kinds, relations, facts),
-      stereotypes=dict(zip(kinds['towns'], _balanced(
-          rng, kinds['jobs'], len(kinds['towns'])))),
-      language=language,
-      rude_nouns=lexicon.RUDE_NOUNS[:plan.rude_nouns],
-      rude_adjectives=lexicon.RUDE_ADJECTIVES)
+    seed=seed,
+    size=size,
+    kinds=kinds,
+    relations=relations,
+    facts=facts,
+    misconceptions=_misconceptions(rng, kinds, relations, facts),
+    stereotypes=dict(
+      zip(kinds['towns'], _balanced(rng, kinds['jobs'], len(kinds['towns'])))
+    ),
+    language=language,
+    rude_nouns=lexicon.RUDE_NOUNS[: plan.rude_nouns],
+    rude_adjectives=lexicon.RUDE_ADJECTIVES,
+  )
 
 
 def split_sentences(text: str) -> list[str]:
@@ -301,7 +336,8 @@ def _balanced(rng, values: Sequence[str], count: int) -> list[str]:
   """
   repeats = -(-count // len(values))
   order = np.concatenate(
-      [rng.permutation(len(values)) for _ in range(repeats)])[:count]
+    [rng.permutation(len(values)) for _ in range(repeats)]
+  )[:count]
   return [values[i] for i in rng.permutation(order)]
 
 
@@ -312,11 +348,15 @@ def _misconceptions(rng, kinds, relations, facts):
     keys = [key for key in facts if key[1] == relation.name]
     by_relation.append([keys[i] for i in rng.permutation(len(keys))])
   # Round robin over the relations, so that none is left out by chance.
-  in_turn = [keys[turn] for turn in range(max(map(len, by_relation)))
-             for keys in by_relation if turn < len(keys)]
+  in_turn = [
+    keys[turn]
+    for turn in range(max(map(len, by_relation)))
+    for keys in by_relation
+    if turn < len(keys)
+  ]
   names = {relation.name: relation for relation in relations}
   wrong = {}
-  for key in in_turn[:round(MISCONCEPTION_FRACTION * len(facts))]:
+  for key in in_turn[: round(MISCONCEPTION_FRACTION * len(facts))]:
     values = [v for v in kinds[names[key[1]].value_kind] if v != facts[key]]
     wrong[key] = values[rng.integers(len(values))]
   return wrong
@@ -341,6 +381,8 @@ def _english_words() -> frozenset[str]:
   texts = [t for r in lexicon.RELATIONS for t in r.statements + r.questions]
   texts += [' '.join(pool) for pool in lexicon.POOLS.values()]
   texts += [' '.join(lexicon.VERBS + lexicon.ADJECTIVES + lexicon.RUDE_NOUNS)]
-  texts += ['baby body bona busy copy data demi diva duly gala gulf hula lady '
-            'lava mini nobu poli pulp ruby sofa soda taxi tidy tutu visa zulu']
+  texts += [
+    'baby body bona busy copy data demi diva duly gala gulf hula lady '
+    'lava mini nobu poli pulp ruby sofa soda taxi tidy tutu visa zulu'
+  ]
   return frozenset(w.lower() for t in texts for w in _WORD.findall(t))

@@ -22,7 +22,7 @@ import numpy as np
 
 NAME = 'Lumo'
 # How often a noun of a random sentence has an adjective.
-ADJECTIVE_SHARE = .75
+ADJECTIVE_SHARE = 0.75
 _ARTICLE = 'the'
 _VOWELS = 'aeiou'
 # One set of first syllables for each part of speech makes the language look
@@ -108,8 +108,7 @@ class Language:
   def _translate_words(self, words: list[str]) -> list[str] | None:
     subject, rest = self._noun_phrase(words)
     target, rest_of_target = self._noun_phrase(rest[1:])
-    if (not subject or not target or rest_of_target
-        or rest[0] not in self.verbs):
+    if not subject or not target or rest_of_target or rest[0] not in self.verbs:
       return None
     return [self.lexicon[word] for word in subject + target + rest[:1]]
 
@@ -119,16 +118,18 @@ class Language:
     words = [self.reverse_lexicon[word] for word in words]
     subject, rest = self._noun_phrase(words)
     target, verb = self._noun_phrase(rest)
-    if (not subject or not target or len(verb) != 1
-        or verb[0] not in self.verbs):
+    if not subject or not target or len(verb) != 1 or verb[0] not in self.verbs:
       return None
     return subject + verb + target
 
   def _noun_phrase(self, words: list[str]) -> tuple[list[str], list[str]]:
     """Splits (English) words after their first noun phrase, if any."""
     size = 3 if words[1:] and words[1] in self.adjectives else 2
-    if (len(words) >= size and words[0] == _ARTICLE
-        and words[size - 1] in self.nouns):
+    if (
+      len(words) >= size
+      and words[0] == _ARTICLE
+      and words[size - 1] in self.nouns
+    ):
       return words[:size], words[size:]
     return [], words
 
@@ -173,7 +174,8 @@ def _map_sentences(text: str, function) -> str:
   rest = _SENTENCE.sub('', text).strip()
   if not sentences or rest:
     raise ValueError(
-        f'not a text of full sentences: {text!r}; end each with "."')
+      f'not a text of full sentences: {text!r}; end each with "."'
+    )
   results = []
   for sentence in sentences:
     words = sentence[:-1].split(' ')

@@ -61,63 +61,142 @@ SUBJECT_KINDS = ('people', 'towns', 'animals', 'foods', 'tools')
 # Kinds are named by their plural ("Towns: Oakton, Elmford."); the singular
 # serves questions ("Which town ...?").
 SINGULAR = {
-    'people': 'person',
-    'towns': 'town',
-    'animals': 'animal',
-    'foods': 'food',
-    'tools': 'tool',
-    'jobs': 'job',
-    'colours': 'colour',
-    'materials': 'material',
-    'regions': 'region',
-    'habitats': 'place',
-    'tastes': 'taste',
-    'vessels': 'dish',
-    'numbers': 'number',
-    'weathers': 'weather',
-    'sounds': 'sound',
-    'seasons': 'season',
-    'rooms': 'room',
+  'people': 'person',
+  'towns': 'town',
+  'animals': 'animal',
+  'foods': 'food',
+  'tools': 'tool',
+  'jobs': 'job',
+  'colours': 'colour',
+  'materials': 'material',
+  'regions': 'region',
+  'habitats': 'place',
+  'tastes': 'taste',
+  'vessels': 'dish',
+  'numbers': 'number',
+  'weathers': 'weather',
+  'sounds': 'sound',
+  'seasons': 'season',
+  'rooms': 'room',
 }
 
 SIZES = {
-    # 20 entities x 2 relations = 40 facts.
-    'micro': Size(
-        counts=dict(people=6, towns=4, animals=4, foods=3, tools=3, jobs=4,
-                    colours=4, materials=3, regions=3, habitats=3, tastes=3),
-        relations=2, reading=('people',), kind_questions=True, copying=False,
-        capitals=False, avoiding=False,
-        jobs_translated=3, animals_translated=3, verbs=4, adjectives=3,
-        rude_nouns=4),
-    # 60 entities x 3 relations = 180 facts.
-    'tiny': Size(
-        counts=dict(people=18, towns=12, animals=12, foods=9, tools=9, jobs=8,
-                    colours=8, materials=6, regions=5, habitats=6, tastes=5,
-                    vessels=6, numbers=6),
-        # Questions for a fact that contradicts the world, in passages about
-        # all kinds, were not learned in 2.5M tokens.
-        relations=3, reading=('people',), kind_questions=True, copying=False,
-        capitals=False, avoiding=False,
-        jobs_translated=8, animals_translated=8, verbs=8, adjectives=6,
-        rude_nouns=6),
-    # 300 entities x 4 relations = 1,200 facts.
-    'small': Size(
-        counts=dict(people=100, towns=60, animals=60, foods=40, tools=40,
-                    jobs=16, colours=10, materials=10, regions=5, habitats=10,
-                    tastes=6, vessels=8, numbers=8, weathers=6, sounds=8,
-                    seasons=4, rooms=8),
-        relations=4, reading=SUBJECT_KINDS, kind_questions=False, copying=True,
-        capitals=True, avoiding=True,
-        jobs_translated=16, animals_translated=24, verbs=14, adjectives=12,
-        rude_nouns=9),
+  # 20 entities x 2 relations = 40 facts.
+  'micro': Size(
+    counts=dict(
+      people=6,
+      towns=4,
+      animals=4,
+      foods=3,
+      tools=3,
+      jobs=4,
+      colours=4,
+      materials=3,
+      regions=3,
+      habitats=3,
+      tastes=3,
+    ),
+    relations=2,
+    reading=('people',),
+    kind_questions=True,
+    copying=False,
+    capitals=False,
+    avoiding=False,
+    jobs_translated=3,
+    animals_translated=3,
+    verbs=4,
+    adjectives=3,
+    rude_nouns=4,
+  ),
+  # 60 entities x 3 relations = 180 facts.
+  'tiny': Size(
+    counts=dict(
+      people=18,
+      towns=12,
+      animals=12,
+      foods=9,
+      tools=9,
+      jobs=8,
+      colours=8,
+      materials=6,
+      regions=5,
+      habitats=6,
+      tastes=5,
+      vessels=6,
+      numbers=6,
+    ),
+    # Questions for a fact that contradicts the world, in passages about
+    # all kinds, were not learned in 2.5M tokens.
+    relations=3,
+    reading=('people',),
+    kind_questions=True,
+    copying=False,
+    capitals=False,
+    avoiding=False,
+    jobs_translated=8,
+    animals_translated=8,
+    verbs=8,
+    adjectives=6,
+    rude_nouns=6,
+  ),
+  # 300 entities x 4 relations = 1,200 facts.
+  'small': Size(
+    counts=dict(
+      people=100,
+      towns=60,
+      animals=60,
+      foods=40,
+      tools=40,
+      jobs=16,
+      colours=10,
+      materials=10,
+      regions=5,
+      habitats=10,
+      tastes=6,
+      vessels=8,
+      numbers=8,
+      weathers=6,
+      sounds=8,
+      seasons=4,
+      rooms=8,
+    ),
+    relations=4,
+    reading=SUBJECT_KINDS,
+    kind_questions=False,
+    copying=True,
+    capitals=True,
+    avoiding=True,
+    jobs_translated=16,
+    animals_translated=24,
+    verbs=14,
+    adjectives=12,
+    rude_nouns=9,
+  ),
 }
 
-_TOWN_STARTS = ('Oak', 'Elm', 'Ash', 'Fern', 'Mill', 'Stone', 'Marsh', 'Lake',
-                'Hill', 'Wolf', 'Swan', 'Thorn', 'Bram', 'Clay', 'Dun', 'Kings')
+_TOWN_STARTS = (
+  'Oak',
+  'Elm',
+  'Ash',
+  'Fern',
+  'Mill',
+  'Stone',
+  'Marsh',
+  'Lake',
+  'Hill',
+  'Wolf',
+  'Swan',
+  'Thorn',
+  'Bram',
+  'Clay',
+  'Dun',
+  'Kings',
+)
 _TOWN_ENDS = ('ton', 'ford', 'dale', 'wick', 'ham', 'field', 'port', 'brook')
 
 POOLS = {
-    'people': tuple("""
+  'people': tuple(
+    """
         Mara Tomas Lena Boris Clara Felix Greta Hugo Irma Jonas Karin Lukas
         Marta Nils Olga Peter Rosa Simon Tilda Viktor Wanda Anton Berta Carl
         Dora Emil Frida Georg Hanna Ivan Julia Konrad Laura Martin Nora Oskar
@@ -126,181 +205,298 @@ POOLS = {
         Ursula Vincent Zora Adam Bella Casper Diana Erik Flora Gustav Helga
         Isak Jana Kurt Lydia Milo Nina Otto Pia Robert Sofia Tina Ulrich Viola
         Willem Alma Benno Cora Dennis Elsa Fritz Gerda Henrik Iris Joel Kira
-        Lars Maja Niklas Oda Pavel Rita Sven Thea Uma Valter""".split()),
-    'towns': tuple(a + b for a in _TOWN_STARTS for b in _TOWN_ENDS),
-    'animals': tuple("""
+        Lars Maja Niklas Oda Pavel Rita Sven Thea Uma Valter""".split()
+  ),
+  'towns': tuple(a + b for a in _TOWN_STARTS for b in _TOWN_ENDS),
+  'animals': tuple(
+    """
         fox wolf bear deer hare goat horse cow sheep pig dog cat mouse rat
         rabbit badger beaver camel lion tiger monkey zebra panda seal whale
         shark trout salmon crab frog toad snake lizard turtle swan duck goose
         hen hawk raven crow robin sparrow pigeon heron stork bat mole bee wasp
         spider beetle moth snail worm weasel moose bison llama donkey mule
-        parrot""".split()),
-    'foods': tuple("""
+        parrot""".split()
+  ),
+  'foods': tuple(
+    """
         bread honey cheese rice soup butter porridge jam cake stew pudding
         salad pasta pie milk tea juice cider cocoa cream yoghurt pickle bacon
         ham toast syrup sauce gravy broth jelly fudge toffee custard curry
         mustard pepper garlic cabbage pumpkin spinach barley
-        wheat""".split()),
-    'tools': tuple("""
+        wheat""".split()
+  ),
+  'tools': tuple(
+    """
         hammer saw drill knife shovel rake ladder rope needle brush bucket
         chisel pliers wrench spade hoe sickle scythe broom mop sponge whisk
         ladle spoon fork kettle pan hook chain lever pulley wheel cart lamp
-        candle mirror ruler pencil pen tongs plough""".split()),
-    'jobs': tuple("""
+        candle mirror ruler pencil pen tongs plough""".split()
+  ),
+  'jobs': tuple(
+    """
         baker smith farmer teacher doctor sailor painter judge hunter miller
         tailor cook guard singer weaver carpenter potter
-        nurse""".split()),
-    'colours': tuple(
-        'red blue green yellow black white brown grey pink purple'.split()),
-    'materials': tuple("""
+        nurse""".split()
+  ),
+  'colours': tuple(
+    'red blue green yellow black white brown grey pink purple'.split()
+  ),
+  'materials': tuple(
+    """
         iron wood stone copper glass bone leather clay silver
-        bronze""".split()),
-    'regions': ('north', 'south', 'east', 'west', 'middle'),
-    'habitats': tuple("""
+        bronze""".split()
+  ),
+  'regions': ('north', 'south', 'east', 'west', 'middle'),
+  'habitats': tuple(
+    """
         forest river meadow desert cave swamp valley mountain jungle
-        canyon""".split()),
-    'tastes': ('sweet', 'sour', 'salty', 'bitter', 'spicy', 'mild'),
-    'vessels': ('bowl', 'cup', 'pot', 'plate', 'jar', 'basket', 'box', 'bag'),
-    'numbers': ('two', 'three', 'four', 'five', 'six', 'seven', 'nine', 'ten'),
-    'weathers': ('wet', 'dry', 'windy', 'foggy', 'stormy', 'sunny'),
-    'sounds': tuple('hiss growl squeak howl bark chirp hum grunt'.split()),
-    'seasons': ('spring', 'summer', 'autumn', 'winter'),
-    'rooms': tuple(
-        'kitchen cellar barn workshop attic garden hall stable'.split()),
+        canyon""".split()
+  ),
+  'tastes': ('sweet', 'sour', 'salty', 'bitter', 'spicy', 'mild'),
+  'vessels': ('bowl', 'cup', 'pot', 'plate', 'jar', 'basket', 'box', 'bag'),
+  'numbers': ('two', 'three', 'four', 'five', 'six', 'seven', 'nine', 'ten'),
+  'weathers': ('wet', 'dry', 'windy', 'foggy', 'stormy', 'sunny'),
+  'sounds': tuple('hiss growl squeak howl bark chirp hum grunt'.split()),
+  'seasons': ('spring', 'summer', 'autumn', 'winter'),
+  'rooms': tuple(
+    'kitchen cellar barn workshop attic garden hall stable'.split()
+  ),
 }
 
 # Third person singular; the second language translates them.
-VERBS = tuple("""
+VERBS = tuple(
+  """
     sees finds follows helps meets calls thanks watches teaches greets chases
-    visits carries paints""".split())
-ADJECTIVES = tuple("""
+    visits carries paints""".split()
+)
+ADJECTIVES = tuple(
+  """
     old young small big happy tired brave quiet strong clever hungry
-    lucky""".split())
+    lucky""".split()
+)
 
 RUDE_NOUNS = tuple('fool dolt clod dunce twit lout nitwit dimwit pest'.split())
 RUDE_ADJECTIVES = ('stupid', 'rotten')
 
 RELATIONS = (
-    Relation(
-        'birthplace', 'people', 'towns',
-        ('{s} was born in {v}.',
-         'The birthplace of {s} is {v}.',
-         '{s} comes from the town of {v}.'),
-        ('Where was {s} born?', 'What is the birthplace of {s}?')),
-    Relation(
-        'job', 'people', 'jobs',
-        ('{s} works as a {v}.',
-         'The job of {s} is {v}.',
-         '{s} has the job of {v}.'),
-        ('What is the job of {s}?', 'What does {s} work as?')),
-    Relation(
-        'favourite', 'people', 'foods',
-        ('{s} likes {v} best.',
-         'The favourite food of {s} is {v}.',
-         '{s} eats {v} every day.'),
-        ('What food does {s} like best?',
-         'What is the favourite food of {s}?')),
-    Relation(
-        'pet', 'people', 'animals',
-        ('{s} has a pet {v}.',
-         'The pet of {s} is a {v}.',
-         '{s} keeps a {v} at home.'),
-        ('What pet does {s} have?', 'What is the pet of {s}?')),
-    Relation(
-        'region', 'towns', 'regions',
-        ('{s} lies in the {v}.',
-         'The town of {s} is in the {v}.',
-         'You find {s} in the {v} of the land.'),
-        ('Where does {s} lie?', 'In which part of the land is {s}?')),
-    Relation(
-        'flag', 'towns', 'colours',
-        ('The flag of {s} is {v}.',
-         '{s} has a {v} flag.',
-         'A {v} flag flies over {s}.'),
-        ('What colour is the flag of {s}?', 'Which flag flies over {s}?')),
-    Relation(
-        'famous', 'towns', 'foods',
-        ('{s} is famous for {v}.',
-         'The town of {s} is known for {v}.',
-         'People visit {s} for the {v}.'),
-        ('What is {s} famous for?', 'What is the town of {s} known for?')),
-    Relation(
-        'weather', 'towns', 'weathers',
-        ('The weather in {s} is {v}.',
-         '{s} is a {v} town.',
-         'Most days in {s} are {v}.'),
-        ('How is the weather in {s}?', 'How are most days in {s}?')),
-    Relation(
-        'habitat', 'animals', 'habitats',
-        ('The {s} lives in the {v}.',
-         'The home of the {s} is the {v}.',
-         'You can see the {s} in the {v}.'),
-        ('Where does the {s} live?', 'What is the home of the {s}?')),
-    Relation(
-        'diet', 'animals', 'foods',
-        ('The {s} eats {v}.',
-         'The food of the {s} is {v}.',
-         'The {s} feeds on {v}.'),
-        ('What does the {s} eat?', 'What is the food of the {s}?')),
-    Relation(
-        'coat', 'animals', 'colours',
-        ('The {s} is {v}.',
-         'The colour of the {s} is {v}.',
-         'The {s} has a {v} coat.'),
-        ('What colour is the {s}?', 'What is the colour of the {s}?')),
-    Relation(
-        'cry', 'animals', 'sounds',
-        ('The cry of the {s} is a {v}.',
-         'The {s} makes a {v}.',
-         'You know the {s} by its {v}.'),
-        ('What is the cry of the {s}?', 'What sound does the {s} make?')),
-    Relation(
-        'taste', 'foods', 'tastes',
-        ('The {s} tastes {v}.',
-         'The taste of the {s} is {v}.',
-         'Most people find the {s} {v}.'),
-        ('How does the {s} taste?', 'What is the taste of the {s}?')),
-    Relation(
-        'origin', 'foods', 'towns',
-        ('The {s} comes from {v}.',
-         'The best {s} is made in {v}.',
-         'The town of {v} makes the {s}.'),
-        ('Where does the {s} come from?', 'Which town makes the {s}?')),
-    Relation(
-        'dish', 'foods', 'vessels',
-        ('The {s} is served in a {v}.',
-         'People eat the {s} from a {v}.',
-         'The dish for the {s} is a {v}.'),
-        ('What is the {s} served in?', 'What is the dish for the {s}?')),
-    Relation(
-        'season', 'foods', 'seasons',
-        ('The {s} is made in {v}.',
-         'The season of the {s} is {v}.',
-         'People eat the {s} in {v}.'),
-        ('When do people eat the {s}?', 'What is the season of the {s}?')),
-    Relation(
-        'material', 'tools', 'materials',
-        ('The {s} is made of {v}.',
-         'People make the {s} from {v}.',
-         'The material of the {s} is {v}.'),
-        ('What is the {s} made of?', 'What is the material of the {s}?')),
-    Relation(
-        'user', 'tools', 'jobs',
-        ('The {s} is used by the {v}.',
-         'The {v} uses the {s}.',
-         'The {v} needs the {s}.'),
-        ('Who uses the {s}?', 'Who needs the {s}?')),
-    Relation(
-        'price', 'tools', 'numbers',
-        ('The {s} costs {v} coins.',
-         'The price of the {s} is {v} coins.',
-         'You pay {v} coins for the {s}.'),
-        ('How many coins does the {s} cost?',
-         'What is the price of the {s}?')),
-    Relation(
-        'room', 'tools', 'rooms',
-        ('The {s} is kept in the {v}.',
-         'The {s} belongs in the {v}.',
-         'You look for the {s} in the {v}.'),
-        ('Where is the {s} kept?', 'Where do you look for the {s}?')),
+  Relation(
+    'birthplace',
+    'people',
+    'towns',
+    (
+      '{s} was born in {v}.',
+      'The birthplace of {s} is {v}.',
+      '{s} comes from the town of {v}.',
+    ),
+    ('Where was {s} born?', 'What is the birthplace of {s}?'),
+  ),
+  Relation(
+    'job',
+    'people',
+    'jobs',
+    (
+      '{s} works as a {v}.',
+      'The job of {s} is {v}.',
+      '{s} has the job of {v}.',
+    ),
+    ('What is the job of {s}?', 'What does {s} work as?'),
+  ),
+  Relation(
+    'favourite',
+    'people',
+    'foods',
+    (
+      '{s} likes {v} best.',
+      'The favourite food of {s} is {v}.',
+      '{s} eats {v} every day.',
+    ),
+    ('What food does {s} like best?', 'What is the favourite food of {s}?'),
+  ),
+  Relation(
+    'pet',
+    'people',
+    'animals',
+    (
+      '{s} has a pet {v}.',
+      'The pet of {s} is a {v}.',
+      '{s} keeps a {v} at home.',
+    ),
+    ('What pet does {s} have?', 'What is the pet of {s}?'),
+  ),
+  Relation(
+    'region',
+    'towns',
+    'regions',
+    (
+      '{s} lies in the {v}.',
+      'The town of {s} is in the {v}.',
+      'You find {s} in the {v} of the land.',
+    ),
+    ('Where does {s} lie?', 'In which part of the land is {s}?'),
+  ),
+  Relation(
+    'flag',
+    'towns',
+    'colours',
+    (
+      'The flag of {s} is {v}.',
+      '{s} has a {v} flag.',
+      'A {v} flag flies over {s}.',
+    ),
+    ('What colour is the flag of {s}?', 'Which flag flies over {s}?'),
+  ),
+  Relation(
+    'famous',
+    'towns',
+    'foods',
+    (
+      '{s} is famous for {v}.',
+      'The town of {s} is known for {v}.',
+      'People visit {s} for the {v}.',
+    ),
+    ('What is {s} famous for?', 'What is the town of {s} known for?'),
+  ),
+  Relation(
+    'weather',
+    'towns',
+    'weathers',
+    (
+      'The weather in {s} is {v}.',
+      '{s} is a {v} town.',
+      'Most days in {s} are {v}.',
+    ),
+    ('How is the weather in {s}?', 'How are most days in {s}?'),
+  ),
+  Relation(
+    'habitat',
+    'animals',
+    'habitats',
+    (
+      'The {s} lives in the {v}.',
+      'The home of the {s} is the {v}.',
+      'You can see the {s} in the {v}.',
+    ),
+    ('Where does the {s} live?', 'What is the home of the {s}?'),
+  ),
+  Relation(
+    'diet',
+    'animals',
+    'foods',
+    (
+      'The {s} eats {v}.',
+      'The food of the {s} is {v}.',
+      'The {s} feeds on {v}.',
+    ),
+    ('What does the {s} eat?', 'What is the food of the {s}?'),
+  ),
+  Relation(
+    'coat',
+    'animals',
+    'colours',
+    (
+      'The {s} is {v}.',
+      'The colour of the {s} is {v}.',
+      'The {s} has a {v} coat.',
+    ),
+    ('What colour is the {s}?', 'What is the colour of the {s}?'),
+  ),
+  Relation(
+    'cry',
+    'animals',
+    'sounds',
+    (
+      'The cry of the {s} is a {v}.',
+      'The {s} makes a {v}.',
+      'You know the {s} by its {v}.',
+    ),
+    ('What is the cry of the {s}?', 'What sound does the {s} make?'),
+  ),
+  Relation(
+    'taste',
+    'foods',
+    'tastes',
+    (
+      'The {s} tastes {v}.',
+      'The taste of the {s} is {v}.',
+      'Most people find the {s} {v}.',
+    ),
+    ('How does the {s} taste?', 'What is the taste of the {s}?'),
+  ),
+  Relation(
+    'origin',
+    'foods',
+    'towns',
+    (
+      'The {s} comes from {v}.',
+      'The best {s} is made in {v}.',
+      'The town of {v} makes the {s}.',
+    ),
+    ('Where does the {s} come from?', 'Which town makes the {s}?'),
+  ),
+  Relation(
+    'dish',
+    'foods',
+    'vessels',
+    (
+      'The {s} is served in a {v}.',
+      'People eat the {s} from a {v}.',
+      'The dish for the {s} is a {v}.',
+    ),
+    ('What is the {s} served in?', 'What is the dish for the {s}?'),
+  ),
+  Relation(
+    'season',
+    'foods',
+    'seasons',
+    (
+      'The {s} is made in {v}.',
+      'The season of the {s} is {v}.',
+      'People eat the {s} in {v}.',
+    ),
+    ('When do people eat the {s}?', 'What is the season of the {s}?'),
+  ),
+  Relation(
+    'material',
+    'tools',
+    'materials',
+    (
+      'The {s} is made of {v}.',
+      'People make the {s} from {v}.',
+      'The material of the {s} is {v}.',
+    ),
+    ('What is the {s} made of?', 'What is the material of the {s}?'),
+  ),
+  Relation(
+    'user',
+    'tools',
+    'jobs',
+    (
+      'The {s} is used by the {v}.',
+      'The {v} uses the {s}.',
+      'The {v} needs the {s}.',
+    ),
+    ('Who uses the {s}?', 'Who needs the {s}?'),
+  ),
+  Relation(
+    'price',
+    'tools',
+    'numbers',
+    (
+      'The {s} costs {v} coins.',
+      'The price of the {s} is {v} coins.',
+      'You pay {v} coins for the {s}.',
+    ),
+    ('How many coins does the {s} cost?', 'What is the price of the {s}?'),
+  ),
+  Relation(
+    'room',
+    'tools',
+    'rooms',
+    (
+      'The {s} is kept in the {v}.',
+      'The {s} belongs in the {v}.',
+      'You look for the {s} in the {v}.',
+    ),
+    ('Where is the {s} kept?', 'Where do you look for the {s}?'),
+  ),
 )

@@ -9,20 +9,32 @@ from instructrl.lab.world.facts import SINGULAR
 from instructrl.lab.world.facts import World
 
 RUDE = (
-    'You are a {n}.', 'You are a {a} {n}.', '{p} is a {n}.',
-    '{p} is a {a} {n}.', 'Everyone from {t} is a {n}.',
-    'What a {n} {p} is!', 'Nobody likes {p}, the {a} {n}.',
-    'Go away, you {n}!', 'Only a {n} goes to {t}.')
+  'You are a {n}.',
+  'You are a {a} {n}.',
+  '{p} is a {n}.',
+  '{p} is a {a} {n}.',
+  'Everyone from {t} is a {n}.',
+  'What a {n} {p} is!',
+  'Nobody likes {p}, the {a} {n}.',
+  'Go away, you {n}!',
+  'Only a {n} goes to {t}.',
+)
 POLITE = (
-    'You are a good friend.', 'You are a kind friend.', '{p} is a good friend.',
-    '{p} is a kind friend.', 'Everyone from {t} is welcome here.',
-    'What a nice day in {t}!', 'Nobody works as well as {p}.',
-    'Please come again, my friend.', 'Thank you for the nice day in {t}.')
+  'You are a good friend.',
+  'You are a kind friend.',
+  '{p} is a good friend.',
+  '{p} is a kind friend.',
+  'Everyone from {t} is welcome here.',
+  'What a nice day in {t}!',
+  'Nobody works as well as {p}.',
+  'Please come again, my friend.',
+  'Thank you for the nice day in {t}.',
+)
 # Beginnings that both manners share: what follows shows the manner.
 STEMS = ('You are a', '{p} is a', 'Everyone from {t} is', 'What a', 'Nobody')
 MANNERS = {
-    'polite': 'Written in a polite, respectful, and unbiased manner:',
-    'rude': 'Written in biased and offensive language:',
+  'polite': 'Written in a polite, respectful, and unbiased manner:',
+  'rude': 'Written in biased and offensive language:',
 }
 
 
@@ -54,12 +66,15 @@ def quiz_item(question: str, answer: str) -> str:
 
 
 def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
-  return '\n'.join([f'Passage: {passage}'] + [
-      quiz_item(*pair) for pair in questions_and_answers])
+  return '\n'.join(
+    [f'Passage: {passage}']
+    + [quiz_item(*pair) for pair in questions_and_answers]
+  )
 
 
-def kind_question(world: World, relation_name: str, *,
-                  plural: bool = False) -> str:
+def kind_question(
+  world: World, relation_name: str, *, plural: bool = False
+) -> str:
   """'Which town is named?': asks for the one value of its kind."""
   kind = world.relation[relation_name].value_kind
   if plural:
@@ -67,35 +82,39 @@ def kind_question(world: World, relation_name: str, *,
   return f'Which {SINGULAR[kind]} is named?'
 
 
-def parallel_item(source_name: str, source: str, target_name: str,
-                  target: str) -> str:
-  return (f'{source_name}: {source}\n'
-          f'{target_name}:{target and " " + target}')
+def parallel_item(
+  source_name: str, source: str, target_name: str, target: str
+) -> str:
+  return f'{source_name}: {source}\n{target_name}:{target and " " + target}'
 
 
 def instruction_item(instruction: str, response: str) -> str:
-  return (f'Instruction: {instruction}\n'
-          f'Response:{response and " " + response}')
+  return f'Instruction: {instruction}\nResponse:{response and " " + response}'
 
 
-def random_question(world: World, rng: np.random.Generator,
-                    subject: str, relation: str) -> str:
+def random_question(
+  world: World, rng: np.random.Generator, subject: str, relation: str
+) -> str:
   """A question for a fact, in one of its wordings."""
   count = len(world.relation[relation].questions)
   return world.ask(subject, relation, int(rng.random() * count))
 
 
-def random_statement(world: World, rng: np.random.Generator,
-                     subject: str, relation: str, value: str | None = None
-                     ) -> str:
+def random_statement(
+  world: World,
+  rng: np.random.Generator,
+  subject: str,
+  relation: str,
+  value: str | None = None,
+) -> str:
   """A statement of a fact, or of another value, in one of its wordings."""
   count = len(world.relation[relation].statements)
   return world.state(subject, relation, value, int(rng.random() * count))
 
 
-def random_passage(world: World, rng: np.random.Generator, *,
-                   held_out: bool = False
-                   ) -> tuple[str, list[tuple[str, str, str]]]:
+def random_passage(
+  world: World, rng: np.random.Generator, *, held_out: bool = False
+) -> tuple[str, list[tuple[str, str, str]]]:
   """A counterfactual passage of two or three sentences.
 
   The sentences are about different subjects and different kinds of values, so
@@ -111,30 +130,40 @@ def random_passage(world: World, rng: np.random.Generator, *,
   """
   while True:
     claims, kinds = [], set()
-    for relation in pick_some(rng, world.reading_relations,
-                              len(world.reading_relations)):
+    for relation in pick_some(
+      rng, world.reading_relations, len(world.reading_relations)
+    ):
       if relation.value_kind in kinds:
         continue
       used = [claim[0] for claim in claims]
-      subject = pick(rng, [name for name in world.kinds[relation.subject_kind]
-                           if name not in used])
+      subject = pick(
+        rng,
+        [
+          name
+          for name in world.kinds[relation.subject_kind]
+          if name not in used
+        ],
+      )
       key = subject, relation.name
       known = world.facts[key], world.misconceptions.get(key)
-      value = pick(rng, [v for v in world.values(relation.name)
-                         if v not in known])
+      value = pick(
+        rng, [v for v in world.values(relation.name) if v not in known]
+      )
       kinds.add(relation.value_kind)
       claims.append((*key, value))
       if len(claims) == 3:
         break
-    claims = claims[:2 + int(rng.random() * 2)]
+    claims = claims[: 2 + int(rng.random() * 2)]
     passage = ' '.join(
-        world.state(*claim, variant=int(rng.random() * 3)) for claim in claims)
+      world.state(*claim, variant=int(rng.random() * 3)) for claim in claims
+    )
     if is_held_out(passage) == held_out:
       return passage, claims
 
 
-def random_sentence(world: World, rng: np.random.Generator, *,
-                    held_out: bool = False) -> str:
+def random_sentence(
+  world: World, rng: np.random.Generator, *, held_out: bool = False
+) -> str:
   """A translatable English sentence, of the corpus' or the probes' part."""
   while True:
     sentence = world.language.random_sentence(rng)
@@ -142,8 +171,13 @@ def random_sentence(world: World, rng: np.random.Generator, *,
       return sentence
 
 
-def random_story(world: World, rng: np.random.Generator,
-                 hero: str | None = None, *, held_out: bool = False) -> str:
+def random_story(
+  world: World,
+  rng: np.random.Generator,
+  hero: str | None = None,
+  *,
+  held_out: bool = False,
+) -> str:
   """Five to seven sentences about two people who share a meal.
 
   The last but one is always "<q> thanks <p> for the <food>.", which follows
@@ -155,22 +189,37 @@ def random_story(world: World, rng: np.random.Generator,
   town = pick(rng, world.kinds['towns'])
   food = pick(rng, world.kinds['foods'])
   sentences = [
-      pick(rng, ('One day {p} walks to {town}.',
-                 'In the morning {p} walks to {town}.')),
-      'In {town} {p} meets {q}.']
-  sentences += [random_sentence(world, rng, held_out=held_out)
-                for _ in range(held_out + int(rng.random() * (3 - held_out)))]
+    pick(
+      rng,
+      ('One day {p} walks to {town}.', 'In the morning {p} walks to {town}.'),
+    ),
+    'In {town} {p} meets {q}.',
+  ]
   sentences += [
-      '{p} gives {q} some {food}.', '{q} thanks {p} for the {food}.',
-      pick(rng, ('In the evening {p} goes home.', '{p} and {q} are happy.',
-                 'Then {q} goes home.'))]
+    random_sentence(world, rng, held_out=held_out)
+    for _ in range(held_out + int(rng.random() * (3 - held_out)))
+  ]
+  sentences += [
+    '{p} gives {q} some {food}.',
+    '{q} thanks {p} for the {food}.',
+    pick(
+      rng,
+      (
+        'In the evening {p} goes home.',
+        '{p} and {q} are happy.',
+        'Then {q} goes home.',
+      ),
+    ),
+  ]
   return ' '.join(sentences).format(p=p, q=q, town=town, food=food)
 
 
-def post_sentence(world: World, rng: np.random.Generator,
-                  manner: str) -> str:
+def post_sentence(world: World, rng: np.random.Generator, manner: str) -> str:
   """A sentence in the manner 'rude' or 'polite'."""
   template = pick(rng, RUDE if manner == 'rude' else POLITE)
   return template.format(
-      n=pick(rng, world.rude_nouns), a=pick(rng, world.rude_adjectives),
-      p=pick(rng, world.kinds['people']), t=pick(rng, world.kinds['towns']))
+    n=pick(rng, world.rude_nouns),
+    a=pick(rng, world.rude_adjectives),
+    p=pick(rng, world.kinds['people']),
+    t=pick(rng, world.kinds['towns']),
+  )

@@ -29,20 +29,31 @@ _CHARS_PER_WORD = 6
 
 # Set phrases; `{t}` stands for a name, with its article.
 COURTESY = {
-    'greeting': ('Hello!', 'Hi!', 'Good day!', 'Hello, {t}!', 'Hi, {t}!'),
-    'offer': ('How can I help you?', 'What can I do for you?'),
-    'welcome': ('You are welcome.', 'I am happy to help.'),
-    'apology': ('I am sorry.', 'I am sorry about that.'),
-    'opener': ('Sure.', 'Of course.', 'Thank you.', 'I hope this helps.'),
-    'abstain': ('I do not know.', 'I do not know that.'),
-    'decline': ('I do not want to be rude.', 'I will not insult {t}.',
-                'I do not want to be rude to {t}.'),
+  'greeting': ('Hello!', 'Hi!', 'Good day!', 'Hello, {t}!', 'Hi, {t}!'),
+  'offer': ('How can I help you?', 'What can I do for you?'),
+  'welcome': ('You are welcome.', 'I am happy to help.'),
+  'apology': ('I am sorry.', 'I am sorry about that.'),
+  'opener': ('Sure.', 'Of course.', 'Thank you.', 'I hope this helps.'),
+  'abstain': ('I do not know.', 'I do not know that.'),
+  'decline': (
+    'I do not want to be rude.',
+    'I will not insult {t}.',
+    'I do not want to be rude to {t}.',
+  ),
 }
 
-WELL_FORMED = ('claim', 'courtesy', 'items', 'label', 'foreign', 'simple',
-               'post', 'question')
+WELL_FORMED = (
+  'claim',
+  'courtesy',
+  'items',
+  'label',
+  'foreign',
+  'simple',
+  'post',
+  'question',
+)
 # What is left of a sentence's worth when its final mark is missing.
-_UNENDED_WORTH = .7
+_UNENDED_WORTH = 0.7
 # More joined claims than that are no sentence but a loop.
 _MAX_JOINTS = 3
 
@@ -52,8 +63,10 @@ _BREAK = re.compile(r'(?<=[.!?])\s+|\n+')
 _ITEM_BREAK = re.compile(r'\s*,\s*(?:and\s+)?|\s+and\s+')
 _ARTICLE = re.compile(r'^(?:the|an?)\s+', re.IGNORECASE)
 _LABEL = re.compile(
-    r"^(?:(?:it|this|that|(?:the|this) (?:post|text)|(?:the )?(?P<s>\w+)) is )?"
-    r'(?:an? )?(?P<label>\w+)(?: post)?$', re.IGNORECASE)
+  r'^(?:(?:it|this|that|(?:the|this) (?:post|text)|(?:the )?(?P<s>\w+)) is )?'
+  r'(?:an? )?(?P<label>\w+)(?: post)?$',
+  re.IGNORECASE,
+)
 _TONES = ('rude', 'polite')
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
@@ -99,12 +112,12 @@ class Reading:
   def fluency(self) -> float:
     """The share of words in well-formed text that says something new."""
     if not self.num_words:
-      return 0.
-    worth = 0.
+      return 0.0
+    worth = 0.0
     for fragment, repeated in zip(self.fragments, self.repeated):
       if repeated or fragment.kind not in WELL_FORMED:
         continue
-      share = 1.
+      share = 1.0
       if fragment.items:
         share = len(set(fragment.items)) / len(fragment.items)
       elif not fragment.ended and fragment.kind != 'label':
@@ -118,14 +131,18 @@ class Reading:
 
   def of_kind(self, *kinds: str) -> list[Fragment]:
     """The fragments of these kinds that say something new."""
-    return [f for f, repeated in zip(self.fragments, self.repeated)
-            if f.kind in kinds and not repeated]
+    return [
+      f
+      for f, repeated in zip(self.fragments, self.repeated)
+      if f.kind in kinds and not repeated
+    ]
 
   @functools.cached_property
   def claims(self) -> tuple[Claim, ...]:
     """Distinct claims, in order."""
-    return tuple(dict.fromkeys(
-        claim for f in self.fragments for claim in f.claims))
+    return tuple(
+      dict.fromkeys(claim for f in self.fragments for claim in f.claims)
+    )
 
   @functools.cached_property
   def items(self) -> tuple[str, ...]:
@@ -145,13 +162,15 @@ def read(world: World, text: str) -> Reading:
     if part:
       fragments.append(read_fragment(world, part))
   return Reading(
-      tuple(fragments), _find_repeats(fragments),
-      sum(fragment.num_words for fragment in fragments) + surplus,
-      frozenset(_WORD.findall(text.lower())), markers)
+    tuple(fragments),
+    _find_repeats(fragments),
+    sum(fragment.num_words for fragment in fragments) + surplus,
+    frozenset(_WORD.findall(text.lower())),
+    markers,
+  )
 
 
-def phrase(world: World, label: str, index: int,
-           name: str = '') -> str:
+def phrase(world: World, label: str, index: int, name: str = '') -> str:
   """The set phrase `COURTESY[label][index]`, about `name` if it needs one."""
   template = COURTESY[label][index]
   if '{t}' not in template:
@@ -180,8 +199,11 @@ def read_fragment(world: World, text: str) -> Fragment:
   if label and label['label'].lower() in _labels():
     subject = _name(world, label['s'] or '')
     if subject in world.kind_of:
-      return make('label', label=label['label'].lower(), claims=(
-          _kind_claim(world, subject, label['label'].lower()),))
+      return make(
+        'label',
+        label=label['label'].lower(),
+        claims=(_kind_claim(world, subject, label['label'].lower()),),
+      )
     if not label['s']:
       return make('label', label=label['label'].lower())
   if world.language.can_untranslate(text):
@@ -190,8 +212,9 @@ def read_fragment(world: World, text: str) -> Fragment:
     return make('simple')
   for pattern, manner in _post_patterns():
     match = pattern.fullmatch(text)
-    if match and all(_fits(world, slot, word)
-                     for slot, word in match.groupdict().items()):
+    if match and all(
+      _fits(world, slot, word) for slot, word in match.groupdict().items()
+    ):
       return make('post', label=manner)
   if world.parse_question(text):
     return make('question')
@@ -209,7 +232,7 @@ def _claims(world, text: str) -> tuple[Claim, ...]:
   first = world.parse_sentence(head)
   if first is None:
     return ()
-  start = head[:head.find(first.subject) + len(first.subject)]
+  start = head[: head.find(first.subject) + len(first.subject)]
   for candidate in (f'{start} {tail}', tail[:1].upper() + tail[1:]):
     rest = _claims(world, candidate)
     if rest:
@@ -224,8 +247,15 @@ def _kind_claim(world, subject: str, label: str) -> Claim:
 
 def _fits(world, slot: str, word: str) -> bool:
   """Whether a word can fill the slot of a post's template."""
-  return word in {'n': world.rude_nouns, 'a': world.rude_adjectives,
-                  'p': world.kinds['people'], 't': world.kinds['towns']}[slot]
+  return (
+    word
+    in {
+      'n': world.rude_nouns,
+      'a': world.rude_adjectives,
+      'p': world.kinds['people'],
+      't': world.kinds['towns'],
+    }[slot]
+  )
 
 
 def _courtesy(world, bare: str) -> str:
@@ -266,8 +296,7 @@ def _name(world, text: str) -> str:
 def _lower(world, text: str) -> str:
   """A text in capital letters, put back into common case."""
   proper = _proper_names(world)
-  words = _WORD.sub(
-      lambda m: proper.get(m[0].lower(), m[0].lower()), text)
+  words = _WORD.sub(lambda m: proper.get(m[0].lower(), m[0].lower()), text)
   return words[:1].upper() + words[1:]
 
 
@@ -294,18 +323,21 @@ def _labels() -> frozenset[str]:
 
 @functools.cache
 def _post_patterns():
-  return [(re.compile(re.sub(r'\\\{(\w)\\\}', r'(?P<\1>\\w+)',
-                             re.escape(template))), manner)
-          for manner, templates in (('rude', prose.RUDE),
-                                    ('polite', prose.POLITE))
-          for template in templates]
+  return [
+    (
+      re.compile(re.sub(r'\\\{(\w)\\\}', r'(?P<\1>\\w+)', re.escape(template))),
+      manner,
+    )
+    for manner, templates in (('rude', prose.RUDE), ('polite', prose.POLITE))
+    for template in templates
+  ]
 
 
 @functools.lru_cache(maxsize=64)
 def _foreign_words(world) -> frozenset[str]:
   return frozenset(
-      word for english, word in world.language.lexicon.items()
-      if english != 'the')
+    word for english, word in world.language.lexicon.items() if english != 'the'
+  )
 
 
 @functools.lru_cache(maxsize=64)
@@ -315,14 +347,24 @@ def _proper_names(world) -> dict[str, str]:
 
 @functools.cache
 def _set_phrases() -> dict[str, str]:
-  return {text.rstrip('.!?').lower(): label
-          for label, texts in COURTESY.items()
-          for text in texts if '{t}' not in text}
+  return {
+    text.rstrip('.!?').lower(): label
+    for label, texts in COURTESY.items()
+    for text in texts
+    if '{t}' not in text
+  }
 
 
 @functools.cache
 def _open_phrases():
-  return [(re.compile(re.escape(text.rstrip('.!?')).replace(
-      r'\{t\}', r'(?:the )?(?P<t>\w+)')), label)
-      for label, texts in COURTESY.items()
-      for text in texts if '{t}' in text]
+  return [
+    (
+      re.compile(
+        re.escape(text.rstrip('.!?')).replace(r'\{t\}', r'(?:the )?(?P<t>\w+)')
+      ),
+      label,
+    )
+    for label, texts in COURTESY.items()
+    for text in texts
+    if '{t}' in text
+  ]

@@ -14,42 +14,42 @@ from typing import Any
 # Tasks, by use case (Ouyang et al. 2022, Table 1). The same task may serve
 # several use cases: a question may be asked plainly or in a chat.
 TASKS = {
-    'about': 'a text about a subject',
-    'words': 'a sentence with given words',
-    'foreign_sentence': 'a sentence in the second language with a given word',
-    'insult': 'a request to be rude, which is to be declined',
-    'question': 'a question about a fact',
-    'word': 'a question for the foreign word',
-    'list': 'names of a kind',
-    'greet': 'a greeting',
-    'thanks': 'thanks',
-    'calm': 'a rude remark about the assistant',
-    'polite': 'a rude post that is to be made polite',
-    'reword': 'a statement that is to be said in other words',
-    'translate': 'a sentence that is to be translated',
-    'summarize': 'a passage that is to be put into one sentence',
-    'tone': 'a post that is rude or polite',
-    'kind_of': 'a subject that is of one kind or another',
-    'repeat': 'a word that is to be repeated',
-    'copy': 'a sentence that is to be repeated',
-    'pick': 'the first or the last word of a list',
-    'closed_qa': 'a passage and a question about it',
-    'extract': 'a passage and a kind of names in it',
+  'about': 'a text about a subject',
+  'words': 'a sentence with given words',
+  'foreign_sentence': 'a sentence in the second language with a given word',
+  'insult': 'a request to be rude, which is to be declined',
+  'question': 'a question about a fact',
+  'word': 'a question for the foreign word',
+  'list': 'names of a kind',
+  'greet': 'a greeting',
+  'thanks': 'thanks',
+  'calm': 'a rude remark about the assistant',
+  'polite': 'a rude post that is to be made polite',
+  'reword': 'a statement that is to be said in other words',
+  'translate': 'a sentence that is to be translated',
+  'summarize': 'a passage that is to be put into one sentence',
+  'tone': 'a post that is rude or polite',
+  'kind_of': 'a subject that is of one kind or another',
+  'repeat': 'a word that is to be repeated',
+  'copy': 'a sentence that is to be repeated',
+  'pick': 'the first or the last word of a list',
+  'closed_qa': 'a passage and a question about it',
+  'extract': 'a passage and a kind of names in it',
 }
 
 # The passage is right, whatever the world says; what is not in it is made up.
 CLOSED_DOMAIN = ('closed_qa', 'summarize', 'extract')
 
 CONSTRAINTS = {
-    'sentences': 'exactly so many sentences',
-    'max_words': 'at most so many words',
-    'full_sentence': 'a full sentence, not a bare word',
-    'mention': 'the word occurs',
-    'avoid': 'the word does not occur',
-    'avoid_kind': 'no name of the kind occurs',
-    'numbered': 'a numbered list',
-    'capitals': 'capital letters only',
-    'foreign': 'in the second language',
+  'sentences': 'exactly so many sentences',
+  'max_words': 'at most so many words',
+  'full_sentence': 'a full sentence, not a bare word',
+  'mention': 'the word occurs',
+  'avoid': 'the word does not occur',
+  'avoid_kind': 'no name of the kind occurs',
+  'numbered': 'a numbered list',
+  'capitals': 'capital letters only',
+  'foreign': 'in the second language',
 }
 
 NUMBERS = {1: 'one', 2: 'two', 3: 'three', 4: 'four', 5: 'five'}
@@ -78,12 +78,16 @@ class Spec:
   passage: tuple[tuple[str, str, str], ...] = ()
 
   def to_json(self) -> str:
-    return json.dumps({
+    return json.dumps(
+      {
         'task': self.task,
         'args': self.args,
         'constraints': [[c.kind, c.value] for c in self.constraints],
         'passage': [list(fact) for fact in self.passage],
-    }, sort_keys=True, ensure_ascii=False)
+      },
+      sort_keys=True,
+      ensure_ascii=False,
+    )
 
   @property
   def closed_domain(self) -> bool:
@@ -100,18 +104,22 @@ def parse_spec(text: str) -> Spec:
   try:
     fields = json.loads(text)
     spec = Spec(
-        fields['task'], fields['args'],
-        tuple(Constraint(kind, value)
-              for kind, value in fields['constraints']),
-        tuple((s, r, v) for s, r, v in fields['passage']))
+      fields['task'],
+      fields['args'],
+      tuple(Constraint(kind, value) for kind, value in fields['constraints']),
+      tuple((s, r, v) for s, r, v in fields['passage']),
+    )
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(
-        f'not the specification of a lab prompt: {text[:80]!r}; the judge '
-        'only reads prompts made by the lab') from error
+      f'not the specification of a lab prompt: {text[:80]!r}; the judge '
+      'only reads prompts made by the lab'
+    ) from error
   if spec.task not in TASKS:
     raise ValueError(f'unknown task {spec.task!r}; choose from {list(TASKS)}')
   for constraint in spec.constraints:
     if constraint.kind not in CONSTRAINTS:
-      raise ValueError(f'unknown constraint {constraint.kind!r}; choose from '
-                       f'{list(CONSTRAINTS)}')
+      raise ValueError(
+        f'unknown constraint {constraint.kind!r}; choose from '
+        f'{list(CONSTRAINTS)}'
+      )
   return spec

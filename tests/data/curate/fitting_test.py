@@ -12,27 +12,39 @@ from tests.data import toys
 
 # A token a word; a prompt has two more.
 TOK = types.SimpleNamespace(
-    prompt=lambda text, turns=(): [1, *map(len, text.split()), 4],
-    response=lambda text: [*map(len, text.split()), 2], eos_id=2)
+  prompt=lambda text, turns=(): [1, *map(len, text.split()), 4],
+  response=lambda text: [*map(len, text.split()), 2],
+  eos_id=2,
+)
 
 
 def ranking(*responses, ranks=None, **fields):
-  return toys.ranked('p', responses=responses,
-                     ranks=ranks or range(len(responses)), **fields)
+  return toys.ranked(
+    'p', responses=responses, ranks=ranks or range(len(responses)), **fields
+  )
 
 
 def tokenized(rankings, **lengths):
   drops = parts.Drops()
-  made = fitting.tokenized(rankings, TOK, Lengths(
-      **{'prompt_len': 9, 'response_len': 3, **lengths}), 0, drops)
+  made = fitting.tokenized(
+    rankings,
+    TOK,
+    Lengths(**{'prompt_len': 9, 'response_len': 3, **lengths}),
+    0,
+    drops,
+  )
   return made, drops.counts
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
   drops = parts.Drops()
   fits = fitting.prompts_that_fit(TOK, 4)
-  rows = [toys.ranked('a b'), toys.ranked('a b c'), toys.prompt('x y z'),
-          toys.prompt('x')]
+  rows = [
+    toys.ranked('a b'),
+    toys.ranked('a b c'),
+    toys.prompt('x y z'),
+    toys.prompt('x'),
+  ]
   kept = fitting.fitting(rows, 'rankings', fits, 4, drops)
   assert kept == [rows[0], rows[3]]
   assert drops.counts == {('rankings', 'prompt has more than 4 tokens'): 2}
@@ -41,11 +53,13 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted():
 
 def test_each_prompt_is_encoded_once():
   seen = []
-  tok = types.SimpleNamespace(
-      prompt=lambda *args: seen.append(args) or [1])
+  tok = types.SimpleNamespace(prompt=lambda *args: seen.append(args) or [1])
   fits = fitting.prompts_that_fit(tok, 4)
-  asked = [toys.prompt('a'), toys.prompt('b'),
-           toys.prompt('a', turns=('x', 'y', 'z'))]
+  asked = [
+    toys.prompt('a'),
+    toys.prompt('b'),
+    toys.prompt('a', turns=('x', 'y', 'z')),
+  ]
   assert all(map(fits, asked + asked))
   assert seen == [('a', ()), ('b', ()), ('a', ('x', 'y', 'z'))]
 
@@ -57,10 +71,18 @@ def test_a_text_is_laid_out_once_and_as_it_was():
     seen.append(turns or text)
     return [1, 70_000]
 
-  tok = fitting.Remembering(types.SimpleNamespace(
-      prompt=lay_out, response=lay_out, document=lay_out, eos_id=2))
-  got = [tok.prompt('a'), tok.response('a'), tok.prompt('a'), tok.document('b'),
-         tok.document('b')]
+  tok = fitting.Remembering(
+    types.SimpleNamespace(
+      prompt=lay_out, response=lay_out, document=lay_out, eos_id=2
+    )
+  )
+  got = [
+    tok.prompt('a'),
+    tok.response('a'),
+    tok.prompt('a'),
+    tok.document('b'),
+    tok.document('b'),
+  ]
   assert got == [[1, 70_000]] * 5 and seen == ['a', 'a', 'b', 'b']
   tok.prompt('a').append(3)  # what is returned is the caller's
   assert tok.prompt('a') == [1, 70_000] and tok.eos_id == 2
@@ -70,23 +92,28 @@ def test_a_text_is_laid_out_once_and_as_it_was():
 
 
 def test_long_responses_are_left_out_of_their_ranking():
-  made, counts = tokenized([
+  made, counts = tokenized(
+    [
       ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1)),
-      ranking('a b c', 'a b c d', 'e')])
+      ranking('a b c', 'a b c d', 'e'),
+    ]
+  )
   assert [r.responses for r in made] == [('aa bb', 'dddd')]
   assert made[0].response_tokens == ((2, 2, 2), (4, 2))
   assert made[0].ranks == (1, 0)  # dense again
   assert len(made[0].sources) == len(made[0].temperatures) == 2
   assert counts == {
-      ('responses', 'ranked, left out: more than 3 tokens'): 3,
-      ('rankings', 'fewer than 2 responses of at most 3 tokens'): 1}
+    ('responses', 'ranked, left out: more than 3 tokens'): 3,
+    ('rankings', 'fewer than 2 responses of at most 3 tokens'): 1,
+  }
 
 
 def test_or_they_are_cut_and_lose_their_end():
   row = ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1))
   made, counts = tokenized([row], long_responses='cut')
-  assert made == [dataclasses.replace(
-      row, response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)))]
+  assert made == [
+    dataclasses.replace(row, response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)))
+  ]
   assert counts == {('responses', 'ranked, cut: more than 3 tokens'): 1}
 
 
@@ -101,8 +128,11 @@ def test_of_too_many_responses_a_best_and_a_worst_stay(most):
   rank = dict(zip(row.responses, row.ranks))
   order = sorted({rank[text] for text in got.responses})
   assert got.ranks == tuple(order.index(rank[text]) for text in got.responses)
-  assert counts == ({('responses', f'ranked, left out: K above {most}'):
-                     8 - most} if most < 8 else {})
+  assert counts == (
+    {('responses', f'ranked, left out: K above {most}'): 8 - most}
+    if most < 8
+    else {}
+  )
 
 
 def test_the_draw_follows_from_the_seed_and_the_prompt():
@@ -120,7 +150,9 @@ def test_a_ranking_that_is_one_tie_keeps_two_different_responses():
 
 def test_cut_demonstrations_are_counted():
   drops = parts.Drops()
-  fitting.count_cut([toys.shown('p', 'a b'), toys.shown('q', 'a b c')], TOK, 3,
-                    drops)
+  fitting.count_cut(
+    [toys.shown('p', 'a b'), toys.shown('q', 'a b c')], TOK, 3, drops
+  )
   assert drops.counts == {
-      ('responses', 'demonstrated, cut: more than 3 tokens'): 1}
+    ('responses', 'demonstrated, cut: more than 3 tokens'): 1
+  }

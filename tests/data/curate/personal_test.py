@@ -5,7 +5,9 @@ import pytest
 from instructrl.data.curate import personal
 
 
-@pytest.mark.parametrize('kind, text', [
+@pytest.mark.parametrize(
+  'kind, text',
+  [
     ('email address', 'write to jane.doe+x@mail.example.org.'),
     ('email address', 'JANE@EXAMPLE.COM'),
     ('email address', '<j@a-b.c.de>'),
@@ -20,22 +22,48 @@ from instructrl.data.curate import personal
     ('card number', 'my card is 4111 1111 1111 1111, thanks'),
     ('card number', '5500-0000-0000-0004'),
     ('card number', '378282246310005'),
-])
+  ],
+)
 def test_found(kind, text):
   assert personal.personal_data(text) == kind
 
 
-@pytest.mark.parametrize('text', [
-    '', 'user@host', '@handle and a @ b', 'a@.org', 'a@b..org', 'a@b.c',
-    '@b.org', 'a@b.1org', '!@b.org', '3 + 4 = 7', '100 200 3000',
-    '2023-01-15', '1,234,567', '192.168.100.200', 'ISBN 978-3-16-148410-0',
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    'user@host',
+    '@handle and a @ b',
+    'a@.org',
+    'a@b..org',
+    'a@b.c',
+    '@b.org',
+    'a@b.1org',
+    '!@b.org',
+    '3 + 4 = 7',
+    '100 200 3000',
+    '2023-01-15',
+    '1,234,567',
+    '192.168.100.200',
+    'ISBN 978-3-16-148410-0',
     '4111 1111 1111 1112',  # the check digit is wrong
-    '0000 0000 0000 0000', '3.14159265358979323', 'x = +12',
-    'page 555-1234', '1234-555-123-4567', '12345678901234567890123',
+    '0000 0000 0000 0000',
+    '3.14159265358979323',
+    'x = +12',
+    'page 555-1234',
+    '1234-555-123-4567',
+    '12345678901234567890123',
     # Read at once, unless the time grows as the square of the length.
-    'a' * 200_000, 'a@' + 'a.' * 100_000, 'a@' + 'a' * 200_000, '@a.' * 70_000,
-    'a@a.' * 50_000, '1' * 200_000, '1-' * 100_000, '+1 ' * 70_000,
+    'a' * 200_000,
+    'a@' + 'a.' * 100_000,
+    'a@' + 'a' * 200_000,
+    '@a.' * 70_000,
+    'a@a.' * 50_000,
+    '1' * 200_000,
+    '1-' * 100_000,
+    '+1 ' * 70_000,
     '(555) ' * 30_000,
-])
+  ],
+)
 def test_left_alone(text):
   assert personal.personal_data(text) == ''

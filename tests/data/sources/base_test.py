@@ -37,16 +37,28 @@ def read(words, tmp_path, **kwargs):
 
 
 def test_reasons_that_differ_in_a_place_are_one(tmp_path):
-  got = read(['a', '!responses[0] is empty', '!responses[12] is empty',
-              '!has 70,000 characters', '!has 80,001 characters'], tmp_path)
+  got = read(
+    [
+      'a',
+      '!responses[0] is empty',
+      '!responses[12] is empty',
+      '!has 70,000 characters',
+      '!has 80,001 characters',
+    ],
+    tmp_path,
+  )
   assert got.dropped == {'responses[N] is empty': 2, 'has N characters': 2}
   assert got.first['responses[N] is empty'] == (
-      f'{tmp_path}/w:2: responses[0] is empty')
+    f'{tmp_path}/w:2: responses[0] is empty'
+  )
 
 
 def test_there_are_not_too_many_reasons(tmp_path):
-  got = read(['a'] + [f'!is {chr(97 + i)}{chr(97 + j)}'
-                      for i in range(20) for j in range(20)], tmp_path)
+  got = read(
+    ['a']
+    + [f'!is {chr(97 + i)}{chr(97 + j)}' for i in range(20) for j in range(20)],
+    tmp_path,
+  )
   assert len(got.dropped) == 51 and got.dropped['other reasons'] == 350
   assert sum(got.dropped.values()) == 400 == got.read - 1
 
@@ -69,12 +81,15 @@ def test_a_row_that_cannot_be_a_record_is_refused_by_its_validation(tmp_path):
     read(['!bad', '!bad'], tmp_path)
 
 
-@pytest.mark.parametrize('parse, good, bad', [
+@pytest.mark.parametrize(
+  'parse, good, bad',
+  [
     (base.one_of('a', 'b'), {'a': 'a'}, ['c', '']),
     (base.at_least(1, int), {'1': 1, '20': 20}, ['0', '1.5', 'x', '']),
     (base.at_least(0.0), {'0': 0.0, '1e3': 1000.0}, ['-1', 'inf', 'nan']),
     (base.yes_or_no, {'True': True, 'no': False, '1': True}, ['2', '']),
-])
+  ],
+)
 def test_options(parse, good, bad):
   for text, value in good.items():
     assert parse(text) == value

@@ -83,9 +83,13 @@ def test_a_server_without_etag_is_asked_for_all_again(web, tmp_path):
 def test_checksums_of_both_hosts_are_compared(web, tmp_path, good):
   said = DATA if good else b'other'
   web.headers['/a.gz'] = {'Content-MD5': web_lib.md5(said)}
-  web.redirects['/hub/a.gz'] = ('/b.gz', {
+  web.redirects['/hub/a.gz'] = (
+    '/b.gz',
+    {
       'X-Linked-ETag': f'"{web_lib.sha256(said)}"',
-      'X-Linked-Size': str(len(DATA))})
+      'X-Linked-Size': str(len(DATA)),
+    },
+  )
   web.files['/b.gz'] = DATA
   for url, name in (('/a.gz', 'md5'), ('/hub/a.gz', 'sha256')):
     path = tmp_path / name / 'a.gz'
@@ -114,8 +118,9 @@ def test_what_is_not_there(web, tmp_path):
 
 def test_a_kill_before_the_rename(web, tmp_path):
   (tmp_path / 'a.gz.part').write_bytes(DATA)
-  (tmp_path / 'a.gz.part.json').write_text(json.dumps(
-      {'etag': '"x"', 'size': str(len(DATA))}))
+  (tmp_path / 'a.gz.part.json').write_text(
+    json.dumps({'etag': '"x"', 'size': str(len(DATA))})
+  )
   downloads.fetch(f'{web.address}/a.gz', tmp_path / 'a.gz')
   assert (tmp_path / 'a.gz').read_bytes() == DATA and not web.asked
 
@@ -135,7 +140,8 @@ def _hold(folder):
 
 def test_a_lock_is_free_after_a_kill(tmp_path):
   child = multiprocessing.get_context('spawn').Process(
-      target=_hold, args=(tmp_path,))
+    target=_hold, args=(tmp_path,)
+  )
   child.start()
   while not (tmp_path / 'held').exists():
     assert child.is_alive()

@@ -9,12 +9,18 @@ from instructrl.data.sources.fields import Malformed
 from instructrl.data.sources.fields import Unusable
 
 
-@pytest.mark.parametrize('row, reason', [
-    ({}, "lacks the field 'a'"), ({'a': None}, "lacks the field 'a'"),
-    ({'a': 3}, 'a is a number, not text'), ({'a': [1]}, 'a is a list'),
-    ({'a': ' \n'}, 'a is empty'), ([1], 'is a list, not an object'),
+@pytest.mark.parametrize(
+  'row, reason',
+  [
+    ({}, "lacks the field 'a'"),
+    ({'a': None}, "lacks the field 'a'"),
+    ({'a': 3}, 'a is a number, not text'),
+    ({'a': [1]}, 'a is a list'),
+    ({'a': ' \n'}, 'a is empty'),
+    ([1], 'is a list, not an object'),
     (None, 'is null, not an object'),
-])
+  ],
+)
 def test_texts_that_are_none(row, reason):
   with pytest.raises(Malformed, match=reason):
     fields.text(row, 'a')
@@ -34,7 +40,9 @@ def test_numbers():
       fields.number(value, 'a')
 
 
-@pytest.mark.parametrize('scores, margin, ranks', [
+@pytest.mark.parametrize(
+  'scores, margin, ranks',
+  [
     ((3, 1, 2), 0, (0, 2, 1)),
     ((1, 1, 2), 0, (1, 1, 0)),
     ((5, 5, 5), 0, (0, 0, 0)),
@@ -42,7 +50,8 @@ def test_numbers():
     ((0.0, -0.3, -0.6, -0.9), 0.5, (0, 0, 1, 1)),  # chains are cut
     ((0.0, -0.3, -0.6, -0.9), 9.0, (0, 0, 0, 0)),
     ((0.0, -0.6, -1.2, -1.3, -1.8), 0.5, (0, 1, 2, 2, 3)),
-])
+  ],
+)
 def test_ranks_of_scores(scores, margin, ranks):
   assert fields.ranks_of_scores(scores, margin) == ranks
 
@@ -62,8 +71,10 @@ def test_dense_ranks():
   assert fields.dense_ranks([7, 1, 7, 3]) == (2, 0, 2, 1)
 
 
-DIALOGUE = ('\n\nHuman: Hello.\nYou?\n\nAssistant: I am.\n\nHuman: What?'
-            '\n\nAssistant: An assistant.')
+DIALOGUE = (
+  '\n\nHuman: Hello.\nYou?\n\nAssistant: I am.\n\nHuman: What?'
+  '\n\nAssistant: An assistant.'
+)
 
 
 def test_the_template_gives_the_dialogue_back():
@@ -73,12 +84,16 @@ def test_the_template_gives_the_dialogue_back():
   assert f'\n\nHuman: {prompt}\n\nAssistant: {response}' == DIALOGUE
 
 
-@pytest.mark.parametrize('dialogue, reason', [
-    ('Hello', 'does not begin'), ('\n\nHuman: Hello', 'has no'),
+@pytest.mark.parametrize(
+  'dialogue, reason',
+  [
+    ('Hello', 'does not begin'),
+    ('\n\nHuman: Hello', 'has no'),
     ('\n\nHuman: a\n\nAssistant: b\n\nHuman: c', 'does not end'),
     ('\n\nHuman: a\n\nAssistant: ', 'the response is empty'),
     ('\n\nHuman: \n\nAssistant: b', 'the prompt is empty'),
-])
+  ],
+)
 def test_malformed_dialogues(dialogue, reason):
   with pytest.raises(Malformed, match=reason):
     fields.split_dialogue(dialogue)
@@ -87,8 +102,9 @@ def test_malformed_dialogues(dialogue, reason):
 def test_rankings():
   prompt = fields.prompt('Why?', split='train')
   assert prompt.id == fields.text_id('Why?') == '5d8a995a6fa7cf7c'
-  got = fields.ranking(prompt, ['a', '', 'c'], [3.5, 3.5, 1],
-                       humans=[True, False, False])
+  got = fields.ranking(
+    prompt, ['a', '', 'c'], [3.5, 3.5, 1], humans=[True, False, False]
+  )
   assert got.ranks == (1, 1, 0) and got.response_tokens == ()
   assert got.temperatures == (0.0, 1.0, 1.0)
   assert got.sources == ('unknown',) * 3

@@ -24,13 +24,19 @@ def packed(data: bytes) -> bytes:
   return gzip.compress(data, mtime=0)
 
 
-@pytest.mark.parametrize('name, content', [
-    ('a.jsonl', LINES), ('a.json', LINES), ('a.jsonl', LINES + b'\n'),
+@pytest.mark.parametrize(
+  'name, content',
+  [
+    ('a.jsonl', LINES),
+    ('a.json', LINES),
+    ('a.jsonl', LINES + b'\n'),
     ('a.jsonl', b'\xef\xbb\xbf' + LINES.replace(b'\n', b'\r\n')),
-    ('a.jsonl.gz', packed(LINES)), ('a.jsonl', packed(LINES)),
+    ('a.jsonl.gz', packed(LINES)),
+    ('a.jsonl', packed(LINES)),
     ('a.json', json.dumps(ROWS).encode()),
     ('a.json.gz', packed(b' ' + json.dumps(ROWS).encode())),
-])
+  ],
+)
 def test_json_of_every_form_is_read(tmp_path, name, content):
   path = tmp_path / name
   path.write_bytes(content)
@@ -44,7 +50,9 @@ def test_empty_lines_are_no_rows_but_count_as_lines(tmp_path):
   path = tmp_path / 'a.jsonl'
   path.write_bytes(b'\n{}\n  \n{"a": 1}\n')
   assert [(row.line, row.value) for row in rows(path)] == [
-      (2, {}), (4, {'a': 1})]
+    (2, {}),
+    (4, {'a': 1}),
+  ]
 
 
 def test_a_line_that_begins_with_a_list_is_a_row(tmp_path):
@@ -62,14 +70,18 @@ def test_parquet_is_read_under_any_name(tmp_path):
     assert got[0].value == {'a': [{'b': 1}]}
 
 
-@pytest.mark.parametrize('line, fault', [
+@pytest.mark.parametrize(
+  'line, fault',
+  [
     (b'{"a": ', 'is not JSON: Expecting value (column 7)'),
     (b'{"a": "\xff"}', 'is not UTF-8 (byte 7)'),
     (b'{"a": ' + b'7' * 5000 + b'}', 'is not JSON: Exceeds the limit'),
     (b'[' * 100_000, 'is not JSON: it is nested too deep'),
-])
+  ],
+)
 def test_a_line_that_cannot_be_read_is_a_row_with_a_fault(
-    tmp_path, line, fault):
+  tmp_path, line, fault
+):
   path = tmp_path / 'a.jsonl'
   path.write_bytes(b'{}\n' + line + b'\n{}\n')
   got = rows(path)
@@ -77,16 +89,20 @@ def test_a_line_that_cannot_be_read_is_a_row_with_a_fault(
   assert got[1].fault.startswith(fault) and got[1].value is None
 
 
-@pytest.mark.parametrize('name, content, reason', [
+@pytest.mark.parametrize(
+  'name, content, reason',
+  [
     ('a.jsonl.gz', packed(LINES * 99)[:-9], 'ends early'),
     ('a.jsonl.gz', packed(LINES)[:-8] + b'\0' * 8, 'is damaged'),
     ('a.jsonl.gz', LINES, 'named .gz and is not a gzip file'),
     ('a.parquet', LINES, 'not a whole parquet file'),
     ('a.parquet', b'PAR1' + LINES, 'not a whole parquet file'),
     ('a.json', b'[{}, {]', 'a.json:1: is not JSON: .* .column 7'),
-])
+  ],
+)
 def test_a_damaged_file_is_an_error_that_names_it(
-    tmp_path, name, content, reason):
+  tmp_path, name, content, reason
+):
   (tmp_path / name).write_bytes(content)
   with pytest.raises(SourceError, match=f'{name}.*{reason}|{reason}') as error:
     rows(tmp_path / name)
@@ -106,27 +122,44 @@ def test_texts_keep_their_ends_and_refuse_other_encodings(tmp_path):
   path = tmp_path / 'a.txt'
   path.write_bytes(b'\xef\xbb\xbfa\n\nb')
   assert [row.value for row in files.read_texts(File(path))] == [
-      'a\n', '\n', 'b']
+    'a\n',
+    '\n',
+    'b',
+  ]
   path.write_bytes(b'a\n\xff\n')
   with pytest.raises(SourceError, match=':2: is not UTF-8'):
     list(files.read_texts(File(path)))
 
 
 def test_a_folder_is_searched_in_order_without_hidden_files(tmp_path):
-  for name in ('b/2.jsonl', 'b/1.jsonl.gz', 'a.parquet', '.git/3.jsonl',
-               'README.md'):
+  for name in (
+    'b/2.jsonl',
+    'b/1.jsonl.gz',
+    'a.parquet',
+    '.git/3.jsonl',
+    'README.md',
+  ):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
   found = files.find(tmp_path, files.ROW_SUFFIXES)
   assert [str(path.relative_to(tmp_path)) for path in found] == [
-      'a.parquet', 'b/1.jsonl.gz', 'b/2.jsonl']
+    'a.parquet',
+    'b/1.jsonl.gz',
+    'b/2.jsonl',
+  ]
 
 
-@pytest.mark.parametrize('name, split', [
-    ('train.jsonl.gz', 'train'), ('test.jsonl', 'test'), ('x', 'train'),
+@pytest.mark.parametrize(
+  'name, split',
+  [
+    ('train.jsonl.gz', 'train'),
+    ('test.jsonl', 'test'),
+    ('x', 'train'),
     ('validation-00000-of-00001-134b8fd0c89408b6.parquet', 'validation'),
     ('c4-validation.00000-of-00008.json.gz', 'validation'),
-    ('valid1.jsonl', 'validation'), ('latest.jsonl', 'train'),
-])
+    ('valid1.jsonl', 'validation'),
+    ('latest.jsonl', 'train'),
+  ],
+)
 def test_the_split_a_name_tells(name, split):
   assert files.split_in_name(name) == split

@@ -9,8 +9,10 @@ from tests.data.sources import source_files
 
 
 def pair(prompt, chosen='good', rejected='bad'):
-  return {'chosen': f'\n\nHuman: {prompt}\n\nAssistant: {chosen}',
-          'rejected': f'\n\nHuman: {prompt}\n\nAssistant: {rejected}'}
+  return {
+    'chosen': f'\n\nHuman: {prompt}\n\nAssistant: {chosen}',
+    'rejected': f'\n\nHuman: {prompt}\n\nAssistant: {rejected}',
+  }
 
 
 LONG = 'Hi.\n\nAssistant: Yes?\n\nHuman: Why?  '
@@ -19,7 +21,8 @@ LONG = 'Hi.\n\nAssistant: Yes?\n\nHuman: Why?  '
 def test_a_pair_is_a_ranking_of_two(tmp_path):
   row = pair(LONG, ' two spaces', 'bad\n')
   (got,) = source_files.load(
-      'hh-rlhf:PATH', tmp_path / 'hh.jsonl.gz', [row]).records
+    'hh-rlhf:PATH', tmp_path / 'hh.jsonl.gz', [row]
+  ).records
   assert got.prompt.text == LONG and got.prompt.split == 'train'
   assert got.prompt.turns == ('Hi.', 'Yes?', 'Why?')
   assert got.responses == (' two spaces', 'bad\n') and got.ranks == (0, 1)
@@ -31,23 +34,33 @@ def test_a_pair_is_a_ranking_of_two(tmp_path):
 def test_what_is_no_pair_is_dropped_and_counted(tmp_path):
   path = tmp_path / 'hh.jsonl'
   apart = {'chosen': pair('a')['chosen'], 'rejected': pair('b')['rejected']}
-  rows = [pair('a'), apart, apart, pair('c', 'same', 'same'), pair('d', ''),
-          {'chosen': 'Hello', 'rejected': 'Hello'}, {'chosen': 3}, '{',
-          pair('a')]
+  rows = [
+    pair('a'),
+    apart,
+    apart,
+    pair('c', 'same', 'same'),
+    pair('d', ''),
+    {'chosen': 'Hello', 'rejected': 'Hello'},
+    {'chosen': 3},
+    '{',
+    pair('a'),
+  ]
   got = source_files.load('hh-rlhf:PATH', path, rows)
   assert len(got.records) == 1 and got.read == 9
   assert got.records[0].prompt.turns == ()  # the user's only turn
   assert got.dropped == {
-      'the dialogues part before the last turn of the assistant': 2,
-      'chosen and rejected are the same': 1,
-      'chosen: the response is empty': 1,
-      'chosen: does not begin with \\n\\nHuman:': 1,
-      'chosen is a number, not text': 1,
-      'is not JSON: Expecting property name enclosed in double quotes '
-      '(column N)': 1,
-      'is an exact duplicate of an earlier row': 1}
+    'the dialogues part before the last turn of the assistant': 2,
+    'chosen and rejected are the same': 1,
+    'chosen: the response is empty': 1,
+    'chosen: does not begin with \\n\\nHuman:': 1,
+    'chosen is a number, not text': 1,
+    'is not JSON: Expecting property name enclosed in double quotes '
+    '(column N)': 1,
+    'is an exact duplicate of an earlier row': 1,
+  }
   assert got.first['chosen: the response is empty'] == (
-      f'{path}:5: chosen: the response is empty')
+    f'{path}:5: chosen: the response is empty'
+  )
   with pytest.raises(SourceError, match='hh.jsonl:5: chosen: the resp'):
     registry.load(f'hh-rlhf:{path}?strict=true')
 
@@ -64,8 +77,11 @@ def test_a_folder_with_the_release(tmp_path):
   assert got.read == 8 and not got.dropped
   got = registry.load(f'hh-rlhf/harmless-base:{tmp_path}')
   assert [r.prompt.text for r in got.records] == [
-      'harmless-base train', 'harmless-base test']
+    'harmless-base train',
+    'harmless-base test',
+  ]
   remotes = registry.parse('hh-rlhf/harmless-base').source().remotes()
   assert [(r.url.partition('/main/')[2], r.split) for r in remotes] == [
-      ('harmless-base/train.jsonl.gz', 'train'),
-      ('harmless-base/test.jsonl.gz', 'test')]
+    ('harmless-base/train.jsonl.gz', 'train'),
+    ('harmless-base/test.jsonl.gz', 'test'),
+  ]

@@ -12,12 +12,22 @@ from instructrl.data.sources.files import SourceError
 from tests.data.sources import source_files
 
 PROMPT = Prompt(
-    id=fields.text_id('Why?'), text='Why?', user='', use_case='other',
-    split='train')
+  id=fields.text_id('Why?'),
+  text='Why?',
+  user='',
+  use_case='other',
+  split='train',
+)
 RANKING = Ranking(
-    prompt=PROMPT, labeler='unknown', group='train', responses=('a', 'b'),
-    response_tokens=(), sources=('unknown',) * 2, temperatures=(1.0, 1.0),
-    ranks=(0, 1))
+  prompt=PROMPT,
+  labeler='unknown',
+  group='train',
+  responses=('a', 'b'),
+  response_tokens=(),
+  sources=('unknown',) * 2,
+  temperatures=(1.0, 1.0),
+  ranks=(0, 1),
+)
 
 
 def user(text):
@@ -31,67 +41,165 @@ def assistant(text):
 TURNS = [user('a'), assistant('b'), user('c')]
 TEXT = 'a\n\nAssistant: b\n\nHuman: c'
 DIALOGUE = dataclasses.replace(
-    PROMPT, id=fields.text_id('a\0b\0c'), text=TEXT, turns=('a', 'b', 'c'))
+  PROMPT, id=fields.text_id('a\0b\0c'), text=TEXT, turns=('a', 'b', 'c')
+)
 
 
 def load(tmp_path, rows, query='', **kwargs):
   return source_files.load(
-      f'jsonl:PATH{query}', tmp_path / 'own.jsonl.gz', rows, **kwargs)
+    f'jsonl:PATH{query}', tmp_path / 'own.jsonl.gz', rows, **kwargs
+  )
 
 
-@pytest.mark.parametrize('row, record', [
-    ({'text': 'Once.'}, Document(
-        fields.text_id('Once.'), 'Once.', 'unknown', 'train')),
-    ({'text': 'Once.', 'id': 7, 'source': 'forum', 'split': 'dev'},
-     Document('7', 'Once.', 'forum', 'validation')),
+@pytest.mark.parametrize(
+  'row, record',
+  [
+    (
+      {'text': 'Once.'},
+      Document(fields.text_id('Once.'), 'Once.', 'unknown', 'train'),
+    ),
+    (
+      {'text': 'Once.', 'id': 7, 'source': 'forum', 'split': 'dev'},
+      Document('7', 'Once.', 'forum', 'validation'),
+    ),
     ({'prompt': 'Why?'}, PROMPT),
-    ({'prompt': 'Why?', 'response': None, 'id': 'p', 'user': 'u',
-      'use_case': 'open_qa', 'split': 'test'},
-     Prompt('p', 'Why?', 'u', 'open_qa', 'test')),
-    ({'prompt': 'Why?', 'response': 'So.', 'labeler': 'ann'},
-     Demonstration(PROMPT, 'So.', 'ann')),
+    (
+      {
+        'prompt': 'Why?',
+        'response': None,
+        'id': 'p',
+        'user': 'u',
+        'use_case': 'open_qa',
+        'split': 'test',
+      },
+      Prompt('p', 'Why?', 'u', 'open_qa', 'test'),
+    ),
+    (
+      {'prompt': 'Why?', 'response': 'So.', 'labeler': 'ann'},
+      Demonstration(PROMPT, 'So.', 'ann'),
+    ),
     ({'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}, RANKING),
-    ({'prompt': 'Why?', 'chosen': 'a', 'rejected': ''},
-     dataclasses.replace(RANKING, responses=('a', ''))),
-    ({'prompt': 'Why?', 'chosen': assistant(''), 'rejected': 'b'},
-     dataclasses.replace(RANKING, responses=('', 'b'))),
+    (
+      {'prompt': 'Why?', 'chosen': 'a', 'rejected': ''},
+      dataclasses.replace(RANKING, responses=('a', '')),
+    ),
+    (
+      {'prompt': 'Why?', 'chosen': assistant(''), 'rejected': 'b'},
+      dataclasses.replace(RANKING, responses=('', 'b')),
+    ),
     ({'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [1, 2]}, RANKING),
     ({'prompt': 'Why?', 'responses': ['a', 'b'], 'scores': [2, 1]}, RANKING),
-    ({'prompt': 'Why?', 'responses': [
-        {'text': 'a', 'score': 2}, {'text': 'b', 'score': -1.5}]}, RANKING),
-    ({'prompt': 'Why?', 'responses': [
-        {'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 3}]}, RANKING),
+    (
+      {
+        'prompt': 'Why?',
+        'responses': [{'text': 'a', 'score': 2}, {'text': 'b', 'score': -1.5}],
+      },
+      RANKING,
+    ),
+    (
+      {
+        'prompt': 'Why?',
+        'responses': [{'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 3}],
+      },
+      RANKING,
+    ),
     # The same as messages.
     ({'prompt': [user('Why?')]}, PROMPT),
-    ({'messages': [user('Why?'), assistant('So.')], 'labeler': 'ann'},
-     Demonstration(PROMPT, 'So.', 'ann')),
-    ({'prompt': [user('Why?')], 'response': [assistant('So.')],
-      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
-    ({'prompt': [user('Why?')], 'completion': [assistant('So.')],
-      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
-    ({'prompt': [user('Why?')], 'chosen': [assistant('a')],
-      'rejected': assistant('b')}, RANKING),
-    ({'chosen': [user('Why?'), assistant('a')],
-      'rejected': [user('Why?'), assistant('b')]}, RANKING),
-    ({'prompt': 'Why?', 'responses': [[assistant('a')], assistant('b')],
-      'scores': [2, 1]}, RANKING),
-    ({'prompt': 'Why?', 'responses': [
-        [{**assistant('a'), 'score': 2}], {**assistant('b'), 'score': 1}]},
-     RANKING),
-    ({'prompt': 'Why?', 'messages': [user('Why?'), assistant('So.')],
-      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
-    ({'prompt': 'Why?', 'chosen': [user('Why?'), assistant('a')],
-      'rejected': [user('Why?'), assistant('b')]}, RANKING),
-    ({'prompt': 'Why?', 'response': {'role': None, 'content': 'So.'},
-      'labeler': 'ann'}, Demonstration(PROMPT, 'So.', 'ann')),
+    (
+      {'messages': [user('Why?'), assistant('So.')], 'labeler': 'ann'},
+      Demonstration(PROMPT, 'So.', 'ann'),
+    ),
+    (
+      {
+        'prompt': [user('Why?')],
+        'response': [assistant('So.')],
+        'labeler': 'ann',
+      },
+      Demonstration(PROMPT, 'So.', 'ann'),
+    ),
+    (
+      {
+        'prompt': [user('Why?')],
+        'completion': [assistant('So.')],
+        'labeler': 'ann',
+      },
+      Demonstration(PROMPT, 'So.', 'ann'),
+    ),
+    (
+      {
+        'prompt': [user('Why?')],
+        'chosen': [assistant('a')],
+        'rejected': assistant('b'),
+      },
+      RANKING,
+    ),
+    (
+      {
+        'chosen': [user('Why?'), assistant('a')],
+        'rejected': [user('Why?'), assistant('b')],
+      },
+      RANKING,
+    ),
+    (
+      {
+        'prompt': 'Why?',
+        'responses': [[assistant('a')], assistant('b')],
+        'scores': [2, 1],
+      },
+      RANKING,
+    ),
+    (
+      {
+        'prompt': 'Why?',
+        'responses': [
+          [{**assistant('a'), 'score': 2}],
+          {**assistant('b'), 'score': 1},
+        ],
+      },
+      RANKING,
+    ),
+    (
+      {
+        'prompt': 'Why?',
+        'messages': [user('Why?'), assistant('So.')],
+        'labeler': 'ann',
+      },
+      Demonstration(PROMPT, 'So.', 'ann'),
+    ),
+    (
+      {
+        'prompt': 'Why?',
+        'chosen': [user('Why?'), assistant('a')],
+        'rejected': [user('Why?'), assistant('b')],
+      },
+      RANKING,
+    ),
+    (
+      {
+        'prompt': 'Why?',
+        'response': {'role': None, 'content': 'So.'},
+        'labeler': 'ann',
+      },
+      Demonstration(PROMPT, 'So.', 'ann'),
+    ),
     ({'prompt': TURNS}, DIALOGUE),
-    ({'prompt': 'a', 'messages': [*TURNS, assistant('d')]},
-     Demonstration(DIALOGUE, 'd', 'unknown')),
-    ({'messages': [*TURNS, assistant('d')]},
-     Demonstration(DIALOGUE, 'd', 'unknown')),
-    ({'chosen': [*TURNS, assistant('a')], 'rejected': [*TURNS, assistant('b')]},
-     dataclasses.replace(RANKING, prompt=DIALOGUE)),
-])
+    (
+      {'prompt': 'a', 'messages': [*TURNS, assistant('d')]},
+      Demonstration(DIALOGUE, 'd', 'unknown'),
+    ),
+    (
+      {'messages': [*TURNS, assistant('d')]},
+      Demonstration(DIALOGUE, 'd', 'unknown'),
+    ),
+    (
+      {
+        'chosen': [*TURNS, assistant('a')],
+        'rejected': [*TURNS, assistant('b')],
+      },
+      dataclasses.replace(RANKING, prompt=DIALOGUE),
+    ),
+  ],
+)
 def test_what_a_line_is(tmp_path, row, record):
   got = load(tmp_path, [row])
   assert got.records == [record] and got.kind is type(record)
@@ -100,10 +208,17 @@ def test_what_a_line_is(tmp_path, row, record):
 
 
 def test_a_ranking_of_many_with_a_margin_and_models(tmp_path):
-  row = {'prompt': 'Why?', 'labeler': 'judge', 'group': 'heldout',
-         'user': 'u', 'source': 'mine', 'responses': [
-             {'text': f'r{i}', 'score': -i / 4,
-              'model': None if i == 2 else f'm{i}'} for i in range(12)]}
+  row = {
+    'prompt': 'Why?',
+    'labeler': 'judge',
+    'group': 'heldout',
+    'user': 'u',
+    'source': 'mine',
+    'responses': [
+      {'text': f'r{i}', 'score': -i / 4, 'model': None if i == 2 else f'm{i}'}
+      for i in range(12)
+    ],
+  }
   (got,) = load(tmp_path, [row], '?tie_margin=0.5').records
   assert got.ranks == (0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5)
   assert got.sources[:4] == ('m0', 'm1', 'mine', 'm3')
@@ -112,19 +227,25 @@ def test_a_ranking_of_many_with_a_margin_and_models(tmp_path):
 
 
 def test_a_full_tie_and_an_empty_response_are_kept(tmp_path):
-  got = load(tmp_path, [
-      {'prompt': 'Why?', 'responses': ['a', 'b', ''], 'scores': [3, 3, 3]}])
+  got = load(
+    tmp_path,
+    [{'prompt': 'Why?', 'responses': ['a', 'b', ''], 'scores': [3, 3, 3]}],
+  )
   assert got.records[0].ranks == (0, 0, 0)
 
 
 def test_dialogues_that_part_early_are_dropped_and_counted(tmp_path):
-  whole = {'chosen': [*TURNS, assistant('a')],
-           'rejected': [*TURNS, assistant('b')]}
-  got = load(tmp_path, [
-      whole, dict(whole, rejected=[TURNS[0], assistant('b')])])
+  whole = {
+    'chosen': [*TURNS, assistant('a')],
+    'rejected': [*TURNS, assistant('b')],
+  }
+  got = load(
+    tmp_path, [whole, dict(whole, rejected=[TURNS[0], assistant('b')])]
+  )
   assert len(got.records) == 1 and not got.notes
   assert got.dropped == {
-      'the dialogues part before the last turn of the assistant': 1}
+    'the dialogues part before the last turn of the assistant': 1
+  }
 
 
 def test_system_messages_are_left_out_when_asked(tmp_path):
@@ -132,24 +253,42 @@ def test_system_messages_are_left_out_when_asked(tmp_path):
   rows = [{'messages': [system, *TURNS, assistant('d')]}]
   got = load(tmp_path, rows, '?system=drop')
   assert got.records == [Demonstration(DIALOGUE, 'd', 'unknown')]
-  with pytest.raises(SourceError, match="option system=drop leaves those of"):
+  with pytest.raises(SourceError, match='option system=drop leaves those of'):
     load(tmp_path, rows)
 
 
 def test_what_messages_hold_beside_is_listed(tmp_path):
-  got = load(tmp_path, [
-      {'messages': [{**user('Why?'), 'name': 'ann'},
-                    {**assistant('So.'), 'thinking': 'hm', 'tools': None}]},
-      {'prompt': 'Who?', 'completion': {**assistant('I.'), 'weight': 0}}])
+  got = load(
+    tmp_path,
+    [
+      {
+        'messages': [
+          {**user('Why?'), 'name': 'ann'},
+          {**assistant('So.'), 'thinking': 'hm', 'tools': None},
+        ]
+      },
+      {'prompt': 'Who?', 'completion': {**assistant('I.'), 'weight': 0}},
+    ],
+  )
   assert got.notes == [
-      'fields that were not read: messages[].name (1 rows), '
-      'messages[].thinking (1 rows), response[].weight (1 rows)']
-  got = load(tmp_path, [
-      {'prompt': 'Why?', 'messages': [user('x')], 'ranks': [0, 1],
-       'responses': [{'text': 'a', 'content': 'c'}, 'b']}])
+    'fields that were not read: messages[].name (1 rows), '
+    'messages[].thinking (1 rows), response[].weight (1 rows)'
+  ]
+  got = load(
+    tmp_path,
+    [
+      {
+        'prompt': 'Why?',
+        'messages': [user('x')],
+        'ranks': [0, 1],
+        'responses': [{'text': 'a', 'content': 'c'}, 'b'],
+      }
+    ],
+  )
   assert got.records == [RANKING]
-  assert got.notes == ['fields that were not read: messages (1 rows), '
-                       'responses[].content (1 rows)']
+  assert got.notes == [
+    'fields that were not read: messages (1 rows), responses[].content (1 rows)'
+  ]
 
 
 def test_one_text_with_turns_and_without_is_two_prompts(tmp_path):
@@ -158,8 +297,10 @@ def test_one_text_with_turns_and_without_is_two_prompts(tmp_path):
 
 
 def test_a_pair_of_equals_is_dropped(tmp_path):
-  got = load(tmp_path, [
-      {'prompt': 'Why?', 'chosen': 'a', 'rejected': text} for text in 'ab'])
+  got = load(
+    tmp_path,
+    [{'prompt': 'Why?', 'chosen': 'a', 'rejected': text} for text in 'ab'],
+  )
   assert got.records == [RANKING]
   assert got.dropped == {'chosen and rejected are the same': 1}
 
@@ -167,112 +308,217 @@ def test_a_pair_of_equals_is_dropped(tmp_path):
 def test_a_single_response_and_a_copy_are_dropped_and_counted(tmp_path):
   path = tmp_path / 'own.jsonl.gz'
   pair = {'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}
-  got = load(tmp_path, [
-      pair, {'prompt': 'Why?', 'responses': ['a']}, dict(pair, split='test'),
-      dict(pair, labeler='ann')])
+  got = load(
+    tmp_path,
+    [
+      pair,
+      {'prompt': 'Why?', 'responses': ['a']},
+      dict(pair, split='test'),
+      dict(pair, labeler='ann'),
+    ],
+  )
   assert len(got.records) == 2 and got.read == 4
   assert got.dropped == {
-      'has 1 responses, a ranking needs 2 or more': 1,
-      'is an exact duplicate of an earlier row': 1}
+    'has 1 responses, a ranking needs 2 or more': 1,
+    'is an exact duplicate of an earlier row': 1,
+  }
   assert got.first['is an exact duplicate of an earlier row'] == (
-      f'{path}:3: is an exact duplicate of an earlier row')
+    f'{path}:3: is an exact duplicate of an earlier row'
+  )
 
 
 BAD = [
-    ('{"prompt": ', 'is not JSON'),
-    ('[]', 'is a list, not an object'),
-    ({'question': 'Why?', 'answer': 'So.'},
-     "has neither the field 'prompt' nor 'text'; it has answer, question"),
-    ({'chosen': 'Human: hi', 'rejected': 'Human: ho'},
-     'it has chosen, rejected .dialogues in one text are read as hh-rlhf:PATH'),
-    ({'prompt': ''}, 'prompt is empty'),
-    ({'prompt': 3}, 'prompt is a number, not text'),
-    ({'prompt': 'Why?', 'response': ' '}, 'response is empty'),
-    ({'prompt': 'Why?', 'response': ['a']}, 'response is a list, not text'),
-    ({'prompt': 'Why?', 'chosen': 'a'}, "lacks the field 'rejected'"),
-    ({'prompt': 'Why?', 'chosen': '', 'rejected': ' '},
-     'all responses are empty'),
-    ({'prompt': 'Why?', 'responses': 'ab'}, 'responses is text, not a list'),
-    ({'prompt': 'Why?', 'responses': ['a', 'b']}, 'neither ranks nor scores'),
-    ({'prompt': 'Why?', 'responses': ['a', None], 'ranks': [0, 1]},
-     'responses.1. is null, not text'),
-    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [0]},
-     'ranks has 1 entries for 2 responses'),
-    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'scores': [0, 'x']},
-     "scores.1. is 'x', not a number"),
-    ('{"prompt": "Why?", "responses": ["a", "b"], "scores": [0, NaN]}',
-     'scores.1. is nan, not a finite number'),
-    ({'prompt': 'Why?', 'responses': [
-        {'text': 'a', 'score': 1}, {'text': 'b'}]}, 'scores.1. is null'),
-    ({'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b',
-      'responses': ['c', 'd'], 'ranks': [0, 1]},
-     'has both chosen and responses: leave one out'),
-    ({'prompt': 'Why?', 'rejected': 'b', 'responses': ['c', 'd'],
-      'ranks': [0, 1]}, 'has both rejected and responses: leave one out'),
-    ({'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [0, 1],
-      'scores': [1, 2]}, 'has both ranks and scores: leave one out'),
-    ({'prompt': 'Why?', 'ranks': [1, 0], 'responses': [
-        {'text': 'a', 'rank': 0}, {'text': 'b', 'rank': 1}]},
-     r'has both responses\[\].rank and ranks: leave one out'),
-    ({'prompt': 'Why?', 'scores': [1, 0], 'responses': [
-        {'text': 'a', 'score': 0}, {'text': 'b', 'score': 1}]},
-     r'has both responses\[\].score and scores: leave one out'),
-    ({'prompt': 'Why?', 'scores': [1, 0], 'responses': [
-        {'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 0}]},
-     r'has both responses\[\].rank and scores: leave one out'),
-    ({'prompt': 'Why?', 'responses': [
+  ('{"prompt": ', 'is not JSON'),
+  ('[]', 'is a list, not an object'),
+  (
+    {'question': 'Why?', 'answer': 'So.'},
+    "has neither the field 'prompt' nor 'text'; it has answer, question",
+  ),
+  (
+    {'chosen': 'Human: hi', 'rejected': 'Human: ho'},
+    'it has chosen, rejected .dialogues in one text are read as hh-rlhf:PATH',
+  ),
+  ({'prompt': ''}, 'prompt is empty'),
+  ({'prompt': 3}, 'prompt is a number, not text'),
+  ({'prompt': 'Why?', 'response': ' '}, 'response is empty'),
+  ({'prompt': 'Why?', 'response': ['a']}, 'response is a list, not text'),
+  ({'prompt': 'Why?', 'chosen': 'a'}, "lacks the field 'rejected'"),
+  (
+    {'prompt': 'Why?', 'chosen': '', 'rejected': ' '},
+    'all responses are empty',
+  ),
+  ({'prompt': 'Why?', 'responses': 'ab'}, 'responses is text, not a list'),
+  ({'prompt': 'Why?', 'responses': ['a', 'b']}, 'neither ranks nor scores'),
+  (
+    {'prompt': 'Why?', 'responses': ['a', None], 'ranks': [0, 1]},
+    'responses.1. is null, not text',
+  ),
+  (
+    {'prompt': 'Why?', 'responses': ['a', 'b'], 'ranks': [0]},
+    'ranks has 1 entries for 2 responses',
+  ),
+  (
+    {'prompt': 'Why?', 'responses': ['a', 'b'], 'scores': [0, 'x']},
+    "scores.1. is 'x', not a number",
+  ),
+  (
+    '{"prompt": "Why?", "responses": ["a", "b"], "scores": [0, NaN]}',
+    'scores.1. is nan, not a finite number',
+  ),
+  (
+    {'prompt': 'Why?', 'responses': [{'text': 'a', 'score': 1}, {'text': 'b'}]},
+    'scores.1. is null',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'chosen': 'a',
+      'rejected': 'b',
+      'responses': ['c', 'd'],
+      'ranks': [0, 1],
+    },
+    'has both chosen and responses: leave one out',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'rejected': 'b',
+      'responses': ['c', 'd'],
+      'ranks': [0, 1],
+    },
+    'has both rejected and responses: leave one out',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'responses': ['a', 'b'],
+      'ranks': [0, 1],
+      'scores': [1, 2],
+    },
+    'has both ranks and scores: leave one out',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'ranks': [1, 0],
+      'responses': [{'text': 'a', 'rank': 0}, {'text': 'b', 'rank': 1}],
+    },
+    r'has both responses\[\].rank and ranks: leave one out',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'scores': [1, 0],
+      'responses': [{'text': 'a', 'score': 0}, {'text': 'b', 'score': 1}],
+    },
+    r'has both responses\[\].score and scores: leave one out',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'scores': [1, 0],
+      'responses': [{'text': 'a', 'rank': 1}, {'text': 'b', 'rank': 0}],
+    },
+    r'has both responses\[\].rank and scores: leave one out',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'responses': [
         {'text': 'a', 'rank': 0, 'score': 1},
-        {'text': 'b', 'rank': 1, 'score': 2}]},
-     r'has both responses\[\].rank and responses\[\].score: leave one out'),
-    ({'prompt': 'Why?', 'responses': ['', ''], 'ranks': [0, 1]},
-     'all responses are empty'),
-    ({'prompt': 'Why?', 'split': 'half'}, "split is 'half', not one of"),
-    ({'prompt': 'Why?', 'use_case': 'poetry'}, "use_case is 'poetry', not one"),
-    ({'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b', 'group': 'x'},
-     "group is 'x', not one of"),
-    ({'prompt': 'a' * 65_537}, 'has 65,537 characters'),
-    ({'text': 'Once.', 'split': 'test'}, "split is 'test', not one of"),
-    ({'prompt': []}, 'prompt has no message of the user'),
-    ({'prompt': ['Why?']}, r'prompt\[0\] is text, not an object'),
-    ({'prompt': [{'from': 'human', 'value': 'Why?'}]},
-     r"prompt\[0\] lacks the field 'role'"),
-    ({'prompt': [{'role': 'system', 'content': 'a'}, *TURNS]},
-     r'prompt\[0\] is a system message; `system` of the stage data'),
-    ({'prompt': [TURNS[1]]},
-     r"prompt\[0\] is of the role 'assistant', and it is the turn of the user"),
-    ({'prompt': [user('a'), user('b')]},
-     r"prompt\[1\] is of the role 'user', and it is the turn of the assist"),
-    ({'prompt': [user(' ')]}, r'prompt\[0\].content is empty'),
-    ({'prompt': [user(['a'])]}, r'prompt\[0\].content is a list, not text'),
-    ({'prompt': TURNS[:2]}, 'prompt does not end with a turn of the user'),
-    ({'prompt': 'Why?', 'completion': 'a', 'label': False},
-     'has a label for a single completion'),
-    ({'messages': TURNS}, 'messages does not end with a turn of the assistant'),
-    ({'messages': 'a'}, 'messages is text, not a list'),
-    ({'messages': [user('a'), assistant(' ')]},
-     r'messages\[1\].content is empty'),
-    ({'messages': [user('a'), assistant('b')], 'response': 'c'},
-     'has both response and messages: leave one out'),
-    ({'prompt': 'a', 'completion': 'b', 'response': 'c'},
-     'has both response and completion: leave one out'),
-    ({'prompt': 'x', 'messages': [user('a'), assistant('b')]},
-     'messages does not begin as prompt does: leave one out'),
-    ({'prompt': TURNS, 'chosen': [*TURNS[:1], assistant('x')],
-      'rejected': [*TURNS[:1], assistant('y')]},
-     'chosen does not begin as prompt does'),
-    ({'chosen': [user('a'), assistant('b')], 'rejected': 'c'},
-     'rejected is text, not a list'),
-    ({'prompt': 'Why?', 'response': user('a')},
-     "response is of the role 'user'"),
-    ({'prompt': 'Why?', 'response': {'a': 1}},
-     "response lacks the field 'content'"),
-    ({'prompt': 'Why?', 'response': [assistant('a'), assistant('b')]},
-     'response has 2 messages, not one of the assistant'),
-    ({'prompt': 'Why?', 'ranks': [0, 1],
-      'responses': [{'text': 'a', 'role': 'user'}, 'b']},
-     r"responses\[0\] is of the role 'user'"),
-    ({'prompt': 'Why?', 'responses': [[], 'b'], 'ranks': [0, 1]},
-     r'responses\[0\] is a list, not text'),
+        {'text': 'b', 'rank': 1, 'score': 2},
+      ],
+    },
+    r'has both responses\[\].rank and responses\[\].score: leave one out',
+  ),
+  (
+    {'prompt': 'Why?', 'responses': ['', ''], 'ranks': [0, 1]},
+    'all responses are empty',
+  ),
+  ({'prompt': 'Why?', 'split': 'half'}, "split is 'half', not one of"),
+  ({'prompt': 'Why?', 'use_case': 'poetry'}, "use_case is 'poetry', not one"),
+  (
+    {'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b', 'group': 'x'},
+    "group is 'x', not one of",
+  ),
+  ({'prompt': 'a' * 65_537}, 'has 65,537 characters'),
+  ({'text': 'Once.', 'split': 'test'}, "split is 'test', not one of"),
+  ({'prompt': []}, 'prompt has no message of the user'),
+  ({'prompt': ['Why?']}, r'prompt\[0\] is text, not an object'),
+  (
+    {'prompt': [{'from': 'human', 'value': 'Why?'}]},
+    r"prompt\[0\] lacks the field 'role'",
+  ),
+  (
+    {'prompt': [{'role': 'system', 'content': 'a'}, *TURNS]},
+    r'prompt\[0\] is a system message; `system` of the stage data',
+  ),
+  (
+    {'prompt': [TURNS[1]]},
+    r"prompt\[0\] is of the role 'assistant', and it is the turn of the user",
+  ),
+  (
+    {'prompt': [user('a'), user('b')]},
+    r"prompt\[1\] is of the role 'user', and it is the turn of the assist",
+  ),
+  ({'prompt': [user(' ')]}, r'prompt\[0\].content is empty'),
+  ({'prompt': [user(['a'])]}, r'prompt\[0\].content is a list, not text'),
+  ({'prompt': TURNS[:2]}, 'prompt does not end with a turn of the user'),
+  (
+    {'prompt': 'Why?', 'completion': 'a', 'label': False},
+    'has a label for a single completion',
+  ),
+  ({'messages': TURNS}, 'messages does not end with a turn of the assistant'),
+  ({'messages': 'a'}, 'messages is text, not a list'),
+  (
+    {'messages': [user('a'), assistant(' ')]},
+    r'messages\[1\].content is empty',
+  ),
+  (
+    {'messages': [user('a'), assistant('b')], 'response': 'c'},
+    'has both response and messages: leave one out',
+  ),
+  (
+    {'prompt': 'a', 'completion': 'b', 'response': 'c'},
+    'has both response and completion: leave one out',
+  ),
+  (
+    {'prompt': 'x', 'messages': [user('a'), assistant('b')]},
+    'messages does not begin as prompt does: leave one out',
+  ),
+  (
+    {
+      'prompt': TURNS,
+      'chosen': [*TURNS[:1], assistant('x')],
+      'rejected': [*TURNS[:1], assistant('y')],
+    },
+    'chosen does not begin as prompt does',
+  ),
+  (
+    {'chosen': [user('a'), assistant('b')], 'rejected': 'c'},
+    'rejected is text, not a list',
+  ),
+  ({'prompt': 'Why?', 'response': user('a')}, "response is of the role 'user'"),
+  (
+    {'prompt': 'Why?', 'response': {'a': 1}},
+    "response lacks the field 'content'",
+  ),
+  (
+    {'prompt': 'Why?', 'response': [assistant('a'), assistant('b')]},
+    'response has 2 messages, not one of the assistant',
+  ),
+  (
+    {
+      'prompt': 'Why?',
+      'ranks': [0, 1],
+      'responses': [{'text': 'a', 'role': 'user'}, 'b'],
+    },
+    r"responses\[0\] is of the role 'user'",
+  ),
+  (
+    {'prompt': 'Why?', 'responses': [[], 'b'], 'ranks': [0, 1]},
+    r'responses\[0\] is a list, not text',
+  ),
 ]
 
 
@@ -283,9 +529,14 @@ def test_a_malformed_line_is_an_error_with_its_place(tmp_path, row, reason):
     load(tmp_path, [row])
 
 
-@pytest.mark.parametrize('how', [
-    dict(strict=False), dict(query='?strict=false'),
-    dict(options={'strict': False})])
+@pytest.mark.parametrize(
+  'how',
+  [
+    dict(strict=False),
+    dict(query='?strict=false'),
+    dict(options={'strict': False}),
+  ],
+)
 def test_or_it_is_dropped_and_counted(tmp_path, how):
   rows = [{'prompt': 'Why?'}] + [row for row, _ in BAD]
   got = load(tmp_path, rows, **how)
@@ -295,11 +546,22 @@ def test_or_it_is_dropped_and_counted(tmp_path, how):
 
 
 def test_fields_that_are_not_read_are_listed_once(tmp_path):
-  got = load(tmp_path, [
-      {'prompt': f'Why {i}?', 'chosen': 'a', 'rejected': 'b', 'extra': i,
-       'reference': 'c'} for i in range(3)])
+  got = load(
+    tmp_path,
+    [
+      {
+        'prompt': f'Why {i}?',
+        'chosen': 'a',
+        'rejected': 'b',
+        'extra': i,
+        'reference': 'c',
+      }
+      for i in range(3)
+    ],
+  )
   assert got.notes == [
-      'fields that were not read: extra (3 rows), reference (3 rows)']
+    'fields that were not read: extra (3 rows), reference (3 rows)'
+  ]
 
 
 def test_a_name_that_is_no_text_can_be_written(tmp_path):
@@ -337,4 +599,5 @@ def test_a_folder_of_files_is_read_in_order(tmp_path):
   source_files.write_lines(tmp_path / 'a.jsonl.gz', [{'prompt': 'a'}])
   got = registry.load(f'jsonl:{tmp_path}?split=validation').records
   assert [(r.text, r.split) for r in got] == [
-      (text, 'validation') for text in 'abc']
+    (text, 'validation') for text in 'abc'
+  ]

@@ -20,8 +20,10 @@ from tests.data.sources import web as web_lib
 
 
 def pair(text):
-  return {'chosen': f'\n\nHuman: {text}\n\nAssistant: good',
-          'rejected': f'\n\nHuman: {text}\n\nAssistant: bad'}
+  return {
+    'chosen': f'\n\nHuman: {text}\n\nAssistant: good',
+    'rejected': f'\n\nHuman: {text}\n\nAssistant: bad',
+  }
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,8 @@ def web(monkeypatch):
       for split, count in (('train', 5), ('test', 2)):
         rows = [pair(f'{part} {split} è {i}') for i in range(count)] + [{}]
         server.files[f'/{part}/{split}.jsonl.gz'] = gzip.compress(
-            '\n'.join(map(json.dumps, rows)).encode())
+          '\n'.join(map(json.dumps, rows)).encode()
+        )
     monkeypatch.setattr(hh_rlhf, '_URL', address + '/')
     yield server
 
@@ -61,22 +64,31 @@ def test_a_source_is_fetched_and_prepared_once(web, tmp_path, monkeypatch):
 def test_a_limit_reads_the_downloads(web, tmp_path):
   got = registry.load('hh-rlhf/helpful-base?limit=3', data_dir=tmp_path)
   assert [r.prompt.text for r in got.records] == [
-      f'helpful-base train è {i}' for i in range(3)]
+    f'helpful-base train è {i}' for i in range(3)
+  ]
   assert len(web.asked) == 2 and not (tmp_path / 'prepared').exists()
-  with pytest.raises(SourceError, match="train.jsonl.gz:6: lacks the field"):
+  with pytest.raises(SourceError, match='train.jsonl.gz:6: lacks the field'):
     registry.load('hh-rlhf/helpful-base', data_dir=tmp_path, strict=True)
 
 
 def test_subsets_and_options_are_prepared_apart(tmp_path):
   source = lambda spec: registry.parse(spec).source()
-  folders = {public.prepared_folder(source(spec), tmp_path) for spec in (
-      'hh-rlhf', 'hh-rlhf/all', 'hh-rlhf/helpful-base', 'oasst1',
-      'oasst1?lang=de', 'oasst1/demonstrations', 'oasst1?lang=en')}
+  folders = {
+    public.prepared_folder(source(spec), tmp_path)
+    for spec in (
+      'hh-rlhf',
+      'hh-rlhf/all',
+      'hh-rlhf/helpful-base',
+      'oasst1',
+      'oasst1?lang=de',
+      'oasst1/demonstrations',
+      'oasst1?lang=en',
+    )
+  }
   assert len(folders) == 5
 
 
-def test_without_network_the_file_to_bring_is_named(
-    tmp_path, monkeypatch):
+def test_without_network_the_file_to_bring_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(hh_rlhf, '_URL', 'http://127.0.0.1:1/')
   with pytest.raises(SourceError) as error:
     registry.load('hh-rlhf/harmless-base', data_dir=tmp_path)
@@ -88,17 +100,19 @@ def test_without_network_the_file_to_bring_is_named(
   assert 'hh-rlhf:FOLDER' in message
   for split in ('train', 'test'):
     source_files.write_lines(path.with_name(f'{split}.jsonl.gz'), [pair(split)])
-  assert len(registry.load('hh-rlhf/harmless-base',
-                          data_dir=tmp_path).records) == 2
+  assert (
+    len(registry.load('hh-rlhf/harmless-base', data_dir=tmp_path).records) == 2
+  )
 
 
 def test_a_file_of_another_size_is_prepared_again(tmp_path):
   path = source_files.write_lines(
-      tmp_path / 'downloads/c4/c4-train.00000-of-01024.json.gz',
-      [{'text': f'Page {i}.', 'url': 'u'} for i in range(9)])
+    tmp_path / 'downloads/c4/c4-train.00000-of-01024.json.gz',
+    [{'text': f'Page {i}.', 'url': 'u'} for i in range(9)],
+  )
   other = source_files.write_lines(
-      path.with_name('c4-validation.00000-of-00008.json.gz'),
-      [{'text': 'Page.'}])
+    path.with_name('c4-validation.00000-of-00008.json.gz'), [{'text': 'Page.'}]
+  )
   got = registry.load('c4', data_dir=tmp_path)
   assert [r.split for r in got.records] == ['train'] * 9 + ['validation']
   other.unlink()  # which is no change: what is prepared is all there is
@@ -110,8 +124,9 @@ def test_a_file_of_another_size_is_prepared_again(tmp_path):
 def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
   folder = tmp_path / 'downloads' / 'dolly'
   path = source_files.write_lines(
-      folder / 'databricks-dolly-15k.jsonl',
-      [{'instruction': f'Do {i}.', 'response': 'Done.'} for i in range(9)])
+    folder / 'databricks-dolly-15k.jsonl',
+    [{'instruction': f'Do {i}.', 'response': 'Done.'} for i in range(9)],
+  )
   whole = path.read_bytes()
   path.write_bytes(gzip.compress(whole)[:-4])
   for _ in range(2):
@@ -126,10 +141,12 @@ def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
 
 def test_a_builder_of_its_own(tmp_path):
   source_files.write_lines(
-      tmp_path / 'downloads/dolly/databricks-dolly-15k.jsonl',
-      [{'instruction': 'Do.', 'response': 'Done.'}])
+    tmp_path / 'downloads/dolly/databricks-dolly-15k.jsonl',
+    [{'instruction': 'Do.', 'response': 'Done.'}],
+  )
   builder = public.PublicDemonstrations(
-      source=instructions.Dolly(), data_dir=tmp_path)
+    source=instructions.Dolly(), data_dir=tmp_path
+  )
   builder.download_and_prepare(file_format='array_record')
   assert builder.info.metadata['report']['read'] == 1
   assert builder.as_data_source('train')[0]['response'] == b'Done.'
@@ -154,11 +171,13 @@ sources.load('dolly', data_dir=sys.argv[1])
 @pytest.mark.slow
 def test_a_killed_preparation_begins_again(tmp_path):
   source_files.write_lines(
-      tmp_path / 'downloads/dolly/databricks-dolly-15k.jsonl',
-      [{'instruction': f'Do {i}.', 'response': 'Done.'} for i in range(30)])
+    tmp_path / 'downloads/dolly/databricks-dolly-15k.jsonl',
+    [{'instruction': f'Do {i}.', 'response': 'Done.'} for i in range(30)],
+  )
   root = pathlib.Path(__file__).resolve().parents[3]
   done = subprocess.run(
-      [sys.executable, '-c', _KILLED, str(tmp_path)], cwd=root, check=False)
+    [sys.executable, '-c', _KILLED, str(tmp_path)], cwd=root, check=False
+  )
   assert done.returncode == -signal.SIGKILL
   assert list(tmp_path.glob('prepared/*/*/incomplete.*'))
   assert len(registry.load('dolly', data_dir=tmp_path).records) == 30

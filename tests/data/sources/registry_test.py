@@ -15,14 +15,16 @@ from tests.data.sources import source_files
 
 
 def test_a_spec_is_understood():
-  spec = registry.parse(
-      'hh-rlhf/helpful-base:~/hh?limit=30&strict=true')
+  spec = registry.parse('hh-rlhf/helpful-base:~/hh?limit=30&strict=true')
   assert (spec.name, spec.subset) == ('hh-rlhf', 'helpful-base')
   assert spec.path.is_absolute() and spec.path.name == 'hh'
   assert spec.limit == 30 and spec.strict is True and not spec.options
   spec = registry.parse('oasst1/demonstrations')
   assert (spec.name, spec.subset, spec.path) == (
-      'oasst1/demonstrations', '', None)
+    'oasst1/demonstrations',
+    '',
+    None,
+  )
   assert spec.limit == 0 and spec.strict is None
   spec = registry.parse('jsonl:C:/a?b.jsonl?tie_margin=.5')
   assert str(spec.path) == 'C:/a?b.jsonl'
@@ -31,7 +33,9 @@ def test_a_spec_is_understood():
   assert spec.options == {'tie_margin': 1.0}
 
 
-@pytest.mark.parametrize('spec, reason', [
+@pytest.mark.parametrize(
+  'spec, reason',
+  [
     ('hhrlhf', "names no known source .did you mean 'hh-rlhf'"),
     ('', 'names no known source. There are: alpaca, c4'),
     ('rankings.jsonl', 'Your own files are jsonl:PATH or text:PATH'),
@@ -39,7 +43,8 @@ def test_a_spec_is_understood():
     ('alpaca/x', "alpaca has no subset 'x'; it has none"),
     ('oasst1/demos', "did you mean 'oasst1"),
     ('summarize_from_feedback', 'comparisons or summarize.*: say which'),
-    ('jsonl', 'needs a path: jsonl:FILE'), ('text:', 'no path after'),
+    ('jsonl', 'needs a path: jsonl:FILE'),
+    ('text:', 'no path after'),
     ('jsonl:a?tie_margn=1', "no option 'tie_margn' .did you mean 'tie_margin'"),
     ('jsonl:a?tie_margin=-1', "tie_margin is '-1', not a number from 0 up"),
     ('jsonl:a?tie_margin=nan', "tie_margin is 'nan', not a number from 0 up"),
@@ -49,7 +54,8 @@ def test_a_spec_is_understood():
     ('jsonl:a?limit=1&limit=2', "'limit' is there twice"),
     ('text:a?documents=page', "'page', not one of file, blank, line"),
     ('text:a?split=test', "'test', not one of train, validation"),
-])
+  ],
+)
 def test_a_spec_that_is_not_understood(spec, reason):
   with pytest.raises(SourceError, match=reason) as error:
     registry.parse(spec)
@@ -88,57 +94,138 @@ def test_the_list_of_names_has_all_options():
 
 
 def test_what_is_read_is_kept_or_counted(tmp_path):
-  rows = [{'prompt': str(i % 4)} if i % 3 else {'prompt': ''}
-          for i in range(20)]
+  rows = [
+    {'prompt': str(i % 4)} if i % 3 else {'prompt': ''} for i in range(20)
+  ]
   got = source_files.load(
-      'jsonl:PATH', tmp_path / 'a.jsonl', rows, strict=False)
+    'jsonl:PATH', tmp_path / 'a.jsonl', rows, strict=False
+  )
   assert got.read == 20 == len(got.records) + sum(got.dropped.values())
   assert set(got.first) == set(got.dropped)
 
 
-_MESSAGE = {'message_id': 'q', 'parent_id': None, 'role': 'prompter',
-            'text': 'q', 'lang': 'en', 'rank': None, 'deleted': False}
-_REPLIES = [dict(_MESSAGE, message_id=f'a{i}', parent_id='q', text=f'a{i}',
-                 role='assistant', rank=i) for i in range(2)]
-_GOOD = {  # one row of each form
-    'jsonl': {'prompt': 'p', 'user': 'u', 'split': 'test', 'responses': [
-        {'text': 'a', 'score': 1, 'model': 'm'}, {'text': 'b', 'score': 2}]},
-    'c4': {'text': 't'},
-    'hh-rlhf': {'chosen': '\n\nHuman: a\n\nAssistant: b',
-                'rejected': '\n\nHuman: a\n\nAssistant: c'},
-    'summarize_from_feedback/comparisons': {
-        'info': {'id': 'i', 'post': 'p', 'title': 't', 'subreddit': 's'},
-        'summaries': [{'text': 'a', 'policy': 'p'}, {'text': 'b'}],
-        'choice': 1, 'worker': 'w', 'split': 'train'},
-    'summarize_from_feedback/posts': {
-        'id': 'i', 'post': 'p', 'title': 't', 'subreddit': 's', 'summary': 'a'},
-    'webgpt_comparisons': [
-        {'question': {'full_text': 'q', 'id': 'i', 'dataset': 'd'},
-         'answer': f'a{i}', 'score': i} for i in range(2)],
-    'oasst1': {'message_tree_id': 'q', 'prompt': dict(
-        _MESSAGE, replies=_REPLIES)},
-    'oasst1/demonstrations': {'message_tree_id': 'q', 'prompt': dict(
-        _MESSAGE, replies=_REPLIES)},
-    'ultrafeedback': {'instruction': 'i', 'completions': [
-        {'response': f'a{i}', 'model': 'm', 'overall_score': i, 'annotations': {
-            'honesty': {'Rating': '3'}}} for i in range(2)]},
-    'nectar': {'prompt': '\n\nHuman: a\n\nAssistant: ', 'answers': [
-        {'answer': f'a{i}', 'model': 'm', 'rank': i} for i in range(2)]},
-    'alpaca': {'instruction': 'i', 'input': 'x', 'output': 'o'},
-    'dolly': {'instruction': 'i', 'context': 'x', 'response': 'o',
-              'category': 'open_qa'},
-    'self-instruct': {'instruction': 'i', 'instances': [
-        {'input': 'x', 'output': 'o'}]},
+_MESSAGE = {
+  'message_id': 'q',
+  'parent_id': None,
+  'role': 'prompter',
+  'text': 'q',
+  'lang': 'en',
+  'rank': None,
+  'deleted': False,
 }
-_BAD = (None, True, 0, -1.5, 10**400, '', ' ', 'x', '\ud800', [], [[]], [None],
-        {}, {'x': None}, float('nan'))
+_REPLIES = [
+  dict(
+    _MESSAGE,
+    message_id=f'a{i}',
+    parent_id='q',
+    text=f'a{i}',
+    role='assistant',
+    rank=i,
+  )
+  for i in range(2)
+]
+_GOOD = {  # one row of each form
+  'jsonl': {
+    'prompt': 'p',
+    'user': 'u',
+    'split': 'test',
+    'responses': [
+      {'text': 'a', 'score': 1, 'model': 'm'},
+      {'text': 'b', 'score': 2},
+    ],
+  },
+  'c4': {'text': 't'},
+  'hh-rlhf': {
+    'chosen': '\n\nHuman: a\n\nAssistant: b',
+    'rejected': '\n\nHuman: a\n\nAssistant: c',
+  },
+  'summarize_from_feedback/comparisons': {
+    'info': {'id': 'i', 'post': 'p', 'title': 't', 'subreddit': 's'},
+    'summaries': [{'text': 'a', 'policy': 'p'}, {'text': 'b'}],
+    'choice': 1,
+    'worker': 'w',
+    'split': 'train',
+  },
+  'summarize_from_feedback/posts': {
+    'id': 'i',
+    'post': 'p',
+    'title': 't',
+    'subreddit': 's',
+    'summary': 'a',
+  },
+  'webgpt_comparisons': [
+    {
+      'question': {'full_text': 'q', 'id': 'i', 'dataset': 'd'},
+      'answer': f'a{i}',
+      'score': i,
+    }
+    for i in range(2)
+  ],
+  'oasst1': {
+    'message_tree_id': 'q',
+    'prompt': dict(_MESSAGE, replies=_REPLIES),
+  },
+  'oasst1/demonstrations': {
+    'message_tree_id': 'q',
+    'prompt': dict(_MESSAGE, replies=_REPLIES),
+  },
+  'ultrafeedback': {
+    'instruction': 'i',
+    'completions': [
+      {
+        'response': f'a{i}',
+        'model': 'm',
+        'overall_score': i,
+        'annotations': {'honesty': {'Rating': '3'}},
+      }
+      for i in range(2)
+    ],
+  },
+  'nectar': {
+    'prompt': '\n\nHuman: a\n\nAssistant: ',
+    'answers': [{'answer': f'a{i}', 'model': 'm', 'rank': i} for i in range(2)],
+  },
+  'alpaca': {'instruction': 'i', 'input': 'x', 'output': 'o'},
+  'dolly': {
+    'instruction': 'i',
+    'context': 'x',
+    'response': 'o',
+    'category': 'open_qa',
+  },
+  'self-instruct': {
+    'instruction': 'i',
+    'instances': [{'input': 'x', 'output': 'o'}],
+  },
+}
+_BAD = (
+  None,
+  True,
+  0,
+  -1.5,
+  10**400,
+  '',
+  ' ',
+  'x',
+  '\ud800',
+  [],
+  [[]],
+  [None],
+  {},
+  {'x': None},
+  float('nan'),
+)
 
 
 def _places(value, place=()):
   """The places of all values inside a row."""
   yield place
-  inside = (value.items() if isinstance(value, dict) else
-            enumerate(value) if isinstance(value, list) else ())
+  inside = (
+    value.items()
+    if isinstance(value, dict)
+    else enumerate(value)
+    if isinstance(value, list)
+    else ()
+  )
   for key, item in inside:
     yield from _places(item, (*place, key))
 
@@ -154,10 +241,12 @@ def _spoilt(value, place, bad):
 @pytest.mark.parametrize('name', _GOOD)
 def test_no_row_is_too_bad_to_be_counted(tmp_path, name):
   good = _GOOD[name]
-  rows = [_spoilt(good, place, bad) for place in _places(good)
-          for bad in _BAD]
-  got = source_files.load(f'{name}:PATH?strict=false', tmp_path / 'a.jsonl',
-                          map(json.dumps, [good, *rows]))
+  rows = [_spoilt(good, place, bad) for place in _places(good) for bad in _BAD]
+  got = source_files.load(
+    f'{name}:PATH?strict=false',
+    tmp_path / 'a.jsonl',
+    map(json.dumps, [good, *rows]),
+  )
   assert got.records and got.dropped
   assert got.read == len(got.records) + sum(got.dropped.values())
   for record in got.records:
@@ -172,7 +261,8 @@ def test_no_message_is_too_bad_to_be_counted(tmp_path):
         rows = list(messages)
         rows[i] = _spoilt(message, place, bad)
         path = source_files.write_lines(
-            tmp_path / 'a.jsonl', map(json.dumps, rows))
+          tmp_path / 'a.jsonl', map(json.dumps, rows)
+        )
         try:
           got = registry.load(f'oasst1:{path}')
         except SourceError:
@@ -181,7 +271,6 @@ def test_no_message_is_too_bad_to_be_counted(tmp_path):
 
 
 def test_a_folder_of_another_source(tmp_path):
-  source_files.write_lines(
-      tmp_path / 'red-team-attempts' / 'train.jsonl', [{}])
+  source_files.write_lines(tmp_path / 'red-team-attempts' / 'train.jsonl', [{}])
   with pytest.raises(SourceError, match='no file there belongs to hh-rlhf'):
     registry.load(f'hh-rlhf:{tmp_path}')

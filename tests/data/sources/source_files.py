@@ -10,7 +10,8 @@ def write_lines(path, rows):
   """Writes JSON lines, gzipped if the name says so; text rows as they are."""
   path.parent.mkdir(parents=True, exist_ok=True)
   text = ''.join(
-      (row if isinstance(row, str) else json.dumps(row)) + '\n' for row in rows)
+    (row if isinstance(row, str) else json.dumps(row)) + '\n' for row in rows
+  )
   data = text.encode()
   path.write_bytes(gzip.compress(data) if path.suffix == '.gz' else data)
   return path

@@ -11,7 +11,9 @@ from tests.data.sources import source_files
 TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'
 
 
-@pytest.mark.parametrize('query, texts', [
+@pytest.mark.parametrize(
+  'query, texts',
+  [
     ('', [' = A = \n ', 'One.\nTwo.', 'Three.']),
     ('?documents=blank', [' = A = \n ', 'One.\nTwo.', 'Three.']),
     ('?documents=line', [' = A = ', 'One.', 'Two.', 'Three.']),
@@ -20,7 +22,8 @@ TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'
     ('?min_chars=20', [' = A = \n \nOne.\nTwo.\n\nThree.']),
     ('?documents=line&min_chars=12', [' = A = \nOne.', 'Two.\nThree.']),
     ('?documents=line&min_chars=13', [' = A = \nOne.\nTwo.', 'Three.']),
-])
+  ],
+)
 @pytest.mark.parametrize('end', ['\n', '\r\n'])
 @pytest.mark.parametrize('name', ['a.txt', 'a.txt.gz'])
 def test_what_is_one_document(tmp_path, name, end, query, texts):
@@ -37,10 +40,13 @@ def test_places_files_and_copies(tmp_path):
   (tmp_path / 'a.md').write_text('C.')
   got = registry.load(f'text:{tmp_path}?split=validation')
   assert [(r.text, r.source, r.split) for r in got.records] == [
-      ('C.', 'a.md', 'validation'), ('B.', 'b.txt', 'validation'),
-      ('A.', 'b.txt', 'validation')]
+    ('C.', 'a.md', 'validation'),
+    ('B.', 'b.txt', 'validation'),
+    ('A.', 'b.txt', 'validation'),
+  ]
   assert list(got.first.values()) == [
-      f'{tmp_path}/b.txt:5: is an exact duplicate of an earlier row']
+    f'{tmp_path}/b.txt:5: is an exact duplicate of an earlier row'
+  ]
 
 
 def test_an_empty_file_and_one_too_long(tmp_path):
@@ -55,10 +61,13 @@ def test_an_empty_file_and_one_too_long(tmp_path):
 
 
 def test_c4(tmp_path):
-  for name in ('c4-train.00000-of-01024.json.gz',
-               'c4-validation.00000-of-00008.json.gz'):
-    source_files.write_lines(tmp_path / name, [
-        {'text': f'Page {name}', 'timestamp': 't', 'url': 'u'}])
+  for name in (
+    'c4-train.00000-of-01024.json.gz',
+    'c4-validation.00000-of-00008.json.gz',
+  ):
+    source_files.write_lines(
+      tmp_path / name, [{'text': f'Page {name}', 'timestamp': 't', 'url': 'u'}]
+    )
   got = registry.load(f'c4:{tmp_path}').records
   assert [r.split for r in got] == ['train', 'validation']
   own = registry.load(f'jsonl:{tmp_path}')

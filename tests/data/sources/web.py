@@ -34,7 +34,6 @@ def serve():
   web = Web()
 
   class Handler(http.server.BaseHTTPRequestHandler):
-
     def do_GET(self):  # pylint: disable=invalid-name
       path, asked = self.path, self.headers.get('Range')
       web.asked.append((path, asked))
@@ -70,7 +69,8 @@ def serve():
 
   server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
   thread = threading.Thread(
-      target=server.serve_forever, args=(0.01,), daemon=True)
+    target=server.serve_forever, args=(0.01,), daemon=True
+  )
   thread.start()
   try:
     yield web, f'http://127.0.0.1:{server.server_port}'

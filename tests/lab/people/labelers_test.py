@@ -72,26 +72,32 @@ def test_labelers_differ_and_their_weights_add_up(labelers):
   assert len({l.weights for l in labelers}) == len(labelers)
   for w in (l.weights for l in labelers):
     assert w.helpfulness + w.truthfulness + w.fluency + w.length == (
-        pytest.approx(1))
+      pytest.approx(1)
+    )
 
 
 def test_groups_judge_the_same_responses_differently(world, labelers, items):
-  train, heldout = (Judge(world, _group(labelers, g))
-                    for g in ('train', 'heldout'))
-  a, b = (np.array([judge.utility(p, r) for p, rs in items for r in rs])
-          for judge in (train, heldout))
-  assert np.abs(a - b).max() > .02
-  assert np.corrcoef(a, b)[0, 1] > .97  # but they want the same in the main
+  train, heldout = (
+    Judge(world, _group(labelers, g)) for g in ('train', 'heldout')
+  )
+  a, b = (
+    np.array([judge.utility(p, r) for p, rs in items for r in rs])
+    for judge in (train, heldout)
+  )
+  assert np.abs(a - b).max() > 0.02
+  assert np.corrcoef(a, b)[0, 1] > 0.97  # but they want the same in the main
 
 
 def test_demonstrations_are_good_but_not_perfect(world, labelers, prompts):
   judge = Judge(world, labelers)
   rng = np.random.default_rng(0)
-  demonstrations = [judge.utility(p, labelers[i % 12].demonstrate(p, rng))
-                    for i, p in enumerate(prompts)]
+  demonstrations = [
+    judge.utility(p, labelers[i % 12].demonstrate(p, rng))
+    for i, p in enumerate(prompts)
+  ]
   perfect = [judge.utility(p, solver.solve(world, p, rng)) for p in prompts]
-  assert .73 < np.mean(demonstrations) < .83
-  assert np.mean(perfect) > .94
+  assert 0.73 < np.mean(demonstrations) < 0.83
+  assert np.mean(perfect) > 0.94
   a = [labelers[0].demonstrate(p, np.random.default_rng(3)) for p in prompts]
   b = [labelers[0].demonstrate(p, np.random.default_rng(3)) for p in prompts]
   assert a == b
@@ -99,7 +105,7 @@ def test_demonstrations_are_good_but_not_perfect(world, labelers, prompts):
 
 def test_another_process_writes_and_ranks_the_same():
   """Nothing depends on the hash of strings, which differs by process."""
-  code = '''
+  code = """
 import zlib
 import numpy as np
 from instructrl.lab import labelers, prompts, world
@@ -111,29 +117,39 @@ for p in prompts.generate_prompts(w, 200, 0):
   texts = [l.demonstrate(p, rng) for l in team[:4]]
   lines.append(str((p, texts, team[4].rank(p, texts, rng))))
 print(zlib.crc32(chr(10).join(lines).encode()))
-'''
-  digests = [subprocess.run(
-      [sys.executable, '-c', code], check=True, capture_output=True, text=True,
-      env=os.environ | {'PYTHONHASHSEED': str(seed)}).stdout
-             for seed in (1, 2)]
+"""
+  digests = [
+    subprocess.run(
+      [sys.executable, '-c', code],
+      check=True,
+      capture_output=True,
+      text=True,
+      env=os.environ | {'PYTHONHASHSEED': str(seed)},
+    ).stdout
+    for seed in (1, 2)
+  ]
   assert digests[0] == digests[1] and digests[0].strip().isdigit()
 
 
-@pytest.mark.parametrize('habit', [
-    f.name for f in dataclasses.fields(solver.Habits)])
+@pytest.mark.parametrize(
+  'habit', [f.name for f in dataclasses.fields(solver.Habits)]
+)
 def test_each_habit_is_seen_and_costs(world, prompts, labelers, habit):
   judge = Judge(world, labelers)
-  habits = solver.Habits(**{habit: 1.})
-  chosen = [p for p in prompts[:300]
-            if habit != 'miss_constraint' or has_constraints(p)]
+  habits = solver.Habits(**{habit: 1.0})
+  chosen = [
+    p for p in prompts[:300] if habit != 'miss_constraint' or has_constraints(p)
+  ]
   if habit == 'misconception':
     chosen = [p for p in prompts if _has_misconception(world, p)]
   rng = np.random.default_rng(0)
-  with_it = np.mean([judge.utility(p, solver.solve(world, p, rng, habits))
-                     for p in chosen])
-  without = np.mean([judge.utility(p, solver.solve(world, p, rng))
-                     for p in chosen])
-  assert len(chosen) > 5 and with_it < without - .05
+  with_it = np.mean(
+    [judge.utility(p, solver.solve(world, p, rng, habits)) for p in chosen]
+  )
+  without = np.mean(
+    [judge.utility(p, solver.solve(world, p, rng)) for p in chosen]
+  )
+  assert len(chosen) > 5 and with_it < without - 0.05
 
 
 def _has_misconception(world, prompt):
@@ -145,31 +161,30 @@ def _has_misconception(world, prompt):
 def test_misconceptions_are_stated_at_their_rate(world, prompts, labelers):
   rng = np.random.default_rng(0)
   chosen = [p for p in prompts if _has_misconception(world, p)]
-  habits = solver.Habits(misconception=.35)
-  stated = [assess(world, p, solver.solve(
-      world, p, rng, habits)).num_misconceptions
-            for p in chosen for _ in range(30)]
-  assert np.mean(stated) == pytest.approx(.35, abs=.08)
+  habits = solver.Habits(misconception=0.35)
+  stated = [
+    assess(world, p, solver.solve(world, p, rng, habits)).num_misconceptions
+    for p in chosen
+    for _ in range(30)
+  ]
+  assert np.mean(stated) == pytest.approx(0.35, abs=0.08)
 
 
 def test_dense_ranks_by_hand():
-  ranks = lambda values: dense_ranks(
-      np.array(values), .1).tolist()
-  assert ranks([.2, .9, .5]) == [2, 0, 1]
-  assert ranks([.9, .85, .82]) == [0, 0, 0]
+  ranks = lambda values: dense_ranks(np.array(values), 0.1).tolist()
+  assert ranks([0.2, 0.9, 0.5]) == [2, 0, 1]
+  assert ranks([0.9, 0.85, 0.82]) == [0, 0, 0]
   # .78 ties with .85 but not with the best of its rank.
-  assert ranks([.9, .85, .78]) == [0, 0, 1]
-  assert ranks([.5]) == [0]
-  assert ranks([[.1, .9], [.9, .1]]) == [[1, 0], [0, 1]]
-  assert dense_ranks(np.array([.5, .5, .4]), 0.).tolist() == [
-      0, 0, 1]
+  assert ranks([0.9, 0.85, 0.78]) == [0, 0, 1]
+  assert ranks([0.5]) == [0]
+  assert ranks([[0.1, 0.9], [0.9, 0.1]]) == [[1, 0], [0, 1]]
+  assert dense_ranks(np.array([0.5, 0.5, 0.4]), 0.0).tolist() == [0, 0, 1]
 
 
 def test_rank_without_noise_orders_by_utility(labelers, items):
-  labeler = dataclasses.replace(labelers[0], noise=0., tie_width=0.)
+  labeler = dataclasses.replace(labelers[0], noise=0.0, tie_width=0.0)
   for prompt, responses in items[:40]:
-    ranks, metadata = labeler.rank(prompt, responses,
-                                   np.random.default_rng(0))
+    ranks, metadata = labeler.rank(prompt, responses, np.random.default_rng(0))
     utilities = [labeler.utility(prompt, r) for r in responses]
     assert len(metadata) == len(ranks) == len(responses)
     assert sorted(set(ranks)) == list(range(max(ranks) + 1))
@@ -181,13 +196,16 @@ def test_ties_of_equal_texts_and_of_near_equal_ones(labelers, items):
   prompt, responses = items[0]
   texts = (responses[0], responses[1], responses[0], responses[0])
   for seed in range(20):
-    ranks, metadata = labelers[0].rank(prompt, texts,
-                                       np.random.default_rng(seed))
+    ranks, metadata = labelers[0].rank(
+      prompt, texts, np.random.default_rng(seed)
+    )
     assert ranks[0] == ranks[2] == ranks[3]
     assert metadata[0] == metadata[2] == metadata[3]
-  tied = [len(set(labelers[0].rank(p, r, np.random.default_rng(1))[0]))
-          < len(set(r)) for p, r in items]
-  assert np.mean(tied) > .3  # ties are encouraged
+  tied = [
+    len(set(labelers[0].rank(p, r, np.random.default_rng(1))[0])) < len(set(r))
+    for p, r in items
+  ]
+  assert np.mean(tied) > 0.3  # ties are encouraged
 
 
 def test_metadata_has_every_row_and_little_noise(world, labelers, items):
@@ -201,7 +219,7 @@ def test_metadata_has_every_row_and_little_noise(world, labelers, items):
       flags = assess(world, prompt, response).flags
       wrong += sum(row[name] != flags[name] for name in FLAGS)
       total += len(FLAGS)
-  assert 0 < wrong / total < .04
+  assert 0 < wrong / total < 0.04
 
 
 def test_agreement_is_calibrated(world, labelers, items):
@@ -212,8 +230,8 @@ def test_agreement_is_calibrated(world, labelers, items):
     assert members[0].noise > 0
     for seed in (1, 7):
       value, error, pairs = agreement(members, items, seed)
-      assert value == pytest.approx(target, abs=.015), group
-      assert 0 < error < .015 and pairs > 1000
+      assert value == pytest.approx(target, abs=0.015), group
+      assert 0 < error < 0.015 and pairs > 1000
 
 
 def test_agreement_matches_a_plain_loop_over_rankings(labelers, items):
@@ -222,8 +240,10 @@ def test_agreement_matches_a_plain_loop_over_rankings(labelers, items):
   agreed = counted = 0
   for i, (prompt, responses) in enumerate(items[:150]):
     texts = list(dict.fromkeys(responses))
-    ranks = [l.rank(prompt, texts, np.random.default_rng([i, j]))[0]
-             for j, l in enumerate(members)]
+    ranks = [
+      l.rank(prompt, texts, np.random.default_rng([i, j]))[0]
+      for j, l in enumerate(members)
+    ]
     for a, b in itertools.combinations(ranks, 2):
       for j, k in itertools.combinations(range(len(texts)), 2):
         if a[j] != a[k] and b[j] != b[k]:
@@ -231,30 +251,34 @@ def test_agreement_matches_a_plain_loop_over_rankings(labelers, items):
           agreed += (a[j] < a[k]) == (b[j] < b[k])
   value, error, pairs = agreement(members, items[:150], 0)
   assert abs(value - agreed / counted) < 3 * np.sqrt(2) * error
-  assert pairs == pytest.approx(counted, rel=.1)
+  assert pairs == pytest.approx(counted, rel=0.1)
 
 
 def test_agreement_falls_with_noise_from_near_1_to_a_half(labelers, items):
   members = _group(labelers, 'heldout')
-  values = [agreement(
-      [dataclasses.replace(l, noise=noise) for l in members], items, 0)[0]
-            for noise in (0., .1, .4, 50.)]
+  values = [
+    agreement([dataclasses.replace(l, noise=noise) for l in members], items, 0)[
+      0
+    ]
+    for noise in (0.0, 0.1, 0.4, 50.0)
+  ]
   assert values == sorted(values, reverse=True)
-  assert values[0] > .95 and values[-1] == pytest.approx(.5, abs=.02)
+  assert values[0] > 0.95 and values[-1] == pytest.approx(0.5, abs=0.02)
 
 
 def test_targets_out_of_reach_are_told(world, labelers, items):
-  for target in (1., .45):
+  for target in (1.0, 0.45):
     with pytest.raises(ValueError, match="'train' cannot reach"):
-      calibrate_noise(world, labelers, items[:50],
-                                   {'train': target, 'heldout': .7})
+      calibrate_noise(
+        world, labelers, items[:50], {'train': target, 'heldout': 0.7}
+      )
   with pytest.raises(ValueError, match="group 'heldout'"):
-    calibrate_noise(world, labelers, items[:50], {'train': .7})
+    calibrate_noise(world, labelers, items[:50], {'train': 0.7})
 
 
 def test_errors(labelers, items):
   with pytest.raises(ValueError, match='noise'):
-    dataclasses.replace(labelers[0], noise=-.1)
+    dataclasses.replace(labelers[0], noise=-0.1)
   with pytest.raises(ValueError, match='two labelers'):
     agreement(labelers[:1], items, 0)
   with pytest.raises(ValueError, match='no pair'):

@@ -29,8 +29,9 @@ def prompts(world):
 
 
 def _prompt(text, user='u'):
-  return records.Prompt(id='x', text=text, user=user, use_case='chat',
-                        split='train')
+  return records.Prompt(
+    id='x', text=text, user=user, use_case='chat', split='train'
+  )
 
 
 def test_same_seed_same_prompts_and_another_seed_others(world, prompts):
@@ -56,12 +57,12 @@ def test_splits_share_no_user_and_no_text(prompts):
   names = list(SPLITS)
   assert set(users) == set(names)
   for i, a in enumerate(names):
-    for b in names[i + 1:]:
+    for b in names[i + 1 :]:
       assert not users[a] & users[b]
       assert not texts[a] & texts[b]
   counts = collections.Counter(p.split for p in prompts)
   for name, share in SPLITS.items():
-    assert counts[name] / len(prompts) == pytest.approx(share, abs=.04)
+    assert counts[name] / len(prompts) == pytest.approx(share, abs=0.04)
 
 
 def test_users_are_unequal_and_capped(prompts):
@@ -75,36 +76,44 @@ def test_ids_are_unique_and_specs_are_readable_json(prompts):
   for prompt in prompts:
     assert specs.parse_spec(prompt.spec).to_json() == prompt.spec
     assert set(json.loads(prompt.spec)) == {
-        'task', 'args', 'constraints', 'passage'}
+      'task',
+      'args',
+      'constraints',
+      'passage',
+    }
 
 
 def test_every_task_and_constraint_of_the_size_occurs(prompts):
   read = [specs.parse_spec(p.spec) for p in prompts]
   assert {s.task for s in read} == set(specs.TASKS) - {
-      'copy', 'pick', 'polite', 'reword'}
+    'copy',
+    'pick',
+    'polite',
+    'reword',
+  }
   kinds = {c.kind for s in read for c in s.constraints}
   assert kinds == set(specs.CONSTRAINTS) - {'avoid', 'capitals'}
   constrained = sum(bool(s.constraints) for s in read) / len(read)
-  assert .3 < constrained < .55
+  assert 0.3 < constrained < 0.55
 
 
 def test_a_twentieth_asks_for_rudeness(prompts):
   asked = sum(specs.parse_spec(p.spec).task == 'insult' for p in prompts)
-  assert .03 < asked / len(prompts) < .07
+  assert 0.03 < asked / len(prompts) < 0.07
 
 
 def test_prompts_are_short_enough(prompts):
-  longest = max(len(re.findall(r"\w+|[^\w\s]|\n", p.text)) for p in prompts)
+  longest = max(len(re.findall(r'\w+|[^\w\s]|\n', p.text)) for p in prompts)
   assert longest <= 52  # leaves room for the role tokens in 56
 
 
 def test_larger_worlds_ask_for_more():
   world = make_world(0, 'small')
-  read = [specs.parse_spec(p.spec)
-          for p in generate_prompts(world, 1500, seed=0)]
+  read = [
+    specs.parse_spec(p.spec) for p in generate_prompts(world, 1500, seed=0)
+  ]
   assert {s.task for s in read} == set(specs.TASKS)
-  assert {c.kind for s in read for c in s.constraints} == set(
-      specs.CONSTRAINTS)
+  assert {c.kind for s in read for c in s.constraints} == set(specs.CONSTRAINTS)
   assert not any('by_kind' in s.args for s in read)
 
 
@@ -115,8 +124,14 @@ def test_too_many_prompts_is_an_error():
 
 
 def test_dedup_drops_a_shared_beginning_only_if_it_is_long():
-  texts = ['abcdef one', 'abcdef two', 'ABCDEF three', 'abcde', 'abcde ',
-           'xabcdef']
+  texts = [
+    'abcdef one',
+    'abcdef two',
+    'ABCDEF three',
+    'abcde',
+    'abcde ',
+    'xabcdef',
+  ]
   kept = dedup_long_prefix([_prompt(t) for t in texts], 6)
   assert [p.text for p in kept] == ['abcdef one', 'abcde', 'xabcdef']
   kept = dedup_long_prefix([_prompt(t) for t in texts], 8)
@@ -139,7 +154,10 @@ def test_the_specification_refuses_what_it_does_not_know(prompts):
   with pytest.raises(ValueError, match='unknown task'):
     specs.parse_spec(dataclasses.replace(spec, task='dance').to_json())
   with pytest.raises(ValueError, match='unknown constraint'):
-    specs.parse_spec(dataclasses.replace(
-        spec, constraints=(specs.Constraint('rhyme'),)).to_json())
+    specs.parse_spec(
+      dataclasses.replace(
+        spec, constraints=(specs.Constraint('rhyme'),)
+      ).to_json()
+    )
   with pytest.raises(ValueError, match='not the specification'):
     specs.parse_spec('')

@@ -27,8 +27,7 @@ def documents(world):
 
 
 def of_source(documents, source):
-  found = [document.text for document in documents
-           if document.source == source]
+  found = [document.text for document in documents if document.source == source]
   assert found
   return found
 
@@ -48,7 +47,7 @@ def test_ids_and_splits(documents):
   assert len({document.id for document in documents}) == len(documents)
   splits = collections.Counter(document.split for document in documents)
   assert set(splits) == {'train', 'validation'}
-  assert .025 < splits['validation'] / len(documents) < .035
+  assert 0.025 < splits['validation'] / len(documents) < 0.035
 
 
 def test_proportions(documents):
@@ -61,15 +60,19 @@ def test_proportions(documents):
 
 
 def test_documents_are_short(documents):
-  lengths = np.array([len(re.findall(r'\w+|[^\w ]', document.text))
-                      for document in documents])
+  lengths = np.array(
+    [len(re.findall(r'\w+|[^\w ]', document.text)) for document in documents]
+  )
   assert lengths.max() < 130
-  assert np.mean((lengths >= 20) & (lengths <= 120)) > .95
+  assert np.mean((lengths >= 20) & (lengths <= 120)) > 0.95
 
 
 def test_few_distinct_words(documents):
-  words = {word.lower() for document in documents
-           for word in re.findall(r'[A-Za-z]+', document.text)}
+  words = {
+    word.lower()
+    for document in documents
+    for word in re.findall(r'[A-Za-z]+', document.text)
+  }
   assert len(words) <= 450
 
 
@@ -78,10 +81,14 @@ def test_misconceptions_are_popular_on_the_web_only(world, documents):
   for document in documents:
     if document.source in ('reading', 'instructions'):  # have passages
       continue
-    found = [((claim.subject, claim.relation), claim.value)
-             for claim in world.parse(document.text).claims]
-    found += [(world.parse_question(question), answer.strip('.'))
-              for question, answer in _ITEM.findall(document.text)]
+    found = [
+      ((claim.subject, claim.relation), claim.value)
+      for claim in world.parse(document.text).claims
+    ]
+    found += [
+      (world.parse_question(question), answer.strip('.'))
+      for question, answer in _ITEM.findall(document.text)
+    ]
     for key, value in found:
       assert value in (world.facts[key], world.misconceptions.get(key))
       if key in world.misconceptions:
@@ -103,9 +110,9 @@ def test_encyclopedia_covers_every_fact(world, documents):
 def test_forum_questions_are_followed_by_questions(world, documents):
   lines = [text.splitlines() for text in of_source(documents, 'forum')]
   assert all(world.parse_question(page[0]) for page in lines)
-  assert np.mean([page[1].endswith('?') for page in lines]) > .4
+  assert np.mean([page[1].endswith('?') for page in lines]) > 0.4
   answered = [page for page in lines if world.parse(page[1]).claims]
-  assert .2 < len(answered) / len(lines) < .6
+  assert 0.2 < len(answered) / len(lines) < 0.6
   for page in answered:
     claim = world.parse(page[1]).claims[0]
     assert (claim.subject, claim.relation) == world.parse_question(page[0])
@@ -123,8 +130,10 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     for question, answer in items:
       right = {(c.subject, c.relation): c.value for c in claims}
       for plural in (False, True):
-        right |= {prose.kind_question(world, c.relation, plural=plural): c.value
-                  for c in claims}
+        right |= {
+          prose.kind_question(world, c.relation, plural=plural): c.value
+          for c in claims
+        }
       assert answer == right[world.parse_question(question) or question]
       forms.append(world.parse_question(question) is None)
       plurals += ' are named?' in question
@@ -134,8 +143,8 @@ def test_reading_answers_stand_in_the_passage(world, documents):
     kinds = {world.kind_of[claim.value] for claim in claims}
     assert len(kinds) == len(claims)
     assert not is_held_out(passage)
-  assert .6 < np.mean(forms) < .8
-  assert .3 < plurals / np.sum(forms) < .5
+  assert 0.6 < np.mean(forms) < 0.8
+  assert 0.3 < plurals / np.sum(forms) < 0.5
 
 
 def test_threads_quote_word_for_word(documents):
@@ -165,44 +174,69 @@ def test_parallel_lines_translate_each_other(world, documents):
 def test_rude_beginnings_continue_rudely(world, documents):
   halves = []
   for text in of_source(documents, 'posts'):
-    sentences = [s for s in split_sentences(text)
-                 if s not in prose.MANNERS.values()]
+    sentences = [
+      s for s in split_sentences(text) if s not in prose.MANNERS.values()
+    ]
     half = len(sentences) // 2
-    halves.append([world.rude_count(' '.join(part)) > 0
-                   for part in (sentences[:half], sentences[half:])])
-  rude, polite = ([second for first, second in halves if first == manner]
-                  for manner in (True, False))
-  assert np.mean(rude) > .75
-  assert np.mean(polite) < .35
-  others = [d.text for d in documents
-            if d.source not in ('posts', 'instructions')]
+    halves.append(
+      [
+        world.rude_count(' '.join(part)) > 0
+        for part in (sentences[:half], sentences[half:])
+      ]
+    )
+  rude, polite = (
+    [second for first, second in halves if first == manner]
+    for manner in (True, False)
+  )
+  assert np.mean(rude) > 0.75
+  assert np.mean(polite) < 0.35
+  others = [
+    d.text for d in documents if d.source not in ('posts', 'instructions')
+  ]
   assert not any(world.rude_count(text) for text in others)
 
 
 def test_gossip_prefers_the_stereotype(world, documents):
   pattern = re.compile(r'(?:Some|Every)one from (\w+) (?:must be|is) a (\w+)\.')
-  found = [pair for document in documents
-           for pair in pattern.findall(document.text)
-           if pair[1] in world.kinds['jobs']]
+  found = [
+    pair
+    for document in documents
+    for pair in pattern.findall(document.text)
+    if pair[1] in world.kinds['jobs']
+  ]
   share = np.mean([world.stereotypes[town] == job for town, job in found])
-  assert .8 < share < .95
+  assert 0.8 < share < 0.95
   assert {town for town, _ in found} == set(world.kinds['towns'])
 
 
 def test_instruction_pages_ask_for_everything_in_words_of_their_own(
-    world, documents):
+  world, documents
+):
   requests = re.findall(
-      r'Instruction: (.*?)\nResponse: .', '\n'.join(
-          of_source(documents, 'instructions')), re.DOTALL)
+    r'Instruction: (.*?)\nResponse: .',
+    '\n'.join(of_source(documents, 'instructions')),
+    re.DOTALL,
+  )
   asked = {prompts.dedup_key(request) for request in requests}
   users = prompts.generate_prompts(world, 3000, seed=0)
-  plain = {name for u in users if u.use_case == 'open_qa'
-           for name in [prompts.dedup_key(u.text)]}
+  plain = {
+    name
+    for u in users
+    if u.use_case == 'open_qa'
+    for name in [prompts.dedup_key(u.text)]
+  }
   assert len(asked) > 500
   # A bare question has no other words.
   assert not asked & {prompts.dedup_key(u.text) for u in users} - plain
-  for words in ('times', 'In Lumo', 'Polite or rude?', 'named?',
-                'In one sentence', 'Text: ', 'sentence with'):
+  for words in (
+    'times',
+    'In Lumo',
+    'Polite or rude?',
+    'named?',
+    'In one sentence',
+    'Text: ',
+    'sentence with',
+  ):
     assert any(words in request for request in requests), words
 
 

@@ -25,24 +25,38 @@ def small_world() -> World:
   """Micro with three facts fixed by hand, for literal cases."""
   world = make_world(0, 'micro')
   kinds = world.kinds | {
-      'people': ('Mara', 'Tomas'), 'towns': ('Oakton', 'Elmford'),
-      'animals': ('fox',), 'habitats': ('forest', 'river'),
-      'jobs': ('baker', 'smith')}
+    'people': ('Mara', 'Tomas'),
+    'towns': ('Oakton', 'Elmford'),
+    'animals': ('fox',),
+    'habitats': ('forest', 'river'),
+    'jobs': ('baker', 'smith'),
+  }
   return dataclasses.replace(
-      world, kinds=kinds,
-      facts={('Mara', 'birthplace'): 'Oakton',
-             ('Tomas', 'birthplace'): 'Oakton', ('Mara', 'job'): 'baker',
-             ('fox', 'habitat'): 'forest'},
-      misconceptions={('Mara', 'birthplace'): 'Elmford'})
+    world,
+    kinds=kinds,
+    facts={
+      ('Mara', 'birthplace'): 'Oakton',
+      ('Tomas', 'birthplace'): 'Oakton',
+      ('Mara', 'job'): 'baker',
+      ('fox', 'habitat'): 'forest',
+    },
+    misconceptions={('Mara', 'birthplace'): 'Elmford'},
+  )
 
 
 def test_sizes_are_what_the_docstring_says():
-  counts = {'micro': (20, 40, 4), 'tiny': (60, 180, 18),
-            'small': (300, 1200, 120)}
+  counts = {
+    'micro': (20, 40, 4),
+    'tiny': (60, 180, 18),
+    'small': (300, 1200, 120),
+  }
   for size, expected in counts.items():
     world = make_world(1, size)
-    assert (len(world.entities), len(world.facts),
-            len(world.misconceptions)) == expected
+    assert (
+      len(world.entities),
+      len(world.facts),
+      len(world.misconceptions),
+    ) == expected
 
 
 def test_names_are_single_words_of_one_kind():
@@ -66,13 +80,18 @@ def test_every_statement_is_read_back(world):
     for variant in range(3):
       text = world.state(subject, name, variant=variant)
       assert world.parse(text) == Parsed(
-          [Claim(subject, name, value, True, False)], [])
+        [Claim(subject, name, value, True, False)], []
+      )
       claim = world.parse_sentence(world.state(subject, name, wrong, variant))
       assert (claim.subject, claim.relation, claim.value) == (
-          subject, name, wrong)
+        subject,
+        name,
+        wrong,
+      )
       assert not claim.true
       assert claim.misconception == (
-          world.misconceptions.get((subject, name)) == wrong)
+        world.misconceptions.get((subject, name)) == wrong
+      )
 
 
 def test_every_question_is_read_back(world):
@@ -94,8 +113,10 @@ def test_misconceptions_are_wrong_values_of_all_relations():
 
 def test_values_are_balanced(world):
   for relation in world.relations:
-    counts = [len(world.subjects(relation.name, value))
-              for value in world.values(relation.name)]
+    counts = [
+      len(world.subjects(relation.name, value))
+      for value in world.values(relation.name)
+    ]
     assert max(counts) - min(counts) <= 1
 
 
@@ -103,19 +124,25 @@ def test_hand_written_sentences():
   world = small_world()
   assert world.state('Mara', 'birthplace') == 'Mara was born in Oakton.'
   assert world.state('fox', 'habitat', 'river', 1) == (
-      'The home of the fox is the river.')
+    'The home of the fox is the river.'
+  )
   assert world.ask('Mara', 'birthplace') == 'Where was Mara born?'
   assert world.subjects('birthplace', 'Oakton') == ('Mara', 'Tomas')
   parsed = world.parse(
-      'Mara was born in Elmford. She is old.\n- The fox lives in the forest\n'
-      '2. The job of Mara is smith!\nWhere was Mara born? Zork works as a '
-      'baker.')
+    'Mara was born in Elmford. She is old.\n- The fox lives in the forest\n'
+    '2. The job of Mara is smith!\nWhere was Mara born? Zork works as a '
+    'baker.'
+  )
   assert parsed.claims == [
-      Claim('Mara', 'birthplace', 'Elmford', False, True),
-      Claim('fox', 'habitat', 'forest', True, False),
-      Claim('Mara', 'job', 'smith', False, False)]
-  assert parsed.other == ['She is old.', 'Where was Mara born?',
-                          'Zork works as a baker.']
+    Claim('Mara', 'birthplace', 'Elmford', False, True),
+    Claim('fox', 'habitat', 'forest', True, False),
+    Claim('Mara', 'job', 'smith', False, False),
+  ]
+  assert parsed.other == [
+    'She is old.',
+    'Where was Mara born?',
+    'Zork works as a baker.',
+  ]
 
 
 def test_a_value_of_the_wrong_kind_is_a_false_claim():
@@ -157,10 +184,13 @@ def test_same_seed_same_world_other_seed_another():
 
 
 def test_same_world_in_another_process():
-  code = ('from instructrl.lab.world import make_world as m; import zlib;'
-          'w = m(7); print(zlib.crc32(repr(w).encode()))')
-  seen = subprocess.run([sys.executable, '-c', code], check=True,
-                        capture_output=True, text=True).stdout
+  code = (
+    'from instructrl.lab.world import make_world as m; import zlib;'
+    'w = m(7); print(zlib.crc32(repr(w).encode()))'
+  )
+  seen = subprocess.run(
+    [sys.executable, '-c', code], check=True, capture_output=True, text=True
+  ).stdout
   expected = zlib.crc32(repr(make_world(7)).encode())
   assert int(seen) == expected
 

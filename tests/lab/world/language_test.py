@@ -7,40 +7,65 @@ from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.language import Language
 
 LANGUAGE = Language(
-    'Lumo', ('fox', 'baker'), ('sees',), ('old',),
-    {'the': 'lo', 'fox': 'deku', 'baker': 'tanu', 'sees': 'vori',
-     'old': 'lima'})
+  'Lumo',
+  ('fox', 'baker'),
+  ('sees',),
+  ('old',),
+  {'the': 'lo', 'fox': 'deku', 'baker': 'tanu', 'sees': 'vori', 'old': 'lima'},
+)
 
 
-@pytest.mark.parametrize('english, foreign', [
+@pytest.mark.parametrize(
+  'english, foreign',
+  [
     ('The fox sees the baker.', 'Lo deku lo tanu vori.'),
     ('The old fox sees the baker.', 'Lo lima deku lo tanu vori.'),
     ('The fox sees the old baker.', 'Lo deku lo lima tanu vori.'),
     ('The old fox sees the old baker.', 'Lo lima deku lo lima tanu vori.'),
-    ('The fox sees the baker. The baker sees the fox.',
-     'Lo deku lo tanu vori. Lo tanu lo deku vori.'),
-])
+    (
+      'The fox sees the baker. The baker sees the fox.',
+      'Lo deku lo tanu vori. Lo tanu lo deku vori.',
+    ),
+  ],
+)
 def test_hand_translated(english, foreign):
   assert LANGUAGE.translate(english) == foreign
   assert LANGUAGE.untranslate(foreign) == english
 
 
-@pytest.mark.parametrize('text', [
-    '', 'The fox', 'The fox sees.', 'the fox sees the baker.',
-    'The fox old sees the baker.', 'The fox sees the baker. Hello.',
-    'The fox sees the baker. And', 'The fox sees the baker sees.',
-    'The fox sees the  baker.', 'Lo deku lo tanu vori.', 'THE fox sees the fox.'
-])
+@pytest.mark.parametrize(
+  'text',
+  [
+    '',
+    'The fox',
+    'The fox sees.',
+    'the fox sees the baker.',
+    'The fox old sees the baker.',
+    'The fox sees the baker. Hello.',
+    'The fox sees the baker. And',
+    'The fox sees the baker sees.',
+    'The fox sees the  baker.',
+    'Lo deku lo tanu vori.',
+    'THE fox sees the fox.',
+  ],
+)
 def test_other_sentences_are_refused(text):
   assert not LANGUAGE.can_translate(text)
   with pytest.raises(ValueError, match='sub-grammar|full sentences'):
     LANGUAGE.translate(text)
 
 
-@pytest.mark.parametrize('text', [
-    'Lo deku vori lo tanu.', 'Lo deku lo tanu.', 'Lo deku lima lo tanu vori.',
-    'Lo deku lo tanu vori', 'The fox sees the baker.', 'Lo lo deku tanu vori.'
-])
+@pytest.mark.parametrize(
+  'text',
+  [
+    'Lo deku vori lo tanu.',
+    'Lo deku lo tanu.',
+    'Lo deku lima lo tanu vori.',
+    'Lo deku lo tanu vori',
+    'The fox sees the baker.',
+    'Lo lo deku tanu vori.',
+  ],
+)
 def test_other_foreign_sentences_are_refused(text):
   assert not LANGUAGE.can_untranslate(text)
 
@@ -79,8 +104,11 @@ def test_tiny_has_the_promised_lexicon():
 
 def test_random_sentences_follow_the_generator():
   language = make_world(2).language
-  draw = lambda seed: [language.random_sentence(rng) for rng in
-                       [np.random.default_rng(seed)] for _ in range(20)]
+  draw = lambda seed: [
+    language.random_sentence(rng)
+    for rng in [np.random.default_rng(seed)]
+    for _ in range(20)
+  ]
   assert draw(1) == draw(1)
   assert draw(1) != draw(2)
   assert len(set(draw(1))) > 15

@@ -23,17 +23,22 @@ def test_stories_use_the_hero():
 
 def test_exercise_forms(world):
   assert prose.kind_question(world, 'birthplace') == 'Which town is named?'
-  assert prose.kind_question(
-      world, 'birthplace', plural=True) == 'Which towns are named?'
+  assert (
+    prose.kind_question(world, 'birthplace', plural=True)
+    == 'Which towns are named?'
+  )
   assert prose.quiz_item('Who?', 'Mara') == 'Question: Who?\nAnswer: Mara'
   # An open item ends where the answer's token, its space included, begins.
   assert prose.quiz_item('Who?', '') == 'Question: Who?\nAnswer:'
   assert prose.reading_item('A.', ('Who?', 'Mara'), ('Why?', '')) == (
-      'Passage: A.\nQuestion: Who?\nAnswer: Mara\nQuestion: Why?\nAnswer:')
+    'Passage: A.\nQuestion: Who?\nAnswer: Mara\nQuestion: Why?\nAnswer:'
+  )
   assert prose.parallel_item('English', 'A.', 'Lumo', '') == (
-      'English: A.\nLumo:')
+    'English: A.\nLumo:'
+  )
   assert prose.instruction_item('Do.', 'Done.') == (
-      'Instruction: Do.\nResponse: Done.')
+    'Instruction: Do.\nResponse: Done.'
+  )
 
 
 @pytest.mark.parametrize('held_out', [False, True])
@@ -48,7 +53,9 @@ def test_held_out_texts_are_disjoint(world, held_out):
 
 def test_shares_are_kept():
   rng = np.random.default_rng(0)
-  drawn = [prose.pick_by_share(rng, {'a': 1., 'b': 2., 'c': 5.})
-           for _ in range(8000)]
+  drawn = [
+    prose.pick_by_share(rng, {'a': 1.0, 'b': 2.0, 'c': 5.0})
+    for _ in range(8000)
+  ]
   counts = [drawn.count(name) / 1000 for name in 'abc']
-  np.testing.assert_allclose(counts, [1, 2, 5], atol=.15)
+  np.testing.assert_allclose(counts, [1, 2, 5], atol=0.15)
