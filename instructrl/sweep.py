@@ -68,8 +68,8 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
   grid = graph.expand(
     graph.collect(module.sweep, config), config, settings.value
   )
-  sweep = graph.make(config, grid, workdir)
-  for label, same in sweep.merged:
+  made = graph.make(config, grid, workdir)
+  for label, same in made.merged:
     print(
       f'{name}: {label} is the same as {same}, and is run once', file=sys.stderr
     )
@@ -78,23 +78,23 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
       name,
       module.__doc__ or name,
       config,
-      sweep,
+      made,
       workdir,
       parallel=parallel.value,
     )
     _finish(name, workdir, results)
     return
-  depth = sweep.levels(sweep)
+  depth = sweep.levels(made)
   lines = [
     line
     for _, line in sorted(
-      zip(depth, sweep.commands(sweep, workdir)), key=lambda pair: pair[0]
+      zip(depth, sweep.commands(made, workdir)), key=lambda pair: pair[0]
     )
   ]
   print('\n'.join(lines))
   ends = [sum(d <= level for d in depth) for level in sorted({*depth})]
   print(
-    f'{name}: {len(sweep.points)} points, {len(lines)} lines. Those up to '
+    f'{name}: {len(made.points)} points, {len(lines)} lines. Those up to '
     f'line {", ".join(map(str, ends))} can run at once, after the ones '
     'before them; then this command without --print tells what they show',
     file=sys.stderr,

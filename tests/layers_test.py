@@ -1,5 +1,9 @@
-"""Imports go one way: a file imports from rows above its own, or from its own
-row without a circle, and each library is known in one place.
+"""Imports go one way.
+
+The rows below list the packages of instructrl/ from the bottom to the top,
+each with the packages that it may import. A package may import only packages
+of the rows below its own, so that packages form no circle. The commands stand
+on top: nothing imports them. Each library is known in one place.
 """
 
 import ast
@@ -11,65 +15,53 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
-# First row on top. A name is a file or a folder of instructrl/.
+MATHEMATICS = {'losses', 'advantages', 'sampling'}
+BASE = {'types', 'rng', 'masked'}
+
+# Bottom row first: {package or file of instructrl/: what it may import}.
 ROWS = (
-  {'types', 'masked', 'rng', 'hlo', 'hlo_kernels'},
-  {'losses', 'advantages', 'sampling'}  # mathematics
-  | {
-    'sharding',
-    'optimizer',
-    'arrays',
-    'checkpoint',
-    'manifest',
-    'metrics',
-    'processes',
-    'progress',
-    'tokenizer',
-    'interop',
-    'chips',
-  },  # services
-  {'models', 'data', 'lab', 'flops'},
-  {'rollout', 'evaluators'},
-  {'trainers'},
+  {'types': set(), 'rng': set(), 'masked': set()},
   {
-    'main',
-    'study',
-    'sweep',
-    'sweep_points',
-    'sweep_children',
-    'sweep_results',
-    'report',
-    'expectations',
-    'figures',
-    'page',
-    'page_parts',
-    'page_style',
-    'heldout_page',
-    'heldout_report',
-    'budget',
-    'tables',
-    'aot',
-    'plan',
-    'plan_report',
-    'convert',
-    'sample',
-    'lab.learnability',
-    'data.__main__',
+    'losses': {'masked'},
+    'advantages': {'masked'},
+    'sampling': {'masked'},
+    'runtime': BASE,
   },
+  {'tokenizers': {'runtime'}, 'models': BASE | {'runtime'}},
+  {
+    'interop': BASE | {'models', 'runtime', 'tokenizers'},
+    'data': BASE | {'runtime', 'tokenizers'},
+    'rollout': BASE | MATHEMATICS | {'models'},
+  },
+  {'lab': {'data'}},
+  {
+    'evaluators': BASE
+    | MATHEMATICS
+    | {'data', 'lab', 'models', 'rollout', 'runtime', 'tokenizers'}
+  },
+  {
+    'stages': BASE
+    | MATHEMATICS
+    | {
+      'data',
+      'evaluators',
+      'interop',
+      'lab',
+      'models',
+      'rollout',
+      'runtime',
+      'tokenizers',
+    }
+  },
+  {'reports': {'evaluators', 'runtime'}},
+  {
+    'planning': BASE
+    | {'data', 'models', 'reports', 'runtime', 'stages', 'tokenizers'}
+  },
+  {'orchestration': {'planning', 'reports', 'runtime', 'stages'}},
 )
-DOORS = ROWS[-1]
 
-# What a unit may import of its own row, where that is not all of it.
-OF_ITS_ROW = {
-  'losses': {'losses'},
-  'advantages': {'advantages'},
-  'sampling': {'sampling'},
-  'models': {'models'},
-  'data': {'data'},
-  'lab': {'lab', 'data.records'},
-}
-
-# Which libraries a unit may import at all, beyond the standard library.
+# Which libraries a package may import at all, beyond the standard library.
 MAY_IMPORT = {
   'types': {'jax'},
   'masked': {'chex', 'jax'},
@@ -81,24 +73,26 @@ MAY_IMPORT = {
   'experiments': {'ml_collections', 'numpy'},
 }
 
+DOORS = 'doors'  # the commands: files of instructrl/ in no row, and __main__
+
 # Where a library may be imported. Nothing else knows of it.
 ONLY_IN = {
   'array_record': {'data'},
   'flax': {'models'},
+  'gguf': {'interop', 'tokenizers'},
   'grain': {'data'},
-  'matplotlib': {'figures'},
-  'ml_collections': {'trainers'} | DOORS,
-  'optax': {'optimizer'},
-  'gguf': {'interop'},
-  'jinja2': {'interop'},
-  'orbax': {'arrays'},
+  'jinja2': {'reports', 'tokenizers'},
+  'matplotlib': {'reports'},
+  'ml_collections': {'orchestration', 'stages', DOORS},
+  'optax': {'runtime'},
+  'orbax': {'runtime'},
   'pyarrow': {'data'},
-  'rich': {'progress'},
+  'rich': {'runtime'},
   'safetensors': {'interop'},
-  'sentencepiece': {'tokenizer', 'interop'},
-  'tensorboardX': {'metrics'},
+  'sentencepiece': {'tokenizers'},
+  'tensorboardX': {'runtime'},
   'tensorflow_datasets': {'data'},
-  'tokenizers': {'interop'},
+  'tokenizers': {'tokenizers'},
   # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
   'clu': set(),
   'tensorflow': set(),
@@ -108,7 +102,7 @@ ONLY_IN = {
 
 
 def read_sources(*folders):
-  """{module name: source} of all files in the folders of the checkout."""
+  """Returns {module name: source} of all files in folders of the checkout."""
   sources = {}
   for folder in folders:
     for path in sorted((ROOT / folder).rglob('*.py')):
@@ -120,7 +114,7 @@ def read_sources(*folders):
 
 
 def imports_of(source, modules):
-  """The modules a source imports, anywhere in it, with their line numbers."""
+  """Yields (module, line) of each import, anywhere in a source."""
   for node in ast.walk(ast.parse(source)):
     if isinstance(node, ast.Import):
       for alias in node.names:
@@ -132,65 +126,65 @@ def imports_of(source, modules):
         yield name if name in modules else node.module, node.lineno
 
 
-def unit_of(module):
-  """'losses' of 'instructrl.losses', 'lab' of 'instructrl.lab.world'.
+def row_of(package):
+  """Returns the index of a package's row, or None."""
+  return next((i for i, row in enumerate(ROWS) if package in row), None)
 
-  A file whose own name stands in a row is apart from its folder.
+
+def package_of(module):
+  """Returns the package of a module; DOORS of a command.
+
+  'instructrl.losses' -> 'losses', 'instructrl.lab.world.facts' -> 'lab',
+  'instructrl.main' -> 'doors', 'instructrl' -> 'instructrl'.
   """
   parts = module.split('.')
-  if '.'.join(parts[1:]) in DOORS:
-    return '.'.join(parts[1:])
-  return parts[1] if len(parts) > 1 else None
-
-
-def row_of(module):
-  rows = [i for i, row in enumerate(ROWS) if unit_of(module) in row]
-  return rows[0] if rows else None
+  if parts[0] != 'instructrl' or len(parts) == 1:
+    return parts[0]
+  if parts[-1] == '__main__' or len(parts) == 2 and row_of(parts[1]) is None:
+    return DOORS
+  return parts[1]
 
 
 def internal_fault(module, imported):
-  """Why `module` must not import `imported` of instructrl, or None."""
-  if module.split('.')[0] == 'experiments':
+  """Returns why `module` must not import `imported` of instructrl, or None."""
+  package, other = package_of(module), package_of(imported)
+  if package == 'experiments':
     return 'a config must not import the package'
-  if imported == 'instructrl':
+  if other == DOORS:
+    return 'nothing may import a command'
+  if other == 'instructrl' or package in (DOORS, 'instructrl', other):
     return None
-  if row_of(imported) is None:
-    return 'which stands in no row'
-  if row_of(imported) > row_of(module):
-    return f'which stands below it, in row {row_of(imported)}'
-  unit = unit_of(module)
-  if row_of(imported) == row_of(module) and unit in OF_ITS_ROW:
-    known = {imported.removeprefix('instructrl.'), unit_of(imported)}
-    if not known & OF_ITS_ROW[unit]:
-      return 'which it may not know of'
+  if row_of(other) is None:
+    return 'its package stands in no row'
+  if row_of(package) is None:
+    return f'the package {package} stands in no row'
+  if other not in ROWS[row_of(package)][package]:
+    return f'{package} may not import {other}'
   return None
 
 
 def library_fault(module, library):
-  """Why `module` must not import a library, or None."""
-  unit = unit_of(module)
-  if module.split('.')[0] == 'experiments':
-    unit = 'experiments'
-    if library == 'experiments' or library in MAY_IMPORT[unit]:
-      return None
-  elif library == 'experiments':
-    return 'the package must not import a config'
-  allowed = MAY_IMPORT.get(unit)
+  """Returns why `module` must not import a library, or None."""
+  package = package_of(module)
+  if library == 'experiments':
+    return (
+      None
+      if package == 'experiments'
+      else 'the package must not import a config'
+    )
+  allowed = MAY_IMPORT.get(package)
   if allowed is not None and library not in allowed:
-    return f'{unit} may import {", ".join(sorted(allowed))} only'
-  if library in ONLY_IN and unit not in ONLY_IN[library]:
+    return f'{package} may import {", ".join(sorted(allowed))} only'
+  if library in ONLY_IN and package not in ONLY_IN[library] | {'experiments'}:
     where = ', '.join(sorted(ONLY_IN[library])) or 'nowhere'
     return f'only allowed in: {where}'
   return None
 
 
 def faults_of(sources):
-  """One line for each import that breaks a rule."""
+  """Returns one line for each import that breaks a rule."""
   faults = []
   for module, source in sources.items():
-    if module.startswith('instructrl.') and row_of(module) is None:
-      faults.append(f'{module} stands in no row of layers_test.py')
-      continue
     for imported, line in imports_of(source, sources):
       library = imported.split('.')[0]
       if library in sys.stdlib_module_names:
@@ -205,7 +199,7 @@ def faults_of(sources):
 
 
 def circle_in(sources):
-  """The modules of one circle of imports, or None."""
+  """Returns the modules of one circle of imports, or None."""
   graph = {
     module: sorted(
       {
@@ -234,6 +228,23 @@ def circle_in(sources):
   return next((circle for circle in circles if circle), None)
 
 
+def test_rows_only_look_down():
+  """What a package may import stands below it: packages form no circle."""
+  for number, row in enumerate(ROWS):
+    below = set().union(*ROWS[:number])
+    for package, allowed in row.items():
+      assert allowed <= below, (package, sorted(allowed - below))
+
+
+def test_rows_name_what_there_is():
+  """Each folder stands in a row, and each name of a row is there."""
+  names = set().union(*ROWS)
+  folders = {path.parent.name for path in ROOT.glob('instructrl/*/__init__.py')}
+  assert folders <= names, f'in no row: {sorted(folders - names)}'
+  there = folders | {path.stem for path in ROOT.glob('instructrl/*.py')}
+  assert names <= there, f'not in instructrl/: {sorted(names - there)}'
+
+
 def test_every_import_keeps_to_the_layers():
   faults = faults_of(read_sources('instructrl', 'experiments'))
   assert not faults, '\n' + '\n'.join(faults)
@@ -242,6 +253,25 @@ def test_every_import_keeps_to_the_layers():
 def test_no_import_goes_in_a_circle():
   circle = circle_in(read_sources('instructrl', 'experiments'))
   assert circle is None, ' -> '.join(circle)
+
+
+def test_one_alias_is_one_module():
+  """No two modules are imported under one name, but for names of one's own.
+
+  `from instructrl.a import x as y` and `from instructrl.b import z as y` would
+  make a reader look up `y` in each file.
+  """
+  sources = read_sources('instructrl')
+  meant = {}
+  for module, source in sources.items():
+    for node in ast.walk(ast.parse(source)):
+      if isinstance(node, ast.ImportFrom) and node.module:
+        for alias in node.names:
+          name = f'{node.module}.{alias.name}'
+          if name in sources and alias.asname:
+            meant.setdefault(alias.asname, {}).setdefault(name, module)
+  several = {alias: found for alias, found in meant.items() if len(found) > 1}
+  assert not several, several
 
 
 def test_every_library_is_pinned():
@@ -271,30 +301,59 @@ def test_every_library_is_pinned():
 @pytest.mark.parametrize(
   'module,source,message',
   [
-    ('instructrl.losses', 'from instructrl import rollout', 'below it'),
-    ('instructrl.losses', 'from instructrl import metrics', 'not know of'),
+    (
+      'instructrl.losses',
+      'from instructrl import rollout',
+      'may not import rollout',
+    ),
+    (
+      'instructrl.losses',
+      'from instructrl.runtime import files',
+      'may not import runtime',
+    ),
     ('instructrl.losses', 'import optax', 'only'),
-    ('instructrl.types', 'import instructrl.trainers.ppo', 'below it'),
-    ('instructrl.models.hf', 'import torch', 'nowhere'),
+    (
+      'instructrl.types',
+      'import instructrl.stages.ppo',
+      'may not import stages',
+    ),
+    ('instructrl.models.heads', 'import torch', 'nowhere'),
     ('instructrl.data.tasks', 'import tensorflow as tf', 'nowhere'),
     ('instructrl.rollout', 'import flax.linen as nn', 'models'),
-    ('instructrl.main', 'from orbax import checkpoint', 'arrays'),
+    ('instructrl.main', 'from orbax import checkpoint', 'runtime'),
     (
       'instructrl.evaluators.suite',
       'from ml_collections import config_dict',
-      'trainers',
+      'stages',
     ),
     ('instructrl.evaluators.suite', 'import grain', 'data'),
-    ('instructrl.lab.world', 'from instructrl.data import tasks', 'not know'),
-    ('instructrl.lab.world', 'import jax', 'numpy only'),
-    ('instructrl.models.heads', 'from instructrl import lab', 'not know'),
     (
-      'instructrl.trainers.ppo',
-      'def f():\n  from instructrl import main',
-      'below it',
+      'instructrl.data.tasks',
+      'from instructrl.lab.world import facts',
+      'may not import lab',
     ),
-    ('instructrl.trainers.ppo', 'from experiments import ppo', 'config'),
-    ('instructrl.helpers', '', 'no row'),
+    ('instructrl.lab.world.facts', 'import jax', 'numpy only'),
+    (
+      'instructrl.models.heads',
+      'from instructrl import lab',
+      'may not import lab',
+    ),
+    (
+      'instructrl.stages.ppo',
+      'def f():\n  from instructrl import main',
+      'nothing may import a command',
+    ),
+    (
+      'instructrl.sweep',
+      'from instructrl import main',
+      'nothing may import a command',
+    ),
+    ('instructrl.stages.ppo', 'from experiments import ppo', 'config'),
+    (
+      'instructrl.new.helpers',
+      'from instructrl import types',
+      'new stands in no row',
+    ),
     ('experiments.ppo', 'from instructrl import types', 'config'),
     ('experiments.ppo', 'import jax', 'only'),
   ],
@@ -303,12 +362,13 @@ def test_a_wrong_import_is_found(module, source, message):
   sources = {module: source}
   for name in (
     'rollout',
-    'metrics',
+    'runtime.files',
     'main',
     'types',
     'lab',
+    'lab.world.facts',
     'data.tasks',
-    'trainers.ppo',
+    'stages.ppo',
   ):
     sources.setdefault(f'instructrl.{name}', '')
   faults = faults_of(sources)
@@ -321,9 +381,11 @@ def test_a_right_import_is_let_through():
     {
       'instructrl.masked': 'import jax.numpy as jnp\nimport functools',
       'instructrl.losses': 'from instructrl import masked\nimport chex',
-      'instructrl.lab.world': 'from instructrl.data import records',
+      'instructrl.lab.world.facts': 'from instructrl.data import records',
       'instructrl.data.records': '',
-      'instructrl.trainers.ppo': 'import ml_collections, instructrl',
+      'instructrl.stages.ppo': 'import ml_collections, instructrl',
+      'instructrl.main': 'from instructrl.data import records',
+      'instructrl.data.__main__': 'from instructrl.data import records',
       'experiments.ppo': 'from experiments import common\nimport numpy',
       'experiments.common': '',
     }

@@ -112,10 +112,9 @@ def test_a_folder_that_is_moved_is_still_the_same(tmp_path, ran):
 def test_a_second_process_is_kept_out_until_the_first_dies(tmp_path, ran):
   hold = """
 import sys, time
-from instructrl import metrics
-from instructrl import processes
-from instructrl.trainers import common
-with metrics.only_process(sys.argv[1]):
+from instructrl.runtime import run_folder
+from instructrl.runtime import processes
+with run_folder.only_process(sys.argv[1]):
   print('held', flush=True)
   time.sleep(60)
 """

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Studies and sweeps: graphs of stages, run in order and resumed after a stop."""

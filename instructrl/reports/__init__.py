@@ -1,1 +1,1 @@
-"""TODO"""
+"""Reports: checks against the paper, plots, tables and HTML pages."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Services for every stage: files, run folders, checkpoints, processes, sharding."""

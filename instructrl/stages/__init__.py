@@ -1,1 +1,1 @@
-"""Trainers: where configs stop and become arrays, models and loops."""
+"""Stages: what a config runs, from checks of its fields to the loop."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tokenizers: one protocol, the trained kind, the imported kind, and layouts."""

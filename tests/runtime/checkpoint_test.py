@@ -599,7 +599,7 @@ def test_kills_cost_no_saved_step(tmp_path, kills):
 def test_a_run_that_stops_by_an_exception_keeps_the_save_under_way(tmp_path):
   code = (
     'import sys\n'
-    'from instructrl import checkpoint\n'
+    'from instructrl.runtime import checkpoint\n'
     'import jax.numpy as jnp\n'
     'with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:\n'
     '  checkpointer.save(1, {"w": jnp.ones((300, 300))}, {})\n'

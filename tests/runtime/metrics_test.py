@@ -103,7 +103,7 @@ def test_reading_leaves_out_a_torn_last_line_only(tmp_path):
 def test_a_killed_process_loses_no_line(tmp_path):
   code = (
     'import os, signal, sys\n'
-    'from instructrl import metrics\n'
+    'from instructrl.runtime import metrics\n'
     'writer = metrics.RunWriter(sys.argv[1])\n'
     'for step in range(5): writer.scalars(step, {"loss": step})\n'
     'os.kill(os.getpid(), signal.SIGKILL)\n'

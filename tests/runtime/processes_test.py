@@ -37,15 +37,15 @@ def test_flags_that_do_not_go_together(arguments, reason):
 def test_a_port_that_is_taken_is_told_in_one_line():
   code = """
       import socket, sys
-      from instructrl import main
+      from instructrl.runtime import command
       sys.argv = ['x']
-      from instructrl import processes
+      from instructrl.runtime import processes
       with socket.socket(socket.AF_INET6) as taken:
         taken.bind(('::', 0))
         taken.listen()
         port = taken.getsockname()[1]
         print('ready', flush=True)
-        main.run_door(lambda: processes.initialize(f'localhost:{port}', 2, 0))
+        command.run_door(lambda: processes.initialize(f'localhost:{port}', 2, 0))
       """
   status, _, err = run(code, 0)
   assert status == 1 and 'Traceback' not in err
@@ -61,7 +61,7 @@ def test_a_cluster_that_is_not_there_is_not_found():
     [
       sys.executable,
       '-c',
-      'from instructrl import processes\nprocesses.initialize("auto")',
+      'from instructrl.runtime import processes\nprocesses.initialize("auto")',
     ],
     text=True,
     capture_output=True,
@@ -126,7 +126,7 @@ def test_sigterm_waits_for_the_end_of_a_step():
   status, out, _ = run(
     """
       import time
-      from instructrl import processes
+      from instructrl.runtime import processes
       processes.handle_sigterm()
       with processes.deferring_stop():
         print('ready', flush=True)
@@ -146,7 +146,7 @@ def test_sigterm_waits_for_the_end_of_a_step():
 def test_only_the_first_sigterm_counts():
   code = """
       import os, signal, time
-      from instructrl import processes
+      from instructrl.runtime import processes
       processes.handle_sigterm()
       with processes.deferring_stop():
         print('ready', flush=True)
@@ -163,7 +163,7 @@ def test_a_sigterm_that_python_drops_still_stops_the_run():
   """As one does that comes while an object is finalized."""
   code = """
       import os, signal
-      from instructrl import processes
+      from instructrl.runtime import processes
       processes.handle_sigterm()
       class Finalized:
         def __del__(self):
@@ -193,7 +193,7 @@ def test_a_process_that_waits_for_the_others_can_be_stopped(
 ):
   code = f"""
       import os, signal, socket, threading
-      from instructrl import processes
+      from instructrl.runtime import processes
       signal.signal(signal.SIGINT, signal.default_int_handler)
       processes.handle_sigterm()
       processes.JOIN_SECONDS = 2

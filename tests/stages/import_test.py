@@ -483,14 +483,14 @@ def test_kill_9_leaves_nothing_that_is_used(tmp_path):
 MEASURE = """
 import pathlib, re, sys
 import jax.numpy as jnp
-from instructrl import arrays
-from instructrl.trainers import importing
-from instructrl.trainers import runs
+from instructrl.runtime import arrays
+from instructrl.stages import import_
+from instructrl.stages import run
 status = lambda name: int(re.search(
     name + r':\\s*(\\d+) kB', pathlib.Path('/proc/self/status').read_text())[1])
 arrays.save_leaf(pathlib.Path(sys.argv[3]), 'warm', jnp.ones(3))
 before = status('VmRSS')
-importing.import_model(sys.argv[1], sys.argv[2])
+import_.import_model(sys.argv[1], sys.argv[2])
 print('grew', (status('VmHWM') - before) << 10)
 """
 

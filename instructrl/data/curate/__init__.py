@@ -1,1 +1,1 @@
-"""TODO"""
+"""Curation: duplicates, splits, personal data and lengths."""

@@ -1,1 +1,1 @@
-"""The sources of records, and the TFDS builders that `data.store` writes with."""
+"""Data sources: one file for each public data set, and own files."""

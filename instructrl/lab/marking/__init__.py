@@ -1,1 +1,1 @@
-"""TODO"""
+"""Marking of answers against what their prompts ask for."""

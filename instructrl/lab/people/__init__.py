@@ -1,1 +1,1 @@
-"""TODO"""
+"""Simulated people: writers of prompts and answers, and labelers."""

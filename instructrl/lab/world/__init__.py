@@ -1,1 +1,1 @@
-"""TODO"""
+"""The simulated world: facts, language and the texts that state them."""

@@ -185,7 +185,7 @@ def test_same_seed_same_world_other_seed_another():
 
 def test_same_world_in_another_process():
   code = (
-    'from instructrl.lab.world import make_world as m; import zlib;'
+    'from instructrl.lab.world.facts import make_world as m; import zlib;'
     'w = m(7); print(zlib.crc32(repr(w).encode()))'
   )
   seen = subprocess.run(
