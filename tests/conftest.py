@@ -11,6 +11,8 @@ Tests marked `slow` run with `--all` (or when chosen by `-m slow`).
 import os
 import pathlib
 
+from instructrl.runtime import memory
+
 CACHE = pathlib.Path(__file__).resolve().parent / '.cache'
 DEVICES = '--xla_force_host_platform_device_count'
 
@@ -19,6 +21,9 @@ os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
 os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
 if DEVICES not in os.environ.get('XLA_FLAGS', ''):
   os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {DEVICES}=8'
+
+
+memory.keep_freed_memory()
 
 
 def pytest_addoption(parser):

@@ -14,6 +14,7 @@ from absl import logging
 import jax
 
 from instructrl.runtime import checkpoint
+from instructrl.runtime import memory
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 
@@ -27,7 +28,11 @@ EXPECTED_ERRORS = (
 
 
 def setup_jax():
-  """Compiled programs are kept between runs; results do not depend on it."""
+  """Prepares the process: memory, and a cache of compiled programs on disk.
+
+  Results do not depend on either.
+  """
+  memory.keep_freed_memory()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     cache = (
       pathlib.Path(

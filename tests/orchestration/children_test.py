@@ -178,12 +178,13 @@ def test_what_another_process_makes_is_waited_for(tmp_path, other, capsys):
 START = """
 import pathlib, signal, sys
 sys.path.insert(0, sys.argv[2])
-import sweep_children_test as test
-from instructrl import main, sweep_children
+import children_test as test
+from instructrl.orchestration import children
+from instructrl.runtime import command
 signal.signal(signal.SIGINT, signal.default_int_handler)
 folder = pathlib.Path(sys.argv.pop(1))
 sys.argv[1:] = []
-main.run_door(sweep_children.Children(
+command.run_door(children.Children(
     [test.job(folder, 'a', seconds=60)], 1).run)
 """
 

@@ -1,13 +1,15 @@
-"""The one setting of the process that importing the package makes."""
+"""The settings of the C library that the commands make."""
 
 import ctypes
 import glob
 import os
+import subprocess
+import sys
 import types
 
 import pytest
 
-import instructrl
+from instructrl.runtime import memory
 
 ALL = {-8: 1, -3: 2**30, -1: 2**30}  # arenas, mmap and trim thresholds
 
@@ -26,7 +28,7 @@ def settings(monkeypatch, environment, devices=(), library=True):
   monkeypatch.setattr(
     glob, 'glob', lambda pattern: [d for d in devices if d in pattern]
   )
-  instructrl._keep_freed_memory()
+  memory.keep_freed_memory()
   return found
 
 
@@ -64,3 +66,19 @@ def test_nothing_is_set_elsewhere(monkeypatch, environment, devices, library):
 )
 def test_the_c_library_takes_the_settings():
   assert all(ctypes.CDLL(None).mallopt(*item) for item in ALL.items())
+
+
+def test_importing_the_package_has_no_side_effects():
+  """It sets nothing and imports nothing but what an empty module does."""
+  code = (
+    'import ctypes, os, sys\n'
+    'ctypes.CDLL = None\n'
+    'before, environment = {*sys.modules}, dict(os.environ)\n'
+    'import instructrl\n'
+    'assert dict(os.environ) == environment\n'
+    'print(sorted({*sys.modules} - before))\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], check=True, capture_output=True, text=True
+  )
+  assert done.stdout.strip() == "['instructrl']"

@@ -1,0 +1,37 @@
+"""Memory of the process: the C library's allocator."""
+
+import ctypes
+import glob
+import os
+
+
+def keep_freed_memory():
+  """Makes the C library keep memory that JAX frees, if JAX uses the CPU.
+
+  Each execution on a CPU allocates its buffers and frees them. glibc returns
+  them to the kernel, which clears each page when it is touched again: a fifth
+  to a third of the time of a small training step. With these settings glibc
+  keeps up to 1 GiB, in one arena, because it always returns the memory of
+  other arenas. Call it before JAX starts its threads. It changes nothing on a
+  machine with an accelerator, with another C library, or if the environment
+  has settings of its own.
+  """
+  accelerators = (
+    '/dev/nvidia[0-9]*',
+    '/dev/accel*',
+    '/dev/vfio/[0-9]*',
+    '/dev/kfd',
+  )
+  platform = os.environ.get('JAX_PLATFORMS', '')
+  if platform not in ('', 'cpu') or (
+    not platform and any(map(glob.glob, accelerators))
+  ):
+    return
+  if any(k.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for k in os.environ):
+    return
+  mallopt = getattr(ctypes.CDLL(None), 'mallopt', None)
+  if mallopt is None:
+    return
+  # The constants of malloc.h: M_ARENA_MAX, M_MMAP_THRESHOLD, M_TRIM_THRESHOLD.
+  for option, value in ((-8, 1), (-3, 2**30), (-1, 2**30)):
+    mallopt(option, value)
