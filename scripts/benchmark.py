@@ -34,6 +34,7 @@ from instructrl.planning.flops import forward
 from instructrl.planning.flops import measure_peak
 from instructrl.planning.flops import ppo
 from instructrl.planning.flops import ranking
+from instructrl.runtime import memory
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages import build
@@ -373,6 +374,7 @@ def run_reward(args) -> dict:
 
 
 def main():
+  memory.keep_freed_memory()
   args = parse()
   mesh = sharding.make_mesh({'data': -1})
   with jax.set_mesh(mesh):
