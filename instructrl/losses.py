@@ -190,6 +190,61 @@ def ranking_loss(
   }
 
 
+def dpo_loss(
+  logprobs: chex.Array,
+  ref_logprobs: chex.Array,
+  ranks: chex.Array,
+  valid: chex.Array,
+  *,
+  beta: chex.Numeric,
+  count: chex.Numeric | None = None,
+  pair_count: chex.Numeric | None = None,
+) -> tuple[jax.Array, Metrics]:
+  """Loss of direct preference optimization (DPO) on K-wise rankings.
+
+  implicit_rewards = beta * (logprobs - ref_logprobs)
+  loss = -mean over prompts (1 / pairs) sum over pairs
+           log sigmoid(implicit_rewards[winner] - implicit_rewards[loser])
+
+  Rafailov et al. 2023, equation 7, which has one pair per prompt. Here the loss
+  covers all pairs of a ranking with the weights of `ranking_loss`: ties are
+  dropped, the divisor is the number of pairs that remain, and a prompt without
+  a pair gives no loss and does not count.
+
+  Args:
+    logprobs: [B, K] float32, nats, log-probability of each whole response
+      under the policy that is trained: the sum over its tokens.
+    ref_logprobs: [B, K] float32, nats, the same under the frozen reference.
+    ranks: [B, K] integer, 0 = best, equal = tie.
+    valid: [B, K] bool, False where a prompt has fewer than K responses.
+    beta: strength of the KL constraint; reward per nat of log-ratio.
+    count: the number of prompts with a pair, see the top of the file.
+    pair_count: in the same way the number of pairs, for the metrics per pair.
+
+  Returns:
+    (loss, metrics): nats per pair, averaged over prompts; `reward/accuracy`,
+    the fraction of pairs whose winner has the strictly higher implicit reward;
+    `reward/margin`, `reward/chosen` and `reward/rejected`, means over pairs of
+    winner minus loser, of the winner and of the loser; `reward/num_pairs`.
+  """
+  chex.assert_rank(logprobs, 2)
+  chex.assert_equal_shape([logprobs, ref_logprobs, ranks, valid])
+  chex.assert_type([logprobs, ref_logprobs], jnp.float32)
+  rewards = beta * jnp.where(valid, logprobs - ref_logprobs, 0)
+  loss, metrics = ranking_loss(
+    rewards, ranks, valid, count=count, pair_count=pair_count
+  )
+  pairs = preference_pairs(ranks, valid)
+  winners = jnp.broadcast_to(rewards[:, :, None], pairs.shape)
+  losers = jnp.broadcast_to(rewards[:, None, :], pairs.shape)
+  del metrics['loss/ranking']
+  return loss, metrics | {
+    'loss/dpo': loss,
+    'reward/chosen': masked.masked_mean(winners, pairs, count=pair_count),
+    'reward/rejected': masked.masked_mean(losers, pairs, count=pair_count),
+  }
+
+
 def ppo_policy_loss(
   logprobs: chex.Array,
   old_logprobs: chex.Array,
