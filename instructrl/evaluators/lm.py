@@ -15,6 +15,7 @@ from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
 from instructrl.data import tasks
+from instructrl.evaluators import batching
 from instructrl.models.transformer import Model
 from instructrl.runtime import processes
 from instructrl.types import Params, PromptBatch
@@ -84,13 +85,13 @@ class Engine:
 
     return jax.jit(run)
 
-  def _prompts(self, prompts, start, width) -> PromptBatch:
-    """Rows `start`, ...; the batch is filled up with copies of the last."""
-    part = list(prompts[start : start + self.batch_size])
-    part += [part[-1]] * (self.batch_size - len(part))
+  def _prompts(self, prompts) -> PromptBatch:
+    """Lays out prompts; copies of the last one fill up the batch."""
+    width = _bucket(max(map(len, prompts)))
+    filled = [*prompts, *[prompts[-1]] * (self.batch_size - len(prompts))]
     built = [
       tasks.prompt_example(p, width, index=i, pad_id=self.tok.pad_id)
-      for i, p in enumerate(part)
+      for i, p in enumerate(filled)
     ]
     return jax.tree.map(lambda *x: np.stack(x), *built)
 
@@ -109,47 +110,45 @@ class Engine:
   ) -> list[list[int]]:
     """Samples a response to each prompt, EOS included.
 
-    What a prompt gets depends on the seed, the purpose and its row number
-    (its place in `prompts` by default), not on the batch size.
+    A response depends on the seed, the purpose and the row number of its
+    prompt (its place in `prompts` by default), not on the batch size.
 
     Raises:
       ValueError: the temperature is negative, or a prompt is too long.
     """
     if temperature < 0:  # traced below, where it cannot be checked
       raise ValueError(f'temperature must be 0 or more, not {temperature}')
-    out = [None] * len(prompts)
-    if not prompts:
-      return []
-    rows = list(range(len(prompts)) if rows is None else rows)
+    rows = range(len(prompts)) if rows is None else rows
     key = rng.key(seed, purpose)
-    response_len = _bucket(max_tokens)
-    # Prompts of like length go together, so that short ones pad little.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for start in range(0, len(order), self.batch_size):
-      part = order[start : start + self.batch_size]
-      longest = max(len(prompts[i]) for i in part)
+
+    def sample(part):
+      some, numbers = zip(*part)
+      longest = max(map(len, some))
       self.model.check_length(
         longest + max_tokens, 'a prompt with its response'
       )
-      batch = self._prompts([prompts[i] for i in part], 0, _bucket(longest))
-      numbers = [rows[i] for i in part]
-      numbers += [numbers[-1]] * (self.batch_size - len(part))
+      numbers += (numbers[-1],) * (self.batch_size - len(part))
       tokens, mask = processes.fetch(
         self._generate(
           params,
-          batch,
+          self._prompts(some),
           key,
           np.asarray(numbers, np.int32),
           np.int32(max_tokens),
           np.float32(temperature),
           np.int32(stop_id),
-          response_len,
+          _bucket(max_tokens),
           top_p,
         )
       )
-      for i, row, keep in zip(part, tokens, mask):
-        out[i] = row[keep].tolist()
-    return out
+      return [row[keep].tolist() for row, keep in zip(tokens, mask)]
+
+    return batching.by_length(
+      sample,
+      list(zip(prompts, rows, strict=True)),
+      self.batch_size,
+      lambda item: len(item[0]),
+    )
 
   def score(
     self,
@@ -157,32 +156,26 @@ class Engine:
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
   ) -> np.ndarray:
-    """[N] float32: summed log-probability of each response, in nats."""
-    sums = np.zeros(len(prompts), np.float32)
-    order = sorted(
-      range(len(prompts)), key=lambda i: (len(prompts[i]), len(responses[i]))
-    )
-    for start in range(0, len(order), self.batch_size):
-      part = order[start : start + self.batch_size]
-      longest = max(len(prompts[i]) + len(responses[i]) for i in part)
+    """Returns the summed log-probability of each response: [N] float32, nats."""
+
+    def sums(part):
+      some, answers = zip(*part)
+      longest = max(len(p) + len(r) for p, r in part)
       self.model.check_length(longest, 'a prompt with its continuation')
-      batch = self._prompts(
-        [prompts[i] for i in part],
-        0,
-        _bucket(max(len(prompts[i]) for i in part)),
-      )
-      width = _bucket(max(len(responses[i]) for i in part))
-      response = np.full((self.batch_size, width), self.tok.pad_id, np.int32)
-      mask = np.zeros((self.batch_size, width), bool)
-      for row, i in enumerate(part):
-        response[row, : len(responses[i])] = responses[i]
-        mask[row, : len(responses[i])] = True
+      batch = self._prompts(some)
+      shape = (self.batch_size, _bucket(max(map(len, answers))))
+      response, mask = batching.right_padded(answers, shape, self.tok.pad_id)
       mask[len(part) :, 0] = True
-      out = self._score(
-        params, np.concatenate([batch.tokens, response], 1), batch.mask, mask
-      )
-      sums[part] = processes.fetch(out)[: len(part)]
-    return sums
+      tokens = np.concatenate([batch.tokens, response], 1)
+      return processes.fetch(self._score(params, tokens, batch.mask, mask))
+
+    found = batching.by_length(
+      sums,
+      list(zip(prompts, responses, strict=True)),
+      self.batch_size,
+      lambda item: (len(item[0]), len(item[1])),
+    )
+    return np.asarray(found, np.float32)
 
 
 class LanguageModel:

@@ -13,6 +13,7 @@ from instructrl import losses
 from instructrl.data import pipeline
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
+from instructrl.evaluators import batching
 from instructrl.evaluators import statistics
 from instructrl.models import heads
 from instructrl.models.transformer import Model
@@ -183,37 +184,25 @@ class Scorer:
   def __call__(self, params: Params, prompts, responses) -> np.ndarray:
     """[N] float32 scores, read at the last response token."""
     sequences = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
-    scores = np.zeros(len(sequences), np.float32)
-    # Sequences of like length go together, so that short ones pad little.
-    order = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    for start in range(0, len(order), self._batch):
-      part = order[start : start + self._batch]
-      longest = len(sequences[part[-1]])
+
+    def score(part):
+      longest = max(map(len, part))
       self._model.check_length(longest, 'a prompt with its response')
       shape = (self._batch, _width(longest))
-      tokens = np.full(shape, self._pad, np.int32)
-      segments = np.zeros(shape, np.int32)
-      positions = np.zeros(shape, np.int32)
-      last = np.zeros((self._batch, 1), np.int32)
-      for row, i in enumerate(part):
-        length = len(sequences[i])
-        tokens[row, :length] = sequences[i]
-        segments[row, :length] = 1
-        positions[row, :length] = np.arange(length)
-        last[row, 0] = length - 1
-      out = self._fn(
-        params,
-        RankingBatch(
-          tokens=tokens,
-          segment_ids=segments,
-          positions=positions,
-          last=last,
-          ranks=np.zeros_like(last),
-          valid=np.ones(last.shape, bool),
-        ),
+      tokens, mask = batching.right_padded(part, shape, self._pad)
+      last = np.maximum(mask.sum(1, keepdims=True, dtype=np.int32) - 1, 0)
+      batch = RankingBatch(
+        tokens=tokens,
+        segment_ids=mask.astype(np.int32),
+        positions=np.where(mask, np.arange(shape[1], dtype=np.int32), 0),
+        last=last,
+        ranks=np.zeros_like(last),
+        valid=np.ones(last.shape, bool),
       )
-      scores[part] = processes.fetch(out)[: len(part)]
-    return scores
+      return processes.fetch(self._fn(params, batch))
+
+    scores = batching.by_length(score, sequences, self._batch, len)
+    return np.asarray(scores, np.float32)
 
 
 def accuracy(score_fn, params, batches, seed: int) -> dict:
