@@ -12,8 +12,7 @@ import functools
 import pathlib
 
 from instructrl.data import pipeline
-from instructrl.data import store
-from instructrl.data.rows import read_rows
+from instructrl.data.folder import DataFolder
 from instructrl.planning import flops
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
@@ -22,7 +21,6 @@ from instructrl.stages import checks
 from instructrl.stages import heldout
 from instructrl.stages import inputs
 from instructrl.stages import reward
-from instructrl.tokenizers import loading
 
 # Shares of a matrix product's speed that the functions of a stage reach: on two
 # CPU cores the study's own SFT steps have 0.49 of it and a PPO iteration takes
@@ -76,19 +74,19 @@ def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
 
 
 def _data(config, folder):
-  """(folder of the data, its tokenizer)."""
-  path = inputs.input_path(config, folder, 'data')
-  return path, _tokenizer(path)
+  """Returns the data folder and its tokenizer."""
+  data = DataFolder(inputs.input_path(config, folder, 'data'))
+  return data, _tokenizer(data)
 
 
 @functools.lru_cache(maxsize=1)  # all stages of a study have the same
-def _tokenizer(path: pathlib.Path):
-  return loading.load(path)
+def _tokenizer(data: DataFolder):
+  return data.tokenizer()
 
 
 def _language_model(name: str, config, folder) -> Cost:
   data, tok = _data(config, folder)
-  rows = read_rows(data / config.rows)
+  rows = data.rows(config.rows)
   steps = config.num_steps or config.num_epochs * pipeline.epoch_steps(
     len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
   )
@@ -103,9 +101,8 @@ def _language_model(name: str, config, folder) -> Cost:
 def _reward(name: str, config, folder) -> Cost:
   _, tok = _data(config, folder)
   module = build.make_model(config, tok.vocab_size).module
-  records = store.read_records(
-    inputs.input_path(config, folder, 'rankings'), 'rankings', 'train'
-  )
+  path = inputs.input_path(config, folder, 'rankings')
+  records = DataFolder(path, 'inputs.rankings').records('rankings', 'train')
   elements, _ = pipeline.ranking_tokens(
     records, tok, prompt_len=config.prompt_len
   )
@@ -143,7 +140,7 @@ def _ppo(name: str, config, folder) -> Cost:
   )
   trained = 2 * epochs * tokens
   if p.ptx_coef:
-    row_len = read_rows(data / 'corpus.rows').header['row_len']
+    row_len = data.rows('corpus.rows').header['row_len']
     more = epochs * episodes * p.ptx_examples_per_episode * row_len
     trained += more
     training += flops.trained(policy, more, row_len, more)

@@ -14,6 +14,10 @@ FORMAT_VERSION = 1
 CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'
 
 
+class ConfigError(ValueError):
+  """A config field that cannot be used; the message names the field."""
+
+
 def write_done(workdir, result: Mapping[str, Any]) -> None:
   """Marks a run as finished, with its result."""
   files.atomic_write(

@@ -6,12 +6,9 @@ import ml_collections
 
 from instructrl.models import transformer
 from instructrl.runtime import optimizer
+from instructrl.runtime.run_folder import ConfigError
 
 DTYPES = ('float32', 'bfloat16')
-
-
-class ConfigError(ValueError):
-  """A config field that makes no sense; the message names it."""
 
 
 def require(condition: bool, message: str):

@@ -15,13 +15,11 @@ import json
 import pathlib
 
 from instructrl.data import store
-from instructrl.data import tasks
 from instructrl.data.curate import curate
 from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
+from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Document, prompt_of, to_dict
-from instructrl.data.rows import read_rows
-from instructrl.data.rows import write_rows
 from instructrl.data.sources import registry
 from instructrl.data.summary import describe
 from instructrl.data.summary import describe_made
@@ -264,49 +262,28 @@ def fit(config, curated: parts.Curated, tok) -> parts.Curated:
 
 
 def write(
-  config, workdir: pathlib.Path, data: parts.Curated, tok, made_from: str
+  config, folder: DataFolder, data: parts.Curated, tok, made_from: str
 ) -> dict[str, int]:
-  """Writes data sets and rows that are not finished; rows -> their number."""
-  sets = {
-    'prompts': data.prompts,
-    'demonstrations': store.by_split(data.demonstrations),
-    'rankings': store.by_split(data.rankings),
-    'corpus': store.by_split(data.documents),
-  }
-  for name, by_split in sets.items():
-    if by_split:
-      store.write_records(workdir, name, by_split, fingerprint=made_from)
-  written = {}
-  for split, suffix in (('train', ''), ('validation', '_validation')):
-    for name, make in (
-      (
-        'corpus',
-        lambda records: tasks.document_rows(records, tok, config.row_len),
-      ),
-      (
-        'demonstrations',
-        lambda records: tasks.sft_rows(
-          records, tok, config.row_len, response_len=config.response_len
-        ),
-      ),
-    ):
-      if split in sets[name]:
-        path = workdir / f'{name}{suffix}.rows'
-        written[path.name] = _write_rows(
-          path,
-          lambda: make(sets[name][split]),
-          config.row_len,
-          tokenizer_fingerprint=tok.fingerprint,
-          source_fingerprint=made_from,
-        )
-  return written
+  """Writes the data sets and rows that are not finished.
 
-
-def _write_rows(path: pathlib.Path, make, row_len: int, **fingerprints) -> int:
-  """Packs rows into a file unless it is there; returns their number."""
-  if not path.exists():
-    write_rows(path, make(), **fingerprints)
-  return len(read_rows(path, row_len=row_len, **fingerprints))
+  Returns:
+    Name of the file -> its number of rows.
+  """
+  shown = store.by_split(data.demonstrations)
+  documents = store.by_split(data.documents)
+  folder.write_records('prompts', data.prompts, made_from)
+  folder.write_records('demonstrations', shown, made_from)
+  folder.write_records('rankings', store.by_split(data.rankings), made_from)
+  folder.write_records('corpus', documents, made_from)
+  rows = folder.write_rows(
+    documents,
+    shown,
+    tok,
+    row_len=config.row_len,
+    response_len=config.response_len,
+    made_from=made_from,
+  )
+  return {name: len(packed) for name, packed in rows.items()}
 
 
 def check_leaks(data: parts.Curated, by_user: bool) -> None:
@@ -369,10 +346,11 @@ def build(config, workdir, label: str = '') -> dict:
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   run_folder.write_config(workdir, config.to_dict())
+  folder = DataFolder(workdir)
   specs = len({spec for part in PARTS for spec in config[part]})
   with Progress('data', specs + 3, label=label) as progress:
     loaded, read, data, tok = prepare(config, workdir, progress)
-    tok.save(workdir / tok.FILE)
+    folder.write_tokenizer(tok)
     progress.update(specs + 1, {'vocab_size': tok.vocab_size})
     made_from = files.fingerprint(
       {
@@ -385,7 +363,7 @@ def build(config, workdir, label: str = '') -> dict:
         },
       }
     )
-    rows = write(config, workdir, data, tok, made_from)
+    rows = write(config, folder, data, tok, made_from)
     progress.update(specs + 2, {'packed rows': sum(rows.values())})
     summary = {
       'sources': [

@@ -5,7 +5,6 @@ import json
 import math
 import pathlib
 
-from instructrl.data import store
 from instructrl.evaluators import suite
 from instructrl.lab import probes
 from instructrl.lab.marking import judge
@@ -15,6 +14,7 @@ from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
+from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import policies
 
@@ -43,7 +43,7 @@ def few_shot(opened: policies.Opener, config) -> str:
   The demonstrations are the shortest of their use case, one each, so that the
   longest prompt still fits beside them.
   """
-  shown = store.read_records(opened.input('data'), 'demonstrations', 'train')
+  shown = inputs.records(opened, 'data', 'demonstrations', 'train')
   shortest = {}
   for d in shown:
     use_case = d.prompt.use_case
@@ -103,7 +103,7 @@ def _evaluate(
     if config.inputs[name]:
       models[name] = open_policy(name).as_lm(name)
   prompts = opened.prompts('test', config.prompt_len)
-  documents = store.read_records(opened.input('data'), 'corpus', 'validation')
+  documents = inputs.records(opened, 'data', 'corpus', 'validation')
   documents = [
     documents[i].text for i in range(min(config.num_documents, len(documents)))
   ]

@@ -25,8 +25,8 @@ from instructrl import masked
 from instructrl import rng
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.data.records import Ranking
-from instructrl.data.rows import read_rows
 from instructrl.evaluators import statistics
 from instructrl.models import heads
 from instructrl.runtime import files
@@ -311,10 +311,10 @@ class _Evaluation:
   def _nll(self, policy: policies.Policy) -> tuple[list, list] | None:
     """(nats, tokens) of each held-out pretraining row; None without them."""
     config = self._config
-    path = self._opened.input('data') / 'corpus_validation.rows'
-    if not path.exists():
+    data = inputs.data_folder(self._opened)
+    if not data.has_rows(VALIDATION_CORPUS):
       return None
-    rows = read_rows(path, tokenizer_fingerprint=self._opened.tok.fingerprint)
+    rows = data.rows(VALIDATION_CORPUS, self._opened.tok)
     model = policy.engine.model
     nll_fn = jax.jit(
       lambda params, batch: (

@@ -14,8 +14,8 @@ import numpy as np
 
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Demonstration, Prompt
-from instructrl.data.rows import write_rows
 from instructrl.lab.marking import judge
 from instructrl.lab.people.labelers import make_labelers
 from instructrl.lab.people.prompts import generate_prompts
@@ -106,15 +106,13 @@ def build(config, workdir, label: str = '') -> dict:
   run_folder.write_config(workdir, config.to_dict())
   seed = config.world_seed
   made_from = files.fingerprint(config.to_dict())
-  write = lambda name, records: store.write_records(
-    workdir, name, records, fingerprint=made_from
-  )
+  folder = DataFolder(workdir)
   with Progress('lab', 4, label=label) as progress:
     world = make_world(seed, config.size)
     documents = list(
       corpus.generate_documents(world, config.num_documents, seed)
     )
-    write('corpus', store.by_split(documents))
+    folder.write_records('corpus', store.by_split(documents), made_from)
     progress.update(1, {'documents': len(documents)})
 
     prompts = generate_prompts(world, config.num_prompts, seed)
@@ -130,8 +128,8 @@ def build(config, workdir, label: str = '') -> dict:
     shown = demonstrations(
       load_labelers(world), train[:first] + others.get('validation', []), seed
     )
-    write('prompts', parts)
-    write('demonstrations', store.by_split(shown))
+    folder.write_records('prompts', parts, made_from)
+    folder.write_records('demonstrations', store.by_split(shown), made_from)
     progress.update(2, {'prompts': len(prompts)})
 
     texts = itertools.chain(
@@ -143,37 +141,28 @@ def build(config, workdir, label: str = '') -> dict:
       ),
     )
     tok = trained.Tokenizer(trained.train_tokenizer(texts, config.vocab_size))
-    tok.save(workdir / tok.FILE)
+    folder.write_tokenizer(tok)
     progress.update(3, {'pieces': tok.vocab_size})
 
-    rows = {}
-    for split, suffix in (('train', ''), ('validation', '_validation')):
-      rows['corpus' + suffix] = tasks.document_rows(
-        (d for d in documents if d.split == split), tok, config.row_len
-      )
-      kept = [
-        d
-        for d in shown
-        if d.prompt.split == split
-        and tasks.fits(tasks.chat_prompt(tok, d.prompt), config.prompt_len)
-      ]
-      rows['demonstrations' + suffix] = tasks.sft_rows(
-        kept, tok, config.row_len, response_len=config.response_len
-      )
-    for name, packed in rows.items():
-      write_rows(
-        workdir / f'{name}.rows',
-        packed,
-        tokenizer_fingerprint=tok.fingerprint,
-        source_fingerprint=made_from,
-      )
+    fits = lambda d: tasks.fits(
+      tasks.chat_prompt(tok, d.prompt), config.prompt_len
+    )
+    rows = folder.write_rows(
+      store.by_split(documents),
+      store.by_split(filter(fits, shown)),
+      tok,
+      row_len=config.row_len,
+      response_len=config.response_len,
+      made_from=made_from,
+    )
+    packed = rows['corpus.rows'].load()
     progress.update(4)
   return {
     'documents': len(documents),
     'vocab_size': tok.vocab_size,
-    'corpus_tokens': int(rows['corpus']['loss_mask'].sum()),
-    'corpus_rows': len(rows['corpus']['tokens']),
-    'corpus_fullness': tasks.fullness(rows['corpus']),
+    'corpus_tokens': int(packed['loss_mask'].sum()),
+    'corpus_rows': len(packed['tokens']),
+    'corpus_fullness': tasks.fullness(packed),
     'demonstrations': sum(d.prompt.split == 'train' for d in shown),
     'prompts': {name: len(part) for name, part in parts.items()},
     'facts': len(world.facts),

@@ -14,6 +14,7 @@ from instructrl import losses
 from instructrl import masked
 from instructrl import rng
 from instructrl.data import pipeline
+from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
@@ -220,8 +221,8 @@ def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
     )
   if config.pretrain_rows:
     inputs.rows(run, config.pretrain_rows, "set pretrain_rows=''")
-    if (run.input('data') / 'corpus_validation.rows').exists():
-      found['pretrain/nll'] = inputs.rows(run, 'corpus_validation.rows', '')
+    if inputs.data_folder(run).has_rows(VALIDATION_CORPUS):
+      found['pretrain/nll'] = inputs.rows(run, VALIDATION_CORPUS, '')
     else:
       inputs.tell(
         run,

@@ -96,7 +96,7 @@ class Opener:
 
   def __init__(self, config, workdir):
     self._config, self._workdir = config, pathlib.Path(workdir)
-    self.tok = loading.load(self.input('data'))
+    self.tok = inputs.data_folder(self).tokenizer()
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = config.batch_size

@@ -11,6 +11,7 @@ import numpy as np
 
 from instructrl.data import pipeline
 from instructrl.data import tasks
+from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.data.records import Prompt
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
@@ -330,7 +331,7 @@ def _pretraining(run: Run, program: Program):
 
 def _validation(run: Run) -> list:
   """What pretrain/nll is measured on; nothing where there are no such rows."""
-  if not (run.input('data') / 'corpus_validation.rows').exists():
+  if not inputs.data_folder(run).has_rows(VALIDATION_CORPUS):
     inputs.tell(
       run,
       'pretrain/nll is not measured: inputs.data has no corpus_validation.rows',
@@ -338,7 +339,7 @@ def _validation(run: Run) -> list:
     return []
   return lm.validation_batches(
     run,
-    inputs.rows(run, 'corpus_validation.rows', ''),
+    inputs.rows(run, VALIDATION_CORPUS, ''),
     run.config.eval_batch_size,
     run.config.eval_batches,
   )

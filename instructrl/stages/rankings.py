@@ -15,8 +15,8 @@ import zlib
 import numpy as np
 
 from instructrl import rng
-from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.folder import DataFolder
 from instructrl.data.records import Prompt, Ranking
 from instructrl.lab.people import labelers as labelers_lib
 from instructrl.runtime import files
@@ -266,12 +266,8 @@ def collect(config, workdir, label: str = '') -> dict:
           rank(prompt, [pool[c] for c in numbers[i]], labeler, draw)
         )
     if primary:
-      store.write_records(
-        workdir,
-        'rankings',
-        records,
-        fingerprint=files.fingerprint(config.to_dict()),
-      )
+      made_from = files.fingerprint(config.to_dict())
+      DataFolder(workdir).write_records('rankings', records, made_from)
       # The later stages meet the labelers with this noise.
       files.atomic_write(
         workdir / 'noise.json',

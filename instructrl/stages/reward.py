@@ -279,7 +279,7 @@ def bias_source(run: Run) -> str:
   """
   return (
     'demonstrations'
-    if inputs.has(run.input('data'), 'demonstrations')
+    if inputs.data_folder(run).has('demonstrations')
     else 'best-ranked responses'
   )
 
@@ -370,8 +370,7 @@ def load_held_out(run: Run, tok) -> dict[str, list]:
   Public data often has no labelers that are held out; what there is not is told
   and left out.
   """
-  folder = run.input('rankings')
-  if not inputs.has(folder, 'rankings', 'validation'):
+  if not inputs.data_folder(run, 'rankings').has('rankings', 'validation'):
     inputs.tell(
       run, 'accuracy is not measured: inputs.rankings has no validation split'
     )

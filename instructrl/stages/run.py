@@ -26,6 +26,7 @@ from instructrl.runtime.progress import Progress
 from instructrl.stages import architecture
 from instructrl.stages import build
 from instructrl.stages import checks
+from instructrl.stages.inputs import data_folder
 from instructrl.stages.inputs import exported
 from instructrl.stages.inputs import input_path
 from instructrl.tokenizers import loading
@@ -74,7 +75,7 @@ class Run:
   @functools.cache
   def tokenizer(self) -> protocol.AnyTokenizer:
     """The data's; a copy goes into the run folder, so that it can be moved."""
-    tok = loading.load(self.input('data'))
+    tok = data_folder(self).tokenizer()
     if self.primary and not loading.has(self.workdir):
       tok.save(self.workdir / tok.FILE)
     return tok

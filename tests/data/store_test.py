@@ -113,7 +113,7 @@ def test_a_finished_data_set_is_used_again(tmp_path):
 def test_the_fingerprint_is_that_of_the_records(tmp_path):
   docs = [make_document(i) for i in range(5)]
   for name, given in [('a', docs), ('b', docs), ('c', docs[::-1])]:
-    store.write_given(tmp_path, name, {'train': records})
+    store.write_records(tmp_path, name, {'train': given})
   a, b, c = (store.dataset_fingerprint(tmp_path, name) for name in 'abc')
   assert a == b and a != c and len(a) == 64
 

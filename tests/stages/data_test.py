@@ -345,7 +345,7 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
     raise RuntimeError('killed')
 
   workdir = tmp_path / 'data'
-  monkeypatch.setattr(data.tasks, 'sft_rows', fail)
+  monkeypatch.setattr(tasks, 'sft_rows', fail)
   with pytest.raises(RuntimeError):
     data.build(config, workdir)
   monkeypatch.undo()
@@ -505,7 +505,7 @@ def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
 def test_a_missing_file_is_refused_before_another_is_read(
   files, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(data.sources_lib, 'load', lambda spec: 1 / 0)
+  monkeypatch.setattr(data.registry, 'load', lambda spec: 1 / 0)
   config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
   with pytest.raises(checks.ConfigError, match='there is no .*none.jsonl'):
     data.build(config, tmp_path / 'data')

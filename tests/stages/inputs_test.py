@@ -31,7 +31,7 @@ def _run(tmp_path, tok):
 
 
 def test_what_is_there_is_read(run, tmp_path):
-  assert inputs.has(tmp_path, 'rankings')
+  assert inputs.data_folder(run).has('rankings')
   assert len(inputs.records(run, 'data', 'rankings', 'train')) == 1
   assert len(inputs.rows(run, 'corpus.rows', 'set rows')) == 1
 
@@ -45,7 +45,7 @@ def test_what_is_there_is_read(run, tmp_path):
   ],
 )
 def test_records_that_are_not_there(run, tmp_path, name, split, field):
-  assert not inputs.has(tmp_path, name, split)
+  assert not inputs.data_folder(run).has(name, split)
   with pytest.raises(
     checks.ConfigError,
     match=(

@@ -55,7 +55,7 @@ def test_a_source_is_fetched_and_prepared_once(web, tmp_path, monkeypatch):
   assert got.records == registry.load(f'hh-rlhf:{folder}').records
 
   web.files.clear()
-  monkeypatch.setattr(public.source_lib, 'read', None)  # not read again
+  monkeypatch.setattr(public, 'read', None)  # not read again
   monkeypatch.setenv(registry.ENVIRONMENT, str(tmp_path))
   again = registry.load('hh-rlhf')
   assert again == got and len(web.asked) == 8
@@ -154,8 +154,8 @@ def test_a_builder_of_its_own(tmp_path):
 
 _KILLED = """
 import os, signal, sys
-from instructrl.data import sources
-from instructrl.data.datasets import builders
+from instructrl.data import builders
+from instructrl.data.sources import registry
 encode, count = builders.Demonstrations.encode, 0
 def killing(record):
   global count
@@ -164,7 +164,7 @@ def killing(record):
     os.kill(os.getpid(), signal.SIGKILL)
   return encode(record)
 builders.Demonstrations.encode = staticmethod(killing)
-sources.load('dolly', data_dir=sys.argv[1])
+registry.load('dolly', data_dir=sys.argv[1])
 """
 
 
