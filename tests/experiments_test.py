@@ -185,7 +185,7 @@ def test_prompts_are_demonstrated_or_ranked_or_of_ppo(tmp_path):
   """In the lab that the experiments make; none is in two parts."""
   config = load('lab', 'micro')
   config.update(num_documents=300, num_prompts=300, vocab_size=400)
-  lab.build(config, tmp_path)
+  lab.run(config, tmp_path)
   texts = lambda name, split: [
     getattr(r, 'prompt', r).text
     for r in store.read_records(tmp_path, name, split)

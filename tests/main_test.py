@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
 import ml_collections
 import pytest
@@ -28,11 +29,8 @@ def _ran(monkeypatch):
     ran.append(config.stage)
     return {'n': len(ran)}
 
-  monkeypatch.setattr(
-    registry,
-    'STAGES',
-    {name: (lambda config: None, stage) for name in ('lab', 'ppo', 'report')},
-  )
+  module = types.SimpleNamespace(validate=lambda config: None, run=stage)
+  monkeypatch.setattr(registry, 'load', lambda name: module)
   return ran
 
 
@@ -77,18 +75,19 @@ def test_a_stage_that_could_not_begin_leaves_room_for_another_config(
   tmp_path, ran, monkeypatch
 ):
   """One that has begun keeps its folder to itself."""
-  good = registry.STAGES['lab']
+  module = registry.load('lab')
+  good = module.run
 
   def refuse(config, workdir, label=''):
-    good[1](config, workdir, label)
+    good(config, workdir, label)
     raise checks.ConfigError('inputs.init is of another model')
 
-  monkeypatch.setitem(registry.STAGES, 'lab', (good[0], refuse))
+  monkeypatch.setattr(module, 'run', refuse)
   with pytest.raises(checks.ConfigError):
     make(tmp_path, 'lab', size='tiny')
-  monkeypatch.setitem(registry.STAGES, 'lab', good)
+  monkeypatch.setattr(module, 'run', good)
   make(tmp_path, 'lab', size='micro')
-  monkeypatch.setitem(registry.STAGES, 'ppo', (good[0], refuse))
+  monkeypatch.setattr(module, 'run', refuse)
   (tmp_path / 'ppo' / 'checkpoints' / '00000001').mkdir(parents=True)
   with pytest.raises(checks.ConfigError):
     make(tmp_path, 'ppo', size='tiny')
@@ -196,7 +195,7 @@ def test_signals_close_what_is_open(number, status):
   """With a status of their own, and one line."""
   code = """
 import contextlib, signal, sys, time
-from instructrl import main
+from instructrl.runtime import command
 # Ignored by what a shell runs in the background, and by its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def work():
@@ -205,7 +204,7 @@ def work():
     print('ready', flush=True)
     time.sleep(60)
 sys.argv = ['x']
-main.run_door(work)
+command.run_door(work)
 """
   process = subprocess.Popen(
     [sys.executable, '-c', code],

@@ -25,6 +25,7 @@ from instructrl.data.summary import describe
 from instructrl.data.summary import describe_made
 from instructrl.data.summary import render_all
 from instructrl.runtime import files
+from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
@@ -32,6 +33,8 @@ from instructrl.stages import inputs
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
+
+STAGES = ('data',)
 
 PARTS = (*parts.PARTS, 'documents')
 MODEL_TYPES = ('bpe', 'unigram', 'word')
@@ -302,7 +305,7 @@ def check_leaks(data: parts.Curated, by_user: bool) -> None:
   check_no_leak(side[True], side[False])
 
 
-def check_paths(config) -> None:
+def check_sources(config) -> None:
   """Refuses a source of which no file is there, by part."""
   for part in PARTS:
     for spec in config[part]:
@@ -322,7 +325,7 @@ def prepare(config, workdir: pathlib.Path, progress):
       the folder is free for another config.
   """
   try:
-    check_paths(config)
+    check_sources(config)
     tok = imported_tokenizer(config, workdir)
     loaded = load_sources(config, progress)
     read = contents(loaded)
@@ -340,9 +343,11 @@ def prepare(config, workdir: pathlib.Path, progress):
   return loaded, read, data, tok
 
 
-def build(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Writes the data folder. Finished data sets are not made again."""
   validate(config)
+  if not processes.primary():
+    return {}  # process 0 writes; the others wait for it in the runner
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   run_folder.write_config(workdir, config.to_dict())

@@ -18,6 +18,8 @@ from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import policies
 
+STAGES = ('evaluation',)
+
 
 def validate(config):
   checks.validate_common(config)
@@ -69,7 +71,7 @@ def load_labelers(opened: policies.Opener, world) -> list:
   return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
 
 
-def evaluate(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Writes results.json and samples.jsonl of all policies."""
   validate(config)
   workdir = pathlib.Path(workdir)

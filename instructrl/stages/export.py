@@ -38,6 +38,8 @@ from instructrl.stages.import_ import KEPT
 from instructrl.stages.import_ import STAGE
 from instructrl.stages.inputs import input_path
 
+STAGES = ('export',)
+
 WEIGHTS = ('default', 'ema', 'params')
 _DTYPES = {
   'float32': np.dtype('float32'),

@@ -40,6 +40,8 @@ from instructrl.stages import lm
 from instructrl.stages import policies
 from instructrl.stages import reward
 
+STAGES = ('heldout',)
+
 FORMAT_VERSION = 1
 POLICIES = ('base', 'sft', 'ppo', 'ppo_ptx')
 FROM_SFT = ('ppo', 'ppo_ptx')  # whose KL is that from SFT
@@ -127,7 +129,7 @@ def data_set(ranking: Ranking) -> str:
   return ranking.prompt.id.rpartition('/')[0] or 'rankings'
 
 
-def evaluate(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Writes results.json and samples.jsonl; returns what DONE says.
 
   After a stop it goes on with the policy that it was at.

@@ -43,7 +43,9 @@ from instructrl.stages.run import FORMAT_VERSION
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers.layout import CHAT
 
-STAGE = 'import'
+STAGES = ('import',)
+
+STAGE = STAGES[0]
 KEPT = 'hf'  # the folder of what an export takes over
 _KEPT_FILES = ('config.json', 'generation_config.json')
 PADS = ('mean', 'zeros')
@@ -474,7 +476,7 @@ def validate(config):
     )
 
 
-def resolve(config, workdir):
+def resolve(config, workdir, known=None):
   """The stage's config with what its source says filled in.
 
   Raises:

@@ -24,10 +24,13 @@ from instructrl.lab.world import lexicon
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import World
 from instructrl.runtime import files
+from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.tokenizers import trained
+
+STAGES = ('lab',)
 
 
 def validate(config):
@@ -98,9 +101,11 @@ def make_judge(lab_dir) -> judge.Judge:
   return judge.Judge(world, load_labelers(world))
 
 
-def build(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Writes the lab's folder. Finished data sets are not made again."""
   validate(config)
+  if not processes.primary():
+    return {}  # process 0 writes; the others wait for it in the runner
   workdir = pathlib.Path(workdir)
   workdir.mkdir(parents=True, exist_ok=True)
   run_folder.write_config(workdir, config.to_dict())

@@ -31,7 +31,7 @@ from instructrl.stages import lab
 from instructrl.stages import policies
 from instructrl.stages import runner
 
-STAGES = ('lab', 'pretrain', 'sft')
+MEASURED = ('lab', 'pretrain', 'sft')
 WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written
 THRESHOLD = 0.8
 
@@ -123,7 +123,7 @@ def measure(config, workdir) -> dict:
     Stage -> tokens seen -> (row -> rate, row -> number of questions).
   """
   workdir = pathlib.Path(workdir)
-  for name in STAGES:
+  for name in MEASURED:
     stage = config.stages[name].copy_and_resolve_references()
     for seed in ('world_seed', 'train_seed', 'eval_seed'):
       stage[seed] = config[seed]

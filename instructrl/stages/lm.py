@@ -24,6 +24,8 @@ from instructrl.stages import inputs
 from instructrl.stages.run import Run
 from instructrl.types import LMBatch, Params, TrainState
 
+STAGES = ('pretrain', 'sft', 'ppo_init')
+
 
 def validate(config):
   """Refuses what makes no sense, by field name."""
@@ -235,7 +237,7 @@ def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
   }
 
 
-def train(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Runs an LM stage to its end. Returns what its DONE file says."""
   validate(config)
   with Run(config, workdir, label) as run:

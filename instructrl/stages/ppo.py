@@ -18,10 +18,13 @@ from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
+from instructrl.stages import lab
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
 from instructrl.stages.run import Run
 from instructrl.types import PromptBatch
+
+STAGES = ('ppo', 'ppo_ptx')
 
 # (prompts, texts of responses) -> a score each; for the curves only.
 Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
@@ -345,12 +348,31 @@ def _validation(run: Run) -> list:
   )
 
 
-def train(
+def lab_judge(folder) -> Judge | None:
+  """Returns the judge of a lab's folder; None for a folder of public data."""
+  if not lab.is_lab(folder):
+    return None
+  judge = lab.make_judge(folder)
+  return lambda prompts, responses: np.asarray(
+    [judge.utility(p, r) for p, r in zip(prompts, responses)]
+  )
+
+
+def run(
   config, workdir, label: str = '', *, judge: Judge | None = None
 ) -> dict:
-  """Runs PPO or PPO-ptx to its end. Returns what its DONE file says."""
+  """Runs PPO or PPO-ptx to its end. Returns the stage's result.
+
+  Args:
+    config: config of the stage.
+    workdir: folder of the run.
+    label: text shown before the stage's name.
+    judge: scores the samples for metrics; by default the lab's judge, if
+      inputs.data is a lab.
+  """
   validate(config)
   with Run(config, workdir, label) as run:
+    judge = judge or lab_judge(run.input('data'))
     tok = run.tokenizer()
     program = Program(
       config,

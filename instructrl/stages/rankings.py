@@ -27,6 +27,8 @@ from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import policies
 
+STAGES = ('rankings',)
+
 DEMONSTRATION = 'demonstration'
 
 
@@ -180,7 +182,7 @@ def _generator(config, *purpose: str | int) -> np.random.Generator:
   )
 
 
-def collect(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Samples candidates, sets the labelers' noise, writes the rankings."""
   validate(config)
   workdir = pathlib.Path(workdir)

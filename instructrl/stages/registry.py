@@ -1,96 +1,86 @@
-"""The stages by name, and the checks of a stage before it runs."""
+"""Finds a stage by its name and checks its config before the stage runs.
 
-from collections.abc import Callable
+A module of this package implements the stages that its top level declares:
 
-import numpy as np
+  STAGES = ('pretrain', 'sft')
 
-from instructrl.runtime import processes
+  def validate(config): ...               # raises ConfigError
+  def run(config, workdir, label=''): ... # returns the result as a dict
+
+A module may also define `resolve(config, workdir, known)`, which replaces
+`architecture.resolve`, and `check_sources(config)`, which raises an error if a
+file that the user names is missing. The declarations are read without an
+import; only the module of a stage that is used is imported.
+"""
+
+import ast
+import functools
+import importlib
+import pathlib
+import re
+import types
+
 from instructrl.runtime import sharding
 from instructrl.stages import architecture
 from instructrl.stages import checks
-from instructrl.stages import data
-from instructrl.stages import evaluation
-from instructrl.stages import export
-from instructrl.stages import heldout
-from instructrl.stages import import_
-from instructrl.stages import inputs
-from instructrl.stages import lab
-from instructrl.stages import lm
-from instructrl.stages import ppo
-from instructrl.stages import rankings
-from instructrl.stages import reward
-from instructrl.stages import select_sft
+
+_DECLARATION = re.compile(r'^STAGES = (\(.*?\))$', re.MULTILINE | re.DOTALL)
 
 
-def _train_ppo(config, workdir, label=''):
-  """PPO, with the lab's judge on the curves where there is a lab."""
-  folder = inputs.input_path(config, workdir, 'data')
-  if not lab.is_lab(folder):
-    return ppo.train(config, workdir, label)
-  judge = lab.make_judge(folder)
-
-  def utilities(prompts, responses):
-    return np.asarray([judge.utility(p, r) for p, r in zip(prompts, responses)])
-
-  return ppo.train(config, workdir, label, judge=utilities)
-
-
-def _build(build):
-  """What is text, not arrays, process 0 makes, and the others wait."""
-
-  def run(config, workdir, label=''):
-    return build(config, workdir, label) if processes.primary() else {}
-
-  return run
+@functools.cache
+def modules(folder: pathlib.Path = pathlib.Path(__file__).parent) -> dict:
+  """Returns {stage: name of its module} for the modules of a folder."""
+  found = {}
+  for path in sorted(folder.glob('*.py')):
+    declaration = _DECLARATION.search(path.read_text('utf-8'))
+    for stage in ast.literal_eval(declaration[1]) if declaration else ():
+      other = found.setdefault(stage, path.stem)
+      if other != path.stem:
+        raise ValueError(
+          f'stage {stage!r} is declared by {other}.py and by {path.name}'
+        )
+  return found
 
 
-# Stage -> (validate, run). `run(config, workdir, label)` returns the result.
-STAGES: dict[str, tuple[Callable, Callable]] = {
-  'import': (import_.validate, import_.run),
-  'lab': (lab.validate, _build(lab.build)),
-  'data': (data.validate, _build(data.build)),
-  'pretrain': (lm.validate, lm.train),
-  'sft': (lm.validate, lm.train),
-  'ppo_init': (lm.validate, lm.train),
-  'rankings': (rankings.validate, rankings.collect),
-  'reward': (reward.validate, reward.train),
-  'select_sft': (select_sft.validate, select_sft.select),
-  'ppo': (ppo.validate, _train_ppo),
-  'ppo_ptx': (ppo.validate, _train_ppo),
-  'evaluation': (evaluation.validate, evaluation.evaluate),
-  'heldout': (heldout.validate, heldout.evaluate),
-  'export': (export.validate, export.run),
-}
+def load(stage: str) -> types.ModuleType:
+  """Imports the module of a stage.
 
-
-def validate(config):
-  """Refuses a stage's config by field name, before anything is computed.
-
-  One whose architecture is an input's is looked at when that is known.
+  Raises:
+    ConfigError: no module declares the stage.
   """
+  found = modules()
   checks.require(
-    config.stage in STAGES,
-    f'stage={config.stage!r} is none of {", ".join(STAGES)}',
+    stage in found,
+    f'stage must be one of {", ".join(sorted(found))}; got {stage!r}',
   )
+  return importlib.import_module(f'{__package__}.{found[stage]}')
+
+
+def validate(config) -> None:
+  """Raises a ConfigError that names the field if a config makes no sense.
+
+  A config whose architecture comes from one of its inputs is checked once
+  `resolve` has filled in the architecture.
+  """
+  stage = load(config.stage)
   if architecture.resolved(config):
-    STAGES[config.stage][0](config)
+    stage.validate(config)
 
 
 def resolve(config, workdir, known=None):
-  """A stage's config with what its inputs or its source say filled in.
+  """Fills in the fields of a config that its inputs or its source determine.
 
   Args:
-    config: of the stage.
-    workdir: of the stage.
-    known: see `common.resolve`.
+    config: config of a stage.
+    workdir: folder of the stage.
+    known: see `architecture.resolve`.
   """
-  if config.stage == import_.STAGE:
-    return import_.resolve(config, workdir)
-  return architecture.resolve(config, workdir, known)
+  resolve_fn = getattr(load(config.stage), 'resolve', architecture.resolve)
+  return resolve_fn(config, workdir, known)
 
 
 def check_mesh(config) -> None:
-  """Refuses a mesh or a batch that the devices here do not fit."""
+  """Raises a ConfigError if the mesh or a batch does not fit the devices."""
   if config.get('mesh') is None:
     return
   try:
@@ -109,9 +99,11 @@ def check_mesh(config) -> None:
 
 
 def check_sources(config) -> None:
-  """Refuses a stage whose files, brought by the user, are not there."""
-  if config.stage == 'data':
-    try:
-      data.check_paths(config)
-    except ValueError as error:
-      raise checks.ConfigError(f'{config.stage}: {error}') from error
+  """Raises a ConfigError if a file that the config names does not exist."""
+  check = getattr(load(config.stage), 'check_sources', None)
+  if check is None:
+    return
+  try:
+    check(config)
+  except ValueError as error:
+    raise checks.ConfigError(f'{config.stage}: {error}') from error

@@ -26,6 +26,8 @@ from instructrl.stages import inputs
 from instructrl.stages.run import Run
 from instructrl.types import Params, RankingBatch, TrainState
 
+STAGES = ('reward',)
+
 COLUMNS = 32  # batches have a multiple of so many
 WINDOW = 16  # batches whose rankings are exchanged, like lengths to like
 
@@ -471,7 +473,7 @@ def training_batches(
   )
 
 
-def train(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Trains the reward model, then shifts it; returns what DONE says."""
   validate(config)
   with Run(config, workdir, label) as run:

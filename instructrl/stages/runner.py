@@ -59,7 +59,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
     began = time.perf_counter()
     seconds = _earlier_seconds(workdir)
     try:
-      result = registry.STAGES[config.stage][1](config, workdir, label)
+      result = registry.load(config.stage).run(config, workdir, label)
     except (checks.ConfigError, checkpoint.CheckpointError):
       if (
         primary and fresh and not any((workdir / 'checkpoints').glob('[0-9]*'))

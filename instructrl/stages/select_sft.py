@@ -20,6 +20,8 @@ from instructrl.stages import checks
 from instructrl.stages import policies
 from instructrl.stages import reward
 
+STAGES = ('select_sft',)
+
 
 def validate(config):
   checks.validate_common(config)
@@ -32,7 +34,7 @@ def validate(config):
   )
 
 
-def select(config, workdir, label: str = '') -> dict:
+def run(config, workdir, label: str = '') -> dict:
   """Scores every kept SFT checkpoint; the result names the best step."""
   validate(config)
   workdir = pathlib.Path(workdir)

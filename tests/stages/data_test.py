@@ -347,7 +347,7 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
   workdir = tmp_path / 'data'
   monkeypatch.setattr(tasks, 'sft_rows', fail)
   with pytest.raises(RuntimeError):
-    data.build(config, workdir)
+    data.run(config, workdir)
   monkeypatch.undo()
   kept = {
     path: path.stat().st_mtime_ns
@@ -358,7 +358,7 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
     )
   }
   assert len(kept) > 6
-  data.build(config, workdir)
+  data.run(config, workdir)
   assert {path: path.stat().st_mtime_ns for path in kept} == kept
   assert fingerprints(workdir).keys() == fingerprints(whole).keys()
   same = fingerprints(workdir)
@@ -408,7 +408,7 @@ def test_files_that_changed_since_the_stage_began_are_refused(
   config, workdir = make_config(specs), tmp_path / 'data'
   monkeypatch.setattr(data, 'write', lambda *args: 1 / 0)
   with pytest.raises(ZeroDivisionError):
-    data.build(config, workdir)
+    data.run(config, workdir)
   monkeypatch.undo()
   path = pathlib.Path(specs['rankings'][0].partition(':')[2])
   path.write_text(
@@ -417,7 +417,7 @@ def test_files_that_changed_since_the_stage_began_are_refused(
     + '\n'
   )
   with pytest.raises(ValueError, match='was made from other sources'):
-    data.build(config, workdir)
+    data.run(config, workdir)
 
 
 def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
@@ -489,7 +489,7 @@ def test_a_source_for_the_wrong_part_is_refused(
 ):
   ((part, other),) = change.items()
   with pytest.raises(ValueError, match=message):
-    data.build(make_config({part: files[other]}), tmp_path / 'data')
+    data.run(make_config({part: files[other]}), tmp_path / 'data')
 
 
 def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
@@ -498,7 +498,7 @@ def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
     match='demonstrations: no row of '
     r'jsonl.* is left \(24 prompt has more than 2 tokens\)',
   ):
-    data.build(make_config(files, prompt_len=2), tmp_path / 'data')
+    data.run(make_config(files, prompt_len=2), tmp_path / 'data')
   assert not list((tmp_path / 'data').glob('*.rows'))
 
 
@@ -508,7 +508,7 @@ def test_a_missing_file_is_refused_before_another_is_read(
   monkeypatch.setattr(data.registry, 'load', lambda spec: 1 / 0)
   config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
   with pytest.raises(checks.ConfigError, match='there is no .*none.jsonl'):
-    data.build(config, tmp_path / 'data')
+    data.run(config, tmp_path / 'data')
 
 
 @pytest.mark.parametrize(

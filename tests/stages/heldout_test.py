@@ -109,7 +109,7 @@ def config_of(**changes):
 
 def test_a_whole_evaluation(runs, tok, one_device, monkeypatch):
   workdir = runs / 'heldout'
-  done = heldout.evaluate(config_of(), workdir)
+  done = heldout.run(config_of(), workdir)
   results = json.loads((workdir / 'results.json').read_text())
   samples = [
     json.loads(line)
@@ -164,8 +164,8 @@ def test_a_whole_evaluation(runs, tok, one_device, monkeypatch):
 
   monkeypatch.setattr(policies.Opener, 'policy', open_policy)
   with pytest.raises(KeyboardInterrupt):
-    heldout.evaluate(config_of(), workdir)
-  heldout.evaluate(config_of(), workdir)
+    heldout.run(config_of(), workdir)
+  heldout.run(config_of(), workdir)
   assert asked[3:] == ['ppo', 'ppo_ptx', 'sft']  # the last for its KL
   assert not (workdir / heldout.KEPT).exists()
   assert before == [
@@ -185,7 +185,7 @@ def test_policies_and_rows_may_be_left_out(runs, tmp_path, one_device):
       (folder / 'lab' / path.name).symlink_to(path)
   config = config_of()
   config.inputs.update(base='', ppo='', ppo_ptx='')
-  heldout.evaluate(config, folder / 'heldout')
+  heldout.run(config, folder / 'heldout')
   results = json.loads((folder / 'heldout' / 'results.json').read_text())
   assert [*results['score']['policies']] == ['sft']
   assert 'nll' not in results and 'kl' not in results
@@ -208,4 +208,4 @@ def test_prompts_that_do_not_fit_are_told(runs, one_device):
   config = config_of()
   config.prompt_len = 2
   with pytest.raises(checks.ConfigError, match='fits prompt_len=2'):
-    heldout.evaluate(config, runs / 'heldout_short')
+    heldout.run(config, runs / 'heldout_short')

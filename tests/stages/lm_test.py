@@ -255,7 +255,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
 def test_rows_longer_than_the_model_are_refused(configs, workdir, one_device):
   configs['pretrain'].model.update(max_len=8, positions='learned')
   with pytest.raises(ValueError, match='model.max_len=8 is shorter than the'):
-    lm.train(configs['pretrain'], workdir)
+    lm.run(configs['pretrain'], workdir)
 
 
 # --- A whole stage -----------------------------------------------------------
@@ -267,7 +267,7 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
 ):
   config = configs['sft']
   config.num_epochs, config.model.dropout = 3, 0.1
-  result = lm.train(config, workdir)
+  result = lm.run(config, workdir)
   epoch = result['epoch_steps']
   assert epoch == math.ceil(
     len(read_rows(study / 'lab' / 'demonstrations.rows')) / 8
@@ -326,7 +326,7 @@ def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
     )
   config = configs['pretrain']
   config.num_steps = 2
-  lm.train(config, tmp_path / 'run')
+  lm.run(config, tmp_path / 'run')
   assert sorted(p.name for p in (tmp_path / 'run').glob('tokenizer*')) == [
     'tokenizer.hf.json'
   ]

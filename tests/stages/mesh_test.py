@@ -11,7 +11,7 @@ import pytest
 
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
-from tests.stages import stages
+from instructrl.stages import registry
 from tests.stages.resume_test import stop_after
 from tests.stages.resume_test import Stopped
 
@@ -43,11 +43,11 @@ def test_eight_devices_equal_one(
   prepare(config, tmp_path, stage)
   config.mesh.update(MESH)
   eight = tmp_path / 'eight'
-  stages.TRAIN[stage](config, eight)
+  registry.load(stage).run(config, eight)
   config.mesh.update(data=1, fsdp=1, tensor=1)
   request.getfixturevalue('one_device')
   one = tmp_path / 'one'
-  stages.TRAIN[stage](config, one)
+  registry.load(stage).run(config, one)
   for a, b in zip(
     metrics.read_metrics(eight), metrics.read_metrics(one), strict=True
   ):
@@ -80,7 +80,7 @@ def test_a_run_goes_on_in_another_mesh(
   offload, short_ptx, workdir, tmp_path, monkeypatch
 ):
   """Half of it divided along `data`, half by `fsdp` and `tensor`."""
-  train, expected = stages.TRAIN['ppo_ptx'], tmp_path / 'expected'
+  train, expected = registry.load('ppo_ptx').run, tmp_path / 'expected'
   train(short_ptx, expected)
   with monkeypatch.context() as patch:
     stop_after(patch, 2)
@@ -105,7 +105,7 @@ def test_what_waits_on_the_hosts_changes_no_bit(short_ptx, tmp_path, workdir):
   short_ptx.mesh.update(data=1, fsdp=4, tensor=2)
   folders = workdir, tmp_path / 'offloaded'
   for folder in folders:
-    stages.TRAIN['ppo_ptx'](short_ptx, folder)
+    registry.load('ppo_ptx').run(short_ptx, folder)
     short_ptx.offload.update(reference=True, ema=True)
   for name in ('metrics.jsonl', 'samples.jsonl'):
     a, b = ((folder / name).read_bytes() for folder in folders)

@@ -183,7 +183,7 @@ def test_where_a_run_starts_and_what_it_evaluates(
     return state
 
   monkeypatch.setattr(Run, 'loop', loop)
-  ppo.train(configs['ppo'], workdir)
+  ppo.run(configs['ppo'], workdir)
   state = found['state']
   policy, _ = inputs.exported(study / 'ppo_init')
   reward_model, _ = inputs.exported(study / 'reward')
@@ -206,7 +206,7 @@ def test_a_reward_that_is_not_finite_stops_the_run(
   config.inputs.reward_model = '../broken'
   save_run(workdir.parent / 'broken', tok, broken)
   with pytest.raises(metrics.NonFiniteError, match='step 1: .*objective/sco'):
-    ppo.train(config, workdir)
+    ppo.run(config, workdir)
   assert not checkpoint.Checkpointer(workdir / 'checkpoints').steps()
   assert [l['step'] for l in metrics.read_metrics(workdir)] == [0]
 
@@ -221,7 +221,7 @@ def test_gamma_of_zero_is_ppo_to_the_bit(
     folder = tmp_path / f'{stage}{ptx_coef}'
     config = configs[stage]
     config.ppo.ptx_coef = ptx_coef
-    ppo.train(config, folder)
+    ppo.run(config, folder)
     files.append((folder / 'metrics.jsonl').read_bytes())
   assert files[0] == files[1] != files[2]
   lines = [json.loads(line) for line in files[2].splitlines()]
@@ -230,7 +230,7 @@ def test_gamma_of_zero_is_ppo_to_the_bit(
 
 @pytest.mark.slow
 def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
-  result = ppo.train(
+  result = ppo.run(
     configs['ppo'],
     workdir,
     judge=lambda prompts, responses: np.arange(len(prompts)),

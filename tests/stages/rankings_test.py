@@ -183,7 +183,7 @@ def _collected(config, workdir, study, tok, monkeypatch):
   monkeypatch.setattr(rankings.labelers_lib, 'agreement', agreement)
   config.num_prompts, config.num_validation, config.num_calibration = 12, 5, 3
   folder = workdir.parent / 'collected'
-  result = rankings.collect(config, folder)
+  result = rankings.run(config, folder)
   found = {
     split: list(store.read_records(folder, 'rankings', split))
     for split in ('train', 'validation')

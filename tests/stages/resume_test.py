@@ -20,8 +20,8 @@ import pytest
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
+from instructrl.stages import registry
 from instructrl.stages import run
-from tests.stages import stages
 
 FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')
 
@@ -88,7 +88,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(
   stage, configs, workdir, tmp_path, one_device, monkeypatch
 ):
   config = configs[stage]
-  train = stages.TRAIN[stage]
+  train = registry.load(stage).run
   expected = tmp_path / 'expected'
   result = train(config, expected)
   for steps in STOPS[stage]:
@@ -119,7 +119,7 @@ def test_sigterm_saves_after_the_step_under_way(
   """Step 2 of pretraining is saved anyway; what is saved for SIGTERM alone is
   gone in the end.
   """
-  config, train = configs[stage], stages.TRAIN[stage]
+  config, train = configs[stage], registry.load(stage).run
   config.checkpoint.every = 2
   expected = tmp_path / 'expected'
   result = train(config, expected)

@@ -558,7 +558,7 @@ def test_only_padding_is_trimmed(
 
   monkeypatch.setattr(pipeline, 'trim_columns', spy)
   monkeypatch.setattr(reward, 'COLUMNS', 4)
-  reward.train(configs['reward'], workdir)
+  reward.run(configs['reward'], workdir)
   widths = {trimmed.tokens.shape[1] for _, trimmed in pairs}
   assert len(pairs) == 6 and len(widths) > 1
   for batch, trimmed in pairs:
@@ -574,7 +574,7 @@ def test_the_bias_is_added_once_however_often_the_run_is_started(
   configs, workdir, one_device, untrained, monkeypatch
 ):
   monkeypatch.setattr(reward, 'demonstration_mean', lambda *args: -3.0)
-  results = [reward.train(configs['reward'], workdir) for _ in range(3)]
+  results = [reward.run(configs['reward'], workdir) for _ in range(3)]
   assert [result['bias'] for result in results] == [3.0] * 3
   assert inputs.exported(workdir)[0]['head']['bias'] == 3.0
 
@@ -589,7 +589,7 @@ def test_a_run_without_held_out_rankings_or_demonstrations(
   write_rankings(data, study, lambda split, r: split == 'train')
   config = configs['reward']
   config.inputs.data = config.inputs.rankings = '../data'
-  result = reward.train(config, workdir)
+  result = reward.run(config, workdir)
   assert result['accuracy'] == {}
   assert (result['bias'], result['bias_from']) == (2.0, 'best-ranked responses')
   assert 'accuracy is not measured' in capsys.readouterr().out
@@ -612,7 +612,7 @@ def test_rankings_that_prefer_nothing_are_refused(
   config = configs['reward']
   config.inputs.rankings = str(ties)
   with pytest.raises(checks.ConfigError, match='there is nothing to learn'):
-    reward.train(config, workdir)
+    reward.run(config, workdir)
 
 
 @pytest.mark.slow
@@ -622,7 +622,7 @@ def test_a_reward_model_from_rankings_to_its_bias(
   config = configs['reward']
   config.num_epochs = 4
   config.optimizer.peak_lr = 0.02
-  result = reward.train(config, workdir)
+  result = reward.run(config, workdir)
   num_steps = result['num_steps']
   assert num_steps == 4 * 3  # 20 rankings, 8 at a time
   assert result['accuracy']['in_group']['accuracy'] > 0.8

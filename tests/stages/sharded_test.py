@@ -14,9 +14,9 @@ from instructrl.planning import hlo
 from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo
+from instructrl.stages import registry
 from instructrl.stages import reward
 from instructrl.stages.run import Run
-from tests.stages import stages
 
 MESHES = [
   dict(data=1, fsdp=8, tensor=1),
@@ -54,7 +54,7 @@ def begin(workdir, monkeypatch):
 
   def begin(stage, config):
     with pytest.raises(Stopped):
-      stages.TRAIN[stage](config, workdir)
+      registry.load(stage).run(config, workdir)
     return found
 
   return begin

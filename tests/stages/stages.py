@@ -15,18 +15,7 @@ from experiments import reward
 from experiments import sft
 from instructrl.runtime import processes
 from instructrl.runtime.command import run_door
-from instructrl.stages import lm
-from instructrl.stages import reward as reward_lib
-from instructrl.stages.ppo import train
-
-TRAIN = {
-  'pretrain': lm.train,
-  'sft': lm.train,
-  'ppo_init': lm.train,
-  'reward': reward_lib.train,
-  'ppo': train,
-  'ppo_ptx': train,
-}
+from instructrl.stages import registry
 
 
 def configs():
@@ -81,13 +70,13 @@ def main(
   num_processes='0',
   process_id='-1',
 ):
-  """Runs a stage as `instructrl.main` would, without its lab's judge."""
+  """Runs a stage as `instructrl.main` would."""
   config = configs()[stage]
   config.update(json.loads(changes))
 
   def run():
     processes.initialize(coordinator, int(num_processes), int(process_id))
-    TRAIN[stage](config, workdir)
+    registry.load(stage).run(config, workdir)
 
   sys.argv = sys.argv[:1]  # the flags of the door
   run_door(run)
