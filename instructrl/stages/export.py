@@ -12,7 +12,6 @@ and because PAD is never EOS here.
 import collections
 from collections.abc import Callable, Mapping
 import dataclasses
-import functools
 import json
 import math
 import pathlib
@@ -120,6 +119,11 @@ class Plan:
       shapes['score.weight'] = (1, self.fields['d_model'])
     return shapes
 
+  def num_bytes(self, dtype: str) -> int:
+    """Returns the size of all tensors."""
+    numbers = sum(math.prod(shape) for shape in self.shapes().values())
+    return numbers * _DTYPES[dtype].itemsize
+
   def held(self) -> int:
     """How many leaves there are to one tensor, at most."""
     counts = collections.Counter(
@@ -210,23 +214,26 @@ def lazy_tree(names, read, held: int):
   )
 
 
-def _write_weights(
-  writer, work, plan: Plan, params, dtype: str, label: str
-) -> None:
-  with writer(work) as out:
-    total, done = out.num_bytes, 0
-    with Progress(
-      'export', max(total >> 20, 1), unit='MB', label=label
-    ) as progress:
-      for number, (name, array) in enumerate(
-        hf.tensors(plan.fields, plan.family, params, dtype=dtype), 1
-      ):
-        out.write(name, array)
-        done += array.nbytes
-        progress.update(
-          max(total >> 20, 1) if done == total else done >> 20,
-          {'tensors': number},
-        )
+def _write_weights(work, plan: Plan, params, dtype, max_bytes, label) -> None:
+  """Writes the safetensors files; arguments as for `export_model`."""
+  shapes = plan.shapes()
+  total = plan.num_bytes(dtype)
+  megabytes = max(total >> 20, 1)
+
+  def reported(progress):
+    done, found = 0, hf.tensors(plan.fields, plan.family, params, dtype=dtype)
+    for number, (name, array) in enumerate(found, 1):
+      yield name, array
+      done += array.nbytes
+      progress.update(
+        megabytes if done == total else done >> 20, {'tensors': number}
+      )
+
+  with Progress('export', megabytes, unit='MB', label=label) as progress:
+    written = weights_writer.write(work, reported(progress), max_bytes)
+  if written != shapes:
+    different = sorted(dict(written.items() ^ shapes.items()))
+    raise AssertionError(f'the export does not fit config.json: {different}')
 
 
 def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
@@ -306,26 +313,15 @@ def export_model(
     f'{path}: the tokenizer beside it is not the one that it was trained with',
   )
   plan = Plan.make(meta['config'], names, origin(path))
-  writer = functools.partial(
-    weights_writer.Writer,
-    shapes=plan.shapes(),
-    dtype=_DTYPES[dtype],
-    max_bytes=max_shard_bytes,
-  )
   work = dst.with_name(f'.{dst.name}.incomplete')
-  check_disk(
-    work,
-    sum(math.prod(shape) for shape in plan.shapes().values())
-    * _DTYPES[dtype].itemsize,
-  )
+  check_disk(work, plan.num_bytes(dtype))
   work.mkdir(parents=True, exist_ok=True)
   with run_folder.only_process(work):
     for left in work.iterdir():  # of an export that was stopped
       if left.name != run_folder.LOCK:
         left.unlink()
-    _write_weights(
-      writer, work, plan, lazy_tree(names, read, plan.held()), dtype, label
-    )
+    params = lazy_tree(names, read, plan.held())
+    _write_weights(work, plan, params, dtype, max_shard_bytes, label)
     _write_texts(
       work,
       plan,

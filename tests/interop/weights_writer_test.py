@@ -24,9 +24,7 @@ def tensors(dtype):
 
 def write(folder, dtype, max_bytes=1 << 30):
   found = tensors(dtype)
-  with weights_writer.Writer(folder, SHAPES, dtype, max_bytes) as writer:
-    for name in reversed(found):
-      writer.write(name, found[name])
+  assert weights_writer.write(folder, found.items(), max_bytes) == SHAPES
   return found
 
 
@@ -48,20 +46,31 @@ def test_several_files_have_an_index(tmp_path):
     'model.safetensors.index.json',
   ]
   index = json.loads((tmp_path / 'model.safetensors.index.json').read_text())
-  assert index['metadata']['total_size'] == 4 * (12 + 5 + 1 + 8)
+  assert index['metadata'] == {
+    'total_size': 4 * (12 + 5 + 1 + 8),
+    'total_parameters': 12 + 5 + 1 + 8,
+  }
   assert index['weight_map']['scalar'] == 'model-00002-of-00003.safetensors'
   read = weight_files.Safetensors(tmp_path)
   for name in found:
     np.testing.assert_array_equal(read.read(name), found[name])
 
 
-def test_what_is_not_written_or_does_not_fit_is_an_error(tmp_path):
-  found = tensors(np.float32)
-  with pytest.raises(ValueError, match='tensor b was not written'):
-    with weights_writer.Writer(tmp_path, SHAPES, np.float32, 99) as writer:
-      for name in ('a', 'scalar', 'c.weight'):
-        writer.write(name, found[name])
-      with pytest.raises(ValueError, match='a is unknown, or was written'):
-        writer.write('a', found['a'])
-      with pytest.raises(ValueError, match=r'b is \(4, 3\), not \(5,\)'):
-        writer.write('b', found['a'])
+def test_a_file_is_written_before_the_next_tensor_is_asked_for(tmp_path):
+  """Memory is bounded by the tensors of one file."""
+  there = []
+
+  def one_by_one():
+    for name, tensor in tensors(np.float32).items():
+      there.append(len(list(tmp_path.glob('*.safetensors'))))
+      yield name, tensor
+
+  weights_writer.write(tmp_path, one_by_one(), 1)
+  assert there == [0, 0, 1, 2]
+
+
+def test_other_tools_see_tensors_of_pytorch(tmp_path):
+  write(tmp_path, np.float32)
+  content = (tmp_path / 'model.safetensors').read_bytes()
+  header = json.loads(content[8 : 8 + int.from_bytes(content[:8], 'little')])
+  assert header['__metadata__'] == {'format': 'pt'}
