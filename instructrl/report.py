@@ -1,4 +1,4 @@
-"""The report of a study, made from the files in its folder and nothing else.
+"""Writes the report of a study from the files in its folder.
 
   python -m instructrl.report WORKDIR
 

@@ -9,10 +9,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from instructrl import advantages as advantages_lib
+from instructrl import advantages
 from instructrl import losses
 from instructrl import sampling
 from instructrl.models import heads
+from instructrl.models.transformer import Cache
 from instructrl.models.transformer import Model
 from instructrl.types import Params, PromptBatch, pytree, Rollout
 
@@ -90,7 +91,7 @@ def generate(
       top_p=top_p,
     )
 
-  cache = model.init_cache(batch, prompt_len + response_len)
+  cache: Cache | None = model.init_cache(batch, prompt_len + response_len)
   positions = jnp.maximum(jnp.cumsum(segments, axis=1) - 1, 0)
   hidden, cache = model.apply(
     params, prompts.tokens, positions, segments, cache
@@ -220,7 +221,7 @@ def make_rollout(
   gae_lambda: float,
   whiten_advantages: bool,
   eos_id: int,
-  missing_eos: str = 'none',
+  missing_eos: advantages.MissingEos = 'none',
   missing_eos_amount: float = 0.0,
 ) -> Rollout:
   """Rewards, advantages and returns of a whole iteration's batch.
@@ -231,20 +232,18 @@ def make_rollout(
   """
   prompt_len = prompt_mask.shape[1]
   kl = jnp.where(
-    response_mask, advantages_lib.kl_estimate(old_logprobs, ref_logprobs), 0.0
+    response_mask, advantages.kl_estimate(old_logprobs, ref_logprobs), 0.0
   )
   has_eos = ((tokens[:, prompt_len:] == eos_id) & response_mask).any(axis=1)
-  final = advantages_lib.missing_eos(
+  final = advantages.missing_eos(
     scores, has_eos, mode=missing_eos, amount=missing_eos_amount
   )
-  rewards = advantages_lib.shaped_rewards(
-    final, kl, response_mask, kl_coef=kl_coef
-  )
-  advantages, returns = advantages_lib.gae(
+  rewards = advantages.shaped_rewards(final, kl, response_mask, kl_coef=kl_coef)
+  estimates, returns = advantages.gae(
     rewards, old_values, response_mask, discount=discount, gae_lambda=gae_lambda
   )
   if whiten_advantages:
-    advantages = advantages_lib.whitened_advantages(advantages, response_mask)
+    estimates = advantages.whitened_advantages(estimates, response_mask)
   return Rollout(
     tokens=tokens,
     prompt_mask=prompt_mask,
@@ -254,7 +253,7 @@ def make_rollout(
     old_values=old_values,
     kl=kl,
     rewards=rewards,
-    advantages=advantages,
+    advantages=estimates,
     returns=returns,
     scores=scores,
   )

@@ -1,4 +1,4 @@
-"""Talks to a checkpoint.
+"""Answers prompts with a checkpoint.
 
   python -m instructrl.sample CHECKPOINT --prompt "Where was Mara born?"
   python -m instructrl.sample CHECKPOINT < prompts.txt

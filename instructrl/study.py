@@ -1,4 +1,4 @@
-"""Runs all stages, one after another, and makes the report.
+"""Runs all stages in order and writes the report.
 
   python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
 

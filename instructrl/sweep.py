@@ -1,4 +1,4 @@
-r"""Runs an ablation: many points, each an ordinary run, and what they show.
+r"""Runs an ablation: one run per point, and a table and a figure.
 
   python -m instructrl.sweep --config=experiments/ablations/kl_coef.py:micro \
       --workdir=DIR [--parallel=2] [--set=ppo_ptx.ppo.kl_coef=0.1,0.3] [--print]

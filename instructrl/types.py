@@ -9,14 +9,18 @@ through `jax.jit`, be donated, sharded and checkpointed as it is.
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, dataclass_transform, TypeVar
 
 import jax
 
 Params = Any  # a nested dict of arrays
 
 
-def pytree(cls):
+T = TypeVar('T')
+
+
+@dataclass_transform(kw_only_default=True)
+def pytree(cls: type[T]) -> type[T]:
   """Makes `cls` a frozen dataclass and a pytree of all its fields."""
   cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
   return jax.tree_util.register_dataclass(cls)

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes the environment and runs the tests:
+# Makes the environment, checks style and types, and runs the tests:
 #
-#   bash scripts/test.sh [pytest args]         the quick tier
-#   bash scripts/test.sh --all [pytest args]   the slow tier as well, and what
-#                                              needs torch and transformers
+#   bash scripts/test.sh [pytest args]         the quick tests
+#   bash scripts/test.sh --all [pytest args]   the slow tests too, and those that
+#                                              need torch and transformers
 #
 # Paths among the arguments are relative to the root of the checkout.
 set -euo pipefail
@@ -17,4 +17,7 @@ for argument in "$@"; do
 done
 make_env "$extras"
 cd "$ROOT"
+"$VENV_PYTHON" -m ruff check --quiet
+"$VENV_PYTHON" -m ruff format --check --quiet
+"$VENV_PYTHON" -m mypy
 exec "$VENV_PYTHON" -m pytest "$@"

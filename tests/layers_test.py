@@ -274,13 +274,28 @@ def test_one_alias_is_one_module():
   assert not several, several
 
 
-def test_every_library_is_pinned():
-  """What the package imports stands in setup.py, by the name on PyPI."""
-  renamed = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint'}
-  pinned = {
-    name.lower().replace('_', '-')
-    for name in re.findall(r"'([\w-]+)==", (ROOT / 'setup.py').read_text())
+def pins():
+  """Returns {package: version} of scripts/constraints.txt."""
+  text = (ROOT / 'scripts' / 'constraints.txt').read_text('utf-8')
+  found = re.findall(r'^([\w.-]+)==(\S+)$', text, re.MULTILINE)
+  return {name.lower().replace('_', '-'): pin for name, pin in found}
+
+
+def ranges():
+  """Returns {package: (tested version, first excluded version)} of setup.py."""
+  found = re.findall(
+    r"'([\w-]+)(?:\[\w+\])?>=([\d.]+),<([\d.]+)[';]",
+    (ROOT / 'setup.py').read_text('utf-8'),
+  )
+  return {
+    name.lower().replace('_', '-'): (first, end) for name, first, end in found
   }
+
+
+def test_every_library_is_declared_and_pinned():
+  """setup.py has a range for each import, and constraints.txt a pin."""
+  renamed = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint'}
+  declared, pinned = ranges(), pins()
   sources = read_sources('instructrl', 'experiments')
   libraries = (
     {
@@ -294,8 +309,24 @@ def test_every_library_is_pinned():
   names = {
     renamed.get(name, name).lower().replace('_', '-') for name in libraries
   }
-  assert names <= pinned, f'not in setup.py: {sorted(names - pinned)}'
+  missing = sorted(names - set(declared))
+  assert not missing, f'not in setup.py: {missing}'
+  missing = sorted(set(declared) - set(pinned))
+  assert not missing, f'not in scripts/constraints.txt: {missing}'
   assert 'jax' in names  # the imports were found at all
+
+
+def test_ranges_start_at_the_tested_version():
+  pinned = pins()
+  for name, (first, end) in ranges().items():
+    assert first == pinned[name], name
+    numbers = [[int(n) for n in v.split('.')] for v in (first, end)]
+    assert numbers[0] < numbers[1], name
+
+
+def test_no_dependency_is_without_a_range():
+  for line in (ROOT / 'setup.py').read_text('utf-8').splitlines():
+    assert '==' not in line or 'sys_platform' in line or 'node' in line, line
 
 
 @pytest.mark.parametrize(

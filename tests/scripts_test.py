@@ -37,6 +37,7 @@ case "$*" in
     [ "$FAIL" = study ] && exit 7
     [ "$FAIL" = slow ] && {{ echo "$$" >> "$CALLS"; exec sleep 60; }}
     echo "study in $PWD" ;;
+  "-m ruff"*|"-m mypy"*) [ "$FAIL" = "$2" ] && exit 5 ; exit 0 ;;
   "-m pytest"*) echo "tests in $PWD" ;;
   *) echo "not expected: $*" >&2; exit 99 ;;
 esac
@@ -73,6 +74,8 @@ def start(checkout, script, *args, fail='', **variables):
     **variables,
   }
   (tmp_path / 'calls.log').write_text('')
+  # A job in the background ignores SIGINT, which its children would inherit.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
   return subprocess.Popen(
     ['bash', str(checkout / 'scripts' / script), *args],
     cwd=tmp_path / 'elsewhere',
@@ -81,8 +84,6 @@ def start(checkout, script, *args, fail='', **variables):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    # What runs in the background ignores SIGINT, and so would its children.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
 
 
@@ -168,6 +169,14 @@ def test_test_script_adds_to_the_environment(checkout):
   for script in ('quickstart.sh', 'test.sh'):
     run(checkout, script)
     assert not calls(checkout, '-m pip install')
+
+
+@pytest.mark.parametrize('checker', ['ruff', 'mypy'])
+def test_style_and_types_are_checked_before_the_tests(checkout, checker):
+  result = run(checkout, 'test.sh', fail=checker)
+  assert result.returncode == 5
+  assert calls(checkout, f'-m {checker}')
+  assert not calls(checkout, '-m pytest')
 
 
 @pytest.mark.parametrize('how', ['pip', 'kill'])
@@ -283,4 +292,5 @@ def test_what_the_shell_is_set_up_for_does_not_leak_in(checkout):
 
 
 def test_ci_runs_everything():
-  assert 'scripts/test.sh --all' in (ROOT / '.ci' / 'run').read_text()
+  for workflow in ('.ci/run', '.github/workflows/ci.yml'):
+    assert 'bash scripts/test.sh --all' in (ROOT / workflow).read_text()

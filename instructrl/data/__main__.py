@@ -1,4 +1,4 @@
-r"""Looks at data before it is trained on.
+r"""Summarizes a data set before training.
 
   python -m instructrl.data jsonl:rankings.jsonl.gz hh-rlhf/helpful-base
   python -m instructrl.data alpaca --tokenizer DIR --prompt_len 512
