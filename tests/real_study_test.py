@@ -16,6 +16,7 @@ from instructrl.runtime import run_folder
 from instructrl.stages import architecture
 from instructrl.stages import runner
 from tests import checkpoints
+from tests.stages.conftest import one_device  # noqa: F401 (a fixture)
 
 WORDS = ('red', 'green', 'blue', 'cat', 'dog', 'fish')
 

@@ -138,13 +138,13 @@ def test_a_job_that_is_killed_or_leaves_nothing_has_failed(tmp_path):
 
 HOLD = """
 import json, pathlib, sys, time
-from instructrl import metrics
+from instructrl.runtime import run_folder
 folder = pathlib.Path(sys.argv[1])
-with metrics.only_process(folder):
+with run_folder.only_process(folder):
   print('held', flush=True)
   sys.stdin.readline()
   if sys.argv[2] == 'ends':
-    metrics.write_done(folder, {'seconds': 1})
+    run_folder.write_done(folder, {'seconds': 1})
 """
 
 

@@ -11,6 +11,8 @@ from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
 from tests.stages import stages
+from tests.stages.conftest import study  # noqa: F401 (fixtures)
+from tests.stages.conftest import tok  # noqa: F401 (fixtures)
 
 
 @pytest.fixture(name='costs')

@@ -108,8 +108,9 @@ def test_another_process_writes_and_ranks_the_same():
   code = """
 import zlib
 import numpy as np
-from instructrl.lab import labelers, prompts, world
-w = world.make_world(2, 'micro')
+from instructrl.lab.people import labelers, prompts
+from instructrl.lab.world import facts
+w = facts.make_world(2, 'micro')
 rng = np.random.default_rng(0)
 team = labelers.make_labelers(w, 0)
 lines = []
