@@ -2,11 +2,10 @@
 
   python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
 
-Started again, it goes on where it was; finished stages are not run again.
-
-On several machines the same command is started on each, elsewhere than on TPU
-VMs with --coordinator=HOST:PORT --num_processes=N --process_id=I, as for
-`main`.
+The same command resumes: finished stages are skipped, and an interrupted stage
+continues from its newest checkpoint. On several machines start the same command
+on each; --coordinator, --num_processes and --process_id are not needed on TPU
+VMs.
 """
 
 import functools
@@ -14,12 +13,13 @@ import functools
 from absl import flags
 from ml_collections import config_flags
 
-from instructrl.orchestration import study
 from instructrl.runtime import command
-from instructrl.stages import runner
 
 
 def _main(config_flag, workdir_flag, join):
+  from instructrl.orchestration import study
+  from instructrl.stages import runner
+
   config, workdir = command.read_flags(
     config_flag, workdir_flag, 'study', 'order'
   )
@@ -36,11 +36,10 @@ if __name__ == '__main__':
       config_flags.DEFINE_config_file(
         'config',
         None,
-        'A study and its size, such as '
-        'experiments/study.py:tiny (or :micro, :small), or '
-        'experiments/real.py:cpu (or :full).',
+        'A study and its size, such as experiments/study.py:tiny (or :micro, '
+        ':small), or experiments/real.py:cpu (or :full).',
       ),
-      flags.DEFINE_string('workdir', None, 'Where all stages go.'),
+      flags.DEFINE_string('workdir', None, 'The folder of all stages.'),
       command.define_processes(),
     )
   )

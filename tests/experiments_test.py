@@ -6,8 +6,9 @@ import pathlib
 import pytest
 
 from instructrl.data import store
+from instructrl.orchestration import commands
 from instructrl.orchestration import graph
-from instructrl.orchestration import study
+from instructrl.orchestration import grid
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import registry
@@ -144,9 +145,9 @@ def test_there_is_no_lab_of_the_papers_sizes(name):
 def test_a_study_gives_its_seeds_to_all_stages(size):
   config = load('study', size)
   config.train_seed = 7
-  configs = study.stage_configs(config, 'w')
-  assert tuple(configs) == STAGES
-  assert {c.train_seed for c in configs.values()} == {7}
+  nodes = graph.of_study(config, 'w')
+  assert tuple(nodes) == STAGES
+  assert {node.config.train_seed for node in nodes.values()} == {7}
 
 
 def test_rankings_that_the_reward_model_cannot_read_are_refused():
@@ -157,7 +158,7 @@ def test_rankings_that_the_reward_model_cannot_read_are_refused():
     match='stages.rankings.max_responses='
     '9 is more than stages.reward.max_responses=5',
   ):
-    study.stage_configs(config, 'w')
+    graph.of_study(config, 'w')
 
 
 def test_an_unknown_size_is_refused_by_name():
@@ -274,7 +275,7 @@ def test_a_study_names_the_stage_of_a_bad_field(field, value, message):
   config = load('study', 'tiny')
   config.stages.ppo.update_from_flattened_dict({field: value})
   with pytest.raises(ValueError, match=message):
-    study.stage_configs(config, 'w')
+    graph.of_study(config, 'w')
 
 
 @pytest.mark.parametrize('size', (*SIZES, *PAPER_SIZES))
@@ -285,21 +286,22 @@ def test_every_ablation_is_valid_at_every_size(name, size):
   config = ablation.get_config(size)
   if size in PAPER_SIZES:
     config.given.lab, config.given.rankings = '/data/lab', '/data/rankings'
-  grid = graph.collect(ablation.sweep, config)
-  made = graph.make(config, grid, '/sweep')
+  points = grid.collect(ablation.sweep, config)
+  made = graph.of_sweep(config, points, '/sweep')
   assert not made.merged
-  assert len(made.points) == len(grid) * len(config.seeds) > len(config.seeds)
+  assert len(made.points) == len(points) * len(config.seeds) > len(config.seeds)
   assert config.measures
-  recipe = graph.flatten(config.stages.to_dict())
+  recipe = grid.flatten(config.stages.to_dict())
   assert any(
-    all(recipe[key] == value for key, value in point.items()) for point in grid
+    all(recipe[key] == value for key, value in point.items())
+    for point in points
   )
   swept = {config.plot.x, config.plot.by} - {''}
-  assert all(swept <= {*point} for point in grid)
+  assert all(swept <= {*point} for point in points)
   # A swept stage has the point's seed, and so has what is measured.
-  assert {key.split('.')[0] for key in grid[0]} <= {*config.seeded}
-  for run in made.runs.values():
-    graph.arguments(run, '/sweep')
+  assert {key.split('.')[0] for key in points[0]} <= {*config.seeded}
+  for run in made.nodes.values():
+    commands.arguments(run, '/sweep')
   if name.startswith('reward'):
     assert 'ppo_init' not in made.points[0].runs
 
@@ -317,8 +319,8 @@ def test_an_ablation_towards_the_pretrained_model():
   """Figure 34: the KL is towards GPT-3, and there is no pretraining mix."""
   ablation = importlib.import_module('experiments.ablations.kl_coef_pretrained')
   config = ablation.get_config('tiny')
-  made = graph.make(config, graph.collect(ablation.sweep, config), '/sweep')
-  for run in made.runs.values():
+  made = graph.of_sweep(config, grid.collect(ablation.sweep, config), '/sweep')
+  for run in made.nodes.values():
     if run.stage == 'ppo':
       assert run.config.inputs.reference.startswith('../pretrain-')
       assert run.config.inputs.policy.startswith('../ppo_init-')

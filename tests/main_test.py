@@ -174,7 +174,7 @@ def test_a_study_without_an_evaluation_has_no_report(tmp_path, ran, capsys):
   config.order = ('lab',)
   assert study.run(config, tmp_path) == tmp_path
   assert ran == ['lab']
-  assert 'no report: the stages have no evaluation' in capsys.readouterr().out
+  assert 'no report: the study has no evaluation' in capsys.readouterr().out
 
 
 def test_what_is_finished_may_be_read_only(tmp_path, ran):

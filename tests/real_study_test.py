@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import real
+from instructrl.orchestration import graph
 from instructrl.orchestration import study
 from instructrl.reports import report
 from instructrl.runtime import run_folder
@@ -84,7 +85,7 @@ def test_every_stage_of_the_experiment_validates(folder):
   for size in real.SIZES:
     config = real.get_config(size)
     with pytest.raises(ValueError, match='stages.import: source is empty'):
-      study.stage_configs(config, 'nowhere')
+      graph.of_study(config, 'nowhere')
     config.source = str(folder / 'weights')
     config.frozen_layers = 4
     with pytest.raises(
@@ -92,11 +93,12 @@ def test_every_stage_of_the_experiment_validates(folder):
       match='stages.sft: .*frozen_layers=4.*; '
       '--config.frozen_layers sets it in all stages',
     ):
-      study.stage_configs(config, 'nowhere')
+      graph.of_study(config, 'nowhere')
     config.frozen_layers = 0
     with pytest.raises(ValueError, match='max_len=64 is shorter than'):
-      study.stage_configs(config, 'nowhere')
-  configs = study.stage_configs(config_of(folder), folder / 'nowhere')
+      graph.of_study(config, 'nowhere')
+  nodes = graph.of_study(config_of(folder), folder / 'nowhere')
+  configs = {name: node.resolved for name, node in nodes.items()}
   for name in ('sft', 'reward', 'ppo', 'ppo_ptx'):
     assert architecture.resolved(configs[name])
     assert configs[name].model.num_layers == 3
@@ -157,6 +159,6 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   config.source = str(folder / 'other')
   with pytest.raises(ValueError, match='import was made with another'):
     runner.run_stage(
-      study.stage_configs(config, folder / 'fresh')['import'],
+      graph.of_study(config, folder / 'fresh')['import'].resolved,
       workdir / 'import',
     )

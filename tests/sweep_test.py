@@ -12,10 +12,10 @@ import time
 import pytest
 
 from experiments.ablations import base
-from instructrl import sweep as sweep_door
 from instructrl.orchestration import children
+from instructrl.orchestration import commands
 from instructrl.orchestration import graph
-from instructrl.orchestration import sweep as sweep
+from instructrl.orchestration import sweep
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 
@@ -55,7 +55,7 @@ score = kl_coef + int(flags.get('config.train_seed', 0))
 
 @pytest.fixture(name='folder')
 def _folder(tmp_path, monkeypatch):
-  monkeypatch.setattr(children, 'POLL', 0.01)
+  monkeypatch.setattr(children, 'POLL_SECONDS', 0.01)
   rules(tmp_path)
   (tmp_path / 'stage.py').write_text(STAGE)
   return tmp_path
@@ -82,7 +82,7 @@ def make(folder):
     (('score', 'ppo_ptx', 'metrics.jsonl', 'objective/scores'),),
   )
   config.plot.x = KL
-  return config, graph.make(config, [{KL: 0.1}, {KL: 0.3}], folder)
+  return config, graph.of_sweep(config, [{KL: 0.1}, {KL: 0.3}], folder)
 
 
 def run(folder, **kwargs):
@@ -149,7 +149,7 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
     match='error: 2 runs failed and 0 could not '
     'begin; 2 of 4 points are not done',
   ) as end:
-    sweep_door._finish('name', folder, results)
+    sweep.finish('name', folder, results)
   assert end.value.code != 0
   captured = capsys.readouterr()
   first = results['points'][0]['runs']['ppo_ptx']
@@ -160,7 +160,7 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
   assert '| 0.1 |  | 0 of 2 |' in captured.out
   rules(folder)
   results = run(folder)
-  assert f'name: {first} failed before, and is tried again' in (
+  assert f'name: {first} failed before; trying again' in (
     capsys.readouterr().out
   )
   assert not results['failed'] and journal(folder).count('ppo_ptx') == 6
@@ -176,9 +176,9 @@ def test_an_interrupted_run_is_no_failure(folder, capsys):
   results = run(folder)
   assert not results['failed']
   with pytest.raises(SystemExit) as end:
-    sweep_door._finish('name', folder, results)
+    sweep.finish('name', folder, results)
   assert end.value.code == processes.EXIT_STOPPED
-  assert '2 of 4 points are not done; the same command goes on' in (
+  assert '2 of 4 points are not done; run the same command to go on' in (
     capsys.readouterr().err
   )
 
@@ -194,7 +194,7 @@ def test_a_second_sweep_of_the_name_is_kept_out(folder):
 def test_a_given_folder_must_be_there(folder):
   config, _ = make(folder)
   config.given.lab = str(folder / 'nothing')
-  made = graph.make(config, [{KL: 0.1}], folder)
+  made = graph.of_sweep(config, [{KL: 0.1}], folder)
   with pytest.raises(ValueError, match='given.lab: there is no folder'):
     sweep.run('name', 'Title', config, made, folder)
   assert not (folder / 'name').exists()
@@ -275,18 +275,21 @@ def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
       if flag.startswith('--config.inputs.') and path
     )
     names.append(pathlib.Path(flags['--workdir']).name)
-    assert names[-1].split('-')[1] == graph.digest(graph.read_config(argv[3:]))
+    assert names[-1].split('-')[1] == graph.digest(
+      commands.read_config(argv[3:])
+    )
   assert len(names) == len({*names}) == 11
-  assert 'kl_coef=0.3, seed 0 is the same as kl_coef=0.3, seed 0' in (
-    found.stderr
-  )
+  assert 'kl_coef=0.3, seed 0 equals kl_coef=0.3, seed 0' in (found.stderr)
   assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
   'flags, message',
   [
-    ((f'--set={KL}=much',), f"error: --set {KL}: 'much' is no float"),
+    (
+      (f'--set={KL}=much',),
+      f"error: --set {KL}: value must be of type float; got 'much'",
+    ),
     (('--parallel=0',), 'error: --parallel=0 must be 1 or more'),
     ((f'--set={KL}=-1',), 'error: kl_coef=-1.0, seed 0: stages.ppo_ptx: '),
   ],

@@ -31,7 +31,7 @@ if code:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch):
-  monkeypatch.setattr(children, 'POLL', 0.01)
+  monkeypatch.setattr(children, 'POLL_SECONDS', 0.01)
 
 
 def job(folder, name, needs=(), seconds=0.0, code=0):

@@ -1,15 +1,14 @@
 """The points of a sweep, the runs they share, and the flags that give them."""
 
 import os
-import shlex
 
 import pytest
 
+from experiments import study as study_config
 from experiments.ablations import base
 from experiments.ablations import kl_coef
 from instructrl.orchestration import graph
-from instructrl.runtime import files
-from instructrl.stages import registry
+from instructrl.runtime import run_folder
 
 KL = 'ppo_ptx.ppo.kl_coef'
 
@@ -22,11 +21,11 @@ def config_of(ends=('ppo_ptx',), seeds=(0,), **fields):
 
 
 def make(config, *points, workdir='/somewhere'):
-  return graph.make(config, points, workdir)
+  return graph.of_sweep(config, points, workdir)
 
 
 def stages_of(sweep, stage):
-  return [run for run in sweep.runs.values() if run.stage == stage]
+  return [run for run in sweep.nodes.values() if run.stage == stage]
 
 
 def test_what_points_share_is_one_run():
@@ -43,15 +42,15 @@ def test_what_points_share_is_one_run():
       'ppo_ptx',
     )
   ] == [1, 1, 1, 1, 1, 1, 4]
-  assert len(sweep.runs) == 10  # nothing that no point needs
+  assert len(sweep.nodes) == 10  # nothing that no point needs
   assert [(p.overrides[KL], p.seed) for p in sweep.points] == [
     (0.1, 0),
     (0.1, 1),
     (0.3, 0),
     (0.3, 1),
   ]
-  for name, run in sweep.runs.items():  # those that others start from first
-    before = list(sweep.runs)[: list(sweep.runs).index(name)]
+  for name, run in sweep.nodes.items():  # those that others start from first
+    before = list(sweep.nodes)[: list(sweep.nodes).index(name)]
     assert {*run.needs} <= {*before}
 
 
@@ -74,7 +73,7 @@ def test_seeds_are_of_the_stages_that_are_seeded():
   sweep = make(config, {KL: 0.1})
   assert [run.config.train_seed for run in stages_of(sweep, 'reward')] == [3, 4]
   assert [run.config.train_seed for run in stages_of(sweep, 'sft')] == [7]
-  assert {run.config.world_seed for run in sweep.runs.values()} == {2}
+  assert {run.config.world_seed for run in sweep.nodes.values()} == {2}
 
 
 def test_a_name_is_of_what_is_computed():
@@ -116,7 +115,7 @@ def test_a_given_folder_is_not_made(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   config = config_of(**{'given.reward': 'study/reward', 'given.lab': '/a/lab'})
   sweep = make(config, {KL: 0.1}, workdir='runs/sweep')
-  assert {run.stage for run in sweep.runs.values()} == {
+  assert {run.stage for run in sweep.nodes.values()} == {
     'pretrain',
     'ppo_init',
     'ppo_ptx',
@@ -155,25 +154,41 @@ def test_other_paths_of_inputs(place, found):
     ),
     ({}, {'sft.peak_lr': 1.0}, 'did you mean sft.optimizer.peak_lr'),
     ({}, {'kl_coef': 1.0}, 'did you mean ppo.ppo.kl_coef or ppo_ptx.ppo.kl_co'),
-    ({}, {'ppo_ptx.ppo': 1.0}, 'ppo_ptx.ppo is not one field but several'),
+    ({}, {'ppo_ptx.ppo': 1.0}, 'ppo_ptx.ppo is a group of fields'),
     ({}, {KL: 'much'}, 'kl_coef=.much., seed 0: .*kl_coef'),
-    ({}, {'ppo_ptx.ppo.num_iterations': True}, 'num_iterations=True is no int'),
-    ({}, {'ppo_ptx.ppo.whiten_advantages': 1}, 'advantages=1 is no bool'),
+    (
+      {},
+      {'ppo_ptx.ppo.num_iterations': True},
+      'num_iterations must be of type int; got True',
+    ),
+    (
+      {},
+      {'ppo_ptx.ppo.whiten_advantages': 1},
+      'advantages must be of type bool; got 1',
+    ),
     ({}, {KL: -1.0}, 'kl_coef=-1.0, seed 0: stages.ppo_ptx: ppo.kl_coef=-1.0'),
     ({}, {'rankings.max_responses': 12}, 'rankings.max_responses=12 is more'),
-    ({'seeds': (0, 0)}, {KL: 1.0}, r'seeds=\(0, 0\) has one twice'),
+    ({'seeds': (0, 0)}, {KL: 1.0}, r'seeds=\(0, 0\) has a seed twice'),
     ({'seeds': (-1,)}, {KL: 1.0}, 'seeds=.*-1 is not an integer of 0 or more'),
     ({'seeds': (0, 1), 'seeded': ()}, {KL: 1.0}, 'seeded is empty'),
     ({}, {'ppo_ptx.train_seed': 1}, 'train_seed: .* give --config.seeds'),
     ({'ends': ()}, {KL: 1.0}, 'ends is empty'),
-    ({'given.ppo_ptx': '/x'}, {KL: 1.0}, "ends names 'ppo_ptx', which is no"),
+    (
+      {'given.ppo_ptx': '/x'},
+      {KL: 1.0},
+      "ends must name stages .*; got 'ppo_ptx'",
+    ),
     ({'plot.x': 'nothing'}, {KL: 1.0}, "no field 'nothing'. A field is"),
-    ({'measures': (('a', 'reward', 'DONE', 'b'),)}, {KL: 1.0}, 'measures: '),
-    ({'stages.sft.inputs.init': '../reward'}, {KL: 1.0}, 'in a circle: '),
+    (
+      {'measures': (('a', 'reward', 'DONE', 'b'),)},
+      {KL: 1.0},
+      'measures must be .*; got ',
+    ),
+    ({'stages.sft.inputs.init': '../reward'}, {KL: 1.0}, 'form a circle: '),
     (
       {'stages.sft.inputs.init': '../other'},
       {KL: 1.0},
-      "stages.sft.inputs.init=../other: no stage 'other' is run here",
+      "stages.sft.inputs.init=../other: the sweep has no stage 'other'",
     ),
   ],
 )
@@ -192,7 +207,7 @@ def test_where_there_is_no_lab_its_folder_is_asked_for():
   # The reward model is of 6B, and so is what it starts from.
   assert [
     (run.stage, run.config.size)
-    for run in sweep.runs.values()
+    for run in sweep.nodes.values()
     if run.config.train_seed == 0
   ] == [
     ('pretrain', '1.3b'),
@@ -204,117 +219,69 @@ def test_where_there_is_no_lab_its_folder_is_asked_for():
   ]
 
 
-@pytest.mark.parametrize(
-  'added, message',
-  [
-    ((), 'adds no point'),
-    (({},), 'add takes a dict'),
-    ((3,), 'add takes a dict'),
-  ],
-)
-def test_a_sweep_adds_points(added, message):
-  def sweep(add, config):
-    del config
-    for point in added:
-      add(point)
-
-  with pytest.raises(ValueError, match=message):
-    graph.collect(sweep, config_of())
+def study_of(order, **fields):
+  config = study_config.get_config('micro')
+  config.order = order
+  config.update_from_flattened_dict(fields)
+  return graph.of_study(config, '/study')
 
 
-def expand(points, *settings):
-  return graph.expand(points, config_of(), settings)
+def test_a_study_is_one_point_with_folders_of_the_stages_names():
+  config = study_config.get_config('micro')
+  nodes = graph.of_study(config, '/study')
+  assert tuple(nodes) == tuple(config.order)
+  assert [node.name for node in nodes.values()] == list(nodes)
+  assert nodes['ppo'].needs == ('lab', 'ppo_init', 'reward')
+  assert nodes['ppo'].config.inputs.reward_model == '../reward'
 
 
-def test_the_command_line_replaces_and_multiplies():
-  points = [{KL: kl, 'reward.num_epochs': 1} for kl in (0.1, 0.3)]
-  assert expand(points, f'{KL}=1,2e-3') == [
-    {'reward.num_epochs': 1, KL: 1.0},
-    {'reward.num_epochs': 1, KL: 0.002},
-  ]
-  assert expand([{KL: 0.1}, {KL: 0.3}], 'sft.num_epochs=1,2') == [
-    {KL: 0.1, 'sft.num_epochs': 1},
-    {KL: 0.1, 'sft.num_epochs': 2},
-    {KL: 0.3, 'sft.num_epochs': 1},
-    {KL: 0.3, 'sft.num_epochs': 2},
-  ]
+def test_a_study_runs_a_stage_after_its_inputs():
+  nodes = study_of(('sft', 'pretrain'))  # the lab is there from before
+  assert list(nodes) == ['pretrain', 'sft']
+  assert nodes['sft'].needs == ('pretrain',)
+  assert nodes['sft'].config.inputs.data == '../lab'
 
 
 @pytest.mark.parametrize(
-  'setting, value',
+  'order, fields, message',
   [
-    ('reward.shuffled_pairs=true', True),
-    ('sft.num_epochs=3', 3),
-    ('ppo.ppo.missing_eos=fixed', 'fixed'),
-    (f'{KL}=1', 1.0),
+    (('lab', 'labb'), {}, "order must name stages .*; got 'labb'"),
     (
-      "rankings.sources=(('sft', 1.0, 4), ('base', 0.5, 1))",
-      (('sft', 1.0, 4), ('base', 0.5, 1)),
+      ('pretrain',),
+      {'stages.pretrain.batch_size': 0},
+      'stages.pretrain: batch',
+    ),
+    (
+      ('sft', 'reward'),
+      {'stages.sft.inputs.init': '../reward'},
+      'form a circle: sft -> reward -> sft',
     ),
   ],
 )
-def test_values_are_of_the_type_of_the_field(setting, value):
-  ((found,),) = map(dict.values, expand([{}], setting))
-  assert found == value and type(found) is type(value)
-
-
-@pytest.mark.parametrize(
-  'setting, message',
-  [
-    (f'{KL}=a', "'a' is no float"),
-    ('sft.num_epochs=1.5', 'is no int'),
-    ('reward.shuffled_pairs=1', 'is no bool'),
-    (f'{KL}=1,', "'' is no float"),
-    ('rankings.sources=(1', 'is no tuple'),
-    (KL, 'give a field and its values'),
-    ('kl_coef=1', 'did you mean ppo.ppo.kl_coef or ppo_ptx.ppo.kl_coef'),
-  ],
-)
-def test_a_bad_setting_is_refused(setting, message):
+def test_an_invalid_study_is_refused(order, fields, message):
   with pytest.raises(ValueError, match=message):
-    expand([{}], setting)
+    study_of(order, **fields)
 
 
-def test_flags_give_the_same_config_in_the_same_folder(tmp_path):
-  config = config_of(
-    seeds=(1,),
-    **{
-      'given.lab': '/a b/lab',
-      'stages.ppo_ptx.log.every': 5,
-      'stages.ppo_ptx.rules': (('layers', None), ('vocab', 'tensor')),
-    },
-  )
-  sweep = make(
-    config,
-    {
-      KL: 1e-05,
-      'ppo_ptx.ppo.whiten_advantages': False,
-      'ppo_ptx.reward_model.attention_block': 16,
-    },
-    workdir=tmp_path,
-  )
-  for name, run in sweep.runs.items():
-    line = shlex.join(graph.arguments(run, tmp_path))
-    argv = shlex.split(line)
-    assert f'--workdir={tmp_path / name}' in argv
-    read = graph.read_config(argv)
-    registry.validate(read)
-    assert files.fingerprint(read.to_dict()) == (
-      files.fingerprint(run.config.to_dict())
-    )
-    assert name == f'{read.stage}-{graph.digest(read)}'
+def test_an_architecture_of_an_input_is_resolved_but_not_hashed():
+  """The name and the flags of a run have the config as it was given."""
+  config = config_of(ends=('sft',))
+  config.stages.sft.model = {'like': 'init', 'dtype': 'float32'}
+  sweep = make(config, {'pretrain.model.num_layers': 3})
+  (run,) = stages_of(sweep, 'sft')
+  assert run.config.model.to_dict() == {'like': 'init', 'dtype': 'float32'}
+  assert run.resolved.model.num_layers == 3
+  assert run.name == f'sft-{graph.digest(run.config)}'
 
 
-def test_a_field_that_the_experiment_lacks_is_no_flag():
-  config = config_of(ends=('lab',))
-  config.stages.lab.added = 1
-  (run,) = make(config, {'lab.num_prompts': 5}).runs.values()
-  with pytest.raises(ValueError, match="differ in whether .*'added'"):
-    graph.arguments(run, '/x')
-
-
-def test_lines_are_for_the_checkout(tmp_path, monkeypatch):
-  run = next(iter(make(config_of(), {KL: 0.1}).runs.values()))
-  monkeypatch.chdir(tmp_path)
-  with pytest.raises(ValueError, match='stand in the checkout'):
-    graph.arguments(run, '/x')
+def test_finished_ends_need_nothing(tmp_path):
+  config = config_of(ends=('sft',))
+  sweep = make(config, {'sft.num_epochs': 1}, workdir=tmp_path)
+  ends = [sweep.points[0].runs['sft']]
+  needed = lambda: [
+    node.stage for node in graph.needed(sweep.nodes, ends, tmp_path)
+  ]
+  assert needed() == ['lab', 'pretrain', 'sft']
+  (tmp_path / ends[0]).mkdir()
+  run_folder.write_done(tmp_path / ends[0], {})
+  assert needed() == ['sft']

@@ -30,7 +30,7 @@ def _config():
 
 
 def sweep_of(config, *points, workdir='/x'):
-  return graph.make(config, points, workdir)
+  return graph.of_sweep(config, points, workdir)
 
 
 def finish(folder, accuracy, losses=(2.0, 1.0)):
