@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from instructrl.interop.families import FAMILIES
+from instructrl.interop.families import Family
 from instructrl.interop.hf_config import complete
-from instructrl.interop.hf_config import FAMILIES
-from instructrl.interop.hf_config import Family
 from instructrl.interop.hf_config import family_of
 from instructrl.interop.hf_config import model_fields
 from instructrl.types import Params

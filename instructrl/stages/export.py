@@ -24,6 +24,7 @@ import numpy as np
 from instructrl.interop import hf
 from instructrl.interop import hf_config
 from instructrl.interop import weights_writer
+from instructrl.interop.families import FAMILIES
 from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
 from instructrl.runtime import files
@@ -114,7 +115,7 @@ class Plan:
     """Every tensor."""
     shapes = hf.expected(self.lm)
     if self.is_reward:  # it has a score for an unembedding
-      for name in hf_config.FAMILIES[self.family].heads:
+      for name in FAMILIES[self.family].heads:
         shapes.pop(name, None)
       shapes['score.weight'] = (1, self.fields['d_model'])
     return shapes
@@ -148,7 +149,7 @@ class Plan:
       config['model'],
       family,
       is_reward,
-      hf_config.hf_config(config['model'], family, vocab_rows=rows),
+      hf_config.make_config(config['model'], family, vocab_rows=rows),
       generation,
     )
 
@@ -163,7 +164,7 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
   Raises:
     ValueError: none does; what stands against the nearest is named.
   """
-  if preferred in hf_config.FAMILIES:
+  if preferred in FAMILIES:
     nearest = preferred
   elif fields['norm'] == 'rmsnorm':
     nearest = 'llama'
@@ -172,7 +173,7 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
   found = hf_config.families_for(fields)
   if not found:
     try:
-      hf_config.hf_config(fields, nearest, vocab_rows=1)
+      hf_config.make_config(fields, nearest, vocab_rows=1)
     except ValueError as error:
       raise ValueError(
         'no family that other tools load computes what this '
@@ -258,7 +259,7 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
     (work / 'generation_config.json').write_text(
       json.dumps(generation, indent=2, sort_keys=True) + '\n'
     )
-  config = hf_config.hf_config(
+  config = hf_config.make_config(
     plan.fields,
     plan.family,
     kind='reward' if plan.is_reward else 'lm',
@@ -333,7 +334,7 @@ def export_model(
     files.sync_folder(work)
     work.rename(dst)
     files.sync_folder(dst.parent)
-  known = hf_config.FAMILIES[plan.family]
+  known = FAMILIES[plan.family]
   say(
     f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
     f'{"/".join(subtree)} in {path}'

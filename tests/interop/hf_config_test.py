@@ -227,7 +227,9 @@ def test_what_is_written_reads_back_and_makes_the_same_leaves(name):
   config = CONFIGS[name]
   fields = hf_config.model_fields(config)
   written = json.loads(
-    json.dumps(hf_config.hf_config(fields, name, vocab_rows=50, eos_token_id=7))
+    json.dumps(
+      hf_config.make_config(fields, name, vocab_rows=50, eos_token_id=7)
+    )
   )
   assert hf_config.model_fields(written) == fields
   assert written['eos_token_id'] == 7 and written['torch_dtype'] == 'float32'
@@ -287,15 +289,18 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
 @pytest.mark.parametrize(
   'config, message',
   [
-    (dict(LLAMA, model_type='mamba'), "model_type='mamba' is none of 'gpt2'"),
-    ({}, 'model_type=None is none of'),
+    (
+      dict(LLAMA, model_type='mamba'),
+      "model_type must be one of 'gpt2'.*; got 'mamba'",
+    ),
+    ({}, 'model_type must be one of .*; got None'),
     (
       dict(LLAMA, architectures=['LlamaForTokenClassification']),
       "architectures='LlamaForTokenClassification' is not supported",
     ),
     (
       {k: v for k, v in LLAMA.items() if k != 'hidden_size'},
-      'config.json of llama has no hidden_size',
+      'config.json: llama needs hidden_size',
     ),
     (dict(LLAMA, quantization_config=dict(bits=4)), 'quantization_config'),
     (dict(LLAMA, hidden_act='relu'), "hidden_act='relu' .* in llama: only "),
@@ -311,7 +316,7 @@ def test_what_a_layer_kind_rotates_by_is_a_table():
     ),
     (
       dict(LLAMA, rope_scaling=dict(rope_type='llama3', factor=8.0)),
-      'it has no low_freq_factor',
+      'config.json: rope_scaling of llama needs low_freq_factor',
     ),
     (dict(LLAMA, partial_rotary_factor=0.5), 'partial_rotary_factor=0.5'),
     (dict(GPT2, activation_function='relu'), "activation_function='relu'"),
@@ -522,25 +527,25 @@ def test_the_families_that_can_hold_a_model(changes, expected):
     (
       'gpt2',
       dict(positions='rotary'),
-      "gpt2 has no place for model.positions='rotary': there it is 'learned'",
+      "gpt2 cannot express model.positions='rotary'; there it is 'learned'",
     ),
     ('gpt2', dict(num_kv_heads=2), 'model.num_kv_heads=2'),
     ('gpt2', dict(head_dim=16), 'model.head_dim=16'),
     ('gpt2', dict(use_bias=False), 'model.use_bias=False'),
     ('llama', dict(tiny.LLAMA, rotary_fraction=0.67), 'rotary_fraction'),
-    ('llama', tiny.GEMMA, 'has no place for model'),
+    ('llama', tiny.GEMMA, 'cannot express model'),
     ('gpt_neox', dict(positions='rotary', mlp='swiglu'), "model.mlp='swiglu'"),
     ('gemma3_text', dict(tiny.GEMMA, query_scale=0.3), 'model.query_scale=0.3'),
-    ('bert', {}, "family='bert'"),
+    ('bert', {}, "family must be one of .*family='bert'"),
   ],
 )
 def test_a_field_without_a_place_is_named(family, changes, message):
   with pytest.raises(ValueError, match=message):
-    hf_config.hf_config({**tiny.FIELDS, **changes}, family, vocab_rows=50)
+    hf_config.make_config({**tiny.FIELDS, **changes}, family, vocab_rows=50)
 
 
 def test_a_reward_model_is_a_classifier_of_one_label():
-  config = hf_config.hf_config(
+  config = hf_config.make_config(
     tiny.FIELDS,
     'gpt2',
     kind='reward',

@@ -275,7 +275,7 @@ def test_an_export_has_every_tensor_as_it_was(name, saved):
 def test_the_config_of_an_export_reads_back_the_same(name, saved):
   model = saved(name)
   family = hf_config.family_of(model.config)
-  config = hf_config.hf_config(
+  config = hf_config.make_config(
     model.fields, family.model_type, vocab_rows=VOCAB
   )
   assert hf_config.model_fields(json.loads(json.dumps(config))) == model.fields
@@ -303,7 +303,7 @@ def test_a_reward_model_scores_in_transformers_as_here(name, saved, tmp_path):
       'bias': np.float32(0.75),
     },
   }
-  config = hf_config.hf_config(
+  config = hf_config.make_config(
     model.fields,
     family.model_type,
     kind='reward',

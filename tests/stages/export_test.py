@@ -337,7 +337,7 @@ def test_a_model_like_gpt_3_is_exported_as_gpt_2(tmp_path):
 
 def test_a_model_of_no_family_is_refused_by_the_field(tmp_path):
   lab_run(tmp_path, positions='rotary', norm='rmsnorm')
-  with pytest.raises(ValueError, match="llama has no place for model.mlp='ge"):
+  with pytest.raises(ValueError, match="llama cannot express model.mlp='ge"):
     export_quietly(tmp_path / 'run', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 

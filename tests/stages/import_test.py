@@ -300,7 +300,10 @@ def cut_weights(src):
 @pytest.mark.parametrize(
   'change, message',
   [
-    (change_config(model_type='mamba'), "config.json.*model_type='mamba'"),
+    (
+      change_config(model_type='mamba'),
+      "config.json.*model_type must be.*got 'mamba'",
+    ),
     (change_config(architectures=['LlamaForMaskedLM']), 'LlamaForMaskedLM'),
     (change_config(hidden_act='relu'), "config.json.*hidden_act='relu'"),
     (change_config(rope_scaling={'rope_type': 'yarn', 'factor': 2}), 'yarn'),
