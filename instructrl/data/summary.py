@@ -1,7 +1,7 @@
-"""What is in a source, in numbers and as 80 columns of text.
+"""Summaries of data: counts, and the counts as 80 columns of text.
 
-`describe` counts, `render` draws; `python -m instructrl.data` and the data
-stage show the same.
+`describe` counts and `render` draws one source, `describe_made` and
+`render_made` what the data stage made of all sources.
 """
 
 import collections
@@ -24,11 +24,11 @@ _ANY = 2**31  # tokens: more than any response has
 
 
 def histogram(lengths: Iterable[int]) -> dict[str, Any]:
-  """Counts in bins that double, and where the middle and the end are.
+  """Counts lengths in bins that double.
 
   Returns:
-    'bins': [[least, most, count], ...], the first from 0 and not more than
-    eight; 'median', 'p95', 'longest', 'total'. {} of nothing.
+    'bins': at most eight [least, most, count], the first from 0; 'median',
+    'p95', 'longest' and 'total'. {} without lengths.
   """
   lengths = np.asarray(list(lengths), np.int64)
   if not len(lengths):
@@ -52,8 +52,12 @@ def histogram(lengths: Iterable[int]) -> dict[str, Any]:
   }
 
 
+def _count(values: Iterable[str]) -> dict[str, int]:
+  return dict(collections.Counter(values))
+
+
 def _most(names: Iterable[str]) -> dict[str, Any]:
-  """How many different names there are and the most frequent one's rows."""
+  """Counts different names, and the rows of the most frequent one."""
   counts = collections.Counter(
     name for name in names if name and name != fields.UNKNOWN
   )
@@ -64,29 +68,28 @@ def _most(names: Iterable[str]) -> dict[str, Any]:
 
 
 def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
-  """K, pairs, ties, and how often each writer is best."""
+  """Counts K, pairs, ties, writers of responses and groups of labelers."""
   ks = collections.Counter(len(r.responses) for r in rankings)
-  pairs = ties = 0
-  for ranking in rankings:
-    k = len(ranking.ranks)
-    pairs += k * (k - 1) // 2
-    ties += sum(
-      n * (n - 1) // 2 for n in collections.Counter(ranking.ranks).values()
-    )
+  of_two = lambda n: n * (n - 1) // 2
+  pairs = sum(of_two(len(r.ranks)) for r in rankings)
+  ties = sum(
+    of_two(n) for r in rankings for n in collections.Counter(r.ranks).values()
+  )
   return {
     'k': {str(k): ks[k] for k in sorted(ks)},
     'pairs': pairs,
     'ties': ties / pairs if pairs else 0.0,
     'all_tied': sum(len(set(r.ranks)) == 1 for r in rankings),
     'writers': _most(name for r in rankings for name in r.sources),
-    'groups': dict(collections.Counter(r.group for r in rankings)),
+    'groups': _count(r.group for r in rankings),
   }
 
 
 def _measure(records, tok) -> dict[str, list[int]]:
-  """What is measured -> lengths: of each prompt once and of all responses.
+  """Measures each different prompt, each response and each document.
 
-  In characters, and in tokens with a tokenizer.
+  Returns:
+    Name of a measure -> lengths. With a tokenizer, in tokens too.
   """
   if isinstance(records[0], Document):
     found = {'document characters': [len(r.text) for r in records]}
@@ -117,9 +120,10 @@ def describe(
   """Counts what a source has.
 
   Args:
-    loaded: what `sources.load` gave.
-    tok: lengths are in tokens too where there is one.
-    prompt_len, response_len: limits in tokens; 0 = none to compare with.
+    loaded: a `registry.Loaded`.
+    tok: tokenizer, to count tokens too.
+    prompt_len: tokens; prompts above it are counted. 0 = no limit.
+    response_len: tokens; responses above it are counted. 0 = no limit.
 
   Returns:
     Plain values, for `render` and for JSON.
@@ -138,20 +142,18 @@ def describe(
     return found
   lengths = _measure(records, tok)
   found['lengths'] = {name: histogram(n) for name, n in lengths.items()}
-  found['personal_data'] = dict(
-    collections.Counter(filter(None, map(personal.of_record, records)))
+  found['personal_data'] = _count(
+    filter(None, map(personal.of_record, records))
   )
-  if loaded.kind is Document:
-    found['splits'] = dict(collections.Counter(r.split for r in records))
-    return found
   prompts = [prompt_of(r) for r in records]
+  found['splits'] = _count(p.split for p in prompts)
+  if loaded.kind is Document:
+    return found
+  use_cases = collections.Counter(p.use_case for p in prompts)
   found |= {
-    'splits': dict(collections.Counter(p.split for p in prompts)),
     'prompts': len({fold(p.text) for p in prompts}),
     'dialogues': len({p.turns for p in prompts if p.turns}),
-    'use_cases': dict(
-      collections.Counter(p.use_case for p in prompts).most_common()
-    ),
+    'use_cases': dict(use_cases.most_common()),
     'users': _most(p.user for p in prompts),
   }
   if loaded.kind is not Prompt:
@@ -159,24 +161,67 @@ def describe(
   if loaded.kind is Ranking:
     found |= describe_rankings(records)
   for name, limit in (('prompt', prompt_len), ('response', response_len)):
-    if limit and f'{name} tokens' in lengths:
+    tokens = lengths.get(f'{name} tokens')
+    if limit and tokens:
       found.setdefault('over', {})[name] = {
         'limit': limit,
-        'count': sum(length > limit for length in lengths[f'{name} tokens']),
+        'count': sum(length > limit for length in tokens),
       }
   return found
 
 
+def warnings(sources: Sequence[tuple[str, Any]], data: parts.Curated):
+  """Finds the parts that have lost more than half of their rows.
+
+  Args:
+    sources: (part, `registry.Loaded`) of each source.
+    data: what is left of the sources.
+
+  Returns:
+    A line for each such part: how many rows were dropped, and why.
+  """
+  kept = collections.Counter(
+    demonstrations=len(data.demonstrations),
+    rankings=len(data.rankings),
+    documents=len(data.documents),
+    prompts=len({p.text for found in data.prompts.values() for p in found}),
+  )
+  lines = []
+  for part in dict.fromkeys(part for part, _ in sources):
+    reasons = collections.Counter()
+    for own, loaded in sources:
+      reasons.update(loaded.dropped if own == part else {})
+    reasons.update(data.drops.of(part))
+    kept[part] += reasons.pop(parts.SET_ASIDE, 0)  # such rows have a use
+    lost = reasons.total()
+    if lost > kept[part]:
+      counts = '; '.join(f'{n:,} {reason}' for reason, n in reasons.items())
+      total = lost + kept[part]
+      lines.append(
+        f'{part}: {lost:,} of {total:,} rows were dropped ({counts})'
+      )
+  return lines
+
+
 def describe_made(
-  data: parts.Curated, rows: Mapping[str, int], tok
+  data: parts.Curated, rows: Mapping[str, int], tok, lost: Sequence[str] = ()
 ) -> dict[str, Any]:
-  """Counts what the data stage made; for `render_made`, JSON and DONE."""
-  count = lambda splits: dict(collections.Counter(splits))
+  """Counts what the data stage made.
+
+  Args:
+    data: the records.
+    rows: name of a file of packed rows -> its rows.
+    tok: the tokenizer.
+    lost: lines of `warnings`.
+
+  Returns:
+    Plain values, for `render_made` and for JSON.
+  """
   sides = {
     'prompts': {split: len(p) for split, p in data.prompts.items()},
-    'demonstrations': count(d.prompt.split for d in data.demonstrations),
-    'rankings': count(r.prompt.split for r in data.rankings),
-    'corpus': count(d.split for d in data.documents),
+    'demonstrations': _count(d.prompt.split for d in data.demonstrations),
+    'rankings': _count(r.prompt.split for r in data.rankings),
+    'corpus': _count(d.split for d in data.documents),
   }
   drops = {}
   for (part, reason), number in data.drops.counts.items():
@@ -191,6 +236,8 @@ def describe_made(
     'left_out': drops,
     'notes': data.notes,
   }
+  if lost:
+    made['warnings'] = list(lost)
   if data.rankings:
     made |= describe_rankings(data.rankings)
   return made
@@ -200,7 +247,7 @@ def describe_made(
 
 
 def bar(share: float, width: int) -> str:
-  """A bar of a share of `width` columns, in eighths of a column."""
+  """Draws a share of `width` columns, in eighths of a column."""
   eighths = round(share * width * 8)
   whole, rest = divmod(eighths, 8)
   drawn = _BAR * whole + (_EIGHTHS[rest] if rest else '')
@@ -208,7 +255,7 @@ def bar(share: float, width: int) -> str:
 
 
 def _short(number: float) -> str:
-  """1,234 or 12.3k: at most six characters."""
+  """Formats a number in at most six characters: 1,234 or 12.3k."""
   if number < 10_000:
     return f'{number:,.0f}'
   return f'{number / 1e3:.3g}k' if number < 1e6 else f'{number / 1e6:.3g}M'
@@ -217,7 +264,7 @@ def _short(number: float) -> str:
 def draw_histogram(
   title: str, found: Mapping[str, Any], width: int
 ) -> list[str]:
-  """Lines of at most `width` columns."""
+  """Draws a histogram in lines of at most `width` columns."""
   total = sum(n for *_, n in found['bins'])
   most = max(n for *_, n in found['bins'])
   lines = [title]
@@ -225,28 +272,22 @@ def draw_histogram(
   for low, high, n in found['bins']:
     label = f'{_short(low)}-{_short(high)}' if low < high else _short(low)
     lines.append(f'{label:>11} {bar(n / most, room):<{room}} {n / total:>6.1%}')
-  lines.append(
-    textwrap.shorten(
-      f'{"":11} median {_short(found["median"])}, 95% '
-      f'{_short(found["p95"])}, most {_short(found["longest"])}',
-      width,
-    )
-  )
-  lines[-1] = f'{"":>3}{lines[-1].strip()}'
-  return lines
+  ends = f'95% {_short(found["p95"])}, most {_short(found["longest"])}'
+  last = f'median {_short(found["median"])}, {ends}'
+  return [*lines, f'   {textwrap.shorten(last, width)}']
 
 
 def side_by_side(
   left: Sequence[str], right: Sequence[str], width: int
 ) -> list[str]:
-  """Two columns of lines, the left one `width` wide."""
+  """Puts two columns of lines beside each other, the left `width` wide."""
   height = max(len(left), len(right))
   pad = lambda lines: [*lines, *[''] * (height - len(lines))]
   return [f'{a:<{width}}{b}'.rstrip() for a, b in zip(pad(left), pad(right))]
 
 
 def _wrapped(name: str, text: str) -> list[str]:
-  """`name` in a column of its own, the text beside it."""
+  """Puts `name` in a column of its own and the text beside it."""
   lines = textwrap.wrap(text, WIDTH - 14, break_on_hyphens=False) or ['']
   return [f'{name if not i else "":<13} {line}' for i, line in enumerate(lines)]
 
@@ -262,35 +303,32 @@ def _people(found: Mapping[str, Any], noun: str = 'rows') -> str:
 
 
 def _ranking_lines(found: Mapping[str, Any]) -> list[str]:
-  lines = []
-  total = sum(found['k'].values())
-  for i, (k, n) in enumerate(found['k'].items()):
-    lines.append(
-      f'{"K" if not i else "":<13} {k:>2} '
-      f'{bar(n / max(found["k"].values()), 40):<40} '
-      f'{n:>8,} {n / total:>6.1%}'
-    )
-  lines += _wrapped(
-    'pairs',
-    f'{found["pairs"]:,}, {found["ties"]:.1%} of them '
-    f'ties; {found["all_tied"]:,} rankings are one tie',
+  lines, ks = [], found['k']
+  total, most = sum(ks.values()), max(ks.values())
+  for i, (k, n) in enumerate(ks.items()):
+    name = 'K' if not i else ''
+    drawn = bar(n / most, 40)
+    lines.append(f'{name:<13} {k:>2} {drawn:<40} {n:>8,} {n / total:>6.1%}')
+  tied = f'{found["ties"]:.1%} of them ties'
+  pairs = (
+    f'{found["pairs"]:,}, {tied}; {found["all_tied"]:,} rankings are one tie'
   )
+  lines += _wrapped('pairs', pairs)
   lines += _wrapped('writers', _people(found['writers'], 'responses'))
   return lines
 
 
 def rule(title: str) -> str:
-  """A line of the page's width with a title in it."""
+  """Returns a line of the page's width with a title in it."""
   room = WIDTH - 8
   if len(title) > room:  # the end of a path says more than its beginning
-    title = (
-      f'{title[: room // 3]}...{title[len(title) + 3 + room // 3 - room :]}'
-    )
+    head, end = title[: room // 3], title[len(title) + 3 + room // 3 - room :]
+    title = f'{head}...{end}'
   return f'── {title} '.ljust(WIDTH, '─')
 
 
 def render(found: Mapping[str, Any]) -> str:
-  """What `describe` found, as lines of at most 80 columns."""
+  """Draws the result of `describe` in lines of at most 80 columns."""
   name = found.get('part', f'{found["kind"]}s')
   lines = [rule(f'{name} · {found["spec"]}')]
   dropped = sum(found['dropped'].values())
@@ -309,13 +347,10 @@ def render(found: Mapping[str, Any]) -> str:
   lines += _wrapped('splits', _counts(found['splits']))
   if 'prompts' in found:
     again = found['kept'] - found['prompts']
-    dialogues = found['dialogues']
-    lines += _wrapped(
-      'prompts',
-      f'{found["prompts"]:,} different; {again:,} '
-      'rows repeat a prompt'
-      + (f'; {dialogues:,} are dialogues' * bool(dialogues)),
-    )
+    prompts = f'{found["prompts"]:,} different; {again:,} rows repeat a prompt'
+    if found['dialogues']:
+      prompts += f'; {found["dialogues"]:,} are dialogues'
+    lines += _wrapped('prompts', prompts)
     lines += _wrapped('users', _people(found['users']))
     lines += _wrapped('use cases', _counts(found['use_cases']))
   if 'labelers' in found:
@@ -323,32 +358,27 @@ def render(found: Mapping[str, Any]) -> str:
   if 'k' in found:
     lines += _ranking_lines(found)
   if found['personal_data']:
-    lines += _wrapped(
-      'personal data',
-      'rows that seem to have any: ' + _counts(found['personal_data']),
-    )
+    kinds = _counts(found['personal_data'])
+    lines += _wrapped('personal data', f'rows that seem to have any: {kinds}')
   if 'over' in found:
-    lines += _wrapped(
-      'too long',
-      ', '.join(
-        f'{over["count"]:,} {name}s over {over["limit"]:,} tokens'
-        for name, over in found['over'].items()
-      ),
-    )
+    over = [
+      f'{over["count"]:,} {name}s over {over["limit"]:,} tokens'
+      for name, over in found['over'].items()
+    ]
+    lines += _wrapped('too long', ', '.join(over))
   drawn = [
     draw_histogram(title, one, 39) for title, one in found['lengths'].items()
   ]
-  for i in range(0, len(drawn), 2):
-    lines += [
-      '',
-      *side_by_side(drawn[i], [] if i + 1 == len(drawn) else drawn[i + 1], 41),
-    ]
+  for left, right in zip(drawn[::2], [*drawn[1::2], []]):
+    lines += ['', *side_by_side(left, right, 41)]
   return '\n'.join(lines) + '\n'
 
 
 def render_made(made: Mapping[str, Any]) -> str:
-  """What `describe_made` found, as lines of at most 80 columns."""
+  """Draws the result of `describe_made` in lines of at most 80 columns."""
   lines = [rule('what was made of them')]
+  for warning in made.get('warnings', ()):
+    lines += _wrapped('WARNING', warning)
   for name, found in made['splits'].items():
     lines += _wrapped(name, _counts(found))
   if 'k' in made:
@@ -357,17 +387,15 @@ def render_made(made: Mapping[str, Any]) -> str:
   lines += _wrapped('vocabulary', f'{made["vocab_size"]:,} tokens')
   for part, reasons in made['left_out'].items():
     for reason, found in reasons.items():
-      lines += _wrapped(
-        'counted',
-        f'{found["rows"]:,} {part}: {reason} (first: {found["first"]})',
-      )
+      text = f'{found["rows"]:,} {part}: {reason} (first: {found["first"]})'
+      lines += _wrapped('counted', text)
   for note in made['notes']:
     lines += _wrapped('note', note)
   return '\n'.join(lines) + '\n'
 
 
 def render_all(summary: Mapping[str, Any]) -> str:
-  """The sources one after the other, then what was made of them."""
+  """Draws the sources one after the other, then what was made of them."""
   return '\n'.join(
     [*map(render, summary['sources']), render_made(summary['made'])]
   )

@@ -1,13 +1,12 @@
-"""The data stage: from public data sets to what all other stages read.
+"""The data stage: makes a data folder from public data sets or own files.
 
-The run folder has the layout of the lab's: the data sets 'prompts',
-'demonstrations' and 'corpus', the tokenizer's file and the packed rows; and the
-data set 'rankings', so that it is inputs.data and inputs.rankings at once. What
-no source gives is left out. `summary.json` and `summary.txt` say what was read,
-what was left out and why.
+The folder has the layout of a lab's (see `data.folder`), and a data set
+'rankings' too: it serves as inputs.data and as inputs.rankings. Parts that no
+source gives are missing. `summary.json` and `summary.txt` report what was read,
+what was dropped and why.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import dataclasses
 import hashlib
 import itertools
@@ -24,6 +23,7 @@ from instructrl.data.sources import registry
 from instructrl.data.summary import describe
 from instructrl.data.summary import describe_made
 from instructrl.data.summary import render_all
+from instructrl.data.summary import warnings
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -37,28 +37,21 @@ from instructrl.tokenizers import trained
 STAGES = ('data',)
 
 PARTS = (*parts.PARTS, 'documents')
+CHOICES = {
+  'split_by': ('user', 'prompt'),
+  'pii': ('keep', 'drop'),
+  'long_responses': fitting.LONG_RESPONSES,
+}
 MODEL_TYPES = ('bpe', 'unigram', 'word')
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
 
 def validate(config):
-  """Refuses what makes no sense, by field name."""
+  """Raises ConfigError for the first field with a wrong value."""
   checks.validate_common(config)
-  require = checks.require
   for part in PARTS:
-    specs = config[part]
-    require(
-      isinstance(specs, (tuple, list))
-      and all(isinstance(spec, str) for spec in specs),
-      f'{part}={specs!r} is not a tuple of source specs',
-    )
-    again = [spec for spec in specs if specs.count(spec) > 1]
-    require(not again, f'{part} names {again[0] if again else ""} twice')
-    for spec in specs:
-      try:
-        registry.parse(spec)
-      except ValueError as error:
-        raise checks.ConfigError(f'{part}: {error}') from error
+    _validate_specs(part, config[part])
+  require = checks.require
   require(
     any(config[part] for part in PARTS),
     f'there is no source: set one of {", ".join(PARTS)}',
@@ -66,202 +59,218 @@ def validate(config):
   checks.validate_positive(config, 'prompt_len', 'response_len', 'row_len')
   require(
     config.row_len >= config.prompt_len,
-    f'row_len={config.row_len} is less than prompt_len='
-    f'{config.prompt_len}: a demonstration is never split',
+    f'row_len={config.row_len} is less than prompt_len={config.prompt_len}: '
+    'a demonstration is never split',
   )
   require(config.max_responses >= 2, 'max_responses must be 2 or more')
   for name in ('validation_fraction', 'ppo_fraction', 'heldout_labelers'):
     require(0 <= config[name] < 1, f'{name}={config[name]} is not in [0, 1)')
   for name in ('dedup_prefix', 'max_per_user'):
     require(config[name] >= 0, f'{name}={config[name]} is negative')
-  for name, choices in (
-    ('split_by', ('user', 'prompt')),
-    ('pii', ('keep', 'drop')),
-    ('long_responses', fitting.LONG_RESPONSES),
-  ):
-    require(
-      config[name] in choices,
-      f'{name}={config[name]!r} is none of {", ".join(choices)}',
-    )
+  for name, choices in CHOICES.items():
+    _validate_choice(name, config[name], choices)
   if config.inputs.tokenizer:
     return
   for name in fitting.TEMPLATES:
     require(
       not config[name],
-      f'{name} is of an imported tokenizer: set '
-      f"inputs.tokenizer, or leave {name}=''",
+      f"{name} needs an imported tokenizer: set inputs.tokenizer, or {name}=''",
     )
-  require(
-    config.tokenizer.vocab_size >= 1,
-    f'tokenizer.vocab_size={config.tokenizer.vocab_size} must be 1 or more',
-  )
-  require(
-    config.tokenizer.model_type in MODEL_TYPES,
-    f'tokenizer.model_type={config.tokenizer.model_type!r} is none of '
-    f'{", ".join(MODEL_TYPES)}',
+  size = config.tokenizer.vocab_size
+  require(size >= 1, f'tokenizer.vocab_size={size} must be 1 or more')
+  model_type = config.tokenizer.model_type
+  _validate_choice('tokenizer.model_type', model_type, MODEL_TYPES)
+
+
+def _validate_choice(name: str, value, choices):
+  listed = ', '.join(choices)
+  checks.require(
+    value in choices, f'{name} must be one of {listed}; got {value!r}'
   )
 
 
-def settings(config) -> parts.Settings:
-  return parts.Settings(
-    **{
-      field.name: config[field.name]
-      for field in dataclasses.fields(parts.Settings)
-    }
+def _validate_specs(part: str, specs):
+  checks.require(
+    isinstance(specs, (tuple, list))
+    and all(isinstance(spec, str) for spec in specs),
+    f'{part}={specs!r} is not a tuple of source specs',
   )
+  again = [spec for spec in specs if specs.count(spec) > 1]
+  checks.require(not again, f'{part} names {again[0] if again else ""} twice')
+  for spec in specs:
+    try:
+      registry.parse(spec)
+    except ValueError as error:
+      raise checks.ConfigError(f'{part}: {error}') from error
+
+
+# --- Sources -----------------------------------------------------------------
 
 
 def load_sources(config, progress) -> list[tuple[str, registry.Loaded]]:
-  """(part, what was loaded) of all specs; each is read once."""
+  """Loads all specs, each once.
+
+  Returns:
+    (part, what was loaded) for each spec of each part.
+  """
   loaded, known = [], {}
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
-        known[spec] = named(registry.load(spec))
-        progress.message(
-          f'{spec}: {len(known[spec].records):,} of {known[spec].read:,} rows'
-        )
-        progress.update(
-          len(known), {'rows': sum(one.read for one in known.values())}
-        )
+        known[spec] = one = named(registry.load(spec))
+        progress.message(f'{spec}: {len(one.records):,} of {one.read:,} rows')
+        rows = sum(one.read for one in known.values())
+        progress.update(len(known), {'rows': rows})
       curate.check_kind(part, spec, known[spec].kind)
       loaded.append((part, known[spec]))
   return loaded
 
 
 def named(loaded: registry.Loaded) -> registry.Loaded:
-  """The same with ids that begin with the data set's name, for evaluations.
+  """Puts the data set's name before each prompt's id, for evaluations.
 
-  That name ends at an id's last '/', so the source's own have theirs as '%2F'.
+  The name ends at the last '/' of an id, so a '/' in the source's own id
+  becomes '%2F'.
   """
   label = registry.parse(loaded.spec).label
-  own = lambda record: '/'.join(
-    (label, prompt_of(record).id.replace('/', '%2F'))
-  )
-  return dataclasses.replace(
-    loaded,
-    records=[
-      record
-      if isinstance(record, Document)
-      else parts.with_prompt(record, id=own(record))
-      for record in loaded.records
-    ],
-  )
+
+  def with_name(record):
+    own = prompt_of(record).id.replace('/', '%2F')
+    return parts.with_prompt(record, id=f'{label}/{own}')
+
+  if loaded.kind is Document:
+    return loaded
+  records = [with_name(record) for record in loaded.records]
+  return dataclasses.replace(loaded, records=records)
 
 
 def contents(loaded) -> str:
-  """A fingerprint of the records of all sources."""
+  """Returns the fingerprint of the records of all sources."""
   digest = hashlib.sha256()
   for part, one in loaded:
     digest.update(f'{part} {one.spec}\n'.encode())
     for record in one.records:
-      digest.update(
-        json.dumps(to_dict(record), sort_keys=True).encode() + b'\n'
-      )
+      line = json.dumps(to_dict(record), sort_keys=True)
+      digest.update(f'{line}\n'.encode())
   return digest.hexdigest()
+
+
+def check_sources(config) -> None:
+  """Raises ConfigError if a source names a path that does not exist."""
+  for part in PARTS:
+    for spec in config[part]:
+      path = registry.parse(spec).path
+      checks.require(
+        path is None or path.exists(), f'{part}: {spec}: there is no {path}'
+      )
+
+
+def check_leaks(data: parts.Curated, by_user: bool) -> None:
+  """Raises ValueError if a prompt or user is both trained on and held out."""
+  prompts = itertools.chain(*data.prompts.values())
+  train, held_out = [], []
+  for record in itertools.chain(data.demonstrations, data.rankings, prompts):
+    side = train if prompt_of(record).split == 'train' else held_out
+    side.append(record if by_user else parts.with_prompt(record, user=''))
+  check_no_leak(train, held_out)
 
 
 # --- The tokenizer -----------------------------------------------------------
 
 
 def _texts(curated: parts.Curated) -> Iterator[str]:
-  """What a tokenizer is trained on: nothing that is held out."""
+  """Yields the training texts for a tokenizer.
+
+  Documents and demonstrations; rankings if there are neither.
+  """
   documents = (d.text for d in curated.documents if d.split == 'train')
-  shown = (
-    f'{d.prompt.text}\n{d.response}'
-    for d in curated.demonstrations
-    if d.prompt.split == 'train'
-  )
-  ranked = (
-    '\n'.join(parts.texts_of(r))
-    for r in curated.rankings
-    if r.prompt.split == 'train'
-  )
-  found = itertools.chain(documents, shown)
+  trained_on = lambda records: (r for r in records if r.prompt.split == 'train')
+  shown = map(parts.texts_of, trained_on(curated.demonstrations))
+  ranked = map(parts.texts_of, trained_on(curated.rankings))
+  found = itertools.chain(documents, map('\n'.join, shown))
   first = next(found, None)
-  return ranked if first is None else itertools.chain([first], found)
+  if first is None:
+    return map('\n'.join, ranked)
+  return itertools.chain([first], found)
 
 
 def imported_tokenizer(
   config, workdir: pathlib.Path
 ) -> protocol.AnyTokenizer | None:
-  """That of inputs.tokenizer with the config's layout; None without one."""
+  """Loads inputs.tokenizer with the config's templates; None if unset."""
   if not config.inputs.tokenizer:
     return None
-  return fitting.with_templates(
-    loading.load(inputs.input_path(config, workdir, 'tokenizer')), config
-  )
+  path = inputs.input_path(config, workdir, 'tokenizer')
+  return fitting.with_templates(loading.load(path), config)
 
 
 def own_tokenizer(
   config, workdir: pathlib.Path, curated: parts.Curated
 ) -> protocol.AnyTokenizer:
-  """The one that an earlier attempt trained on the same texts, or a new one."""
-  if loading.has(workdir):  # of the same texts: see `add_input`
+  """Trains a tokenizer, or loads the one of an earlier attempt.
+
+  An earlier attempt had the same texts: `prepare` compares their fingerprint.
+  """
+  if loading.has(workdir):
     return loading.load(workdir)
+  wanted = config.tokenizer
   return trained.Tokenizer(
     trained.train_tokenizer(
-      _texts(curated),
-      config.tokenizer.vocab_size,
-      model_type=config.tokenizer.model_type,
+      _texts(curated), wanted.vocab_size, model_type=wanted.model_type
     )
   )
 
 
-# --- What is written ---------------------------------------------------------
+# --- The stage ---------------------------------------------------------------
 
 
-def fit(config, curated: parts.Curated, tok) -> parts.Curated:
-  """What is left of the records in tokens."""
-  drops, n = curated.drops, config.prompt_len
-  fits = fitting.prompts_that_fit(tok, n)
-  fitted = lambda part: fitting.fitting(
-    getattr(curated, part), part, fits, n, drops
-  )
-  demonstrations = fitted('demonstrations')
-  fitting.count_cut(demonstrations, tok, config.response_len, drops)
-  rankings = fitting.tokenized(
-    fitted('rankings'),
-    tok,
-    fitting.Lengths(
-      n, config.response_len, config.max_responses, config.long_responses
-    ),
-    config.world_seed,
-    drops,
-  )
-  prompts, lost = {}, set()
-  for split, found in curated.prompts.items():
-    prompts[split] = [p for p in found if fits(p)]
-    for prompt in found:
-      if not fits(prompt) and prompt.text not in lost:
-        lost.add(prompt.text)
-        drops.add('prompts', f'prompt has more than {n} tokens', prompt.id)
-  layout = getattr(tok, 'layout', None)  # of an imported model
-  if (
-    layout
-    and not layout.between_turns
-    and any(p.turns for found in prompts.values() for p in found)
-  ):
-    curated.notes.append(
-      'dialogues are laid out as one text, as the prompt '
-      'template knows no turns'
+def prepare(config, workdir: pathlib.Path, progress):
+  """Loads, curates and fits the sources; writes no data yet.
+
+  Returns:
+    (loaded sources, their fingerprint, curated data, tokenizer).
+
+  Raises:
+    ConfigError: the sources or the tokenizer cannot be used; the folder stays
+      free for another config.
+  """
+  try:
+    check_sources(config)
+    tok = imported_tokenizer(config, workdir)
+    loaded = load_sources(config, progress)
+    read = contents(loaded)
+    run_folder.add_input(workdir, 'sources', read)
+    fields = [field.name for field in dataclasses.fields(parts.Settings)]
+    curated = curate.curate(
+      [parts.Source(part, one.spec, one.records) for part, one in loaded],
+      settings=parts.Settings(**{name: config[name] for name in fields}),
+      seed=config.world_seed,
     )
-  fitted = dataclasses.replace(
-    curated,
-    demonstrations=demonstrations,
-    rankings=rankings,
-    prompts={split: found for split, found in prompts.items() if found},
-  )
+    tok = fitting.Remembering(tok or own_tokenizer(config, workdir, curated))
+    lengths = fitting.Lengths(
+      config.prompt_len,
+      config.response_len,
+      config.max_responses,
+      config.long_responses,
+    )
+    data = fitting.fit(curated, tok, lengths, config.world_seed)
+    _refuse_empty(config, data)
+    check_leaks(data, config.split_by == 'user')
+  except ValueError as error:
+    raise checks.ConfigError(str(error)) from error
+  return loaded, read, data, tok
+
+
+def _refuse_empty(config, data: parts.Curated) -> None:
+  """Raises ConfigError if every row of a part was dropped."""
   for part in PARTS:
-    reasons = '; '.join(
-      f'{count:,} {reason}' for reason, count in drops.of(part).items()
-    )
+    drops = data.drops.of(part).items()
+    reasons = '; '.join(f'{count:,} {reason}' for reason, count in drops)
     checks.require(
-      not config[part] or bool(getattr(fitted, part)),
+      not config[part] or bool(getattr(data, part)),
       f'{part}: no row of {", ".join(config[part])} is left'
       f'{f" ({reasons})" if reasons else ""}',
     )
-  return fitted
 
 
 def write(
@@ -270,7 +279,7 @@ def write(
   """Writes the data sets and rows that are not finished.
 
   Returns:
-    Name of the file -> its number of rows.
+    Name of a file of rows -> its number of rows.
   """
   shown = store.by_split(data.demonstrations)
   documents = store.by_split(data.documents)
@@ -289,62 +298,12 @@ def write(
   return {name: len(packed) for name, packed in rows.items()}
 
 
-def check_leaks(data: parts.Curated, by_user: bool) -> None:
-  """No prompt and no user is both trained on and held out."""
-  bare = lambda record: (
-    record if by_user else parts.with_prompt(record, user='')
-  )
-  everything: Sequence = [
-    *data.demonstrations,
-    *data.rankings,
-    *itertools.chain(*data.prompts.values()),
-  ]
-  side = {True: [], False: []}
-  for record in everything:
-    side[prompt_of(record).split == 'train'].append(bare(record))
-  check_no_leak(side[True], side[False])
-
-
-def check_sources(config) -> None:
-  """Refuses a source of which no file is there, by part."""
-  for part in PARTS:
-    for spec in config[part]:
-      path = registry.parse(spec).path
-      checks.require(
-        path is None or path.exists(), f'{part}: {spec}: there is no {path}'
-      )
-
-
-def prepare(config, workdir: pathlib.Path, progress):
-  """(what was loaded, its fingerprint, what is made of it, tokenizer).
-
-  Nothing of it is written yet.
-
-  Raises:
-    ConfigError: whatever is wrong with the sources or the tokenizer, so that
-      the folder is free for another config.
-  """
-  try:
-    check_sources(config)
-    tok = imported_tokenizer(config, workdir)
-    loaded = load_sources(config, progress)
-    read = contents(loaded)
-    run_folder.add_input(workdir, 'sources', read)
-    curated = curate.curate(
-      [parts.Source(part, one.spec, one.records) for part, one in loaded],
-      settings=settings(config),
-      seed=config.world_seed,
-    )
-    tok = fitting.Remembering(tok or own_tokenizer(config, workdir, curated))
-    data = fit(config, curated, tok)
-    check_leaks(data, config.split_by == 'user')
-  except ValueError as error:
-    raise checks.ConfigError(str(error)) from error
-  return loaded, read, data, tok
-
-
 def run(config, workdir, label: str = '') -> dict:
-  """Writes the data folder. Finished data sets are not made again."""
+  """Writes the data folder. Finished data sets are not made again.
+
+  Returns:
+    The contents of DONE.
+  """
   validate(config)
   if not processes.primary():
     return {}  # process 0 writes; the others wait for it in the runner
@@ -355,45 +314,43 @@ def run(config, workdir, label: str = '') -> dict:
   specs = len({spec for part in PARTS for spec in config[part]})
   with Progress('data', specs + 3, label=label) as progress:
     loaded, read, data, tok = prepare(config, workdir, progress)
+    lost = warnings(loaded, data)
+    for line in lost:
+      progress.message(f'WARNING: {line}')
     folder.write_tokenizer(tok)
     progress.update(specs + 1, {'vocab_size': tok.vocab_size})
+    fixed = config.to_dict()
+    for name in run_folder.MAY_CHANGE:
+      fixed.pop(name, None)
     made_from = files.fingerprint(
-      {
-        'sources': read,
-        'tokenizer': tok.fingerprint,
-        'config': {
-          name: value
-          for name, value in config.to_dict().items()
-          if name not in run_folder.MAY_CHANGE
-        },
-      }
+      {'sources': read, 'tokenizer': tok.fingerprint, 'config': fixed}
     )
     rows = write(config, folder, data, tok, made_from)
     progress.update(specs + 2, {'packed rows': sum(rows.values())})
+    limits = {
+      'prompt_len': config.prompt_len,
+      'response_len': config.response_len,
+    }
+    made = describe_made(data, rows, tok, lost)
     summary = {
       'sources': [
-        {
-          'part': part,
-          **describe(
-            one,
-            tok,
-            prompt_len=config.prompt_len,
-            response_len=config.response_len,
-          ),
-        }
-        for part, one in loaded
+        {'part': part, **describe(one, tok, **limits)} for part, one in loaded
       ],
-      'made': describe_made(data, rows, tok),
+      'made': made,
     }
     files.atomic_write(workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')
     files.atomic_write(workdir / SUMMARY_TEXT, render_all(summary))
     progress.update(specs + 3)
-  made = summary['made']
+  wanted = (
+    'splits',
+    'rows',
+    'vocab_size',
+    'pairs',
+    'ties',
+    'notes',
+    'warnings',
+  )
   return {
     'fingerprint': made_from,
-    **{
-      name: made[name]
-      for name in ('splits', 'rows', 'vocab_size', 'pairs', 'ties', 'notes')
-      if name in made
-    },
+    **{name: made[name] for name in wanted if name in made},
   }

@@ -96,7 +96,7 @@ def test_lengths_in_tokens_with_a_tokenizer(spec, folder, capsys):
     (['{spec}', '--tokenizer', 'nowhere'], 'nowhere'),
     (
       ['{spec}', '--tokenizer', '{folder}', '--prompt_template', '{{prompt}}'],
-      'has a layout of its own',
+      'has a fixed layout',
     ),
   ],
 )

@@ -197,6 +197,32 @@ def test_what_was_made_is_drawn_with_all_that_was_left_out():
   assert json.loads(json.dumps(found)) == found
 
 
+@pytest.mark.parametrize('malformed, lost', [(22, False), (23, True)])
+def test_a_part_that_loses_more_than_half_is_warned_of(malformed, lost):
+  """Rows count that the source dropped, and that curation dropped."""
+  rows = [toys.ranked(f'p{i}') for i in range(30)]
+  rows += [toys.ranked('x' * 300 + str(i)) for i in range(10)]
+  made = toys.make(('rankings', rows), dedup_prefix=256)
+  sources = [
+    ('rankings', loaded(Ranking, rows, dropped={'malformed': malformed}))
+  ]
+  expected = [
+    'rankings: 32 of 63 rows were dropped (23 malformed; 9 prompt shares its '
+    'first 256 characters with another)'
+  ]
+  found = summary.warnings(sources, made)
+  assert found == expected * lost
+  drawn = summary.render_made(summary.describe_made(made, {}, TOK, found))
+  assert ('WARNING       rankings: 32 of 63' in drawn) == lost
+
+
+def test_prompts_that_only_ppo_sees_are_not_lost():
+  rows = [toys.ranked(f'p{i}') for i in range(40)]
+  made = toys.make(('rankings', rows), ppo_fraction=0.9)
+  assert len(made.rankings) < 10
+  assert summary.warnings([('rankings', loaded(Ranking, rows))], made) == []
+
+
 def test_drops_are_counted_by_part_and_reason():
   drops = parts.Drops()
   drops.add('rankings', 'too long', 'a')

@@ -334,6 +334,48 @@ def write_hf_tokenizer(folder):
   return folder
 
 
+def test_own_data_with_a_tokenizer_of_their_own(tmp_path, capsys):
+  """Text and JSON lines are enough; a part that loses most rows is shown."""
+  (tmp_path / 'pages.txt').write_text(
+    '\n\n'.join(f'page {i} of red cats' for i in range(40))
+  )
+  shown = [{'prompt': ask(i), 'response': 'red ' * 3} for i in range(12)]
+  ranked = [
+    {'prompt': ask(i), 'responses': ['red', 'a cat'], 'scores': [1, 0]}
+    for i in range(12)
+  ]
+  long = [{'prompt': f'{"cat " * 40}{i}', 'response': 'red'} for i in range(14)]
+  rows = write_lines(tmp_path / 'shown.jsonl', [*shown, *long, shown[0]])
+  config = make_config(
+    {
+      'documents': (f'text:{tmp_path / "pages.txt"}',),
+      'demonstrations': (rows,),
+      'rankings': (write_lines(tmp_path / 'ranked.jsonl', ranked),),
+    },
+    prompt_len=20,
+    row_len=32,
+  )
+  config.tokenizer.update(vocab_size=8192, model_type='bpe')
+  result = runner.run_stage(config, tmp_path / 'data')['result']
+  warning = (
+    'demonstrations: 15 of 27 rows were dropped (1 is an exact duplicate of an '
+    'earlier row; 14 prompt has more than 20 tokens)'
+  )
+  assert result['warnings'] == [warning]
+  assert f'WARNING: {warning}' in capsys.readouterr().out
+  summary = json.loads((tmp_path / 'data' / 'summary.json').read_text())
+  assert summary['made']['warnings'] == [warning]
+  text = (tmp_path / 'data' / 'summary.txt').read_text()
+  assert 'WARNING       demonstrations: 15 of 27' in text
+  tok = loading.load(tmp_path / 'data')
+  assert isinstance(tok, trained.Tokenizer) and tok.vocab_size < 8192
+  assert result['rows'].keys() == {
+    f'{name}{suffix}.rows'
+    for name in ('corpus', 'demonstrations')
+    for suffix in ('', '_validation')
+  }
+
+
 # --- Interruptions -----------------------------------------------------------
 
 
@@ -452,12 +494,20 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
     ('validation_fraction', 1.0, 'validation_fraction=1.0 is not in'),
     ('ppo_fraction', -0.1, 'ppo_fraction=-0.1'),
     ('dedup_prefix', -1, 'dedup_prefix=-1 is negative'),
-    ('split_by', 'row', "split_by='row' is none of user, prompt"),
-    ('pii', 'hide', "pii='hide' is none of keep, drop"),
-    ('long_responses', 'keep', "long_responses='keep' is none of drop, cut"),
-    ('prompt_template', 'chat', 'prompt_template is of an imported tokenizer'),
+    ('split_by', 'row', "split_by must be one of user, prompt; got 'row'"),
+    ('pii', 'hide', "pii must be one of keep, drop; got 'hide'"),
+    (
+      'long_responses',
+      'keep',
+      "long_responses must be one of drop, cut; got 'keep'",
+    ),
+    ('prompt_template', 'chat', 'prompt_template needs an imported tokenizer'),
     ('tokenizer.vocab_size', 0, 'tokenizer.vocab_size=0'),
-    ('tokenizer.model_type', 'wp', "tokenizer.model_type='wp' is none of"),
+    (
+      'tokenizer.model_type',
+      'wp',
+      "tokenizer.model_type must be one of .*; got 'wp'",
+    ),
   ],
 )
 def test_configs_that_make_no_sense_are_refused_by_name(

@@ -1,11 +1,10 @@
-"""From the rows of many sources to data sets that share no prompt.
+"""Combines the rows of all sources into data sets that share no prompt.
 
-What is decided here is decided over all sources together: which prompts are
-near duplicates, how many of a user are kept, which side of the split a prompt
-is on, and which prompts only PPO sees (Ouyang et al. 2022, section 3.2 and
-appendix A). Prompts are compared without regard to case and spacing
-(`records.fold`). All that is random follows from the seed and the texts, not
-from the order of the sources.
+Curation decides over all sources together: which prompts are near duplicates,
+how many prompts of a user are kept, the split of each prompt, and the prompts
+that only PPO sees (Ouyang et al. 2022, section 3.2 and appendix A). Prompts are
+compared without regard to case and spacing (`records.fold`). Draws depend on
+the seed and the texts, not on the order of the sources.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -19,6 +18,7 @@ from instructrl.data.curate.parts import draw
 from instructrl.data.curate.parts import Drops
 from instructrl.data.curate.parts import Item
 from instructrl.data.curate.parts import PARTS
+from instructrl.data.curate.parts import SET_ASIDE
 from instructrl.data.curate.parts import Settings
 from instructrl.data.curate.parts import Source
 from instructrl.data.curate.parts import unused
@@ -31,16 +31,109 @@ from instructrl.data.records import (
   Ranking,
 )
 
+# Part -> the types of record that its sources may have.
+ACCEPTED = {
+  'demonstrations': (Demonstration, Ranking),
+  'rankings': (Ranking,),
+  'prompts': (Prompt, Demonstration, Ranking),
+  'documents': (Document,),
+}
+
+
+def curate(
+  sources: Sequence[Source], *, settings: Settings, seed: int
+) -> Curated:
+  """Filters, limits and splits the records of all sources.
+
+  A source of rankings that is given for demonstrations gives its best-ranked
+  responses. Prompts may come from any source with prompts.
+
+  Args:
+    sources: in the order of preference; of two rows that exclude each other
+      the first is kept.
+    settings: see `Settings`.
+    seed: seed of the split and of all other draws.
+
+  Returns:
+    The records, in the order of the sources.
+
+  Raises:
+    CurateError: a source has the wrong type, or its own split leaks.
+  """
+  drops, notes, items = Drops(), [], []
+  for source in sources:
+    for kind in {type(record) for record in source.records}:
+      check_kind(source.part, source.spec, kind)
+      if source.part == 'demonstrations' and kind is Ranking:
+        notes.append(
+          f'demonstrations: {source.spec} has rankings: the best response of '
+          'each was taken'
+        )
+  for part in PARTS:
+    for number, source in enumerate(sources):
+      if source.part == part:
+        items += [
+          Item(part, number, _as_part(part, record))
+          for record in source.records
+        ]
+  items = drops.without(items, _silence)
+  if settings.pii == 'drop':
+    items = drops.without(items, lambda item: personal.reason(item.record))
+  own = lambda item: not settings.resplit and item.prompt.split != 'train'
+  items = _deduplicated(items, own, settings.dedup_prefix, drops)
+  items = _limited_users(items, settings.max_per_user, seed, drops)
+  items = _with_ids(splits.split_prompts(items, sources, settings, seed, drops))
+  items = _grouped(items, settings.heldout_labelers, seed, drops)
+  items = _set_aside(items, settings.ppo_fraction, seed, drops)
+  prompts = _prompts(items, drops)
+  records = lambda part: [i.record for i in items if i.part == part]
+  return Curated(
+    demonstrations=records('demonstrations'),
+    rankings=records('rankings'),
+    prompts=prompts,
+    drops=drops,
+    notes=notes,
+    documents=splits.split_documents(sources, settings, seed, drops, notes),
+  )
+
+
+def check_kind(part: str, spec: str, kind: type) -> None:
+  """Raises CurateError if a source has the wrong type of record for a part."""
+  if kind not in ACCEPTED[part]:
+    others = [p for p, kinds in ACCEPTED.items() if kinds[0] is kind]
+    raise CurateError(
+      f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
+      f'to {others[0]}'
+    )
+
+
+def _as_part(part: str, record):
+  """Turns a record into one of the part that its source is given for."""
+  if part == 'prompts':
+    return prompt_of(record)
+  if part == 'demonstrations' and isinstance(record, Ranking):
+    best = record.responses[record.ranks.index(0)]
+    return Demonstration(record.prompt, best, record.labeler)
+  return record
+
+
+def _silence(item: Item) -> str:
+  """Drops demonstrations made from a ranking whose best response is empty."""
+  silent = isinstance(item.record, Demonstration) and (
+    not item.record.response.strip()
+  )
+  return 'the best response is empty' if silent else ''
+
+
 # --- Near duplicates, users ---------------------------------------------------
 
 
 def prefix_duplicates(keys: Iterable[str], prefix: int) -> dict[str, str]:
-  """Near duplicates: prompts whose first characters are the same.
+  """Finds near duplicates: prompts whose first characters are the same.
 
   The paper removes prompts that share a long common prefix. Here two folded
-  prompts do so if their first `prefix` characters are equal and both have so
-  many; shorter ones are duplicates only if they are equal. That is a relation
-  of groups, found in one pass.
+  prompts are duplicates if both have at least `prefix` characters and the first
+  `prefix` are equal; shorter ones only if they are equal. One pass finds them.
 
   Args:
     keys: folded prompts; the first of a group is kept.
@@ -59,85 +152,63 @@ def prefix_duplicates(keys: Iterable[str], prefix: int) -> dict[str, str]:
 
 
 def _deduplicated(
-  items: list[Item],
-  held_out: Callable[[Item], bool],
-  settings: Settings,
-  drops: Drops,
+  items: list[Item], held_out: Callable[[Item], bool], prefix: int, drops: Drops
 ) -> list[Item]:
-  # What a source holds out stays, or training would take its place.
+  # Rows that a source holds out come first, or training would take their place.
   order = sorted(items, key=lambda item: not held_out(item))
-  found = prefix_duplicates((i.key for i in order), settings.dedup_prefix)
-  kept = []
-  for item in items:
-    if item.key in found:
-      drops.add(
-        item.part,
-        f'prompt shares its first {settings.dedup_prefix} '
-        'characters with another',
-        item.prompt.id,
-      )
-    else:
-      kept.append(item)
-  return kept
+  found = prefix_duplicates((i.key for i in order), prefix)
+  reason = f'prompt shares its first {prefix} characters with another'
+  return drops.without(items, lambda i: reason if i.key in found else '')
 
 
 def _limited_users(
-  items: list[Item], settings: Settings, seed: int, drops: Drops
+  items: list[Item], most: int, seed: int, drops: Drops
 ) -> list[Item]:
-  """At most so many prompts of a user, drawn."""
+  """Keeps at most `most` prompts of each user, drawn at random."""
   asked = {}
   for item in items:
     if item.prompt.user:
       asked.setdefault(item.prompt.user, set()).add(item.key)
-  most = settings.max_per_user
   allowed = {
     user: set(sorted(keys, key=lambda k: draw(seed, 'user', user, k))[:most])
     for user, keys in asked.items()
     if most and len(keys) > most
   }
-  kept = []
-  for item in items:
-    user = item.prompt.user
-    if user in allowed and item.key not in allowed[user]:
-      drops.add(
-        item.part, f'more than {most} prompts of a user', item.prompt.id
-      )
-    else:
-      kept.append(item)
-  return kept
+  reason = f'more than {most} prompts of a user'
+  lost = lambda i: i.key not in allowed.get(i.prompt.user, (i.key,))
+  return drops.without(items, lambda i: reason if lost(i) else '')
 
 
 # --- Labelers, PPO's prompts -------------------------------------------------
 
 
 def _grouped(
-  items: list[Item], settings: Settings, seed: int, drops: Drops
+  items: list[Item], fraction: float, seed: int, drops: Drops
 ) -> list[Item]:
-  """Rankings by held-out labelers are kept for validation only."""
+  """Sets the labelers' groups; held-out labelers rank for validation only."""
   labelers = {i.record.labeler: 1 for i in items if i.part == 'rankings'}
-  held = splits.take_share(
-    labelers, settings.heldout_labelers, seed, 'labelers'
-  )
-  kept = []
-  for item in items:
-    if item.part == 'rankings':
-      group = 'heldout' if item.record.labeler in held else item.record.group
-      if group == 'heldout' and item.prompt.split == 'train':
-        drops.add(
-          item.part,
-          'training prompt ranked by a held-out labeler',
-          item.prompt.id,
-        )
-        continue
-      item = dataclasses.replace(
-        item, record=dataclasses.replace(item.record, group=group)
-      )
-    kept.append(item)
-  return kept
+  held = splits.take_share(labelers, fraction, seed, 'labelers')
+
+  def grouped(item):
+    if item.part != 'rankings' or item.record.labeler not in held:
+      return item
+    record = dataclasses.replace(item.record, group='heldout')
+    return dataclasses.replace(item, record=record)
+
+  def reason(item):
+    return (
+      'training prompt ranked by a held-out labeler'
+      if item.part == 'rankings'
+      and item.record.group == 'heldout'
+      and item.prompt.split == 'train'
+      else ''
+    )
+
+  return drops.without(map(grouped, items), reason)
 
 
 def _set_aside(
-  items: list[Item], settings: Settings, seed: int, drops: Drops
+  items: list[Item], fraction: float, seed: int, drops: Drops
 ) -> list[Item]:
   """Turns rankings of the prompts that only PPO sees into prompts."""
   shown = {i.key for i in items if i.part == 'demonstrations'}
@@ -146,59 +217,51 @@ def _set_aside(
     for i in items
     if i.part == 'rankings' and i.prompt.split == 'train' and i.key not in shown
   }
-  aside = splits.take_share(ranked, settings.ppo_fraction, seed, 'ppo')
-  kept, found = [], {}
-  for item in items:
-    if item.part == 'rankings' and item.key in aside:
-      drops.add(item.part, 'prompt is set aside for PPO', item.prompt.id)
-      found.setdefault(
-        item.key, dataclasses.replace(item, part='prompts', record=item.prompt)
-      )
-    else:
-      kept.append(item)
+  aside = splits.take_share(ranked, fraction, seed, 'ppo')
+  chosen = lambda item: item.part == 'rankings' and item.key in aside
+  found = {}
+  for item in filter(chosen, items):
+    prompt = dataclasses.replace(item, part='prompts', record=item.prompt)
+    found.setdefault(item.key, prompt)
+  kept = drops.without(items, lambda item: SET_ASIDE if chosen(item) else '')
   return [*kept, *found.values()]
 
 
 def _with_ids(items: list[Item]) -> list[Item]:
-  """One id for each prompt of a part, and one layout for each in all.
+  """Gives each prompt of a part one id, and each prompt one layout.
 
-  Two sources may number theirs alike, and only one may know a dialogue's turns.
-  Where a prompt is demonstrated and ranked, each part has its own source's id.
+  Two sources may use the same ids, and only one may know a dialogue's turns.
+  A prompt that is demonstrated and ranked has an id in each part.
   """
   ids, taken, turns = {}, set(), {}
   for item in items:
     if (item.part, item.key) not in ids:
       ids[item.part, item.key] = unused(item.prompt.id, taken)
     turns[item.key] = turns.get(item.key) or item.prompt.turns
-  return [
-    dataclasses.replace(
-      item,
-      record=with_prompt(
-        item.record, id=ids[item.part, item.key], turns=turns[item.key]
-      ),
-    )
-    for item in items
-  ]
+
+  def changed(item):
+    changes = {'id': ids[item.part, item.key], 'turns': turns[item.key]}
+    record = with_prompt(item.record, **changes)
+    return dataclasses.replace(item, record=record)
+
+  return list(map(changed, items))
 
 
 def _prompts(items: list[Item], drops: Drops) -> dict[str, list[Prompt]]:
-  """Split -> prompts, each once."""
-  seen = {i.key: i.prompt for i in items if i.part != 'prompts'}
-  train = {k: p for k, p in seen.items() if p.split == 'train'}
-  ranked = {
-    i.key: i.prompt
-    for i in items
-    if i.part == 'rankings' and i.prompt.split == 'train'
-  }
-  own, held = {}, {}
+  """Returns split -> prompts, each once."""
+  train, ranked, own, held = {}, {}, {}, {}
   for item in items:
-    if item.part == 'prompts' and item.prompt.split == 'train':
+    if item.prompt.split != 'train':
+      held.setdefault(item.prompt.split, {}).setdefault(item.key, item.prompt)
+    elif item.part == 'prompts':
       if item.key in own:
         drops.add('prompts', 'the same prompt again', item.prompt.id)
       own.setdefault(item.key, item.prompt)
-    elif item.prompt.split != 'train':
-      held.setdefault(item.prompt.split, {}).setdefault(item.key, item.prompt)
-  # The same prompt in two splits of a data set has two ids.
+    else:
+      train[item.key] = item.prompt
+      if item.part == 'rankings':
+        ranked[item.key] = item.prompt
+  # A prompt in two splits of a data set needs two ids.
   ppo = [
     dataclasses.replace(p, id=f'ppo/{p.id}')
     for p in (own or ranked or train).values()
@@ -209,108 +272,3 @@ def _prompts(items: list[Item], drops: Drops) -> dict[str, list[Prompt]]:
     **{name: list(found.values()) for name, found in held.items()},
   }
   return {split: prompts for split, prompts in made.items() if prompts}
-
-
-def _as_part(part: str, record):
-  """A record of a source as one of the part that it was given for."""
-  if part == 'prompts':
-    return prompt_of(record)
-  if part == 'demonstrations' and isinstance(record, Ranking):
-    best = record.responses[record.ranks.index(0)]
-    return Demonstration(
-      prompt=record.prompt, response=best, labeler=record.labeler
-    )
-  return record
-
-
-def _without_silence(items, drops):
-  """Without demonstrations of a ranking whose best response is empty."""
-  kept = []
-  for item in items:
-    if (
-      isinstance(item.record, Demonstration)
-      and not item.record.response.strip()
-    ):
-      drops.add(item.part, 'the best response is empty', item.prompt.id)
-    else:
-      kept.append(item)
-  return kept
-
-
-ACCEPTED = {  # part -> the types of record that a source for it may have
-  'demonstrations': (Demonstration, Ranking),
-  'rankings': (Ranking,),
-  'prompts': (Prompt, Demonstration, Ranking),
-  'documents': (Document,),
-}
-
-
-def check_kind(part: str, spec: str, kind: type) -> None:
-  """Refuses a source that is given for the wrong part."""
-  if kind not in ACCEPTED[part]:
-    others = [p for p, kinds in ACCEPTED.items() if kinds[0] is kind]
-    raise CurateError(
-      f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
-      f'to {others[0]}'
-    )
-
-
-def curate(
-  sources: Sequence[Source], *, settings: Settings, seed: int
-) -> Curated:
-  """Puts sources together: filters, limits, splits.
-
-  A source of rankings that is given for demonstrations has its best-ranked
-  response as one; for prompts, any source with prompts will do.
-
-  Args:
-    sources: in the order of preference: of two rows that cannot both stay, it
-      is the first that does.
-    settings: see there.
-    seed: of the split and all other draws.
-
-  Returns:
-    The records, in the order of the sources.
-
-  Raises:
-    CurateError: a source of the wrong type, or whose own split leaks.
-  """
-  drops, notes, items = Drops(), [], []
-  for source in sources:
-    for kind in {type(record) for record in source.records}:
-      check_kind(source.part, source.spec, kind)
-      if source.part == 'demonstrations' and kind is Ranking:
-        notes.append(
-          f'demonstrations: {source.spec} has rankings: the best '
-          'response of each was taken'
-        )
-  for part in PARTS:
-    for number, source in enumerate(sources):
-      if source.part == part:
-        items += [
-          Item(part, number, _as_part(part, record))
-          for record in source.records
-        ]
-  items = _without_silence(items, drops)
-  if settings.pii == 'drop':
-    items = [
-      item
-      for item in items
-      if not personal.counted(item.record, item.part, drops)
-    ]
-  own = lambda item: not settings.resplit and item.prompt.split != 'train'
-  items = _deduplicated(items, own, settings, drops)
-  items = _limited_users(items, settings, seed, drops)
-  items = _with_ids(splits.split_prompts(items, sources, settings, seed, drops))
-  items = _grouped(items, settings, seed, drops)
-  items = _set_aside(items, settings, seed, drops)
-  prompts = _prompts(items, drops)
-  records = lambda part: [i.record for i in items if i.part == part]
-  return Curated(
-    demonstrations=records('demonstrations'),
-    rankings=records('rankings'),
-    prompts=prompts,
-    drops=drops,
-    notes=notes,
-    documents=splits.split_documents(sources, settings, seed, drops, notes),
-  )

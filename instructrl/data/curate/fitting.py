@@ -1,33 +1,34 @@
-"""Curated records in tokens: what is too long, and rankings of too many.
+"""Fits curated records to lengths in tokens.
 
-A prompt is never cut: one that does not fit is dropped, as in the paper
-(Ouyang et al. 2022, section 3.2). A demonstration's response loses its end (and
-its EOS). A ranked response that does not fit is left out of its ranking, or cut
-as well: labelers saw the whole of it.
+Prompts are never cut: a prompt that is too long is dropped, as in the paper
+(Ouyang et al. 2022, section 3.2). A demonstration's response loses its end and
+its EOS. A ranked response that is too long is dropped from its ranking, or cut:
+labelers saw all of it.
 """
 
 import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import itertools
 
 from instructrl.data import tasks
 from instructrl.data.curate import parts
-from instructrl.data.records import Prompt, prompt_of, Ranking
+from instructrl.data.records import prompt_of, Ranking
 
 LONG_RESPONSES = ('drop', 'cut')
-# Fields of a config, and flags, that say how texts are laid out.
+# Config fields, and flags, that say how texts are laid out.
 TEMPLATES = ('prompt_template', 'response_template', 'system')
 
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-  """Limits in tokens, and of K.
+  """Limits of records.
 
   Attributes:
-    prompt_len: of a prompt in its layout.
-    response_len: of a response, its EOS included.
-    max_responses: K at most.
-    long_responses: what happens to ranked responses that do not fit.
+    prompt_len: tokens of a prompt in its layout.
+    response_len: tokens of a response, EOS included.
+    max_responses: K of a ranking.
+    long_responses: one of `LONG_RESPONSES`, for ranked responses.
   """
 
   prompt_len: int
@@ -37,15 +38,15 @@ class Lengths:
 
 
 def with_templates(tok, fields: Mapping[str, str]):
-  """The tokenizer with the templates that are given.
+  """Returns the tokenizer with other templates.
 
   Args:
-    tok: as it was imported.
-    fields: of `TEMPLATES`; '' leaves what is in the tokenizer. The two
-      characters \\n, all that a shell can write, are a newline.
+    tok: an imported tokenizer.
+    fields: the fields of `TEMPLATES`; '' keeps the tokenizer's own. The two
+      characters \\n, as a shell writes them, become a newline.
 
   Raises:
-    ValueError: names the fields and why they cannot be used.
+    ValueError: a template cannot be used; names the fields.
   """
   given = {
     name: fields[name].replace('\\n', '\n')
@@ -54,22 +55,23 @@ def with_templates(tok, fields: Mapping[str, str]):
   }
   if not given:
     return tok
+  names = ' and '.join(given)
   if not hasattr(tok, 'with_layout'):
     raise ValueError(
-      f'{" and ".join(given)}: only an imported tokenizer takes '
-      'templates; this one has a layout of its own'
+      f'{names}: only an imported tokenizer takes templates; this one has a '
+      'fixed layout'
     )
   try:
     return tok.with_layout(**given)
   except ValueError as error:
-    raise ValueError(f'{" and ".join(given)}: {error}') from error
+    raise ValueError(f'{names}: {error}') from error
 
 
 class Remembering:
-  """A tokenizer that lays out each prompt and response once.
+  """A tokenizer that encodes each prompt and response once.
 
-  What is counted, limited, packed and summed up are the same texts again and
-  again. Documents are not kept: a corpus may be larger than memory.
+  Counting, fitting, packing and the summary all encode the same texts.
+  Documents are not kept: a corpus may be larger than memory.
   """
 
   def __init__(self, tok):
@@ -92,39 +94,51 @@ class Remembering:
     return self._known[key].tolist()
 
 
-def prompts_that_fit(tok, prompt_len: int) -> Callable[[Prompt], bool]:
-  """Prompt -> whether its layout fits; each text is encoded once."""
-  known = {}
+def fit(
+  curated: parts.Curated, tok, lengths: Lengths, seed: int
+) -> parts.Curated:
+  """Drops or cuts the records that are too long; counts them in `drops`.
 
-  def fits(prompt: Prompt) -> bool:
-    key = prompt.text, prompt.turns
-    if key not in known:
-      known[key] = tasks.fits(tasks.chat_prompt(tok, prompt), prompt_len)
-    return known[key]
+  Args:
+    curated: records of texts; notes are added to it.
+    tok: a `Remembering` tokenizer.
+    lengths: the limits.
+    seed: seed of the draw of responses.
 
-  return fits
-
-
-def fitting(
-  records: Iterable,
-  part: str,
-  fits: Callable[[Prompt], bool],
-  prompt_len: int,
-  drops: parts.Drops,
-) -> list:
-  """The records whose prompt fits; the others are counted."""
-  kept = []
-  for record in records:
-    prompt = prompt_of(record)
-    if fits(prompt):
-      kept.append(record)
-    else:
-      drops.add(part, f'prompt has more than {prompt_len} tokens', prompt.id)
-  return kept
+  Returns:
+    Records that fit; rankings have tokens.
+  """
+  drops, most = curated.drops, lengths.prompt_len
+  fits = lambda p: tasks.fits(tasks.chat_prompt(tok, p), most)
+  too_long = lambda record: (
+    '' if fits(prompt_of(record)) else f'prompt has more than {most} tokens'
+  )
+  shown = drops.without(curated.demonstrations, too_long, 'demonstrations')
+  count_cut(shown, tok, lengths.response_len, drops)
+  ranked = drops.without(curated.rankings, too_long, 'rankings')
+  ranked = tokenized(ranked, tok, lengths, seed, drops)
+  prompts, lost = {}, {}
+  for split, found in curated.prompts.items():
+    prompts[split] = list(filter(fits, found))
+    for prompt in itertools.filterfalse(fits, found):
+      lost.setdefault(prompt.text, prompt)
+  drops.without(lost.values(), too_long, 'prompts')
+  layout = getattr(tok, 'layout', None)  # only imported tokenizers have one
+  if layout and not layout.between_turns:
+    if any(p.turns for found in prompts.values() for p in found):
+      curated.notes.append(
+        'dialogues are laid out as one text: the prompt template has no turns'
+      )
+  return dataclasses.replace(
+    curated,
+    demonstrations=shown,
+    rankings=ranked,
+    prompts={split: found for split, found in prompts.items() if found},
+  )
 
 
 def pick(ranking: Ranking, chosen: Sequence[int]) -> Ranking:
-  """The ranking of some of its responses; ranks are dense again."""
+  """Returns the ranking with only the chosen responses; ranks stay dense."""
   of = lambda values: tuple(values[i] for i in chosen) if values else ()
   ranks = of(ranking.ranks)
   order = sorted(set(ranks))
@@ -140,10 +154,10 @@ def pick(ranking: Ranking, chosen: Sequence[int]) -> Ranking:
 
 
 def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
-  """At most so many responses: a best, a worst and others, drawn.
+  """Draws at most `max_responses` responses: a best, a worst and others.
 
-  The best and the worst stay, as they are the surest pair; of several that are
-  tied there the one that is drawn first. The order of the responses is kept.
+  The best and the worst stay because they are the surest pair; among ties the
+  draw decides. Responses keep their order.
   """
   k = len(ranking.responses)
   if k <= max_responses:
@@ -165,46 +179,38 @@ def tokenized(
   seed: int,
   drops: parts.Drops,
 ) -> list[Ranking]:
-  """Rankings with `response_tokens` of at most `response_len` tokens each.
+  """Returns rankings with `response_tokens`, at most `response_len` each.
 
-  What is counted are rows: of responses where they are left out or cut, of
-  rankings where fewer than two responses are left.
+  Counts responses that are dropped or cut, and rankings with fewer than two
+  responses left.
   """
-  kept = []
+  kept, most, cutting = (
+    [],
+    lengths.response_len,
+    lengths.long_responses == 'cut',
+  )
   for ranking in rankings:
-    tokens, chosen, name = [], [], ranking.prompt.id
-    for i, text in enumerate(ranking.responses):
-      whole = tasks.response_tokens(tok, text, lengths.response_len + 1)
-      cut = len(whole) > lengths.response_len
-      tokens.append(tuple(whole[: lengths.response_len]))
-      if cut:
-        what = 'left out' if lengths.long_responses == 'drop' else 'cut'
-        drops.add(
-          'responses',
-          f'ranked, {what}: more than {lengths.response_len} tokens',
-          name,
-        )
-      if not cut or lengths.long_responses == 'cut':
-        chosen.append(i)
+    name = ranking.prompt.id
+    encoded = [
+      tasks.response_tokens(tok, text, most + 1) for text in ranking.responses
+    ]
+    chosen = [i for i, t in enumerate(encoded) if cutting or len(t) <= most]
+    long = sum(len(tokens) > most for tokens in encoded)
+    if long:
+      action = 'cut' if cutting else 'left out'
+      reason = f'ranked, {action}: more than {most} tokens'
+      drops.add('responses', reason, name, long)
     if len(chosen) < 2:
-      drops.add(
-        'rankings',
-        f'fewer than 2 responses of at most {lengths.response_len} tokens',
-        name,
-      )
+      reason = f'fewer than 2 responses of at most {most} tokens'
+      drops.add('rankings', reason, name)
       continue
-    ranking = pick(
-      dataclasses.replace(ranking, response_tokens=tuple(tokens)), chosen
-    )
+    tokens = tuple(tuple(tokens[:most]) for tokens in encoded)
+    ranking = pick(dataclasses.replace(ranking, response_tokens=tokens), chosen)
     fewer = subsample(ranking, lengths.max_responses, seed)
     left = len(ranking.responses) - len(fewer.responses)
     if left:
-      drops.add(
-        'responses',
-        f'ranked, left out: K above {lengths.max_responses}',
-        name,
-        left,
-      )
+      reason = f'ranked, left out: K above {lengths.max_responses}'
+      drops.add('responses', reason, name, left)
     kept.append(fewer)
   return kept
 
@@ -212,12 +218,9 @@ def tokenized(
 def count_cut(
   demonstrations: Iterable, tok, response_len: int, drops: parts.Drops
 ) -> None:
-  """Counts the demonstrations whose response `tasks.sft_rows` cuts."""
+  """Counts the demonstrations whose response `tasks.sft_rows` will cut."""
   for d in demonstrations:
     whole = tasks.response_tokens(tok, d.response, response_len + 1)
     if len(whole) > response_len:
-      drops.add(
-        'responses',
-        f'demonstrated, cut: more than {response_len} tokens',
-        d.prompt.id,
-      )
+      reason = f'demonstrated, cut: more than {response_len} tokens'
+      drops.add('responses', reason, d.prompt.id)

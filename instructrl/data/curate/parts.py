@@ -1,6 +1,6 @@
-"""What curating knows of: settings, sources, rows under way, and counts."""
+"""Types of curation: settings, sources, rows under way, counts of drops."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -16,24 +16,25 @@ from instructrl.data.records import (
 )
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
+SET_ASIDE = 'prompt is set aside for PPO'
 
 
 class CurateError(ValueError):
-  """The sources cannot be put together as the settings ask."""
+  """The sources cannot be combined as the settings ask."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What the data sets are made by; the fields of the stage's config.
+  """Settings of `curate`: fields of the data stage's config.
 
   Attributes:
-    validation_fraction: share of each part's prompts that is held out, where
-      its sources have no split of their own; of the documents too.
-    resplit: whether sources that have a split of their own are split again.
-    split_by: 'user', that no user is on two sides, or 'prompt'.
+    validation_fraction: share of each part's prompts, and of the documents,
+      that is held out. For sources without a split of their own.
+    resplit: whether to split sources again that have a split of their own.
+    split_by: 'user' keeps a user's prompts on one side, 'prompt' does not.
     ppo_fraction: share of the ranked training prompts that only PPO sees.
-    dedup_prefix: characters; of prompts whose first so many are the same only
-      one is kept. 0 keeps all.
+    dedup_prefix: characters; keeps one of the prompts that share a prefix of
+      this length. 0 keeps all.
     max_per_user: prompts of one user, at most; 0 = all.
     pii: 'drop' or 'keep' rows with personal data (see `personal`).
     heldout_labelers: share of the labelers who only rank for validation.
@@ -51,20 +52,20 @@ class Settings:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """The rows of one source: what `sources.load` gave, for one part."""
+  """The records of one source, for one part."""
 
-  part: str  # of PARTS, or 'documents'
+  part: str  # one of PARTS, or 'documents'
   spec: str
   records: Sequence[Record]
 
 
 @dataclasses.dataclass
 class Drops:
-  """Counts rows that are left out, and remembers the first for each reason.
+  """Counts dropped rows, and remembers the first for each reason.
 
   Attributes:
-    counts: (part, reason) -> rows.
-    first: (part, reason) -> which row that was.
+    counts: (part, reason) -> number of rows.
+    first: (part, reason) -> id of the first row.
   """
 
   counts: dict[tuple[str, str], int] = dataclasses.field(default_factory=dict)
@@ -75,19 +76,41 @@ class Drops:
     self.first.setdefault((part, reason), which)
 
   def of(self, part: str) -> dict[str, int]:
-    """Reason -> rows, of a part."""
+    """Returns reason -> number of rows, for a part."""
     return {reason: n for (p, reason), n in self.counts.items() if p == part}
+
+  def without(
+    self, rows: Iterable, reason_of: Callable[..., str], part: str = ''
+  ) -> list:
+    """Drops and counts rows.
+
+    Args:
+      rows: `Item`s, or records of one part.
+      reason_of: row -> why it is dropped; '' keeps the row.
+      part: the part of records.
+
+    Returns:
+      The rows that are kept, in order.
+    """
+    kept = []
+    for row in rows:
+      reason = reason_of(row)
+      if reason:
+        self.add(part or row.part, reason, prompt_of(row).id)
+      else:
+        kept.append(row)
+    return kept
 
 
 @dataclasses.dataclass
 class Curated:
-  """What is left, each record with its split.
+  """Curated records, each with its split.
 
   Attributes:
-    prompts: split -> prompts. 'train' are those that labelers saw, 'ppo' those
-      PPO is trained on, the others are held out.
-    drops: what was left out.
-    notes: what a reader of the summary should know.
+    prompts: split -> prompts. Labelers saw those of 'train', PPO is trained on
+      those of 'ppo', the others are held out.
+    drops: counts of what was dropped.
+    notes: remarks for the reader of the summary.
   """
 
   demonstrations: list[Demonstration]
@@ -100,10 +123,10 @@ class Curated:
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-  """A row with a prompt, under way."""
+  """A row with a prompt, during curation."""
 
   part: str
-  source: int  # of the sources
+  source: int  # index of the source
   record: Prompt | Demonstration | Ranking
 
   @functools.cached_property
@@ -116,17 +139,15 @@ class Item:
 
 
 def with_prompt(record, **changes):
-  """The record with fields of its prompt changed."""
+  """Returns the record with some fields of its prompt changed."""
   prompt = dataclasses.replace(prompt_of(record), **changes)
-  return (
-    prompt
-    if isinstance(record, Prompt)
-    else dataclasses.replace(record, prompt=prompt)
-  )
+  if isinstance(record, Prompt):
+    return prompt
+  return dataclasses.replace(record, prompt=prompt)
 
 
 def texts_of(record: Record) -> list[str]:
-  """All texts of a record, its prompt first."""
+  """Returns all texts of a record, its prompt first."""
   match record:
     case Ranking():
       return [record.prompt.text, *record.responses]
@@ -137,7 +158,7 @@ def texts_of(record: Record) -> list[str]:
 
 
 def unused(name: str, taken: set[str]) -> str:
-  """An id, numbered where it is taken already; it is taken from now on."""
+  """Returns `name`, numbered if it is taken; adds the result to `taken`."""
   found, number = name, 1
   while found in taken:
     number += 1
@@ -147,6 +168,6 @@ def unused(name: str, taken: set[str]) -> str:
 
 
 def draw(seed: int, *names: str) -> float:
-  """A number in [0, 1) that follows from the seed and the names."""
+  """Returns a number in [0, 1) that depends on the seed and the names only."""
   digest = hashlib.sha256('\0'.join([str(seed), *names]).encode()).digest()
   return int.from_bytes(digest[:8], 'big') / 2**64

@@ -1,16 +1,16 @@
 """Patterns of personal data in text.
 
-The paper removes prompts with personally identifiable information from what it
-trains on (Ouyang et al. 2022, section 3.2), by means that it does not print.
+The paper removes prompts with personally identifiable information from its
+training data (Ouyang et al. 2022, section 3.2); it does not say how.
 """
 
 import re
 
 from instructrl.data.curate import parts
-from instructrl.data.records import prompt_of, Record
+from instructrl.data.records import Record
 
-# Only whether there is an address is asked, so one character before the @ will
-# do: to look for more takes a time that grows as the square of the length.
+# One character before the @ is enough to know that there is an address; more
+# would take a time that grows with the square of the length.
 _EMAIL = re.compile(r'[\w.+-]@[\w-]+(?:\.[\w-]+)*\.[a-z]{2}', re.IGNORECASE)
 # With a country's code, or as in (555) 123-4567 and 555-123-4567.
 _PHONE = re.compile(
@@ -21,18 +21,17 @@ _CARD = re.compile(r'(?<![\d.-])(?:\d[ -]?){12,18}\d(?![\d.-])')
 
 
 def _is_card(number: str) -> bool:
-  """Whether the check digit is right (ISO/IEC 7812-1, Luhn)."""
+  """Returns whether the check digit is right (ISO/IEC 7812-1, Luhn)."""
   digits = [int(c) for c in reversed(number) if c.isdigit()]
   doubled = [sum(divmod(2 * d, 10)) for d in digits[1::2]]
   return any(digits) and (sum(digits[::2]) + sum(doubled)) % 10 == 0
 
 
 def personal_data(text: str) -> str:
-  """Which kind of personal data a text seems to have; '' if none.
+  """Returns the kind of personal data a text seems to have; '' if none.
 
-  Patterns for 'email address', 'phone number' and 'card number' (13 to 19
-  digits whose check digit is right). Names and postal addresses are not found:
-  this is a net with wide meshes, not a promise.
+  Finds an 'email address', 'phone number' or 'card number' (13 to 19 digits
+  with a right check digit). Names and postal addresses are not found.
   """
   if _EMAIL.search(text):
     return 'email address'
@@ -44,13 +43,11 @@ def personal_data(text: str) -> str:
 
 
 def of_record(record: Record) -> str:
-  """The first kind that a text of the record has; '' if none."""
+  """Returns the first kind that a text of the record has; '' if none."""
   return next(filter(None, map(personal_data, parts.texts_of(record))), '')
 
 
-def counted(record: Record, part: str, drops: parts.Drops) -> bool:
-  """Whether a record has personal data; one that has is counted as dropped."""
+def reason(record: Record) -> str:
+  """Returns why a record with personal data is dropped; '' without any."""
   kind = of_record(record)
-  if kind:
-    drops.add(part, f'pii: {kind}', prompt_of(record).id)
-  return bool(kind)
+  return f'pii: {kind}' if kind else ''

@@ -1,7 +1,7 @@
-"""Which side of the split a prompt, a user or a document is on.
+"""Splits of prompts, users and documents.
 
-A prompt that any source holds out is held out in all; nothing is held out and
-trained on. What is random follows from the seed and the texts (`parts.draw`).
+A prompt that one source holds out is held out in all. Nothing is both held out
+and trained on. Draws depend on the seed and the texts (`parts.draw`).
 """
 
 from collections.abc import Sequence
@@ -17,9 +17,7 @@ from instructrl.data.curate.parts import Settings
 from instructrl.data.curate.parts import Source
 from instructrl.data.curate.parts import unused
 from instructrl.data.curate.parts import with_prompt
-from instructrl.data.records import Document, fold, prompt_of
-
-_GRAVITY = {'train': 0, 'validation': 1, 'test': 2}
+from instructrl.data.records import Document, fold, prompt_of, SPLITS
 
 
 def take_share(
@@ -29,12 +27,12 @@ def take_share(
 
   Args:
     sizes: unit -> its size.
-    fraction: the share; above 0 at least one unit is taken where there are two.
-    seed: of the draw.
-    purpose: of the draw.
+    fraction: the share. Above 0, at least one of two or more units is taken.
+    seed: seed of the draw.
+    purpose: name of the draw.
 
   Returns:
-    The units; they hold at most the share, rounded, unless one unit is more.
+    The units. They hold at most the share, rounded, or are a single unit.
   """
   target = max(1, round(fraction * sum(sizes.values())))
   if not fraction or len(sizes) < 2:
@@ -51,16 +49,19 @@ def take_share(
 def _own_sides(
   items: list[Item], sources: Sequence[Source], own: set[int], by_user: bool
 ):
-  """(prompt -> split, user -> split), of sources with a split of their own."""
+  """Reads the splits of the sources that have a split of their own.
+
+  Returns:
+    (prompt -> split, user -> split).
+  """
   prompts, users = {}, {}
   for item in items:
     if item.source not in own:
       continue
     split, user = item.prompt.split, item.prompt.user
-    # A prompt that one source holds out is held out in all.
-    prompts[item.key] = max(
-      split, prompts.get(item.key, split), key=_GRAVITY.__getitem__
-    )
+    # The later split wins: a prompt that one source holds out is held out.
+    known = prompts.get(item.key, split)
+    prompts[item.key] = max(split, known, key=SPLITS.index)
     if by_user and user and users.setdefault(user, split) != split:
       spec = sources[item.source].spec
       raise CurateError(
@@ -74,11 +75,14 @@ def _own_sides(
 def _sides(
   items: list[Item], sources: Sequence[Source], settings: Settings, seed: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-  """(prompt -> split, user -> split).
+  """Chooses the splits of prompts and users.
 
-  A user's prompts go together. A prompt of several users goes where its first
-  user goes: were they to go together, a greeting would join all users into
-  one. Each part holds out its share, so that a small one is not without.
+  A user's prompts go together. A prompt of several users goes with its first
+  user: if all of them went together, a greeting would join all users into one.
+  Each part holds out its share, so that a small part has held-out prompts too.
+
+  Returns:
+    (prompt -> split, user -> split).
   """
   by_user = settings.split_by == 'user'
   own = {
@@ -89,44 +93,34 @@ def _sides(
     and any(prompt_of(r).split != 'train' for r in source.records)
   }
   prompt_side, user_side = _own_sides(items, sources, own, by_user)
-  owner, part_of = {}, {}
+  owner, part_of = {}, {}  # prompt -> (user, prompt), the unit of its split
   for item in items:
     user = item.prompt.user if by_user else ''
-    unit = f'user\0{user}' if user else f'prompt\0{item.key}'
+    unit = (user, '' if user else item.key)
     owner.setdefault(item.key, unit)
     part_of.setdefault(owner[item.key], item.part)
   sizes = {part: {} for part in PARTS}
-  for key, unit in owner.items():
-    free = (
-      unit[5:] not in user_side
-      if unit.startswith('user')
-      else key not in prompt_side
-    )
-    if free:
-      part = sizes[part_of[unit]]
-      part[unit] = part.get(unit, 0) + 1
-  held = set().union(
-    *(
-      take_share(units, settings.validation_fraction, seed, 'split')
-      for units in sizes.values()
-    )
-  )
+  for user, key in owner.values():
+    if user not in user_side if user else key not in prompt_side:
+      part = sizes[part_of[user, key]]
+      name = _name(user, key)
+      part[name] = part.get(name, 0) + 1
+  held = set()
+  for units in sizes.values():
+    held |= take_share(units, settings.validation_fraction, seed, 'split')
+  side = lambda *unit: 'validation' if _name(*unit) in held else 'train'
   for item in items:
-    user = item.prompt.user if by_user else ''
-    if user:
-      user_side.setdefault(
-        user, 'validation' if f'user\0{user}' in held else 'train'
-      )
-  for key, unit in owner.items():
-    if key not in prompt_side:
-      prompt_side[key] = (
-        user_side[unit[5:]]
-        if unit.startswith('user')
-        else 'validation'
-        if unit in held
-        else 'train'
-      )
+    if by_user and item.prompt.user:
+      user_side.setdefault(item.prompt.user, side(item.prompt.user, ''))
+  for key, (user, prompt) in owner.items():
+    found = user_side[user] if user else side(user, prompt)
+    prompt_side.setdefault(key, found)
   return prompt_side, user_side
+
+
+def _name(user: str, key: str) -> str:
+  """Names a unit of the split: a user, or a prompt without a known user."""
+  return f'user\0{user}' if user else f'prompt\0{key}'
 
 
 def split_prompts(
@@ -136,20 +130,19 @@ def split_prompts(
   seed: int,
   drops: Drops,
 ) -> list[Item]:
-  """The rows with their split; those whose user is elsewhere are dropped."""
+  """Sets the splits; drops rows whose prompt and user are on two sides."""
   prompt_side, user_side = _sides(items, sources, settings, seed)
-  kept = []
-  for item in items:
+
+  def reason(item):
     side = prompt_side[item.key]
-    if user_side.get(item.prompt.user, side) != side:
-      drops.add(
-        item.part, 'prompt is on the other side than its user', item.prompt.id
-      )
-    else:
-      kept.append(
-        dataclasses.replace(item, record=with_prompt(item.record, split=side))
-      )
-  return kept
+    apart = user_side.get(item.prompt.user, side) != side
+    return 'prompt is on the other side than its user' if apart else ''
+
+  def split(item):
+    record = with_prompt(item.record, split=prompt_side[item.key])
+    return dataclasses.replace(item, record=record)
+
+  return list(map(split, drops.without(items, reason)))
 
 
 def split_documents(
@@ -159,46 +152,30 @@ def split_documents(
   drops: Drops,
   notes: list[str],
 ) -> list[Document]:
-  """The documents of all sources; each source holds out its share."""
+  """Splits the documents of all sources; each source holds out its share."""
   found, ids = [], set()
   for source in sources:
     if source.part != 'documents':
       continue
     records = list(source.records)
     if settings.pii == 'drop':
+      records = drops.without(records, personal.reason, 'documents')
+    if settings.resplit or all(r.split == 'train' for r in records):
+      # The same text must not be on both sides, so texts are drawn.
+      texts = dict.fromkeys((fold(r.text) for r in records), 1)
+      held = take_share(texts, settings.validation_fraction, seed, 'documents')
+      if not held and records:
+        notes.append(
+          f'documents: {source.spec} is a single text, all of it for '
+          'training: nothing of it is held out'
+        )
+      sides = ['train', 'validation']
       records = [
-        record
-        for record in records
-        if not personal.counted(record, 'documents', drops)
+        dataclasses.replace(r, split=sides[fold(r.text) in held])
+        for r in records
       ]
-    own = not settings.resplit and any(r.split != 'train' for r in records)
-    # The same text on both sides would be a leak here too.
-    unit = lambda record: fold(record.text)
-    held = (
-      set()
-      if own
-      else take_share(
-        dict.fromkeys(map(unit, records), 1),
-        settings.validation_fraction,
-        seed,
-        'documents',
-      )
-    )
-    if not own and not held and records:
-      notes.append(
-        f'documents: {source.spec} is a single text, all of it '
-        'for training: nothing of it is held out'
-      )
-    for record in records:
-      if not own:
-        side = 'validation' if unit(record) in held else 'train'
-        record = dataclasses.replace(record, split=side)
-      found.append(dataclasses.replace(record, id=unused(record.id, ids)))
+    found += [dataclasses.replace(r, id=unused(r.id, ids)) for r in records]
   held = {fold(r.text) for r in found if r.split != 'train'}
-  kept = []
-  for record in found:
-    if record.split == 'train' and fold(record.text) in held:
-      drops.add('documents', 'text is held out elsewhere', record.id)
-    else:
-      kept.append(record)
-  return kept
+  leaks = lambda r: r.split == 'train' and fold(r.text) in held
+  reason = 'text is held out elsewhere'
+  return drops.without(found, lambda r: reason if leaks(r) else '', 'documents')

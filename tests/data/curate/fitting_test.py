@@ -37,31 +37,31 @@ def tokenized(rankings, **lengths):
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
-  drops = parts.Drops()
-  fits = fitting.prompts_that_fit(TOK, 4)
-  rows = [
-    toys.ranked('a b'),
-    toys.ranked('a b c'),
-    toys.prompt('x y z'),
-    toys.prompt('x'),
-  ]
-  kept = fitting.fitting(rows, 'rankings', fits, 4, drops)
-  assert kept == [rows[0], rows[3]]
-  assert drops.counts == {('rankings', 'prompt has more than 4 tokens'): 2}
-  assert list(drops.first.values()) == ['id-a b c']
-
-
-def test_each_prompt_is_encoded_once():
-  seen = []
-  tok = types.SimpleNamespace(prompt=lambda *args: seen.append(args) or [1])
-  fits = fitting.prompts_that_fit(tok, 4)
-  asked = [
-    toys.prompt('a'),
-    toys.prompt('b'),
-    toys.prompt('a', turns=('x', 'y', 'z')),
-  ]
-  assert all(map(fits, asked + asked))
-  assert seen == [('a', ()), ('b', ()), ('a', ('x', 'y', 'z'))]
+  rows = [toys.ranked(text) for text in ('a b', 'a b c', 'x')]
+  long = toys.prompt('x y z')
+  made = fitting.fit(
+    parts.Curated(
+      demonstrations=[toys.shown('a b c')],
+      rankings=rows,
+      prompts={'train': [toys.prompt('x'), long], 'ppo': [long]},
+      documents=[],
+      drops=parts.Drops(),
+      notes=[],
+    ),
+    TOK,
+    Lengths(prompt_len=4, response_len=9),
+    0,
+  )
+  assert [r.prompt.text for r in made.rankings] == ['a b', 'x']
+  assert made.demonstrations == []
+  assert made.prompts == {'train': [toys.prompt('x')]}
+  reason = 'prompt has more than 4 tokens'
+  assert made.drops.counts == {
+    ('demonstrations', reason): 1,
+    ('rankings', reason): 1,
+    ('prompts', reason): 1,  # in two splits, and counted once
+  }
+  assert made.drops.first['rankings', reason] == 'id-a b c'
 
 
 def test_a_text_is_laid_out_once_and_as_it_was():
