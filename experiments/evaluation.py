@@ -3,6 +3,8 @@
 python -m instructrl.main --config=experiments/evaluation.py:tiny --workdir=DIR/evaluation
 """
 
+from ml_collections import config_dict
+
 from experiments import common
 
 # prompts, probes a task, validation documents, demonstrations in a prompt
@@ -15,10 +17,19 @@ RECIPE = {
 
 def get_config(arg='tiny'):
   c = common.base(arg, 'evaluation', common.LAB_SIZES)
-  for name in ('sft', 'ppo', 'ppo_ptx', 'rankings', 'select_sft'):
-    c.inputs[name] = f'../{name}'
-  c.inputs.base = '../pretrain'
-  # An empty path of `base`, `ppo` or `ppo_ptx` leaves that policy out.
+  c.inputs.rankings = '../rankings'  # the noise of its labelers
+  c.inputs.select_sft = '../select_sft'  # selects the step of `sft`
+  # Name -> run folder, or a step of it, DIR/checkpoints/STEP; see POLICIES in
+  # instructrl/stages/policies.py for the names. An empty path leaves one out.
+  c.policies = config_dict.ConfigDict(
+    dict(
+      base='../pretrain',
+      prompted='../pretrain',  # with a few-shot prefix
+      sft='../sft',
+      ppo='../ppo',
+      ppo_ptx='../ppo_ptx',
+    )
+  )
   c.num_prompts, c.num_probes, c.num_documents, c.num_shots = RECIPE[arg]
   c.temperature = 1.0  # of the responses that are compared, for all policies
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most

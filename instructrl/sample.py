@@ -17,11 +17,11 @@ import sys
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.evaluators.lm import Engine
+from instructrl.evaluators.lm import LanguageModel
 from instructrl.runtime.command import EXPECTED_ERRORS
 from instructrl.runtime.command import setup_jax
-from instructrl.stages import build
 from instructrl.stages import checks
-from instructrl.stages import inputs
+from instructrl.stages import opening
 from instructrl.stages import policies
 from instructrl.stages import reward
 
@@ -67,25 +67,17 @@ def parse(argv):
 
 def answer(args, prompts, write):
   """Answers (or scores) prompts, in order, as soon as each is read."""
-  config = policies.run_config(args.checkpoint)
-  tok = policies.find_tokenizer(args.checkpoint)
-  params, meta = inputs.exported(args.checkpoint)
-  checks.require(
-    meta['tokenizer'] == tok.fingerprint,
-    f'{args.checkpoint}: the tokenizer beside it is not the one '
-    'it was trained with',
-  )
-  config.model.dropout = 0.0
-  model = build.make_model(config, tok.vocab_size)
-  if config.stage == 'reward':
+  run = opening.open_run(args.checkpoint)
+  tok = run.tok
+  if run.is_reward_model:
     checks.require(
       args.response is not None,
       'a reward model scores: give --prompt and --response',
     )
-    scorer = reward.Scorer(model, tok, batch_size=1)
+    scorer = reward.Scorer(run.model, tok, batch_size=1)
     for prompt in prompts:
       score = scorer(
-        params,
+        run.params,
         [tasks.chat_prompt(tok, prompt)],
         [tasks.response_tokens(tok, args.response, args.max_tokens)],
       )
@@ -105,10 +97,13 @@ def answer(args, prompts, write):
     args.response is None,
     f'{args.checkpoint} is a policy: --response is for reward models',
   )
-  engine = Engine(model, tok, batch_size=args.n)
-  room = config.model.max_len - args.max_tokens  # of what it was trained on
-  policy = policies.Policy(
-    'policy', engine, params, args.max_tokens, config.stage == 'pretrain'
+  room = run.config.model.max_len - args.max_tokens  # as in training
+  policy = LanguageModel(
+    'policy',
+    Engine(run.model, tok, batch_size=args.n),
+    run.params,
+    template=policies.template_of('', run.config.stage),
+    response_len=args.max_tokens,
   )
   for place, prompt in enumerate(prompts):
     checks.require(bool(prompt.strip()), 'the prompt is empty')

@@ -20,6 +20,7 @@ from instructrl.interop import weight_files
 from instructrl.stages import build
 from instructrl.stages import import_
 from instructrl.stages import inputs
+from instructrl.stages import opening
 from instructrl.stages import policies
 
 pytestmark = pytest.mark.slow
@@ -142,8 +143,8 @@ def imported(gguf_file, tmp_path_factory):
 
 
 def test_the_likelihood_of_a_text_is_what_transformers_computes(imported):
-  config = policies.run_config(imported)
-  tok = policies.find_tokenizer(imported)
+  config = opening.run_config(imported)
+  tok = opening.find_tokenizer(imported)
   assert tok.encode(TEXT) == IDS
   params, _ = inputs.exported(imported)
   model = build.make_model(config, tok.vocab_size)
@@ -193,8 +194,8 @@ def test_it_knows_the_capital_of_france(imported, capsys):
 
 
 def test_it_goes_on_with_plain_text(imported):
-  config = policies.run_config(imported)
-  tok = policies.find_tokenizer(imported)
+  config = opening.run_config(imported)
+  tok = opening.find_tokenizer(imported)
   engine = policies.Engine(
     build.make_model(config, tok.vocab_size), tok, batch_size=1
   )

@@ -124,8 +124,9 @@ def test_policies_without_a_path_are_left_out_of_an_evaluation(workdir):
     'instructrl.main',
     '--config=experiments/evaluation.py:micro',
     f'--workdir={workdir / "evaluation_some"}',
-    '--config.inputs.base=',
-    '--config.inputs.ppo=',
+    '--config.policies.base=',
+    '--config.policies.prompted=',
+    '--config.policies.ppo=',
   )
   every, some = (
     json.loads((workdir / name / 'results.json').read_text())

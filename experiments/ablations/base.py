@@ -124,6 +124,7 @@ def ppo(arg, stage='ppo_ptx', measures=()):
     ),
   )
   if 'evaluation' in c.stages:  # of this policy and SFT only
-    for name in {'base', 'ppo', 'ppo_ptx'} - {stage}:
-      c.stages.evaluation.inputs[name] = ''
+    compared = c.stages.evaluation.policies
+    for name in {*compared} - {'sft', stage}:
+      compared[name] = ''
   return c

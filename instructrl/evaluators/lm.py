@@ -1,4 +1,4 @@
-"""Text in, text out: what evaluators and people see of a policy.
+"""Policies as text in, text out.
 
 An `Engine` holds the jitted functions of one architecture; policies of the
 same shape share it, so each is compiled once. A `LanguageModel` is an engine
@@ -15,6 +15,7 @@ from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
 from instructrl.data import tasks
+from instructrl.data.records import Prompt
 from instructrl.evaluators import batching
 from instructrl.models.transformer import Model
 from instructrl.runtime import processes
@@ -25,7 +26,7 @@ _BUCKET = 32  # tokens; see `_bucket`
 
 
 def _bucket(length: int) -> int:
-  """What a length is padded to: each size compiles once, so there are few."""
+  """Returns the width to pad a length to; few widths, as each compiles once."""
   width = _BUCKET if length <= _BUCKET else 2 * _BUCKET
   return -(-max(length, 1) // width) * width
 
@@ -179,7 +180,7 @@ class Engine:
 
 
 class LanguageModel:
-  """One policy, as text. See the protocol of `evaluators.probes`."""
+  """A policy that answers text; see the protocol in `evaluators.probes`."""
 
   def __init__(
     self,
@@ -197,53 +198,76 @@ class LanguageModel:
       name: of the policy.
       engine: of its architecture.
       params: its parameters.
-      template: 'chat' is the tokenizer's layout of prompts; 'plain' continues
-        the prompt and a line break, as one asks a base model; 'few_shot' puts
-        `few_shot` before it and ends with the line.
-      few_shot: text with `{prompt}` where the prompt goes.
-      response_len: most tokens of an answer.
+      template: how a prompt is laid out. 'chat' is the tokenizer's layout;
+        'plain' continues the prompt and a line break, as one asks a base model;
+        'few_shot' continues `few_shot` up to the end of the line.
+      few_shot: text with `{prompt}` in place of the prompt.
+      response_len: largest number of tokens in an answer.
     """
     if template not in TEMPLATES:
-      raise ValueError(f'template {template!r} is none of {TEMPLATES}')
+      raise ValueError(
+        f'template must be one of {", ".join(TEMPLATES)}; got {template!r}'
+      )
     if template == 'few_shot' and '{prompt}' not in few_shot:
-      raise ValueError('few_shot has no {prompt}')
+      raise ValueError('few_shot must contain {prompt}')
     self.name, self.engine, self.params = name, engine, params
-    self._template, self._few_shot = template, few_shot
+    self.template, self._few_shot = template, few_shot
     self._response_len = response_len
 
-  def respond(
+  @property
+  def tok(self):
+    return self.engine.tok
+
+  @property
+  def _stop(self) -> str | None:
+    return '\n' if self.template == 'few_shot' else None
+
+  def _lay_out(self, prompt: str | Prompt) -> list[int]:
+    if self.template == 'chat':
+      return tasks.chat_prompt(self.tok, prompt)
+    text = prompt if isinstance(prompt, str) else prompt.text
+    if self.template == 'plain':
+      return tasks.plain_prompt(self.tok, text + '\n')
+    return tasks.plain_prompt(
+      self.tok, self._few_shot.replace('{prompt}', text)
+    )
+
+  def sample_tokens(
     self,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Prompt],
     *,
     temperature: float,
     seed: int,
     top_p: float = 1.0,
     purpose: rng.Purpose = rng.Purpose.EVALUATION,
-  ) -> list[str]:
-    """Answers each prompt, laid out by this policy's template."""
-    tok = self.engine.tok
-    stop = None
-    if self._template == 'chat':
-      tokens = [tasks.chat_prompt(tok, text) for text in prompts]
-    elif self._template == 'plain':
-      tokens = [tasks.plain_prompt(tok, text + '\n') for text in prompts]
-    else:
-      stop = '\n'
-      tokens = [
-        tasks.plain_prompt(tok, self._few_shot.replace('{prompt}', text))
-        for text in prompts
-      ]
-    out = self.engine.generate(
+    rows: Sequence[int] | None = None,
+  ) -> list[list[int]]:
+    """Answers each prompt, laid out by the template. Returns tokens.
+
+    Args:
+      prompts: N prompts.
+      temperature: 0 is greedy.
+      seed: of the sampling.
+      top_p: nucleus; 1 is the whole distribution.
+      purpose: see `rng.key`.
+      rows: N row numbers, see `Engine.generate`.
+    """
+    return self.engine.generate(
       self.params,
-      tokens,
+      [self._lay_out(prompt) for prompt in prompts],
       max_tokens=self._response_len,
       seed=seed,
       purpose=purpose,
       temperature=temperature,
       top_p=top_p,
-      stop_id=self._stop_id(stop),
+      stop_id=self._stop_id(self._stop),
+      rows=rows,
     )
-    return [self._text(ids, stop).strip() for ids in out]
+
+  def respond(self, prompts: Sequence[str | Prompt], **kwargs) -> list[str]:
+    """Answers each prompt as text; arguments as for `sample_tokens`."""
+    sampled = self.sample_tokens(prompts, **kwargs)
+    return [self._text(tokens, self._stop).strip() for tokens in sampled]
 
   def complete(
     self,

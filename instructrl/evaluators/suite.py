@@ -81,18 +81,17 @@ def evaluate_policies(
   Raises:
     ValueError: if a policy is unknown, 'sft' is missing, or temperature is 0.
   """
-  unknown = sorted(set(policies) - set(ORDER))
-  if unknown or preference.REFERENCE not in policies:
+  if preference.REFERENCE not in policies:
     raise ValueError(
-      f'policies to evaluate must be of {ORDER} and hold '
-      f'{preference.REFERENCE!r}, got {list(policies)}'
+      f'policies to evaluate must hold {preference.REFERENCE!r}, got '
+      f'{list(policies)}'
     )
   if temperature <= 0:
     raise ValueError(
       'evaluation: temperature must be above 0, or two samples '
       f'of SFT would be the same; got {temperature}'
     )
-  names = [name for name in ORDER if name in policies]
+  names = sorted(policies, key=lambda n: (*ORDER, n).index(n))
   probed = [name for name in names if name not in PROBES_SKIP]
   steps = [f'responses of {name}' for name in names]
   steps += ['second sample of SFT', 'judging']

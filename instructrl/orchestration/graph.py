@@ -20,6 +20,7 @@ from instructrl.orchestration import grid
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
+from instructrl.stages import inputs
 from instructrl.stages import registry
 
 SEEDS = ('world_seed', 'train_seed', 'eval_seed')
@@ -274,17 +275,18 @@ class _Builder:
     circle = ' -> '.join([*users, name])
     checks.require(name not in users, f'the inputs form a circle: {circle}')
     config, needs = stages[name], []
-    for field, value in config.inputs.items():
+    for group, field in inputs.paths(config).values():
+      value = config[group][field]
       parts = pathlib.PurePosixPath(value).parts
       if len(parts) < 2 or parts[0] != '..' or parts[1] == '..':
         continue
-      user = f'stages.{name}.inputs.{field}={value}'
+      user = f'stages.{name}.{group}.{field}={value}'
       folder = self._outside(parts[1], user)
       if folder is None:
         self._visit(parts[1], stages, named, (*users, name))
         needs.append(named[parts[1]])
         folder = f'../{needs[-1]}'
-      config.inputs[field] = '/'.join([folder, *parts[2:]])
+      config[group][field] = '/'.join([folder, *parts[2:]])
     named[name] = node = self._name_of(name, config)
     if node not in self.nodes:
       resolved = self._validated(name, node, config)

@@ -116,7 +116,8 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
 
   Args:
     workdir: of the run.
-    inputs: name -> path.
+    inputs: name -> path; the name of an input, or a field such as
+      'policies.sft'.
 
   Raises:
     ValueError: this run started from other inputs, which have since been made
@@ -129,8 +130,9 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
     folder = find(pathlib.Path(os.path.abspath(value)))
     data = _made_from(folder).get('data') if folder else None
     if data and found.get('data') and data != found['data']:
+      field = name if '.' in name else f'inputs.{name}'
       raise ValueError(
-        f'inputs.{name}: {value} was made from other data than {inputs["data"]}'
+        f'{field}: {value} was made from other data than {inputs["data"]}'
       )
   if path.exists():
     old = files.read_json(path)

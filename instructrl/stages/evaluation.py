@@ -8,7 +8,6 @@ import pathlib
 from instructrl.evaluators import suite
 from instructrl.lab import probes
 from instructrl.lab.marking import judge
-from instructrl.lab.world import prose
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -39,28 +38,6 @@ def validate(config):
   )
 
 
-def few_shot(opened: policies.Opener, config) -> str:
-  """A plain-text prompt of demonstrations for the base model.
-
-  The demonstrations are the shortest of their use case, one each, so that the
-  longest prompt still fits beside them.
-  """
-  shown = inputs.records(opened, 'data', 'demonstrations', 'train')
-  shortest = {}
-  for d in shown:
-    use_case = d.prompt.use_case
-    length = len(opened.tok.encode(d.prompt.text + d.response))
-    if '\n' not in d.prompt.text + d.response and (
-      use_case not in shortest or length < shortest[use_case][0]
-    ):
-      shortest[use_case] = length, d
-  chosen = sorted(shortest.values(), key=lambda x: x[0])[: config.num_shots]
-  shots = ''.join(
-    prose.instruction_item(d.prompt.text, d.response) + '\n' for _, d in chosen
-  )
-  return shots + prose.instruction_item('{prompt}', '').rstrip()
-
-
 def load_labelers(opened: policies.Opener, world) -> list:
   """The lab's labelers with the noise that was set for the rankings."""
   path = opened.input('rankings') / 'noise.json'
@@ -86,24 +63,7 @@ def _evaluate(
 ) -> dict:
   world = lab.load_world(opened.input('data'))
   labelers = load_labelers(opened, world)
-  selected = run_folder.read_done(opened.input('select_sft'))
-  checks.require(selected is not None, 'inputs.select_sft is not finished')
-  open_policy = lambda name, step='': opened.policy(
-    name, config.response_len, step=step
-  )
-  models = {}
-  if config.inputs.base:
-    base = open_policy('base')
-    models['base'] = base.as_lm('base')
-    models['prompted'] = base.as_lm(
-      'prompted', few_shot=few_shot(opened, config)
-    )
-  models['sft'] = open_policy(
-    'sft', str(selected['result']['selected_step'])
-  ).as_lm('sft')
-  for name in ('ppo', 'ppo_ptx'):
-    if config.inputs[name]:
-      models[name] = open_policy(name).as_lm(name)
+  models = policies.Policies(opened)
   prompts = opened.prompts('test', config.prompt_len)
   documents = inputs.records(opened, 'data', 'corpus', 'validation')
   documents = [

@@ -32,7 +32,7 @@ from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
-from instructrl.stages import policies
+from instructrl.stages import opening
 from instructrl.stages.import_ import check_disk
 from instructrl.stages.import_ import KEPT
 from instructrl.stages.import_ import STAGE
@@ -308,7 +308,7 @@ def export_model(
   meta = about['meta']
   subtree = subtree_of(meta, about['tensors'], weights, path)
   names, read, _ = checkpoint.lazy_params(path, subtree)
-  tok = policies.find_tokenizer(path)
+  tok = opening.find_tokenizer(path)
   checks.require(
     meta['tokenizer'] == tok.fingerprint,
     f'{path}: the tokenizer beside it is not the one that it was trained with',

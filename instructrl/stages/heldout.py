@@ -28,6 +28,7 @@ from instructrl.data import tasks
 from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.data.records import Ranking
 from instructrl.evaluators import statistics
+from instructrl.evaluators.lm import LanguageModel
 from instructrl.models import heads
 from instructrl.runtime import files
 from instructrl.runtime import processes
@@ -282,9 +283,7 @@ class _Evaluation:
       f'whose prompt fits prompt_len={config.prompt_len}',
     )
     untrained = {
-      'backbone': self._opened.exported(
-        'reward_init', self._opened.input('reward_init')
-      )[0],
+      'backbone': self._opened.open('reward_init').params,
       'head': heads.init_head(
         rng.key(trained.train_seed, rng.Purpose.HEAD_INIT),
         trained.model.d_model,
@@ -310,7 +309,7 @@ class _Evaluation:
     )
     return found
 
-  def _nll(self, policy: policies.Policy) -> tuple[list, list] | None:
+  def _nll(self, policy: LanguageModel) -> tuple[list, list] | None:
     """(nats, tokens) of each held-out pretraining row; None without them."""
     config = self._config
     data = inputs.data_folder(self._opened)

@@ -39,29 +39,53 @@ def tell(run, text: str) -> None:
     print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)
 
 
-def input_path(config, workdir, name: str) -> pathlib.Path:
+def paths(config) -> dict[str, tuple[str, str]]:
+  """Returns the fields that name what a stage starts from.
+
+  Returns:
+    {key: (group, name)} of each path `config[group][name]` that is not empty.
+    The key is its name in inputs.json: 'data' for inputs.data, 'policies.sft'
+    for policies.sft.
+  """
+  return {
+    name if group == 'inputs' else f'{group}.{name}': (group, name)
+    for group in ('inputs', 'policies')
+    for name, path in config.get(group, {}).items()
+    if path
+  }
+
+
+def input_path(
+  config, workdir, name: str, group: str = 'inputs'
+) -> pathlib.Path:
   """Returns the path of an input; relative ones start at the run folder.
+
+  Args:
+    config: of the stage.
+    workdir: of the stage.
+    name: of the input or policy.
+    group: 'inputs' or 'policies'.
 
   Raises:
     ConfigError: the field is empty, or the path does not exist, belongs to
       another tool, or is an unfinished run.
   """
-  value = config.inputs[name]
-  checks.require(bool(value), f'inputs.{name} is empty: give it a path')
+  field, value = f'{group}.{name}', config[group][name]
+  checks.require(bool(value), f'{field} is empty: give it a path')
   path = pathlib.Path(os.path.normpath(pathlib.Path(workdir) / value))
   checks.require(
     path.exists(),
-    f'inputs.{name}: {path} does not exist; run the stage that makes '
+    f'{field}: {path} does not exist; run the stage that makes '
     'it first, or set the field',
   )
   try:
     checkpoint.refuse_foreign(path)
   except checkpoint.CheckpointError as error:
-    raise checks.ConfigError(f'inputs.{name}: {error}') from error
+    raise checks.ConfigError(f'{field}: {error}') from error
   checks.require(
     not (path / run_folder.CONFIG).exists()
     or run_folder.read_done(path) is not None,
-    f'inputs.{name}: {path} is not finished; run it to its end, or name '
+    f'{field}: {path} is not finished; run it to its end, or name '
     'one of its checkpoints',
   )
   return path

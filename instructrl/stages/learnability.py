@@ -154,7 +154,7 @@ def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
     ]
     result[stage] = {
       step * per_step: ask(
-        opened.policy(name, evaluation.response_len, step=str(step)).as_lm()
+        opened.policy(name, evaluation.response_len, step=str(step))
       )
       for step in _steps(workdir / stage)
     }

@@ -1,106 +1,129 @@
-"""Opening what runs exported, as policies that answer text."""
+"""Policies: the table of the known ones, and runs opened as policies.
 
-from collections.abc import Sequence
+A config maps names to runs: `c.policies = dict(sft='../sft', ppo='../ppo')`. An
+evaluation and its report cover the policies that the config names. A name that
+is not in `POLICIES` works as well: the name is its label, and it comes last.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import dataclasses
 import functools
 import pathlib
 
 import jax
-import ml_collections
 
-from instructrl import rng
 from instructrl.data import tasks
-from instructrl.data.records import Prompt
+from instructrl.data.records import Demonstration, Prompt
 from instructrl.evaluators.lm import Engine
 from instructrl.evaluators.lm import LanguageModel
+from instructrl.lab.world import prose
 from instructrl.runtime import checkpoint
+from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
-from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
+from instructrl.stages import opening
 from instructrl.tokenizers import loading
-from instructrl.tokenizers import protocol
+
+DEFAULT_COLOR = '#009e73'
+# The policy whose step `inputs.select_sft` selects.
+SELECTED = 'sft'
 
 
-def run_config(path) -> ml_collections.ConfigDict:
-  """The config of the run that a checkpoint belongs to."""
-  meta = checkpoint.read_meta(checkpoint.find(path))['meta']
-  return ml_collections.ConfigDict(meta['config'])
+@dataclasses.dataclass(frozen=True)
+class Kind:
+  """How a policy is asked and shown.
+
+  Attributes:
+    label: its name in reports.
+    color: '#rrggbb' in plots.
+    asked: how prompts are laid out, see `lm.TEMPLATES`; '' is 'plain' for a run
+      of the stage `pretrain`, else 'chat'.
+    has_kl: whether its KL from the SFT policy is measured.
+  """
+
+  label: str
+  color: str = DEFAULT_COLOR
+  asked: str = ''
+  has_kl: bool = True
 
 
-def find_tokenizer(path) -> protocol.AnyTokenizer:
-  """The tokenizer in the run folder above a checkpoint."""
-  path = pathlib.Path(path).absolute()
-  for folder in (path, *path.parents):
-    if loading.has(folder):
-      return loading.load(folder)
-  raise FileNotFoundError(f'there is no tokenizer in {path} or above it')
+# The known policies, in the order of reports.
+POLICIES = {
+  'base': Kind('pretrained', '#8c8c8c', 'plain', has_kl=False),
+  'imported': Kind('imported', '#8c8c8c', 'chat', has_kl=False),
+  'prompted': Kind('prompted', '#f0c000', 'few_shot', has_kl=False),
+  'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
+  'ppo': Kind('PPO', '#d55e00', 'chat'),
+  'ppo_ptx': Kind('PPO-ptx', '#9550b0', 'chat'),
+  'dpo': Kind('DPO', '#0072b2', 'chat'),
+}
 
 
-class Policy:
-  """A policy as tokens and, by `as_lm`, as text."""
+def kind(name: str) -> Kind:
+  """Returns how a policy is asked and shown; any name has defaults."""
+  return POLICIES.get(name, Kind(name))
 
-  def __init__(
-    self, name: str, engine: Engine, params, response_len: int, is_base: bool
-  ):
-    self.name, self.engine, self.params = name, engine, params
-    self.tok = engine.tok
-    self._response_len, self._is_base = response_len, is_base
 
-  def sample_tokens(
-    self,
-    prompts: Sequence[str | Prompt],
-    *,
-    temperature: float,
-    seed: int,
-    purpose: rng.Purpose,
-    top_p: float = 1.0,
-    rows=None,
-  ) -> list[list[int]]:
-    """Responses as tokens; a base model is shown the prompt as plain text."""
-    tok = self.tok
-    text_of = lambda asked: asked if isinstance(asked, str) else asked.text
-    lay_out = (
-      (lambda asked: tasks.plain_prompt(tok, text_of(asked) + '\n'))
-      if self._is_base
-      else functools.partial(tasks.chat_prompt, tok)
-    )
-    return self.engine.generate(
-      self.params,
-      [lay_out(prompt) for prompt in prompts],
-      max_tokens=self._response_len,
-      seed=seed,
-      purpose=purpose,
-      temperature=temperature,
-      top_p=top_p,
-      rows=rows,
-    )
+def ordered(names: Iterable[str]) -> list[str]:
+  """Sorts names: the known ones in the table's order, then the others."""
+  place = {name: i for i, name in enumerate(POLICIES)}
+  return sorted(names, key=lambda name: place.get(name, len(place)))
 
-  def as_lm(self, name: str = '', *, few_shot: str = '') -> LanguageModel:
-    template = 'few_shot' if few_shot else 'plain' if self._is_base else 'chat'
-    return LanguageModel(
-      name or self.name,
-      self.engine,
-      self.params,
-      template=template,
-      few_shot=few_shot,
-      response_len=self._response_len,
-    )
+
+def named(config) -> list[str]:
+  """Returns the policies that a config gives a path, in order."""
+  return ordered(name for name, path in config.policies.items() if path)
+
+
+def template_of(name: str, stage: str) -> str:
+  """Returns how a policy is asked, see `Kind.asked`.
+
+  Args:
+    name: of the policy.
+    stage: that trained it.
+  """
+  return kind(name).asked or ('plain' if stage == 'pretrain' else 'chat')
+
+
+def few_shot_text(
+  demonstrations: Iterable[Demonstration], tok, num_shots: int
+) -> str:
+  """Makes the plain-text prefix of a few-shot prompt, with `{prompt}` at its end.
+
+  The demonstrations are the shortest of their use case, one each, so that the
+  longest prompt still fits beside them.
+  """
+  shortest = {}
+  for d in demonstrations:
+    text, use_case = d.prompt.text + d.response, d.prompt.use_case
+    length = len(tok.encode(text))
+    if '\n' not in text and (
+      use_case not in shortest or length < shortest[use_case][0]
+    ):
+      shortest[use_case] = length, d
+  chosen = sorted(shortest.values(), key=lambda x: x[0])[:num_shots]
+  shots = ''.join(
+    prose.instruction_item(d.prompt.text, d.response) + '\n' for _, d in chosen
+  )
+  return shots + prose.instruction_item('{prompt}', '').rstrip()
 
 
 class Opener:
-  """Opens the inputs of a stage; equal architectures share one engine.
+  """Opens the inputs and policies of a stage.
 
-  Use as a context manager: models are computed on the mesh of the config.
+  Use as a context manager: models are computed on the mesh of the config. Runs
+  with equal architectures share one engine.
   """
 
   def __init__(self, config, workdir):
-    self._config, self._workdir = config, pathlib.Path(workdir)
-    self.tok = inputs.data_folder(self).tokenizer()
+    self.config, self.workdir = config, pathlib.Path(workdir)
+    self.tok = loading.load(self.input('data'))
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = config.batch_size
-    sharding.process_rows(self.mesh, self.batch_size)  # refuses what it must
+    sharding.process_rows(self.mesh, self.batch_size)  # raises if invalid
     self._exit = contextlib.ExitStack()
 
   def __enter__(self):
@@ -110,11 +133,14 @@ class Opener:
   def __exit__(self, *error):
     return self._exit.__exit__(*error)
 
+  def tokenizer(self):
+    return self.tok
+
   def input(self, name: str) -> pathlib.Path:
-    return inputs.input_path(self._config, self._workdir, name)
+    return inputs.input_path(self.config, self.workdir, name)
 
   def prompts(self, split: str, prompt_len: int) -> list[Prompt]:
-    """The prompts of a split that fit `prompt_len` tokens."""
+    """Returns the prompts of a split that fit `prompt_len` tokens."""
     records = inputs.records(self, 'data', 'prompts', split)
     found = [
       p
@@ -127,48 +153,96 @@ class Opener:
     return found
 
   def step_path(self, name: str, step: str = '') -> pathlib.Path:
-    """A run folder, or one of its steps: 'first', or a number as text."""
-    path = self.input(name)
-    if not step:
-      return path
-    steps = checkpoint.Checkpointer(path / 'checkpoints').steps()
-    checks.require(bool(steps), f'{path} has no checkpoint')
-    number = steps[0] if step == 'first' else int(step)
-    return path / 'checkpoints' / f'{number:08d}'
-
-  def exported(self, name: str, path: pathlib.Path, layout_of=build.lm_layout):
-    """(params, model, config) of a run, or a step of it.
+    """Returns the path of an input, or of one of its steps.
 
     Args:
       name: of the input.
-      path: of the run or step, see `step_path`.
-      layout_of: what kind of model it is.
+      step: 'first', a number as text, or '' for the run folder.
     """
-    found = []
+    return _step_path(self.input(name), step)
 
-    def check(meta):
-      checks.require(
-        meta['tokenizer'] == self.tok.fingerprint,
-        f'inputs.{name} was trained with another tokenizer',
-      )
-
-    def wanted(meta):
-      config = ml_collections.ConfigDict(meta['config'])
-      config.model.dropout = 0.0  # it belongs to training
-      model = build.make_model(config, self.tok.vocab_size)
-      found.extend((model, config))
-      return layout_of(model, self.mesh).abstract
-
-    return inputs.exported(path, wanted, check)[0], *found
-
-  def policy(self, name: str, response_len: int, *, step: str = '') -> Policy:
-    params, model, config = self.exported(name, self.step_path(name, step))
-    if model not in self._engines:
-      self._engines[model] = Engine(model, self.tok, batch_size=self.batch_size)
-    return Policy(
-      name,
-      self._engines[model],
-      params,
-      response_len,
-      config.stage == 'pretrain',
+  def open(self, name: str, path: pathlib.Path | None = None) -> opening.Opened:
+    """Opens an input, or another path of it such as a step."""
+    return opening.open_run(
+      path or self.input(name), self.tok, self.mesh, name=f'inputs.{name}'
     )
+
+  def policy(
+    self, name: str, response_len: int, *, step: str = ''
+  ) -> LanguageModel:
+    """Opens an input as a policy."""
+    run = self.open(name, self.step_path(name, step))
+    return self.language_model(name, run, response_len)
+
+  def language_model(
+    self, name: str, run: opening.Opened, response_len: int, few_shot: str = ''
+  ) -> LanguageModel:
+    if run.model not in self._engines:
+      self._engines[run.model] = Engine(
+        run.model, self.tok, batch_size=self.batch_size
+      )
+    return LanguageModel(
+      name,
+      self._engines[run.model],
+      run.params,
+      template=template_of(name, run.config.stage),
+      few_shot=few_shot,
+      response_len=response_len,
+    )
+
+
+def _step_path(path: pathlib.Path, step: str) -> pathlib.Path:
+  if not step:
+    return path
+  steps = checkpoint.Checkpointer(path / 'checkpoints').steps()
+  checks.require(bool(steps), f'{path} has no checkpoint')
+  number = steps[0] if step == 'first' else int(step)
+  return path / 'checkpoints' / f'{number:08d}'
+
+
+class Policies(Mapping[str, LanguageModel]):
+  """The policies of a config. Only the one asked for last is in memory."""
+
+  def __init__(self, opened: Opener):
+    self._opened, self._config = opened, opened.config
+    self._names = named(self._config)
+    self._open = functools.lru_cache(maxsize=1)(
+      lambda name, path: opening.open_run(
+        path, opened.tok, opened.mesh, name=name
+      )
+    )
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self._names)
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def __getitem__(self, name: str) -> LanguageModel:
+    if name not in self._names:
+      raise KeyError(name)
+    run = self._open(f'policies.{name}', self.path(name))
+    asked = template_of(name, run.config.stage)
+    return self._opened.language_model(
+      name,
+      run,
+      self._config.response_len,
+      self._few_shot if asked == 'few_shot' else '',
+    )
+
+  def path(self, name: str) -> pathlib.Path:
+    """Returns the run folder of a policy, or its selected step."""
+    path = inputs.input_path(
+      self._config, self._opened.workdir, name, 'policies'
+    )
+    selection = self._config.inputs.get('select_sft')
+    if name != SELECTED or not selection or not (path / 'checkpoints').exists():
+      return path
+    selected = run_folder.read_done(self._opened.input('select_sft'))
+    checks.require(selected is not None, 'inputs.select_sft is not finished')
+    return _step_path(path, str(selected['result']['selected_step']))
+
+  @functools.cached_property
+  def _few_shot(self) -> str:
+    shown = inputs.records(self._opened, 'data', 'demonstrations', 'train')
+    return few_shot_text(shown, self._opened.tok, self._config.num_shots)

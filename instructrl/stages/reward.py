@@ -234,15 +234,19 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
 
 
 def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
-  """(params, scorer, config of its run) of inputs.reward_model.
+  """Opens inputs.reward_model: (params, scorer, config of its run).
 
   Args:
     opened: a `policies.Opener`.
   """
-  params, model, config = opened.exported(
-    'reward_model', opened.input('reward_model'), build.scalar_layout
+  run = opened.open('reward_model')
+  checks.require(
+    run.is_reward_model,
+    f'inputs.reward_model: {opened.input("reward_model")} is no reward model: '
+    f'it was trained by the stage {run.config.stage!r}',
   )
-  return params, Scorer(model, opened.tok, batch_size=opened.batch_size), config
+  scorer = Scorer(run.model, opened.tok, batch_size=opened.batch_size)
+  return run.params, scorer, run.config
 
 
 def demonstration_mean(run: Run, scorer: Scorer, params, tok) -> float:

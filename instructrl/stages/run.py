@@ -23,11 +23,10 @@ from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.runtime.progress import Progress
-from instructrl.stages import architecture
 from instructrl.stages import build
 from instructrl.stages import checks
+from instructrl.stages import opening
 from instructrl.stages.inputs import data_folder
-from instructrl.stages.inputs import exported
 from instructrl.stages.inputs import input_path
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
@@ -89,26 +88,13 @@ class Run:
       model: the config of the model that they are to be; refused if theirs
         computes something else.
     """
-    path = self.input(name)
-
-    def check(meta):
-      checks.require(
-        meta['tokenizer'] == self.tokenizer().fingerprint,
-        f'inputs.{name}: {path} was trained with another tokenizer than '
-        'that of inputs.data',
-      )
-      trained = meta['config'].get('model', {})
-      changed = [
-        f'{field}: {theirs} -> {ours}'
-        for field, theirs, ours in architecture.compared(trained, model)
-        if theirs != ours
-      ]
-      checks.require(
-        not changed,
-        f'inputs.{name}: {path} is of another model ({"; ".join(changed)})',
-      )
-
-    return exported(path, wanted, check)[0]
+    return opening.load_params(
+      self.input(name),
+      self.tokenizer(),
+      wanted,
+      name=f'inputs.{name}',
+      model=model,
+    )
 
   def rows(self, batch_size: int) -> np.ndarray:
     """Which rows of a batch this process reads."""

@@ -44,9 +44,8 @@ def run_stage(config, workdir, label: str = '') -> dict:
     run_folder.write_inputs(
       workdir,
       {
-        name: inputs.input_path(config, workdir, name)
-        for name, path in config.inputs.items()
-        if path
+        key: inputs.input_path(config, workdir, name, group)
+        for key, (group, name) in inputs.paths(config).items()
       },
     )
   with alone(workdir) if done is None else contextlib.nullcontext():

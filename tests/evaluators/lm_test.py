@@ -208,6 +208,7 @@ def test_a_chat_policy_is_asked_with_roles(engine, tok):
     top_p=0.9,
     stop_id=-1,
     purpose=rng.Purpose.EVALUATION,
+    rows=None,
   )
 
 
@@ -250,8 +251,8 @@ def test_a_continuation_ends_at_its_stop(engine, tok):
 @pytest.mark.parametrize(
   'kwargs, message',
   [
-    (dict(template='chatty'), "template 'chatty' is none of"),
-    (dict(template='few_shot', few_shot='Q:'), r'few_shot has no \{prompt\}'),
+    (dict(template='chatty'), 'template must be one of'),
+    (dict(template='few_shot', few_shot='Q:'), r'few_shot must contain \{prompt\}'),
   ],
 )
 def test_templates_that_make_no_sense(engine, kwargs, message):

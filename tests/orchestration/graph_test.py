@@ -54,6 +54,21 @@ def test_what_points_share_is_one_run():
     assert {*run.needs} <= {*before}
 
 
+def test_the_policies_of_an_evaluation_are_what_it_starts_from():
+  config = base.ppo('micro')
+  config.stages.evaluation.policies.mine = '../ppo'
+  sweep = make(config, {KL: 0.1}, {KL: 0.3})
+  evaluations = stages_of(sweep, 'evaluation')
+  assert len(evaluations) == 4  # two seeds
+  (ppo,) = stages_of(sweep, 'ppo')
+  for run in evaluations:
+    paths = run.config.policies
+    assert paths.mine == f'../{ppo.name}' and paths.base == ''
+    policy = paths.ppo_ptx.removeprefix('../')
+    assert sweep.nodes[policy].stage == 'ppo_ptx'
+    assert {policy, ppo.name} <= {*run.needs}
+
+
 def test_what_comes_before_a_swept_stage_branches_with_it():
   sweep = make(
     config_of(), {'ppo_init.pretrain_mix': 0.0}, {'ppo_init.pretrain_mix': 0.5}

@@ -24,7 +24,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import data
 from instructrl.stages import heldout
-from instructrl.stages import policies
+from instructrl.stages import opening
 from instructrl.stages import reward
 from instructrl.stages import runner
 from instructrl.stages.inputs import exported
@@ -647,7 +647,7 @@ def test_a_reward_model_and_ppo_from_rankings_alone(
   elements, _ = reward.load_rankings(_opened(folder), tok, 'train', 'train')
   params, meta = exported(tmp_path / 'reward')
   assert meta['tokenizer'] == tok.fingerprint
-  config = policies.run_config(tmp_path / 'reward')
+  config = opening.run_config(tmp_path / 'reward')
   scorer = reward.Scorer(build.make_model(config, tok.vocab_size), tok)
   assert reward.best_mean(
     elements, scorer, params, tok.eos_id

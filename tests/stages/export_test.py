@@ -18,7 +18,7 @@ from instructrl.stages import build
 from instructrl.stages import export as export_lib
 from instructrl.stages import import_
 from instructrl.stages import inputs
-from instructrl.stages import policies
+from instructrl.stages import opening
 from instructrl.stages import reward
 from instructrl.types import TrainState
 from tests import checkpoints
@@ -42,12 +42,12 @@ def imported(tmp_path, config=None, **kwargs):
 def save_run(folder, before, state, export, **config):
   """A finished run of a stage that began as another one."""
   config = {
-    **policies.run_config(before).to_dict(),
+    **opening.run_config(before).to_dict(),
     'stage': 'sft',
     'inputs': {'init': os.path.relpath(before, folder)},
     **config,
   }
-  tok = policies.find_tokenizer(before)
+  tok = opening.find_tokenizer(before)
   run_folder.write_config(folder, config)
   tok.save(folder / tok.FILE)
   with checkpoint.Checkpointer(folder / 'checkpoints') as checkpointer:
@@ -236,9 +236,9 @@ def test_transformers_scores_as_the_reward_model_does(tmp_path, config):
   transformers = pytest.importorskip('transformers')
   params = reward_run(tmp_path, config)
   export_quietly(tmp_path / 'rm', tmp_path / 'out')
-  tok = policies.find_tokenizer(tmp_path / 'rm')
+  tok = opening.find_tokenizer(tmp_path / 'rm')
   scorer = reward.Scorer(
-    build.make_model(policies.run_config(tmp_path / 'rm'), tok.vocab_size),
+    build.make_model(opening.run_config(tmp_path / 'rm'), tok.vocab_size),
     tok,
     batch_size=3,
   )
@@ -271,7 +271,7 @@ def test_transformers_computes_the_same_logits(tmp_path, config):
   theirs = transformers.AutoModelForCausalLM.from_pretrained(
     tmp_path / 'out'
   ).eval()
-  tok = policies.find_tokenizer(tmp_path / 'import')
+  tok = opening.find_tokenizer(tmp_path / 'import')
   ids = tok.plain('abi chin dolp')
   assert (
     transformers.AutoTokenizer.from_pretrained(tmp_path / 'out')(
@@ -280,7 +280,7 @@ def test_transformers_computes_the_same_logits(tmp_path, config):
     == ids
   )
   model = build.make_model(
-    policies.run_config(tmp_path / 'import'), tok.vocab_size
+    opening.run_config(tmp_path / 'import'), tok.vocab_size
   )
   params, _ = inputs.exported(tmp_path / 'import')
   tokens = jnp.asarray([ids])
@@ -299,7 +299,7 @@ def lab_run(tmp_path, **changes):
   imported(tmp_path)
   model = tiny.model(vocab_size=301, **changes)
   fields = {
-    **policies.run_config(tmp_path / 'import').model.to_dict(),
+    **opening.run_config(tmp_path / 'import').model.to_dict(),
     **tiny.FIELDS,
     'norm': 'layernorm',
     'mlp': 'gelu',

@@ -25,7 +25,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import import_
 from instructrl.stages import inputs
-from instructrl.stages import policies
+from instructrl.stages import opening
 from instructrl.stages.run import Run
 from tests import checkpoints
 
@@ -76,9 +76,9 @@ def test_an_import_is_a_finished_run(tmp_path):
   ]
   assert_holds(dst, expected_params(tensors, checkpoints.LLAMA))
   assert run_folder.read_done(dst)['result']['parameters'] == count
-  config = policies.run_config(dst)
+  config = opening.run_config(dst)
   assert config.stage == 'import'
-  tok = policies.find_tokenizer(dst)
+  tok = opening.find_tokenizer(dst)
   _, meta = inputs.exported(
     dst,
     build.lm_layout(
@@ -100,7 +100,7 @@ def test_an_import_is_a_finished_run(tmp_path):
 def test_all_fields_of_the_model_are_in_the_config(source, tmp_path):
   """A stage that differs in a field which config.json does not name is told."""
   import_quietly(source, tmp_path / 'dst')
-  model = policies.run_config(tmp_path / 'dst').model
+  model = opening.run_config(tmp_path / 'dst').model
   assert {'use_bias', 'norm_offset', 'windows', 'frozen_layers'} <= set(model)
   assert model.vocab_rows == 320 and model.norm == 'rmsnorm'
 
@@ -127,7 +127,7 @@ def test_an_import_lies_by_the_rules_of_its_config(source):
 def test_a_stage_starts_from_an_import(tmp_path):
   tensors = checkpoints.write_folder(tmp_path / 'src')
   import_quietly(tmp_path / 'src', tmp_path / 'import')
-  model = policies.run_config(tmp_path / 'import').model.to_dict()
+  model = opening.run_config(tmp_path / 'import').model.to_dict()
   config = ml_collections.ConfigDict(
     dict(
       stage='sft',
@@ -211,7 +211,7 @@ def test_each_device_reads_its_part(tmp_path, monkeypatch, shape):
 def test_parameters_can_be_stored_in_bfloat16(tmp_path):
   tensors = checkpoints.write_folder(tmp_path / 'src')
   import_quietly(tmp_path / 'src', tmp_path / 'dst', dtype='bfloat16')
-  assert policies.run_config(tmp_path / 'dst').model.param_dtype == 'bfloat16'
+  assert opening.run_config(tmp_path / 'dst').model.param_dtype == 'bfloat16'
   names = checkpoint.read_meta(tmp_path / 'dst')['tensors']
   assert {dtype for _, dtype in names.values()} == {'bfloat16'}
   assert_holds(

@@ -4,6 +4,7 @@ import types
 
 import pytest
 
+from experiments import evaluation
 from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
@@ -99,3 +100,19 @@ def test_one_process_tells(run, capsys):
   run.primary = False
   inputs.tell(run, 'this is not measured')
   assert capsys.readouterr().out == '[2/3] reward: this is not measured\n'
+
+
+def test_policies_are_inputs_as_well(tmp_path):
+  config = evaluation.get_config('micro')
+  config.policies.dpo = '../dpo'
+  config.policies.ppo = ''
+  found = inputs.paths(config)
+  assert found['data'] == ('inputs', 'data')
+  assert found['policies.dpo'] == ('policies', 'dpo')
+  assert 'policies.ppo' not in found
+  workdir = tmp_path / 'run'
+  with pytest.raises(checks.ConfigError, match='policies.dpo: .* not exist'):
+    inputs.input_path(config, workdir, 'dpo', 'policies')
+  (tmp_path / 'dpo').mkdir()
+  path = inputs.input_path(config, workdir, 'dpo', 'policies')
+  assert path == tmp_path / 'dpo'

@@ -24,7 +24,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lm
-from instructrl.stages import policies
+from instructrl.stages import opening
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.types import LMBatch
@@ -330,7 +330,7 @@ def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
   assert sorted(p.name for p in (tmp_path / 'run').glob('tokenizer*')) == [
     'tokenizer.hf.json'
   ]
-  found = policies.find_tokenizer(tmp_path / 'run' / 'checkpoints')
+  found = opening.find_tokenizer(tmp_path / 'run' / 'checkpoints')
   assert found.fingerprint == imported.fingerprint
   assert inputs.exported(tmp_path / 'run')[1]['tokenizer'] == found.fingerprint
   answers = []

@@ -1,10 +1,11 @@
-"""What stages that only use models open."""
+"""The table of policies, and runs opened as policies."""
 
 import pytest
 
+from experiments import evaluation
 from experiments import select_sft
 from instructrl.data import tasks
-from instructrl.stages import build
+from instructrl.data.records import Demonstration, Prompt
 from instructrl.stages import checks
 from instructrl.stages import policies
 
@@ -26,14 +27,68 @@ def test_prompts_are_those_of_the_split_that_fit(study, tok):
 
 def test_a_model_of_another_tokenizer_is_not_opened(study, tok, monkeypatch):
   opened = policies.Opener(select_sft.get_config('micro'), study / 'run')
-  path = opened.input('reward_model')
-  assert (
-    opened.exported('reward_model', path, build.scalar_layout)[2].stage
-    == 'reward'
-  )
+  assert opened.open('reward_model').is_reward_model
   monkeypatch.setattr(type(opened.tok), 'fingerprint', 'another')
   with pytest.raises(
     checks.ConfigError,
-    match='inputs.reward_model was trained with another tokenizer',
+    match='inputs.reward_model: .* was trained with another tokenizer',
   ):
-    opened.exported('reward_model', path, build.scalar_layout)
+    opened.open('reward_model')
+
+
+# --- The table ---------------------------------------------------------------
+
+
+def test_known_policies_come_in_the_order_of_the_table_and_others_last():
+  names = ['mine', 'ppo', 'base', 'another', 'sft']
+  assert policies.ordered(names) == ['base', 'sft', 'ppo', 'mine', 'another']
+  assert policies.kind('mine') == policies.Kind('mine')
+  config = evaluation.get_config('micro')
+  config.policies.mine = '../mine'
+  config.policies.ppo = ''
+  assert policies.named(config) == [
+    'base',
+    'prompted',
+    'sft',
+    'ppo_ptx',
+    'mine',
+  ]
+
+
+@pytest.mark.parametrize(
+  'name, stage, template',
+  [
+    ('base', 'pretrain', 'plain'),
+    ('base', 'import', 'plain'),
+    ('imported', 'import', 'chat'),
+    ('prompted', 'pretrain', 'few_shot'),
+    ('ppo', 'ppo', 'chat'),
+    ('mine', 'dpo', 'chat'),
+    ('mine', 'pretrain', 'plain'),
+  ],
+)
+def test_how_a_policy_is_asked(name, stage, template):
+  assert policies.template_of(name, stage) == template
+
+
+def test_few_shot_demonstrations_are_the_shortest_of_their_use_case(tok):
+  def shown(use_case, text):
+    prompt = Prompt(text, text, 'u', use_case, 'train')
+    return Demonstration(prompt, 'red', 'l')
+
+  text = policies.few_shot_text(
+    [
+      shown('chat', 'say green'),
+      shown('chat', 'cat'),
+      shown('other', 'dog fish'),
+      shown('more', 'blue blue blue blue'),
+      shown('more', 'a\nb'),
+    ],
+    tok,
+    2,
+  )
+  assert text == (
+    'Instruction: cat\nResponse: red\n'
+    'Instruction: dog fish\nResponse: red\n'
+    'Instruction: {prompt}\nResponse:'
+  )
