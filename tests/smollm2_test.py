@@ -16,7 +16,7 @@ import pytest
 
 from instructrl import convert
 from instructrl import sample
-from instructrl.interop import weight_files
+from instructrl.interop import gguf_weights
 from instructrl.stages import build
 from instructrl.stages import import_
 from instructrl.stages import inputs
@@ -166,7 +166,7 @@ def test_that_figure_is_computed_again_where_transformers_is_installed(
 ):
   torch = pytest.importorskip('torch')
   transformers = pytest.importorskip('transformers')
-  read = weight_files.GGUF(gguf_file)
+  read = gguf_weights.GGUF(gguf_file)
   model = transformers.LlamaForCausalLM(
     transformers.LlamaConfig(**read.config)
   ).eval()

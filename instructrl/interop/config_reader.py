@@ -109,9 +109,9 @@ class Reader:
     )
 
   def only(self, name: str, default, *allowed) -> None:
-    """Refuses a field unless it is one of `allowed`: true, false or null."""
+    """Refuses a field unless its value is allowed; 1 is not true."""
     value = self.raw(name, default)
-    if all(value is not each for each in allowed):  # 1 is not true
+    if not any(value == x and type(value) is type(x) for x in allowed):
       self.refuse(name, value, f'only {listed(allowed)}')
 
   def choose(self, name: str, table: Mapping[str, Any], default: str):

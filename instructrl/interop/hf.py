@@ -1,10 +1,9 @@
-"""The names that Hugging Face gives to parameters, one table per family.
+"""Parameter names of Hugging Face, one table per family.
 
-A file's tensors and our leaves differ in names, in transposes, in whether q, k
-and v are one tensor, and in that our layers are stacked. Each row of a table
-is a `Source`: how a tensor, seen with its axes apart, becomes a leaf or one
-layer of it. Nothing here opens a file or a checkpoint; see `convert`, and
-`hf_config` for `config.json`.
+A file's tensors and our leaves differ in their names, in transposes, in
+whether q, k and v are one tensor, and in that our layers are stacked. Each row
+of a table is a `Source`: how a tensor, with its axes taken apart, becomes a
+leaf or one layer of a leaf. This module opens no file and no checkpoint.
 
 Axis legend: L layers, D model width, H heads, Hkv key heads, Dh width of a
 head, F width of the MLP, V rows of the embedding.
@@ -26,37 +25,45 @@ from instructrl.interop.hf_config import family_of
 from instructrl.interop.hf_config import model_fields
 from instructrl.types import Params
 
-# what importers know
-
-
-Read = Callable[[str], np.ndarray]  # the tensor of a name
+Read = Callable[[str], np.ndarray]  # name -> tensor
 Shapes = dict[str, tuple[int, ...]]
 DTYPES = ('float32', 'float16', 'bfloat16')  # of exported tensors
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A tensor, and what of it is a leaf, or a layer of one."""
+  """A tensor, and the part of the tensor that is a leaf or one of its layers.
+
+  Attributes:
+    name: of the tensor.
+    view: shape of the tensor with its axes taken apart.
+    order: axes of the view in the order of the leaf, without the picked axis.
+    pick: (axis of the view, index) where a tensor holds several leaves.
+    shape: of the tensor.
+  """
 
   name: str
-  view: tuple[int, ...]  # the tensor's axes, taken apart
-  order: tuple[int, ...]  # of the axes of the view, as the leaf has them
-  # (axis of the view, index): a part of a tensor that holds several leaves.
-  # `order` is of the axes that are left.
+  view: tuple[int, ...]
+  order: tuple[int, ...]
   pick: tuple[int, int] | None = None
-  shape: tuple[int, ...] = ()  # of the tensor
+  shape: tuple[int, ...] = ()
 
   def take(self, tensor: np.ndarray) -> np.ndarray:
-    """The leaf's part of a tensor, as a view of it."""
-    return self._part(np.asarray(tensor).reshape(self.view)).transpose(
-      self.order
-    )
+    """Returns the leaf's part of a tensor, as a view."""
+    part = self._part(np.asarray(tensor).reshape(self.view))
+    return part.transpose(self.order)
 
-  def put(self, part: np.ndarray, tensor: np.ndarray):
+  def put(self, part: np.ndarray, tensor: np.ndarray) -> None:
     """Writes a leaf's part into a tensor: the inverse of `take`."""
-    self._part(tensor.reshape(self.view))[...] = part.transpose(
-      np.argsort(self.order)
-    )
+    part = part.transpose(np.argsort(self.order))
+    self._part(tensor.reshape(self.view))[...] = part
+
+  def part_shape(self) -> tuple[int, ...]:
+    """Returns the shape of what `take` returns."""
+    rest = list(self.view)
+    if self.pick is not None:
+      del rest[self.pick[0]]
+    return tuple(rest[axis] for axis in self.order)
 
   def _part(self, x):
     if self.pick is None:
@@ -67,82 +74,35 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
-  """A leaf of the backbone's parameter tree, and where it is read."""
+  """A leaf of the backbone's parameter tree, and the tensors that hold it."""
 
-  path: tuple[str, ...]  # of the tree
+  path: tuple[str, ...]  # in the tree
   shape: tuple[int, ...]
-  sources: tuple[Source, ...]  # one for each layer, or a single one
-  stacked: bool  # whether the first axis is of the layers
+  sources: tuple[Source, ...]  # one per layer, or a single one
+  stacked: bool  # whether the first axis is the layers
 
 
-def _whole(name, *shape):
+# --- Tables: path in the tree -> source; '{}' in a name is the layer ---------
+
+
+def _whole(name, *shape) -> Source:
+  """Returns a tensor that is a leaf as it is."""
   return Source(name, shape, tuple(range(len(shape))), shape=shape)
 
 
-def _linear(name, outputs, inputs):
-  """A weight [outputs, inputs], each of one or more axes, turned round."""
-  view = (*outputs, *inputs)
-  first = len(outputs)
-  return Source(
-    name,
-    view,
-    (*range(first, len(view)), *range(first)),
-    shape=(math.prod(outputs), math.prod(inputs)),
-  )
+def _linear(name, outputs, inputs) -> Source:
+  """Returns a weight [outputs, inputs] whose leaf is [inputs, outputs].
+
+  Outputs and inputs have one or more axes each.
+  """
+  view, first = (*outputs, *inputs), len(outputs)
+  order = (*range(first, len(view)), *range(first))
+  shape = (math.prod(outputs), math.prod(inputs))
+  return Source(name, view, order, shape=shape)
 
 
-def _llama(f) -> dict[str, Source]:
-  """Path in the tree -> source; '{}' in a name is the layer."""
-  d, hidden = f['d_model'], (f['d_ff'],)
-  heads = (f['num_heads'], f['head_dim'])
-  keys = (f['num_kv_heads'], f['head_dim'])
-  at, mlp = 'layers.{}.self_attn.', 'layers.{}.mlp.'
-  second = (
-    'pre_feedforward_layernorm'
-    if f['post_norm']
-    else 'post_attention_layernorm'
-  )
-  rows = {
-    'embed': _whole('embed_tokens.weight', f['vocab_rows'], d),
-    'final_norm/scale': _whole('norm.weight', d),
-    'blocks/attention_norm/scale': _whole(
-      'layers.{}.input_layernorm.weight', d
-    ),
-    'blocks/mlp_norm/scale': _whole(f'layers.{{}}.{second}.weight', d),
-  }
-  maps = {
-    'q': (at + 'q_proj', heads, (d,)),
-    'k': (at + 'k_proj', keys, (d,)),
-    'v': (at + 'v_proj', keys, (d,)),
-    'out': (at + 'o_proj', (d,), heads),
-    'gate': (mlp + 'gate_proj', hidden, (d,)),
-    'up': (mlp + 'up_proj', hidden, (d,)),
-    'down': (mlp + 'down_proj', (d,), hidden),
-  }
-  for name, (tensor, outputs, inputs) in maps.items():
-    rows[f'blocks/{name}/kernel'] = _linear(f'{tensor}.weight', outputs, inputs)
-    if f['use_bias'] or f['qkv_bias'] and name in 'qkv':
-      rows[f'blocks/{name}/bias'] = Source(
-        f'{tensor}.bias',
-        outputs,
-        tuple(range(len(outputs))),
-        shape=(math.prod(outputs),),
-      )
-  if f['qk_norm']:
-    for name in 'qk':
-      rows[f'blocks/{name}_norm/scale'] = _whole(
-        f'{at}{name}_norm.weight', f['head_dim']
-      )
-  if f['post_norm']:
-    for name, tensor in (('attention', 'attention'), ('mlp', 'feedforward')):
-      rows[f'blocks/{name}_post_norm/scale'] = _whole(
-        f'layers.{{}}.post_{tensor}_layernorm.weight', d
-      )
-  return rows
-
-
-def _norms(names: dict[str, str], d: int):
-  """Rows of layer norms."""
+def _norms(names: dict[str, str], d: int) -> dict[str, Source]:
+  """Returns the rows of layer norms."""
   return {
     f'{path}/{ours}': _whole(f'{name}.{theirs}', d)
     for path, name in names.items()
@@ -150,8 +110,55 @@ def _norms(names: dict[str, str], d: int):
   }
 
 
+def _llama(f) -> dict[str, Source]:
+  """Llama, Qwen and Gemma."""
+  d, hidden = f['d_model'], (f['d_ff'],)
+  heads = (f['num_heads'], f['head_dim'])
+  keys = (f['num_kv_heads'], f['head_dim'])
+  at, mlp = 'layers.{}.self_attn.', 'layers.{}.mlp.'
+  norms = {
+    'final_norm': 'norm',
+    'blocks/attention_norm': 'layers.{}.input_layernorm',
+    'blocks/mlp_norm': 'layers.{}.post_attention_layernorm',
+  }
+  if f['post_norm']:
+    norms |= {
+      'blocks/mlp_norm': 'layers.{}.pre_feedforward_layernorm',
+      'blocks/attention_post_norm': 'layers.{}.post_attention_layernorm',
+      'blocks/mlp_post_norm': 'layers.{}.post_feedforward_layernorm',
+    }
+  rows = {
+    'embed': _whole('embed_tokens.weight', f['vocab_rows'], d),
+    **{
+      f'{path}/scale': _whole(f'{name}.weight', d)
+      for path, name in norms.items()
+    },
+  }
+  for name, tensor, outputs, inputs in (
+    ('q', at + 'q_proj', heads, (d,)),
+    ('k', at + 'k_proj', keys, (d,)),
+    ('v', at + 'v_proj', keys, (d,)),
+    ('out', at + 'o_proj', (d,), heads),
+    ('gate', mlp + 'gate_proj', hidden, (d,)),
+    ('up', mlp + 'up_proj', hidden, (d,)),
+    ('down', mlp + 'down_proj', (d,), hidden),
+  ):
+    rows[f'blocks/{name}/kernel'] = _linear(f'{tensor}.weight', outputs, inputs)
+    if f['use_bias'] or f['qkv_bias'] and name in 'qkv':
+      bias = _whole(f'{tensor}.bias', *outputs)
+      rows[f'blocks/{name}/bias'] = dataclasses.replace(
+        bias, shape=(math.prod(outputs),)
+      )
+  if f['qk_norm']:
+    for name in 'qk':
+      rows[f'blocks/{name}_norm/scale'] = _whole(
+        f'{at}{name}_norm.weight', f['head_dim']
+      )
+  return rows
+
+
 def _gpt2(f) -> dict[str, Source]:
-  """As `_llama`. Its weights are [inputs, outputs]; q, k and v are one."""
+  """GPT-2: weights are [inputs, outputs]; q, k and v are one tensor."""
   d, hidden = f['d_model'], f['d_ff']
   heads = (f['num_heads'], f['head_dim'])
   rows = {
@@ -178,17 +185,16 @@ def _gpt2(f) -> dict[str, Source]:
   )
   rows['blocks/out/bias'] = _whole('h.{}.attn.c_proj.bias', d)
   for name, tensor, sizes in (
-    ('up', 'c_fc', (d, hidden)),
-    ('down', 'c_proj', (hidden, d)),
+    ('up', 'h.{}.mlp.c_fc', (d, hidden)),
+    ('down', 'h.{}.mlp.c_proj', (hidden, d)),
   ):
-    tensor = f'h.{{}}.mlp.{tensor}'
     rows[f'blocks/{name}/kernel'] = _whole(f'{tensor}.weight', *sizes)
     rows[f'blocks/{name}/bias'] = _whole(f'{tensor}.bias', sizes[1])
   return rows
 
 
 def _gpt_neox(f) -> dict[str, Source]:
-  """As `_llama`. Each head's q, k and v lie side by side in one tensor."""
+  """GPT-NeoX: one tensor has q, k and v of each head side by side."""
   d, hidden = f['d_model'], f['d_ff']
   heads, width = f['num_heads'], f['head_dim']
   fused = 'layers.{}.attention.query_key_value'
@@ -211,49 +217,35 @@ def _gpt_neox(f) -> dict[str, Source]:
       f'{fused}.bias', (heads, 3, width), (0, 1), (1, i), (3 * d,)
     )
   for name, tensor, outputs, inputs in (
-    ('out', 'attention.dense', (d,), (heads, width)),
-    ('up', 'mlp.dense_h_to_4h', (hidden,), (d,)),
-    ('down', 'mlp.dense_4h_to_h', (d,), (hidden,)),
+    ('out', 'layers.{}.attention.dense', (d,), (heads, width)),
+    ('up', 'layers.{}.mlp.dense_h_to_4h', (hidden,), (d,)),
+    ('down', 'layers.{}.mlp.dense_4h_to_h', (d,), (hidden,)),
   ):
-    rows[f'blocks/{name}/kernel'] = _linear(
-      f'layers.{{}}.{tensor}.weight', outputs, inputs
-    )
-    rows[f'blocks/{name}/bias'] = _whole(f'layers.{{}}.{tensor}.bias', *outputs)
+    rows[f'blocks/{name}/kernel'] = _linear(f'{tensor}.weight', outputs, inputs)
+    rows[f'blocks/{name}/bias'] = _whole(f'{tensor}.bias', *outputs)
   return rows
 
 
-_TABLES = {'gpt2': _gpt2, 'gpt_neox': _gpt_neox}  # the others are as Llama's
+_TABLES = {'gpt2': _gpt2, 'gpt_neox': _gpt_neox}  # other families: _llama
+_EMBEDDINGS = {'gpt2': 'wte', 'gpt_neox': 'embed_in'}  # others: embed_tokens
+
+# --- Leaves and tensors ------------------------------------------------------
 
 
 def _leaves(
   fields: Mapping, family: Family, prefix: str, head: str
 ) -> list[Leaf]:
   f = complete(fields)
-  rows = _TABLES.get(family.model_type, _llama)(f)
   found = []
-  for path, source in rows.items():
-    path = tuple(path.split('/'))
-    shape = tuple(
-      [
-        n
-        for i, n in enumerate(source.view)
-        if source.pick is None or i != source.pick[0]
-      ][i]
-      for i in source.order
-    )
+  for name, source in _TABLES.get(family.model_type, _llama)(f).items():
+    path, shape = tuple(name.split('/')), source.part_shape()
     stacked = path[0] == 'blocks'
-    layers = range(f['num_layers']) if stacked else (0,)
-    found.append(
-      Leaf(
-        path,
-        (f['num_layers'], *shape) if stacked else shape,
-        tuple(
-          dataclasses.replace(source, name=prefix + source.name.format(i))
-          for i in layers
-        ),
-        stacked,
-      )
+    sources = tuple(
+      dataclasses.replace(source, name=prefix + source.name.format(layer))
+      for layer in (range(f['num_layers']) if stacked else (0,))
     )
+    shape = (f['num_layers'], *shape) if stacked else shape
+    found.append(Leaf(path, shape, sources, stacked))
   if not f['tie_embeddings']:
     table = _whole(head, f['vocab_rows'], f['d_model'])
     found.append(Leaf(('unembed',), table.shape, (table,), False))
@@ -261,35 +253,28 @@ def _leaves(
 
 
 def naming(config: dict, names) -> tuple[str, str]:
-  """(what stands before the backbone's names, the name of the unembedding).
+  """Returns the prefix of the backbone's names and the unembedding's name.
 
-  Families changed both over the years; a model that was saved without its head
+  Families changed both over the years. A model that was saved without its head
   has no prefix at all.
 
   Args:
     config: config.json.
-    names: of the tensors of a file; none for the names that exports have.
+    names: of the tensors of a file; empty for the names in exports.
   """
   family = family_of(config)
-  embed = {'gpt2': 'wte', 'gpt_neox': 'embed_in'}.get(
-    family.model_type, 'embed_tokens'
-  )
-  prefix = next(
-    (
-      prefix for prefix in family.prefixes if f'{prefix}{embed}.weight' in names
-    ),
-    family.prefixes[0],
-  )
-  head = next((head for head in family.heads if head in names), family.heads[0])
-  return prefix, head
+  embed = _EMBEDDINGS.get(family.model_type, 'embed_tokens')
+  prefixes = [p for p in family.prefixes if f'{p}{embed}.weight' in names]
+  heads = [head for head in family.heads if head in names]
+  return [*prefixes, family.prefixes[0]][0], [*heads, family.heads[0]][0]
 
 
 def leaves(config: dict, names=()) -> list[Leaf]:
-  """Every leaf of the backbone's parameter tree, by path.
+  """Returns the leaves of the backbone's parameter tree, by path.
 
   Args:
     config: config.json.
-    names: of the tensors that there are, see `naming`.
+    names: of the tensors of a file, see `naming`.
   """
   return _leaves(
     model_fields(config), family_of(config), *naming(config, names)
@@ -297,7 +282,7 @@ def leaves(config: dict, names=()) -> list[Leaf]:
 
 
 def expected(config: dict, names=()) -> Shapes:
-  """Every tensor that must be there, with its shape; arguments of `leaves`."""
+  """Returns the shape of every tensor that a model needs; see `leaves`."""
   return {
     source.name: source.shape
     for leaf in leaves(config, names)
@@ -305,32 +290,32 @@ def expected(config: dict, names=()) -> Shapes:
   }
 
 
-def check(config: dict, found: Mapping[str, tuple[int, ...]]):
-  """Refuses tensors that are missing, of another shape, or not known.
+def check(config: dict, found: Mapping[str, tuple[int, ...]]) -> None:
+  """Refuses tensors that are missing, unknown or of another shape.
 
   Args:
     config: config.json.
-    found: the shape of every tensor there is.
+    found: the shape of every tensor of a file.
 
   Raises:
     ValueError: names the tensor.
   """
-  family, wanted = family_of(config), expected(config, found)
+  family, fields = family_of(config), model_fields(config)
+  wanted = expected(config, found)
+  sizes = f'{fields["num_layers"]} layers of width {fields["d_model"]}'
   missing = sorted(set(wanted) - set(found))
   if missing:
     raise ValueError(
-      f'there is no tensor {missing[0]}{_more(missing)}: config.json says '
-      f'{family.model_type} with {_sizes(config)}'
+      f'tensor {missing[0]}{_more(missing)} is missing; config.json describes '
+      f'{family.model_type} with {sizes}'
     )
   for name, shape in wanted.items():
     if tuple(found[name]) != shape:
       raise ValueError(
-        f'tensor {name} is {tuple(found[name])}, and by config.json '
-        f'({_sizes(config)}) it is {shape}'
+        f'tensor {name} has the shape {tuple(found[name])}; by config.json '
+        f'({sizes}) it must be {shape}'
       )
-  ignored = family.ignored + (
-    family.heads if model_fields(config)['tie_embeddings'] else ()
-  )
+  ignored = family.ignored + (family.heads if fields['tie_embeddings'] else ())
   unknown = sorted(
     name
     for name in set(found) - set(wanted)
@@ -338,55 +323,48 @@ def check(config: dict, found: Mapping[str, tuple[int, ...]]):
   )
   if unknown:
     raise ValueError(
-      f'tensor {unknown[0]}{_more(unknown)} is no part of '
-      f'{family.model_type} as config.json describes it: it would be lost'
+      f'tensor {unknown[0]}{_more(unknown)} is not part of '
+      f'{family.model_type} as config.json describes it; it would be lost'
     )
 
 
-def tied_heads(config: dict, names) -> list[tuple[str, str]]:
-  """(unembedding, embedding) of a file that has both for a tied model.
+def _more(names) -> str:
+  return f' (and {len(names) - 1} more)' if len(names) > 1 else ''
 
-  A tied model has one table for the two: where they are not equal, one of them
-  would be lost.
+
+def tied_heads(config: dict, names) -> list[tuple[str, str]]:
+  """Returns (unembedding, embedding) where a tied model's file has both.
+
+  A tied model has one table for both: if they differ, one of them would be
+  lost.
 
   Args:
     config: config.json.
     names: of the tensors of the file.
   """
-  family, found = family_of(config), leaves(config, names)
-  if any(leaf.path == ('unembed',) for leaf in found):
+  found = {leaf.path: leaf for leaf in leaves(config, names)}
+  if ('unembed',) in found:
     return []
-  embed = next(leaf for leaf in found if leaf.path == ('embed',))
-  return [
-    (head, embed.sources[0].name) for head in family.heads if head in names
-  ]
-
-
-def _more(names):
-  return f' (nor {len(names) - 1} others)' if len(names) > 1 else ''
-
-
-def _sizes(config):
-  f = model_fields(config)
-  return f'{f["num_layers"]} layers of width {f["d_model"]}'
+  embed = found[('embed',)].sources[0].name
+  return [(head, embed) for head in family_of(config).heads if head in names]
 
 
 def read_leaf(leaf: Leaf, read: Read, dtype=np.float32) -> np.ndarray:
-  """A whole leaf, its layers stacked; see `read_slice`."""
+  """Returns a whole leaf, its layers stacked; see `read_slice`."""
   return read_slice(leaf, (slice(None),) * len(leaf.shape), read, dtype)
 
 
 def read_slice(
   leaf: Leaf, index: tuple[slice, ...], read: Read, dtype=np.float32
 ) -> np.ndarray:
-  """What a shard needs of a leaf.
+  """Returns the part of a leaf that a shard needs.
 
   Args:
-    leaf: which.
+    leaf: the leaf.
     index: a slice of each axis.
-    read: gives the tensor of a name; asked only for the layers of index[0],
-      one after another. Of a tensor in a memory map only the shard is copied.
-    dtype: of the result; None keeps that of the tensor.
+    read: returns the tensor of a name. It is called only for the layers in
+      index[0], one after another.
+    dtype: of the result; None keeps the tensor's.
   """
   index = tuple(index)
   if not leaf.stacked:
@@ -404,45 +382,40 @@ def read_slice(
 def tensors(
   fields: Mapping, family: str, params: Params, *, dtype: str = 'float32'
 ) -> Iterator[tuple[str, np.ndarray]]:
-  """The inverse: every tensor of an export, one at a time.
+  """Yields (name, tensor) of an export: the inverse of `read_leaf`.
 
   Args:
-    fields: of the model, as `config.model`.
+    fields: of the model, as in `config.model`.
     family: a name of FAMILIES.
-    params: of a language model, or of a reward model ('backbone' and 'head'),
-      whose head becomes `score.weight` [1, D]; its bias has no place in it.
-      Of a leaf that is stacked one layer at a time is fetched.
+    params: of a language model, or of a reward model ('backbone' and 'head').
+      The reward model's head becomes `score.weight` [1, D], without its bias.
+      Stacked leaves are fetched one layer at a time.
     dtype: one of DTYPES.
-
-  Yields:
-    (name, array), those that a leaf has a part in together.
   """
   if dtype not in DTYPES:
-    raise ValueError(f'dtype={dtype!r} is none of {DTYPES}')
+    raise ValueError(f'dtype must be one of {", ".join(DTYPES)}; got {dtype!r}')
   target, known = jnp.dtype(dtype), FAMILIES[family]
   backbone = params.get('backbone', params)
   fields = dict(fields, vocab_rows=backbone['embed'].shape[0])
-  parts: dict[str, list] = {}  # tensor -> what is put into it
+  parts: dict[str, list] = {}  # tensor name -> (source, leaf's value, layer)
   for leaf in _leaves(fields, known, known.prefixes[0], known.heads[0]):
     if leaf.path == ('unembed',) and 'backbone' in params:
-      continue  # a score has none
+      continue  # a reward model has a score instead
     value = backbone
     for key in leaf.path:
       value = value[key]
     if value.shape != leaf.shape:
       raise ValueError(
-        f'{"/".join(leaf.path)} is {value.shape}, and by the '
-        f"model's fields it is {leaf.shape}"
+        f'{"/".join(leaf.path)} has the shape {value.shape}; by the fields of '
+        f'the model it must be {leaf.shape}'
       )
     for layer, source in enumerate(leaf.sources):
-      parts.setdefault(source.name, []).append(
-        (source, value, layer if leaf.stacked else None)
-      )
+      index = layer if leaf.stacked else ...
+      parts.setdefault(source.name, []).append((source, value, index))
   for name, found in parts.items():
     tensor = np.empty(found[0][0].shape, target)
-    for source, value, layer in found:
-      value = value if layer is None else value[layer]
-      source.put(np.asarray(jax.device_get(value)), tensor)
+    for source, value, index in found:
+      source.put(np.asarray(jax.device_get(value[index])), tensor)
     yield name, tensor
   if 'backbone' in params:
     kernel = np.asarray(jax.device_get(params['head']['kernel']))

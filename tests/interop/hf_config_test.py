@@ -419,21 +419,21 @@ def test_what_we_do_not_compute_is_refused_by_name(config, message):
   [
     (
       dict(extra={'model.layers.0.self_attn.sinks': (4,)}),
-      'tensor model.layers.0.self_attn.sinks is no part of llama',
+      'tensor model.layers.0.self_attn.sinks is not part of llama',
     ),
-    (dict(without='model.norm.weight'), 'there is no tensor model.norm.weight'),
-    (dict(without='lm_head.weight'), 'there is no tensor lm_head.weight'),
+    (dict(without='model.norm.weight'), 'tensor model.norm.weight is missing'),
+    (dict(without='lm_head.weight'), 'tensor lm_head.weight is missing'),
     (
       dict(extra={'model.layers.2.mlp.up_proj.weight': (48, 32)}),
-      'tensor model.layers.2.mlp.up_proj.weight is no part',
+      'tensor model.layers.2.mlp.up_proj.weight is not part',
     ),
     (
       dict(extra={'model.layers.1.self_attn.k_proj.weight': (32, 32)}),
-      r'k_proj.weight is \(32, 32\), .*\(2 layers of width 32\).* \(16, 32\)',
+      r'k_proj.weight has .*\(32, 32\); .*\(2 layers of width 32\).* \(16, 32\)',
     ),
     (
       dict(extra={'model.embed_tokens.weight': (49, 32)}),
-      r'embed_tokens.weight is \(49, 32\)',
+      r'embed_tokens.weight has the shape \(49, 32\)',
     ),
   ],
 )

@@ -13,6 +13,7 @@ import pytest
 import safetensors.numpy
 
 from instructrl import rollout
+from instructrl.interop import families
 from instructrl.interop import hf
 from instructrl.interop import hf_config
 from instructrl.models import heads
@@ -400,4 +401,4 @@ def test_the_text_of_a_model_with_vision_is_read(saved):
     vision_config={'hidden_size': 7},
   )
   assert hf_config.model_fields(config) == model.fields
-  assert hf_config.family_of(config) is hf_config.FAMILIES['gemma3_text']
+  assert hf_config.family_of(config) is families.FAMILIES['gemma3_text']

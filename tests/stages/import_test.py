@@ -308,15 +308,21 @@ def cut_weights(src):
     (change_config(hidden_act='relu'), "config.json.*hidden_act='relu'"),
     (change_config(rope_scaling={'rope_type': 'yarn', 'factor': 2}), 'yarn'),
     (change_config(quantization_config={'bits': 4}), 'quantization_config'),
-    (change_config(num_hidden_layers=4), r'no tensor model.layers.3.*layers'),
-    (change_config(intermediate_size=50), r'down_proj.weight is \(32, 48\)'),
+    (
+      change_config(num_hidden_layers=4),
+      r'tensor model.layers.3.* is missing.*layers',
+    ),
+    (
+      change_config(intermediate_size=50),
+      r'down_proj.weight has the shape \(32, 48\)',
+    ),
     (
       change_tensors(lambda t: t.update(extra=np.ones(3, np.float32))),
-      'src: tensor extra is no part of llama.*lost',
+      'src: tensor extra is not part of llama.*lost',
     ),
     (
       change_tensors(lambda t: t.pop('model.norm.weight')),
-      'no tensor model.norm.weight',
+      'tensor model.norm.weight is missing',
     ),
     (
       change_tensors(
@@ -341,7 +347,10 @@ def cut_weights(src):
     (lambda src: (src / 'config.json').unlink(), 'config.json does not exist'),
     (lambda src: (src / 'tokenizer.json').unlink(), 'src.*tokenizer'),
     (lambda src: (src / 'tokenizer.json').write_text('[]'), 'tokenizer.json'),
-    (change_config(vocab_size=299), r'embed_tokens.weight is \(320, 32\)'),
+    (
+      change_config(vocab_size=299),
+      r'embed_tokens.weight has the shape \(320, 32\)',
+    ),
     (change_config(hidden_size='32'), "hidden_size='32' is not a whole number"),
     (change_config(num_hidden_layers=10**18), 'num_hidden_layers=.* whole num'),
     (change_config(num_hidden_layers=10**6), 'more than 10,000 layers'),
