@@ -1,20 +1,21 @@
-"""Seconds per step of each stage, against the arithmetic it needs.
+"""Measures the seconds per step of a stage, and its share of the peak FLOP/s.
 
   python scripts/benchmark.py ppo --layers 6 --d-model 384 --heads 6 \
       --vocab 8192 --batch 32 --prompt 64 --response 64 --minibatches 4 \
       --iters 4 --json
   python scripts/benchmark.py {sft,reward,generate} ...
 
-The functions that are timed are those the trainers run, on random weights and
-tokens. Responses never end early, so every run does the same work.
+The script times the functions that the stages run, on random weights and
+tokens. No response ends early, so every run does the same work.
 
-FLOPs are counted from the model, see `instructrl/flops.py`. One PPO iteration is
-  generate  1 forward pass (cached: each token once), logits of R
-  score     3 forward passes (reference with logits of R, reward, value)
-  update    3 for the policy (with logits of R) and 3 for the value model
-`roofline` is the time that this arithmetic needs at the measured peak of a
-large fp32 matrix product, over `iter_s`; softmax, normalisation, Adam and
-everything else elementwise is what remains.
+`flops_per_iter` counts matrix products only (instructrl/planning/flops.py). One
+PPO iteration has
+  generate  1 forward pass (cached: each token once), R logits per episode
+  score     3 forward passes (reference with R logits, reward, value)
+  update    3 passes of the policy (with R logits) and 3 of the value model
+`roofline` is the time of these FLOPs at the measured speed of a large matrix
+product of the same dtype, divided by `iter_s`. The rest of the time goes to
+softmax, normalisation, Adam and other elementwise work.
 """
 
 import argparse
@@ -30,10 +31,7 @@ import numpy as np
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import transformer
-from instructrl.planning.flops import forward
-from instructrl.planning.flops import measure_peak
-from instructrl.planning.flops import ppo
-from instructrl.planning.flops import ranking
+from instructrl.planning import flops
 from instructrl.runtime import memory
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
@@ -71,7 +69,7 @@ def parse(argv=None):
   parser.add_argument(
     '--dtype',
     default='float32',
-    help='of the computation (masters stay float32)',
+    help='dtype of the computation; parameters stay float32',
   )
   parser.add_argument(
     '--ptx',
@@ -81,20 +79,16 @@ def parse(argv=None):
   parser.add_argument('--json', action='store_true', help='one line of JSON')
   args = parser.parse_args(argv)
   for name, value in vars(args).items():
-    if (
-      isinstance(value, int)
-      and not isinstance(value, bool)
-      and value
-      < (name not in ('score_microbatch', 'logits_chunk', 'scan_unroll'))
-    ):
-      parser.error(f'--{name.replace("_", "-")} is too small')
+    least = name not in ('score_microbatch', 'logits_chunk', 'scan_unroll')
+    if type(value) is int and value < least:
+      parser.error(f'--{name.replace("_", "-")} must be {least:d} or more')
   if args.batch % args.minibatches:
     parser.error('--minibatches must divide --batch')
   return args
 
 
 def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
-  return ppo(
+  return flops.ppo(
     model.module,
     model.module,
     episodes=args.batch,
@@ -106,7 +100,7 @@ def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
 
 
 def time_steps(step, iters: int) -> tuple[float, list]:
-  """(seconds of the first call, seconds of each later one)."""
+  """Returns (seconds of the first call, [seconds of each later call])."""
   began = time.perf_counter()
   jax.block_until_ready(step())
   first = time.perf_counter() - began
@@ -241,7 +235,7 @@ def run_ppo(args) -> dict:
     return metrics
 
   first, seconds = time_steps(iteration, args.iters)
-  flops = ppo_flops(args, model)
+  count = ppo_flops(args, model)
   median = statistics.median(seconds)
   by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
   return {
@@ -251,8 +245,8 @@ def run_ppo(args) -> dict:
     'episodes_per_s': args.batch / median,
     'response_tok_per_s': args.batch * args.response / median,
     'generate_tok_per_s': args.batch * args.response / by_phase['generate'],
-    'flops_per_iter': sum(flops.values()),
-    **{f'{k}_flops': v for k, v in flops.items()},
+    'flops_per_iter': sum(count.values()),
+    **{f'{k}_flops': v for k, v in count.items()},
   }
 
 
@@ -304,8 +298,9 @@ def run_sft(args) -> dict:
     'update_s': median,
     'compile_s': first - median,
     'train_tok_per_s': tokens / median,
-    'flops_per_iter': 3
-    * forward(model.module, tokens, args.prompt + args.response, tokens),
+    'flops_per_iter': flops.trained(
+      model.module, tokens, args.prompt + args.response, tokens
+    ),
   }
 
 
@@ -327,7 +322,7 @@ def ranking_batch(args, prompts: int, k: int) -> RankingBatch:
 
 
 def run_reward(args) -> dict:
-  """K-wise elements, and the same comparisons as separate pairs."""
+  """Times K-wise elements, and the same comparisons as separate pairs."""
   model = make_model(args)
   tx, schedule = make_tx(args, 1000)
   k, pairs = args.responses, args.responses * (args.responses - 1) // 2
@@ -339,7 +334,7 @@ def run_reward(args) -> dict:
     state = jax.jit(
       lambda: build.fresh_state(build.init_scalar(model, 0), tx)
     )()
-    # Both in microbatches of as many sequences, so that memory is equal.
+    # The same number of sequences in a microbatch, so both use equal memory.
     size = args.batch // args.minibatches
     size = size if name == 'kwise' else max(1, size * k // 2)
     while batch.last.shape[0] % size:
@@ -358,7 +353,9 @@ def run_reward(args) -> dict:
   first, seconds = found['kwise']
   median = statistics.median(seconds)
   pair_s = statistics.median(found['pairs'][1])
-  count = functools.partial(ranking, model.module, args.prompt, args.response)
+  count = functools.partial(
+    flops.ranking_trained, model.module, args.prompt, args.response
+  )
   together, apart = count(k), pairs * count(2)
   return {
     'iter_s': median,
@@ -369,7 +366,7 @@ def run_reward(args) -> dict:
     'separate_pairs_s': pair_s,
     'kwise_speedup': pair_s / median,
     'kwise_flops_ratio': apart / together,
-    'flops_per_iter': 3 * args.batch * together,
+    'flops_per_iter': args.batch * together,
   }
 
 
@@ -378,14 +375,14 @@ def main():
   args = parse()
   mesh = sharding.make_mesh({'data': -1})
   with jax.set_mesh(mesh):
-    peak = measure_peak(args.dtype)
+    peak = flops.measure_peak(args.dtype)
     result = {
       'ppo': run_ppo,
       'sft': run_sft,
       'reward': run_reward,
       'generate': run_generate,
     }[args.mode](args)
-    peak = max(peak, measure_peak(args.dtype))
+    peak = max(peak, flops.measure_peak(args.dtype))
   result['peak_flops'] = peak
   result['roofline'] = result['flops_per_iter'] / peak / result['iter_s']
   device = jax.devices()[0]

@@ -1,14 +1,13 @@
-"""The arithmetic that models need, counted by hand.
+"""Counts the FLOPs that a model needs, from its architecture.
 
-2 per multiply-add, matrix products only, per token:
+Only matrix products count, with 2 FLOPs per multiply-add. Per token:
 
   layers     2 * layers * (query, key, value and output projections, and MLP)
-  attention  4 * layers * heads * width of a head * columns that a token sees:
-             (length + 1) / 2, as it is causal; fewer in a layer with a window
-  logits     2 * d_model * vocabulary, for the tokens that need them
+  attention  4 * layers * heads * head width * columns that a token attends to:
+             (length + 1) / 2 if causal; fewer in a layer with a window
+  logits     2 * d_model * vocabulary, for the tokens that need logits
 
-A backward pass is twice its forward pass; what is computed again in it
-(rematerialisation) is not useful arithmetic, and does not count.
+A backward pass counts as two forward passes. Rematerialisation does not count.
 """
 
 import time
@@ -21,7 +20,7 @@ from instructrl.models.transformer import Transformer
 
 
 def measure_peak(dtype: str, tries: int = 7) -> float:
-  """FLOP/s of a large matrix product on the first device, the best of some."""
+  """Returns the best FLOP/s of several large matrix products on one device."""
   n = 2048 if jax.default_backend() == 'cpu' else 8192
   a = jax.random.normal(rng.key(0, rng.Purpose.BENCHMARK), (n, n)).astype(dtype)
   product = jax.jit(lambda a: a @ a)
@@ -37,10 +36,10 @@ def measure_peak(dtype: str, tries: int = 7) -> float:
 def trained(
   module: Transformer, tokens: int, length: int, logits: int = 0
 ) -> float:
-  """FLOPs of a forward and a backward pass; see `forward`.
+  """Returns the FLOPs of a forward and a backward pass; see `forward`.
 
-  Layers that are frozen, which are the lowest, have no backward pass, and a
-  frozen unembedding, which is a tied one, has no gradient of its own.
+  Frozen layers, which are the lowest, have no backward pass. A frozen
+  unembedding, which is tied, has no gradient of its own.
   """
   m = module
   layers = forward(m, tokens, length)
@@ -57,14 +56,14 @@ def forward(
   logits: int = 0,
   before: int = 0,
 ) -> float:
-  """FLOPs of a forward pass.
+  """Returns the FLOPs of a forward pass.
 
   Args:
     module: the architecture.
-    tokens: of all examples.
-    length: of each.
-    logits: how many tokens need logits.
-    before: tokens that stand before each example, and are computed already.
+    tokens: tokens of all examples.
+    length: tokens of each example.
+    logits: number of tokens that need logits.
+    before: tokens before each example that are computed already (cached).
   """
   m = module
   width = m.head_dim or m.d_model // m.num_heads
@@ -81,20 +80,27 @@ def forward(
 
 
 def _seen(window: int, length: int, before: int) -> float:
-  """Columns that a token sees on average, its own included; window 0 is all."""
+  """Returns the mean columns that a token attends to, its own included.
+
+  A window of 0 is no window.
+  """
   first, last = before + 1, before + length
   if not window or window >= last:
     return (first + last) / 2
-  growing = max(0, window - before)  # tokens that see all before them
+  growing = max(0, window - before)  # tokens that attend to all before them
   return (growing * (first + window) / 2 + (length - growing) * window) / length
 
 
-def ranking(
+def ranking_trained(
   module: Transformer, prompt_len: int, response_len: int, k: int
 ) -> float:
-  """FLOPs of a prompt once, then K responses that see it and themselves."""
-  return forward(module, prompt_len, prompt_len) + k * forward(
-    module, response_len, response_len, before=prompt_len
+  """Returns the FLOPs of a forward and backward pass of one ranking.
+
+  The prompt is computed once; each of K responses attends to it and to itself.
+  """
+  return 3 * (
+    forward(module, prompt_len, prompt_len)
+    + k * forward(module, response_len, response_len, before=prompt_len)
   )
 
 
@@ -109,17 +115,17 @@ def ppo(
   ptx_rows: int = 0,
   ptx_len: int = 0,
 ) -> dict[str, float]:
-  """FLOPs of an iteration, by function.
+  """Returns {function: FLOPs} of a PPO iteration.
 
   Args:
-    policy: the policy and the reference.
-    scalar: the reward and the value model.
-    episodes: of an iteration, of full length.
+    policy: architecture of the policy and the reference.
+    scalar: architecture of the reward and the value model.
+    episodes: number of episodes, all of full length.
     prompt_len: P.
     response_len: R.
     num_epochs: passes over the episodes.
-    ptx_rows: pretraining rows of a pass.
-    ptx_len: tokens of each.
+    ptx_rows: pretraining rows in a pass.
+    ptx_len: tokens of a pretraining row.
   """
   length = prompt_len + response_len
   tokens, responses = episodes * length, episodes * response_len

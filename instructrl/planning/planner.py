@@ -143,15 +143,11 @@ def program_of(config, mesh, vocab_size: int):
     return program, program.functions, count, config.ppo.num_iterations
   if config.stage == 'reward':
     program = reward.Program(config, mesh, vocab_size=vocab_size, num_steps=1)
-    count = (
-      3
-      * config.batch_size
-      * flops.ranking(
-        program.layout.model.module,
-        config.prompt_len,
-        config.response_len,
-        config.max_responses,
-      )
+    count = config.batch_size * flops.ranking_trained(
+      program.layout.model.module,
+      config.prompt_len,
+      config.response_len,
+      config.max_responses,
     )
     return program, program.functions, {'update': count}, 0
   program = lm.Program(
