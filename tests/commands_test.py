@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from instructrl import __main__ as commands
 
 
@@ -29,3 +31,32 @@ def test_commands_are_found_without_an_import(tmp_path):
     'python -m instructrl.door': 'Opens.',
     'python -m instructrl.room': 'Enters.',
   }
+
+
+@pytest.mark.parametrize('name', ['main', 'study'])
+def test_help_is_short_and_does_not_wait_for_jax(name):
+  code = f"""
+import runpy, sys
+sys.argv = ['{name}', '--help']
+try:
+  runpy.run_module('instructrl.{name}', run_name='__main__', alter_sys=True)
+finally:
+  assert 'jax' not in sys.modules
+"""
+  result = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert '--workdir' in result.stdout and '--coordinator' in result.stdout
+  assert len(result.stdout.splitlines()) < 40
+
+
+def test_importing_the_package_imports_nothing_else():
+  code = """
+import sys
+
+import pytest
+before = set(sys.modules)
+import instructrl
+assert set(sys.modules) - before == {'instructrl'}
+"""
+  subprocess.run([sys.executable, '-c', code], check=True)

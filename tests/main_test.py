@@ -218,5 +218,5 @@ command.run_door(work)
   out, error = process.communicate(timeout=60)
   assert out == 'closed\n'
   assert process.returncode == status
-  assert error.splitlines()[-1].startswith('stopped; the same command goes on')
+  assert error.splitlines()[-1].startswith('stopped; the same command resumes')
   assert 'Traceback' not in error

@@ -20,7 +20,7 @@ from instructrl.data.records import Record
 from instructrl.data.rows import read_rows
 from instructrl.data.rows import RowFile
 from instructrl.data.rows import write_rows
-from instructrl.runtime.run_folder import ConfigError
+from instructrl.runtime.errors import ConfigError
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
 

@@ -1,4 +1,8 @@
-"""What all commands share: flags, errors in one line, exit statuses."""
+"""Shared by all commands: flags, --help, one-line errors, exit statuses.
+
+JAX and everything that imports it are imported inside functions: --help and a
+mistake in the flags do not wait for them.
+"""
 
 from collections.abc import Callable, Sequence
 import os
@@ -6,56 +10,48 @@ import pathlib
 import re
 import signal
 import sys
+import textwrap
 import traceback
 
 from absl import app
 from absl import flags
 from absl import logging
-import jax
 
-from instructrl.runtime import checkpoint
-from instructrl.runtime import memory
-from instructrl.runtime import metrics
-from instructrl.runtime import processes
+from instructrl.runtime.errors import EXPECTED_ERRORS
 
-# Raised with one clear line; anything else is a defect and keeps its trace.
-EXPECTED_ERRORS = (
-  ValueError,
-  checkpoint.CheckpointError,
-  metrics.NonFiniteError,
-  OSError,
-)
+_HELP = ('-h', '-help', '--help', '--helpshort')
 
 
 def setup_jax():
-  """Prepares the process: memory, and a cache of compiled programs on disk.
+  """Tunes the allocator, and caches compiled programs on disk.
 
   Results do not depend on either.
   """
+  import jax
+
+  from instructrl.runtime import memory
+
   memory.keep_freed_memory()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    cache = (
-      pathlib.Path(
-        os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-      )
-      / 'instructrl'
-      / 'jax'
+    home = pathlib.Path.home() / '.cache'
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or home)
+    jax.config.update(
+      'jax_compilation_cache_dir', str(cache / 'instructrl' / 'jax')
     )
-    jax.config.update('jax_compilation_cache_dir', str(cache))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
-  """Runs a command: expected errors become one line and exit status 1.
+  """Runs a command; an expected error becomes one line and exit status 1.
 
   Args:
-    main: is given the arguments that are no flags.
-    arguments: what they are called, for the message where one is missing.
+    main: the command; it receives the positional arguments.
+    arguments: the names of the positional arguments, for error messages.
   """
 
   def guarded(argv):
-    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS tell every step.
-    # What Orbax's threads fail at is raised too, as one line.
+    logging.set_verbosity(logging.WARNING)  # Orbax and TFDS log every step.
+    # Errors in Orbax's threads are raised again, so their log is redundant.
     logging.get_absl_handler().addFilter(
       lambda record: 'orbax' not in pathlib.Path(record.pathname).parts
     )
@@ -67,49 +63,64 @@ def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
         f'error: {arguments[len(given)]} is missing; the arguments are '
         f'{" ".join(arguments)}'
       )
-    processes.handle_sigterm()
-    try:
-      main(*given)
-    except KeyboardInterrupt as stop:
-      _leave(
-        processes.EXIT_STOPPED
-        if isinstance(stop, processes.Stopped)
-        else 128 + signal.SIGINT,
-        'stopped; the same command goes on from the last checkpoint, or '
-        'begins the stage again if it has none',
-      )
-    except Exception as error:
-      several = jax.distributed.is_initialized()
-      if several and processes.is_loss(error):
-        _leave(
-          processes.EXIT_LOST,
-          f'error: another process was lost '
-          f'({_last_line(error)[:200]}); the same command goes on from '
-          'the last checkpoint',
-        )
-      if isinstance(error, EXPECTED_ERRORS):
-        _leave(1, f'error: {error}')
-      if not several:
-        raise
-      traceback.print_exc()
-      _leave(1, 'error: see above')
+    _run_guarded(main, given)
 
   app.run(guarded, flags_parser=_parse_flags)
 
 
-def _leave(status: int, message: str):
-  """Ends the program; one of several processes does not wait for the others,
-  which may wait for it, except where all of them stop.
+def _run_guarded(main: Callable[..., None], given: Sequence[str]):
+  """Calls `main`, and turns what it raises into a message and a status."""
+  import jax
+
+  from instructrl.runtime import processes
+
+  processes.handle_sigterm()
+  try:
+    main(*given)
+  except KeyboardInterrupt as stop:
+    stopped = isinstance(stop, processes.Stopped)
+    _leave(
+      processes.EXIT_STOPPED if stopped else 128 + signal.SIGINT,
+      'stopped; the same command resumes from the last checkpoint, or restarts '
+      'the stage if it has none',
+      wait=stopped,
+    )
+  except Exception as error:
+    several = jax.distributed.is_initialized()
+    if several and processes.is_loss(error):
+      _leave(
+        processes.EXIT_LOST,
+        f'error: another process was lost ({_last_line(error)[:200]}); the same '
+        'command resumes from the last checkpoint',
+      )
+    if isinstance(error, EXPECTED_ERRORS):
+      _leave(1, f'error: {error}')
+    if not several:
+      raise
+    traceback.print_exc()
+    _leave(1, 'error: see above')
+
+
+def _leave(status: int, message: str, *, wait: bool = False):
+  """Prints a message and ends the program.
+
+  With several processes, `wait` lets JAX wait for the others, which is right
+  only if all of them stop.
   """
+  import jax
+
   print(message, file=sys.stderr, flush=True)
-  if status != processes.EXIT_STOPPED and jax.distributed.is_initialized():
+  if jax.distributed.is_initialized() and not wait:
     sys.stdout.flush()
     os._exit(status)
   sys.exit(status)
 
 
 def _parse_flags(argv):
-  """Reads the flags and the config; a mistake in them is one line."""
+  """Parses the flags and the config; prints --help; reports mistakes."""
+  if any(argument in _HELP for argument in argv[1:]):
+    print(_help())
+    sys.exit(0)
   try:
     return flags.FLAGS(argv)
   except (
@@ -121,9 +132,9 @@ def _parse_flags(argv):
     TypeError,
     ValueError,
   ) as error:
-    # What ml_collections raises for an unknown field, a value of another
-    # type, a config file that is not there, or a size it does not know; the
-    # reason is the last line, under the trace of the config file.
+    # ml_collections raises all of these: for an unknown field, a value of
+    # another type, a missing config file, or an unknown size. The reason is the
+    # last line, below the traceback of the config file.
     reason = _last_line(error)
     if "no attribute 'get_config" in str(error):
       reason = '--config: the file has no get_config(size)'
@@ -134,8 +145,24 @@ def _parse_flags(argv):
     sys.exit(f'error: {reason.removeprefix("ValueError: ")}')
 
 
+def _help() -> str:
+  """Returns the command's docstring and its flags."""
+  lines = [(sys.modules['__main__'].__doc__ or '').strip(), '', 'Flags:']
+  # absl names the main module by the path of the program.
+  for module in (sys.argv[0], __name__):
+    for flag in flags.FLAGS.get_flags_for_module(module):
+      default = f' (default: {flag.default})' if flag.default else ''
+      lines += textwrap.wrap(
+        f'--{flag.name}: {flag.help}{default}',
+        width=80,
+        initial_indent='  ',
+        subsequent_indent='      ',
+      )
+  return '\n'.join(lines)
+
+
 def _last_line(error: Exception) -> str:
-  """The reason at the end of a message that spans lines, without its quotes."""
+  """Returns the reason at the end of a multi-line message, without quotes."""
   reason = str(error.args[0] if error.args else type(error).__name__)
   reason = reason.replace('\\n', '\n').replace('\\', '').strip('\'"')
   lines = [line.strip(" '") for line in reason.splitlines() if line.strip()]
@@ -143,23 +170,21 @@ def _last_line(error: Exception) -> str:
 
 
 def missing_file(error: OSError) -> str:
-  """What ml_collections says of a config file that is not there, in a line."""
+  """Returns ml_collections' error about a missing config file, as one line."""
   name = re.findall("'([^']+)'", str(error))
-  return (
-    f'there is no file {name[-1]} in {os.getcwd()}'
-    if name
-    else _last_line(error)
-  )
+  if not name:
+    return _last_line(error)
+  return f'there is no file {name[-1]} in {os.getcwd()}'
 
 
 def read_flags(config_flag, workdir_flag, kind: str, field: str):
-  """(config, workdir), or one line that says which flag is missing or wrong.
+  """Returns (config, workdir); exits with one line if a flag is wrong.
 
   Args:
-    config_flag: holder of --config.
-    workdir_flag: holder of --workdir.
-    kind: what the config should be of, for the message.
-    field: a field that such a config has.
+    config_flag: the holder of --config.
+    workdir_flag: the holder of --workdir.
+    kind: what the config describes: 'stage', 'study' or 'sweep'.
+    field: a field that every such config has.
   """
   names = {'stage': 'ppo', 'sweep': 'ablations/kl_coef'}
   example = f'experiments/{names.get(kind, kind)}.py:tiny'
@@ -171,33 +196,37 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
     )
   try:
     fits = field in config
-  except OSError as error:  # ml_collections', for a file that is not there
+  except OSError as error:  # ml_collections', for a missing file
     sys.exit(
       f'error: --config: {missing_file(error)}; give one such as {example}'
     )
   if not fits:
     sys.exit(f'error: --config is not of a {kind}: it has no field {field!r}')
   if not workdir:
-    sys.exit(f'error: --workdir is missing: say where the {kind} goes')
+    sys.exit(f'error: --workdir is missing: give the folder of the {kind}')
   if os.path.exists(workdir) and not os.path.isdir(workdir):
-    sys.exit(
-      f'error: --workdir: {workdir} is in the way: a directory is needed there'
-    )
+    sys.exit(f'error: --workdir: {workdir} is a file; give a folder')
   return config, workdir
 
 
 def define_processes() -> Callable[[], None]:
-  """Defines the flags of several processes; returns what makes them one."""
+  """Defines the flags of several processes; returns what joins the processes."""
   coordinator = flags.DEFINE_string(
     'coordinator',
     '',
-    'HOST:PORT of process 0, in all of several processes; '
+    'HOST:PORT of process 0, for several processes; '
     "'auto' on a cluster that JAX knows. Not needed on TPU VMs.",
   )
   number = flags.DEFINE_integer(
-    'num_processes', 0, 'How many processes there are, with --coordinator.'
+    'num_processes', 0, 'The number of processes, with --coordinator.'
   )
-  own = flags.DEFINE_integer('process_id', -1, 'Which of them this is, from 0.')
-  return lambda: processes.initialize(
-    coordinator.value, number.value, own.value
+  own = flags.DEFINE_integer(
+    'process_id', -1, 'The index of this process, from 0.'
   )
+
+  def join():
+    from instructrl.runtime import processes
+
+    processes.initialize(coordinator.value, number.value, own.value)
+
+  return join

@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all, and JSON."""
+"""Reads and writes small files: atomic writes, JSON, JSON lines, hashes."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import hashlib
 import json
 import os
@@ -9,9 +9,10 @@ from typing import Any
 
 
 def atomic_write(path, content: str | bytes) -> None:
-  """Replaces a file's contents durably; a kill leaves the old or the new.
+  """Replaces a file durably; after a kill it has the old contents or the new.
 
-  A file that has these contents is left alone: a finished run can be read-only.
+  A file that has these contents already is not touched, so a finished run may
+  be read-only.
   """
   path = pathlib.Path(path)
   content = content.encode() if isinstance(content, str) else content
@@ -40,7 +41,11 @@ def sync_folder(path) -> None:
 
 
 def read_json(path) -> dict[str, Any]:
-  """The object in a JSON file; ValueError names the file if there is none."""
+  """Returns the object in a JSON file.
+
+  Raises:
+    ValueError: the file does not contain a JSON object; the message names it.
+  """
   path = pathlib.Path(path)
   try:
     found = json.loads(path.read_text(encoding='utf-8'))
@@ -53,10 +58,43 @@ def read_json(path) -> dict[str, Any]:
   return found
 
 
-def fingerprint(config: Mapping[str, Any]) -> str:
-  """SHA-256, in hex, of a configuration; the order of keys does not matter."""
-  return hashlib.sha256(to_json(config).encode()).hexdigest()
+def read_jsonl(path) -> list[dict[str, Any]]:
+  """Returns the objects of a file with one JSON object a line.
+
+  A last line without a newline is skipped: its writer was killed.
+
+  Raises:
+    ValueError: a line is not a JSON object; the message names file and line.
+  """
+  lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')[:-1]
+  records = []
+  for number, line in enumerate(lines, 1):
+    try:
+      record = json.loads(line)
+    except ValueError as error:
+      raise ValueError(f'{path}:{number}: not a record ({error})') from error
+    if not isinstance(record, dict):
+      raise ValueError(f'{path}:{number}: not a record (no JSON object)')
+    records.append(record)
+  return records
+
+
+def write_json(path, value) -> None:
+  """Writes a JSON file atomically; keys keep their order."""
+  atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+
+
+def write_jsonl(path, records: Iterable[Mapping[str, Any]]) -> None:
+  """Writes a file with one JSON object a line, atomically."""
+  lines = (json.dumps(record, ensure_ascii=False) + '\n' for record in records)
+  atomic_write(path, ''.join(lines))
 
 
 def to_json(value) -> str:
+  """Returns the canonical JSON text of a value: sorted keys, no NaN."""
   return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + '\n'
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+  """Returns the SHA-256, in hex, of a config; the order of keys is ignored."""
+  return hashlib.sha256(to_json(config).encode()).hexdigest()

@@ -1,46 +1,45 @@
-"""A folder's manifest: size and SHA-256 of every file, to know it is whole."""
+"""Manifests: size and SHA-256 of every file of a folder, to detect damage."""
 
 import hashlib
 import json
 import os
 import pathlib
 
-from instructrl.runtime.files import atomic_write
+from instructrl.runtime import files
 
 FORMAT_VERSION = 1
 NAME = 'manifest.json'
 
 
 def write(folder) -> None:
-  """Flushes all files of a folder to the disk, then lists them in NAME."""
+  """Flushes all files of a folder to the disk, and lists them in NAME."""
   folder = pathlib.Path(folder)
-  files = {
+  listed = {
     path.relative_to(folder).as_posix(): _digest(path, durable=True)
     for path in sorted(folder.rglob('*'))
     if path.is_file() and path != folder / NAME
   }
-  atomic_write(
-    folder / NAME,
-    json.dumps({'format_version': FORMAT_VERSION, 'files': files}, indent=1),
-  )
+  content = {'format_version': FORMAT_VERSION, 'files': listed}
+  files.atomic_write(folder / NAME, json.dumps(content, indent=1))
 
 
 def verify(folder) -> str:
-  """Compares a folder with its manifest; says in words what is wrong, or ''.
+  """Compares a folder with its manifest; files not listed are ignored.
 
-  Files that the manifest does not list do no harm.
+  Returns:
+    What is wrong, in words; '' for a whole folder.
   """
   folder = pathlib.Path(folder)
   if not folder.is_dir():
     return 'there is no such folder'
   try:
-    manifest = json.loads((folder / NAME).read_text(encoding='utf-8'))
-    version, files = manifest['format_version'], manifest['files']
+    manifest = files.read_json(folder / NAME)
+    version, listed = manifest['format_version'], manifest['files']
     if version != FORMAT_VERSION:
       return f'format_version {version}, this program reads {FORMAT_VERSION}'
-    if not files:
+    if not listed:
       return f'{NAME} lists nothing'
-    for name, digest in files.items():
+    for name, digest in listed.items():
       if not (folder / name).is_file():
         return f'{name} is missing'
       if _digest(folder / name) != digest:
@@ -53,7 +52,7 @@ def verify(folder) -> str:
 
 
 def _digest(path: pathlib.Path, *, durable: bool = False) -> list:
-  """[size in bytes, SHA-256 in hex]; `durable` also flushes to the disk."""
+  """Returns [size in bytes, SHA-256 in hex]; `durable` flushes the file."""
   with path.open('rb') as file:
     digest = hashlib.file_digest(file, 'sha256').hexdigest()
     if durable:

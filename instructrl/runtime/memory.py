@@ -1,4 +1,4 @@
-"""Memory of the process: the C library's allocator."""
+"""Settings of the C library's memory allocator."""
 
 import ctypes
 import glob
@@ -8,13 +8,13 @@ import os
 def keep_freed_memory():
   """Makes the C library keep memory that JAX frees, if JAX uses the CPU.
 
-  Each execution on a CPU allocates its buffers and frees them. glibc returns
-  them to the kernel, which clears each page when it is touched again: a fifth
-  to a third of the time of a small training step. With these settings glibc
-  keeps up to 1 GiB, in one arena, because it always returns the memory of
-  other arenas. Call it before JAX starts its threads. It changes nothing on a
+  Each execution on a CPU allocates its buffers and frees them. By default glibc
+  returns them to the kernel, which clears each page on the next use: a fifth to
+  a third of the time of a small training step. With these settings glibc keeps
+  up to 1 GiB. It uses one arena, because glibc always returns the memory of the
+  others. Call this function before JAX starts its threads. It does nothing on a
   machine with an accelerator, with another C library, or if the environment
-  has settings of its own.
+  configures the allocator.
   """
   accelerators = (
     '/dev/nvidia[0-9]*',

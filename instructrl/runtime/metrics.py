@@ -1,4 +1,4 @@
-"""What a run writes as it goes: metrics, timings and samples."""
+"""The files that a run appends to: metrics, timings and samples."""
 
 from collections.abc import Mapping
 import json
@@ -8,16 +8,13 @@ import pathlib
 from typing import Any
 
 from instructrl.runtime import files
+from instructrl.runtime.errors import NonFiniteError
 
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
 
 
-class NonFiniteError(ArithmeticError):
-  """A loss, reward or other quantity is NaN or infinite."""
-
-
 def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
-  """Raises NonFiniteError naming the step and each quantity not finite."""
+  """Raises a NonFiniteError that names the step and each bad quantity."""
   bad = [
     f'{name} is {float(value)}'
     for name, value in metrics.items()
@@ -28,20 +25,20 @@ def check_finite(step: int, metrics: Mapping[str, Any]) -> None:
 
 
 class RunWriter:
-  """Appends to the files of a run's folder.
+  """Appends lines to the files of a run folder.
 
-  Each line is handed to the operating system at once, so a killed process
-  loses nothing; `flush` also makes the lines survive a power cut.
+  Each line is one write to the operating system, so a killed process loses
+  nothing. After `flush` the lines survive a power cut too.
   """
 
   def __init__(
     self, workdir, *, primary: bool = True, tensorboard: bool = False
   ):
-    """Opens the files, and removes a last line that was cut off.
+    """Opens the files, and removes an incomplete last line.
 
     Args:
-      workdir: the run's folder, created if need be.
-      primary: whether this process writes; the others' calls do nothing.
+      workdir: the run folder; created if missing.
+      primary: whether this process writes; otherwise calls do nothing.
       tensorboard: also write the scalars as TensorBoard events.
     """
     self._workdir = pathlib.Path(workdir)
@@ -60,7 +57,7 @@ class RunWriter:
     """Appends one line of floats to metrics.jsonl.
 
     Raises:
-      NonFiniteError: a value is not finite; nothing is written.
+      NonFiniteError: a value is not finite. Nothing is written.
     """
     values = {name: float(value) for name, value in values.items()}
     check_finite(step, values)
@@ -79,21 +76,19 @@ class RunWriter:
     self._append(SAMPLES, step, values)
 
   def trim(self, step: int) -> None:
-    """Drops metrics and samples past `step`, before a run goes on from there.
+    """Drops metrics and samples after `step`, before a run resumes there.
 
     Raises:
-      ValueError: a line other than a torn last one is not JSON.
+      ValueError: a complete line is not a record.
     """
     if not self._primary:
       return
     for name in (METRICS, SAMPLES):
       path = self._workdir / name
       lines = path.read_text(encoding='utf-8').split('\n')[:-1]
-      records = _parse(lines, path)
+      records = read_metrics(path)
       kept = [
-        line
-        for line, record in zip(lines, records, strict=True)
-        if record['step'] <= step
+        l for l, r in zip(lines, records, strict=True) if r['step'] <= step
       ]
       if len(kept) < len(lines):
         self._files.pop(name).close()
@@ -102,13 +97,14 @@ class RunWriter:
     self._purge_step = step + 1
 
   def flush(self) -> None:
-    """Makes all lines durable; call it before a checkpoint is committed."""
+    """Makes all lines durable. Call it before a checkpoint is committed."""
     for file in self._files.values():
       os.fsync(file.fileno())
     if self._events is not None:
       self._events.flush()
 
   def close(self) -> None:
+    """Flushes and closes all files."""
     self.flush()
     for file in self._files.values():
       file.close()
@@ -131,7 +127,7 @@ class RunWriter:
     if not self._primary:
       return
     if 'step' in values:
-      raise ValueError(f"{name}: 'step' is the line's own key")
+      raise ValueError(f"{name}: 'step' is a reserved key")
     line = json.dumps(
       {'step': int(step), **dict(sorted(values.items()))},
       ensure_ascii=False,
@@ -150,34 +146,23 @@ class RunWriter:
 
 
 def read_metrics(path) -> list[dict[str, Any]]:
-  """The records of a .jsonl file, or of a run folder's metrics.jsonl.
-
-  A last line without an end is left out: its writer was killed.
+  """Returns the records of a .jsonl file, or of a run folder's metrics.jsonl.
 
   Raises:
-    ValueError: another line is not JSON; file and line are named.
+    ValueError: a complete line is not a JSON object with a step; the message
+      names file and line.
   """
   path = pathlib.Path(path)
-  if path.is_dir():
-    path = path / METRICS
-  return _parse(path.read_text(encoding='utf-8').split('\n')[:-1], path)
-
-
-def _parse(lines, path) -> list[dict[str, Any]]:
-  records = []
-  for number, line in enumerate(lines, 1):
-    try:
-      record = json.loads(line)
-      if not isinstance(record.get('step'), int):
-        raise ValueError('no step')
-    except (ValueError, AttributeError) as error:
-      raise ValueError(f'{path}:{number}: not a record ({error})') from error
-    records.append(record)
+  path = path / METRICS if path.is_dir() else path
+  records = files.read_jsonl(path)
+  for number, record in enumerate(records, 1):
+    if not isinstance(record.get('step'), int):
+      raise ValueError(f'{path}:{number}: not a record (no step)')
   return records
 
 
 def _drop_torn_line(path: pathlib.Path) -> None:
-  """Cuts the file after its last newline."""
+  """Truncates the file after its last newline."""
   if path.exists():
     with path.open('r+b') as file:
       file.truncate(file.read().rfind(b'\n') + 1)

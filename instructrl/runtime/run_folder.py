@@ -1,4 +1,10 @@
-"""The folder of a run: its config, what it was made from, and its end."""
+"""The bookkeeping of a run folder.
+
+config.json  the config; a resume with another config is refused
+inputs.json  the identity of each input, to refuse changed inputs
+lock         held by the process that works in the folder
+DONE         the result of a finished run
+"""
 
 from collections.abc import Iterator, Mapping
 import contextlib
@@ -14,10 +20,6 @@ FORMAT_VERSION = 1
 CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'
 
 
-class ConfigError(ValueError):
-  """A config field that cannot be used; the message names the field."""
-
-
 def write_done(workdir, result: Mapping[str, Any]) -> None:
   """Marks a run as finished, with its result."""
   files.atomic_write(
@@ -27,7 +29,7 @@ def write_done(workdir, result: Mapping[str, Any]) -> None:
 
 
 def read_done(workdir) -> dict[str, Any] | None:
-  """The result of a finished run, None for one that is not finished."""
+  """Returns the result of a finished run; None if it is not finished."""
   path = pathlib.Path(workdir) / 'DONE'
   if not path.exists():
     return None
@@ -40,16 +42,16 @@ def read_done(workdir) -> dict[str, Any] | None:
   return result
 
 
-# How a run is watched, saved and laid out; none of it says what it computes.
+# Config sections that do not change what a run computes.
 MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
 
 
 def check_config(workdir, config: Mapping[str, Any]) -> None:
-  """Refuses a run folder of another configuration.
+  """Refuses a run folder that was made with another config.
 
   Raises:
-    ValueError: the config.json that is there differs in more than `MAY_CHANGE`;
-      the fields are named.
+    ValueError: config.json differs outside `MAY_CHANGE`; the message names the
+      fields.
   """
   path = pathlib.Path(workdir) / CONFIG
   if not path.exists():
@@ -77,11 +79,10 @@ def write_config(workdir, config: Mapping[str, Any]) -> None:
 
 
 def identity(path) -> str:
-  """Names what a run, or a file or checkpoint in its folder, was made from.
+  """Returns a hash of everything that a run folder, or a path in it, depends on.
 
-  It changes with the configuration of that run and with that of any run whose
-  results it started from; all else follows from these. Empty where no run
-  folder is above the path.
+  The hash covers the config of the run and, through its inputs, the configs of
+  all runs before it. It is '' for a path outside of run folders.
   """
   path = pathlib.Path(os.path.abspath(path))
   folder = find(path)
@@ -100,29 +101,28 @@ def identity(path) -> str:
 
 
 def find(path: pathlib.Path) -> pathlib.Path | None:
-  """The run folder that a path is or lies in, None if it is in none."""
+  """Returns the run folder that contains a path (or is it), or None."""
   folders = (f for f in (path, *path.parents) if (f / CONFIG).is_file())
   return next(folders, None)
 
 
 def _made_from(folder: pathlib.Path) -> dict[str, str]:
-  """Input -> identity, of a run."""
+  """Returns {input: identity} of a run."""
   path = folder / INPUTS
   return files.read_json(path) if path.exists() else {}
 
 
 def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
-  """Writes the identity of each input, or compares with what is there.
+  """Records the identity of each input; on a resume, compares instead.
 
   Args:
-    workdir: of the run.
-    inputs: name -> path; the name of an input, or a field such as
+    workdir: the run folder.
+    inputs: {name: path}; a name is that of an input, or a field such as
       'policies.sft'.
 
   Raises:
-    ValueError: this run started from other inputs, which have since been made
-      anew; or an input was not made from the data that this run is given. They
-      are named.
+    ValueError: an input has changed since the run started, or it was made from
+      other data than the run uses. The message names the input.
   """
   path = pathlib.Path(workdir) / INPUTS
   found = {name: identity(value) for name, value in inputs.items()}
@@ -148,15 +148,15 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
 
 
 def add_input(workdir, name: str, identity: str) -> None:
-  """Notes what else a run is made from, such as files that no input names.
+  """Records one more input, such as files that the config does not list.
 
   Args:
-    workdir: of the run.
-    name: of what it is, in inputs.json.
-    identity: its fingerprint.
+    workdir: the run folder.
+    name: the key in inputs.json.
+    identity: the fingerprint of the input.
 
   Raises:
-    ValueError: the run began with another one.
+    ValueError: the run started with another fingerprint.
   """
   path = pathlib.Path(workdir) / INPUTS
   found = files.read_json(path) if path.exists() else {}
@@ -170,16 +170,14 @@ def add_input(workdir, name: str, identity: str) -> None:
 
 @contextlib.contextmanager
 def only_process(workdir, primary: bool = True) -> Iterator[None]:
-  """Keeps a run folder to one process at a time; the kernel lets go of a lock
-  when its process dies, in whatever way.
+  """Locks a run folder; the kernel releases the lock when the process dies.
 
   Args:
-    workdir: of the run.
-    primary: whether this process is the first of a run's; the others rely on
-      it, and do nothing here.
+    workdir: the run folder.
+    primary: whether this is process 0 of the run; the others take no lock.
 
   Raises:
-    ValueError: another process is at work there.
+    ValueError: another process works in the folder.
   """
   if not primary:
     yield
@@ -203,8 +201,9 @@ def only_process(workdir, primary: bool = True) -> Iterator[None]:
 
 
 def holder(workdir) -> str | None:
-  """The number of the process at work in a run folder ('' if it has not said
-  so yet), or None.
+  """Returns the id of the process that works in a run folder, or None.
+
+  The id is '' while that process starts.
   """
   try:
     with open(pathlib.Path(workdir) / LOCK, 'rb') as f:

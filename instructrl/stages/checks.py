@@ -6,7 +6,7 @@ import ml_collections
 
 from instructrl.models import transformer
 from instructrl.runtime import optimizer
-from instructrl.runtime.run_folder import ConfigError
+from instructrl.runtime.errors import ConfigError
 
 DTYPES = ('float32', 'bfloat16')
 

@@ -31,11 +31,11 @@ from instructrl.interop import hf_config
 from instructrl.interop import weight_files
 from instructrl.models import transformer
 from instructrl.runtime import arrays
-from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
 from instructrl.stages import build
 from instructrl.stages import checks
@@ -443,7 +443,7 @@ def write(
     'tokenizer': tok.fingerprint,
     'export': ['params'],
   }
-  with checkpoint.Checkpointer(dst / 'checkpoints') as checkpointer:
+  with Checkpointer(dst / 'checkpoints') as checkpointer:
     if checkpointer.latest() is None:
       _save(checkpointer, planned, reader, meta, label)
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(planned.shapes))

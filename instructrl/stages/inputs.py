@@ -8,6 +8,7 @@ from instructrl.data import store
 from instructrl.data.folder import DataFolder
 from instructrl.data.rows import RowFile
 from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.types import Params
@@ -80,7 +81,7 @@ def input_path(
   )
   try:
     checkpoint.refuse_foreign(path)
-  except checkpoint.CheckpointError as error:
+  except errors.CheckpointError as error:
     raise checks.ConfigError(f'{field}: {error}') from error
   checks.require(
     not (path / run_folder.CONFIG).exists()

@@ -23,10 +23,10 @@ from instructrl.evaluators.probes import first_line
 from instructrl.evaluators.probes import SENTENCE_TOKENS
 from instructrl.lab.marking import judge
 from instructrl.lab.probes import make_probes
-from instructrl.runtime import checkpoint
 from instructrl.runtime import command
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import lab
 from instructrl.stages import policies
 from instructrl.stages import runner
@@ -112,7 +112,7 @@ def table(
 
 
 def _steps(path) -> list[int]:
-  with checkpoint.Checkpointer(path / 'checkpoints') as saved:
+  with Checkpointer(path / 'checkpoints') as saved:
     return saved.steps()
 
 

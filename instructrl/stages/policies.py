@@ -18,9 +18,9 @@ from instructrl.data.records import Demonstration, Prompt
 from instructrl.evaluators.lm import Engine
 from instructrl.evaluators.lm import LanguageModel
 from instructrl.lab.world import prose
-from instructrl.runtime import checkpoint
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import opening
@@ -194,7 +194,7 @@ class Opener:
 def _step_path(path: pathlib.Path, step: str) -> pathlib.Path:
   if not step:
     return path
-  steps = checkpoint.Checkpointer(path / 'checkpoints').steps()
+  steps = Checkpointer(path / 'checkpoints').steps()
   checks.require(bool(steps), f'{path} has no checkpoint')
   number = steps[0] if step == 'first' else int(step)
   return path / 'checkpoints' / f'{number:08d}'

@@ -17,11 +17,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
 from instructrl.stages import build
 from instructrl.stages import checks
@@ -59,7 +59,7 @@ class Run:
       )
     )
     self.checkpointer = self._exit.enter_context(
-      checkpoint.Checkpointer(
+      Checkpointer(
         self.workdir / 'checkpoints', keep_latest=self.config.checkpoint.keep
       )
     )

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 import time
 
-from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -59,7 +59,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
     seconds = _earlier_seconds(workdir)
     try:
       result = registry.load(config.stage).run(config, workdir, label)
-    except (checks.ConfigError, checkpoint.CheckpointError):
+    except (checks.ConfigError, errors.CheckpointError):
       if (
         primary and fresh and not any((workdir / 'checkpoints').glob('[0-9]*'))
       ):

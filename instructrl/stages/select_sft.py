@@ -11,10 +11,10 @@ import numpy as np
 
 from instructrl import rng
 from instructrl.data import tasks
-from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import policies
@@ -46,7 +46,7 @@ def run(config, workdir, label: str = '') -> dict:
 
 def _select(config, opened: policies.Opener, label: str) -> dict:
   sft = opened.input('sft')
-  with checkpoint.Checkpointer(sft / 'checkpoints') as saved:
+  with Checkpointer(sft / 'checkpoints') as saved:
     steps = saved.steps()
   losses = {
     line['step']: line['loss/validation']

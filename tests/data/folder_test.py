@@ -3,7 +3,7 @@
 import pytest
 
 from instructrl.data import folder
-from instructrl.runtime.run_folder import ConfigError
+from instructrl.runtime.errors import ConfigError
 from instructrl.tokenizers import trained
 from tests.data import toys
 

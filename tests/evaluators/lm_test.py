@@ -252,7 +252,10 @@ def test_a_continuation_ends_at_its_stop(engine, tok):
   'kwargs, message',
   [
     (dict(template='chatty'), 'template must be one of'),
-    (dict(template='few_shot', few_shot='Q:'), r'few_shot must contain \{prompt\}'),
+    (
+      dict(template='few_shot', few_shot='Q:'),
+      r'few_shot must contain \{prompt\}',
+    ),
   ],
 )
 def test_templates_that_make_no_sense(engine, kwargs, message):

@@ -211,7 +211,7 @@ def test_a_signal_ends_the_children(tmp_path, number):
     out, error = process.communicate(timeout=60)
   assert process.returncode not in (0, 1)
   assert 'stopping 1 runs' in out
-  assert error.splitlines()[-1].startswith('stopped; the same command goes on')
+  assert error.splitlines()[-1].startswith('stopped; the same command resumes')
   assert journal(tmp_path) == ['+a']
   with pytest.raises(ProcessLookupError):
     os.kill(int((tmp_path / 'a' / 'pid').read_text()), 0)

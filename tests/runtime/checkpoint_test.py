@@ -20,6 +20,9 @@ import pytest
 
 from instructrl import types
 from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
+from instructrl.runtime import files
+from instructrl.runtime.checkpointer import Checkpointer
 
 P = jax.sharding.PartitionSpec
 META = {'config': {'seed': 1, 'sizes': [1, 2]}, 'tokenizer': 'abc'}
@@ -59,7 +62,7 @@ def assert_same(left, right):
 
 
 def save_steps(directory, *steps, **kwargs):
-  with checkpoint.Checkpointer(directory, **kwargs) as checkpointer:
+  with Checkpointer(directory, **kwargs) as checkpointer:
     for step in steps:
       checkpointer.save(step, make_state(step), {**META, 'at': step})
 
@@ -67,14 +70,14 @@ def save_steps(directory, *steps, **kwargs):
 @pytest.mark.parametrize('ema', [True, False])
 def test_what_was_saved_comes_back_bit_for_bit(tmp_path, ema):
   state = make_state(3, ema=ema)
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.latest() is None
     checkpointer.save(3, state, META)
     restored, meta = checkpointer.restore(checkpoint.abstract(state))
   assert_same(restored, state)
   assert meta == META
   assert isinstance(restored, types.TrainState)
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     abstract = jax.eval_shape(lambda: make_state(3, ema=ema))
     restored, _ = checkpointer.restore(abstract)  # without shardings
   assert_same(restored, state)
@@ -85,7 +88,7 @@ def test_the_state_may_be_donated_while_it_is_written(tmp_path):
     lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0
   )
   state = update({f'w{i}': jnp.zeros((300, 300)) for i in range(8)})
-  with checkpoint.Checkpointer(tmp_path, keep_latest=9) as checkpointer:
+  with Checkpointer(tmp_path, keep_latest=9) as checkpointer:
     for step in range(1, 5):
       checkpointer.save(step, state, {})
       for _ in range(20):
@@ -116,7 +119,7 @@ def test_restoring_on_another_mesh(tmp_path):
   }
   first = shardings((2, 4), P('data', 'fsdp'), P())
   alone = jax.sharding.SingleDeviceSharding(jax.devices()[3])
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(1, jax.device_put(value, first), {})
     for other in (
       shardings((8, 1), P('fsdp', 'data'), P('data')),
@@ -156,18 +159,18 @@ def test_a_state_that_does_not_fit_is_refused_by_name(
   tmp_path, change, message
 ):
   params = {'w': jnp.ones((4, 2)), 'b': jnp.ones(2)}
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(1, {'params': params}, {})
-    with pytest.raises(checkpoint.CheckpointError, match=message):
+    with pytest.raises(errors.CheckpointError, match=message):
       checkpointer.restore(checkpoint.abstract({'params': change(params)}))
-    with pytest.raises(checkpoint.CheckpointError, match=message):
+    with pytest.raises(errors.CheckpointError, match=message):
       checkpoint.restore_params(
         tmp_path, ('params',), checkpoint.abstract({**change(params)})
       )
 
 
 def test_leaves_that_cannot_be_saved_are_refused_by_name(tmp_path):
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     for leaf, message in (
       (np.int64(1), 'a/b is int64, not a jax.Array'),
       (3, 'a/b is int, not a jax.Array'),
@@ -186,7 +189,7 @@ def test_which_steps_are_kept(tmp_path):
   save_steps(
     tmp_path, *range(1, 8), keep_latest=2, keep_steps=lambda step: step % 3 == 0
   )
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.steps() == [3, 6, 7]
     assert checkpointer.latest() == 7
     _, meta = checkpointer.restore(checkpoint.abstract(make_state()), 3)
@@ -196,7 +199,7 @@ def test_which_steps_are_kept(tmp_path):
 
 def test_a_temporary_step_is_gone_after_the_next(tmp_path):
   """And takes no other step's place."""
-  with checkpoint.Checkpointer(tmp_path, keep_latest=2) as checkpointer:
+  with Checkpointer(tmp_path, keep_latest=2) as checkpointer:
     for step in (1, 2):
       checkpointer.save(step, make_state(step), {})
     for step in (3, 4):
@@ -213,12 +216,12 @@ def test_a_temporary_step_is_gone_after_the_next(tmp_path):
 
 def test_a_step_is_written_once(tmp_path):
   state = make_state(1)
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(1, state, {'at': 'first'})
     checkpointer.save(1, state, {'at': 'again'})  # the end of a run
     checkpointer.wait()
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
-    with pytest.raises(checkpoint.CheckpointError, match='is there already'):
+  with Checkpointer(tmp_path) as checkpointer:
+    with pytest.raises(errors.CheckpointError, match='is there already'):
       checkpointer.save(1, make_state(2), {})
     restored, meta = checkpointer.restore(checkpoint.abstract(state))
     assert_same(restored, state)
@@ -247,18 +250,18 @@ def test_one_flipped_bit_in_any_file_is_noticed(tmp_path, caplog):
       changed[position] ^= 1 << rng.randrange(8)
       path.write_bytes(changed)
       caplog.clear()
-      with checkpoint.Checkpointer(tmp_path) as checkpointer:
+      with Checkpointer(tmp_path) as checkpointer:
         assert checkpointer.latest() == 1, path
-        with pytest.raises(checkpoint.CheckpointError, match='00000002'):
+        with pytest.raises(errors.CheckpointError, match='00000002'):
           checkpointer.restore(checkpoint.abstract(make_state()), 2)
       assert len(caplog.records) == 1
       assert '00000002 is skipped' in caplog.text
-      with pytest.raises(checkpoint.CheckpointError, match='00000002'):
+      with pytest.raises(errors.CheckpointError, match='00000002'):
         checkpoint.restore_params(tmp_path / '00000002')
       _, meta = checkpoint.restore_params(tmp_path)
       assert meta['at'] == 1
     path.write_bytes(content)
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.latest() == 2
 
 
@@ -268,7 +271,7 @@ def test_missing_files_and_empty_step_folders_are_skipped(tmp_path):
   (tmp_path / '00000002' / 'manifest.json').unlink()
   (tmp_path / '00000009').mkdir()
   (tmp_path / 'notes.txt').touch()
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     state, meta = checkpointer.restore(checkpoint.abstract(make_state()))
   assert meta['at'] == 1
   assert_same(state, make_state(1))
@@ -280,7 +283,7 @@ def test_what_is_damaged_is_moved_aside_by_the_next_save(tmp_path):
   data.write_bytes(data.read_bytes()[:-1])
   (tmp_path / 'incomplete.00000003').mkdir()
   (tmp_path / 'trash.00000000').mkdir()
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.latest() == 1
     assert (tmp_path / '00000002').exists()  # reading changes nothing
     checkpointer.restore(checkpoint.abstract(make_state()))
@@ -296,14 +299,14 @@ def test_what_is_damaged_is_moved_aside_by_the_next_save(tmp_path):
 
 def test_a_full_disk_is_told_and_costs_no_earlier_step(tmp_path):
   state = {'w': jax.random.normal(jax.random.key(0), (1 << 16,))}
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     checkpointer.save(1, state, {})
     checkpointer.wait()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
     try:
       with pytest.raises(
-        checkpoint.CheckpointError, match='checkpoint of step 2 could not'
+        errors.CheckpointError, match='checkpoint of step 2 could not'
       ):
         checkpointer.save(2, state, {})
         checkpointer.wait()
@@ -319,21 +322,21 @@ def test_a_full_disk_is_told_and_costs_no_earlier_step(tmp_path):
 @pytest.mark.parametrize('name', ['meta.json', 'manifest.json'])
 def test_a_disk_full_at_the_last_moment(tmp_path, monkeypatch, caplog, name):
   save_steps(tmp_path, 1)
-  write = checkpoint.metrics.atomic_write
+  write = files.atomic_write
 
   def full(path, text):
     if pathlib.Path(path).name == name:
       raise OSError(28, 'No space left on device')
     write(path, text)
 
-  monkeypatch.setattr(checkpoint.metrics, 'atomic_write', full)
-  with pytest.raises(checkpoint.CheckpointError, match='No space left'):
-    with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  monkeypatch.setattr(files, 'atomic_write', full)
+  with pytest.raises(errors.CheckpointError, match='No space left'):
+    with Checkpointer(tmp_path) as checkpointer:
       checkpointer.save(2, make_state(2), {})
-  assert checkpoint.Checkpointer(tmp_path).latest() == 1
+  assert Checkpointer(tmp_path).latest() == 1
   # What stopped the run is not hidden by what happened afterwards.
   with pytest.raises(ArithmeticError, match='loss is nan'):
-    with checkpoint.Checkpointer(tmp_path) as checkpointer:
+    with Checkpointer(tmp_path) as checkpointer:
       checkpointer.save(2, make_state(2), {})
       raise ArithmeticError('loss is nan')
   assert 'No space left' in caplog.text
@@ -354,10 +357,10 @@ def test_restoring_weights_alone(tmp_path):
   )
   assert_same(params, make_state(1).params)
   with pytest.raises(
-    checkpoint.CheckpointError, match=r"no 'weights', only \['ema_params"
+    errors.CheckpointError, match=r"no 'weights', only \['ema_params"
   ):
     checkpoint.restore_params(tmp_path / 'run', ('weights',))
-  with pytest.raises(checkpoint.CheckpointError, match='does not exist'):
+  with pytest.raises(errors.CheckpointError, match='does not exist'):
     checkpoint.restore_params(tmp_path / 'nothing')
 
 
@@ -370,7 +373,7 @@ def test_weights_of_another_tool_are_told_how_to_be_brought(tmp_path, name):
     path.mkdir()
     (path / 'model.safetensors').touch()
   with pytest.raises(
-    checkpoint.CheckpointError,
+    errors.CheckpointError,
     match=f'of another tool: .*instructrl.convert import {path} FOLDER',
   ):
     checkpoint.find(path)
@@ -381,7 +384,7 @@ def test_another_environment_is_told(tmp_path, monkeypatch, caplog):
   here = checkpoint.environment()
   assert checkpoint.read_meta(tmp_path)['environment'] == here
   assert here['jax'] == jax.__version__ and here['num_cores'] >= 1
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     checkpointer.restore(checkpoint.abstract(make_state()))
     assert 'num_cores' not in caplog.text
     monkeypatch.setattr(
@@ -395,19 +398,19 @@ def test_another_format_version_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(checkpoint, 'FORMAT_VERSION', 7)
   save_steps(tmp_path, 1)
   monkeypatch.undo()
-  with pytest.raises(checkpoint.CheckpointError, match='format_version 7'):
+  with pytest.raises(errors.CheckpointError, match='format_version 7'):
     checkpoint.restore_params(tmp_path)
 
 
 def test_arguments_that_make_no_sense(tmp_path):
   with pytest.raises(ValueError, match='keep_latest must be at least 1'):
-    checkpoint.Checkpointer(tmp_path, keep_latest=0)
+    Checkpointer(tmp_path, keep_latest=0)
   with pytest.raises(ValueError, match='mount the bucket'):
-    checkpoint.Checkpointer('gs://bucket/run')
-  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
-    checkpoint.Checkpointer(tmp_path).restore(checkpoint.abstract(make_state()))
-  with pytest.raises(checkpoint.CheckpointError, match='no such folder'):
-    checkpoint.Checkpointer(tmp_path).restore({}, 5)
+    Checkpointer('gs://bucket/run')
+  with pytest.raises(errors.CheckpointError, match='no checkpoint'):
+    Checkpointer(tmp_path).restore(checkpoint.abstract(make_state()))
+  with pytest.raises(errors.CheckpointError, match='no such folder'):
+    Checkpointer(tmp_path).restore({}, 5)
 
 
 def test_saving_is_quick(tmp_path):
@@ -415,7 +418,7 @@ def test_saving_is_quick(tmp_path):
     f'layer{i}': jax.random.normal(jax.random.key(i), (3, 1 << 18))
     for i in range(4)
   }  # 1M parameters with two moments: 12 MiB
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     blocked, whole = [], []
     for step in range(3):
       start = time.perf_counter()
@@ -428,7 +431,7 @@ def test_saving_is_quick(tmp_path):
 
 
 def save_leaves(directory, params, meta=None):
-  with checkpoint.Checkpointer(directory) as checkpointer:
+  with Checkpointer(directory) as checkpointer:
     checkpointer.save_leaves(
       0,
       {'params': jax.eval_shape(lambda: params)},
@@ -442,13 +445,13 @@ def save_leaves(directory, params, meta=None):
 def test_a_step_saved_leaf_by_leaf_is_read_like_any_other(tmp_path):
   params = make_state(2).params
   save_leaves(tmp_path / 'run' / 'checkpoints', params)
-  with checkpoint.Checkpointer(tmp_path / 'run' / 'checkpoints') as steps:
+  with Checkpointer(tmp_path / 'run' / 'checkpoints') as steps:
     assert steps.latest() == 0
     state, meta = steps.restore(checkpoint.abstract({'params': params}))
     assert_same(state, {'params': params})
     assert meta == META
-    with pytest.raises(checkpoint.CheckpointError, match='is there already'):
-      checkpoint.Checkpointer(tmp_path / 'run' / 'checkpoints').save_leaves(
+    with pytest.raises(errors.CheckpointError, match='is there already'):
+      Checkpointer(tmp_path / 'run' / 'checkpoints').save_leaves(
         0, {'params': jax.eval_shape(lambda: params)}, None, META
       )
   restored, meta = checkpoint.restore_params(tmp_path / 'run', ('params',))
@@ -465,7 +468,7 @@ def test_a_step_saved_leaf_by_leaf_is_read_like_any_other(tmp_path):
     restored, jax.tree.map(lambda x: x.astype(jnp.bfloat16), params['policy'])
   )
   with pytest.raises(
-    checkpoint.CheckpointError, match='policy/bias is bfloat16.*not float32'
+    errors.CheckpointError, match='policy/bias is bfloat16.*not float32'
   ):
     checkpoint.restore_params(
       tmp_path / 'run',
@@ -505,14 +508,14 @@ def test_saving_leaves_that_fails_leaves_no_step(tmp_path):
       raise ArithmeticError(name)
     return make_state().params['policy']['bias']
 
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     with pytest.raises(ArithmeticError, match='params/policy/embed'):
       checkpointer.save_leaves(0, abstract, make, META)
     assert checkpointer.latest() is None
     with pytest.raises(ValueError, match=r'policy/bias is float32\[3\], not'):
       checkpointer.save_leaves(0, abstract, lambda name: jnp.ones(3), META)
     assert checkpointer.latest() is None
-  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint that'):
+  with pytest.raises(errors.CheckpointError, match='no checkpoint that'):
     checkpoint.restore_params(tmp_path, ('params',))
   save_leaves(tmp_path, make_state(1).params)
   assert os.listdir(tmp_path) == ['00000000']
@@ -532,15 +535,16 @@ def test_lazy_params_reads_one_array_at_a_time(tmp_path, in_leaves):
   assert meta['tokenizer'] == 'abc'
   for name in names:
     assert_same(read(name), state.params['policy'][name])
-  with pytest.raises(checkpoint.CheckpointError, match="no 'nothing'"):
+  with pytest.raises(errors.CheckpointError, match="no 'nothing'"):
     checkpoint.lazy_params(tmp_path, ('nothing',))
 
 
 SAVE_FOREVER = """
 import sys
-from instructrl import checkpoint
+from instructrl.runtime import checkpoint
+from instructrl.runtime.checkpointer import Checkpointer
 import jax.numpy as jnp
-with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:
+with Checkpointer(sys.argv[1]) as checkpointer:
   state = {f'w{i}': jnp.zeros((200, 200)) for i in range(6)}
   abstract = checkpoint.abstract(state)
   step = 0
@@ -587,7 +591,7 @@ def test_kills_cost_no_saved_step(tmp_path, kills):
     assert first in (saved, saved + 1)
     saved = last
     sizes.append(len(os.listdir(tmp_path)))
-  with checkpoint.Checkpointer(tmp_path) as checkpointer:
+  with Checkpointer(tmp_path) as checkpointer:
     assert checkpointer.latest() in (saved, saved + 1)
   assert saved > 0
   assert max(sizes) <= 5  # 2 kept, 1 new, 1 unfinished, 1 half removed
@@ -599,9 +603,9 @@ def test_kills_cost_no_saved_step(tmp_path, kills):
 def test_a_run_that_stops_by_an_exception_keeps_the_save_under_way(tmp_path):
   code = (
     'import sys\n'
-    'from instructrl.runtime import checkpoint\n'
+    'from instructrl.runtime.checkpointer import Checkpointer\n'
     'import jax.numpy as jnp\n'
-    'with checkpoint.Checkpointer(sys.argv[1]) as checkpointer:\n'
+    'with Checkpointer(sys.argv[1]) as checkpointer:\n'
     '  checkpointer.save(1, {"w": jnp.ones((300, 300))}, {})\n'
     '  raise ArithmeticError("loss is nan")\n'
   )
@@ -613,7 +617,7 @@ def test_a_run_that_stops_by_an_exception_keeps_the_save_under_way(tmp_path):
   )
   assert done.returncode == 1
   assert done.stderr.endswith('ArithmeticError: loss is nan\n')
-  checkpointer = checkpoint.Checkpointer(tmp_path)
+  checkpointer = Checkpointer(tmp_path)
   assert checkpointer.latest() == 1
   with pytest.raises(RuntimeError, match='save inside `with'):
     checkpointer.save(2, {'w': jnp.ones(1)}, {})
@@ -624,7 +628,8 @@ import sys
 import jax
 jax.config.update('jax_cpu_collectives_implementation', 'gloo')
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from instructrl import checkpoint
+from instructrl.runtime import checkpoint
+from instructrl.runtime.checkpointer import Checkpointer
 import jax.numpy as jnp
 import numpy as np
 mesh = jax.make_mesh((jax.device_count(),), ('data',), axis_types=(
@@ -632,7 +637,7 @@ mesh = jax.make_mesh((jax.device_count(),), ('data',), axis_types=(
 sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
 make = lambda step: jax.jit(lambda: {'w': jnp.arange(64.) + step},
                             out_shardings={'w': sharding})()
-with checkpoint.Checkpointer(sys.argv[3], keep_latest=2) as checkpointer:
+with Checkpointer(sys.argv[3], keep_latest=2) as checkpointer:
   assert checkpointer.latest() is None
   for step in range(3):
     checkpointer.save(step, make(step), {'at': step})
@@ -643,7 +648,7 @@ with checkpoint.Checkpointer(sys.argv[3], keep_latest=2) as checkpointer:
     np.testing.assert_array_equal(
         shard.data, np.arange(64.)[shard.index] + 2)
 leaves = {'a': {'w': jax.ShapeDtypeStruct((64,), 'float32', sharding=sharding)}}
-with checkpoint.Checkpointer(sys.argv[3] + '/leaves') as checkpointer:
+with Checkpointer(sys.argv[3] + '/leaves') as checkpointer:
   checkpointer.save_leaves(0, leaves, lambda name: make(7)['w'], {})
   assert checkpointer.latest() == 0
 restored, _ = checkpoint.restore_params(

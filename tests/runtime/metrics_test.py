@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from instructrl.runtime import errors
 from instructrl.runtime import files
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
@@ -117,7 +118,7 @@ def test_a_killed_process_loses_no_line(tmp_path):
 def test_non_finite_values_are_refused_by_name(tmp_path, value):
   with metrics.RunWriter(tmp_path) as writer:
     with pytest.raises(
-      metrics.NonFiniteError, match=r'^step 7: loss/value is (nan|inf|-inf)$'
+      errors.NonFiniteError, match=r'^step 7: loss/value is (nan|inf|-inf)$'
     ):
       writer.scalars(7, {'loss/policy': 1.0, 'loss/value': value})
   assert (tmp_path / 'metrics.jsonl').read_bytes() == b''
@@ -130,7 +131,7 @@ def test_other_processes_write_nothing(tmp_path):
   ) as writer:
     write_steps(writer, 1, 2)
     writer.trim(1)
-    with pytest.raises(metrics.NonFiniteError):
+    with pytest.raises(errors.NonFiniteError):
       writer.scalars(3, {'loss': float('nan')})
   assert not (tmp_path / 'run').exists()
 

@@ -17,8 +17,8 @@ from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
-from instructrl.runtime import checkpoint
 from instructrl.runtime import sharding
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
 from instructrl.stages import run
 from instructrl.tokenizers.trained import Tokenizer
@@ -128,7 +128,7 @@ def save_run(folder: pathlib.Path, tok, params, **changes):
     'export': ['params'],
     **changes,
   }
-  with checkpoint.Checkpointer(folder / 'checkpoints') as saver:
+  with Checkpointer(folder / 'checkpoints') as saver:
     saver.save(1, {'params': jax.tree.map(jnp.asarray, params)}, meta)
 
 

@@ -12,8 +12,9 @@ from safetensors.numpy import load_file
 
 from instructrl.interop import hf_config
 from instructrl.models import heads
-from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import run_folder
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
 from instructrl.stages import export as export_lib
 from instructrl.stages import import_
@@ -50,7 +51,7 @@ def save_run(folder, before, state, export, **config):
   tok = opening.find_tokenizer(before)
   run_folder.write_config(folder, config)
   tok.save(folder / tok.FILE)
-  with checkpoint.Checkpointer(folder / 'checkpoints') as checkpointer:
+  with Checkpointer(folder / 'checkpoints') as checkpointer:
     checkpointer.save(
       3,
       state,
@@ -381,5 +382,5 @@ def test_damage_is_told(tmp_path):
   imported(tmp_path)
   data = next((tmp_path / 'import').rglob('d/*'))
   data.write_bytes(data.read_bytes()[:-1])
-  with pytest.raises(checkpoint.CheckpointError, match='is not what was'):
+  with pytest.raises(errors.CheckpointError, match='is not what was'):
     export_quietly(tmp_path / 'import', tmp_path / 'out')

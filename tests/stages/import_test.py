@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from instructrl.interop import hf
 from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.stages import build
@@ -439,7 +440,7 @@ def test_an_import_that_stopped_is_not_used_and_begins_again(
   with pytest.raises(OSError, match='unplugged'):
     import_quietly(source, dst)
   monkeypatch.undo()
-  with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
+  with pytest.raises(errors.CheckpointError, match='no checkpoint'):
     inputs.exported(dst)
   config = type('Config', (), {'inputs': {'init': str(dst)}})
   with pytest.raises(checks.ConfigError, match='dst is not finished'):
@@ -484,7 +485,7 @@ def test_kill_9_leaves_nothing_that_is_used(tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert run_folder.read_done(dst) is None
-    with pytest.raises(checkpoint.CheckpointError, match='no checkpoint'):
+    with pytest.raises(errors.CheckpointError, match='no checkpoint'):
       inputs.exported(dst)
   subprocess.run(command('import', tmp_path / 'src', dst), check=True)
   assert_holds(dst, wanted)

@@ -17,9 +17,9 @@ from instructrl.data import tasks
 from instructrl.data.records import Document
 from instructrl.data.rows import read_rows
 from instructrl.data.rows import write_rows
-from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
@@ -272,7 +272,7 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
   assert epoch == math.ceil(
     len(read_rows(study / 'lab' / 'demonstrations.rows')) / 8
   )
-  saved = checkpoint.Checkpointer(workdir / 'checkpoints').steps()
+  saved = Checkpointer(workdir / 'checkpoints').steps()
   assert saved == [epoch, 2 * epoch, 3 * epoch]
   lines = metrics.read_metrics(workdir)
   assert [l['step'] for l in lines if 'loss/train' in l] == list(

@@ -13,7 +13,9 @@ import pytest
 from instructrl.data import tasks
 from instructrl.data.records import Prompt
 from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import metrics
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
@@ -205,9 +207,9 @@ def test_a_reward_that_is_not_finite_stops_the_run(
   broken['head']['bias'] = np.float32('nan')
   config.inputs.reward_model = '../broken'
   save_run(workdir.parent / 'broken', tok, broken)
-  with pytest.raises(metrics.NonFiniteError, match='step 1: .*objective/sco'):
+  with pytest.raises(errors.NonFiniteError, match='step 1: .*objective/sco'):
     ppo.run(config, workdir)
-  assert not checkpoint.Checkpointer(workdir / 'checkpoints').steps()
+  assert not Checkpointer(workdir / 'checkpoints').steps()
   assert [l['step'] for l in metrics.read_metrics(workdir)] == [0]
 
 

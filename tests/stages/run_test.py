@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
@@ -69,7 +70,7 @@ def run(configs, workdir, one_device):
   run.workdir = workdir
   run.config = configs['pretrain']
   run.lines = lambda: metrics.read_metrics(workdir)
-  run.steps = lambda: checkpoint.Checkpointer(workdir / 'checkpoints').steps()
+  run.steps = lambda: Checkpointer(workdir / 'checkpoints').steps()
   return run
 
 
@@ -210,7 +211,7 @@ def test_a_nan_stops_the_run_and_no_checkpoint_of_it_is_kept(
   run.config.log.every = log_every
   name = f'step {bad_step + 1}: loss/train is nan'
   for _ in range(2):  # started again, it stops at the same place
-    with pytest.raises(metrics.NonFiniteError, match=name):
+    with pytest.raises(errors.NonFiniteError, match=name):
       run(step_fn=counting_step(bad_step=bad_step))
     done = range(1, bad_step + 1)
     assert [l['step'] for l in run.lines()] == [
@@ -222,7 +223,7 @@ def test_a_nan_stops_the_run_and_no_checkpoint_of_it_is_kept(
 def test_an_evaluation_that_is_not_finite_stops_the_run(run):
   run.config.checkpoint.every = 1
   evaluate = lambda state, step: {'eval/w': 0.0 if step < 4 else float('inf')}
-  with pytest.raises(metrics.NonFiniteError, match='step 4: eval/w is inf'):
+  with pytest.raises(errors.NonFiniteError, match='step 4: eval/w is inf'):
     run(evaluate=evaluate, eval_every=2)
   assert max(run.steps()) == 3
 
@@ -231,7 +232,7 @@ def test_an_evaluation_that_is_not_finite_stops_the_run(run):
 
 
 def save(folder, state, meta):
-  with checkpoint.Checkpointer(folder / 'checkpoints') as saver:
+  with Checkpointer(folder / 'checkpoints') as saver:
     saver.save(1, state, meta)
 
 
@@ -338,7 +339,7 @@ def test_an_input_must_be_finished_and_its_newest_checkpoint_whole(
     key=lambda p: p.stat().st_size,
   )
   damaged.write_bytes(damaged.read_bytes()[:-1])
-  with pytest.raises(checkpoint.CheckpointError, match='00000009.*an older'):
+  with pytest.raises(errors.CheckpointError, match='00000009.*an older'):
     inputs.exported(path)
   assert inputs.exported(steps / '00000001')[0]['w'].shape == (4,)
 

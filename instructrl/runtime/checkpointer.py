@@ -1,0 +1,375 @@
+"""Writes checkpoints that survive a kill at any moment.
+
+A step is written to `incomplete.00000100`: Orbax commits `state` (or each leaf
+of it), the manifest follows, and a rename to `00000100` makes it a step. So
+every folder of a step was complete once. `checkpoint` describes the files and
+verifies them.
+"""
+
+from collections.abc import Callable
+from concurrent import futures
+import itertools
+import json
+import pathlib
+import shutil
+
+from absl import logging
+import jax
+
+from instructrl.runtime import arrays
+from instructrl.runtime import checkpoint
+from instructrl.runtime import files
+from instructrl.runtime import manifest
+from instructrl.runtime import processes
+from instructrl.runtime.checkpoint import META
+from instructrl.runtime.checkpoint import STATE
+from instructrl.runtime.errors import CheckpointError
+
+_TEMPORARY = 'temporary'  # the file that marks a temporary step
+_INCOMPLETE, _TRASH, _DAMAGED = 'incomplete', 'trash', 'damaged'  # prefixes
+
+
+class Checkpointer:
+  """Saves and restores the steps of one run.
+
+  Save inside `with`: if the program ended without waiting for Orbax's background
+  writes, it would hang for five minutes and lose them.
+
+  With several processes, all of them must call every method. Process 0 decides
+  and writes the bookkeeping.
+  """
+
+  def __init__(
+    self,
+    directory,
+    *,
+    keep_latest: int = 2,
+    keep_steps: Callable[[int], bool] | None = None,
+  ):
+    """Opens a folder of steps; the first save creates it.
+
+    Args:
+      directory: the folder, on a local or mounted file system.
+      keep_latest: how many of the newest steps to keep. With two or more, an
+        older step is left if the newest is damaged.
+      keep_steps: step -> whether to keep it for good, e.g. ends of epochs.
+    """
+    if keep_latest < 1:
+      raise ValueError(f'keep_latest must be at least 1; got {keep_latest}')
+    if '://' in str(directory):
+      raise ValueError(
+        f'{directory}: checkpoints need a file system with atomic renames; '
+        'mount the bucket and give its path'
+      )
+    self._directory = pathlib.Path(directory).absolute()
+    self._keep_latest = keep_latest
+    self._keep_steps = keep_steps or (lambda step: False)
+    self._primary = processes.primary()
+    self._executor = None  # open inside `with`
+    self._pending = None  # (step, future) of the current save
+    self._current = None  # the last step saved or restored here
+    self._problems = {}  # step -> problem, '' if it verifies
+
+  def save(
+    self,
+    step: int,
+    state,
+    meta: dict,
+    *,
+    force: bool = False,
+    temporary: bool = False,
+  ) -> None:
+    """Copies `state` and starts to write it.
+
+    The state may be donated as soon as this method returns. `wait`, `close` or
+    the next `save` raises if the writing failed. A step that this process has
+    just saved or restored is not written again.
+
+    Args:
+      step: the number of finished steps.
+      state: a pytree of jax.Arrays; None is an absent subtree.
+      meta: JSON that describes the run: config, fingerprints.
+      force: replace an existing step. A kill in the instant between the two
+        renames loses this step only.
+      temporary: the next save removes this step.
+
+    Raises:
+      CheckpointError: this or the previous save failed (e.g. a full disk), or
+        the folder has this step from another run.
+      ValueError: a leaf cannot be saved, or `meta` is not JSON.
+    """
+    if self._executor is None:
+      raise RuntimeError('call save inside `with Checkpointer(...)`')
+    self.wait()
+    step = int(step)
+    begun = self._begin(step, arrays.tensors(state, arrays=True), meta, force)
+    if begun is None:
+      return
+    work, about = begun
+    try:
+      response = arrays.save_async(work / STATE, state)
+    except Exception as error:  # Orbax's errors have no common class.
+      raise self._failed(step, error) from error
+    self._current = step
+    arguments = (step, work, about, response, temporary)
+    self._pending = step, self._executor.submit(self._commit, *arguments)
+
+  def save_leaves(
+    self,
+    step: int,
+    abstract_state,
+    make: Callable[[str], jax.Array],
+    meta: dict,
+  ) -> None:
+    """Saves a state that does not fit into memory, leaf by leaf, and waits.
+
+    The step is read like any other one.
+
+    Args:
+      step: the number of finished steps.
+      abstract_state: nested dicts with jax.ShapeDtypeStruct leaves.
+      make: 'a/b' -> that array, with its sharding. The array is released before
+        the next one is made, so memory holds at most twice the largest.
+      meta: see `save`.
+
+    Raises:
+      CheckpointError: see `save`.
+      ValueError: an array from `make` does not match `abstract_state`.
+    """
+    self.wait()
+    tensors = arrays.tensors(abstract_state)
+    begun = self._begin(int(step), tensors, meta, False, in_leaves=True)
+    if begun is None:
+      return
+    work, about = begun
+    if self._primary:
+      for name in tensors:
+        (work / STATE / name).parent.mkdir(parents=True, exist_ok=True)
+    processes.agree(0)  # the other processes write into these folders
+    for name, spec in tensors.items():
+      array = make(name)
+      if [list(array.shape), str(array.dtype)] != spec:
+        raise ValueError(
+          f'{name} is {array.dtype}{list(array.shape)}, not {spec[1]}{spec[0]}'
+        )
+      try:
+        arrays.save_leaf(work / STATE, name, array)
+      except Exception as error:  # Orbax's errors have no common class.
+        raise self._failed(step, error) from error
+      num_bytes = array.nbytes
+      del array
+      arrays.release_memory(num_bytes)
+    self._current = int(step)
+    try:
+      self._commit(int(step), work, about, None, False)
+    except OSError as error:
+      raise self._failed(step, error) from error
+    processes.agree(0)  # the other processes see the renamed folder
+
+  def _begin(self, step, tensors, meta, force, in_leaves=False):
+    """Returns (work folder, text of the meta file), or None if saved already."""
+    about = json.dumps(
+      {
+        'format_version': checkpoint.FORMAT_VERSION,
+        'step': step,
+        'environment': checkpoint.environment(),
+        'in_leaves': in_leaves,
+        'tensors': tensors,
+        'meta': meta,
+      },
+      indent=1,
+      allow_nan=False,
+    )
+    exists = self._primary and self._path(step).exists()
+    exists = exists and not self._problem(step)
+    if processes.agree(exists) and not force:
+      if step == self._current:
+        return None
+      raise CheckpointError(
+        f'{self._path(step)} is there already, from another run: use '
+        'another folder, or save with force=True'
+      )
+    work = self._path(step, _INCOMPLETE)
+    try:
+      if self._primary:
+        work.parent.mkdir(parents=True, exist_ok=True)
+        self._clear_away()
+    except OSError as error:
+      raise self._failed(step, error) from error
+    return work, about
+
+  def _commit(self, step, work, about, response, temporary) -> None:
+    """Waits for Orbax and makes the work folder a step; runs in a thread."""
+    if response is not None:
+      response.result()
+    if not self._primary:
+      return
+    files.atomic_write(work / META, about)
+    if temporary:
+      (work / _TEMPORARY).touch()
+    manifest.write(work)
+    replaced = self._trash(step) if self._path(step).exists() else None
+    work.rename(self._path(step))
+    files.sync_folder(self._directory)
+    self._problems[step] = ''
+    if replaced:
+      shutil.rmtree(replaced)
+    kept = []
+    for old in self.steps():
+      if not (self._path(old) / _TEMPORARY).exists():
+        kept.append(old)
+      elif old < step:
+        shutil.rmtree(self._trash(old))
+    for old in kept[: -self._keep_latest]:
+      if not self._keep_steps(old):
+        shutil.rmtree(self._trash(old))
+
+  def wait(self) -> None:
+    """Waits for the current save; raises a CheckpointError if it failed."""
+    if self._pending is None:
+      return
+    (step, future), self._pending = self._pending, None
+    error = future.exception()
+    if processes.largest(error is not None):
+      self._current = None
+      raise self._failed(step, error) from error
+
+  def close(self) -> None:
+    """Waits for the current save and ends the background thread."""
+    try:
+      self.wait()
+    finally:
+      if self._executor is not None:
+        self._executor.shutdown()
+        self._executor = None
+
+  def __enter__(self):
+    self._executor = futures.ThreadPoolExecutor(1, 'checkpoint')
+    return self
+
+  def __exit__(self, exc_type, *exc_info):
+    if exc_type is None:
+      self.close()
+      return
+    # The exception may be in this process alone, so the processes cannot agree
+    # on anything. An error of the save must not replace that exception.
+    if self._pending is not None:
+      (step, future), self._pending = self._pending, None
+      error = future.exception()
+      if error is not None:
+        logging.error('%s', self._failed(step, error))
+    self.close()
+
+  def steps(self) -> list[int]:
+    """Returns the steps in the folder, in order, without opening them."""
+    return checkpoint.list_steps(self._directory)
+
+  def latest(self) -> int | None:
+    """Returns the newest step that verifies, or None; logs skipped steps."""
+    self.wait()
+    found = -1
+    if self._primary:
+      for step in reversed(self.steps()):
+        if not self._problem(step):
+          found = step
+          break
+    found = processes.agree(found)
+    return None if found < 0 else found
+
+  def restore(self, abstract_state, step: int | None = None):
+    """Restores a step onto the shardings of `abstract_state`.
+
+    Args:
+      abstract_state: the state's tree with jax.ShapeDtypeStruct leaves; see
+        `checkpoint.abstract`. A leaf without a sharding goes to the first
+        device. The mesh may differ from that of the save.
+      step: the step; by default the newest that verifies.
+
+    Returns:
+      (state, meta): the state in the structure of `abstract_state`, and the
+      `meta` that was saved with it.
+
+    Raises:
+      CheckpointError: there is no such step, it is damaged, or a tensor is
+        missing, unexpected, or of another shape or dtype (nothing is cast).
+    """
+    self.wait()
+    if step is None:
+      step = self.latest()
+      if step is None:
+        raise CheckpointError(f'{self._directory}: no checkpoint that verifies')
+    elif processes.agree(bool(self._primary and self._problem(step))):
+      raise CheckpointError(
+        f'{self._path(step)}: {self._problem(step) or "damaged"}'
+      )
+    path = self._path(step)
+    about = checkpoint.read_about(path)
+    wanted = arrays.tensors(abstract_state)
+    checkpoint.check_same(about['tensors'], wanted, path)
+    here = checkpoint.environment()
+    changed = [
+      f'{name} {was} -> {here.get(name)}'
+      for name, was in about['environment'].items()
+      if was != here.get(name)
+    ]
+    if changed and self._primary:
+      logging.warning(
+        '%s was written in another environment (%s): the run resumes, but its '
+        'results may differ in the last bits',
+        path,
+        ', '.join(changed),
+      )
+    state = checkpoint.load(path, about, abstract_state)
+    self._current = step
+    return state, about['meta']
+
+  def _path(self, step: int, prefix: str = '') -> pathlib.Path:
+    name = f'{step:08d}'
+    return self._directory / (f'{prefix}.{name}' if prefix else name)
+
+  def _problem(self, step: int) -> str:
+    """Returns what is wrong with a step, '' for nothing; verifies it once."""
+    if step not in self._problems:
+      self._problems[step] = manifest.verify(self._path(step))
+      if self._problems[step]:
+        logging.warning(
+          'checkpoint %s is skipped: %s', self._path(step), self._problems[step]
+        )
+    return self._problems[step]
+
+  def _clear_away(self) -> None:
+    """Removes interrupted saves and removals; moves damaged steps aside."""
+    for trash in self._directory.glob(f'{_TRASH}.*'):
+      shutil.rmtree(trash)
+    for work in self._directory.glob(f'{_INCOMPLETE}.*'):
+      logging.warning('removing %s, an interrupted save', work)
+      shutil.rmtree(work)
+    for step in self.steps():
+      if self._problems.get(step):
+        aside = _unused(self._path(step, _DAMAGED))
+        logging.warning('moving %s to %s', self._path(step), aside.name)
+        self._path(step).rename(aside)
+        del self._problems[step]
+
+  def _trash(self, step: int) -> pathlib.Path:
+    """Renames a step before its removal, so that a kill leaves no half step."""
+    trash = _unused(self._path(step, _TRASH))
+    self._path(step).rename(trash)
+    self._problems.pop(step, None)
+    return trash
+
+  def _failed(self, step, error) -> CheckpointError:
+    reason = ' '.join(str(error).split())[:300] if error else 'see process 0'
+    return CheckpointError(
+      f'checkpoint of step {step} could not be written to '
+      f'{self._directory} ({reason}); earlier steps are unchanged'
+    )
+
+
+def _unused(path: pathlib.Path) -> pathlib.Path:
+  """Returns `path`, or `path.1`, `path.2`, ...: the first that does not exist."""
+  candidates = (
+    path.with_name(f'{path.name}.{i}' if i else path.name)
+    for i in itertools.count()
+  )
+  return next(c for c in candidates if not c.exists())
