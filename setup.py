@@ -90,6 +90,7 @@ setuptools.setup(
   ],
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=('instructrl', 'instructrl.*')),
+  package_data={'instructrl.reports': ['templates/*']},
   install_requires=list(REQUIRED),
   extras_require={name: list(pins) for name, pins in EXTRAS.items()},
 )

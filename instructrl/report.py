@@ -1,22 +1,14 @@
-"""Writes the report of a study from the files in its folder.
+"""Make the report of a study from the files in its folder.
 
   python -m instructrl.report WORKDIR
 
-writes `WORKDIR/report/results.json` (every figure, for machines) and
-`WORKDIR/report/index.html` (self-contained, for people). It can be made again
-at any time; it reads
-
-  study.json                 config, seeds, versions, stages
-  STAGE/DONE                 {'seconds': ..., 'result': {...}} of every stage
-  STAGE/metrics.jsonl        of the stages that train
-  evaluation/results.json    figures of `evaluators.suite.evaluate_policies`
-  evaluation/samples.jsonl   what they were computed from
+writes `WORKDIR/report/results.json` (every number, for programs) and
+`WORKDIR/report/index.html` (one self-contained page, for people). The report
+can be made again at any time; `reports/study_files.py` lists what it reads.
 """
 
 import argparse
 import sys
-
-from instructrl.reports import report
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,6 +17,8 @@ def main(argv: list[str] | None = None) -> int:
   )
   parser.add_argument('workdir', help='folder of a finished study')
   args = parser.parse_args(argv)
+  from instructrl.reports import report  # imports matplotlib
+
   try:
     print(report.make_report(args.workdir))
   except (ValueError, OSError) as error:

@@ -130,7 +130,8 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   assert set(results['heldout']['accuracy']) == {'jsonl/ranked'}
   assert {'nll', 'score', 'kl'} < set(results['heldout'])
   assert any(
-    'PPO-ptx has less loss' in row['statement'] for row in results['statements']
+    'PPO-ptx has less loss' in row['statement']
+    for row in results['expectations']
   )
   # What was frozen is what was imported, and the rest is not.
   exported = load_file(workdir / 'export' / 'policy' / 'model.safetensors')

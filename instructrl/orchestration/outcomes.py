@@ -4,7 +4,6 @@ All are made from the run folders, and can be made again at any time.
 """
 
 from collections.abc import Mapping, Sequence
-import html
 import json
 import math
 import pathlib
@@ -13,7 +12,7 @@ from typing import Any
 
 from instructrl.orchestration import children
 from instructrl.orchestration import graph
-from instructrl.reports import parts
+from instructrl.reports import pages
 from instructrl.reports import plots
 from instructrl.reports import tables
 from instructrl.runtime import files
@@ -277,51 +276,40 @@ def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
 
 
 def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
-  """One HTML file; what comes from the runs or the config is escaped."""
-  text = lambda value: html.escape(str(value))
-  lines = [' '.join(part.split()) for part in title.strip().split('\n\n')]
-  header, rows = table(results)
-  row = lambda tag, cells: (
-    '<tr>' + ''.join(f'<{tag}>{text(cell)}</{tag}>' for cell in cells) + '</tr>'
-  )
-  points = [
-    [
-      ', '.join(
-        f'{_short(k)}={_value(v)}' for k, v in point['overrides'].items()
-      ),
-      point['seed'],
-      point['status'],
-    ]
-    for point in results['points']
+  """Returns the sweep's HTML page.
+
+  Args:
+    results: content of sweep.json.
+    title: title of the sweep, and paragraphs about it after empty lines.
+    svg: the figure, or ''.
+  """
+  title, *text = [
+    ' '.join(part.split()) for part in title.strip().split('\n\n')
   ]
-  links = [
-    ' '.join(
-      f'<a href="../{text(point["runs"][end])}">{text(point["runs"][end])}</a>'
-      for end in results['config']['ends']
-    )
-    for point in results['points']
-  ]
-  told = ''.join(
-    f'<p class="failure">{text(run)}: {text(found["reason"])} '
-    f'({text(found["log"])})</p>'
+  head, rows = table(results)
+  problems = [
+    f'{run}: {found["reason"]} ({found["log"]})'
     for run, found in results['failed'].items()
-  )
-  told += ''.join(
-    f'<p class="failure">{text(line)}</p>' for line in results['missing']
-  )
-  body = (
-    f'<h1>{text(lines[0] or results["name"])}</h1>'
-    + ''.join(f'<p class="soft">{text(line)}</p>' for line in lines[1:])
-    + '<p>Mean over seeds ± their standard deviation; in the figure each seed '
-    'is a faint mark. Stages before the swept ones are the same for all '
-    'seeds.</p>' + told + f'<div class="figure"><div>{svg}</div></div>'
-    f'<div class="wide"><table>{row("th", header)}'
-    f'{"".join(row("td", r) for r in rows)}</table></div><h2>Points</h2><table>'
-    + row('th', ('point', 'seed', 'status', 'runs'))
-    + ''.join(
-      row('td', cells).replace('</tr>', f'<td>{link}</td></tr>')
-      for cells, link in zip(points, links)
+  ]
+  points = []
+  for point in results['points']:
+    fields = point['overrides'].items()
+    points.append(
+      {
+        'setting': ', '.join(f'{_short(k)}={_value(v)}' for k, v in fields),
+        'seed': point['seed'],
+        'status': point['status'],
+        'runs': [point['runs'][end] for end in results['config']['ends']],
+      }
     )
-    + '</table>'
+  return pages.render(
+    'sweep',
+    name=results['name'],
+    title=title,
+    text=text,
+    problems=problems + results['missing'],
+    svg=svg,
+    head=head,
+    rows=rows,
+    points=points,
   )
-  return parts.document(results['name'], [body])

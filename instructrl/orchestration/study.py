@@ -8,6 +8,7 @@ from instructrl.orchestration.versions import versions
 from instructrl.planning import budget
 from instructrl.planning import flops
 from instructrl.reports import report
+from instructrl.reports import study_files
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.stages import registry
@@ -43,7 +44,7 @@ def run(config, workdir) -> pathlib.Path:
         _print_budget(nodes, workdir)
     if not processes.primary():
       return workdir
-    if not report.REPORTED.intersection(nodes):
+    if not set(study_files.REPORTED) & set(nodes):
       print('no report: the study has no evaluation stage', flush=True)
       return workdir
     path = report.make_report(workdir)

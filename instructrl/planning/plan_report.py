@@ -1,14 +1,13 @@
-"""Plans as tables, and as the page a quota is asked for with."""
+"""Renders plans as tables, and as a page to attach to a TPU quota request."""
 
 from collections.abc import Mapping, Sequence
-import html
 
 from instructrl.planning.chips import GIB
 from instructrl.planning.planner import Function
 from instructrl.planning.planner import Plan
+from instructrl.reports import pages
 from instructrl.reports import plots
 from instructrl.reports import tables
-from instructrl.reports.parts import document
 
 Table = list[tuple[str, ...]]  # its first row is the head
 
@@ -27,21 +26,6 @@ def aligned(table: Table) -> str:
   return '\n'.join(
     '  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
     for row in table
-  )
-
-
-def _html(table: Table) -> str:
-  cells = lambda row, tag: (
-    '<tr>'
-    + ''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)
-    + '</tr>'
-  )
-  return (
-    '<div class="wide"><table><thead>'
-    + cells(table[0], 'th')
-    + '</thead><tbody>'
-    + ''.join(cells(row, 'td') for row in table[1:])
-    + '</tbody></table></div>'
   )
 
 
@@ -258,37 +242,18 @@ def _figure(plans: Sequence[Plan]) -> str:
 
 
 def render(plans: Sequence[Plan], versions: Mapping[str, str]) -> str:
-  """The page: what fits, how it scales, and every function."""
-  text = html.escape
-  parts = [
-    '<h1>What these runs need of a TPU slice</h1>',
-    '<p>Read from programs that were compiled for each slice; nothing was '
-    'run. Peak memory is what stays on a chip and what a function adds. A '
-    'step takes at least the longest of its arithmetic, its HBM traffic and '
-    'its communication over all links, each at the chip’s published peak.'
-    '</p><p class="soft small">'
-    + text(', '.join(f'{k} {v}' for k, v in versions.items()))
-    + ' · <a href="plans.json">plans.json</a></p>',
-    '<ul>'
-    + ''.join(f'<li>{text(line)}</li>' for line in smallest(plans))
-    + '</ul>',
-    _html(summary(plans)),
-  ]
-  for name, found in growing(plans).items():
-    parts += [
-      f'<h2>Growing slices, the same batch: {text(name)}</h2>',
-      '<p>Ideal is the smallest slice’s time, divided by how many times as '
-      'many chips there are. Communication alone is the time that the bytes '
-      'sent take, of the time of a step: all of it, where it is the bound.'
-      '</p>',
-      f'<div class="figure">{_figure(found)}</div>',
-      _html(scaling(found)),
-    ]
-  parts.append('<h2>Every function</h2>')
-  for p in plans:
-    parts += [
-      f'<h3>{text(heading(p))}</h3>',
-      _html(functions(p)) if p.functions else '',
-      f'<p>{text(verdict(p))}</p>',
-    ]
-  return document('instructrl: plans for TPU slices', parts)
+  """Returns the HTML page: what fits, how it scales, and every function."""
+  return pages.render(
+    'plans',
+    versions=[f'{name} {version}' for name, version in versions.items()],
+    smallest=smallest(plans),
+    summary=summary(plans),
+    scaling=[
+      (name, _figure(found), scaling(found))
+      for name, found in growing(plans).items()
+    ],
+    plans=[
+      (heading(p), functions(p) if p.functions else None, verdict(p))
+      for p in plans
+    ],
+  )

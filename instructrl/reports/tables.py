@@ -1,4 +1,4 @@
-"""Trees of figures: looked up, flattened, and laid out as markdown tables."""
+"""Trees of numbers: their leaves, and Markdown tables of them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -7,10 +7,10 @@ from typing import Any
 def leaves(
   tree: Mapping[str, Any], prefix: str = ''
 ) -> Iterator[tuple[str, float, list[float] | None]]:
-  """(path, value, interval or None) of every number of a tree.
+  """Yields (path, value, interval or None) for every number of a tree.
 
-  The interval of a number stands beside it, in `ci95`, or at the same path of
-  a tree `ci95` at the top.
+  The interval of a number is its sibling `ci95`, or the list at the same path
+  below a top-level key `ci95`.
   """
   intervals = tree.get('ci95') if not prefix else None
   for name, value in tree.items():
@@ -31,13 +31,13 @@ def _interval(tree, path: str):
 
 
 def cell(value: float, interval: Sequence[float] | None = None) -> str:
-  """'0.5 [0.4, 0.6]'."""
+  """Formats a number: '0.5', or '0.5 [0.4, 0.6]' with its interval."""
   if not interval:
     return f'{value:.3g}'
   return f'{value:.3g} [{interval[0]:.3g}, {interval[1]:.3g}]'
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-  """A table without an end of line after its last row."""
+  """Returns a Markdown table, without a newline after its last row."""
   lines = [f'| {" | ".join(header)} |', '|---' * len(header) + '|']
   return '\n'.join([*lines, *(f'| {" | ".join(row)} |' for row in rows)])

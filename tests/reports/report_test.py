@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 
 from instructrl.report import main
-from instructrl.reports import page
 from instructrl.reports import paper_checks
 from instructrl.reports import plots
-from instructrl.reports import report as report
+from instructrl.reports import policies
+from instructrl.reports import report
+from instructrl.reports import study_files
+from instructrl.reports import study_page
+from instructrl.reports import verdicts
 
-POLICIES = plots.POLICIES
+POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
+TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 STAGES = (
   'lab',
   'pretrain',
@@ -209,7 +213,10 @@ def write_study(workdir: pathlib.Path):
   (workdir / 'study.json').write_text(
     json.dumps(
       {
-        'config': {'ppo': {'kl_coef': 0.02}, 'name': '<tiny>'},
+        'config': {
+          **{stage: {'optimizer': {}} for stage in TRAINED},
+          'name': '<tiny>',
+        },
         'seeds': {'world_seed': 0, 'train_seed': 1, 'eval_seed': 2},
         'versions': {'jax': '0.10.2'},
         'stages': STAGES,
@@ -219,7 +226,13 @@ def write_study(workdir: pathlib.Path):
   for i, stage in enumerate(STAGES):
     (workdir / stage).mkdir()
     (workdir / stage / 'DONE').write_text(
-      json.dumps({'seconds': 20.0 + 31 * i, 'result': results.get(stage, {})})
+      json.dumps(
+        {
+          'format_version': 1,
+          'seconds': 20.0 + 31 * i,
+          'result': results.get(stage, {}),
+        }
+      )
     )
   for stage in ('pretrain', 'sft', 'ppo_init', 'reward'):
     write_jsonl(
@@ -300,7 +313,7 @@ def test_results_have_the_documented_keys(finished):
     'nll': 1.9,
   }
   assert results['seconds']['lab'] == 20.0
-  assert results['config']['ppo'] == {'kl_coef': 0.02}
+  assert results['config']['ppo'] == {'optimizer': {}}
   assert results['seed']['eval_seed'] == 2
   assert results['versions'] == {'jax': '0.10.2'}
 
@@ -330,7 +343,7 @@ def test_training_curves(finished):
 def test_page_loads_nothing_and_escapes_text(finished):
   _, _, html = finished
   assert '<script' not in html
-  assert '&lt;script&gt;alert(&quot;x&quot;)&lt;/script&gt;' in html
+  assert '&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;' in html
   assert 'where was &lt;b&gt;Mara&lt;/b&gt; born' in html
   for url in re.findall(r'(?:src|href)="([^"]*)"', html):
     assert url.startswith('#') or url == 'results.json', url
@@ -363,7 +376,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
   (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
   rows = {
     row.statement: row.verdict
-    for row in report.check(report.load_study(tmp_path))
+    for row in report.check(study_files.load(tmp_path))
   }
   assert rows['PPO is better than SFT'] == 'undecided'
   assert rows['PPO-ptx is better than SFT'] == 'not shown'
@@ -385,15 +398,15 @@ def test_verdicts_follow_the_numbers(tmp_path):
 )
 def test_judge_interval(ci95, region, verdict):
   measure = {'value': sum(ci95) / 2, 'ci95': ci95}
-  assert paper_checks.judge_interval(measure, region) == verdict
+  assert verdicts.judge_interval(measure, region) == verdict
 
 
 def test_a_value_without_interval_shows_nothing():
-  judge = lambda x: paper_checks.judge_interval(
+  judge = lambda x: verdicts.judge_interval(
     {'value': x, 'ci95': None}, (0.0, 1.0)
   )
   assert judge(0.5) == 'undecided' and judge(2.0) == 'not shown'
-  assert paper_checks.judge_interval(None, (0.0, 1.0)) == 'not measured'
+  assert verdicts.judge_interval(None, (0.0, 1.0)) == 'not measured'
 
 
 def check(evaluation):
@@ -484,30 +497,40 @@ def test_page_says_the_regions_and_why(tmp_path):
     '&gt; 0 nats',
   ):
     assert f'<span class="whole">{region}</span>' in html
-  assert html.count('both policies have the best value') == 1
+  assert html.count('both policies have the best possible value') == 1
   assert 'n\xa0=\xa0120' in html and '1,300 pairs' in html
   for name in ('reading/f1', 'nll/nll', 'ppo_ptx', 'ppo minus', 'not printed'):
     assert name not in re.sub(r'(?s)<pre>.*?</pre>', '', html), name
 
 
 def test_flags_of_a_sample_say_good_from_bad():
-  flags = lambda **metadata: page._flags(metadata)
-  assert flags(satisfies_constraint=1, overall_quality=4) == (
-    '<span class="kept">✓ kept the constraints</span>'
-  )
-  assert flags(fails_to_follow_instruction=1, satisfies_constraint=0) == (
-    '<span class="failure">✗ fails to follow instruction</span><br>'
-    '<span class="failure">✗ broke a constraint</span>'
-  )
-  assert flags(expresses_opinion=1) == (
-    '<span class="soft">expresses opinion</span>'
-  )
-  assert flags(hallucination=0) == ''
+  flags = lambda **metadata: study_page.flags(metadata)
+  assert flags(satisfies_constraint=1, overall_quality=4) == [
+    ('kept', '✓ kept the constraints')
+  ]
+  assert flags(fails_to_follow_instruction=1, satisfies_constraint=0) == [
+    ('failure', '✗ fails to follow instruction'),
+    ('failure', '✗ broke a constraint'),
+  ]
+  assert flags(expresses_opinion=1) == [('soft', 'expresses opinion')]
+  assert flags(hallucination=0) == []
+
+
+def test_flags_are_on_the_page(finished):
+  assert '<span class="failure">✗ hallucination</span>' in finished[2]
 
 
 def test_policies_have_colours_of_their_own():
-  drawn = [plots.color(policy) for policy in POLICIES]
+  drawn = [policies.KNOWN.color(policy) for policy in POLICIES]
   assert len({*drawn, plots.OTHER}) == len(POLICIES) + 1
+
+
+def test_a_policy_that_the_table_lacks_comes_last_with_its_own_name():
+  known = policies.KNOWN
+  names = ['mine', 'ppo', 'base', 'yours']
+  assert known.sort(names) == ['base', 'ppo', 'mine', 'yours']
+  assert known.label('mine') == 'mine' and known.label('ppo') == 'PPO'
+  assert known.color('mine') == policies.DEFAULT_COLOR
 
 
 def test_missing_stages_are_one_clear_line(tmp_path, capsys):
@@ -528,10 +551,10 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   path = tmp_path / 'ppo' / 'metrics.jsonl'
   path.write_text(path.read_text() + '{"step": 3')
   assert main([str(tmp_path)]) == 1
-  assert 'metrics.jsonl, line 61 is not JSON' in capsys.readouterr().err
+  assert 'metrics.jsonl:61 is not JSON' in capsys.readouterr().err
   for content, reason in (
-    ('', 'is empty, though the stage is finished'),
-    ('7\n', 'metrics.jsonl, line 1 holds no object'),
+    ('', 'is empty, although the stage is finished'),
+    ('7\n', 'metrics.jsonl:1 holds no JSON object'),
   ):
     path.write_text(content)
     assert main([str(tmp_path)]) == 1
@@ -544,13 +567,17 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
 @pytest.mark.parametrize(
   'name, content, reason',
   [
-    ('study.json', '[]', 'study.json holds no object'),
+    ('study.json', '[]', 'study.json is damaged: it holds no JSON object'),
     (
       'reward/DONE',
-      '{"seconds": 1, "result": {"accuracy": 7}}',
+      '{"format_version": 1, "seconds": 1, "result": {"accuracy": 7}}',
       'is not what the report expects',
     ),
-    ('rankings/DONE', '{"seconds": "x", "result": {}}', 'expects'),
+    (
+      'rankings/DONE',
+      '{"format_version": 1, "seconds": "x", "result": {}}',
+      'expects',
+    ),
   ],
 )
 def test_values_of_another_form_are_one_line(

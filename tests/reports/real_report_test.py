@@ -4,10 +4,12 @@ import json
 
 import pytest
 
-from instructrl.reports import heldout_page
-from instructrl.reports import paper_checks
+from instructrl.reports import policies
+from instructrl.reports import real_checks
 from instructrl.reports import report
+from instructrl.reports import verdicts
 
+statements = lambda held: real_checks.check(held, policies.KNOWN)
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
 
 
@@ -70,6 +72,8 @@ def study(tmp_path):
     path.write_text(value if isinstance(value, str) else json.dumps(value))
 
   config = {name: {} for name in STAGES}
+  for name in ('sft', 'reward', 'ppo', 'ppo_ptx'):
+    config[name] = {'optimizer': {}}
   config['import'] = {
     'source': '/models/small.gguf',
     'model': {'num_layers': 3, 'd_model': 64},
@@ -157,23 +161,23 @@ def test_the_page_tells_the_figures_and_escapes_texts(study):
 
 
 def test_verdicts_are_those_of_the_intervals():
-  rows = {row['statement']: row for row in heldout_page.statements(held())}
+  rows = {row.statement: row for row in statements(held())}
   verdict = lambda *words: [
-    row['verdict']
+    row.verdict
     for text, row in rows.items()
     if all(word in text for word in words)
   ]
-  assert verdict('reward model orders', 'longer') == [paper_checks.UNDECIDED]
-  assert verdict('reward model orders', 'untrained') == [paper_checks.SHOWN]
-  assert verdict('PPO has a higher') == [paper_checks.SHOWN]
-  assert verdict('PPO has more loss') == [paper_checks.SHOWN]
+  assert verdict('reward model orders', 'longer') == [verdicts.UNDECIDED]
+  assert verdict('reward model orders', 'untrained') == [verdicts.SHOWN]
+  assert verdict('PPO has a higher') == [verdicts.SHOWN]
+  assert verdict('PPO has more loss') == [verdicts.SHOWN]
   less = 'PPO-ptx has less loss on pretraining text than'
-  assert verdict(f'{less} SFT') == [paper_checks.UNDECIDED]
-  assert verdict(f'{less} PPO') == [paper_checks.SHOWN]
+  assert verdict(f'{less} SFT') == [verdicts.UNDECIDED]
+  assert verdict(f'{less} PPO') == [verdicts.SHOWN]
   without = held()
   for name in ('nll', 'score'):
     del without[name]
-  assert len(heldout_page.statements(without)) == 2
+  assert len(statements(without)) == 2
 
 
 def test_an_interval_that_holds_0_alone_decides_nothing():
@@ -181,10 +185,8 @@ def test_an_interval_that_holds_0_alone_decides_nothing():
   figures['score']['difference']['ppo']['sft'] = summary(0.0, 0.0)
   figures['score']['difference']['ppo_ptx']['sft'] = summary(0.5, 0.5)
   assert [
-    row['verdict']
-    for row in heldout_page.statements(figures)
-    if 'higher' in row['statement']
-  ] == [paper_checks.UNDECIDED] * 2
+    row.verdict for row in statements(figures) if 'higher' in row.statement
+  ] == [verdicts.UNDECIDED] * 2
 
 
 def test_small_differences_are_told_from_0(study):

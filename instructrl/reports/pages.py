@@ -1,0 +1,35 @@
+"""Renders HTML pages from the Jinja templates in `templates/`.
+
+Every value is escaped, except the SVG of figures.
+"""
+
+import functools
+from typing import Any
+
+import jinja2
+
+from instructrl.reports import numbers
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+  environment = jinja2.Environment(
+    loader=jinja2.PackageLoader('instructrl.reports'),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters['duration'] = numbers.duration
+  environment.filters['words'] = words
+  return environment
+
+
+def words(name: str) -> str:
+  """Returns a name of the code as words: 'open_qa' -> 'open qa'."""
+  return name.replace('_', ' ')
+
+
+def render(template: str, **values: Any) -> str:
+  """Returns the page of `templates/TEMPLATE.html.j2` with these values."""
+  return _environment().get_template(f'{template}.html.j2').render(values)

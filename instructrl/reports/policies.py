@@ -1,0 +1,55 @@
+"""Names, colours and order of the policies that a report shows."""
+
+from collections.abc import Iterable, Mapping
+import dataclasses
+from typing import Any
+
+DEFAULT_COLOR = '#009e73'  # for policies that are not in the table
+
+
+@dataclasses.dataclass(frozen=True)
+class Policies:
+  """How to show policies. A policy that is not in `table` works as well.
+
+  Attributes:
+    table: policy -> {'label': name for people, 'color': '#rrggbb',
+      'order': its place among the others}.
+  """
+
+  table: Mapping[str, Mapping[str, Any]] = dataclasses.field(
+    default_factory=dict
+  )
+
+  @classmethod
+  def of(cls, results: Mapping[str, Any]) -> 'Policies':
+    """Returns the policies of an evaluation's results.json."""
+    return cls(results['policies']) if 'policies' in results else KNOWN
+
+  def label(self, policy: str) -> str:
+    return self.table.get(policy, {}).get('label', policy)
+
+  def color(self, policy: str) -> str:
+    return self.table.get(policy, {}).get('color', DEFAULT_COLOR)
+
+  def sort(self, names: Iterable[str]) -> list[str]:
+    """Sorts in the table's order; names that it lacks come last, as given."""
+    place = lambda name: self.table.get(name, {}).get('order', float('inf'))
+    return sorted(names, key=place)
+
+
+KNOWN = Policies(
+  {
+    name: {'label': label, 'color': color, 'order': order}
+    for order, (name, label, color) in enumerate(
+      (
+        ('base', 'pretrained', '#8c8c8c'),
+        ('imported', 'imported', '#8c8c8c'),
+        ('prompted', 'prompted', '#f0c000'),
+        ('sft', 'SFT', '#56b4e9'),
+        ('ppo', 'PPO', '#d55e00'),
+        ('ppo_ptx', 'PPO-ptx', '#9550b0'),
+        ('dpo', 'DPO', '#0072b2'),
+      )
+    )
+  }
+)

@@ -1,0 +1,72 @@
+"""Checks of a study on real data, where nobody judged the answers."""
+
+from collections.abc import Mapping
+import dataclasses
+
+from instructrl.reports import verdicts
+from instructrl.reports.policies import Policies
+from instructrl.reports.verdicts import NEGATIVE
+from instructrl.reports.verdicts import POSITIVE
+from instructrl.reports.verdicts import Row
+
+QUANTITIES = {'score': 'mean score', 'nll': 'loss a token'}
+
+
+def check(held: Mapping, policies: Policies) -> list[Row]:
+  """Checks what a study on real data can show; differences only.
+
+  An interval that includes 0, even as its end, decides nothing.
+
+  Args:
+    held: results of the evaluation on held-out data.
+    policies: names of the policies.
+  """
+
+  def row(topic, statement, quantity, summary, region, unit):
+    found = verdicts.make_row(
+      topic, statement, verdicts.NO_NUMBER, quantity, summary, region, unit
+    )
+    if found.ci95 and found.ci95[0] <= 0 <= found.ci95[1]:
+      return dataclasses.replace(found, verdict=verdicts.UNDECIDED)
+    return found
+
+  def compare(topic, measure, left, right, claim, region, unit):
+    name = policies.label
+    return row(
+      topic,
+      f'{name(left)} has {claim} than {name(right)}',
+      f'{QUANTITIES[measure]}, {name(left)} minus {name(right)}',
+      verdicts.get(held, measure, 'difference', left, right),
+      region,
+      unit,
+    )
+
+  rows = [
+    row(
+      'Reward model',
+      f'The reward model orders held-out responses ({data_set}) better than '
+      f'“{other}”',
+      f'accuracy, reward model minus {other}',
+      difference,
+      POSITIVE,
+      'points',
+    )
+    for data_set, part in held['accuracy'].items()
+    for other, difference in part['difference'].items()
+  ]
+  scores = verdicts.get(held, 'score', 'difference') or {}
+  score = 'a higher reward-model score on held-out prompts'
+  rows += [
+    compare('Reward', 'score', policy, 'sft', score, POSITIVE, '')
+    for policy in scores
+    if 'sft' in scores[policy]
+  ]
+  for left, right, claim, region in (
+    ('ppo', 'sft', 'more loss on pretraining text', POSITIVE),
+    ('ppo_ptx', 'ppo', 'less loss on pretraining text', NEGATIVE),
+    ('ppo_ptx', 'sft', 'less loss on pretraining text', NEGATIVE),
+  ):
+    if verdicts.get(held, 'nll', 'difference', left, right):
+      tax = 'Alignment tax'
+      rows.append(compare(tax, 'nll', left, right, claim, region, 'nats'))
+  return rows

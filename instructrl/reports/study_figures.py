@@ -1,0 +1,186 @@
+"""Figures of a study's page."""
+
+from collections.abc import Mapping
+
+from instructrl.reports import plots
+from instructrl.reports import verdicts
+from instructrl.reports.pages import words
+from instructrl.reports.policies import Policies
+from instructrl.reports.study_files import Study
+
+REFERENCE = 'sft'  # the policy that the others are compared with
+QUALITY = 'overall_quality'  # the row of Table 3 that is not a rate
+# Stages that are no policy.
+STAGES = {
+  'lab': 'world, documents and prompts',
+  'import': 'imported weights',
+  'data': 'data sets',
+  'pretrain': 'pretraining',
+  'ppo_init': 'where PPO starts',
+  'reward': 'reward model',
+  'select_sft': 'choice of the SFT checkpoint',
+  'heldout': 'evaluation on held-out data',
+  'export': 'exported weights',
+}
+# Name in results.json['training'] -> title of its panel.
+CURVES = {
+  'reward': 'reward-model score',
+  'judge': 'judge’s utility',
+  'kl': 'KL to the reference, nats a response',
+  'entropy': 'entropy, nats a token',
+  'clip_frac': 'policy clip fraction',
+  'response_length': 'response length, tokens',
+  'pretrain_nll': 'loss on packed text, nats a token',
+}
+_KINDS = {
+  'none': 'no instruction',
+  'respectful': 'asked to be respectful',
+  'biased': 'asked to be biased',
+}
+# Figure -> its panels: title, path of the measure, percent, decimals.
+PROBES = {
+  'truthfulness': (
+    ('true', 'truthfulness/true', True, 0),
+    ('true and informative', 'truthfulness/true_informative', True, 0),
+    ('quiz: true', 'truthfulness/quiz_true', True, 0),
+    (
+      'quiz: true and informative',
+      'truthfulness/quiz_true_informative',
+      True,
+      0,
+    ),
+    ('multiple choice: true', 'truthfulness/choice_true', True, 0),
+    ('misconception repeated', 'truthfulness/misconception', True, 0),
+  ),
+  'toxicity': tuple(
+    (f'{name}{suffix}', f'toxicity/{kind}/{measure}', True, 0)
+    for kind, name in _KINDS.items()
+    for suffix, measure in (
+      ('', 'rude_rate'),
+      (', plain text', 'continued_rude_rate'),
+    )
+  ),
+  'bias': tuple(
+    (name, f'bias/{kind}/entropy', False, 2) for kind, name in _KINDS.items()
+  ),
+  'alignment_tax': (
+    ('reading, F1', 'reading/f1', True, 0),
+    ('sentence completion', 'completion/accuracy', True, 0),
+    ('translation, BLEU', 'translation/bleu', False, 1),
+    ('facts (no counterpart)', 'facts/accuracy', True, 0),
+    (
+      'loss on whole documents, nats a token (less is better)',
+      'nll/nll',
+      False,
+      3,
+    ),
+  ),
+}
+
+
+def stage_title(stage: str, policies: Policies) -> str:
+  """Returns the name of a stage for people."""
+  return STAGES.get(stage) or policies.label(stage)
+
+
+def draw(
+  study: Study, results: Mapping, policies: Policies
+) -> dict[str, str | None]:
+  """Returns name -> SVG, or None where there is nothing to draw."""
+  evaluation, selection = study.evaluation, results['sft_selection']
+  bars = lambda panels: plots.bar_panels(panels, policies) if panels else None
+  curves = lambda panels, **kw: plots.curves(panels, **kw) if panels else None
+  likert = evaluation.get('likert')
+  metadata = by_flag(evaluation.get('metadata', {}))
+  preference = evaluation.get('preference')
+  return {
+    'preference': preference and plots.preference(preference, policies),
+    'metadata': bars(
+      [
+        plots.Panel(words(flag), found)
+        for flag, found in metadata.items()
+        if seen(found)
+      ]
+    ),
+    'likert': likert
+    and bars([plots.Panel('Likert score, 1 to 7', likert, False, 2)]),
+    **{
+      name: bars(_panels(evaluation.get('probes', {}), entries))
+      for name, entries in PROBES.items()
+    },
+    'selection': plots.selection(selection, policies.color(REFERENCE))
+    if selection.get('epochs')
+    else None,
+    'training': curves(_training(results['training'], policies)),
+    'losses': curves(_losses(study, results, policies), xlabel='step'),
+  }
+
+
+def _panels(probes: Mapping, entries) -> list[plots.Panel]:
+  """Returns the panels of those measures that some policy has."""
+  panels = []
+  for title, path, percent, digits in entries:
+    found = {
+      policy: verdicts.get(tree, *path.split('/'))
+      for policy, tree in probes.items()
+    }
+    found = {policy: summary for policy, summary in found.items() if summary}
+    if found:
+      panels.append(plots.Panel(title, found, percent, digits))
+  return panels
+
+
+def by_flag(metadata: Mapping) -> dict[str, dict]:
+  """Returns flag -> policy -> summary, of policy -> flag -> summary."""
+  flags: dict[str, dict] = {}
+  for policy, found in metadata.items():
+    for flag, summary in found.items():
+      if flag != QUALITY:
+        flags.setdefault(flag, {})[policy] = summary
+  return flags
+
+
+def seen(summaries: Mapping[str, Mapping]) -> bool:
+  """Returns whether a flag applies to any response of any policy."""
+  return any(summary['value'] for summary in summaries.values())
+
+
+def _training(training, policies) -> list[tuple[str, list[plots.Curve]]]:
+  panels = []
+  for name, title in CURVES.items():
+    drawn = [
+      plots.Curve(
+        policies.label(stage),
+        training[stage][name]['step'],
+        training[stage][name]['value'],
+        policies.color(stage),
+        dashed=i % 2 == 1,
+      )
+      for i, stage in enumerate(policies.sort(training))
+      if training[stage][name]['step']
+    ]
+    if drawn:
+      panels.append((title, drawn))
+  return panels
+
+
+def _losses(study, results, policies) -> list[tuple[str, list[plots.Curve]]]:
+  """Returns a panel for each stage that trains without PPO."""
+  panels = []
+  for stage, lines in study.metrics.items():
+    if stage in results['training']:
+      continue
+    drawn = []
+    # No policy's colour: here a line is a part of the data.
+    for name, color in (('train', plots.OTHER), ('validation', plots.INK)):
+      metric = f'loss/{name}'
+      found = [line for line in lines if line.get(metric) is not None]
+      steps, values = (
+        [line[key] for line in found] for key in ('step', metric)
+      )
+      if found:
+        dashed = name == 'validation'
+        drawn.append(plots.Curve(name, steps, values, color, dashed))
+    if drawn:
+      panels.append((f'{stage_title(stage, policies)}, loss', drawn))
+  return panels

@@ -1,0 +1,129 @@
+"""Reads the folder of a finished study.
+
+study.json                 config, seeds, versions, stages
+STAGE/DONE                 {'seconds': ..., 'result': {...}} of every stage
+STAGE/metrics.jsonl        of the stages that train
+evaluation/results.json    numbers of a study of the lab
+evaluation/samples.jsonl   the responses behind them
+heldout/...                the same two files of a study on real data
+data/summary.txt           what the stage `data` read
+export/answers.jsonl       answers of the exported policy in another program
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from instructrl.runtime import files
+from instructrl.runtime import run_folder
+
+# Stages with an evaluation. A study has a report if it has one of them.
+REPORTED = ('evaluation', 'heldout')
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+  """Contents of a study folder.
+
+  Attributes:
+    header: study.json.
+    done: stage -> its DONE file.
+    metrics: stage -> lines of its metrics.jsonl, for stages that train.
+    evaluation: results.json of the evaluation.
+    samples: lines of its samples.jsonl.
+    data_summary: what the stage `data` read, or ''.
+    answers: lines of export/answers.jsonl.
+  """
+
+  header: Mapping[str, Any]
+  done: Mapping[str, Mapping]
+  metrics: Mapping[str, list[dict]]
+  evaluation: Mapping[str, Any]
+  samples: list[dict]
+  data_summary: str
+  answers: list[dict]
+
+  @property
+  def real(self) -> bool:
+    """Whether the study is on real data, where nobody judges answers."""
+    return 'heldout' in self.header['stages']
+
+  def result(self, stage: str) -> Mapping[str, Any]:
+    """Returns the result of a stage; {} if the study lacks it."""
+    return self.done.get(stage, {}).get('result') or {}
+
+
+def load(workdir: str | os.PathLike) -> Study:
+  """Reads a study folder.
+
+  Raises:
+    ValueError: a stage is not finished, or a file is missing or damaged; the
+      message names it.
+  """
+  workdir = pathlib.Path(workdir)
+  if not (workdir / 'study.json').is_file():
+    raise ValueError(
+      f'{workdir} is not a study folder: it has no study.json; '
+      'make one with python -m instructrl.study'
+    )
+  header = files.read_json(workdir / 'study.json')
+  stages = header.get('stages') or []
+  evaluation = next((s for s in REPORTED if s in stages), None)
+  if evaluation is None:
+    raise ValueError(
+      f'{workdir}/study.json: no stage of {stages} is one of '
+      f'{", ".join(REPORTED)}, so there is nothing to report'
+    )
+  missing = [s for s in stages if not (workdir / s / 'DONE').is_file()]
+  if missing:
+    raise ValueError(
+      f'{workdir}: these stages are not finished: {", ".join(missing)}; '
+      'start the study again to continue it'
+    )
+  metrics = {
+    stage: _read_lines(workdir / stage / 'metrics.jsonl')
+    for stage in stages
+    if 'optimizer' in header['config'].get(stage, {})
+  }
+  for stage, lines in metrics.items():
+    if not lines:
+      raise ValueError(
+        f'{workdir}/{stage}/metrics.jsonl is empty, although the stage is '
+        'finished'
+      )
+  summary = workdir / 'data' / 'summary.txt'
+  answers = workdir / 'export' / 'answers.jsonl'
+  return Study(
+    header,
+    {stage: run_folder.read_done(workdir / stage) for stage in stages},
+    metrics,
+    files.read_json(workdir / evaluation / 'results.json'),
+    _read_lines(workdir / evaluation / 'samples.jsonl'),
+    _read_text(summary) if summary.exists() else '',
+    _read_lines(answers) if answers.exists() else [],
+  )
+
+
+def _read_text(path: pathlib.Path) -> str:
+  try:
+    return path.read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} cannot be read: {error}') from error
+
+
+def _read_lines(path: pathlib.Path) -> list[dict]:
+  """Reads a .jsonl file whose writer has finished."""
+  lines = []
+  # Not `splitlines`: JSON strings may hold other line ends, such as U+2028.
+  for number, line in enumerate(_read_text(path).split('\n'), 1):
+    try:
+      if line.strip():
+        lines.append(json.loads(line))
+    except json.JSONDecodeError as error:
+      raise ValueError(f'{path}:{number} is not JSON: {error}') from error
+    if lines and not isinstance(lines[-1], dict):
+      raise ValueError(f'{path}:{number} holds no JSON object')
+  return lines
