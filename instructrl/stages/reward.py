@@ -97,33 +97,58 @@ def ranking_scores(
 def make_step(model: Model, tx, schedule, *, microbatch_size: int):
   """(state, batch) -> (state, metrics): one optimizer step; jittable."""
 
+  def loss_fn(params, part, **counts):
+    return losses.ranking_loss(
+      ranking_scores(model, params, part), part.ranks, part.valid, **counts
+    )
+
+  return rankings_step(loss_fn, tx, schedule, microbatch_size=microbatch_size)
+
+
+def rankings_step(loss_fn: Callable, tx, schedule, *, microbatch_size: int):
+  """Makes the optimizer step of a loss on rankings.
+
+  Args:
+    loss_fn: (params, RankingBatch, count=, pair_count=) -> (loss, metrics), as
+      those of `losses.ranking_loss`.
+    tx: the optimizer.
+    schedule: its learning rate by step.
+    microbatch_size: prompts per gradient; 0 = all of a batch.
+
+  Returns:
+    (state, batch) -> (state, metrics), jittable.
+  """
+  names = {
+    'reward/accuracy': 'accuracy/train',
+    'reward/num_pairs': 'data/pairs',
+  }
+
   def step(state: TrainState, batch: RankingBatch):
     pairs = losses.preference_pairs(batch.ranks, batch.valid)
     counts = dict(count=pairs.any(axis=(1, 2)).sum(), pair_count=pairs.sum())
 
-    def loss_fn(params, part):
-      return losses.ranking_loss(
-        ranking_scores(model, params, part), part.ranks, part.valid, **counts
-      )
+    def named_loss(params, part):
+      loss, metrics = loss_fn(params, part, **counts)
+      return loss, {'loss/train': loss} | {
+        names.get(name, name): value
+        for name, value in metrics.items()
+        if not name.startswith('loss/')
+      }
 
     grads, metrics = optimizer.accumulate(
-      jax.grad(loss_fn, has_aux=True),
+      jax.grad(named_loss, has_aux=True),
       state.params,
       optimizer.split_microbatches(batch, microbatch_size),
     )
     params, opt_state, norm = optimizer.apply(
       tx, grads, state.opt_state, state.params
     )
-    return TrainState(
-      step=state.step + 1, params=params, opt_state=opt_state
-    ), {
-      'loss/train': metrics['loss/ranking'],
-      'accuracy/train': metrics['reward/accuracy'],
-      'reward/margin': metrics['reward/margin'],
-      'data/pairs': metrics['reward/num_pairs'],
+    metrics |= {
       'optimizer/grad_norm': norm,
       'optimizer/lr': schedule(state.step),
     }
+    state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
+    return state, metrics
 
   return step
 
@@ -477,6 +502,20 @@ def training_batches(
   )
 
 
+def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
+  """All rankings once, in order, on the devices; all batches of one shape."""
+  batches = _batches(
+    run.config,
+    elements,
+    tok,
+    columns=_columns(_lengths(elements, tok).max()),
+    max_k=run.config.max_responses,
+    shuffle=False,
+    rows_read=run.rows(run.config.batch_size),
+  )
+  return [run.put(batch) for batch in batches.once()]
+
+
 def run(config, workdir, label: str = '') -> dict:
   """Trains the reward model, then shifts it; returns what DONE says."""
   validate(config)
@@ -491,18 +530,7 @@ def run(config, workdir, label: str = '') -> dict:
       'no response to another: there is nothing to learn',
     )
     held = {
-      name: [
-        run.put(b)
-        for b in _batches(
-          config,
-          data,
-          tok,
-          columns=_columns(_lengths(data, tok).max()),
-          max_k=config.max_responses,
-          shuffle=False,
-          rows_read=read,
-        ).once()
-      ]
+      name: ordered_batches(run, data, tok)
       for name, data in load_held_out(run, tok).items()
     }
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)

@@ -35,7 +35,9 @@ def texts(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('stage', ['pretrain', 'ppo_init', 'reward', 'ppo_ptx'])
+@pytest.mark.parametrize(
+  'stage', ['pretrain', 'ppo_init', 'reward', 'dpo', 'ppo_ptx']
+)
 def test_eight_devices_equal_one(
   stage, configs, workdir, tmp_path, monkeypatch, request
 ):

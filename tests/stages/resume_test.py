@@ -71,7 +71,13 @@ def stop_after(monkeypatch, steps):
 
 # Where to stop; every run is 4 to 6 steps. Step 3 of pretraining is after the
 # evaluation and checkpoint of step 2, and one step more.
-STOPS = {'pretrain': (3,), 'ppo_init': (1,), 'reward': (4,), 'ppo_ptx': (3,)}
+STOPS = {
+  'pretrain': (3,),
+  'ppo_init': (1,),
+  'reward': (4,),
+  'dpo': (3,),
+  'ppo_ptx': (3,),
+}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +86,7 @@ STOPS = {'pretrain': (3,), 'ppo_init': (1,), 'reward': (4,), 'ppo_ptx': (3,)}
     'pretrain',
     *(
       pytest.param(stage, marks=pytest.mark.slow)
-      for stage in ('ppo_init', 'reward', 'ppo_ptx')
+      for stage in ('ppo_init', 'reward', 'dpo', 'ppo_ptx')
     ),
   ],
 )
@@ -109,7 +115,7 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(
     ('pretrain', 2),
     *(
       pytest.param(stage, 3, marks=pytest.mark.slow)
-      for stage in ('reward', 'ppo_ptx')
+      for stage in ('reward', 'dpo', 'ppo_ptx')
     ),
   ],
 )
@@ -181,7 +187,7 @@ def wait_for_lines(process, workdir, count):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('stage', ['ppo_init', 'reward', 'ppo_ptx'])
+@pytest.mark.parametrize('stage', ['ppo_init', 'reward', 'dpo', 'ppo_ptx'])
 def test_a_run_that_is_killed_ends_as_one_that_is_not(stage, workdir, tmp_path):
   expected = tmp_path / 'expected'
   finish(start(stage, expected))

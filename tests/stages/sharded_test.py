@@ -70,7 +70,13 @@ def models_of(found):
 
 # Models in a state: parameters and two moments of each that is trained, the
 # average of the policy, and the two frozen ones.
-COUNTS = {'pretrain': 3, 'ppo_init': 3, 'reward': 3, 'ppo_ptx': 2 * 3 + 1 + 2}
+COUNTS = {
+  'pretrain': 3,
+  'ppo_init': 3,
+  'reward': 3,
+  'dpo': 3,
+  'ppo_ptx': 2 * 3 + 1 + 2,
+}
 
 
 SPECS = dict(

@@ -7,6 +7,7 @@
 import json
 import sys
 
+from experiments import dpo
 from experiments import ppo
 from experiments import ppo_init
 from experiments import ppo_ptx
@@ -24,7 +25,7 @@ def configs():
     c.stage: c
     for c in (
       module.get_config('micro')
-      for module in (pretrain, sft, ppo_init, reward, ppo, ppo_ptx)
+      for module in (pretrain, sft, ppo_init, reward, dpo, ppo, ppo_ptx)
     )
   }
   for stage, c in made.items():
@@ -42,7 +43,7 @@ def configs():
         ema_decay=0.5,
       )
       c.update(eval_every=2, eval_batch_size=8, eval_batches=1, samples_every=2)
-    elif stage == 'reward':
+    elif stage in ('reward', 'dpo'):
       c.update(
         batch_size=8,
         num_epochs=2,
@@ -54,7 +55,7 @@ def configs():
     else:
       c.update(batch_size=8, eval_batches=1)
   made['ppo'].checkpoint.every = made['ppo_ptx'].checkpoint.every = 1
-  made['reward'].checkpoint.every = 1
+  made['reward'].checkpoint.every = made['dpo'].checkpoint.every = 1
   made['pretrain'].update(num_steps=5, eval_every=2)
   made['pretrain'].checkpoint.every = 2
   made['pretrain'].optimizer.warmup_steps = 1
