@@ -1,21 +1,21 @@
-"""The figures of several studies side by side, as a markdown table.
+"""Print the numbers of several studies side by side, as a Markdown table.
 
-  python scripts/compare.py STUDY STUDY ... [--figures 'preference.*.win_rate']
+  python scripts/compare.py STUDY STUDY ... [--numbers 'preference.*.win_rate']
 
-Reads STUDY/report/results.json of each: three seeds, or two settings. A figure
-is named by its place there; its 95% interval follows it.
+The studies can differ in their seeds or settings. A number is named by its path
+in STUDY/report/results.json; its 95% interval follows the number.
 """
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import fnmatch
-import json
 import pathlib
 import sys
 
 from instructrl.reports import tables
+from instructrl.runtime import files
 
-FIGURES = (
+NUMBERS = (
   'preference.*.win_rate',
   'labeler_agreement.*',
   'reward_model.accuracy.*',
@@ -26,11 +26,15 @@ FIGURES = (
 )
 
 
-def table(studies: Mapping[str, Mapping], patterns) -> str:
-  """A row for each figure that a pattern names, in the patterns' order.
+def table(studies: Mapping[str, Mapping], patterns: Iterable[str]) -> str:
+  """Returns a Markdown table with a row per number, in the patterns' order.
+
+  Args:
+    studies: name of the study -> its results.json.
+    patterns: paths of numbers, with * for any name.
 
   Raises:
-    ValueError: a pattern names none.
+    ValueError: a pattern matches no number.
   """
   found = {
     name: {
@@ -49,10 +53,10 @@ def table(studies: Mapping[str, Mapping], patterns) -> str:
       and fnmatch.fnmatchcase(path, pattern)
     ]
     if not named:
-      raise ValueError(f'no figure is named {pattern!r}')
+      raise ValueError(f'no number is named {pattern!r}')
     for path in named:
       rows.append((path, *(found[name].get(path, '') for name in found)))
-  return tables.markdown(('figure', *found), rows)
+  return tables.markdown(('number', *found), rows)
 
 
 def main(argv=None) -> int:
@@ -63,21 +67,19 @@ def main(argv=None) -> int:
   )
   parser.add_argument('studies', nargs='+', metavar='STUDY')
   parser.add_argument(
-    '--figures', nargs='+', default=FIGURES, help='patterns, with * for a name'
+    '--numbers', nargs='+', default=NUMBERS, help='paths, with * for any name'
   )
   args = parser.parse_args(argv)
   studies = {}
   for folder in args.studies:
     path = pathlib.Path(folder) / 'report' / 'results.json'
     try:
-      studies[folder.rstrip('/')] = json.loads(path.read_text('utf-8'))
-      if not isinstance(studies[folder.rstrip('/')], dict):
-        raise ValueError('it holds no object')
+      studies[folder.rstrip('/')] = files.read_json(path)
     except (OSError, ValueError) as error:
       print(f'error: {path} cannot be read: {error}', file=sys.stderr)
       return 1
   try:
-    print(table(studies, args.figures))
+    print(table(studies, args.numbers))
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return 1

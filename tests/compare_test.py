@@ -32,12 +32,12 @@ def test_studies_stand_side_by_side(tmp_path, capsys, monkeypatch):
   folders = ['a', 'b/']
   assert (
     compare.main(
-      [*folders, '--figures', 'preference.*.win_rate', 'alignment_tax.*.*']
+      [*folders, '--numbers', 'preference.*.win_rate', 'alignment_tax.*.*']
     )
     == 0
   )
   assert capsys.readouterr().out.splitlines() == [
-    '| figure | a | b |',
+    '| number | a | b |',
     '|---|---|---|',
     '| preference.sft.win_rate | 0.5 [0.4, 0.6] | 0.123 [0.1, 0.2] |',
     '| alignment_tax.ppo.nll | 1.25 [1.2, 1.3] |  |',
@@ -47,8 +47,8 @@ def test_studies_stand_side_by_side(tmp_path, capsys, monkeypatch):
 
 def test_a_pattern_that_names_nothing_is_an_error(tmp_path, capsys):
   folder = write(tmp_path / 'a', RESULTS)
-  assert compare.main([folder, '--figures', 'nothing.*']) == 1
-  assert capsys.readouterr().err == "error: no figure is named 'nothing.*'\n"
+  assert compare.main([folder, '--numbers', 'nothing.*']) == 1
+  assert capsys.readouterr().err == "error: no number is named 'nothing.*'\n"
 
 
 def test_a_study_without_a_report_is_named(tmp_path, capsys):
