@@ -48,7 +48,6 @@ KNOWN = Policies(
         ('sft', 'SFT', '#56b4e9'),
         ('ppo', 'PPO', '#d55e00'),
         ('ppo_ptx', 'PPO-ptx', '#9550b0'),
-        ('dpo', 'DPO', '#0072b2'),
       )
     )
   }

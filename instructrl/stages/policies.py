@@ -57,7 +57,6 @@ POLICIES = {
   'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
   'ppo_ptx': Kind('PPO-ptx', '#9550b0', 'chat'),
-  'dpo': Kind('DPO', '#0072b2', 'chat'),
 }
 
 
