@@ -7,6 +7,8 @@ in `--config.ppo.kl_coef=0.05`.
 
 from ml_collections import config_dict
 
+from instructrl.stages.model_settings import HOW_COMPUTED
+
 # Axis of a parameter or an activation -> mesh axis. One table, see
 # instructrl/sharding.py; None leaves an axis whole.
 RULES = (
@@ -41,18 +43,6 @@ PAPER_SIZES = {
   '175b': (96, 12288, 96, 2048),
 }
 SIZES = LAB_SIZES | PAPER_SIZES
-# Fields of a model that say how it is computed, and not what.
-HOW_COMPUTED = (
-  'attention',
-  'attention_block',
-  'dropout',
-  'dtype',
-  'frozen_layers',
-  'init_std',
-  'param_dtype',
-  'remat',
-  'scan_unroll',
-)
 
 # Tokens of a prompt and of a response, at most.
 LENGTHS = {

@@ -6,6 +6,7 @@ python -m instructrl.main --config=experiments/ppo.py:tiny --workdir=DIR/ppo
 from ml_collections import config_dict
 
 from experiments import common
+from instructrl.stages import ppo_settings
 
 # batch, minibatch, iterations. The paper (C.4): 256k episodes, 512 an iteration,
 # in 8 minibatches of 64.
@@ -58,39 +59,21 @@ def get_config(arg='tiny'):
   c.inputs.reference = ''  # of the KL; empty is inputs.policy (C.3)
   c.inputs.reward_model = '../reward'  # also where the value model starts
   c.prompts_split = 'ppo'  # of the lab's prompts; no labeler saw them
-  p = c.ppo = config_dict.ConfigDict()
+  # Defaults, bounds, units and sources: instructrl/stages/ppo_settings.py.
+  p = c.ppo = config_dict.ConfigDict(ppo_settings.defaults())
   p.batch_size, p.minibatch_size, p.num_iterations = RECIPE[arg]
-  p.prompt_len, p.response_len = common.LENGTHS[arg]  # tokens, at most
-  p.num_ppo_epochs = 1  # inner epochs (C.4)
-  p.microbatch_size = 0  # episodes per gradient; 0 = minibatch_size
-  p.generate_microbatch_size = 0  # episodes sampled at once; 0 = batch_size
-  # Episodes scored at once; 0 = batch_size.
-  p.score_microbatch_size = 64 if paper else 0
-  p.temperature = 1.0  # C.4
-  p.top_p = 1.0  # PPO samples from the whole distribution: only 1 is allowed
-  # beta. The paper has 0.02 (C.4) for a reward model of 6B parameters; those of
-  # a laptop are over-optimised beyond half a nat.
-  p.kl_coef = 0.3 if laptop else 0.02
-  p.adaptive_kl_target = 0.0  # nats per response; 0 = a fixed kl_coef
-  p.adaptive_kl_horizon = 10_000.0  # episodes (Ziegler et al. 2019)
-  p.ptx_coef = 0.0  # the paper's gamma; 0 is PPO, 27.8 its PPO-ptx
-  p.ptx_examples_per_episode = 8 if paper else 1  # rows (C.4: 8)
-  # Rows per gradient; 0 = all of a minibatch.
-  p.ptx_microbatch_size = 64 if paper else 0
-  p.discount = 1.0  # section 3.5: a bandit
-  p.gae_lambda = 0.95  # not printed; the field's default
-  p.clip_eps = 0.2  # C.4
-  p.value_clip_eps = 0.2  # not printed; the field's default
-  p.whiten_advantages = True  # not printed; the field's default
-  # Per optimizer step. The paper has 0.992 over 4,000 steps (C.4); a short
-  # run needs a shorter memory.
-  p.ema_decay = {'micro': 0.5, 'tiny': 0.97}.get(arg, 0.992)
-  p.missing_eos = 'none'  # or 'penalty', 'fixed': a response without an end
-  p.missing_eos_amount = 0.0  # subtracted from, or put for, its score
-  # Tokens whose logits are in memory at once, on all devices together: a chunk
-  # that gives a device little to do gathers the unembedding for it all the same.
-  p.logits_chunk = 65_536 if paper else 4096
-  p.warmup_iterations = 10  # from 0.1 of the peak, then constant (C.4)
+  p.prompt_len, p.response_len = common.LENGTHS[arg]
+  if paper:  # what fits the memory of a device
+    p.score_microbatch_size = p.ptx_microbatch_size = 64
+  else:
+    p.ptx_examples_per_episode = 1
+    p.logits_chunk = 4096
+  if laptop:
+    # The paper's 0.02 is for a reward model of 6B parameters; those of a laptop
+    # are over-optimised beyond half a nat.
+    p.kl_coef = 0.3
+    # The paper's 0.992 is for 4,000 steps; a short run needs a shorter memory.
+    p.ema_decay = {'micro': 0.5, 'tiny': 0.97}[arg]
   policy_lr, value_lr = PEAK_LR.get(arg, (2e-4, 3e-4))  # the lab's are tuned
   c.optimizer = common.optimizer(policy_lr)
   c.value_optimizer = common.optimizer(value_lr)
@@ -101,5 +84,7 @@ def get_config(arg='tiny'):
   c.eval_batches = 8  # of eval_batch_size rows
   c.eval_batch_size = 64 if paper else 16
   c.samples_every = 10  # iterations between samples in samples.jsonl
+  # Wait for each pass and write its seconds to timings.jsonl; costs speed.
+  c.log.timings = False
   c.checkpoint.every = 20
   return c

@@ -39,6 +39,7 @@ from instructrl.stages import build
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
 from instructrl.stages import reward
+from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
 PAD = 0
@@ -161,35 +162,16 @@ def make_tx(args, steps):
   ), schedule
 
 
-def settings(args) -> ppo_steps.Settings:
-  # No token is EOS (the id is beyond the vocabulary): full-length responses.
-  return ppo_steps.Settings(
+def settings(args) -> Settings:
+  return Settings(
     batch_size=args.batch,
     minibatch_size=args.batch // args.minibatches,
-    num_ppo_epochs=1,
-    microbatch_size=0,
-    generate_microbatch_size=0,
     score_microbatch_size=args.score_microbatch,
     prompt_len=args.prompt,
     response_len=args.response,
-    temperature=1.0,
-    kl_coef=0.02,
-    adaptive_kl_target=0.0,
-    adaptive_kl_horizon=1e4,
     ptx_coef=27.8 if args.ptx else 0.0,
     ptx_examples_per_episode=1,
-    ptx_microbatch_size=0,
-    discount=1.0,
-    gae_lambda=0.95,
-    clip_eps=0.2,
-    value_clip_eps=0.2,
-    whiten_advantages=True,
-    ema_decay=0.992,
-    missing_eos='none',
-    missing_eos_amount=0.0,
     logits_chunk=args.logits_chunk,
-    eos_id=args.vocab,
-    pad_id=PAD,
   )
 
 
@@ -198,11 +180,20 @@ def run_ppo(args) -> dict:
   tx = {name: make_tx(args, 1000)[0] for name in ('policy', 'value')}
   ref = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
   scalar = jax.jit(lambda: build.init_scalar(model, 1))()
-  state = jax.jit(lambda p, v: ppo_steps.fresh_state(p, v, tx, s.kl_coef))(
-    ref, scalar
+  state = jax.jit(
+    lambda policy, value: build.fresh_state(
+      {'policy': policy, 'value': value},
+      tx,
+      ema_params=policy,
+      kl_coef=s.kl_coef,
+    )
+  )(ref, scalar)
+  # No token is EOS (the id is beyond the vocabulary): full-length responses.
+  eos_id = args.vocab
+  generate = jax.jit(
+    ppo_steps.make_generate(model, s, 0, eos_id=eos_id, pad_id=PAD)
   )
-  generate = jax.jit(ppo_steps.make_generate(model, s, 0))
-  score = jax.jit(ppo_steps.make_score(model, model, model, s))
+  score = jax.jit(ppo_steps.make_score(model, model, model, s, eos_id=eos_id))
   update = jax.jit(
     ppo_steps.make_update(model, model, s, tx, 0), donate_argnums=0
   )
@@ -253,7 +244,9 @@ def run_ppo(args) -> dict:
 def run_generate(args) -> dict:
   model, s = make_model(args), settings(args)
   params = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
-  generate = jax.jit(ppo_steps.make_generate(model, s, 0))
+  generate = jax.jit(
+    ppo_steps.make_generate(model, s, 0, eos_id=args.vocab, pad_id=PAD)
+  )
   prompts = prompt_batch(args)
   first, seconds = time_steps(lambda: generate(params, prompts, 0), args.iters)
   median = statistics.median(seconds)

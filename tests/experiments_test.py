@@ -226,9 +226,9 @@ def test_every_field_of_every_config_is_read_somewhere():
 @pytest.mark.parametrize(
   'name, field, value, message',
   [
-    ('ppo', 'ppo.kl_coef', -0.1, 'ppo.kl_coef=-0.1 is negative'),
+    ('ppo', 'ppo.kl_coef', -0.1, 'ppo.kl_coef must be at least 0'),
     ('ppo', 'ppo.top_p', 0.9, 'ppo.top_p must be 1'),
-    ('ppo', 'ppo.minibatch_size', 7, 'ppo.minibatch_size=7 does not divide'),
+    ('ppo', 'ppo.minibatch_size', 7, 'ppo.minibatch_size must divide'),
     ('ppo', 'ppo.ema_decay', 0.9999, 'half-life'),
     ('ppo', 'model.dropout', 0.1, 'model.dropout must be 0'),
     ('ppo', 'optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),

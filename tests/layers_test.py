@@ -3,7 +3,9 @@
 The rows below list the packages of instructrl/ from the bottom to the top,
 each with the packages that it may import. A package may import only packages
 of the rows below its own, so that packages form no circle. The commands stand
-on top: nothing imports them. Each library is known in one place.
+on top: nothing imports them. Each library is known in one place. Experiments
+are plain data: of the package they import only modules named *_settings, which
+declare the numbers of an algorithm and use the standard library alone.
 """
 
 import ast
@@ -145,11 +147,24 @@ def package_of(module):
   return parts[1]
 
 
+def is_settings(module):
+  """Whether a module declares numbers, and may be read by an experiment.
+
+  An experiment that took the numbers from elsewhere would import JAX and all
+  that the algorithm needs, or declare the numbers a second time.
+  """
+  return module.startswith('instructrl.') and module.endswith('_settings')
+
+
 def internal_fault(module, imported):
   """Returns why `module` must not import `imported` of instructrl, or None."""
   package, other = package_of(module), package_of(imported)
+  if package == 'experiments' and not is_settings(imported):
+    return 'a config may import *_settings modules only'
   if package == 'experiments':
-    return 'a config must not import the package'
+    return None
+  if is_settings(module):
+    return 'a *_settings module may import the standard library only'
   if other == DOORS:
     return 'nothing may import a command'
   if other == 'instructrl' or package in (DOORS, 'instructrl', other):
@@ -172,6 +187,8 @@ def library_fault(module, library):
       if package == 'experiments'
       else 'the package must not import a config'
     )
+  if is_settings(module):
+    return 'a *_settings module may import the standard library only'
   allowed = MAY_IMPORT.get(package)
   if allowed is not None and library not in allowed:
     return f'{package} may import {", ".join(sorted(allowed))} only'
@@ -386,6 +403,12 @@ def test_no_dependency_is_without_a_range():
       'new stands in no row',
     ),
     ('experiments.ppo', 'from instructrl import types', 'config'),
+    (
+      'instructrl.stages.ppo_settings',
+      'from instructrl import types',
+      'standard library only',
+    ),
+    ('instructrl.stages.ppo_settings', 'import numpy', 'standard library only'),
     ('experiments.ppo', 'import jax', 'only'),
   ],
 )
@@ -418,7 +441,8 @@ def test_a_right_import_is_let_through():
       'instructrl.main': 'from instructrl.data import records',
       'instructrl.data.__main__': 'from instructrl.data import records',
       'experiments.ppo': 'from experiments import common\nimport numpy',
-      'experiments.common': '',
+      'experiments.common': 'from instructrl.stages import ppo_settings',
+      'instructrl.stages.ppo_settings': 'import dataclasses',
     }
   )
 

@@ -34,7 +34,7 @@ from instructrl.runtime import files
 from instructrl.runtime import progress
 from instructrl.runtime import sharding
 from instructrl.stages import lm
-from instructrl.stages import ppo
+from instructrl.stages import ppo_program
 from instructrl.stages import reward
 
 GPT_VOCAB = 50_257  # of GPT-2's and GPT-3's tokenizer
@@ -124,7 +124,7 @@ def program_of(config, mesh, vocab_size: int):
   The functions are made by a call: only they need the mesh around them.
   """
   if config.stage in ('ppo', 'ppo_ptx'):
-    program = ppo.Program(
+    program = ppo_program.Program(
       config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
     )
     s, layouts = program.settings, program.layouts

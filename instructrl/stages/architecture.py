@@ -13,20 +13,7 @@ from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import inputs
-
-# Fields of a model that say how it is computed, and not what: they may differ
-# from those that its parameters were trained with.
-HOW_COMPUTED = (
-  'attention',
-  'attention_block',
-  'dropout',
-  'dtype',
-  'frozen_layers',
-  'init_std',
-  'param_dtype',
-  'remat',
-  'scan_unroll',
-)
+from instructrl.stages.model_settings import HOW_COMPUTED
 
 # Fields of a model that came later than some run's config, as they were then.
 _FIELDS = {

@@ -33,19 +33,25 @@ def make_model(
   )
 
 
-def make_optimizer(c, num_steps: int, frozen: Params | None = None):
-  """The optimizer and its schedule from an optimizer config.
+def make_optimizer(
+  c,
+  num_steps: int,
+  frozen: Params | None = None,
+  warmup_steps: int | None = None,
+):
+  """Returns the optimizer and its schedule.
 
   Args:
-    c: the config.
+    c: an optimizer config.
     num_steps: optimizer steps of the whole run.
-    frozen: `Layout.frozen` of what it is for.
+    frozen: `Layout.frozen` of the model.
+    warmup_steps: optimizer steps of the warmup; c.warmup_steps by default.
   """
   schedule = optimizer.make_schedule(
     peak_lr=c.peak_lr,
     num_steps=num_steps,
     kind=c.schedule,
-    warmup_steps=c.warmup_steps,
+    warmup_steps=c.warmup_steps if warmup_steps is None else warmup_steps,
     warmup_from=c.warmup_from,
     final_fraction=c.final_fraction,
   )
@@ -141,25 +147,58 @@ def scalar_layout(model: transformer.Model, mesh) -> Layout:
   )
 
 
-def fresh_state(params, tx, *, ema: bool = False, kl_coef=None) -> TrainState:
+def fresh_state(params, tx, *, ema_params=None, kl_coef=None) -> TrainState:
+  """Returns the state before the first step.
+
+  Args:
+    params: parameters, or {name: parameters} of several models.
+    tx: their optimizer, or {name: optimizer}.
+    ema_params: where the average of the parameters starts, if there is one.
+    kl_coef: coefficient of the KL reward; PPO only.
+  """
   return TrainState(
     step=jnp.zeros((), jnp.int32),
     params=params,
-    opt_state=tx.init(params),
-    ema_params=params if ema else None,
-    kl_coef=kl_coef,
+    opt_state=(
+      {name: tx[name].init(params[name]) for name in params}
+      if isinstance(tx, dict)
+      else tx.init(params)
+    ),
+    ema_params=ema_params,
+    kl_coef=None if kl_coef is None else jnp.float32(kl_coef),
   )
 
 
-def state_shardings(mesh, tx, layout: Layout, *, ema=False) -> TrainState:
-  """The tree of shardings of `fresh_state`."""
+def state_shardings(
+  mesh, tx, layouts, *, ema: Layout | None = None, kl_coef: bool = False
+) -> TrainState:
+  """Returns the shardings of `fresh_state`.
+
+  Args:
+    mesh: mesh of the run.
+    tx: as for `fresh_state`.
+    layouts: layout of the model, or {name: layout} with more names or the same.
+    ema: layout of the average, if the state has one.
+    kl_coef: whether the state has a `kl_coef`.
+  """
+  moments = lambda tx, layout: optimizer.state_shardings(
+    tx, layout.shapes, layout.shardings, mesh
+  )
+  several = isinstance(tx, dict)
   return TrainState(
     step=sharding.replicated(mesh),
-    params=layout.shardings,
-    opt_state=optimizer.state_shardings(
-      tx, layout.shapes, layout.shardings, mesh
+    params=(
+      {name: layouts[name].shardings for name in tx}
+      if several
+      else layouts.shardings
     ),
-    ema_params=layout.shardings if ema else None,
+    opt_state=(
+      {name: moments(tx[name], layouts[name]) for name in tx}
+      if several
+      else moments(tx, layouts)
+    ),
+    ema_params=ema and ema.shardings,
+    kl_coef=sharding.replicated(mesh) if kl_coef else None,
   )
 
 

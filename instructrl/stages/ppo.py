@@ -1,12 +1,9 @@
 """The PPO stage: validation of its config, set-up, and the run."""
 
 from collections.abc import Callable, Sequence
-import dataclasses
-import functools
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from instructrl.data import pipeline
@@ -14,15 +11,15 @@ from instructrl.data import tasks
 from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.data.records import Prompt
 from instructrl.runtime import processes
-from instructrl.runtime import sharding
-from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import lm
+from instructrl.stages import ppo_settings
 from instructrl.stages import ppo_steps
+from instructrl.stages.ppo_program import MODELS
+from instructrl.stages.ppo_program import Program
 from instructrl.stages.run import Run
-from instructrl.types import PromptBatch
 
 STAGES = ('ppo', 'ppo_ptx')
 
@@ -31,106 +28,19 @@ Judge = Callable[[Sequence[Prompt], Sequence[str]], np.ndarray]
 
 
 def validate(config):
-  """Refuses what makes no sense, by field name, before anything compiles."""
+  """Raises a ConfigError that names the first field out of its bounds."""
   checks.validate_common(config)
   p, require = config.ppo, checks.require
-  for name in (
-    'batch_size',
-    'minibatch_size',
-    'num_ppo_epochs',
-    'prompt_len',
-    'response_len',
-    'num_iterations',
-  ):
-    require(p[name] >= 1, f'ppo.{name}={p[name]} must be 1 or more')
-  for name in (
-    'kl_coef',
-    'ptx_coef',
-    'adaptive_kl_target',
-    'logits_chunk',
-    'microbatch_size',
-    'generate_microbatch_size',
-    'score_microbatch_size',
-    'ptx_microbatch_size',
-    'warmup_iterations',
-  ):
-    require(p[name] >= 0, f'ppo.{name}={p[name]} is negative')
-  require(
-    p.batch_size % p.minibatch_size == 0,
-    f'ppo.minibatch_size={p.minibatch_size} does not divide '
-    f'ppo.batch_size={p.batch_size}',
-  )
-  for name, whole in (
-    ('microbatch_size', 'minibatch_size'),
-    ('generate_microbatch_size', 'batch_size'),
-    ('score_microbatch_size', 'batch_size'),
-  ):
-    require(
-      not p[name] or p[whole] % p[name] == 0,
-      f'ppo.{name}={p[name]} does not divide ppo.{whole}={p[whole]}',
-    )
-  require(
-    p.top_p == 1.0,
-    'ppo.top_p must be 1: PPO needs the log-probs of the whole distribution',
-  )
-  require(
-    p.temperature > 0,
-    f'ppo.temperature={p.temperature} must be '
-    'positive: a greedy policy does not explore',
-  )
-  require(0 < p.clip_eps < 1, f'ppo.clip_eps={p.clip_eps} is not in (0, 1)')
-  require(p.value_clip_eps > 0, 'ppo.value_clip_eps must be positive')
-  require(0 <= p.gae_lambda <= 1, 'ppo.gae_lambda is not in [0, 1]')
-  require(
-    0 <= p.discount <= 1,
-    "ppo.discount is not in [0, 1] (the paper's gamma is ppo.ptx_coef)",
-  )
-  require(0 <= p.ema_decay < 1, f'ppo.ema_decay={p.ema_decay} not in [0, 1)')
-  require(
-    p.missing_eos in ('none', 'penalty', 'fixed'),
-    f"ppo.missing_eos={p.missing_eos!r} is none of 'none', 'penalty', 'fixed'",
-  )
-  require(
-    not p.ptx_coef or p.ptx_examples_per_episode >= 1,
-    'ppo.ptx_examples_per_episode must be 1 or more with ppo.ptx_coef',
-  )
-  ptx_rows = p.minibatch_size * p.ptx_examples_per_episode
-  require(
-    not p.ptx_coef
-    or not p.ptx_microbatch_size
-    or ptx_rows % p.ptx_microbatch_size == 0,
-    f'ppo.ptx_microbatch_size={p.ptx_microbatch_size} does not divide '
-    f'the {ptx_rows} pretraining rows of a minibatch',
-  )
-  require(
-    not p.adaptive_kl_target or p.adaptive_kl_horizon > 0,
-    f'ppo.adaptive_kl_horizon={p.adaptive_kl_horizon} must be positive',
-  )
+  for fault in ppo_settings.faults(p.to_dict()):
+    require(False, fault)
   for name in MODELS.values():
-    require(config[name].dropout == 0, f'{name}.dropout must be 0 in PPO')
+    length, dropout = config[name].max_len, config[name].dropout
+    require(dropout == 0, f'{name}.dropout must be 0 in PPO; got {dropout}')
     require(
-      p.prompt_len + p.response_len <= config[name].max_len,
-      f'{name}.max_len={config[name].max_len} is shorter than '
-      f'ppo.prompt_len + ppo.response_len',
+      p.prompt_len + p.response_len <= length,
+      f'{name}.max_len must be at least ppo.prompt_len + ppo.response_len = '
+      f'{p.prompt_len} + {p.response_len}; got {length}',
     )
-  if p.ema_decay:
-    half_life = np.log(0.5) / np.log(p.ema_decay)
-    updates = (
-      p.num_iterations * p.num_ppo_epochs * p.batch_size // p.minibatch_size
-    )
-    require(
-      updates >= 4 * half_life,
-      f'ppo.ema_decay={p.ema_decay} has a half-life of {half_life:.0f} '
-      f'updates, and the run has only {updates}: its average would '
-      'still be the start. Lower it, or train for longer',
-    )
-
-
-def settings(config, eos_id: int, pad_id: int) -> ppo_steps.Settings:
-  fields = config.ppo.to_dict()
-  for name in ('num_iterations', 'top_p', 'warmup_iterations'):
-    del fields[name]
-  return ppo_steps.Settings(**fields, eos_id=eos_id, pad_id=pad_id)
 
 
 def load_prompts(run: Run, tok, split: str, prompt_len: int):
@@ -146,159 +56,6 @@ def load_prompts(run: Run, tok, split: str, prompt_len: int):
     [tokens[i] for i in kept],
     len(records) - len(kept),
   )
-
-
-def make_optimizer(c, p, frozen=None):
-  """(tx, schedule) of an optimizer config; `p` is `config.ppo`.
-
-  `frozen` is as for `common.make_optimizer`. The warmup is given in iterations;
-  the schedule counts optimizer steps.
-  """
-  updates = p.num_ppo_epochs * p.batch_size // p.minibatch_size
-  c = c.copy_and_resolve_references()
-  c.warmup_steps = p.warmup_iterations * updates
-  return build.make_optimizer(c, p.num_iterations * updates, frozen)
-
-
-# Model -> its config field. All but the policy and the value model are frozen.
-MODELS = {
-  'policy': 'model',
-  'reference': 'reference_model',
-  'reward': 'reward_model',
-  'value': 'value_model',
-}
-
-
-class Program:
-  """What PPO computes, before there are data or parameters.
-
-  Attributes:
-    settings: the numbers.
-    layouts: of the four models, see `MODELS`.
-    state_shardings: of the `TrainState`.
-    generate, score, update: jitted, see `ppo_steps`; update's state is donated.
-  """
-
-  def __init__(
-    self, config, mesh, *, vocab_size: int, eos_id: int, pad_id: int
-  ):
-    self._mesh = mesh
-    self.settings = s = settings(config, eos_id, pad_id)
-    models = {
-      name: build.make_model(config, vocab_size, field)
-      for name, field in MODELS.items()
-    }
-    self.layouts = {
-      name: (
-        build.lm_layout
-        if name in ('policy', 'reference')
-        else build.scalar_layout
-      )(model, mesh)
-      for name, model in models.items()
-    }
-    if config.offload.reference:
-      layout = self.layouts['reference']
-      self.layouts['reference'] = dataclasses.replace(
-        layout, shardings=sharding.on_host(mesh, layout.shardings)
-      )
-    self._tx = {
-      name: make_optimizer(c, config.ppo, self.layouts[name].frozen)[0]
-      for name, c in (
-        ('policy', config.optimizer),
-        ('value', config.value_optimizer),
-      )
-    }
-    self.state_shardings = ppo_steps.state_shardings(
-      mesh, self._tx, self.layouts
-    )
-    if config.offload.ema:
-      self.state_shardings = dataclasses.replace(
-        self.state_shardings,
-        ema_params=sharding.on_host(mesh, self.state_shardings.ema_params),
-      )
-    whole = sharding.replicated(mesh)
-    rows = sharding.batch_sharding(mesh)
-    self.generate = jax.jit(
-      ppo_steps.make_generate(
-        build.make_model(config, vocab_size, rules='generate'),
-        s,
-        config.train_seed,
-      ),
-      out_shardings=rows,
-    )
-    self.score = jax.jit(
-      ppo_steps.make_score(
-        models['reference'], models['value'], models['reward'], s
-      ),
-      out_shardings=(rows, whole),
-    )
-    self.update = jax.jit(
-      ppo_steps.make_update(
-        models['policy'], models['value'], s, self._tx, config.train_seed
-      ),
-      out_shardings=(self.state_shardings, whole),
-      donate_argnums=0,
-    )
-
-  def fresh_state(self, policy_params, value_params):
-    return ppo_steps.fresh_state(
-      policy_params, value_params, self._tx, self.settings.kl_coef
-    )
-
-  @functools.cached_property
-  def resident(self):
-    """All that stays between steps, on devices and hosts, abstract."""
-    inputs = [self.layouts[name].abstract for name in self._tx]
-    state = build.abstract(
-      jax.eval_shape(self.fresh_state, *inputs), self.state_shardings
-    )
-    return (
-      state,
-      self.layouts['reference'].abstract,
-      self.layouts['reward'].abstract,
-    )
-
-  def functions(self) -> dict[str, tuple]:
-    """Name -> (jitted function, its abstract arguments), in order."""
-    s, layouts, mesh = self.settings, self.layouts, self._mesh
-    state, reference, reward = self.resident
-    number = lambda dtype: jax.ShapeDtypeStruct(
-      (), dtype, sharding=sharding.replicated(mesh)
-    )
-    shape = (s.batch_size, s.prompt_len)
-    prompts = build.abstract_rows(
-      mesh,
-      PromptBatch(
-        tokens=(shape, jnp.int32),
-        mask=(shape, jnp.bool_),
-        index=(shape[:1], jnp.int32),
-      ),
-    )
-    as_rows = lambda tree: build.abstract_rows(
-      mesh, jax.tree.map(lambda x: (x.shape, x.dtype), tree)
-    )
-    generate = (state.params['policy'], prompts, number(jnp.int32))
-    responses = as_rows(jax.eval_shape(self.generate, *generate))
-    score = (
-      reference,
-      reward,
-      state.params['value'],
-      number(jnp.float32),
-      prompts,
-      responses,
-    )
-    rollout = as_rows(jax.eval_shape(self.score, *score)[0])
-    rows = s.batch_size * s.num_ppo_epochs * s.ptx_examples_per_episode
-    ptx = (
-      lm.abstract_batch(mesh, rows, layouts['policy'].model.module.max_len)
-      if s.ptx_coef
-      else None
-    )
-    return {
-      'generate': (self.generate, generate),
-      'score': (self.score, score),
-      'update': (self.update, (state, rollout, ptx)),
-    }
 
 
 def _load(run: Run, program: Program):
@@ -372,7 +129,6 @@ def run(
   """
   validate(config)
   with Run(config, workdir, label) as run:
-    judge = judge or lab_judge(run.input('data'))
     tok = run.tokenizer()
     program = Program(
       config,
@@ -381,10 +137,10 @@ def run(
       eos_id=tok.eos_id,
       pad_id=tok.pad_id,
     )
-    state, reference_params, reward_params = _load(run, program)
-    s, p = program.settings, config.ppo
+    state, *frozen = _load(run, program)
+    s = program.settings
     records, tokens, dropped = load_prompts(
-      run, tok, config.prompts_split, p.prompt_len
+      run, tok, config.prompts_split, s.prompt_len
     )
     prompts = pipeline.prompt_batches(
       tokens,
@@ -394,57 +150,8 @@ def run(
       pad_id=tok.pad_id,
       rows_read=run.rows(s.batch_size),
     )
-    ptx = _pretraining(run, program)
     nll_fn = lm.make_nll(program.layouts['policy'].model, s.logits_chunk)
     validation = _validation(run)
-
-    def step_fn(state, step):
-      clock = {}
-
-      def timed(name, fn, *args):
-        began = time.perf_counter()
-        out = jax.block_until_ready(fn(*args))
-        clock[name] = time.perf_counter() - began
-        return out
-
-      batch = run.put(prompts.at(step))
-      responses = timed(
-        'perf/generate_s', program.generate, state.params['policy'], batch, step
-      )
-      rollout, metrics = timed(
-        'perf/score_s',
-        program.score,
-        reference_params,
-        reward_params,
-        state.params['value'],
-        state.kl_coef,
-        batch,
-        responses,
-      )
-      done = step + 1
-      look = config.samples_every and (
-        done % config.samples_every == 0 or step == 0
-      )
-      if look:
-        metrics = dict(metrics)
-        shown = ppo_steps.samples(processes.fetch(rollout), tok, s.batch_size)
-        if judge is not None:
-          metrics['objective/judge'] = float(
-            np.mean(
-              judge(
-                [records[i] for i in prompts.all_indices(step)],
-                [sample['response'] for sample in shown],
-              )
-            )
-          )
-        for sample in shown[:8]:
-          run.writer.sample(done, sample)
-      more = run.put(ptx.at(step)) if ptx is not None else None
-      state, update_metrics = timed(
-        'perf/update_s', program.update, state, rollout, more
-      )
-      run.writer.timings(done, clock)
-      return state, metrics | update_metrics
 
     def evaluate(state, step):
       del step
@@ -453,18 +160,98 @@ def run(
       )
       return {'pretrain/nll': lm.mean_nll(nll_fn, average, validation)}
 
+    judge = judge or lab_judge(run.input('data'))
+    looker = Looker(run, tok, s.batch_size, records, judge)
     state = run.loop(
       state,
-      step_fn,
-      p.num_iterations,
+      _step(run, program, frozen, prompts, _pretraining(run, program), looker),
+      s.num_iterations,
       evaluate=evaluate if validation else None,
       eval_every=config.eval_every,
       export=('ema_params',),
     )
     return {
-      'num_iterations': p.num_iterations,
-      'episodes': p.num_iterations * s.batch_size,
+      'num_iterations': s.num_iterations,
+      'episodes': s.num_iterations * s.batch_size,
       'prompts': len(records),
       'prompts_dropped': dropped,
-      **(evaluate(state, p.num_iterations) if validation else {}),
+      **(evaluate(state, s.num_iterations) if validation else {}),
     }
+
+
+class Looker:
+  """Writes samples, and the judge's mean, every config.samples_every steps."""
+
+  def __init__(self, run: Run, tok, batch_size: int, records, judge):
+    self._run, self._tok, self._batch_size = run, tok, batch_size
+    self._records, self._judge = records, judge
+
+  def due(self, done: int) -> bool:
+    """Whether to look after `done` steps; the first step is always due."""
+    every = self._run.config.samples_every
+    return bool(every) and (done == 1 or done % every == 0)
+
+  def look(self, done: int, rollout, indices) -> dict[str, float]:
+    """Fetches the rollout, writes samples, and returns the judge's metrics.
+
+    Args:
+      done: steps done.
+      rollout: the iteration's rollout, on the devices.
+      indices: [B] index into the prompt records of each row.
+    """
+    shown = ppo_steps.samples(
+      processes.fetch(rollout), self._tok, self._batch_size
+    )
+    for sample in shown[:8]:
+      self._run.writer.sample(done, sample)
+    if self._judge is None:
+      return {}
+    found = self._judge(
+      [self._records[i] for i in indices], [x['response'] for x in shown]
+    )
+    return {'objective/judge': float(np.mean(found))}
+
+
+def _step(run: Run, program: Program, frozen, prompts, ptx, looker: Looker):
+  """Returns (state, step) -> (state, metrics): one iteration of PPO.
+
+  The three passes are dispatched before anything is read, unless
+  config.log.timings asks for the seconds of each.
+  """
+  wait = jax.block_until_ready if run.config.log.timings else lambda x: x
+
+  def step_fn(state, step):
+    clock = {}
+
+    def timed(name, fn, *args):
+      began = time.perf_counter()
+      out = wait(fn(*args))
+      clock[f'perf/{name}_s'] = time.perf_counter() - began
+      return out
+
+    batch = run.put(prompts.at(step))
+    params, kl_coef = state.params, state.kl_coef
+    responses = timed(
+      'generate', program.generate, params['policy'], batch, step
+    )
+    rollout, metrics = timed(
+      'score',
+      program.score,
+      *frozen,
+      params['value'],
+      kl_coef,
+      batch,
+      responses,
+    )
+    more = run.put(ptx.at(step)) if ptx is not None else None
+    state, update_metrics = timed(
+      'update', program.update, state, rollout, more
+    )
+    seen = {}
+    if looker.due(step + 1):
+      seen = looker.look(step + 1, rollout, prompts.all_indices(step))
+    if run.config.log.timings:
+      run.writer.timings(step + 1, clock)
+    return state, metrics | seen | update_metrics
+
+  return step_fn

@@ -22,50 +22,13 @@ from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages import lm
+from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PromptBatch, Rollout, TrainState
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-  """The numbers of PPO; fields are those of `config.ppo`."""
-
-  batch_size: int
-  minibatch_size: int
-  num_ppo_epochs: int
-  microbatch_size: int
-  generate_microbatch_size: int
-  score_microbatch_size: int
-  prompt_len: int
-  response_len: int
-  temperature: float
-  kl_coef: float
-  adaptive_kl_target: float
-  adaptive_kl_horizon: float
-  ptx_coef: float
-  ptx_examples_per_episode: int
-  ptx_microbatch_size: int
-  discount: float
-  gae_lambda: float
-  clip_eps: float
-  value_clip_eps: float
-  whiten_advantages: bool
-  ema_decay: float
-  missing_eos: str
-  missing_eos_amount: float
-  logits_chunk: int
-  eos_id: int
-  pad_id: int
-
-  @property
-  def num_minibatches(self) -> int:
-    return self.batch_size // self.minibatch_size
-
-  @property
-  def updates_per_iteration(self) -> int:
-    return self.num_minibatches * self.num_ppo_epochs
-
-
-def make_generate(model: Model, s: Settings, seed: int):
+def make_generate(
+  model: Model, s: Settings, seed: int, *, eos_id: int, pad_id: int
+):
   """(policy params, prompts, step) -> Responses."""
 
   def generate(params, prompts: PromptBatch, step):
@@ -80,8 +43,8 @@ def make_generate(model: Model, s: Settings, seed: int):
         prompts,
         key,
         response_len=s.response_len,
-        eos_id=s.eos_id,
-        pad_id=s.pad_id,
+        eos_id=eos_id,
+        pad_id=pad_id,
         temperature=s.temperature,
         rows=rows,
       )
@@ -93,7 +56,9 @@ def make_generate(model: Model, s: Settings, seed: int):
   return generate
 
 
-def make_score(reference: Model, value: Model, reward: Model, s: Settings):
+def make_score(
+  reference: Model, value: Model, reward: Model, s: Settings, *, eos_id: int
+):
   """(ref, reward, value params, kl_coef, prompts, responses) -> rollout.
 
   Also returns the iteration's metrics, all means over the whole batch.
@@ -134,13 +99,13 @@ def make_score(reference: Model, value: Model, reward: Model, s: Settings):
       discount=s.discount,
       gae_lambda=s.gae_lambda,
       whiten_advantages=s.whiten_advantages,
-      eos_id=s.eos_id,
+      eos_id=eos_id,
       missing_eos=s.missing_eos,
       missing_eos_amount=s.missing_eos_amount,
     )
     mask = rollout.response_mask
     lengths = mask.sum(axis=1)
-    ended = ((responses.tokens == s.eos_id) & mask).any(axis=1)
+    ended = ((responses.tokens == eos_id) & mask).any(axis=1)
     metrics = {
       'objective/scores': scores.mean(),
       'objective/scores_std': scores.std(),
@@ -314,35 +279,6 @@ def make_update(
     return state, metrics
 
   return update
-
-
-def fresh_state(policy_params, value_params, tx, kl_coef: float) -> TrainState:
-  """The state before the first iteration."""
-  params = {'policy': policy_params, 'value': value_params}
-  return TrainState(
-    step=jnp.zeros((), jnp.int32),
-    params=params,
-    opt_state={name: tx[name].init(params[name]) for name in params},
-    ema_params=policy_params,
-    kl_coef=jnp.float32(kl_coef),
-  )
-
-
-def state_shardings(mesh, tx, layouts) -> TrainState:
-  """Shardings of `fresh_state`; `layouts` has 'policy' and 'value'."""
-  whole = sharding.replicated(mesh)
-  return TrainState(
-    step=whole,
-    params={name: layouts[name].shardings for name in tx},
-    opt_state={
-      name: optimizer.state_shardings(
-        tx[name], layouts[name].shapes, layouts[name].shardings, mesh
-      )
-      for name in tx
-    },
-    ema_params=layouts['policy'].shardings,
-    kl_coef=whole,
-  )
 
 
 def samples(rollout: Rollout, tok, count: int):

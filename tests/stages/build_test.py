@@ -189,10 +189,6 @@ def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
     )
 
 
-def test_how_a_model_is_computed_is_the_same_list_in_the_experiments():
-  assert set(experiments.HOW_COMPUTED) == set(architecture.HOW_COMPUTED)
-
-
 # --- Inputs and what is exported ---------------------------------------------
 
 

@@ -8,7 +8,7 @@ import pytest
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages import lm
-from instructrl.stages import ppo
+from instructrl.stages import ppo_program
 from instructrl.stages import reward
 from tests import tiny
 
@@ -17,7 +17,9 @@ def programs(stage, config):
   """(layout, optimizer) of each model that a stage trains."""
   mesh = sharding.make_mesh({'data': -1})
   if stage == 'ppo':
-    program = ppo.Program(config, mesh, vocab_size=50, eos_id=2, pad_id=0)
+    program = ppo_program.Program(
+      config, mesh, vocab_size=50, eos_id=2, pad_id=0
+    )
     return [
       (program.layouts[name], program._tx[name]) for name in ('policy', 'value')
     ]

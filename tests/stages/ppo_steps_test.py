@@ -21,41 +21,33 @@ from instructrl.rollout import response_logprobs
 from instructrl.rollout import response_scores
 from instructrl.rollout import response_values
 from instructrl.runtime import optimizer
+from instructrl.stages import build
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
+from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch
 from tests import tiny
 
 B, P, R, T = 24, 5, 6, 10
 RED = 7  # the token that the learning test rewards
 KL_COEF, PTX_COEF = 0.05, 2.5
-SETTINGS = ppo_steps.Settings(
+SETTINGS = Settings(
   batch_size=B,
   minibatch_size=12,
   num_ppo_epochs=2,
   microbatch_size=4,
-  generate_microbatch_size=0,
-  score_microbatch_size=0,
   prompt_len=P,
   response_len=R,
   temperature=0.7,
   kl_coef=KL_COEF,
   adaptive_kl_target=6.0,
-  adaptive_kl_horizon=10_000.0,
   ptx_coef=PTX_COEF,
   ptx_examples_per_episode=1,
   ptx_microbatch_size=6,
-  discount=1.0,
-  gae_lambda=0.95,
-  clip_eps=0.2,
-  value_clip_eps=0.2,
-  whiten_advantages=True,
   ema_decay=0.8,
   missing_eos='penalty',
   missing_eos_amount=0.5,
   logits_chunk=0,
-  eos_id=tiny.EOS,
-  pad_id=tiny.PAD,
 )
 SEED = 3
 
@@ -117,17 +109,21 @@ def half_of(rollout):
 
 
 def fresh(kl_coef=KL_COEF):
-  return ppo_steps.fresh_state(REF, REWARD, TX, kl_coef)
+  return build.fresh_state(
+    {'policy': REF, 'value': REWARD}, TX, ema_params=REF, kl_coef=kl_coef
+  )
 
 
-generate = tiny.jit(ppo_steps.make_generate(POLICY, SETTINGS, SEED))
+make_generate = functools.partial(
+  ppo_steps.make_generate, eos_id=tiny.EOS, pad_id=tiny.PAD
+)
+make_score = functools.partial(ppo_steps.make_score, eos_id=tiny.EOS)
+generate = tiny.jit(make_generate(POLICY, SETTINGS, SEED))
 
 
 @functools.cache
 def scorer(**changes):
-  return tiny.jit(
-    ppo_steps.make_score(POLICY, SCALAR, SCALAR, settings(**changes))
-  )
+  return tiny.jit(make_score(POLICY, SCALAR, SCALAR, settings(**changes)))
 
 
 def act(state, step=0, **changes):
@@ -268,9 +264,9 @@ def test_the_rollout_is_in_order(first):
 
 def test_scores_of_bfloat16_models_are_float32():
   model, scalar = (tiny.model(dtype='bfloat16', num_layers=n) for n in (2, 1))
-  run = ppo_steps.make_score(model, scalar, scalar, SETTINGS)
+  run = make_score(model, scalar, scalar, SETTINGS)
   responses = jax.eval_shape(
-    ppo_steps.make_generate(model, SETTINGS, 0), REF, prompts(), 0
+    make_generate(model, SETTINGS, 0), REF, prompts(), 0
   )
   rollout, _ = jax.eval_shape(
     run, REF, REWARD, REWARD, jnp.float32(0), prompts(), responses
@@ -292,7 +288,7 @@ def test_rollouts_of_two_steps_differ_though_nothing_was_learned(first):
 
 @pytest.mark.slow
 def test_seeds_differ():
-  other = tiny.jit(ppo_steps.make_generate(POLICY, SETTINGS, SEED + 1))
+  other = tiny.jit(make_generate(POLICY, SETTINGS, SEED + 1))
   batch = prompts(0)
   assert (other(REF, batch, 0).tokens != generate(REF, batch, 0).tokens).any()
 
@@ -543,7 +539,7 @@ class CountRed:
     return jnp.cumsum(red, axis=1)[..., None].astype(jnp.float32), None
 
 
-score_red = tiny.jit(ppo_steps.make_score(POLICY, SCALAR, CountRed(), SETTINGS))
+score_red = tiny.jit(make_score(POLICY, SCALAR, CountRed(), SETTINGS))
 
 
 @functools.cache

@@ -15,11 +15,13 @@ from instructrl.data.records import Prompt
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
 from instructrl.runtime import metrics
+from instructrl.runtime import sharding
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ppo
+from instructrl.stages import ppo_program
 from instructrl.stages.run import Run
 from tests import tiny
 from tests.stages.conftest import save_run
@@ -29,40 +31,76 @@ from tests.stages.conftest import save_run
   'field, value, message',
   [
     # Sampling from a part of the distribution has other log-probabilities.
-    ('ppo.top_p', 0.9, 'ppo.top_p must be 1: PPO needs the log-probs of the w'),
-    ('ppo.temperature', 0.0, 'ppo.temperature=0.0 must be positive'),
+    (
+      'ppo.top_p',
+      0.9,
+      'ppo.top_p must be 1; got 0.9 .*: PPO needs the log-probs of the w',
+    ),
+    (
+      'ppo.temperature',
+      0.0,
+      'ppo.temperature must be greater than 0 .*; got 0.0',
+    ),
     ('model.dropout', 0.1, 'model.dropout must be 0 in PPO'),
     ('value_model.dropout', 0.1, 'value_model.dropout must be 0 in PPO'),
     ('ppo.ema_decay', 0.99, 'half-life of 69 updates, and the run has only 8'),
-    ('ppo.ema_decay', 1.0, r'ppo.ema_decay=1.0 not in \[0, 1\)'),
-    ('ppo.kl_coef', -0.1, 'ppo.kl_coef=-0.1 is negative'),
-    ('ppo.kl_coef', float('nan'), 'ppo.kl_coef=nan'),
-    ('ppo.ptx_coef', -1.0, 'ppo.ptx_coef=-1.0 is negative'),
-    ('ppo.adaptive_kl_target', -1.0, 'ppo.adaptive_kl_target=-1.0'),
+    ('ppo.ema_decay', 1.0, 'ppo.ema_decay must be .*less than 1; got 1.0'),
+    ('ppo.kl_coef', -0.1, 'ppo.kl_coef must be at least 0 .*; got -0.1'),
+    ('ppo.kl_coef', float('nan'), 'ppo.kl_coef must .*; got nan'),
+    ('ppo.ptx_coef', -1.0, 'ppo.ptx_coef must be at least 0 .*; got -1.0'),
+    (
+      'ppo.adaptive_kl_target',
+      -1.0,
+      'ppo.adaptive_kl_target must .*; got -1.0',
+    ),
     (
       'ppo.minibatch_size',
       3,
-      'ppo.minibatch_size=3 does not divide ppo.batch_size=8',
+      'ppo.minibatch_size must divide the batch_size, 8; got 3',
     ),
     (
       'ppo.microbatch_size',
       3,
-      'ppo.microbatch_size=3 does not divide ppo.minibatch_size=4',
+      'ppo.microbatch_size must divide the minibatch_size, 4; got 3',
     ),
-    ('ppo.generate_microbatch_size', 3, 'ppo.generate_microbatch_size=3 d'),
-    ('ppo.score_microbatch_size', 3, 'ppo.score_microbatch_size=3 does'),
-    ('ppo.batch_size', 0, 'ppo.batch_size=0 must be 1 or more'),
-    ('ppo.num_ppo_epochs', 0, 'ppo.num_ppo_epochs=0'),
-    ('ppo.num_iterations', 0, 'ppo.num_iterations=0'),
-    ('ppo.clip_eps', 0.0, r'ppo.clip_eps=0.0 is not in \(0, 1\)'),
-    ('ppo.value_clip_eps', 0.0, 'ppo.value_clip_eps must be positive'),
-    ('ppo.gae_lambda', 1.5, 'ppo.gae_lambda is not in'),
+    ('ppo.generate_microbatch_size', 3, 'ppo.generate_microbatch_size must d'),
+    ('ppo.score_microbatch_size', 3, 'ppo.score_microbatch_size must divide'),
+    ('ppo.batch_size', 0, 'ppo.batch_size must be at least 1; got 0'),
+    ('ppo.num_ppo_epochs', 0, 'ppo.num_ppo_epochs must .*; got 0'),
+    ('ppo.num_iterations', 0, 'ppo.num_iterations must .*; got 0'),
+    (
+      'ppo.clip_eps',
+      0.0,
+      'ppo.clip_eps must be greater than 0 and less than 1; got 0.0',
+    ),
+    (
+      'ppo.value_clip_eps',
+      0.0,
+      'ppo.value_clip_eps must be greater than 0; got 0.0',
+    ),
+    (
+      'ppo.gae_lambda',
+      1.5,
+      'ppo.gae_lambda must be at least 0 and at most 1; got 1.5',
+    ),
     ('ppo.discount', 27.8, "the paper's gamma is ppo.ptx_coef"),
-    ('ppo.missing_eos', 'ignore', "ppo.missing_eos='ignore' is none of"),
-    ('ppo.response_len', 9, 'model.max_len=16 is shorter than'),
-    ('value_model.max_len', 11, 'value_model.max_len=11 is shorter than'),
+    (
+      'ppo.missing_eos',
+      'ignore',
+      "ppo.missing_eos must be one of 'none', .*; got 'ignore'",
+    ),
+    (
+      'ppo.response_len',
+      9,
+      r'model.max_len must be at least .* = 8 \+ 9; got 16',
+    ),
+    (
+      'value_model.max_len',
+      11,
+      'value_model.max_len must be at least .*; got 11',
+    ),
     ('value_optimizer.peak_lr', -1.0, 'value_optimizer.peak_lr=-1.0'),
-    ('ppo.logits_chunk', -1, 'ppo.logits_chunk=-1 is negative'),
+    ('ppo.logits_chunk', -1, 'ppo.logits_chunk must be at least 0; got -1'),
     ('eval_every', -1, 'eval_every=-1 is negative'),
     ('eval_batches', 0, 'eval_batches=0 must be 1 or more'),
     ('samples_every', -1, 'samples_every=-1 is negative'),
@@ -83,11 +121,11 @@ def test_configs_that_make_no_sense_are_refused_by_name(
   [
     (
       {'ppo.adaptive_kl_target': 6.0, 'ppo.adaptive_kl_horizon': 0.0},
-      'ppo.adaptive_kl_horizon=0.0 must be positive',
+      'ppo.adaptive_kl_horizon must be greater than 0 with ppo.adaptive_kl_t',
     ),
     (
       {'ppo.ptx_coef': 1.0, 'ppo.ptx_examples_per_episode': 0},
-      'ppo.ptx_examples_per_episode must be 1 or more with ppo.ptx_coef',
+      'ppo.ptx_examples_per_episode must be at least 1 with ppo.ptx_coef',
     ),
     (
       {
@@ -95,7 +133,7 @@ def test_configs_that_make_no_sense_are_refused_by_name(
         'ppo.ptx_examples_per_episode': 3,
         'ppo.ptx_microbatch_size': 5,
       },
-      'ppo.ptx_microbatch_size=5 does not divide the 12 pretraining rows',
+      'ppo.ptx_microbatch_size must divide the pretraining rows .*, 12; got 5',
     ),
   ],
 )
@@ -145,22 +183,23 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted(study, tok):
     ppo.load_prompts(run, tok, 'train', 2)
 
 
-def test_the_settings_are_those_of_the_config(configs, tok):
-  s = ppo.settings(configs['ppo'], tok.eos_id, tok.pad_id)
-  assert (s.batch_size, s.minibatch_size, s.num_minibatches) == (8, 4, 2)
-  assert (s.eos_id, s.pad_id) == (tok.eos_id, tok.pad_id)
-  assert s.eos_id != s.pad_id
-
-
-def test_warmup_counts_iterations(configs, monkeypatch):
+def test_warmup_counts_iterations(configs, one_device, monkeypatch):
   """The schedule counts optimizer steps, of which an iteration has four."""
   config = configs['ppo']
   config.ppo.update(num_ppo_epochs=2, warmup_iterations=10)
-  config.optimizer.peak_lr = 1.0
-  _, schedule = ppo.make_optimizer(config.optimizer, config.ppo)
-  np.testing.assert_allclose(
-    [schedule(s) for s in (0, 20, 40, 1000)], [0.1, 0.55, 1, 1], rtol=1e-6
+  config.optimizer.peak_lr = config.value_optimizer.peak_lr = 1.0
+  made, make = [], build.make_optimizer
+  record = lambda *args, **kwargs: (
+    made.append(make(*args, **kwargs)) or made[-1]
   )
+  monkeypatch.setattr(build, 'make_optimizer', record)
+  mesh = sharding.make_mesh(config.mesh.to_dict())
+  ppo_program.Program(config, mesh, vocab_size=50, eos_id=2, pad_id=0)
+  assert len(made) == 2
+  for _, schedule in made:
+    np.testing.assert_allclose(
+      [schedule(s) for s in (0, 20, 40, 1000)], [0.1, 0.55, 1, 1], rtol=1e-6
+    )
 
 
 # --- Whole stages ------------------------------------------------------------

@@ -369,8 +369,8 @@ def test_the_state_is_made_where_it_will_be(configs, workdir):
       ),
     )
     state = run.restore(
-      lambda params: build.fresh_state(params, tx, ema=True),
-      build.state_shardings(run.mesh, tx, layout, ema=True),
+      lambda params: build.fresh_state(params, tx, ema_params=params),
+      build.state_shardings(run.mesh, tx, layout, ema=layout),
       [layout.abstract],
       lambda: [params],
     )

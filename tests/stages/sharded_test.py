@@ -14,6 +14,7 @@ from instructrl.planning import hlo
 from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo
+from instructrl.stages import ppo_program
 from instructrl.stages import registry
 from instructrl.stages import reward
 from instructrl.stages.run import Run
@@ -172,7 +173,7 @@ def functions(stage, config, mesh, vocab_size=256):
       response_len=COLUMNS // 2,
       logits_chunk=ROWS,
     )
-    return ppo.Program(
+    return ppo_program.Program(
       config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
     ).functions()
   config.batch_size = ROWS
