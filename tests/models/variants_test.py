@@ -12,6 +12,7 @@ from experiments import common as experiments
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
+from tests import close
 from tests import tiny
 
 LENGTH = 12
@@ -243,7 +244,8 @@ def test_eight_devices_equal_one(name):
     def loss(params, *batch):
       hidden, _ = model.apply(params, *batch)
       logits = hidden @ model.unembedding(params).T
-      return (logits * jnp.cos(jnp.arange(logits.shape[-1]))).mean()
+      terms = logits * jnp.cos(jnp.arange(logits.shape[-1]))
+      return terms.mean(), jnp.abs(terms).mean()
 
     with jax.set_mesh(mesh):
       shardings = sharding.tree_shardings(
@@ -255,13 +257,15 @@ def test_eight_devices_equal_one(name):
       params = jax.device_put(params, shardings)
       batch = sharding.put_batch((TOKENS, POSITIONS, SEGMENTS), mesh)
       value, grads = tiny.jit(
-        jax.value_and_grad(loss), out_shardings=(None, shardings)
+        jax.value_and_grad(loss, has_aux=True),
+        out_shardings=((None, None), shardings),
       )(params, *batch)
-      return float(value), jax.device_get(grads), grads
+      return *map(float, value), jax.device_get(grads), grads
 
-  one, grads, _ = run(dict(data=1, fsdp=1, tensor=1))
-  eight, eight_grads, placed = run(dict(data=2, fsdp=2, tensor=2))
-  np.testing.assert_allclose(eight, one, rtol=1e-5)
-  chex.assert_trees_all_close(eight_grads, grads, atol=1e-5)
+  one, scale, grads, _ = run(dict(data=1, fsdp=1, tensor=1))
+  eight, _, eight_grads, placed = run(dict(data=2, fsdp=2, tensor=2))
+  # The terms of the mean cancel to less than a hundredth of their size.
+  close.assert_close(eight, one, scale=scale, tolerance=1e-6, what='loss')
+  close.assert_trees_close(eight_grads, grads, tolerance=1e-5)
   kernel = placed['blocks']['gate']['kernel']
   assert kernel.addressable_shards[0].data.size * 4 == kernel.size
