@@ -28,7 +28,9 @@ def test_mean_with_a_given_count():
 
 def test_variance_by_hand():
   # Mean 3, deviations -2, -1, 3: (4 + 1 + 9) / 3.
-  np.testing.assert_allclose(masked.masked_var(X, MASK, 1), [14 / 3, 0])
+  np.testing.assert_allclose(
+    masked.masked_var(X, MASK, 1), [14 / 3, 0], rtol=1e-6
+  )
   np.testing.assert_allclose(
     masked.masked_var(X, MASK), np.var([1, 2, 6, 4]), rtol=1e-6
   )
@@ -140,4 +142,5 @@ def test_whitening_is_the_same_on_eight_devices():
     jax.device_put(x, rows), jax.device_put(mask, rows)
   )
   assert len(sharded.sharding.device_set) == 8
-  np.testing.assert_allclose(sharded, masked.whiten(x, mask), atol=1e-6)
+  # Whitened values are of size 1; the order of the sums differs.
+  np.testing.assert_allclose(sharded, masked.whiten(x, mask), atol=5e-6)

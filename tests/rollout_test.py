@@ -499,7 +499,9 @@ def read_tokens(fn, *where):
 def test_values_are_read_before_each_action():
   where = whole([[11, 12], [13]], [[21, 22, EOS], [EOS]], 2, 3)
   values = read_tokens(rollout.response_values, *where)
-  np.testing.assert_allclose(values, [[12.7, 21.7, 22.7], [13.7, 0, 0]])
+  np.testing.assert_allclose(
+    values, [[12.7, 21.7, 22.7], [13.7, 0, 0]], rtol=1e-6
+  )
 
 
 def test_scores_are_float32_and_read_at_the_last_response_token():

@@ -48,10 +48,11 @@ def test_attention_and_its_gradient_are_those_of_softmax(
     lambda *x: attention.attention(*x, mask, block=block), *qkv
   )
   expected, expected_pull = jax.vjp(lambda *x: written_out(*x, mask), *qkv)
-  np.testing.assert_allclose(out, expected, atol=1e-6)
+  # Outputs and gradients are sums of terms of size 1.
+  np.testing.assert_allclose(out, expected, atol=5e-6)
   grad = jnp.cos(jnp.arange(out.size, dtype=jnp.float32)).reshape(out.shape)
   for found, wanted in zip(pull(grad), expected_pull(grad)):
-    np.testing.assert_allclose(found, wanted, atol=2e-6)
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
 def test_blocks_keep_few_logits_in_memory():

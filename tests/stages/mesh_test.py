@@ -94,8 +94,9 @@ def test_a_run_goes_on_in_another_mesh(
   for a, b in zip(
     metrics.read_metrics(workdir), metrics.read_metrics(expected), strict=True
   ):
-    # The loss of the policy is a sum of what is whitened: near 0.
-    assert a == pytest.approx(b, rel=1e-5, abs=1e-6)
+    # The policy's loss is a mean of whitened advantages: terms of size 1 that
+    # cancel to about 0.001.
+    assert a == pytest.approx(b, rel=1e-5, abs=1e-5)
   assert texts(workdir) == texts(expected)
 
 
