@@ -19,6 +19,7 @@ REQUIRED = (
   'flax>=0.12.8,<0.13',
   'gguf>=0.19.0,<0.20',  # reads llama.cpp's weights
   'grain>=0.2.18,<0.3',
+  'huggingface_hub>=2.4.0,<3',  # downloads of public data sets
   'importlib_resources>=7.1.0,<8',  # tensorflow-datasets fails without it
   'jax>=0.10.2,<0.12',
   'jinja2>=3.1.6,<4',  # chat templates and pages

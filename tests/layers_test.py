@@ -83,6 +83,7 @@ ONLY_IN = {
   'flax': {'models'},
   'gguf': {'interop', 'tokenizers'},
   'grain': {'data'},
+  'huggingface_hub': {'data'},
   'jinja2': {'reports', 'tokenizers'},
   'matplotlib': {'reports'},
   'ml_collections': {'orchestration', 'stages', DOORS},

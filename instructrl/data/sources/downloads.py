@@ -1,13 +1,15 @@
-"""Downloads of public files: whole or not at all, resumed after a kill.
+"""Downloads of public files: whole or not at all.
 
-A file is fetched into `NAME.part` and renamed when it has the size, and the
-checksum if there is one, that the server publishes: Content-Length anywhere,
-the SHA-256 of a large file in X-Linked-ETag on the Hugging Face hub,
-Content-MD5 on Azure. What a kill left is continued where the server still has
-the same file (If-Range) and begun again otherwise. Proxies of the environment
-are used.
+Files of the Hugging Face hub come through `huggingface_hub` into its cache. Its
+environment variables apply: HF_TOKEN for gated data sets, HF_ENDPOINT for a
+mirror, HF_HUB_OFFLINE, HF_HOME. A file's SHA-256 is compared with the one that
+the hub published.
 
-Tried against a local server only, and with no file of a public source.
+Other files are fetched into `NAME.part` and renamed once they have the published
+size, and the published MD5 if there is one. A part that a kill left is continued
+if the server still has the same file (If-Range).
+
+Tested with a local server only, with no file of a public source.
 """
 
 import base64
@@ -18,20 +20,25 @@ import hashlib
 import http.client
 import json
 import pathlib
+import re
 import sys
 import time
 import urllib.error
 import urllib.request
 
+import huggingface_hub
+
 from instructrl.data.sources.files import SourceError
 from instructrl.runtime import files
 from instructrl.runtime import progress
 
+_HUB = re.compile(
+  r'https://huggingface\.co/datasets/(\w[\w.-]*/[\w.-]+)/resolve/(\w+)/(.+)'
+)
 _TIMEOUT = 60.0  # seconds without a byte
-_TRIES = 3  # without a byte more
+_TRIES = 3  # without progress
 _PAUSE = 2.0  # seconds after the first failure
 _BLOCK = 1 << 20
-_AGENT = 'instructrl'
 
 
 class DownloadError(SourceError):
@@ -40,7 +47,7 @@ class DownloadError(SourceError):
 
 @contextlib.contextmanager
 def lock(folder: pathlib.Path) -> Iterator[None]:
-  """Lets one process at a time write to a folder; a kill frees it."""
+  """Lets one process at a time write to a folder; a kill frees the lock."""
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / '.lock').open('w') as file:
     try:
@@ -59,32 +66,75 @@ def fetch(url: str, path: pathlib.Path) -> pathlib.Path:
   """Downloads a file unless it is there.
 
   Args:
-    url: where from.
-    path: where to; a file that a user put there is taken as it is.
+    url: where the file is published.
+    path: where a user may have put the file; a file there is used as it is.
 
   Returns:
-    The path.
+    `path`, or for a file of the hub its path in the hub's cache.
 
   Raises:
-    DownloadError: it cannot be had, or is not what the server says it is.
+    DownloadError: the file cannot be fetched, or is not as published.
   """
   if path.is_file():
     return path
+  on_hub = _HUB.fullmatch(url)
+  if on_hub:
+    return _from_hub(*on_hub.groups())
   path.parent.mkdir(parents=True, exist_ok=True)
-  part = path.with_name(path.name + '.part')
-  headers = _fetch_stubbornly(url, part)
-  fault = _fault(part, headers)
-  if fault:
+  part = path.with_name(f'{path.name}.part')
+  published = _retrying(url, part)
+  md5 = published.get('md5')
+  if md5 and base64.b64decode(md5).hex() != _digest(part, 'md5'):
     _forget(part)
-    raise DownloadError(f'what came is not the whole file: {fault}')
+    raise DownloadError('its md5 is not the published one')
   part.replace(path)
   _state(part).unlink(missing_ok=True)
   files.sync_folder(path.parent)
   return path
 
 
-def _fetch_stubbornly(url, part) -> dict[str, str]:
-  """Tries again after what may pass; tries that got further do not count."""
+# --- The hub -----------------------------------------------------------------
+
+
+def _from_hub(repository: str, revision: str, name: str) -> pathlib.Path:
+  try:
+    path = pathlib.Path(
+      huggingface_hub.hf_hub_download(
+        repository,
+        name,
+        repo_type='dataset',
+        revision=revision,
+        library_name='instructrl',
+      )
+    )
+  except huggingface_hub.errors.GatedRepoError as error:
+    raise DownloadError(
+      'the data set is gated: accept its terms on the hub, then set HF_TOKEN'
+    ) from error
+  except OSError as error:  # also what the hub answers, and no connection
+    reason = error.__cause__ or error
+    raise DownloadError(' '.join(str(reason).split())) from error
+  # The cache names a large file by its published SHA-256.
+  blob = path.resolve()
+  if re.fullmatch('[0-9a-f]{64}', blob.name) and blob.name != _digest(blob):
+    blob.unlink()
+    raise DownloadError('its sha256 is not the published one')
+  return path
+
+
+def _digest(path: pathlib.Path, name: str = 'sha256') -> str:
+  with path.open('rb') as file:
+    return hashlib.file_digest(file, name).hexdigest()
+
+
+# --- Other hosts -------------------------------------------------------------
+
+
+def _retrying(url: str, part: pathlib.Path) -> dict[str, str]:
+  """Calls `_fetch_part` until it succeeds.
+
+  Gives up after `_TRIES` failures in a row that fetched nothing.
+  """
   failures, size = 0, 0
   while True:
     try:
@@ -105,80 +155,61 @@ def _fetch_stubbornly(url, part) -> dict[str, str]:
     time.sleep(_PAUSE * failures)
 
 
-def _state(part):
-  """Beside the part: the server's headers of the file that it belongs to."""
-  return part.with_name(part.name + '.json')
+def _state(part: pathlib.Path) -> pathlib.Path:
+  """Returns the path of what the server published of a part's whole file."""
+  return part.with_name(f'{part.name}.json')
 
 
-def _forget(part):
+def _forget(part: pathlib.Path) -> None:
   part.unlink(missing_ok=True)
   _state(part).unlink(missing_ok=True)
 
 
-def _fetch_part(url, part) -> dict[str, str]:
-  """Fetches what is missing of a part; returns what the server published."""
+def _fetch_part(url: str, part: pathlib.Path) -> dict[str, str]:
+  """Fetches the missing bytes of a part; returns what the server published."""
   known = {}
   if part.is_file() and _state(part).is_file():
     try:
       known = json.loads(_state(part).read_text('utf-8'))
     except ValueError:
-      pass  # a kill while it was written: begin again
+      pass  # a kill while the state was written: begin again
   have = part.stat().st_size if known.get('etag') else 0
   if have and str(have) == known.get('size'):
     return known  # killed before the rename
-  asked = {'User-Agent': _AGENT, 'Accept-Encoding': 'identity'}
+  asked = {'User-Agent': 'instructrl', 'Accept-Encoding': 'identity'}
   if have:
     asked |= {'Range': f'bytes={have}-', 'If-Range': known['etag']}
-  linked = _Redirects()
-  opener = urllib.request.build_opener(linked)
   request = urllib.request.Request(url, headers=asked)
   try:
-    response = opener.open(request, timeout=_TIMEOUT)
+    response = urllib.request.urlopen(request, timeout=_TIMEOUT)
   except urllib.error.HTTPError as error:
-    if error.code == 416:  # the file is another one now
+    if error.code == 416:  # the server has another file now
       _forget(part)
     raise
   with response:
-    resumed = response.status == 206
-    if not resumed:
-      have, known = 0, _published(linked.headers, response.headers)
+    if response.status != 206:
+      have, known = 0, _published(response.headers)
       _forget(part)
       _state(part).write_text(json.dumps(known), 'utf-8')
     _save(response, part, have, known.get('size'))
   return known
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-  """Follows redirects, keeping what the hub says of the file it links to."""
-
-  def __init__(self):
-    self.headers = {}
-
-  def redirect_request(self, req, fp, code, msg, headers, newurl):
-    for name in ('X-Linked-ETag', 'X-Linked-Size'):
-      if headers.get(name):
-        self.headers[name] = headers[name]
-    return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _published(linked, headers) -> dict[str, str]:
-  """Size, checksums and version of the whole file, as far as told."""
-  known = {}
-  size = linked.get('X-Linked-Size') or headers.get('Content-Length')
-  digest = (linked.get('X-Linked-ETag') or '').strip('W/"').lower()
-  etag = headers.get('ETag') or ''
-  if size:
-    known['size'] = size
-  if len(digest) == 64 and set(digest) <= set('0123456789abcdef'):
-    known['sha256'] = digest
-  if headers.get('Content-MD5'):
-    known['md5'] = headers['Content-MD5']
-  if etag and not etag.startswith('W/'):  # a weak one does not fit If-Range
-    known['etag'] = etag
-  return known
+def _published(headers) -> dict[str, str]:
+  """Returns the published size, MD5 and version of the whole file."""
+  etag = headers.get('ETag', '')
+  known = {
+    'size': headers.get('Content-Length'),
+    'md5': headers.get('Content-MD5'),
+    'etag': ''
+    if etag.startswith('W/')
+    else etag,  # If-Range needs a strong one
+  }
+  return {name: value for name, value in known.items() if value}
 
 
-def _save(response, part, have, size):
+def _save(response, part: pathlib.Path, have: int, size: str | None) -> None:
+  """Appends the response to the part, which has `have` bytes."""
   total = int(size) if size else 0
   show = progress.Progress(
     f'download {part.parent.name}/{part.name.removesuffix(".part")}',
@@ -194,20 +225,3 @@ def _save(response, part, have, size):
       bar.update(-(-have // _BLOCK))
   if total and have < total:  # the connection was closed early
     raise http.client.IncompleteRead(b'', total - have)
-
-
-def _fault(part, known) -> str:
-  """Compares a file with what the server published; '' if nothing is wrong."""
-  size = part.stat().st_size
-  if known.get('size') and size != int(known['size']):
-    return f'{size:,} bytes of {int(known["size"]):,}'
-  for name in ('sha256', 'md5'):
-    if name in known:
-      with part.open('rb') as file:
-        digest = hashlib.file_digest(file, name)
-      if known[name] not in (
-        digest.hexdigest(),
-        base64.b64encode(digest.digest()).decode(),
-      ):
-        return f'its {name} is not the published one'
-  return ''

@@ -1,9 +1,8 @@
-"""TFDS builders of public sources: downloaded, prepared once, then only read.
+"""TFDS builders of public sources: downloaded and prepared once, then read.
 
-In a data folder, `downloads/SOURCE/` holds the files of a source as they come,
-under readable names, so that a user without network can put them there; what
-was made of them lies in `prepared/`. TFDS itself would keep them under hashed
-names, and cannot resume.
+In a data folder, `downloads/SOURCE/` holds a source's files under readable
+names, so that a user without network can put them there; `prepared/` holds the
+records. TFDS itself would keep the files under hashed names, and cannot resume.
 
   builder = PublicRankings(source=HhRlhf('helpful-base'), data_dir=FOLDER)
   builder.download_and_prepare(file_format='array_record')
@@ -30,7 +29,7 @@ from instructrl.data.sources.files import File
 from instructrl.data.sources.files import SourceError
 from instructrl.runtime import progress
 
-# Raised when a source's rows become other records, so that they are read anew.
+# Raise this when rows become other records: sources are then prepared again.
 READER_VERSION = 2
 
 
@@ -39,21 +38,19 @@ def _folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
 
 
 def _sizes(source: Source, data_dir: pathlib.Path) -> dict[str, int]:
-  """Bytes of a source's files that are there."""
-  paths = {
-    remote.name: _folder(source, data_dir) / remote.name
-    for remote in source.remotes()
-  }
+  """Returns name -> bytes of the source's files that are in its folder."""
+  folder = _folder(source, data_dir)
+  paths = {remote.name: folder / remote.name for remote in source.remotes()}
   return {
     name: path.stat().st_size for name, path in paths.items() if path.is_file()
   }
 
 
 def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
-  """The files of a public source, downloaded if they are not there.
+  """Returns the files of a public source; downloads those that are missing.
 
   Raises:
-    SourceError: one cannot be had: names it and where to put it.
+    SourceError: a file cannot be downloaded; says where to put it.
   """
   folder, found = _folder(source, data_dir), []
   # In the order in which `Source.find` gives them from a folder.
@@ -61,7 +58,7 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
   for remote in sorted(source.remotes(), key=order):
     path = folder / remote.name
     try:
-      downloads.fetch(remote.url, path)
+      local = downloads.fetch(remote.url, path)
     except downloads.DownloadError as error:
       missing = [
         other.name
@@ -74,20 +71,20 @@ def local_files(source: Source, data_dir: pathlib.Path) -> list[File]:
         f'file yourself: put it at {path}{others}, or name a folder that has '
         f'it as {source.NAME}:FOLDER'
       ) from error
-    found.append(File(path, remote.split, remote.part))
+    found.append(File(local, remote.split, remote.part))
   return found
 
 
 class _Public(builders.RecordBuilder):
-  """What the builders of public sources share: files, rows, counts."""
+  """Base class of the builders of public sources."""
 
   def __init__(self, *, source: Source, data_dir: str | pathlib.Path, **kwargs):
     """Makes a builder.
 
     Args:
-      source: what to download and how to read it.
+      source: says what to download and how to read it.
       data_dir: the folder of all public data.
-      **kwargs: of the TFDS builder.
+      **kwargs: for the TFDS builder.
     """
     self._source, self._root = source, pathlib.Path(data_dir)
     super().__init__(
@@ -97,20 +94,16 @@ class _Public(builders.RecordBuilder):
     )
 
   def _split_generators(self, dl_manager):
-    del dl_manager  # see the file's docstring
-    found = local_files(self._source, self._root)
-    result = read(self._source, found)
+    del dl_manager  # `downloads` fetches the files
+    result = read(self._source, local_files(self._source, self._root))
     by_split = store.by_split(result.records)
     self._records = {
       split: by_split[split] for split in SPLITS if split in by_split
     }
+    report = dict(vars(result))
+    del report['records']
     self.info.metadata['sizes'] = _sizes(self._source, self._root)
-    self.info.metadata['report'] = {
-      'read': result.read,
-      'dropped': result.dropped,
-      'first': result.first,
-      'notes': result.notes,
-    }
+    self.info.metadata['report'] = report
     return super()._split_generators(None)
 
   def _generate_examples(self, split):
@@ -135,14 +128,14 @@ class PublicDemonstrations(_Public, builders.Demonstrations):
 
 
 class PublicRankings(_Public, builders.Rankings):
-  """Rankings of a public source, not yet in tokens."""
+  """Rankings of a public source, without tokens."""
 
 
 BUILDERS = (PublicDocuments, PublicDemonstrations, PublicRankings)
 
 
 def identity(source: Source) -> dict[str, Any]:
-  """What a prepared source is made from."""
+  """Returns the values that decide what a source is prepared to."""
   return {
     'reader': READER_VERSION,
     'name': source.NAME,
@@ -152,24 +145,23 @@ def identity(source: Source) -> dict[str, Any]:
 
 
 def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
-  """Where a source is prepared: readable, and apart for other options."""
+  """Returns the folder of the prepared source, one for each `identity`."""
   name = '-'.join(filter(None, (*source.NAME.split('/'), source.subset)))
-  digest = hashlib.sha256(
-    json.dumps(identity(source), sort_keys=True).encode()
-  ).hexdigest()
+  values = json.dumps(identity(source), sort_keys=True)
+  digest = hashlib.sha256(values.encode()).hexdigest()
   return data_dir / 'prepared' / f'{name}-{digest[:8]}'
 
 
 def load(source: Source, data_dir: pathlib.Path) -> Read:
-  """Reads a public source, which is downloaded and prepared the first time,
-  and prepared again when a user has put a file of another size in its place.
+  """Reads a public source; the first time, downloads and prepares it.
 
-  What a killed preparation left is removed. One process at a time prepares;
+  Prepares it again if a user has put a file of another size in its place, and
+  removes the remains of a killed preparation. One process prepares at a time;
   others wait.
 
   Raises:
-    SourceError: a file cannot be had or read.
-    RecordError: what was prepared is damaged.
+    SourceError: a file cannot be downloaded or read.
+    RecordError: the prepared data are damaged.
   """
   cls = next(cls for cls in BUILDERS if cls.RECORD is source.RECORD)
   folder = prepared_folder(source, data_dir)
@@ -187,11 +179,10 @@ def load(source: Source, data_dir: pathlib.Path) -> Read:
       builder.download_and_prepare(
         download_dir=unused, file_format='array_record'
       )
-  report = builder.info.metadata['report']
   records = [
     record
     for split in SPLITS
     if split in builder.info.splits
     for record in store.RecordSequence(builder, split)
   ]
-  return Read(records=records, **report)
+  return Read(records=records, **builder.info.metadata['report'])

@@ -3,7 +3,10 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -80,32 +83,17 @@ def test_a_server_without_etag_is_asked_for_all_again(web, tmp_path):
 
 
 @pytest.mark.parametrize('good', [True, False])
-def test_checksums_of_both_hosts_are_compared(web, tmp_path, good):
+def test_a_published_checksum_is_compared(web, tmp_path, good):
   said = DATA if good else b'other'
   web.headers['/a.gz'] = {'Content-MD5': web_lib.md5(said)}
-  web.redirects['/hub/a.gz'] = (
-    '/b.gz',
-    {
-      'X-Linked-ETag': f'"{web_lib.sha256(said)}"',
-      'X-Linked-Size': str(len(DATA)),
-    },
-  )
-  web.files['/b.gz'] = DATA
-  for url, name in (('/a.gz', 'md5'), ('/hub/a.gz', 'sha256')):
-    path = tmp_path / name / 'a.gz'
-    if good:
-      downloads.fetch(web.address + url, path)
-      assert path.read_bytes() == DATA
-    else:
-      with pytest.raises(downloads.DownloadError, match=f'its {name} is not'):
-        downloads.fetch(web.address + url, path)
-      assert not leftovers(path.parent)
-
-
-def test_a_size_that_is_not_the_published_one(web, tmp_path):
-  web.redirects['/hub/a.gz'] = ('/a.gz', {'X-Linked-Size': '99'})
-  with pytest.raises(downloads.DownloadError, match='2,304,000 bytes of 99'):
-    downloads.fetch(f'{web.address}/hub/a.gz', tmp_path / 'a.gz')
+  path = tmp_path / 'x' / 'a.gz'
+  if good:
+    downloads.fetch(f'{web.address}/a.gz', path)
+    assert path.read_bytes() == DATA
+  else:
+    with pytest.raises(downloads.DownloadError, match='its md5 is not'):
+      downloads.fetch(f'{web.address}/a.gz', path)
+    assert not leftovers(path.parent)
 
 
 def test_what_is_not_there(web, tmp_path):
@@ -150,3 +138,95 @@ def test_a_lock_is_free_after_a_kill(tmp_path):
   child.join()
   with downloads.lock(tmp_path):
     pass
+
+
+# --- The hub -----------------------------------------------------------------
+
+HUB = 'https://huggingface.co/datasets/some-org/some.data/resolve/main/'
+FILE = '/datasets/some-org/some.data/resolve/main/part/a.gz'
+
+
+@pytest.fixture
+def hub(web, tmp_path):
+  """(a hub that has `FILE`, fetch of a file under an environment)."""
+  web.files['/lfs'] = DATA
+  publish(web, web_lib.sha256(DATA), len(DATA))
+
+  def fetch(name='part/a.gz', **environment):
+    """Returns the path, or the message of a DownloadError."""
+    program = (
+      'import pathlib, sys\n'
+      'from instructrl.data.sources import downloads\n'
+      'try: print(downloads.fetch(sys.argv[1], pathlib.Path(sys.argv[2])))\n'
+      'except downloads.DownloadError as error: print(error)\n'
+    )
+    done = subprocess.run(
+      [sys.executable, '-c', program, HUB + name, str(tmp_path / 'own.gz')],
+      env={
+        **os.environ,
+        'HF_ENDPOINT': web.address,
+        'HF_HOME': str(tmp_path / 'home'),
+        **environment,
+      },
+      check=True,
+      capture_output=True,
+      text=True,
+    )
+    return done.stdout.strip()
+
+  return web, fetch
+
+
+def publish(web, digest, size):
+  about = {
+    'X-Repo-Commit': '0' * 40,
+    'X-Linked-ETag': f'"{digest}"',
+    'X-Linked-Size': str(size),
+  }
+  # Another host, as the hub's files are.
+  address = web.address.replace('127.0.0.1', 'localhost')
+  web.redirects[FILE] = (f'{address}/lfs', about)
+
+
+def test_a_file_of_the_hub_comes_from_a_mirror_and_then_from_the_cache(
+  hub, tmp_path
+):
+  web, fetch = hub
+  web.cut['/lfs'] = [1_000_000, None]  # a lost connection
+  path = pathlib.Path(fetch())
+  assert path.is_relative_to(tmp_path / 'home') and path.name == 'a.gz'
+  assert path.read_bytes() == DATA
+  asked = len(web.asked)
+  assert fetch(HF_HUB_OFFLINE='1') == str(path) and len(web.asked) == asked
+  (tmp_path / 'own.gz').write_text('mine')
+  assert fetch() == str(tmp_path / 'own.gz') and len(web.asked) == asked
+
+
+@pytest.mark.parametrize(
+  'digest, size, message',
+  [
+    (web_lib.sha256(b'other'), len(DATA), 'its sha256 is not the published'),
+    (web_lib.sha256(DATA), 99, 'file should be of size 99'),
+  ],
+)
+def test_a_file_of_the_hub_that_is_not_the_published_one(
+  hub, tmp_path, digest, size, message
+):
+  web, fetch = hub
+  publish(web, digest, size)
+  assert message in fetch()
+  publish(web, web_lib.sha256(DATA), len(DATA))
+  assert pathlib.Path(fetch()).read_bytes() == DATA  # nothing bad is kept
+
+
+def test_a_gated_data_set_needs_a_token(hub):
+  web, fetch = hub
+  web.gated = 'Bearer hf_mine'
+  assert 'is gated: accept its terms on the hub, then set HF_TOKEN' in fetch()
+  assert pathlib.Path(fetch(HF_TOKEN='hf_mine')).read_bytes() == DATA
+
+
+def test_what_the_hub_does_not_have(hub):
+  _, fetch = hub
+  for message in (fetch('b.gz'), fetch(HF_HUB_OFFLINE='1')):
+    assert ('404' in message or 'offline' in message) and '\n' not in message

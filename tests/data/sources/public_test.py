@@ -105,6 +105,25 @@ def test_without_network_the_file_to_bring_is_named(tmp_path, monkeypatch):
   )
 
 
+def test_a_file_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
+  asked = []
+
+  def download(repository, name, **about):
+    asked.append((repository, name, about['repo_type'], about['revision']))
+    return source_files.write_lines(
+      tmp_path / 'hub' / name, [{'instruction': 'Do.', 'response': 'Done.'}]
+    )
+
+  monkeypatch.setattr(
+    public.downloads.huggingface_hub, 'hf_hub_download', download
+  )
+  for _ in range(2):
+    got = registry.load('dolly', data_dir=tmp_path / 'data')
+    assert [r.response for r in got.records] == ['Done.']
+  name = 'databricks-dolly-15k'
+  assert asked == [(f'databricks/{name}', f'{name}.jsonl', 'dataset', 'main')]
+
+
 def test_a_file_of_another_size_is_prepared_again(tmp_path):
   path = source_files.write_lines(
     tmp_path / 'downloads/c4/c4-train.00000-of-01024.json.gz',

@@ -17,6 +17,7 @@ class Web:
     self.headers = {}  # path -> more headers
     self.redirects = {}  # path -> (path, headers)
     self.asked = []  # (path, Range or None)
+    self.gated = ''  # the token that redirects ask for, as a hub does
     self.resumed = 0  # times only a part was given
 
 
@@ -34,8 +35,15 @@ def serve():
   web = Web()
 
   class Handler(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self):  # pylint: disable=invalid-name
+      self.do_GET()
+
     def do_GET(self):  # pylint: disable=invalid-name
       path, asked = self.path, self.headers.get('Range')
+      token = self.headers.get('Authorization')
+      if path in web.redirects and web.gated not in ('', token):
+        self._head(401, {'Content-Length': '0', 'X-Error-Code': 'GatedRepo'})
+        return
       web.asked.append((path, asked))
       if path in web.redirects:
         to, headers = web.redirects[path]
@@ -54,6 +62,8 @@ def serve():
         headers['Content-Range'] = f'bytes {start}-{len(data) - 1}/{len(data)}'
       headers.setdefault('Content-Length', str(len(data) - start))
       self._head(status, headers)
+      if self.command == 'HEAD':
+        return
       cuts = web.cut.get(path) or [None]
       cut = cuts.pop(0)
       self.wfile.write(data[start:cut])
