@@ -8,7 +8,7 @@ from typing import Any
 
 import jinja2
 
-from instructrl.reports import numbers
+from instructrl.reports import formats
 
 
 @functools.cache
@@ -20,7 +20,7 @@ def _environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters['duration'] = numbers.duration
+  environment.filters['duration'] = formats.duration
   environment.filters['words'] = words
   return environment
 

@@ -18,6 +18,7 @@ import matplotlib
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
+from instructrl.reports import formats
 from instructrl.reports.policies import Policies
 
 INK = '#010203'  # becomes `currentColor` in the page
@@ -111,15 +112,6 @@ class Line:
   points: Sequence[tuple[Any, Sequence[float], float, float | None]]
 
 
-def count_items(summaries: Mapping[str, Mapping]) -> str:
-  """Returns 'n = 1,500', a range if policies differ, '' if unknown."""
-  counts = {found['n'] for found in summaries.values() if found.get('n')}
-  if not counts:
-    return ''
-  ends = sorted({min(counts), max(counts)})
-  return 'n\xa0=\xa0' + ' to '.join(f'{n:,}' for n in ends)
-
-
 @_styled
 def preference(rows: Mapping[str, Mapping], policies: Policies) -> str:
   """Draws win rates against SFT: bars of the judge, diamonds of labelers.
@@ -201,7 +193,7 @@ def _bars(ax, panel: Panel, policies: Policies, top: float) -> None:
       text = f'{scale * value:.{panel.digits}f}{sign}'
       end = max(value, ci95[1])
     ax.text(end + 0.02 * top, y, text, va='center', fontsize=8.5)
-  n = count_items(panel.summaries)
+  n = formats.count_items(panel.summaries)
   _title(ax, panel.title + (f' ({n})' if n else ''))
   ax.set_ylim(len(panel.summaries) - 0.45, -0.55)
   ax.tick_params(axis='y', length=0)
@@ -263,11 +255,8 @@ def sweep(
   Returns:
     (inline SVG, PNG on white).
   """
-  values = list(
-    dict.fromkeys(
-      x for _, lines in panels for line in lines for x, *_ in line.points
-    )
-  )
+  drawn = (line for _, lines in panels for line in lines)
+  values = list(dict.fromkeys(x for line in drawn for x, *_ in line.points))
   places = _positions(values, log)
   dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
   fig, axes = _grid(len(panels), row_height=1.7, head=0.5, xlabel=xlabel)
@@ -311,9 +300,7 @@ def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
 
 def _positions(values: Sequence, log: bool) -> dict:
   """Returns {value of a field: its place on the axis}."""
-  if any(
-    isinstance(x, bool) or not isinstance(x, (int, float)) for x in values
-  ):
+  if any(type(x) not in (int, float) for x in values):
     return {x: i for i, x in enumerate(values)}
   if not log or min(values) < 0:
     return {x: float(x) for x in values}
@@ -324,8 +311,8 @@ def _positions(values: Sequence, log: bool) -> dict:
 
 
 def _tick(x) -> str:
-  number = isinstance(x, float) or isinstance(x, int) and abs(x) >= 1e5
-  return f'{x:.3g}' if number else str(x)
+  short = isinstance(x, float) or isinstance(x, int) and abs(x) >= 1e5
+  return f'{x:.3g}' if short else str(x)
 
 
 @_styled
@@ -363,8 +350,7 @@ def scaling(
     ax.xaxis.set_minor_locator(ticker.NullLocator())
     ax.set_xlabel('chips')
     ax.grid()
-  columns = len(times) + 1
-  fig.legend(loc='outside upper left', ncols=columns, columnspacing=1.2)
+  fig.legend(loc='outside upper left', ncols=len(times) + 1, columnspacing=1.2)
   return _svg(fig)
 
 

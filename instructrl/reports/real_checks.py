@@ -1,4 +1,4 @@
-"""Checks of a study on real data, where nobody judged the answers."""
+"""Checks that need no judge: of the reward model, its scores, and the loss."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -13,12 +13,12 @@ QUANTITIES = {'score': 'mean score', 'nll': 'loss a token'}
 
 
 def check(held: Mapping, policies: Policies) -> list[Row]:
-  """Checks what a study on real data can show; differences only.
+  """Checks differences on held-out data; what was not measured has no row.
 
   An interval that includes 0, even as its end, decides nothing.
 
   Args:
-    held: results of the evaluation on held-out data.
+    held: results of the evaluation.
     policies: names of the policies.
   """
 
@@ -51,7 +51,7 @@ def check(held: Mapping, policies: Policies) -> list[Row]:
       POSITIVE,
       'points',
     )
-    for data_set, part in held['accuracy'].items()
+    for data_set, part in held.get('accuracy', {}).items()
     for other, difference in part['difference'].items()
   ]
   scores = verdicts.get(held, 'score', 'difference') or {}

@@ -70,15 +70,15 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
 
 def check(study: Study) -> list[Row]:
   """Checks the expected results against the study's."""
-  if study.real:
-    evaluation = study.evaluation
-    return real_checks.check(evaluation, Policies.of(evaluation))
-  return paper_checks.check(
-    study.result('rankings')['labeler_agreement'],
-    study.result('reward')['accuracy'],
-    study.result('select_sft'),
-    study.evaluation,
-  )
+  evaluation, rows = study.evaluation, []
+  if 'preference' in evaluation:
+    rows = paper_checks.check(
+      study.result('rankings')['labeler_agreement'],
+      study.result('reward')['accuracy'],
+      study.result('select_sft'),
+      evaluation,
+    )
+  return rows + real_checks.check(evaluation, Policies.of(evaluation))
 
 
 def build_results(study: Study, rows: list[Row]) -> dict:

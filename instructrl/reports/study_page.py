@@ -9,8 +9,7 @@ import math
 from typing import Any
 
 from instructrl.evaluators import statistics
-from instructrl.reports import numbers
-from instructrl.reports import plots
+from instructrl.reports import formats
 from instructrl.reports import study_figures
 from instructrl.reports import verdicts
 from instructrl.reports.pages import words
@@ -79,7 +78,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Row]) -> dict:
   return {
     'model': results.get('model'),
     'facts': _facts(results, compared),
-    'compared': plots.count_items(compared),
+    'compared': formats.count_items(compared),
     'summary': _summary(rows),
     'topics': topics,
     'figures': study_figures.draw(study, results, policies),
@@ -122,7 +121,7 @@ def _facts(results, compared) -> list[str]:
     facts = [f'{words(k)}: {", ".join(specs)}' for k, specs in sources if specs]
   return [
     *facts,
-    f'{numbers.duration(sum(results["seconds"].values()))} in all',
+    f'{formats.duration(sum(results["seconds"].values()))} in all',
   ]
 
 
@@ -150,12 +149,12 @@ def _check(row: Row, policies: Policies) -> dict:
     'symbol': SYMBOLS[row.verdict],
     'note': row.note,
     'quantity': row.quantity + n,
-    'measured': numbers.measured(
+    'measured': formats.measured(
       {'value': row.value, 'ci95': row.ci95}, row.unit, signed=row.unit != '%'
     ),
     'region': _region(row),
     'by_policy': [
-      f'{policies.label(policy)} {numbers.measured({"value": x}, unit)}'
+      f'{policies.label(policy)} {formats.measured({"value": x}, unit)}'
       for policy, x in row.values.items()
     ],
   }
@@ -163,7 +162,7 @@ def _check(row: Row, policies: Policies) -> dict:
 
 def _region(row: Row) -> str:
   """Returns where the whole interval must be: '> 50%', '< 0 points'."""
-  scale = numbers.UNITS[row.unit][0]
+  scale = formats.UNITS[row.unit][0]
   low, high = (f'{scale * x:g}'.replace('-', '−') for x in row.region)
   text = f'{low} to {high}'
   if math.isinf(row.region[0]):
@@ -179,7 +178,7 @@ def _labels(results) -> list[tuple[str, str, str]]:
     summary = {'value': verdicts.get(results, *path)}
     summary['ci95'] = verdicts.get(results['ci95'], *path)
     pairs = verdicts.get(results['n'], *path) or 0
-    text = f'{numbers.measured(summary, "%")}, {pairs:,} pairs'
+    text = f'{formats.measured(summary, "%")}, {pairs:,} pairs'
     rows.append((name, text, paper))
   return rows
 
@@ -195,7 +194,7 @@ def _accuracy(accuracy: Mapping) -> dict | None:
       [
         name,
         f'{part["pairs"]:,} of {part["prompts"]:,} prompts',
-        *(numbers.measured(part['judges'][judge], '%') for judge in judges),
+        *(formats.measured(part['judges'][judge], '%') for judge in judges),
       ]
       for name, part in accuracy.items()
     ],
@@ -213,9 +212,9 @@ def _levels(held: Mapping, policies: Policies) -> dict | None:
     found, digits = held[measure]['policies'].get(policy), LEVELS[measure][1]
     if not found or found['value'] is None:
       return '–'
-    text = numbers.fixed(found['value'], digits)
+    text = formats.fixed(found['value'], digits)
     if found['ci95']:
-      text += f' ({numbers.interval(found["ci95"], digits)})'
+      text += f' ({formats.interval(found["ci95"], digits)})'
     return text
 
   return {

@@ -7,7 +7,7 @@ import sys
 import jinja2
 import pytest
 
-from instructrl.reports import numbers
+from instructrl.reports import formats
 from instructrl.reports import pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -52,7 +52,7 @@ def test_an_installed_package_has_the_templates(tmp_path):
   ],
 )
 def test_measured(summary, unit, signed, text):
-  assert numbers.measured(summary, unit, signed=signed) == text
+  assert formats.measured(summary, unit, signed=signed) == text
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_measured(summary, unit, signed, text):
   ],
 )
 def test_duration(seconds, text):
-  assert numbers.duration(seconds) == text
+  assert formats.duration(seconds) == text

@@ -1,4 +1,4 @@
-"""Numbers as text for people: units, signs, intervals, durations."""
+"""Formats numbers for people: units, signs, intervals, durations."""
 
 from collections.abc import Mapping, Sequence
 
@@ -52,6 +52,15 @@ def interval(
 ) -> str:
   """Formats an interval: '0.61 to 0.71'."""
   return ' to '.join(fixed(x, digits, signed=signed) for x in ends)
+
+
+def count_items(summaries: Mapping[str, Mapping]) -> str:
+  """Returns 'n = 1,500', a range if policies differ, '' if unknown."""
+  counts = {found['n'] for found in summaries.values() if found.get('n')}
+  if not counts:
+    return ''
+  ends = sorted({min(counts), max(counts)})
+  return 'n\xa0=\xa0' + ' to '.join(f'{n:,}' for n in ends)
 
 
 def duration(seconds: float) -> str:
