@@ -10,8 +10,8 @@ import pytest
 from experiments import lab
 from experiments import plans as plans_config
 from experiments import sft
-from experiments import study
-from instructrl import aot
+from instructrl.planning import plans as planning
+from instructrl.stages import checks
 from instructrl.stages import registry
 from tests import slices
 
@@ -26,6 +26,11 @@ from tests import slices
         '--topology=v5e:2x2',
       ],
       'batch_size must be 1 or more',
+    ),
+    (['--topology=v5e:2x2'], '--config is missing: give a plan'),
+    (
+      ['--config=experiments/study.py:tiny', '--topology=v5e:2x2'],
+      "not of a plan: it has no field 'stage' or 'plans'",
     ),
     (['--config=experiments/plans.py:175b'], "there is no plan '175b'"),
     (['--config=experiments/x.py:1.3b'], 'there is no file experiments/x.py'),
@@ -48,22 +53,20 @@ def test_a_mistake_is_one_line(args, message):
 @pytest.mark.parametrize(
   'config, topologies, message',
   [
-    (None, ['v5e:2x2'], '--config is missing'),
     (sft.get_config('1.3b'), [], '--topology is missing'),
-    (study.get_config('tiny'), ['v5e:2x2'], 'of no stage that trains'),
-    (plans_config.get_config(), ['v5e:2x2'], '--topology does not go with'),
+    (plans_config.get_config(), ['v5e:2x2'], '--topology cannot be used with'),
   ],
 )
 def test_a_missing_flag_is_named(config, topologies, message):
-  with pytest.raises(SystemExit, match=message):
-    aot.runs_of(config, topologies)
+  with pytest.raises(checks.ConfigError, match=message):
+    planning.runs_of(config, topologies)
 
 
 @pytest.mark.parametrize(
   'config, topology, message',
   [
     (lab.get_config('tiny'), 'v5e:2x2', "stage='lab' does not train"),
-    (sft.get_config('1.3b'), 'v9:2x2', 'the chips are v4'),
+    (sft.get_config('1.3b'), 'v9:2x2', 'one of the chips v4'),
     pytest.param(
       sft.get_config('175b'),
       'v5p:4x4x4',
@@ -74,12 +77,12 @@ def test_a_missing_flag_is_named(config, topologies, message):
 )
 def test_what_cannot_be_planned_is_refused(config, topology, message):
   with pytest.raises(ValueError, match=message):
-    aot.make_plans([('it', config, [topology])], 500)
+    planning.make_plans([('it', config, [topology])], 500)
 
 
 def test_plans_are_of_runs_that_validate():
   config = plans_config.get_config()
-  runs = aot.runs_of(config, [])
+  runs = planning.runs_of(config, [])
   assert len(runs) == len(config.plans) == len(plans_config.PLANS)
   for key, (name, stage, topologies) in zip(config.order, runs):
     registry.validate(stage)
@@ -88,9 +91,9 @@ def test_plans_are_of_runs_that_validate():
       field, _, value = field.rpartition('=')
       assert str(attrgetter(field)(stage)) == value
     assert len({*topologies}) == len(topologies) > 0
-    assert [r[0] for r in aot.runs_of(plans_config.get_config(key), [])] == [
-      name
-    ]
+    assert [
+      r[0] for r in planning.runs_of(plans_config.get_config(key), [])
+    ] == [name]
 
 
 @slices.needs_libtpu
@@ -104,11 +107,11 @@ def test_the_report_grows_with_each_plan(tmp_path):
       (plan.name, plan.fits, sorted(path.name for path in tmp_path.iterdir()))
     )
 
-  plans = aot.make_plans(
+  plans = planning.make_plans(
     [('small', small, ['v5e:2x2']), ('large', large, ['v5e:2x2'])],
     500,
     tmp_path,
-    shown,
+    show=shown,
   )
   assert [name for name, *_ in seen] == ['small', 'large']
   assert [fits for _, fits, _ in seen] == [True, False]

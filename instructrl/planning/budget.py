@@ -1,9 +1,9 @@
-"""What a study on real data is going to compute, told before it begins.
+"""Estimates how long a study will take, before it begins to train.
 
-Tokens are counted from the data and the configs (of rankings with those that
-pad a batch), arithmetic from the tokens (see `flops`), and the time from the
-speed of a matrix product on this machine: a rough figure, which the progress
-bars replace by a measured one.
+Tokens are counted from the data and the configs (with the padding of ranking
+batches), and FLOPs from the tokens (see `flops`). The time follows from the
+speed of a matrix product on this machine. It is a rough estimate; the progress
+bars show a measured one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,28 +22,27 @@ from instructrl.stages import heldout
 from instructrl.stages import inputs
 from instructrl.stages import reward
 
-# Shares of a matrix product's speed that the functions of a stage reach: on two
-# CPU cores the study's own SFT steps have 0.49 of it and a PPO iteration takes
-# as long as these say. An accelerator samples, which reads all weights for
-# every token, at a smaller share.
+# Shares of a matrix product's speed that the functions of a stage reach. They are
+# measured on two CPU cores, with SFT steps (0.49) and PPO iterations. Sampling
+# reaches less on an accelerator, because each token reads all weights.
 SAMPLING, READING, TRAINING = 0.4, 0.7, 0.5
 LANGUAGE_MODELS = ('pretrain', 'sft', 'ppo_init')
 
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """What a stage computes: tokens, and FLOPs by kind."""
+  """The tokens and FLOPs of a stage."""
 
   stage: str
   sampled: int = 0  # tokens
-  read: int = 0  # tokens of forward passes
-  trained: int = 0  # tokens of forward and backward passes
+  read: int = 0  # tokens in forward passes
+  trained: int = 0  # tokens in forward and backward passes
   sampling: float = 0.0  # FLOPs
-  reading: float = 0.0
-  training: float = 0.0
+  reading: float = 0.0  # FLOPs
+  training: float = 0.0  # FLOPs
 
   def seconds(self, peak: float) -> float:
-    """At a speed of `peak` FLOP/s of a matrix product."""
+    """Returns the time if a matrix product reaches `peak` FLOP/s."""
     return (
       self.sampling / SAMPLING
       + self.reading / READING
@@ -52,11 +51,11 @@ class Cost:
 
 
 def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
-  """Those of the stages that train or sample, once their data are there.
+  """Returns the costs of the stages that train or sample.
 
   Args:
     configs: stage -> its resolved config.
-    workdir: of the study.
+    workdir: the folder of the study; its data must exist.
   """
   workdir = pathlib.Path(workdir)
   found = []
@@ -108,8 +107,8 @@ def _reward(name: str, config, folder) -> Cost:
   )
   checks.require(
     bool(elements),
-    f'{name}: no training ranking of '
-    f'inputs.rankings fits prompt_len={config.prompt_len}',
+    f'{name}: no training ranking of inputs.rankings fits '
+    f'prompt_len={config.prompt_len}',
   )
   _, columns = reward.training_batches(config, elements, tok)
   steps = config.num_epochs * pipeline.epoch_steps(
@@ -131,55 +130,52 @@ def _ppo(name: str, config, folder) -> Cost:
   policy = build.make_model(config, tok.vocab_size).module
   scalar = build.make_model(config, tok.vocab_size, 'value_model').module
   episodes = p.batch_size * p.num_iterations
-  length = p.prompt_len + p.response_len
-  tokens, responses = episodes * length, episodes * p.response_len
-  epochs = p.num_ppo_epochs
-  training = epochs * (
-    flops.trained(policy, tokens, length, responses)
-    + flops.trained(scalar, tokens, length)
-  )
-  trained = 2 * epochs * tokens
+  tokens = episodes * (p.prompt_len + p.response_len)
+  rows, row_len = 0, 0
   if p.ptx_coef:
+    rows = episodes * p.ptx_examples_per_episode
     row_len = data.rows('corpus.rows').header['row_len']
-    more = epochs * episodes * p.ptx_examples_per_episode * row_len
-    trained += more
-    training += flops.trained(policy, more, row_len, more)
+  count = flops.ppo(
+    policy,
+    scalar,
+    episodes=episodes,
+    prompt_len=p.prompt_len,
+    response_len=p.response_len,
+    num_epochs=p.num_ppo_epochs,
+    ptx_rows=rows,
+    ptx_len=row_len,
+  )
   return Cost(
     name,
-    sampled=responses,
+    sampled=episodes * p.response_len,
     read=3 * tokens,
-    trained=trained,
-    sampling=flops.forward(policy, tokens, length, responses),
-    reading=flops.forward(policy, tokens, length, responses)
-    + 2 * flops.forward(scalar, tokens, length),
-    training=training,
+    trained=p.num_ppo_epochs * (2 * tokens + rows * row_len),
+    sampling=count['generate'],
+    reading=count['score'],
+    training=count['update'],
   )
 
 
 def _heldout(name: str, config, configs) -> Cost:
-  """Of the answers; what scores them is as long again, and not counted."""
+  """Counts the responses; scoring them takes as long again and is left out."""
   stage = next(c for c in configs.values() if 'model' in c)
   module = build.make_model(stage, 1).module
   length = config.prompt_len + config.response_len
   policies = sum(bool(config.inputs[p]) for p in heldout.POLICIES)
   tokens = policies * config.num_prompts * length
   responses = policies * config.num_prompts * config.response_len
-  flops_of_answers = flops.forward(module, tokens, length)
+  count = flops.forward(module, tokens, length)
   return Cost(
-    name,
-    sampled=responses,
-    read=2 * tokens,
-    sampling=flops_of_answers,
-    reading=2 * flops_of_answers,
+    name, sampled=responses, read=2 * tokens, sampling=count, reading=2 * count
   )
 
 
 def table(found: Sequence[Cost], workdir, peak: float) -> str:
-  """The plan as text, with the time that is left.
+  """Returns a text table with the time that is left.
 
   Args:
-    found: of each stage.
-    workdir: of the study; finished stages take no more time.
+    found: the cost of each stage.
+    workdir: the folder of the study; finished stages take no more time.
     peak: FLOP/s of a matrix product on this machine.
   """
   lines = [
@@ -198,10 +194,9 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
       f'{cost.trained:>12,}{total / 1e12:>10,.1f}  {when}'
     )
   lines.append(
-    f'tokens; at the {peak / 1e12:.2f} TFLOP/s of a matrix product here, and '
-    f'{SAMPLING:.0%} of it in\nsampling, {READING:.0%} in reading and '
-    f'{TRAINING:.0%} in training, about '
-    f'{progress.format_seconds(left)} are left,\nand some minutes more '
-    'to compile'
+    f'in tokens; about {progress.format_seconds(left)} are left, and some '
+    f'minutes to compile. A matrix product\nreaches {peak / 1e12:.2f} TFLOP/s '
+    f'here; the estimate is {SAMPLING:.0%} of it in sampling,\n{READING:.0%} in '
+    f'reading (forward passes) and {TRAINING:.0%} in training'
   )
   return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""TPU slices: figures of their chips, and devices to compile for."""
+"""TPU chips, and the devices of a TPU slice to compile for."""
 
 import dataclasses
 import os
@@ -12,15 +12,15 @@ class Chip:
   """Figures of one chip."""
 
   flops: float  # bf16, per second
-  hbm: float  # bytes that a program can have, a little less than there are
+  hbm: float  # bytes that a program can use
   hbm_bandwidth: float  # bytes per second
   ici_bandwidth: float  # bytes per second, out of the chip, all links
-  config: str | None = None  # of libtpu, where a chip is to be one device
+  config: str | None = None  # libtpu's name for one device per chip
 
 
-# HBM is what libtpu 0.0.42 says there is when a program needs more; the rest is
-# from cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. Interconnects are printed as
-# the sum of both directions (2,400, 1,600, 4,800 and 3,200 Gbps); half goes out.
+# HBM is from libtpu 0.0.42's out-of-memory errors, the rest from
+# cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e}. The interconnect figures there
+# (2,400, 1,600, 4,800 and 3,200 Gbps) are the sum of both directions.
 CHIPS = {
   'v4': Chip(275e12, 30.75 * GIB, 1228e9, 150e9, config='megacore'),
   'v5e': Chip(197e12, 15.75 * GIB, 819e9, 100e9),
@@ -30,25 +30,26 @@ CHIPS = {
 
 
 class TopologyError(ValueError):
-  """A slice that is not there, or that cannot be compiled for."""
+  """The slice is unknown, or libtpu cannot compile for it."""
 
 
 def devices(topology: str):
-  """(compile-only devices, one a chip; chip) of a slice such as 'v5p:4x4x4'.
+  """Returns (compile-only devices, one per chip; chip) of a slice.
 
-  '2xv5p:4x4x4' is two of them.
+  Args:
+    topology: a slice such as 'v5p:4x4x4', or several: '2xv5p:4x4x4'.
 
   Raises:
-    TopologyError: libtpu is not installed, or knows no such slice.
+    TopologyError: libtpu is not installed, or does not know the slice.
   """
   count, slice_name = re.fullmatch(r'(?:(\d+)x)?(.*)', topology).groups()
   kind = slice_name.partition(':')[0]
   if kind not in CHIPS or ':' not in slice_name:
     raise TopologyError(
-      f'--topology={topology} is no CHIP:SHAPE, such as v5e:2x4; the chips '
-      f'are {", ".join(CHIPS)}'
+      f'--topology must be CHIP:SHAPE, such as v5e:2x4, with one of the chips '
+      f'{", ".join(CHIPS)}; got {topology!r}'
     )
-  # There is no TPU here to ask for its surroundings, or to keep to one process.
+  # No TPU is attached: skip the metadata server and the lock of the device.
   for name, value in (
     ('TPU_SKIP_MDS_QUERY', '1'),
     ('TPU_WORKER_HOSTNAMES', 'localhost'),
@@ -75,7 +76,7 @@ def devices(topology: str):
     ).devices
   except Exception as error:  # XLA's, of several types
     raise TopologyError(
-      f'--topology={topology} is no slice that libtpu knows: '
+      f'libtpu does not know --topology={topology}: '
       f'{str(error).splitlines()[0]}'
     ) from error
   return found, chip

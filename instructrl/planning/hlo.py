@@ -1,12 +1,11 @@
-"""What a compiled program does, read from its text.
+"""Counts the FLOPs and the traffic of a compiled program, from its text.
 
-XLA's own cost analysis counts the body of a loop once, and says nothing of
-communication. Here every instruction counts as often as it runs:
+XLA's own cost analysis counts the body of a loop once and reports no
+communication. Here every instruction counts each time it runs:
 
-  FLOPs        of matrix products, 2 per multiply-add, also in kernels
-  HBM bytes    read and written by each instruction that is not inside a fusion;
-               what lives in on-chip memory is free, and of an array that is
-               only sliced, only the slices count
+  FLOPs        matrix products, 2 per multiply-add, also inside kernels
+  HBM bytes    reads and writes of each instruction outside a fusion; on-chip
+               memory is free, and an array that is only sliced counts by slice
   collectives  bytes that a device sends, by kind, if each group is a ring
 """
 
@@ -18,6 +17,9 @@ import math
 import re
 
 from instructrl.planning import hlo_kernels
+from instructrl.planning.hlo_text import Computation
+from instructrl.planning.hlo_text import Instruction
+from instructrl.planning.hlo_text import parse
 
 COLLECTIVES = (
   'all-gather',
@@ -27,9 +29,7 @@ COLLECTIVES = (
   'collective-permute',
 )
 
-_ARRAY = re.compile(r'\b([a-z]+\d*[a-z0-9]*)\[([\d,<= ]*)\](\{[^}]*\})?')
-_NAME = re.compile(r'%([\w.\-]+)')
-# Neither read nor write anything themselves.
+# Instructions that read and write nothing themselves.
 _FREE = {
   'parameter',
   'constant',
@@ -49,49 +49,6 @@ _FREE = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class Array:
-  """One array of an instruction's type."""
-
-  dtype: str
-  dims: tuple[int, ...]
-  in_hbm: bool
-
-  @property
-  def num_bytes(self) -> int:
-    digits = re.search(r'\d+', self.dtype)  # a token has none, and no size
-    bits = 8 if self.dtype == 'pred' else int(digits.group()) if digits else 0
-    return math.prod(self.dims) * bits // 8
-
-
-@dataclasses.dataclass(frozen=True)
-class Instruction:
-  """One line of a computation."""
-
-  name: str
-  arrays: tuple[Array, ...]  # of its type, in order
-  opcode: str
-  arguments: str  # between the parentheses
-  attributes: str  # after them
-
-  @functools.cached_property
-  def operands(self) -> tuple[str, ...]:
-    return tuple(_NAME.findall(self.arguments))
-
-  @property
-  def num_bytes(self) -> int:
-    return sum(a.num_bytes for a in self.arrays)
-
-  @property
-  def hbm_bytes(self) -> int:
-    return sum(a.num_bytes for a in self.arrays if a.in_hbm)
-
-  def called(self, key: str) -> list[str]:
-    """Names of the computations that an attribute refers to."""
-    found = re.search(rf'\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)', self.attributes)
-    return _NAME.findall(found.group(1)) if found else []
-
-
 @dataclasses.dataclass
 class Costs:
   """Totals of one run of a program, for one device."""
@@ -109,73 +66,12 @@ class Costs:
       self.collectives[kind] += times * sent
 
 
-Computation = dict[str, Instruction]
-
-
-def parse(text: str) -> tuple[dict[str, Computation], str]:
-  """(computations by name, the name of the entry) of a program's text.
-
-  Raises:
-    ValueError: the text has no entry computation.
-  """
-  found, entry, current = {}, None, None
-  # The metadata of a kernel stands on a line of its own.
-  for line in re.sub(r'\n(?="|}})', '', text).splitlines():
-    head = re.match(r'(ENTRY )?%([\w.\-]+) \(.*\{$', line)
-    if head:
-      current = found.setdefault(head.group(2), {})
-      if head.group(1):
-        entry = head.group(2)
-    elif current is not None and ' = ' in line:
-      instruction = _parse_line(line)
-      current[instruction.name] = instruction
-  if entry is None:
-    raise ValueError('the program has no entry computation')
-  return found, entry
-
-
-def _parse_line(line: str) -> Instruction:
-  left, _, right = line.strip().partition(' = ')
-  name = left.removeprefix('ROOT ').lstrip('%')
-  kind, rest = _split_type(right)
-  opcode, _, rest = rest.partition('(')
-  end = _closing(rest)
-  arrays = tuple(
-    Array(
-      dtype,
-      tuple(int(d) for d in re.findall(r'\d+', dims)),
-      not re.search(r'S\([1-9]', layout or ''),
-    )
-    for dtype, dims, layout in _ARRAY.findall(kind)
-  )
-  return Instruction(name, arrays, opcode.strip(), rest[:end], rest[end + 1 :])
-
-
-def _split_type(text: str) -> tuple[str, str]:
-  """A type, which may be a tuple, and what follows it."""
-  if text.startswith('('):
-    end = _closing(text[1:]) + 2
-    return text[:end], text[end:].lstrip()
-  kind, _, rest = text.partition(' ')
-  return kind, rest
-
-
-def _closing(text: str) -> int:
-  """Where the parenthesis that stands before `text` is closed."""
-  depth = 1
-  for i, c in enumerate(text):
-    depth += (c == '(') - (c == ')')
-    if not depth:
-      return i
-  raise ValueError(f'a parenthesis is not closed: {text[:80]!r}')
-
-
 class Program:
   """A parsed program.
 
   Args:
     text: `compiled.as_text()`.
-    trips: how often a loop runs whose number of trips is not in the text.
+    trips: trip count of loops whose count is not in the text.
   """
 
   def __init__(self, text: str, *, trips: int = 1):
@@ -233,10 +129,9 @@ class Program:
     return total
 
   def _trip_count(self, loop: Instruction) -> int:
-    """From XLA's note, or of a loop that counts from 0 to a constant.
+    """Returns the trip count from XLA's note or from the loop's constants.
 
-    Where a sharded product is done piece by piece, along with the moving of its
-    pieces, the loop counts in twos.
+    A sharded product that overlaps with its communication counts in steps of 2.
     """
     count = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
     if count:
@@ -265,7 +160,7 @@ class Program:
     return self._trips
 
   def _step(self, loop: Instruction, counter: Instruction) -> int:
-    """By how much a loop's counter grows: a constant, or else 1."""
+    """Returns the constant added to a loop's counter; 1 if there is none."""
     index = re.search(r'index=(\d+)', counter.attributes)
     body = self._computations[loop.called('body')[0]]
     *_, root = body.values()
@@ -282,7 +177,7 @@ class Program:
   def _traffic(
     self, instruction: Instruction, computation: Computation
   ) -> float:
-    """HBM bytes that an instruction reads and writes."""
+    """Returns the HBM bytes that an instruction reads and writes."""
     opcode = instruction.opcode
     if opcode in _FREE or opcode.endswith('-done'):
       return 0
@@ -310,8 +205,11 @@ class Program:
 
   @functools.cache
   def _part_used(self, name: str, number: int, whole: int) -> tuple[int, int]:
-    """Of a fusion's operand: (bytes that are read, bytes that are only passed
-    on, since the result is written in its place).
+    """Follows a fusion's operand to its uses.
+
+    Returns:
+      (bytes that are read, bytes that stay unchanged because the result is
+      written in the operand's place).
     """
     fused = self._computations[name]
     users = collections.defaultdict(list)
@@ -354,10 +252,10 @@ def _operands(
 
 
 def _goes_on(name: str, computation: Computation) -> bool:
-  """Whether its collectives are parts of ones that began elsewhere.
+  """Returns whether a computation continues a collective of another one.
 
-  A TPU moves a collective along beside other work, and each of these fusions
-  repeats the instruction; it counts where it starts.
+  A TPU overlaps a collective with other work. Each of these fusions repeats the
+  instruction, which counts only in the fusion that starts it.
   """
   return name.startswith('async_collective_fusion') or any(
     '"AsyncCollectiveDone"' in i.attributes for i in computation.values()
@@ -382,7 +280,7 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
 
 
 def _convolution_flops(instruction, computation) -> float:
-  """Products of elements that exist: on TPUs every matrix product is one."""
+  """Counts products outside the padding; on TPUs matrix products are these."""
   lhs, rhs = (
     computation[name].arrays[0].dims for name in instruction.operands[:2]
   )
@@ -419,7 +317,7 @@ def _convolution_flops(instruction, computation) -> float:
 
 @functools.cache
 def _valid_pairs(size, window, out, stride, pad, lhs_dilate, rhs_dilate) -> int:
-  """(output, window) positions that meet an element of the input."""
+  """Counts the (output, window) positions inside the input."""
   count = 0
   for k in range(window):
     for o in range(out):
@@ -429,12 +327,11 @@ def _valid_pairs(size, window, out, stride, pad, lhs_dilate, rhs_dilate) -> int:
 
 
 def _group_size(attributes: str) -> int:
-  """Devices of a collective's group."""
+  """Returns the number of devices in a collective's group."""
   found = re.search(r'replica_groups=\[(\d+),(\d+)\]', attributes)
   if found:
     return int(found.group(2))
-  # "'data'=2,'fsdp'=4", the order of the devices if it is another than theirs,
-  # and the axes that a group spans
+  # mesh['data'=2,'fsdp'=4], perhaps the order of the devices, {axes of a group}
   found = re.search(
     r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes
   )
@@ -450,7 +347,7 @@ def _group_size(attributes: str) -> int:
 def _sent(
   instruction: Instruction, computation: Computation, kind: str
 ) -> float:
-  """Bytes that a device sends in a collective, in a ring."""
+  """Returns the bytes that a device sends in a collective, as a ring."""
   size = sum(
     computation[name].num_bytes
     for name in instruction.operands

@@ -1,8 +1,8 @@
-"""What the kernels of a compiled program do, which XLA does not see into.
+"""Counts the FLOPs and HBM traffic of Pallas kernels in a compiled program.
 
-A Pallas kernel is one instruction, a `tpu_custom_call`. Some bring an estimate
-of their costs along. Splash attention brings its blocks, and its work follows
-from them and from the shapes of its operands.
+A Pallas kernel is one opaque instruction, a `tpu_custom_call`. Some kernels
+contain an estimate of their costs. Splash attention contains its block sizes;
+its costs follow from these and from the shapes of its operands.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ TARGET = 'custom_call_target="tpu_custom_call"'
 
 
 def costs(kernel: Any, operands: Sequence[Any]) -> tuple[float, float]:
-  """(FLOPs, HBM bytes read and written) of a kernel.
+  """Returns (FLOPs, HBM bytes read and written) of a kernel.
 
   Args:
-    kernel: the `hlo.Instruction`.
-    operands: those of its operands.
+    kernel: its `hlo_text.Instruction`.
+    operands: the instructions of its operands.
 
   Raises:
-    ValueError: what the kernel does is not known.
+    ValueError: the kernel is unknown and has no cost estimate.
   """
   estimate = re.search(r'"cost_estimate":\{([^}]*)\}', kernel.attributes)
   if estimate:
@@ -47,14 +47,20 @@ def costs(kernel: Any, operands: Sequence[Any]) -> tuple[float, float]:
 
 
 def _splash(kernel, operands, phase, segmented, causal):
-  """Costs of splash attention, forward ('fwd') and backward ('dq', 'dkv').
+  """Returns the costs of splash attention.
 
-  Every pair of a block of queries and one of keys that a mask leaves something
-  of is computed, whole. `fwd` and `dq` go through the keys for each block of
-  queries, `dkv` through the queries for each block of keys; what they go
-  through is read from HBM for each pair, and the other side once a head. In
-  `dkv` heads change before blocks of keys do, so that what the key heads do
-  not have apiece is read once.
+  Each pair of a query block and a key block that the mask does not hide fully
+  is computed in full. 'fwd' and 'dq' loop over the keys of each query block,
+  'dkv' over the queries of each key block. The inner side is read from HBM for
+  each pair, the outer side once per head. In 'dkv' the heads change before the
+  key blocks, so arrays that heads share are read once.
+
+  Args:
+    kernel: the kernel's instruction.
+    operands: the instructions of its operands.
+    phase: 'fwd' (forward), 'dq' or 'dkv' (backward).
+    segmented: not None if the kernel has segment ids.
+    causal: whether the mask is causal.
   """
   q, k, v = (o.arrays[0].dims for o in operands[2:5])
   planes, length, width = math.prod(q[:-2]), q[-2], q[-1]
@@ -63,13 +69,11 @@ def _splash(kernel, operands, phase, segmented, causal):
     for side in ('q', 'kv')
   )
   blocks_q, blocks_k = length // block_q, k[-2] // block_k
-  pairs = (
-    blocks_q * blocks_k
-    if not causal
-    else sum(
+  pairs = blocks_q * blocks_k
+  if causal:
+    pairs = sum(
       min(blocks_k, -(-(i + 1) * block_q // block_k)) for i in range(blocks_q)
     )
-  )
   products = {
     'fwd': width + v[-1],
     'dq': 2 * width + v[-1],
@@ -81,8 +85,8 @@ def _splash(kernel, operands, phase, segmented, causal):
   for number, operand in enumerate(operands[2:]):
     if not operand.hbm_bytes:
       continue
-    # After q, k and v stand the ids of queries and keys, if there are any, and
-    # then what there is of queries.
+    # The operands are q, k, v, then the segment ids of queries and of keys if
+    # there are any, then arrays of queries.
     of_keys = number in (1, 2) or bool(segmented) and number == 4
     column = (
       operand.hbm_bytes

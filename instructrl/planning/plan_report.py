@@ -9,7 +9,7 @@ from instructrl.reports import pages
 from instructrl.reports import plots
 from instructrl.reports import tables
 
-Table = list[tuple[str, ...]]  # its first row is the head
+Table = list[tuple[str, ...]]  # the first row is the header
 
 MESH = 'data x fsdp x tensor'
 BOUNDS = {'compute': 'arithmetic', 'hbm': 'HBM', 'ici': 'communication'}
@@ -21,7 +21,7 @@ def markdown(table: Table) -> str:
 
 
 def aligned(table: Table) -> str:
-  """For a terminal."""
+  """Returns a table as aligned columns for a terminal."""
   widths = [max(map(len, column)) for column in zip(*table)]
   return '\n'.join(
     '  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip()
@@ -42,18 +42,13 @@ def _mesh(p: Plan) -> str:
 
 
 def _sent(f: Function) -> str:
-  """By kind, the largest first."""
-  return (
-    ', '.join(
-      f'{kind} {sent / 1e9:.3g}'
-      for kind, sent in sorted(f.collectives.items(), key=lambda item: -item[1])
-    )
-    or '0'
-  )
+  """Returns the GB sent by each kind of collective, the largest first."""
+  found = sorted(f.collectives.items(), key=lambda item: -item[1])
+  return ', '.join(f'{kind} {sent / 1e9:.3g}' for kind, sent in found) or '0'
 
 
 def functions(p: Plan) -> Table:
-  """One row per function, figures per chip."""
+  """Returns a row per function with figures per chip."""
   return [
     (
       'per chip',
@@ -99,7 +94,7 @@ def heading(p: Plan) -> str:
 
 
 def verdict(p: Plan) -> str:
-  """What the functions come to, in a sentence."""
+  """Returns a sentence: why a plan does not fit, or its time and MFU."""
   if not p.fits:
     return f'does not fit: {p.problem}'
   run = (
@@ -112,13 +107,13 @@ def verdict(p: Plan) -> str:
 
 
 def describe(p: Plan) -> str:
-  """A plan for a terminal."""
+  """Returns a plan as text for a terminal."""
   tables = [aligned(functions(p))] if p.functions else []
   return '\n'.join([heading(p), *tables, verdict(p)])
 
 
 def summary(plans: Sequence[Plan]) -> Table:
-  """One row per run and slice."""
+  """Returns a row per run and slice."""
   table = [
     (
       'run',
@@ -143,7 +138,7 @@ def summary(plans: Sequence[Plan]) -> Table:
     bound = BOUNDS[slowest.bound] + (
       f' ({slowest.name})' if len(p.functions) > 1 else ''
     )
-    hours = f'{p.chip_hours:,.0f}' if p.steps else 'by its data'
+    hours = f'{p.chip_hours:,.0f}' if p.steps else 'depends on data'
     table.append(
       (*row, size, _time(p.seconds), bound, f'{100 * p.mfu:.0f}%', hours)
     )
@@ -151,7 +146,7 @@ def summary(plans: Sequence[Plan]) -> Table:
 
 
 def by_run(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
-  """Run and kind of chip -> its plans, fewest chips first."""
+  """Returns {run and kind of chip: its plans, fewest chips first}."""
   found = {}
   for p in sorted(plans, key=lambda p: p.chips):
     found.setdefault(f'{p.name}, {p.topology.partition(":")[0]}', []).append(p)
@@ -159,7 +154,7 @@ def by_run(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
 
 
 def smallest(plans: Sequence[Plan]) -> list[str]:
-  """Of each run and kind of chip, the smallest slice that fits, if any."""
+  """Returns a line per run and kind of chip: the smallest slice that fits."""
   lines = []
   for name, found in by_run(plans).items():
     first = next((p for p in found if p.fits), None)
@@ -167,13 +162,13 @@ def smallest(plans: Sequence[Plan]) -> list[str]:
       f'{name}: {first.topology} ({first.chips} chips) is the smallest of '
       f'{len(found)} slices that fits'
       if first
-      else f'{name}: none of {", ".join(p.topology for p in found)} fits'
+      else f'{name}: no slice fits of {", ".join(p.topology for p in found)}'
     )
   return lines
 
 
 def growing(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
-  """Those that fit, of runs with enough of them to see how they scale."""
+  """Returns {run: plans that fit}, for runs with enough to show scaling."""
   found = {
     name: [p for p in ps if p.fits] for name, ps in by_run(plans).items()
   }
@@ -185,10 +180,10 @@ def growing(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
 
 
 def scaling(plans: Sequence[Plan]) -> Table:
-  """A run on more and more chips, its batch the same.
+  """Returns a table of one run on more and more chips, with the same batch.
 
-  Ideal is the time of the smallest slice, divided by how many times as many
-  chips there are; efficiency is the ideal of the time.
+  The ideal time scales that of the smallest slice by the number of chips. The
+  efficiency is the ideal time divided by the time.
   """
   first = plans[0]
   table = [

@@ -1,65 +1,49 @@
-"""What a run needs of a TPU slice: its functions compiled for it, and read.
+"""Plans a run on a TPU slice: compiles its functions and reads the programs.
 
-Peak memory is what stays on a chip between the functions, and what the function
+Peak memory is what stays on a chip between the functions, plus what a function
 adds. The time is a roofline: the longest of arithmetic, HBM traffic and
 communication over all links of a chip, each at its published peak, as if they
-overlapped perfectly. No run is faster. What goes between several slices counts
-as if it went over the links inside one, and copies from and to the hosts
+overlapped perfectly; no run is faster. Traffic between slices counts as if it
+used the links inside a slice, and copies from and to the hosts
 (`config.offload`) take no time.
-
-Compiling takes minutes, so what was read is kept in a file for each function,
-named by what was compiled: the lowered program, the slice and the compiler.
 """
 
-from collections.abc import Callable, Mapping
-import contextlib
+from collections.abc import Mapping
 import dataclasses
-import hashlib
-import importlib.metadata
-import json
 import math
 import pathlib
-import re
-import threading
-import time
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 
+from instructrl.planning import compiling
 from instructrl.planning import flops
-from instructrl.planning import hlo
 from instructrl.planning.chips import devices
 from instructrl.planning.chips import GIB
-from instructrl.runtime import files
-from instructrl.runtime import progress
 from instructrl.runtime import sharding
 from instructrl.stages import lm
 from instructrl.stages import ppo_program
 from instructrl.stages import reward
 
-GPT_VOCAB = 50_257  # of GPT-2's and GPT-3's tokenizer
-_TELL_EVERY = 60.0  # seconds, while something compiles
-
-Say = Callable[[str], None]
+GPT_VOCAB = 50_257  # tokens of GPT-2's and GPT-3's tokenizer
 
 
 @dataclasses.dataclass(frozen=True)
 class Function:
-  """A compiled function, per chip. Sizes in bytes, times in seconds."""
+  """A compiled function. Figures per chip: sizes in bytes, times in seconds."""
 
   name: str
   arguments: int
   outputs: int
   temporaries: int
   code: int
-  aliased: int  # of the outputs: they take the place of arguments
-  xla_flops: float  # of the compiled program
+  aliased: int  # size of the outputs that take the place of arguments
+  xla_flops: float  # FLOPs of the compiled program
   hbm_traffic: float
   collectives: Mapping[str, float]  # kind -> bytes sent
   compile_seconds: float
-  # What the file of a function does not hold.
-  peak: int = 0  # with what stays between the functions
-  model_flops: float = 0.0  # counted from the model
+  # Set by `_rated`, not kept in a file:
+  peak: int = 0  # memory, with everything that stays between the functions
+  model_flops: float = 0.0  # FLOPs counted from the model
   times: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
   @property
@@ -68,25 +52,25 @@ class Function:
 
   @property
   def bound(self) -> str:
-    """What takes longest: compute, hbm or ici."""
+    """The resource that takes longest: compute, hbm or ici."""
     return max(self.times, key=self.times.get)
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a config needs of a slice."""
+  """The needs of a run on a slice."""
 
-  name: str  # of the run
+  name: str  # name of the run
   topology: str
   chips: int
   mesh: Mapping[str, int]
   given: Mapping[str, int]  # config fields that were set for this slice
-  hbm: float  # of a chip, bytes
-  peak_flops: float  # of a chip, per second
-  stays: int  # on a chip between the functions, bytes
+  hbm: float  # bytes of a chip
+  peak_flops: float  # FLOP/s of a chip
+  stays: int  # bytes that stay on a chip between the functions
   functions: tuple[Function, ...]
-  steps: int  # of the whole run; 0 if its data decide
-  problem: str = ''  # why it does not fit
+  steps: int  # steps of the run; 0 if they depend on its data
+  problem: str = ''  # why the run does not fit
 
   @property
   def peak(self) -> int:
@@ -98,12 +82,12 @@ class Plan:
 
   @property
   def seconds(self) -> float:
-    """Of a step."""
+    """Seconds of a step."""
     return sum(f.seconds for f in self.functions)
 
   @property
   def communication(self) -> float:
-    """Time of a step's communication alone, of the step's time."""
+    """Time of a step's communication alone, divided by the step's time."""
     return sum(f.times['ici'] for f in self.functions) / self.seconds
 
   @property
@@ -119,9 +103,11 @@ class Plan:
 
 
 def program_of(config, mesh, vocab_size: int):
-  """(program, its functions, model FLOPs of each, steps) of a config.
+  """Builds the program of a stage.
 
-  The functions are made by a call: only they need the mesh around them.
+  Returns:
+    (program, function that returns its jitted functions and must be called
+    inside the mesh, {function: model FLOPs}, steps of the run).
   """
   if config.stage in ('ppo', 'ppo_ptx'):
     program = ppo_program.Program(
@@ -168,7 +154,7 @@ def program_of(config, mesh, vocab_size: int):
 
 
 def fewest_rows(config) -> int:
-  """Of all batches that a step splits over the devices."""
+  """Returns the rows of the smallest batch that is split over the devices."""
   if 'ppo' in config:
     p = config.ppo
     parts = [
@@ -180,7 +166,7 @@ def fewest_rows(config) -> int:
     ]
   elif 'optimizer' not in config:
     raise ValueError(
-      f'stage={config.stage!r} does not train: nothing to compile'
+      f'stage={config.stage!r} does not train; there is nothing to compile'
     )
   else:
     parts = [config.batch_size, config.microbatch_size]
@@ -188,10 +174,13 @@ def fewest_rows(config) -> int:
 
 
 def on_slice(config, num_devices: int):
-  """(config for so many devices, the fields that were set for it).
+  """Fits a config to a number of devices.
 
-  `mesh.tensor` grows until each device has a row of every batch, where the mesh
-  leaves a size open.
+  If the mesh leaves a size open (-1), `mesh.tensor` grows until each device has
+  a row of every batch.
+
+  Returns:
+    (config, {field that was set: value}).
   """
   mesh, rows = config.mesh, fewest_rows(config)
   if -1 not in (mesh.data, mesh.fsdp):
@@ -207,11 +196,11 @@ def on_slice(config, num_devices: int):
 
 
 def laid_out(config, topology: str):
-  """(config for a slice, fields that were set for it, mesh, chip).
+  """Returns (config for a slice, {field that was set: value}, mesh, chip).
 
   Raises:
-    TopologyError: there is no such slice.
-    ValueError: the mesh cannot be laid over it, or the stage does not train.
+    TopologyError: the slice is unknown.
+    ValueError: the mesh does not fit the slice, or the stage does not train.
   """
   found, chip = devices(topology)
   config, given = on_slice(config, len(found))
@@ -223,7 +212,10 @@ def laid_out(config, topology: str):
 
 
 def bytes_per_device(tree) -> int:
-  """Of abstract arrays with shardings; not of those that wait on the hosts."""
+  """Returns the bytes on a device of abstract arrays with shardings.
+
+  Arrays in host memory do not count.
+  """
   return sum(
     math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     for x in jax.tree.leaves(tree)
@@ -232,7 +224,7 @@ def bytes_per_device(tree) -> int:
 
 
 def largest(tree, count: int = 5) -> str:
-  """The arrays that take most of a device, with their paths."""
+  """Returns a text with the arrays that take most of a device."""
   leaves = [
     (bytes_per_device(x), jax.tree_util.keystr(path), x)
     for path, x in jax.tree_util.tree_leaves_with_path(tree)
@@ -250,17 +242,17 @@ def plan(
   *,
   name: str = '',
   folder: pathlib.Path | None = None,
-  say: Say = lambda text: None,
+  say: compiling.Say = lambda text: None,
 ) -> Plan:
-  """Compiles a config's functions for a slice, to the first that does not fit.
+  """Compiles a run's functions for a slice, up to the first that does not fit.
 
   Args:
-    config: of a stage that trains.
+    config: config of a stage that trains.
     topology: a slice, such as 'v5p:4x4x4'.
     vocab_size: tokens of the tokenizer.
-    name: of the run; 'ppo_ptx:1.3b' by default.
-    folder: where what was read is kept, and found again.
-    say: is told what is compiled, and for how long.
+    name: name of the run; 'ppo_ptx:1.3b' by default.
+    folder: where the figures of functions are kept and found again.
+    say: is called with messages about the progress.
 
   Raises:
     TopologyError, ValueError: see `laid_out`.
@@ -278,29 +270,25 @@ def plan(
       f'{chip.hbm / GIB:.4g}, most of it {largest(resident)}'
     )
   with jax.set_mesh(mesh):
-    for name, (fn, arguments) in make().items() if not problem else ():
-      function, problem = _compiled(
-        name,
+    for key, (fn, arguments) in make().items() if not problem else ():
+      found = compiling.compiled(
+        key,
         fn.lower(*arguments),
         topology,
         folder,
         lambda text: say(f'{title} for {topology}: {text}'),
         trips=config.get('ppo', {}).get('response_len', 1) - 1,
       )
-      if problem:
-        problem = f'{name} does not fit: {problem}'
+      if 'problem' in found:
+        problem = f'{key} does not fit: {found["problem"]}'
         break
       # Arguments that stay anyway are counted once.
       elsewhere = stays - _shared(resident, arguments)
-      function = _rated(function, chip, elsewhere, counts[name] / mesh.size)
-      functions.append(function)
-      if function.peak > chip.hbm:
-        problem = (
-          f'{name} needs {function.peak / GIB:.1f} GiB of '
-          f'{chip.hbm / GIB:.4g}, {function.temporaries / GIB:.1f} '
-          'of them temporary; of what stays on a chip the largest are '
-          f'{largest(resident)}'
-        )
+      model_flops = counts[key] / mesh.size
+      function = Function(**found['function'])
+      functions.append(_rated(function, chip, elsewhere, model_flops))
+      problem = _excess(functions[-1], chip, resident)
+      if problem:
         break
   return Plan(
     name=title,
@@ -317,8 +305,19 @@ def plan(
   )
 
 
+def _excess(f: Function, chip, resident) -> str:
+  """Returns why a compiled function does not fit a chip; '' if it fits."""
+  if f.peak <= chip.hbm:
+    return ''
+  return (
+    f'{f.name} needs {f.peak / GIB:.1f} GiB of {chip.hbm / GIB:.4g}, '
+    f'{f.temporaries / GIB:.1f} of them temporary; the largest arrays that '
+    f'stay on a chip are {largest(resident)}'
+  )
+
+
 def _shared(resident, arguments) -> int:
-  """Bytes of the arguments that are among what stays."""
+  """Returns the bytes of the arguments that stay between the functions."""
   ids = {id(x) for x in jax.tree.leaves(resident)}
   return bytes_per_device(
     [x for x in jax.tree.leaves(arguments) if id(x) in ids]
@@ -326,7 +325,14 @@ def _shared(resident, arguments) -> int:
 
 
 def _rated(f: Function, chip, elsewhere: int, model_flops: float) -> Function:
-  """With its peak and its times."""
+  """Returns a function with its peak memory and its times.
+
+  Args:
+    f: the function.
+    chip: the chip's figures.
+    elsewhere: bytes that stay on a chip and are not arguments of the function.
+    model_flops: FLOPs counted from the model, per chip.
+  """
   return dataclasses.replace(
     f,
     model_flops=model_flops,
@@ -341,132 +347,8 @@ def _rated(f: Function, chip, elsewhere: int, model_flops: float) -> Function:
   )
 
 
-def _compiled(
-  name: str, lowered, topology: str, folder, say: Say, *, trips: int
-) -> tuple[Function | None, str]:
-  """(function, '') or (None, why XLA found no room), read before or now."""
-  path = folder and folder / f'{_key(lowered, topology)}.json'
-  if path and path.exists():
-    found = files.read_json(path)
-    say(f'{name} was compiled before')
-  else:
-    began = time.monotonic()
-    say(f'{name} compiles')
-    found = _read(name, lowered, say, trips)
-    say(f'{name} took {progress.format_seconds(time.monotonic() - began)}')
-    if path:
-      folder.mkdir(parents=True, exist_ok=True)
-      files.atomic_write(path, json.dumps(found, indent=1))
-  if 'problem' in found:
-    return None, found['problem']
-  return Function(**found['function']), ''
-
-
-def _key(lowered, topology: str) -> str:
-  """Of all that a compiled function, and what is read from it, depends on."""
-  versions = [
-    f'{name} {importlib.metadata.version(name)}'
-    for name in ('jax', 'jaxlib', 'libtpu')
-  ]
-  here = pathlib.Path(__file__).parent
-  reader = [path.read_text('utf-8') for path in sorted(here.glob('hlo*.py'))]
-  parts = [lowered.as_text(), topology, *reader, *versions]
-  return hashlib.sha256('\0'.join(parts).encode()).hexdigest()[:32]
-
-
-def _read(name: str, lowered, say: Say, trips: int) -> dict:
-  """What a function needs and does, per chip, or why it has no room."""
-  began = time.monotonic()
-  try:
-    with _no_cache():
-      compiled = _while_telling(
-        lowered.compile,
-        lambda seconds: say(
-          f'{name} compiles, {progress.format_seconds(seconds)} so far'
-        ),
-      )
-  except jax.errors.JaxRuntimeError as error:
-    if 'RESOURCE_EXHAUSTED' not in str(error):
-      raise
-    return {'problem': allocations(str(error))}
-  seconds = time.monotonic() - began
-  memory = compiled.memory_analysis()
-  costs = hlo.Program(compiled.as_text(), trips=trips).costs
-  return {
-    'function': dict(
-      name=name,
-      arguments=memory.argument_size_in_bytes,
-      outputs=memory.output_size_in_bytes,
-      temporaries=memory.temp_size_in_bytes,
-      code=memory.generated_code_size_in_bytes,
-      aliased=memory.alias_size_in_bytes,
-      xla_flops=costs.flops,
-      hbm_traffic=costs.hbm_bytes,
-      collectives=dict(costs.collectives),
-      compile_seconds=round(seconds, 1),
-    )
-  }
-
-
-def _while_telling(fn: Callable, tell: Callable[[float], None]):
-  """What `fn` returns or raises; it runs in a thread, so that Ctrl-C is heard,
-  and how long it has taken is told each minute.
-  """
-  result = {}
-
-  def work():
-    try:
-      result['value'] = fn()
-    except BaseException as error:  # raised where it was asked for
-      result['error'] = error
-
-  began = time.monotonic()
-  thread = threading.Thread(target=work, daemon=True)
-  thread.start()
-  while thread.is_alive():
-    thread.join(_TELL_EVERY)
-    if thread.is_alive():
-      tell(time.monotonic() - began)
-  if 'error' in result:
-    raise result['error']
-  return result['value']
-
-
-@contextlib.contextmanager
-def _no_cache():
-  """What is compiled for other devices cannot be read back here.
-
-  JAX decides once in a process whether it has a cache: it is told to forget.
-  """
-  before = jax.config.jax_enable_compilation_cache
-  jax.config.update('jax_enable_compilation_cache', False)
-  compilation_cache.reset_cache()
-  try:
-    yield
-  finally:
-    jax.config.update('jax_enable_compilation_cache', before)
-    compilation_cache.reset_cache()
-
-
-def allocations(error: str, count: int = 5) -> str:
-  """The reason and the largest buffers of XLA's message."""
-  reason = next(
-    (
-      line.strip()
-      for line in error.splitlines()
-      if 'Used' in line or 'Exceeded' in line
-    ),
-    error.splitlines()[0],
-  )
-  sizes = re.findall(r'Size: ([\d.]+[KMGT]?)', error)
-  shapes = re.findall(r'Shape: (\S+)', error)
-  names = re.findall(r'op_name="([^"]*)"', error)
-  buffers = [' '.join(x) for x in zip(sizes, shapes, names)]
-  return '; '.join([reason, *buffers[:count]])
-
-
 def to_json(p: Plan) -> dict:
-  """All of a plan's figures."""
+  """Returns all figures of a plan as plain data."""
   found = dataclasses.asdict(p)
   for f, function in zip(found['functions'], p.functions):
     f.update(seconds=function.seconds, bound=function.bound)

@@ -177,31 +177,46 @@ def missing_file(error: OSError) -> str:
   return f'there is no file {name[-1]} in {os.getcwd()}'
 
 
-def read_flags(config_flag, workdir_flag, kind: str, field: str):
-  """Returns (config, workdir); exits with one line if a flag is wrong.
+def read_config(config_flag, kind: str, *fields: str):
+  """Returns the config; exits with one line if --config is missing or wrong.
 
   Args:
     config_flag: the holder of --config.
-    workdir_flag: the holder of --workdir.
-    kind: what the config describes: 'stage', 'study' or 'sweep'.
-    field: a field that every such config has.
+    kind: what the config describes: 'stage', 'study', 'sweep' or 'plan'.
+    *fields: every such config has one of these fields.
   """
-  names = {'stage': 'ppo', 'sweep': 'ablations/kl_coef'}
-  example = f'experiments/{names.get(kind, kind)}.py:tiny'
-  config, workdir = config_flag.value, workdir_flag.value
+  names = {'stage': 'ppo', 'sweep': 'ablations/kl_coef', 'plan': 'ppo_ptx'}
+  size = '1.3b' if kind == 'plan' else 'tiny'
+  example = f'experiments/{names.get(kind, kind)}.py:{size}'
+  config = config_flag.value
   if config is None:
     sys.exit(
       f'error: --config is missing: give a {kind} of experiments/ and '
       f'its size, such as {example}'
     )
   try:
-    fits = field in config
+    fits = any(field in config for field in fields)
   except OSError as error:  # ml_collections', for a missing file
     sys.exit(
       f'error: --config: {missing_file(error)}; give one such as {example}'
     )
   if not fits:
-    sys.exit(f'error: --config is not of a {kind}: it has no field {field!r}')
+    wanted = ' or '.join(map(repr, fields))
+    sys.exit(f'error: --config is not of a {kind}: it has no field {wanted}')
+  return config
+
+
+def read_flags(config_flag, workdir_flag, kind: str, field: str):
+  """Returns (config, workdir); exits with one line if a flag is wrong.
+
+  Args:
+    config_flag: the holder of --config.
+    workdir_flag: the holder of --workdir.
+    kind: what the config describes, see `read_config`.
+    field: a field that every such config has.
+  """
+  config = read_config(config_flag, kind, field)
+  workdir = workdir_flag.value
   if not workdir:
     sys.exit(f'error: --workdir is missing: give the folder of the {kind}')
   if os.path.exists(workdir) and not os.path.isdir(workdir):

@@ -18,7 +18,7 @@ import pytest
 from instructrl.models import attention
 from instructrl.models import flash
 from instructrl.planning import chips
-from instructrl.planning import planner
+from instructrl.planning import compiling
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
 from tests import slices
@@ -374,7 +374,7 @@ def lowered_for_tpu(**changes):
 @slices.needs_libtpu
 def test_a_tpu_is_given_splash_attention():
   """A real compilation of a model; the logits of a head are nowhere."""
-  with planner._no_cache():
+  with compiling.no_cache():
     text = lowered_for_tpu().compile().as_text()
   for kernel in ('splash_mha_fwd', 'splash_mha_dq', 'splash_mha_dkv'):
     assert re.search(
@@ -421,7 +421,7 @@ def test_the_kernel_compiles_for_a_row_of_2048(
       (0, 1, 2),
     )
   )
-  with jax.set_mesh(mesh), planner._no_cache():
+  with jax.set_mesh(mesh), compiling.no_cache():
     text = (
       grads.lower(
         array(2, length, 4, width),

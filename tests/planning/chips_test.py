@@ -12,12 +12,14 @@ from tests import slices
 @pytest.mark.parametrize(
   'topology, message',
   [
-    ('v9:2x2', 'the chips are v4, v5e, v5p, v6e'),
-    ('2xv9:2x2', 'the chips are v4, v5e, v5p, v6e'),
-    ('v5litepod-4', 'no CHIP:SHAPE, such as v5e:2x4'),
-    ('v5e', 'no CHIP:SHAPE, such as v5e:2x4'),
+    ('v9:2x2', 'one of the chips v4, v5e, v5p, v6e; got'),
+    ('2xv9:2x2', 'one of the chips v4, v5e, v5p, v6e; got'),
+    ('v5litepod-4', 'must be CHIP:SHAPE, such as v5e:2x4'),
+    ('v5e', 'must be CHIP:SHAPE, such as v5e:2x4'),
     pytest.param(
-      'v5e:3x1x7', 'is no slice that libtpu knows', marks=slices.needs_libtpu
+      'v5e:3x1x7',
+      'libtpu does not know --topology=v5e:3x1x7',
+      marks=slices.needs_libtpu,
     ),
   ],
 )

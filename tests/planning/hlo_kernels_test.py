@@ -8,8 +8,8 @@ import pytest
 
 from instructrl.models import flash
 from instructrl.planning import chips
+from instructrl.planning import compiling
 from instructrl.planning import hlo
-from instructrl.planning import planner
 from instructrl.runtime import sharding
 from tests import slices
 
@@ -164,7 +164,7 @@ def test_the_kernels_of_a_compiled_program(shared_prefix):
     )
   )
   keys = array(4 * B, HKV, T, W)
-  with jax.set_mesh(mesh), planner._no_cache():
+  with jax.set_mesh(mesh), compiling.no_cache():
     text = (
       grads.lower(
         array(4 * B, T, H, W), keys, keys, array(4 * B, T, dtype='int32')

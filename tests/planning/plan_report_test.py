@@ -97,7 +97,7 @@ def test_the_smallest_that_fits_is_named_for_each_chip():
       make('v4:2x2x1', 4, problem='no'),
     ]
   ) == [
-    'ppo:1.3b, v4: none of v4:2x2x1 fits',
+    'ppo:1.3b, v4: no slice fits of v4:2x2x1',
     'ppo:1.3b, v5e: v5e:2x2 (4 chips) is the smallest of 4 slices that fits',
     'ppo:1.3b, v5p: v5p:2x2x1 (4 chips) is the smallest of 1 slices that fits',
   ]

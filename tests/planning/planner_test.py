@@ -1,7 +1,6 @@
 """Plans for slices: what is counted, what fits, and what is kept."""
 
 import dataclasses
-import time
 import warnings
 
 import jax
@@ -14,6 +13,7 @@ from experiments import ppo_ptx
 from experiments import reward
 from experiments import sft
 from instructrl.planning import chips
+from instructrl.planning import compiling
 from instructrl.planning import planner
 from instructrl.runtime import files
 from instructrl.runtime import sharding
@@ -94,12 +94,12 @@ def test_another_program_slice_or_compiler_is_compiled_anew(monkeypatch):
     _, make, *_ = planner.program_of(config, mesh, 500)
     with jax.set_mesh(mesh):
       ((fn, arguments),) = make().values()
-      return planner._key(fn.lower(*arguments), topology)
+      return compiling.key(fn.lower(*arguments), topology)
 
   first = key()
   assert key() == first
   others = [key(batch_size=8), key(topology='v6e:2x2')]
-  monkeypatch.setattr(planner.importlib.metadata, 'version', lambda name: '0')
+  monkeypatch.setattr(compiling.importlib.metadata, 'version', lambda name: '0')
   others.append(key())
   assert len({first, *others}) == 4
 
@@ -233,34 +233,3 @@ def test_a_mesh_that_is_given_whole_stays():
   config = sft.get_config('1.3b')
   config.mesh.fsdp = 64
   assert planner.on_slice(config, 64) == (config, {})
-
-
-def test_the_reason_of_xla_is_cut_to_its_largest_buffers():
-  error = """RESOURCE_EXHAUSTED: XLA:TPU compile permanent error.
-Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.
-
-  1. Size: 6.00G
-     Operator: op_name="jit(generate)/while"
-     Shape: bf16[2,16]{1,0}
-  2. Size: 3.00G
-     Operator: op_name="jit(generate)/dot"
-     Shape: bf16[1,16]{1,0}
-"""
-  assert planner.allocations(error, 1) == (
-    'Used 22.11G of 15.75G hbm. Exceeded hbm capacity by 6.36G.; '
-    '6.00G bf16[2,16]{1,0} jit(generate)/while'
-  )
-
-
-def test_what_takes_long_tells_and_hands_its_errors_on(monkeypatch):
-  monkeypatch.setattr(planner, '_TELL_EVERY', 0.01)
-  told = []
-
-  def work():
-    time.sleep(0.05)
-    return 7
-
-  assert planner._while_telling(work, told.append) == 7
-  assert told and told == sorted(told)
-  with pytest.raises(ZeroDivisionError):
-    planner._while_telling(lambda: 1 / 0, told.append)
