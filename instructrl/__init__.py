@@ -7,3 +7,12 @@ a known right answer.
 """
 
 __version__ = '0.1.0'
+
+
+def __getattr__(name):
+  """Imports `load` when a program first uses it: `import instructrl` is quick."""
+  if name == 'load':
+    from instructrl.stages.loaded import load
+
+    return load
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

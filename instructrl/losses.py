@@ -63,7 +63,7 @@ def token_logprobs(
     unembed: [D, V], cast to the dtype of `hidden`.
     targets: [..., T] integer.
     chunk_size: tokens per chunk. 0, or no less than the number of tokens, is
-      one chunk, of which the logits are kept for the backward pass.
+      one chunk, whose logits are kept for the backward pass.
     vocab_size: columns of `unembed` from here on are padding; V by default.
     temperature: divides the logits, as the sampler's does; positive.
     with_entropy: whether to return the entropy of the distribution as well.
@@ -123,7 +123,7 @@ def lm_loss(
 
 
 def preference_pairs(ranks: chex.Array, valid: chex.Array) -> jax.Array:
-  """Which ordered pairs of one prompt's responses state a preference.
+  """Finds the ordered pairs of responses that state a preference.
 
   Args:
     ranks: [B, K] integer, 0 = best, equal = tie.

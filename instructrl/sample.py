@@ -3,27 +3,19 @@
   python -m instructrl.sample CHECKPOINT --prompt "Where was Mara born?"
   python -m instructrl.sample CHECKPOINT < prompts.txt
 
-CHECKPOINT is a run folder (the newest checkpoint, the EMA where there is one),
-its `checkpoints`, or one step of them; which of SFT's a study selected stands
-in DIR/select_sft/DONE. A reward model scores instead: give it
-`--response` beside `--prompt`. Without --prompt every line of standard input
-is a prompt.
+CHECKPOINT is a run folder (its newest checkpoint, the EMA if there is one), its
+`checkpoints`, or one step of them. DIR/select_sft/DONE names the step of SFT
+that a study selected. A reward model scores: give it `--prompt` and
+`--response`. Without --prompt, every line of standard input is a prompt. From
+Python, use `instructrl.load(CHECKPOINT)`.
 """
 
 import argparse
 import json
 import sys
 
-from instructrl import rng
-from instructrl.data import tasks
-from instructrl.evaluators.lm import Engine
-from instructrl.evaluators.lm import LanguageModel
 from instructrl.runtime.command import EXPECTED_ERRORS
 from instructrl.runtime.command import setup_jax
-from instructrl.stages import checks
-from instructrl.stages import opening
-from instructrl.stages import policies
-from instructrl.stages import reward
 
 
 def parse(argv):
@@ -31,8 +23,12 @@ def parse(argv):
     prog='instructrl.sample', description=__doc__.split('\n')[0]
   )
   parser.add_argument('checkpoint', help='a run folder or a step of it')
-  parser.add_argument('--prompt', help='what to answer; else standard input')
-  parser.add_argument('--response', help='what a reward model scores')
+  parser.add_argument(
+    '--prompt', help='the prompt; default: the lines of standard input'
+  )
+  parser.add_argument(
+    '--response', help='the response that a reward model scores'
+  )
   parser.add_argument(
     '--temperature', type=float, default=1.0, help='0 is greedy (default 1)'
   )
@@ -40,7 +36,7 @@ def parse(argv):
     '--top_p',
     type=float,
     default=1.0,
-    help='nucleus (default 1: the whole distribution)',
+    help='nucleus sampling (default 1: the whole distribution)',
   )
   parser.add_argument(
     '--n', type=int, default=1, help='answers per prompt (default 1)'
@@ -49,13 +45,13 @@ def parse(argv):
     '--max_tokens',
     type=int,
     default=64,
-    help='longest answer, in tokens (default 64)',
+    help='largest number of tokens in an answer (default 64)',
   )
   parser.add_argument(
-    '--json', action='store_true', help='a JSON object per prompt'
+    '--json', action='store_true', help='write a JSON object per prompt'
   )
   parser.add_argument(
-    '--seed', type=int, default=0, help='of the sampling (default 0)'
+    '--seed', type=int, default=0, help='seed of the sampling (default 0)'
   )
   args = parser.parse_args(argv)
   if args.n < 1 or args.max_tokens < 1:
@@ -67,47 +63,27 @@ def parse(argv):
 
 def answer(args, prompts, write):
   """Answers (or scores) prompts, in order, as soon as each is read."""
-  run = opening.open_run(args.checkpoint)
-  tok = run.tok
-  if run.is_reward_model:
-    checks.require(
-      args.response is not None,
-      'a reward model scores: give --prompt and --response',
-    )
-    scorer = reward.Scorer(run.model, tok, batch_size=1)
-    for prompt in prompts:
-      score = scorer(
-        run.params,
-        [tasks.chat_prompt(tok, prompt)],
-        [tasks.response_tokens(tok, args.response, args.max_tokens)],
-      )
-      write(
-        json.dumps(
-          {
-            'prompt': prompt,
-            'response': args.response,
-            'score': float(score[0]),
-          }
-        )
-        if args.json
-        else f'{score[0]:.4f}'
-      )
-    return
+  import instructrl
+  from instructrl.data import tasks
+  from instructrl.stages import checks
+
+  run = instructrl.load(args.checkpoint)
   checks.require(
-    args.response is None,
-    f'{args.checkpoint} is a policy: --response is for reward models',
+    run.is_reward_model == (args.response is not None),
+    f'{args.checkpoint} is a reward model: give --prompt and --response'
+    if run.is_reward_model
+    else f'{args.checkpoint} is a policy: --response is for reward models',
   )
   room = run.config.model.max_len - args.max_tokens  # as in training
-  policy = LanguageModel(
-    'policy',
-    Engine(run.model, tok, batch_size=args.n),
-    run.params,
-    template=policies.template_of('', run.config.stage),
-    response_len=args.max_tokens,
-  )
   for place, prompt in enumerate(prompts):
-    checks.require(bool(prompt.strip()), 'the prompt is empty')
-    length = len(tasks.chat_prompt(tok, prompt))
+    if run.is_reward_model:
+      score = float(
+        run.score([prompt], [args.response], max_tokens=args.max_tokens)[0]
+      )
+      found = {'prompt': prompt, 'response': args.response, 'score': score}
+      write(json.dumps(found) if args.json else f'{score:.4f}')
+      continue
+    length = len(tasks.chat_prompt(run.tok, prompt))
     if length > room:
       print(
         f'warning: the prompt has {length} tokens; examples with more than '
@@ -115,34 +91,27 @@ def answer(args, prompts, write):
         'in training',
         file=sys.stderr,
       )
-    rows = range(place * args.n, (place + 1) * args.n)
-    answers = [
-      tok.decode(tokens).strip()
-      for tokens in policy.sample_tokens(
-        [prompt] * args.n,
-        temperature=args.temperature,
-        top_p=args.top_p,
-        seed=args.seed,
-        purpose=rng.Purpose.SAMPLE,
-        rows=rows,
-      )
-    ]
+    answers = run.generate(
+      [prompt],
+      n=args.n,
+      temperature=args.temperature,
+      top_p=args.top_p,
+      max_tokens=args.max_tokens,
+      seed=args.seed,
+      first=place,
+    )[0]
     if args.json:
       write(json.dumps({'prompt': prompt, 'answers': answers}))
-    elif args.n == 1:
-      write(answers[0])
-    else:  # an answer may have several lines
-      write(
-        '\n'.join(
-          [
-            prompt,
-            *(
-              f'  {number}. ' + text.replace('\n', '\n     ')
-              for number, text in enumerate(answers, 1)
-            ),
-          ]
-        )
-      )
+    else:
+      write(answers[0] if args.n == 1 else _numbered(prompt, answers))
+
+
+def _numbered(prompt, answers) -> str:
+  """Formats several answers; each may have several lines."""
+  lines = [prompt]
+  for number, text in enumerate(answers, 1):
+    lines.append(f'  {number}. ' + text.replace('\n', '\n     '))
+  return '\n'.join(lines)
 
 
 def _lines():

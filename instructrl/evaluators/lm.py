@@ -222,7 +222,8 @@ class LanguageModel:
   def _stop(self) -> str | None:
     return '\n' if self.template == 'few_shot' else None
 
-  def _lay_out(self, prompt: str | Prompt) -> list[int]:
+  def lay_out(self, prompt: str | Prompt) -> list[int]:
+    """Returns the tokens of a prompt in the policy's template."""
     if self.template == 'chat':
       return tasks.chat_prompt(self.tok, prompt)
     text = prompt if isinstance(prompt, str) else prompt.text
@@ -254,7 +255,7 @@ class LanguageModel:
     """
     return self.engine.generate(
       self.params,
-      [self._lay_out(prompt) for prompt in prompts],
+      [self.lay_out(prompt) for prompt in prompts],
       max_tokens=self._response_len,
       seed=seed,
       purpose=purpose,

@@ -1,0 +1,213 @@
+"""A trained run as a Python object that takes and returns text."""
+
+from collections.abc import Sequence
+import functools
+import math
+import os
+
+import numpy as np
+
+from instructrl import rng
+from instructrl.data import tasks
+from instructrl.evaluators.lm import Engine
+from instructrl.evaluators.lm import LanguageModel
+from instructrl.stages import checks
+from instructrl.stages import opening
+from instructrl.stages import policies
+from instructrl.stages import reward
+
+_MAX_BATCH = 64  # sequences computed at once
+
+
+def load(path: str | os.PathLike) -> 'Loaded':
+  """Loads a trained policy or reward model.
+
+  Example:
+
+    policy = instructrl.load('runs/tiny/ppo')
+    answers = policy.generate(['Where was Mara born?'], n=2, seed=1)
+    # [['Mara was born in Oslin.', 'In Oslin.']]
+    policy.logprobs(['Where was Mara born?'], ['In Oslin.'])
+    # array([-1.9], dtype=float32)
+    reward_model = instructrl.load('runs/tiny/reward')
+    reward_model.score(['Where was Mara born?'], ['In Oslin.'])
+    # array([0.7], dtype=float32)
+
+  Args:
+    path: a run folder (its newest checkpoint), or one step of its checkpoints.
+
+  Raises:
+    ConfigError: the run trained no model, or with another tokenizer than the
+      one beside it.
+    CheckpointError: there is no checkpoint, or the newest is damaged.
+  """
+  return Loaded(path, opening.open_run(path))
+
+
+class Loaded:
+  """A policy or reward model that `load` opened.
+
+  Attributes:
+    path: the path that was given to `load`.
+    config: the config that the run was made with.
+    tok: the tokenizer.
+    is_reward_model: whether `score` works; otherwise `generate` and `logprobs`
+      do.
+  """
+
+  def __init__(self, path: str | os.PathLike, opened: opening.Opened):
+    self.path = path
+    self.config, self.tok = opened.config, opened.tok
+    self.is_reward_model = opened.is_reward_model
+    self._opened = opened
+    self._engine = functools.lru_cache(maxsize=8)(
+      lambda batch_size: Engine(opened.model, opened.tok, batch_size=batch_size)
+    )
+    self._scorer = functools.lru_cache(maxsize=8)(
+      lambda batch_size: reward.Scorer(
+        opened.model, opened.tok, batch_size=batch_size
+      )
+    )
+
+  def generate(
+    self,
+    prompts: Sequence[str],
+    n: int = 1,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int = 64,
+    seed: int = 0,
+    *,
+    first: int = 0,
+  ) -> list[list[str]]:
+    """Samples answers of a policy.
+
+    An answer depends on the seed, the place of its prompt and its own number,
+    not on how many prompts are answered at once.
+
+    Args:
+      prompts: N prompts, laid out as in the training of the run.
+      n: answers per prompt.
+      temperature: 0 is greedy.
+      top_p: nucleus; 1 is the whole distribution.
+      max_tokens: largest number of tokens in an answer.
+      seed: seed of the sampling.
+      first: place of the first prompt, for prompts that are given in parts.
+
+    Returns:
+      N lists of n answers.
+
+    Raises:
+      ConfigError: the run is a reward model, or an argument is out of range.
+    """
+    self._require_policy('generate')
+    checks.require(
+      n >= 1 and max_tokens >= 1, 'n and max_tokens must be 1 or more'
+    )
+    checks.require(
+      0 <= temperature < math.inf, 'temperature must be 0 or more, and finite'
+    )
+    checks.require(0 < top_p <= 1, 'top_p must be above 0, and at most 1')
+    _check_texts(prompts)
+    if not prompts:
+      return []
+    answers = self._policy(len(prompts) * n, max_tokens).respond(
+      [prompt for prompt in prompts for _ in range(n)],
+      temperature=temperature,
+      top_p=top_p,
+      seed=seed,
+      purpose=rng.Purpose.SAMPLE,
+      rows=range(first * n, (first + len(prompts)) * n),
+    )
+    return [answers[i : i + n] for i in range(0, len(answers), n)]
+
+  def logprobs(
+    self, prompts: Sequence[str], responses: Sequence[str]
+  ) -> np.ndarray:
+    """Computes how likely a policy finds responses.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses, one to each prompt.
+
+    Returns:
+      [N] float32, nats: the log-probability of each response, summed over its
+      tokens. The end of the response is one of them, except for a run of
+      the stage `pretrain`.
+
+    Raises:
+      ConfigError: the run is a reward model, or the lengths differ.
+    """
+    self._require_policy('logprobs')
+    _check_texts(prompts, responses)
+    policy = self._policy(len(prompts), 1)
+    if policy.template == 'plain':
+      tokens = [self.tok.continuation(response) for response in responses]
+    else:
+      tokens = [self.tok.response(response) for response in responses]
+    checks.require(all(tokens), 'a response is empty')
+    return policy.engine.score(
+      policy.params, [policy.lay_out(prompt) for prompt in prompts], tokens
+    )
+
+  def score(
+    self,
+    prompts: Sequence[str],
+    responses: Sequence[str],
+    *,
+    max_tokens: int | None = None,
+  ) -> np.ndarray:
+    """Scores responses with a reward model.
+
+    Args:
+      prompts: N prompts.
+      responses: N responses, one to each prompt.
+      max_tokens: a longer response loses its end, as in training; None scores
+        responses as they are.
+
+    Returns:
+      [N] float32: the rewards.
+
+    Raises:
+      ConfigError: the run is a policy, or the lengths differ.
+    """
+    checks.require(
+      self.is_reward_model,
+      f'{self.path} is a policy: use generate or logprobs; only a reward model '
+      'has score',
+    )
+    _check_texts(prompts, responses)
+    scorer = self._scorer(min(max(len(prompts), 1), _MAX_BATCH))
+    return scorer(
+      self._opened.params,
+      [tasks.chat_prompt(self.tok, prompt) for prompt in prompts],
+      [self.tok.response(response)[:max_tokens] for response in responses],
+    )
+
+  def _policy(self, num_rows: int, max_tokens: int) -> LanguageModel:
+    return LanguageModel(
+      str(self.path),
+      self._engine(min(max(num_rows, 1), _MAX_BATCH)),
+      self._opened.params,
+      template=policies.template_of('', self.config.stage),
+      response_len=max_tokens,
+    )
+
+  def _require_policy(self, method: str) -> None:
+    checks.require(
+      not self.is_reward_model,
+      f'{self.path} is a reward model: use score; only a policy has {method}',
+    )
+
+
+def _check_texts(prompts: Sequence[str], responses=None) -> None:
+  """Raises a ConfigError if prompts are no list of texts to work with."""
+  checks.require(
+    not isinstance(prompts, str) and not isinstance(responses, str),
+    'prompts and responses must be lists of str; got one str',
+  )
+  checks.require(all(prompt.strip() for prompt in prompts), 'a prompt is empty')
+  checks.require(
+    responses is None or len(prompts) == len(responses),
+    f'{len(prompts)} prompts, but {len(responses or ())} responses',
+  )

@@ -1,0 +1,174 @@
+"""`instructrl.load`: trained runs as Python objects."""
+
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+import instructrl
+from instructrl import rng
+from instructrl import sample
+from instructrl.data import tasks
+from instructrl.evaluators.lm import Engine
+from instructrl.stages import build
+from instructrl.stages import checks
+from instructrl.stages import opening
+from instructrl.stages import reward
+from tests import tiny
+from tests.stages.conftest import save_run
+
+PROMPTS = ['say red', 'say blue cat', 'say fish']
+RESPONSES = ['red red', 'blue', 'dog fish cat']
+
+
+@pytest.fixture
+def saved(configs, tok, tmp_path):
+  """stage -> the folder of a run of untrained weights."""
+
+  def save(stage):
+    config = configs[stage]
+    config.model.max_len = 64
+    model = build.make_model(config, tok.vocab_size)
+    make = tiny.scalar_params if stage == 'reward' else tiny.params
+    folder = tmp_path / stage
+    save_run(folder, tok, make(model, std=0.3), config=config.to_dict())
+    tok.save(folder / tok.FILE)
+    return folder
+
+  return save
+
+
+def test_generate_gives_n_answers_to_each_prompt(saved, tok):
+  policy = instructrl.load(saved('ppo'))
+  options = dict(max_tokens=5, temperature=0.9, top_p=0.8, seed=3)
+  answers = policy.generate(PROMPTS, n=2, **options)
+  assert len(answers) == 3 and all(len(some) == 2 for some in answers)
+  assert policy.generate(PROMPTS, n=2, **options) == answers
+  assert policy.generate(PROMPTS, n=2, **options | {'seed': 4}) != answers
+  # In parts, as from standard input.
+  parts = [
+    policy.generate([prompt], n=2, first=place, **options)[0]
+    for place, prompt in enumerate(PROMPTS)
+  ]
+  assert parts == answers
+  assert policy.generate([]) == []
+
+
+def test_greedy_answers_are_those_of_the_engine(saved, tok):
+  folder = saved('ppo')
+  run = opening.open_run(folder)
+  tokens = Engine(run.model, tok, batch_size=3).generate(
+    run.params,
+    [tasks.chat_prompt(tok, prompt) for prompt in PROMPTS],
+    max_tokens=5,
+    seed=0,
+    purpose=rng.Purpose.SAMPLE,
+    temperature=0.0,
+  )
+  found = instructrl.load(folder).generate(PROMPTS, temperature=0, max_tokens=5)
+  assert found == [[tok.decode(ids).strip()] for ids in tokens]
+
+
+@pytest.mark.parametrize('stage', ['sft', 'pretrain'])
+def test_logprobs_are_sums_over_the_tokens_of_the_response(stage, saved, tok):
+  """Of a base model: of the text after the prompt and a line break."""
+  policy = instructrl.load(saved(stage))
+  found = policy.logprobs(PROMPTS, RESPONSES)
+  assert found.shape == (3,) and found.dtype == np.float32
+  run = opening.open_run(policy.path)
+  for prompt, response, actual in zip(PROMPTS, RESPONSES, found):
+    if stage == 'pretrain':
+      start, end = tok.plain(prompt + '\n'), tok.continuation(response)
+    else:
+      start, end = tok.prompt(prompt), tok.response(response)
+      assert end[-1] == tok.eos_id
+    tokens = np.array([[*start, *end]])
+    positions = np.arange(tokens.shape[1])[None]
+    hidden, _ = run.model.apply(
+      run.params, tokens, positions, np.ones_like(tokens)
+    )
+    logits = hidden[0] @ run.model.unembedding(run.params).T
+    logprobs = jax.nn.log_softmax(logits)[np.arange(len(tokens[0]) - 1)]
+    each = logprobs[np.arange(len(tokens[0]) - 1), tokens[0, 1:]]
+    np.testing.assert_allclose(actual, each[len(start) - 1 :].sum(), rtol=1e-4)
+
+
+def test_score_is_that_of_the_reward_model(saved, tok):
+  folder = saved('reward')
+  found = instructrl.load(folder).score(PROMPTS, RESPONSES)
+  run = opening.open_run(folder)
+  expected = reward.Scorer(run.model, tok, batch_size=1)(
+    run.params,
+    [tok.prompt(prompt) for prompt in PROMPTS],
+    [tok.response(response) for response in RESPONSES],
+  )
+  assert found.dtype == np.float32
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_the_wrong_kind_of_run_is_refused(saved):
+  policy, model = (instructrl.load(saved(name)) for name in ('ppo', 'reward'))
+  assert model.is_reward_model and not policy.is_reward_model
+  with pytest.raises(checks.ConfigError, match='ppo is a policy: use generate'):
+    policy.score(PROMPTS, RESPONSES)
+  for call in (model.generate, lambda x: model.logprobs(x, x)):
+    with pytest.raises(
+      checks.ConfigError, match='is a reward model: use score'
+    ):
+      call(PROMPTS)
+
+
+@pytest.mark.parametrize(
+  'call, message',
+  [
+    (lambda p: p.generate('say red'), 'must be lists of str; got one str'),
+    (lambda p: p.generate(['say red', ' ']), 'a prompt is empty'),
+    (lambda p: p.generate(PROMPTS, n=0), 'n and max_tokens must be 1 or more'),
+    (lambda p: p.generate(PROMPTS, temperature=-1), 'temperature must be 0'),
+    (lambda p: p.generate(PROMPTS, top_p=0), 'top_p must be above 0'),
+    (lambda p: p.logprobs(PROMPTS, ['red']), '3 prompts, but 1 responses'),
+    (lambda p: p.logprobs(PROMPTS, 'red'), 'must be lists of str'),
+  ],
+)
+def test_arguments_that_make_no_sense_are_refused(call, message, saved):
+  with pytest.raises(checks.ConfigError, match=message):
+    call(instructrl.load(saved('ppo')))
+
+
+def test_sample_writes_what_load_gives(saved, capsys):
+  folder = saved('ppo')
+  options = ['--n=2', '--max_tokens=5', '--seed=3']
+  assert sample.main([str(folder), '--prompt=say red', *options]) == 0
+  first, second = instructrl.load(folder).generate(
+    ['say red'], n=2, max_tokens=5, seed=3
+  )[0]
+  assert capsys.readouterr().out == f'say red\n  1. {first}\n  2. {second}\n'
+
+
+def test_sample_scores_with_a_reward_model(saved, capsys):
+  folder = saved('reward')
+  arguments = [str(folder), '--prompt=say red']
+  assert sample.main([*arguments, '--response=red red']) == 0
+  expected = instructrl.load(folder).score(['say red'], ['red red'])[0]
+  assert capsys.readouterr().out == f'{expected:.4f}\n'
+  assert sample.main(arguments) == 1
+  assert 'is a reward model: give --prompt and' in capsys.readouterr().err
+
+
+def test_the_package_and_help_import_nothing_heavy():
+  code = """
+import sys
+import instructrl
+import instructrl.sample
+print({'jax', 'numpy', 'flax'} & set(sys.modules))
+try:
+  instructrl.lode
+except AttributeError as error:
+  print(error)
+"""
+  lines = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  ).stdout.splitlines()
+  assert lines == ['set()', "module 'instructrl' has no attribute 'lode'"]
