@@ -13,7 +13,7 @@ from instructrl.interop.config_reader import Reader
 from instructrl.interop.families import CONTAINERS
 from instructrl.interop.families import FAMILIES
 from instructrl.interop.families import Family
-from instructrl.models.transformer import Transformer
+from instructrl.models.network import Transformer
 
 KINDS = ('lm', 'reward')
 # The fields of our model that define the computation.

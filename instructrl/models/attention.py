@@ -1,7 +1,7 @@
 """Attention and rotary positions: functions of arrays.
 
-Axis legend: B batch, T queries, C keys, H heads, Hkv key heads (H is a
-multiple), Dh width of a head.
+Axis legend: B batch, T queries, C keys, H heads, Hkv key heads (H is a multiple
+of Hkv), Dh width of a head.
 """
 
 import jax
@@ -10,15 +10,18 @@ import numpy as np
 
 
 def frequencies(width: int, theta: float, scaling: tuple = ()) -> np.ndarray:
-  """Radians per position of each pair that is rotated, [width / 2] float64.
+  """Returns the radians per position of each rotated pair.
 
   Args:
-    width: of what is rotated.
-    theta: wavelengths are 2 pi times its powers from 0 to 1.
-    scaling: () for none; ('linear', factor) divides all frequencies;
-      ('llama3', factor, low, high, original) divides those of which fewer than
-      `low` waves fit into `original` positions, leaves those of which more
-      than `high` do, and goes from one to the other between (Llama 3.1).
+    width: the number of rotated elements of a head.
+    theta: wavelengths are 2 pi times the powers 0 to 1 of theta.
+    scaling: () for none; ('linear', factor) divides all frequencies by the
+      factor; ('llama3', factor, low, high, original) divides frequencies with
+      fewer than `low` waves in `original` positions, keeps those with more than
+      `high` waves, and interpolates in between (Llama 3.1).
+
+  Returns:
+    [width / 2] float64.
   """
   half = width // 2
   found = theta ** (-np.arange(half) / half)
@@ -39,17 +42,20 @@ def rotations(
   theta: float,
   scaling: tuple = (),
 ) -> tuple[jax.Array, jax.Array]:
-  """Cosine and sine of `rotary`'s angles, each [B, T, 1, width / 2] float32.
+  """Returns cosine and sine of the angles of `rotary`.
 
-  Read from a table, which all layers share: a CPU would compute them again
-  for every head of every layer.
+  All layers share one table; without it a CPU would compute the angles for
+  every head of every layer.
 
   Args:
     positions: [B, T] int32, below `columns`.
-    columns: rows of the table.
-    width: of what is rotated: a head, or the first part of it.
+    columns: the number of rows of the table.
+    width: the number of rotated elements of a head.
     theta: see `frequencies`.
     scaling: see `frequencies`.
+
+  Returns:
+    (cos, sin), each [B, T, 1, width / 2] float32.
   """
   angles = np.arange(columns)[:, None] * frequencies(width, theta, scaling)
   return tuple(
@@ -59,9 +65,9 @@ def rotations(
 
 
 def rotary(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
-  """Rotary embedding of x [B, T, H, Dh] (Su et al. 2021), half-split form.
+  """Rotates x [B, T, H, Dh] by positions (Su et al. 2021), half-split form.
 
-  What is wider than the angles are for stays as it is.
+  Elements of a head beyond the width of the angles are unchanged.
   """
   width = 2 * cos.shape[-1]
   if width < x.shape[-1]:
@@ -75,7 +81,7 @@ def rotary(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
 
 def _batched(a, b, axis_a, axis_b, dtype):
-  """Contracts one axis each of two arrays with two batch axes."""
+  """Contracts `axis_a` of a with `axis_b` of b; both have two batch axes."""
   return jax.lax.dot_general(
     a,
     b,
@@ -86,12 +92,12 @@ def _batched(a, b, axis_a, axis_b, dtype):
 
 @jax.custom_vjp
 def softmax_attention(q, k, v, mask):
-  """softmax(q k^T where mask) v, batch axes first.
+  """Computes softmax(q k^T where mask) v, batch axes first.
 
-  The weights are divided by their sum after they have met the values, and the
-  sum in softmax's gradient is taken over the width of a head, not over keys
-  (Dao et al. 2022, B.2), so that few passes over queries x keys are left.
-  Each product of the gradient has the operand order that a CPU is fast at.
+  Normalizes after the product with the values, and computes the sum of
+  softmax's gradient over the width of a head instead of the keys (Dao et al.
+  2022, B.2). This saves passes over queries x keys. Each product of the
+  gradient has the operand order that is fast on a CPU.
 
   Args:
     q: [B, H, T, Dh], scaled.
@@ -100,7 +106,7 @@ def softmax_attention(q, k, v, mask):
     mask: [B, 1, T, C] bool.
 
   Returns:
-    [B, H, T, Dh] in the dtype of q; 0 for a query that sees nothing. Logits and
+    [B, H, T, Dh] in the dtype of q; 0 for a query that sees no key. Logits and
     softmax are float32.
   """
   return _attention_forward(q, k, v, mask)[0]
@@ -110,8 +116,8 @@ def _attention_forward(q, k, v, mask):
   logits = _batched(q, k, 3, 3, jnp.float32)
   lowest = jnp.finfo(jnp.float32).min
   logits = jnp.where(mask, logits, lowest)
-  # Above `lowest`, so that the weights of a query that sees nothing are 0. Of
-  # all others the largest weight is 1, and the total no less.
+  # The peak is above `lowest`, so the weights of a query that sees no key are
+  # 0. Every other query has a largest weight of 1, so its total is at least 1.
   peak = jnp.maximum(logits.max(axis=-1, keepdims=True), lowest / 2)
   weights = jnp.exp(logits - peak)
   total = jnp.maximum(weights.sum(axis=-1, keepdims=True), 1)
@@ -137,16 +143,17 @@ softmax_attention.defvjp(_attention_forward, _attention_backward)
 
 
 def attention(q, k, v, mask, *, block: int = 0, scale: float = 0.0):
-  """Softmax attention; grouped heads where k has fewer heads than q.
+  """Computes softmax attention; grouped if k has fewer heads than q.
 
   Args:
     q: [B, T, H, Dh].
     k: [B, Hkv, C, Dh].
     v: [B, Hkv, C, Dh].
     mask: [B, T, C] bool, True where a query sees a key.
-    block: queries whose logits are in memory at once, also in the backward
-      pass, which computes them again; 0, or what does not divide T, is all.
-    scale: of the logits; 0 is Dh ** -0.5.
+    block: the number of queries whose logits are in memory at once; the
+      backward pass recomputes them. 0, or a number that does not divide T,
+      means all.
+    scale: factor of the logits; 0 means Dh ** -0.5.
 
   Returns:
     [B, T, H, Dh] in the dtype of q. Logits and softmax are float32.
@@ -161,8 +168,8 @@ def attention(q, k, v, mask, *, block: int = 0, scale: float = 0.0):
     return out.swapaxes(0, 1).reshape(q.shape)
   groups = k.shape[1]
   share = heads // groups
-  # The query heads of a group are folded into its queries, so that all that
-  # follows is plain batched matrix products.
+  # Fold the query heads of a group into its queries: the rest is plain batched
+  # matrix products.
   q = q.reshape(batch, length, groups, share, width).transpose(0, 2, 3, 1, 4)
   q = q.reshape(batch, groups, share * length, width)
   q = q * jnp.asarray(scale or width**-0.5, q.dtype)

@@ -1,4 +1,4 @@
-"""One layer of the decoder, and the maps it is made of.
+"""One layer of the decoder, and its parts.
 
 Axis legend: B batch, T tokens, C cache columns, D model width, H heads, Hkv
 key heads, Dh width of a head, L layers.
@@ -22,7 +22,7 @@ class Norm(nn.Module):
   kind: str
   epsilon: float
   param_dtype: Any
-  offset: float = 0.0  # what is added to the scale that is stored
+  offset: float = 0.0  # added to the stored scale
 
   @nn.compact
   def __call__(self, x):
@@ -46,15 +46,15 @@ class Norm(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def dense(x: jax.Array, kernel: jax.Array, num_in: int) -> jax.Array:
-  """Multiplies the last `num_in` axes of x with the first of the kernel.
+  """Contracts the last `num_in` axes of x with the first axes of the kernel.
 
-  The gradients are written out for the sake of CPUs, where the kernel's takes
-  twice as long in the order that differentiation gives it.
+  The gradients are written out because a CPU takes twice as long for the
+  kernel's gradient in the order of automatic differentiation.
 
   Args:
     x: [..., *inputs].
-    kernel: [*inputs, *outputs], of the dtype of x.
-    num_in: how many axes the inputs are.
+    kernel: [*inputs, *outputs], in the dtype of x.
+    num_in: the number of input axes.
 
   Returns:
     [..., *outputs].
@@ -80,10 +80,10 @@ def _dense_backward(num_in, saved, grad):
   inputs = math.prod(kernel.shape[:num_in])
   if x.size <= grad.size or inputs % 2:
     return dx, product(x, grad)
-  # A CPU transposes the first operand in memory: the narrower one goes there.
-  # What comes out is transposed as pairs of inputs, since XLA would turn a
-  # plain transposed product back into the other order. Pairs, not halves: a
-  # sharded axis stays sharded.
+  # A CPU transposes the first operand in memory, so the narrower one is first.
+  # The product is transposed in pairs of inputs, because XLA would turn a plain
+  # transposed product back into the other order. Pairs, not halves, keep a
+  # sharded axis sharded.
   dkernel = product(grad, x).reshape(-1, inputs // 2, 2)
   return dx, dkernel.transpose(1, 2, 0).reshape(kernel.shape)
 
@@ -95,7 +95,7 @@ class Projection(nn.Module):
   """A dense map from the last `num_in` axes to `shape`, with named axes."""
 
   shape: tuple[int, ...]
-  axes: tuple[str, ...]  # of the kernel: inputs, then outputs
+  axes: tuple[str, ...]  # logical axes of the kernel: inputs, then outputs
   num_in: int
   use_bias: bool
   std: float
@@ -112,7 +112,7 @@ class Projection(nn.Module):
     kernel = self.param(
       'kernel', init, (*inputs, *self.shape), self.param_dtype
     )
-    # This also says where its gradient goes: to the shards, and not to all.
+    # The constraint also shards the gradient of the kernel.
     kernel = sharding.constrain_params(kernel, self.axes, self.rules)
     y = dense(x.astype(self.dtype), kernel.astype(self.dtype), self.num_in)
     if self.use_bias:
@@ -125,9 +125,16 @@ class Projection(nn.Module):
 
 
 def extend(cache, new, layer, index):
-  """Writes [B, Hkv, T, Dh]; returns the cache and this layer's columns of it.
+  """Writes `new` [B, Hkv, T, Dh] into the cache at column `index`.
 
-  Without a leading axis of layers, the cache is this layer's already.
+  Args:
+    cache: [L, B, Hkv, C, Dh], or [B, Hkv, C, Dh] of this layer alone.
+    new: [B, Hkv, T, Dh].
+    layer: [] int32.
+    index: [] int32.
+
+  Returns:
+    (cache, columns): the updated cache, and this layer's [B, Hkv, C, Dh].
   """
   if cache.ndim == new.ndim:
     cache = jax.lax.dynamic_update_slice(cache, new, (0, 0, index, 0))
@@ -138,7 +145,7 @@ def extend(cache, new, layer, index):
   return cache, jax.lax.dynamic_index_in_dim(cache, layer, 0, False)
 
 
-# Name -> (whether there is a gate, the activation, which then is of the gate).
+# Name -> (whether the MLP is gated, activation of the gate or the only input).
 MLPS = {
   'gelu': (False, functools.partial(jax.nn.gelu, approximate=True)),
   'gelu_exact': (False, functools.partial(jax.nn.gelu, approximate=False)),
@@ -148,13 +155,17 @@ MLPS = {
 
 
 def of_layer(config, layer, attend, rotation):
-  """What a layer attends with, where layers differ by their window.
+  """Selects a layer's attention function and rotation by its window.
 
   Args:
-    config: a `transformer.Transformer`.
-    layer: [] int32, which.
-    attend: arrays with a leading axis of `config.kinds`, if there are several.
-    rotation: the same where windowed layers rotate in their own way.
+    config: a `network.Transformer`.
+    layer: [] int32, the layer.
+    attend: pytree; leaves have a leading axis of `config.kinds` if there are
+      several.
+    rotation: pytree; the same if windowed layers have their own theta.
+
+  Returns:
+    (attend, rotation) of the layer.
   """
   if len(config.kinds) == 1:
     return attend, rotation
@@ -166,9 +177,9 @@ def of_layer(config, layer, attend, rotation):
 
 
 class Block(nn.Module):
-  """One pre-norm layer. Scanned over; `carry` is (x, cache k, cache v, i)."""
+  """One pre-norm layer, for a scan; `carry` is (x, cache k, cache v, layer)."""
 
-  config: Any  # a `transformer.Transformer`; only its fields are read
+  config: Any  # a `network.Transformer`; the block reads only its fields
 
   @nn.compact
   def __call__(self, carry, attend, rotation, index, deterministic):
@@ -202,32 +213,29 @@ class Block(nn.Module):
 
   @nn.nowrap
   def _queries_keys_values(self, h, rotation):
-    """[B, T, H, Dh] and twice [B, Hkv, T, Dh]."""
+    """Returns q [B, T, H, Dh], k and v [B, Hkv, T, Dh]."""
     c = self.config
     kv_heads = c.num_kv_heads or c.num_heads
-    split = lambda name, n: self._act(
-      self._project(
-        (n, c.width),
+
+    def heads(name, count):
+      projection = self._project(
+        (count, c.width),
         ('embed', 'heads', 'kv'),
         1,
         std=c.init_std,
         use_bias=c.use_bias or c.qkv_bias,
         name=name,
-      )(h),
-      'act_batch',
-      'act_len',
-      'act_heads',
-      None,
-    )
+      )
+      return self._act(projection(h), 'act_batch', 'act_len', 'act_heads', None)
+
     q, k, v = (
-      split(name, heads)
-      for name, heads in (('q', c.num_heads), ('k', kv_heads), ('v', kv_heads))
+      heads('q', c.num_heads),
+      heads('k', kv_heads),
+      heads('v', kv_heads),
     )
     if c.qk_norm:
-      q, k = (
-        self._norm(kind='rmsnorm', name=name)(x)
-        for name, x in (('q_norm', q), ('k_norm', k))
-      )
+      q = self._norm(kind='rmsnorm', name='q_norm')(q)
+      k = self._norm(kind='rmsnorm', name='k_norm')(k)
     if rotation is not None:
       q = attention.rotary(q, *rotation)
       k = attention.rotary(k, *rotation)
@@ -237,18 +245,14 @@ class Block(nn.Module):
   def _mlp(self, h):
     c = self.config
     gated, activation = MLPS[c.mlp]
-    up = lambda name: self._act(
-      self._project(
-        (c.d_ff or 4 * c.d_model,),
-        ('embed', 'mlp'),
-        1,
-        std=c.init_std,
-        name=name,
-      )(h),
-      'act_batch',
-      'act_len',
-      'act_mlp',
-    )
+    width = (c.d_ff or 4 * c.d_model,)
+
+    def up(name):
+      project = self._project(
+        width, ('embed', 'mlp'), 1, std=c.init_std, name=name
+      )
+      return self._act(project(h), 'act_batch', 'act_len', 'act_mlp')
+
     h = activation(up('gate')) * up('up') if gated else activation(up('up'))
     return self._project(
       (c.d_model,), ('mlp', 'embed'), 1, std=self._out_std, name='down'

@@ -1,7 +1,7 @@
-"""Attention by kernels that never have a row's logits in memory all at once.
+"""Attention kernels that never hold all logits of a row in memory.
 
-On TPUs splash attention (Pallas), on NVIDIA GPUs cuDNN's flash attention; both
-as JAX has them. They are for full passes: with a cache, and on CPUs, there is
+TPUs use JAX's splash attention (Pallas), NVIDIA GPUs cuDNN's flash attention.
+The kernels serve passes without a cache. Passes with a cache, and CPUs, use
 `attention.attention`, which gives the same results.
 
 Axis legend: B batch, T tokens, H heads, Hkv key heads, Dh width of a head.
@@ -18,19 +18,19 @@ from instructrl.runtime import sharding
 from instructrl.types import PREFIX
 
 IMPLEMENTATIONS = ('auto', 'xla')
-TILE = 128  # columns; what a block of the TPU's kernel is a multiple of
-MAX_BLOCK = 512  # columns of a block, of queries and of keys
-MIN_LENGTH = 2 * TILE  # shorter rows would be padded by half and more
-# Added to a logit where a key is hidden. No logit is so large, and the product
-# with 0 or 1 is exact in every dtype.
+TILE = 128  # columns; blocks of the TPU kernel are multiples of this
+MAX_BLOCK = 512  # the most columns in a block of queries or keys
+MIN_LENGTH = 2 * TILE  # padding would be half of shorter rows, or more
+# Added to the logit of a hidden key. No logit is as large, and products with 0
+# and 1 are exact in every dtype.
 HIDDEN = -(2.0**20)
 
 
 def device() -> tuple[str, str]:
-  """(platform, kind) of what the function being traced is for.
+  """Returns (platform, kind) of the devices that the traced function targets.
 
-  Those of the mesh that is set, which may have other devices than this machine
-  (see `aot`); without one, those of the default device.
+  A current mesh defines them, and may have devices that this machine lacks (see
+  `aot`). Without a mesh this is the default device.
   """
   found = jax.sharding.get_abstract_mesh().abstract_device
   if found is None:
@@ -41,23 +41,25 @@ def device() -> tuple[str, str]:
 def choose(
   implementation: str, *, length: int, width: int, dtype, windows: bool = False
 ) -> str:
-  """What computes the attention of a full pass: 'xla', 'splash' or 'cudnn'.
+  """Chooses the attention of a pass without a cache.
 
   Args:
-    implementation: one of IMPLEMENTATIONS; 'auto' takes the device's kernel
-      where it can compute this.
+    implementation: one of IMPLEMENTATIONS; 'auto' takes the device's kernel if
+      the kernel supports the arguments.
     length: T.
     width: Dh.
-    dtype: of the computation.
-    windows: whether some layers see only so far back. The kernels do not: they
-      are not chosen.
+    dtype: dtype of the computation.
+    windows: whether some layers have a window, which no kernel supports.
+
+  Returns:
+    'xla', 'splash' or 'cudnn'.
   """
   if implementation == 'xla' or windows:
     return 'xla'
   platform, kind = device()
   if platform == 'tpu' and length >= MIN_LENGTH and width % 64 == 0:
     return 'splash'
-  # What all of cuDNN's versions and GPUs since Ampere have in common.
+  # All versions of cuDNN and all GPUs since Ampere support this.
   if (
     platform == 'gpu'
     and 'NVIDIA' in kind
@@ -80,16 +82,16 @@ def splash(
   shared_prefix: bool = False,
   scale: float = 0.0,
 ):
-  """Causal attention within segments, on TPUs.
+  """Computes causal attention within segments on TPUs.
 
   Args:
     q: [B, T, H, Dh].
     k: [B, Hkv, T, Dh].
     v: [B, Hkv, T, Dh].
     segment_ids: [B, T] int32, at most T; see `transformer.Model.apply`.
-    rules: from logical axes to mesh axes: over which the kernel is divided.
+    rules: logical axis -> mesh axes; the kernel runs on each shard.
     shared_prefix: whether `PREFIX` is among the ids.
-    scale: of the logits; 0 is Dh ** -0.5.
+    scale: factor of the logits; 0 means Dh ** -0.5.
 
   Returns:
     [B, T, H, Dh] in the dtype of q; 0 where the segment id is 0. Softmax is
@@ -138,26 +140,26 @@ def _splash(q, k, v, segment_ids, shared_prefix, scale):
     ),
     interpret=device()[0] != 'tpu',
   )
-  with jax.named_scope('causal'):  # `hlo_kernels` sees no masks, and reads it
+  with jax.named_scope('causal'):  # planning.hlo_kernels reads this name
     out = jax.vmap(kernel)(q, k, v, same)
   out = jnp.where((ids != 0)[:, None, :, None], out, 0)
   return out[:, :, :length].swapaxes(1, 2)
 
 
 def prefix_features(segment_ids, dtype):
-  """Columns for queries and keys whose products hide other segments.
+  """Returns extra columns of queries and keys that hide other segments.
 
-  The kernel compares ids for equality, which a prefix that all see is not. So
-  the bits of the ids stand in the vectors: a product is HIDDEN for each bit
-  in which two ids differ, and exactly 0 where they are the same or the key is
-  of the prefix, whose columns are 0.
+  The kernel can only compare ids for equality, and a prefix is seen by other
+  ids. So the bits of the ids become columns: the product of a query and a key
+  is HIDDEN for each differing bit. It is exactly 0 if the ids are equal, or if
+  the key is in the prefix, whose columns are 0.
 
   Args:
-    segment_ids: [B, T] int32, from 1 to T, 0 for padding, or PREFIX.
-    dtype: of the result.
+    segment_ids: [B, T] int32: 1 to T, 0 for padding, or PREFIX.
+    dtype: dtype of the result.
 
   Returns:
-    (of queries, of keys), both [B, T, 2 * bits].
+    (columns of queries, columns of keys), both [B, T, 2 * bits].
   """
   bits = (segment_ids.shape[1] + 1).bit_length()  # PREFIX is all ones, alone
   ones = (segment_ids[..., None] >> jnp.arange(bits)) & 1
@@ -171,10 +173,10 @@ def prefix_features(segment_ids, dtype):
 def cudnn(
   q, k, v, *, mask, segment_ids, rules: sharding.Rules = (), scale: float = 0.0
 ):
-  """Attention on NVIDIA GPUs, in 16 bits.
+  """Computes attention on NVIDIA GPUs, in 16 bits.
 
-  The kernel knows no segments: it reads the mask as a bias of T x T numbers a
-  row, for all heads.
+  The kernel does not know segments. It reads the mask as a bias of T x T
+  numbers per row, for all heads.
 
   Args:
     q: [B, T, H, Dh] bfloat16 or float16.
@@ -182,11 +184,11 @@ def cudnn(
     v: [B, Hkv, T, Dh].
     mask: [B, T, T] bool, True where a query sees a key.
     segment_ids: [B, T] int32.
-    rules: as for `splash`.
-    scale: as for `splash`.
+    rules: see `splash`.
+    scale: see `splash`.
 
   Returns:
-    As `splash`.
+    [B, T, H, Dh] in the dtype of q; 0 where the segment id is 0.
   """
 
   def local(q, k, v, segment_ids, mask):
@@ -204,10 +206,7 @@ def cudnn(
 
 
 def _divided(fn, rules, q, k, v, *rows):
-  """Calls a kernel on each device's rows and heads.
-
-  XLA divides what it compiles itself, and a kernel it does not.
-  """
+  """Calls a kernel on each device's rows and heads; XLA does not shard it."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size <= 1:
     return fn(q, k, v, *rows)

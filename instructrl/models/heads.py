@@ -1,9 +1,9 @@
-"""Scalar heads: the reward model and the value model.
+"""Scalar heads of the reward model and the value model.
 
-Both are a transformer whose unembedding is replaced by a projection to one
-number (Ouyang et al. 2022, section 3.5). The parameters are
-`{'backbone': transformer tree, 'head': {'kernel': [D], 'bias': []}}`, so that
-a value model starts as a copy of a reward model's dict.
+Both are a transformer with a projection to one number instead of the
+unembedding (Ouyang et al. 2022, section 3.5). The parameters are `{'backbone':
+transformer tree, 'head': {'kernel': [D], 'bias': []}}`, so a value model can
+start as a copy of a reward model's dict.
 """
 
 import jax
@@ -14,7 +14,7 @@ from instructrl.types import Params
 
 
 def init_head(key: jax.Array, d_model: int) -> Params:
-  """Kernel N(0, 1 / (d + 1)), zero bias (Stiennon et al. 2020)."""
+  """Draws the kernel from N(0, 1 / (d + 1)); bias 0 (Stiennon et al. 2020)."""
   kernel = jax.random.normal(key, (d_model,), jnp.float32)
   return {
     'kernel': kernel / (d_model + 1) ** 0.5,
@@ -23,7 +23,7 @@ def init_head(key: jax.Array, d_model: int) -> Params:
 
 
 def head_axes() -> Params:
-  """Logical axes of the head's parameters."""
+  """Returns the logical axes of the head's parameters."""
   return {'kernel': ('norm',), 'bias': ()}
 
 
@@ -37,10 +37,19 @@ def apply_scalar(
   shared_prefix: bool = False,
   dropout_key: jax.Array | None = None,
 ) -> jax.Array:
-  """The head's output at every position; arguments as of `Model.apply`.
+  """Computes the head's output at every position.
+
+  Args:
+    model: the backbone.
+    params: {'backbone', 'head'}.
+    tokens: this and the other arguments: see `Model.apply`.
+    positions: see `Model.apply`.
+    segment_ids: see `Model.apply`.
+    shared_prefix: see `Model.apply`.
+    dropout_key: see `Model.apply`.
 
   Returns:
-    [B, T] float32, whatever the compute dtype: a score of 0.7 stays 0.7.
+    [B, T] float32, whatever the compute dtype.
   """
   hidden, _ = model.apply(
     params['backbone'],
@@ -51,17 +60,12 @@ def apply_scalar(
     dropout_key=dropout_key,
   )
   head = params['head']
-  return (
-    jnp.einsum(
-      'btd,d->bt',
-      hidden.astype(jnp.float32),
-      head['kernel'].astype(jnp.float32),
-    )
-    + head['bias']
-  )
+  kernel = head['kernel'].astype(jnp.float32)
+  product = jnp.einsum('btd,d->bt', hidden.astype(jnp.float32), kernel)
+  return product + head['bias']
 
 
 def shift_bias(params: Params, amount: jax.Array) -> Params:
-  """Adds a constant to every score (the paper's bias after RM training)."""
+  """Adds a constant to every score, as the paper does after RM training."""
   head = params['head']
   return {**params, 'head': {**head, 'bias': head['bias'] + amount}}

@@ -16,7 +16,7 @@ import jax
 
 from instructrl import rng
 from instructrl.models.block import MLPS
-from instructrl.models.transformer import Transformer
+from instructrl.models.network import Transformer
 
 
 def measure_peak(dtype: str, tries: int = 7) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from instructrl.models import transformer
+from instructrl.models import network
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
@@ -18,7 +18,7 @@ from instructrl.stages.model_settings import HOW_COMPUTED
 # Fields of a model that came later than some run's config, as they were then.
 _FIELDS = {
   f.name: f.default
-  for f in dataclasses.fields(transformer.Transformer)
+  for f in dataclasses.fields(network.Transformer)
   if f.default is not dataclasses.MISSING
   and f.name not in ('dtype', 'param_dtype', 'rules', 'parent', 'name')
 }
@@ -109,7 +109,7 @@ def compared(trained: dict, model):
     model: another one's.
   """
   defaults = {
-    f.name: f.default for f in dataclasses.fields(transformer.Transformer)
+    f.name: f.default for f in dataclasses.fields(network.Transformer)
   }
   for field in sorted({*trained, *(model if trained else ())}):
     if field in model and field not in HOW_COMPUTED:

@@ -29,6 +29,7 @@ import numpy as np
 from instructrl.interop import hf
 from instructrl.interop import hf_config
 from instructrl.interop import weight_files
+from instructrl.models import network
 from instructrl.models import transformer
 from instructrl.runtime import arrays
 from instructrl.runtime import files
@@ -53,7 +54,7 @@ DTYPES = checks.DTYPES
 # What a kill may leave before there is a config.json.
 _BEFORE_CONFIG = (run_folder.LOCK, f'.{run_folder.CONFIG}.tmp')
 _COMPARED = 1 << 20  # numbers of two tables that are compared at a time
-# Fields of `transformer.Transformer` that no config of a model has.
+# Fields of `network.Transformer` that no config of a model has.
 _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
 
@@ -189,7 +190,7 @@ def run_config(
   """config.json of the run folder."""
   fields = {
     f.name: f.default
-    for f in dataclasses.fields(transformer.Transformer)
+    for f in dataclasses.fields(network.Transformer)
     if f.name not in _NO_FIELDS
   }
   fields |= hf_config.model_fields(source.config)
