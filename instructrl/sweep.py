@@ -63,7 +63,7 @@ if __name__ == '__main__':
         'set',
         [],
         'STAGE.field=a,b,c: values to sweep over. They replace those of the '
-        'ablation or are combined with them. Can be given several times.',
+        'ablation or are combined with them',
       ),
     )
   )

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from experiments import dpo
 from experiments import lab
 from experiments import plans as plans_config
 from experiments import sft
@@ -65,7 +66,8 @@ def test_a_missing_flag_is_named(config, topologies, message):
 @pytest.mark.parametrize(
   'config, topology, message',
   [
-    (lab.get_config('tiny'), 'v5e:2x2', "stage='lab' does not train"),
+    (lab.get_config('tiny'), 'v5e:2x2', "one of the stages .*; got 'lab'"),
+    (dpo.get_config('tiny'), 'v5e:2x2', "one of the stages .*; got 'dpo'"),
     (sft.get_config('1.3b'), 'v9:2x2', 'one of the chips v4'),
     pytest.param(
       sft.get_config('175b'),

@@ -207,7 +207,7 @@ class Children:
       self._print(f'  {name}, {took}: {line}')
 
   def _summary(self) -> str:
-    """'3 of 9 done, 1 failed, 5 left, of which 2 take about 4m'."""
+    """Returns '3 of 9 done, 1 failed, 5 left, 2 of them take about 4m'."""
     states = list(self.status.values())
     left = [name for name, s in self.status.items() if s in (LEFT, RUNNING)]
     known = [s for s in map(self._expected, left) if s is not None]
@@ -217,7 +217,7 @@ class Children:
     if left:
       text += f', {len(left)} left'
     if known:
-      some = f'of which {len(known)} take ' if len(known) < len(left) else ''
+      some = f'{len(known)} of them take ' if len(known) < len(left) else ''
       duration = progress.format_seconds(sum(known) / self._parallel)
       text += f', {some}about {duration}'
     return text

@@ -12,6 +12,7 @@ import copy
 import dataclasses
 import os
 import pathlib
+import re
 from typing import Any
 
 import ml_collections
@@ -302,7 +303,7 @@ class _Builder:
       hints = [
         f'; --config.{field} sets it in all stages'
         for field in self._config
-        if f'.{field}=' in str(error)
+        if re.search(rf'\.{field}(=| must)', str(error))
       ]
       message = f'stages.{name}: {error}{"".join(hints)}'
       raise checks.ConfigError(message) from error

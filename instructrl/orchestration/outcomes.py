@@ -1,6 +1,6 @@
-"""What a sweep has found so far: sweep.json, a table, a figure and a page.
+"""Writes the results of a sweep so far: sweep.json, a table, a figure, a page.
 
-All are made from the run folders, and can be made again at any time.
+All files are made from the run folders, and can be made again at any time.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,27 +21,35 @@ from instructrl.runtime import run_folder
 
 FORMAT_VERSION = 1
 JSON, TABLE, FIGURE, PAGE = 'sweep.json', 'table.md', 'figure.png', 'index.html'
-LAST = 5  # of metrics.jsonl the last 1 / LAST is averaged
+LAST = 5  # the last 1 / LAST of the lines in metrics.jsonl is averaged
+# States of a point's runs; the first that occurs is the state of the point.
+STATES = (
+  children.FAILED,
+  children.STOPPED,
+  children.RUNNING,
+  children.LEFT,
+  children.DONE,
+)
 
 
 class MissingError(ValueError):
-  """A measure that is not where the config says."""
+  """A measure is missing in the files of a run."""
 
 
 def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
-  """A number of a finished run.
+  """Returns a number from the files of a finished run.
 
   Args:
-    folder: of the run.
+    folder: the run folder.
     file: DONE, metrics.jsonl or another JSON file.
-    place: keys with dots between; of metrics.jsonl the name of a metric.
+    place: keys joined by dots; in metrics.jsonl the name of a metric.
 
   Raises:
-    MissingError: there is none.
+    MissingError: the file or the number is missing.
   """
   path = folder / file
   if not path.is_file():
-    raise MissingError(f'{path} is not there')
+    raise MissingError(f'{path} does not exist')
   if file == metrics.METRICS:
     values = [
       line[place] for line in metrics.read_metrics(folder) if place in line
@@ -65,15 +73,15 @@ def collect(
   status: Mapping[str, str],
   reasons: Mapping[str, str],
 ) -> dict:
-  """The content of sweep.json.
+  """Returns the content of sweep.json.
 
   Args:
-    name: of the sweep.
-    config: of the sweep.
-    sweep: its points and runs.
-    workdir: where the runs are.
-    status: run -> what became of it; those left out are done.
-    reasons: failed run -> why.
+    name: name of the sweep.
+    config: config of the sweep.
+    sweep: its points and nodes.
+    workdir: the folder of the runs.
+    status: run -> its state; other runs are done.
+    reasons: failed run -> why it failed.
   """
   workdir = pathlib.Path(workdir)
   missing: list[str] = []
@@ -96,20 +104,10 @@ def collect(
 
 
 def _point(point, config, workdir, status, missing) -> dict:
-  states = {status.get(point.runs[end], children.DONE) for end in config.ends}
+  state_of = lambda run: status.get(run, children.DONE)
+  states = {state_of(point.runs[end]) for end in config.ends}
   if states != {children.DONE}:
-    states |= {status.get(run, children.DONE) for run in point.runs.values()}
-  state = next(
-    s
-    for s in (
-      children.FAILED,
-      children.STOPPED,
-      children.RUNNING,
-      children.LEFT,
-      children.DONE,
-    )
-    if s in states
-  )
+    states |= {state_of(run) for run in point.runs.values()}
   measures, results = {}, {}
   for end in config.ends:
     folder = workdir / point.runs[end]
@@ -126,7 +124,7 @@ def _point(point, config, workdir, status, missing) -> dict:
   return {
     'overrides': dict(point.overrides),
     'seed': point.seed,
-    'status': state,
+    'status': next(state for state in STATES if state in states),
     'runs': dict(point.runs),
     'measures': measures,
     'results': results,
@@ -134,7 +132,7 @@ def _point(point, config, workdir, status, missing) -> dict:
 
 
 def _settings(points: Sequence[Mapping], config) -> list[dict]:
-  """The points without their seeds: mean and spread of each measure."""
+  """Returns each setting with the mean and spread of its measures over seeds."""
   groups: dict[str, list] = {}
   for point in points:
     groups.setdefault(json.dumps(point['overrides']), []).append(point)
@@ -147,7 +145,7 @@ def _settings(points: Sequence[Mapping], config) -> list[dict]:
         found[title] = {
           'mean': statistics.fmean(values),
           'values': values,
-          # The standard deviation over seeds, of n - 1.
+          # Sample standard deviation (n - 1) over the seeds.
           'spread': statistics.stdev(values) if len(values) > 1 else None,
         }
     settings.append(
@@ -182,7 +180,7 @@ def write_json(folder, results: Mapping[str, Any]) -> None:
 
 
 def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-  """(header, rows): a row for each setting, mean ± spread over its seeds."""
+  """Returns (header, rows): mean ± spread over the seeds of each setting."""
   fields = list(
     dict.fromkeys(
       key for setting in results['settings'] for key in setting['overrides']
@@ -203,12 +201,12 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-  """The table as text."""
+  """Returns the table as Markdown."""
   return tables.markdown(*table(results))
 
 
 def _cell(found: Mapping) -> str:
-  """'0.1234 ± 0.0012': a mean to the second digit of its spread."""
+  """Returns '0.1234 ± 0.0012': the mean to the second digit of its spread."""
   mean, spread = found['mean'], found['spread']
   if spread is None:
     return tables.cell(mean)
@@ -228,7 +226,7 @@ def _short(field: str) -> str:
 
 
 def _panels(results: Mapping[str, Any]) -> list:
-  """What `figures.sweep` draws: a panel for each measure that has values."""
+  """Returns the (title, lines) of each measure that has values, to plot."""
   x = results['config']['plot']['x']
   settings = [s for s in results['settings'] if x in s['overrides']]
   names = _line_fields(settings, results['config']['plot'])
@@ -237,29 +235,24 @@ def _panels(results: Mapping[str, Any]) -> list:
     lines: dict[str, list] = {}
     for setting in settings:
       found, fields = setting['measures'].get(title), setting['overrides']
-      if found:
-        at = fields[x]
-        label = ', '.join(
-          f'{_short(key)} {_value(fields.get(key, ""))}' for key in names
-        )
-        lines.setdefault(label, []).append(
-          (
-            tuple(at) if isinstance(at, list) else at,
-            found['values'],
-            found['mean'],
-            found['spread'],
-          )
-        )
-    if lines:
-      panels.append(
-        (title, [plots.Line(label, points) for label, points in lines.items()])
+      if not found:
+        continue
+      at = tuple(fields[x]) if isinstance(fields[x], list) else fields[x]
+      values = [f'{_short(k)} {_value(fields.get(k, ""))}' for k in names]
+      lines.setdefault(', '.join(values), []).append(
+        (at, found['values'], found['mean'], found['spread'])
       )
+    if lines:
+      drawn = [plots.Line(label, points) for label, points in lines.items()]
+      panels.append((title, drawn))
   return panels
 
 
 def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
-  """The fields that each line has a value of: as few as tell points of one x
-  apart. Others follow from these, as the iterations from the batch.
+  """Returns the fields that name a line: those that distinguish equal x.
+
+  `plot.by` is enough if the other fields follow from it, as the number of
+  iterations follows from the batch size.
   """
   x, by = plot['x'], plot['by']
   others = list(

@@ -63,8 +63,8 @@ def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
     folder = workdir / name
     if config.stage in LANGUAGE_MODELS:
       found.append(_language_model(name, config, folder))
-    elif config.stage == 'reward':
-      found.append(_reward(name, config, folder))
+    elif config.stage in ('reward', 'dpo'):
+      found.append(_rankings(name, config, folder))
     elif 'ppo' in config:
       found.append(_ppo(name, config, folder))
     elif config.stage == 'heldout':
@@ -97,7 +97,8 @@ def _language_model(name: str, config, folder) -> Cost:
   )
 
 
-def _reward(name: str, config, folder) -> Cost:
+def _rankings(name: str, config, folder) -> Cost:
+  """Counts training on rankings; DPO also needs logits and a reference pass."""
   _, tok = _data(config, folder)
   module = build.make_model(config, tok.vocab_size).module
   path = inputs.input_path(config, folder, 'rankings')
@@ -111,16 +112,23 @@ def _reward(name: str, config, folder) -> Cost:
     f'prompt_len={config.prompt_len}',
   )
   _, columns = reward.training_batches(config, elements, tok)
-  steps = config.num_epochs * pipeline.epoch_steps(
-    len(elements), config.batch_size
-  )
+  epoch = pipeline.epoch_steps(len(elements), config.batch_size)
+  steps = config.get('num_steps') or config.num_epochs * epoch
   widths = [columns(step) for step in range(steps)]
+  dpo = config.stage == 'dpo'
+
+  def total(count, widths):
+    """Adds up the FLOPs of one batch of each width."""
+    tokens = [(config.batch_size * n, n) for n in widths]
+    return sum(count(module, rows, n, rows * dpo) for rows, n in tokens)
+
+  reference = widths[: epoch * dpo]
   return Cost(
     name,
+    read=config.batch_size * sum(reference),
     trained=config.batch_size * sum(widths),
-    training=sum(
-      flops.trained(module, config.batch_size * n, n) for n in widths
-    ),
+    reading=total(flops.forward, reference),
+    training=total(flops.trained, widths),
   )
 
 

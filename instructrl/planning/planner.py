@@ -20,11 +20,14 @@ from instructrl.planning import flops
 from instructrl.planning.chips import devices
 from instructrl.planning.chips import GIB
 from instructrl.runtime import sharding
+from instructrl.stages import checks
 from instructrl.stages import lm
 from instructrl.stages import ppo_program
 from instructrl.stages import reward
 
 GPT_VOCAB = 50_257  # tokens of GPT-2's and GPT-3's tokenizer
+# The stages that can be planned.
+PLANNED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +157,16 @@ def program_of(config, mesh, vocab_size: int):
 
 
 def fewest_rows(config) -> int:
-  """Returns the rows of the smallest batch that is split over the devices."""
+  """Returns the rows of the smallest batch that is split over the devices.
+
+  Raises:
+    ConfigError: the stage is not in `PLANNED`.
+  """
+  checks.require(
+    config.stage in PLANNED,
+    f'a plan needs one of the stages {", ".join(PLANNED)}; '
+    f'got {config.stage!r}',
+  )
   if 'ppo' in config:
     p = config.ppo
     parts = [
@@ -164,10 +176,6 @@ def fewest_rows(config) -> int:
       p.score_microbatch_size,
       p.ptx_microbatch_size * bool(p.ptx_coef),
     ]
-  elif 'optimizer' not in config:
-    raise ValueError(
-      f'stage={config.stage!r} does not train; there is nothing to compile'
-    )
   else:
     parts = [config.batch_size, config.microbatch_size]
   return min(rows for rows in parts if rows)

@@ -66,7 +66,7 @@ def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
   assert changes[0]['a'] == children.RUNNING and changes[-1]['c'] == 'done'
   out = capsys.readouterr().out
   # b-2 ends first; b-1 is of its kind, and nothing is known of c.
-  assert '2 of 4 done, 2 left, of which 1 take about 30s' in out
+  assert '2 of 4 done, 2 left, 1 of them take about 30s' in out
   assert out.splitlines()[-1].endswith('4 of 4 done')
   children.Children(jobs, 2).run()
   assert journal(tmp_path) == seen

@@ -56,7 +56,7 @@ def test_of_metrics_the_last_fifth_is_averaged(tmp_path):
   for file, place, message in [
     ('metrics.jsonl', 'loss', "metrics.jsonl has no metric 'loss'"),
     ('DONE', 'result.accuracy', "DONE has no number at 'result.accuracy'"),
-    ('results.json', 'x', 'results.json is not there'),
+    ('results.json', 'x', 'results.json does not exist'),
   ]:
     with pytest.raises(outcomes.MissingError, match=message):
       read(file, place)
