@@ -1,22 +1,22 @@
-"""A dialogue as one text, which plain prompt templates take, and as its turns,
-which chat templates lay out one by one.
+"""A dialogue as one text and as its turns.
 
-As text, the turns after the first begin with '\\n\\nHuman: ' or
-'\\n\\nAssistant: ', as in the HH-RLHF release (Bai et al. 2022), so that the
-prompt template '\\n\\nHuman: {prompt}\\n\\nAssistant:' and the response
-template ' {response}' give the whole dialogue back.
+Plain prompt templates use the text; chat templates lay out the turns one by
+one. In the text, turns after the first begin with '\\n\\nHuman: ' or
+'\\n\\nAssistant: ', as in the HH-RLHF release (Bai et al. 2022). So the prompt
+template '\\n\\nHuman: {prompt}\\n\\nAssistant:' and the response template
+' {response}' restore the whole dialogue.
 """
 
 from collections.abc import Sequence
 import re
 
-ROLES = ('user', 'assistant')  # of messages, by turns
+ROLES = ('user', 'assistant')  # of alternating messages
 HUMAN, ASSISTANT = '\n\nHuman:', '\n\nAssistant:'
 _MARK = re.compile(f'({HUMAN}|{ASSISTANT})')
 
 
 def join_turns(turns: Sequence[str]) -> str:
-  """The text of a dialogue: user and assistant by turns, the user first."""
+  """Returns the text of a dialogue; the user speaks first."""
   marks = (HUMAN, ASSISTANT)
   return turns[0] + ''.join(
     f'{marks[i % 2]} {turn}' for i, turn in enumerate(turns) if i
@@ -24,12 +24,14 @@ def join_turns(turns: Sequence[str]) -> str:
 
 
 def split_turns(text: str) -> tuple[str, ...]:
-  """The turns of a text that begins with the user's first, without its mark.
+  """Splits the text of a dialogue at the marks.
+
+  Args:
+    text: begins with the user's first turn, without a mark.
 
   Returns:
-    An odd number of turns from 3 up, the last the user's, without spaces
-    around them; () where the text is a single turn, or one is missing or
-    empty.
+    The turns without spaces around them: 3, 5, ... turns, the last one the
+    user's. () if the text is a single turn, or if a turn is missing or empty.
   """
   first, *rest = _MARK.split(text)
   turns = [first.strip(), *(turn.strip() for turn in rest[1::2])]

@@ -1,8 +1,8 @@
-"""The tokenizer in a GGUF file, from its metadata.
+"""Reads the tokenizer of a GGUF file from its metadata.
 
-Such a file names its kind (`tokenizer.ggml.model`: 'gpt2' is byte-level BPE,
-'llama' a sentencepiece BPE) and how text is parted (`tokenizer.ggml.pre`), and
-lists tokens with their types, and merges or scores.
+The metadata names the kind (`tokenizer.ggml.model`: 'gpt2' is byte-level BPE,
+'llama' is a sentencepiece BPE) and how text is split (`tokenizer.ggml.pre`),
+and lists tokens with their types, and merges or scores.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,9 @@ import gguf
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 from instructrl.tokenizers.hf_files import Source
+from instructrl.tokenizers.spm_files import Type
 
-# `tokenizer.ggml.pre`, and how `tokenizer_json.byte_level` calls it.
+# `tokenizer.ggml.pre` -> `splits` of `hf_json.byte_level`.
 _SPLITS = {
   'default': 'gpt2',
   'gpt-2': 'gpt2',
@@ -36,12 +37,13 @@ _ROLES = {
   'seperator': 'sep_token',
   'separator': 'sep_token',
 }
-# Rows of the embedding beyond the vocabulary are listed as tokens.
+_INSTEAD = 'import the Hugging Face folder of the model instead'
+# Rows of the embedding beyond the vocabulary are listed as such tokens.
 _NO_TOKEN = re.compile(r'\[PAD\d+\]')
 
 
 def read(path) -> Source:
-  """The tokenizer of a GGUF file; ValueError names what is wrong with it."""
+  """Reads the tokenizer of a GGUF file; errors name the file."""
   path = pathlib.Path(path)
   if not path.is_file():
     raise FileNotFoundError(f'{path} is not there')
@@ -54,7 +56,7 @@ def read(path) -> Source:
     }
   except (ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
     raise ValueError(
-      f'{path} is no GGUF file, or ends early: {error}'
+      f'{path} is not a GGUF file, or is cut off: {error}'
     ) from error
   try:
     return from_metadata(found)
@@ -62,105 +64,99 @@ def read(path) -> Source:
     raise ValueError(f'{path}: {error}') from error
 
 
+class _Metadata:
+  """The fields `tokenizer.ggml.*`."""
+
+  def __init__(self, found: Mapping[str, Any]):
+    self._found = found
+
+  def get(self, name: str, default=None):
+    return self._found.get(f'tokenizer.ggml.{name}', default)
+
+  def need(self, name: str):
+    if self.get(name) is None:
+      raise ValueError(f'tokenizer.ggml.{name} is missing')
+    return self.get(name)
+
+
 def from_metadata(found: Mapping[str, Any]) -> Source:
-  """A tokenizer from the metadata of a GGUF file.
+  """Returns the tokenizer for the metadata of a GGUF file.
 
   Args:
     found: {'tokenizer.ggml.model': 'gpt2', ...}.
 
   Raises:
-    ValueError: it is of an unknown kind, or something is missing or damaged.
+    ValueError: the kind is unknown, or a field is missing or damaged.
   """
-
-  def get(name):
-    try:
-      return found[f'tokenizer.ggml.{name}']
-    except KeyError:
-      raise ValueError(f'tokenizer.ggml.{name} is missing') from None
-
-  kind, tokens = get('model'), list(get('tokens'))
-  types = list(
-    found.get('tokenizer.ggml.token_type')
-    or [spm_files.Type.NORMAL] * len(tokens)
-  )
+  meta = _Metadata(found)
+  kind, tokens = meta.need('model'), list(meta.need('tokens'))
+  types = list(meta.get('token_type') or [Type.NORMAL] * len(tokens))
   if len(types) != len(tokens):
     raise ValueError(
-      f'tokenizer.ggml.token_type has {len(types)} entries for '
-      f'{len(tokens)} tokens'
+      f'tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} '
+      'tokens'
     )
   rows = len(tokens)
-  while (
-    tokens
-    and types[-1] == spm_files.Type.UNUSED
-    and _NO_TOKEN.fullmatch(tokens[-1])
-  ):
+  while tokens and types[-1] == Type.UNUSED and _NO_TOKEN.fullmatch(tokens[-1]):
     tokens.pop()
     types.pop()
   if len(set(tokens)) != len(tokens):
-    raise ValueError('tokenizer.ggml.tokens has one token twice')
+    raise ValueError('tokenizer.ggml.tokens has a token twice')
   roles = {}
   for name, role in _ROLES.items():
-    token_id = found.get(f'tokenizer.ggml.{name}_token_id')
+    token_id = meta.get(f'{name}_token_id')
     if token_id is not None and 0 <= token_id < len(tokens):
       roles[role] = tokens[token_id]
   if 'eos_token' not in roles:
-    raise ValueError('tokenizer.ggml.eos_token_id is missing or no token')
+    raise ValueError('tokenizer.ggml.eos_token_id is missing or not a token')
   bos = roles.get('bos_token')
   if kind == 'gpt2':
-    splits = _splits(found)
-    adds_bos = found.get('tokenizer.ggml.add_bos_token', splits == 'llama3')
-    tokenizer = hf_json.byte_level(
-      {token: i for i, token in enumerate(tokens)},
-      _merges(get('merges')),
-      [
-        hf_json.added_token(i, token, kind == spm_files.Type.CONTROL)
-        for i, (token, kind) in enumerate(zip(tokens, types))
-        if kind in (spm_files.Type.CONTROL, spm_files.Type.USER_DEFINED)
-      ],
-      splits,
-      bos if adds_bos else None,
-    )
+    tokenizer, adds_bos = _byte_level(meta, tokens, types, bos)
   elif kind == 'llama':
-    adds_bos = found.get('tokenizer.ggml.add_bos_token', True)
+    adds_bos = meta.get('add_bos_token', True)
+    scores = map(float, meta.need('scores'))
     tokenizer = spm_files.imported(
       [
         spm_files.Piece(*piece)
-        for piece in zip(tokens, map(float, get('scores')), types, strict=True)
+        for piece in zip(tokens, scores, types, strict=True)
       ],
       unigram=False,
-      dummy_prefix=found.get('tokenizer.ggml.add_space_prefix', True),
+      dummy_prefix=meta.get('add_space_prefix', True),
       bos=bos if adds_bos else None,
     )
   else:
     raise ValueError(
-      f"tokenizer.ggml.model is {kind!r}, this program reads 'gpt2' and "
-      "'llama': import the Hugging Face folder of the model instead"
+      f"tokenizer.ggml.model must be 'gpt2' or 'llama'; got {kind!r}: "
+      f'{_INSTEAD}'
     )
-  return Source(
-    tokenizer,
-    roles,
-    bos if adds_bos or bos == roles['eos_token'] else None,
-    found.get('tokenizer.chat_template'),
-    rows,
+  begin = bos if adds_bos or bos == roles['eos_token'] else None
+  template = found.get('tokenizer.chat_template')
+  return Source(tokenizer, roles, begin, template, rows)
+
+
+def _byte_level(meta: _Metadata, tokens, types, bos: str | None):
+  """Returns (tokenizer.json of byte-level BPE, whether it puts BOS first)."""
+  pre = meta.get('pre', 'default')
+  if pre not in _SPLITS:
+    raise ValueError(
+      f'tokenizer.ggml.pre must be one of {", ".join(_SPLITS)}; got {pre!r}: '
+      f'{_INSTEAD}'
+    )
+  splits = _SPLITS[pre]
+  adds_bos = meta.get('add_bos_token', splits == 'llama3')
+  merges = [line.split(' ') for line in meta.need('merges')]
+  for pair in merges:
+    if len(pair) != 2:
+      raise ValueError(
+        f'tokenizer.ggml.merges must be pairs; got {" ".join(pair)!r}'
+      )
+  added = [
+    hf_json.added_token(i, token, kind == Type.CONTROL)
+    for i, (token, kind) in enumerate(zip(tokens, types))
+    if kind in (Type.CONTROL, Type.USER_DEFINED)
+  ]
+  vocab = {token: i for i, token in enumerate(tokens)}
+  tokenizer = hf_json.byte_level(
+    vocab, merges, added, splits, bos if adds_bos else None
   )
-
-
-def _splits(found: Mapping[str, Any]) -> str:
-  name = found.get('tokenizer.ggml.pre', 'default')
-  if name not in _SPLITS:
-    raise ValueError(
-      f'tokenizer.ggml.pre is {name!r}, this program reads '
-      f'{", ".join(_SPLITS)}: import the Hugging Face folder of the model '
-      'instead'
-    )
-  return _SPLITS[name]
-
-
-def _merges(lines) -> list[list[str]]:
-  merges = [line.split(' ') for line in lines]
-  wrong = [line for line, pair in zip(lines, merges) if len(pair) != 2]
-  if wrong:
-    raise ValueError(
-      f'tokenizer.ggml.merges has {wrong[0]!r}, which is no pair'
-    )
-  return merges
+  return tokenizer, adds_bos

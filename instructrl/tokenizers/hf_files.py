@@ -1,8 +1,8 @@
-"""What other programs write as a tokenizer, read into one form.
+"""Reads other tools' tokenizers into one form, and chooses PAD.
 
-A `Source` is a tokenizer.json, the roles of its special tokens and the chat
-template, wherever they stand: in a folder of Hugging Face files here, in a
-GGUF file in `tokenizer_gguf`.
+A `Source` has a tokenizer.json, the roles of its special tokens and the chat
+template. This module reads a folder of Hugging Face files; `gguf_files` reads a
+GGUF file.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,13 +33,14 @@ _KEPT = (
   'truncation_side',
   'model_input_names',
 )
-# Names of tokens that nothing else uses, the best first. Those of pictures,
-# sound and fill-in-the-middle are padding of something else.
+# (name of a token that nothing else uses, whether it must be special), the best
+# first.
 _PAD_NAMES = (
   (re.compile(r'(?i)(?<![a-z])pad(ding)?(?![a-z])'), False),
   (re.compile(r'(?i)reserved|unused|extra_id|placeholder'), False),
   (re.compile(r'(?i)^<empty_output>$|^<\|endoftext\|>$'), True),
 )
+# Tokens that pad pictures, sound or text to fill in.
 _NO_PAD = re.compile(r'(?i)image|vision|video|audio|fim|box|object')
 
 
@@ -48,11 +49,11 @@ class Source:
   """A tokenizer as another program wrote it.
 
   Attributes:
-    tokenizer: what a tokenizer.json holds.
-    roles: {'bos_token': text, ...}, of `ROLES`; 'eos_token' is there.
-    begin: the token that a text begins with, or None.
+    tokenizer: contents of tokenizer.json.
+    roles: {'bos_token': text, ...} for names of `ROLES`; has 'eos_token'.
+    begin: the token that begins a text, or None.
     chat_template: Jinja, or None.
-    rows: of the embedding, 0 if not known.
+    rows: of the model's embedding; 0 if unknown.
     config: fields of tokenizer_config.json that an export repeats.
   """
 
@@ -64,42 +65,30 @@ class Source:
   config: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def ids(self) -> dict[str, int]:
-    """{text: id} of all tokens."""
-    return {
-      **hf_json.vocabulary(self.tokenizer),
-      **{
-        token['content']: token['id']
-        for token in self.tokenizer['added_tokens']
-      },
-    }
+    """Returns {text: id} of all tokens."""
+    return hf_json.ids_of(self.tokenizer)
 
   def specials(self) -> set[str]:
-    """The tokens that are marked as special."""
-    return {
-      token['content']
-      for token in self.tokenizer['added_tokens']
-      if token['special']
-    }
+    """Returns the tokens that are marked as special."""
+    added = self.tokenizer['added_tokens']
+    return {token['content'] for token in added if token['special']}
 
   def in_template(self) -> set[str]:
-    """Added tokens that play a part in the chat template."""
-    return {
-      token['content']
-      for token in self.tokenizer['added_tokens']
-      if token['content'].strip()
-      and token['content'] in (self.chat_template or '')
-    }
+    """Returns the added tokens that occur in the chat template."""
+    texts = {token['content'] for token in self.tokenizer['added_tokens']}
+    template = self.chat_template or ''
+    return {text for text in texts if text.strip() and text in template}
 
 
 class Pad(NamedTuple):
-  """What PAD is.
+  """The choice of PAD.
 
   Attributes:
-    token: its text.
-    id: its id.
-    new: whether the tokenizer lacks this token.
-    added: whether the embedding lacks its row, too.
-    note: one line.
+    token: text of the token.
+    id: id of the token.
+    new: whether the tokenizer lacks the token.
+    added: whether the embedding lacks the token's row, too.
+    note: one line that says which token PAD is, and why.
   """
 
   token: str
@@ -112,25 +101,31 @@ class Pad(NamedTuple):
 def read_folder(path) -> Source:
   """Reads the files of a tokenizer in a Hugging Face folder.
 
-  Of tokenizer.json, tokenizer_config.json, special_tokens_map.json,
-  added_tokens.json, chat_template.jinja, generation_config.json and
-  config.json what is there.
+  Uses those of tokenizer.json, tokenizer_config.json, special_tokens_map.json,
+  added_tokens.json, chat_template.jinja, generation_config.json and config.json
+  that exist.
 
   Raises:
-    FileNotFoundError: there is no tokenizer.json, nor what to make it of (see
-      `tokenizer_slow`).
+    FileNotFoundError: neither tokenizer.json nor the files that `slow_files`
+      reads exist.
     ValueError: a file is damaged, or no token ends a text.
   """
   path = pathlib.Path(path)
-  read = lambda name: (
-    files.read_json(path / name) if (path / name).exists() else {}
-  )
-  config = read('tokenizer_config.json')
-  model = read('config.json')
+
+  def read(name):
+    return files.read_json(path / name) if (path / name).exists() else {}
+
+  config, model = read('tokenizer_config.json'), read('config.json')
   model = {**model, **(model.get('text_config') or {})}
   tokenizer, usual = _read_tokenizer(path, config, model.get('model_type', ''))
   named = {**usual, **read('special_tokens_map.json'), **config}
-  _check_roles(named, path)
+  for name in ROLES:
+    token = named.get(name)
+    if token and not isinstance(_text_of(token), str):
+      raise ValueError(
+        f'{path}: {name} in tokenizer_config.json or special_tokens_map.json '
+        f'must be a text; got {name}={token!r}'
+      )
   try:
     _merge_added(tokenizer, config, read('added_tokens.json'), path)
   except (KeyError, TypeError, AttributeError) as error:
@@ -138,28 +133,9 @@ def read_folder(path) -> Source:
       f'{path}: the added tokens of tokenizer_config.json or '
       f'added_tokens.json are damaged: {error!r}'
     ) from error
-  ids = Source(tokenizer, {}, None, None).ids()
-  texts = {i: text for text, i in ids.items()}
   roles = {name: _text_of(named[name]) for name in ROLES if named.get(name)}
-  for role in ('bos_token', 'eos_token', 'pad_token'):
-    for other in (model, read('generation_config.json')):
-      token_id = other.get(f'{role}_id')
-      token_id = (
-        next(iter(token_id), None) if isinstance(token_id, list) else token_id
-      )
-      if role not in roles and isinstance(token_id, int) and token_id in texts:
-        roles[role] = texts[token_id]
-  for role in [role for role, text in roles.items() if text not in ids]:
-    if role == 'eos_token':
-      raise ValueError(
-        f'{path}: eos_token {roles[role]!r} is no token of tokenizer.json'
-      )
-    del roles[role]
-  if 'eos_token' not in roles:
-    raise ValueError(
-      f'{path}: no token ends a text: give eos_token in '
-      'tokenizer_config.json or eos_token_id in config.json'
-    )
+  models = (model, read('generation_config.json'))
+  roles = _complete_roles(roles, tokenizer, models, path)
   return Source(
     tokenizer,
     roles,
@@ -170,10 +146,38 @@ def read_folder(path) -> Source:
   )
 
 
+def _complete_roles(roles, tokenizer, models, path) -> dict[str, str]:
+  """Returns the roles with those that `models` give as ids.
+
+  Args:
+    roles: {'bos_token': text, ...}.
+    tokenizer: contents of tokenizer.json.
+    models: config.json and generation_config.json.
+    path: of the folder.
+  """
+  ids = hf_json.ids_of(tokenizer)
+  texts = {i: text for text, i in ids.items()}
+  for role in ('bos_token', 'eos_token', 'pad_token'):
+    for model in models:
+      found = model.get(f'{role}_id')
+      first = next(iter(found), None) if isinstance(found, list) else found
+      if role not in roles and isinstance(first, int) and first in texts:
+        roles[role] = texts[first]
+  end = roles.get('eos_token')
+  if end is None:
+    raise ValueError(
+      f'{path}: no token ends a text: give eos_token in tokenizer_config.json '
+      'or eos_token_id in config.json'
+    )
+  if end not in ids:
+    raise ValueError(f'{path}: tokenizer.json has no token {end!r} (eos_token)')
+  return {role: text for role, text in roles.items() if text in ids}
+
+
 def _read_tokenizer(
   path: pathlib.Path, config, model_type: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-  """What tokenizer.json holds, or would hold; roles that no file names."""
+  """Returns (contents of tokenizer.json, roles that no file names)."""
   file = path / 'tokenizer.json'
   if not file.exists():
     return slow_files.read(path, config, model_type)
@@ -181,14 +185,7 @@ def _read_tokenizer(
   try:
     hf_json.vocabulary(tokenizer)
     tokenizer['added_tokens'] = [
-      {
-        'single_word': False,
-        'lstrip': False,
-        'rstrip': False,
-        'normalized': not token.get('special', False),
-        'special': False,
-        **token,
-      }
+      _added({'special': False, **token}, token.get('special', False))
       for token in tokenizer.get('added_tokens') or []
     ]
     hf_json.build(tokenizer)
@@ -197,16 +194,16 @@ def _read_tokenizer(
   return {**tokenizer, 'truncation': None, 'padding': None}, {}
 
 
-def _check_roles(named, path) -> None:
-  """Refuses a role that is no token: text, or a table with its content."""
-  for name in ROLES:
-    token = named.get(name)
-    if token and not isinstance(_text_of(token), str):
-      raise ValueError(
-        f'{path}: tokenizer_config.json or '
-        f'special_tokens_map.json has {name}={token!r}, which '
-        'is no text'
-      )
+def _added(token: Mapping[str, Any], special: bool) -> dict[str, Any]:
+  """Returns an entry of added_tokens, with the fields that it leaves out."""
+  return {
+    'single_word': False,
+    'lstrip': False,
+    'rstrip': False,
+    'normalized': not special,
+    **token,
+    'special': special,
+  }
 
 
 def _text_of(token) -> str:
@@ -214,51 +211,49 @@ def _text_of(token) -> str:
 
 
 def _merge_added(tokenizer, config, more: Mapping[str, int], path) -> None:
-  """Adds tokens that only the other files name; a special stays one."""
+  """Adds tokens that only other files name, and marks special tokens.
+
+  Args:
+    tokenizer: contents of tokenizer.json; is changed.
+    config: tokenizer_config.json.
+    more: added_tokens.json.
+    path: of the folder.
+  """
   known = {token['content']: token for token in tokenizer['added_tokens']}
   decoder = config.get('added_tokens_decoder') or {}
   wanted = {text: {'id': i, 'content': text} for text, i in more.items()}
   wanted |= {
     token['content']: {**token, 'id': int(i)} for i, token in decoder.items()
   }
-  named = {_text_of(config[name]) for name in ROLES if config.get(name)}
-  more_special = (
+  extra = (
     config.get('additional_special_tokens')
     or config.get('extra_special_tokens')
     or []
   )
-  if isinstance(more_special, Mapping):
-    more_special = more_special.values()
-  named |= {_text_of(token) for token in more_special}
+  extra = extra.values() if isinstance(extra, Mapping) else extra
+  roles = (config[name] for name in ROLES if config.get(name))
+  named = {_text_of(token) for token in (*roles, *extra)}
   for text, token in sorted(wanted.items(), key=lambda item: item[1]['id']):
     special = token.get('special', text in named)
-    if text in known:
-      known[text]['special'] |= special
-      if known[text]['id'] != token['id']:
-        raise ValueError(
-          f'{path}: token {text!r} is {known[text]["id"]} in tokenizer.json '
-          f'and {token["id"]} beside it'
-        )
-      continue
-    known[text] = {
-      'single_word': False,
-      'lstrip': False,
-      'rstrip': False,
-      'normalized': not special,
-      **token,
-      'special': special,
-    }
-    tokenizer['added_tokens'].append(known[text])
+    if text not in known:
+      known[text] = _added(token, special)
+      tokenizer['added_tokens'].append(known[text])
+    known[text]['special'] |= special
+    if known[text]['id'] != token['id']:
+      raise ValueError(
+        f'{path}: token {text!r} has the id {known[text]["id"]} in '
+        f'tokenizer.json and {token["id"]} in another file'
+      )
   for text in named & set(known):
     known[text]['special'] = True
   tokenizer['added_tokens'].sort(key=lambda token: token['id'])
 
 
 def _begin(tokenizer, roles, config) -> str | None:
-  """The token that a text begins with.
+  """Returns the token that begins a text, or None.
 
-  BOS where the tokenizer puts it there. A BOS that is EOS as well separates
-  texts (GPT-2); another BOS that is not put there begins something else.
+  This is BOS if the tokenizer puts it there, or if BOS is EOS too and so
+  separates texts (GPT-2). Any other BOS begins something else.
   """
   bos = roles.get('bos_token')
   if bos is None:
@@ -285,25 +280,24 @@ def _chat_template(path: pathlib.Path, config) -> str | None:
     )
   if found and not isinstance(found, str):
     raise ValueError(
-      f'{path / "tokenizer_config.json"}: chat_template is no text'
+      f'{path / "tokenizer_config.json"}: chat_template must be a text'
     )
   return found or None
 
 
 def within(source: Source, rows: int) -> Source:
-  """The tokens that an embedding has rows for.
+  """Returns the source with only the tokens that have a row in the embedding.
 
-  Some text models come with the tokenizer of a larger family, whose last added
-  tokens stand for pictures: these are left out.
+  Some text models have the tokenizer of a larger family, whose last added
+  tokens stand for pictures. These tokens are left out.
 
   Args:
     source: the tokenizer.
-    rows: of the embedding, or 0 if not known.
+    rows: of the embedding; 0 if unknown.
 
   Raises:
-    ValueError: another token has no row.
+    ValueError: a token without a row is needed.
   """
-  added = source.tokenizer['added_tokens']
   beyond = {text: i for text, i in source.ids().items() if 0 < rows <= i}
   if not beyond:
     return source
@@ -315,8 +309,9 @@ def within(source: Source, rows: int) -> Source:
   for text, i in beyond.items():
     if text in needed:
       raise ValueError(
-        f'token {text!r} has the id {i}, the embedding has {rows} rows'
+        f'token {text!r} has the id {i}, but the embedding has {rows} rows'
       )
+  added = source.tokenizer['added_tokens']
   kept = [token for token in added if token['content'] not in beyond]
   return dataclasses.replace(
     source, tokenizer={**source.tokenizer, 'added_tokens': kept}
@@ -324,60 +319,40 @@ def within(source: Source, rows: int) -> Source:
 
 
 def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
-  """Chooses PAD, which must end or begin nothing.
+  """Chooses PAD, which must neither end nor begin anything.
 
-  In this order: the source's own; a token that is reserved or unused, by its
-  name; a row of the embedding without a token; a new row at its end.
+  The candidates, in this order: the source's own PAD; a token whose name says
+  that it is reserved or unused; a row of the embedding without a token; a new
+  row at the end of the embedding.
 
   Args:
     source: the tokenizer.
-    vocab_rows: rows of the embedding; 0 as the source says.
+    vocab_rows: rows of the embedding; 0 uses `source.rows`.
     ends: tokens that end a response.
   """
-  ids = source.ids()
-  template = source.chat_template or ''
-  taken = {
-    *ends,
-    source.begin,
-    *(token for role, token in source.roles.items() if role != 'pad_token'),
-  }
-  free = lambda text: text not in taken and text not in template
-  own = source.roles.get('pad_token')
-  if own and own not in {
-    *ends,
-    source.begin,
-    source.roles['eos_token'],
-    source.roles.get('bos_token'),
-  }:
-    return Pad(
-      own,
-      ids[own],
-      False,
-      False,
-      f'PAD is {own} ({ids[own]}), as the tokenizer says',
-    )
+  ids, roles = source.ids(), source.roles
+  ends = {*ends, source.begin, roles['eos_token'], roles.get('bos_token')}
+  own = roles.get('pad_token')
+  if own and own not in ends:
+    note = f'PAD is {own} ({ids[own]}), as the tokenizer says'
+    return Pad(own, ids[own], False, False, note)
   reason = (
     f'its own PAD {own} ends a text' if own else 'the tokenizer names none'
   )
+  taken = {
+    *ends,
+    *(token for role, token in roles.items() if role != 'pad_token'),
+  }
   for pattern, special_only in _PAD_NAMES:
     for token in source.tokenizer['added_tokens']:
       text = token['content']
-      if (
-        pattern.search(text)
-        and not _NO_PAD.search(text)
-        and free(text)
-        and (token['special'] or not special_only)
-      ):
-        return Pad(
-          text,
-          token['id'],
-          False,
-          False,
-          f'PAD is {text} ({token["id"]}), which nothing uses: {reason}',
-        )
+      unused = text not in taken and text not in (source.chat_template or '')
+      named = pattern.search(text) and not _NO_PAD.search(text)
+      if unused and named and (token['special'] or not special_only):
+        note = f'PAD is {text} ({token["id"]}), which nothing uses: {reason}'
+        return Pad(text, token['id'], False, False, note)
   new = 1 + max(ids.values())
-  rows = vocab_rows or source.rows or new
-  added = new >= rows
+  added = new >= (vocab_rows or source.rows or new)
   name = NEW_PAD
   while name in ids:
     name = name.replace('|>', '_|>')
@@ -394,7 +369,7 @@ def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
 def with_tokens(
   source: Source, specials: Iterable[str], pad: Pad
 ) -> dict[str, Any]:
-  """A tokenizer.json in which these are special tokens, and PAD is there.
+  """Returns a tokenizer.json with PAD, where these tokens are special.
 
   Raises:
     ValueError: the library gives a token another id.
@@ -403,17 +378,7 @@ def with_tokens(
   ids = {**source.ids(), pad.token: pad.id}
   added = {token['content']: token for token in tokenizer['added_tokens']}
   for text in {*filter(None, specials), pad.token}:
-    token = added.setdefault(
-      text,
-      {
-        'id': ids[text],
-        'content': text,
-        'single_word': False,
-        'lstrip': False,
-        'rstrip': False,
-        'normalized': False,
-      },
-    )
+    token = added.setdefault(text, hf_json.added_token(ids[text], text, True))
     token['special'] = True
   tokenizer['added_tokens'] = sorted(
     added.values(), key=lambda token: token['id']
@@ -422,7 +387,7 @@ def with_tokens(
   for text in added:
     if tok.token_to_id(text) != ids[text]:
       raise ValueError(
-        f'token {text!r} should have the id {ids[text]}, the '
-        f'library gives it {tok.token_to_id(text)}'
+        f'token {text!r} should have the id {ids[text]}; the library gives it '
+        f'{tok.token_to_id(text)}'
       )
   return tokenizer

@@ -1,4 +1,4 @@
-"""The parts of a tokenizer.json, the file format of the `tokenizers` library."""
+"""Parts of a tokenizer.json, the file format of the `tokenizers` library."""
 
 from collections.abc import Iterable, Mapping, Sequence
 import json
@@ -12,26 +12,31 @@ from instructrl.runtime import files
 SPACE = '\u2581'  # how sentencepiece writes a space
 BYTE_SPACE = '\u0120'  # how byte-level BPE does
 
-# GPT-2's own pattern stands in the library. The two below differ from each
-# other in how many digits stay together.
+# How Llama 3 and Qwen split text; they differ in how many digits stay together.
+# The library has GPT-2's pattern.
 _WORDS = (
   r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
   r'| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
 )
 _DIGITS = {'type': 'Digits', 'individual_digits': True}
-SPLITS = ('gpt2', 'digits', 'llama3', 'qwen2')  # of `byte_level`
 
 
 def vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
-  """{piece: id} of the model of a tokenizer.json."""
+  """Returns {piece: id} of the model in a tokenizer.json."""
   vocab = tokenizer['model']['vocab']
   if isinstance(vocab, Mapping):
     return dict(vocab)
   return {piece: i for i, (piece, _) in enumerate(vocab)}
 
 
+def ids_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
+  """Returns {text: id} of all tokens in a tokenizer.json."""
+  added = {token['content']: token['id'] for token in tokenizer['added_tokens']}
+  return {**vocabulary(tokenizer), **added}
+
+
 def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
-  """The ids as ints; ValueError names one that is outside the vocabulary."""
+  """Returns the ids as ints; refuses an id outside the vocabulary."""
   ids = [int(i) for i in ids]
   wrong = [i for i in ids if not 0 <= i < vocab_size]
   if wrong:
@@ -40,7 +45,7 @@ def checked_ids(ids: Iterable[int], vocab_size: int) -> list[int]:
 
 
 def check_rows(vocab_size: int, vocab_rows: int) -> None:
-  """Refuses an embedding with fewer rows than there are tokens."""
+  """Refuses an embedding with too few rows for the tokens."""
   if vocab_rows < vocab_size:
     raise ValueError(
       f'the embedding has {vocab_rows} rows, the tokenizer '
@@ -49,7 +54,11 @@ def check_rows(vocab_size: int, vocab_rows: int) -> None:
 
 
 def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
-  """Runs a tokenizer.json; ValueError if it cannot be."""
+  """Returns the library's tokenizer for a tokenizer.json.
+
+  Raises:
+    ValueError: the library rejects the tokenizer.json.
+  """
   try:
     tok = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
   except Exception as error:  # the library raises nothing more precise
@@ -60,7 +69,7 @@ def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
 
 
 def added_token(token_id: int, text: str, special: bool) -> dict[str, Any]:
-  """An entry of added_tokens."""
+  """Returns an entry of added_tokens."""
   return {
     'id': token_id,
     'content': text,
@@ -73,7 +82,7 @@ def added_token(token_id: int, text: str, special: bool) -> dict[str, Any]:
 
 
 def bos_first(text: str, token_id: int) -> dict[str, Any]:
-  """The post_processor that puts BOS in front."""
+  """Returns the post_processor that puts BOS in front."""
   bos = {'SpecialToken': {'id': text, 'type_id': 0}}
   part = lambda name: {'Sequence': {'id': name, 'type_id': 0}}
   return {
@@ -84,25 +93,53 @@ def bos_first(text: str, token_id: int) -> dict[str, Any]:
   }
 
 
-def sequence(
-  kind: str, parts: Iterable[dict[str, Any] | None]
-) -> dict[str, Any]:
-  """Normalisers ('normalizers'), decoders and the like, one after another."""
+def sequence(kind: str, *parts: dict[str, Any] | None) -> dict[str, Any]:
+  """Returns a sequence of steps; `kind` is 'normalizers' or 'decoders', ..."""
   return {'type': 'Sequence', kind: [part for part in parts if part]}
 
 
 def replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
-  """A normaliser or a decoder; the pattern is {'String' or 'Regex': text}."""
+  """Returns a normaliser or decoder for a {'String' or 'Regex': text}."""
   return {'type': 'Replace', 'pattern': pattern, 'content': content}
 
 
 def split(regex: str) -> dict[str, Any]:
-  """A pre_tokenizer that parts a text around matches."""
+  """Returns a pre_tokenizer that splits a text around matches."""
   return {
     'type': 'Split',
     'pattern': {'Regex': regex},
     'behavior': 'Isolated',
     'invert': False,
+  }
+
+
+def tokenizer(**parts) -> dict[str, Any]:
+  """Returns a tokenizer.json of these parts."""
+  return {'version': '1.0', 'truncation': None, 'padding': None, **parts}
+
+
+def bpe(
+  vocab: Mapping[str, int], merges: Iterable[Sequence[str]], **options
+) -> dict[str, Any]:
+  """Returns the model of BPE.
+
+  Args:
+    vocab: {piece: id}.
+    merges: pairs of pieces in the order of merging.
+    **options: of the library, other than its defaults.
+  """
+  return {
+    'type': 'BPE',
+    'dropout': None,
+    'unk_token': None,
+    'continuing_subword_prefix': None,
+    'end_of_word_suffix': None,
+    'fuse_unk': False,
+    'byte_fallback': False,
+    'ignore_merges': False,
+    **options,
+    'vocab': dict(vocab),
+    'merges': [list(pair) for pair in merges],
   }
 
 
@@ -113,16 +150,16 @@ def byte_level(
   splits: str,
   bos: str | None = None,
 ) -> dict[str, Any]:
-  """A tokenizer.json of byte-level BPE.
+  """Returns a tokenizer.json of byte-level BPE.
 
   Args:
-    vocab: {piece: id}, in GPT-2's letters for bytes.
-    merges: pairs of pieces, the first to be merged first.
-    added: see `added_token`, by id.
-    splits: how text is parted before: 'gpt2'; 'digits', its pattern after each
-      digit alone (SmolLM); 'llama3', three digits at a time; 'qwen2', which
-      composes characters (NFC) before.
-    bos: what is put before a text, or None.
+    vocab: {piece: id}, with GPT-2's letters for bytes.
+    merges: pairs of pieces in the order of merging.
+    added: entries of added_tokens, by id.
+    splits: how text is split first: 'gpt2'; 'digits', GPT-2's pattern with
+      single digits (SmolLM); 'llama3', up to three digits; 'qwen2', single
+      digits after NFC normalisation.
+    bos: token that goes before a text, or None.
   """
   byte = {
     'type': 'ByteLevel',
@@ -136,28 +173,14 @@ def byte_level(
     'llama3': (split(_WORDS % r'\p{N}{1,3}'),),
     'qwen2': (split(_WORDS % r'\p{N}'),),
   }[splits]
-  return {
-    'version': '1.0',
-    'truncation': None,
-    'padding': None,
-    'added_tokens': list(added),
-    'normalizer': {'type': 'NFC'} if splits == 'qwen2' else None,
-    'pre_tokenizer': sequence('pretokenizers', (*parts, byte)),
-    'post_processor': bos_first(bos, vocab[bos]) if bos else None,
-    'decoder': {**byte, 'use_regex': True},
-    'model': {
-      'type': 'BPE',
-      'dropout': None,
-      'unk_token': None,
-      'continuing_subword_prefix': None,
-      'end_of_word_suffix': None,
-      'fuse_unk': False,
-      'byte_fallback': False,
-      'ignore_merges': splits == 'llama3',
-      'vocab': dict(vocab),
-      'merges': [list(pair) for pair in merges],
-    },
-  }
+  return tokenizer(
+    added_tokens=list(added),
+    normalizer={'type': 'NFC'} if splits == 'qwen2' else None,
+    pre_tokenizer=sequence('pretokenizers', *parts, byte),
+    post_processor=bos_first(bos, vocab[bos]) if bos else None,
+    decoder={**byte, 'use_regex': True},
+    model=bpe(vocab, merges, ignore_merges=splits == 'llama3'),
+  )
 
 
 def write_files(
@@ -171,26 +194,22 @@ def write_files(
 
   Args:
     folder: an existing folder.
-    tokenizer: what tokenizer.json holds.
-    roles: 'bos_token' and the like.
+    tokenizer: contents of tokenizer.json.
+    roles: {'bos_token': text, ...}.
     chat_template: Jinja.
-    config: more fields of tokenizer_config.json.
+    config: further fields of tokenizer_config.json.
   """
   folder = pathlib.Path(folder)
   text = lambda value: json.dumps(value, ensure_ascii=False, indent=2) + '\n'
+  all_config = {
+    'clean_up_tokenization_spaces': False,
+    **config,
+    **roles,
+    # Other classes rebuild parts of tokenizer.json by their own rules.
+    'tokenizer_class': 'PreTrainedTokenizerFast',
+    'chat_template': chat_template,
+  }
   files.atomic_write(folder / 'tokenizer.json', text(tokenizer))
   files.atomic_write(folder / 'special_tokens_map.json', text(roles))
-  # Other classes rebuild parts of tokenizer.json by rules of their own.
-  files.atomic_write(
-    folder / 'tokenizer_config.json',
-    text(
-      {
-        'clean_up_tokenization_spaces': False,
-        **config,
-        **roles,
-        'tokenizer_class': 'PreTrainedTokenizerFast',
-        'chat_template': chat_template,
-      }
-    ),
-  )
+  files.atomic_write(folder / 'tokenizer_config.json', text(all_config))
   files.atomic_write(folder / 'chat_template.jinja', chat_template)

@@ -6,49 +6,49 @@ from instructrl.tokenizers import imported
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
 
+_KINDS = (trained.Tokenizer, imported.HFTokenizer)
+_NAMES = ' or '.join(kind.FILE for kind in _KINDS)
+
 
 def load(path) -> protocol.AnyTokenizer:
   """Reads a tokenizer of either kind.
 
   Args:
-    path: its file, or a folder with one: 'tokenizer.model' or
+    path: a tokenizer's file, or a folder with one: 'tokenizer.model' or
       'tokenizer.hf.json'.
 
   Raises:
-    FileNotFoundError: there is none.
-    ValueError: it is damaged, or the folder has both kinds.
+    FileNotFoundError: there is no tokenizer.
+    ValueError: the file is damaged, or the folder has both kinds.
   """
   path = pathlib.Path(path)
-  kinds = (trained.Tokenizer, imported.HFTokenizer)
   if path.is_dir():
-    files = [path / kind.FILE for kind in kinds if (path / kind.FILE).exists()]
-    if len(files) > 1:
+    found = _files(path)
+    if len(found) > 1:
       raise ValueError(
-        f'{path} has two tokenizers ({files[0].name} and '
-        f'{files[1].name}): remove the one that is not meant'
+        f'{path} has two tokenizers ({found[0].name} and {found[1].name}): '
+        'remove the wrong one'
       )
-    if not files and (path / 'tokenizer_config.json').exists():
+    if not found and (path / 'tokenizer_config.json').exists():
       raise FileNotFoundError(
         f'{path} has a tokenizer of another tool: make a run folder of it '
         'with `python -m instructrl.convert import SRC DST`'
       )
-    if not files:
-      raise FileNotFoundError(
-        f'{path} has no tokenizer ({" or ".join(k.FILE for k in kinds)})'
-      )
-    path = files[0]
+    if not found:
+      raise FileNotFoundError(f'{path} has no tokenizer ({_NAMES})')
+    path = found[0]
   elif not path.exists():
     raise FileNotFoundError(
-      f'{path} does not exist; a run folder has a '
-      f'tokenizer ({" or ".join(k.FILE for k in kinds)})'
+      f'{path} does not exist; a run folder has a tokenizer ({_NAMES})'
     )
-  kind = kinds[path.suffix == '.json']
-  return kind.load(path)
+  return _KINDS[path.suffix == '.json'].load(path)
 
 
 def has(folder) -> bool:
-  """Whether a folder has a tokenizer of either kind."""
-  return any(
-    (pathlib.Path(folder) / kind.FILE).exists()
-    for kind in (trained.Tokenizer, imported.HFTokenizer)
-  )
+  """Returns whether a folder has a tokenizer of either kind."""
+  return bool(_files(pathlib.Path(folder)))
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+  paths = [folder / kind.FILE for kind in _KINDS]
+  return [path for path in paths if path.exists()]

@@ -1,17 +1,17 @@
-"""What the rest of the package knows of a tokenizer."""
+"""The interface of all tokenizers."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 
 class AnyTokenizer(Protocol):
-  """What the package knows of a tokenizer.
+  """A tokenizer with its special tokens and prompt layout.
 
   Attributes:
-    FILE: the name of its file in a run folder.
-    vocab_size: number of token ids; ids are 0 to vocab_size - 1.
-    pad_id: fills up, and is no end.
-    bos_id: begins a text; None where the model has nothing such.
+    FILE: name of the tokenizer's file in a run folder.
+    vocab_size: number of token ids, which are 0 to vocab_size - 1.
+    pad_id: fills up rows; never ends a text.
+    bos_id: begins a text; None if the model has no such token.
     eos_id: ends a response.
     document_eos_id: ends a document; in most cases `eos_id`.
     fingerprint: hash of the file: equal means the same ids and layouts.
@@ -26,39 +26,44 @@ class AnyTokenizer(Protocol):
   fingerprint: str
 
   def encode(self, text: str) -> list[int]:
-    """Ids of plain text; never a special id, whatever was typed."""
+    """Returns the ids of typed text, which never gives a special token."""
 
   def continuation(self, text: str) -> list[int]:
-    """Ids of text, with the space before it, that goes on inside another."""
+    """Returns the ids of text, with the space before it, inside a text."""
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of the ids, without specials."""
+    """Returns the text of ids without special tokens."""
 
   def piece(self, token_id: int) -> str:
-    """A token as the vocabulary writes it."""
+    """Returns a token as the vocabulary writes it."""
 
   def document(self, text: str) -> list[int]:
-    """A page of a corpus: BOS text EOS."""
+    """Returns a page of a corpus: BOS text EOS."""
 
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    """What a user asks, up to where the response begins.
+    """Returns a prompt, laid out up to the start of the response.
 
     Args:
-      text: of a dialogue, all of it.
-      turns: of a dialogue, for layouts that mark them.
+      text: of the user; for a dialogue, the whole text.
+      turns: of a dialogue, for layouts that mark turns.
     """
 
   def plain(self, text: str) -> list[int]:
-    """Text that a base model continues: BOS text."""
+    """Returns text that a base model continues: BOS text."""
 
   def response(self, text: str) -> list[int]:
-    """What answers a prompt, `eos_id` included."""
+    """Returns the response to a prompt, with `eos_id`."""
 
   def save(self, path) -> None:
     """Writes the file, whole or not at all."""
 
   def generation_ids(self) -> dict[str, int | list[int] | None]:
-    """The fields of a generation_config.json that are token ids."""
+    """Returns the token ids in generation_config.json."""
 
   def write_files(self, folder, vocab_rows: int) -> None:
-    """Writes what transformers reads, for an embedding of so many rows."""
+    """Writes the files that transformers reads.
+
+    Args:
+      folder: an existing folder.
+      vocab_rows: rows of the model's embedding.
+    """

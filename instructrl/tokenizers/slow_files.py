@@ -1,8 +1,8 @@
-"""A tokenizer.json for folders without one, from the files of older programs.
+"""Reads tokenizers of folders without a tokenizer.json.
 
-Two kinds: vocab.json with merges.txt (byte-level BPE, which says nowhere how
-it parts text: only GPT-2's and Qwen's are known), and tokenizer.model (a
-sentencepiece model with byte fallback, as Llama's and Gemma's).
+Supports vocab.json with merges.txt (byte-level BPE; these files do not say how
+to split text, so only GPT-2's and Qwen's are supported), and tokenizer.model (a
+sentencepiece model with byte fallback, such as Llama's and Gemma's).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from instructrl.runtime import files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 
-# By tokenizer_class, or the model_type of config.json.
+# tokenizer_class, or model_type of config.json -> `splits` of byte-level BPE.
 _SPLITS = {
   'GPT2Tokenizer': 'gpt2',
   'GPT2TokenizerFast': 'gpt2',
@@ -33,7 +33,7 @@ _INSTEAD = (
 def read(
   path: pathlib.Path, config: Mapping[str, Any], model_type: str
 ) -> tuple[dict[str, Any], dict[str, str]]:
-  """Reads what there is instead of a tokenizer.json.
+  """Converts the files of a folder to a tokenizer.json.
 
   Args:
     path: the folder.
@@ -41,12 +41,12 @@ def read(
     model_type: of config.json.
 
   Returns:
-    What a tokenizer.json would hold, and the special tokens by role where the
-    files say no more.
+    Contents of tokenizer.json; {role: token} for special tokens that the
+    folder's other files may leave out.
 
   Raises:
-    FileNotFoundError: there is nothing.
-    ValueError: it is damaged, or of a kind that cannot be made equal.
+    FileNotFoundError: the folder has no tokenizer.
+    ValueError: a file is damaged or cannot be converted exactly.
   """
   if (path / 'vocab.json').exists() and (path / 'merges.txt').exists():
     return _read_bpe(path, config.get('tokenizer_class') or model_type)
@@ -58,60 +58,45 @@ def read(
   )
 
 
-def _read_bpe(path, kind: str):
-  vocab = files.read_json(path / 'vocab.json')
-  file = path / 'merges.txt'
-  lines = file.read_text(encoding='utf-8').split('\n')
+def _read_bpe(path: pathlib.Path, kind: str):
+  vocab, file = files.read_json(path / 'vocab.json'), path / 'merges.txt'
   merges = []
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
     if not line.strip() or (number == 1 and line.startswith('#version')):
       continue
     pair = line.split(' ')
     if len(pair) != 2 or not all(p in vocab for p in (*pair, ''.join(pair))):
       raise ValueError(
-        f'{file}:{number}: {line!r} is no pair of pieces of '
-        'vocab.json whose union is a piece'
+        f'{file}:{number}: {line!r} must be two pieces of vocab.json whose '
+        'union is a piece'
       )
     merges.append(pair)
   splits = _SPLITS.get(kind)
   if splits is None:
     raise ValueError(
-      f'{path} has no tokenizer.json, and how {kind or "its tokenizer"!r} '
-      f'parts text is not known here: {_INSTEAD}'
+      f'{path} has no tokenizer.json, and it is unknown how '
+      f'{kind or "its tokenizer"!r} splits text: {_INSTEAD}'
     )
-  ends = [_GPT2_END] if _GPT2_END in vocab and splits == 'gpt2' else []
-  roles = {
-    role: end
-    for end in ends
-    for role in ('bos_token', 'eos_token', 'unk_token')
-  }
-  return hf_json.byte_level(
-    vocab,
-    merges,
-    [hf_json.added_token(vocab[end], end, True) for end in ends],
-    splits,
-  ), roles
+  added, roles = [], {}
+  if splits == 'gpt2' and _GPT2_END in vocab:
+    added = [hf_json.added_token(vocab[_GPT2_END], _GPT2_END, True)]
+    roles = dict.fromkeys(('bos_token', 'eos_token', 'unk_token'), _GPT2_END)
+  return hf_json.byte_level(vocab, merges, added, splits), roles
 
 
 def _read_model(file: pathlib.Path, config):
   model = file.read_bytes()
   try:
     proto = spm_files.read_proto(model)
-    spec = proto.trainer_spec
-    pieces = spm_files.pieces_of(proto)
-    names = {piece.text for piece in pieces}
+    pieces = {piece.text for piece in spm_files.pieces_of(proto)}
+    named = {
+      role: getattr(proto.trainer_spec, f'{role}_piece')
+      for role in ('bos', 'eos', 'unk', 'pad')
+    }
     roles = {
-      f'{role}_token': token
-      for role, token in (
-        ('bos', spec.bos_piece),
-        ('eos', spec.eos_piece),
-        ('unk', spec.unk_piece),
-        ('pad', spec.pad_piece),
-      )
-      if token in names
+      f'{r}_token': piece for r, piece in named.items() if piece in pieces
     }
     bos = roles.get('bos_token') if config.get('add_bos_token', True) else None
-    tokenizer = spm_files.from_proto(model, bos)
+    return spm_files.from_proto(model, bos), roles
   except ValueError as error:
     raise ValueError(f'{file}: {error}: {_INSTEAD}') from error
-  return tokenizer, roles

@@ -1,12 +1,11 @@
-"""Sentencepiece models as a tokenizer.json of the `tokenizers` library.
+"""Converts sentencepiece models to a tokenizer.json with the same ids.
 
-What a sentencepiece model computes is given by its pieces (text, score, type)
-and a few options, so a tokenizer.json can be written that gives the same ids.
-Two kinds are: those that this package trains (`exported`), and those of Llama
-and Gemma, which bring nothing else or stand in a GGUF file (`imported`).
+The pieces (text, score, type) and a few options define what a sentencepiece
+model computes. `exported` converts the models that this package trains,
+`imported` those of Llama and Gemma.
 
-BPE in sentencepiece merges the pair whose union has the best score; the
-library wants the pairs in order (`merges_of`).
+Sentencepiece's BPE merges the pair whose union has the best score; the
+`tokenizers` library needs the pairs in order (`merges_of`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,13 +18,13 @@ from sentencepiece import sentencepiece_model_pb2
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers.hf_json import SPACE
 
-# What was typed and looks like a byte piece is cut, or it would be one.
+# Cuts typed text that looks like a byte piece, so that it does not become one.
 _TYPED_BYTE = '(?<=<)(?=0x[0-9A-F]{2}>)'
 _UNIGRAM, _BPE = 1, 2  # of trainer_spec.model_type
 
 
 class Type(enum.IntEnum):
-  """Of a piece, as in sentencepiece and in GGUF."""
+  """Type of a piece, in sentencepiece and in GGUF."""
 
   NORMAL = 1
   UNKNOWN = 2
@@ -42,19 +41,20 @@ class Piece(NamedTuple):
 
 
 def read_proto(model: bytes):
-  """The parsed model; ValueError if it is none."""
+  """Parses a model file; ValueError if the bytes are not a model."""
   try:
     return sentencepiece_model_pb2.ModelProto.FromString(model)
-  except Exception as error:  # of protobuf, which is not imported here
+  except Exception as error:  # protobuf's own type of error
     raise ValueError(f'not a sentencepiece model: {error}') from error
 
 
 def pieces_of(proto) -> list[Piece]:
+  """Returns the pieces of a parsed model, by id."""
   return [Piece(p.piece, p.score, p.type) for p in proto.pieces]
 
 
 def merges_of(pieces: Sequence[Piece]) -> list[list[str]]:
-  """The pairs of pieces whose union is a piece, in the order of merging."""
+  """Returns the pairs whose union is a piece, in the order of merging."""
   ids = {
     p.text: i
     for i, p in enumerate(pieces)
@@ -76,135 +76,118 @@ def merges_of(pieces: Sequence[Piece]) -> list[list[str]]:
 def _model(
   pieces: Sequence[Piece], unigram: bool, unknown: str
 ) -> dict[str, Any]:
+  """Returns the model of a tokenizer.json."""
   if unigram:
-    unk_id = [p.text for p in pieces].index(unknown)
     return {
       'type': 'Unigram',
-      'unk_id': unk_id,
+      'unk_id': [p.text for p in pieces].index(unknown),
       'byte_fallback': True,
       'vocab': [[p.text, p.score] for p in pieces],
     }
-  return {
-    'type': 'BPE',
-    'dropout': None,
-    'unk_token': unknown,
-    'continuing_subword_prefix': None,
-    'end_of_word_suffix': None,
-    'fuse_unk': True,
-    'byte_fallback': True,
-    'ignore_merges': False,
-    'vocab': {p.text: i for i, p in enumerate(pieces)},
-    'merges': merges_of(pieces),
-  }
+  vocab = {p.text: i for i, p in enumerate(pieces)}
+  return hf_json.bpe(
+    vocab,
+    merges_of(pieces),
+    unk_token=unknown,
+    fuse_unk=True,
+    byte_fallback=True,
+  )
 
 
 def exported(
   model: bytes, bos_id: int, specials: Iterable[int], unk_id: int
 ) -> dict[str, Any]:
-  """A tokenizer.json for a model that this package trained.
+  """Returns a tokenizer.json for a model that this package trained.
 
-  The ids are the same for all text but special tokens, which the libraries
-  match wherever they are typed. A space is a space in its pieces, since U+2581
-  in a text has to stay apart from it.
+  The ids are the same except for typed special tokens, which the library
+  matches. Pieces have plain spaces, because U+2581 in a text must stay
+  different from a space.
 
   Args:
-    model: made by `tokenizer.train_tokenizer`.
-    bos_id: of what begins a text.
+    model: made by `trained.train_tokenizer`.
+    bos_id: id of the token that begins a text.
     specials: ids of the special tokens.
-    unk_id: of the unknown token.
+    unk_id: id of the unknown token.
   """
   proto = read_proto(model)
   pieces = [
     p._replace(text=p.text.replace(SPACE, ' ')) for p in pieces_of(proto)
   ]
-  return {
-    'version': '1.0',
-    'truncation': None,
-    'padding': None,
-    'added_tokens': [
+  unigram = proto.trainer_spec.model_type == _UNIGRAM
+  return hf_json.tokenizer(
+    added_tokens=[
       hf_json.added_token(i, pieces[i].text, True) for i in sorted(specials)
     ],
     # A space before each line that is not empty.
-    'normalizer': hf_json.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
-    'pre_tokenizer': hf_json.sequence(
-      'pretokenizers', [hf_json.split('\\n'), hf_json.split(_TYPED_BYTE)]
+    normalizer=hf_json.replace({'Regex': '(?<![^\\n])(?=[^\\n])'}, ' '),
+    pre_tokenizer=hf_json.sequence(
+      'pretokenizers', hf_json.split('\\n'), hf_json.split(_TYPED_BYTE)
     ),
-    'post_processor': hf_json.bos_first(pieces[bos_id].text, bos_id),
-    'decoder': hf_json.sequence(
+    post_processor=hf_json.bos_first(pieces[bos_id].text, bos_id),
+    decoder=hf_json.sequence(
       'decoders',
-      [
-        {'type': 'ByteFallback'},
-        {'type': 'Fuse'},
-        hf_json.replace({'Regex': '(?<![^\\n]) '}, ''),
-      ],
+      {'type': 'ByteFallback'},
+      {'type': 'Fuse'},
+      hf_json.replace({'Regex': '(?<![^\\n]) '}, ''),
     ),
-    'model': _model(
-      pieces, proto.trainer_spec.model_type == _UNIGRAM, pieces[unk_id].text
-    ),
-  }
+    model=_model(pieces, unigram, pieces[unk_id].text),
+  )
 
 
 def imported(
   pieces: Sequence[Piece], *, unigram: bool, dummy_prefix: bool, bos: str | None
 ) -> dict[str, Any]:
-  """A tokenizer.json for pieces as those of Llama and Gemma.
+  """Returns a tokenizer.json for pieces such as Llama's and Gemma's.
 
   Args:
     pieces: by id.
-    unigram: the kind of the model; else BPE.
-    dummy_prefix: whether a space is put before a text.
-    bos: what is put before a text, or None.
+    unigram: whether the model is unigram; otherwise BPE.
+    dummy_prefix: whether a space goes before a text.
+    bos: token that goes before a text, or None.
 
   Raises:
     ValueError: the pieces cannot write every text.
   """
   texts = {p.text: i for i, p in enumerate(pieces)}
   if len(texts) != len(pieces):
-    raise ValueError('the vocabulary has one piece twice')
+    raise ValueError('the vocabulary has a piece twice')
   unknown = next((p.text for p in pieces if p.type == Type.UNKNOWN), None)
   num_bytes = sum(p.type == Type.BYTE for p in pieces)
   if unknown is None or num_bytes != 256:
+    kind = 'no' if unknown is None else 'an'
     raise ValueError(
-      f'the vocabulary has {num_bytes} of 256 bytes and '
-      f'{"no " if unknown is None else "an "}unknown piece: it cannot write '
-      'every text'
+      f'the vocabulary has {num_bytes} of 256 bytes and {kind} unknown piece, '
+      'so it cannot write every text'
     )
-  return {
-    'version': '1.0',
-    'truncation': None,
-    'padding': None,
-    'added_tokens': [
+  prefix, strip = None, None
+  if dummy_prefix:
+    prefix = {'type': 'Prepend', 'prepend': SPACE}
+    strip = {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
+  return hf_json.tokenizer(
+    added_tokens=[
       hf_json.added_token(
         i, p.text.replace(SPACE, ' '), p.type != Type.USER_DEFINED
       )
       for i, p in enumerate(pieces)
       if p.type in (Type.UNKNOWN, Type.CONTROL, Type.USER_DEFINED)
     ],
-    'normalizer': hf_json.sequence(
-      'normalizers',
-      [
-        {'type': 'Prepend', 'prepend': SPACE} if dummy_prefix else None,
-        hf_json.replace({'String': ' '}, SPACE),
-      ],
+    normalizer=hf_json.sequence(
+      'normalizers', prefix, hf_json.replace({'String': ' '}, SPACE)
     ),
-    'pre_tokenizer': hf_json.split(_TYPED_BYTE) if unigram else None,
-    'post_processor': hf_json.bos_first(bos, texts[bos]) if bos else None,
-    'decoder': hf_json.sequence(
+    pre_tokenizer=hf_json.split(_TYPED_BYTE) if unigram else None,
+    post_processor=hf_json.bos_first(bos, texts[bos]) if bos else None,
+    decoder=hf_json.sequence(
       'decoders',
-      [
-        hf_json.replace({'String': SPACE}, ' '),
-        {'type': 'ByteFallback'},
-        {'type': 'Fuse'},
-        {'type': 'Strip', 'content': ' ', 'start': 1, 'stop': 0}
-        if dummy_prefix
-        else None,
-      ],
+      hf_json.replace({'String': SPACE}, ' '),
+      {'type': 'ByteFallback'},
+      {'type': 'Fuse'},
+      strip,
     ),
-    'model': _model(pieces, unigram, unknown),
-  }
+    model=_model(pieces, unigram, unknown),
+  )
 
 
-# What could be told apart by two programs that differ in a detail.
+# Texts whose ids differ between programs that differ in a detail.
 _PROBES = (
   '',
   ' ',
@@ -222,14 +205,14 @@ _PROBES = (
 
 
 def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
-  """A tokenizer.json for a model file of another program, tried on probes.
+  """Returns a tokenizer.json for another program's model file.
 
   Args:
-    model: the file.
-    bos: what is put before a text, or None.
+    model: contents of the file.
+    bos: token that goes before a text, or None.
 
   Raises:
-    ValueError: it is none, or the same ids cannot be had.
+    ValueError: the model cannot be converted, or a probe gives other ids.
   """
   proto = read_proto(model)
   spec, normalizer = proto.trainer_spec, proto.normalizer_spec
@@ -254,14 +237,14 @@ def from_proto(model: bytes, bos: str | None) -> dict[str, Any]:
   )
   theirs = sentencepiece.SentencePieceProcessor(model_proto=model)
   ours = hf_json.build(tokenizer)
-  # The library also puts a space before what follows a token of the user's.
+  # Sentencepiece also puts a space after a user-defined token.
   defined = [
     f'a{p.text}b' for p in pieces_of(proto) if p.type == Type.USER_DEFINED
   ]
   for text in (*_PROBES, *defined[:1]):
     if theirs.encode(text) != ours.encode(text, add_special_tokens=False).ids:
       raise ValueError(
-        'this sentencepiece model cannot be used: its ids for '
-        f'{text!r} cannot be had otherwise'
+        'this sentencepiece model cannot be used: the library gives other ids '
+        f'for {text!r}'
       )
   return tokenizer

@@ -1,4 +1,4 @@
-"""The tokenizer that this package trains; it works without loss."""
+"""The tokenizer that this package trains: sentencepiece, lossless."""
 
 import collections
 from collections.abc import Iterable, Sequence
@@ -24,13 +24,12 @@ _CHAT_TEMPLATE = (
   "'assistant' %}{{ message['content'] + '</s>' }}{% else %}{{ '<|user|>' + "
   "message['content'] + '<|assistant|>' }}{% endif %}{% endfor %}"
 )
-# sentencepiece writes a space as this character, so the character itself has
-# to be spelled in bytes.
+# Sentencepiece writes a space as this character. So the character itself is
+# spelled in bytes.
 _SPACE = '\u2581'
-# The trainer drops whole lines with these: its own markers and NUL.
+# The trainer drops lines with its own markers or NUL.
 _UNTRAINABLE = re.compile('[\u2581\u2585\x00]')
-# What sentencepiece's own splitting leaves in one part: letters, with the
-# space before them.
+# Sentencepiece never splits letters and the space before them.
 _WORD = re.compile(r' ?[^\W\d_]+')
 
 
@@ -45,15 +44,15 @@ def train_tokenizer(
 
   Args:
     texts: training texts, read once and held in memory.
-    vocab_size: number of ids wanted, including 6 specials, the newline, 256
-      bytes and one for each character. A text that does not support so many
-      pieces gives fewer: `Tokenizer.vocab_size` is what counts.
-    model_type: 'word' is a unigram model whose candidates are the whole words
-      of the texts, for a closed world: with room for all words each is one
-      token, otherwise rare words are spelled. 'bpe' and 'unigram' learn parts
-      of words, for open text.
-    character_coverage: fraction of characters that get their own piece; the
-      rest is spelled in bytes.
+    vocab_size: maximal number of ids, including 6 special tokens, the newline,
+      256 bytes and one id for each character. A short text gives fewer ids; see
+      `Tokenizer.vocab_size`.
+    model_type: 'word' is a unigram model with the whole words of the texts as
+      candidates, for a closed world: each word is one token if there is room,
+      and rare words are spelled otherwise. 'bpe' and 'unigram' learn parts of
+      words, for open text.
+    character_coverage: fraction of characters that get their own piece; other
+      characters are spelled in bytes.
 
   Returns:
     The serialised model, for `Tokenizer`.
@@ -64,7 +63,7 @@ def train_tokenizer(
   """
   if model_type not in ('word', 'bpe', 'unigram'):
     raise ValueError(
-      f"model_type must be 'word', 'bpe' or 'unigram', not {model_type!r}"
+      f"model_type must be 'word', 'bpe' or 'unigram'; got {model_type!r}"
     )
   lines = [
     ' ' + line
@@ -76,30 +75,27 @@ def train_tokenizer(
     raise ValueError('cannot train a tokenizer: there is no text')
   try:
     with tempfile.TemporaryDirectory() as directory:
+      options = {'model_type': model_type}
       if model_type == 'word':
-        seeds = {
-          'seed_sentencepieces_file': _write_word_seeds(lines, directory)
-        }
-      else:
-        seeds = {}
+        seeds = _write_word_seeds(lines, directory)
+        options = {'model_type': 'unigram', 'seed_sentencepieces_file': seeds}
       model = _train(
         lines,
         vocab_size=vocab_size,
-        model_type='unigram' if model_type == 'word' else model_type,
         character_coverage=character_coverage,
-        **seeds,
+        **options,
       )
   except RuntimeError as error:
     raise ValueError(
       f'cannot train a tokenizer of vocab_size {vocab_size} on {len(lines)} '
-      f'lines ({error}); {_NUM_SPECIAL + 1 + 256} ids are specials, newline '
-      'and bytes, and each character needs one more: ask for more ids or '
-      'lower character_coverage'
+      f'lines ({error}); special tokens, newline and bytes need '
+      f'{_NUM_SPECIAL + 1 + 256} ids, and each character one more: raise '
+      'vocab_size or lower character_coverage'
     ) from error
   got = Tokenizer(model).vocab_size
   if got != vocab_size:
     logging.info(
-      'tokenizer: the text supports %d pieces, not the %d asked for',
+      'tokenizer: the text supports %d pieces, fewer than vocab_size=%d',
       got,
       vocab_size,
     )
@@ -107,7 +103,7 @@ def train_tokenizer(
 
 
 def _write_word_seeds(lines: Sequence[str], directory: str) -> str:
-  """Writes each word of the lines with its count; returns the file's name."""
+  """Writes each word of the lines with its count; returns the path."""
   counts = collections.Counter()
   for line in lines:
     counts.update(_WORD.findall(line))
@@ -121,7 +117,7 @@ def _write_word_seeds(lines: Sequence[str], directory: str) -> str:
 
 
 def _train(lines: Iterable[str], **options) -> bytes:
-  """Runs the sentencepiece trainer with what this package always wants."""
+  """Runs the sentencepiece trainer with the options of this package."""
   model = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(lines),
@@ -132,7 +128,7 @@ def _train(lines: Iterable[str], **options) -> bytes:
     add_dummy_prefix=False,
     remove_extra_whitespaces=False,
     split_digits=True,
-    max_sentence_length=1 << 24,  # longer lines would be dropped
+    max_sentence_length=1 << 24,  # the trainer drops longer lines
     num_threads=1,  # more threads change the order of float sums
     pad_id=PAD_ID,
     bos_id=BOS_ID,
@@ -148,7 +144,7 @@ def _train(lines: Iterable[str], **options) -> bytes:
     **options,
   )
   proto = sentencepiece_model_pb2.ModelProto.FromString(model.getvalue())
-  # The name of a temporary file, which would make each model different.
+  # Remove the name of a temporary file, which differs between runs.
   proto.trainer_spec.ClearField('seed_sentencepieces_file')
   return proto.SerializeToString(deterministic=True)
 
@@ -169,8 +165,8 @@ class Tokenizer:
     """Wraps a model made by `train_tokenizer`.
 
     Raises:
-      ValueError: `model` is no sentencepiece model, or its special tokens or
-        its newline are not where this package has them.
+      ValueError: `model` is not a sentencepiece model, or does not have this
+        package's special tokens and newline.
     """
     self._model = bytes(model)
     try:
@@ -193,8 +189,8 @@ class Tokenizer:
     ):
       raise ValueError(
         'this sentencepiece model was not made by train_tokenizer: its first '
-        f'pieces are {specials}, not {SPECIAL_PIECES}, or it has no newline '
-        'or byte pieces'
+        f'pieces must be {SPECIAL_PIECES}; got {specials}; and it must have '
+        'newline and byte pieces'
       )
 
   def __reduce__(self):
@@ -215,7 +211,7 @@ class Tokenizer:
 
   @property
   def vocab_size(self) -> int:
-    """Number of ids; ids are 0 to vocab_size - 1."""
+    """Number of ids, which are 0 to vocab_size - 1."""
     return self._processor.get_piece_size()
 
   @property
@@ -224,11 +220,11 @@ class Tokenizer:
     return hashlib.sha256(self._model).hexdigest()
 
   def piece(self, token_id: int) -> str:
-    """The piece as sentencepiece writes it, for tables and debugging."""
+    """Returns the piece as sentencepiece writes it, for tables."""
     return self._processor.id_to_piece(token_id)
 
   def encode(self, text: str) -> list[int]:
-    """Ids of plain text; never a special id, whatever was typed.
+    """Returns the ids of typed text, which never gives a special token.
 
     Raises:
       ValueError: the text holds a lone surrogate, which UTF-8 cannot write.
@@ -246,19 +242,19 @@ class Tokenizer:
     return ids
 
   def continuation(self, text: str) -> list[int]:
-    """Ids of text that goes on inside another, at a word boundary.
+    """Returns the ids of text that continues another at a word boundary.
 
-    The space there is part of the first piece, so one at the start of the text
-    is taken off.
+    The first piece includes the space there, so a space at the start of the
+    text is dropped.
     """
     return self.encode(text.removeprefix(' '))
 
   def document(self, text: str) -> list[int]:
-    """BOS text EOS."""
+    """Returns BOS text EOS."""
     return [BOS_ID, *self.encode(text), EOS_ID]
 
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    """BOS USER text ASSISTANT, and before USER earlier turns with EOS."""
+    """Returns BOS USER text ASSISTANT; earlier turns, with EOS, follow BOS."""
     *earlier, last = turns or (text,)
     ids = [BOS_ID]
     for asked, answered in zip(earlier[::2], earlier[1::2]):
@@ -271,11 +267,11 @@ class Tokenizer:
     return [*ids, USER_ID, *self.encode(last), ASSISTANT_ID]
 
   def plain(self, text: str) -> list[int]:
-    """BOS text."""
+    """Returns BOS text."""
     return [BOS_ID, *self.encode(text)]
 
   def response(self, text: str) -> list[int]:
-    """Text EOS."""
+    """Returns text EOS."""
     return [*self.encode(text), EOS_ID]
 
   def _encode_line(self, line: str) -> list[int]:
@@ -287,7 +283,9 @@ class Tokenizer:
     return ids
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Text of the ids. Specials are dropped; stray bytes become U+FFFD.
+    """Returns the text of ids without special tokens.
+
+    Bytes that are not UTF-8 become U+FFFD.
 
     Raises:
       ValueError: an id is outside the vocabulary.
@@ -297,7 +295,7 @@ class Tokenizer:
     return '\n'.join(line.removeprefix(' ') for line in text.split('\n'))
 
   def generation_ids(self) -> dict[str, int | list[int] | None]:
-    """The fields of a generation_config.json that are token ids."""
+    """Returns the token ids in generation_config.json."""
     return {
       'bos_token_id': BOS_ID,
       'eos_token_id': [EOS_ID],
@@ -305,17 +303,16 @@ class Tokenizer:
     }
 
   def write_files(self, folder, vocab_rows: int) -> None:
-    """Writes files from which transformers makes the same ids, and the model.
+    """Writes the model, and files from which transformers makes the same ids.
 
-    Special tokens are matched there where they are typed, and special text
-    apart, all ids are the same.
+    Only typed special tokens get other ids, because transformers matches them.
 
     Args:
       folder: an existing folder.
-      vocab_rows: rows of the embedding of the model beside them.
+      vocab_rows: rows of the model's embedding.
 
     Raises:
-      ValueError: the embedding has fewer rows than there are tokens.
+      ValueError: the embedding has too few rows.
     """
     hf_json.check_rows(self.vocab_size, vocab_rows)
     pieces = SPECIAL_PIECES

@@ -362,8 +362,8 @@ def cut_weights(src):
       ),
       'safetensors cannot be read',
     ),
-    (change_tokenizer(eos_token=[1]), r'eos_token=\[1\], which is no text'),
-    (change_tokenizer(chat_template=3), 'chat_template is no text'),
+    (change_tokenizer(eos_token=[1]), r'must be a text; got eos_token=\[1\]'),
+    (change_tokenizer(chat_template=3), 'chat_template must be a text'),
     (change_tokenizer(added_tokens_decoder=[1]), 'added tokens.*are damaged'),
   ],
 )

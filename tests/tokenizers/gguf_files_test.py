@@ -139,14 +139,14 @@ def test_rows_without_a_token_are_none():
 @pytest.mark.parametrize(
   'changes,message',
   [
-    ({'model': 'bert'}, "model is 'bert', this program reads"),
-    ({'pre': 'tekken'}, "pre is 'tekken', this program reads"),
+    ({'model': 'bert'}, "model must be .*got 'bert'"),
+    ({'pre': 'tekken'}, "pre must be .*got 'tekken'"),
     ({'eos_token_id': None}, 'eos_token_id is missing'),
-    ({'eos_token_id': 1 << 20}, 'eos_token_id is missing or no token'),
-    ({'merges': ['a b c']}, "merges has 'a b c'"),
+    ({'eos_token_id': 1 << 20}, 'eos_token_id is missing or not a token'),
+    ({'merges': ['a b c']}, "merges must be pairs; got 'a b c'"),
     ({'merges': None}, 'merges is missing'),
     ({'token_type': [1]}, 'token_type has 1 entries'),
-    ({'tokens': ['a', 'a'], 'token_type': [1, 1]}, 'one token twice'),
+    ({'tokens': ['a', 'a'], 'token_type': [1, 1]}, 'a token twice'),
   ],
 )
 def test_what_cannot_be_read_is_refused(changes, message):
@@ -159,7 +159,7 @@ def test_a_file_that_is_none_or_ends_early_is_named(tmp_path):
   content = path.read_bytes()
   for damaged in (b'', b'not one', content[:200], content[: len(content) // 2]):
     path.write_bytes(damaged)
-    with pytest.raises(ValueError, match='model.gguf is no GGUF file'):
+    with pytest.raises(ValueError, match='model.gguf is not a GGUF file'):
       HFTokenizer.from_gguf(path)
   with pytest.raises(FileNotFoundError, match='is not there'):
     HFTokenizer.from_gguf(tmp_path / 'none.gguf')

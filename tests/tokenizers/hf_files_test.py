@@ -130,8 +130,12 @@ def test_the_template_called_default_is_taken(tmp_path):
       'tokenizer.json is damaged',
     ),
     ('tokenizer_config.json', '[]', 'tokenizer_config.json is damaged'),
-    ('added_tokens.json', '{"<|endoftext|>": 1}', 'in tokenizer.json and 1'),
-    ('tokenizer_config.json', '{"eos_token": "</s>"}', "eos_token '</s>' is"),
+    ('added_tokens.json', '{"<|endoftext|>": 1}', 'in tokenizer.json and 1 in'),
+    (
+      'tokenizer_config.json',
+      '{"eos_token": "</s>"}',
+      "has no token '</s>' \\(eos_token",
+    ),
   ],
 )
 def test_damage_is_named(tmp_path, name, content, message):

@@ -1,0 +1,403 @@
+"""Chat templates (Jinja) of imported models, as layouts and back.
+
+A chat template is rendered once, with marks in place of the texts, and cut at
+the marks. Later stages lay out prompts from the parts and render nothing.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
+import datetime
+import itertools
+import json
+import re
+
+import jinja2
+import jinja2.ext
+import jinja2.sandbox
+
+from instructrl.tokenizers import dialogue
+from instructrl.tokenizers.layout import CHAT
+from instructrl.tokenizers.layout import first_special
+from instructrl.tokenizers.layout import Layout
+from instructrl.tokenizers.layout import literal
+from instructrl.tokenizers.layout import plain_layout
+from instructrl.tokenizers.layout import PROMPT_TEMPLATE
+from instructrl.tokenizers.layout import RESPONSE_TEMPLATE
+from instructrl.tokenizers.layout import strip
+
+# The date in templates that write one: training fixes it. Llama 3's templates
+# fall back on the same date.
+DATE = datetime.datetime(2024, 7, 26)
+
+_USER, _ANSWER = 'zqUSERqz', 'zqANSWERqz'
+_TURNS = ('zqFIRSTqz', 'zqSECONDqz', 'zqTHIRDqz', 'zqFOURTHqz')  # a dialogue
+# Text that shows whether a template escapes, rewraps or recases its input.
+_AROUND = ('Ab "c" \'d\' <e> & f\n\n{g} \u00e9 ', ' h\n  - I, \\n 1.')
+_SIDES = tuple(itertools.product((False, '\n', True), repeat=2))
+_INSTEAD = (
+  f'give a plain layout instead, as prompt_template='
+  f'{PROMPT_TEMPLATE!r}, response_template={RESPONSE_TEMPLATE!r}'
+)
+# A template is a program, and may fail in as many ways.
+_FAILURES = (
+  jinja2.exceptions.TemplateError,
+  ArithmeticError,
+  AttributeError,
+  LookupError,
+  MemoryError,
+  RuntimeError,
+  SyntaxError,
+  TypeError,
+  ValueError,
+)
+# Makes all turns of a dialogue except an answer at the end one turn.
+_ONE_TURN = (
+  "{% set dialogue = namespace(text='', answer=[], system=[]) %}"
+  '{% for message in messages %}'
+  "{% set answers = message['role'] == 'assistant' %}"
+  "{% if message['role'] == 'system' %}"
+  '{% set dialogue.system = dialogue.system + [message] %}'
+  '{% elif answers and loop.last %}'
+  '{% set dialogue.answer = [message] %}'
+  '{% else %}{% if dialogue.text %}{% set dialogue.text = dialogue.text + '
+  + json.dumps([f'{dialogue.HUMAN} ', f'{dialogue.ASSISTANT} '])
+  + '[1 if answers else 0] %}{% endif %}'
+  "{% set dialogue.text = dialogue.text + message['content'] %}"
+  '{% endif %}{% endfor %}'
+  "{% set messages = dialogue.system + [{'role': 'user', 'content': "
+  'dialogue.text}] + dialogue.answer %}'
+)
+
+
+def make_layout(
+  prompt_template: str,
+  response_template: str,
+  system: str,
+  chat_template: str | None,
+  variables: Mapping[str, str],
+  specials: Iterable[str],
+) -> Layout:
+  """Returns the layout that a user asks for.
+
+  Args:
+    prompt_template: 'chat', or text with `{prompt}`.
+    response_template: text with `{response}`; empty for 'chat'.
+    system: a system message; only for 'chat'.
+    chat_template: Jinja, or None.
+    variables: see `render`.
+    specials: special tokens, as text.
+
+  Raises:
+    ValueError: the arguments contradict each other, or see `plain_layout` and
+      `chat_layout`.
+  """
+  if prompt_template != CHAT:
+    if system:
+      raise ValueError(
+        "system can only be used with prompt_template='chat': write the system "
+        'message into prompt_template'
+      )
+    return plain_layout(prompt_template, response_template or RESPONSE_TEMPLATE)
+  if response_template:
+    raise ValueError(
+      "response_template cannot be used with prompt_template='chat', which "
+      'defines the response too'
+    )
+  if not chat_template:
+    raise ValueError(
+      "prompt_template='chat' needs a chat template, which this model lacks: "
+      f'give text with {{prompt}}, such as {PROMPT_TEMPLATE!r}'
+    )
+  return chat_layout(
+    chat_template, variables=variables, specials=list(specials), system=system
+  )
+
+
+# --- Rendering ---------------------------------------------------------------
+
+
+class _Generation(jinja2.ext.Extension):
+  """`{% generation %}`, with which templates mark what to train on."""
+
+  tags = {'generation'}
+
+  def parse(self, parser):
+    line = next(parser.stream).lineno
+    body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
+    return jinja2.nodes.Scope(body, lineno=line)
+
+
+def _raise_exception(message):
+  raise jinja2.exceptions.TemplateError(message)
+
+
+def _tojson(
+  value, ensure_ascii=False, indent=None, separators=None, sort_keys=False
+):
+  return json.dumps(
+    value,
+    ensure_ascii=ensure_ascii,
+    indent=indent,
+    separators=separators,
+    sort_keys=sort_keys,
+  )
+
+
+def render(
+  chat_template: str,
+  messages: Sequence[Mapping[str, str]],
+  *,
+  add_generation_prompt: bool,
+  variables: Mapping[str, str],
+  dates: dict[str, str] | None = None,
+) -> str:
+  """Renders a chat template as transformers does, with the date `DATE`.
+
+  Args:
+    chat_template: Jinja, run in a sandbox.
+    messages: with 'role' and 'content' each.
+    add_generation_prompt: whether the start of an answer follows.
+    variables: 'bos_token' and other roles.
+    dates: receives {format: text} of each date that the template asks for.
+
+  Raises:
+    ValueError: the template is not valid, or refuses the messages.
+  """
+  dates = {} if dates is None else dates
+
+  def strftime_now(form):
+    dates[form] = DATE.strftime(form)
+    return dates[form]
+
+  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+    trim_blocks=True,
+    lstrip_blocks=True,
+    extensions=[_Generation, jinja2.ext.loopcontrols],
+  )
+  environment.filters['tojson'] = _tojson
+  environment.globals['raise_exception'] = _raise_exception
+  environment.globals['strftime_now'] = strftime_now
+  try:
+    return environment.from_string(chat_template).render(
+      messages=list(messages),
+      tools=None,
+      documents=None,
+      add_generation_prompt=add_generation_prompt,
+      **variables,
+    )
+  except _FAILURES as error:
+    raise ValueError(
+      f'the chat template fails: {error or repr(error)}'
+    ) from error
+
+
+# --- From a template to a layout ---------------------------------------------
+
+
+def chat_layout(
+  chat_template: str,
+  *,
+  variables: Mapping[str, str],
+  specials: Sequence[str],
+  system: str = '',
+) -> Layout:
+  """Cuts a chat template into a layout.
+
+  The template may write something between the start of an answer and its text,
+  such as an empty block of thought. This part belongs to the prompt, so that a
+  response is its text and the end.
+
+  Args:
+    chat_template: Jinja.
+    variables: see `render`.
+    specials: all special tokens, as text.
+    system: a system message, or empty.
+
+  Raises:
+    ValueError: the template drops, repeats or changes texts.
+  """
+
+  def rendered(*turns):
+    messages = [{'role': 'system', 'content': system}] if system else []
+    messages += [
+      {'role': dialogue.ROLES[i % 2], 'content': turn}
+      for i, turn in enumerate(turns)
+    ]
+    try:
+      return render(
+        chat_template,
+        messages,
+        variables=variables,
+        add_generation_prompt=len(turns) % 2 == 1,
+      )
+    except ValueError as error:
+      raise ValueError(f'{error}; {_INSTEAD}') from error
+
+  before, after, strip_prompt = _around(rendered, _USER, "the user's text")
+  if system and system.strip() not in before + after:
+    raise ValueError(f'the chat template drops the system message; {_INSTEAD}')
+  opened, tail, strip_response = _around(
+    lambda answer: rendered(_USER, answer), _ANSWER, 'an answer'
+  )
+  prompt = before + _USER + after
+  if not opened.startswith(prompt):
+    raise ValueError(
+      'the chat template opens an answer in one way to generate and in '
+      f'another in a dialogue ({prompt[-40:]!r} and {opened[-40:]!r}); '
+      f'{_INSTEAD}'
+    )
+  gap, opening = opened.removeprefix(prompt), ''
+  if gap.strip():
+    gap, opening = '', gap
+  found = first_special(specials).search(tail)
+  end, close = (found[0], tail[: found.start()]) if found else ('', '')
+  if close.strip():
+    raise ValueError(
+      f'the chat template ends an answer with the text {close!r} before '
+      f'{end!r}; {_INSTEAD}'
+    )
+  layout = Layout(
+    prompt_template=CHAT,
+    response_template='',
+    system=system,
+    before=before,
+    after=after + opening,
+    response_before=gap,
+    response_after=close,
+    strip_prompt=strip_prompt,
+    strip_response=strip_response,
+    end=end,
+    bos=False,
+  )
+  return _with_turns(layout, rendered, opening)
+
+
+def _with_turns(
+  layout: Layout, rendered: Callable[..., str], opening: str
+) -> Layout:
+  """Adds the turns of a dialogue to a layout, if they can be cut at marks.
+
+  Some templates leave out, move or merge earlier turns. Then a dialogue is laid
+  out as one text; otherwise a response would be trained after another prompt
+  than the one that it answers.
+
+  Args:
+    layout: of a single turn.
+    rendered: turns -> text.
+    opening: end of `after` that the template writes only with an answer.
+  """
+  try:
+    parts = re.split('|'.join(_TURNS[:3]), rendered(*_TURNS[:3]))
+    if len(parts) != 4 or parts[0] != layout.before:
+      return layout
+    wide = [
+      f'\n {_AROUND[0]}{turn}{_AROUND[1]} \n' for turn in (*_TURNS, _USER)
+    ]
+    asked, answered = rendered(*wide) + opening, rendered(*wide[:4])
+  except ValueError:  # the template refuses dialogues
+    return layout
+  ending = (
+    layout.response_before
+    + strip(wide[3], layout.strip_response)
+    + layout.response_after
+    + layout.end
+  )
+  for sides in itertools.product(_SIDES, repeat=2):
+    found = dataclasses.replace(
+      layout, between_turns=tuple(parts[1:3]), strip_turns=sides
+    )
+    text_of = lambda turns: ''.join(text for text, _ in found.prompt('', turns))
+    if text_of(wide) == asked and answered.startswith(
+      text_of(wide[:3]) + ending
+    ):
+      return found
+  return layout
+
+
+def _around(rendered: Callable[[str], str], mark: str, name: str):
+  """Returns (text before a mark, text after the mark, sides that are dropped).
+
+  Args:
+    rendered: text -> what the template writes.
+    mark: stands for the text.
+    name: of the text, for messages.
+  """
+  parts = rendered(mark).split(mark)
+  if len(parts) != 2:
+    fault = 'repeats' if len(parts) > 2 else 'drops or changes'
+    raise ValueError(f'the chat template {fault} {name}; {_INSTEAD}')
+  before, after = parts
+  for text in (_AROUND[0] + mark + _AROUND[1], mark + ' ' + mark):
+    if rendered(text) != before + text + after:
+      raise ValueError(f'the chat template changes {name}; {_INSTEAD}')
+  wide = f'\n {mark} \n'
+  for sides in _SIDES:
+    if rendered(wide) == before + strip(wide, sides) + after:
+      return before, after, sides
+  raise ValueError(
+    f'the chat template changes white space around {name}; {_INSTEAD}'
+  )
+
+
+# --- From a layout to a template ---------------------------------------------
+
+
+def exported_chat_template(
+  layout: Layout, chat_template: str, variables: Mapping[str, str]
+) -> str:
+  """Returns a chat template that writes what a layout writes.
+
+  The result has the system message and the date, opens an answer as the layout
+  does, and joins a dialogue to one turn if the layout does.
+
+  Args:
+    layout: made by `chat_layout`.
+    chat_template: Jinja that the layout was cut from.
+    variables: see `render`.
+
+  Raises:
+    ValueError: the layout was not cut from this template.
+  """
+  messages = [{'role': 'user', 'content': _USER}]
+  if layout.system:
+    messages.insert(0, {'role': 'system', 'content': layout.system})
+  wanted, dates = layout.before + _USER + layout.after, {}
+  ask = lambda template: render(
+    template,
+    messages,
+    add_generation_prompt=True,
+    variables=variables,
+    dates=dates,
+  )
+  opening = literal(wanted.removeprefix(ask(chat_template)))
+  candidates = (
+    chat_template,
+    '{% set enable_thinking = false %}' + chat_template,
+    # Jinja drops a newline only at the end of a template.
+    chat_template.removesuffix('\n')
+    + f'{{% if add_generation_prompt %}}{{{{ {opening} }}}}{{% endif %}}',
+  )
+  template = next((each for each in candidates if ask(each) == wanted), None)
+  if template is None:
+    raise ValueError(
+      'the chat template does not give the layout of the training: import the '
+      'model again'
+    )
+  if not layout.between_turns:
+    template = _ONE_TURN + template
+  if layout.system:
+    template = (
+      "{% if messages[0]['role'] != 'system' %}{% set messages = "
+      "[{'role': 'system', 'content': "
+      + json.dumps(layout.system)
+      + '}] + messages %}{% endif %}'
+      + template
+    )
+  if dates:
+    template = (
+      '{% macro strftime_now(form) %}{{ '
+      + json.dumps(dates)
+      + '[form] }}{% endmacro %}'
+      + template
+    )
+  return template
