@@ -442,7 +442,7 @@ def test_an_import_that_stopped_is_not_used_and_begins_again(
   monkeypatch.undo()
   with pytest.raises(errors.CheckpointError, match='no checkpoint'):
     inputs.exported(dst)
-  config = type('Config', (), {'inputs': {'init': str(dst)}})
+  config = ml_collections.ConfigDict({'inputs': {'init': str(dst)}})
   with pytest.raises(checks.ConfigError, match='dst is not finished'):
     inputs.input_path(config, tmp_path, 'init')
   checkpoints.write_folder(tmp_path / 'other', seed=1)
