@@ -10,7 +10,7 @@ __version__ = '0.1.0'
 
 
 def __getattr__(name):
-  """Imports `load` when a program first uses it: `import instructrl` is quick."""
+  """Imports `load` on first use, so that `import instructrl` is quick."""
   if name == 'load':
     from instructrl.stages.loaded import load
 

@@ -1,1 +1,1 @@
-"""Services for every stage: files, run folders, checkpoints, processes, sharding."""
+"""Services: files, run folders, checkpoints, processes, sharding, optimizer."""

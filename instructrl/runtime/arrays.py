@@ -1,8 +1,8 @@
-"""How a tree of arrays lies in a folder. Only this file knows Orbax.
+"""Saves and loads a tree of arrays in a folder. Only this file uses Orbax.
 
-Whole, as one Orbax checkpoint, or in leaves: each array as a small Orbax
-checkpoint of its own, under its name. What is too large to be in memory at
-once is written and read leaf by leaf.
+A tree is saved whole, as one Orbax checkpoint, or in leaves, each array as a
+small Orbax checkpoint under its name. Trees that do not fit into memory are
+written and read leaf by leaf.
 """
 
 import ctypes
@@ -15,14 +15,14 @@ from orbax.checkpoint.experimental import v1 as ocp
 
 _LEAF = 'leaf'  # the only key of a leaf's own checkpoint
 _CHUNK_BYTES = 64 << 20
-_RELEASED = 16 << 20  # a collection takes up to a second in a large process
+_RELEASED = 16 << 20  # bytes; a garbage collection may take a second
 
 
 def _context() -> ocp.Context:
-  """Of saves: nothing is compressed.
+  """Returns the context of saves, without compression.
 
-  The bits of weights and moments are close to random, and a core compresses
-  fewer of them in a second than a disk takes.
+  The bits of weights and moments are close to random, and a CPU core compresses
+  them more slowly than a disk writes them.
   """
   context = ocp.Context()
   context.array.saving.use_compression = False
@@ -30,39 +30,39 @@ def _context() -> ocp.Context:
 
 
 def save_async(folder: pathlib.Path, state):
-  """Begins to save a tree whole; `result()` of what it returns waits."""
+  """Starts to save a whole tree; `result()` of the returned future waits."""
   with _context():
     return ocp.save_async(folder, state)
 
 
 def save_leaf(folder: pathlib.Path, name: str, array: jax.Array) -> None:
-  """Saves one array of a tree in leaves, and waits until it is there.
+  """Saves one array of a tree in leaves, and waits.
 
   Args:
-    folder: of the tree; the leaf's own one must have a parent already.
-    name: 'a/b' of the array in the tree.
-    array: of this and all other processes. The memory of the hosts holds it
-      once more meanwhile.
+    folder: the folder of the tree; the parent of `folder / name` must exist.
+    name: the path of the array in the tree, 'a/b'.
+    array: the array, the same in all processes. Host memory holds a second copy
+      during the save.
   """
-  # Only then is what it was copied from let go of.
+  # The sources of the array can be freed only after it is computed.
   array.block_until_ready()
   release_memory(array.nbytes)
   context = _context()
-  # Who wants a part of the array reads no more than the chunks it is in.
+  # A reader of a part of the array reads only the chunks of that part.
   context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
   with context:
     ocp.save(folder / name, {_LEAF: array})
 
 
 def release_memory(num_bytes: int) -> None:
-  """Gives freed memory back to the system, where glibc would keep it.
+  """Collects garbage, and returns freed memory to the system.
 
-  Without it what was freed between large arrays adds up to several of them.
-  Orbax's copies hang in reference cycles, and what JAX has copied to a device
-  waits for Python's garbage collection.
+  Otherwise the freed memory of several large arrays adds up: Orbax's copies are
+  in reference cycles, JAX frees copies to a device only in a garbage
+  collection, and glibc keeps what is freed.
 
   Args:
-    num_bytes: of what was let go of; for little nothing is done.
+    num_bytes: the size of the released arrays; small ones are ignored.
   """
   if num_bytes < _RELEASED:
     return
@@ -73,14 +73,14 @@ def release_memory(num_bytes: int) -> None:
 
 
 def load(folder: pathlib.Path, wanted, *, in_leaves: bool):
-  """Reads what is wanted of a saved tree.
+  """Reads the wanted part of a saved tree.
 
   Args:
-    folder: that `save_async` or `save_leaf` wrote.
-    wanted: nested dicts (or, of a whole tree, all that was saved) with
-      `ShapeDtypeStruct` leaves; floating dtypes are converted to theirs. One
-      without a sharding goes to the first device.
-    in_leaves: whether the tree was saved so.
+    folder: the folder that `save_async` or `save_leaf` wrote.
+    wanted: the tree, or nested dicts with a part of it, with `ShapeDtypeStruct`
+      leaves. Floating arrays are converted to the wanted dtype. A leaf without
+      a sharding goes to the first device.
+    in_leaves: whether the tree was saved in leaves.
   """
   wanted = _placed(wanted)
   if in_leaves:
@@ -95,15 +95,19 @@ def load(folder: pathlib.Path, wanted, *, in_leaves: bool):
 
 
 def name_of(path) -> str:
-  """'a/b' of a leaf, from its path in a tree."""
+  """Returns the name 'a/b' of a leaf from its path in a tree."""
   return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def tensors(tree, *, arrays: bool = False) -> dict[str, list]:
-  """Tensor name -> [shape, dtype]; `arrays` refuses what cannot be saved.
+  """Returns {name: [shape, dtype]} of a tree.
+
+  Args:
+    tree: arrays, or `ShapeDtypeStruct`s.
+    arrays: require every leaf to be a jax.Array.
 
   Raises:
-    ValueError: a leaf cannot be saved; it is named.
+    ValueError: a leaf cannot be saved; the message names it.
   """
   found = {}
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -124,7 +128,7 @@ def tensors(tree, *, arrays: bool = False) -> dict[str, list]:
 
 
 def nested(found: dict[str, list]):
-  """`{'a/b': [shape, dtype]}` -> `{'a': {'b': ShapeDtypeStruct}}`."""
+  """Turns {'a/b': [shape, dtype]} into {'a': {'b': ShapeDtypeStruct}}."""
   tree = {}
   for name, (shape, dtype) in found.items():
     *parents, last = name.split('/')

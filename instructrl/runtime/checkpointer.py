@@ -32,8 +32,8 @@ _INCOMPLETE, _TRASH, _DAMAGED = 'incomplete', 'trash', 'damaged'  # prefixes
 class Checkpointer:
   """Saves and restores the steps of one run.
 
-  Save inside `with`: if the program ended without waiting for Orbax's background
-  writes, it would hang for five minutes and lose them.
+  Save inside `with`: if the program ended without waiting for Orbax's
+  background writes, it would hang for five minutes and lose them.
 
   With several processes, all of them must call every method. Process 0 decides
   and writes the bookkeeping.
@@ -167,7 +167,7 @@ class Checkpointer:
     processes.agree(0)  # the other processes see the renamed folder
 
   def _begin(self, step, tensors, meta, force, in_leaves=False):
-    """Returns (work folder, text of the meta file), or None if saved already."""
+    """Returns (work folder, text of the meta file); None if already saved."""
     about = json.dumps(
       {
         'format_version': checkpoint.FORMAT_VERSION,
@@ -367,7 +367,7 @@ class Checkpointer:
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:
-  """Returns `path`, or `path.1`, `path.2`, ...: the first that does not exist."""
+  """Returns the first of `path`, `path.1`, ... that does not exist."""
   candidates = (
     path.with_name(f'{path.name}.{i}' if i else path.name)
     for i in itertools.count()

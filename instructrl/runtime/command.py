@@ -90,8 +90,8 @@ def _run_guarded(main: Callable[..., None], given: Sequence[str]):
     if several and processes.is_loss(error):
       _leave(
         processes.EXIT_LOST,
-        f'error: another process was lost ({_last_line(error)[:200]}); the same '
-        'command resumes from the last checkpoint',
+        f'error: another process was lost ({_last_line(error)[:200]}); the '
+        'same command resumes from the last checkpoint',
       )
     if isinstance(error, EXPECTED_ERRORS):
       _leave(1, f'error: {error}')
@@ -225,7 +225,7 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
 
 
 def define_processes() -> Callable[[], None]:
-  """Defines the flags of several processes; returns what joins the processes."""
+  """Defines the flags of several processes; returns the function that joins."""
   coordinator = flags.DEFINE_string(
     'coordinator',
     '',

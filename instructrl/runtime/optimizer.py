@@ -19,20 +19,22 @@ def make_schedule(
   warmup_from: float = 0.0,
   final_fraction: float = 0.1,
 ) -> optax.Schedule:
-  """The learning rate at each optimizer step.
+  """Returns the learning rate as a function of the optimizer step.
 
   Args:
     peak_lr: the highest rate.
-    num_steps: optimizer steps of the whole run.
-    kind: 'cosine' decays to `final_fraction` of the peak at the end (Ouyang
-      et al. 2022, C.1 and C.3), 'constant' stays (C.4).
-    warmup_steps: linear from `warmup_from` of the peak; 0 is none. PPO's ten
-      iterations from a tenth are counted here in optimizer steps.
-    warmup_from: fraction of the peak.
-    final_fraction: fraction of the peak.
+    num_steps: the number of optimizer steps of the whole run.
+    kind: 'cosine' decays to `final_fraction` of the peak at the end (Ouyang et
+      al. 2022, C.1 and C.3); 'constant' keeps the peak (C.4).
+    warmup_steps: optimizer steps of linear warmup; 0 = none. PPO's warmup of
+      ten iterations is counted in optimizer steps too.
+    warmup_from: the first rate, as a fraction of the peak.
+    final_fraction: the last rate, as a fraction of the peak.
   """
   if kind not in SCHEDULES:
-    raise ValueError(f'optimizer.schedule={kind!r} is none of {SCHEDULES}')
+    raise ValueError(
+      f'optimizer.schedule must be one of {", ".join(SCHEDULES)}; got {kind!r}'
+    )
   if warmup_steps >= num_steps > 0 and kind == 'cosine':
     raise ValueError(
       f'optimizer.warmup_steps={warmup_steps} leaves nothing of the '
@@ -60,17 +62,18 @@ def make_optimizer(
   max_grad_norm: float = 0.0,
   frozen=None,
 ) -> optax.GradientTransformation:
-  """Adam(W), after clipping by global norm if `max_grad_norm` is positive.
+  """Returns Adam(W), preceded by clipping if `max_grad_norm` is positive.
 
   Args:
     schedule: the learning rate.
-    b1: of Adam; b2 and eps likewise.
-    b2: see b1.
-    eps: see b1.
-    weight_decay: times the learning rate, of the parameters.
-    max_grad_norm: of all gradients together; 0 = any.
-    frozen: a tree of ints as the parameters: so many first rows of each never
-      move. Their gradients are 0, and weight decay would move them.
+    b1: Adam's decay of the first moment.
+    b2: Adam's decay of the second moment.
+    eps: Adam's epsilon.
+    weight_decay: decoupled weight decay; the learning rate multiplies it.
+    max_grad_norm: clips the global norm of the gradient; 0 = no clipping.
+    frozen: pytree like the parameters; each int is the number of leading rows
+      that never change. Their gradients are 0, but weight decay would move
+      them.
   """
   parts = []
   if max_grad_norm:
@@ -92,9 +95,10 @@ def make_optimizer(
 def state_shardings(
   tx: optax.GradientTransformation, params_shapes, params_shardings, mesh: Mesh
 ):
-  """Shardings of `tx.init(params)`: moments as parameters, counts replicated.
+  """Returns the shardings of `tx.init(params)`.
 
-  Without these a jitted `tx.init` leaves Adam's moments replicated.
+  Moments are sharded like the parameters; counts are replicated. Without these
+  shardings a jitted `tx.init` replicates the moments.
   """
   state = jax.eval_shape(tx.init, params_shapes)
   return optax.tree_map_params(
@@ -107,7 +111,7 @@ def state_shardings(
 
 
 def apply(tx: optax.GradientTransformation, grads, opt_state, params):
-  """One optimizer step: new parameters, new state, and the gradient's norm."""
+  """Takes one step; returns (params, opt_state, global gradient norm)."""
   updates, opt_state = tx.update(grads, opt_state, params)
   return (
     optax.apply_updates(params, updates),
@@ -117,10 +121,10 @@ def apply(tx: optax.GradientTransformation, grads, opt_state, params):
 
 
 def ema_update(ema, params, decay: float):
-  """ema <- decay * ema + (1 - decay) * params, once per optimizer step.
+  """Returns decay * ema + (1 - decay) * params, once per optimizer step.
 
-  Of an average that waits on the hosts, one array at a time is on the devices:
-  the next comes when the last has gone back.
+  If the average is in host memory, only one of its arrays at a time is copied
+  to the devices.
   """
   leaves, tree = jax.tree.flatten(ema)
   out = []
@@ -136,13 +140,13 @@ def ema_update(ema, params, decay: float):
 def accumulate(grad_fn, params, microbatches):
   """Sums `grad_fn(params, microbatch)` over the leading axis of microbatches.
 
-  Each call divides by the whole batch's count (see `masked.masked_mean`), so
-  the sum is the full batch's gradient to rounding.
+  Each call divides by the count of the whole batch (see `masked.masked_mean`),
+  so the sum is the gradient of the whole batch, up to rounding.
 
   Args:
     grad_fn: (params, microbatch) -> (grads, metrics), both summable trees.
-    params: what is differentiated.
-    microbatches: tree of [M, b, ...]; M of 1 costs no loop.
+    params: the parameters.
+    microbatches: tree of [M, b, ...]; M = 1 needs no loop.
 
   Returns:
     (grads, metrics), summed.
@@ -162,10 +166,10 @@ def accumulate(grad_fn, params, microbatches):
 
 
 def split_microbatches(batch, size: int):
-  """[B, ...] -> [B / size, size, ...] for every leaf; size 0 keeps one.
+  """Reshapes each leaf [B, ...] to [B / size, size, ...]; size 0 means B.
 
-  Rows are dealt out in turn, so that with a sharded batch axis each
-  microbatch still has rows on every device.
+  Microbatch i takes the rows i, i + B / size, ...: with a sharded batch axis
+  each microbatch has rows on every device.
   """
 
   def split(x):

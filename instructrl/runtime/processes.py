@@ -1,15 +1,16 @@
-"""Several processes as one program: how they meet, agree, stop and are lost.
+"""Several processes as one program: start, agreement, stop, loss of a process.
 
-Every process runs the same program on its own devices; process 0 alone writes
-what a run leaves behind. On TPU VMs they find each other; elsewhere each is
-told where process 0 is (`initialize`). A process that dies ends the others
-within about 20 seconds, by JAX's heartbeats; one that hangs is ended by its
-`Watchdog`, and the others with it. SIGTERM, which announces a preemption, stops
+Every process runs the same program on its own devices; only process 0 writes
+the run folder. `initialize` connects the processes. If one dies, JAX's
+heartbeats end the others within about 20 seconds. If one hangs, its `Watchdog`
+ends it, and with it the others. SIGTERM, which announces a preemption, stops
 all of them after the same step (`stop_requested`).
 
-A launcher tells by the exit status whether to start the same command again:
-EXIT_STOPPED after SIGTERM, EXIT_LOST or JAX's own abort (134) when a process
-was lost. Status 1 is an error that would come again.
+The exit status says whether to start the same command again:
+
+  EXIT_STOPPED         after SIGTERM: yes
+  EXIT_LOST, or 134    another process was lost (134 is JAX's own abort): yes
+  1                    an error that would occur again: no
 """
 
 from collections.abc import Callable
@@ -33,30 +34,30 @@ import numpy as np
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 EXIT_LOST = 76
 HEARTBEAT_SECONDS = 20
-JOIN_SECONDS = 300  # machines do not start at the same moment
+JOIN_SECONDS = 300  # machines start at different times
 
 
 class Stopped(KeyboardInterrupt):
-  """SIGTERM came; what is to be saved was saved."""
+  """SIGTERM arrived, and the state was saved."""
 
 
 def initialize(
   coordinator: str = '', num_processes: int = 0, process_id: int = -1
 ) -> None:
-  """Joins the processes; call it before anything is computed.
+  """Connects the processes. Call it before any computation.
 
   Args:
-    coordinator: HOST:PORT of process 0. 'auto' asks JAX to find the others, on
-      clusters that it knows. Empty is 'auto' on a TPU VM, and one process
+    coordinator: HOST:PORT of process 0; or 'auto', on clusters that JAX
+      detects; or '', which is 'auto' on a TPU VM and a single process
       elsewhere.
-    num_processes: how many there are, with HOST:PORT.
-    process_id: which of them this is, from 0.
+    num_processes: the number of processes, with HOST:PORT.
+    process_id: the index of this process, from 0, with HOST:PORT.
 
   Raises:
-    ValueError: the three do not go together, or there is no cluster to find,
-      or process 0 cannot listen there.
+    ValueError: the arguments are inconsistent, JAX detects no cluster, or
+      process 0 cannot listen at HOST:PORT.
   """
-  # JAX's own limit would abort with a dump of the stacks.
+  # At its own limit JAX would abort and dump the stacks, so this one is later.
   options = dict(
     heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
     initialization_timeout=2 * JOIN_SECONDS,
@@ -93,7 +94,7 @@ def initialize(
   try:
     with _meeting('all processes'):
       jax.distributed.initialize(**options)
-  except ValueError as error:  # JAX's, where it knows no way to find others
+  except ValueError as error:  # JAX's, if it detects no cluster
     if coordinator:
       raise ValueError(
         '--coordinator=auto: JAX knows no cluster here; give HOST:PORT, '
@@ -102,7 +103,7 @@ def initialize(
 
 
 def _check_port(coordinator: str) -> None:
-  """Refuses where process 0 cannot listen; JAX's own failure may crash it."""
+  """Raises a ValueError if process 0 cannot listen; JAX itself may crash."""
   both = socket.has_dualstack_ipv6()
   try:
     with socket.create_server(
@@ -120,9 +121,9 @@ def _check_port(coordinator: str) -> None:
 
 @contextlib.contextmanager
 def _meeting(whom: str):
-  """Ends the process at a signal, or when the others do not come.
+  """Ends the process at a signal, or if the others do not join in time.
 
-  JAX waits for them outside of Python, where no handler of a signal runs.
+  JAX waits for them in C++, where Python's signal handlers do not run.
   """
   reader, writer = os.pipe()
   os.set_blocking(writer, False)
@@ -152,13 +153,15 @@ def _watch_meeting(reader: int, whom: str) -> None:
       if not number:
         return
       if number in statuses:
-        print('stopped before all had met', file=sys.stderr, flush=True)
+        print(
+          'stopped before all processes joined', file=sys.stderr, flush=True
+        )
         os._exit(statuses[number])
     if wait < JOIN_SECONDS:
       print(f'waiting for {whom}', file=sys.stderr, flush=True)
   print(
-    f'error: waited {JOIN_SECONDS:.0f} s for {whom}, and not all came: '
-    'start the same command in each, with its --process_id',
+    f'error: waited {JOIN_SECONDS:.0f} s for {whom}, but not all joined: start '
+    'the same command in each, with its --process_id',
     file=sys.stderr,
     flush=True,
   )
@@ -176,32 +179,32 @@ def _on_tpu_vm() -> bool:
 
 
 def primary() -> bool:
-  """Whether this is process 0, which writes."""
+  """Returns whether this is process 0, the one that writes."""
   return jax.process_index() == 0
 
 
 def agree(value: int) -> int:
-  """Process 0's value, in all processes. Waits for all of them."""
+  """Returns process 0's value; waits for all processes."""
   if jax.process_count() == 1:
     return value
   return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
 def largest(value: int) -> int:
-  """The largest value of all processes. Waits for all of them."""
+  """Returns the largest value of all processes; waits for all of them."""
   if jax.process_count() == 1:
     return value
   return int(multihost_utils.process_allgather(np.int32(value)).max())
 
 
 def same(text: str) -> bool:
-  """Whether all processes have the same text. Waits for all of them."""
+  """Returns whether all processes have the same text; waits for all."""
   own = zlib.crc32(text.encode()) & 0x7FFFFFFF
   return not largest(agree(own) != own)
 
 
 def fetch(tree):
-  """Whole numpy arrays of a tree of device arrays, in every process."""
+  """Copies a tree of device arrays to whole numpy arrays in every process."""
 
   def leaf(x):
     if getattr(x, 'is_fully_addressable', True) or x.is_fully_replicated:
@@ -212,11 +215,11 @@ def fetch(tree):
 
 
 def is_loss(error: BaseException) -> bool:
-  """Whether an error may mean that another process was lost.
+  """Returns whether an error may mean that another process was lost.
 
-  Its connections break before its heartbeat is missed, and then a collective
-  of JAX fails; not for want of memory, or because it makes no sense. What that
-  made fail, such as a save, has it for its cause.
+  The connections of a lost process break before its heartbeat is missed, and a
+  collective fails in JAX. Errors about memory or arguments have other causes.
+  An error that was raised from such a failure, e.g. of a save, counts too.
   """
   if isinstance(error, jax.errors.JaxRuntimeError):
     return not any(
@@ -226,7 +229,7 @@ def is_loss(error: BaseException) -> bool:
 
 
 class _Sigterm:
-  """What SIGTERM does: it stops at once, or after the step under way."""
+  """The handler of SIGTERM: stops at once, or after the current step."""
 
   def __init__(self):
     self.deferred = self.requested = False
@@ -234,21 +237,21 @@ class _Sigterm:
   def __call__(self, number, frame):
     del number, frame
     first, self.requested = not self.requested, True
-    # Where Python drops what is raised, as in a finalizer, `stop_requested`
-    # still tells.
+    # Python drops exceptions in a finalizer; `stop_requested` is True even
+    # then.
     if first and not self.deferred:
       raise Stopped
 
 
 _sigterm = _Sigterm()
-_polls = 0  # of `stop_requested`, the same in all processes
+_polls = 0  # number of calls of `stop_requested`, equal in all processes
 
 
 def handle_sigterm() -> None:
-  """Makes SIGTERM raise `Stopped`; call it before `initialize`.
+  """Makes SIGTERM raise `Stopped`. Call it before `initialize`.
 
-  With several processes JAX takes the signal over: a process that got it tells
-  the others, and nothing happens before all meet in `stop_requested`.
+  With several processes JAX handles the signal: it informs all processes, and
+  they stop at the same call of `stop_requested`.
   """
   _sigterm.requested = False
   signal.signal(signal.SIGTERM, _sigterm)
@@ -256,10 +259,10 @@ def handle_sigterm() -> None:
 
 @contextlib.contextmanager
 def deferring_stop():
-  """SIGTERM waits for `stop_requested` here.
+  """Defers SIGTERM to `stop_requested`.
 
-  So does a second one: launchers send it to a process and to its parents, which
-  send it on.
+  A second SIGTERM is deferred too: launchers send one to the process and one to
+  its parents, which forward it.
   """
   _sigterm.deferred = True
   try:
@@ -269,10 +272,10 @@ def deferring_stop():
 
 
 def stop_requested() -> bool:
-  """Whether SIGTERM came; with several processes, to any of them.
+  """Returns whether any process received SIGTERM.
 
-  Every process must call it equally often, as after each step: all of them get
-  True from the same call.
+  All processes must call this function equally often, e.g. after each step. It
+  returns True in the same call in all of them.
   """
   global _polls
   if not jax.distributed.is_initialized():
@@ -282,17 +285,18 @@ def stop_requested() -> bool:
 
 
 class Watchdog:
-  """Ends the process when it hangs, with the stacks of all threads.
+  """Ends the process if it hangs, and prints the stacks of all threads.
 
     with Watchdog(minimum=300.) as watchdog:
       for step in range(num_steps):
         watchdog.phase('step')
         ...
 
-  A phase hangs when it takes longer than `minimum` seconds and `factor` times
-  the longest phase of its name. The first phase of a name, which compiles and
-  is no measure, may take `first`. Time in which the main thread compiles does
-  not count, nor time in which the process itself was stopped.
+  A phase hangs if it takes longer than `minimum` seconds and longer than
+  `factor` times the longest phase of the same name. The first phase of a name
+  compiles: it may take `first` seconds and is not a measure for the others.
+  Time in which the main thread compiles, or in which the process was stopped,
+  does not count.
   """
 
   def __init__(
@@ -304,19 +308,19 @@ class Watchdog:
     poll: float = 1.0,
     end: Callable[[], None] = lambda: os._exit(EXIT_LOST),
   ):
-    """Prepares it; `with` starts it.
+    """Prepares the watchdog; `with` starts it.
 
     Args:
-      minimum: seconds that any phase may take; 0 = never ends the process.
-      factor: how much longer than those before a phase may take.
+      minimum: seconds that any phase may take; 0 disables the watchdog.
+      factor: how many times longer than all before a phase may take.
       first: seconds that the first phase of a name may take.
-      poll: seconds between two looks.
-      end: what ends the process, for tests.
+      poll: seconds between two checks.
+      end: ends the process; replaced in tests.
     """
     self._minimum, self._factor, self._first = minimum, factor, first
     self._poll, self._end = poll, end
-    # Name -> seconds, None after its first phase. What ends between two looks
-    # took 0, and is a measure all the same.
+    # Name -> longest seconds; None after the first phase. A phase between two
+    # checks counts as 0 seconds.
     self._longest = {}
     self._name, self._seconds = '', 0.0
     self._lock = threading.Lock()
@@ -324,7 +328,7 @@ class Watchdog:
     self._thread = None
 
   def phase(self, name: str) -> None:
-    """Ends the phase under way, if any, and begins one."""
+    """Ends the current phase, if any, and begins another."""
     with self._lock:
       if self._name in self._longest:
         self._longest[self._name] = max(
@@ -335,7 +339,7 @@ class Watchdog:
       self._name, self._seconds = name, 0.0
 
   def limit(self, name: str) -> float:
-    """Seconds that a phase of this name may take."""
+    """Returns the seconds that a phase of this name may take."""
     if self._longest.get(name) is None:
       return max(self._first, self._minimum)
     return max(self._minimum, self._factor * self._longest[name])
@@ -358,7 +362,7 @@ class Watchdog:
     before = time.monotonic()
     while not self._over.wait(self._poll):
       now = time.monotonic()
-      # What is longer than a poll is time in which nothing ran here.
+      # A longer gap than a poll is time in which the process was stopped.
       passed, before = min(now - before, 2 * self._poll), now
       with self._lock:
         if self._compiling():
@@ -369,9 +373,8 @@ class Watchdog:
           continue
       print(
         f'error: process {jax.process_index()}: {name!r} has taken more '
-        f'than {limit:.0f} s: it hangs, or waits for a process that does. '
-        'The same command goes on from the last checkpoint. What it was '
-        'doing:',
+        f'than {limit:.0f} s: it hangs, or waits for a process that hangs. '
+        'The same command resumes from the last checkpoint. The stacks:',
         file=sys.stderr,
         flush=True,
       )

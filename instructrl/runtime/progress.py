@@ -1,4 +1,4 @@
-"""How far a stage is, for people: a live bar, or a line now and then."""
+"""Shows the progress of a stage: a live bar, or a line from time to time."""
 
 import collections
 from collections.abc import Callable, Mapping
@@ -16,10 +16,11 @@ _BAR = 20  # characters
 
 
 class Progress:
-  """Shows how far a stage is: a live bar, or a line now and then.
+  """Shows progress on a terminal or in a log.
 
-  On a terminal it is a bar with speed, time left and a few metrics. Elsewhere
-  (a file, CI, nohup) it prints at most one line every `interval` seconds.
+  On a terminal: a bar with speed, time left and a few metrics. Elsewhere (a
+    file,
+  CI, nohup): at most one line every `interval` seconds.
 
     with Progress('ppo', total=200, start=40, label='stage 8/12') as progress:
       for step in range(40, 200):
@@ -43,15 +44,15 @@ class Progress:
     """Prepares the display; `with` starts it.
 
     Args:
-      name: what is running.
-      total: number of steps at the end.
-      start: steps that are done already, after a resume.
-      label: where in the whole this is, e.g. 'stage 3/12'.
-      unit: what a step is, in the singular; '%' and 'MB' have no plural.
-      interval: least seconds between two lines when there is no terminal.
+      name: the name of the stage.
+      total: the number of steps at the end.
+      start: the number of finished steps, after a resume.
+      label: the place in a larger sequence, e.g. 'stage 3/12'.
+      unit: the unit of a step, in the singular; '%' and 'MB' have no plural.
+      interval: the least seconds between two lines without a terminal.
       primary: whether this process shows anything.
-      stream: where to; sys.stdout by default.
-      clock: gives seconds, for tests.
+      stream: the output; sys.stdout by default.
+      clock: returns seconds; replaced in tests.
     """
     self._title = f'{label} {name}'.strip()
     self._total = total
@@ -61,8 +62,8 @@ class Progress:
     self._clock = clock
     self._step = self._start = start
     self._metrics = {}
-    # (time, step) of the last minute's updates, for the speed. The first steps
-    # compile, so it is measured from the first one's end.
+    # (time, step) of the updates of the last minute, for the speed. The speed
+    # is measured from the end of the first step, which compiles.
     self._recent = collections.deque()
     console = rich.console.Console(file=self._stream)
     self._live = (
@@ -70,7 +71,7 @@ class Progress:
     )
     self._plain = primary and not self._live
     if self._live:
-      # On a narrow terminal the metrics, which come last, are cut first.
+      # A narrow terminal cuts the metrics first, in the last column.
       fixed = lambda width: rich.table.Column(min_width=width, no_wrap=True)
       columns = (
         rich.progress.SpinnerColumn(),
@@ -103,7 +104,7 @@ class Progress:
     return self
 
   def update(self, step: int, metrics: Mapping[str, Any] | None = None):
-    """Tells that `step` steps are done, and the newest metrics if any."""
+    """Shows that `step` steps are done, with the newest metrics if given."""
     now = self._clock()
     self._step = step
     self._metrics = dict(metrics) if metrics else self._metrics
@@ -117,7 +118,7 @@ class Progress:
       self._line(self._text())
 
   def message(self, text: str) -> None:
-    """Shows a line of text, above the bar if there is one."""
+    """Shows a line of text; on a terminal, above the bar."""
     if self._live:
       self._bar.console.print(text, markup=False, highlight=False)
     self._line(text)
@@ -148,7 +149,7 @@ class Progress:
 
 
 def format_seconds(seconds: float) -> str:
-  """Seconds for people: 8s, 2m05s, 3h20m."""
+  """Formats seconds as 8s, 2m05s or 3h20m."""
   seconds = int(round(seconds))
   if seconds < 60:
     return f'{seconds}s'

@@ -79,7 +79,7 @@ def write_config(workdir, config: Mapping[str, Any]) -> None:
 
 
 def identity(path) -> str:
-  """Returns a hash of everything that a run folder, or a path in it, depends on.
+  """Returns a hash of all that a run folder, or a path in it, depends on.
 
   The hash covers the config of the run and, through its inputs, the configs of
   all runs before it. It is '' for a path outside of run folders.

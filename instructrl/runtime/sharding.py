@@ -1,10 +1,9 @@
-"""Meshes, and the one way from logical axis names to shardings.
+"""Meshes, and shardings from logical axis names.
 
-Models name the axes of what they create ('embed', 'mlp', 'act_batch', ...); an
-experiment has one table of rules from those names to mesh axes. The mesh axes
-are `data` (batch only), `fsdp` (batch, and parameters split by `embed`) and
-`tensor` (heads, mlp, vocabulary). Of several slices, whose links between each
-other are slow, `data` is the axis that goes from one to the next.
+Models name the axes of their arrays ('embed', 'mlp', 'act_batch', ...). One
+table of rules in the experiment maps those names to mesh axes: `data` (batch
+only), `fsdp` (batch, and parameters split by `embed`) and `tensor` (heads, mlp,
+vocabulary). Only `data` crosses the slow links between slices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,11 +18,11 @@ from jax.sharding import PartitionSpec
 import numpy as np
 
 MESH_AXES = ('data', 'fsdp', 'tensor')
-HOST = 'pinned_host'  # the kind of memory that a device copies from and to
+HOST = 'pinned_host'  # host memory that devices copy from and to
 
 Rules = tuple[tuple[str, Any], ...]
-# Those of experiments/common.py, which no package file may read: for what is
-# made without a config of its own, such as an import by command.
+# The rules of experiments/common.py, for commands without a config, such as an
+# import. The package must not import experiments.
 RULES: Rules = (
   ('embed', 'fsdp'),
   ('act_batch', ('data', 'fsdp')),
@@ -41,15 +40,16 @@ RULES: Rules = (
 def make_mesh(
   shape: Mapping[str, int], devices: Sequence[jax.Device] | None = None
 ) -> Mesh:
-  """Builds the mesh. One entry of `shape` may be -1: all that is left.
+  """Builds the mesh.
 
   Args:
-    shape: size of each of `MESH_AXES`; a missing axis has size 1.
-    devices: what to build it from; all devices by default.
+    shape: {axis of MESH_AXES: size}; a missing axis has size 1, and one size
+      may be -1, for all remaining devices.
+    devices: the devices; all by default.
 
   Raises:
-    ValueError: the sizes do not multiply to the number of devices, or `data`
-      is no multiple of the number of slices that the devices are in.
+    ValueError: the product of the sizes is not the number of devices, or `data`
+      is not a multiple of the number of slices.
   """
   devices = list(jax.devices() if devices is None else devices)
   unknown = set(shape) - set(MESH_AXES)
@@ -81,26 +81,26 @@ def make_mesh(
     return jax.make_mesh(
       tuple(sizes), MESH_AXES, axis_types=types, devices=devices
     )
-  except NotImplementedError as error:  # JAX's, by the links of a TPU slice
+  except NotImplementedError as error:  # JAX's, about a slice's topology
     raise ValueError(
-      f'mesh {dict(zip(MESH_AXES, sizes))} cannot be laid over the slice: '
+      f'mesh {dict(zip(MESH_AXES, sizes))} does not fit the slice: '
       'each size must be a product of some of its sides; change config.mesh'
     ) from error
 
 
 def num_slices(devices: Sequence[jax.Device]) -> int:
-  """Groups of devices that fast links (ICI) connect."""
+  """Returns the number of groups of devices connected by fast links (ICI)."""
   return len({getattr(device, 'slice_index', 0) for device in devices})
 
 
 def _over_slices(
   sizes: Sequence[int], devices: Sequence[jax.Device]
 ) -> np.ndarray:
-  """[data, fsdp, tensor] devices; a slice is a contiguous part of `data`."""
+  """Returns devices [data, fsdp, tensor]; a slice is a part of `data`."""
   slices = num_slices(devices)
   data, *rest = sizes
   if data % slices and devices[0].platform in ('cpu', 'gpu'):
-    # Their 'slices' are hosts, and any axis can go from one to the next.
+    # The 'slices' of CPUs and GPUs are hosts; any axis may cross them.
     return np.asarray(devices).reshape(sizes)
   if data % slices:
     raise ValueError(
@@ -119,8 +119,7 @@ def _over_slices(
 def partition_spec(axes: Sequence[str | None], rules: Rules) -> PartitionSpec:
   """Maps the logical axes of one array to mesh axes.
 
-  A mesh axis is used once: where two logical axes of an array map to the same
-  one, the first keeps it.
+  If two logical axes map to the same mesh axis, the first one uses it.
   """
   table = dict(rules)
   used = set()
@@ -147,24 +146,26 @@ def constrain(x: jax.Array, axes: Sequence[str | None], rules: Rules):
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """The sharding of an array whose first axis is the global batch."""
+  """Returns the sharding of an array whose first axis is the batch."""
   return NamedSharding(mesh, PartitionSpec(('data', 'fsdp')))
 
 
 def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
-  """Shardings of a parameter tree from its logical axes.
+  """Returns the shardings of a parameter tree.
 
-  An axis that the mesh does not divide is left whole: a head of width 1 or a
-  vocabulary of 517 pieces is not a reason to refuse a mesh.
+  An axis whose size the mesh does not divide is not sharded: a head of width 1
+    or
+  a vocabulary of 517 tokens is no reason to refuse a mesh.
 
   Args:
     mesh: the mesh.
-    axes_tree: tree whose leaves are tuples of logical names.
-    shapes_tree: the same tree with `ShapeDtypeStruct` leaves.
+    axes_tree: tree with tuples of logical names as leaves.
+    shapes_tree: the same tree, with `ShapeDtypeStruct` leaves.
     rules: logical axis -> mesh axis (or tuple of them, or None).
   """
   return jax.tree.map(
@@ -177,7 +178,7 @@ def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
 
 
 def constrain_params(params, axes_tree, rules: Rules):
-  """`constrain` for a parameter tree, as `tree_shardings` would have it."""
+  """Constrains a parameter tree to the shardings of `tree_shardings`."""
   mesh = jax.sharding.get_abstract_mesh()
   if not rules or mesh.empty:
     return params
@@ -202,10 +203,10 @@ def _dividing_spec(mesh, shape, axes, rules: Rules) -> PartitionSpec:
 
 
 def on_host(mesh: Mesh, shardings):
-  """The same shardings in the memory of the hosts, for what waits for its use.
+  """Returns the same shardings in host memory.
 
   Raises:
-    ValueError: the devices have no such memory.
+    ValueError: the devices cannot use pinned host memory.
   """
   device = (mesh.local_devices or list(mesh.devices.flat))[0]
   kinds = [memory.kind for memory in device.addressable_memories()]
@@ -218,18 +219,18 @@ def on_host(mesh: Mesh, shardings):
 
 
 def to_device(tree):
-  """Copies what waits on the hosts to the devices; for use inside jit.
+  """Copies arrays in host memory to the devices; for use inside jit.
 
-  Where an array lies is part of its type, so nothing else is touched.
+  The memory space is part of an array's type, so other arrays are unchanged.
   """
   return jax.device_put(tree, jax.memory.Space.Device)
 
 
 def process_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
-  """Which rows of a global batch the devices of this process hold, in order.
+  """Returns the rows of a global batch on this process's devices, in order.
 
   Raises:
-    ValueError: the rows cannot be divided over the devices.
+    ValueError: the devices do not divide the rows.
   """
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   if num_rows % parts:
@@ -244,10 +245,17 @@ def process_rows(mesh: Mesh, num_rows: int) -> np.ndarray:
 
 
 def put_batch(batch, mesh: Mesh):
-  """Makes numpy rows, each process its `process_rows`, the global batch.
+  """Assembles the global batch from each process's `process_rows`.
+
+  Args:
+    batch: tree of numpy arrays [rows of this process, ...].
+    mesh: the mesh.
+
+  Returns:
+    The tree as global arrays with `batch_sharding`.
 
   Raises:
-    ValueError: the rows cannot be divided over the devices.
+    ValueError: the devices do not divide the rows.
   """
   parts = mesh.shape['data'] * mesh.shape['fsdp']
   own = len(process_rows(mesh, parts))  # parts of this process

@@ -57,7 +57,7 @@ def test_a_constant_without_warmup():
 @pytest.mark.parametrize(
   'kwargs, message',
   [
-    (dict(kind='linear'), "schedule='linear'"),
+    (dict(kind='linear'), "schedule must be one of .*got 'linear'"),
     (dict(warmup_steps=10), 'warmup_steps=10 leaves nothing of the 10'),
   ],
 )
