@@ -2,7 +2,7 @@
 
 python -m instructrl.aot --config=experiments/plans.py --workdir=DIR
 
-`:ppo_ptx_6b` instead of all plans one; any field is changed as elsewhere, as in
+`plans.py:ppo_ptx_6b` selects one plan. Any field can be set, as in
 `--config.plans.ppo_ptx_6b.config.ppo.generate_microbatch_size=128`.
 """
 
@@ -14,7 +14,7 @@ from experiments import pretrain
 from experiments import reward
 from experiments import sft
 
-# For few chips: what is sampled, and what a gradient is of, in smaller parts.
+# For few chips: smaller microbatches for sampling and for gradients.
 SMALL_1_3B = {
   'ppo.generate_microbatch_size': 128,
   'ppo.microbatch_size': 32,
@@ -32,8 +32,8 @@ SMALL_175B = SAMPLED_175B | {
   'ppo.ptx_microbatch_size': 32,
 }
 
-# Plan -> experiment, size, fields that are not the experiment's, slices from
-# small to large. The large ones, which take longest to compile, are last.
+# Plan -> experiment, size, fields that differ from the experiment, slices from
+# small to large. The large plans are last; they take longest to compile.
 PLANS = {
   'pretrain_1_3b': (pretrain, '1.3b', {}, ('v5e:8x8',)),
   'sft_1_3b': (sft, '1.3b', {}, ('v5e:2x2', 'v5e:2x4')),

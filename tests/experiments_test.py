@@ -268,7 +268,7 @@ def test_nonsense_is_refused_by_field_name(name, field, value, message):
   'field, value, message',
   [
     ('ppo.kl_coef', -1.0, 'stages.ppo: ppo.kl_coef'),
-    ('value_model.mlp', 'relu', "stages.ppo: value_model.mlp='relu' is none"),
+    ('value_model.mlp', 'relu', 'stages.ppo: value_model.mlp must be one of'),
   ],
 )
 def test_a_study_names_the_stage_of_a_bad_field(field, value, message):

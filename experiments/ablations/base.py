@@ -1,9 +1,9 @@
-"""What every ablation shares: a study's stages, and what a sweep is told.
+"""The base of every ablation: the stages of a study, and the fields of a sweep.
 
-An ablation is a file with `get_config(arg)`, which derives from `get_config`
-here, and `sweep(add, config)`, which calls `add({'STAGE.field': value, ...})`
-once for each point. `config` is what `get_config` gave, with the flags'
-overrides.
+An ablation is a file with two functions. `get_config(arg)` derives its config
+from `get_config` here. `sweep(add, config)` calls
+`add({'STAGE.field': value, ...})` once per point; `config` is the result of
+`get_config` with the overrides of the command line.
 """
 
 from ml_collections import config_dict
@@ -15,42 +15,38 @@ from experiments import reward
 from experiments import sft
 from experiments import study
 
-# The stages that there are at the paper's sizes.
+# The stages that have configs at the paper's sizes.
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
-# What is told of a reward model.
+
+
+def _accuracy(group):
+  return f'result.accuracy.{group}.accuracy'
+
+
+# Measures of a reward model: title, stage, file, place.
 REWARD = (
-  (
-    'accuracy, its labelers',
-    'reward',
-    'DONE',
-    'result.accuracy.in_group.accuracy',
-  ),
-  (
-    'accuracy, held-out labelers',
-    'reward',
-    'DONE',
-    'result.accuracy.heldout.accuracy',
-  ),
+  ('accuracy, its labelers', 'reward', 'DONE', _accuracy('in_group')),
+  ('accuracy, held-out labelers', 'reward', 'DONE', _accuracy('heldout')),
   ('accuracy in training', 'reward', 'metrics.jsonl', 'accuracy/train'),
 )
 
 
 def get_config(arg, ends, measures):
-  """The stages of a study at a size, and the fields of a sweep.
+  """Returns the stages of a study at a size, and the fields of a sweep.
 
-  At the paper's sizes there are only the stages that train; the folders of
-  `lab` and `rankings` are given, as in `--config.given.lab=PATH`. Where the
-  reward model has a size of its own, so have those it starts from.
+  At the paper's sizes only the stages that train have configs; the folders of
+  `lab` and `rankings` must be given, as in `--config.given.lab=PATH`. If the
+  reward model has its own size, so do the models that it starts from.
 
   Args:
     arg: the size.
-    ends: for the field of that name; those that the size lacks are left out.
-    measures: likewise.
+    ends: value of the field `ends`, without the stages that the size lacks.
+    measures: value of the field `measures`, without those of other stages.
   """
   common.check_size(arg)
   c = config_dict.ConfigDict()
   c.size = arg
-  # Seeds of all stages, but for those of `seeded`.
+  # Seeds of all stages except those in `seeded`.
   c.world_seed = 0  # the lab: facts, texts, labelers
   c.train_seed = 0  # initial weights, order of the data, sampling in training
   c.eval_seed = 0  # sampling and bootstrap of evaluations
@@ -69,61 +65,47 @@ def get_config(arg, ends, measures):
     c.stages.reward.inputs.init = '../reward_sft'
   for name in (*c.stages, 'lab', 'rankings'):
     c.given[name] = ''
-  # The stages whose results are wanted; what they start from is run as well,
-  # once for all points that share it.
+  # The stages whose results are wanted. The stages that they start from run
+  # too, once for all points that share them.
   c.ends = tuple(name for name in ends if name in c.stages)
   # Each point is run with each of these train seeds in the stages of `seeded`.
   c.seeds = (0, 1)
   c.seeded = c.ends[:1]
-  # What is told of a point: its title, and the stage, file and place that it
-  # stands at. Of metrics.jsonl it is the mean over the last fifth of the lines.
+  # Numbers of a point: (title, stage, file, place in the file). In
+  # metrics.jsonl the number is the mean over the last fifth of the lines.
   c.measures = tuple(m for m in measures if m[1] in c.ends)
   c.plot = config_dict.ConfigDict()
   c.plot.x = ''  # the swept field of the horizontal axis
-  c.plot.by = ''  # the swept field that has a line for each value; '' = none
+  c.plot.by = ''  # the swept field with a line per value; '' = none
   c.plot.log = False  # whether the axis is logarithmic
   return c
 
 
 def ppo(arg, stage='ppo_ptx', measures=()):
-  """An ablation of PPO or PPO-ptx, which is evaluated beside SFT.
+  """Returns the config of an ablation of PPO, with an evaluation against SFT.
 
   Args:
     arg: the size.
     stage: 'ppo' or 'ppo_ptx'.
-    measures: more than those of the policy's text, reward and loss.
+    measures: measures in addition to win rate, score, KL, probes and loss.
   """
-  place = f'probes.{stage}'
+  trained, found = (stage, 'metrics.jsonl'), ('evaluation', 'results.json')
+  probes = f'probes.{stage}'
   c = get_config(
     arg,
     (stage, 'evaluation'),
     (
-      (
-        'win rate against SFT',
-        'evaluation',
-        'results.json',
-        f'preference.{stage}.win_rate',
-      ),
-      ('reward-model score', stage, 'metrics.jsonl', 'objective/scores'),
-      ('KL to the reference, nats', stage, 'metrics.jsonl', 'objective/kl'),
+      ('win rate against SFT', *found, f'preference.{stage}.win_rate'),
+      ('reward-model score', *trained, 'objective/scores'),
+      ('KL to the reference, nats', *trained, 'objective/kl'),
       # The lab's stand-ins for Fr-En and SQuADv2.
-      (
-        'translation, BLEU',
-        'evaluation',
-        'results.json',
-        f'{place}.translation.bleu.value',
-      ),
-      (
-        'facts, accuracy',
-        'evaluation',
-        'results.json',
-        f'{place}.facts.accuracy.value',
-      ),
-      ('loss on the corpus, nats', stage, 'metrics.jsonl', 'pretrain/nll'),
+      ('translation, BLEU', *found, f'{probes}.translation.bleu.value'),
+      ('facts, accuracy', *found, f'{probes}.facts.accuracy.value'),
+      ('loss on the corpus, nats', *trained, 'pretrain/nll'),
       *measures,
     ),
   )
-  if 'evaluation' in c.stages:  # of this policy and SFT only
+  if 'evaluation' in c.stages:  # compare this policy with SFT only
     compared = c.stages.evaluation.policies
     for name in {*compared} - {'sft', stage}:
       compared[name] = ''

@@ -1,9 +1,9 @@
-"""Episodes per iteration and per minibatch, of as many in all (appendix E.11).
+"""Episodes per iteration and minibatch, at equal total episodes (E.11).
 
 python -m instructrl.sweep --config=experiments/ablations/batch_size.py:tiny --workdir=DIR
 
-The paper, with batches of 64 to 1,024 and minibatches of 8 to 64: 512 is the
-best batch, and minibatches of 32 are slightly better than those of 64.
+The paper tried batches of 64 to 1,024 and minibatches of 8 to 64. A batch of
+512 is best, and minibatches of 32 are slightly better than 64.
 """
 
 from experiments.ablations import base
@@ -12,7 +12,7 @@ BATCH, MINIBATCH, ITERATIONS = (
   f'ppo_ptx.ppo.{name}'
   for name in ('batch_size', 'minibatch_size', 'num_iterations')
 )
-# Halves and doubles of the recipe's (16, 8) and (64, 16).
+# Halves and doubles of the recipes' batch and minibatch: (16, 8), (64, 16).
 BATCHES = {'micro': (16, 32), 'tiny': (32, 64, 128), 'small': (64, 256, 512)}
 MINIBATCHES = {'micro': (8,), 'tiny': (8, 16, 32), 'small': (32, 64)}
 

@@ -2,8 +2,8 @@
 
 python -m instructrl.sweep --config=experiments/ablations/episodes.py:tiny --workdir=DIR
 
-The paper: with 512k episodes the scores of public tasks drift down, in each of
-three seeds.
+The paper: with 512k episodes the scores on public tasks drift down in all three
+seeds.
 """
 
 from experiments.ablations import base
@@ -20,6 +20,6 @@ def get_config(arg='tiny'):
 
 def sweep(add, config):
   recipe = config.stages.ppo_ptx.ppo.num_iterations
-  # The rate is constant, so that fewer iterations are the same run cut short.
+  # The learning rate is constant: a run with fewer iterations is a prefix.
   for num_iterations in (recipe, 3 * recipe // 2, 2 * recipe):
     add({FIELD: num_iterations})

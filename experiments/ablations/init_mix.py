@@ -2,14 +2,14 @@
 
 python -m instructrl.sweep --config=experiments/ablations/init_mix.py:tiny --workdir=DIR
 
-The paper, with 1 and 2 epochs and a mix of 0, 10 and 50%: PPO-ptx hardly
-depends on either; 10% stands out a little.
+The paper tried 1 and 2 epochs and a mix of 0, 10 and 50%. PPO-ptx hardly
+depends on either; 10% is slightly better.
 """
 
 from experiments.ablations import base
 
 EPOCHS, MIX = 'ppo_init.num_epochs', 'ppo_init.pretrain_mix'
-# A laptop's small models need four epochs where the paper has two.
+# The small models of a laptop need four epochs; the paper uses two.
 EPOCHS_GRID = {'tiny': (2, 4)}
 
 

@@ -1,15 +1,15 @@
-"""KL coefficient without a pretraining mix, towards GPT-3 (figure 34).
+"""KL coefficient towards GPT-3, without a pretraining mix (figure 34).
 
 python -m instructrl.sweep --config=experiments/ablations/kl_coef_pretrained.py:tiny --workdir=DIR
 
-The paper: no coefficient from 1e-4 to 2 repairs the regressions on public
-tasks, though the KL is towards the pretrained model; a large one costs reward.
+The paper: the KL is towards the pretrained model, but no coefficient from 1e-4
+to 2 repairs the regressions on public tasks, and a large one costs reward.
 """
 
 from experiments.ablations import base
 
 FIELD = 'ppo.ppo.kl_coef'
-# A laptop's recipe has 0.3 where the paper has 0.02.
+# The recipe of a laptop uses 0.3; the paper uses 0.02.
 GRID = {'micro': (0.01, 0.3, 3.0), 'tiny': (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)}
 PAPER = (1e-4, 1e-3, 0.02, 0.1, 0.5, 2.0)
 

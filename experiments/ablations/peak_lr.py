@@ -2,14 +2,14 @@
 
 python -m instructrl.sweep --config=experiments/ablations/peak_lr.py:tiny --workdir=DIR
 
-The paper: without pretraining gradients the high rates diverge; with them the
+The paper: without pretraining gradients the high rates diverge. With them the
 result depends less on the rate.
 """
 
 from experiments.ablations import base
 
 RATE, COEF = 'ppo_ptx.optimizer.peak_lr', 'ppo_ptx.ppo.ptx_coef'
-# Of the recipe's rate: the decade of the paper's scan, and beyond it.
+# Multiples of the recipe's rate: the decade of the paper's scan, and more.
 TIMES = {'micro': (1.0, 10.0)}
 
 

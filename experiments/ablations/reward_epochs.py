@@ -2,7 +2,7 @@
 
 python -m instructrl.sweep --config=experiments/ablations/reward_epochs.py:tiny --workdir=DIR
 
-The paper: it overfits fast with more than one.
+The paper: the reward model overfits fast with more than one epoch.
 """
 
 from experiments.ablations import base

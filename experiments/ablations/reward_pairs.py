@@ -1,9 +1,9 @@
-"""All pairs of a prompt in one element, or shuffled apart (appendix C.2).
+"""All pairs of a prompt in one element, or shuffled pairs (appendix C.2).
 
 python -m instructrl.sweep --config=experiments/ablations/reward_pairs.py:tiny --workdir=DIR
 
-The paper: shuffled pairs overfit within one epoch, since each response is in
-up to K - 1 updates; together they are also one forward pass for each response.
+The paper: shuffled pairs overfit within one epoch, because each response is in
+up to K - 1 updates. One element also needs one forward pass per response only.
 """
 
 from experiments.ablations import base
@@ -12,8 +12,8 @@ FIELD, BATCH, MICROBATCH = (
   f'reward.{name}'
   for name in ('shuffled_pairs', 'batch_size', 'microbatch_size')
 )
-# Pairs of a prompt that are no tie, about, with K = 4 to 9: so that an update
-# has as many comparisons either way.
+# About the number of untied pairs per prompt with K = 4 to 9, so an update has
+# the same number of comparisons in both settings.
 PAIRS = 16
 
 

@@ -1,8 +1,8 @@
-"""The reward model's learning rate, 50% less and more (appendix C.2).
+"""The reward model's learning rate, plus and minus 50% (appendix C.2).
 
 python -m instructrl.sweep --config=experiments/ablations/reward_peak_lr.py:tiny --workdir=DIR
 
-The paper: it changes little.
+The paper: the rate changes little.
 """
 
 from experiments.ablations import base

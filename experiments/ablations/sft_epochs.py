@@ -1,16 +1,16 @@
-"""Epochs of SFT, as validation loss and as the reward model see them (C.1).
+"""Epochs of SFT, judged by validation loss and by the reward model (C.1).
 
 python -m instructrl.sweep --config=experiments/ablations/sft_epochs.py:tiny --workdir=DIR
 
-The paper, with 16: the validation loss is best after the first, and the reward
-model's score keeps rising.
+The paper trained for 16 epochs. The validation loss is best after the first
+epoch, and the reward model's score keeps rising.
 """
 
 from experiments import sft
 from experiments.ablations import base
 
-# The rankings and the reward model are made from `sft`, for all points the
-# same; this is the one that is measured.
+# The model that is measured. The rankings and the reward model come from `sft`,
+# which is the same for all points.
 STAGE = 'candidate'
 FIELD = f'{STAGE}.num_epochs'
 GRID = {'micro': (1, 2), 'tiny': (1, 2, 4, 8), 'small': (1, 2, 4, 8)}
@@ -28,7 +28,12 @@ def get_config(arg='tiny'):
     c.ends += ('select_sft',)
     c.measures += (
       ('best RM score', 'select_sft', 'DONE', 'result.selected_score'),
-      ('epoch it is at', 'select_sft', 'DONE', 'result.selected_epoch'),
+      (
+        'epoch of the best score',
+        'select_sft',
+        'DONE',
+        'result.selected_epoch',
+      ),
     )
   c.plot.x = FIELD
   return c

@@ -181,7 +181,11 @@ def test_other_paths_of_inputs(place, found):
       {'ppo_ptx.ppo.whiten_advantages': 1},
       'advantages must be of type bool; got 1',
     ),
-    ({}, {KL: -1.0}, 'kl_coef=-1.0, seed 0: stages.ppo_ptx: ppo.kl_coef must be'),
+    (
+      {},
+      {KL: -1.0},
+      'kl_coef=-1.0, seed 0: stages.ppo_ptx: ppo.kl_coef must be',
+    ),
     ({}, {'rankings.max_responses': 12}, 'rankings.max_responses=12 is more'),
     ({'seeds': (0, 0)}, {KL: 1.0}, r'seeds=\(0, 0\) has a seed twice'),
     ({'seeds': (-1,)}, {KL: 1.0}, 'seeds=.*-1 is not an integer of 0 or more'),
