@@ -30,8 +30,17 @@ def get_config(arg='tiny'):
       ppo_ptx='../ppo_ptx',
     )
   )
-  c.num_prompts, c.num_probes, c.num_documents, c.num_shots = RECIPE[arg]
-  c.temperature = 1.0  # of the responses that are compared, for all policies
+  prompts, probes, documents, c.num_shots = RECIPE[arg]
+  # Name -> an evaluation; see instructrl/evaluators/protocol.py.
+  c.evals = config_dict.ConfigDict()
+  c.evals.preference = dict(
+    type='preference',
+    num_prompts=prompts,
+    temperature=1.0,  # of the responses that are compared, for all policies
+  )
+  c.evals.probes = dict(
+    type='probes', num_probes=probes, num_documents=documents
+  )
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.batch_size = 128  # responses sampled at once
   return c

@@ -16,10 +16,10 @@ from ml_collections import config_dict
 from experiments import common
 from experiments import data
 from experiments import export
-from experiments import heldout
 from experiments import import_
 from experiments import ppo as ppo_config
 from experiments import ppo_ptx as ppo_ptx_config
+from experiments import real_evaluation
 from experiments import reward as reward_config
 from experiments import sft as sft_config
 
@@ -142,7 +142,7 @@ def get_config(arg='cpu'):
   stages.ppo_ptx = ppo(arg, ppo_ptx_config)
   # The paper's 27.8 is for 8 rows an episode and a policy of 1.3B and more.
   stages.ppo_ptx.ppo.ptx_coef = {'cpu': 0.2, 'full': 4.0}[arg]
-  stages.heldout = heldout.get_config(arg)
+  stages.evaluation = real_evaluation.get_config(arg)
   stages.export = export.get_config()
   for stage in stages.values():
     if 'data' in stage.inputs:
@@ -158,7 +158,7 @@ def get_config(arg='cpu'):
     'reward',
     'ppo',
     'ppo_ptx',
-    'heldout',
+    'evaluation',
     'export',
   )
   return c

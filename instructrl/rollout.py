@@ -15,7 +15,7 @@ from instructrl import sampling
 from instructrl.models import heads
 from instructrl.models.transformer import Cache
 from instructrl.models.transformer import Model
-from instructrl.types import Params, PromptBatch, pytree, Rollout
+from instructrl.types import LMBatch, Params, PromptBatch, pytree, Rollout
 
 
 @pytree
@@ -279,4 +279,28 @@ def in_microbatches(fn, batch, size: int):
   out = jax.lax.map(fn, parts)
   return jax.tree.map(
     lambda x: x.swapaxes(0, 1).reshape(rows, *x.shape[2:]), out
+  )
+
+
+def packed_logprobs(
+  model: Model,
+  params: Params,
+  batch: LMBatch,
+  chunk_size: int,
+  dropout_key=None,
+) -> jax.Array:
+  """[B, T] float32 log-probabilities of the targets of packed rows."""
+  hidden, _ = model.apply(
+    params,
+    batch.tokens,
+    batch.positions,
+    batch.segment_ids,
+    dropout_key=dropout_key,
+  )
+  return losses.token_logprobs(
+    hidden,
+    model.unembedding(params).T,
+    batch.targets,
+    vocab_size=model.vocab_size,
+    chunk_size=chunk_size,
   )

@@ -76,7 +76,7 @@ def main(argv=None) -> int:
   )
   args = parser.parse_args(argv)
   folder = args.workdir / 'export' / 'policy'
-  samples = args.workdir / 'heldout' / 'samples.jsonl'
+  samples = args.workdir / 'evaluation' / 'samples.jsonl'
   for path in (folder / 'config.json', samples):
     if not path.is_file():
       print(

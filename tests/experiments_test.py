@@ -238,12 +238,25 @@ def test_every_field_of_every_config_is_read_somewhere():
     ('reward', 'prompt_len', 1000, 'model.max_len'),
     ('rankings', 'min_responses', 1, 'min_responses'),
     ('sft', 'num_epochs', -1, 'num_epochs=-1 is negative'),
-    ('evaluation', 'temperature', 0.0, 'temperature=0.0 must be positive'),
-    ('evaluation', 'temperature', float('inf'), 'temperature=inf must be'),
+    *(
+      (
+        'evaluation',
+        f'evals.{field}',
+        value,
+        f'evals.{field}={value} must be {message}',
+      )
+      for field, value, message in (
+        ('preference.temperature', 0.0, 'positive'),
+        ('preference.temperature', float('inf'), 'positive'),
+        ('preference.num_prompts', 0, '1 or more'),
+        ('probes.num_probes', 0, '1 or more'),
+        ('probes.num_documents', 0, '1 or more'),
+      )
+    ),
     *(
       (stage, name, 0, f'{name}=0 must be 1 or more')
       for stage, names in (
-        ('evaluation', 'num_prompts num_probes num_documents num_shots'),
+        ('evaluation', 'num_shots'),
         ('select_sft', 'num_prompts'),
         ('rankings', ''),
       )

@@ -371,11 +371,11 @@ def test_no_dependency_is_without_a_range():
     ('instructrl.rollout', 'import flax.linen as nn', 'models'),
     ('instructrl.main', 'from orbax import checkpoint', 'runtime'),
     (
-      'instructrl.evaluators.suite',
+      'instructrl.evaluators.probes',
       'from ml_collections import config_dict',
       'stages',
     ),
-    ('instructrl.evaluators.suite', 'import grain', 'data'),
+    ('instructrl.evaluators.probes', 'import grain', 'data'),
     (
       'instructrl.data.tasks',
       'from instructrl.lab.world import facts',

@@ -66,9 +66,9 @@ def config_of(folder):
       ema_decay=0.5,
     )
     stages[name].update(eval_batches=1, eval_every=2, samples_every=2)
-  stages.heldout.update(
-    num_prompts=6, num_rows=4, prompt_len=32, response_len=8, batch_size=8
-  )
+  stages.evaluation.update(prompt_len=32, response_len=8, batch_size=8)
+  stages.evaluation.evals.reward.num_prompts = 6
+  stages.evaluation.evals.nll.num_rows = 4
   return c
 
 
@@ -127,8 +127,8 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   page = path.read_text()
   assert 'weights (3 layers of width 32)' in page
   results = json.loads((path.parent / 'results.json').read_text())
-  assert set(results['heldout']['accuracy']) == {'jsonl/ranked'}
-  assert {'nll', 'score', 'kl'} < set(results['heldout'])
+  assert set(results['evaluation']['accuracy']) == {'jsonl/ranked'}
+  assert {'nll', 'score', 'kl'} < set(results['evaluation'])
   assert any(
     'PPO-ptx has less loss' in row['statement']
     for row in results['expectations']

@@ -90,12 +90,13 @@ def ppo(arg, stage='ppo_ptx', measures=()):
     measures: measures in addition to win rate, score, KL, probes and loss.
   """
   trained, found = (stage, 'metrics.jsonl'), ('evaluation', 'results.json')
-  probes = f'probes.{stage}'
+  wins = f'evals.preference.results.preference.{stage}.win_rate'
+  probes = f'evals.probes.results.probes.{stage}'
   c = get_config(
     arg,
     (stage, 'evaluation'),
     (
-      ('win rate against SFT', *found, f'preference.{stage}.win_rate'),
+      ('win rate against SFT', *found, wins),
       ('reward-model score', *trained, 'objective/scores'),
       ('KL to the reference, nats', *trained, 'objective/kl'),
       # The lab's stand-ins for Fr-En and SQuADv2.

@@ -1,8 +1,12 @@
-"""Evaluation of policies: preferences, probes, and their statistics.
+"""Evaluations of policies, and their statistics.
 
-`suite.evaluate_policies` runs all of it and returns the figures together with
-the samples they come from. The files, from the bottom: `statistics` (means,
-intervals, F1, BLEU), `lm` (a policy as a text-level language model), `probes`
-(automatic evaluations, paper appendix D), `preference` (judge and held-out
-labelers), `suite`.
+protocol            what an evaluator is, and how a config names one
+results             the files that the evaluation stage writes
+preference          judge, held-out labelers, Likert, Table 3 (lab only)
+probes              automatic evaluations of appendix D (lab only)
+nll                 loss on held-out pretraining text
+reward_model        score, length and end of answers, KL from SFT
+ranking_accuracy    reward model against baselines on held-out rankings
+lm                  a policy as text in, text out
+statistics          means, intervals, F1, BLEU
 """

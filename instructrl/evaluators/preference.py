@@ -1,14 +1,14 @@
 """Which policy's responses are preferred, and how they are rated.
 
 The paper's main measure (section 4.1): each policy's response to a held-out
-prompt is compared with a response of the SFT policy, and a tie counts half.
-Two readers compare here: the judge, which is noise-free and is never used in
-training, and the held-out labelers, none of whose rankings the reward model
-was trained on. The same responses are rated on the Likert scale and flagged
-by the rows of the paper's Table 3.
+prompt is compared with a response of the SFT policy; a tie counts half. Two
+readers compare: the judge, which has no noise and is never used in training,
+and the held-out labelers, whose rankings did not train the reward model. The
+same responses are rated on the Likert scale and flagged by the rows of the
+paper's Table 3.
 
-SFT's own row compares a second, independent sample of SFT with the first, so
-that it is a measurement of the method (about 50%) and not 50% by definition.
+SFT's own row compares a second, independent sample of SFT with the first. It
+measures the method (about 50%) and is not 50% by definition.
 """
 
 import itertools
@@ -17,10 +17,18 @@ from typing import Callable, Mapping, Protocol, Sequence
 import numpy as np
 
 from instructrl.data import records
+from instructrl.evaluators import protocol
 from instructrl.evaluators import statistics
+from instructrl.evaluators.lm import LanguageModel
+from instructrl.lab.marking import judge as judges
 
 REFERENCE = 'sft'  # win rates are against this policy
-SECOND_SAMPLE = 'sft_second'  # its second sample; stands for it in its row
+
+# Rows of Table 3 that apply to some prompts only.
+APPLIES = {
+  'hallucination': judges.is_closed_domain,
+  'satisfies_constraint': judges.has_constraints,
+}
 
 
 class Judge(Protocol):
@@ -42,6 +50,87 @@ class Labeler(Protocol):
   ) -> tuple: ...
 
 
+class Evaluator:
+  """Samples, compares, rates and flags answers. Needs a lab.
+
+  Results: see `evaluate_preference`, or `rate` without a reference.
+  """
+
+  def __init__(
+    self,
+    context: protocol.Context,
+    *,
+    num_prompts: int,
+    temperature: float = 1.0,
+    split: str = 'test',
+    reference: str = REFERENCE,
+  ):
+    """Takes the settings.
+
+    Args:
+      context: the run.
+      num_prompts: the first prompts of the split that fit.
+      temperature: of the responses, above 0, as the reference is sampled twice.
+      split: of the prompts; no policy was trained on 'test'.
+      reference: the policy that all are compared with; '' rates and flags only.
+    """
+    self._context, self._temperature = context, temperature
+    self._num_prompts, self._split = num_prompts, split
+    self._reference = reference
+
+  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+    context, reference = self._context, self._reference
+    if reference and reference not in policies:
+      raise ValueError(
+        f'preference: the policies must include {reference!r}, which the '
+        f'others are compared with; got {", ".join(policies)}'
+      )
+    prompts = context.prompts(self._split)[: self._num_prompts]
+    responses = {
+      name: self._responses(policies[name], prompts, name) for name in policies
+    }
+    judge = judges.Judge(context.world(), context.labelers())
+    if not reference:
+      results, samples = rate(
+        prompts, responses, judge, applies=APPLIES, seed=context.seed
+      )
+      return protocol.Outcome(results, samples)
+    second = second_sample(reference)
+    responses[second] = self._responses(policies[reference], prompts, second)
+    context.progress('judging')
+    results, samples = evaluate_preference(
+      prompts,
+      responses,
+      judge,
+      [l for l in context.labelers() if l.group == 'heldout'],
+      seed=context.seed,
+      applies=APPLIES,
+      reference=reference,
+    )
+    return protocol.Outcome(results, samples)
+
+  def _responses(self, policy, prompts, name: str) -> list[str]:
+    self._context.progress(f'responses of {name}')
+    return self._context.kept(
+      name,
+      lambda: policy.respond(
+        prompts,
+        temperature=self._temperature,
+        seed=sample_seed(self._context.seed, name),
+      ),
+    )
+
+
+def second_sample(reference: str) -> str:
+  """Returns the name of the reference's second sample."""
+  return f'{reference}_second'
+
+
+def sample_seed(seed: int, name: str) -> int:
+  """Returns the seed of a policy's samples; all samples are independent."""
+  return int(statistics.generator(seed, 'responses', name).integers(2**31))
+
+
 def evaluate_preference(
   prompts: Sequence[records.Prompt],
   responses: Mapping[str, Sequence[str]],
@@ -50,24 +139,26 @@ def evaluate_preference(
   *,
   seed: int,
   applies: Mapping[str, Callable[[records.Prompt], bool]] | None = None,
+  reference: str = REFERENCE,
 ) -> tuple[dict, list[dict]]:
   """Compares and rates the responses of policies to the same prompts.
 
   Args:
     prompts: N prompts no policy was trained on.
-    responses: policy -> N responses. Must hold 'sft' and 'sft_second', a
-      second sample of the same policy with other random numbers.
-    judge: noise-free; decides the win rates, the Likert scores and the flags.
+    responses: policy -> N responses. Must include the reference and its
+      `second_sample`, drawn with other random numbers.
+    judge: has no noise; decides the win rates, Likert scores and flags.
     labelers: the held-out ones. Each ranks all responses of a prompt at once,
       as on the paper's labeling page; a prompt's outcome is their mean.
     seed: evaluation seed, for the labelers' noise and the bootstrap.
-    applies: row of the metadata -> whether it means something for a prompt;
-      rows that are not named apply to every prompt.
+    applies: row of the metadata -> whether it applies to a prompt; rows that
+      are not named apply to every prompt.
+    reference: the policy that all are compared with.
 
   Returns:
-    (figures, samples). Figures:
+    (results, samples). Results:
       'preference': policy -> {'win_rate', 'ci95', 'n', 'heldout_labelers':
-        {'win_rate', 'ci95', 'n'}}, against 'sft'.
+        {'win_rate', 'ci95', 'n'}}, against the reference.
       'head_to_head': left -> right -> the same, for each pair of policies.
       'likert': policy -> {'value', 'ci95', 'n'}, 1 to 7.
       'metadata': policy -> row -> {'value', 'ci95', 'n'}, a rate over the
@@ -75,13 +166,14 @@ def evaluate_preference(
       'differences': {'likert', 'metadata'}: paired differences of the two.
     A sample per prompt: its text, and per policy the response, its utility,
     Likert score, the flags that apply to the prompt, and its outcomes against
-    'sft'.
+    the reference.
 
   Raises:
-    ValueError: if a policy's responses do not match the prompts, if 'sft' or
-      its second sample is missing, or if there is no held-out labeler.
+    ValueError: a policy's responses do not match the prompts, the reference or
+      its second sample is missing, or there is no held-out labeler.
   """
-  _check(prompts, responses, labelers)
+  _check(prompts, responses, labelers, reference)
+  second = second_sample(reference)
   utility = {
     name: np.asarray(
       [judge.utility(p, r) for p, r in zip(prompts, texts)], np.float64
@@ -98,50 +190,47 @@ def evaluate_preference(
       ),
     }
 
-  policies = [name for name in responses if name != SECOND_SAMPLE]
-  in_row = {
-    name: SECOND_SAMPLE if name == REFERENCE else name for name in policies
-  }
-  figures = {
-    'preference': {name: versus(in_row[name], REFERENCE) for name in policies},
+  policies = [name for name in responses if name != second]
+  in_row = {name: second if name == reference else name for name in policies}
+  results = {
+    'preference': {name: versus(in_row[name], reference) for name in policies},
     'head_to_head': {
       left: {right: versus(left, right) for right in policies if right != left}
       for left in policies
     },
   }
-  rated, samples = _rate(
+  rated, samples = rate(
     prompts,
     {name: responses[name] for name in policies},
     judge,
-    applies or {},
-    seed,
+    applies=applies or {},
+    seed=seed,
   )
-  figures.update(rated)
+  results.update(rated)
   for i, sample in enumerate(samples):
     for name in policies:
       left = in_row[name]
       sample['policies'][name].update(
         utility=float(utility[name][i]),
-        win=float(_outcomes(utility[left], utility[REFERENCE])[i]),
+        win=float(_outcomes(utility[left], utility[reference])[i]),
         heldout_win=float(
-          _outcomes(-ranks[left], -ranks[REFERENCE]).mean(0)[i]
+          _outcomes(-ranks[left], -ranks[reference]).mean(0)[i]
         ),
       )
-    sample['second_sample'] = responses[SECOND_SAMPLE][i]
-  return figures, samples
+    sample['second_sample'] = responses[second][i]
+  return results, samples
 
 
-def _check(prompts, responses, labelers) -> None:
+def _check(prompts, responses, labelers, reference: str) -> None:
   if not prompts:
-    raise ValueError('preference: there is no prompt to evaluate on')
+    raise ValueError('preference: no prompt to evaluate on')
   if not labelers:
-    raise ValueError('preference: there is no held-out labeler')
-  for name in (REFERENCE, SECOND_SAMPLE):
+    raise ValueError('preference: no held-out labeler')
+  for name in (reference, second_sample(reference)):
     if name not in responses:
       raise ValueError(
-        f'preference: responses of {name!r} are missing; win '
-        f'rates are against {REFERENCE!r}, whose own row needs '
-        'a second sample of it'
+        f'preference: responses of {name!r} are missing; win rates are '
+        f'against {reference!r}, and its own row needs a second sample'
       )
   for name, texts in responses.items():
     if len(texts) != len(prompts):
@@ -152,7 +241,7 @@ def _check(prompts, responses, labelers) -> None:
 
 
 def _heldout_ranks(prompts, responses, labelers, seed) -> dict:
-  """Policy -> [labelers, N] ranks, 0 = best."""
+  """Returns policy -> [labelers, N] ranks, 0 = best."""
   texts = list(zip(*responses.values()))
   ranks = np.asarray(
     [
@@ -171,7 +260,7 @@ def _heldout_ranks(prompts, responses, labelers, seed) -> dict:
 
 
 def _outcomes(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """1 where left is higher, 0 where it is lower, 1/2 for a tie."""
+  """Returns 1 where left is higher, 0 where it is lower, 1/2 for a tie."""
   tie = np.isclose(left, right, rtol=0, atol=1e-9)
   return np.where(tie, 0.5, (left > right).astype(np.float64))
 
@@ -185,8 +274,15 @@ def _win_rate(outcomes: np.ndarray, seed: int) -> dict:
   }
 
 
-def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
-  """Likert scores and flags, as figures and as one sample per prompt."""
+def rate(
+  prompts, responses, judge, *, applies, seed
+) -> tuple[dict, list[dict]]:
+  """Rates and flags responses; arguments as for `evaluate_preference`.
+
+  Returns:
+    (results, samples): 'likert', 'metadata' and 'differences' of the results,
+    and a sample per prompt.
+  """
   likert = {
     name: [float(judge.likert(p, r)) for p, r in zip(prompts, texts)]
     for name, texts in responses.items()
@@ -206,7 +302,7 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
     {name: statistics.mean(values) for name, values in likert.items()},
     seed=seed,
   )
-  figures = {
+  results = {
     'likert': summaries,
     'metadata': {name: {} for name in responses},
     'differences': {'likert': differences, 'metadata': {}},
@@ -226,9 +322,9 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
       },
       seed=seed,
     )
-    figures['differences']['metadata'][row] = differences
+    results['differences']['metadata'][row] = differences
     for name, summary in summaries.items():
-      figures['metadata'][name][row] = summary
+      results['metadata'][name][row] = summary
   samples = [
     {
       'kind': 'preference',
@@ -248,4 +344,4 @@ def _rate(prompts, responses, judge, applies, seed) -> tuple[dict, list[dict]]:
     }
     for i, prompt in enumerate(prompts)
   ]
-  return figures, samples
+  return results, samples

@@ -18,7 +18,9 @@ from typing import Callable, Protocol
 
 import numpy as np
 
+from instructrl.evaluators import protocol
 from instructrl.evaluators import statistics
+from instructrl.evaluators.lm import LanguageModel
 from instructrl.lab import probes as probes_lib
 from instructrl.lab.world.facts import World
 
@@ -30,6 +32,66 @@ ANSWER_TOKENS = 16  # a name, or a short sentence
 SENTENCE_TOKENS = 32
 
 _WORD = re.compile(r'[A-Za-z]+')
+
+
+class Evaluator:
+  """Runs the lab's probes on each policy. Needs a lab.
+
+  Results:
+    'probes': policy -> task [-> prompt type] -> measure -> summary.
+    'differences': {'probes': path of the measure -> left -> right -> summary of
+      left - right, paired}.
+  """
+
+  def __init__(
+    self, context: protocol.Context, *, num_probes: int, num_documents: int
+  ):
+    """Takes the settings.
+
+    Args:
+      context: the run.
+      num_probes: of each task.
+      num_documents: validation documents whose loss is measured.
+    """
+    self._context, self._num_probes = context, num_probes
+    self._num_documents = num_documents
+
+  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+    context = self._context
+    world = context.world()
+    probes = probes_lib.make_probes(world, context.seed, self._num_probes)
+    corpus = context.data().records('corpus', 'validation')
+    documents = [
+      corpus[i].text for i in range(min(self._num_documents, len(corpus)))
+    ]
+    measures, samples = {}, []
+    for name in policies:
+      policy = policies[name]
+      if policy.template == 'few_shot':
+        continue  # probes have their own layout: the base model's results
+      context.progress(f'probes of {name}')
+      measures[name], marked = evaluate_probes(
+        policy, probes, documents, world, chat=policy.template == 'chat'
+      )
+      samples += marked
+    return protocol.Outcome(arrange(measures, context.seed), samples)
+
+
+def arrange(measures: Mapping[str, Measures], seed: int) -> dict:
+  """Returns the results of `Evaluator` from policy -> path -> measure."""
+  tree = {policy: {} for policy in measures}
+  differences = {}
+  for path in next(iter(measures.values()), {}):
+    summaries, differences[path] = statistics.compare(
+      {policy: found[path] for policy, found in measures.items()}, seed=seed
+    )
+    *folders, measure = path.split('/')
+    for policy, summary in summaries.items():
+      place = tree[policy]
+      for folder in folders:
+        place = place.setdefault(folder, {})
+      place[measure] = summary
+  return {'probes': tree, 'differences': {'probes': differences}}
 
 
 class LM(Protocol):

@@ -44,7 +44,7 @@ def run(config, workdir) -> pathlib.Path:
         _print_budget(nodes, workdir)
     if not processes.primary():
       return workdir
-    if not set(study_files.REPORTED) & set(nodes):
+    if study_files.EVALUATION not in nodes:
       print('no report: the study has no evaluation stage', flush=True)
       return workdir
     path = report.make_report(workdir)

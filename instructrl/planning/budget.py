@@ -18,8 +18,8 @@ from instructrl.runtime import progress
 from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
-from instructrl.stages import heldout
 from instructrl.stages import inputs
+from instructrl.stages import policies
 from instructrl.stages import reward
 
 # Shares of a matrix product's speed that the functions of a stage reach. They are
@@ -67,8 +67,8 @@ def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
       found.append(_rankings(name, config, folder))
     elif 'ppo' in config:
       found.append(_ppo(name, config, folder))
-    elif config.stage == 'heldout':
-      found.append(_heldout(name, config, configs))
+    elif config.stage == 'evaluation':
+      found.append(_evaluation(name, config, configs))
   return found
 
 
@@ -164,17 +164,20 @@ def _ppo(name: str, config, folder) -> Cost:
   )
 
 
-def _heldout(name: str, config, configs) -> Cost:
-  """Counts the responses; scoring them takes as long again and is left out."""
+def _evaluation(name: str, config, configs) -> Cost:
+  """Counts the answers of all policies; scoring them takes as long again."""
   stage = next(c for c in configs.values() if 'model' in c)
   module = build.make_model(stage, 1).module
+  prompts = sum(c.get('num_prompts', 0) for c in config.evals.values())
+  answers = len(policies.named(config)) * prompts
   length = config.prompt_len + config.response_len
-  policies = sum(bool(config.inputs[p]) for p in heldout.POLICIES)
-  tokens = policies * config.num_prompts * length
-  responses = policies * config.num_prompts * config.response_len
-  count = flops.forward(module, tokens, length)
+  arithmetic = flops.forward(module, answers * length, length)
   return Cost(
-    name, sampled=responses, read=2 * tokens, sampling=count, reading=2 * count
+    name,
+    sampled=answers * config.response_len,
+    read=2 * answers * length,
+    sampling=arithmetic,
+    reading=2 * arithmetic,
   )
 
 

@@ -91,6 +91,7 @@ def build_results(study: Study, rows: list[Row]) -> dict:
   return {
     'format_version': FORMAT_VERSION,
     **(_real(study) if study.real else _lab(study)),
+    'other_evaluations': study.others,
     'training': {
       stage: curves
       for stage, lines in study.metrics.items()
@@ -118,7 +119,7 @@ def _real(study: Study) -> dict:
     'model': f'{pathlib.PurePath(source).name} ({model["num_layers"]} layers '
     f'of width {model["d_model"]:,})',
     'sources': {kind: config['data'][kind] for kind in SOURCES},
-    'heldout': study.evaluation,
+    'evaluation': study.evaluation,
   }
 
 

@@ -3,9 +3,8 @@
 study.json                 config, seeds, versions, stages
 STAGE/DONE                 {'seconds': ..., 'result': {...}} of every stage
 STAGE/metrics.jsonl        of the stages that train
-evaluation/results.json    numbers of a study of the lab
+evaluation/results.json    numbers, see `evaluators.results`
 evaluation/samples.jsonl   the responses behind them
-heldout/...                the same two files of a study on real data
 data/summary.txt           what the stage `data` read
 export/answers.jsonl       answers of the exported policy in another program
 """
@@ -17,11 +16,12 @@ import os
 import pathlib
 from typing import Any
 
+from instructrl.evaluators import results
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 
-# Stages with an evaluation. A study has a report if it has one of them.
-REPORTED = ('evaluation', 'heldout')
+# A study has a report if it has this stage.
+EVALUATION = 'evaluation'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,8 @@ class Study:
     header: study.json.
     done: stage -> its DONE file.
     metrics: stage -> lines of its metrics.jsonl, for stages that train.
-    evaluation: results.json of the evaluation.
+    evaluation: results of the evaluation, see `evaluators.results.merged`.
+    others: NAME -> results of evaluations that the package does not know.
     samples: lines of its samples.jsonl.
     data_summary: what the stage `data` read, or ''.
     answers: lines of export/answers.jsonl.
@@ -42,6 +43,7 @@ class Study:
   done: Mapping[str, Mapping]
   metrics: Mapping[str, list[dict]]
   evaluation: Mapping[str, Any]
+  others: Mapping[str, Mapping]
   samples: list[dict]
   data_summary: str
   answers: list[dict]
@@ -49,7 +51,7 @@ class Study:
   @property
   def real(self) -> bool:
     """Whether the study is on real data, where nobody judges answers."""
-    return 'heldout' in self.header['stages']
+    return 'lab' not in self.header['stages']
 
   def result(self, stage: str) -> Mapping[str, Any]:
     """Returns the result of a stage; {} if the study lacks it."""
@@ -71,11 +73,10 @@ def load(workdir: str | os.PathLike) -> Study:
     )
   header = files.read_json(workdir / 'study.json')
   stages = header.get('stages') or []
-  evaluation = next((s for s in REPORTED if s in stages), None)
-  if evaluation is None:
+  if EVALUATION not in stages:
     raise ValueError(
-      f'{workdir}/study.json: no stage of {stages} is one of '
-      f'{", ".join(REPORTED)}, so there is nothing to report'
+      f'{workdir}/study.json: its stages {stages} have no {EVALUATION}, so '
+      'there is nothing to report'
     )
   missing = [s for s in stages if not (workdir / s / 'DONE').is_file()]
   if missing:
@@ -94,14 +95,16 @@ def load(workdir: str | os.PathLike) -> Study:
         f'{workdir}/{stage}/metrics.jsonl is empty, although the stage is '
         'finished'
       )
+  content = results.read(workdir / EVALUATION)
   summary = workdir / 'data' / 'summary.txt'
   answers = workdir / 'export' / 'answers.jsonl'
   return Study(
     header,
     {stage: run_folder.read_done(workdir / stage) for stage in stages},
     metrics,
-    files.read_json(workdir / evaluation / 'results.json'),
-    _read_lines(workdir / evaluation / 'samples.jsonl'),
+    results.merged(content),
+    results.others(content),
+    _read_lines(workdir / EVALUATION / results.SAMPLES),
     _read_text(summary) if summary.exists() else '',
     _read_lines(answers) if answers.exists() else [],
   )

@@ -89,7 +89,13 @@ def contents(study: Study, results: Mapping, rows: Sequence[Row]) -> dict:
     ],
     'labels': [] if study.real else _labels(results),
     'accuracy': _accuracy(evaluation.get('accuracy', {})),
-    'levels': _levels(evaluation, policies) if study.real else None,
+    'levels': _levels(evaluation, policies, LEVELS),
+    'others': {
+      words(name): _levels(
+        tree, policies, {measure: (words(measure), 3) for measure in tree}
+      )
+      for name, tree in study.others.items()
+    },
     'judged': any(c['judge']['step'] for c in results['training'].values()),
     'recipes': _recipes(results['config'], policies),
     'samples': _samples(study.samples, results['seed'], policies),
@@ -201,15 +207,23 @@ def _accuracy(accuracy: Mapping) -> dict | None:
   }
 
 
-def _levels(held: Mapping, policies: Policies) -> dict | None:
-  """Returns the table of policies and their measures on held-out data."""
-  measures = [name for name in LEVELS if name in held]
+def _levels(held: Mapping, policies: Policies, shown: Mapping) -> dict | None:
+  """Returns the table of policies and their measures; None without measures.
+
+  Args:
+    held: measure -> {'policies': policy -> summary}; other keys are ignored.
+    policies: how to show them.
+    shown: measure -> (title, decimals), in order.
+  """
+  measures = [m for m in shown if verdicts.get(held, m, 'policies')]
+  if not measures:
+    return None
   names = {
     policy: None for name in measures for policy in held[name]['policies']
   }
 
   def cell(policy, measure):
-    found, digits = held[measure]['policies'].get(policy), LEVELS[measure][1]
+    found, digits = held[measure]['policies'].get(policy), shown[measure][1]
     if not found or found['value'] is None:
       return '–'
     text = formats.fixed(found['value'], digits)
@@ -218,7 +232,7 @@ def _levels(held: Mapping, policies: Policies) -> dict | None:
     return text
 
   return {
-    'head': ['Policy', *(LEVELS[name][0] for name in measures)],
+    'head': ['Policy', *(shown[name][0] for name in measures)],
     'rows': [
       [policies.label(policy), *(cell(policy, name) for name in measures)]
       for policy in policies.sort(names)
@@ -247,7 +261,8 @@ def _samples(samples, seeds, policies) -> dict | None:
   Where the judge compared responses, the last policy's wins and losses against
   SFT are two groups.
   """
-  samples = [s for s in samples if s.get('kind', 'preference') == 'preference']
+  of_kind = lambda kind: [s for s in samples if s.get('kind') == kind]
+  samples = of_kind('preference') or of_kind('answer')
   if not samples:
     return None
   rng = statistics.generator(seeds['eval_seed'], 'report samples')

@@ -1,106 +1,86 @@
-"""The evaluation stage: every policy on held-out prompts and on the probes."""
+"""The evaluation stage: the evaluations of a config on its policies.
 
-import dataclasses
+It writes results.json and samples.jsonl. `evaluators.results` describes and
+reads their format.
+"""
+
 import json
-import math
 import pathlib
+import shutil
 
-from instructrl.evaluators import suite
-from instructrl.lab import probes
-from instructrl.lab.marking import judge
+from instructrl.evaluators import protocol
+from instructrl.evaluators import results
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
-from instructrl.stages import inputs
-from instructrl.stages import lab
+from instructrl.stages import evals
 from instructrl.stages import policies
 
 STAGES = ('evaluation',)
+KEPT = 'parts'  # the folder of what was finished before a stop
 
 
-def validate(config):
+def validate(config) -> None:
+  """Raises a ConfigError that names the field if a config is invalid."""
   checks.validate_common(config)
   checks.validate_positive(
-    config,
-    'num_prompts',
-    'num_probes',
-    'num_documents',
-    'num_shots',
-    'prompt_len',
-    'response_len',
-    'batch_size',
+    config, 'num_shots', 'prompt_len', 'response_len', 'batch_size'
   )
-  checks.require(
-    0 < config.temperature < math.inf,
-    f'temperature={config.temperature} must be positive and finite',
-  )
-
-
-def load_labelers(opened: policies.Opener, world) -> list:
-  """The lab's labelers with the noise that was set for the rankings."""
-  path = opened.input('rankings') / 'noise.json'
-  noise = files.read_json(path)
-  labelers = lab.load_labelers(world)
-  missing = [l.name for l in labelers if l.name not in noise]
-  checks.require(not missing, f'{path} has no labeler {", ".join(missing)}')
-  return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
+  checks.require(bool(policies.named(config)), 'policies: give one or more')
+  checks.require(bool(config.evals), 'evals: give one or more')
+  evals.validate(config)
 
 
 def run(config, workdir, label: str = '') -> dict:
-  """Writes results.json and samples.jsonl of all policies."""
+  """Evaluates all policies. A run that was stopped keeps its finished parts."""
   validate(config)
   workdir = pathlib.Path(workdir)
   if processes.primary():
     run_folder.write_config(workdir, config.to_dict())
-  with policies.Opener(config, workdir) as opened:
-    return _evaluate(config, workdir, opened, label)
-
-
-def _evaluate(
-  config, workdir: pathlib.Path, opened: policies.Opener, label: str
-) -> dict:
-  world = lab.load_world(opened.input('data'))
-  labelers = load_labelers(opened, world)
-  models = policies.Policies(opened)
-  prompts = opened.prompts('test', config.prompt_len)
-  documents = inputs.records(opened, 'data', 'corpus', 'validation')
-  documents = [
-    documents[i].text for i in range(min(config.num_documents, len(documents)))
-  ]
-  with Progress(
-    config.stage, 100, label=label, unit='%', primary=processes.primary()
-  ) as progress:
-
-    def advance(done, total, what):
-      progress.update(round(100 * done / total))
-      progress.message(what)
-
-    found = suite.evaluate_policies(
-      models,
-      prompts[: config.num_prompts],
-      world,
-      judge.Judge(world, labelers),
-      [l for l in labelers if l.group == 'heldout'],
-      probes.make_probes(world, config.eval_seed, config.num_probes),
-      documents,
-      seed=config.eval_seed,
-      temperature=config.temperature,
-      progress=advance,
-    )
+  names = list(config.evals)
+  with (
+    policies.Opener(config, workdir) as opened,
+    Progress(
+      config.stage,
+      len(names),
+      label=label,
+      unit='evaluation',
+      primary=processes.primary(),
+    ) as progress,
+  ):
+    shared, models = evals.Shared(opened), policies.Policies(opened)
+    found = {}
+    for number, name in enumerate(names, 1):
+      context = evals.Context(
+        shared,
+        prompt_len=config.prompt_len,
+        response_len=config.response_len,
+        progress=lambda text: progress.message(f'{name}: {text}'),
+        kept_in=workdir / KEPT / name,
+      )
+      outcome = _evaluate(context, config.evals[name].to_dict(), models)
+      found[name] = config.evals[name].type, outcome
+      progress.update(number)
   if processes.primary():
-    files.atomic_write(
-      workdir / 'samples.jsonl',
-      ''.join(
-        json.dumps(sample, ensure_ascii=False) + '\n'
-        for sample in found.samples
-      ),
+    table = {name: policies.shown(name) for name in models}
+    content, samples = results.collect(table, found)
+    lines = [json.dumps(s, ensure_ascii=False) + '\n' for s in samples]
+    files.atomic_write(workdir / results.SAMPLES, ''.join(lines))
+    files.atomic_write(workdir / results.RESULTS, json.dumps(content, indent=1))
+    shutil.rmtree(workdir / KEPT, ignore_errors=True)
+  return {'policies': list(models), 'evals': names}
+
+
+def _evaluate(context, fields: dict, models) -> protocol.Outcome:
+  """Runs one evaluation, or reads what it gave before a stop."""
+
+  def make():
+    evaluator = protocol.load(fields['type'])(
+      context, **protocol.arguments(fields)
     )
-    files.atomic_write(
-      workdir / 'results.json', json.dumps(found.results, indent=1)
-    )
-  return {
-    'prompts': min(config.num_prompts, len(prompts)),
-    'preference': found.results['preference'],
-  }
+    outcome = evaluator.run(models)
+    return {'results': outcome.results, 'samples': outcome.samples}
+
+  return protocol.Outcome(**context.kept('outcome', make))

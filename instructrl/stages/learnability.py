@@ -138,7 +138,9 @@ def measure(config, workdir) -> dict:
 def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
   evaluation = config.stages.evaluation
   world = lab.load_world(workdir / 'lab')
-  probes = make_probes(world, config.eval_seed, evaluation.num_probes)
+  probes = make_probes(
+    world, config.eval_seed, evaluation.evals.probes.num_probes
+  )
   prompts = opened.prompts('validation', evaluation.prompt_len)
   result = {}
   for stage, name, ask in (

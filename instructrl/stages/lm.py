@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from instructrl import losses
 from instructrl import masked
 from instructrl import rng
+from instructrl import rollout
 from instructrl.data import pipeline
 from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.models.transformer import Model
@@ -22,7 +23,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages.run import Run
-from instructrl.types import LMBatch, Params, TrainState
+from instructrl.types import LMBatch, TrainState
 
 STAGES = ('pretrain', 'sft', 'ppo_init')
 
@@ -52,30 +53,6 @@ def validate(config):
   require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
 
 
-def batch_logprobs(
-  model: Model,
-  params: Params,
-  batch: LMBatch,
-  chunk_size: int,
-  dropout_key=None,
-) -> jax.Array:
-  """[B, T] float32 log-probabilities of the targets of packed rows."""
-  hidden, _ = model.apply(
-    params,
-    batch.tokens,
-    batch.positions,
-    batch.segment_ids,
-    dropout_key=dropout_key,
-  )
-  return losses.token_logprobs(
-    hidden,
-    model.unembedding(params).T,
-    batch.targets,
-    vocab_size=model.vocab_size,
-    chunk_size=chunk_size,
-  )
-
-
 def make_step(
   model: Model,
   tx,
@@ -98,7 +75,9 @@ def make_step(
         key = jax.random.fold_in(
           rng.key(seed, rng.Purpose.DROPOUT, state.step), number[0]
         )
-      logprobs = batch_logprobs(model, params, microbatch, logits_chunk, key)
+      logprobs = rollout.packed_logprobs(
+        model, params, microbatch, logits_chunk, key
+      )
       loss, _ = losses.lm_loss(logprobs, microbatch.loss_mask, count=count)
       return loss, {'loss/train': loss}
 
@@ -127,7 +106,7 @@ def make_nll(model: Model, logits_chunk: int):
 
   @jax.jit
   def nll(params, batch: LMBatch):
-    logprobs = batch_logprobs(model, params, batch, logits_chunk)
+    logprobs = rollout.packed_logprobs(model, params, batch, logits_chunk)
     return (
       masked.masked_sum(-logprobs, batch.loss_mask),
       batch.loss_mask.sum(),

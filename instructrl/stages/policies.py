@@ -65,6 +65,13 @@ def kind(name: str) -> Kind:
   return POLICIES.get(name, Kind(name))
 
 
+def shown(name: str) -> dict:
+  """Returns how reports show a policy: {'label', 'color', 'order'}."""
+  found = kind(name)
+  order = list(POLICIES).index(name) if name in POLICIES else len(POLICIES)
+  return {'label': found.label, 'color': found.color, 'order': order}
+
+
 def ordered(names: Iterable[str]) -> list[str]:
   """Sorts names: the known ones in the table's order, then the others."""
   place = {name: i for i, name in enumerate(POLICIES)}
@@ -116,12 +123,19 @@ class Opener:
   with equal architectures share one engine.
   """
 
-  def __init__(self, config, workdir):
+  def __init__(self, config, workdir, batch_size: int = 0):
+    """Opens the tokenizer of inputs.data.
+
+    Args:
+      config: of the stage.
+      workdir: of the stage.
+      batch_size: sequences computed at once; config.batch_size by default.
+    """
     self.config, self.workdir = config, pathlib.Path(workdir)
     self.tok = loading.load(self.input('data'))
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
-    self.batch_size = config.batch_size
+    self.batch_size = batch_size or config.batch_size
     sharding.process_rows(self.mesh, self.batch_size)  # raises if invalid
     self._exit = contextlib.ExitStack()
 

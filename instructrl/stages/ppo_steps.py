@@ -21,7 +21,6 @@ from instructrl import rollout as rollout_lib
 from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
-from instructrl.stages import lm
 from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PromptBatch, Rollout, TrainState
 
@@ -156,7 +155,7 @@ def make_policy_grad(policy: Model, s: Settings):
     )
 
   def ptx_loss(params, part: LMBatch, count):
-    logprobs = lm.batch_logprobs(policy, params, part, s.logits_chunk)
+    logprobs = rollout_lib.packed_logprobs(policy, params, part, s.logits_chunk)
     loss, _ = losses.lm_loss(logprobs, part.loss_mask, count=count)
     return s.ptx_coef * loss, {'loss/ptx': loss}
 

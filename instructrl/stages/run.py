@@ -80,14 +80,7 @@ class Run:
     return tok
 
   def load_params(self, name: str, wanted: Params, model):
-    """What another run exports (`common.exported`): its EMA where it has one.
-
-    Args:
-      name: of the input.
-      wanted: as for `common.exported`.
-      model: the config of the model that they are to be; refused if theirs
-        computes something else.
-    """
+    """Loads what an input exports; see `opening.load_params`."""
     return opening.load_params(
       self.input(name),
       self.tokenizer(),
@@ -152,6 +145,7 @@ class Run:
     *,
     evaluate=None,
     eval_every: int = 0,
+    evals: Sequence[tuple[int, Callable]] = (),
     save_every: int = 0,
     export: Sequence[str] = ('params',),
   ) -> TrainState:
@@ -168,6 +162,8 @@ class Run:
       evaluate: (state, step) -> dict of floats, written with that step.
       eval_every: steps between evaluations; 0 = never. The end is always
         evaluated when there is an `evaluate`.
+      evals: (steps between, function like `evaluate`) of more evaluations, such
+        as `evals.in_training`.
       save_every: steps between checkpoints; config.checkpoint.every by default.
       export: where in the state the parameters are that others load.
 
@@ -178,7 +174,17 @@ class Run:
     start = int(state.step)
     meta = self.meta(export)
     save_every = save_every or config.checkpoint.every
+    evaluations = [(eval_every, evaluate)] if evaluate else []
+    evaluations += evals
     pending = None
+
+    def measure(state, done, due):
+      watchdog.phase('evaluation')
+      values = {}
+      for fn in due:
+        values |= fn(state, done)
+      metrics.check_finite(done, values)
+      self.writer.scalars(done, values)
 
     def record():
       nonlocal pending
@@ -204,9 +210,8 @@ class Run:
       processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
       processes.deferring_stop(),
     ):
-      if evaluate and start == 0:
-        watchdog.phase('evaluation')
-        self.writer.scalars(0, evaluate(state, 0))
+      if evaluations and start == 0:
+        measure(state, 0, [fn for _, fn in evaluations])
       for step in range(start, num_steps):
         watchdog.phase('step')
         began = time.perf_counter()
@@ -216,15 +221,14 @@ class Run:
         done = step + 1
         last = done == num_steps
         stop = processes.stop_requested()
-        due_eval = evaluate and (last or eval_every and done % eval_every == 0)
+        due_evals = [
+          fn for every, fn in evaluations if last or every and done % every == 0
+        ]
         due_save = last or save_every and done % save_every == 0
-        if due_eval or due_save or stop:
+        if due_evals or due_save or stop:
           record()
-        if due_eval:
-          watchdog.phase('evaluation')
-          values = evaluate(state, done)
-          metrics.check_finite(done, values)
-          self.writer.scalars(done, values)
+        if due_evals:
+          measure(state, done, due_evals)
         if due_save or stop:
           watchdog.phase('checkpoint')
           self.writer.flush()

@@ -10,7 +10,7 @@ from instructrl.reports import report
 from instructrl.reports import verdicts
 
 statements = lambda held: real_checks.check(held, policies.KNOWN)
-STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'heldout')
+STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'evaluation')
 
 
 def summary(value, half=0.01, n=40):
@@ -18,7 +18,7 @@ def summary(value, half=0.01, n=40):
 
 
 def held():
-  """What the stage `heldout` writes."""
+  """What the stage `evaluation` measures."""
   levels = {
     'nll': {'base': 3.2, 'sft': 3.3, 'ppo': 3.6, 'ppo_ptx': 3.3},
     'score': {'base': -0.4, 'sft': 0.1, 'ppo': 0.9, 'ppo_ptx': 0.8},
@@ -46,7 +46,6 @@ def held():
     'reward model': summary(0.66, 0.05),
   }
   return {
-    'format_version': 1,
     **found,
     'accuracy': {
       'own': {
@@ -58,6 +57,21 @@ def held():
           'untrained head': summary(0.16, 0.1),
         },
       }
+    },
+  }
+
+
+def written(tree, **others):
+  """The content of results.json."""
+  return {
+    'format_version': 2,
+    'policies': policies.KNOWN.table,
+    'evals': {
+      'all': {'type': 'preference', 'results': tree},
+      **{
+        name: {'type': 'mine:Own', 'results': found}
+        for name, found in others.items()
+      },
     },
   }
 
@@ -113,12 +127,13 @@ def study(tmp_path):
         for i in range(1, 9)
       ),
     )
-  write('heldout/results.json', held())
+  write('evaluation/results.json', written(held()))
   write(
-    'heldout/samples.jsonl',
+    'evaluation/samples.jsonl',
     ''.join(
       json.dumps(
         {
+          'kind': 'answer',
           'prompt': f'<prompt> {i}',
           'id': str(i),
           'policies': {
@@ -156,7 +171,7 @@ def test_the_page_tells_the_figures_and_escapes_texts(study):
     assert text in page, text
   assert '<prompt>' not in page and 'elsewhere' not in page
   results = json.loads((path.parent / 'results.json').read_text())
-  assert results['heldout'] == held()
+  assert held().items() <= results['evaluation'].items()
   assert results['seconds'] == dict.fromkeys(STAGES, 61.0)
 
 
@@ -193,7 +208,9 @@ def test_small_differences_are_told_from_0(study):
   figures = held()
   figures['nll']['difference']['ppo']['sft'] = summary(4e-5, 1e-5)
   figures['nll']['policies']['ppo'] = summary(-1e-9, 0.0)
-  (study / 'heldout' / 'results.json').write_text(json.dumps(figures))
+  (study / 'evaluation' / 'results.json').write_text(
+    json.dumps(written(figures))
+  )
   page = report.make_report(study).read_text()
   assert '+0.00004 (+0.00003 to +0.00005) nats' in page
   assert '>0.000 (0.000 to 0.000)<' in page
@@ -210,20 +227,38 @@ def test_answers_of_another_program_are_shown(study):
   assert 'The exported policy, elsewhere' in page and 'transformers 5' in page
 
 
+def test_an_evaluation_of_ones_own_is_a_table(study):
+  own = {'polite': {'policies': {'sft': summary(0.25)}, 'difference': {}}}
+  content = json.dumps(written(held(), manners=own))
+  (study / 'evaluation' / 'results.json').write_text(content)
+  path = report.make_report(study)
+  page = path.read_text()
+  assert 'Evaluation: manners' in page and '0.250 (0.240 to 0.260)' in page
+  results = json.loads((path.parent / 'results.json').read_text())
+  assert results['other_evaluations'] == {'manners': own}
+
+
 def test_answers_may_hold_any_line_end(study):
   """JSON leaves U+2028 and U+0085 as they are, and only \\n ends a line."""
-  samples = study / 'heldout' / 'samples.jsonl'
+  samples = study / 'evaluation' / 'samples.jsonl'
   text = samples.read_text().replace('answer &', 'one\u2028two\x85three &')
   samples.write_text(text)
   assert 'one\u2028two\x85three' in report.make_report(study).read_text()
 
 
 def test_what_is_missing_or_damaged_is_named(study):
-  (study / 'heldout' / 'results.json').write_text('{"accuracy": 1}')
+  (study / 'evaluation' / 'results.json').write_text(
+    json.dumps(written({'accuracy': 1}))
+  )
   with pytest.raises(ValueError, match='not what the report expects'):
     report.make_report(study)
-  (study / 'heldout' / 'samples.jsonl').write_text('{}\n{')
-  (study / 'heldout' / 'results.json').write_text(json.dumps(held()))
+  (study / 'evaluation' / 'results.json').write_text('{"accuracy": 1}')
+  with pytest.raises(ValueError, match='results.json: format_version None'):
+    report.make_report(study)
+  (study / 'evaluation' / 'samples.jsonl').write_text('{}\n{')
+  (study / 'evaluation' / 'results.json').write_text(
+    json.dumps(written(held()))
+  )
   with pytest.raises(ValueError, match='samples.jsonl:2 is not JSON'):
     report.make_report(study)
   (study / 'sft' / 'DONE').unlink()

@@ -139,6 +139,15 @@ def make_evaluation():
   }
 
 
+def written(evaluation):
+  """The content of results.json."""
+  return {
+    'format_version': 2,
+    'policies': policies.KNOWN.table,
+    'evals': {'all': {'type': 'preference', 'results': evaluation}},
+  }
+
+
 def make_samples(rng):
   texts = [
     'The town is Oakton. Mara was born in Oakton and works as a baker.',
@@ -273,7 +282,7 @@ def write_study(workdir: pathlib.Path):
       ],
     )
   (workdir / 'evaluation' / 'results.json').write_text(
-    json.dumps(make_evaluation())
+    json.dumps(written(make_evaluation()))
   )
   write_jsonl(workdir / 'evaluation' / 'samples.jsonl', make_samples(rng))
 
@@ -373,7 +382,9 @@ def test_verdicts_follow_the_numbers(tmp_path):
   evaluation['preference']['ppo'].update(win_rate=0.52, ci95=[0.46, 0.58])
   evaluation['preference']['ppo_ptx'].update(win_rate=0.3, ci95=[0.25, 0.35])
   del evaluation['differences']['probes']['translation/bleu']
-  (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
+  (tmp_path / 'evaluation' / 'results.json').write_text(
+    json.dumps(written(evaluation))
+  )
   rows = {
     row.statement: row.verdict
     for row in report.check(study_files.load(tmp_path))
@@ -485,7 +496,9 @@ def test_page_says_the_regions_and_why(tmp_path):
   evaluation['differences']['probes']['reading/f1']['ppo']['base'] = mean(
     0.0, half=0.0
   )
-  (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
+  (tmp_path / 'evaluation' / 'results.json').write_text(
+    json.dumps(written(evaluation))
+  )
   html = report.make_report(tmp_path).read_text()
   for region in (
     '&gt; 50%',
@@ -598,7 +611,9 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
     for policy in ('base', 'prompted', 'ppo_ptx'):
       del evaluation[name][policy]
   evaluation['probes'] = {'sft': {}, 'ppo': {}}
-  (tmp_path / 'evaluation' / 'results.json').write_text(json.dumps(evaluation))
+  (tmp_path / 'evaluation' / 'results.json').write_text(
+    json.dumps(written(evaluation))
+  )
   write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', [])
   for stage in ('ppo', 'ppo_ptx', 'sft'):
     write_jsonl(tmp_path / stage / 'metrics.jsonl', [{'step': 1}])

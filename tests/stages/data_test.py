@@ -19,11 +19,11 @@ from instructrl.data import tasks
 from instructrl.data.records import fold
 from instructrl.data.rows import read_rows
 from instructrl.data.sources.registry import load
+from instructrl.evaluators import ranking_accuracy
 from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import data
-from instructrl.stages import heldout
 from instructrl.stages import opening
 from instructrl.stages import reward
 from instructrl.stages import runner
@@ -214,7 +214,7 @@ def test_an_id_tells_its_data_set(tmp_path, own, named):
   )
   (record,) = data.named(load(spec)).records
   assert record.prompt.id == f'jsonl/mine/{named}'
-  assert heldout.data_set(record) == 'jsonl/mine'
+  assert ranking_accuracy.data_set(record) == 'jsonl/mine'
 
 
 def test_ppo_sees_the_ranked_prompts_or_those_set_aside(files, made, tmp_path):

@@ -17,12 +17,12 @@ import pytest
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import heads
+from instructrl.rollout import packed_logprobs
 from instructrl.rollout import response_logprobs
 from instructrl.rollout import response_scores
 from instructrl.rollout import response_values
 from instructrl.runtime import optimizer
 from instructrl.stages import build
-from instructrl.stages import lm
 from instructrl.stages import ppo_steps
 from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch
@@ -324,7 +324,7 @@ def plain_policy_loss(params, rollout, rows):
     ratio * rollout.advantages, jnp.clip(ratio, 0.8, 1.2) * rollout.advantages
   )
   ppo = -(gain * mask).sum() / mask.sum()
-  logprobs = lm.batch_logprobs(POLICY, params, rows, 0)  # at temperature 1
+  logprobs = packed_logprobs(POLICY, params, rows, 0)  # at temperature 1
   ptx = -(logprobs * rows.loss_mask).sum() / rows.loss_mask.sum()
   return ppo + PTX_COEF * ptx, {'loss/policy': ppo, 'loss/ptx': ptx}
 

@@ -1,0 +1,40 @@
+r"""The evaluation of a study on real data, where nobody judges the answers.
+
+python -m instructrl.main --config=experiments/real_evaluation.py:cpu \
+    --workdir=DIR/evaluation
+"""
+
+from ml_collections import config_dict
+
+from experiments import common
+
+# prompts that are answered, packed rows whose loss is measured
+RECIPE = {'cpu': (96, 96), 'full': (512, 1024)}
+
+
+def get_config(arg='cpu'):
+  common.check_size(arg, tuple(RECIPE))
+  c = common.base('125m', 'evaluation')
+  c.size = arg
+  c.inputs.data = '../data'
+  c.inputs.rankings = '../data'
+  c.inputs.reward_model = '../reward'
+  c.inputs.reward_init = '../sft'  # what the reward model was trained from
+  # Name -> run folder, see experiments/evaluation.py.
+  c.policies = config_dict.ConfigDict(
+    dict(imported='../import', sft='../sft', ppo='../ppo', ppo_ptx='../ppo_ptx')
+  )
+  c.num_shots = 3  # demonstrations shown to a policy named `prompted`
+  # Name -> an evaluation; see instructrl/evaluators/protocol.py.
+  prompts, rows = RECIPE[arg]
+  c.evals = config_dict.ConfigDict()
+  c.evals.accuracy = dict(type='ranking_accuracy')
+  c.evals.nll = dict(type='nll', num_rows=rows)
+  c.evals.reward = dict(
+    type='reward_model',
+    num_prompts=prompts,
+    temperature=1.0,  # of the answers, for all policies
+  )
+  c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]  # tokens, at most
+  c.batch_size = {'cpu': 16}.get(arg, 128)  # answers sampled at once
+  return c

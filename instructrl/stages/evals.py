@@ -1,0 +1,192 @@
+"""The evaluations of a config, `config.evals`, and the run that they belong to."""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
+import json
+import pathlib
+from typing import Any
+
+from instructrl import rng
+from instructrl.data.folder import DataFolder
+from instructrl.data.records import Prompt
+from instructrl.evaluators import lm
+from instructrl.evaluators import protocol
+from instructrl.models import heads
+from instructrl.runtime import files
+from instructrl.runtime import processes
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages import lab
+from instructrl.stages import policies
+from instructrl.stages import reward
+
+
+def validate(config) -> None:
+  """Raises a ConfigError if `config.evals` is invalid."""
+  for name, fields in config.get('evals', {}).items():
+    protocol.validate(name, fields.to_dict())
+
+
+class RewardModel:
+  """See `protocol.RewardModel`."""
+
+  def __init__(self, opened: policies.Opener):
+    self._opened = opened
+    self._params, self._scorer, self._config = reward.load_scorer(opened)
+
+  def score(self, prompts, responses):
+    return self._scorer(self._params, prompts, responses)
+
+  def score_untrained(self, prompts, responses):
+    backbone = self._opened.open('reward_init').params
+    key = rng.key(self._config.train_seed, rng.Purpose.HEAD_INIT)
+    head = heads.init_head(key, self._config.model.d_model)
+    untrained = {'backbone': backbone, 'head': head}
+    return self._scorer(untrained, prompts, responses)
+
+
+@dataclasses.dataclass
+class Shared:
+  """What the evaluations of one run share; each is opened once."""
+
+  opened: policies.Opener
+
+  @functools.cached_property
+  def reward_model(self) -> RewardModel:
+    return RewardModel(self.opened)
+
+  @functools.cached_property
+  def world(self):
+    return lab.load_world(self.opened.input('data'))
+
+  @functools.cached_property
+  def labelers(self) -> list:
+    path = self.opened.input('rankings') / 'noise.json'
+    noise = files.read_json(path)
+    labelers = lab.load_labelers(self.world)
+    missing = [l.name for l in labelers if l.name not in noise]
+    checks.require(not missing, f'{path} has no labeler {", ".join(missing)}')
+    return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
+
+
+class Context:
+  """The run that one evaluation belongs to; see `protocol.Context`."""
+
+  def __init__(
+    self,
+    shared: Shared,
+    *,
+    prompt_len: int,
+    response_len: int,
+    progress: Callable[[str], None] = lambda text: None,
+    kept_in: pathlib.Path | None = None,
+  ):
+    """Makes a context.
+
+    Args:
+      shared: by all evaluations of the run.
+      prompt_len: tokens of a prompt at most.
+      response_len: tokens of a response at most.
+      progress: shows a line.
+      kept_in: folder of the finished parts; None keeps none.
+    """
+    self._shared, self._opened = shared, shared.opened
+    self.prompt_len, self.response_len = prompt_len, response_len
+    self.progress, self._kept_in = progress, kept_in
+    self.seed = self._opened.config.eval_seed
+    self.tok, self.mesh = self._opened.tok, self._opened.mesh
+    self.batch_size = self._opened.batch_size
+
+  def data(self, name: str = 'data') -> DataFolder:
+    return inputs.data_folder(self._opened, name)
+
+  def prompts(self, split: str) -> list[Prompt]:
+    return self._opened.prompts(split, self.prompt_len)
+
+  def has_kl(self, policy: str) -> bool:
+    return policies.kind(policy).has_kl
+
+  def reward_model(self) -> RewardModel:
+    return self._shared.reward_model
+
+  def world(self):
+    return self._shared.world
+
+  def labelers(self) -> list:
+    return self._shared.labelers
+
+  def kept(self, name: str, make: Callable[[], Any]) -> Any:
+    if self._kept_in is None:
+      return make()
+    path = self._kept_in / f'{name}.json'
+    if processes.agree(path.is_file()):
+      self.progress(f'{name}: finished before')
+      return files.read_json(path)
+    found = make()
+    if processes.primary():
+      path.parent.mkdir(parents=True, exist_ok=True)
+      files.atomic_write(path, json.dumps(found))  # keeps the order
+    return found
+
+
+def in_training(
+  run, model, params_of: Callable, *, batch_size: int, lengths: tuple[int, int]
+) -> Sequence[tuple[int, Callable]]:
+  """Returns the evaluations of a training stage, for `Run.loop`.
+
+  Args:
+    run: the open `Run`; its config's `evals` have `every`, in steps.
+    model: of the policy in training.
+    params_of: state -> parameters of the policy.
+    batch_size: sequences computed at once.
+    lengths: tokens of a prompt and of a response at most.
+
+  Returns:
+    (every, function (state, step) -> {'eval/NAME/...': value}) of each.
+  """
+  config = run.config
+  if not config.get('evals'):
+    return ()
+  shared = Shared(policies.Opener(config, run.workdir, batch_size))
+  engine = lm.Engine(model, run.tokenizer(), batch_size=batch_size)
+  context = Context(shared, prompt_len=lengths[0], response_len=lengths[1])
+
+  def evaluate(name, evaluator, state, step):
+    del step
+    policy = lm.LanguageModel(
+      config.stage,
+      engine,
+      params_of(state),
+      template=policies.template_of('', config.stage),
+      response_len=lengths[1],
+    )
+    results = evaluator.run({policy.name: policy}).results
+    return metrics(results, f'eval/{name}', policy.name)
+
+  found = []
+  for name, fields in config.evals.items():
+    fields = fields.to_dict()
+    if fields.get('every', 0):
+      evaluator = protocol.load(fields['type'])(
+        context, **protocol.arguments(fields)
+      )
+      found.append(
+        (fields['every'], functools.partial(evaluate, name, evaluator))
+      )
+  return found
+
+
+def metrics(results: Mapping, prefix: str, policy: str) -> dict[str, float]:
+  """Returns the summaries of one policy as metrics.
+
+  {'score': {'policies': {'ppo': {'value': 1.0, ...}}}} gives
+  {'eval/NAME/score': 1.0}; undefined values are left out.
+  """
+  return {
+    '/'.join(
+      [prefix, *(key for key in path if key not in (policy, 'policies'))]
+    ): summary['value']
+    for path, summary in protocol.summaries(results)
+    if summary['value'] is not None
+  }
