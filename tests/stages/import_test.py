@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 from safetensors.numpy import save_file
 
 from instructrl.interop import hf
+from instructrl.interop import source as source_lib
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
 from instructrl.runtime import run_folder
@@ -107,7 +108,7 @@ def test_all_fields_of_the_model_are_in_the_config(source, tmp_path):
 
 
 def test_an_import_lies_by_the_rules_of_its_config(source):
-  opened, tok = import_.read_source(source)
+  opened, tok = source_lib.read_source(source)
   config = import_.run_config(
     opened, tok, dtype='float32', pad='mean', mesh={'fsdp': 8}
   )
@@ -173,7 +174,7 @@ def test_a_finished_import_is_left_alone(source, tmp_path):
   with pytest.raises(ValueError, match='param_dtype'):
     import_quietly(source, tmp_path / 'dst', dtype='bfloat16')
   source.rename(tmp_path / 'moved')
-  for src, word in ((tmp_path / 'moved', 'before'), (source, 'longer there')):
+  for src, word in ((tmp_path / 'moved', 'before'), (source, 'longer exists')):
     lines = import_quietly(src, tmp_path / 'dst')
     assert len(lines) == 1 and lines[0].endswith(word)
   with pytest.raises(ValueError, match='mistyped'):
@@ -381,7 +382,7 @@ def test_what_cannot_be_imported_is_refused_before_anything_is_written(
 def test_an_unembedding_that_equals_the_embedding_is_left_out(
   source, monkeypatch
 ):
-  monkeypatch.setattr(import_, '_COMPARED', 32 * 7)  # 7 rows of 320
+  monkeypatch.setattr(source_lib, '_COMPARED', 32 * 7)  # 7 rows of 320
 
   def last(head):
     head = head.copy()
@@ -389,11 +390,11 @@ def test_an_unembedding_that_equals_the_embedding_is_left_out(
     return head
 
   tied_but_for(lambda head: head)(source)
-  opened = import_.open_source(source)
+  opened = source_lib.open_source(source)
   assert 'lm_head.weight' not in hf.expected(opened.config)
   tied_but_for(last)(source)
   with pytest.raises(ValueError, match='lm_head.weight is not equal'):
-    import_.open_source(source)
+    source_lib.open_source(source)
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
@@ -405,9 +406,9 @@ def test_a_tokenizer_of_another_model_is_refused(tmp_path):
 def test_a_target_of_something_else_is_refused(source, tmp_path):
   (tmp_path / 'dst').mkdir()
   (tmp_path / 'dst' / 'thesis.tex').touch()
-  with pytest.raises(ValueError, match='dst is not empty, and no run folder'):
+  with pytest.raises(ValueError, match='dst is not empty and not a run folder'):
     import_quietly(source, tmp_path / 'dst')
-  with pytest.raises(ValueError, match='thesis.tex is in the way'):
+  with pytest.raises(ValueError, match='thesis.tex is a file'):
     import_quietly(source, tmp_path / 'dst' / 'thesis.tex')
 
 
@@ -420,7 +421,9 @@ def test_want_of_disk_is_told_before(source, tmp_path, monkeypatch):
       type('Usage', (), {'free': 1000})(),
     )[1],
   )
-  with pytest.raises(ValueError, match='GB are needed, and 0.0 GB are free'):
+  with pytest.raises(
+    ValueError, match='GB are needed, but only 0.0 GB are free'
+  ):
     import_quietly(source, tmp_path / 'dst')
   assert not (tmp_path / 'dst').exists()
 
@@ -428,7 +431,7 @@ def test_want_of_disk_is_told_before(source, tmp_path, monkeypatch):
 def test_an_import_that_stopped_is_not_used_and_begins_again(
   source, tmp_path, monkeypatch
 ):
-  array = import_.Reader.array
+  array = source_lib.ArrayReader.array
 
   def fail(self, name):
     if name == 'embed':
@@ -436,7 +439,7 @@ def test_an_import_that_stopped_is_not_used_and_begins_again(
     return array(self, name)
 
   dst = tmp_path / 'dst'
-  monkeypatch.setattr(import_.Reader, 'array', fail)
+  monkeypatch.setattr(source_lib.ArrayReader, 'array', fail)
   with pytest.raises(OSError, match='unplugged'):
     import_quietly(source, dst)
   monkeypatch.undo()
