@@ -1,7 +1,6 @@
 """From records to batches.
 
-`records` says what a record is and refuses a malformed one, `sources` makes
-them of public data sets and of your own files, `datasets` knows the form of
-each, `store` keeps them on disk, `tasks` makes one example of tokens, and
-`pipeline` makes a batch that is a function of the step.
+`records` defines the records, `sources` make records from public data sets and
+your own files, `curate` combines and splits them, `store` and `folder` keep
+them on disk, `tasks` makes one example of tokens, `pipeline` makes batches.
 """

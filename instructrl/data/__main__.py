@@ -1,12 +1,12 @@
-r"""Summarizes a data set before training.
+r"""Shows the contents of data before training on them.
 
   python -m instructrl.data jsonl:rankings.jsonl.gz hh-rlhf/helpful-base
   python -m instructrl.data alpaca --tokenizer DIR --prompt_len 512
 
-Prints what a source has: rows, and what was dropped and why; splits, K, ties,
-labelers, users, lengths; and a few examples, with what is trained on marked. A
+Prints a summary of each source (rows, dropped rows and why, splits, K, ties,
+labelers, users, lengths) and a few examples, with the trained text marked. A
 SPEC is `NAME[/SUBSET][:PATH][?option=value&...]`; PATH is a local file or
-folder of the source's own files, without it the source is downloaded.
+folder with the source's own files. Without PATH the source is downloaded.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from instructrl.tokenizers import loading
 
 
 def _sources() -> str:
-  """The sources with their options, for --help."""
-  lines = ['sources (and limit=N, strict=BOOL of all):']
+  """Lists the sources with their options, for --help."""
+  lines = ['sources (all have the options limit=N, strict=BOOL):']
   for name, about in registry.names():
     lines += textwrap.wrap(
       f'{name}  {about}',
@@ -44,59 +44,27 @@ def parse(argv):
     epilog=_sources(),
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument(
-    'spec', nargs='+', help='NAME[/SUBSET][:PATH][?option=value&...]'
-  )
-  parser.add_argument(
-    '--limit',
-    type=int,
-    default=0,
-    help='rows read of each source (default 0: all)',
-  )
-  parser.add_argument(
-    '--examples',
-    type=int,
-    default=3,
-    help='how many of each source are shown (default 3)',
-  )
-  parser.add_argument(
-    '--seed', type=int, default=0, help='of the choice of examples (default 0)'
-  )
-  parser.add_argument(
-    '--tokenizer',
-    metavar='PATH',
-    help='a run folder with one; lengths are in tokens too',
-  )
-  parser.add_argument(
-    '--prompt_template',
-    default='',
-    help="such as 'Human: {prompt}\\n\\nAssistant:', or chat",
-  )
-  parser.add_argument(
-    '--response_template', default='', help="such as ' {response}'"
-  )
-  parser.add_argument(
-    '--system', default='', help='system message of a chat template'
-  )
-  parser.add_argument(
-    '--prompt_len',
-    type=int,
-    default=1024,
-    help='tokens of a prompt at most (default 1024)',
-  )
-  parser.add_argument(
-    '--response_len',
-    type=int,
-    default=1024,
-    help='tokens of a response at most (default 1024)',
-  )
-  parser.add_argument(
-    '--data_dir', metavar='DIR', help='where downloads are kept'
-  )
+
+  def add(name, about, default=None, **kwargs):
+    if isinstance(default, int):
+      kwargs['type'], about = int, f'{about} (default {default})'
+    parser.add_argument(name, help=about, default=default, **kwargs)
+
+  add('spec', 'NAME[/SUBSET][:PATH][?option=value&...]', nargs='+')
+  add('--limit', 'rows to read from each source; 0 = all', 0)
+  add('--examples', 'examples to show from each source', 3)
+  add('--seed', 'seed of the choice of examples', 0)
+  add('--tokenizer', 'run folder; shows lengths in tokens', metavar='PATH')
+  add('--prompt_template', "'Human: {prompt}\\n\\nAssistant:', or chat", '')
+  add('--response_template', "such as ' {response}'", '')
+  add('--system', 'system message of a chat template', '')
+  add('--prompt_len', 'limit of a prompt, in tokens', 1024)
+  add('--response_len', 'limit of a response, in tokens', 1024)
+  add('--data_dir', 'folder of downloads', metavar='DIR')
   parser.add_argument(
     '--json',
     action='store_true',
-    help='a JSON object per source, without examples',
+    help='print a JSON object per source, without examples',
   )
   args = parser.parse_args(argv)
   if min(args.limit, args.examples, args.seed) < 0:
@@ -110,7 +78,7 @@ def parse(argv):
 
 
 def open_tokenizer(args):
-  """The tokenizer of --tokenizer with the given layout; None without it."""
+  """Loads --tokenizer with the given templates; None without the flag."""
   if not args.tokenizer:
     return None
   return fitting.with_templates(loading.load(args.tokenizer), vars(args))
@@ -121,7 +89,7 @@ def show(args, write) -> None:
   tok = open_tokenizer(args)
   colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
   for spec in args.spec:
-    registry.parse(spec)  # a mistake in the last is told before the first
+    registry.parse(spec)  # finds mistakes in all specs before reading any
   for spec in args.spec:
     loaded = registry.load(spec, limit=args.limit, data_dir=args.data_dir)
     found = summary.describe(
@@ -131,29 +99,24 @@ def show(args, write) -> None:
       write(json.dumps(found))
       continue
     write(summary.render(found))
-    count = min(args.examples, len(loaded.records))
-    chosen = (
-      np.random.default_rng(args.seed).choice(
-        len(loaded.records), count, replace=False
-      )
-      if count
-      else ()
+    total = len(loaded.records)
+    count = min(args.examples, total)
+    rng = np.random.default_rng(args.seed)
+    chosen = rng.choice(total, count, replace=False) if count else ()
+    shown = examples.render(
+      [loaded.records[i] for i in sorted(chosen)],
+      tok,
+      colour=colour,
+      response_len=args.response_len,
     )
-    write(
-      examples.render(
-        [loaded.records[i] for i in sorted(chosen)],
-        tok,
-        colour=colour,
-        response_len=args.response_len,
-      )
-    )
+    write(shown)
 
 
 def main(argv=None) -> int:
   args = parse(argv)
   try:
     show(args, lambda text: print(text, flush=True))
-  except BrokenPipeError:  # its reader, such as `head`, has seen enough
+  except BrokenPipeError:  # a reader such as `head` has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
   except (ValueError, OSError) as error:

@@ -1,8 +1,8 @@
 """TFDS builders, one per record type, with the features spelled out.
 
-Known of TFDS without TensorFlow: a sequence of ragged sequences cannot be
-stored, so the responses' tokens lie end to end beside their lengths; an Example
-holds float32 only, so temperatures are stored as text and come back exactly.
+TFDS without TensorFlow cannot store a sequence of ragged sequences, so the
+tokens of all responses are one sequence, beside their lengths. An Example holds
+float32 only, so temperatures are text, and come back exactly.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +26,7 @@ from instructrl.data.records import (
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder):
-  """What the builders share; a subclass says the features and the mapping."""
+  """Base class; a subclass defines the features and the mapping to records."""
 
   VERSION = tfds.core.Version(f'{FORMAT_VERSION}.0.0')
   RECORD: type
@@ -41,9 +41,9 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     """Makes a builder.
 
     Args:
-      records: the valid records of each split; None to read only.
-      made_from: a fingerprint of what the records were made from.
-      **kwargs: of the TFDS builder, such as `data_dir`.
+      records: split -> valid records; None to read only.
+      made_from: fingerprint of what the records are made from.
+      **kwargs: for the TFDS builder, such as `data_dir`.
     """
     self._records = records or {}
     self._made_from = made_from
@@ -62,17 +62,16 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in self._records}
 
   def _generate_examples(self, split):
-    # The files' own bytes are no fingerprint: an Example is a protocol buffer
-    # with a map, whose order on disk differs from one process to the next.
+    # The files' bytes are no fingerprint: an Example is a protocol buffer with
+    # a map, whose order on disk differs between processes.
     digest = hashlib.sha256()
     for index, record in enumerate(self._records[split]):
-      digest.update(
-        json.dumps(to_dict(record), sort_keys=True).encode() + b'\n'
-      )
+      line = json.dumps(to_dict(record), sort_keys=True)
+      digest.update(f'{line}\n'.encode())
       yield index, self.encode(record)
     self.info.metadata['contents'][split] = digest.hexdigest()
 
-  # TFDS prints how much it will download; here there is nothing to tell.
+  # TFDS would print the size of a download; nothing is downloaded.
   def _log_download_bytes(self):
     pass
 
@@ -92,8 +91,20 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     raise NotImplementedError
 
 
+def _text_features(*names: str) -> dict[str, Any]:
+  return {name: tfds.features.Text() for name in names}
+
+
+def _values(record: Record, names: Iterable[str]) -> dict[str, Any]:
+  return {name: getattr(record, name) for name in names}
+
+
 def _text(example: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
   return {name: example[name].decode('utf-8') for name in names}
+
+
+def _texts(values: Iterable[bytes]) -> tuple[str, ...]:
+  return tuple(value.decode('utf-8') for value in values)
 
 
 _PROMPT_FIELDS = ('id', 'text', 'user', 'use_case', 'split', 'spec')
@@ -107,16 +118,11 @@ class Documents(RecordBuilder):
 
   @staticmethod
   def features():
-    return {
-      'id': tfds.features.Text(),
-      'text': tfds.features.Text(),
-      'source': tfds.features.Text(),
-      'split': tfds.features.Text(),
-    }
+    return _text_features(*_DOCUMENT_FIELDS)
 
   @staticmethod
   def encode(record):
-    return {name: getattr(record, name) for name in _DOCUMENT_FIELDS}
+    return _values(record, _DOCUMENT_FIELDS)
 
   @staticmethod
   def decode(example):
@@ -124,39 +130,27 @@ class Documents(RecordBuilder):
 
 
 class Prompts(RecordBuilder):
-  """What users ask, without an answer."""
+  """Prompts without a response."""
 
   RECORD = Prompt
 
   @staticmethod
   def features():
-    return {
-      'id': tfds.features.Text(),
-      'text': tfds.features.Text(),
-      'user': tfds.features.Text(),
-      'use_case': tfds.features.Text(),
-      'split': tfds.features.Text(),
-      'spec': tfds.features.Text(),
-      'turns': tfds.features.Sequence(tfds.features.Text()),
-    }
+    turns = tfds.features.Sequence(tfds.features.Text())
+    return {**_text_features(*_PROMPT_FIELDS), 'turns': turns}
 
   @staticmethod
   def encode(record):
-    return {
-      **{name: getattr(record, name) for name in _PROMPT_FIELDS},
-      'turns': list(record.turns),
-    }
+    return {**_values(record, _PROMPT_FIELDS), 'turns': list(record.turns)}
 
   @staticmethod
   def decode(example):
-    return Prompt(
-      **_text(example, _PROMPT_FIELDS),
-      turns=tuple(turn.decode('utf-8') for turn in example['turns']),
-    )
+    turns = _texts(example['turns'])
+    return Prompt(**_text(example, _PROMPT_FIELDS), turns=turns)
 
 
 class Demonstrations(RecordBuilder):
-  """Prompts with the answer a labeler wrote."""
+  """Prompts with the response that a labeler wrote."""
 
   RECORD = Demonstration
 
@@ -164,16 +158,14 @@ class Demonstrations(RecordBuilder):
   def features():
     return {
       'prompt': Prompts.features(),
-      'response': tfds.features.Text(),
-      'labeler': tfds.features.Text(),
+      **_text_features('response', 'labeler'),
     }
 
   @staticmethod
   def encode(record):
     return {
       'prompt': Prompts.encode(record.prompt),
-      'response': record.response,
-      'labeler': record.labeler,
+      **_values(record, ('response', 'labeler')),
     }
 
   @staticmethod
@@ -191,16 +183,17 @@ class Rankings(RecordBuilder):
 
   @staticmethod
   def features():
+    texts = lambda: tfds.features.Sequence(tfds.features.Text())
+    integers = lambda: tfds.features.Sequence(np.int32)
     return {
       'prompt': Prompts.features(),
-      'labeler': tfds.features.Text(),
-      'group': tfds.features.Text(),
-      'responses': tfds.features.Sequence(tfds.features.Text()),
-      'response_lengths': tfds.features.Sequence(np.int32),
-      'response_tokens': tfds.features.Sequence(np.int32),
-      'sources': tfds.features.Sequence(tfds.features.Text()),
-      'temperatures': tfds.features.Sequence(tfds.features.Text()),
-      'ranks': tfds.features.Sequence(np.int32),
+      **_text_features('labeler', 'group'),
+      'responses': texts(),
+      'response_lengths': integers(),
+      'response_tokens': integers(),
+      'sources': texts(),
+      'temperatures': texts(),
+      'ranks': integers(),
       'metadata': tfds.features.Text(),  # JSON
     }
 
@@ -208,8 +201,7 @@ class Rankings(RecordBuilder):
   def encode(record):
     return {
       'prompt': Prompts.encode(record.prompt),
-      'labeler': record.labeler,
-      'group': record.group,
+      **_values(record, ('labeler', 'group')),
       'responses': list(record.responses),
       'response_lengths': [len(t) for t in record.response_tokens],
       'response_tokens': list(itertools.chain(*record.response_tokens)),
@@ -226,11 +218,11 @@ class Rankings(RecordBuilder):
     return Ranking(
       prompt=Prompts.decode(example['prompt']),
       **_text(example, ('labeler', 'group')),
-      responses=tuple(text.decode('utf-8') for text in example['responses']),
+      responses=_texts(example['responses']),
       response_tokens=tuple(
         tuple(tokens[start:end]) for start, end in zip([0, *ends], ends)
       ),
-      sources=tuple(text.decode('utf-8') for text in example['sources']),
+      sources=_texts(example['sources']),
       temperatures=tuple(float(text) for text in example['temperatures']),
       ranks=tuple(np.asarray(example['ranks']).tolist()),
       metadata=tuple(json.loads(example['metadata'])),

@@ -1,9 +1,9 @@
-"""A few records as text, with what is trained on marked.
+"""Shows a few records as text, with the trained text marked.
 
-In a demonstration and a document the tokens that are predicted are marked: by
-colour on a terminal, elsewhere by ⟦ and ⟧. A ranking's responses stand side by
-side in the order of their ranks. Special tokens are shown by their names, and
-whatever a terminal would obey in a text is shown as its code.
+The predicted tokens of a demonstration or a document are marked: by colour on a
+terminal, elsewhere by ⟦ and ⟧. A ranking's responses are side by side, in the
+order of their ranks. Special tokens are shown by name, and control characters
+by their codes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,13 +26,13 @@ MARKS = ('⟦', '⟧')
 _COLOURS = ('\x1b[32m', '\x1b[0m')  # green
 _DIM = ('\x1b[2m', '\x1b[0m')
 _MOST_LINES = 14  # of one text
-_LONGEST = 100_000  # tokens that are laid out for an example
+_LONGEST = 100_000  # tokens of a text, at most
 
-Span = tuple[bool, str]  # whether it is trained on, text
+Span = tuple[bool, str]  # (whether the text is trained on, text)
 
 
 def printable(text: str) -> str:
-  """The text without what a terminal would obey; newlines stay."""
+  """Returns the text with control characters escaped, except newlines."""
   text = text.replace('\r\n', '\n').replace('\t', '  ')
   return ''.join(
     c if c.isprintable() or c == '\n' else c.encode('unicode_escape').decode()
@@ -41,19 +41,13 @@ def printable(text: str) -> str:
 
 
 def width_of(text: str) -> int:
-  """Columns that a text takes on a terminal."""
-  return sum(
-    0
-    if unicodedata.combining(c)
-    else 2
-    if unicodedata.east_asian_width(c) in 'WF'
-    else 1
-    for c in text
-  )
+  """Returns the columns that a text takes on a terminal."""
+  wide = lambda c: unicodedata.east_asian_width(c) in 'WF'
+  return sum(1 + wide(c) for c in text if not unicodedata.combining(c))
 
 
 def wrap(text: str, width: int) -> list[str]:
-  """Lines of at most `width` columns; words that are longer are broken."""
+  """Wraps text to `width` columns; breaks longer words."""
   lines = []
   for paragraph in text.split('\n'):
     line, used = '', 0
@@ -68,7 +62,7 @@ def wrap(text: str, width: int) -> list[str]:
 
 
 def _pieces(paragraph: str, width: int) -> Iterator[str]:
-  """Words and the spaces between them, none wider than a line."""
+  """Yields words and the spaces between them, none wider than a line."""
   for _, group in itertools.groupby(paragraph, str.isspace):
     word = ''
     for char in group:
@@ -80,7 +74,7 @@ def _pieces(paragraph: str, width: int) -> Iterator[str]:
 
 
 def clip(lines: Sequence[str], most: int = _MOST_LINES) -> list[str]:
-  """The first lines and the last one, if there are more than `most`."""
+  """Returns at most `most` lines: the first ones and the last one."""
   if len(lines) <= most:
     return list(lines)
   left = len(lines) - most + 1
@@ -91,49 +85,39 @@ def clip(lines: Sequence[str], most: int = _MOST_LINES) -> list[str]:
 
 
 def spans(record: Record, tok, response_len: int = 0) -> list[Span]:
-  """A record in the order of its tokens, and what of it is predicted.
+  """Splits a record into text that is predicted and text that is not.
 
   Args:
     record: a Demonstration, Document or Prompt.
-    tok: its tokens are shown where there is one, specials by name.
+    tok: tokenizer, to show the layout with specials by name; None shows the
+      bare text.
     response_len: tokens of a response at most; 0 = all.
   """
+  prompt = prompt_of(record)
+  if isinstance(record, Document):
+    if tok is None:
+      return [(True, record.text)]
+    first, *rest = tasks.document_tokens(tok, record.text[: 4 * _LONGEST])
+    return [(False, text_of(tok, [first])), (True, text_of(tok, rest))]
+  asked = (
+    prompt.text if tok is None else text_of(tok, tasks.chat_prompt(tok, prompt))
+  )
   match record:
-    case Demonstration():
-      prompt, response = record.prompt.text, record.response
-      if tok is None:
-        return [(False, f'{prompt}\n'), (True, response)]
-      tokens = tasks.chat_prompt(tok, record.prompt)
-      return [
-        (False, text_of(tok, tokens)),
-        (
-          True,
-          text_of(
-            tok, tasks.response_tokens(tok, response, response_len or _LONGEST)
-          ),
-        ),
-      ]
-    case Document():
-      if tok is None:
-        return [(True, record.text)]
-      first, *rest = tasks.document_tokens(tok, record.text[: 4 * _LONGEST])
-      return [(False, text_of(tok, [first])), (True, text_of(tok, rest))]
     case Prompt():
-      return [
-        (
-          False,
-          record.text
-          if tok is None
-          else text_of(tok, tasks.chat_prompt(tok, record)),
-        )
-      ]
+      return [(False, asked)]
+    case Demonstration():
+      if tok is None:
+        return [(False, f'{asked}\n'), (True, record.response)]
+      most = response_len or _LONGEST
+      tokens = tasks.response_tokens(tok, record.response, most)
+      return [(False, asked), (True, text_of(tok, tokens))]
     case _:
       raise TypeError(f'{type(record).__name__} has no single sequence')
 
 
 def text_of(tok, tokens: Sequence[int]) -> str:
-  """Tokens as text, with the specials, which `decode` drops, by name."""
-  # Twice, as the space before a line is dropped too.
+  """Decodes tokens; shows specials, which `decode` drops, by name."""
+  # Decode each token twice: the space at the start of a line is dropped too.
   special = {token: tok.decode([token] * 2) == '' for token in set(tokens)}
   return ''.join(
     ''.join(tok.piece(t) for t in group)
@@ -146,7 +130,7 @@ def text_of(tok, tokens: Sequence[int]) -> str:
 def marked(
   parts: Sequence[Span], colour: bool, width: int = WIDTH - 2
 ) -> list[str]:
-  """Wrapped lines with what is trained on marked, each line for itself."""
+  """Wraps text and marks the trained lines."""
   lines = []
   for trained, text in parts:
     wrapped = clip(wrap(printable(text).rstrip(), width - 2))
@@ -166,11 +150,9 @@ def marked(
 
 
 def ranking_lines(ranking: Ranking, colour: bool) -> list[str]:
-  """The prompt, then the responses side by side, the best first."""
-  lines = [
-    f'  {line}'
-    for line in clip(wrap(printable(ranking.prompt.text), WIDTH - 4), 10)
-  ]
+  """Draws the prompt, then the responses side by side, the best first."""
+  prompt = clip(wrap(printable(ranking.prompt.text), WIDTH - 4), 10)
+  lines = [f'  {line}' for line in prompt]
   k = len(ranking.responses)
   columns = 2 if k == 2 else 3
   width = (WIDTH - 2 - 3 * (columns - 1)) // columns
@@ -192,7 +174,7 @@ def ranking_lines(ranking: Ranking, colour: bool) -> list[str]:
 def _table(
   cells: Sequence[Sequence[str]], heads: int, width: int, colour: bool
 ) -> list[str]:
-  """Cells beside each other; the first `heads` lines of each are its head."""
+  """Draws cells beside each other; the first `heads` lines are a head."""
   height = max(map(len, cells))
   lines = []
   for row in range(height):
@@ -200,9 +182,8 @@ def _table(
     for cell in cells:
       text = cell[row] if row < len(cell) else ''
       padded = text + ' ' * (width - width_of(text))
-      parts.append(
-        f'\x1b[1m{padded}\x1b[0m' if colour and row < heads else padded
-      )
+      bold = colour and row < heads
+      parts.append(f'\x1b[1m{padded}\x1b[0m' if bold else padded)
     lines.append('  ' + ' │ '.join(parts).rstrip())
   lines.insert(heads, '  ' + '─┼─'.join(['─' * width] * len(cells)))
   return lines
@@ -215,12 +196,12 @@ def render(
   colour: bool = False,
   response_len: int = 0,
 ) -> str:
-  """Examples as lines of at most 80 columns.
+  """Draws examples in lines of at most 80 columns.
 
   Args:
-    records: of any types.
-    tok: shows what the tokenizer makes of them; None shows the bare text.
-    colour: for a terminal; else ⟦ and ⟧ are put around what is trained on.
+    records: records of any types.
+    tok: tokenizer, to show the layout; None shows the bare text.
+    colour: whether to mark by colour, for a terminal, instead of ⟦ and ⟧.
     response_len: tokens of a response at most; 0 = all.
   """
   lines = []
@@ -231,10 +212,9 @@ def render(
     about += [f'labeler {record.labeler}'] if hasattr(record, 'labeler') else []
     title = summary.rule(printable(' · '.join(about)))
     lines.append(f'{_DIM[0]}{title}{_DIM[1]}' if colour else title)
-    lines += (
-      ranking_lines(record, colour)
-      if isinstance(record, Ranking)
-      else marked(spans(record, tok, response_len), colour)
-    )
+    if isinstance(record, Ranking):
+      lines += ranking_lines(record, colour)
+    else:
+      lines += marked(spans(record, tok, response_len), colour)
     lines.append('')
   return '\n'.join(lines)

@@ -2,10 +2,10 @@
 
 Row j at step s is example `s * B + j` of a seeded permutation of the examples,
 with a new permutation every epoch; a process reads the rows of its devices. So
-the position in the data is the step number, nothing of it is stored in a
-checkpoint, and the rows of a step do not depend on the number of processes.
-Language-model rows are packed once, offline, into an ArrayRecord file, so this
-holds for packed data too. The permutation is Grain's.
+the position in the data is the step number, checkpoints do not store it, and
+the rows of a step do not depend on the number of processes. Language-model rows
+are packed once, offline, so this is true of packed data too. The permutation is
+Grain's.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +20,10 @@ import jax
 import numpy as np
 
 from instructrl.data import tasks
-from instructrl.data.records import Ranking
+from instructrl.data.records import pick, Ranking
 from instructrl.data.rows import FIELDS
 from instructrl.data.rows import RowFile
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
-
-# for callers of this
-
 
 _IN_MEMORY_BYTES = 2**28
 
@@ -36,7 +33,7 @@ def epoch_steps(
 ) -> int:
   """Returns the steps after which every example was seen `num_epochs` times.
 
-  Where the batch does not divide the examples, the last step goes on into the
+  If the batch does not divide the examples, the last step continues with the
   next epoch's permutation.
   """
   if num_examples < 1 or batch_size < 1:
@@ -48,7 +45,7 @@ def epoch_steps(
   return max(1, math.ceil(steps - 1e-9))  # 1.1 * 50 is not above 55
 
 
-class Source(Protocol):
+class Examples(Protocol):
   """Examples that can be gathered in any order."""
 
   def __len__(self) -> int: ...
@@ -57,7 +54,7 @@ class Source(Protocol):
     """Stacks the examples of these indices [n] into a batch of n."""
 
 
-class ArraySource:
+class RowArrays:
   """Packed rows in memory."""
 
   def __init__(self, rows: tasks.Rows):
@@ -70,11 +67,11 @@ class ArraySource:
     return LMBatch(**{k: self._rows[k][indices] for k in FIELDS})
 
 
-class BuiltSource:
+class BuiltExamples:
   """Examples that are built when they are needed, such as padded ones."""
 
   def __init__(self, elements: Sequence[Any], build: Callable[[int, Any], Any]):
-    """Makes a source.
+    """Stores the elements and the function.
 
     Args:
       elements: random access, in memory or on disk.
@@ -91,10 +88,10 @@ class BuiltSource:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *built)
 
 
-class _MixedSource:
-  """Two sources with the same kind of batch, one after the other."""
+class _Mixed:
+  """Two kinds of examples with the same kind of batch, one after the other."""
 
-  def __init__(self, first: Source, second: Source):
+  def __init__(self, first: Examples, second: Examples):
     self._first, self._second = first, second
 
   def __len__(self) -> int:
@@ -116,12 +113,12 @@ class Batches:
 
   def __init__(
     self,
-    source: Source,
+    source: Examples,
     batch_size: int,
     seed: int,
     *,
     shuffle: bool = True,
-    mix: Source | None = None,
+    mix: Examples | None = None,
     mix_fraction: float = 0.0,
     lengths: np.ndarray | None = None,
     window: int = 1,
@@ -132,18 +129,18 @@ class Batches:
     Args:
       source: the examples.
       batch_size: B, over all processes.
-      seed: of the permutations; the same in all processes.
+      seed: seed of the permutations; the same in all processes.
       shuffle: False keeps the order of the examples in every epoch.
       mix: examples that are mixed in evenly, such as pretraining rows.
-      mix_fraction: which share of all examples they are, in [0, 1).
-      lengths: of the examples, in tokens. Examples of like length then share a
+      mix_fraction: share of all examples that come from `mix`, in [0, 1).
+      lengths: tokens of each example. Examples of similar length then share a
         batch, so that batches can be trimmed (see `trim_columns`).
-      window: how many batches' examples are exchanged for that. Which window an
-        example is in, and the order of a window's batches, remain random.
-      rows_read: which rows of a batch this process reads; all by default.
+      window: number of batches whose examples are sorted by length. The window
+        of an example and the order of a window's batches remain random.
+      rows_read: rows of a batch that this process reads; all by default.
 
     Raises:
-      ValueError: no examples, or no batch.
+      ValueError: there are no examples, or an argument has a wrong value.
     """
     if not len(source) or (mix is not None and not len(mix)):
       raise ValueError('there are no examples to make batches of')
@@ -156,7 +153,7 @@ class Batches:
       )
     if not 0 <= mix_fraction < 1 or (mix_fraction > 0 and mix is None):
       raise ValueError(
-        f'mix_fraction is {mix_fraction}: it is in [0, 1), and above 0 it '
+        f'mix_fraction is {mix_fraction}: it must be in [0, 1), and above 0 it '
         'needs rows to mix in'
       )
     if lengths is not None and (mix is not None or len(lengths) != len(source)):
@@ -179,18 +176,18 @@ class Batches:
 
     self._order = order(0, len(source), seed)
     if mix_fraction:
-      self._source = _MixedSource(source, mix)
+      self._source = _Mixed(source, mix)
       self._order = grain.MapDataset.mix(
         [self._order, order(len(source), len(self._source), seed + 1)],
         weights=[1 - mix_fraction, mix_fraction],
       )
 
   def all_indices(self, step: int) -> np.ndarray:
-    """Returns which examples all processes have at a step, [B]."""
+    """Returns the examples of all processes at a step, [B]."""
     return self._indices(step, np.arange(self.batch_size))
 
   def indices(self, step: int) -> np.ndarray:
-    """Returns which examples this process has at a step, [its rows]."""
+    """Returns the examples of this process at a step, [its rows]."""
     return self._indices(step, self._rows)
 
   def _indices(self, step, rows):
@@ -198,38 +195,32 @@ class Batches:
       raise ValueError(f'step is {step}, it must be 0 or more')
     window = self._window_of(step)
     if len(window) == 1:
-      return np.asarray(
-        [self._order[i] for i in (step * self.batch_size + rows).tolist()]
-      )
-    if self._grouped[0] != window:  # the last one is kept
+      first = step * self.batch_size
+      return np.asarray([self._order[i] for i in (first + rows).tolist()])
+    if self._grouped[0] != window:  # one window is kept
       self._grouped = window, self._group(window)
     return self._grouped[1][step - window.start, rows]
 
   def _window_of(self, step: int) -> range:
-    """The steps among which examples are exchanged: all of one epoch."""
+    """Returns the steps whose examples are sorted together, of one epoch."""
     if self._lengths is None:
       return range(step, step + 1)
     size, total = self.batch_size, self.num_examples
     epoch = step * size // total
     first, end = -(-epoch * total // size), (epoch + 1) * total // size
-    if step >= end:  # this one goes on into the next epoch
+    if step >= end:  # this step continues with the next epoch
       return range(step, step + 1)
     start = first + (step - first) // self._window * self._window
     return range(start, min(start + self._window, end))
 
   def _group(self, window: range) -> np.ndarray:
-    """[steps, B] the examples of a window, like lengths to like."""
-    examples = np.asarray(
-      [
-        self._order[i]
-        for i in range(
-          window.start * self.batch_size, window.stop * self.batch_size
-        )
-      ]
-    )
+    """Returns the examples of a window, [steps, B], sorted by length."""
+    first, stop = (n * self.batch_size for n in (window.start, window.stop))
+    examples = np.asarray([self._order[i] for i in range(first, stop)])
     by_length = np.argsort(self._lengths[examples], kind='stable')
+    batches = examples[by_length].reshape(len(window), -1)
     return np.random.default_rng([self._seed, window.start]).permutation(
-      examples[by_length].reshape(len(window), -1)
+      batches
     )
 
   def at(self, step: int) -> Any:
@@ -247,8 +238,8 @@ class Batches:
 
     Args:
       start_step: the first step; a resumed run gives its step number.
-      num_steps: how many batches; None goes on for ever.
-      prefetch: how many batches one background thread makes ahead.
+      num_steps: number of batches; None never ends.
+      prefetch: number of batches that one background thread makes ahead.
     """
     stop = sys.maxsize if num_steps is None else start_step + num_steps
     steps = grain.MapDataset.range(start_step, stop).map(self.at)
@@ -265,8 +256,8 @@ class Batches:
   def once(self) -> Iterator[Any]:
     """Yields every example once, in order, for evaluation.
 
-    All batches have the same shape: the last one is filled up with copies of
-    the last example that do not count (see `silence`).
+    All batches have the same shape: copies of the last example fill up the last
+    batch, and do not count (see `silence`).
     """
     for start in range(0, self.num_examples, self.batch_size):
       indices = start + self._rows
@@ -276,28 +267,25 @@ class Batches:
 
 
 def silence(batch: Any, counts: np.ndarray) -> Any:
-  """Makes rows of a batch not count.
+  """Masks rows of a batch.
 
   Args:
     batch: an `LMBatch`, `RankingBatch` or `PromptBatch`.
-    counts: [B] bool, False where a row shall not count.
+    counts: [B] bool; False masks a row.
 
   Returns:
-    The batch with `loss_mask` or `valid` False, or `index` -1, in those rows.
+    The batch with `loss_mask` or `valid` False, or `index` -1, in masked rows.
   """
   match batch:
     case LMBatch():
-      return dataclasses.replace(
-        batch, loss_mask=batch.loss_mask & counts[:, None]
-      )
+      changed = {'loss_mask': batch.loss_mask & counts[:, None]}
     case RankingBatch():
-      return dataclasses.replace(batch, valid=batch.valid & counts[:, None])
+      changed = {'valid': batch.valid & counts[:, None]}
     case PromptBatch():
-      return dataclasses.replace(
-        batch, index=np.where(counts, batch.index, -1).astype(np.int32)
-      )
+      changed = {'index': np.where(counts, batch.index, -1).astype(np.int32)}
     case _:
-      raise TypeError(f'{type(batch).__name__} is no batch')
+      raise TypeError(f'{type(batch).__name__} is not a batch')
+  return dataclasses.replace(batch, **changed)
 
 
 def lm_batches(
@@ -310,21 +298,21 @@ def lm_batches(
 ) -> Batches:
   """Makes batches of packed rows.
 
-  A file of at most `_IN_MEMORY_BYTES` is read into memory, where a batch takes
-  a tenth of the time.
+  Reads a file of at most `_IN_MEMORY_BYTES` into memory, where a batch takes a
+  tenth of the time.
 
   Args:
-    rows: what `tasks.pack_rows` or `rows.read_rows` gave.
+    rows: from `tasks.pack_rows` or `rows.read_rows`.
     batch_size: B.
-    seed: of the order.
+    seed: seed of the order.
     mix: rows that are mixed in, with `mix_fraction`.
-    **kwargs: see `Batches`.
+    **kwargs: for `Batches`.
   """
 
   def source(rows):
     if isinstance(rows, RowFile) and rows.num_bytes <= _IN_MEMORY_BYTES:
       rows = rows.load()
-    return ArraySource(rows) if isinstance(rows, dict) else rows
+    return RowArrays(rows) if isinstance(rows, dict) else rows
 
   return Batches(
     source(rows),
@@ -350,11 +338,11 @@ def ranking_tokens(
   """Lays out rankings in tokens.
 
   Returns:
-    The rankings whose prompt has at most `prompt_len` tokens, in order, and how
-    many were dropped.
+    The rankings whose prompt has at most `prompt_len` tokens, in order, and the
+    number of dropped rankings.
 
   Raises:
-    ValueError: a ranking whose responses are not in tokens yet.
+    ValueError: the responses of a ranking are not in tokens yet.
   """
   kept = []
   for ranking in rankings:
@@ -385,14 +373,14 @@ def ranking_batches(
   """Makes batches of B rankings; all responses to a prompt stay together.
 
   Args:
-    elements: what `ranking_tokens` gave.
+    elements: from `ranking_tokens`.
     batch_size: B, prompts.
-    seed: of the order.
+    seed: seed of the order.
     max_k: rows per prompt; rankings with fewer responses are padded.
     seq_len: T.
-    eos_id: what ends a response.
-    pad_id: what fills up.
-    **kwargs: see `Batches`.
+    eos_id: the token that ends a response.
+    pad_id: the token of padding.
+    **kwargs: for `Batches`.
   """
 
   def build(index, element):
@@ -407,47 +395,29 @@ def ranking_batches(
       pad_id=pad_id,
     )
 
-  return Batches(BuiltSource(elements, build), batch_size, seed, **kwargs)
+  return Batches(BuiltExamples(elements, build), batch_size, seed, **kwargs)
 
 
 def trim_columns(batch: RankingBatch, columns: int) -> RankingBatch:
-  """Drops the columns, all padding, beyond the first `columns`."""
-  return dataclasses.replace(
-    batch,
-    **{
-      name: getattr(batch, name)[:, :columns]
-      for name in ('tokens', 'segment_ids', 'positions')
-    },
-  )
+  """Keeps the first `columns` columns; the others must be padding."""
+  names = ('tokens', 'segment_ids', 'positions')
+  kept = {name: getattr(batch, name)[:, :columns] for name in names}
+  return dataclasses.replace(batch, **kept)
 
 
 def split_pairs(ranking: Ranking) -> list[Ranking]:
-  """Splits a ranking into one of K = 2 for each pair that is no tie.
+  """Splits a ranking into one of K = 2 for each pair that is not a tie.
 
-  This is the arrangement with which the reward model overfits within an epoch
-  (Ouyang et al. 2022, Section 3.5 and Appendix C.2): every response is in up
-  to K - 1 elements, which are shuffled apart.
+  With this arrangement the reward model overfits within an epoch (Ouyang et al.
+  2022, Section 3.5 and Appendix C.2): each response is in up to K - 1 elements,
+  which are shuffled apart.
   """
-
-  def pick(values, pair):
-    return tuple(values[i] for i in pair) if values else ()
-
-  pairs = []
-  for pair in itertools.combinations(range(len(ranking.responses)), 2):
-    ranks = pick(ranking.ranks, pair)
-    if ranks[0] != ranks[1]:
-      pairs.append(
-        dataclasses.replace(
-          ranking,
-          responses=pick(ranking.responses, pair),
-          response_tokens=pick(ranking.response_tokens, pair),
-          sources=pick(ranking.sources, pair),
-          temperatures=pick(ranking.temperatures, pair),
-          ranks=(0, 1) if ranks[0] < ranks[1] else (1, 0),
-          metadata=pick(ranking.metadata, pair),
-        )
-      )
-  return pairs
+  pairs = itertools.combinations(range(len(ranking.responses)), 2)
+  return [
+    pick(ranking, pair)
+    for pair in pairs
+    if ranking.ranks[pair[0]] != ranking.ranks[pair[1]]
+  ]
 
 
 def prompt_batches(
@@ -462,16 +432,16 @@ def prompt_batches(
   """Makes batches of prompts, padded on the left.
 
   Args:
-    prompts: tokens of prompts that fit (see `tasks.fits`); a batch's `index`
-      counts in this sequence.
+    prompts: tokens of prompts that fit (see `tasks.fits`); the `index` of a
+      batch is an index of this sequence.
     batch_size: B.
-    seed: of the order.
+    seed: seed of the order.
     prompt_len: P.
-    pad_id: what fills up.
-    **kwargs: see `Batches`.
+    pad_id: the token of padding.
+    **kwargs: for `Batches`.
   """
 
   def build(index, tokens):
     return tasks.prompt_example(tokens, prompt_len, index=index, pad_id=pad_id)
 
-  return Batches(BuiltSource(prompts, build), batch_size, seed, **kwargs)
+  return Batches(BuiltExamples(prompts, build), batch_size, seed, **kwargs)

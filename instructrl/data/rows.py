@@ -1,8 +1,8 @@
 """Packed language-model rows in an ArrayRecord file.
 
-Packing is done once, offline, so that a row has a number and a batch of rows is
-a function of the step. Record 0 is a header in JSON, which says what the rows
-were made from; each other record is one row: the fields of `LMBatch` in the
+Rows are packed once, offline, so that a row has a number and a batch of rows is
+a function of the step. Record 0 is a header in JSON with the fingerprints of
+the rows' origin. Each other record is one row: the fields of `LMBatch` in the
 order of `FIELDS`, [5, T] little-endian int32.
 """
 
@@ -33,8 +33,8 @@ def write_rows(
   Args:
     path: the ArrayRecord file.
     rows: [rows, T] each.
-    tokenizer_fingerprint: of the tokenizer that made the tokens.
-    source_fingerprint: of the documents or demonstrations.
+    tokenizer_fingerprint: fingerprint of the tokenizer of the tokens.
+    source_fingerprint: fingerprint of the documents or demonstrations.
   """
   path = pathlib.Path(path)
   num_rows, row_len = rows['tokens'].shape
@@ -68,8 +68,8 @@ class RowFile:
     """Opens the file.
 
     Raises:
-      FileNotFoundError: there is none.
-      ValueError: it is damaged, or no file of rows.
+      FileNotFoundError: the file is missing.
+      ValueError: the file is damaged, or not a file of rows.
     """
     self.path = pathlib.Path(path)
     if not self.path.is_file():
@@ -104,7 +104,7 @@ class RowFile:
 
   @property
   def num_bytes(self) -> int:
-    """What the rows take when they are read."""
+    """Size of the rows in memory."""
     return len(self) * len(FIELDS) * self.header['row_len'] * 4
 
   def gather(self, indices: np.ndarray) -> LMBatch:
@@ -132,17 +132,17 @@ def read_rows(
   tokenizer_fingerprint: str | None = None,
   source_fingerprint: str | None = None,
 ) -> RowFile:
-  """Opens packed rows and refuses those that were made otherwise.
+  """Opens packed rows and compares their origin with what a run needs.
 
   Args:
-    path: what `write_rows` wrote.
-    row_len: T that the run needs.
-    tokenizer_fingerprint: of the run's tokenizer.
-    source_fingerprint: of the run's documents or demonstrations.
+    path: a file of `write_rows`.
+    row_len: T; None takes any, here and below.
+    tokenizer_fingerprint: fingerprint of the run's tokenizer.
+    source_fingerprint: fingerprint of the run's documents or demonstrations.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: it is damaged, or was packed from something else.
+    FileNotFoundError: the file is missing.
+    ValueError: the file is damaged, or has another origin.
   """
   rows = RowFile(path)
   wanted = {

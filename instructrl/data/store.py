@@ -1,8 +1,8 @@
 """Stores records of each type with TFDS, as ArrayRecord files.
 
-A data set of the name N in a folder lies in `N/<builder>/<version>/`; it is
-written once, by one process, and then only read. The order of the records is
-kept (TFDS would shuffle them by a hash of the key).
+A data set NAME in a folder is `NAME/<builder>/<version>/`. One process writes
+it once; then it is only read. The order of the records is kept (TFDS would
+shuffle them by a hash of the key).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -21,7 +21,6 @@ from instructrl.data.builders import BUILDERS
 from instructrl.data.builders import RecordBuilder
 from instructrl.data.records import (
   FORMAT_VERSION,
-  Limits,
   prompt_of,
   Record,
   RecordError,
@@ -38,29 +37,27 @@ def write_records(
   records_by_split: Mapping[str, Iterable[Record]],
   *,
   fingerprint: str = '',
-  limits: Limits = Limits(),
 ) -> pathlib.Path:
-  """Writes a data set, or does nothing where it is already finished.
+  """Writes a data set, or does nothing if it is finished.
 
-  What a killed preparation left is removed. Only one process may write a data
+  Removes the remains of a killed preparation. Only one process may write a data
   set at a time.
 
   Args:
     directory: the folder that holds data sets.
-    name: this data set's name.
-    records_by_split: the records of each split, all of one type; iterables are
-      read once, and not at all if the data set is finished.
+    name: the data set's name.
+    records_by_split: split -> records, all of one type. Iterables are read
+      once, and not at all if the data set is finished.
     fingerprint: what the records are made from, such as a hash of the config.
-      A finished data set with another one is refused.
-    limits: what is too long.
 
   Returns:
     The folder with the ArrayRecord files.
 
   Raises:
     RecordError: a malformed record; the message has the data set, the split,
-      the index and the reason. Nothing is kept then.
-    ValueError: no splits, an empty split, or another fingerprint.
+      the index and the reason. Nothing is kept.
+    ValueError: there are no splits, a split is empty, or the finished data set
+      has another fingerprint.
   """
   folder = pathlib.Path(directory) / name
   finished = _find(folder)
@@ -83,21 +80,19 @@ def write_records(
       raise ValueError(f'split {split!r} of data set {name!r} has no records')
     record_type = record_type or type(first)
     streams[split] = itertools.chain([first], iterator)
-  builder_cls = next(
-    (cls for cls in BUILDERS if cls.RECORD is record_type), None
-  )
-  if builder_cls is None:
+  found = [cls for cls in BUILDERS if cls.RECORD is record_type]
+  if not found:
     raise RecordError(name, 0, f'{record_type.__name__} is not a record type')
 
   seen = {}
   checked = {
-    split: _checked(stream, record_type, name, split, seen, limits)
+    split: _checked(stream, record_type, name, split, seen)
     for split, stream in streams.items()
   }
   for leftover in folder.glob('*/incomplete.*'):
     shutil.rmtree(leftover)
-  tfds.disable_progress_bar()  # the caller knows better what to show
-  builder = builder_cls(data_dir=folder, records=checked, made_from=fingerprint)
+  tfds.disable_progress_bar()  # the caller shows the progress
+  builder = found[0](data_dir=folder, records=checked, made_from=fingerprint)
   with tempfile.TemporaryDirectory() as no_downloads:
     builder.download_and_prepare(
       download_dir=no_downloads, file_format='array_record'
@@ -106,15 +101,14 @@ def write_records(
 
 
 def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
-  """Split -> its records, for `write_records`."""
+  """Returns split -> its records, for `write_records`."""
   found = {}
   for record in records:
-    split = prompt_of(record).split
-    found.setdefault(split, []).append(record)
+    found.setdefault(prompt_of(record).split, []).append(record)
   return found
 
 
-def _checked(records, record_type, name, split, seen, limits):
+def _checked(records, record_type, name, split, seen):
   """Yields valid records that belong to the split, each id once."""
   source = f'{name}/{split}'
   for index, record in enumerate(records):
@@ -125,27 +119,20 @@ def _checked(records, record_type, name, split, seen, limits):
         f'{type(record).__name__} among records of the type '
         f'{record_type.__name__}',
       )
-    validate(record, source=source, index=index, limits=limits)
+    validate(record, source=source, index=index)
     prompt = prompt_of(record)
     if split in SPLITS and prompt.split != split:
       raise RecordError(source, index, f'belongs to the split {prompt.split!r}')
     if prompt is record:  # many labelers may rank one prompt
       if record.id in seen:
-        raise RecordError(
-          source,
-          index,
-          f'id {record.id!r} is already that of {seen[record.id]}',
-        )
+        reason = f'id {record.id!r} is already that of {seen[record.id]}'
+        raise RecordError(source, index, reason)
       seen[record.id] = f'{source}[{index}]'
     yield record
 
 
 def read_records(
-  directory: str | pathlib.Path,
-  name: str,
-  split: str = 'train',
-  *,
-  limits: Limits = Limits(),
+  directory: str | pathlib.Path, name: str, split: str = 'train'
 ) -> 'RecordSequence':
   """Opens a finished data set for random access.
 
@@ -153,14 +140,13 @@ def read_records(
     directory: the folder that holds data sets.
     name: the data set's name.
     split: a split, or a part of one as TFDS writes it: 'train[:10%]'.
-    limits: what is too long.
 
   Returns:
     A sequence of records. Each is validated when it is read.
 
   Raises:
-    FileNotFoundError: there is no such data set, or it is not finished.
-    ValueError: it has no such split.
+    FileNotFoundError: the data set is missing or not finished.
+    ValueError: the data set does not have the split.
     RecordError: a file is damaged.
   """
   builder = _require(directory, name)
@@ -170,7 +156,7 @@ def read_records(
       f'{", ".join(sorted(builder.info.splits))}'
     )
   try:
-    return RecordSequence(builder, split, limits)
+    return RecordSequence(builder, split)
   except RuntimeError as error:
     raise RecordError(
       str(builder.data_dir), None, f'cannot be read: {error}'
@@ -178,7 +164,7 @@ def read_records(
 
 
 def splits(directory: str | pathlib.Path, name: str) -> dict[str, int]:
-  """Returns how many records each split of a finished data set has."""
+  """Returns split -> number of records, for a finished data set."""
   info = _require(directory, name).info
   return {split: info.splits[split].num_examples for split in info.splits}
 
@@ -194,12 +180,9 @@ def dataset_fingerprint(directory: str | pathlib.Path, name: str) -> str:
 class RecordSequence(Sequence):
   """The records of a split, read and validated one by one."""
 
-  def __init__(
-    self, builder: RecordBuilder, split: str, limits: Limits = Limits()
-  ):
+  def __init__(self, builder: RecordBuilder, split: str):
     self._decode = builder.decode
     self._split = split.partition('[')[0]
-    self._limits = limits
     self._examples = builder.as_data_source(split)
     self._parts = []  # (index of its first record here, file, index there)
     first = 0
@@ -223,7 +206,7 @@ class RecordSequence(Sequence):
       yield from self._read(range(start, min(start + _BLOCK, len(self))))
 
   def _place(self, index: int) -> tuple[str, int]:
-    """Returns the file of a record and its index in it."""
+    """Returns the file of a record and its index in the file."""
     first, name, skip = [p for p in self._parts if p[0] <= index][-1]
     return name, index - first + skip
 
@@ -233,14 +216,14 @@ class RecordSequence(Sequence):
     except (RuntimeError, ValueError) as error:  # ArrayRecord's, and TFDS's
       name, where = self._place(indices[0])
       raise RecordError(
-        name, where, f'it or a record after it is damaged: {error}'
+        name, where, f'this record or a later one is damaged: {error}'
       ) from error
     return [self._decoded(i, example) for i, example in zip(indices, examples)]
 
   def _decoded(self, index: int, example: dict[str, Any]) -> Record:
     name, where = self._place(index)
     lost = [field for field, value in example.items() if value is None]
-    if lost:  # how ArrayRecord reads what was cut off
+    if lost:  # ArrayRecord reads what was cut off as None
       raise RecordError(name, where, f'is damaged: it has no {lost[0]}')
     try:
       record = self._decode(example)
@@ -248,7 +231,7 @@ class RecordSequence(Sequence):
       raise RecordError(name, where, f'text is not UTF-8: {error}') from error
     except ValueError as error:
       raise RecordError(name, where, f'is malformed: {error}') from error
-    validate(record, source=name, index=where, limits=self._limits)
+    validate(record, source=name, index=where)
     own = prompt_of(record).split
     if self._split in SPLITS and own != self._split:
       raise RecordError(name, where, f'belongs to the split {own!r}')
@@ -256,16 +239,14 @@ class RecordSequence(Sequence):
 
 
 def other_versions(directory: str | pathlib.Path, name: str) -> list[str]:
-  """Versions of a data set that this program does not read."""
+  """Returns the versions of a data set that this program does not read."""
   infos = (pathlib.Path(directory) / name).glob('*/*/dataset_info.json')
-  return sorted(
-    {info.parent.name for info in infos}
-    - {str(cls.VERSION) for cls in BUILDERS}
-  )
+  own = {str(cls.VERSION) for cls in BUILDERS}
+  return sorted({info.parent.name for info in infos} - own)
 
 
 def _find(folder: pathlib.Path) -> RecordBuilder | None:
-  """Returns a builder of the finished data set in a folder, if there is one."""
+  """Returns a builder of the finished data set in a folder, or None."""
   for cls in BUILDERS:
     info = folder / cls.name / str(cls.VERSION) / 'dataset_info.json'
     if info.is_file():
@@ -288,7 +269,7 @@ def _require(directory: str | pathlib.Path, name: str) -> RecordBuilder:
   builder = _find(pathlib.Path(directory) / name)
   if builder is None:
     raise FileNotFoundError(
-      f'no finished data set {name!r} of format version '
-      f'{FORMAT_VERSION} in {directory}'
+      f'no finished data set {name!r} of format version {FORMAT_VERSION} in '
+      f'{directory}'
     )
   return builder

@@ -1,14 +1,14 @@
-"""One example of tokens, in numpy; shifting and masking happen here.
+"""Makes one example of tokens, in numpy; shifting and masking happen here.
 
-Token layouts are the tokenizer's (BOS, EOS, USER and ASSISTANT are ids, never
-typed text). Those of the package's own, and what others have in their place:
+The tokenizer lays texts out (BOS, EOS, USER and ASSISTANT are ids, never typed
+text). The layouts of the package's own tokenizer are:
   document       BOS text EOS
-  chat prompt    BOS USER prompt ASSISTANT, answered by: response EOS; earlier
-                 turns of a dialogue stand in front, laid out in the same way
-  plain prompt   BOS text, which a base model continues
+  chat prompt    BOS USER prompt ASSISTANT; the answer is: response EOS. Earlier
+                 turns of a dialogue come first, in the same layout
+  plain prompt   BOS text, for a base model to continue
 
-An example of a language model is shifted once and for all: `targets[i]` is the
-token after `tokens[i]`, and `loss_mask[i]` says whether that target counts.
+The example of a language model is shifted here, and nowhere else: `targets[i]`
+is the token after `tokens[i]`, `loss_mask[i]` says whether the target counts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,32 +36,32 @@ def document_tokens(tok, text: str) -> list[int]:
 
 
 def chat_prompt(tok, prompt: str | Prompt) -> list[int]:
-  """Lays out what a user asks, up to where the response begins."""
+  """Lays out a prompt, up to where the response begins."""
   if isinstance(prompt, str):
     return tok.prompt(prompt)
   return tok.prompt(prompt.text, prompt.turns)
 
 
 def plain_prompt(tok, text: str) -> list[int]:
-  """Lays out text that a base model continues."""
+  """Lays out text for a base model to continue."""
   return tok.plain(text)
 
 
 def response_tokens(tok, text: str, max_len: int) -> list[int]:
-  """Lays out a response. One that is too long loses its end, and its EOS."""
+  """Lays out a response; cuts it, and its EOS, at `max_len` tokens."""
   if max_len < 1:
     raise ValueError(f'a response needs room for 1 token, max_len is {max_len}')
   return tok.response(text)[:max_len]
 
 
 def cut_at_eos(tokens: Sequence[int], eos_id: int) -> list[int]:
-  """Drops what follows the first EOS; without one, drops nothing."""
+  """Drops the tokens after the first EOS, if there is one."""
   tokens = list(tokens)
   return tokens[: tokens.index(eos_id) + 1] if eos_id in tokens else tokens
 
 
 def fits(tokens: Sequence[int], max_len: int) -> bool:
-  """Whether a prompt is kept; the paper drops those that do not fit."""
+  """Returns whether a prompt is kept; the paper drops longer ones."""
   return len(tokens) <= max_len
 
 
@@ -103,8 +103,8 @@ def pack_rows(examples: Iterable[Example], row_len: int) -> Rows:
   Returns:
     The fields of `LMBatch`, [rows, T] each: segments are numbered from 1 in
     each row, positions restart with each segment, and padding is 0 everywhere.
-    Rows stand in the order in which their longest examples came, so the first
-    rows are as good a sample as the first examples.
+    Rows are in the order of their longest examples, so the first rows are as
+    good a sample as the first examples.
   """
   if row_len < 1:
     raise ValueError(f'row_len is {row_len}, it must be 1 or more')
@@ -146,7 +146,7 @@ def _best_fit(lengths, row_len):
   Returns:
     [3, pieces] int64.
   """
-  rows_with = [[] for _ in range(row_len + 1)]  # by the room that is left
+  rows_with = [[] for _ in range(row_len + 1)]  # by free positions
   rooms = 0  # bit r is set where rows_with[r] is not empty
   used, segments, longest = [], [], []  # of each row
   places = np.zeros((3, len(lengths)), np.int64)
@@ -174,7 +174,7 @@ def _best_fit(lengths, row_len):
 
 
 def fullness(rows: Rows) -> float:
-  """Returns the share of positions that are no padding."""
+  """Returns the share of positions that are not padding."""
   return float((rows['segment_ids'] > 0).mean())
 
 
@@ -196,7 +196,7 @@ def sft_example(
   Args:
     demonstration: prompt and response.
     tok: the tokenizer.
-    max_len: positions at most; a response that is too long loses its end.
+    max_len: positions; a longer response is cut.
     response_len: tokens of the response at most, EOS included.
 
   Raises:
@@ -207,7 +207,7 @@ def sft_example(
   if room < 1:
     raise ValueError(
       f'prompt {demonstration.prompt.id!r} has {len(prompt)} tokens, there '
-      f'are {max_len} positions: drop it first (see `fits`)'
+      f'are {max_len} positions: drop the prompt first (see `fits`)'
     )
   response = response_tokens(
     tok, demonstration.response, min(room, response_len or room)
@@ -232,7 +232,7 @@ def sft_rows(
 def ranking_length(
   prompt: Sequence[int], responses: Sequence[Sequence[int]], eos_id: int
 ) -> int:
-  """Columns that `ranking_example` fills."""
+  """Returns the columns that `ranking_example` fills."""
   return len(prompt) + sum(len(cut_at_eos(r, eos_id)) for r in responses)
 
 
@@ -250,12 +250,12 @@ def ranking_example(
 
   Args:
     prompt: tokens of the prompt.
-    responses: tokens of the K responses; what follows the first EOS is cut.
+    responses: tokens of the K responses; tokens after the first EOS are cut.
     ranks: K; 0 = best, equal = tie.
     max_k: rows of the element; those above K are padding.
     seq_len: T, columns of the element; see `ranking_length`.
-    eos_id: what ends a response.
-    pad_id: what fills up.
+    eos_id: the token that ends a response.
+    pad_id: the token of padding.
 
   Returns:
     A `RankingBatch` without the batch axis: tokens [T], last [max_k].
@@ -304,13 +304,13 @@ def ranking_example(
 def prompt_example(
   tokens: Sequence[int], prompt_len: int, *, index: int = 0, pad_id: int = 0
 ) -> PromptBatch:
-  """Makes one element of a prompt batch: padded on the left.
+  """Makes one element of a prompt batch, padded on the left.
 
   Args:
     tokens: tokens of the prompt.
     prompt_len: P, columns of the element.
-    index: which example of the data set it is.
-    pad_id: what fills up.
+    index: index of the example in the data set.
+    pad_id: the token of padding.
 
   Returns:
     A `PromptBatch` without the batch axis: tokens [P], mask [P], index [].

@@ -132,7 +132,7 @@ def test_an_error_in_the_background_reaches_the_loop():
   def build(index, element):
     raise ValueError(f'element {element} is broken')
 
-  source = pipeline.BuiltSource([7], build)
+  source = pipeline.BuiltExamples([7], build)
   with pytest.raises(ValueError, match='element 7 is broken'):
     next(pipeline.Batches(source, 1, seed=0).iterate())
 
@@ -181,7 +181,7 @@ def test_once_gives_every_example_once():
     (dict(batch_size=0), 'batch_size is 0'),
     (dict(rows_read=[2, 4]), r'rows_read \[2, 4\] are not rows of a batch of'),
     (dict(rows_read=[]), r'rows_read \[\] are not rows'),
-    (dict(mix_fraction=1.0), r'mix_fraction is 1.0: it is in \[0, 1\)'),
+    (dict(mix_fraction=1.0), r'mix_fraction is 1.0: it must be in \[0, 1\)'),
     (dict(mix_fraction=0.5), 'needs rows to mix in'),
   ],
 )
@@ -333,7 +333,7 @@ def test_trimmed_columns_are_padding():
 
 
 def numbers_batches(count, **kwargs):
-  source = pipeline.BuiltSource(
+  source = pipeline.BuiltExamples(
     range(count), lambda i, element: np.int64(element)
   )
   return pipeline.Batches(source, 4, seed=3, **kwargs)
@@ -405,5 +405,5 @@ def test_lengths_must_be_those_of_the_examples():
 
 
 def test_only_batches_can_be_silenced():
-  with pytest.raises(TypeError, match='ndarray is no batch'):
+  with pytest.raises(TypeError, match='ndarray is not a batch'):
     pipeline.silence(np.zeros(3), np.ones(3, bool))

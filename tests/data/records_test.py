@@ -53,18 +53,17 @@ ALL = (
 
 
 @pytest.mark.parametrize('record', ALL)
-def test_good_records_pass_and_survive_json(record):
+def test_good_records_pass_and_keep_all_in_json(record):
   assert validate(record) is record
-  text = json.dumps(records.to_dict(record))
-  assert records.from_dict(json.loads(text)) == record
+  values = json.loads(json.dumps(records.to_dict(record)))
+  assert values.pop('format_version') == records.FORMAT_VERSION
+  assert values.pop('type') == type(record).__name__
+  assert values == json.loads(json.dumps(dataclasses.asdict(record)))
 
 
 def test_a_ranking_may_have_no_tokens_yet():
   record = dataclasses.replace(RANKING, response_tokens=())
   assert validate(record) is record
-  assert (
-    records.from_dict(json.loads(json.dumps(records.to_dict(record)))) == record
-  )
   # None is not the same as some.
   for tokens in (RANKING.response_tokens[:3], ((),) * 4, ((7,),)):
     with pytest.raises(RecordError, match='response_tokens'):
@@ -212,44 +211,15 @@ def test_a_ranking_needs_two_responses_and_no_metadata():
   validate(dataclasses.replace(RANKING, ranks=(0, 0, 0, 0)))
 
 
-def test_limits_can_be_set():
+def test_limits_can_be_set(monkeypatch):
+  monkeypatch.setattr(records, 'LIMITS', records.Limits(prompt_chars=5))
   with pytest.raises(RecordError, match='the limit is 5'):
-    validate(PROMPT, limits=records.Limits(prompt_chars=5))
+    validate(PROMPT)
 
 
 def test_not_a_record():
   with pytest.raises(RecordError, match='dict is not a record type'):
     validate({})
-
-
-@pytest.mark.parametrize(
-  'change, reason',
-  [
-    (dict(format_version=99), 'has format version 99, this program reads 2'),
-    (dict(type='Poem'), "has type 'Poem', not one of Document, Prompt"),
-    (dict(colour='red'), "Ranking has no field 'colour'"),
-    (dict(labeler=None), 'labeler is NoneType'),
-    (dict(prompt='x'), 'prompt is str, not an object'),
-    (dict(prompt={'id': 'p'}), "Prompt lacks the field 'text'"),
-    (dict(ranks=5), 'ranks is int, not a tuple'),
-  ],
-)
-def test_bad_json(change, reason):
-  values = {**records.to_dict(RANKING), **change}
-  with pytest.raises(RecordError, match=rf'file\[3\]: {reason}'):
-    records.from_dict(values, source='file', index=3)
-  del values['labeler']
-  with pytest.raises(RecordError):
-    records.from_dict(values)
-
-
-def test_a_missing_field_is_named():
-  values = records.to_dict(DOCUMENT)
-  del values['source']
-  with pytest.raises(RecordError, match="Document lacks the field 'source'"):
-    records.from_dict(values)
-  with pytest.raises(RecordError, match='is list, not an object'):
-    records.from_dict([])
 
 
 def other(**changes):

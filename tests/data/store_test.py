@@ -14,7 +14,6 @@ from instructrl.data import store
 from instructrl.data.records import (
   Demonstration,
   Document,
-  Limits,
   Prompt,
   Ranking,
   RecordError,
@@ -196,20 +195,19 @@ def test_many_labelers_may_rank_one_prompt(tmp_path):
   assert [r.labeler for r in store.read_records(tmp_path, 'x')] == ['a', 'b']
 
 
-def test_a_malformed_record_is_refused_when_read(tmp_path):
+def test_a_malformed_record_is_refused_when_read(tmp_path, monkeypatch):
   docs = [make_document(i) for i in range(4)]
   docs[2] = dataclasses.replace(docs[2], text='long ' * 10)
   store.write_records(tmp_path, 'corpus', {'train': docs})
-  got = store.read_records(tmp_path, 'corpus', limits=Limits(document_chars=20))
+  monkeypatch.setattr(records, 'LIMITS', records.Limits(document_chars=20))
+  got = store.read_records(tmp_path, 'corpus')
   assert got[1] == docs[1]
   with pytest.raises(
     RecordError,
     match=(r'documents-train.array_record-00000-of-00001\[2\]: text has 50'),
   ):
     got[2]
-  part = store.read_records(
-    tmp_path, 'corpus', 'train[2:]', limits=Limits(document_chars=20)
-  )
+  part = store.read_records(tmp_path, 'corpus', 'train[2:]')
   with pytest.raises(RecordError, match=r'of-00001\[2\]: text has 50'):
     part[0]
 

@@ -10,19 +10,9 @@ the seed and the texts, not on the order of the sources.
 from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 
+from instructrl.data.curate import parts
 from instructrl.data.curate import personal
 from instructrl.data.curate import splits
-from instructrl.data.curate.parts import Curated
-from instructrl.data.curate.parts import CurateError
-from instructrl.data.curate.parts import draw
-from instructrl.data.curate.parts import Drops
-from instructrl.data.curate.parts import Item
-from instructrl.data.curate.parts import PARTS
-from instructrl.data.curate.parts import SET_ASIDE
-from instructrl.data.curate.parts import Settings
-from instructrl.data.curate.parts import Source
-from instructrl.data.curate.parts import unused
-from instructrl.data.curate.parts import with_prompt
 from instructrl.data.records import (
   Demonstration,
   Document,
@@ -41,8 +31,8 @@ ACCEPTED = {
 
 
 def curate(
-  sources: Sequence[Source], *, settings: Settings, seed: int
-) -> Curated:
+  sources: Sequence[parts.Source], *, settings: parts.Settings, seed: int
+) -> parts.Curated:
   """Filters, limits and splits the records of all sources.
 
   A source of rankings that is given for demonstrations gives its best-ranked
@@ -60,7 +50,7 @@ def curate(
   Raises:
     CurateError: a source has the wrong type, or its own split leaks.
   """
-  drops, notes, items = Drops(), [], []
+  drops, notes, items = parts.Drops(), [], []
   for source in sources:
     for kind in {type(record) for record in source.records}:
       check_kind(source.part, source.spec, kind)
@@ -69,11 +59,11 @@ def curate(
           f'demonstrations: {source.spec} has rankings: the best response of '
           'each was taken'
         )
-  for part in PARTS:
+  for part in parts.PARTS:
     for number, source in enumerate(sources):
       if source.part == part:
         items += [
-          Item(part, number, _as_part(part, record))
+          parts.Item(part, number, _as_part(part, record))
           for record in source.records
         ]
   items = drops.without(items, _silence)
@@ -87,7 +77,7 @@ def curate(
   items = _set_aside(items, settings.ppo_fraction, seed, drops)
   prompts = _prompts(items, drops)
   records = lambda part: [i.record for i in items if i.part == part]
-  return Curated(
+  return parts.Curated(
     demonstrations=records('demonstrations'),
     rankings=records('rankings'),
     prompts=prompts,
@@ -101,7 +91,7 @@ def check_kind(part: str, spec: str, kind: type) -> None:
   """Raises CurateError if a source has the wrong type of record for a part."""
   if kind not in ACCEPTED[part]:
     others = [p for p, kinds in ACCEPTED.items() if kinds[0] is kind]
-    raise CurateError(
+    raise parts.CurateError(
       f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
       f'to {others[0]}'
     )
@@ -117,7 +107,7 @@ def _as_part(part: str, record):
   return record
 
 
-def _silence(item: Item) -> str:
+def _silence(item: parts.Item) -> str:
   """Drops demonstrations made from a ranking whose best response is empty."""
   silent = isinstance(item.record, Demonstration) and (
     not item.record.response.strip()
@@ -152,8 +142,11 @@ def prefix_duplicates(keys: Iterable[str], prefix: int) -> dict[str, str]:
 
 
 def _deduplicated(
-  items: list[Item], held_out: Callable[[Item], bool], prefix: int, drops: Drops
-) -> list[Item]:
+  items: list[parts.Item],
+  held_out: Callable[[parts.Item], bool],
+  prefix: int,
+  drops: parts.Drops,
+) -> list[parts.Item]:
   # Rows that a source holds out come first, or training would take their place.
   order = sorted(items, key=lambda item: not held_out(item))
   found = prefix_duplicates((i.key for i in order), prefix)
@@ -162,15 +155,17 @@ def _deduplicated(
 
 
 def _limited_users(
-  items: list[Item], most: int, seed: int, drops: Drops
-) -> list[Item]:
+  items: list[parts.Item], most: int, seed: int, drops: parts.Drops
+) -> list[parts.Item]:
   """Keeps at most `most` prompts of each user, drawn at random."""
   asked = {}
   for item in items:
     if item.prompt.user:
       asked.setdefault(item.prompt.user, set()).add(item.key)
   allowed = {
-    user: set(sorted(keys, key=lambda k: draw(seed, 'user', user, k))[:most])
+    user: set(
+      sorted(keys, key=lambda k: parts.draw(seed, 'user', user, k))[:most]
+    )
     for user, keys in asked.items()
     if most and len(keys) > most
   }
@@ -183,8 +178,8 @@ def _limited_users(
 
 
 def _grouped(
-  items: list[Item], fraction: float, seed: int, drops: Drops
-) -> list[Item]:
+  items: list[parts.Item], fraction: float, seed: int, drops: parts.Drops
+) -> list[parts.Item]:
   """Sets the labelers' groups; held-out labelers rank for validation only."""
   labelers = {i.record.labeler: 1 for i in items if i.part == 'rankings'}
   held = splits.take_share(labelers, fraction, seed, 'labelers')
@@ -208,8 +203,8 @@ def _grouped(
 
 
 def _set_aside(
-  items: list[Item], fraction: float, seed: int, drops: Drops
-) -> list[Item]:
+  items: list[parts.Item], fraction: float, seed: int, drops: parts.Drops
+) -> list[parts.Item]:
   """Turns rankings of the prompts that only PPO sees into prompts."""
   shown = {i.key for i in items if i.part == 'demonstrations'}
   ranked = {
@@ -223,11 +218,12 @@ def _set_aside(
   for item in filter(chosen, items):
     prompt = dataclasses.replace(item, part='prompts', record=item.prompt)
     found.setdefault(item.key, prompt)
-  kept = drops.without(items, lambda item: SET_ASIDE if chosen(item) else '')
+  reason = lambda item: parts.SET_ASIDE if chosen(item) else ''
+  kept = drops.without(items, reason)
   return [*kept, *found.values()]
 
 
-def _with_ids(items: list[Item]) -> list[Item]:
+def _with_ids(items: list[parts.Item]) -> list[parts.Item]:
   """Gives each prompt of a part one id, and each prompt one layout.
 
   Two sources may use the same ids, and only one may know a dialogue's turns.
@@ -236,18 +232,20 @@ def _with_ids(items: list[Item]) -> list[Item]:
   ids, taken, turns = {}, set(), {}
   for item in items:
     if (item.part, item.key) not in ids:
-      ids[item.part, item.key] = unused(item.prompt.id, taken)
+      ids[item.part, item.key] = parts.unused(item.prompt.id, taken)
     turns[item.key] = turns.get(item.key) or item.prompt.turns
 
   def changed(item):
     changes = {'id': ids[item.part, item.key], 'turns': turns[item.key]}
-    record = with_prompt(item.record, **changes)
+    record = parts.with_prompt(item.record, **changes)
     return dataclasses.replace(item, record=record)
 
   return list(map(changed, items))
 
 
-def _prompts(items: list[Item], drops: Drops) -> dict[str, list[Prompt]]:
+def _prompts(
+  items: list[parts.Item], drops: parts.Drops
+) -> dict[str, list[Prompt]]:
   """Returns split -> prompts, each once."""
   train, ranked, own, held = {}, {}, {}, {}
   for item in items:

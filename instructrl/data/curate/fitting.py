@@ -13,7 +13,7 @@ import itertools
 
 from instructrl.data import tasks
 from instructrl.data.curate import parts
-from instructrl.data.records import prompt_of, Ranking
+from instructrl.data.records import pick, prompt_of, Ranking
 
 LONG_RESPONSES = ('drop', 'cut')
 # Config fields, and flags, that say how texts are laid out.
@@ -134,22 +134,6 @@ def fit(
     demonstrations=shown,
     rankings=ranked,
     prompts={split: found for split, found in prompts.items() if found},
-  )
-
-
-def pick(ranking: Ranking, chosen: Sequence[int]) -> Ranking:
-  """Returns the ranking with only the chosen responses; ranks stay dense."""
-  of = lambda values: tuple(values[i] for i in chosen) if values else ()
-  ranks = of(ranking.ranks)
-  order = sorted(set(ranks))
-  return dataclasses.replace(
-    ranking,
-    responses=of(ranking.responses),
-    response_tokens=of(ranking.response_tokens),
-    sources=of(ranking.sources),
-    temperatures=of(ranking.temperatures),
-    ranks=tuple(order.index(rank) for rank in ranks),
-    metadata=of(ranking.metadata),
   )
 
 

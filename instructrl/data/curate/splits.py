@@ -7,16 +7,8 @@ and trained on. Draws depend on the seed and the texts (`parts.draw`).
 from collections.abc import Sequence
 import dataclasses
 
+from instructrl.data.curate import parts
 from instructrl.data.curate import personal
-from instructrl.data.curate.parts import CurateError
-from instructrl.data.curate.parts import draw
-from instructrl.data.curate.parts import Drops
-from instructrl.data.curate.parts import Item
-from instructrl.data.curate.parts import PARTS
-from instructrl.data.curate.parts import Settings
-from instructrl.data.curate.parts import Source
-from instructrl.data.curate.parts import unused
-from instructrl.data.curate.parts import with_prompt
 from instructrl.data.records import Document, fold, prompt_of, SPLITS
 
 
@@ -28,8 +20,8 @@ def take_share(
   Args:
     sizes: unit -> its size.
     fraction: the share. Above 0, at least one of two or more units is taken.
-    seed: seed of the draw.
-    purpose: name of the draw.
+    seed: seed of the parts.draw.
+    purpose: name of the parts.draw.
 
   Returns:
     The units. They hold at most the share, rounded, or are a single unit.
@@ -38,7 +30,7 @@ def take_share(
   if not fraction or len(sizes) < 2:
     return set()
   taken, held = set(), 0
-  order = sorted(sizes, key=lambda unit: draw(seed, purpose, unit))
+  order = sorted(sizes, key=lambda unit: parts.draw(seed, purpose, unit))
   for unit in order:
     if held + sizes[unit] <= target:
       taken.add(unit)
@@ -47,7 +39,10 @@ def take_share(
 
 
 def _own_sides(
-  items: list[Item], sources: Sequence[Source], own: set[int], by_user: bool
+  items: list[parts.Item],
+  sources: Sequence[parts.Source],
+  own: set[int],
+  by_user: bool,
 ):
   """Reads the splits of the sources that have a split of their own.
 
@@ -64,7 +59,7 @@ def _own_sides(
     prompts[item.key] = max(split, known, key=SPLITS.index)
     if by_user and user and users.setdefault(user, split) != split:
       spec = sources[item.source].spec
-      raise CurateError(
+      raise parts.CurateError(
         f'{item.part}: the split of {spec} itself leaks: user {user!r} is in '
         f'{users[user]!r} and in {split!r}; set resplit=True to split it by '
         "user, or split_by='prompt' to compare prompts only"
@@ -73,7 +68,10 @@ def _own_sides(
 
 
 def _sides(
-  items: list[Item], sources: Sequence[Source], settings: Settings, seed: int
+  items: list[parts.Item],
+  sources: Sequence[parts.Source],
+  settings: parts.Settings,
+  seed: int,
 ) -> tuple[dict[str, str], dict[str, str]]:
   """Chooses the splits of prompts and users.
 
@@ -89,7 +87,7 @@ def _sides(
     i
     for i, source in enumerate(sources)
     if not settings.resplit
-    and source.part in PARTS
+    and source.part in parts.PARTS
     and any(prompt_of(r).split != 'train' for r in source.records)
   }
   prompt_side, user_side = _own_sides(items, sources, own, by_user)
@@ -99,7 +97,7 @@ def _sides(
     unit = (user, '' if user else item.key)
     owner.setdefault(item.key, unit)
     part_of.setdefault(owner[item.key], item.part)
-  sizes = {part: {} for part in PARTS}
+  sizes = {part: {} for part in parts.PARTS}
   for user, key in owner.values():
     if user not in user_side if user else key not in prompt_side:
       part = sizes[part_of[user, key]]
@@ -124,12 +122,12 @@ def _name(user: str, key: str) -> str:
 
 
 def split_prompts(
-  items: list[Item],
-  sources: Sequence[Source],
-  settings: Settings,
+  items: list[parts.Item],
+  sources: Sequence[parts.Source],
+  settings: parts.Settings,
   seed: int,
-  drops: Drops,
-) -> list[Item]:
+  drops: parts.Drops,
+) -> list[parts.Item]:
   """Sets the splits; drops rows whose prompt and user are on two sides."""
   prompt_side, user_side = _sides(items, sources, settings, seed)
 
@@ -139,17 +137,17 @@ def split_prompts(
     return 'prompt is on the other side than its user' if apart else ''
 
   def split(item):
-    record = with_prompt(item.record, split=prompt_side[item.key])
+    record = parts.with_prompt(item.record, split=prompt_side[item.key])
     return dataclasses.replace(item, record=record)
 
   return list(map(split, drops.without(items, reason)))
 
 
 def split_documents(
-  sources: Sequence[Source],
-  settings: Settings,
+  sources: Sequence[parts.Source],
+  settings: parts.Settings,
   seed: int,
-  drops: Drops,
+  drops: parts.Drops,
   notes: list[str],
 ) -> list[Document]:
   """Splits the documents of all sources; each source holds out its share."""
@@ -174,7 +172,9 @@ def split_documents(
         dataclasses.replace(r, split=sides[fold(r.text) in held])
         for r in records
       ]
-    found += [dataclasses.replace(r, id=unused(r.id, ids)) for r in records]
+    found += [
+      dataclasses.replace(r, id=parts.unused(r.id, ids)) for r in records
+    ]
   held = {fold(r.text) for r in found if r.split != 'train'}
   leaks = lambda r: r.split == 'train' and fold(r.text) in held
   reason = 'text is held out elsewhere'

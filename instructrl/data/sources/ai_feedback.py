@@ -1,15 +1,10 @@
 """Rankings by GPT-4: UltraFeedback and Nectar."""
 
 from instructrl.data.records import Ranking
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources.base import at_least
-from instructrl.data.sources.base import one_of
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 from instructrl.tokenizers import dialogue
 
-_HUB = 'https://huggingface.co/datasets/'
 _PARTS = (
   'evol_instruct',
   'false_qa',
@@ -19,18 +14,17 @@ _PARTS = (
   'ultrachat',
 )
 ASPECTS = ('instruction_following', 'honesty', 'truthfulness', 'helpfulness')
-_MISREAD = 2.0  # the highest mean rating with which a 10 cannot be one
+_MISREAD = 2.0  # with a mean rating up to this, a score of 10 is a 1
 
 
-class UltraFeedback(Source):
+class UltraFeedback(base.Source):
   """Four models' responses, rated; equal scores are ties.
 
   Cui et al. 2023, 'UltraFeedback'; the authors' files, with all annotations.
   The score is `overall_score` (1 to 10), or with `score=mean` the mean of the
-  ratings (1 to 5) of four aspects, which become the metadata where every
-  response has all of them. In early files some scores of 1 were read as 10:
-  a 10 beside a mean rating of 2 or less is taken as 1, as the authors repaired
-  it later.
+  ratings (1 to 5) of four aspects. If every response has all ratings, they
+  become the metadata. Early files have some scores of 1 as 10: a 10 with a mean
+  rating of 2 or less is read as 1, as the authors corrected it later.
   """
 
   NAME = 'ultrafeedback'
@@ -38,23 +32,18 @@ class UltraFeedback(Source):
   ABOUT = 'UltraFeedback: 4 responses rated by GPT-4 (MIT)'
   SUBSETS = ('all', *_PARTS)
   OPTIONS = {
-    'score': Option(
+    'score': base.Option(
       'overall',
-      one_of('overall', 'mean'),
+      base.one_of('overall', 'mean'),
       'what ranks: overall_score, or the mean of the aspects',
     ),
-    'tie_margin': Option(
-      0.0, at_least(0.0), 'scores less than this apart are ties'
-    ),
+    'tie_margin': base.TIE_MARGIN,
   }
 
   def remotes(self):
+    folder = f'{base.HUB}openbmb/UltraFeedback/resolve/main/'
     return tuple(
-      Remote(
-        f'{_HUB}openbmb/UltraFeedback/resolve/main/{part}.jsonl',
-        f'{part}.jsonl',
-        part=part,
-      )
+      base.Remote(f'{folder}{part}.jsonl', f'{part}.jsonl', part=part)
       for part in self.parts()
     )
 
@@ -97,7 +86,7 @@ class UltraFeedback(Source):
 
 
 def _ratings(item: dict) -> dict[str, int]:
-  """The ratings of the aspects that were rated ('N/A' is none)."""
+  """Returns the ratings of the rated aspects ('N/A' is not a rating)."""
   annotations = item.get('annotations') or {}
   rated = {}
   for aspect in ASPECTS:
@@ -108,11 +97,11 @@ def _ratings(item: dict) -> dict[str, int]:
   return rated
 
 
-class Nectar(Source):
+class Nectar(base.Source):
   """Seven responses with their ranks.
 
-  Zhu et al. 2023, 'Starling-7B'; the prompt is a dialogue and is read as that
-  of HH-RLHF.
+  Zhu et al. 2023, 'Starling-7B'; the prompt is a dialogue in the form of
+  HH-RLHF.
   """
 
   NAME = 'nectar'
@@ -121,9 +110,8 @@ class Nectar(Source):
 
   def remotes(self):
     name = 'rlaif.parquet'
-    return (
-      Remote(f'{_HUB}berkeley-nest/Nectar/resolve/main/data/{name}', name),
-    )
+    folder = f'{base.HUB}berkeley-nest/Nectar/resolve/main/data/'
+    return (base.Remote(folder + name, name),)
 
   def record(self, row):
     text = fields.text(row.value, 'prompt').rstrip()

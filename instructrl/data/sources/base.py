@@ -1,4 +1,4 @@
-"""What a source of data is, and how its rows are read, counted and refused."""
+"""The base class of sources: reads, counts and refuses rows."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
@@ -9,14 +9,16 @@ import pathlib
 import re
 from typing import Any, ClassVar
 
-from instructrl.data.records import Limits, problems, Record, SPLITS, to_dict
+from instructrl.data.records import problems, Record, SPLITS, to_dict
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
 from instructrl.data.sources.files import File
 from instructrl.data.sources.files import Row
 from instructrl.data.sources.files import SourceError
 
-_MAX_REASONS = 50  # told apart
+HUB = 'https://huggingface.co/datasets/'
+
+_MAX_REASONS = 50  # different ones that are counted
 _NUMBER = r'(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=byte )\d+|\d[\d,]{2,}'
 
 
@@ -53,17 +55,14 @@ def at_least(least: float, kind: type = float) -> Callable[[str], Any]:
 
 
 def yes_or_no(value: str) -> bool:
-  words = {
-    'true': True,
-    'yes': True,
-    '1': True,
-    'false': False,
-    'no': False,
-    '0': False,
-  }
-  if value.lower() not in words:
-    raise ValueError('true or false')
-  return words[value.lower()]
+  if value.lower() in ('true', 'yes', '1'):
+    return True
+  if value.lower() in ('false', 'no', '0'):
+    return False
+  raise ValueError('true or false')
+
+
+TIE_MARGIN = Option(0.0, at_least(0.0), 'scores less than this apart are ties')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,16 +70,16 @@ class Remote:
   """A file of a source on the network."""
 
   url: str
-  name: str  # where it stands in the source's folder, 'part/train.jsonl.gz'
+  name: str  # path in the source's folder, such as 'part/train.jsonl.gz'
   split: str = 'train'
   part: str = ''
 
 
 class Source:
-  """A source of records: its files, and how one of its rows becomes a record.
+  """A source of records: its files, and how a row becomes a record.
 
-  A subclass says the names and implements `remotes` and `record`; where a row
-  of the file is not a row of the source, also `rows`.
+  A subclass sets the names and implements `remotes` and `record`; and `rows` if
+  a row of the file is not a row of the source.
   """
 
   NAME: ClassVar[str]
@@ -96,24 +95,23 @@ class Source:
     self, subset: str = '', options: Mapping[str, Any] | None = None
   ):
     self.subset = subset or (self.SUBSETS[0] if self.SUBSETS else '')
-    self.options = {
-      name: option.default for name, option in self.OPTIONS.items()
-    } | dict(options or {})
+    defaults = {name: option.default for name, option in self.OPTIONS.items()}
+    self.options = defaults | dict(options or {})
 
   def kind(self) -> type:
-    """The record type; of some sources known only once a row was read."""
+    """Returns the record type; some sources know it after the first row."""
     return self.RECORD
 
   def remotes(self) -> tuple[Remote, ...]:
-    """The files to download, as the publishers name them.
+    """Returns the files to download, under the publishers' names.
 
-    None of these downloads has been tried: what is tested is the form of the
-    files, written by the tests, and the downloader, with a server of its own.
+    None of these downloads has been tried. Tests write files of the same form,
+    and try the downloader with a local server.
     """
     raise NotImplementedError
 
   def find(self, path: pathlib.Path) -> list[File]:
-    """The source's own files at a path that a user gave."""
+    """Returns the source's own files at a path that a user gave."""
     root = path if path.is_dir() else path.parent
     found = [
       File(p, files.split_in_name(p.name), self.part_of(p, root))
@@ -124,22 +122,22 @@ class Source:
     ]
 
   def parts(self) -> tuple[str, ...]:
-    """What the subset has of `SUBSETS`."""
+    """Returns the parts of `SUBSETS` that the subset includes."""
     return self.SUBSETS[1:] if self.subset == 'all' else (self.subset,)
 
   def _order(self, path):
     return (SPLITS.index(files.split_in_name(path.name)), path)
 
   def part_of(self, path: pathlib.Path, root: pathlib.Path) -> str:
-    """The part of the source that a file of a user's folder belongs to.
+    """Returns the part of the source that a file of a user's folder has.
 
-    '' where that is not known, or there are none: the file is read then.
+    '' if the part is unknown or the source has no parts; the file is then read.
     """
     del path, root
     return ''
 
   def rows(self, found: Sequence[File]) -> Iterator[Row]:
-    """The rows of the files, in order."""
+    """Yields the rows of the files, in order."""
     for file in found:
       yield from files.read_rows(file)
 
@@ -147,18 +145,18 @@ class Source:
     """Makes a record of a row.
 
     Raises:
-      fields.Malformed: it cannot be made.
+      fields.Malformed: the row has no record.
     """
     raise NotImplementedError
 
   def notes(self) -> list[str]:
-    """What a reader of the summary should know."""
+    """Returns remarks for the reader of the summary."""
     return []
 
 
 @dataclasses.dataclass
 class Read:
-  """What was read of a source, and what was not."""
+  """Records of a source, and counts of dropped rows."""
 
   records: list[Record] = dataclasses.field(default_factory=list)
   read: int = 0  # rows
@@ -167,7 +165,7 @@ class Read:
   notes: list[str] = dataclasses.field(default_factory=list)
 
   def drop(self, row: Row, reason: str) -> None:
-    # Reasons that differ in a place or a length only are one.
+    # Reasons that differ only in a place or a length are one.
     kind = re.sub(_NUMBER, 'N', reason)
     if kind not in self.dropped and len(self.dropped) >= _MAX_REASONS:
       kind = 'other reasons'
@@ -181,23 +179,22 @@ def read(
   *,
   limit: int = 0,
   strict: bool | None = None,
-  limits: Limits = Limits(),
 ) -> Read:
-  """Reads a source's files: valid records, and why the others are none.
+  """Reads a source's files.
 
   Args:
-    source: what the rows mean.
-    found: its files.
-    limit: how many rows to read from the beginning; 0 is all.
-    strict: whether a malformed row is an error; None as the source has it.
-    limits: what is too long to be a record.
+    source: makes records of the rows.
+    found: the files.
+    limit: number of rows to read from the beginning; 0 is all.
+    strict: whether a malformed row is an error; None uses the source's default.
 
   Returns:
-    The records in the files' order; read = records + dropped.
+    The valid records in the files' order, and counts of the dropped rows:
+    read = records + dropped.
 
   Raises:
-    SourceError: a file that cannot be read, or, if strict, the first malformed
-      row as 'file:line: reason'; or there is no record at all.
+    SourceError: a file cannot be read; or, if strict, the first malformed row
+      as 'file:line: reason'; or there is no record at all.
   """
   strict = source.STRICT if strict is None else strict
   result, seen = Read(), _Seen()
@@ -208,7 +205,8 @@ def read(
       if row.fault:
         raise fields.Malformed(row.fault)
       record = source.record(row)
-      _validate(record, limits)
+      for reason in problems(record):
+        raise fields.Malformed(reason)
       seen.check(record, row)
     except fields.Malformed as error:
       if strict and not isinstance(error, fields.Unusable):
@@ -220,12 +218,6 @@ def read(
   if not result.records:
     _refuse_nothing(result, found)
   return result
-
-
-def _validate(record: Record, limits: Limits) -> None:
-  reason = next(problems(record, limits), None)
-  if reason is not None:
-    raise fields.Malformed(reason)
 
 
 def _refuse_nothing(result: Read, found: Iterable[File]) -> None:
@@ -250,9 +242,8 @@ class _Seen:
     values = to_dict(record)
     # A copy in another split is a copy too, and a leak.
     values.get('prompt', values)['split'] = ''
-    digest = hashlib.sha256(
-      json.dumps(values, sort_keys=True).encode()
-    ).digest()[:16]
+    text = json.dumps(values, sort_keys=True)
+    digest = hashlib.sha256(text.encode()).digest()[:16]
     if digest in self._records:
       raise fields.Unusable('is an exact duplicate of an earlier row')
     if not hasattr(record, 'prompt'):  # many records may have one prompt

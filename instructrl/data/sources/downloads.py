@@ -5,9 +5,9 @@ environment variables apply: HF_TOKEN for gated data sets, HF_ENDPOINT for a
 mirror, HF_HUB_OFFLINE, HF_HOME. A file's SHA-256 is compared with the one that
 the hub published.
 
-Other files are fetched into `NAME.part` and renamed once they have the published
-size, and the published MD5 if there is one. A part that a kill left is continued
-if the server still has the same file (If-Range).
+Other files are fetched into `NAME.part` and renamed once they have the size,
+and the MD5 if there is one, that the server published. A part that a kill left
+is continued if the server still has the same file (If-Range).
 
 Tested with a local server only, with no file of a public source.
 """

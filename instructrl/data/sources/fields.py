@@ -1,4 +1,4 @@
-"""From the fields of a row to a record: what every source has to check."""
+"""Checks of the fields of a row, and makers of records, for all sources."""
 
 from collections.abc import Sequence
 import hashlib
@@ -10,23 +10,23 @@ from instructrl.data.records import Prompt, Ranking
 from instructrl.tokenizers.dialogue import ASSISTANT
 from instructrl.tokenizers.dialogue import HUMAN
 
-UNKNOWN = 'unknown'  # who wrote or judged it, where nobody says
+UNKNOWN = 'unknown'  # writer or labeler that is not named
 TOO_FEW = 'has {} responses, a ranking needs 2 or more'
 
 
 class Malformed(ValueError):
-  """Why a row is no record."""
+  """The reason why a row has no record."""
 
 
 class Unusable(Malformed):
-  """Why a row is no record although nothing is wrong with it.
+  """The reason why a row without a mistake has no record.
 
-  Such rows are dropped and counted even where a malformed one is an error.
+  Such rows are dropped and counted even if a malformed row is an error.
   """
 
 
 def field(row: Any, name: str) -> Any:
-  """The value of a field that must be there."""
+  """Returns the value of a required field."""
   if not isinstance(row, dict):
     raise Malformed(f'is {_kind(row)}, not an object')
   if row.get(name) is None:
@@ -35,24 +35,24 @@ def field(row: Any, name: str) -> Any:
 
 
 def is_object(value: Any, name: str) -> dict[str, Any]:
-  """An object as it is; refuses anything else."""
+  """Returns `value` if it is an object; raises Malformed otherwise."""
   if not isinstance(value, dict):
     raise Malformed(f'{name} is {_kind(value)}, not an object')
   return value
 
 
 def text(row: Any, name: str) -> str:
-  """A text that must be there and hold more than spaces."""
+  """Returns a required text with more than spaces."""
   return checked_text(field(row, name), name)
 
 
 def response(row: Any, name: str) -> str:
-  """A response to be ranked; silence is one, and loses as a rule."""
+  """Returns a response for a ranking; it may be empty."""
   return checked_text(field(row, name), name, may_be_empty=True).strip()
 
 
 def checked_text(value: Any, name: str, *, may_be_empty: bool = False) -> str:
-  """Refuses what is no text, or an empty one."""
+  """Returns `value` if it is a text; raises Malformed otherwise."""
   if not isinstance(value, str):
     raise Malformed(f'{name} is {_kind(value)}, not text')
   if not value.strip() and not may_be_empty:
@@ -61,7 +61,7 @@ def checked_text(value: Any, name: str, *, may_be_empty: bool = False) -> str:
 
 
 def optional_text(row: dict[str, Any], name: str, default: str = '') -> str:
-  """A text, or the default where the field is missing, null or empty."""
+  """Returns a text; the default if it is missing, null or empty."""
   value = row.get(name)
   if value is None or value == '':
     return default
@@ -73,7 +73,7 @@ def optional_text(row: dict[str, Any], name: str, default: str = '') -> str:
 
 
 def number(value: Any, name: str) -> float:
-  """A finite number; text that is one, as '4', is taken too."""
+  """Returns a finite number; also reads text such as '4'."""
   if isinstance(value, str):
     try:
       value = float(value)
@@ -91,7 +91,7 @@ def number(value: Any, name: str) -> float:
 
 
 def items(row: Any, name: str) -> list:
-  """A list that must be there."""
+  """Returns a required list."""
   value = field(row, name)
   if not isinstance(value, list):
     raise Malformed(f'{name} is {_kind(value)}, not a list')
@@ -111,8 +111,15 @@ def _kind(value) -> str:
   return names.get(type(value).__name__, type(value).__name__)
 
 
+def pair(asked: Prompt, chosen: str, rejected: str, **about: Any) -> Ranking:
+  """Makes a ranking of two different responses; see `ranking`."""
+  if chosen == rejected:
+    raise Unusable('chosen and rejected are the same')
+  return ranking(asked, (chosen, rejected), (0, 1), **about)
+
+
 def text_id(value: str) -> str:
-  """A stable id of a text: the same in every source and on every machine."""
+  """Returns an id of a text: the same in every source and machine."""
   data = value.encode('utf-8', 'surrogatepass')
   return hashlib.sha256(data).hexdigest()[:16]
 
@@ -126,15 +133,15 @@ def prompt(
   use_case: str = 'other',
   turns: Sequence[str] = (),
 ) -> Prompt:
-  """A prompt; its id is that of its text where the source has none.
+  """Makes a prompt.
 
   Args:
-    value: the text; of a dialogue, all of it (see `interop.dialogue`).
+    value: the text; all turns of a dialogue (see `tokenizers.dialogue`).
     split: 'train', 'validation' or 'test'.
-    own_id: the source's.
-    user: who asks.
-    use_case: of the paper's Table 1.
-    turns: of a dialogue; one or none is none.
+    own_id: the source's id; '' makes an id from the text.
+    user: name of the person who asks; '' if unknown.
+    use_case: a use case of the paper's Table 1.
+    turns: turns of a dialogue; a single turn is no dialogue.
   """
   return Prompt(
     id=own_id or text_id(value),
@@ -157,17 +164,17 @@ def ranking(
   humans: Sequence[bool] = (),
   metadata: Sequence[dict[str, int]] = (),
 ) -> Ranking:
-  """A ranking whose texts are not in tokens yet.
+  """Makes a ranking whose texts are not in tokens yet.
 
   Args:
     asked: the prompt.
     responses: K texts.
-    ranks: K; the lower the better, any numbers; equal is a tie.
-    labeler: who ranked them.
-    group: the group of labelers.
-    sources: K; who wrote each; unknown where empty.
-    humans: K; whether a person wrote it, which sets its temperature to 0. No
-      public source tells a model's, so theirs is 1.
+    ranks: K numbers; lower is better, equal is a tie.
+    labeler: name of the labeler.
+    group: the labeler's group.
+    sources: K names of writers; empty if unknown.
+    humans: K; True if a person wrote the response, which sets its temperature
+      to 0. Public sources do not give a model's temperature: it is set to 1.
     metadata: K, or none.
 
   Raises:
@@ -186,16 +193,14 @@ def ranking(
     responses=tuple(responses),
     response_tokens=(),
     sources=tuple(sources) or (UNKNOWN,) * k,
-    temperatures=tuple(
-      0.0 if human else 1.0 for human in humans or [False] * k
-    ),
+    temperatures=tuple(0.0 if h else 1.0 for h in humans or [False] * k),
     ranks=dense_ranks(ranks),
     metadata=tuple(metadata),
   )
 
 
 def dense_ranks(values: Sequence[float]) -> tuple[int, ...]:
-  """Ranks from 0 without gaps, of numbers of which the lowest is best."""
+  """Returns ranks from 0 without gaps; the lowest number is best."""
   order = {value: i for i, value in enumerate(sorted(set(values)))}
   return tuple(order[value] for value in values)
 
@@ -203,17 +208,17 @@ def dense_ranks(values: Sequence[float]) -> tuple[int, ...]:
 def ranks_of_scores(
   scores: Sequence[float], tie_margin: float = 0.0
 ) -> tuple[int, ...]:
-  """Ranks of scores, of which the highest is best.
+  """Returns ranks of scores; the highest score is best.
 
-  From the best on, a response joins the tie above it while it is less than
-  `tie_margin` below that tie's best; else it begins the next rank. So no two
-  of a tie differ by the margin or more. (Chains are cut somewhere, so a pair
-  on both sides of a cut may differ by less than the margin.)
+  From the best down, a response joins the tie above it if it is less than
+  `tie_margin` below the best of the tie; otherwise it begins the next rank. So
+  scores of a tie differ by less than the margin. (Scores of neighbouring ranks
+  may differ by less than the margin too.)
 
   Args:
     scores: K finite numbers.
-    tie_margin: in the unit of the scores, from 0 up; at 0 only equal scores
-      are ties.
+    tie_margin: in the unit of the scores, from 0 up; at 0 only equal scores are
+      ties.
 
   Returns:
     K dense ranks, 0 is best.
@@ -230,12 +235,11 @@ def split_dialogue(dialogue: str) -> tuple[str, str]:
   """Splits '\\n\\nHuman: ... \\n\\nAssistant: ...' before the last response.
 
   Returns:
-    The prompt, without what the template adds (the first '\\n\\nHuman: ' and
-    the last '\\n\\nAssistant:'), and the response without the one space that
-    parts it from '\\n\\nAssistant:'.
+    The prompt, without the first '\\n\\nHuman: ' and the last
+    '\\n\\nAssistant:', and the response, without the space after the latter.
 
   Raises:
-    Malformed: it has no such form, or either part is empty.
+    Malformed: the dialogue has another form, or either part is empty.
   """
   if not dialogue.startswith(HUMAN + ' '):
     raise Malformed('does not begin with \\n\\nHuman:')

@@ -1,9 +1,9 @@
-"""Rows of the files that data sets come in, each with its place.
+"""Reads the rows of data files, each with its place.
 
-JSON lines, a JSON list, parquet and plain text, each also gzipped. What a file
-is, its first bytes say as far as they can, for public files are often named
-`.json` and hold JSON lines. A row that cannot be read is a row with a fault; a
-file that cannot be read, or that ends early, is a SourceError.
+Reads JSON lines, a JSON list, parquet and plain text, each also gzipped. The
+first bytes of a file decide more than its name, because public files named
+`.json` often have JSON lines. A row that cannot be read becomes a row with a
+fault; a file that cannot be read, or that ends early, raises a SourceError.
 """
 
 from collections.abc import Iterator
@@ -34,17 +34,17 @@ class File:
 
   path: pathlib.Path
   split: str = 'train'  # of the rows that name none
-  part: str = ''  # the subset it belongs to, where a source has such
+  part: str = ''  # the source's part that the file belongs to, if any
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """One row and where it stands."""
+  """One row and its place."""
 
   file: File
-  line: int  # from 1; of a list or a parquet file the number of the row
+  line: int  # from 1; the number of the row in a list or a parquet file
   value: Any = None
-  fault: str = ''  # why it cannot be read; then there is no value
+  fault: str = ''  # why the row cannot be read; `value` is then None
 
   @property
   def place(self) -> str:
@@ -52,17 +52,17 @@ class Row:
 
 
 def suffix_of(path: pathlib.Path) -> str:
-  """The suffix of a name in small letters, without '.gz'."""
+  """Returns the suffix of a name in lower case, without '.gz'."""
   return pathlib.Path(path.name.lower().removesuffix('.gz')).suffix
 
 
 def read_rows(file: File) -> Iterator[Row]:
   """Yields the rows of a file: JSON lines, a JSON list, or parquet.
 
-  Empty lines are no rows.
+  Skips empty lines.
 
   Raises:
-    SourceError: there is no such file, it ends early, or it is damaged.
+    SourceError: the file is missing, ends early, or is damaged.
   """
   with _reading(file.path):
     if _starts_with(file.path) == b'PAR1' or suffix_of(file.path) == '.parquet':
@@ -78,10 +78,10 @@ def read_rows(file: File) -> Iterator[Row]:
 
 
 def read_texts(file: File) -> Iterator[Row]:
-  """Yields the lines of a plain text file, their ends included.
+  """Yields the lines of a plain text file, with their line ends.
 
   Raises:
-    SourceError: as `read_rows`.
+    SourceError: the file is missing, ends early, is damaged, or is not UTF-8.
   """
   with _reading(file.path):
     for number, line in enumerate(_lines(file.path), 1):
@@ -98,7 +98,7 @@ def read_texts(file: File) -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _reading(path):
-  """Turns what the libraries raise about a file into one clear error."""
+  """Turns the libraries' errors about a file into a SourceError."""
   try:
     yield
   except EOFError as error:
@@ -200,21 +200,21 @@ _SPLIT_WORDS = {
 
 
 def split_named(word: str) -> str | None:
-  """The split that a word such as 'valid1' names, or None."""
+  """Returns the split that a word such as 'valid1' names, or None."""
   return _SPLIT_WORDS.get(re.sub(r'[\W\d_]+', '', word).lower())
 
 
 def split_in_name(name: str) -> str:
-  """The split a public file's name tells, as 'test.jsonl.gz'; else 'train'."""
+  """Returns the split in a name such as 'test.jsonl.gz'; else 'train'."""
   named = map(split_named, re.split(r'[\W_]', name))
   return next((split for split in named if split), 'train')
 
 
 def find(path: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
-  """The files of these kinds: `path` itself, or all in the folder it names.
+  """Returns `path`, or the files in it that have one of the suffixes.
 
   Raises:
-    SourceError: there is no such path, or no such file in the folder.
+    SourceError: the path is missing, or the folder has no such file.
   """
   if path.is_file():
     return [path]

@@ -2,16 +2,15 @@
 
 Bai et al. 2022, 'Training a Helpful and Harmless Assistant with Reinforcement
 Learning from Human Feedback'; the release of Anthropic on the Hugging Face hub,
-MIT licence. `red-team-attempts` holds no preferences and is not read.
+MIT licence. `red-team-attempts` has no preferences and is not read.
 """
 
 from instructrl.data.records import Ranking
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 from instructrl.tokenizers import dialogue
 
-_URL = 'https://huggingface.co/datasets/Anthropic/hh-rlhf/resolve/main/'
+_URL = f'{base.HUB}Anthropic/hh-rlhf/resolve/main/'
 PARTS = (
   'helpful-base',
   'helpful-online',
@@ -20,11 +19,11 @@ PARTS = (
 )
 
 
-class HhRlhf(Source):
+class HhRlhf(base.Source):
   """Pairs of dialogues that differ in the assistant's last turn.
 
-  The prompt is the dialogue up to that turn (see `fields.split_dialogue`).
-  Pairs that part earlier have no common prompt and are dropped.
+  The prompt is the dialogue up to this turn (see `fields.split_dialogue`).
+  Pairs that differ earlier have no common prompt and are dropped.
   """
 
   NAME = 'hh-rlhf'
@@ -33,26 +32,17 @@ class HhRlhf(Source):
   SUBSETS = ('all', *PARTS)
 
   def remotes(self):
+    name = '{}/{}.jsonl.gz'.format
     return tuple(
-      Remote(
-        f'{_URL}{part}/{split}.jsonl.gz',
-        f'{part}/{split}.jsonl.gz',
-        split,
-        part,
-      )
+      base.Remote(_URL + name(part, split), name(part, split), split, part)
       for split in ('train', 'test')
       for part in self.parts()
     )
 
   def part_of(self, path, root):
-    return next(
-      (
-        part
-        for part in path.relative_to(root).parts
-        if part in PARTS or part == 'red-team-attempts'
-      ),
-      '',
-    )
+    known = (*PARTS, 'red-team-attempts')
+    folders = path.relative_to(root).parts
+    return next((part for part in folders if part in known), '')
 
   def record(self, row):
     sides = []
@@ -67,16 +57,10 @@ class HhRlhf(Source):
       raise fields.Unusable(
         'the dialogues part before the last turn of the assistant'
       )
-    if chosen == rejected:
-      raise fields.Unusable('chosen and rejected are the same')
-    return fields.ranking(
-      fields.prompt(
-        prompt,
-        split=row.file.split,
-        use_case='chat',
-        turns=dialogue.split_turns(prompt),
-      ),
-      (chosen, rejected),
-      (0, 1),
-      labeler=self.NAME,
+    asked = fields.prompt(
+      prompt,
+      split=row.file.split,
+      use_case='chat',
+      turns=dialogue.split_turns(prompt),
     )
+    return fields.pair(asked, chosen, rejected, labeler=self.NAME)

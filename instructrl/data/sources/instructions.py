@@ -3,22 +3,21 @@
 import dataclasses
 
 from instructrl.data.records import Demonstration
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 
 _GITHUB = 'https://raw.githubusercontent.com/'
 
 
 def _asked(instruction: str, given: str) -> str:
-  """An instruction and, if there is one, the text it is about."""
+  """Joins an instruction and its input, if there is one."""
   given = given.strip()
   if given in ('', '<noinput>'):
     return instruction.strip()
   return f'{instruction.strip()}\n\n{given}'
 
 
-class Alpaca(Source):
+class Alpaca(base.Source):
   """Stanford Alpaca: instructions and answers of text-davinci-003."""
 
   NAME = 'alpaca'
@@ -26,11 +25,9 @@ class Alpaca(Source):
   ABOUT = 'Stanford Alpaca, written by a model (CC BY-NC 4.0)'
 
   def remotes(self):
+    name = 'alpaca_data.json'
     return (
-      Remote(
-        f'{_GITHUB}tatsu-lab/stanford_alpaca/main/alpaca_data.json',
-        'alpaca_data.json',
-      ),
+      base.Remote(f'{_GITHUB}tatsu-lab/stanford_alpaca/main/{name}', name),
     )
 
   def record(self, row):
@@ -45,7 +42,7 @@ class Alpaca(Source):
     )
 
 
-class Dolly(Source):
+class Dolly(base.Source):
   """Databricks Dolly: instructions and answers of the company's people."""
 
   NAME = 'dolly'
@@ -63,14 +60,9 @@ class Dolly(Source):
   }
 
   def remotes(self):
+    folder = f'{base.HUB}databricks/databricks-dolly-15k/resolve/main/'
     name = 'databricks-dolly-15k.jsonl'
-    return (
-      Remote(
-        'https://huggingface.co/datasets/databricks/databricks-dolly-15k/'
-        f'resolve/main/{name}',
-        name,
-      ),
-    )
+    return (base.Remote(folder + name, name),)
 
   def record(self, row):
     prompt = _asked(
@@ -89,13 +81,12 @@ class Dolly(Source):
     )
 
 
-class SelfInstruct(Source):
-  """Self-Instruct: tasks by experts, and tasks that GPT-3 made of them.
+class SelfInstruct(base.Source):
+  """Self-Instruct: tasks by experts, and tasks that GPT-3 made from them.
 
-  Wang et al. 2022, 'Self-Instruct': `user` are 252 tasks written for the
-  evaluation with users in mind, `seed` the 175 the method starts from,
-  `generated` the 82,000 of GPT-3. A task with several instances is as many
-  rows.
+  Wang et al. 2022, 'Self-Instruct': `user` has 252 tasks that were written for
+  the evaluation, `seed` the 175 tasks that the method starts from, `generated`
+  the 82,000 tasks of GPT-3. Each instance of a task is a row.
   """
 
   NAME = 'self-instruct'
@@ -110,35 +101,26 @@ class SelfInstruct(Source):
 
   def remotes(self):
     path = self.FILES[self.subset]
-    return (
-      Remote(
-        f'{_GITHUB}yizhongw/self-instruct/main/{path}',
-        path.rpartition('/')[2],
-        part=self.subset,
-      ),
-    )
+    url = f'{_GITHUB}yizhongw/self-instruct/main/{path}'
+    return (base.Remote(url, path.rpartition('/')[2], part=self.subset),)
 
   def part_of(self, path, root):
     del root
-    return next(
-      (
-        part
-        for part, name in self.FILES.items()
-        if path.name.startswith(name.rpartition('/')[2])
-      ),
-      '',
-    )
+    for part, name in self.FILES.items():
+      if path.name.startswith(name.rpartition('/')[2]):
+        return part
+    return ''
 
   def rows(self, found):
     for row in super().rows(found):
-      if isinstance(row.value, dict) and isinstance(
-        row.value.get('instances'), list
-      ):
-        for instance in row.value['instances']:
-          own = instance if isinstance(instance, dict) else {}
-          yield dataclasses.replace(row, value={**row.value, **own})
-      else:
+      value = row.value if isinstance(row.value, dict) else {}
+      instances = value.get('instances')
+      if not isinstance(instances, list):
         yield row
+        continue
+      for instance in instances:
+        own = instance if isinstance(instance, dict) else {}
+        yield dataclasses.replace(row, value={**value, **own})
 
   def record(self, row):
     value = row.value

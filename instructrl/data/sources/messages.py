@@ -1,15 +1,14 @@
-"""Rows in messages, as chat models are given them, to rows of turns and texts.
+"""Turns rows of chat messages into rows of turns and texts.
 
-A message is an object with `role` ('user', 'assistant' by turns, maybe after
-'system') and `content`. Read are, with the forms of TRL among them:
+A message is an object with `role` ('user' and 'assistant' by turns, after an
+optional 'system') and `content`. The reader takes, among them the forms of TRL:
 
 - `messages`: a demonstration, whose last message answers the others;
 - `prompt` as a list of messages, and `response` (or `completion`), `chosen`,
   `rejected` or each of `responses` as a message, alone or in a list;
 - `chosen` and `rejected` as whole dialogues that differ in the last message.
 
-With whole dialogues a `prompt` is not needed, and if it is there, it has to be
-how they begin.
+Whole dialogues need no `prompt`; if a row has one, they must begin with it.
 """
 
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from instructrl.data.sources import fields
 from instructrl.data.sources.fields import Malformed
 from instructrl.tokenizers import dialogue
 
-SYSTEM = ('refuse', 'drop')  # what is done with a system message
+SYSTEM = ('refuse', 'drop')  # choices for system messages
 _PAIR = ('chosen', 'rejected')
 _ANSWERS = ('response', *_PAIR)
 
@@ -28,7 +27,7 @@ class Reader:
   """Reads the messages of one row.
 
   Attributes:
-    unread: names of what messages hold beside role and content.
+    unread: names of the messages' fields beside role and content.
   """
 
   def __init__(self, system: str = 'refuse'):
@@ -36,14 +35,14 @@ class Reader:
     self.unread = set()
 
   def in_texts(self, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a row, with turns for a prompt and texts for answers.
+    """Returns the row with turns as its prompt and texts as its answers.
 
     Args:
-      row: an object; null stands for a field that is not there.
+      row: an object; null counts as a missing field.
 
     Raises:
-      Malformed: messages that are none, or two fields that say the same.
-      Unusable: the dialogues of a pair part before their last message.
+      Malformed: messages are wrong, or two fields have the same meaning.
+      Unusable: the dialogues of a pair differ before their last message.
     """
     row = {name: value for name, value in row.items() if value is not None}
     if 'completion' in row:
@@ -73,9 +72,9 @@ class Reader:
     return row
 
   def answer(self, value: Any, name: str) -> Any:
-    """Text of a response that may be a message, alone or in a list.
+    """Returns the text of a response that may be a message or a list of one.
 
-    What is neither is given back: whoever reads it refuses what is no text.
+    Returns other values as they are; the caller checks that they are text.
     """
     if (
       isinstance(value, list)
@@ -112,36 +111,31 @@ class Reader:
     }
 
   def _answered(self, row, name: str) -> tuple[list[str], str]:
-    """The turns before the last one, and that."""
+    """Returns the turns before the last one, and the last one."""
     turns = self._turns(fields.field(row, name), name)
     if len(turns) % 2:
       raise Malformed(f'{name} does not end with a turn of the assistant')
     return turns[:-1], turns[-1]
 
   def _agreed(self, row, turns: list[str], name: str) -> list[str]:
-    """The turns, if they begin as a prompt beside them says."""
+    """Returns the turns; the row's prompt, if it has one, must equal them."""
     given = row.get('prompt')
     if isinstance(given, list):
       agrees = self._turns(given, 'prompt') == turns
+    elif isinstance(given, str):
+      texts = turns[0], dialogue.join_turns(turns)
+      agrees = given.strip() in map(str.strip, texts)
     else:
-      agrees = (
-        given is None
-        or isinstance(given, str)
-        and given.strip()
-        in (turns[0].strip(), dialogue.join_turns(turns).strip())
-      )
+      agrees = given is None
     if not agrees:
       raise Malformed(f'{name} does not begin as prompt does: leave one out')
     return turns
 
   def _turns(self, value: Any, name: str) -> list[str]:
-    """Texts of messages of the user and the assistant by turns."""
+    """Returns the texts of messages of the user and the assistant by turns."""
     messages = fields.items({name: value}, name)
-    if (
-      messages
-      and isinstance(messages[0], dict)
-      and (messages[0].get('role') == 'system')
-    ):
+    first = messages[0] if messages else None
+    if isinstance(first, dict) and first.get('role') == 'system':
       if self._system != 'drop':
         raise Malformed(
           f'{name}[0] is a system message; `system` of the stage data sets '
@@ -163,7 +157,7 @@ class Reader:
           f'of the {dialogue.ROLES[i % 2]}'
         )
       found.append(
-        fields.checked_text(  # silence is a response to be judged
+        fields.checked_text(  # only a ranked response may be empty
           message.get('content'),
           f'{where}.content',
           may_be_empty=name in _PAIR and i == len(messages) - 1,
@@ -183,6 +177,6 @@ def _is_dialogue(value: Any) -> bool:
 
 
 def refuse_both(row: Mapping[str, Any], name: str, other: str) -> None:
-  """Refuses a row with two fields of which only one can be followed."""
+  """Raises Malformed if a row has both of two fields."""
   if name in row and other in row:
     raise Malformed(f'has both {name} and {other}: leave one out')

@@ -10,15 +10,11 @@ import dataclasses
 from typing import Any
 
 from instructrl.data.records import Demonstration, Ranking
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 from instructrl.data.sources.files import Row
 from instructrl.tokenizers import dialogue
-
-_URL = 'https://huggingface.co/datasets/OpenAssistant/'
 
 
 def _language(value: str) -> str:
@@ -27,26 +23,32 @@ def _language(value: str) -> str:
   return value
 
 
-class _Oasst(Source):
-  """What both kinds share: a row is a message of a user that has replies.
+class _Oasst(base.Source):
+  """Base class: a row is a message of a user that has replies.
 
   The prompt is the thread that ends with this message, as a dialogue
-  (`dialogue.join_turns`). Its user is who began the tree, so a split by user
-  keeps a tree together.
+  (`dialogue.join_turns`). The prompt's user is the person who began the tree,
+  so a split by user keeps a tree together.
   """
 
   RELEASE: str  # '2023-04-12_oasst_ready'
   OPTIONS = {
-    'lang': Option('en', _language, "the language of the messages, or 'all'")
+    'lang': base.Option(
+      'en', _language, "the language of the messages, or 'all'"
+    )
   }
 
   def remotes(self):
     repository = self.NAME.partition('/')[0]
     name = f'{self.RELEASE}.trees.jsonl.gz'
-    return (Remote(f'{_URL}{repository}/resolve/main/{name}', name),)
+    return (
+      base.Remote(
+        f'{base.HUB}OpenAssistant/{repository}/resolve/main/{name}', name
+      ),
+    )
 
   def find(self, path):
-    """One form only, where a folder holds the same data in several."""
+    """Returns the files of one form, if a folder has the data in several."""
     found = super().find(path)
     forms = [
       [f for f in found if form in f.path.name]
@@ -69,7 +71,7 @@ class _Oasst(Source):
       yield from _threads_of_messages(flat)
 
   def _asked(self, row):
-    """(prompt, usable replies) of a row."""
+    """Returns (prompt, usable replies) of a row."""
     turns, lang = row.value['turns'], self.options['lang']
     for turn in turns:
       if turn.get('deleted'):
@@ -104,10 +106,9 @@ class _Oasst(Source):
 
 
 class _OasstRankings(_Oasst):
-  """Sibling replies with the rank the volunteers' votes gave them.
+  """Sibling replies with their ranks from the volunteers' votes.
 
-  Replies without a rank are left out; threads with fewer than two others are
-  dropped.
+  Replies without a rank are dropped, and threads with fewer than two ranks.
   """
 
   RECORD = Ranking
@@ -128,7 +129,7 @@ class _OasstRankings(_Oasst):
 
 
 class _OasstDemonstrations(_Oasst):
-  """The best-ranked reply that a person wrote; an only reply is the best."""
+  """The best-ranked reply by a person; a single reply needs no rank."""
 
   RECORD = Demonstration
 
@@ -196,31 +197,25 @@ def _fault_of_message(value, known) -> str:
 
 
 def _threads_of_tree(row: Row) -> Iterator[Row]:
-  """A row for each message of the tree that asks and has replies."""
+  """Yields a row for each message of a user in a tree that has replies."""
   stack = [(row.value['prompt'], ())]
   while stack:  # not recursive: a tree may be deep
     message, before = stack.pop()
-    if not isinstance(message, dict) or not isinstance(
-      message.get('replies') or [], list
-    ):
-      yield dataclasses.replace(
-        row, value=None, fault='a message of the tree is not an object'
-      )
+    replies = message.get('replies') or [] if isinstance(message, dict) else ''
+    if not isinstance(replies, list):
+      fault = 'a message of the tree is not an object'
+      yield dataclasses.replace(row, value=None, fault=fault)
       continue
-    turns, replies = (*before, message), message.get('replies') or []
+    turns = (*before, message)
     if message.get('role') == 'prompter' and replies:
-      yield dataclasses.replace(
-        row,
-        value={
-          'turns': turns,
-          'replies': [reply for reply in replies if isinstance(reply, dict)],
-        },
-      )
+      objects = [reply for reply in replies if isinstance(reply, dict)]
+      value = {'turns': turns, 'replies': objects}
+      yield dataclasses.replace(row, value=value)
     stack.extend((reply, turns) for reply in reversed(replies))
 
 
 def _threads_of_messages(rows: dict[str, Row]) -> Iterator[Row]:
-  """The same for messages that name their parent."""
+  """Yields the same rows for messages that name their parent."""
   replies = {}
   for row in rows.values():
     parent = row.value.get('parent_id')
@@ -235,17 +230,13 @@ def _threads_of_messages(rows: dict[str, Row]) -> Iterator[Row]:
       turns.insert(0, rows[at].value)
       at = rows[at].value.get('parent_id')
     if at is not None:
-      why = (
+      fault = (
         'the thread is a circle'
         if at in seen
         else 'a message that it answers is not in the file'
       )
-      yield dataclasses.replace(row, fault=why)
+      yield dataclasses.replace(row, fault=fault)
       continue
-    yield dataclasses.replace(
-      row,
-      value={
-        'turns': tuple(turns),
-        'replies': [reply.value for reply in replies[number]],
-      },
-    )
+    answers = [reply.value for reply in replies[number]]
+    value = {'turns': tuple(turns), 'replies': answers}
+    yield dataclasses.replace(row, value=value)

@@ -1,6 +1,6 @@
-"""Bring your own: JSON lines with the fields below.
+"""Your own data: JSON lines with the fields below.
 
-| a line has | and is |
+| fields of a line | record |
 |---|---|
 | `text` | a Document |
 | `prompt`, `response` (or `completion`) | a Demonstration |
@@ -11,17 +11,19 @@
 
 Prompts and responses may also be messages (see `messages`).
 
-`responses` are K texts, or K objects `{text, score?, rank?, model?}` with the
-scores or ranks of their own. Two fields that say the same, as `scores` beside
-`ranks`, are refused. Of a ranking's responses one may be empty, but not all.
-Equal ranks are ties, and with the option `tie_margin=M` scores less than M
-apart as well. Optional beside them: `id`, `user` (who asked; data is split by
-user), `labeler` (who wrote or ranked), `group` ('train' or 'heldout', the
-labeler's), `use_case` (a name of Ouyang et al. 2022, Table 1), `split`
-('train', 'validation', 'test'), `source` (of a document: what kind of page; of
-a ranking without `model`: who wrote the responses). A `reference` (what a judge
-compared with) and other fields are not read; the summary lists them once. All
-lines of a file are of one kind. gzip, parquet and a JSON list are read too.
+`responses` are K texts, or K objects `{text, score?, rank?, model?}` with their
+own scores or ranks. Two fields with the same meaning, such as `scores` and
+`ranks`, are an error. Some responses of a ranking may be empty, but not all.
+Equal ranks are ties; with the option `tie_margin=M`, so are scores less than M
+apart.
+
+Optional fields: `id`, `user` (the person who asked; data is split by user),
+`labeler` (the person who wrote or ranked), `group` (the labeler's: 'train' or
+'heldout'), `use_case` (a name of Ouyang et al. 2022, Table 1), `split`
+('train', 'validation', 'test'), `source` (the kind of a document; the writer of
+a ranking's responses without `model`). Other fields are not read; the summary
+lists them. All lines of a file have one kind. gzip, parquet and a JSON list are
+read too.
 """
 
 import dataclasses
@@ -30,18 +32,15 @@ from typing import Any
 
 from instructrl.data import records
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
 from instructrl.data.sources import messages
-from instructrl.data.sources.base import at_least
-from instructrl.data.sources.base import one_of
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Source
 from instructrl.data.sources.files import Row
 from instructrl.tokenizers import dialogue
 
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
-# What is read of each kind of line.
+# Record type -> the fields that are read.
 _READ = {
   Document: {'id', 'text', 'source', 'split'},
   Prompt: _ABOUT_PROMPT,
@@ -61,24 +60,20 @@ _READ = {
 _READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role'}
 
 
-class Own(Source):
-  """Your own rows, in the schema of this file's docstring."""
+class Own(base.Source):
+  """Your own rows; the module's docstring has their fields."""
 
   NAME = 'jsonl'
   ABOUT = 'your own JSON lines, of any record type'
   STRICT = True
   PUBLIC = False
   OPTIONS = {
-    'tie_margin': Option(
-      0.0, at_least(0.0), 'scores less than this apart are ties'
+    'tie_margin': base.TIE_MARGIN,
+    'split': base.Option(
+      'train', base.one_of(*records.SPLITS), 'split of lines that name none'
     ),
-    'split': Option(
-      'train', one_of(*records.SPLITS), 'of lines that name none'
-    ),
-    'system': Option(
-      'refuse',
-      one_of(*messages.SYSTEM),
-      'what is done with system messages of the rows',
+    'system': base.Option(
+      'refuse', base.one_of(*messages.SYSTEM), 'system messages of the rows'
     ),
   }
 
@@ -102,7 +97,7 @@ class Own(Source):
   def record(self, row):
     value = row.value
     if not isinstance(value, dict):
-      fields.field(value, 'prompt')  # says what it is
+      fields.field(value, 'prompt')  # raises an error with the type
     reader = messages.Reader(self.options['system'])
     value = reader.in_texts(value)
     if isinstance(value.get('responses'), list):
@@ -139,7 +134,7 @@ class Own(Source):
 
 
 def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
-  """One of K responses as an object with `text`."""
+  """Returns one of K responses as an object with `text`."""
   if isinstance(item, list) and len(item) == 1:
     item = item[0]
   if not isinstance(item, dict):
@@ -157,7 +152,7 @@ def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
 
 
 def kind_of(value: dict[str, Any]) -> type:
-  """The record type that the fields of a line tell."""
+  """Returns the record type of a line with these fields."""
   has = {name for name, item in value.items() if item is not None}
   if 'text' in has and 'prompt' not in has:
     return Document
@@ -217,9 +212,7 @@ def _ranking(row, options) -> Ranking:
     texts, ranks, models = _responses(value, options['tie_margin'])
   else:
     texts = [
-      fields.checked_text(  # silence is a response to be judged
-        fields.field(value, name), name, may_be_empty=True
-      )
+      fields.checked_text(fields.field(value, name), name, may_be_empty=True)
       for name in ('chosen', 'rejected')
     ]
     if texts[0] == texts[1]:
@@ -237,17 +230,17 @@ def _ranking(row, options) -> Ranking:
 
 
 def _responses(value, tie_margin):
-  """The texts, ranks and models of a row's K responses."""
+  """Returns the texts, ranks and models of a row's K responses."""
   items = fields.items(value, 'responses')
   texts, models = [], []
   for i, item in enumerate(items):
     texts.append(
-      fields.checked_text(  # silence is a response to be judged
+      fields.checked_text(
         item.get('text'), f'responses[{i}]', may_be_empty=True
       )
     )
     models.append(fields.optional_text(item, 'model'))
-  found = {}  # where they stand -> (what they are, K of them)
+  found = {}  # field -> ('rank' or 'score', K numbers)
   for each, all_of_them in (('rank', 'ranks'), ('score', 'scores')):
     given = {f'responses[].{each}': [item.get(each) for item in items]}
     if value.get(all_of_them) is not None:
@@ -268,7 +261,7 @@ def _responses(value, tie_margin):
         )
   for name, other in itertools.combinations(found, 2):  # they may disagree
     messages.refuse_both(found, name, other)
-  if len(items) < 2:  # before it is asked for ranks
+  if len(items) < 2:  # before ranks are required
     raise fields.Unusable(fields.TOO_FEW.format(len(items)))
   if not found:
     raise fields.Malformed(

@@ -1,14 +1,14 @@
-"""Records from a spec: public data sets, and files of your own.
+"""Loads records from a spec: public data sets, and your own files.
 
 A spec is `NAME[/SUBSET][:PATH][?option=value&...]`:
 
-  hh-rlhf/helpful-base            downloaded once, see `data_dir`
+  hh-rlhf/helpful-base            downloaded once, see `load`
   hh-rlhf:FOLDER                  the source's own files, from your disk
-  jsonl:rankings.jsonl.gz?tie_margin=0.5    your own, see `datasets/own.py`
+  jsonl:rankings.jsonl.gz?tie_margin=0.5    your own files, see `own_files`
   text:corpus.txt?documents=blank&limit=1000
 
-`limit` (rows to read from the beginning) and `strict` (a malformed row is an
-error, not counted) are options of every source; `names` lists the others.
+All sources have the options `limit` (rows to read from the beginning) and
+`strict` (a malformed row is an error); `names` lists the other options.
 """
 
 from collections.abc import Mapping
@@ -29,11 +29,9 @@ from instructrl.data.sources import public
 from instructrl.data.sources import summarize
 from instructrl.data.sources import text
 from instructrl.data.sources import webgpt
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Source
 from instructrl.data.sources.files import SourceError
 
-SOURCES: dict[str, type[Source]] = {
+SOURCES: dict[str, type[base.Source]] = {
   cls.NAME: cls
   for cls in (
     own_files.Own,
@@ -55,10 +53,10 @@ SOURCES: dict[str, type[Source]] = {
   )
 }
 OPTIONS = {  # of every source
-  'limit': Option(
+  'limit': base.Option(
     0, base.at_least(0, int), 'rows to read from the beginning; 0 is all'
   ),
-  'strict': Option(
+  'strict': base.Option(
     None,
     base.yes_or_no,
     'whether a malformed row is an error, else it is dropped and counted',
@@ -70,30 +68,30 @@ DEFAULT_FOLDER = '~/.cache/instructrl/data'
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """A spec, understood."""
+  """A parsed spec."""
 
   text: str
   name: str
-  subset: str  # '' where the source has none
-  path: pathlib.Path | None  # None: downloaded
-  options: dict[str, Any]  # the source's own that were given
+  subset: str  # '' if the source has no subsets
+  path: pathlib.Path | None  # None: download
+  options: dict[str, Any]  # the source's own options that were given
   limit: int
-  strict: bool | None  # None: as the source has it
+  strict: bool | None  # None: the source's default
 
   @property
   def label(self) -> str:
-    """The data set's name: 'hh-rlhf/harmless-base', 'jsonl/mine'."""
+    """Name of the data set: 'hh-rlhf/harmless-base', 'jsonl/mine'."""
     name = '/'.join(filter(None, (self.name, self.subset)))
     own = self.path is not None and self.name in ('jsonl', 'text')
     return f'{name}/{self.path.name.split(".")[0]}' if own else name
 
-  def source(self) -> Source:
+  def source(self) -> base.Source:
     return SOURCES[self.name](self.subset, self.options)
 
 
 @dataclasses.dataclass
 class Loaded:
-  """What a spec gave: read = records + dropped."""
+  """The records of a spec, and counts: read = records + dropped."""
 
   spec: str
   kind: type  # a record type
@@ -115,22 +113,22 @@ def load(
   """Reads the records that a spec names.
 
   Args:
-    spec: see the file's docstring.
-    limit: rows to read from the beginning, in the source's stable order; 0 is
-      all, or what the spec says.
-    data_dir: where downloads and what was made of them lie; by default
+    spec: see the module's docstring.
+    limit: rows to read from the beginning, in the source's stable order; 0 uses
+      the spec's limit, or reads all.
+    data_dir: folder of downloads and prepared data; by default
       $INSTRUCTRL_DATA, or ~/.cache/instructrl/data.
-    options: of the source, over those in the spec.
-    strict: whether a malformed row is an error; by default as the spec says,
-      or as the source has it (True for `jsonl`).
+    options: options of the source; they override the spec's.
+    strict: whether a malformed row is an error; None uses the spec's value, or
+      the source's default (True for `jsonl`).
 
   Returns:
-    The records and counts of what was dropped and why. Rankings have no tokens
-    yet: their `response_tokens` are ().
+    The records, and counts of the dropped rows by reason. Rankings have no
+    tokens yet: their `response_tokens` are ().
 
   Raises:
-    SourceError: the spec names nothing that is known; a file is missing,
-      damaged or cannot be downloaded; a malformed row if `strict`.
+    SourceError: the spec is wrong; a file is missing, damaged or cannot be
+      downloaded; a row is malformed and `strict` is set.
   """
   known = parse(spec, options)
   limit = limit or known.limit
@@ -146,35 +144,27 @@ def load(
     result = base.read(source, found, limit=limit, strict=strict)
   else:
     folder = data_folder(data_dir)
-    if limit or strict:  # what is prepared is all rows, counted
+    if limit or strict:  # prepared data are all rows, with counts
       with public.downloads.lock(folder):
         found = public.local_files(source, folder)
       result = base.read(source, found, limit=limit, strict=strict)
     else:
       result = public.load(source, folder)
-  return Loaded(
-    spec=spec,
-    kind=source.kind(),
-    records=result.records,
-    read=result.read,
-    dropped=result.dropped,
-    first=result.first,
-    notes=result.notes,
-  )
+  return Loaded(spec=spec, kind=source.kind(), **vars(result))
 
 
 def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
-  """Where public data is kept."""
+  """Returns the folder of public data."""
   return pathlib.Path(
     data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER
   ).expanduser()
 
 
 def parse(spec: str, options: Mapping[str, Any] | None = None) -> Spec:
-  """Understands a spec, without touching any file.
+  """Parses a spec; reads no file.
 
   Raises:
-    SourceError: says what is wrong and what there is instead.
+    SourceError: the spec is wrong; lists the valid choices.
   """
   rest, mark, query = spec.rpartition('?')
   if not mark:
@@ -202,7 +192,7 @@ def parse(spec: str, options: Mapping[str, Any] | None = None) -> Spec:
 
 
 def _find(full: str, spec: str) -> tuple[str, str]:
-  """(name, subset) of the part of a spec before its colon."""
+  """Returns (name, subset) from the part of a spec before its colon."""
   if full in SOURCES:
     return full, ''
   name, _, subset = full.rpartition('/')
@@ -211,14 +201,8 @@ def _find(full: str, spec: str) -> tuple[str, str]:
     if subset in subsets:
       return name, subset
     if subsets or not _below(name):
-      raise SourceError(
-        f'{name} has no subset {subset!r}; '
-        + (
-          f'it has {", ".join(subsets)}{_near(subset, subsets)}'
-          if subsets
-          else 'it has none'
-        )
-      )
+      near = f'{", ".join(subsets)}{_near(subset, subsets)}' or 'none'
+      raise SourceError(f'{name} has no subset {subset!r}; it has {near}')
   if _below(full):
     raise SourceError(f'{full} is {" or ".join(_below(full))}: say which')
   raise SourceError(
@@ -251,7 +235,7 @@ def _options(query: str, spec: str) -> dict[str, str]:
   return given
 
 
-def _value(cls: type[Source], key: str, value: str, spec: str) -> Any:
+def _value(cls: type[base.Source], key: str, value: str, spec: str) -> Any:
   known = {**cls.OPTIONS, **OPTIONS}
   if key not in known:
     raise SourceError(
@@ -267,11 +251,11 @@ def _value(cls: type[Source], key: str, value: str, spec: str) -> Any:
 
 
 def names() -> list[tuple[str, str]]:
-  """(spec, what it is) of every source, with subsets and options."""
+  """Returns (spec, description) of each source, with subsets and options."""
   listed = []
   for name, cls in SOURCES.items():
-    about = f'{cls.RECORD.__name__ if hasattr(cls, "RECORD") else "any"}: '
-    about += cls.ABOUT
+    kind = cls.RECORD.__name__ if hasattr(cls, 'RECORD') else 'any'
+    about = f'{kind}: {cls.ABOUT}'
     if cls.SUBSETS:
       about += f'; subsets {", ".join(cls.SUBSETS)}'
     for key, option in cls.OPTIONS.items():

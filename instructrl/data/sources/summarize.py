@@ -7,12 +7,9 @@ the posts of Voelske et al. 2017. Prompts are in the format of the paper
 """
 
 from instructrl.data.records import Demonstration, Ranking
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
-from instructrl.data.sources.base import one_of
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 
 _URL = 'https://openaipublic.blob.core.windows.net/summarize-from-feedback/'
 _TLDR = tuple(f'batch{i}' for i in (*range(3, 21), 22)) + ('edit_b2_eval_test',)
@@ -29,7 +26,7 @@ _SPLITS = {
 
 
 def render(info: dict) -> str:
-  """A post (or a news article) as a prompt that a summary answers."""
+  """Returns a post or a news article as a prompt for a summary."""
   title = fields.optional_text(info, 'title').strip()
   if info.get('article'):
     body = fields.text(info, 'article').strip()
@@ -49,7 +46,7 @@ def _prompt(info, split):
   )
 
 
-class Comparisons(Source):
+class Comparisons(base.Source):
   """Pairs of summaries; the labeler is the worker who chose.
 
   The splits are the file's: train, valid1 (here validation), valid2 (test).
@@ -59,9 +56,9 @@ class Comparisons(Source):
   RECORD = Ranking
   ABOUT = 'pairs of summaries of Reddit posts (OpenAI)'
   OPTIONS = {
-    'posts': Option(
+    'posts': base.Option(
       'tldr',
-      one_of('tldr', 'cnndm', 'all'),
+      base.one_of('tldr', 'cnndm', 'all'),
       'which texts: Reddit posts, news articles or both',
     )
   }
@@ -69,33 +66,26 @@ class Comparisons(Source):
   def remotes(self):
     names = {'tldr': _TLDR, 'cnndm': _NEWS, 'all': _TLDR + _NEWS}
     return tuple(
-      Remote(
+      base.Remote(
         f'{_URL}dataset/comparisons/{name}.json', f'comparisons/{name}.json'
       )
       for name in names[self.options['posts']]
     )
 
   def find(self, path):
-    """In a folder the comparisons only, not what lies beside them."""
-    found = super().find(path)
-    return (
-      found
-      if path.is_file()
-      else [
-        file
-        for file in found
-        if file.path.name.startswith(('batch', 'cnndm', 'edit_'))
-        and file.path.parent.name != 'axis_evals'
-        or files.suffix_of(file.path) == '.parquet'
-      ]
+    """Returns the comparisons only, not a folder's other files."""
+    own = lambda found: (
+      found.name.startswith(('batch', 'cnndm', 'edit_'))
+      and found.parent.name != 'axis_evals'
+      or files.suffix_of(found) == '.parquet'
     )
+    found = super().find(path)
+    return [file for file in found if path.is_file() or own(file.path)]
 
   def record(self, row):
     value = row.value
-    info, summaries = (
-      fields.field(value, 'info'),
-      fields.items(value, 'summaries'),
-    )
+    info = fields.field(value, 'info')
+    summaries = fields.items(value, 'summaries')
     kind = 'cnndm' if fields.is_object(info, 'info').get('article') else 'tldr'
     if self.options['posts'] not in (kind, 'all'):
       raise fields.Unusable(f'is of the other texts (posts={kind})')
@@ -125,7 +115,7 @@ class Comparisons(Source):
     )
 
 
-class Posts(Source):
+class Posts(base.Source):
   """Reddit posts with the summaries their authors wrote, filtered."""
 
   NAME = 'summarize_from_feedback/posts'
@@ -134,7 +124,7 @@ class Posts(Source):
 
   def remotes(self):
     return tuple(
-      Remote(
+      base.Remote(
         f'{_URL}datasets/tldr_3_filtered/{name}.jsonl',
         f'posts/{name}.jsonl',
         files.split_in_name(name),
@@ -143,17 +133,10 @@ class Posts(Source):
     )
 
   def find(self, path):
-    """In a folder the posts only, not what lies beside them."""
+    """Returns the posts only, not a folder's other files."""
+    own = lambda found: files.split_named(found.name.partition('.')[0])
     found = super().find(path)
-    return (
-      found
-      if path.is_file()
-      else [
-        file
-        for file in found
-        if files.split_named(file.path.name.partition('.')[0])
-      ]
-    )
+    return [file for file in found if path.is_file() or own(file.path)]
 
   def record(self, row):
     response = fields.text(row.value, 'summary').strip()

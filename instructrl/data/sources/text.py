@@ -2,18 +2,14 @@
 
 from instructrl.data import records
 from instructrl.data.records import Document
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.data.sources import files
-from instructrl.data.sources.base import at_least
-from instructrl.data.sources.base import one_of
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 from instructrl.data.sources.files import Row
 
 
-class Text(Source):
-  """Plain text: a document a file, a paragraph, or a line."""
+class Text(base.Source):
+  """Plain text: a document is a file, a paragraph or a line."""
 
   NAME = 'text'
   RECORD = Document
@@ -21,19 +17,18 @@ class Text(Source):
   PUBLIC = False
   SUFFIXES = files.TEXT_SUFFIXES
   OPTIONS = {
-    'documents': Option(
+    'documents': base.Option(
       'blank',
-      one_of('file', 'blank', 'line'),
-      'what is one document: a file, what stands between blank lines, or '
-      'a line',
+      base.one_of('file', 'blank', 'line'),
+      'a document is a file, a part between blank lines, or a line',
     ),
-    'min_chars': Option(
+    'min_chars': base.Option(
       0,
-      at_least(0, int),
-      'documents in a row are joined until they have so many characters',
+      base.at_least(0, int),
+      'join documents until they have this many characters',
     ),
-    'split': Option(
-      'train', one_of(*records.DOCUMENT_SPLITS), 'of all documents'
+    'split': base.Option(
+      'train', base.one_of(*records.DOCUMENT_SPLITS), 'split of all documents'
     ),
   }
 
@@ -48,7 +43,7 @@ class Text(Source):
       yield from self._joined(file, _pieces(file, self.options['documents']))
 
   def _joined(self, file, pieces):
-    """Rows of at least `min_chars`, but for a file's last."""
+    """Yields rows of at least `min_chars`; a file's last may be shorter."""
     start, parts, size = 0, [], 0
     for line, piece in pieces:
       start = start or line
@@ -70,10 +65,10 @@ class Text(Source):
 
 
 def _pieces(file, documents):
-  """(first line, text) of each document before joining."""
+  """Yields (first line, text) of each document before joining."""
   start, parts = 1, []
   for row in files.read_texts(file):
-    text = row.value.replace('\r\n', '\n')  # at its end, as Windows has it
+    text = row.value.replace('\r\n', '\n')  # Windows line ends
     blank = not text.strip()
     if documents == 'line' and not blank:
       yield row.line, text
@@ -90,7 +85,7 @@ def _pieces(file, documents):
     yield start, ''.join(parts)
 
 
-class C4(Source):
+class C4(base.Source):
   """Web pages in English, cleaned; or files of your own in its form.
 
   Raffel et al. 2020; the copy of AllenAI on the Hugging Face hub. One of the
@@ -101,17 +96,19 @@ class C4(Source):
   RECORD = Document
   ABOUT = 'C4, cleaned web pages (ODC-BY)'
   OPTIONS = {
-    'files': Option(1, at_least(1, int), 'how many of the 1,024 to download')
+    'files': base.Option(
+      1, base.at_least(1, int), 'how many of the 1,024 to download'
+    )
   }
 
   def remotes(self):
-    url = 'https://huggingface.co/datasets/allenai/c4/resolve/main/en/'
+    url = f'{base.HUB}allenai/c4/resolve/main/en/'
     names = [
       (f'c4-train.{i:05}-of-01024.json.gz', 'train')
       for i in range(min(self.options['files'], 1024))
     ]
     names.append(('c4-validation.00000-of-00008.json.gz', 'validation'))
-    return tuple(Remote(url + name, name, split) for name, split in names)
+    return tuple(base.Remote(url + name, name, split) for name, split in names)
 
   def record(self, row):
     text = fields.text(row.value, 'text')

@@ -6,34 +6,31 @@ Nakano et al. 2021, 'WebGPT', Appendix K: the comparisons that OpenAI released.
 import re
 
 from instructrl.data.records import Ranking
+from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources.base import one_of
-from instructrl.data.sources.base import Option
-from instructrl.data.sources.base import Remote
-from instructrl.data.sources.base import Source
 
 _URL = 'https://openaipublic.blob.core.windows.net/webgpt-answer-viewer/'
 _CITATION = r'\s?\[\d+(?:,\s*\d+)*\]'
 
 
-class WebGpt(Source):
+class WebGpt(base.Source):
   """Pairs of answers; a score of 0 is a tie.
 
-  Only a score's sign is used, as in the paper (Section 3.2). The answers cite
-  quotes, '[1, 2]', that are not in the prompt.
+  Only the sign of a score is used, as in the paper (Section 3.2). Answers cite
+  quotes, such as '[1, 2]', that are not in the prompt.
   """
 
   NAME = 'webgpt_comparisons'
   RECORD = Ranking
   ABOUT = 'pairs of answers with citations (OpenAI)'
   OPTIONS = {
-    'citations': Option(
-      'keep', one_of('keep', 'drop'), 'what is done with [1] in answers'
+    'citations': base.Option(
+      'keep', base.one_of('keep', 'drop'), 'citations in answers, such as [1]'
     )
   }
 
   def remotes(self):
-    return (Remote(f'{_URL}comparisons.jsonl', 'comparisons.jsonl'),)
+    return (base.Remote(f'{_URL}comparisons.jsonl', 'comparisons.jsonl'),)
 
   def record(self, row):
     question, answers, scores = _both(row.value)
@@ -57,7 +54,7 @@ class WebGpt(Source):
 
 
 def _both(value):
-  """The question, two answers and their scores, of either published form."""
+  """Returns the question, the answers and the scores of either form."""
   if isinstance(value, list):  # OpenAI's file: one object an answer
     if len(value) != 2:
       raise fields.Malformed(f'has {len(value)} answers, not 2')
