@@ -6,6 +6,7 @@ python -m instructrl.main --config=experiments/ppo.py:tiny --workdir=DIR/ppo
 from ml_collections import config_dict
 
 from experiments import common
+from instructrl.rewards import rewards_settings
 from instructrl.stages import ppo_settings
 
 # batch, minibatch, iterations. The paper (C.4): 256k episodes, 512 an iteration,
@@ -27,6 +28,20 @@ PEAK_LR = {
   '6b': (8.06e-6, 9e-6),
   '175b': (2.55e-6, 5e-6),
 }
+
+
+class Rewards(config_dict.ConfigDict):
+  """Reward terms by name, to which flags may add.
+
+  ml_collections refuses a flag of a field that does not exist. Here the first
+  flag of a new term, --config.rewards.NAME.weight=0.1, makes the term NAME.
+  """
+
+  def __getattr__(self, name):
+    if not name.startswith('_') and name not in self:
+      with self.unlocked():
+        self[name] = config_dict.ConfigDict(rewards_settings.defaults())
+    return super().__getattr__(name)
 
 
 def get_config(arg='tiny'):
@@ -57,7 +72,13 @@ def get_config(arg='tiny'):
   c.offload = config_dict.ConfigDict(dict(reference=False, ema=False))
   c.inputs.policy = '../ppo_init'
   c.inputs.reference = ''  # of the KL; empty is inputs.policy (C.3)
-  c.inputs.reward_model = '../reward'  # also where the value model starts
+  c.inputs.prompts = ''  # a data folder with prompts; empty is inputs.data
+  # The score is the weighted sum of these terms, see
+  # instructrl/rewards/rewards_settings.py; a weight of 0 leaves a term out. The
+  # value model starts from the reward model (section 3.5), else from the policy.
+  # Add a term by flags, such as --config.rewards.NAME.path=../other_reward.
+  c.rewards = Rewards()
+  c.rewards.reward_model.path = '../reward'
   c.prompts_split = 'ppo'  # of the lab's prompts; no labeler saw them
   # Defaults, bounds, units and sources: instructrl/stages/ppo_settings.py.
   p = c.ppo = config_dict.ConfigDict(ppo_settings.defaults())

@@ -71,8 +71,8 @@ def ppo(arg, config):
   for name, source in (
     ('model', 'policy'),
     ('reference_model', 'policy'),
-    ('reward_model', 'reward_model'),
-    ('value_model', 'reward_model'),
+    ('reward_model', 'rewards.reward_model'),
+    ('value_model', 'rewards.reward_model'),
   ):
     c[name] = imported_model(arg, source)
   p = c.ppo

@@ -193,7 +193,9 @@ def run_ppo(args) -> dict:
   generate = jax.jit(
     ppo_steps.make_generate(model, s, 0, eos_id=eos_id, pad_id=PAD)
   )
-  score = jax.jit(ppo_steps.make_score(model, model, model, s, eos_id=eos_id))
+  score = jax.jit(
+    ppo_steps.make_score(model, model, model, s, {'reward': 1.0}, eos_id=eos_id)
+  )
   update = jax.jit(
     ppo_steps.make_update(model, model, s, tx, 0), donate_argnums=0
   )
@@ -216,7 +218,7 @@ def run_ppo(args) -> dict:
       'score',
       score,
       ref,
-      scalar,
+      {'reward': scalar},
       state.params['value'],
       state.kl_coef,
       prompts,

@@ -35,7 +35,7 @@ ROWS = (
     'data': BASE | {'runtime', 'tokenizers'},
     'rollout': BASE | MATHEMATICS | {'models'},
   },
-  {'lab': {'data'}},
+  {'lab': {'data'}, 'rewards': {'data', 'runtime', 'tokenizers'}},
   {
     'evaluators': BASE
     | MATHEMATICS
@@ -50,6 +50,7 @@ ROWS = (
       'interop',
       'lab',
       'models',
+      'rewards',
       'rollout',
       'runtime',
       'tokenizers',

@@ -190,6 +190,13 @@ def agree(value: int) -> int:
   return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
+def share(array: np.ndarray) -> np.ndarray:
+  """Returns process 0's array in all processes. Waits for all of them."""
+  if jax.process_count() == 1:
+    return array
+  return np.asarray(multihost_utils.broadcast_one_to_all(array))
+
+
 def largest(value: int) -> int:
   """Returns the largest value of all processes; waits for all of them."""
   if jax.process_count() == 1:

@@ -52,9 +52,10 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
     if isinstance(c, ml_collections.ConfigDict) and c.get('like')
   }
   for name, source in likes.items():
+    known_inputs = {**config.inputs, **inputs.paths(config)}
     checks.require(
-      source in config.inputs,
-      f'{name}.like={source!r} is none of inputs: {", ".join(config.inputs)}',
+      source in known_inputs,
+      f'{name}.like must be one of {", ".join(known_inputs)}; got {source!r}',
     )
     found = _architecture(config, workdir, source, known or {})
     fields = {**_FIELDS, **found, **config[name].to_dict()}
@@ -69,20 +70,21 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
 
 def _architecture(config, workdir, source: str, known) -> dict:
   """The fields of the model that an input trained."""
-  path = os.path.normpath(os.path.join(workdir, config.inputs[source]))
+  group, field = inputs.paths(config).get(source, ('inputs', source))
+  path = os.path.normpath(os.path.join(workdir, config[group][field]))
   above = [str(p) for p in (pathlib.Path(path), *pathlib.Path(path).parents)]
   planned = [known[p] for p in above if p in known]
   if planned:
     trained = planned[0].to_dict()
   else:
-    folder = run_folder.find(inputs.input_path(config, workdir, source))
+    folder = run_folder.find(inputs.input_path(config, workdir, field, group))
     checks.require(
-      folder is not None, f'inputs.{source}: {path} is in no run folder'
+      folder is not None, f'{group}.{field}: {path} is in no run folder'
     )
     trained = files.read_json(folder / run_folder.CONFIG)
   checks.require(
     'num_layers' in trained.get('model', {}),
-    f'inputs.{source}: {path} trained no model',
+    f'{group}.{field}: {path} trained no model',
   )
   return {name: _plain(value) for name, value in trained['model'].items()}
 

@@ -46,14 +46,18 @@ def paths(config) -> dict[str, tuple[str, str]]:
   Returns:
     {key: (group, name)} of each path `config[group][name]` that is not empty.
     The key is its name in inputs.json: 'data' for inputs.data, 'policies.sft'
-    for policies.sft.
+    for policies.sft, 'rewards.helpful' for rewards.helpful.path.
   """
-  return {
+  found = {
     name if group == 'inputs' else f'{group}.{name}': (group, name)
     for group in ('inputs', 'policies')
     for name, path in config.get(group, {}).items()
     if path
   }
+  for name, term in config.get('rewards', {}).items():
+    if term.get('path') and term.get('weight', 1):  # 0 leaves the term out
+      found[f'rewards.{name}'] = (f'rewards.{name}', 'path')
+  return found
 
 
 def input_path(
@@ -65,7 +69,7 @@ def input_path(
     config: of the stage.
     workdir: of the stage.
     name: of the input or policy.
-    group: 'inputs' or 'policies'.
+    group: field of the config that has it; see `paths`.
 
   Raises:
     ConfigError: the field is empty, or the path does not exist, belongs to

@@ -1,6 +1,7 @@
 """The PPO stage: validation of its config, set-up, and the run."""
 
 from collections.abc import Callable, Sequence
+import functools
 import time
 
 import jax
@@ -10,13 +11,20 @@ from instructrl.data import pipeline
 from instructrl.data import tasks
 from instructrl.data.folder import VALIDATION_CORPUS
 from instructrl.data.records import Prompt
+from instructrl.rewards import rewards_settings
+from instructrl.rewards.function import FunctionReward
+from instructrl.rewards.protocol import Episodes
+from instructrl.rewards.protocol import Reward
 from instructrl.runtime import processes
+from instructrl.runtime import run_folder
+from instructrl.stages import architecture
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import lm
 from instructrl.stages import ppo_settings
 from instructrl.stages import ppo_steps
+from instructrl.stages import reward
 from instructrl.stages.ppo_program import MODELS
 from instructrl.stages.ppo_program import Program
 from instructrl.stages.run import Run
@@ -33,6 +41,10 @@ def validate(config):
   p, require = config.ppo, checks.require
   for fault in ppo_settings.faults(p.to_dict()):
     require(False, fault)
+  try:
+    rewards_settings.read(config.rewards.to_dict())
+  except ValueError as error:
+    raise checks.ConfigError(str(error)) from error
   for name in MODELS.values():
     length, dropout = config[name].max_len, config[name].dropout
     require(dropout == 0, f'{name}.dropout must be 0 in PPO; got {dropout}')
@@ -44,8 +56,12 @@ def validate(config):
 
 
 def load_prompts(run: Run, tok, split: str, prompt_len: int):
-  """Records and tokens of the prompts that fit; says how many did not."""
-  records = inputs.records(run, 'data', 'prompts', split)
+  """Returns the records and tokens of the prompts that fit, and how many do not.
+
+  The records come from inputs.prompts, or else from inputs.data. They are
+  text, laid out and tokenized for the policy, wherever they come from.
+  """
+  records = inputs.records(run, _prompts_input(run), 'prompts', split)
   tokens = [tasks.chat_prompt(tok, record) for record in records]
   kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
   checks.require(
@@ -58,22 +74,73 @@ def load_prompts(run: Run, tok, split: str, prompt_len: int):
   )
 
 
+def _prompts_input(run: Run) -> str:
+  return 'prompts' if run.config.inputs.get('prompts') else 'data'
+
+
 def _load(run: Run, program: Program):
-  """(state, reference parameters, reward parameters)."""
+  """Returns (state, reference parameters, {name: reward parameters})."""
   config, layouts = run.config, program.layouts
 
   def load(source, name):
     return run.load_params(source, layouts[name].abstract, config[MODELS[name]])
 
-  # The value model starts as the reward model, bias included.
+  models = [f'rewards.{name}' for name in program.names('model')]
+
+  def start():
+    return [load('policy', 'policy'), _value_params(run, program, models)]
+
   state = run.restore(
     program.fresh_state,
     program.state_shardings,
     [layouts['policy'].abstract, layouts['value'].abstract],
-    lambda: [load('policy', 'policy'), load('reward_model', 'value')],
+    start,
   )
   reference = 'reference' if config.inputs.reference else 'policy'
-  return state, load(reference, 'reference'), load('reward_model', 'reward')
+  rewards = {
+    name: load(key, 'reward')
+    for name, key in zip(program.names('model'), models)
+  }
+  return state, load(reference, 'reference'), rewards
+
+
+def _value_params(run: Run, program: Program, models: Sequence[str]):
+  """Returns the parameters that the value model starts from.
+
+  They are those of the first reward model, bias included (section 3.5), if it
+  has the value model's architecture; else the policy's with a fresh head.
+  """
+  config, layout = run.config, program.layouts['value']
+  if models and not _differences(config.reward_model, config.value_model):
+    return run.load_params(models[0], layout.abstract, config.value_model)
+  changed = _differences(config.model, config.value_model)
+  checks.require(
+    not changed,
+    'value_model must have the architecture of a reward model or of the '
+    f'policy; its {", ".join(changed)} differ from the policy',
+  )
+  return reward.init_params(run, layout, 'policy', config.value_model)
+
+
+def _differences(one, other) -> list[str]:
+  """Returns the fields in which two models compute something else."""
+  compared = architecture.compared(one.to_dict(), other)
+  return [field for field, theirs, ours in compared if theirs != ours]
+
+
+def load_functions(run: Run, program: Program) -> dict[str, Reward]:
+  """Returns the rewards that are Python functions, by name.
+
+  Raises:
+    ValueError: the run began with other functions; inputs.json has the
+      identity of each.
+  """
+  found = {}
+  for name in program.names('function'):
+    found[name] = FunctionReward(name, program.terms[name].function)
+    if run.primary:
+      run_folder.add_input(run.workdir, f'rewards.{name}', found[name].identity)
+  return found
 
 
 def _pretraining(run: Run, program: Program):
@@ -137,6 +204,7 @@ def run(
       eos_id=tok.eos_id,
       pad_id=tok.pad_id,
     )
+    functions = load_functions(run, program)
     state, *frozen = _load(run, program)
     s = program.settings
     records, tokens, dropped = load_prompts(
@@ -160,11 +228,31 @@ def run(
       )
       return {'pretrain/nll': lm.mean_nll(nll_fn, average, validation)}
 
-    judge = judge or lab_judge(run.input('data'))
+    judge = judge or lab_judge(run.input(_prompts_input(run)))
     looker = Looker(run, tok, s.batch_size, records, judge)
+    score = _scoring(run, program, frozen, functions)
+
+    def episodes(step, responses):
+      rows = prompts.all_indices(step)
+      response_tokens = [
+        row[mask].tolist()
+        for row, mask in zip(
+          *processes.fetch((responses.tokens, responses.mask))
+        )
+      ]
+      return Episodes(
+        [records[i] for i in rows],
+        [tokens[i] for i in rows],
+        response_tokens,
+        tok,
+      )
+
+    step_fn = _step(
+      run, program, score, episodes, prompts, _pretraining(run, program), looker
+    )
     state = run.loop(
       state,
-      _step(run, program, frozen, prompts, _pretraining(run, program), looker),
+      step_fn,
       s.num_iterations,
       evaluate=evaluate if validation else None,
       eval_every=config.eval_every,
@@ -212,7 +300,29 @@ class Looker:
     return {'objective/judge': float(np.mean(found))}
 
 
-def _step(run: Run, program: Program, frozen, prompts, ptx, looker: Looker):
+def _scoring(run: Run, program: Program, frozen, functions):
+  """Returns (state, prompts, responses, make_episodes) -> (rollout, metrics).
+
+  Functions are called while the device runs the passes of the models.
+  """
+  size = program.settings.batch_size
+
+  def score(state, prompts, responses, make_episodes):
+    value, kl_coef = state.params['value'], state.kl_coef
+    if not functions:
+      return program.score(*frozen, value, kl_coef, prompts, responses)
+    *found, terms = program.passes(*frozen, value, prompts, responses)
+    episodes = make_episodes(responses)
+    for name, function in functions.items():
+      # Process 0 alone calls a function, which may answer each call otherwise.
+      scores = function(episodes) if run.primary else np.zeros(size, np.float32)
+      terms[name] = run.put(processes.share(scores)[run.rows(size)])
+    return program.finish(kl_coef, prompts, responses, *found, terms)
+
+  return score
+
+
+def _step(run: Run, program, score, episodes, prompts, ptx, looker: Looker):
   """Returns (state, step) -> (state, metrics): one iteration of PPO.
 
   The three passes are dispatched before anything is read, unless
@@ -230,18 +340,11 @@ def _step(run: Run, program: Program, frozen, prompts, ptx, looker: Looker):
       return out
 
     batch = run.put(prompts.at(step))
-    params, kl_coef = state.params, state.kl_coef
     responses = timed(
-      'generate', program.generate, params['policy'], batch, step
+      'generate', program.generate, state.params['policy'], batch, step
     )
     rollout, metrics = timed(
-      'score',
-      program.score,
-      *frozen,
-      params['value'],
-      kl_coef,
-      batch,
-      responses,
+      'score', score, state, batch, responses, functools.partial(episodes, step)
     )
     more = run.put(ptx.at(step)) if ptx is not None else None
     state, update_metrics = timed(

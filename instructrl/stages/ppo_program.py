@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from instructrl.rewards import rewards_settings
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import lm
@@ -27,9 +28,12 @@ class Program:
 
   Attributes:
     settings: the numbers of `config.ppo`.
+    terms: the terms of `config.rewards`.
     layouts: layouts of the four models, see `MODELS`.
     state_shardings: shardings of the `TrainState`.
-    generate, score, update: jitted, see `ppo_steps`; update's state is donated.
+    generate, score, passes, finish, update: jitted, see `ppo_steps`; `passes`
+      and `finish` do the work of `score` where a reward is a Python function.
+      update's state is donated.
   """
 
   def __init__(
@@ -37,6 +41,7 @@ class Program:
   ):
     self._mesh = mesh
     self.settings = s = Settings(**config.ppo.to_dict())
+    self.terms = rewards_settings.read(config.rewards.to_dict())
     models = {
       name: build.make_model(config, vocab_size, field)
       for name, field in MODELS.items()
@@ -71,10 +76,15 @@ class Program:
       ),
       out_shardings=rows,
     )
+    weights = {name: term.weight for name, term in self.terms.items()}
+    scored = (models['reference'], models['value'], models['reward'], s)
     self.score = jax.jit(
-      ppo_steps.make_score(
-        models['reference'], models['value'], models['reward'], s, eos_id=eos_id
-      ),
+      ppo_steps.make_score(*scored, weights, eos_id=eos_id),
+      out_shardings=(rows, whole),
+    )
+    self.passes = jax.jit(ppo_steps.make_passes(*scored), out_shardings=rows)
+    self.finish = jax.jit(
+      ppo_steps.make_finish(s, weights, eos_id=eos_id),
       out_shardings=(rows, whole),
     )
     self.update = jax.jit(
@@ -84,6 +94,10 @@ class Program:
       out_shardings=(self.state_shardings, whole),
       donate_argnums=0,
     )
+
+  def names(self, kind: str) -> list[str]:
+    """Returns the names of the reward terms of a kind."""
+    return [name for name, term in self.terms.items() if term.kind == kind]
 
   def fresh_state(self, policy_params, value_params):
     """Returns the state before the first iteration."""
@@ -104,7 +118,7 @@ class Program:
     return (
       state,
       self.layouts['reference'].abstract,
-      self.layouts['reward'].abstract,
+      {name: self.layouts['reward'].abstract for name in self.names('model')},
     )
 
   def functions(self) -> dict[str, tuple]:
@@ -128,15 +142,23 @@ class Program:
     )
     generate = (state.params['policy'], prompts, number(jnp.int32))
     responses = as_rows(jax.eval_shape(self.generate, *generate))
-    score = (
-      reference,
-      reward,
-      state.params['value'],
-      number(jnp.float32),
-      prompts,
-      responses,
-    )
-    rollout = as_rows(jax.eval_shape(self.score, *score)[0])
+    params, kl_coef = (reference, reward, state.params['value']), state.kl_coef
+    if hosts := self.names('function'):
+      passes = (*params, prompts, responses)
+      *found, terms = as_rows(jax.eval_shape(self.passes, *passes))
+      host = build.abstract_rows(
+        mesh, dict.fromkeys(hosts, (shape[:1], jnp.float32))
+      )
+      finish = (kl_coef, prompts, responses, *found, terms | host)
+      scoring = {
+        'passes': (self.passes, passes),
+        'finish': (self.finish, finish),
+      }
+    else:
+      score = (*params, kl_coef, prompts, responses)
+      scoring = {'score': (self.score, score)}
+    last, arguments = list(scoring.values())[-1]
+    rollout = as_rows(jax.eval_shape(last, *arguments)[0])
     rows = s.batch_size * s.num_ppo_epochs * s.ptx_examples_per_episode
     ptx = (
       lm.abstract_batch(mesh, rows, layouts['policy'].model.module.max_len)
@@ -145,7 +167,7 @@ class Program:
     )
     return {
       'generate': (self.generate, generate),
-      'score': (self.score, score),
+      **scoring,
       'update': (self.update, (state, rollout, ptx)),
     }
 

@@ -6,6 +6,7 @@ turns them into a `Rollout` (reference, reward model, values, advantages), and
 networks with separate optimizers.
 """
 
+from collections.abc import Mapping
 import dataclasses
 from typing import Any
 
@@ -55,17 +56,14 @@ def make_generate(
   return generate
 
 
-def make_score(
-  reference: Model, value: Model, reward: Model, s: Settings, *, eos_id: int
-):
-  """(ref, reward, value params, kl_coef, prompts, responses) -> rollout.
+def make_passes(reference: Model, value: Model, reward: Model, s: Settings):
+  """(ref, reward, value params, prompts, responses) -> ref log-probs [B, R],
+  values [B, R] and {name: scores [B]}.
 
-  Also returns the iteration's metrics, all means over the whole batch.
+  The reward parameters are {name: parameters}, of models of one architecture.
   """
 
-  def score(
-    ref_params, reward_params, value_params, kl_coef, prompts, responses
-  ):
+  def passes(ref_params, reward_params, value_params, prompts, responses):
     ref_params = sharding.to_device(ref_params)
     tokens = jnp.concatenate([prompts.tokens, responses.tokens], axis=1)
 
@@ -80,12 +78,43 @@ def make_score(
           temperature=s.temperature,
         ),
         rollout_lib.response_values(value, value_params, *where),
-        rollout_lib.response_scores(reward, reward_params, *where),
+        {
+          name: rollout_lib.response_scores(reward, params, *where)
+          for name, params in reward_params.items()
+        },
       )
 
-    ref_logprobs, values, scores = rollout_lib.in_microbatches(
+    return rollout_lib.in_microbatches(
       part, (tokens, prompts.mask, responses.mask), s.score_microbatch_size
     )
+
+  return passes
+
+
+def weighted_sum(terms, weights: Mapping[str, float]):
+  """Returns the total score [B] and the metrics of the reward terms.
+
+  A single term of weight 1 is the total, which has its own metric.
+
+  Args:
+    terms: {name: scores [B]}.
+    weights: {name: weight}.
+  """
+  if list(weights.values()) == [1]:
+    return terms[next(iter(weights))], {}
+  total = sum(weight * terms[name] for name, weight in weights.items())
+  return total, {f'reward/{name}': terms[name].mean() for name in weights}
+
+
+def make_finish(s: Settings, weights: Mapping[str, float], *, eos_id: int):
+  """(kl_coef, prompts, responses, ref log-probs, values, terms) -> rollout.
+
+  Also returns the iteration's metrics, all means over the whole batch.
+  """
+
+  def finish(kl_coef, prompts, responses, ref_logprobs, values, terms):
+    tokens = jnp.concatenate([prompts.tokens, responses.tokens], axis=1)
+    scores, term_metrics = weighted_sum(terms, weights)
     rollout = rollout_lib.make_rollout(
       tokens,
       prompts.mask,
@@ -123,7 +152,33 @@ def make_score(
       'response/length': lengths.astype(jnp.float32).mean(),
       'response/eos_frac': ended.astype(jnp.float32).mean(),
     }
-    return rollout, metrics
+    return rollout, metrics | term_metrics
+
+  return finish
+
+
+def make_score(
+  reference: Model,
+  value: Model,
+  reward: Model,
+  s: Settings,
+  weights: Mapping[str, float],
+  *,
+  eos_id: int,
+):
+  """(ref, reward, value params, kl_coef, prompts, responses) -> rollout.
+
+  `make_passes` and `make_finish` in one program, for rewards that are all
+  models. Also returns the iteration's metrics.
+  """
+  passes = make_passes(reference, value, reward, s)
+  finish = make_finish(s, weights, eos_id=eos_id)
+
+  def score(
+    ref_params, reward_params, value_params, kl_coef, prompts, responses
+  ):
+    found = passes(ref_params, reward_params, value_params, prompts, responses)
+    return finish(kl_coef, prompts, responses, *found)
 
   return score
 

@@ -434,16 +434,22 @@ def load_held_out(run: Run, tok) -> dict[str, list]:
   return held
 
 
-def _init_params(run: Run, layout: build.Layout) -> Params:
-  """The backbone of another run and a fresh head; or all fresh."""
-  config = run.config
+def init_params(run: Run, layout: build.Layout, source: str, model) -> Params:
+  """Returns the backbone of another run with a fresh head, or all fresh.
+
+  Args:
+    run: the run that trains the parameters.
+    layout: layout of a reward or value model.
+    source: name of the input with the backbone; '' for a fresh one.
+    model: config of the model.
+  """
   fresh = jax.jit(
-    lambda: build.init_scalar(layout.model, config.train_seed),
+    lambda: build.init_scalar(layout.model, run.config.train_seed),
     out_shardings=layout.shardings,
   )()
-  if not config.inputs.init:
+  if not source:
     return fresh
-  backbone = run.load_params('init', layout.abstract['backbone'], config.model)
+  backbone = run.load_params(source, layout.abstract['backbone'], model)
   return {'backbone': backbone, 'head': fresh['head']}
 
 
@@ -543,7 +549,14 @@ def run(config, workdir, label: str = '') -> dict:
       program.fresh_state,
       program.state_shardings,
       [program.layout.abstract],
-      lambda: [_init_params(run, program.layout)],
+      lambda: [
+        init_params(
+          run,
+          program.layout,
+          'init' if config.inputs.init else '',
+          config.model,
+        )
+      ],
     )
 
     def measure(params):

@@ -28,6 +28,7 @@ from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages.inputs import data_folder
 from instructrl.stages.inputs import input_path
+from instructrl.stages.inputs import paths
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
 from instructrl.types import Params, TrainState
@@ -69,7 +70,13 @@ class Run:
     return self._exit.__exit__(*error)
 
   def input(self, name: str) -> pathlib.Path:
-    return input_path(self.config, self.workdir, name)
+    """Returns the path of an input, by its key in `inputs.paths`."""
+    return input_path(self.config, self.workdir, *self._field(name))
+
+  def _field(self, name: str) -> tuple[str, str]:
+    """Returns (name, group) of an input; see `inputs.paths`."""
+    group, field = paths(self.config).get(name, ('inputs', name))
+    return field, group
 
   @functools.cache
   def tokenizer(self) -> protocol.AnyTokenizer:
@@ -85,7 +92,7 @@ class Run:
       self.input(name),
       self.tokenizer(),
       wanted,
-      name=f'inputs.{name}',
+      name='.'.join(reversed(self._field(name))),
       model=model,
     )
 

@@ -137,7 +137,9 @@ def test_a_given_folder_is_not_made(tmp_path, monkeypatch):
   }
   (run,) = stages_of(sweep, 'ppo_ptx')
   assert run.config.inputs.data == '/a/lab'
-  folder = os.path.join('runs/sweep', run.name, run.config.inputs.reward_model)
+  folder = os.path.join(
+    'runs/sweep', run.name, run.config.rewards.reward_model.path
+  )
   assert os.path.normpath(folder) == 'study/reward'
 
 
@@ -152,10 +154,10 @@ def test_a_given_folder_is_not_made(tmp_path, monkeypatch):
 def test_other_paths_of_inputs(place, found):
   config = config_of()
   reward = make(config, {KL: 0.1}).points[0].runs['reward'].split('-')[1]
-  config.stages.ppo_ptx.inputs.reward_model = place
+  config.stages.ppo_ptx.rewards.reward_model.path = place
   sweep = make(config, {KL: 0.1})
   (run,) = stages_of(sweep, 'ppo_ptx')
-  assert run.config.inputs.reward_model == found.format(reward)
+  assert run.config.rewards.reward_model.path == found.format(reward)
   assert any('reward' in need for need in run.needs) == ('{}' in found)
 
 
@@ -251,7 +253,7 @@ def test_a_study_is_one_point_with_folders_of_the_stages_names():
   assert tuple(nodes) == tuple(config.order)
   assert [node.name for node in nodes.values()] == list(nodes)
   assert nodes['ppo'].needs == ('lab', 'ppo_init', 'reward')
-  assert nodes['ppo'].config.inputs.reward_model == '../reward'
+  assert nodes['ppo'].config.rewards.reward_model.path == '../reward'
 
 
 def test_a_study_runs_a_stage_after_its_inputs():

@@ -117,7 +117,9 @@ def fresh(kl_coef=KL_COEF):
 make_generate = functools.partial(
   ppo_steps.make_generate, eos_id=tiny.EOS, pad_id=tiny.PAD
 )
-make_score = functools.partial(ppo_steps.make_score, eos_id=tiny.EOS)
+make_score = functools.partial(
+  ppo_steps.make_score, weights={'reward': 1.0}, eos_id=tiny.EOS
+)
 generate = tiny.jit(make_generate(POLICY, SETTINGS, SEED))
 
 
@@ -131,7 +133,12 @@ def act(state, step=0, **changes):
   batch = prompts(step)
   responses = generate(state.params['policy'], batch, step)
   return scorer(**changes)(
-    REF, REWARD, state.params['value'], state.kl_coef, batch, responses
+    REF,
+    {'reward': REWARD},
+    state.params['value'],
+    state.kl_coef,
+    batch,
+    responses,
   )
 
 
@@ -269,7 +276,7 @@ def test_scores_of_bfloat16_models_are_float32():
     make_generate(model, SETTINGS, 0), REF, prompts(), 0
   )
   rollout, _ = jax.eval_shape(
-    run, REF, REWARD, REWARD, jnp.float32(0), prompts(), responses
+    run, REF, {'reward': REWARD}, REWARD, jnp.float32(0), prompts(), responses
   )
   for name in ('scores', 'rewards', 'returns', 'old_values', 'ref_logprobs'):
     assert getattr(rollout, name).dtype == jnp.float32
@@ -561,7 +568,12 @@ def learn(sign, kl_coef=0.0, iterations=20):
       )
     )
     rollout, metrics = score_red(
-      REF, taste, state.params['value'], state.kl_coef, batch, responses
+      REF,
+      {'reward': taste},
+      state.params['value'],
+      state.kl_coef,
+      batch,
+      responses,
     )
     state, _ = update(state, rollout)
   return np.mean(found[:3]), np.mean(found[-3:]), metrics

@@ -244,7 +244,7 @@ def test_a_reward_that_is_not_finite_stops_the_run(
   model = build.make_model(config, tok.vocab_size)
   broken = tiny.scalar_params(model, std=0.05)
   broken['head']['bias'] = np.float32('nan')
-  config.inputs.reward_model = '../broken'
+  config.rewards.reward_model.path = '../broken'
   save_run(workdir.parent / 'broken', tok, broken)
   with pytest.raises(errors.NonFiniteError, match='step 1: .*objective/sco'):
     ppo.run(config, workdir)

@@ -1,0 +1,1 @@
+"""Rewards of PPO: the protocol, and Python functions as rewards."""

@@ -1,0 +1,82 @@
+"""A Python function as a reward.
+
+  def brevity(prompts, responses):
+    return [-float(len(response.split())) for response in responses]
+
+`prompts` is a list of `data.records.Prompt`, which have `text`, `use_case` and
+other fields; `responses` is a list of their texts. The function returns one
+finite number for each response. It is called once per iteration, in the host's
+Python, with the whole batch.
+"""
+
+import importlib
+import inspect
+
+import numpy as np
+
+from instructrl.rewards.protocol import Episodes
+from instructrl.runtime import files
+from instructrl.runtime.errors import ConfigError
+
+
+class FunctionReward:
+  """Calls a function with texts, and checks what it returns.
+
+  Attributes:
+    identity: hash of the source of the function's module.
+  """
+
+  def __init__(self, name: str, function: str):
+    """Imports the function.
+
+    Args:
+      name: name of the reward term, for messages.
+      function: 'module:name' of the function.
+
+    Raises:
+      ConfigError: the function cannot be imported.
+    """
+    self._name = f'rewards.{name}'
+    field = f'{self._name}.function'
+    module_name, colon, attribute = function.partition(':')
+    if not (module_name and colon and attribute):
+      raise ConfigError(f"{field} must be 'module:name'; got {function!r}")
+    try:
+      module = importlib.import_module(module_name)
+    except ImportError as error:
+      raise ConfigError(
+        f'{field}: {module_name} cannot be imported: {error}'
+      ) from error
+    self._function = getattr(module, attribute, None)
+    if not callable(self._function):
+      raise ConfigError(f'{field}: {module_name} has no function {attribute!r}')
+    self.identity = files.fingerprint(
+      {'function': function, 'source': inspect.getsource(module)}
+    )
+
+  def __call__(self, episodes: Episodes) -> np.ndarray:
+    """Returns [B] float32.
+
+    Raises:
+      ValueError: the function did not return one finite number per response.
+    """
+    count = len(episodes.response_tokens)
+    found = self._function(list(episodes.prompts), list(episodes.responses))
+    try:
+      scores = np.asarray(found, np.float32)
+    except (TypeError, ValueError) as error:
+      raise ValueError(
+        f'{self._name} must return one number for each response: {error}'
+      ) from error
+    if scores.shape != (count,):
+      raise ValueError(
+        f'{self._name} must return one number for each of {count} responses; '
+        f'got shape {scores.shape}'
+      )
+    for row in np.flatnonzero(~np.isfinite(scores))[:1]:
+      raise ValueError(
+        f'{self._name} must return finite numbers; got {scores[row]} for row '
+        f'{row}: prompt {episodes.prompts[row].id!r}, response '
+        f'{episodes.responses[row]!r}'
+      )
+    return scores
