@@ -127,8 +127,8 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   page = path.read_text()
   assert 'weights (3 layers of width 32)' in page
   results = json.loads((path.parent / 'results.json').read_text())
-  assert set(results['evaluation']['accuracy']) == {'jsonl/ranked'}
-  assert {'nll', 'score', 'kl'} < set(results['evaluation'])
+  assert set(results['accuracy']) == {'jsonl/ranked'}
+  assert {'nll', 'score', 'kl'} < set(results['measures'])
   assert any(
     'PPO-ptx has less loss' in row['statement']
     for row in results['expectations']

@@ -38,12 +38,12 @@ def check(
     accuracy: 'in_group' and 'heldout' -> {'accuracy', 'ci95'}.
     selection: the SFT selection's `{'epochs': [{'epoch', 'rm_score',
       'validation_loss'}, ...]}`.
-    evaluation: results of the evaluation.
+    evaluation: results of the evaluators and 'policies', how to show them.
 
   Returns:
     One row per statement, in the paper's order.
   """
-  policies = Policies.of(evaluation)
+  policies = Policies(evaluation['policies'])
   return [
     *_labels(agreement),
     *_reward_model(accuracy),

@@ -20,11 +20,6 @@ class Policies:
     default_factory=dict
   )
 
-  @classmethod
-  def of(cls, results: Mapping[str, Any]) -> 'Policies':
-    """Returns the policies of an evaluation's results.json."""
-    return cls(results['policies']) if 'policies' in results else KNOWN
-
   def label(self, policy: str) -> str:
     return self.table.get(policy, {}).get('label', policy)
 
@@ -35,20 +30,3 @@ class Policies:
     """Sorts in the table's order; names that it lacks come last, as given."""
     place = lambda name: self.table.get(name, {}).get('order', float('inf'))
     return sorted(names, key=place)
-
-
-KNOWN = Policies(
-  {
-    name: {'label': label, 'color': color, 'order': order}
-    for order, (name, label, color) in enumerate(
-      (
-        ('base', 'pretrained', '#8c8c8c'),
-        ('imported', 'imported', '#8c8c8c'),
-        ('prompted', 'prompted', '#f0c000'),
-        ('sft', 'SFT', '#56b4e9'),
-        ('ppo', 'PPO', '#d55e00'),
-        ('ppo_ptx', 'PPO-ptx', '#9550b0'),
-      )
-    )
-  }
-)

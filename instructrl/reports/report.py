@@ -12,12 +12,11 @@ from instructrl.reports import paper_checks
 from instructrl.reports import real_checks
 from instructrl.reports import study_files
 from instructrl.reports import study_page
-from instructrl.reports.policies import Policies
 from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Row
 from instructrl.runtime import files
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Name in results.json -> name in metrics.jsonl.
 CURVES = {
@@ -78,26 +77,57 @@ def check(study: Study) -> list[Row]:
       study.result('select_sft'),
       evaluation,
     )
-  return rows + real_checks.check(evaluation, Policies.of(evaluation))
+  return rows + real_checks.check(evaluation, study.policies)
 
 
 def build_results(study: Study, rows: list[Row]) -> dict:
-  """Returns the content of results.json.
+  """Returns the content of results.json; what the study lacks has no key.
 
-  Leaves are plain numbers, None where undefined. In a study of the lab, `ci95`
-  and `n` are trees with the same paths: the intervals and numbers of items.
+  Leaves are plain numbers, None where undefined. `ci95` and `n` are trees with
+  the same paths: the intervals and numbers of items. In `measures`, `accuracy`
+  and `others` a leaf is {'value', 'ci95', 'n'} instead.
   """
-  header = study.header
-  return {
-    'format_version': FORMAT_VERSION,
-    **(_real(study) if study.real else _lab(study)),
-    'other_evaluations': study.others,
+  header, evaluation = study.header, study.evaluation
+  agreement = study.result('rankings').get('labeler_agreement', {})
+  accuracy = study.result('reward').get('accuracy', {})
+  tree = {
+    'labeler_agreement': {
+      group: paper_checks.agreement_summary(found)
+      for group, found in agreement.items()
+    },
+    'reward_model': accuracy
+    and {
+      'accuracy': {
+        group: paper_checks.accuracy_summary(found)
+        for group, found in accuracy.items()
+      }
+    },
+    'likert': evaluation.get('likert'),
+    'metadata': evaluation.get('metadata'),
+    **_probes(evaluation.get('probes', {})),
+  }
+  tree = {name: found for name, found in tree.items() if found}
+  found = {
+    **_imported(header['config']),
+    **{
+      name: evaluation.get(name)
+      for name in ('preference', 'head_to_head', 'accuracy')
+    },
+    'measures': {
+      name: measure
+      for name, measure in evaluation.items()
+      if name != 'policies' and 'policies' in measure
+    },
+    'others': study.others,
+    **_part(tree, 'value'),
+    'ci95': _part(tree, 'ci95'),
+    'n': _part(tree, 'n'),
     'training': {
       stage: curves
       for stage, lines in study.metrics.items()
       if (curves := _curves(lines))['reward']['step']
     },
-    'sft_selection': dict(study.result('select_sft')),
+    'sft_selection': study.result('select_sft'),
     'expectations': [
       {
         **dataclasses.asdict(row),
@@ -105,6 +135,11 @@ def build_results(study: Study, rows: list[Row]) -> dict:
       }
       for row in rows
     ],
+  }
+  return {
+    'format_version': FORMAT_VERSION,
+    'policies': study.policies.table,
+    **{name: part for name, part in found.items() if part},
     'seconds': {stage: done['seconds'] for stage, done in study.done.items()},
     'config': header['config'],
     'seed': header['seeds'],
@@ -112,40 +147,15 @@ def build_results(study: Study, rows: list[Row]) -> dict:
   }
 
 
-def _real(study: Study) -> dict:
-  config = study.header['config']
+def _imported(config: Mapping) -> dict:
+  """Returns what an imported study started from; {} for one of the lab."""
+  if 'import' not in config:
+    return {}
   source, model = config['import']['source'], config['import']['model']
   return {
     'model': f'{pathlib.PurePath(source).name} ({model["num_layers"]} layers '
     f'of width {model["d_model"]:,})',
     'sources': {kind: config['data'][kind] for kind in SOURCES},
-    'evaluation': study.evaluation,
-  }
-
-
-def _lab(study: Study) -> dict:
-  evaluation = study.evaluation
-  tree = {
-    'labeler_agreement': {
-      group: paper_checks.agreement_summary(found)
-      for group, found in study.result('rankings')['labeler_agreement'].items()
-    },
-    'reward_model': {
-      'accuracy': {
-        group: paper_checks.accuracy_summary(found)
-        for group, found in study.result('reward')['accuracy'].items()
-      }
-    },
-    'likert': evaluation['likert'],
-    'metadata': evaluation['metadata'],
-    **_probes(evaluation['probes']),
-  }
-  return {
-    'preference': evaluation['preference'],
-    'head_to_head': evaluation.get('head_to_head', {}),
-    **_part(tree, 'value'),
-    'ci95': _part(tree, 'ci95'),
-    'n': _part(tree, 'n'),
   }
 
 

@@ -19,7 +19,6 @@ STAGES = {
   'ppo_init': 'where PPO starts',
   'reward': 'reward model',
   'select_sft': 'choice of the SFT checkpoint',
-  'heldout': 'evaluation on held-out data',
   'export': 'exported weights',
 }
 # Name in results.json['training'] -> title of its panel.
@@ -83,11 +82,10 @@ def stage_title(stage: str, policies: Policies) -> str:
   return STAGES.get(stage) or policies.label(stage)
 
 
-def draw(
-  study: Study, results: Mapping, policies: Policies
-) -> dict[str, str | None]:
+def draw(study: Study, results: Mapping) -> dict[str, str | None]:
   """Returns name -> SVG, or None where there is nothing to draw."""
-  evaluation, selection = study.evaluation, results['sft_selection']
+  evaluation, policies = study.evaluation, study.policies
+  selection = results.get('sft_selection', {})
   bars = lambda panels: plots.bar_panels(panels, policies) if panels else None
   curves = lambda panels, **kw: plots.curves(panels, **kw) if panels else None
   likert = evaluation.get('likert')
@@ -111,8 +109,10 @@ def draw(
     'selection': plots.selection(selection, policies.color(REFERENCE))
     if selection.get('epochs')
     else None,
-    'training': curves(_training(results['training'], policies)),
-    'losses': curves(_losses(study, results, policies), xlabel='step'),
+    'training': curves(_training(results.get('training', {}), policies)),
+    'losses': curves(
+      _losses(study, results.get('training', ())), xlabel='step'
+    ),
   }
 
 
@@ -164,11 +164,11 @@ def _training(training, policies) -> list[tuple[str, list[plots.Curve]]]:
   return panels
 
 
-def _losses(study, results, policies) -> list[tuple[str, list[plots.Curve]]]:
+def _losses(study, training) -> list[tuple[str, list[plots.Curve]]]:
   """Returns a panel for each stage that trains without PPO."""
   panels = []
   for stage, lines in study.metrics.items():
-    if stage in results['training']:
+    if stage in training:
       continue
     drawn = []
     # No policy's colour: here a line is a part of the data.
@@ -182,5 +182,5 @@ def _losses(study, results, policies) -> list[tuple[str, list[plots.Curve]]]:
         dashed = name == 'validation'
         drawn.append(plots.Curve(name, steps, values, color, dashed))
     if drawn:
-      panels.append((f'{stage_title(stage, policies)}, loss', drawn))
+      panels.append((f'{stage_title(stage, study.policies)}, loss', drawn))
   return panels

@@ -17,11 +17,11 @@ import pathlib
 from typing import Any
 
 from instructrl.evaluators import results
+from instructrl.reports.policies import Policies
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 
-# A study has a report if it has this stage.
-EVALUATION = 'evaluation'
+EVALUATION = 'evaluation'  # a study with this stage has a report
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,9 +32,10 @@ class Study:
     header: study.json.
     done: stage -> its DONE file.
     metrics: stage -> lines of its metrics.jsonl, for stages that train.
-    evaluation: results of the evaluation, see `evaluators.results.merged`.
-    others: NAME -> results of evaluations that the package does not know.
-    samples: lines of its samples.jsonl.
+    evaluation: results of the package's evaluators, `results.merged`.
+    others: NAME -> results of other evaluators.
+    policies: how to show the evaluated policies.
+    samples: lines of the evaluation's samples.jsonl.
     data_summary: what the stage `data` read, or ''.
     answers: lines of export/answers.jsonl.
   """
@@ -44,14 +45,10 @@ class Study:
   metrics: Mapping[str, list[dict]]
   evaluation: Mapping[str, Any]
   others: Mapping[str, Mapping]
+  policies: Policies
   samples: list[dict]
   data_summary: str
   answers: list[dict]
-
-  @property
-  def real(self) -> bool:
-    """Whether the study is on real data, where nobody judges answers."""
-    return 'lab' not in self.header['stages']
 
   def result(self, stage: str) -> Mapping[str, Any]:
     """Returns the result of a stage; {} if the study lacks it."""
@@ -75,8 +72,8 @@ def load(workdir: str | os.PathLike) -> Study:
   stages = header.get('stages') or []
   if EVALUATION not in stages:
     raise ValueError(
-      f'{workdir}/study.json: its stages {stages} have no {EVALUATION}, so '
-      'there is nothing to report'
+      f'{workdir}/study.json: the stages {", ".join(stages)} include no '
+      f'{EVALUATION}, so there is nothing to report'
     )
   missing = [s for s in stages if not (workdir / s / 'DONE').is_file()]
   if missing:
@@ -95,15 +92,16 @@ def load(workdir: str | os.PathLike) -> Study:
         f'{workdir}/{stage}/metrics.jsonl is empty, although the stage is '
         'finished'
       )
-  content = results.read(workdir / EVALUATION)
   summary = workdir / 'data' / 'summary.txt'
   answers = workdir / 'export' / 'answers.jsonl'
+  found = results.read(workdir / EVALUATION)
   return Study(
     header,
     {stage: run_folder.read_done(workdir / stage) for stage in stages},
     metrics,
-    results.merged(content),
-    results.others(content),
+    results.merged(found),
+    results.others(found),
+    Policies(found['policies']),
     _read_lines(workdir / EVALUATION / results.SAMPLES),
     _read_text(summary) if summary.exists() else '',
     _read_lines(answers) if answers.exists() else [],

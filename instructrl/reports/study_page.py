@@ -18,6 +18,13 @@ from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Row
 
 SAMPLES_SHOWN = 8  # half of them wins, half losses, where the judge compared
+# Field of a policy's sample -> how to show it.
+ABOUT = {
+  'utility': 'utility {:.2f}',
+  'likert': 'Likert {:.0f}',
+  'score': 'score {:.2f}',
+  'tokens': '{} tokens',
+}
 CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
 NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')  # not failures
 
@@ -27,29 +34,19 @@ SYMBOLS = {
   verdicts.UNDECIDED: '?',
   verdicts.NOT_MEASURED: '–',
 }
-# Name, path in results.json, number in the paper.
-LABELS = (
-  (
-    'agreement, training labelers',
-    ('labeler_agreement', 'train'),
-    '72.6 ± 1.5%',
-  ),
-  (
-    'agreement, held-out labelers',
-    ('labeler_agreement', 'heldout'),
-    '77.3 ± 1.3%',
-  ),
-  (
-    'reward model, labelers it was trained on',
-    ('reward_model', 'accuracy', 'in_group'),
+# Row -> path in results.json, number in the paper.
+LABELS = {
+  'agreement, training labelers': ('labeler_agreement/train', '72.6 ± 1.5%'),
+  'agreement, held-out labelers': ('labeler_agreement/heldout', '77.3 ± 1.3%'),
+  'reward model, labelers it was trained on': (
+    'reward_model/accuracy/in_group',
     '72.4 ± 0.4%',
   ),
-  (
-    'reward model, held-out labelers',
-    ('reward_model', 'accuracy', 'heldout'),
+  'reward model, held-out labelers': (
+    'reward_model/accuracy/heldout',
     '69.6 ± 0.9%',
   ),
-)
+}
 # Measure on held-out data -> column of the table of policies, decimals.
 LEVELS = {
   'nll': ('loss on held-out text, nats a token', 3),
@@ -68,7 +65,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Row]) -> dict:
     results: content of the report's results.json.
     rows: checked statements.
   """
-  evaluation, policies = study.evaluation, Policies.of(study.evaluation)
+  evaluation, policies = study.evaluation, study.policies
   seconds = results['seconds']
   compared = evaluation.get('preference', {})
   metadata = study_figures.by_flag(evaluation.get('metadata', {}))
@@ -77,26 +74,29 @@ def contents(study: Study, results: Mapping, rows: Sequence[Row]) -> dict:
     topics.setdefault(row.topic, []).append(_check(row, policies))
   return {
     'model': results.get('model'),
+    'judged': bool(compared),
+    'scored': 'score' in evaluation,
     'facts': _facts(results, compared),
     'compared': formats.count_items(compared),
     'summary': _summary(rows),
     'topics': topics,
-    'figures': study_figures.draw(study, results, policies),
+    'figures': study_figures.draw(study, results),
     'never': [
       words(flag)
       for flag, found in metadata.items()
       if not study_figures.seen(found)
     ],
-    'labels': [] if study.real else _labels(results),
+    'labels': _labels(results) if 'labeler_agreement' in results else None,
     'accuracy': _accuracy(evaluation.get('accuracy', {})),
-    'levels': _levels(evaluation, policies, LEVELS),
+    'levels': _levels(results.get('measures', {}), policies),
     'others': {
-      words(name): _levels(
-        tree, policies, {measure: (words(measure), 3) for measure in tree}
-      )
+      name: table
       for name, tree in study.others.items()
+      if (table := _levels(tree, policies))
     },
-    'judged': any(c['judge']['step'] for c in results['training'].values()),
+    'judged_in_training': any(
+      curves['judge']['step'] for curves in results.get('training', {}).values()
+    ),
     'recipes': _recipes(results['config'], policies),
     'samples': _samples(study.samples, results['seed'], policies),
     'answers': study.answers,
@@ -180,12 +180,13 @@ def _region(row: Row) -> str:
 
 def _labels(results) -> list[tuple[str, str, str]]:
   rows = []
-  for name, path, paper in LABELS:
-    summary = {'value': verdicts.get(results, *path)}
-    summary['ci95'] = verdicts.get(results['ci95'], *path)
-    pairs = verdicts.get(results['n'], *path) or 0
-    text = f'{formats.measured(summary, "%")}, {pairs:,} pairs'
-    rows.append((name, text, paper))
+  for name, (path, paper) in LABELS.items():
+    value, ci95, n = (
+      verdicts.get(tree, *path.split('/'))
+      for tree in (results, results['ci95'], results['n'])
+    )
+    text = formats.measured({'value': value, 'ci95': ci95}, '%')
+    rows.append((name, f'{text}, {n or 0:,} pairs', paper))
   return rows
 
 
@@ -207,23 +208,24 @@ def _accuracy(accuracy: Mapping) -> dict | None:
   }
 
 
-def _levels(held: Mapping, policies: Policies, shown: Mapping) -> dict | None:
-  """Returns the table of policies and their measures; None without measures.
+def _levels(measures: Mapping, policies: Policies) -> dict | None:
+  """Returns the table of policies and measures; None if there is no measure.
 
   Args:
-    held: measure -> {'policies': policy -> summary}; other keys are ignored.
-    policies: how to show them.
-    shown: measure -> (title, decimals), in order.
+    measures: measure -> {'policies': {policy: summary}, ...}; other trees have
+      no column.
+    policies: their order and labels.
   """
-  measures = [m for m in shown if verdicts.get(held, m, 'policies')]
-  if not measures:
-    return None
-  names = {
-    policy: None for name in measures for policy in held[name]['policies']
+  measures = {
+    name: found['policies']
+    for name, found in measures.items()
+    if isinstance(found, Mapping) and 'policies' in found
   }
+  columns = {name: LEVELS.get(name, (words(name), 3)) for name in measures}
+  names = {policy: None for found in measures.values() for policy in found}
 
   def cell(policy, measure):
-    found, digits = held[measure]['policies'].get(policy), shown[measure][1]
+    found, digits = measures[measure].get(policy), columns[measure][1]
     if not found or found['value'] is None:
       return '–'
     text = formats.fixed(found['value'], digits)
@@ -231,8 +233,8 @@ def _levels(held: Mapping, policies: Policies, shown: Mapping) -> dict | None:
       text += f' ({formats.interval(found["ci95"], digits)})'
     return text
 
-  return {
-    'head': ['Policy', *(shown[name][0] for name in measures)],
+  return measures and {
+    'head': ['Policy', *(title for title, _ in columns.values())],
     'rows': [
       [policies.label(policy), *(cell(policy, name) for name in measures)]
       for policy in policies.sort(names)
@@ -261,8 +263,9 @@ def _samples(samples, seeds, policies) -> dict | None:
   Where the judge compared responses, the last policy's wins and losses against
   SFT are two groups.
   """
-  of_kind = lambda kind: [s for s in samples if s.get('kind') == kind]
-  samples = of_kind('preference') or of_kind('answer')
+  kinds = {sample.get('kind') for sample in samples}
+  kind = next((k for k in ('preference', 'answer') if k in kinds), None)
+  samples = [s for s in samples if s.get('kind') == kind]
   if not samples:
     return None
   rng = statistics.generator(seeds['eval_seed'], 'report samples')
@@ -292,16 +295,16 @@ def _card(sample: Mapping[str, Any], policies: Policies) -> dict:
   answers = []
   for policy in policies.sort(sample['policies']):
     found = sample['policies'][policy]
-    if 'utility' in found:
-      about = f'utility {found["utility"]:.2f}, Likert {found["likert"]:.0f}'
-    else:
-      cut = '' if found['ended'] else ', cut'
-      about = f'score {found["score"]:.2f}, {found["tokens"]} tokens{cut}'
+    about = [
+      form.format(found[key]) for key, form in ABOUT.items() if key in found
+    ]
+    if not found.get('ended', True):
+      about.append('cut')
     answers.append(
       {
         'name': policies.label(policy),
         'color': policies.color(policy),
-        'about': about,
+        'about': ', '.join(about),
         'response': found['response'],
         'flags': flags(found.get('metadata', {})),
       }

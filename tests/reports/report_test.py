@@ -10,14 +10,21 @@ import pytest
 
 from instructrl.report import main
 from instructrl.reports import paper_checks
-from instructrl.reports import plots
-from instructrl.reports import policies
 from instructrl.reports import report
 from instructrl.reports import study_files
 from instructrl.reports import study_page
 from instructrl.reports import verdicts
+from instructrl.reports.policies import DEFAULT_COLOR
+from instructrl.reports.policies import Policies
 
 POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
+TABLE = {
+  'base': {'label': 'pretrained', 'color': '#8c8c8c', 'order': 0},
+  'prompted': {'label': 'prompted', 'color': '#f0c000', 'order': 2},
+  'sft': {'label': 'SFT', 'color': '#56b4e9', 'order': 3},
+  'ppo': {'label': 'PPO', 'color': '#d55e00', 'order': 4},
+  'ppo_ptx': {'label': 'PPO-ptx', 'color': '#9550b0', 'order': 5},
+}
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 STAGES = (
   'lab',
@@ -139,13 +146,11 @@ def make_evaluation():
   }
 
 
-def written(evaluation):
-  """The content of results.json."""
-  return {
-    'format_version': 2,
-    'policies': policies.KNOWN.table,
-    'evals': {'all': {'type': 'preference', 'results': evaluation}},
-  }
+def write_evaluation(workdir, evaluation):
+  evals = {'lab': {'type': 'preference', 'results': evaluation}}
+  content = {'format_version': 2, 'policies': TABLE, 'evals': evals}
+  path = workdir / 'evaluation' / 'results.json'
+  path.write_text(json.dumps(content))
 
 
 def make_samples(rng):
@@ -281,9 +286,7 @@ def write_study(workdir: pathlib.Path):
         for s in range(60)
       ],
     )
-  (workdir / 'evaluation' / 'results.json').write_text(
-    json.dumps(written(make_evaluation()))
-  )
+  write_evaluation(workdir, make_evaluation())
   write_jsonl(workdir / 'evaluation' / 'samples.jsonl', make_samples(rng))
 
 
@@ -382,9 +385,7 @@ def test_verdicts_follow_the_numbers(tmp_path):
   evaluation['preference']['ppo'].update(win_rate=0.52, ci95=[0.46, 0.58])
   evaluation['preference']['ppo_ptx'].update(win_rate=0.3, ci95=[0.25, 0.35])
   del evaluation['differences']['probes']['translation/bleu']
-  (tmp_path / 'evaluation' / 'results.json').write_text(
-    json.dumps(written(evaluation))
-  )
+  write_evaluation(tmp_path, evaluation)
   rows = {
     row.statement: row.verdict
     for row in report.check(study_files.load(tmp_path))
@@ -422,7 +423,8 @@ def test_a_value_without_interval_shows_nothing():
 
 def check(evaluation):
   return {
-    row.statement: row for row in paper_checks.check({}, {}, {}, evaluation)
+    row.statement: row
+    for row in paper_checks.check({}, {}, {}, evaluation | {'policies': TABLE})
   }
 
 
@@ -496,9 +498,7 @@ def test_page_says_the_regions_and_why(tmp_path):
   evaluation['differences']['probes']['reading/f1']['ppo']['base'] = mean(
     0.0, half=0.0
   )
-  (tmp_path / 'evaluation' / 'results.json').write_text(
-    json.dumps(written(evaluation))
-  )
+  write_evaluation(tmp_path, evaluation)
   html = report.make_report(tmp_path).read_text()
   for region in (
     '&gt; 50%',
@@ -533,17 +533,12 @@ def test_flags_are_on_the_page(finished):
   assert '<span class="failure">✗ hallucination</span>' in finished[2]
 
 
-def test_policies_have_colours_of_their_own():
-  drawn = [policies.KNOWN.color(policy) for policy in POLICIES]
-  assert len({*drawn, plots.OTHER}) == len(POLICIES) + 1
-
-
 def test_a_policy_that_the_table_lacks_comes_last_with_its_own_name():
-  known = policies.KNOWN
+  policies = Policies(TABLE)
   names = ['mine', 'ppo', 'base', 'yours']
-  assert known.sort(names) == ['base', 'ppo', 'mine', 'yours']
-  assert known.label('mine') == 'mine' and known.label('ppo') == 'PPO'
-  assert known.color('mine') == policies.DEFAULT_COLOR
+  assert policies.sort(names) == ['base', 'ppo', 'mine', 'yours']
+  assert policies.label('mine') == 'mine' and policies.label('ppo') == 'PPO'
+  assert policies.color('mine') == DEFAULT_COLOR
 
 
 def test_missing_stages_are_one_clear_line(tmp_path, capsys):
@@ -611,9 +606,7 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
     for policy in ('base', 'prompted', 'ppo_ptx'):
       del evaluation[name][policy]
   evaluation['probes'] = {'sft': {}, 'ppo': {}}
-  (tmp_path / 'evaluation' / 'results.json').write_text(
-    json.dumps(written(evaluation))
-  )
+  write_evaluation(tmp_path, evaluation)
   write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', [])
   for stage in ('ppo', 'ppo_ptx', 'sft'):
     write_jsonl(tmp_path / stage / 'metrics.jsonl', [{'step': 1}])
@@ -621,3 +614,22 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   path = capsys.readouterr().out.strip()
   assert path.endswith('report/index.html')
   assert 'not measured' in pathlib.Path(path).read_text()
+
+
+def test_ratings_and_measures_without_a_comparison(tmp_path):
+  """Answers that are rated only, and a measure of the loss, make a report."""
+  write_study(tmp_path)
+  evaluation = make_evaluation()
+  nll = {'policies': {'sft': mean(2.5), 'mine': mean(2.25)}, 'difference': {}}
+  rated = {name: evaluation[name] for name in ('likert', 'metadata')}
+  write_evaluation(tmp_path, {**rated, 'nll': nll})
+  samples = make_samples(np.random.default_rng(0))
+  for sample in samples:
+    for found in sample['policies'].values():
+      for name in ('utility', 'win', 'heldout_win'):
+        del found[name]
+  write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', samples)
+  page = report.make_report(tmp_path).read_text()
+  assert '<h2>Overall quality</h2>' in page and '>Likert 4<' in page
+  assert '2.250 (2.150 to 2.350)' in page and '<td>mine</td>' in page
+  assert 'Preference against SFT' not in page and 'judge compared' not in page
