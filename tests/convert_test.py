@@ -4,9 +4,13 @@ import os
 import subprocess
 import sys
 
+from absl import flags
 import pytest
 
 from instructrl import convert
+from instructrl.interop import source
+from instructrl.stages import checks
+from instructrl.stages import export
 from tests import checkpoints
 
 
@@ -49,6 +53,38 @@ def test_a_size_that_is_none_is_refused(text):
     convert.parse_size(text)
 
 
+def test_flags_offer_what_the_stages_know():
+  defined = convert.define_flags()
+  offered = {
+    name: tuple(flags.FLAGS[name].parser.enum_values)
+    for name in ('dtype', 'pad', 'weights')
+  }
+  for name in defined:
+    delattr(flags.FLAGS, name)
+  assert offered == {
+    'dtype': checks.DTYPES,
+    'pad': source.PADS,
+    'weights': export.WEIGHTS,
+  }
+
+
+@pytest.mark.parametrize('flag', ['--help', '--dtype=int8'])
+def test_help_and_mistakes_do_not_wait_for_jax(flag):
+  code = (
+    'import runpy, sys\n'
+    f'sys.argv = ["convert", {flag!r}]\n'
+    'try:\n'
+    '  runpy.run_module("instructrl.convert", run_name="__main__")\n'
+    'except SystemExit:\n'
+    '  assert "jax" not in sys.modules\n'
+    '  print("quick")\n'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.endswith('quick\n')
+
+
 def run(*arguments):
   return subprocess.run(
     [sys.executable, '-m', 'instructrl.convert', *map(str, arguments)],
@@ -79,8 +115,8 @@ def test_there_and_back(tmp_path):
   again = run('export', tmp_path / 'run', tmp_path / 'out')
   assert again.returncode == 1
   assert again.stderr == (
-    f'error: {tmp_path / "out"} is there already: take '
-    'another folder, or remove it\n'
+    f'error: {tmp_path / "out"} exists: give another folder, or remove this '
+    'one\n'
   )
 
 
@@ -90,9 +126,15 @@ def test_there_and_back(tmp_path):
   [
     (['import', 'a'], 'DST is missing; the arguments are import|export SRC'),
     (['import', 'a', 'b', 'c'], "unexpected argument 'c'"),
-    (['convert', 'a', 'b'], "'convert' is neither import nor export"),
-    (['export', 'a', 'b', '--mesh=fsdp=2'], '--mesh is of import'),
-    (['import', 'a', 'b', '--weights=ema'], '--weights is of export'),
+    (['convert', 'a', 'b'], "must be import or export; got 'convert'"),
+    (
+      ['export', 'a', 'b', '--mesh=fsdp=2'],
+      '--mesh can only be used with `import`',
+    ),
+    (
+      ['import', 'a', 'b', '--weights=ema'],
+      '--weights can only be used with `export`',
+    ),
     (['import', 'a', 'b'], 'a does not exist'),
     (['export', 'a', 'b'], 'a does not exist'),
     (['import', 'a', 'b', '--dtype=int8'], '--dtype=int8'),

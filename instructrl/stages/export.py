@@ -1,18 +1,18 @@
-"""A run's parameters as a folder that transformers and vLLM load.
+"""Exports a run's parameters as a folder that transformers and vLLM load.
 
 A policy becomes the family's ForCausalLM, a reward model its
-ForSequenceClassification with one label. Of the latter two things differ from
-what other tools expect. Their heads have no bias: it stands in config.json as
-`score_bias`, to be added to their score. And they pool at the last token that
-is not PAD, where a score here is of the last response token, EOS included:
-that is the same token where the text ends with the response's EOS, as it must,
-and because PAD is never EOS here.
+ForSequenceClassification with one label. Two things differ for a reward model:
+
+- Other tools' heads have no bias. config.json has the bias as `score_bias`; add
+  it to their score.
+- Other tools pool at the last token that is not PAD; here the score belongs to
+  the last response token, EOS included. Both are the same token if the text
+  ends with the response's EOS, because PAD is never EOS here.
 """
 
 import collections
 from collections.abc import Callable, Mapping
 import dataclasses
-import json
 import math
 import pathlib
 from typing import Any
@@ -45,7 +45,7 @@ _DTYPES = {
   'float32': np.dtype('float32'),
   'bfloat16': np.dtype(ml_dtypes.bfloat16),
 }
-# The inputs of stages whose parameters a run's own began as.
+# Inputs that a stage's parameters start from.
 _BEGINNINGS = ('init', 'policy')
 
 
@@ -57,17 +57,23 @@ def check_source(src) -> pathlib.Path:
   checkpoint.refuse_foreign(path)
   if (path / run_folder.CONFIG).exists() and run_folder.read_done(path) is None:
     raise ValueError(
-      f'{path} is not finished; run it to its end, or name one '
-      'of its checkpoints'
+      f'{path} is not finished; finish the run, or name one of its checkpoints'
     )
   return path
 
 
 def subtree_of(meta: Mapping[str, Any], tensors, weights: str, where):
-  """Where the parameters to export are, by --weights."""
+  """Returns the path of the parameters to export in a checkpoint's tree.
+
+  Args:
+    meta: of the checkpoint.
+    tensors: names of its tensors.
+    weights: one of WEIGHTS.
+    where: the checkpoint, for messages.
+  """
   default = list(meta.get('export', ()))
   if not default or 'model' not in meta.get('config', {}):
-    raise ValueError(f'{where} is of no stage that makes a model')
+    raise ValueError(f'{where} was made by a stage that trains no model')
   if weights == 'default' or weights == 'params' and default[0] == 'params':
     return default
   if weights == 'ema':
@@ -79,9 +85,9 @@ def subtree_of(meta: Mapping[str, Any], tensors, weights: str, where):
 
 
 def origin(path: pathlib.Path) -> pathlib.Path | None:
-  """The folder of the import that a run came from, if it is still there."""
+  """Returns the folder of the import that a run came from, if it exists."""
   folder = run_folder.find(path)
-  for _ in range(20):  # stages of a study, in a row
+  for _ in range(20):  # more stages than a study has in a row
     if folder is None:
       return None
     config = files.read_json(folder / run_folder.CONFIG)
@@ -95,14 +101,14 @@ def origin(path: pathlib.Path) -> pathlib.Path | None:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What an export will be.
+  """The contents of an export.
 
   Attributes:
     fields: of the model.
-    family: one of `hf.FAMILIES`.
-    is_reward: whether it scores.
+    family: a name of FAMILIES.
+    is_reward: whether the model is a reward model.
     lm: config.json of the language model.
-    generation: generation_config.json of the source, {} if not known.
+    generation: generation_config.json of the source; {} if unknown.
   """
 
   fields: dict[str, Any]
@@ -112,9 +118,9 @@ class Plan:
   generation: dict[str, Any]
 
   def shapes(self) -> dict[str, tuple[int, ...]]:
-    """Every tensor."""
+    """Returns the shape of every tensor."""
     shapes = hf.expected(self.lm)
-    if self.is_reward:  # it has a score for an unembedding
+    if self.is_reward:  # a score instead of an unembedding
       for name in FAMILIES[self.family].heads:
         shapes.pop(name, None)
       shapes['score.weight'] = (1, self.fields['d_model'])
@@ -126,7 +132,7 @@ class Plan:
     return numbers * _DTYPES[dtype].itemsize
 
   def held(self) -> int:
-    """How many leaves there are to one tensor, at most."""
+    """Returns the maximal number of leaves that one tensor holds."""
     counts = collections.Counter(
       source.name for leaf in hf.leaves(self.lm) for source in leaf.sources
     )
@@ -134,7 +140,13 @@ class Plan:
 
   @classmethod
   def make(cls, config, names, source: pathlib.Path | None) -> 'Plan':
-    """By a run's config, the names of its tensors, and what it came from."""
+    """Makes a plan.
+
+    Args:
+      config: of the run.
+      names: tensor name -> (shape, dtype).
+      source: folder of the import that the run came from, or None.
+    """
     is_reward = 'head/kernel' in names
     rows = names['backbone/embed' if is_reward else 'embed'][0][0]
     preferred, generation = None, {}
@@ -155,14 +167,14 @@ class Plan:
 
 
 def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
-  """The family that computes what these fields say.
+  """Returns a family that can express a model.
 
   Args:
     fields: of the model.
-    preferred: the family that it was imported as, if it was.
+    preferred: the family that the model was imported as, or None.
 
   Raises:
-    ValueError: none does; what stands against the nearest is named.
+    ValueError: no family can; names the field that the nearest family lacks.
   """
   if preferred in FAMILIES:
     nearest = preferred
@@ -176,14 +188,13 @@ def choose_family(fields: Mapping[str, Any], preferred: str | None) -> str:
       hf_config.make_config(fields, nearest, vocab_rows=1)
     except ValueError as error:
       raise ValueError(
-        'no family that other tools load computes what this '
-        f'model does: {error}'
+        f'no family that other tools load can express this model: {error}'
       ) from error
   return nearest if nearest in found else found[0]
 
 
 class LazyLeaf:
-  """An array that is read when something of it is asked for."""
+  """An array that is read when it is indexed or converted."""
 
   def __init__(self, name: str, spec: jax.ShapeDtypeStruct, read):
     self.shape, self.dtype = spec.shape, spec.dtype
@@ -198,13 +209,19 @@ class LazyLeaf:
 
 
 def lazy_tree(names, read, held: int):
-  """Nested dicts of `LazyLeaf`; so many that were read stay in memory."""
+  """Returns nested dicts of `LazyLeaf`.
+
+  Args:
+    names: tensor name -> (shape, dtype).
+    read: name -> array.
+    held: number of arrays that stay in memory.
+  """
   cache = {}
 
   def cached(name):
     if name not in cache:
       if len(cache) == held:
-        num_bytes = cache.pop(next(iter(cache))).nbytes  # before another
+        num_bytes = cache.pop(next(iter(cache))).nbytes
         arrays.release_memory(num_bytes)
       cache[name] = np.asarray(read(name))
     return cache[name]
@@ -238,8 +255,8 @@ def _write_weights(work, plan: Plan, params, dtype, max_bytes, label) -> None:
 
 
 def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
-  """config.json, generation_config.json and the tokenizer's files."""
-  ids = tok.generation_ids()
+  """Writes config.json, generation_config.json and the tokenizer's files."""
+  ids, vocab_rows = tok.generation_ids(), plan.lm['vocab_size']
   ends = ids['eos_token_id']
   more = ids | {'eos_token_id': ends[0] if len(ends) == 1 else ends}
   if plan.is_reward:
@@ -247,30 +264,21 @@ def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
   else:
     known = plan.generation.get('eos_token_id')
     known = known if isinstance(known, list) else [known]
-    generation = (
-      plan.generation
-      | ids
-      | {
-        'eos_token_id': list(
-          dict.fromkeys([*ends, *(i for i in known if isinstance(i, int))])
-        )
-      }
-    )
-    (work / 'generation_config.json').write_text(
-      json.dumps(generation, indent=2, sort_keys=True) + '\n'
+    ends = dict.fromkeys([*ends, *(i for i in known if isinstance(i, int))])
+    generation = plan.generation | ids | {'eos_token_id': [*ends]}
+    files.atomic_write(
+      work / 'generation_config.json', files.to_json(generation)
     )
   config = hf_config.make_config(
     plan.fields,
     plan.family,
     kind='reward' if plan.is_reward else 'lm',
-    vocab_rows=plan.lm['vocab_size'],
+    vocab_rows=vocab_rows,
     dtype=dtype,
     **more,
   )
-  (work / 'config.json').write_text(
-    json.dumps(config, indent=2, sort_keys=True) + '\n'
-  )
-  tok.write_files(work, plan.lm['vocab_size'])
+  files.atomic_write(work / 'config.json', files.to_json(config))
+  tok.write_files(work, vocab_rows)
 
 
 def export_model(
@@ -286,23 +294,21 @@ def export_model(
   """Writes the folder; see the top of this file.
 
   Args:
-    src: a run folder, its checkpoints, or one step of them.
-    dst: the folder, which must not be there.
+    src: a run folder, its checkpoints folder, or one checkpoint.
+    dst: the new folder.
     dtype: of the tensors.
     weights: one of `WEIGHTS`.
-    max_shard_bytes: of a file, unless one tensor alone has more.
+    max_shard_bytes: limit for the data of one file; see `weights_writer`.
     label: shown before the stage's name.
-    say: is given lines for people.
+    say: receives messages for people.
 
   Raises:
-    ValueError: `src` cannot be exported, or `dst` is there.
-    CheckpointError: there is no checkpoint, or it is damaged.
+    ValueError: `src` cannot be exported, or `dst` exists.
+    CheckpointError: the checkpoint is missing or damaged.
   """
   dst, path = pathlib.Path(dst), check_source(src)
   if dst.exists():
-    raise ValueError(
-      f'{dst} is there already: take another folder, or remove it'
-    )
+    raise ValueError(f'{dst} exists: give another folder, or remove this one')
   path = checkpoint.find(path, only_newest=True)
   about = checkpoint.read_meta(path)
   meta = about['meta']
@@ -311,34 +317,27 @@ def export_model(
   tok = opening.find_tokenizer(path)
   checks.require(
     meta['tokenizer'] == tok.fingerprint,
-    f'{path}: the tokenizer beside it is not the one that it was trained with',
+    f'{path}: the tokenizer in the run folder is not the one of the training',
   )
   plan = Plan.make(meta['config'], names, origin(path))
   work = dst.with_name(f'.{dst.name}.incomplete')
   check_disk(work, plan.num_bytes(dtype))
   work.mkdir(parents=True, exist_ok=True)
   with run_folder.only_process(work):
-    for left in work.iterdir():  # of an export that was stopped
+    for left in work.iterdir():  # from an export that was stopped
       if left.name != run_folder.LOCK:
         left.unlink()
     params = lazy_tree(names, read, plan.held())
     _write_weights(work, plan, params, dtype, max_shard_bytes, label)
-    _write_texts(
-      work,
-      plan,
-      tok,
-      float(read('head/bias')) if plan.is_reward else None,
-      dtype,
-    )
+    score_bias = float(read('head/bias')) if plan.is_reward else None
+    _write_texts(work, plan, tok, score_bias, dtype)
     (work / run_folder.LOCK).unlink()
     files.sync_folder(work)
     work.rename(dst)
     files.sync_folder(dst.parent)
   known = FAMILIES[plan.family]
-  say(
-    f'{dst}: {known.classifier if plan.is_reward else known.causal_lm} of '
-    f'{"/".join(subtree)} in {path}'
-  )
+  kind = known.classifier if plan.is_reward else known.causal_lm
+  say(f'{dst}: {kind} of {"/".join(subtree)} in {path}')
 
 
 # --- The stage ---------------------------------------------------------------
@@ -347,11 +346,11 @@ INPUTS = ('policy', 'reward_model')
 
 
 def validate(config):
-  """Refuses what makes no sense, by field name."""
+  """Raises a ConfigError that names the field if the config makes no sense."""
   checks.validate_common(config)
   checks.require(
     config.dtype in _DTYPES,
-    f'dtype={config.dtype!r} is none of {", ".join(_DTYPES)}',
+    f'dtype must be one of {", ".join(_DTYPES)}; got {config.dtype!r}',
   )
   checks.validate_positive(config, 'max_shard_size')
   checks.require(
@@ -361,14 +360,14 @@ def validate(config):
 
 
 def run(config, workdir, label: str = '') -> dict:
-  """Writes a folder for each input in the run folder; returns their names."""
+  """Writes a folder for each input into the run folder; returns their names."""
   validate(config)
   workdir = pathlib.Path(workdir)
   names = [name for name in INPUTS if config.inputs[name]]
   if processes.primary():
     run_folder.write_config(workdir, config.to_dict())
     for name in names:
-      if not (workdir / name).exists():  # it is whole if it is there
+      if not (workdir / name).exists():  # a folder is renamed when it is whole
         export_model(
           input_path(config, workdir, name),
           workdir / name,

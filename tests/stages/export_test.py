@@ -346,7 +346,7 @@ def test_a_model_of_no_family_is_refused_by_the_field(tmp_path):
 def test_a_target_that_is_there_and_a_run_that_is_not_finished(tmp_path):
   imported(tmp_path)
   (tmp_path / 'out').mkdir()
-  with pytest.raises(ValueError, match='out is there already'):
+  with pytest.raises(ValueError, match='out exists'):
     export_quietly(tmp_path / 'import', tmp_path / 'out')
   (tmp_path / 'import' / 'DONE').unlink()
   with pytest.raises(ValueError, match='import is not finished'):
