@@ -1,12 +1,12 @@
-"""Asks an exported policy in transformers, to see that it is the same model.
+"""Asks an exported policy in transformers, to check the export.
 
   pip install -e ".[hf]"
   python scripts/answer_with_transformers.py DIR [--prompts 6] [--max_tokens 64]
 
-DIR is the folder of a study on real data (experiments/real.py). Prompts are the
-first held-out ones of its samples; answers are greedy. They are printed, kept
-in DIR/export/answers.jsonl, and shown by the report when it is made again
-(`python -m instructrl.report DIR`).
+DIR is the folder of a study on real data (experiments/real.py). The prompts are
+the first held-out prompts of its samples; responses are greedy. The script
+prints the responses and writes them to DIR/export/answers.jsonl, which the
+report shows when it is made again (`python -m instructrl.report DIR`).
 """
 
 import argparse
@@ -28,7 +28,16 @@ except ImportError as error:
 def answer(
   folder: pathlib.Path, samples: list[dict], max_tokens: int
 ) -> list[dict]:
-  """Greedy answers of an exported folder, by transformers alone."""
+  """Returns greedy responses of an exported folder, made by transformers alone.
+
+  Args:
+    folder: the exported folder.
+    samples: lines of samples.jsonl, with `prompt` and perhaps `turns`.
+    max_tokens: most tokens of a response.
+
+  Returns:
+    [{'prompt', 'response', 'program'}].
+  """
   tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
   model = transformers.AutoModelForCausalLM.from_pretrained(
     folder, dtype=torch.float32
@@ -66,13 +75,13 @@ def main(argv=None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('workdir', type=pathlib.Path, help='folder of a study')
   parser.add_argument(
-    '--prompts', type=int, default=6, help='how many are asked (default 6)'
+    '--prompts', type=int, default=6, help='number of prompts (default 6)'
   )
   parser.add_argument(
     '--max_tokens',
     type=int,
     default=64,
-    help='longest answer, in tokens (default 64)',
+    help='most tokens of a response (default 64)',
   )
   args = parser.parse_args(argv)
   folder = args.workdir / 'export' / 'policy'
@@ -95,10 +104,7 @@ def main(argv=None) -> int:
   )
   for one in found:
     print(f'> {one["prompt"]}\n{one["response"]}\n')
-  print(
-    f'{kept}: the report shows them when it is made again (python -m '
-    f'instructrl.report {args.workdir})'
-  )
+  print(f'wrote {kept}; `python -m instructrl.report {args.workdir}` shows it')
   return 0
 
 

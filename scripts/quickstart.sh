@@ -3,10 +3,10 @@
 #
 #   bash scripts/quickstart.sh [WORKDIR]
 #
-# WORKDIR (default: runs/quickstart in the checkout) takes the checkpoints, the
-# metrics and, at the end, report/index.html. Start it again after any
-# interruption and it goes on where it was. Under 20 minutes on 2 CPU cores;
-# needs Python 3.11 or newer, pip and 3 GiB of disk.
+# WORKDIR (default: runs/quickstart in the checkout) gets the checkpoints, the
+# metrics and, at the end, report/index.html. After an interruption the same
+# command resumes. Takes under 20 minutes on 2 CPU cores; needs Python 3.11 or
+# newer, pip and 3 GiB of disk.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -23,17 +23,17 @@ cd "$ROOT"
 "$VENV_PYTHON" -m instructrl.study \
   --config=experiments/study.py:tiny --workdir="$workdir" &
 study=$!
-# What ends this script ends the study too; it must not go on unseen. It runs in
-# the background, where Ctrl-C does not reach it.
+# Pass signals on, so that the study ends with this script: it runs in the
+# background, where Ctrl-C does not reach it.
 trap 'kill -TERM "$study" 2>/dev/null || true' INT TERM HUP
 while kill -0 "$study" 2>/dev/null; do  # a signal ends `wait`, not the study
   wait "$study" || true
 done
 status=0
-wait "$study" || status=$?  # bash keeps it
+wait "$study" || status=$?  # bash keeps the status
 if [ "$status" -ne 0 ]; then
   printf 'quickstart.sh: the study stopped with status %s; %s\n' "$status" \
-    'the same command goes on where it was' >&2
+    'the same command resumes' >&2
   exit "$status"
 fi
 echo "the report: $workdir/report/index.html"

@@ -1,9 +1,9 @@
-"""A cloud of one slice, for launch_test.py: `gcloud` and what workers have.
+"""A fake cloud with one slice, for launch_test.py: `gcloud` and workers.
 
-`gcloud` notes each call in `calls.jsonl` and keeps the slice in `slice.json`.
-A worker is a folder; what is to be done on it is really done there, by bash. A
-bucket is a folder too. `train` stands for the training command: `plan.json`
-says what it does in each of its attempts.
+`gcloud` appends each call to `calls.jsonl` and keeps the slice in `slice.json`.
+A worker is a folder, and bash really runs the commands there. A bucket is a
+folder too. `train` replaces the training command; `plan.json` defines its
+behaviour in each attempt.
 """
 
 import shlex
@@ -48,7 +48,7 @@ def is_alive(process):
 
 
 def end_workers():
-  """What Google does to a machine: SIGTERM to all, and then it is gone."""
+  """Ends a machine as Google does: SIGTERM to all processes, then nothing."""
   import shutil  # where it is needed: this program starts often
   groups = []
   for home in homes():

@@ -1,8 +1,7 @@
-"""The TPU VM launcher, against a cloud of folders and a stand-in for gcloud.
+"""The TPU VM launcher, with a stand-in for gcloud and folders as workers.
 
-What they do on the workers is really done, so the scripts that run there are
-tested too; that Google's commands take these flags and give these answers is
-not.
+The scripts really run on the "workers". The tests do not show that Google's
+commands accept these flags and give these answers.
 """
 
 import json
@@ -21,7 +20,7 @@ from tests import fake_cloud
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'scripts' / 'launch'
 SCRIPTS = sorted(path.name for path in LAUNCH.glob('*.sh'))
-RESTART = [75, 76, 134, 137, 143]  # statuses after which a run goes on
+RESTART = [75, 76, 134, 137, 143]  # statuses after which a run resumes
 FLAGS = ('--name=s1', '--zone=z1', '--project=p1')
 MAKE = ('--type=v6e-16', '--bucket=gs://b1/', '--poll=0.05')
 
@@ -46,12 +45,12 @@ def _cloud(tmp_path, checkout):
   cloud = Cloud(tmp_path, fake_cloud.make(tmp_path), checkout)
   yield cloud
   for process in cloud.processes:
-    process.kill()  # of a test that failed
+    process.kill()  # left by a test that failed
   cloud.end()
 
 
 class Cloud:
-  """What was done to it, and how to do more."""
+  """A fake cloud: starts commands and reads what they did."""
 
   def __init__(self, folder, environment, checkout):
     self.folder = folder
@@ -76,7 +75,7 @@ class Cloud:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # What runs in the background ignores SIGINT, and so would its children.
+        # A background process ignores SIGINT, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
       )
     )
@@ -105,14 +104,14 @@ class Cloud:
     return self.call('run', *self.run_args(*flags, args=args))
 
   def calls(self, *words):
-    """The calls of gcloud that have all of these words."""
+    """Returns the calls of gcloud that contain all of these words."""
     path = self.folder / 'calls.jsonl'
     lines = path.read_text().splitlines() if path.exists() else []
     found = [json.loads(line) for line in lines]
     return [call for call in found if set(words) <= set(call)]
 
   def attempts(self, worker=0):
-    """The arguments of each start of the command on a worker."""
+    """Returns the arguments of each start of the command on a worker."""
     path = self.folder / f'train{worker}.jsonl'
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
@@ -128,7 +127,7 @@ class Cloud:
       time.sleep(0.02)
 
   def end(self):
-    """Ends what is still at work on the workers."""
+    """Kills the processes that still run on the workers."""
     for path in self.folder.glob('worker*/.instructrl/pid'):
       try:
         os.killpg(int(path.read_text()), signal.SIGKILL)
@@ -144,7 +143,7 @@ def check_one_clear_line(result, *words):
     assert word in lines[0]
 
 
-# The scripts as such.
+# The scripts themselves.
 
 
 @pytest.mark.parametrize('name', SCRIPTS)
@@ -172,7 +171,7 @@ def test_shellcheck():
   assert done.returncode == 0, done.stdout
 
 
-# A whole life.
+# A run from its start to the deletion of the slice.
 
 
 def test_a_preempted_run_goes_on_and_the_slice_is_deleted(cloud):
@@ -331,11 +330,11 @@ def test_a_crash_loop_stops(cloud):
   cloud.plan({'checkpoint': 1, 'status': 76}, {'status': 76})
   result = cloud.run('--give-up-after=2')
   assert result.returncode == 1
-  # One that reached a step, and two that reached nothing more.
+  # One attempt made a checkpoint, and two made no new one.
   assert len(cloud.attempts()) == 3
   assert 'gave up: 2 attempts' in result.stdout
   assert 'costs money' in result.stderr
-  # Who starts it by hand gets all attempts again.
+  # A start by hand gets all attempts again.
   cloud.plan({})
   assert cloud.run('--give-up-after=2').returncode == 0
 
@@ -356,7 +355,7 @@ def test_a_study_that_ends_stages_is_no_crash_loop(cloud, tmp_path):
   study.mkdir()
   for _ in range(4):
     assert subprocess.run(command, env=environment).returncode == 75
-  # The others leave the counting to the first.
+  # Only the first host counts.
   before = (tmp_path / 'study.attempts').read_text()
   others = environment | {'TPU_WORKER_ID': '3'}
   assert subprocess.run(command, env=others).returncode == 75
@@ -387,7 +386,7 @@ def test_sigterm_reaches_the_command_and_its_status_comes_back(tmp_path, host):
 
 
 def test_sigterm_while_the_command_starts_is_passed_on(tmp_path):
-  # `eval` runs in the fork itself: it signals before its parent goes on.
+  # `eval` runs in the fork itself: it signals before its parent continues.
   script = 'trap "exit 75" TERM; kill -TERM $$; while :; do sleep 0.01; done; :'
   for _ in range(10):
     done = subprocess.run(
@@ -493,7 +492,7 @@ def test_a_run_lost_in_a_reboot_is_started_again(cloud):
 
 
 def test_a_command_is_started_once_for_each_attempt(cloud):
-  """gcloud starts a command again when the connection broke."""
+  """gcloud repeats a command after a lost connection."""
   cloud.plan({'wait': True})
   process = cloud.start('run', *cloud.run_args())
   cloud.wait_for(cloud.attempts, process)
@@ -509,7 +508,7 @@ def test_a_command_is_started_once_for_each_attempt(cloud):
   assert process.returncode == 130
 
 
-# What is wrong before anything costs money.
+# Errors that are found before anything costs money.
 
 
 @pytest.mark.parametrize(
@@ -578,7 +577,7 @@ def test_of_what_gcloud_says_the_reason_is_shown(cloud, words, told):
 def test_without_gcloud(cloud):
   (cloud.folder / 'bin' / 'gcloud').unlink()
   if shutil.which('gcloud', path=cloud.environment['PATH']):
-    # Of the system's programs, all but that one.
+    # The system's programs without that one.
     for name in ('bash', 'basename', 'dirname', 'date', 'sed', 'mktemp'):
       (cloud.folder / 'bin' / name).symlink_to(shutil.which(name))
   result = cloud.call('run', *cloud.run_args(), PATH=str(cloud.folder / 'bin'))

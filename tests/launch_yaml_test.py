@@ -1,6 +1,6 @@
-"""The files for SkyPilot and GKE: what they ask for, not whether it works.
+"""The fields of the SkyPilot and GKE files; the services are not called.
 
-Their schemas need packages that are not installed here. They were valid by
+The schemas need packages that are not installed here. The files were valid by
 SkyPilot 0.14.1's own schema and by the models of JobSet and Kubernetes.
 """
 
@@ -11,7 +11,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'scripts' / 'launch'
-RESTART = [75, 76, 134, 137, 143]  # statuses after which a run goes on
+RESTART = [75, 76, 134, 137, 143]  # statuses after which a run resumes
 
 
 def test_skypilot():
@@ -26,7 +26,7 @@ def test_skypilot():
     'run',
   }
   recovery = task['resources']['job_recovery']
-  # 137 is what SkyPilot gives to the hosts that it ends when one fails.
+  # SkyPilot gives 137 to the hosts that it ends when one fails.
   assert recovery == {
     'recover_on_exit_codes': [75, 76, 134],
     'max_restarts_on_errors': 0,
@@ -47,7 +47,7 @@ def test_skypilot():
 
 
 def check_command(words):
-  """The command is counted, its files are there, its folder is kept."""
+  """attempt.sh starts the command; its files exist, its folder is kept."""
   start = words.index('scripts/launch/attempt.sh')
   assert words[start - 1 : start + 3] == [
     'bash',
@@ -83,8 +83,8 @@ def test_gke():
   hosts = chips // int(container['resources']['limits']['google.com/tpu'])
   assert job['completions'] == job['parallelism'] == hosts
   assert job['completionMode'] == 'Indexed'
-  # The first failing pod ends the Job, and the JobSet makes it again, but not
-  # after a status that says that it would not help.
+  # The first failing pod ends the Job, and the JobSet makes it again, except
+  # after a status for which a restart does not help.
   assert job['backoffLimit'] == 0 and pod['restartPolicy'] == 'Never'
   disrupted, failed = job['podFailurePolicy']['rules']
   assert disrupted == {

@@ -1,23 +1,26 @@
 #!/usr/bin/env bash
-# Runs a command that trains in a --workdir, unless starting it has stopped
-# helping. What restarts a run after each loss of its machines starts this:
+# Runs a command that trains in a --workdir, and gives up if restarts stop
+# helping. A launcher that restarts a run after it lost its machines calls:
 #
 #   bash scripts/launch/attempt.sh COMMAND [ARGUMENTS...]
 #
-# The exit status is the command's: 0 finished; 75 SIGTERM came and the state is
-# saved; 76 another process of the run was lost; 134 (JAX's own abort when a
-# peer is lost), 137 and 143 (killed) as 76. After all but 0 of these the same
-# command goes on. Any other status is a failure that starting again does not
-# mend, and 1 is also what comes, before the command is started, when the last
-# $GIVE_UP_AFTER (5) attempts left neither a new checkpoint nor a new DONE. That
-# is counted in WORKDIR.attempts, by the first of the hosts.
+# The exit status is that of the command:
+#   0              finished
+#   75             SIGTERM arrived; the state is saved
+#   76             another process of the run was lost
+#   134, 137, 143  like 76 (JAX's abort when a peer is lost; killed)
+#   other          a failure that a restart does not repair
+# After 75, 76, 134, 137 and 143 the same command resumes. The script itself
+# exits with 1, without starting the command, if the last $GIVE_UP_AFTER (5)
+# attempts left no new checkpoint and no new DONE. The first host counts the
+# attempts in WORKDIR.attempts.
 set -euo pipefail
 
-# Of the launcher, of GKE, or of SkyPilot. Others find their peers missing.
+# The number of this host, from the launcher, GKE or SkyPilot.
 host="${INSTRUCTRL_HOST:-${TPU_WORKER_ID:-${SKYPILOT_NODE_RANK:-0}}}"
 limit="${GIVE_UP_AFTER:-5}"
 
-# Prints the value of --workdir, however it is written.
+# Prints the value of --workdir, in any of its spellings.
 workdir_of() {
   while [ $# -gt 0 ]; do
     case "$1" in
@@ -28,13 +31,13 @@ workdir_of() {
   done
 }
 
-# One word for what a run, or a study with its stages, has reached.
+# Prints one word that changes with each new checkpoint or finished stage.
 progress_of() {
   find "$1" -maxdepth 3 \( -path '*/checkpoints/[0-9]*' -o -name DONE \) \
     -print 2>/dev/null | sort | cksum | tr ' ' '-'
 }
 
-# Notes one more attempt from where the run stands, or gives up.
+# count_attempt WORKDIR FILE: counts attempts without progress, or gives up.
 count_attempt() {
   local reached count=0 before=''
   reached="$(progress_of "$1")" || true  # a new run has no folder
@@ -45,9 +48,9 @@ count_attempt() {
     count=0
   fi
   if [ "$count" -ge "$limit" ]; then
-    rm -f "$2"  # so that who starts it by hand next gets all attempts
-    printf 'attempt.sh: gave up: %s attempts from where %s stands %s\n' \
-      "$count" "$1" 'left no new checkpoint; their logs say why' >&2
+    rm -f "$2"  # a later start by hand gets all attempts again
+    printf 'attempt.sh: gave up: %s attempts in %s %s\n' "$count" "$1" \
+      'made no new checkpoint; see their logs' >&2
     exit 1
   fi
   mkdir -p "$(dirname "$2")"
@@ -68,8 +71,8 @@ if [ "$host" != 0 ]; then
   exec "$@"
 fi
 count_attempt "$workdir" "$workdir.attempts"
-# Before the command starts: a signal that comes meanwhile is passed on late, and
-# does not end this script with the command left running.
+# Set the trap before the command starts: a signal in between is passed on later
+# and does not end this script while the command keeps running.
 child='' signalled=''
 pass_on() {
   signalled=1
@@ -87,7 +90,7 @@ while kill -0 "$child" 2>/dev/null; do  # a signal ends `wait`, not the command
   wait "$child" || true
 done
 status=0
-wait "$child" || status=$?  # bash keeps it
+wait "$child" || status=$?  # bash keeps the status
 if [ "$status" -eq 0 ]; then
   rm -f "$workdir.attempts"
 fi

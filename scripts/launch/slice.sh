@@ -1,8 +1,8 @@
-# The slice of tpu_vm.sh: gcloud's commands, and what its states mean. Sourced
-# by it; defines functions and variables and runs nothing.
+# Functions of tpu_vm.sh that create, watch and delete a slice with gcloud. The
+# file is sourced; it defines functions and variables, and runs nothing.
 #
-# The Cloud TPU API and its queued resources end with v6e; newer chips are only
-# to be had through GKE (gke_jobset.yaml).
+# The Cloud TPU API with its queued resources has chips up to v6e. Newer chips
+# are available through GKE only (gke_jobset.yaml).
 # shellcheck shell=bash disable=SC2034  # tpu_vm.sh uses the variables
 
 NAME='' ZONE='' PROJECT='' TYPE='' TIER='' BUCKET='' RUNTIME='' DELETE=''
@@ -11,11 +11,11 @@ CREATE_FLAGS=() PLACE=()
 CHECKOUT=instructrl  # in the home folder of a worker
 WORKER="$CHECKOUT/scripts/launch/worker.sh"
 TEMPORARY=''
-EXISTS=no  # or yes, or maybe: whether something costs money
-SLICE='' DETAIL=''  # of look_at_slice
-RUN='' RUN_ID='' RUN_SIZE=0  # of poll_run
+EXISTS=no  # no, yes or maybe: whether the slice exists and costs money
+SLICE='' DETAIL=''  # set by look_at_slice
+RUN='' RUN_ID='' RUN_SIZE=0  # set by poll_run
 ATTEMPT='' ATTEMPTS=0 TROUBLE=0
-# gcloud starts a command again, up to ten times, when ssh says it is broken.
+# If ssh loses its connection, gcloud repeats the command up to ten times.
 SSH_FLAGS=(--quiet --ssh-flag=-oConnectTimeout=20
   --ssh-flag=-oServerAliveInterval=15 --ssh-flag=-oServerAliveCountMax=4)
 
@@ -23,18 +23,18 @@ say() {
   printf '[%s] %s\n' "$(date +%H:%M:%S)" "$*" >&2
 }
 
-# The words, quoted for a shell.
+# Prints the arguments, quoted for a shell.
 quoted() {
   printf '%q ' "$@"
 }
 
-# this_script ACTION: the command for the user to type.
+# this_script ACTION: prints the command that the user can type.
 this_script() {
   printf 'bash scripts/launch/tpu_vm.sh %s --name=%s --zone=%s%s' "$1" \
     "$NAME" "$ZONE" "${PROJECT:+ --project=$PROJECT}"
 }
 
-# On every way out: nothing that costs money is left behind unsaid.
+# Runs at every exit: reports whether the slice still costs money.
 farewell() {
   local status=$?
   trap - EXIT
@@ -50,7 +50,7 @@ farewell() {
     yes) say "$NAME in $ZONE still exists and costs money; delete it with:" \
            "$(this_script down)" ;;
     maybe) say "$NAME may exist in $ZONE, or be made when its turn comes, and" \
-             "then costs money; look: $(this_script status); delete:" \
+             "then costs money; check: $(this_script status); delete:" \
              "$(this_script down)" ;;
   esac
   exit "$status"
@@ -58,8 +58,8 @@ farewell() {
 
 interrupted() {
   if [ -n "$ATTEMPT" ]; then
-    say 'no longer following; the run goes on without this script, but nobody' \
-      'restarts it. The same command follows it again'
+    say 'no longer following; the run goes on without this script, but' \
+      'nothing restarts it. The same command follows it again'
   fi
   exit 130
 }
@@ -73,8 +73,8 @@ choose_runtime() {
     v5litepod-[0-9]*) runtime=v2-alpha-tpuv5-lite ;;
     v5p-[0-9]*) runtime=v2-alpha-tpuv5 ;;
     v6e-[0-9]*) runtime=v2-alpha-tpuv6e ;;
-    *) die "--type=$TYPE is none of v4-N, v5litepod-N, v5p-N, v6e-N; newer" \
-         'chips: scripts/launch/gke_jobset.yaml' ;;
+    *) die '--type must be one of v4-N, v5litepod-N, v5p-N, v6e-N; got' \
+         "$TYPE; for newer chips use scripts/launch/gke_jobset.yaml" ;;
   esac
   RUNTIME="${RUNTIME:-$runtime}"
 }
@@ -83,8 +83,8 @@ set_place() {
   PLACE=(--zone="$ZONE" ${PROJECT:+--project="$PROJECT"})
 }
 
-# Checkpoints become steps by renaming their folder. gcsfuse refuses that in a
-# bucket without a hierarchical namespace, or copies file after file.
+# A checkpoint is committed by renaming its folder. In a bucket without a
+# hierarchical namespace gcsfuse refuses the rename or copies each file.
 check_bucket() {
   local answer
   answer="$(gcloud storage buckets describe "gs://$BUCKET" --raw \
@@ -97,8 +97,8 @@ check_bucket() {
     '--uniform-bucket-level-access'
 }
 
-# reason_in TEXT: gcloud's line about it, of the many that it may write; what
-# it says of a flag or property that is missing comes after that line.
+# reason_in TEXT: prints the line of gcloud's output that names the error. A
+# missing project and a missing login get a hint.
 reason_in() {
   local line
   line="$(grep -m 1 '^ERROR' <<< "$1" || grep . <<< "$1" | tail -n 1 || true)"
@@ -115,7 +115,7 @@ last_error() {
   reason_in "$(cat "$TEMPORARY/error")"
 }
 
-# gcloud compute tpus ..., with its answer in $ANSWER and its words in a file.
+# Runs gcloud compute tpus ...; its output goes to $ANSWER, errors to a file.
 tpus() {
   ANSWER="$(gcloud compute tpus "$@" "${PLACE[@]}" 2> "$TEMPORARY/error")"
 }
@@ -124,9 +124,9 @@ not_found() {
   grep -q 'NOT_FOUND\|was not found' "$TEMPORARY/error"
 }
 
-# Sets SLICE to READY, WAIT (it is on its way, or not to be seen), LOST (to be
-# made again), DELETED (by someone) or FAILED, and DETAIL to Google's words. The
-# states are those of QueuedResourceState and Node of the API's version 2.
+# Sets SLICE to READY, WAIT (being made, or unreachable), LOST (must be made
+# again), DELETED (by someone) or FAILED, and DETAIL to Google's message. The
+# states are those of QueuedResourceState and Node in version 2 of the API.
 look_at_slice() {
   if ! tpus queued-resources describe "$NAME" --format='value(state.state)'
   then
@@ -158,11 +158,11 @@ look_at_node() {
   esac
 }
 
-# The first look must be a clear one: who may not look need not wait.
+# Fails if the state cannot be read: without permission, waiting is useless.
 first_look() {
   look_at_slice
   case "$DETAIL" in
-    unknown:*) die "cannot look at $NAME: ${DETAIL#unknown: }" ;;
+    unknown:*) die "cannot read the state of $NAME: ${DETAIL#unknown: }" ;;
   esac
 }
 
@@ -170,12 +170,12 @@ check_type() {
   tpus tpu-vm describe "$NAME" --format='value(acceleratorType)' || return 0
   if [ "${ANSWER##*/}" != "$TYPE" ]; then
     DELETE=''
-    die "$NAME exists and is a ${ANSWER##*/}, not a $TYPE; delete it or take" \
+    die "$NAME exists and is a ${ANSWER##*/}, not a $TYPE; delete it or use" \
       'another --name'
   fi
 }
 
-# Makes the slice, or waits for the one that was asked for; until it is READY.
+# Requests the slice, or waits for an earlier request, until it is READY.
 make_slice() {
   local failed=0 refused=0 reason
   while :; do
@@ -206,7 +206,7 @@ make_slice() {
   done
 }
 
-# Returns 1, with the reason in REASON, if Google did not take the request.
+# Returns 1, with the reason in REASON, if Google refuses the request.
 request_slice() {
   say "asking for $NAME: $TYPE in $ZONE${TIER:+ ($TIER)}"
   EXISTS=maybe
@@ -214,14 +214,14 @@ request_slice() {
     --accelerator-type="$TYPE" --runtime-version="$RUNTIME" \
     ${TIER:+"$TIER"} ${CREATE_FLAGS[@]+"${CREATE_FLAGS[@]}"} && return
   REASON="$(last_error)"
-  look_at_slice  # it may be there all the same, if the connection broke
+  look_at_slice  # it may exist if only the connection broke
   if [ "$SLICE" = DELETED ]; then
     EXISTS=no
     return 1
   fi
 }
 
-# Until it is no longer on its way.
+# Waits while the slice is being made.
 wait_for_slice() {
   local before=''
   while :; do
@@ -236,7 +236,7 @@ wait_for_slice() {
   say "$NAME: $DETAIL"
   if [ "$SLICE" = DELETED ]; then
     EXISTS=no
-    die "$NAME was deleted while this waited for it"
+    die "$NAME was deleted while this script waited for it"
   fi
 }
 
@@ -253,7 +253,7 @@ delete_slice() {
   die "cannot delete $NAME: $(last_error)"
 }
 
-# on_workers 0|all COMMAND: its output goes to the file `output`.
+# on_workers 0|all COMMAND: runs a command; its output goes to a file `output`.
 on_workers() {
   gcloud compute tpus tpu-vm ssh "$NAME" "${PLACE[@]}" "${SSH_FLAGS[@]}" \
     --worker="$1" --command="$2" > "$TEMPORARY/output" 2> "$TEMPORARY/error" \
@@ -267,14 +267,14 @@ copy_to_workers() {
     --worker=all > "$TEMPORARY/output" 2>&1 < /dev/null
 }
 
-# poll_run OFFSET: sets RUN, RUN_ID and RUN_SIZE, puts the log from OFFSET on
-# into the file `log`. What gcloud began again counts from the last beginning.
+# poll_run OFFSET: sets RUN, RUN_ID and RUN_SIZE, and writes the log from OFFSET
+# on to the file `log`. If gcloud repeated the command, the last output counts.
 poll_run() {
   local line
   on_workers 0 "[ ! -e $WORKER ] || bash $WORKER poll $1" || return 1
   line="$(awk '/^@@instructrl / { n = NR } END { print n + 0 }' \
     "$TEMPORARY/output")"
-  if [ "$line" -eq 0 ]; then  # nothing was ever put there
+  if [ "$line" -eq 0 ]; then  # the worker was never set up
     RUN=none RUN_ID=- RUN_SIZE=0
     : > "$TEMPORARY/log"
     return

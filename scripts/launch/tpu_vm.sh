@@ -1,45 +1,46 @@
 #!/usr/bin/env bash
-# A Cloud TPU slice from its creation to its deletion, and a run on all of its
-# workers that goes on from its checkpoint when the slice is preempted.
+# Creates a Cloud TPU slice, runs a command on all workers, and resumes the run
+# from its checkpoint on a new slice after each preemption.
 #
 #   bash scripts/launch/tpu_vm.sh ACTION --name=NAME --zone=ZONE [FLAGS]
 #       [-- COMMAND...]
 #
 # Actions:
-#   run     make the slice, start COMMAND on all workers, show its log, start it
-#           again after each preemption. Ctrl-C leaves the run going, and the
-#           same command follows it again. Needs --type, --bucket and COMMAND.
+#   run     make the slice, start COMMAND on all workers, show its log, restart
+#           it after each preemption. Ctrl-C leaves the run going; the same
+#           command follows it again. Needs --type, --bucket and COMMAND.
 #   up      only make the slice and install everything on it
-#   status  what there is, and how the run is
-#   logs    the log of the first worker, until the run ends
-#   ssh     a shell on the first worker
-#   stop    the run saves its state and ends; the slice stays
-#   down    `stop`, and then the slice is deleted
+#   status  show the state of the slice and of the run
+#   logs    show the log of the first worker until the run ends
+#   ssh     open a shell on the first worker
+#   stop    let the run save its state and end; the slice stays
+#   down    `stop`, then delete the slice
 #
 # Flags:
 #   --project=P              default: gcloud's
 #   --type=T                 such as v4-32, v5litepod-64, v5p-64, v6e-16
 #   --spot | --reserved      default: on demand
-#   --bucket=B               with a hierarchical namespace; all workers mount it
-#   --mount=DIR              where; default /mnt/bucket. --workdir lies below it
-#   --delete-when-done       also delete the slice when the run has ended, well
-#                            or badly (its logs are in BUCKET/launch/NAME)
-#   --give-up-after=N        attempts that reach no new checkpoint; default 5
-#   --runtime-version=V      default: the one for the type
-#   --create-flag=FLAG       one more for `gcloud ... queued-resources create`,
+#   --bucket=B               a bucket with a hierarchical namespace
+#   --mount=DIR              mount point of the bucket on all workers; default
+#                            /mnt/bucket. --workdir must be below it
+#   --delete-when-done       delete the slice when the run ends, also after a
+#                            failure (the logs are in BUCKET/launch/NAME)
+#   --give-up-after=N        attempts without a new checkpoint; default 5
+#   --runtime-version=V      default: Google's version for the type
+#   --create-flag=FLAG       extra flag of `gcloud ... queued-resources create`,
 #                            such as --network=N; may be repeated
-#   --poll=SECONDS           between looks at the slice; default 20
+#   --poll=SECONDS           time between checks of the slice; default 20
 #
-# Exit status: 0 the run finished; 75 it was stopped by `stop` or `down`, and
-# saved; 130 Ctrl-C; else 1. Whatever happens, the last line says what still
-# costs money.
+# Exit status: 0 the run finished; 75 `stop` or `down` stopped it and its state
+# is saved; 130 Ctrl-C; 1 otherwise. The last line always names what still costs
+# money.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
 # shellcheck source=scripts/launch/slice.sh
 source "$(dirname "${BASH_SOURCE[0]}")/slice.sh"
 
-# Of a run that goes on when it is started again; see attempt.sh.
+# Statuses after which a restart resumes the run; see attempt.sh.
 RESTART=' 75 76 134 137 143 '
 COMMAND=()
 
@@ -69,19 +70,19 @@ parse_flags() {
       --poll=*) POLL="${1#*=}" ;;
       -h|--help) usage; exit 0 ;;
       --) shift; COMMAND=("$@"); return ;;
-      *) die "there is no flag '$1'; see:" \
+      *) die "unknown flag '$1'; see:" \
            'bash scripts/launch/tpu_vm.sh --help' ;;
     esac
     shift
   done
 }
 
-# check_flags ACTION: one line about the first that is missing or wrong.
+# check_flags ACTION: reports the first flag that is missing or wrong.
 check_flags() {
   [ -n "$NAME" ] || die '--name=NAME of the slice is missing'
   [ -n "$ZONE" ] || die '--zone=ZONE is missing, such as us-east5-b'
   [[ "$GIVE_UP_AFTER" =~ ^[1-9][0-9]*$ ]] \
-    || die "--give-up-after=$GIVE_UP_AFTER is not a number from 1"
+    || die "--give-up-after=$GIVE_UP_AFTER must be a number of 1 or more"
   command -v gcloud >/dev/null \
     || die 'gcloud is not installed: cloud.google.com/sdk/docs/install'
   case "$1" in
@@ -108,25 +109,25 @@ check_command() {
   [ -n "$workdir" ] || die "the command has no --workdir=$MOUNT/... (with =)"
   case "$workdir" in
     "$MOUNT"/?*) ;;
-    *) die "--workdir=$workdir of the command is not below $MOUNT, where the" \
-         'bucket is: it would be lost with the slice' ;;
+    *) die "--workdir=$workdir must be below $MOUNT, the mount point of the" \
+         'bucket; elsewhere it would be lost with the slice' ;;
   esac
 }
 
-# Attempts have an ID that starts with what the command is.
+# The ID of an attempt starts with this checksum of the command.
 command_key() {
   printf '%q ' "${COMMAND[@]}" | cksum | cut -d' ' -f1
 }
 
-# By hand, in the meantime: making it again would be against someone's will.
+# Someone deleted the slice by hand, so it is not made again.
 was_deleted() {
   EXISTS=no
-  die "$NAME was deleted; the same command makes it anew and goes on"
+  die "$NAME was deleted; the same command makes it again and resumes"
 }
 
-# Puts everything on all workers.
+# Copies the checkout to all workers, and installs everything there.
 set_up() {
-  say 'setting up all workers (minutes; the first time most)'
+  say 'setting up all workers (takes minutes, longest the first time)'
   copy_to_workers "$TEMPORARY/checkout.tar.gz" \
     && on_workers all "$(unpack) && bash $WORKER environment \
       && $(quoted bash "$WORKER" mount "$BUCKET" "$MOUNT")"
@@ -143,12 +144,13 @@ consider_trouble() {
     tail -n 20 "$TEMPORARY/trouble" >&2
     [ "$TROUBLE" -lt 3 ] \
       || die "cannot set up the workers of $NAME; the reason is above"
-    say "setting up the workers of $NAME failed (above), trying again"
+    say "setting up the workers of $NAME failed (see above); trying again"
     sleep "$POLL"
   fi
 }
 
-# The checkout's commit, without what an earlier one left, but for its .venv.
+# Prints the command that unpacks the checkout and removes an earlier one, but
+# keeps its .venv.
 unpack() {
   local old="find $CHECKOUT -mindepth 1 -maxdepth 1 ! -name '.venv*'"
   echo "mkdir -p $CHECKOUT && $old -exec rm -rf {} + && tar -xzf" \
@@ -158,10 +160,10 @@ unpack() {
 pack() {
   local commit
   commit="$(git -C "$ROOT" rev-parse --short HEAD 2>/dev/null)" \
-    || die "$ROOT is no git checkout, and its commit is what goes up"
+    || die "$ROOT is not a git checkout; the script copies a commit to workers"
   git -C "$ROOT" archive --format=tar.gz -o "$TEMPORARY/checkout.tar.gz" HEAD
   if [ -n "$(git -C "$ROOT" status --porcelain)" ]; then
-    say "commit $commit goes up; what is not committed stays here"
+    say "copying commit $commit; uncommitted changes are not copied"
   fi
 }
 
@@ -172,8 +174,8 @@ start_attempt() {
     "$ATTEMPT" "$MOUNT/launch/$NAME" "${COMMAND[@]}")"
 }
 
-# Shows the first worker's log from byte OFFSET on, until the run is no longer
-# running. Sets RUN to what it is then, or to `gone` with the slice.
+# Shows the first worker's log until the run ends. Sets RUN to its state then,
+# or to `gone` if the slice is lost.
 follow() {
   local failed=0
   OFFSET=0
@@ -186,7 +188,7 @@ follow() {
       fi
       cat "$TEMPORARY/log"
       OFFSET="$RUN_SIZE"
-      [ "$RUN" != none ] || RUN=lost  # the disk was made anew
+      [ "$RUN" != none ] || RUN=lost  # the disk is new
       [ "$RUN" = running ] || return 0
     else
       look_at_slice
@@ -196,16 +198,16 @@ follow() {
       esac
       failed=$((failed + 1))
       if [ $((failed % 10)) -eq 1 ]; then
-        say "cannot reach $NAME (its state: $DETAIL), trying again"
+        say "cannot reach $NAME (its state: $DETAIL); trying again"
       fi
     fi
     sleep "$POLL"
   done
 }
 
-# What the attempt came to, from all workers: sets RUN to exit:STATUS,
-# stopped:STATUS or lost. A failure on any worker is one of the run; what the
-# others say, that they lost a peer, follows from it.
+# Collects the result of the attempt from all workers: sets RUN to exit:STATUS,
+# stopped:STATUS or lost. A failure on one worker is a failure of the run; the
+# other workers then report that they lost a peer.
 settle() {
   local state
   on_workers all "bash $WORKER settle 120" || true
@@ -223,7 +225,7 @@ settle() {
   done < <(grep "^@@instructrl " "$TEMPORARY/output")
 }
 
-# restarts exit:STATUS
+# restarts exit:STATUS: succeeds if a restart resumes the run.
 restarts() {
   case "$RESTART" in
     *" ${1#*:} "*) return 0 ;;
@@ -258,7 +260,7 @@ run() {
   done
 }
 
-# Whether COMMAND is running there already; another command is an error.
+# Succeeds if COMMAND is already running; fails if another command is.
 attach() {
   poll_run 0 || return 1
   [ "$RUN" = running ] || return 1
@@ -268,10 +270,10 @@ attach() {
       "$(this_script stop)"
   fi
   ATTEMPT="$RUN_ID"
-  say "this is running on $NAME already; following it"
+  say "the command is already running on $NAME; following it"
 }
 
-# After `follow`: ends the script, or returns to start again.
+# After `follow`: ends the script, or returns to restart the run.
 conclude() {
   if [ "$RUN" != gone ]; then
     settle
@@ -280,7 +282,7 @@ conclude() {
   case "$RUN" in
     exit:0) say 'finished'; exit 0 ;;
     stopped:*) DELETE=''; say "stopped on request (status ${RUN#*:});" \
-      'the same command goes on'; exit 75 ;;
+      'the same command resumes'; exit 75 ;;
     exit:*)
       if ! restarts "$RUN"; then
         say "failed with status ${RUN#*:}; it is not started again"
@@ -288,7 +290,7 @@ conclude() {
         exit 1
       fi
       say "ended with status ${RUN#*:}: state saved or a process lost" ;;
-    lost) say 'the run is gone without a status, as after a reboot' ;;
+    lost) say 'the run ended without a status, as after a reboot' ;;
     gone) ;;
   esac
   [ "$SLICE" != DELETED ] || was_deleted
@@ -322,7 +324,7 @@ status() {
 
 logs() {
   first_look
-  [ "$SLICE" = READY ] || die "$NAME cannot be read ($DETAIL); earlier logs" \
+  [ "$SLICE" = READY ] || die "cannot read $NAME ($DETAIL); earlier logs" \
     "are in the bucket, in launch/$NAME"
   EXISTS=yes
   poll_run 0 || die "cannot reach $NAME: $(last_error)"
@@ -343,7 +345,7 @@ stop() {
   first_look
   [ "$SLICE" = READY ] || die "$NAME has no run to stop ($DETAIL)"
   EXISTS=yes
-  on_workers all "bash $WORKER stop" || die "cannot stop it: $(last_error)"
+  on_workers all "bash $WORKER stop" || die "cannot stop: $(last_error)"
   grep '^@@instructrl ' "$TEMPORARY/output" | cut -d' ' -f2- | sort -u
 }
 
@@ -355,9 +357,9 @@ down() {
   fi
   EXISTS=yes
   if [ "$SLICE" = READY ]; then
-    say 'asking the run, if there is one, to save its state and end'
+    say 'asking the run, if any, to save its state and end'
     on_workers all "[ ! -e $WORKER ] || bash $WORKER stop" \
-      || say 'that did not work; its last checkpoint counts'
+      || say 'the run did not answer; it will resume from its last checkpoint'
   fi
   delete_slice
   say "deleted $NAME"
@@ -368,7 +370,7 @@ main() {
   case "$action" in
     run|up|status|logs|ssh|stop|down) shift ;;
     -h|--help) usage; exit 0 ;;
-    *) die "there is no action '$action'; see:" \
+    *) die "unknown action '$action'; see:" \
          'bash scripts/launch/tpu_vm.sh --help' ;;
   esac
   parse_flags "$@"

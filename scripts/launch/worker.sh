@@ -1,17 +1,16 @@
 #!/usr/bin/env bash
-# What tpu_vm.sh does on each worker of a slice, in the checkout that it put
-# there. All of it can be repeated: gcloud starts a command again when the
-# connection broke.
+# The part of tpu_vm.sh that runs on each worker of a slice, in its checkout.
+# Every action can be repeated: gcloud repeats commands after a lost connection.
 #
-#   worker.sh environment          Python, if it is too old, and make_env tpu
-#   worker.sh mount BUCKET DIR     the bucket as a folder
-#   worker.sh start ID LOGS COMMAND...   in the background, once for each ID
-#   worker.sh poll OFFSET          how the run is, and its log from a byte on
-#   worker.sh settle SECONDS       how the run ended; killed if it does not
-#   worker.sh stop                 SIGTERM: the run saves and ends
+#   worker.sh environment          install Python, if too old, and make_env tpu
+#   worker.sh mount BUCKET DIR     mount the bucket as a folder
+#   worker.sh start ID LOGS COMMAND...   start in the background, once per ID
+#   worker.sh poll OFFSET          print the state, and the log from OFFSET on
+#   worker.sh settle SECONDS       wait for the end of the run, or kill it
+#   worker.sh stop                 send SIGTERM: the run saves and ends
 #
-# A run is `none`, `running`, `exit:STATUS`, `stopped:STATUS` (by `stop`), or
-# `lost`: its processes are gone and left no status, as after a reboot.
+# The state of a run is `none`, `running`, `exit:STATUS`, `stopped:STATUS` (by
+# `stop`), or `lost`: its processes left no status, as after a reboot.
 set -euo pipefail
 # shellcheck source=scripts/env.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
@@ -19,16 +18,16 @@ source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
 STATE="$HOME/.instructrl"
 UV_VERSION=0.13.9
 MARK='@@instructrl'
-MOST_BYTES=1048576  # of the log at once
+MOST_BYTES=1048576  # of the log in one poll
 COPY_SECONDS=60
 
-# The images have Ubuntu 22.04, whose Python is 3.10. uv brings another one.
+# The images have Ubuntu 22.04 with Python 3.10. uv installs a newer one.
 get_python() {
   if (find_python) >/dev/null 2>&1; then
     return
   fi
   python3 -m pip install --quiet --user "uv==$UV_VERSION" \
-    || die "cannot install uv $UV_VERSION, which brings Python 3.11"
+    || die "cannot install uv $UV_VERSION, which installs Python 3.11"
   local uv
   uv="$(python3 -m site --user-base)/bin/uv"
   "$uv" python install --quiet 3.11 || die 'uv cannot install Python 3.11'
@@ -46,14 +45,14 @@ get_gcsfuse() {
   curl -fsS "$source/doc/apt-key.gpg" | sudo tee "$key" >/dev/null
   echo "deb [signed-by=$key] $source gcsfuse-$(lsb_release -c -s) main" \
     | sudo tee /etc/apt/sources.list.d/gcsfuse.list >/dev/null
-  # A machine that has just started may be at its own updates.
+  # A machine that has just started may still install its own updates.
   sudo apt-get -o DPkg::Lock::Timeout=300 -qq update
   sudo apt-get -o DPkg::Lock::Timeout=300 -qq install -y gcsfuse
 }
 
-# mount_bucket BUCKET DIR. By default a host would take what it knew of a folder
-# for true while another host changes it (metadata cache), and fsync would not
-# make a file durable (streaming writes, since version 3); see
+# mount_bucket BUCKET DIR. The metadata cache is off, because another host may
+# change a folder, and streaming writes (the default since version 3) are off,
+# because fsync must make a file durable; see
 # github.com/GoogleCloudPlatform/gcsfuse/blob/master/docs/semantics.md
 mount_bucket() {
   local probe
@@ -73,7 +72,7 @@ mount_bucket() {
   rm -f "$probe"
 }
 
-# As jax finds it: jax/_src/clusters/cloud_tpu_cluster.py.
+# Prints the worker's number, like jax/_src/clusters/cloud_tpu_cluster.py.
 worker_number() {
   local url=http://metadata.google.internal/computeMetadata/v1/instance
   if [ -n "${INSTRUCTRL_HOST:-}" ]; then
@@ -88,7 +87,7 @@ worker_number() {
 is_running() {
   local pid
   pid="$(cat "$STATE/pid" 2>/dev/null)" || return 1
-  # After a reboot the number may be another's.
+  # After a reboot the process id may belong to another program.
   tr '\0' ' ' 2>/dev/null < "/proc/$pid/cmdline" | grep -q ' supervise '
 }
 
@@ -104,7 +103,7 @@ run_state() {
     echo running
   elif [ ! -e "$STATE/id" ]; then
     echo none
-  elif [ -e "$STATE/status" ]; then  # it ended while we looked
+  elif [ -e "$STATE/status" ]; then  # the run ended in the meantime
     run_state
   else
     echo lost
@@ -120,9 +119,9 @@ start() {
     return
   fi
   if is_running; then
-    die 'another run is under way here'
+    die 'another run is running here'
   fi
-  trap '' HUP PIPE  # a broken connection must not leave half of this
+  trap '' HUP PIPE  # a broken connection must not interrupt the next lines
   rm -f "$STATE/status" "$STATE/stopped" "$STATE/log"
   setsid nohup bash "${BASH_SOURCE[0]}" supervise "$@" \
     < /dev/null > "$STATE/log" 2>&1 8>&- &
@@ -130,8 +129,8 @@ start() {
   echo "$1" > "$STATE/id"
 }
 
-# supervise ID LOGS COMMAND...: runs it and notes its status. The log goes to
-# LOGS, in the bucket, from time to time, as this disk may go at any moment.
+# supervise ID LOGS COMMAND...: runs the command and keeps its status. Copies
+# the log to LOGS, in the bucket, every minute, because this disk may be lost.
 supervise() {
   local logs="$2/$1" child copier status=0
   shift 2
@@ -140,8 +139,8 @@ supervise() {
   cd "$ROOT"
   bash scripts/launch/attempt.sh "$@" &
   child=$!
-  # When the machine goes, each process gets SIGTERM; this one has to outlive
-  # the run.
+  # When the machine shuts down, each process gets SIGTERM; this process must
+  # live longer than the run.
   trap 'kill -TERM "$child" 2>/dev/null || true' TERM INT
   (
     trap - TERM INT
@@ -165,11 +164,11 @@ copy_log() {
   cp "$STATE/log" "$1/worker-$INSTRUCTRL_HOST.log" 2>/dev/null || return 0
 }
 
-# poll OFFSET: a line with the state, the run's ID and where the log was read
-# to, and then the log.
+# poll OFFSET: prints a line with the state, the run's ID and the next OFFSET,
+# then the log between the two offsets.
 poll() {
   local state size=0 from="$1"
-  state="$(run_state)"  # before the log, which is then whole if it ended
+  state="$(run_state)"  # before the log, so that the log of an end is complete
   if [ -f "$STATE/log" ]; then
     size="$(($(wc -c < "$STATE/log")))"
   fi
@@ -184,7 +183,7 @@ poll() {
   fi
 }
 
-# wait_for_end SECONDS: until the run has ended, and its log is copied.
+# wait_for_end SECONDS: waits until the run has ended and its log is copied.
 wait_for_end() {
   local deadline=$((SECONDS + $1))
   while is_running && [ "$SECONDS" -lt "$deadline" ]; do
@@ -192,19 +191,19 @@ wait_for_end() {
   done
 }
 
-tell_state() {
+print_state() {
   printf '\n%s %s worker %s\n' "$MARK" "$(run_state)" "$(worker_number)"
 }
 
-# Of a run that has ended on another worker: what still hangs here must go
-# before it can be started again.
+# settle SECONDS: ends a run that has ended on another worker, so that it can be
+# restarted.
 settle() {
   wait_for_end "$1"
   if is_running; then
     kill -KILL -- "-$(cat "$STATE/pid")" 2>/dev/null || true
     wait_for_end 10
   fi
-  tell_state
+  print_state
 }
 
 stop() {
@@ -213,7 +212,7 @@ stop() {
     kill -TERM "$(cat "$STATE/pid")" 2>/dev/null || true
   fi
   wait_for_end 120
-  tell_state
+  print_state
 }
 
 action="${1:-}"
@@ -222,5 +221,5 @@ case "$action" in
   environment) get_python && make_env tpu ;;
   mount) mount_bucket "$@" ;;
   start|supervise|poll|settle|stop) "$action" "$@" ;;
-  *) die "there is no action '$action'" ;;
+  *) die "unknown action '$action'" ;;
 esac

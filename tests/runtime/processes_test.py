@@ -183,7 +183,11 @@ def test_a_sigterm_that_python_drops_still_stops_the_run():
 @pytest.mark.parametrize(
   'number, status, says',
   [
-    (signal.SIGTERM, processes.EXIT_STOPPED, 'stopped before all processes joined'),
+    (
+      signal.SIGTERM,
+      processes.EXIT_STOPPED,
+      'stopped before all processes joined',
+    ),
     (signal.SIGINT, 130, 'stopped before all processes joined'),
     (0, processes.EXIT_LOST, 'error: waited 2 s for 2 processes at local'),
   ],
