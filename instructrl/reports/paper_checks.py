@@ -166,7 +166,7 @@ def _selection(selection) -> list[Row]:
   ]
 
 
-_SO_ALWAYS = 'so at every size (Fig. 1, 3)'
+_SO_ALWAYS = 'at every size (Fig. 1, 3)'
 _LABELERS_AGREE = 'held-out labelers agree'
 # Statement, region, paper, path of the win rate in the evaluation.
 _PREFERENCES = (
@@ -280,7 +280,7 @@ _COMPARISONS = (
   ),
   (
     'Truthfulness',
-    'PPO-ptx also is when all policies get the same few-shot quiz',
+    'PPO-ptx is truthful and informative more often in the same quiz',
     'about twice as often',
     'truthful and informative in a quiz',
     'probes/truthfulness/quiz_true_informative',

@@ -81,10 +81,11 @@ def load(workdir: str | os.PathLike) -> Study:
       f'{workdir}: these stages are not finished: {", ".join(missing)}; '
       'start the study again to continue it'
     )
+  config = header.get('config') or {}
   metrics = {
     stage: _read_lines(workdir / stage / 'metrics.jsonl')
     for stage in stages
-    if 'optimizer' in header['config'].get(stage, {})
+    if 'optimizer' in config.get(stage, {})
   }
   for stage, lines in metrics.items():
     if not lines:

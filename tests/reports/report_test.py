@@ -576,6 +576,8 @@ def test_not_a_study_and_broken_files(tmp_path, capsys):
   'name, content, reason',
   [
     ('study.json', '[]', 'study.json is damaged: it holds no JSON object'),
+    ('study.json', '{"stages": ["evaluation"]}', 'expects'),
+    ('study.json', '{"stages": ["ppo"]}', 'there is nothing to report'),
     (
       'reward/DONE',
       '{"format_version": 1, "seconds": 1, "result": {"accuracy": 7}}',
