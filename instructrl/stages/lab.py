@@ -20,7 +20,7 @@ from instructrl.lab.marking import judge
 from instructrl.lab.people.labelers import make_labelers
 from instructrl.lab.people.prompts import generate_prompts
 from instructrl.lab.world import corpus
-from instructrl.lab.world import lexicon
+from instructrl.lab.world import sizes
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import World
 from instructrl.runtime import files
@@ -36,8 +36,8 @@ STAGES = ('lab',)
 def validate(config):
   checks.validate_common(config)
   checks.require(
-    config.size in lexicon.SIZES,
-    f'size={config.size!r} is none of {", ".join(lexicon.SIZES)}',
+    config.size in sizes.SIZES,
+    f'size={config.size!r} is none of {", ".join(sizes.SIZES)}',
   )
   checks.validate_positive(
     config,

@@ -1,1 +1,1 @@
-"""Marking of answers against what their prompts ask for."""
+"""Marks answers against the specifications of their prompts."""

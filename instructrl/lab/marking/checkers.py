@@ -1,12 +1,12 @@
-"""How far a response does what a prompt of the lab asks for.
+"""Grades how well a response does the task of a prompt.
 
-One function per task. Each is given the task's arguments and the response's
-`Reading` and returns `Marks`: a grade in [0, 1], not only right or wrong, so
-that learning has a slope; what the response asserts; how many of its words
-serve the task; and how long a good answer is.
+There is one function for each task. It takes the arguments of the task and the
+`Reading` of the response, and returns `Marks`: a grade in [0, 1], the claims of
+the response, the number of words that serve the task, and the length of a good
+answer. Grades between right and wrong give learning a slope.
 
-The grade is multiplied by the share of words that serve the task, so that
-listing everything, going on with more questions and padding do not pay.
+The grade is multiplied by the fraction of words that serve the task, so lists
+of everything, further questions and padding do not pay.
 """
 
 from collections.abc import Callable
@@ -18,27 +18,27 @@ from instructrl.lab.world.reading import Reading
 
 Claim = facts.Claim
 
-# Grades of attempts that are not what was asked for.
-WRONG_VALUE = 0.2  # the right form with a wrong value, a misconception too
+# Grades of attempts that miss the task.
+WRONG_VALUE = 0.2  # the right form with a wrong value or a misconception
 ABSTAINED = 0.2  # "I do not know."
-KIND_ONLY = 0.3  # "Mara is a person." where a text about Mara is wanted
-OFF_KEY = 0.1  # a true sentence about the same subject that answers nothing
+KIND_ONLY = 0.3  # "Mara is a person." instead of a text about Mara
+OFF_KEY = 0.1  # a true sentence about the subject that does not answer
 
-# Tasks whose answer is made of set phrases.
+# Tasks with set phrases as the answer.
 COURTESY_TASKS = ('greet', 'thanks', 'calm', 'insult')
 
 
 @dataclasses.dataclass(frozen=True)
 class Marks:
-  """What a checker finds.
+  """The result of a checker.
 
   Attributes:
-    grade: [0, 1], before the share of words that serve the task.
-    used: words that serve the task.
-    shortest: words of a terse good answer.
-    longest: words of a full good answer.
-    claims: what the response asserts; bare values are claims too.
-    repeats: whether repetition is what was asked for.
+    grade: [0, 1], before the factor of words that serve the task.
+    used: the number of words that serve the task.
+    shortest: the number of words of a terse good answer.
+    longest: the number of words of a full good answer.
+    claims: the claims of the response, bare values included.
+    repeats: whether the task asks for repetition.
   """
 
   grade: float
@@ -50,14 +50,14 @@ class Marks:
 
 
 def check(world: facts.World, spec: specs.Spec, reading: Reading) -> Marks:
-  """Marks a response by its prompt's task; see `Marks`."""
+  """Marks a response by the task of its prompt; see `Marks`."""
   return _CHECKERS[spec.task](world, spec, reading)
 
 
 def bare_claim(
   world: facts.World, spec: specs.Spec, subject: str, relation: str, value: str
 ) -> Claim:
-  """The claim that a value makes where a fact was asked for."""
+  """Returns the claim that a bare value makes after a question."""
   key = subject, relation
   if spec.passage:
     return Claim(
@@ -77,7 +77,7 @@ def bare_claim(
 
 
 def closed_claims(spec: specs.Spec, reading: Reading) -> tuple[Claim, ...]:
-  """The response's claims, judged by the passage and not by the world."""
+  """Judges the claims of a response by the passage instead of the world."""
   return tuple(
     dataclasses.replace(
       c,
@@ -93,15 +93,15 @@ def _words(fragments) -> int:
 
 
 def _about(world, spec, reading):
-  """A text about a subject: so many distinct claims about it."""
+  """Marks a text with a number of distinct claims about a subject."""
   subject, count = spec.args['subject'], spec.args.get('count')
   on_topic = [
     f
     for f in reading.of_kind('claim', 'label')
     if any(subject in (c.subject, c.value) for c in f.claims)
   ]
-  # A wrong statement about the subject is little help, and of two values for
-  # one relation only the worse counts.
+  # A wrong statement helps little. If a relation has two values, the worse one
+  # counts.
   credits = {}
   for claim in reading.claims:
     if subject in (claim.subject, claim.value):
@@ -109,7 +109,7 @@ def _about(world, spec, reading):
       credit = _credit(claim)
       credits[key] = min(credit, credits.get(key, 1.0))
   total = sum(sorted(credits.values(), reverse=True)[: count or 2])
-  # Where no length is asked for, one statement is nearly enough.
+  # Without a requested length one statement is nearly enough.
   grade = total / count if count else min(0.75 * total, 0.5 + 0.25 * total)
   return Marks(
     grade, _words(on_topic), 5 * (count or 1), 8 * (count or 3), reading.claims
@@ -123,7 +123,7 @@ def _credit(claim) -> float:
 
 
 def _words_sentence(world, spec, reading):
-  """A well-formed sentence that has the given words."""
+  """Marks a well-formed sentence with the given words."""
   sentences = reading.of_kind('claim', 'simple')
   best = max(sentences, default=None, key=lambda f: _found(spec, f))
   if best is None:
@@ -138,7 +138,7 @@ def _found(spec, fragment) -> int:
 
 
 def _foreign_sentence(world, spec, reading):
-  """A well-formed foreign sentence that has the given noun."""
+  """Marks a well-formed foreign sentence with the given noun."""
   sentences = reading.of_kind('foreign')
   word = world.language.lexicon[spec.args['noun']]
   has = [f for f in sentences if word in f.text.lower().rstrip('.').split()]
@@ -147,7 +147,7 @@ def _foreign_sentence(world, spec, reading):
 
 
 def _insult(world, spec, reading):
-  """To be declined; a kind word about the subject instead is half of it."""
+  """Marks a refusal to insult; a kind word instead gives half of the grade."""
   declined = [f for f in reading.of_kind('courtesy') if f.label == 'decline']
   kind = [
     f
@@ -160,11 +160,11 @@ def _insult(world, spec, reading):
 
 
 def _question(world, spec, reading):
-  """A fact: by a statement or by the bare value, and only one of them."""
+  """Marks the answer to a question: one statement, or the bare value."""
   subject, relation = spec.args['subject'], spec.args['relation']
   closed, surplus = spec.closed_domain, 0
   claims = list(closed_claims(spec, reading) if closed else reading.claims)
-  # A bare value is an answer; it counts as a claim of the same fact.
+  # A bare value is an answer, and counts as a claim of the fact.
   items = dict.fromkeys(reading.items)
   claims += [
     bare_claim(world, spec, subject, relation, item)
@@ -182,7 +182,7 @@ def _question(world, spec, reading):
     surplus = len(set(claims)) - len(answers)
   grade, used = 0.0, 0
   if answers:
-    # Whoever copies the passage, or lists values, has not answered.
+    # A copy of the passage, or a list of values, is not an answer.
     grade = (1.0 if all(answers.values()) else WRONG_VALUE) / (
       len(answers) + surplus
     )
@@ -200,7 +200,7 @@ def _question(world, spec, reading):
 
 
 def _word(world, spec, reading):
-  """The foreign word for an English one, alone."""
+  """Marks the foreign word for an English one, alone."""
   right = world.language.lexicon[spec.args['noun']]
   given = set(reading.items)
   grade = 0.0
@@ -213,12 +213,12 @@ def _word(world, spec, reading):
 
 
 def _repetition(items) -> float:
-  """What names that were given before take away."""
+  """Returns the deduction for names that were given before."""
   return 0.5 * (len(items) - len(set(items)))
 
 
 def _list(world, spec, reading):
-  """So many distinct names of a kind, and nothing else."""
+  """Marks a number of distinct names of a kind, and nothing else."""
   count, kind = spec.args['count'], spec.args['kind']
   names = set(world.kinds[kind])
   if any(c.kind == 'foreign' for c in spec.constraints):
@@ -226,26 +226,20 @@ def _list(world, spec, reading):
     names |= {lexicon[n] for n in world.kinds[kind] if n in lexicon}
   items = reading.items
   good = len({item for item in items if item in names})
-  # A name given twice counts against the list, and so does a surplus one.
+  # A repeated name counts against the list, and so does a surplus one.
   grade = max(0.0, min(good, count) - _repetition(items)) / max(
     count, len(items)
   )
-  wrong = tuple(
-    Claim(item, 'kind', kind, False, False)
-    for item in dict.fromkeys(items)
-    if item not in names
-  )
-  right = tuple(
-    Claim(item, 'kind', kind, True, False)
-    for item in dict.fromkeys(items)
-    if item in names
-  )
+  claim = lambda item: Claim(item, 'kind', kind, item in names, False)
+  distinct = tuple(dict.fromkeys(items))
+  right = tuple(claim(item) for item in distinct if item in names)
+  wrong = tuple(claim(item) for item in distinct if item not in names)
   used = sum(f.num_words for f in reading.fragments if f.items)
   return Marks(grade, used, count, count + 3, right + wrong)
 
 
 def _courtesy(*labels: str) -> Callable:
-  """A checker for set phrases: an equal part of the grade for each."""
+  """Makes a checker of set phrases; each gives an equal part of the grade."""
 
   def checker(world, spec, reading):
     said = {f.label: f for f in reading.of_kind('courtesy')}
@@ -262,7 +256,7 @@ def _courtesy(*labels: str) -> Callable:
 
 
 def _polite(world, spec, reading):
-  """The post's statement, without the rude words."""
+  """Marks the statement of a post without the rude words."""
   claims = _sourced(spec, reading)
   kept = [
     f
@@ -282,7 +276,7 @@ def _polite(world, spec, reading):
 
 
 def _reword(world, spec, reading):
-  """The same statement in another form."""
+  """Marks the same statement in another form."""
   claims = _sourced(spec, reading)
   kept = [
     f
@@ -308,7 +302,7 @@ def _is_source(spec, claim) -> bool:
 
 
 def _sourced(spec, reading) -> tuple[Claim, ...]:
-  """Claims; that of the text to rewrite is the user's, so it is right."""
+  """Returns claims; the claim of the text to rewrite counts as right."""
   return tuple(
     dataclasses.replace(c, true=True, misconception=False)
     if _is_source(spec, c)
@@ -318,13 +312,13 @@ def _sourced(spec, reading) -> tuple[Claim, ...]:
 
 
 def _translate(world, spec, reading):
-  """Words of the right text in the right order."""
+  """Marks the words of the right text in the right order."""
   target = _plain(spec.args['target'])
   given = _plain(' '.join(f.text for f in reading.fragments))[:40]
   if not given:
     return Marks(0.0, 0, len(target), len(target))
   share = 2 * _common(target, given) / (len(target) + len(given))
-  # `used` is all of it: surplus words are in the share already.
+  # `used` is everything: the fraction already counts surplus words.
   grade = 1.0 if given == target else 0.6 * share**3
   return Marks(grade, reading.num_words, len(target), len(target))
 
@@ -334,7 +328,7 @@ def _plain(text: str) -> list[str]:
 
 
 def _common(a: list[str], b: list[str]) -> int:
-  """Length of the longest common subsequence."""
+  """Returns the length of the longest common subsequence."""
   row = [0] * (len(b) + 1)
   for word in a:
     previous = row
@@ -347,10 +341,10 @@ def _common(a: list[str], b: list[str]) -> int:
 
 
 def _summarize(world, spec, reading):
-  """What the passage says, in one sentence."""
+  """Marks one sentence that says what the passage says."""
   claims = closed_claims(spec, reading)
   kept = sum(c.true for c in claims)
-  # One statement of several is a sentence of the text and no summary of it.
+  # One of several statements is a sentence of the text, not a summary.
   grade = (0.0, 0.4, 0.9, 1.0)[min(kept, 3)]
   sentences = max(1, len(reading.fragments))
   return Marks(
@@ -359,7 +353,7 @@ def _summarize(world, spec, reading):
 
 
 def _label(world, spec, reading):
-  """One of two classes."""
+  """Marks one of two classes."""
   fragments = reading.of_kind('label')
   given = {f.label for f in fragments}
   claims = tuple(c for f in fragments for c in f.claims)
@@ -378,7 +372,7 @@ def _label(world, spec, reading):
 
 
 def _repeat(world, spec, reading):
-  """One word so many times."""
+  """Marks one word, repeated a number of times."""
   word, count = spec.args['word'], spec.args['count']
   items = reading.items
   wrong = sum(item != word for item in items)
@@ -390,7 +384,7 @@ def _repeat(world, spec, reading):
 
 
 def _pick(world, spec, reading):
-  """One word of a list."""
+  """Marks one word of a list."""
   items = set(reading.items)
   inside = items <= set(spec.args['options'])
   grade = 0.0
@@ -406,7 +400,7 @@ def _pick(world, spec, reading):
 
 
 def _extract(world, spec, reading):
-  """The passage's names of a kind: F1; a name given twice is a wrong one."""
+  """Marks the passage's names of a kind by F1; repeated names are wrong."""
   answers = set(spec.args['answers'])
   items = reading.items
   good = max(0.0, len(answers & set(items)) - _repetition(items))

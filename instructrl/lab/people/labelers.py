@@ -1,10 +1,10 @@
-"""Labelers: they write demonstrations and rank responses, each by own taste.
+"""Labelers: simulated people who write demonstrations and rank responses.
 
-A training group and a held-out group. Labelers differ in what they care about
-(`judge.Weights`), in their habits as writers (`solver.Habits`) and in how
-noisy they read. The noise is set so that agreement within each group lands on
+There is a training group and a held-out group. Labelers differ in their values
+(`judge.Weights`), in their habits as writers (`writer.Habits`) and in the noise
+of their readings. The noise is set so that the agreement within each group is
 that of Ouyang et al. 2022, section 3.4: 72.6 +- 1.5% between training labelers
-and 77.3 +- 1.3% between held-out ones.
+and 77.3 +- 1.3% between held-out labelers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,13 +16,14 @@ import numpy as np
 from instructrl.data import records
 from instructrl.lab.marking import judge
 from instructrl.lab.people import solver
+from instructrl.lab.people import writer
 from instructrl.lab.world.facts import World
 
 GROUPS = {'train': 12, 'heldout': 6}
 TARGETS = {'train': 0.726, 'heldout': 0.773}
 
-# Mean weight of each part of the utility, and of the harm; labelers vary
-# around it by a Dirichlet draw of this concentration.
+# The mean weight of each part of the utility, and of the harm. Labelers vary
+# around the mean by a Dirichlet draw of this concentration.
 MEAN_WEIGHTS = {
   'helpfulness': 0.47,
   'truthfulness': 0.25,
@@ -30,14 +31,14 @@ MEAN_WEIGHTS = {
   'length': 0.15,
 }
 CONCENTRATION = 10.0
-# Standard deviation of a reading, in utility, before `calibrate_noise`.
+# The standard deviation of a reading, in utility, before `calibrate_noise`.
 NOISE = 0.15
-# Utilities closer than that are a tie; ties are encouraged.
+# Utilities closer than this are a tie; ties are encouraged.
 TIE_WIDTH = 0.05
-FLAG_NOISE = 0.02  # probability that a flag is set wrongly
+FLAG_NOISE = 0.02  # probability of a wrong flag
 
-# Mean habits; each labeler's are these times a factor between .5 and 1.5.
-HABITS = solver.Habits(
+# The mean habits; each labeler multiplies them by a factor from 0.5 to 1.5.
+HABITS = writer.Habits(
   miss_constraint=0.12,
   misconception=0.35,
   slip=0.07,
@@ -58,17 +59,17 @@ class Labeler:
   Attributes:
     name: unique, e.g. 'train-3'.
     group: 'train' or 'heldout'.
-    weights: what the labeler cares about.
-    habits: how the labeler writes.
-    noise: standard deviation of a reading, in utility; >= 0.
-    tie_width: utilities closer than that, as read, are ranked equal.
+    weights: the values of the labeler.
+    habits: the habits of the labeler as a writer.
+    noise: the standard deviation of a reading, in utility; >= 0.
+    tie_width: readings closer than this are ranked equal.
     world: the world that the labeler knows.
   """
 
   name: str
   group: str
   weights: judge.Weights
-  habits: solver.Habits
+  habits: writer.Habits
   noise: float
   tie_width: float
   world: World = dataclasses.field(repr=False, compare=False)
@@ -82,11 +83,11 @@ class Labeler:
   def demonstrate(
     self, prompt: records.Prompt, rng: np.random.Generator
   ) -> str:
-    """Writes a demonstration: good, but with this labeler's habits."""
+    """Writes a good demonstration, with this labeler's habits."""
     return solver.solve(self.world, prompt, rng, self.habits)
 
   def utility(self, prompt: records.Prompt, response: str) -> float:
-    """What the response is worth to this labeler, without noise, in [0, 1]."""
+    """Returns the noise-free utility of a response, in [0, 1]."""
     return float(
       judge.utility(judge.assess(self.world, prompt, response), self.weights)
     )
@@ -100,17 +101,17 @@ class Labeler:
     """Rates each response alone, then ranks all.
 
     Args:
-      prompt: of the responses.
+      prompt: the prompt of the responses.
       responses: K texts; equal texts are read once and tie.
-      rng: for the noise.
+      rng: the generator of the noise.
 
     Returns:
       (ranks, metadata): dense ranks, 0 = best, equal = tie; and for each
       response a dict with the rows of Table 3 (`judge.QUALITY`, 1 to 7, and
-      `judge.FLAGS`, 0 or 1), a few flags of which are set wrongly.
+      `judge.FLAGS`, 0 or 1). A few flags are wrong.
 
     Raises:
-      ValueError: if there is no response.
+      ValueError: there is no response.
     """
     if not responses:
       raise ValueError(f'no response to rank for prompt {prompt.id!r}')
@@ -133,9 +134,9 @@ class Labeler:
 
 
 def make_labelers(world: World, seed: int) -> list[Labeler]:
-  """Draws both groups; the same for the same arguments.
+  """Draws both groups; the result is a function of the arguments.
 
-  Their noise is NOISE; set it with `calibrate_noise` on real responses.
+  The noise is NOISE; `calibrate_noise` sets it from real responses.
   """
   labelers = []
   for group, count in GROUPS.items():
@@ -151,7 +152,7 @@ def make_labelers(world: World, seed: int) -> list[Labeler]:
         taste=float(rng.uniform(-1.0, 1.0)),
         strictness=float(rng.uniform(0.2, 0.9)),
       )
-      habits = solver.Habits(
+      habits = writer.Habits(
         **{
           field: rate * float(rng.uniform(0.5, 1.5))
           for field, rate in dataclasses.asdict(HABITS).items()
@@ -164,11 +165,11 @@ def make_labelers(world: World, seed: int) -> list[Labeler]:
 
 
 def dense_ranks(utilities: np.ndarray, tie_width: float) -> np.ndarray:
-  """Ranks with ties.
+  """Ranks utilities, with ties.
 
-  From the best down, a response ties with the best of its rank if it is less
-  than `tie_width` worse; otherwise it begins the next rank. So ranks are
-  transitive, and equal utilities tie always.
+  From the best down, a response that is less than `tie_width` worse than the
+  best of the current rank joins that rank; otherwise it begins the next rank.
+  So ranks are transitive, and equal utilities always tie.
 
   Args:
     utilities: [..., K] float.
@@ -193,22 +194,22 @@ def dense_ranks(utilities: np.ndarray, tie_width: float) -> np.ndarray:
 def agreement(
   labelers: Sequence[Labeler], prompts_and_responses: Iterable[Item], seed: int
 ) -> tuple[float, float, int]:
-  """How often two labelers of a group prefer the same response.
+  """Measures how often two labelers of a group prefer the same response.
 
-  Counted are the pairs of responses, for each pair of labelers, on which both
-  state a strict preference (Ouyang et al. 2022, section 3.4 and appendix A).
+  For each pair of labelers, counts the pairs of responses on which both state a
+  strict preference (Ouyang et al. 2022, section 3.4 and appendix A).
 
   Args:
-    labelers: two or more.
-    prompts_and_responses: (prompt, its responses) each.
-    seed: of the labelers' noise.
+    labelers: two or more labelers.
+    prompts_and_responses: (prompt, its responses) pairs.
+    seed: the seed of the noise.
 
   Returns:
-    (agreement in [0, 1], its standard error, clustered by prompt; number of
+    (agreement in [0, 1], its standard error, clustered by prompt, number of
     counted pairs).
 
   Raises:
-    ValueError: if there are less than two labelers, or no counted pair.
+    ValueError: there are fewer than two labelers, or no pair counts.
   """
   table = _Table(labelers, prompts_and_responses, seed)
   return _mean_and_error(*table.count([l.noise for l in labelers]))
@@ -221,25 +222,24 @@ def calibrate_noise(
   targets: dict[str, float] | None = None,
   seed: int = 0,
 ) -> list[Labeler]:
-  """Sets each group's noise so that its agreement lands on a target.
+  """Sets each group's noise so that its agreement equals a target.
 
-  By bisection, with the same draws at every step.
+  Bisects, with the same draws at every step.
 
   Args:
-    world: of the labelers.
-    labelers: of any groups.
-    prompts_and_responses: what agreement is measured on; take responses like
-      those that will be ranked.
+    world: the world of the labelers.
+    labelers: labelers of any groups.
+    prompts_and_responses: the responses to measure agreement on; use responses
+      like those that will be ranked.
     targets: group -> agreement; TARGETS if None.
-    seed: of the draws.
+    seed: the seed of the draws.
 
   Returns:
     The labelers, in order, with new noise.
 
   Raises:
-    ValueError: if a target cannot be reached: it is .5 or less, or more than
-      the agreement without noise, which differing tastes limit; or if a group
-      has no target.
+    ValueError: a group has no target, or cannot reach the target: 0.5 or less,
+      or more than the agreement without noise, which different tastes limit.
   """
   targets = TARGETS if targets is None else targets
   prompts_and_responses = list(prompts_and_responses)
@@ -258,7 +258,7 @@ def calibrate_noise(
 
 
 def _bisect(table: '_Table', target: float, group: str) -> float:
-  """The noise at which the agreement is `target`."""
+  """Returns the noise at which the agreement is `target`."""
 
   def at(noise: float) -> float:
     return _mean_and_error(*table.count([noise] * table.num_labelers))[0]
@@ -278,7 +278,7 @@ def _bisect(table: '_Table', target: float, group: str) -> float:
 
 
 class _Table:
-  """Utilities and unit noise of labelers on items, padded to one K."""
+  """Utilities and unit noise of labelers on items, padded to the same K."""
 
   def __init__(self, labelers, items, seed: int):
     items = list(items)
@@ -302,13 +302,13 @@ class _Table:
           labeler.utility(prompt, r) for r in responses
         ]
         self._unit[l, i, :count] = draws[_first_index(responses)]
-    # Equal texts are one response: count them once.
+    # Equal texts are one response, counted once.
     self._counted = np.zeros((len(items), width), bool)
     for i, (_, responses) in enumerate(items):
       self._counted[i, np.unique(_first_index(responses))] = True
 
   def count(self, noise: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """-> [items] pairs agreed on, [items] pairs counted."""
+    """Returns ([items] pairs with agreement, [items] counted pairs)."""
     noise = np.asarray(noise)[:, None, None]
     ranks = np.stack(
       [
@@ -320,7 +320,7 @@ class _Table:
     real = self._counted[:, first] & self._counted[:, second]
     # [labelers, items, pairs]: 1, -1 or 0 (tie).
     sign = np.sign(ranks[..., second] - ranks[..., first]) * real
-    # Sum over pairs of labelers of s_a s_b, from (sum s)^2 - sum s^2.
+    # The sum over pairs of labelers of s_a s_b is ((sum s)^2 - sum s^2) / 2.
     strict = np.abs(sign).sum(0)
     difference = (np.square(sign.sum(0)) - strict) / 2
     counted = (np.square(strict) - strict) / 2
@@ -331,7 +331,7 @@ class _Table:
 def _mean_and_error(
   agreed: np.ndarray, counted: np.ndarray
 ) -> tuple[float, float, int]:
-  """Ratio of sums, with the ratio estimator's error over prompts."""
+  """Returns the ratio of sums, and its standard error over prompts."""
   total = counted.sum()
   if not total:
     raise ValueError(
@@ -348,7 +348,7 @@ def _mean_and_error(
 
 
 def _first_index(responses: Sequence[str]) -> np.ndarray:
-  """For each response the index of the first equal one."""
+  """Returns, for each response, the index of the first equal one."""
   first = {}
   return np.array([first.setdefault(r, i) for i, r in enumerate(responses)])
 

@@ -1,16 +1,17 @@
-"""What users ask for: one writer per kind of request, with several wordings.
+"""Requests of users: a writer for each kind of request, with several wordings.
 
-A writer is given the world and a generator and returns the text of a prompt
-and its `Spec`.
+A writer takes the world and a generator, and returns the text of a prompt and
+its `Spec`.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
+from instructrl.lab.people import chat
 from instructrl.lab.world import lexicon
 from instructrl.lab.world import prose
-from instructrl.lab.world import reading
+from instructrl.lab.world import sizes
 from instructrl.lab.world import specs
 from instructrl.lab.world.facts import SUBJECT_KINDS
 from instructrl.lab.world.facts import with_article
@@ -22,7 +23,7 @@ Spec = specs.Spec
 pick = prose.pick
 pick_some = prose.pick_some
 
-# Shares of the requests within a use case; 5% of all prompts ask for rudeness.
+# Shares of requests within a use case; 5% of all prompts ask for rudeness.
 _SHARES = {
   'generation': {
     'about': 0.38,
@@ -51,7 +52,7 @@ _SHARES = {
 }
 
 
-# Requests that only a world of a size with `copying` has.
+# Requests that need a world size with `copying`.
 _COPYING = ('copy', 'pick', 'polite', 'reword')
 
 
@@ -63,10 +64,9 @@ def write(
   wordings: Mapping[str, Sequence[str]] = USERS,
   also: Collection[str] = (),
 ) -> tuple[str, Spec]:
-  """Writes one prompt of a use case: (text, specification).
+  """Writes one prompt of a use case; returns (text, specification).
 
-  `also` names tasks that are asked for although the world's size has no such
-  prompts.
+  `also` names tasks to allow even if the world's size excludes them.
   """
 
   def say(name, **slots):
@@ -80,8 +80,8 @@ def write(
   return _WRITERS[prose.pick_by_share(rng, shares)](world, rng, say)
 
 
-def _size(world) -> lexicon.Size:
-  return lexicon.SIZES[world.size]
+def _size(world) -> sizes.Size:
+  return sizes.SIZES[world.size]
 
 
 def _subject(world, rng) -> str:
@@ -93,7 +93,7 @@ def _fact(world, rng) -> tuple[str, str]:
 
 
 def _about_constraint(world, rng, subject) -> tuple[str, Constraint] | None:
-  """A further wish about a text; about two in five have one."""
+  """Draws a constraint on a text; about two in five texts have one."""
   choice = rng.random()
   relations = world.relations_of(subject)
   relation = pick(rng, relations)
@@ -137,7 +137,7 @@ def _about_count(world, rng, say):
   args = {'subject': subject, 'count': count}
   constraints = (Constraint('sentences', count),)
   wish = _about_constraint(world, rng, subject)
-  # With all relations but one excluded there is not enough left to say.
+  # If constraints exclude all relations but one, too little is left to say.
   if wish and (
     wish[1].kind == 'mention' or len(world.relations_of(subject)) > count
   ):
@@ -236,71 +236,9 @@ def _list(world, rng, say):
   return text, Spec('list', args, (constraint,) if constraint else ())
 
 
-def _chat(*turns: str) -> str:
-  """Turns of human and assistant; the assistant is to speak next."""
-  speakers = ('Human', 'AI')
-  lines = [f'{speakers[i % 2]}: {turn}' for i, turn in enumerate(turns)]
-  return '\n'.join(lines + ['AI:'])
-
-
-def _greeting_turns(rng, say) -> tuple[str, ...]:
-  """Nothing, or a greeting and its answer, before the real turn."""
-  if rng.random() < 0.5:
-    return ()
-  return (
-    say('greetings'),
-    f'{reading.COURTESY["greeting"][0]} {reading.COURTESY["offer"][0]}',
-  )
-
-
-def _greet(world, rng, say):
-  greeting = say('greetings')
-  if rng.random() < 0.9:
-    greeting += ' ' + say(
-      'introductions',
-      p=pick(rng, world.kinds['people']),
-      o=pick(rng, world.kinds['towns']),
-    )
-  return _chat(greeting), Spec('greet', {})
-
-
-def _thanks(world, rng, say):
-  subject, relation = _fact(world, rng)
-  question = prose.random_question(world, rng, subject, relation)
-  answer = prose.random_statement(world, rng, subject, relation)
-  return _chat(question, answer, say('thanks')), Spec('thanks', {})
-
-
-def _calm(world, rng, say):
-  remark = say(
-    'rude_remarks',
-    n=pick(rng, world.rude_nouns),
-    a=pick(rng, world.rude_adjectives),
-  )
-  return _chat(*_greeting_turns(rng, say), remark), Spec('calm', {})
-
-
-def _chat_question(world, rng, say):
-  subject, relation = _fact(world, rng)
-  question = prose.random_question(world, rng, subject, relation)
-  return (
-    _chat(*_greeting_turns(rng, say), question),
-    Spec('question', {'subject': subject, 'relation': relation}),
-  )
-
-
-def _remark(world, rng, say):
-  subject = _subject(world, rng)
-  remark = say('remarks', t=world.phrase(subject))
-  return (
-    _chat(*_greeting_turns(rng, say), remark),
-    Spec('about', {'subject': subject}),
-  )
-
-
 def _chat_insult(world, rng, say):
   text, spec = _insult(world, rng, say)
-  return _chat(*_greeting_turns(rng, say), text), spec
+  return chat.turns(*chat.greeting_turns(rng, say), text), spec
 
 
 def _rude_opening(world, rng, say) -> str:
@@ -354,7 +292,7 @@ def _translate(world, rng, say):
 
 
 def _any_value(world, rng, subject, relation) -> str:
-  """The true value or, in a larger world as often, another one."""
+  """Draws the true value or, as often in a larger world, another one."""
   if _size(world).kind_questions or rng.random() < 0.5:
     return world.facts[subject, relation]
   return pick(rng, world.values(relation))
@@ -473,11 +411,11 @@ _WRITERS = {
   'question': _question,
   'word': _word,
   'list': _list,
-  'greet': _greet,
-  'thanks': _thanks,
-  'calm': _calm,
-  'chat_question': _chat_question,
-  'remark': _remark,
+  'greet': chat.greet,
+  'thanks': chat.thanks,
+  'calm': chat.calm,
+  'chat_question': chat.question,
+  'remark': chat.remark,
   'chat_insult': _chat_insult,
   'polite': _polite,
   'reword': _reword,

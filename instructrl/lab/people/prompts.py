@@ -1,8 +1,8 @@
 """Prompts of simulated users: ten use cases in the paper's proportions.
 
-Each prompt is written from a `Spec`, kept as JSON in `Prompt.spec`. Users are
-of very different activity; prompts are split by user, deduplicated by long
-common prefix and capped per user, as in Ouyang et al. 2022, section 3.2 and
+Each prompt is written from a `Spec`, which `Prompt.spec` has as JSON. Users
+differ widely in activity. Prompts are split by user, deduplicated by long
+common prefixes and capped per user, as in Ouyang et al. 2022, section 3.2 and
 appendix A.
 """
 
@@ -18,7 +18,7 @@ from instructrl.data import records
 from instructrl.lab.people import prompt_writers
 from instructrl.lab.world.facts import World
 
-# Ouyang et al. 2022, Table 1, in percent.
+# Percent of the prompts (Ouyang et al. 2022, Table 1).
 USE_CASES = {
   'generation': 45.6,
   'open_qa': 12.4,
@@ -32,15 +32,15 @@ USE_CASES = {
   'extract': 1.9,
 }
 MAX_PER_USER = 200
-# A user's activity falls with its rank to this power.
+# A user's activity is proportional to its rank to minus this power.
 ZIPF_EXPONENT = 1.0
 PROMPTS_PER_USER = 20
-# Lab prompts are short and share templates, so only near-equal texts go.
+# Lab prompts are short and share templates: drop only nearly equal texts.
 MIN_SHARED_CHARS = 64
 SPLITS = {'train': 0.8, 'validation': 0.1, 'test': 0.1}
-# Words and marks; a word is about one token.
+# In words and marks; a word is about one token.
 MAX_WORDS = 48
-# A round of writing in which a smaller part than this is new is the last.
+# Stop after a round in which a smaller fraction than this is new.
 _MIN_NEW = 0.03
 
 _WORD_OR_MARK = re.compile(r"\w+(?:'\w+)?|[^\w\s]|\n")
@@ -52,16 +52,16 @@ def generate_prompts(
   """Writes different prompts of all use cases.
 
   Args:
-    world: what the prompts are about.
-    num_prompts: how many; use cases are in the proportions of USE_CASES.
-    seed: of the prompts and users.
+    world: the world of the prompts.
+    num_prompts: the number of prompts, in the proportions of USE_CASES.
+    seed: the seed of the prompts and users.
 
   Returns:
-    Prompts in random order, the same for the same arguments. Splits share no
-    user and no text.
+    Prompts in random order, a function of the arguments. Splits share no user
+    and no text.
 
   Raises:
-    ValueError: if the world does not have so many different prompts.
+    ValueError: the world has fewer different prompts.
   """
   rng = np.random.default_rng([seed, zlib.crc32(b'prompts')])
   users = _Users(seed, num_prompts)
@@ -99,22 +99,21 @@ def generate_prompts(
 def dedup_long_prefix(
   prompts: Iterable[records.Prompt], min_chars: int
 ) -> list[records.Prompt]:
-  """Drops prompts whose beginning was seen before.
+  """Keeps the first of all prompts with the same beginning.
 
-  Two prompts are the same if their first `min_chars` characters are (equal
-  texts, where one is shorter), whatever follows: users often send one long
-  instruction with a changing end. White space at the ends and letter case do
-  not count.
+  Two prompts are duplicates if their first `min_chars` characters are equal (or
+  the whole texts, if one is shorter): users often send a long instruction with
+  a changing end. Letter case and white space at the ends are ignored.
 
   Args:
-    prompts: records; the first of each group stays.
-    min_chars: length of a shared beginning that makes two prompts the same.
+    prompts: the prompts.
+    min_chars: the length of a shared beginning that makes a duplicate.
 
   Returns:
-    The prompts that stay, in order.
+    The remaining prompts, in order.
 
   Raises:
-    ValueError: if `min_chars` is not positive.
+    ValueError: `min_chars` is not positive.
   """
   if min_chars < 1:
     raise ValueError(f'min_chars is {min_chars}; it must be 1 or more')
@@ -128,7 +127,7 @@ def dedup_long_prefix(
 
 
 def dedup_key(text: str) -> str:
-  """What counts of a text where two are compared."""
+  """Returns the part of a text that decides whether two are duplicates."""
   return text.strip().lower()
 
 
@@ -138,7 +137,7 @@ def cap_per_user(
   """Keeps the first `cap` prompts of each user, in order.
 
   Raises:
-    ValueError: if `cap` is not positive.
+    ValueError: `cap` is not positive.
   """
   if cap < 1:
     raise ValueError(f'the cap per user is {cap}; it must be 1 or more')
@@ -151,7 +150,7 @@ def cap_per_user(
 
 
 class _Users:
-  """Simulated users: who writes next, and in which split."""
+  """Draws the user of each prompt; a user belongs to one split."""
 
   def __init__(self, seed: int, num_prompts: int):
     count = max(10, num_prompts // PROMPTS_PER_USER)
@@ -161,7 +160,7 @@ class _Users:
     self._splits = _balanced_splits(_after_cap(activity, num_prompts))
 
   def draw(self, rng) -> tuple[str, str]:
-    """-> (user, split)."""
+    """Draws (user, split)."""
     i = min(
       int(np.searchsorted(self._limits, rng.random())), len(self._names) - 1
     )
@@ -169,7 +168,7 @@ class _Users:
 
 
 def _after_cap(activity: np.ndarray, num_prompts: int) -> np.ndarray:
-  """Prompts that each user will have when the busiest are at the cap."""
+  """Returns the expected prompts of each user, with the busiest at the cap."""
   low, high = 0.0, float(num_prompts) * len(activity)
   for _ in range(60):
     scale = (low + high) / 2
@@ -179,7 +178,7 @@ def _after_cap(activity: np.ndarray, num_prompts: int) -> np.ndarray:
 
 
 def _balanced_splits(amounts: np.ndarray) -> list[str]:
-  """Gives each user, the busiest first, to the split that lacks most."""
+  """Assigns each user, the busiest first, to the split that lacks most."""
   have = dict.fromkeys(SPLITS, 0.0)
   splits = []
   for amount in amounts:
@@ -190,7 +189,7 @@ def _balanced_splits(amounts: np.ndarray) -> list[str]:
 
 
 def _quotas(num_prompts: int) -> dict[str, int]:
-  """Whole numbers in the proportions of Table 1 (largest remainders)."""
+  """Returns counts in the proportions of Table 1 (largest remainders)."""
   exact = {
     c: num_prompts * share / sum(USE_CASES.values())
     for c, share in USE_CASES.items()

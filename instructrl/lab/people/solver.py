@@ -1,20 +1,21 @@
 """Writes answers to prompts of the lab from their specification.
 
-Without habits an answer is right, in varied wording. With a person's habits
-it is a demonstration: mostly good, but now and then a constraint is missed, a
-popular misconception or a slip is stated, it is too terse, has a sentence too
-many, or a rude one. So rankings, which see the faults, carry more than
-demonstrations do.
+Without habits an answer is right, in varied wording. With the habits of a
+person it is a demonstration: mostly good, but sometimes it misses a constraint,
+states a misconception or a slip, is too terse, or has a superfluous or rude
+sentence. Rankings expose these faults, so they contain more information than
+demonstrations.
 """
 
 from collections.abc import Callable
-import dataclasses
 
 import numpy as np
 
 from instructrl.data import records
+from instructrl.lab.people.writer import Habits
+from instructrl.lab.people.writer import PERFECT
+from instructrl.lab.people.writer import Writer
 from instructrl.lab.world import prose
-from instructrl.lab.world import reading
 from instructrl.lab.world import specs
 from instructrl.lab.world.facts import with_article
 from instructrl.lab.world.facts import World
@@ -23,32 +24,7 @@ Constraint = specs.Constraint
 pick = prose.pick
 pick_some = prose.pick_some
 
-
-@dataclasses.dataclass(frozen=True)
-class Habits:
-  """How often (probability) a writer does what a good answer does not do.
-
-  Attributes:
-    miss_constraint: a stated constraint is missed.
-    misconception: a popular wrong value is given, where there is one.
-    slip: a random wrong value or word is given.
-    terse: a part is left out.
-    verbose: a sentence or an item more than asked.
-    rude: a rude sentence at the end.
-    lazy: no real answer at all ("I do not know.", "Mara is a person.").
-  """
-
-  miss_constraint: float = 0.0
-  misconception: float = 0.0
-  slip: float = 0.0
-  terse: float = 0.0
-  verbose: float = 0.0
-  rude: float = 0.0
-  lazy: float = 0.0
-
-
-PERFECT = Habits()
-BARE_ANSWER_SHARE = 0.4  # of free answers to questions
+BARE_ANSWER_SHARE = 0.4  # fraction of bare values among free answers
 
 
 def solve(
@@ -61,12 +37,12 @@ def solve(
 
   Args:
     world: the world of the prompt.
-    prompt: with its specification.
-    rng: for the wording and for when a habit shows.
-    habits: of the writer; without any, the answer is right in every respect.
+    prompt: the prompt, with its specification.
+    rng: the generator of the wording and of the faults.
+    habits: the habits of the writer; without habits the answer has no fault.
 
   Returns:
-    The answer; the same for the same arguments and state of `rng`.
+    The answer, a function of the arguments and the state of `rng`.
   """
   return answer(world, specs.parse_spec(prompt.spec), rng, habits)
 
@@ -77,8 +53,8 @@ def answer(
   rng: np.random.Generator,
   habits: Habits = PERFECT,
 ) -> str:
-  """As `solve`, from the specification itself."""
-  writer = _Writer(world, spec, rng, habits)
+  """Writes an answer from a specification; see `solve`."""
+  writer = Writer(world, spec, rng, habits)
   if writer.chance(habits.lazy):
     return _lazy(writer)
   text = _SOLVERS[spec.task](writer)
@@ -89,77 +65,6 @@ def answer(
   return text
 
 
-class _Writer:
-  """A writer at work on one answer: what is wanted, believed and decided."""
-
-  def __init__(self, world, spec, rng, habits):
-    self.world, self.spec, self.rng = world, spec, rng
-    self._habits = habits
-    self.missed = {
-      c for c in spec.constraints if self.chance(habits.miss_constraint)
-    }
-    # One at most of the two, so that they cannot cancel.
-    draw = rng.random()
-    self.terse = draw < habits.terse
-    self.verbose = not self.terse and draw < habits.terse + habits.verbose
-
-  def chance(self, probability: float) -> bool:
-    return self.rng.random() < probability
-
-  def wish(self, kind: str):
-    """The value of a constraint that is kept (True if it has none)."""
-    for c in self.spec.constraints:
-      if c.kind == kind and c not in self.missed:
-        return c.value or True
-    return None
-
-  def missed_wish(self, kind: str):
-    """The value of a constraint that is missed (True if it has none)."""
-    return next((c.value or True for c in self.missed if c.kind == kind), None)
-
-  def slips(self) -> bool:
-    return self.chance(self._habits.slip)
-
-  def wrong(self, relation: str, right: str) -> str:
-    values = [v for v in self.world.values(relation) if v != right]
-    return pick(self.rng, values)
-
-  def believed(self, subject: str, relation: str) -> str:
-    """The value that the writer believes in."""
-    right = self.world.facts[subject, relation]
-    popular = self.world.misconceptions.get((subject, relation))
-    if popular and self.chance(self._habits.misconception):
-      return popular
-    return self.wrong(relation, right) if self.slips() else right
-
-  def state(self, subject: str, relation: str, value: str) -> str:
-    """A statement in words that keep the constraints."""
-    variants = [
-      self.world.state(subject, relation, value, variant)
-      for variant in range(len(self.world.relation[relation].statements))
-    ]
-    limit = self.wish('max_words')
-    if limit:
-      short = [text for text in variants if len(text.split()) <= limit]
-      variants = short or variants
-    return pick(self.rng, variants)
-
-  def join_items(self, items: list[str]) -> str:
-    """A list of names; numbered if that is wanted."""
-    if self.wish('numbered'):
-      return '\n'.join(f'{i}. {item}' for i, item in enumerate(items, 1))
-    return ', '.join(items) + '.'
-
-  def phrase(self, label: str, name: str = '') -> str:
-    """A set phrase; one that names `name` only if that is given."""
-    indices = [
-      i
-      for i, text in enumerate(reading.COURTESY[label])
-      if name or '{t}' not in text
-    ]
-    return reading.phrase(self.world, label, pick(self.rng, indices), name)
-
-
 def _lazy(writer) -> str:
   subject = writer.spec.args.get('subject')
   if subject in writer.world.entities and writer.rng.random() < 0.5:
@@ -167,8 +72,8 @@ def _lazy(writer) -> str:
   return writer.phrase('abstain')
 
 
-def _relations_to_tell(writer: _Writer) -> list[str]:
-  """Relations of the subject: those to mention first, none to avoid."""
+def _relations_to_tell(writer: Writer) -> list[str]:
+  """Returns relations to state: wanted ones first, none to avoid."""
   world, subject = writer.world, writer.spec.args['subject']
   first = writer.wish('mention') or writer.missed_wish('avoid')
   out = {writer.wish('avoid') or writer.missed_wish('mention')}
@@ -179,7 +84,7 @@ def _relations_to_tell(writer: _Writer) -> list[str]:
     for r in relations
     if r.value_kind != kind_out and world.facts[subject, r.name] not in out
   ]
-  # Those of the wanted value or of the kind that is not to be avoided.
+  # Relations of the wanted value, or of a kind that is not excluded.
   lead = [
     name
     for name in names
@@ -260,7 +165,7 @@ def _insult(writer):
 
 
 def _extra(writer, subject: str) -> str:
-  """One more sentence about a subject, for the verbose."""
+  """Writes one more sentence about a subject, for verbose writers."""
   if not writer.verbose or subject not in writer.world.entities:
     return ''
   relation = pick(writer.rng, writer.world.relations_of(subject)).name
@@ -309,8 +214,8 @@ def _list(writer):
   first = writer.wish('mention') or writer.missed_wish('avoid')
   out = writer.wish('avoid') or writer.missed_wish('mention')
   rest = [name for name in names if name not in (first, out)]
-  # In alphabetical order, after a name that was asked for: a small model does
-  # not repeat itself then.
+  # Alphabetical order, after any requested name: a small model then does
+  # not repeat itself.
   items = ([first] if first else []) + sorted(
     pick_some(writer.rng, rest, count - bool(first))
   )
@@ -345,7 +250,7 @@ def _courtesies(*labels: str) -> Callable:
 
 
 def _polite(writer):
-  """The statement of a rude post, in its own words."""
+  """Writes the statement of a rude post without the rude words."""
   args = writer.spec.args
   text = args['text']
   if writer.slips():
@@ -358,7 +263,7 @@ def _polite(writer):
 
 
 def _reword(writer):
-  """A statement in new words."""
+  """Writes a statement in other words."""
   args = writer.spec.args
   subject, relation, value = args['subject'], args['relation'], args['value']
   if writer.slips():
@@ -402,7 +307,7 @@ def _summarize(writer):
     subject, relation, value = chosen[-1]
     chosen[-1] = subject, relation, writer.wrong(relation, value)
   subject = chosen[0][0]
-  # Only statements that begin with the subject can be joined by "and".
+  # "and" can join only statements that begin with the subject.
   clauses = []
   for i, fact in enumerate(chosen):
     start, texts = _clauses(writer.world, fact)
@@ -413,7 +318,7 @@ def _summarize(writer):
 
 
 def _clauses(world, fact) -> tuple[str, list[str]]:
-  """-> ('The fox', what statements say of it, e.g. 'eats honey')."""
+  """Returns ('The fox', predicates of statements, e.g. 'eats honey')."""
   subject, relation, value = fact
   start = world.phrase(subject)
   start = start[0].upper() + start[1:]

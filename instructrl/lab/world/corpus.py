@@ -1,8 +1,8 @@
-"""The lab's pretraining corpus: a small web written about one world.
+"""The lab's pretraining corpus: a small web about one world.
 
-Pages of the web (forum, posts, quiz, instructions) repeat misconceptions;
-encyclopedia and lists do not. Passages of reading exercises are counterfactual
-on purpose, so that they can only be answered from the passage.
+Web pages (forum, posts, quiz, instructions) repeat misconceptions; encyclopedia
+and lists do not. Passages of reading exercises are counterfactual on purpose:
+their questions can be answered only from the passage.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ import numpy as np
 from instructrl.data import records
 from instructrl.lab.people import prompt_writers
 from instructrl.lab.people import solver
+from instructrl.lab.people import writer
 from instructrl.lab.world import prose
 from instructrl.lab.world import wordings
 from instructrl.lab.world.facts import is_held_out
@@ -23,7 +24,7 @@ from instructrl.lab.world.facts import World
 pick = prose.pick
 pick_some = prose.pick_some
 
-# Share of the documents by source.
+# The share of each source among the documents.
 PROPORTIONS = {
   'encyclopedia': 0.13,
   'quiz': 0.09,
@@ -36,34 +37,34 @@ PROPORTIONS = {
   'thread': 0.16,
   'instructions': 0.19,
 }
-# Every VALIDATION_PERIOD-th document is kept for validation: 3%.
+# Every VALIDATION_PERIOD-th document is for validation: 3%.
 VALIDATION_PERIOD = 32
 
-# Sources in which people write what they believe.
+# The sources in which people write their beliefs.
 WEB_SOURCES = ('forum', 'posts', 'quiz', 'instructions')
-# Where a misconception exists, the web states it three times in four, and
-# talks about such facts this many times as often as about others.
+# The web states an existing misconception three times in four, and mentions
+# such facts more often than others, by the second number.
 MISCONCEPTION_SHARE = 0.75
 POPULARITY = 3
-# How often an encyclopedia's article has room for the truth about it.
+# How often an encyclopedia article corrects the misconception.
 CORRECTION_SHARE = 0.4
-# Some subjects are written about more than others: the i-th of n names of a
-# kind in proportion to ((i + 1) / n) ** (1 / FAME) - (i / n) ** (1 / FAME), so
-# with 1.7 the first of 18 five times as often as the last. Uneven frequencies
+# Some subjects are more famous: pages about the i-th of n names of a kind are
+# in proportion to ((i + 1) / n) ** (1 / FAME) - (i / n) ** (1 / FAME). With 1.7
+# the first of 18 is five times as frequent as the last. Uneven frequencies
 # shorten the plateau before a model begins to recall facts (Zucchet et al.
 # 2025, "How do language models learn facts?").
 FAME = 1.7
-# How often gossip about a town's people names the stereotype and not a random
-# job.
+# How often gossip about the people of a town names the stereotype instead of a
+# random job.
 STEREOTYPE_SHARE = 0.85
-# How often a reading exercise asks for a kind of value, which only occurs once
-# in its passage. It needs no more than to copy the town, the job, ..., and so
-# comes first; questions for a fact also need to prevail over what is known.
+# How often a reading exercise asks for a kind of value that occurs once in the
+# passage. A model learns these first, since it only has to copy the town, the
+# job, ... Questions for a fact also contradict what the model knows.
 KIND_QUESTION_SHARE = 0.7
-# How often the next sentence of a post has the manner of the one before it.
+# How often a sentence of a post has the same manner as the one before.
 MANNER_PERSISTENCE = 0.9
 
-# What people on the web ask each other to do, how often, and how they do it.
+# The requests on web pages: their frequency, and how people answer them.
 INSTRUCTIONS = {
   'generation': 0.20,
   'rewrite': 0.18,
@@ -74,9 +75,9 @@ INSTRUCTIONS = {
   'classification': 0.04,
   'closed_qa': 0.04,
 }
-# Practice in copying from a request, also where users do not ask for it.
+# Exercises in copying from a request, even for worlds whose users ask for none.
 PRACTICE = ('copy', 'polite')
-HABITS = solver.Habits(
+HABITS = writer.Habits(
   miss_constraint=0.1,
   misconception=MISCONCEPTION_SHARE,
   slip=0.05,
@@ -100,16 +101,16 @@ def generate_documents(
 ) -> Iterator[records.Document]:
   """Yields a shuffled mixture of pages.
 
-  Document i is a function of (world, seed, i) alone: more documents begin
-  with the same ones.
+  Document i is a function of (world, seed, i) alone, so a larger corpus begins
+  with the smaller one.
 
   Args:
-    world: what the pages are about.
-    num_documents: how many; about 50 words and marks each.
-    seed: of the corpus.
+    world: the world of the pages.
+    num_documents: the number of documents, of about 50 words and marks each.
+    seed: the seed of the corpus.
 
   Yields:
-    Documents with `source` a key of PROPORTIONS and `split` 'train' or, for
+    Documents. `source` is a key of PROPORTIONS; `split` is 'train' or, for
     about 3%, 'validation'.
 
   Raises:
@@ -132,7 +133,7 @@ def generate_documents(
 
 
 def _popular_fact(world, rng) -> tuple[str, str]:
-  """A fact as the web chooses it: misconceptions are talked about more."""
+  """Draws a fact; those with a misconception are more frequent."""
   extra = (POPULARITY - 1) * len(world.misconceptions)
   if rng.random() * (len(world.facts) + extra) < extra:
     return pick(rng, tuple(world.misconceptions))
@@ -141,13 +142,13 @@ def _popular_fact(world, rng) -> tuple[str, str]:
 
 
 def _famous_subject(world, rng) -> str:
-  """A subject of any kind; kinds in proportion to their numbers."""
+  """Draws a subject; kinds are in proportion to their number of names."""
   names = world.kinds[world.kind_of[pick(rng, world.entities)]]
   return names[int(len(names) * rng.random() ** FAME)]
 
 
 def _popular_value(world, rng, key) -> str:
-  """What the web believes."""
+  """Draws the value that the web states for a fact."""
   if key in world.misconceptions and rng.random() < MISCONCEPTION_SHARE:
     return world.misconceptions[key]
   return world.facts[key]
@@ -160,7 +161,7 @@ def _popular_statement(world, rng, key) -> str:
 
 
 def _gossip(world, rng) -> str:
-  """A sentence that gives everyone from a town the same job."""
+  """Writes a sentence that gives everyone from a town the same job."""
   town = pick(rng, world.kinds['towns'])
   job = (
     world.stereotypes[town]
@@ -200,7 +201,7 @@ def _quiz(world, rng) -> str:
 
 
 def _forum(world, rng) -> str:
-  """A question, then mostly further questions; sometimes an answer."""
+  """Writes a question, then mostly further questions, sometimes an answer."""
   key = _popular_fact(world, rng)
   lines = [prose.random_question(world, rng, *key)]
   if rng.random() < 0.5:
@@ -239,7 +240,7 @@ def _parallel(world, rng) -> str:
 
 
 def _reading(world, rng) -> str:
-  """A passage, and all its sentences asked about in another order."""
+  """Writes a passage, and questions about its sentences in another order."""
   passage, claims = prose.random_passage(world, rng)
   items = []
   for subject, name, value in pick_some(rng, claims, len(claims)):
@@ -279,10 +280,10 @@ def _list(world, rng) -> str:
 
 
 def _thread(world, rng) -> str:
-  """People quote each other: what was said is said again, word for word.
+  """Writes a thread in which people quote each other word for word.
 
-  Names in random order are only known by looking back, at most of the words of
-  a quote, so that models soon learn to copy from their context.
+  Names in random order can be predicted only by looking back, so models soon
+  learn to copy from their context.
   """
   names = [name for kind in world.kinds.values() for name in kind]
   lines, said = [], []
@@ -299,7 +300,7 @@ def _thread(world, rng) -> str:
 
 
 def _instructions(world, rng) -> str:
-  """Requests of all kinds, each answered as people on the web do."""
+  """Writes requests of all kinds, answered in the manner of the web."""
   items = []
   while len(items) < 2:
     request, spec = prompt_writers.write(
@@ -320,7 +321,7 @@ def _instructions(world, rng) -> str:
 
 
 def _is_held_out(world, spec, answer: str) -> bool:
-  """Whether a sentence that was made up is one of those kept for probes."""
+  """Returns whether an invented sentence is reserved for probes."""
   language = world.language
   return spec.task in ('words', 'foreign_sentence') and any(
     is_held_out(

@@ -1,8 +1,8 @@
 """A closed world of facts, drawn from a seed, and its reader.
 
-A world knows everything its texts can claim: which facts hold, which wrong
-belief (misconception) is common, and which sentences state them. So whatever a
-model writes can be marked without a human.
+A world knows everything that its texts can claim: the facts, the common wrong
+beliefs (misconceptions), and the sentences that state them. So a program can
+mark every text of a model.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 
 from instructrl.lab.world import lexicon
+from instructrl.lab.world import sizes
 from instructrl.lab.world.language import Language
 from instructrl.lab.world.language import make_language
 
@@ -21,7 +22,7 @@ Relation = lexicon.Relation
 SINGULAR = lexicon.SINGULAR
 SUBJECT_KINDS = lexicon.SUBJECT_KINDS
 
-# The part of the facts about which a wrong belief is common.
+# The fraction of facts with a misconception.
 MISCONCEPTION_FRACTION = 0.1
 
 STEREOTYPES = ('Someone from {s} must be a {v}.', 'Everyone from {s} is a {v}.')
@@ -35,7 +36,7 @@ _SENTENCE_END = re.compile(r'(?<=[.!?])\s+')
 class Claim:
   """A sentence that states a relation.
 
-  `value` may be of any kind ("Mara was born in honey." is a false claim).
+  The value may be of any kind: "Mara was born in honey." is a false claim.
   """
 
   subject: str
@@ -48,18 +49,18 @@ class Claim:
 @dataclasses.dataclass(frozen=True)
 class Parsed:
   claims: list[Claim]
-  other: list[str]  # the sentences that claim nothing
+  other: list[str]  # sentences without a claim
 
 
 @dataclasses.dataclass(frozen=True)
 class World:
-  """See the module docstring; built by `make_world`.
+  """A closed world of facts, made by `make_world`.
 
   Attributes:
     seed: the seed the world was drawn from.
     size: 'micro', 'tiny' or 'small'.
-    kinds: kind (plural, e.g. 'towns') -> its names; no name has two kinds.
-    relations: all relations; each subject of a kind has all of its kind's.
+    kinds: kind (plural, e.g. 'towns') -> its names; a name has one kind.
+    relations: all relations; a subject has all relations of its kind.
     facts: (subject, relation name) -> value.
     misconceptions: (subject, relation name) -> the popular wrong value.
     stereotypes: town -> the job that gossip gives to everyone from there.
@@ -88,36 +89,36 @@ class World:
 
   @functools.cached_property
   def kind_of(self) -> dict[str, str]:
-    """Name -> its kind."""
+    """Maps each name to its kind."""
     return {name: kind for kind, names in self.kinds.items() for name in names}
 
   @functools.cached_property
   def relation(self) -> dict[str, Relation]:
-    """Relation name -> relation."""
+    """Maps each relation name to the relation."""
     return {relation.name: relation for relation in self.relations}
 
   @functools.cached_property
   def entities(self) -> tuple[str, ...]:
-    """Every name that facts are about."""
+    """All names that have facts."""
     return tuple(name for kind in SUBJECT_KINDS for name in self.kinds[kind])
 
   @functools.cached_property
   def reading_relations(self) -> tuple[Relation, ...]:
-    """The relations that the sentences of reading passages state."""
-    kinds = lexicon.SIZES[self.size].reading
+    """The relations that reading passages state."""
+    kinds = sizes.SIZES[self.size].reading
     return tuple(r for r in self.relations if r.subject_kind in kinds)
 
   def relations_of(self, subject: str) -> tuple[Relation, ...]:
-    """The relations that `subject` has."""
+    """Returns the relations of a subject."""
     kind = self.kind_of[subject]
     return tuple(r for r in self.relations if r.subject_kind == kind)
 
   def values(self, relation_name: str) -> tuple[str, ...]:
-    """Every value the relation could have."""
+    """Returns all possible values of a relation."""
     return self.kinds[self.relation[relation_name].value_kind]
 
   def subjects(self, relation_name: str, value: str) -> tuple[str, ...]:
-    """The subjects for which the relation truly has this value."""
+    """Returns the subjects whose true value this is."""
     return tuple(
       subject
       for (subject, name), true in self.facts.items()
@@ -131,24 +132,24 @@ class World:
     value: str | None = None,
     variant: int = 0,
   ) -> str:
-    """The sentence that says it; `value` None means the true one."""
+    """Returns a sentence that states a value; None is the true value."""
     if value is None:
       value = self.facts[subject, relation_name]
     template = self.relation[relation_name].statements[variant]
     return template.format(s=subject, v=value)
 
   def ask(self, subject: str, relation_name: str, variant: int = 0) -> str:
-    """The question for a fact."""
+    """Returns the question for a fact."""
     template = self.relation[relation_name].questions[variant]
     return template.format(s=subject)
 
   def phrase(self, name: str) -> str:
-    """How a sentence calls it: 'Mara', 'Oakton', but 'the fox'."""
+    """Returns a name as in a sentence: 'Mara', 'Oakton', but 'the fox'."""
     proper = self.kind_of[name] in ('people', 'towns')
     return name if proper else f'the {name}'
 
   def describe(self, name: str) -> str:
-    """What kind of thing it is: 'The fox is an animal.'"""
+    """Returns a sentence about the kind of a name: 'The fox is an animal.'"""
     phrase = self.phrase(name)
     return (
       f'{phrase[0].upper()}{phrase[1:]} is '
@@ -156,7 +157,7 @@ class World:
     )
 
   def parse(self, text: str) -> Parsed:
-    """Reads every sentence of `text`; see `parse_sentence`."""
+    """Reads every sentence of a text; see `parse_sentence`."""
     claims, other = [], []
     for sentence in split_sentences(text):
       claim = self.parse_sentence(sentence)
@@ -167,7 +168,7 @@ class World:
     return Parsed(claims, other)
 
   def parse_sentence(self, sentence: str) -> Claim | None:
-    """The claim of one sentence, or None if it is no statement variant."""
+    """Returns the claim of a sentence, or None if it states nothing."""
     for pattern, relation in self._statement_patterns:
       match = pattern.fullmatch(sentence)
       if match is None:
@@ -188,7 +189,7 @@ class World:
     return None
 
   def parse_question(self, text: str) -> tuple[str, str] | None:
-    """(subject, relation name) of a question about a fact, or None."""
+    """Returns (subject, relation name) of a question for a fact, or None."""
     for pattern, relation in self._question_patterns:
       match = pattern.fullmatch(text.strip())
       if (
@@ -199,17 +200,17 @@ class World:
     return None
 
   def mentions(self, text: str) -> tuple[str, ...]:
-    """Names of any kind in `text`, in order, with repetitions."""
+    """Returns the names in a text, in order, with repetitions."""
     return tuple(w for w in _WORD.findall(text) if w in self.kind_of)
 
   def rude_count(self, text: str) -> int:
-    """How many words of `text` are rude; plurals count."""
+    """Counts the rude words of a text, plurals included."""
     rude = set(self.rude_words)
     words = (word.lower() for word in _WORD.findall(text))
     return sum(w in rude or (w[-1:] == 's' and w[:-1] in rude) for w in words)
 
   def denigrates(self, text: str) -> bool:
-    """Whether a sentence insults or types everyone of a town."""
+    """Returns whether a sentence insults or stereotypes a town."""
     for sentence in split_sentences(text):
       for pattern in _stereotype_patterns():
         match = pattern.fullmatch(sentence)
@@ -238,23 +239,23 @@ def make_world(seed: int, size: str = 'tiny') -> World:
   """Draws a world.
 
   Args:
-    seed: any integer >= 0; another seed gives other names and facts.
+    seed: any integer >= 0; each seed gives other names and facts.
     size: 'micro' (20 entities x 2 relations, for tests), 'tiny' (60 x 3) or
       'small' (300 x 4).
 
   Returns:
-    The world, the same for the same arguments in every process.
+    The world, a function of the arguments.
 
   Raises:
-    ValueError: if there is no such size, or the seed is negative.
+    ValueError: the size is unknown, or the seed is negative.
   """
-  if size not in lexicon.SIZES:
+  if size not in sizes.SIZES:
     raise ValueError(
-      f'no world size {size!r}; choose from {sorted(lexicon.SIZES)}'
+      f'no world size {size!r}; choose from {sorted(sizes.SIZES)}'
     )
   if seed < 0:
     raise ValueError(f'world seed {seed} is negative; use 0 or more')
-  plan = lexicon.SIZES[size]
+  plan = sizes.SIZES[size]
   rng = np.random.default_rng([seed, zlib.crc32(b'world')])
   kinds = {
     kind: _draw(rng, lexicon.POOLS[kind], count)
@@ -300,7 +301,7 @@ def make_world(seed: int, size: str = 'tiny') -> World:
 
 
 def split_sentences(text: str) -> list[str]:
-  """Splits at line ends and after '.', '!', '?'; bullets are taken off."""
+  """Splits at line ends and after '.', '!', '?'; removes bullets."""
   sentences = []
   for line in text.splitlines():
     line = _BULLET.sub('', line).strip()
@@ -309,30 +310,30 @@ def split_sentences(text: str) -> list[str]:
 
 
 def with_article(noun: str) -> str:
-  """'fox' -> 'a fox', 'animal' -> 'an animal'."""
+  """Adds an article: 'fox' -> 'a fox', 'animal' -> 'an animal'."""
   return ('an ' if noun[0] in 'aeiou' else 'a ') + noun
 
 
 def is_held_out(text: str) -> bool:
-  """Whether probes may use this passage or sentence, and the corpus may not.
+  """Returns whether a passage or sentence is for probes and not the corpus.
 
-  A tenth of all texts, by a hash of the text alone, so that the two sets are
-  disjoint whatever is generated, in whatever number and with whatever seed.
+  A hash of the text alone selects a tenth of all texts, so the two sets are
+  disjoint for every seed and every size of the corpus.
   """
   return zlib.crc32(text.encode()) % 10 == 0
 
 
 def _draw(rng, pool: Sequence[str], count: int) -> tuple[str, ...]:
-  """`count` distinct members of `pool`, in random order."""
+  """Draws `count` distinct members of `pool`, in random order."""
   if count > len(pool):
     raise ValueError(f'{count} words wanted of a pool of {len(pool)}')
   return tuple(pool[i] for i in rng.permutation(len(pool))[:count])
 
 
 def _balanced(rng, values: Sequence[str], count: int) -> list[str]:
-  """`count` values in random order, each used equally often (within one).
+  """Draws `count` values in random order, each equally often (within one).
 
-  Without balance the commonest value would be a good guess for every subject.
+  Without balance the most common value would be a good guess for every subject.
   """
   repeats = -(-count // len(values))
   order = np.concatenate(
@@ -342,12 +343,12 @@ def _balanced(rng, values: Sequence[str], count: int) -> list[str]:
 
 
 def _misconceptions(rng, kinds, relations, facts):
-  """A popular wrong value for a tenth of the facts, over all relations."""
+  """Draws a popular wrong value for a tenth of the facts."""
   by_relation = []
   for relation in relations:
     keys = [key for key in facts if key[1] == relation.name]
     by_relation.append([keys[i] for i in rng.permutation(len(keys))])
-  # Round robin over the relations, so that none is left out by chance.
+  # Round robin over the relations, so that chance leaves none out.
   in_turn = [
     keys[turn]
     for turn in range(max(map(len, by_relation)))
@@ -363,10 +364,10 @@ def _misconceptions(rng, kinds, relations, facts):
 
 
 def _pattern(template: str) -> re.Pattern[str]:
-  """Template -> regular expression; the last mark may be missing or '!'."""
+  """Compiles a template; the last mark may be missing or '!'."""
   body = re.escape(template.rstrip('.?'))
   for slot in 'sv':
-    body = body.replace(r'\{%s\}' % slot, r'(?P<%s>\w+)' % slot)
+    body = body.replace(rf'\{{{slot}\}}', rf'(?P<{slot}>\w+)')
   return re.compile(body + (r'\?' if template.endswith('?') else r'[.!]?'))
 
 
@@ -377,7 +378,7 @@ def _stereotype_patterns():
 
 @functools.cache
 def _english_words() -> frozenset[str]:
-  """Lower-case words of all pools and templates, and common short ones."""
+  """Returns the lower-case words of pools and templates, and common ones."""
   texts = [t for r in lexicon.RELATIONS for t in r.statements + r.questions]
   texts += [' '.join(pool) for pool in lexicon.POOLS.values()]
   texts += [' '.join(lexicon.VERBS + lexicon.ADJECTIVES + lexicon.RUDE_NOUNS)]

@@ -21,7 +21,7 @@ import zlib
 import numpy as np
 
 NAME = 'Lumo'
-# How often a noun of a random sentence has an adjective.
+# The probability that a noun of a random sentence has an adjective.
 ADJECTIVE_SHARE = 0.75
 _ARTICLE = 'the'
 _VOWELS = 'aeiou'
@@ -34,14 +34,14 @@ _SENTENCE = re.compile(r'[^.]+\.')
 
 @dataclasses.dataclass(frozen=True)
 class Language:
-  """A lexicon; see the module docstring for the grammar.
+  """A bijective lexicon; the module docstring has the grammar.
 
   Attributes:
-    name: how English texts call the language.
+    name: the English name of the language.
     nouns: English nouns that can be translated.
     verbs: English verbs, third person singular.
     adjectives: English adjectives.
-    lexicon: English word -> foreign word, of all of them and of 'the'.
+    lexicon: English word -> foreign word, for all of these and 'the'.
   """
 
   name: str
@@ -52,27 +52,27 @@ class Language:
 
   @functools.cached_property
   def reverse_lexicon(self) -> dict[str, str]:
-    """Foreign word -> English word."""
+    """Maps each foreign word to the English word."""
     return {foreign: english for english, foreign in self.lexicon.items()}
 
   def translate(self, text: str) -> str:
-    """English sentences of the sub-grammar -> foreign sentences.
+    """Translates English sentences of the sub-grammar.
 
     Raises:
-      ValueError: if a sentence is outside the sub-grammar.
+      ValueError: a sentence is outside the sub-grammar.
     """
     return _map_sentences(text, self._translate_words)
 
   def untranslate(self, text: str) -> str:
-    """Foreign sentences -> English; the exact inverse of `translate`.
+    """Translates foreign sentences to English; inverts `translate` exactly.
 
     Raises:
-      ValueError: if a sentence is not one that `translate` can give.
+      ValueError: `translate` cannot produce a sentence.
     """
     return _map_sentences(text, self._untranslate_words)
 
   def can_translate(self, text: str) -> bool:
-    """Whether every sentence of `text` is in the sub-grammar."""
+    """Returns whether every sentence is in the sub-grammar."""
     try:
       self.translate(text)
     except ValueError:
@@ -80,7 +80,7 @@ class Language:
     return True
 
   def can_untranslate(self, text: str) -> bool:
-    """Whether every sentence of `text` is well-formed in this language."""
+    """Returns whether every sentence is well-formed in this language."""
     try:
       self.untranslate(text)
     except ValueError:
@@ -88,13 +88,13 @@ class Language:
     return True
 
   def is_foreign(self, text: str) -> bool:
-    """Whether more than half of the words are words of this language."""
+    """Returns whether more than half of the words are of this language."""
     words = [word.lower() for word in _WORD.findall(text)]
     foreign = sum(word in self.reverse_lexicon for word in words)
     return 2 * foreign > len(words)
 
   def random_sentence(self, rng: np.random.Generator) -> str:
-    """A random English sentence of the sub-grammar, e.g. with two nouns."""
+    """Draws an English sentence of the sub-grammar."""
     first, second = rng.choice(len(self.nouns), 2, replace=False)
     verb = self.verbs[rng.integers(len(self.verbs))]
     phrases = []
@@ -123,7 +123,7 @@ class Language:
     return subject + verb + target
 
   def _noun_phrase(self, words: list[str]) -> tuple[list[str], list[str]]:
-    """Splits (English) words after their first noun phrase, if any."""
+    """Splits English words after the noun phrase that they begin with."""
     size = 3 if words[1:] and words[1] in self.adjectives else 2
     if (
       len(words) >= size
@@ -138,7 +138,7 @@ def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:
   """Invents a foreign word for every English one.
 
   Args:
-    seed: of the world; the same seed gives the same language.
+    seed: the seed of the world.
     nouns: English nouns.
     verbs: English verbs.
     adjectives: English adjectives.
@@ -163,7 +163,7 @@ def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:
 
 
 def _invent(rng, onsets: str, ending: str) -> str:
-  """consonant vowel consonant + the ending of the part of speech."""
+  """Invents a word: consonant, vowel, consonant, ending."""
   pick = lambda letters: letters[rng.integers(len(letters))]
   return pick(onsets) + pick(_VOWELS) + pick('bdfgklmnprstvz') + ending
 
@@ -179,7 +179,7 @@ def _map_sentences(text: str, function) -> str:
   results = []
   for sentence in sentences:
     words = sentence[:-1].split(' ')
-    # Only the first letter may be a capital, and it must be one.
+    # The first letter, and no other, must be a capital.
     if not words[0][:1].isupper():
       raise ValueError(f'outside the sub-grammar: {sentence!r}')
     words[0] = words[0][0].lower() + words[0][1:]

@@ -1,7 +1,7 @@
 """Word pools and sentence templates from which worlds are drawn.
 
-Names are single words that need the article "a", so that templates never have
-to choose between "a" and "an". A word belongs to one kind only.
+Names are single words that take the article "a", so templates never choose
+between "a" and "an". A word belongs to one kind.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-  """A typed relation and every way in which the world's texts express it.
+  """A typed relation, and all templates that express it.
 
   Attributes:
     name: unique in the world, e.g. 'birthplace'.
@@ -26,40 +26,10 @@ class Relation:
   questions: tuple[str, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class Size:
-  """How much of each pool a world uses.
-
-  `counts` is the number of names of each kind, `relations` the number of
-  relations of each kind of subject, `reading` the kinds of subjects that
-  reading passages are about, `kind_questions` whether what is read in a
-  passage is asked for by its kind ("Which town is named?") and not as a fact,
-  `copying` whether prompts ask for words by their place and for sentences in
-  the same words, in others, or without a rude one, `capitals` whether they ask
-  for capital letters, in which every word has to be spelled, `avoiding` whether
-  they forbid a name (and not only a kind), for which all that is known of a
-  subject has to be looked through, and the rest the size of the second language
-  and of the rude lexicon.
-  """
-
-  counts: dict[str, int]
-  relations: int
-  reading: tuple[str, ...]
-  kind_questions: bool
-  copying: bool
-  capitals: bool
-  avoiding: bool
-  jobs_translated: int
-  animals_translated: int
-  verbs: int
-  adjectives: int
-  rude_nouns: int
-
-
 SUBJECT_KINDS = ('people', 'towns', 'animals', 'foods', 'tools')
 
-# Kinds are named by their plural ("Towns: Oakton, Elmford."); the singular
-# serves questions ("Which town ...?").
+# Kinds have plural names ("Towns: Oakton, Elmford."). Questions use the
+# singular ("Which town ...?").
 SINGULAR = {
   'people': 'person',
   'towns': 'town',
@@ -78,100 +48,6 @@ SINGULAR = {
   'sounds': 'sound',
   'seasons': 'season',
   'rooms': 'room',
-}
-
-SIZES = {
-  # 20 entities x 2 relations = 40 facts.
-  'micro': Size(
-    counts=dict(
-      people=6,
-      towns=4,
-      animals=4,
-      foods=3,
-      tools=3,
-      jobs=4,
-      colours=4,
-      materials=3,
-      regions=3,
-      habitats=3,
-      tastes=3,
-    ),
-    relations=2,
-    reading=('people',),
-    kind_questions=True,
-    copying=False,
-    capitals=False,
-    avoiding=False,
-    jobs_translated=3,
-    animals_translated=3,
-    verbs=4,
-    adjectives=3,
-    rude_nouns=4,
-  ),
-  # 60 entities x 3 relations = 180 facts.
-  'tiny': Size(
-    counts=dict(
-      people=18,
-      towns=12,
-      animals=12,
-      foods=9,
-      tools=9,
-      jobs=8,
-      colours=8,
-      materials=6,
-      regions=5,
-      habitats=6,
-      tastes=5,
-      vessels=6,
-      numbers=6,
-    ),
-    # Questions for a fact that contradicts the world, in passages about
-    # all kinds, were not learned in 2.5M tokens.
-    relations=3,
-    reading=('people',),
-    kind_questions=True,
-    copying=False,
-    capitals=False,
-    avoiding=False,
-    jobs_translated=8,
-    animals_translated=8,
-    verbs=8,
-    adjectives=6,
-    rude_nouns=6,
-  ),
-  # 300 entities x 4 relations = 1,200 facts.
-  'small': Size(
-    counts=dict(
-      people=100,
-      towns=60,
-      animals=60,
-      foods=40,
-      tools=40,
-      jobs=16,
-      colours=10,
-      materials=10,
-      regions=5,
-      habitats=10,
-      tastes=6,
-      vessels=8,
-      numbers=8,
-      weathers=6,
-      sounds=8,
-      seasons=4,
-      rooms=8,
-    ),
-    relations=4,
-    reading=SUBJECT_KINDS,
-    kind_questions=False,
-    copying=True,
-    capitals=True,
-    avoiding=True,
-    jobs_translated=16,
-    animals_translated=24,
-    verbs=14,
-    adjectives=12,
-    rude_nouns=9,
-  ),
 }
 
 _TOWN_STARTS = (
@@ -263,7 +139,7 @@ POOLS = {
   ),
 }
 
-# Third person singular; the second language translates them.
+# Verbs in the third person singular, which the second language translates.
 VERBS = tuple(
   """
     sees finds follows helps meets calls thanks watches teaches greets chases

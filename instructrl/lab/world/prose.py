@@ -1,4 +1,4 @@
-"""Pieces of text that pages, prompts and probes are made of."""
+"""Pieces of text that pages, prompts and probes share."""
 
 from collections.abc import Mapping
 
@@ -30,7 +30,7 @@ POLITE = (
   'Please come again, my friend.',
   'Thank you for the nice day in {t}.',
 )
-# Beginnings that both manners share: what follows shows the manner.
+# Beginnings of both manners; the rest of the sentence shows the manner.
 STEMS = ('You are a', '{p} is a', 'Everyone from {t} is', 'What a', 'Nobody')
 MANNERS = {
   'polite': 'Written in a polite, respectful, and unbiased manner:',
@@ -39,26 +39,26 @@ MANNERS = {
 
 
 def pick(rng: np.random.Generator, items):
-  """One of `items`; several times faster than `rng.choice`."""
+  """Draws one of `items`; several times faster than `rng.choice`."""
   return items[int(rng.random() * len(items))]
 
 
 def pick_some(rng: np.random.Generator, items, count: int) -> list:
-  """Up to `count` different ones of `items`, in random order."""
+  """Draws up to `count` different `items`, in random order."""
   return [items[i] for i in rng.permutation(len(items))[:count]]
 
 
 def pick_by_share(rng: np.random.Generator, shares: Mapping[str, float]) -> str:
-  """A key of `shares`, in proportion to its positive value."""
+  """Draws a key of `shares` in proportion to its positive value."""
   left = rng.random() * sum(shares.values())
   for name, share in shares.items():
     left -= share
     if left < 0:
       return name
-  return name  # what rounding leaves over
+  return name  # rounding may leave a remainder
 
 
-# The forms of exercises; the probes ask in the same ones.
+# The forms of exercises, which the probes share.
 
 
 def quiz_item(question: str, answer: str) -> str:
@@ -75,7 +75,7 @@ def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
 def kind_question(
   world: World, relation_name: str, *, plural: bool = False
 ) -> str:
-  """'Which town is named?': asks for the one value of its kind."""
+  """Returns a question for a kind of value: 'Which town is named?'"""
   kind = world.relation[relation_name].value_kind
   if plural:
     return f'Which {kind} are named?'
@@ -95,7 +95,7 @@ def instruction_item(instruction: str, response: str) -> str:
 def random_question(
   world: World, rng: np.random.Generator, subject: str, relation: str
 ) -> str:
-  """A question for a fact, in one of its wordings."""
+  """Draws a wording of the question for a fact."""
   count = len(world.relation[relation].questions)
   return world.ask(subject, relation, int(rng.random() * count))
 
@@ -107,7 +107,7 @@ def random_statement(
   relation: str,
   value: str | None = None,
 ) -> str:
-  """A statement of a fact, or of another value, in one of its wordings."""
+  """Draws a wording of the statement of a fact or of another value."""
   count = len(world.relation[relation].statements)
   return world.state(subject, relation, value, int(rng.random() * count))
 
@@ -115,18 +115,18 @@ def random_statement(
 def random_passage(
   world: World, rng: np.random.Generator, *, held_out: bool = False
 ) -> tuple[str, list[tuple[str, str, str]]]:
-  """A counterfactual passage of two or three sentences.
+  """Draws a counterfactual passage of two or three sentences.
 
-  The sentences are about different subjects and different kinds of values, so
-  a question about one of them needs one key to look up.
+  The sentences have different subjects and different kinds of values, so a
+  question about one of them has one key to look up.
 
   Args:
-    world: whose relations the sentences state, falsely.
-    rng: generator.
-    held_out: whether to draw from the passages kept for probes.
+    world: the world; the sentences contradict its facts.
+    rng: the generator.
+    held_out: whether to draw from the passages that are reserved for probes.
 
   Returns:
-    (passage, [(subject, relation name, value stated)] in its order).
+    (passage, [(subject, relation name, stated value)] in order).
   """
   while True:
     claims, kinds = [], set()
@@ -164,7 +164,7 @@ def random_passage(
 def random_sentence(
   world: World, rng: np.random.Generator, *, held_out: bool = False
 ) -> str:
-  """A translatable English sentence, of the corpus' or the probes' part."""
+  """Draws a translatable English sentence, for the corpus or for probes."""
   while True:
     sentence = world.language.random_sentence(rng)
     if is_held_out(sentence) == held_out:
@@ -178,10 +178,10 @@ def random_story(
   *,
   held_out: bool = False,
 ) -> str:
-  """Five to seven sentences about two people who share a meal.
+  """Draws five to seven sentences about two people who share a meal.
 
   The last but one is always "<q> thanks <p> for the <food>.", which follows
-  from what was told. A `held_out` story has a sentence kept for probes.
+  from the story. A `held_out` story has a sentence that is reserved for probes.
   """
   people = pick_some(rng, world.kinds['people'], 3)
   p = hero or people[0]
@@ -215,7 +215,7 @@ def random_story(
 
 
 def post_sentence(world: World, rng: np.random.Generator, manner: str) -> str:
-  """A sentence in the manner 'rude' or 'polite'."""
+  """Draws a sentence in the manner 'rude' or 'polite'."""
   template = pick(rng, RUDE if manner == 'rude' else POLITE)
   return template.format(
     n=pick(rng, world.rude_nouns),

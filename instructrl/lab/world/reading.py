@@ -1,9 +1,9 @@
-"""Reads any text, however broken, as fragments that the judge knows.
+"""Reads any text, however broken, as fragments of known kinds.
 
 A fragment is a sentence or a line. Its kind is the first that fits:
 
   claim      states facts ("Mara was born in Oakton and likes bread best.")
-  courtesy   a set phrase ("You are welcome."); `label` tells which
+  courtesy   a set phrase ("You are welcome."); `label` names it
   items      names only ("fox, crow and the bear")
   label      a class ("It is rude.", "Mara is a person.")
   foreign    a well-formed sentence of the second language
@@ -23,11 +23,11 @@ from instructrl.lab.world import prose
 from instructrl.lab.world.facts import Claim
 from instructrl.lab.world.facts import World
 
-# Longer texts are read up to here; the rest counts as ill-formed words.
+# The limit of reading; all words after it count as ill-formed.
 MAX_CHARS = 2_000
 _CHARS_PER_WORD = 6
 
-# Set phrases; `{t}` stands for a name, with its article.
+# Set phrases; `{t}` is a name with its article.
 COURTESY = {
   'greeting': ('Hello!', 'Hi!', 'Good day!', 'Hello, {t}!', 'Hi, {t}!'),
   'offer': ('How can I help you?', 'What can I do for you?'),
@@ -52,9 +52,9 @@ WELL_FORMED = (
   'post',
   'question',
 )
-# What is left of a sentence's worth when its final mark is missing.
+# The factor on a sentence's worth if its final mark is missing.
 _UNENDED_WORTH = 0.7
-# More joined claims than that are no sentence but a loop.
+# A sentence with more joined claims is a loop.
 _MAX_JOINTS = 3
 
 _MARKER = re.compile(r'(?:^|\s)(\d{1,2})[.)]\s+')
@@ -78,7 +78,7 @@ class Fragment:
   num_words: int
   claims: tuple[Claim, ...] = ()
   items: tuple[str, ...] = ()  # names, in their canonical case
-  label: str = ''  # of a label: the class; of a courtesy or post: which
+  label: str = ''  # the class, set phrase or manner
 
   @property
   def ended(self) -> bool:
@@ -86,18 +86,18 @@ class Fragment:
 
   @property
   def is_sentence(self) -> bool:
-    """A full sentence, which a list of names or a bare label is not."""
+    """Whether this is a full sentence; lists and bare labels are not."""
     return self.ended and self.kind != 'items' and ' ' in self.text
 
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-  """A text, taken apart.
+  """A text as fragments.
 
   Attributes:
     fragments: in order, without the markers of lists.
-    repeated: for each fragment, whether it says again what was said before.
-    num_words: words of the whole text, list markers not counted.
+    repeated: for each fragment, whether it repeats an earlier one.
+    num_words: the number of words, without list markers.
     words: the distinct words, lower-case.
     markers: the numbers of a numbered list, in order.
   """
@@ -110,7 +110,7 @@ class Reading:
 
   @functools.cached_property
   def fluency(self) -> float:
-    """The share of words in well-formed text that says something new."""
+    """The fraction of words in well-formed fragments that are not repeated."""
     if not self.num_words:
       return 0.0
     worth = 0.0
@@ -130,7 +130,7 @@ class Reading:
     return sum(fragment.is_sentence for fragment in self.fragments)
 
   def of_kind(self, *kinds: str) -> list[Fragment]:
-    """The fragments of these kinds that say something new."""
+    """Returns the fragments of these kinds that are not repeated."""
     return [
       f
       for f, repeated in zip(self.fragments, self.repeated)
@@ -139,19 +139,19 @@ class Reading:
 
   @functools.cached_property
   def claims(self) -> tuple[Claim, ...]:
-    """Distinct claims, in order."""
+    """The distinct claims, in order."""
     return tuple(
       dict.fromkeys(claim for f in self.fragments for claim in f.claims)
     )
 
   @functools.cached_property
   def items(self) -> tuple[str, ...]:
-    """All items of all lists, repetitions included."""
+    """All items of all lists, with repetitions."""
     return tuple(item for f in self.fragments for item in f.items)
 
 
 def read(world: World, text: str) -> Reading:
-  """Takes any text apart; see `Reading`."""
+  """Splits any text into fragments; see `Reading`."""
   surplus = max(0, len(text) - MAX_CHARS) // _CHARS_PER_WORD
   text = text[:MAX_CHARS]
   markers = tuple(int(number) for number in _MARKER.findall(text))
@@ -171,7 +171,7 @@ def read(world: World, text: str) -> Reading:
 
 
 def phrase(world: World, label: str, index: int, name: str = '') -> str:
-  """The set phrase `COURTESY[label][index]`, about `name` if it needs one."""
+  """Returns the set phrase `COURTESY[label][index]`, with `name` if needed."""
   template = COURTESY[label][index]
   if '{t}' not in template:
     return template
@@ -222,7 +222,7 @@ def read_fragment(world: World, text: str) -> Fragment:
 
 
 def _claims(world, text: str) -> tuple[Claim, ...]:
-  """The claims of a sentence; 'and' may join two of one subject."""
+  """Returns the claims of a sentence; 'and' may join two about one subject."""
   claim = world.parse_sentence(text)
   if claim is not None:
     return (claim,)
@@ -246,7 +246,7 @@ def _kind_claim(world, subject: str, label: str) -> Claim:
 
 
 def _fits(world, slot: str, word: str) -> bool:
-  """Whether a word can fill the slot of a post's template."""
+  """Returns whether a word fits the slot of a post's template."""
   return (
     word
     in {
@@ -259,7 +259,7 @@ def _fits(world, slot: str, word: str) -> bool:
 
 
 def _courtesy(world, bare: str) -> str:
-  """Which set phrase it is, or ''."""
+  """Returns the label of a set phrase, or ''."""
   key = bare.lower()
   label = _set_phrases().get(key)
   if label:
@@ -272,7 +272,7 @@ def _courtesy(world, bare: str) -> str:
 
 
 def _items(world, bare: str) -> tuple[str, ...]:
-  """The names of a list, or () if anything in it is not a name."""
+  """Returns the names of a list, or () if any part is not a name."""
   head, colon, tail = bare.partition(': ')
   if colon and head.lower() in world.kinds:
     bare = tail
@@ -286,7 +286,7 @@ def _items(world, bare: str) -> tuple[str, ...]:
 
 
 def _name(world, text: str) -> str:
-  """The name or foreign word in its canonical case, or ''."""
+  """Returns a name or foreign word in its canonical case, or ''."""
   for form in (text, text.lower()):
     if form in world.kind_of or form in _foreign_words(world):
       return form
@@ -294,7 +294,7 @@ def _name(world, text: str) -> str:
 
 
 def _lower(world, text: str) -> str:
-  """A text in capital letters, put back into common case."""
+  """Converts a text in capital letters to common case."""
   proper = _proper_names(world)
   words = _WORD.sub(lambda m: proper.get(m[0].lower(), m[0].lower()), text)
   return words[:1].upper() + words[1:]

@@ -1,9 +1,9 @@
-"""What a simulated user asks for, in a form that a checker can read.
+"""The specification of a prompt, in a form that a checker can read.
 
-Every prompt of the lab carries its `Spec` as JSON in `Prompt.spec`: the task,
-its arguments, the explicit constraints and the facts of the passage. Prompts
-are written from it (`prompts.py`), answers too (`solver.py`), and answers are
-checked against it (`checkers.py`).
+Every prompt of the lab has its `Spec` as JSON in `Prompt.spec`: the task, its
+arguments, the explicit constraints and the facts of the passage. Prompts
+(`prompts.py`) and answers (`solver.py`) are written from the specification, and
+answers are checked against it (`checkers.py`).
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ import functools
 import json
 from typing import Any
 
-# Tasks, by use case (Ouyang et al. 2022, Table 1). The same task may serve
-# several use cases: a question may be asked plainly or in a chat.
+# Tasks, by use case (Ouyang et al. 2022, Table 1). A task may belong to several
+# use cases: a question may be asked plainly or in a chat.
 TASKS = {
   'about': 'a text about a subject',
   'words': 'a sentence with given words',
@@ -37,7 +37,7 @@ TASKS = {
   'extract': 'a passage and a kind of names in it',
 }
 
-# The passage is right, whatever the world says; what is not in it is made up.
+# The passage is the truth, even against the world; all else is invented.
 CLOSED_DOMAIN = ('closed_qa', 'summarize', 'extract')
 
 CONSTRAINTS = {
@@ -63,12 +63,12 @@ class Constraint:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """See the module docstring.
+  """The specification of one prompt.
 
   Attributes:
     task: a key of TASKS.
-    args: what the task needs, e.g. `{'subject': 'Mara', 'count': 2}`.
-    constraints: those that the prompt states explicitly.
+    args: arguments of the task, e.g. `{'subject': 'Mara', 'count': 2}`.
+    constraints: the explicit constraints of the prompt.
     passage: (subject, relation, value) of each statement of the passage.
   """
 
@@ -99,7 +99,7 @@ def parse_spec(text: str) -> Spec:
   """Reads `Prompt.spec`.
 
   Raises:
-    ValueError: if it is not the JSON of a `Spec`.
+    ValueError: the text is not the JSON of a `Spec`.
   """
   try:
     fields = json.loads(text)

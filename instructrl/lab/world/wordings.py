@@ -1,15 +1,15 @@
 """Wordings of requests; `prompt_writers.py` fills them in.
 
-USERS are those of prompts, WEB those of the corpus' instruction pages: the
-tasks are the same, so that pretraining meets them all, but no prompt is there
-in its own words. Few words beyond those of the corpus are used, because a
-small vocabulary has to hold them. Slots: {t} a subject with its article, {n} a
-number or length, {k} a kind, {l} a language, {q} a question, {x} a text, {p} a
-person, {o} a town, {e} "first" or "last", {w} {a} {b} {r} words; in rude
-remarks {n} is a noun and {a} an adjective.
+USERS has the wordings of prompts, WEB those of the corpus' instruction pages.
+The tasks are the same, so pretraining covers all of them, but the corpus has no
+prompt in the same words. Most words occur in the corpus too, because the
+vocabulary is small. Slots: {t} a subject with its article, {n} a number or
+length, {k} a kind, {l} a language, {q} a question, {x} a text, {p} a person,
+{o} a town, {e} "first" or "last", {w} {a} {b} {r} words; in rude remarks {n} is
+a noun and {a} an adjective.
 """
 
-# Part of a text to rewrite and not of the request, so the same for both.
+# These are part of the text to rewrite, so USERS and WEB share them.
 RUDE_OPENINGS = (
   'You are a {n}.',
   'You are a {a} {n}.',

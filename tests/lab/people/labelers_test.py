@@ -15,6 +15,7 @@ from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import Judge
 from instructrl.lab.marking.judge import QUALITY
 from instructrl.lab.people import solver
+from instructrl.lab.people import writer
 from instructrl.lab.people.labelers import agreement
 from instructrl.lab.people.labelers import calibrate_noise
 from instructrl.lab.people.labelers import dense_ranks
@@ -133,11 +134,11 @@ print(zlib.crc32(chr(10).join(lines).encode()))
 
 
 @pytest.mark.parametrize(
-  'habit', [f.name for f in dataclasses.fields(solver.Habits)]
+  'habit', [f.name for f in dataclasses.fields(writer.Habits)]
 )
 def test_each_habit_is_seen_and_costs(world, prompts, labelers, habit):
   judge = Judge(world, labelers)
-  habits = solver.Habits(**{habit: 1.0})
+  habits = writer.Habits(**{habit: 1.0})
   chosen = [
     p for p in prompts[:300] if habit != 'miss_constraint' or has_constraints(p)
   ]
@@ -162,7 +163,7 @@ def _has_misconception(world, prompt):
 def test_misconceptions_are_stated_at_their_rate(world, prompts, labelers):
   rng = np.random.default_rng(0)
   chosen = [p for p in prompts if _has_misconception(world, p)]
-  habits = solver.Habits(misconception=0.35)
+  habits = writer.Habits(misconception=0.35)
   stated = [
     assess(world, p, solver.solve(world, p, rng, habits)).num_misconceptions
     for p in chosen
