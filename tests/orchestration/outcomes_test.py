@@ -8,7 +8,6 @@ from experiments.ablations import base
 from instructrl.orchestration import children
 from instructrl.orchestration import graph
 from instructrl.orchestration import outcomes
-from instructrl.reports import plots
 from instructrl.runtime import run_folder
 
 EPOCHS, RATE = 'reward.num_epochs', 'reward.optimizer.peak_lr'
@@ -156,21 +155,6 @@ def test_nothing_is_drawn_of_nothing(tmp_path, config):
   outcomes.write(tmp_path, found, 'A title')
   assert not (tmp_path / 'figure.png').exists()
   assert '0 of 2' in (tmp_path / 'index.html').read_text()
-
-
-@pytest.mark.parametrize(
-  'values, log, places',
-  [
-    ([0.0, 0.01, 0.1, 1.0], True, [-3, -2, -1, 0]),
-    ([1, 4, 2], False, [1, 4, 2]),
-    ([0.0, 0.5], False, [0, 0.5]),
-    ([False, True], True, [0, 1]),
-    (['b', 'a'], False, [0, 1]),
-    ([0.0], True, [-1]),
-  ],
-)
-def test_places_on_an_axis(values, log, places):
-  assert list(plots._positions(values, log).values()) == places
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import sys
 import jinja2
 import pytest
 
-from instructrl.reports import formats
 from instructrl.reports import pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -37,32 +36,3 @@ def test_an_installed_package_has_the_templates(tmp_path):
   names = {path.name for path in (ROOT / folder).iterdir()}
   assert 'study.html.j2' in names
   assert {path.name for path in (tmp_path / folder).iterdir()} == names
-
-
-@pytest.mark.parametrize(
-  'summary, unit, signed, text',
-  [
-    ({'value': 0.66, 'ci95': [0.61, 0.71]}, '%', False, '66.0% (61.0 to 71.0)'),
-    ({'value': -0.1, 'ci95': None}, 'points', True, '−10.0 points'),
-    ({'value': 4e-5}, 'nats', True, '+0.00004 nats'),
-    ({'value': -1e-9}, 'nats', True, '+0.000000 nats'),
-    ({'value': 0.0}, '', False, '0.000'),
-    ({'value': None}, '%', False, '–'),
-    ({}, 'bits', True, '–'),
-  ],
-)
-def test_measured(summary, unit, signed, text):
-  assert formats.measured(summary, unit, signed=signed) == text
-
-
-@pytest.mark.parametrize(
-  'seconds, text',
-  [
-    (7.4, '7 s'),
-    (200, '3 min 20 s'),
-    (7500, '2 h 5 min'),
-    (3599.7, '1 h 0 min'),
-  ],
-)
-def test_duration(seconds, text):
-  assert formats.duration(seconds) == text

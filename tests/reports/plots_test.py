@@ -1,0 +1,41 @@
+"""Figures: what they draw, and that they load nothing."""
+
+import re
+
+import pytest
+
+from instructrl.reports import plots
+from instructrl.reports.policies import Policies
+
+SUMMARY = {'value': 0.25, 'ci95': [0.125, 0.5], 'n': 8}
+
+
+def test_a_figure_is_inline_svg_in_the_colour_of_the_page():
+  policies = Policies({'a': {'label': 'A', 'color': '#123456', 'order': 0}})
+  panel = plots.Panel(
+    'title', {'b': SUMMARY, 'a': SUMMARY, 'c': {'value': None}}
+  )
+  svg = plots.bar_panels([panel], policies)
+  assert svg == plots.bar_panels([panel], policies)
+  assert svg.startswith('<svg') and 'currentColor' in svg
+  assert plots.INK not in svg and '#123456' in svg
+  # No size of its own, no metadata, and no id that nothing refers to.
+  assert not re.search(r'^<svg[^>]* (width|height)=', svg)
+  assert '<metadata>' not in svg
+  ids = re.findall(r' id="([^"]+)"', svg)
+  assert ids and all(f'#{name}' in svg for name in ids)
+
+
+@pytest.mark.parametrize(
+  'values, log, places',
+  [
+    ([0.0, 0.01, 0.1, 1.0], True, [-3, -2, -1, 0]),
+    ([1, 4, 2], False, [1, 4, 2]),
+    ([0.0, 0.5], False, [0, 0.5]),
+    ([False, True], True, [0, 1]),
+    (['b', 'a'], False, [0, 1]),
+    ([0.0], True, [-1]),
+  ],
+)
+def test_places_on_an_axis(values, log, places):
+  assert list(plots._positions(values, log).values()) == places
