@@ -53,25 +53,20 @@ class UltraFeedback(base.Source):
 
   def record(self, row):
     completions = fields.items(row.value, 'completions')
-    texts = [fields.response(item, 'response') for item in completions]
-    ratings = [_ratings(item) for item in completions]
-    scores = [
-      self._score(item, rated) for item, rated in zip(completions, ratings)
+    texts = [
+      fields.ranked_text(item, 'response').strip() for item in completions
     ]
-    prompt = fields.prompt(
-      fields.text(row.value, 'instruction').strip(), split=row.file.split
-    )
+    ratings = [_ratings(item) for item in completions]
+    scores = list(map(self._score, completions, ratings))
+    instruction = fields.text(row.value, 'instruction').strip()
     whole = all(len(rated) == len(ASPECTS) for rated in ratings)
     return fields.ranking(
-      prompt,
+      fields.prompt(instruction, split=row.file.split),
       texts,
       fields.ranks_of_scores(scores, self.options['tie_margin']),
       labeler='gpt-4',
       metadata=ratings if whole else (),
-      sources=[
-        fields.optional_text(item, 'model', fields.UNKNOWN)
-        for item in completions
-      ],
+      sources=[fields.name(item, 'model') for item in completions],
     )
 
   def _score(self, item, rated):
@@ -119,23 +114,15 @@ class Nectar(base.Source):
       dialogue.ASSISTANT
     ):
       raise fields.Malformed('prompt is not \\n\\nHuman: ... \\n\\nAssistant:')
-    asked = fields.checked_text(
-      text[len(dialogue.HUMAN) : -len(dialogue.ASSISTANT)], 'prompt'
-    )
-    asked = asked.removeprefix(' ').rstrip()
+    inner = text[len(dialogue.HUMAN) : -len(dialogue.ASSISTANT)]
+    asked = fields.checked_text(inner, 'prompt').removeprefix(' ').rstrip()
     answers = fields.items(row.value, 'answers')
+    ranks = [fields.field(answer, 'rank') for answer in answers]
+    turns = dialogue.split_turns(asked)
     return fields.ranking(
-      fields.prompt(
-        asked, split=row.file.split, turns=dialogue.split_turns(asked)
-      ),
-      [fields.response(answer, 'answer') for answer in answers],
-      [
-        fields.number(fields.field(answer, 'rank'), 'rank')
-        for answer in answers
-      ],
+      fields.prompt(asked, split=row.file.split, turns=turns),
+      [fields.ranked_text(answer, 'answer').strip() for answer in answers],
+      [fields.number(rank, 'rank') for rank in ranks],
       labeler='gpt-4',
-      sources=[
-        fields.optional_text(answer, 'model', fields.UNKNOWN)
-        for answer in answers
-      ],
+      sources=[fields.name(answer, 'model') for answer in answers],
     )

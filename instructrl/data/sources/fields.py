@@ -12,6 +12,7 @@ from instructrl.tokenizers.dialogue import HUMAN
 
 UNKNOWN = 'unknown'  # writer or labeler that is not named
 TOO_FEW = 'has {} responses, a ranking needs 2 or more'
+SAME = 'chosen and rejected are the same'
 
 
 class Malformed(ValueError):
@@ -46,9 +47,9 @@ def text(row: Any, name: str) -> str:
   return checked_text(field(row, name), name)
 
 
-def response(row: Any, name: str) -> str:
-  """Returns a response for a ranking; it may be empty."""
-  return checked_text(field(row, name), name, may_be_empty=True).strip()
+def ranked_text(row: Any, name: str) -> str:
+  """Returns a required response of a ranking; it may be empty."""
+  return checked_text(field(row, name), name, may_be_empty=True)
 
 
 def checked_text(value: Any, name: str, *, may_be_empty: bool = False) -> str:
@@ -70,6 +71,11 @@ def optional_text(row: dict[str, Any], name: str, default: str = '') -> str:
   if not isinstance(value, str):
     raise Malformed(f'{name} is {_kind(value)}, not text')
   return value
+
+
+def name(row: dict[str, Any], field_name: str) -> str:
+  """Returns the name of a writer or labeler; `UNKNOWN` without one."""
+  return optional_text(row, field_name, UNKNOWN)
 
 
 def number(value: Any, name: str) -> float:
@@ -109,13 +115,6 @@ def _kind(value) -> str:
     'NoneType': 'null',
   }
   return names.get(type(value).__name__, type(value).__name__)
-
-
-def pair(asked: Prompt, chosen: str, rejected: str, **about: Any) -> Ranking:
-  """Makes a ranking of two different responses; see `ranking`."""
-  if chosen == rejected:
-    raise Unusable('chosen and rejected are the same')
-  return ranking(asked, (chosen, rejected), (0, 1), **about)
 
 
 def text_id(value: str) -> str:

@@ -55,12 +55,14 @@ class HhRlhf(base.Source):
     (prompt, chosen), (other, rejected) = sides
     if prompt != other:
       raise fields.Unusable(
-        'the dialogues part before the last turn of the assistant'
+        'the dialogues differ before the last turn of the assistant'
       )
+    if chosen == rejected:
+      raise fields.Unusable(fields.SAME)
     asked = fields.prompt(
       prompt,
       split=row.file.split,
       use_case='chat',
       turns=dialogue.split_turns(prompt),
     )
-    return fields.pair(asked, chosen, rejected, labeler=self.NAME)
+    return fields.ranking(asked, (chosen, rejected), (0, 1), labeler=self.NAME)

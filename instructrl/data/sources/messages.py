@@ -48,8 +48,8 @@ class Reader:
     if 'completion' in row:
       if row.get('label') in (False, True):  # also 0 and 1
         raise Malformed(
-          'has a label for a single completion, which no stage learns from: '
-          'demonstrations have none, and rankings two responses or more'
+          'has a label for a single completion, which no stage can use: '
+          'demonstrations have no label, rankings two responses or more'
         )
       refuse_both(row, 'response', 'completion')
       row['response'] = row.pop('completion')
@@ -89,26 +89,21 @@ class Reader:
     if not isinstance(value, dict):
       return value
     if value.get('role') not in (None, 'assistant'):
-      raise Malformed(f'{name} is of the role {value["role"]!r}, not assistant')
+      raise Malformed(f'{name} has the role {value["role"]!r}, not assistant')
     if value.get('content') is None:
       raise Malformed(f"{name} lacks the field 'content'")
     self._note(value, name)
     return value['content']
 
   def _pair(self, row) -> dict[str, Any]:
-    (turns, chosen), (other, rejected) = (
-      self._answered(row, name) for name in _PAIR
-    )
+    turns, chosen = self._answered(row, 'chosen')
+    other, rejected = self._answered(row, 'rejected')
     if turns != other:
       raise fields.Unusable(
-        'the dialogues part before the last turn of the assistant'
+        'the dialogues differ before the last turn of the assistant'
       )
-    return {
-      **row,
-      'prompt': self._agreed(row, turns, 'chosen'),
-      'chosen': chosen,
-      'rejected': rejected,
-    }
+    prompt = self._agreed(row, turns, 'chosen')
+    return {**row, 'prompt': prompt, 'chosen': chosen, 'rejected': rejected}
 
   def _answered(self, row, name: str) -> tuple[list[str], str]:
     """Returns the turns before the last one, and the last one."""
@@ -138,9 +133,8 @@ class Reader:
     if isinstance(first, dict) and first.get('role') == 'system':
       if self._system != 'drop':
         raise Malformed(
-          f'{name}[0] is a system message; `system` of the stage data sets '
-          "one for all rows, and the source's option system=drop leaves "
-          'those of the rows out'
+          f"{name}[0] is a system message: the source's option system=drop "
+          'drops it; `system` of the data stage sets one for all rows'
         )
       messages = messages[1:]
     if not messages:
@@ -153,16 +147,12 @@ class Reader:
         raise Malformed(f"{where} lacks the field 'role'")
       if role != dialogue.ROLES[i % 2]:
         raise Malformed(
-          f'{where} is of the role {role!r}, and it is the turn '
-          f'of the {dialogue.ROLES[i % 2]}'
+          f'{where} has the role {role!r}; it is the turn of the '
+          f'{dialogue.ROLES[i % 2]}'
         )
-      found.append(
-        fields.checked_text(  # only a ranked response may be empty
-          message.get('content'),
-          f'{where}.content',
-          may_be_empty=name in _PAIR and i == len(messages) - 1,
-        )
-      )
+      ranked = name in _PAIR and i == len(messages) - 1
+      text, content = message.get('content'), f'{where}.content'
+      found.append(fields.checked_text(text, content, may_be_empty=ranked))
       self._note(message, name)
     return found
 

@@ -33,33 +33,25 @@ class _Oasst(base.Source):
 
   RELEASE: str  # '2023-04-12_oasst_ready'
   OPTIONS = {
-    'lang': base.Option(
-      'en', _language, "the language of the messages, or 'all'"
-    )
+    'lang': base.Option('en', _language, "language of the messages, or 'all'")
   }
 
   def remotes(self):
-    repository = self.NAME.partition('/')[0]
+    repository = f'OpenAssistant/{self.NAME.partition("/")[0]}'
     name = f'{self.RELEASE}.trees.jsonl.gz'
-    return (
-      base.Remote(
-        f'{base.HUB}OpenAssistant/{repository}/resolve/main/{name}', name
-      ),
-    )
+    url = f'{base.HUB}{repository}/resolve/main/{name}'
+    return (base.Remote(url, name),)
 
   def find(self, path):
     """Returns the files of one form, if a folder has the data in several."""
     found = super().find(path)
-    forms = [
-      [f for f in found if form in f.path.name]
-      for form in ('_ready.trees', '_ready.messages')
-    ]
-    return forms[0] or forms[1] or found
+    named = lambda form: [f for f in found if form in f.path.name]
+    return named('_ready.trees') or named('_ready.messages') or found
 
   def rows(self, found):
     for file in found:
-      flat, rows = {}, files.read_rows(file)
-      for row in rows:
+      flat = {}
+      for row in files.read_rows(file):
         if row.fault or not isinstance(row.value, dict):
           yield dataclasses.replace(row, fault=row.fault or 'is not an object')
         elif 'prompt' in row.value:
@@ -91,9 +83,8 @@ class _Oasst(base.Source):
       and (lang == 'all' or reply.get('lang') == lang)
     ]
     texts = [fields.text(turn, 'text').strip() for turn in turns]
-    tree = fields.optional_text(
-      turns[0], 'message_tree_id', fields.text(turns[0], 'message_id')
-    )
+    first = fields.text(turns[0], 'message_id')
+    tree = fields.optional_text(turns[0], 'message_tree_id', first)
     prompt = fields.prompt(
       dialogue.join_turns(texts),
       split=row.file.split,
@@ -180,7 +171,7 @@ class Oasst2Demonstrations(_OasstDemonstrations):
 
 def _writer(reply: dict[str, Any]) -> str:
   if reply.get('synthetic'):
-    return fields.optional_text(reply, 'model_name', fields.UNKNOWN)
+    return fields.name(reply, 'model_name')
   return 'human'
 
 

@@ -39,23 +39,17 @@ from instructrl.data.sources import messages
 from instructrl.data.sources.files import Row
 from instructrl.tokenizers import dialogue
 
+_PAIR = ('chosen', 'rejected')
 _ABOUT_PROMPT = {'id', 'prompt', 'user', 'use_case', 'split'}
+_ABOUT_RANKING = {'labeler', 'group', 'source'}
 # Record type -> the fields that are read.
 _READ = {
   Document: {'id', 'text', 'source', 'split'},
   Prompt: _ABOUT_PROMPT,
-  Demonstration: _ABOUT_PROMPT | {'response', 'labeler'},
-  Ranking: _ABOUT_PROMPT
-  | {
-    'responses',
-    'ranks',
-    'scores',
-    'chosen',
-    'rejected',
-    'labeler',
-    'group',
-    'source',
-  },
+  Demonstration: {*_ABOUT_PROMPT, 'response', 'labeler'},
+  Ranking: {'responses', 'ranks', 'scores', *_PAIR}
+  | _ABOUT_PROMPT
+  | _ABOUT_RANKING,
 }
 _READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role'}
 
@@ -114,23 +108,49 @@ class Own(base.Source):
         f'is a {kind.__name__}, and the first row ({self._first}) is a '
         f'{self._kind.__name__}: keep them in files of their own'
       )
-    record = _MAKERS[kind](row, self.options)
+    record = self._made(kind, row)
     unread = (value.keys() - _READ[kind]) | reader.unread
     for item in value.get('responses', ()):
-      unread |= {
-        f'responses[].{name}' for name in item.keys() - _READ_OF_A_RESPONSE
-      }
+      names = item.keys() - _READ_OF_A_RESPONSE
+      unread |= {f'responses[].{name}' for name in names}
     for name in unread:
       self._unread[name] = self._unread.get(name, 0) + 1
     return record
 
+  def _made(self, kind: type, row: Row) -> records.Record:
+    value = row.value
+    if kind is Document:
+      text = fields.text(value, 'text')
+      own_id = fields.optional_text(value, 'id', fields.text_id(text))
+      return Document(own_id, text, fields.name(value, 'source'), _split(row))
+    prompt = _prompt(row)
+    if kind is Prompt:
+      return prompt
+    labeler = fields.name(value, 'labeler')
+    if kind is Demonstration:
+      return Demonstration(prompt, fields.text(value, 'response'), labeler)
+    if value.get('responses') is not None:
+      texts, ranks, models = _responses(value, self.options['tie_margin'])
+    else:
+      texts = [fields.ranked_text(value, name) for name in _PAIR]
+      if texts[0] == texts[1]:
+        raise fields.Unusable(fields.SAME)
+      ranks, models = [0, 1], [None, None]
+    default = fields.name(value, 'source')
+    return fields.ranking(
+      prompt,
+      texts,
+      ranks,
+      labeler=labeler,
+      group=fields.optional_text(value, 'group', 'train'),
+      sources=[model or default for model in models],
+    )
+
   def notes(self):
     plain = lambda name: name.encode('utf-8', 'backslashreplace').decode()
-    listed = ', '.join(
-      f'{plain(name)} ({count:,} rows)'
-      for name, count in sorted(self._unread.items())
-    )
-    return [f'fields that were not read: {listed}'] if listed else []
+    unread = sorted(self._unread.items())
+    listed = [f'{plain(name)} ({count:,} rows)' for name, count in unread]
+    return [f'fields that were not read: {", ".join(listed)}'] * bool(listed)
 
 
 def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
@@ -143,12 +163,8 @@ def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
   if item.get(own) is None:
     return item
   rest = {key: value for key, value in item.items() if key != own}
-  return {
-    **rest,
-    'text': reader.answer(
-      {'role': item.get('role'), 'content': item[own]}, name
-    ),
-  }
+  message = {'role': item.get('role'), 'content': item[own]}
+  return {**rest, 'text': reader.answer(message, name)}
 
 
 def kind_of(value: dict[str, Any]) -> type:
@@ -171,61 +187,18 @@ def _split(row: Row) -> str:
   return files.split_named(name) or name  # `problems` refuses unknown ones
 
 
-def _document(row, options) -> Document:
-  del options
-  text = fields.text(row.value, 'text')
-  return Document(
-    id=fields.optional_text(row.value, 'id', fields.text_id(text)),
-    text=text,
-    split=_split(row),
-    source=fields.optional_text(row.value, 'source', fields.UNKNOWN),
-  )
-
-
-def _prompt(row, options) -> Prompt:
-  del options
+def _prompt(row: Row) -> Prompt:
   value = row.value
   turns = value['prompt'] if isinstance(value.get('prompt'), list) else []
   text = dialogue.join_turns(turns) if turns else fields.text(value, 'prompt')
+  of_turns = fields.text_id('\0'.join(turns)) if len(turns) > 1 else ''
   return fields.prompt(
     text,
     turns=turns,
     split=_split(row),
-    own_id=fields.optional_text(value, 'id')
-    or (fields.text_id('\0'.join(turns)) if len(turns) > 1 else ''),
+    own_id=fields.optional_text(value, 'id', of_turns),
     user=fields.optional_text(value, 'user'),
     use_case=fields.optional_text(value, 'use_case', 'other'),
-  )
-
-
-def _demonstration(row, options) -> Demonstration:
-  return Demonstration(
-    _prompt(row, options),
-    fields.text(row.value, 'response'),
-    fields.optional_text(row.value, 'labeler', fields.UNKNOWN),
-  )
-
-
-def _ranking(row, options) -> Ranking:
-  value = row.value
-  if value.get('responses') is not None:
-    texts, ranks, models = _responses(value, options['tie_margin'])
-  else:
-    texts = [
-      fields.checked_text(fields.field(value, name), name, may_be_empty=True)
-      for name in ('chosen', 'rejected')
-    ]
-    if texts[0] == texts[1]:
-      raise fields.Unusable('chosen and rejected are the same')
-    ranks, models = [0, 1], [None, None]
-  default = fields.optional_text(value, 'source', fields.UNKNOWN)
-  return fields.ranking(
-    _prompt(row, options),
-    texts,
-    ranks,
-    labeler=fields.optional_text(value, 'labeler', fields.UNKNOWN),
-    group=fields.optional_text(value, 'group', 'train'),
-    sources=[model or default for model in models],
   )
 
 
@@ -234,48 +207,32 @@ def _responses(value, tie_margin):
   items = fields.items(value, 'responses')
   texts, models = [], []
   for i, item in enumerate(items):
-    texts.append(
-      fields.checked_text(
-        item.get('text'), f'responses[{i}]', may_be_empty=True
-      )
-    )
+    text, name = item.get('text'), f'responses[{i}]'
+    texts.append(fields.checked_text(text, name, may_be_empty=True))
     models.append(fields.optional_text(item, 'model'))
   found = {}  # field -> ('rank' or 'score', K numbers)
   for each, all_of_them in (('rank', 'ranks'), ('score', 'scores')):
     given = {f'responses[].{each}': [item.get(each) for item in items]}
     if value.get(all_of_them) is not None:
-      given[all_of_them] = fields.items(value, all_of_them)
-      if len(given[all_of_them]) != len(items):
+      entries = given[all_of_them] = fields.items(value, all_of_them)
+      if len(entries) != len(items):
         raise fields.Malformed(
-          f'{all_of_them} has {len(given[all_of_them])} entries for '
-          f'{len(items)} responses'
+          f'{all_of_them} has {len(entries)} entries for {len(items)} responses'
         )
     for name, entries in given.items():
       if any(entry is not None for entry in entries):
-        found[name] = (
-          each,
-          [
-            fields.number(entry, f'{all_of_them}[{i}]')
-            for i, entry in enumerate(entries)
-          ],
-        )
+        numbers = [
+          fields.number(entry, f'{all_of_them}[{i}]')
+          for i, entry in enumerate(entries)
+        ]
+        found[name] = each, numbers
   for name, other in itertools.combinations(found, 2):  # they may disagree
     messages.refuse_both(found, name, other)
   if len(items) < 2:  # before ranks are required
     raise fields.Unusable(fields.TOO_FEW.format(len(items)))
   if not found:
-    raise fields.Malformed(
-      'has responses and neither ranks nor scores for them'
-    )
+    raise fields.Malformed('has responses, but neither ranks nor scores')
   ((each, numbers),) = found.values()
   if each == 'score':
     numbers = fields.ranks_of_scores(numbers, tie_margin)
   return texts, numbers, models
-
-
-_MAKERS = {
-  Document: _document,
-  Prompt: _prompt,
-  Demonstration: _demonstration,
-  Ranking: _ranking,
-}

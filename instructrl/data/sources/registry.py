@@ -11,7 +11,6 @@ All sources have the options `limit` (rows to read from the beginning) and
 `strict` (a malformed row is an error); `names` lists the other options.
 """
 
-from collections.abc import Mapping
 import dataclasses
 import difflib
 import os
@@ -70,7 +69,6 @@ DEFAULT_FOLDER = '~/.cache/instructrl/data'
 class Spec:
   """A parsed spec."""
 
-  text: str
   name: str
   subset: str  # '' if the source has no subsets
   path: pathlib.Path | None  # None: download
@@ -107,7 +105,6 @@ def load(
   *,
   limit: int = 0,
   data_dir: str | os.PathLike | None = None,
-  options: Mapping[str, Any] | None = None,
   strict: bool | None = None,
 ) -> Loaded:
   """Reads the records that a spec names.
@@ -118,7 +115,6 @@ def load(
       the spec's limit, or reads all.
     data_dir: folder of downloads and prepared data; by default
       $INSTRUCTRL_DATA, or ~/.cache/instructrl/data.
-    options: options of the source; they override the spec's.
     strict: whether a malformed row is an error; None uses the spec's value, or
       the source's default (True for `jsonl`).
 
@@ -130,7 +126,7 @@ def load(
     SourceError: the spec is wrong; a file is missing, damaged or cannot be
       downloaded; a row is malformed and `strict` is set.
   """
-  known = parse(spec, options)
+  known = parse(spec)
   limit = limit or known.limit
   strict = known.strict if strict is None else strict
   source = known.source()
@@ -155,12 +151,11 @@ def load(
 
 def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   """Returns the folder of public data."""
-  return pathlib.Path(
-    data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER
-  ).expanduser()
+  path = data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER
+  return pathlib.Path(path).expanduser()
 
 
-def parse(spec: str, options: Mapping[str, Any] | None = None) -> Spec:
+def parse(spec: str) -> Spec:
   """Parses a spec; reads no file.
 
   Raises:
@@ -176,12 +171,11 @@ def parse(spec: str, options: Mapping[str, Any] | None = None) -> Spec:
   cls = SOURCES[name]
   if not cls.PUBLIC and not path:
     raise SourceError(f'{spec!r} needs a path: {name}:FILE or {name}:FOLDER')
-  given = _options(query, spec) | {
-    key: str(value) for key, value in (options or {}).items()
+  parsed = {
+    key: _value(cls, key, value, spec)
+    for key, value in _options(query, spec).items()
   }
-  parsed = {key: _value(cls, key, value, spec) for key, value in given.items()}
   return Spec(
-    text=spec,
     name=name,
     subset=subset,
     path=pathlib.Path(path).expanduser() if path else None,
@@ -226,11 +220,9 @@ def _options(query: str, spec: str) -> dict[str, str]:
   for item in filter(None, query.split('&')):
     key, mark, value = item.partition('=')
     if not mark:
-      raise SourceError(
-        f'{spec!r}: the option {item!r} is not written as name=value'
-      )
+      raise SourceError(f'{spec!r}: the option {item!r} is not name=value')
     if key in given:
-      raise SourceError(f'{spec!r}: the option {key!r} is there twice')
+      raise SourceError(f'{spec!r} has the option {key!r} twice')
     given[key] = value
   return given
 

@@ -65,11 +65,9 @@ class Comparisons(base.Source):
 
   def remotes(self):
     names = {'tldr': _TLDR, 'cnndm': _NEWS, 'all': _TLDR + _NEWS}
+    files_of = [f'comparisons/{n}.json' for n in names[self.options['posts']]]
     return tuple(
-      base.Remote(
-        f'{_URL}dataset/comparisons/{name}.json', f'comparisons/{name}.json'
-      )
-      for name in names[self.options['posts']]
+      base.Remote(f'{_URL}dataset/{name}', name) for name in files_of
     )
 
   def find(self, path):
@@ -100,9 +98,7 @@ class Comparisons(base.Source):
         f'split is {name!r}, not one of {", ".join(_SPLITS)}'
       )
     policies = [
-      fields.optional_text(
-        fields.is_object(summary, 'summary'), 'policy', fields.UNKNOWN
-      )
+      fields.name(fields.is_object(summary, 'summary'), 'policy')
       for summary in summaries
     ]
     return fields.ranking(
@@ -111,7 +107,7 @@ class Comparisons(base.Source):
       (choice, 1 - choice),
       sources=policies,
       humans=[policy == 'ref' for policy in policies],
-      labeler=fields.optional_text(value, 'worker', fields.UNKNOWN),
+      labeler=fields.name(value, 'worker'),
     )
 
 
@@ -123,13 +119,14 @@ class Posts(base.Source):
   ABOUT = 'Reddit posts and their TL;DR, filtered (OpenAI)'
 
   def remotes(self):
+    url = f'{_URL}datasets/tldr_3_filtered/'
     return tuple(
-      base.Remote(
-        f'{_URL}datasets/tldr_3_filtered/{name}.jsonl',
-        f'posts/{name}.jsonl',
-        files.split_in_name(name),
+      base.Remote(f'{url}{name}.jsonl', f'posts/{name}.jsonl', split)
+      for name, split in (
+        ('train',) * 2,
+        ('valid', 'validation'),
+        ('test',) * 2,
       )
-      for name in ('train', 'valid', 'test')
     )
 
   def find(self, path):

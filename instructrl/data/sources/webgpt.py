@@ -36,7 +36,7 @@ class WebGpt(base.Source):
     question, answers, scores = _both(row.value)
     asked = fields.text(question, 'full_text')
     number = fields.optional_text(question, 'id')
-    dataset = fields.optional_text(question, 'dataset', fields.UNKNOWN)
+    dataset = fields.name(question, 'dataset')
     if self.options['citations'] == 'drop':
       answers = [re.sub(_CITATION, '', answer) for answer in answers]
     return fields.ranking(
@@ -65,8 +65,7 @@ def _both(value):
     question = fields.field(value, 'question')
     answers = [fields.text(value, f'answer_{i}') for i in (0, 1)]
     scores = [fields.field(value, f'score_{i}') for i in (0, 1)]
-  return (
-    question,
-    answers,
-    [fields.number(score, f'score_{i}') for i, score in enumerate(scores)],
-  )
+  numbers = [
+    fields.number(score, f'score_{i}') for i, score in enumerate(scores)
+  ]
+  return question, answers, numbers

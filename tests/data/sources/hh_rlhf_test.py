@@ -49,7 +49,7 @@ def test_what_is_no_pair_is_dropped_and_counted(tmp_path):
   assert len(got.records) == 1 and got.read == 9
   assert got.records[0].prompt.turns == ()  # the user's only turn
   assert got.dropped == {
-    'the dialogues part before the last turn of the assistant': 2,
+    'the dialogues differ before the last turn of the assistant': 2,
     'chosen and rejected are the same': 1,
     'chosen: the response is empty': 1,
     'chosen: does not begin with \\n\\nHuman:': 1,

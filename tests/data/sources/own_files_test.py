@@ -244,7 +244,7 @@ def test_dialogues_that_part_early_are_dropped_and_counted(tmp_path):
   )
   assert len(got.records) == 1 and not got.notes
   assert got.dropped == {
-    'the dialogues part before the last turn of the assistant': 1
+    'the dialogues differ before the last turn of the assistant': 1
   }
 
 
@@ -253,7 +253,7 @@ def test_system_messages_are_left_out_when_asked(tmp_path):
   rows = [{'messages': [system, *TURNS, assistant('d')]}]
   got = load(tmp_path, rows, '?system=drop')
   assert got.records == [Demonstration(DIALOGUE, 'd', 'unknown')]
-  with pytest.raises(SourceError, match='option system=drop leaves those of'):
+  with pytest.raises(SourceError, match='option system=drop drops it'):
     load(tmp_path, rows)
 
 
@@ -451,15 +451,15 @@ BAD = [
   ),
   (
     {'prompt': [{'role': 'system', 'content': 'a'}, *TURNS]},
-    r'prompt\[0\] is a system message; `system` of the stage data',
+    r'prompt\[0\] is a system message: .*option system=drop',
   ),
   (
     {'prompt': [TURNS[1]]},
-    r"prompt\[0\] is of the role 'assistant', and it is the turn of the user",
+    r"prompt\[0\] has the role 'assistant'; it is the turn of the user",
   ),
   (
     {'prompt': [user('a'), user('b')]},
-    r"prompt\[1\] is of the role 'user', and it is the turn of the assist",
+    r"prompt\[1\] has the role 'user'; it is the turn of the assist",
   ),
   ({'prompt': [user(' ')]}, r'prompt\[0\].content is empty'),
   ({'prompt': [user(['a'])]}, r'prompt\[0\].content is a list, not text'),
@@ -498,7 +498,7 @@ BAD = [
     {'chosen': [user('a'), assistant('b')], 'rejected': 'c'},
     'rejected is text, not a list',
   ),
-  ({'prompt': 'Why?', 'response': user('a')}, "response is of the role 'user'"),
+  ({'prompt': 'Why?', 'response': user('a')}, "response has the role 'user'"),
   (
     {'prompt': 'Why?', 'response': {'a': 1}},
     "response lacks the field 'content'",
@@ -513,7 +513,7 @@ BAD = [
       'ranks': [0, 1],
       'responses': [{'text': 'a', 'role': 'user'}, 'b'],
     },
-    r"responses\[0\] is of the role 'user'",
+    r"responses\[0\] has the role 'user'",
   ),
   (
     {'prompt': 'Why?', 'responses': [[], 'b'], 'ranks': [0, 1]},
@@ -530,12 +530,7 @@ def test_a_malformed_line_is_an_error_with_its_place(tmp_path, row, reason):
 
 
 @pytest.mark.parametrize(
-  'how',
-  [
-    dict(strict=False),
-    dict(query='?strict=false'),
-    dict(options={'strict': False}),
-  ],
+  'how', [dict(strict=False), dict(query='?strict=false')]
 )
 def test_or_it_is_dropped_and_counted(tmp_path, how):
   rows = [{'prompt': 'Why?'}] + [row for row, _ in BAD]
