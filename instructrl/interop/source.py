@@ -1,6 +1,5 @@
 """Opens another tool's checkpoint, checks it, and reads its arrays."""
 
-import contextlib
 import dataclasses
 import json
 import math
@@ -59,7 +58,7 @@ def open_source(path) -> Source:
         "the tokenizer's files and safetensors"
       )
     config = files.read_json(file)
-    with named(file):
+    with files.named(file):
       hf_config.model_fields(config)
     weights = weight_files.open_weights(path)
     kept = [path / name for name in _KEPT_FILES if (path / name).is_file()]
@@ -68,7 +67,7 @@ def open_source(path) -> Source:
     weights = weight_files.open_weights(path)
     config = weights.config
     kept = {'config.json': json.dumps(config, indent=2).encode()}
-  with named(path):
+  with files.named(path):
     hf_config.model_fields(config)
     hf.check(config, weights.shapes)
     weights.check(hf.expected(config, weights.shapes))
@@ -99,17 +98,6 @@ def _check_tied(config, weights) -> None:
       )
 
 
-@contextlib.contextmanager
-def named(path):
-  """Puts a file's name before an error about its contents."""
-  try:
-    yield
-  except ValueError as error:
-    if str(path) in str(error):
-      raise
-    raise ValueError(f'{path}: {error}') from error
-
-
 def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
   """Opens a checkpoint and its tokenizer, and checks both.
 
@@ -125,7 +113,7 @@ def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
   rows = hf_config.model_fields(source.config)['vocab_rows']
   folder = source.path.is_dir()
   read = HFTokenizer.from_folder if folder else HFTokenizer.from_gguf
-  with named(source.path):
+  with files.named(source.path):
     return source, read(source.path, vocab_rows=rows, **layout)
 
 

@@ -8,7 +8,6 @@ a Hugging Face folder.
 
 from collections.abc import Iterator
 import hashlib
-import json
 import math
 import pathlib
 import struct
@@ -18,6 +17,7 @@ import numpy as np
 import safetensors
 
 from instructrl.interop.gguf_weights import GGUF
+from instructrl.runtime import files
 
 _SAMPLE = 1 << 16  # bytes of each matrix that a fingerprint covers
 _INDEX, _SINGLE = 'model.safetensors.index.json', 'model.safetensors'
@@ -142,15 +142,14 @@ def _files_of(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _weight_map(path: pathlib.Path) -> dict[str, str]:
-  try:
-    found = json.loads(path.read_text(encoding='utf-8'))['weight_map']
-    if not all(isinstance(file, str) for file in found.values()):
-      raise ValueError('weight_map must be a table of file names')
-    return found
-  except RecursionError as error:
-    raise ValueError(f'{path} is damaged: it is nested too deep') from error
-  except (ValueError, KeyError, TypeError, AttributeError) as error:
-    raise ValueError(f'{path} is damaged: {error!r}') from error
+  found = files.read_json(path).get('weight_map')
+  if not isinstance(found, dict) or not all(
+    isinstance(file, str) for file in found.values()
+  ):
+    raise ValueError(
+      f'{path} is damaged: weight_map must be a table of file names'
+    )
+  return found
 
 
 def _open(path: pathlib.Path):

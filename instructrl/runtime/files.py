@@ -1,6 +1,7 @@
 """Reads and writes small files: atomic writes, JSON, JSON lines, hashes."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+import contextlib
 import hashlib
 import json
 import os
@@ -38,6 +39,17 @@ def sync_folder(path) -> None:
     os.fsync(descriptor)
   finally:
     os.close(descriptor)
+
+
+@contextlib.contextmanager
+def named(path) -> Iterator[None]:
+  """Puts a file's name before the message of a ValueError that lacks it."""
+  try:
+    yield
+  except ValueError as error:
+    if str(path) in str(error):
+      raise
+    raise ValueError(f'{path}: {error}') from error
 
 
 def read_json(path) -> dict[str, Any]:

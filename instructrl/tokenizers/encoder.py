@@ -18,6 +18,7 @@ import tokenizers
 
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers.layout import first_special
+from instructrl.tokenizers.protocol import check_text
 
 # Aliases are made of code points that are not characters. The alias without a
 # number is a cut: it separates two parts of one text.
@@ -128,10 +129,7 @@ class Encoder:
       ValueError: a text holds a lone surrogate, which UTF-8 cannot write.
     """
     for text, _ in texts:
-      try:
-        text.encode()
-      except UnicodeEncodeError as error:
-        raise ValueError(f'text cannot be written as UTF-8: {error}') from error
+      check_text(text)
     if not any(text for text, _ in texts):
       return []
     for cuts in ('none', 'specials', 'all'):

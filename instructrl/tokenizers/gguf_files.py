@@ -12,6 +12,7 @@ from typing import Any
 
 import gguf
 
+from instructrl.runtime import files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
 from instructrl.tokenizers.hf_files import Source
@@ -58,10 +59,8 @@ def read(path) -> Source:
     raise ValueError(
       f'{path} is not a GGUF file, or is cut off: {error}'
     ) from error
-  try:
+  with files.named(path):
     return from_metadata(found)
-  except ValueError as error:
-    raise ValueError(f'{path}: {error}') from error
 
 
 class _Metadata:

@@ -7,9 +7,7 @@ stage lays out text in the same way.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import hashlib
 import json
-import pathlib
 from typing import Any
 
 from instructrl.runtime import files
@@ -23,6 +21,7 @@ from instructrl.tokenizers.layout import Layout
 from instructrl.tokenizers.layout import plain_as_chat_template
 from instructrl.tokenizers.layout import PROMPT_TEMPLATE
 from instructrl.tokenizers.layout import strip
+from instructrl.tokenizers.protocol import AnyTokenizer
 
 FORMAT = 'instructrl tokenizer'
 FORMAT_VERSION = 1
@@ -32,15 +31,10 @@ _FIELDS = (
 ).split()
 
 
-class HFTokenizer:
-  """Encodes text and decodes ids. Immutable and picklable.
+class HFTokenizer(AnyTokenizer):
+  """A tokenizer of another tool; see the base class, also for its attributes.
 
   Attributes:
-    vocab_size: number of token ids; a model may have more rows.
-    bos_id: begins a text; None if the model has no such token.
-    eos_id: ends a response.
-    document_eos_id: ends a document.
-    pad_id: fills up rows; differs from all ids above.
     added_pad: whether `pad_id` is a new id, which needs a row in the model.
     pad_note: one line that says which token PAD is, and why.
     layout: of prompts and responses.
@@ -55,7 +49,7 @@ class HFTokenizer:
     Raises:
       ValueError: the contents are damaged or of another version.
     """
-    self._content = bytes(content)
+    super().__init__(content)
     self._found = found = _parse(self._content)
     self.vocab_size = found['vocab_size']
     self.bos_id, self.pad_id = found['bos_id'], found['pad_id']
@@ -84,18 +78,6 @@ class HFTokenizer:
       for token in found['tokenizer']['added_tokens']
       if token['special']
     }
-
-  def __reduce__(self):
-    return HFTokenizer, (self._content,)
-
-  @classmethod
-  def load(cls, path) -> 'HFTokenizer':
-    """Reads a file written by `save`."""
-    path = pathlib.Path(path)
-    try:
-      return cls(path.read_bytes())
-    except ValueError as error:
-      raise ValueError(f'{path}: {error}') from error
 
   @classmethod
   def from_source(
@@ -158,12 +140,8 @@ class HFTokenizer:
   @classmethod
   def from_folder(cls, path, **options) -> 'HFTokenizer':
     """Reads a folder of Hugging Face files; options as for `from_source`."""
-    try:
+    with files.named(path):
       return cls.from_source(hf_files.read_folder(path), **options)
-    except ValueError as error:
-      if str(path) in str(error):
-        raise
-      raise ValueError(f'{path}: {error}') from error
 
   @classmethod
   def from_gguf(cls, path, **options) -> 'HFTokenizer':
@@ -201,51 +179,20 @@ class HFTokenizer:
       _serialise({**self._found, 'layout': dataclasses.asdict(layout)})
     )
 
-  def save(self, path) -> None:
-    """Writes the file, whole or not at all."""
-    files.atomic_write(path, self._content)
-
-  @property
-  def fingerprint(self) -> str:
-    """SHA-256 of the file, in hex: equal means the same tokenizer and layout."""
-    return hashlib.sha256(self._content).hexdigest()
-
   def piece(self, token_id: int) -> str:
-    """Returns the token as the vocabulary writes it, for tables."""
     return self._encoder.tok.id_to_token(token_id) or f'<{token_id}>'
 
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of typed text, which never gives a special token.
-
-    Raises:
-      ValueError: the text holds a lone surrogate, which UTF-8 cannot write.
-    """
     return self._encoder.encode([(text, False)])
 
   def continuation(self, text: str) -> list[int]:
-    """Returns the ids of text that continues another text."""
     return self._encoder.encode([(text, False)], inside=True)
 
-  def document(self, text: str) -> list[int]:
-    """Returns BOS, if the model has one, the text, and EOS of documents."""
-    return [*self.plain(text), self.document_eos_id]
-
-  def plain(self, text: str) -> list[int]:
-    """Returns BOS, if the model has one, and text for a base model."""
-    return [*self._begin(), *self.encode(text)]
-
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    """Returns a prompt, laid out up to the start of the response.
-
-    Args:
-      text: of the user; for a dialogue, the whole text.
-      turns: of a dialogue; a chat template lays them out one by one.
-    """
     ids = self._encoder.encode(self.layout.prompt(text, turns))
     return [*self._begin(), *ids] if self.layout.bos else ids
 
   def response(self, text: str) -> list[int]:
-    """Returns the response to a prompt, with its end."""
     lay = self.layout
     texts = [
       (lay.response_before, True),
@@ -263,23 +210,12 @@ class HFTokenizer:
       ids = self._encoder.encode(texts, inside=True)
     return [*ids, self.eos_id]
 
-  def _begin(self) -> list[int]:
-    return [] if self.bos_id is None else [self.bos_id]
-
   def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text of ids without special tokens.
-
-    Bytes that are not UTF-8 become U+FFFD.
-
-    Raises:
-      ValueError: an id is outside the vocabulary.
-    """
     ids = hf_json.checked_ids(ids, self.vocab_size)
     kept = [i for i in ids if i not in self._silent]
     return self._encoder.tok.decode(kept, skip_special_tokens=False)
 
   def generation_ids(self) -> dict[str, Any]:
-    """Returns the token ids in generation_config.json."""
     bos = self._roles().get('bos_token')
     return {
       'bos_token_id': bos and self._encoder.tok.token_to_id(bos),
@@ -288,19 +224,7 @@ class HFTokenizer:
     }
 
   def write_files(self, folder, vocab_rows: int) -> None:
-    """Writes the files from which transformers makes the same ids.
-
-    These are tokenizer.json, tokenizer_config.json, special_tokens_map.json and
-    chat_template.jinja. The chat template writes what this tokenizer's layout
-    writes.
-
-    Args:
-      folder: an existing folder.
-      vocab_rows: rows of the model's embedding.
-
-    Raises:
-      ValueError: the embedding has too few rows.
-    """
+    """Writes them; the chat template writes what the layout writes."""
     hf_json.check_rows(self.vocab_size, vocab_rows)
     roles, config = self._roles(), self._found['config']
     if self.layout.prompt_template == CHAT:

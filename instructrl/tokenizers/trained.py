@@ -2,7 +2,6 @@
 
 import collections
 from collections.abc import Iterable, Sequence
-import hashlib
 import io
 import pathlib
 import re
@@ -12,9 +11,10 @@ from absl import logging
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
-from instructrl.runtime.files import atomic_write
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
+from instructrl.tokenizers.protocol import AnyTokenizer
+from instructrl.tokenizers.protocol import check_text
 
 PAD_ID, BOS_ID, EOS_ID, UNK_ID, USER_ID, ASSISTANT_ID = range(6)
 SPECIAL_PIECES = ('<pad>', '<s>', '</s>', '<unk>', '<|user|>', '<|assistant|>')
@@ -149,8 +149,8 @@ def _train(lines: Iterable[str], **options) -> bytes:
   return proto.SerializeToString(deterministic=True)
 
 
-class Tokenizer:
-  """Encodes plain text and decodes ids. Immutable and picklable."""
+class Tokenizer(AnyTokenizer):
+  """Encodes text with a sentencepiece model."""
 
   FILE = 'tokenizer.model'
   pad_id = PAD_ID
@@ -168,71 +168,30 @@ class Tokenizer:
       ValueError: `model` is not a sentencepiece model, or does not have this
         package's special tokens and newline.
     """
-    self._model = bytes(model)
+    super().__init__(model)
     try:
-      self._processor = sentencepiece.SentencePieceProcessor(
-        model_proto=self._model
-      )
+      self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     except RuntimeError as error:
       raise ValueError(f'not a sentencepiece model: {error}') from error
-    size = self._processor.get_piece_size()
-    specials = tuple(
-      self._processor.id_to_piece(i) for i in range(min(size, _NUM_SPECIAL))
-    )
-    self._newline_id = self._processor.piece_to_id('\n')
-    self._space_ids = [
-      self._processor.piece_to_id(f'<0x{byte:02X}>') for byte in _SPACE.encode()
-    ]
-    if specials != SPECIAL_PIECES or UNK_ID in (
-      self._newline_id,
-      *self._space_ids,
-    ):
+    self.vocab_size = self._processor.get_piece_size()
+    first = range(min(self.vocab_size, _NUM_SPECIAL))
+    specials = tuple(map(self._processor.id_to_piece, first))
+    id_of = self._processor.piece_to_id
+    self._newline_id = id_of('\n')
+    self._space_ids = [id_of(f'<0x{byte:02X}>') for byte in _SPACE.encode()]
+    needed = (self._newline_id, *self._space_ids)
+    if specials != SPECIAL_PIECES or UNK_ID in needed:
       raise ValueError(
         'this sentencepiece model was not made by train_tokenizer: its first '
         f'pieces must be {SPECIAL_PIECES}; got {specials}; and it must have '
         'newline and byte pieces'
       )
 
-  def __reduce__(self):
-    return Tokenizer, (self._model,)
-
-  @classmethod
-  def load(cls, path) -> 'Tokenizer':
-    """Reads a model file."""
-    path = pathlib.Path(path)
-    try:
-      return cls(path.read_bytes())
-    except ValueError as error:
-      raise ValueError(f'{path}: {error}') from error
-
-  def save(self, path) -> None:
-    """Writes the model file, whole or not at all."""
-    atomic_write(path, self._model)
-
-  @property
-  def vocab_size(self) -> int:
-    """Number of ids, which are 0 to vocab_size - 1."""
-    return self._processor.get_piece_size()
-
-  @property
-  def fingerprint(self) -> str:
-    """SHA-256 of the model, in hex: equal means the same tokenizer."""
-    return hashlib.sha256(self._model).hexdigest()
-
   def piece(self, token_id: int) -> str:
-    """Returns the piece as sentencepiece writes it, for tables."""
     return self._processor.id_to_piece(token_id)
 
   def encode(self, text: str) -> list[int]:
-    """Returns the ids of typed text, which never gives a special token.
-
-    Raises:
-      ValueError: the text holds a lone surrogate, which UTF-8 cannot write.
-    """
-    try:
-      text.encode()
-    except UnicodeEncodeError as error:
-      raise ValueError(f'text cannot be written as UTF-8: {error}') from error
+    check_text(text)
     ids = []
     for i, line in enumerate(text.split('\n')):
       if i:
@@ -249,26 +208,14 @@ class Tokenizer:
     """
     return self.encode(text.removeprefix(' '))
 
-  def document(self, text: str) -> list[int]:
-    """Returns BOS text EOS."""
-    return [BOS_ID, *self.encode(text), EOS_ID]
-
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
     """Returns BOS USER text ASSISTANT; earlier turns, with EOS, follow BOS."""
     *earlier, last = turns or (text,)
     ids = [BOS_ID]
     for asked, answered in zip(earlier[::2], earlier[1::2]):
-      ids += [
-        USER_ID,
-        *self.encode(asked),
-        ASSISTANT_ID,
-        *self.response(answered),
-      ]
+      ids += [USER_ID, *self.encode(asked), ASSISTANT_ID]
+      ids += self.response(answered)
     return [*ids, USER_ID, *self.encode(last), ASSISTANT_ID]
-
-  def plain(self, text: str) -> list[int]:
-    """Returns BOS text."""
-    return [BOS_ID, *self.encode(text)]
 
   def response(self, text: str) -> list[int]:
     """Returns text EOS."""
@@ -283,19 +230,11 @@ class Tokenizer:
     return ids
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text of ids without special tokens.
-
-    Bytes that are not UTF-8 become U+FFFD.
-
-    Raises:
-      ValueError: an id is outside the vocabulary.
-    """
     ids = hf_json.checked_ids(ids, self.vocab_size)
     text = self._processor.decode([i for i in ids if i >= _NUM_SPECIAL])
     return '\n'.join(line.removeprefix(' ') for line in text.split('\n'))
 
   def generation_ids(self) -> dict[str, int | list[int] | None]:
-    """Returns the token ids in generation_config.json."""
     return {
       'bos_token_id': BOS_ID,
       'eos_token_id': [EOS_ID],
@@ -303,29 +242,15 @@ class Tokenizer:
     }
 
   def write_files(self, folder, vocab_rows: int) -> None:
-    """Writes the model, and files from which transformers makes the same ids.
+    """Writes them, and the model.
 
-    Only typed special tokens get other ids, because transformers matches them.
-
-    Args:
-      folder: an existing folder.
-      vocab_rows: rows of the model's embedding.
-
-    Raises:
-      ValueError: the embedding has too few rows.
+    transformers matches typed special tokens, so those get other ids there.
     """
     hf_json.check_rows(self.vocab_size, vocab_rows)
-    pieces = SPECIAL_PIECES
-    hf_json.write_files(
-      folder,
-      spm_files.exported(self._model, BOS_ID, range(_NUM_SPECIAL), UNK_ID),
-      {
-        'bos_token': pieces[BOS_ID],
-        'eos_token': pieces[EOS_ID],
-        'unk_token': pieces[UNK_ID],
-        'pad_token': pieces[PAD_ID],
-      },
-      _CHAT_TEMPLATE,
-      {},
+    tokenizer = spm_files.exported(
+      self._content, BOS_ID, range(_NUM_SPECIAL), UNK_ID
     )
+    ids = {'bos': BOS_ID, 'eos': EOS_ID, 'unk': UNK_ID, 'pad': PAD_ID}
+    roles = {f'{role}_token': SPECIAL_PIECES[i] for role, i in ids.items()}
+    hf_json.write_files(folder, tokenizer, roles, _CHAT_TEMPLATE, {})
     self.save(pathlib.Path(folder) / self.FILE)
