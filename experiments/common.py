@@ -170,6 +170,17 @@ def optimizer(peak_lr):
   return c
 
 
+def evals():
+  """No evaluations in training; each is added by a line of its experiment.
+
+  c.evals.NAME = dict(type='reward_model', every=10, num_prompts=32)
+
+  runs it on the policy in training (PPO: its average) every 10 steps, and
+  writes the metrics eval/NAME/.... See instructrl/evaluators/protocol.py.
+  """
+  return config_dict.ConfigDict()
+
+
 def base(size, stage, sizes=tuple(SIZES)):
   """Fields of every stage."""
   check_size(size, sizes)

@@ -30,6 +30,7 @@ def get_config(arg='tiny'):
   c.num_epochs = 1  # where num_steps is 0
   # Tokens whose logits are in memory at once, on all devices together.
   c.logits_chunk = 65_536 if arg in common.PAPER_SIZES else 4096
+  c.evals = common.evals()
   # Appendix B: RMSprop, whose place Adam takes here; no decay of the rate.
   c.optimizer = common.optimizer(peak_lr)
   c.optimizer.schedule = 'constant'

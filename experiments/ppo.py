@@ -107,5 +107,6 @@ def get_config(arg='tiny'):
   c.samples_every = 10  # iterations between samples in samples.jsonl
   # Wait for each pass and write its seconds to timings.jsonl; costs speed.
   c.log.timings = False
+  c.evals = common.evals()
   c.checkpoint.every = 20
   return c

@@ -43,4 +43,8 @@ def get_config(arg='tiny'):
   c.eval_every = -(-c.num_steps // 8)  # steps; 0 = once an epoch
   c.eval_batches = 16  # validation batches
   c.checkpoint.every = c.eval_every
+  c.evals = common.evals()
+  c.prompt_len, c.response_len = common.LENGTHS[
+    arg
+  ]  # tokens, at most, in evals
   return c

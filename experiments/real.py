@@ -47,6 +47,7 @@ def sft(arg):
   }[arg]
   c.pretrain_rows = ''  # its loss is measured in the end
   c.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
+  c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]
   c.checkpoint.keep = 1
   return c
 

@@ -54,14 +54,15 @@ class Evaluator:
     tokens = [tasks.chat_prompt(context.tok, p) for p in prompts]
     answers = {}
     for name in policies:
+      has_kl = self._kl_from in policies and context.has_kl(name)
       answers[name] = context.kept(
-        name, lambda: self._answer(policies[name], prompts, tokens)
+        name, lambda: self._answer(policies[name], prompts, tokens, has_kl)
       )
       score = np.mean(answers[name]['scores'])
       context.progress(f'{name}: mean score {score:.3f}')
     measures = self._measures(answers)
     moved = [name for name in answers if answers[name]['logprobs']]
-    if self._kl_from in answers and moved:
+    if moved:
       start = policies[self._kl_from]
       measures['kl'] = {
         name: statistics.mean(
@@ -75,7 +76,9 @@ class Evaluator:
       self._samples(prompts, answers),
     )
 
-  def _answer(self, policy: LanguageModel, prompts, tokens) -> dict:
+  def _answer(
+    self, policy: LanguageModel, prompts, tokens, has_kl: bool
+  ) -> dict:
     """Returns the answers of a policy and their scores, as JSON."""
     answers = [
       [int(t) for t in answer]
@@ -85,7 +88,7 @@ class Evaluator:
     ]
     scores = self._context.reward_model().score(tokens, answers)
     logprobs = []
-    if self._context.has_kl(policy.name):
+    if has_kl:
       found = policy.engine.score(policy.params, tokens, answers)
       logprobs = found.tolist()
     return {'tokens': answers, 'scores': scores.tolist(), 'logprobs': logprobs}

@@ -19,6 +19,7 @@ from instructrl.runtime import processes
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
+from instructrl.stages import evals
 from instructrl.stages import reward
 from instructrl.stages.run import Run
 from instructrl.types import Params, PREFIX, pytree, RankingBatch, TrainState
@@ -42,6 +43,7 @@ def validate(config):
   reward.validate(config)
   checks.require(config.beta > 0, f'beta={config.beta} must be positive')
   checks.require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
+  evals.validate(config)
 
 
 def ranked_logprobs(
@@ -238,6 +240,9 @@ def run(config, workdir, label: str = '') -> dict:
       num_steps,
       evaluate=evaluate if held else None,
       eval_every=config.eval_every or epoch,
+      evals=evals.in_training(
+        run, program.layout.model, lambda state: state.params
+      ),
     )
     return {
       'accuracy': {

@@ -1,6 +1,6 @@
 """The evaluations of a config, `config.evals`, and the run that they belong to."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 import dataclasses
 import functools
 import json
@@ -13,6 +13,7 @@ from instructrl.data.records import Prompt
 from instructrl.evaluators import lm
 from instructrl.evaluators import protocol
 from instructrl.models import heads
+from instructrl.models.transformer import Model
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.stages import checks
@@ -24,8 +25,16 @@ from instructrl.stages import reward
 
 def validate(config) -> None:
   """Raises a ConfigError if `config.evals` is invalid."""
-  for name, fields in config.get('evals', {}).items():
+  if config.evals:
+    sizes = config.get('ppo', config)
+    checks.validate_positive(sizes, 'prompt_len', 'response_len', 'batch_size')
+  for name, fields in config.evals.items():
     protocol.validate(name, fields.to_dict())
+
+
+def make(context: protocol.Context, fields: Mapping) -> protocol.Evaluator:
+  """Makes the evaluator of `config.evals.NAME`."""
+  return protocol.load(fields['type'])(context, **protocol.arguments(fields))
 
 
 class RewardModel:
@@ -130,27 +139,34 @@ class Context:
     return found
 
 
-def in_training(
-  run, model, params_of: Callable, *, batch_size: int, lengths: tuple[int, int]
-) -> Sequence[tuple[int, Callable]]:
+def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
   """Returns the evaluations of a training stage, for `Run.loop`.
+
+  They draw from `eval_seed` and leave the training unchanged.
 
   Args:
     run: the open `Run`; its config's `evals` have `every`, in steps.
     model: of the policy in training.
     params_of: state -> parameters of the policy.
-    batch_size: sequences computed at once.
-    lengths: tokens of a prompt and of a response at most.
 
   Returns:
-    (every, function (state, step) -> {'eval/NAME/...': value}) of each.
+    (every, function (state, step) -> {'eval/NAME/...': value}) of each
+    evaluation with `every` > 0.
   """
   config = run.config
-  if not config.get('evals'):
-    return ()
-  shared = Shared(policies.Opener(config, run.workdir, batch_size))
-  engine = lm.Engine(model, run.tokenizer(), batch_size=batch_size)
-  context = Context(shared, prompt_len=lengths[0], response_len=lengths[1])
+  due = {
+    name: fields.to_dict()
+    for name, fields in config.evals.items()
+    if fields.get('every', 0)
+  }
+  if not due:
+    return []
+  sizes = config.get('ppo', config)
+  shared = Shared(policies.Opener(config, run.workdir, sizes.batch_size))
+  engine = lm.Engine(model, run.tokenizer(), batch_size=sizes.batch_size)
+  context = Context(
+    shared, prompt_len=sizes.prompt_len, response_len=sizes.response_len
+  )
 
   def evaluate(name, evaluator, state, step):
     del step
@@ -159,22 +175,15 @@ def in_training(
       engine,
       params_of(state),
       template=policies.template_of('', config.stage),
-      response_len=lengths[1],
+      response_len=sizes.response_len,
     )
     results = evaluator.run({policy.name: policy}).results
     return metrics(results, f'eval/{name}', policy.name)
 
-  found = []
-  for name, fields in config.evals.items():
-    fields = fields.to_dict()
-    if fields.get('every', 0):
-      evaluator = protocol.load(fields['type'])(
-        context, **protocol.arguments(fields)
-      )
-      found.append(
-        (fields['every'], functools.partial(evaluate, name, evaluator))
-      )
-  return found
+  return [
+    (fields['every'], functools.partial(evaluate, name, make(context, fields)))
+    for name, fields in due.items()
+  ]
 
 
 def metrics(results: Mapping, prefix: str, policy: str) -> dict[str, float]:
@@ -183,10 +192,9 @@ def metrics(results: Mapping, prefix: str, policy: str) -> dict[str, float]:
   {'score': {'policies': {'ppo': {'value': 1.0, ...}}}} gives
   {'eval/NAME/score': 1.0}; undefined values are left out.
   """
-  return {
-    '/'.join(
-      [prefix, *(key for key in path if key not in (policy, 'policies'))]
-    ): summary['value']
-    for path, summary in protocol.summaries(results)
-    if summary['value'] is not None
-  }
+  found = {}
+  for path, summary in protocol.summaries(results):
+    if summary['value'] is not None:
+      names = [key for key in path if key not in (policy, 'policies')]
+      found['/'.join([prefix, *names])] = summary['value']
+  return found

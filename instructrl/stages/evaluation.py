@@ -77,10 +77,7 @@ def _evaluate(context, fields: dict, models) -> protocol.Outcome:
   """Runs one evaluation, or reads what it gave before a stop."""
 
   def make():
-    evaluator = protocol.load(fields['type'])(
-      context, **protocol.arguments(fields)
-    )
-    outcome = evaluator.run(models)
+    outcome = evals.make(context, fields).run(models)
     return {'results': outcome.results, 'samples': outcome.samples}
 
   return protocol.Outcome(**context.kept('outcome', make))

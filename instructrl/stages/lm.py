@@ -21,6 +21,7 @@ from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
+from instructrl.stages import evals
 from instructrl.stages import inputs
 from instructrl.stages.run import Run
 from instructrl.types import LMBatch, TrainState
@@ -51,6 +52,7 @@ def validate(config):
     f'pretrain_mix={config.pretrain_mix} needs pretrain_rows',
   )
   require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
+  evals.validate(config)
 
 
 def make_step(
@@ -275,6 +277,7 @@ def run(config, workdir, label: str = '') -> dict:
       num_steps,
       evaluate=evaluate if sets else None,
       eval_every=config.eval_every or epoch,
+      evals=evals.in_training(run, layout.model, lambda state: state.params),
       save_every=0 if config.checkpoint.every else epoch,
     )
     final = evaluate(state, num_steps)

@@ -19,6 +19,7 @@ from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import architecture
 from instructrl.stages import checks
+from instructrl.stages import evals
 from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import lm
@@ -53,6 +54,7 @@ def validate(config):
       f'{name}.max_len must be at least ppo.prompt_len + ppo.response_len = '
       f'{p.prompt_len} + {p.response_len}; got {length}',
     )
+  evals.validate(config)
 
 
 def load_prompts(run: Run, tok, split: str, prompt_len: int):
@@ -218,15 +220,17 @@ def run(
       pad_id=tok.pad_id,
       rows_read=run.rows(s.batch_size),
     )
-    nll_fn = lm.make_nll(program.layouts['policy'].model, s.logits_chunk)
     validation = _validation(run)
+
+    policy = program.layouts['policy']
+    nll_fn = lm.make_nll(policy.model, s.logits_chunk)
+
+    def average(state):
+      return jax.device_put(state.ema_params, policy.shardings)
 
     def evaluate(state, step):
       del step
-      average = jax.device_put(
-        state.ema_params, program.layouts['policy'].shardings
-      )
-      return {'pretrain/nll': lm.mean_nll(nll_fn, average, validation)}
+      return {'pretrain/nll': lm.mean_nll(nll_fn, average(state), validation)}
 
     judge = judge or lab_judge(run.input(_prompts_input(run)))
     looker = Looker(run, tok, s.batch_size, records, judge)
@@ -256,6 +260,7 @@ def run(
       s.num_iterations,
       evaluate=evaluate if validation else None,
       eval_every=config.eval_every,
+      evals=evals.in_training(run, policy.model, average),
       export=('ema_params',),
     )
     return {
