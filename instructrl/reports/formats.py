@@ -47,6 +47,15 @@ def measured(summary: Mapping, unit: str, *, signed: bool = False) -> str:
   return text if unit in ('', '%') else f'{text} {unit}'
 
 
+def level(value: float, unit: str) -> str:
+  """Formats one policy's value, where `unit` belongs to a difference.
+
+  '57.1%' for 'points'; otherwise the number alone.
+  """
+  scale, digits = UNITS[unit]
+  return fixed(scale * value, digits) + ('%' if unit == 'points' else '')
+
+
 def interval(
   ends: Sequence[float], digits: int, *, signed: bool = False
 ) -> str:

@@ -146,8 +146,6 @@ def _summary(rows) -> str:
 def _check(row: Row, policies: Policies) -> dict:
   """Returns a checked statement as text."""
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
-  # The policies' own values, where `unit` is that of a difference.
-  unit = '%' if row.unit == 'points' else row.unit
   return {
     'statement': row.statement,
     'paper': row.paper,
@@ -160,7 +158,7 @@ def _check(row: Row, policies: Policies) -> dict:
     ),
     'region': _region(row),
     'by_policy': [
-      f'{policies.label(policy)} {formats.measured({"value": x}, unit)}'
+      f'{policies.label(policy)} {formats.level(x, row.unit)}'
       for policy, x in row.values.items()
     ],
   }
@@ -280,7 +278,7 @@ def _samples(samples, seeds, policies) -> dict | None:
       found = [s for s in samples if s['policies'][last]['win'] == win]
       count = f'{len(found):,} of {len(samples):,} prompts'
       groups[f'{better} preferred to {worse} by the judge ({count})'] = found
-  shown = SAMPLES_SHOWN // len(groups)
+  shown = min(SAMPLES_SHOWN // len(groups), len(samples))
   return {
     'total': f'{len(samples):,}',
     'shown': shown,

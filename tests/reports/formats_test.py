@@ -21,6 +21,11 @@ def test_measured(summary, unit, signed, text):
   assert formats.measured(summary, unit, signed=signed) == text
 
 
+def test_level_of_a_policy_beside_a_difference():
+  assert formats.level(0.5714, 'points') == '57.1%'
+  assert formats.level(0.95, 'bits') == '0.95'
+
+
 @pytest.mark.parametrize(
   'seconds, text',
   [
