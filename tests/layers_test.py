@@ -59,7 +59,15 @@ ROWS = (
   {'reports': {'evaluators', 'runtime'}},
   {
     'planning': BASE
-    | {'data', 'models', 'reports', 'runtime', 'stages', 'tokenizers'}
+    | {
+      'data',
+      'models',
+      'reports',
+      'rewards',
+      'runtime',
+      'stages',
+      'tokenizers',
+    }
   },
   {'orchestration': {'planning', 'reports', 'runtime', 'stages'}},
 )

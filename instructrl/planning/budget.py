@@ -14,6 +14,7 @@ import pathlib
 from instructrl.data import pipeline
 from instructrl.data.folder import DataFolder
 from instructrl.planning import flops
+from instructrl.rewards import rewards_settings
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
 from instructrl.stages import build
@@ -137,6 +138,8 @@ def _ppo(name: str, config, folder) -> Cost:
   data, tok = _data(config, folder)
   policy = build.make_model(config, tok.vocab_size).module
   scalar = build.make_model(config, tok.vocab_size, 'value_model').module
+  terms = rewards_settings.read(config.rewards.to_dict()).values()
+  num_rewards = sum(term.kind == 'model' for term in terms)
   episodes = p.batch_size * p.num_iterations
   tokens = episodes * (p.prompt_len + p.response_len)
   rows, row_len = 0, 0
@@ -149,6 +152,7 @@ def _ppo(name: str, config, folder) -> Cost:
     episodes=episodes,
     prompt_len=p.prompt_len,
     response_len=p.response_len,
+    num_rewards=num_rewards,
     num_epochs=p.num_ppo_epochs,
     ptx_rows=rows,
     ptx_len=row_len,
@@ -156,7 +160,7 @@ def _ppo(name: str, config, folder) -> Cost:
   return Cost(
     name,
     sampled=episodes * p.response_len,
-    read=3 * tokens,
+    read=(2 + num_rewards) * tokens,
     trained=p.num_ppo_epochs * (2 * tokens + rows * row_len),
     sampling=count['generate'],
     reading=count['score'],

@@ -111,6 +111,7 @@ def ppo(
   episodes: int,
   prompt_len: int,
   response_len: int,
+  num_rewards: int = 1,
   num_epochs: int = 1,
   ptx_rows: int = 0,
   ptx_len: int = 0,
@@ -119,10 +120,11 @@ def ppo(
 
   Args:
     policy: architecture of the policy and the reference.
-    scalar: architecture of the reward and the value model.
+    scalar: architecture of the reward models and the value model.
     episodes: number of episodes, all of full length.
     prompt_len: P.
     response_len: R.
+    num_rewards: number of reward models.
     num_epochs: passes over the episodes.
     ptx_rows: pretraining rows in a pass.
     ptx_len: tokens of a pretraining row.
@@ -134,7 +136,7 @@ def ppo(
   ptx_tokens = ptx_rows * ptx_len
   return {
     'generate': of_policy,
-    'score': of_policy + 2 * of_scalar,
+    'score': of_policy + (1 + num_rewards) * of_scalar,
     'update': num_epochs
     * (
       trained(policy, tokens, length, responses)

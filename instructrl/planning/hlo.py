@@ -21,32 +21,15 @@ from instructrl.planning.hlo_text import Computation
 from instructrl.planning.hlo_text import Instruction
 from instructrl.planning.hlo_text import parse
 
-COLLECTIVES = (
-  'all-gather',
-  'reduce-scatter',
-  'all-reduce',
-  'all-to-all',
-  'collective-permute',
+COLLECTIVES = frozenset(
+  'all-gather reduce-scatter all-reduce all-to-all collective-permute'.split()
 )
-
 # Instructions that read and write nothing themselves.
-_FREE = {
-  'parameter',
-  'constant',
-  'tuple',
-  'get-tuple-element',
-  'bitcast',
-  'after-all',
-  'partition-id',
-  'replica-id',
-  'while',
-  'conditional',
-  'call',
-  'opt-barrier',
-  'async-update',
-  'domain',
-  'iota',
-}
+_FREE = frozenset(
+  'parameter constant tuple get-tuple-element bitcast after-all partition-id '
+  'replica-id while conditional call opt-barrier async-update domain '
+  'iota'.split()
+)
 
 
 @dataclasses.dataclass
@@ -92,32 +75,25 @@ class Program:
     for instruction in computation.values():
       opcode = instruction.opcode
       if hlo_kernels.TARGET in instruction.attributes:
-        flops, moved = hlo_kernels.costs(
-          instruction, _operands(instruction, computation)
-        )
-        total.add(Costs(flops, moved))
+        operands = _operands(instruction, computation)
+        total.add(Costs(*hlo_kernels.costs(instruction, operands)))
         continue
       if opcode == 'while':
         times = self._trip_count(instruction)
-        for key in ('body', 'condition'):
-          for called in instruction.called(key):
-            total.add(self._costs(called), times)
+        for called in instruction.called('body', 'condition'):
+          total.add(self._costs(called), times)
       elif opcode == 'conditional':
-        branches = [
-          self._costs(called)
-          for key in (
-            'branch_computations',
-            'true_computation',
-            'false_computation',
-          )
-          for called in instruction.called(key)
-        ]
-        total.add(max(branches, key=lambda c: (c.flops, c.hbm_bytes)))
+        branches = instruction.called(
+          'branch_computations', 'true_computation', 'false_computation'
+        )
+        found = map(self._costs, branches)
+        total.add(max(found, key=lambda c: (c.flops, c.hbm_bytes)))
       elif opcode in ('fusion', 'call', 'async-start', 'custom-call'):
-        inside = opcode != 'call'
-        for key in ('calls', 'to_apply', 'called_computations'):
-          for called in instruction.called(key):
-            total.add(self._costs(called, fused or inside))
+        inside = fused or opcode != 'call'
+        for called in instruction.called(
+          'calls', 'to_apply', 'called_computations'
+        ):
+          total.add(self._costs(called, inside))
       total.flops += _flops(instruction, computation)
       kind = opcode.removesuffix('-start')
       if name.startswith('all-reduce-scatter') and kind == 'all-reduce':
@@ -138,26 +114,13 @@ class Program:
       return int(count.group(1))
     condition = self._computations[loop.called('condition')[0]]
     *_, root = condition.values()
-    limits = [
-      int(condition[name].arguments)
-      for name in root.operands
-      if name in condition and condition[name].opcode == 'constant'
-    ]
-    if (
-      root.opcode == 'compare'
-      and 'direction=LT' in root.attributes
-      and len(limits) == 1
-    ):
-      counter = next(
-        (
-          condition[name]
-          for name in root.operands
-          if condition[name].opcode != 'constant'
-        ),
-        None,
-      )
-      return -(-limits[0] // self._step(loop, counter))
-    return self._trips
+    limits = _constants(root, condition)
+    less = root.opcode == 'compare' and 'direction=LT' in root.attributes
+    if not less or len(limits) != 1:
+      return self._trips
+    operands = [condition[name] for name in root.operands]
+    counter = next(x for x in operands if x.opcode != 'constant')
+    return -(-limits[0] // self._step(loop, counter))
 
   def _step(self, loop: Instruction, counter: Instruction) -> int:
     """Returns the constant added to a loop's counter; 1 if there is none."""
@@ -167,11 +130,7 @@ class Program:
     if not index or root.opcode != 'tuple':
       return 1
     grown = body[root.operands[int(index.group(1))]]
-    steps = [
-      int(body[name].arguments)
-      for name in grown.operands
-      if name in body and body[name].opcode == 'constant'
-    ]
+    steps = _constants(grown, body)
     return steps[0] if grown.opcode == 'add' and len(steps) == 1 else 1
 
   def _traffic(
@@ -196,9 +155,8 @@ class Program:
     read, written = 0, instruction.hbm_bytes
     for number, operand in enumerate(operands):
       if operand.hbm_bytes:
-        part, kept = self._part_used(
-          instruction.called('calls')[0], number, operand.num_bytes
-        )
+        (called,) = instruction.called('calls')
+        part, kept = self._part_used(called, number, operand.num_bytes)
         read += part
         written -= kept
     return read + max(0, written)
@@ -216,11 +174,8 @@ class Program:
     for i in fused.values():
       for operand in set(i.operands):
         users[operand].append(i)
-    parameter = next(
-      i
-      for i in fused.values()
-      if i.opcode == 'parameter' and int(i.arguments) == number
-    )
+    parameters = [i for i in fused.values() if i.opcode == 'parameter']
+    parameter = next(i for i in parameters if int(i.arguments) == number)
     pending, read, kept = [(parameter, u) for u in users[parameter.name]], 0, 0
     while pending:
       value, user = pending.pop()
@@ -234,9 +189,8 @@ class Program:
         read += update
         kept += user.num_bytes - update
       elif user.opcode == 'fusion':
-        inner, passed = self._part_used(
-          user.called('calls')[0], at, value.num_bytes
-        )
+        (called,) = user.called('calls')
+        inner, passed = self._part_used(called, at, value.num_bytes)
         read, kept = read + inner, kept + passed
       else:
         return whole, 0
@@ -249,6 +203,12 @@ def _operands(
   return [
     computation[name] for name in instruction.operands if name in computation
   ]
+
+
+def _constants(instruction, computation: Computation) -> list[int]:
+  """Returns the values of an instruction's operands that are constants."""
+  operands = _operands(instruction, computation)
+  return [int(o.arguments) for o in operands if o.opcode == 'constant']
 
 
 def _goes_on(name: str, computation: Computation) -> bool:
@@ -265,15 +225,10 @@ def _goes_on(name: str, computation: Computation) -> bool:
 def _flops(instruction: Instruction, computation: Computation) -> float:
   if instruction.opcode == 'dot':
     lhs = computation[instruction.operands[0]].arrays[0].dims
-    found = re.search(
-      r'lhs_contracting_dims=\{([\d,]*)\}', instruction.attributes
-    )
-    contracted = [int(d) for d in found.group(1).split(',') if d]
-    return (
-      2.0
-      * math.prod(instruction.arrays[0].dims)
-      * math.prod(lhs[d] for d in contracted)
-    )
+    key = r'lhs_contracting_dims=\{([\d,]*)\}'
+    found = re.search(key, instruction.attributes).group(1)
+    contracted = math.prod(lhs[int(d)] for d in found.split(',') if d)
+    return 2.0 * math.prod(instruction.arrays[0].dims) * contracted
   if instruction.opcode == 'convolution':
     return _convolution_flops(instruction, computation)
   return 0.0
@@ -292,26 +247,16 @@ def _convolution_flops(instruction, computation) -> float:
   window = re.search(r'window=\{([^}]*)\}', instruction.attributes)
   fields = dict(f.split('=') for f in window.group(1).split()) if window else {}
   spatial = sorted(c for c in lhs_at if c.isdigit())
-  values = lambda key, default: (
-    fields[key].split('x') if key in fields else [default] * len(spatial)
-  )
+  defaults = {'stride': 1, 'pad': 0, 'lhs_dilate': 1, 'rhs_dilate': 1}
   pairs = 1
-  for c, stride, pad, lhs_dilate, rhs_dilate in zip(
-    spatial,
-    values('stride', '1'),
-    values('pad', '0_0'),
-    values('lhs_dilate', '1'),
-    values('rhs_dilate', '1'),
-  ):
-    pairs *= _valid_pairs(
-      lhs[lhs_at[c]],
-      rhs[rhs_at[c]],
-      out[out_at[c]],
-      int(stride),
-      int(pad.split('_')[0]),
-      int(lhs_dilate),
-      int(rhs_dilate),
-    )
+  for i, c in enumerate(spatial):
+    sizes = lhs[lhs_at[c]], rhs[rhs_at[c]], out[out_at[c]]
+    values = {
+      key: int(fields[key].split('x')[i].split('_')[0])
+      for key in defaults
+      if key in fields
+    }
+    pairs *= _valid_pairs(*sizes, **{**defaults, **values})
   return 2.0 * out[out_at['b']] * out[out_at['f']] * rhs[rhs_at['i']] * pairs
 
 
@@ -348,14 +293,9 @@ def _sent(
   instruction: Instruction, computation: Computation, kind: str
 ) -> float:
   """Returns the bytes that a device sends in a collective, as a ring."""
-  size = sum(
-    computation[name].num_bytes
-    for name in instruction.operands
-    if name in computation
-  )
+  size = sum(o.num_bytes for o in _operands(instruction, computation))
   if kind == 'collective-permute':
     return size
   n = _group_size(instruction.attributes)
-  return size * {'all-gather': n - 1, 'all-reduce': 2 * (n - 1) / n}.get(
-    kind, (n - 1) / n
-  )
+  factors = {'all-gather': n - 1, 'all-reduce': 2 * (n - 1) / n}
+  return size * factors.get(kind, (n - 1) / n)

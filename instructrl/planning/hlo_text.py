@@ -46,10 +46,13 @@ class Instruction:
   def hbm_bytes(self) -> int:
     return sum(a.num_bytes for a in self.arrays if a.in_hbm)
 
-  def called(self, key: str) -> list[str]:
-    """Names of the computations that an attribute refers to."""
-    found = re.search(rf'\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)', self.attributes)
-    return _NAME.findall(found.group(1)) if found else []
+  def called(self, *keys: str) -> list[str]:
+    """Returns the names of the computations that attributes refer to."""
+    names = []
+    for key in keys:
+      found = re.search(rf'\b{key}=(\{{[^}}]*\}}|%[\w.\-]+)', self.attributes)
+      names += _NAME.findall(found.group(1)) if found else []
+    return names
 
 
 Computation = dict[str, Instruction]

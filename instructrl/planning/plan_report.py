@@ -11,7 +11,18 @@ from instructrl.reports import tables
 
 Table = list[tuple[str, ...]]  # the first row is the header
 
-MESH = 'data x fsdp x tensor'
+FUNCTIONS = (
+  'per chip|arguments|outputs|temporary|peak GiB|TFLOP model|XLA|GB of HBM|'
+  'GB sent|roofline|bound|MFU, at most'
+)
+SUMMARY = (
+  'run|slice|chips|data x fsdp x tensor|GiB a chip|step, at least|bound|'
+  'MFU, at most|chip-hours'
+)
+SCALING = (
+  'slice|chips|data x fsdp x tensor|step, at least|ideal|efficiency|'
+  'communication alone'
+)
 BOUNDS = {'compute': 'arithmetic', 'hbm': 'HBM', 'ici': 'communication'}
 FEWEST_FOR_SCALING = 3  # slices
 
@@ -49,28 +60,13 @@ def _sent(f: Function) -> str:
 
 def functions(p: Plan) -> Table:
   """Returns a row per function with figures per chip."""
-  return [
-    (
-      'per chip',
-      'arguments',
-      'outputs',
-      'temporary',
-      'peak GiB',
-      'TFLOP model',
-      'XLA',
-      'GB of HBM',
-      'GB sent',
-      'roofline',
-      'bound',
-      'MFU, at most',
-    ),
-    *(
+  table = [tuple(FUNCTIONS.split('|'))]
+  for f in p.functions:
+    sizes = f.arguments, f.outputs, f.temporaries, f.peak
+    table.append(
       (
         f.name,
-        _gib(f.arguments),
-        _gib(f.outputs),
-        _gib(f.temporaries),
-        _gib(f.peak),
+        *map(_gib, sizes),
         f'{f.model_flops / 1e12:.3g}',
         f'{f.xla_flops / 1e12:.3g}',
         f'{f.hbm_traffic / 1e9:.4g}',
@@ -79,9 +75,8 @@ def functions(p: Plan) -> Table:
         BOUNDS[f.bound],
         f'{100 * f.model_flops / (f.seconds * p.peak_flops):.0f}%',
       )
-      for f in p.functions
-    ),
-  ]
+    )
+  return table
 
 
 def heading(p: Plan) -> str:
@@ -97,13 +92,13 @@ def verdict(p: Plan) -> str:
   """Returns a sentence: why a plan does not fit, or its time and MFU."""
   if not p.fits:
     return f'does not fit: {p.problem}'
-  run = (
-    f'; {p.steps:,} steps are {p.chip_hours:,.0f} chip-hours' if p.steps else ''
-  )
-  return (
+  text = (
     f'a step takes at least {_time(p.seconds)}; model FLOPs utilisation '
-    f'of at most {100 * p.mfu:.0f}%{run}'
+    f'of at most {100 * p.mfu:.0f}%'
   )
+  if p.steps:
+    text += f'; {p.steps:,} steps are {p.chip_hours:,.0f} chip-hours'
+  return text
 
 
 def describe(p: Plan) -> str:
@@ -114,19 +109,7 @@ def describe(p: Plan) -> str:
 
 def summary(plans: Sequence[Plan]) -> Table:
   """Returns a row per run and slice."""
-  table = [
-    (
-      'run',
-      'slice',
-      'chips',
-      MESH,
-      'GiB a chip',
-      'step, at least',
-      'bound',
-      'MFU, at most',
-      'chip-hours',
-    )
-  ]
+  table = [tuple(SUMMARY.split('|'))]
   for p in plans:
     size = f'{_gib(p.peak)} of {p.hbm / GIB:.4g}'
     row = (p.name, p.topology, str(p.chips), _mesh(p))
@@ -135,13 +118,11 @@ def summary(plans: Sequence[Plan]) -> Table:
       table.append((*row, over, 'does not fit', '', '', ''))
       continue
     slowest = max(p.functions, key=lambda f: f.seconds)
-    bound = BOUNDS[slowest.bound] + (
-      f' ({slowest.name})' if len(p.functions) > 1 else ''
-    )
+    bound = BOUNDS[slowest.bound]
+    bound += f' ({slowest.name})' if len(p.functions) > 1 else ''
     hours = f'{p.chip_hours:,.0f}' if p.steps else 'depends on data'
-    table.append(
-      (*row, size, _time(p.seconds), bound, f'{100 * p.mfu:.0f}%', hours)
-    )
+    mfu = f'{100 * p.mfu:.0f}%'
+    table.append((*row, size, _time(p.seconds), bound, mfu, hours))
   return table
 
 
@@ -169,14 +150,9 @@ def smallest(plans: Sequence[Plan]) -> list[str]:
 
 def growing(plans: Sequence[Plan]) -> dict[str, list[Plan]]:
   """Returns {run: plans that fit}, for runs with enough to show scaling."""
-  found = {
-    name: [p for p in ps if p.fits] for name, ps in by_run(plans).items()
-  }
-  return {
-    name: ps
-    for name, ps in found.items()
-    if len({p.chips for p in ps}) >= FEWEST_FOR_SCALING
-  }
+  found = by_run([p for p in plans if p.fits])
+  enough = lambda ps: len({p.chips for p in ps}) >= FEWEST_FOR_SCALING
+  return {name: ps for name, ps in found.items() if enough(ps)}
 
 
 def scaling(plans: Sequence[Plan]) -> Table:
@@ -186,40 +162,17 @@ def scaling(plans: Sequence[Plan]) -> Table:
   efficiency is the ideal time divided by the time.
   """
   first = plans[0]
-  table = [
-    (
-      'slice',
-      'chips',
-      MESH,
-      'step, at least',
-      'ideal',
-      'efficiency',
-      'communication alone',
-      *(
-        f'{f.name}: {part}'
-        for f in first.functions
-        for part in ('time', 'bound')
-      ),
-    )
-  ]
+  head = SCALING.split('|')
+  for f in first.functions:
+    head += [f'{f.name}: time', f'{f.name}: bound']
+  table = [tuple(head)]
   for p in plans:
     ideal = first.seconds * first.chips / p.chips
-    table.append(
-      (
-        p.topology,
-        str(p.chips),
-        _mesh(p),
-        _time(p.seconds),
-        _time(ideal),
-        f'{100 * ideal / p.seconds:.0f}%',
-        f'{100 * p.communication:.0f}%',
-        *(
-          cell
-          for f in p.functions
-          for cell in (_time(f.seconds), BOUNDS[f.bound])
-        ),
-      )
-    )
+    row = [p.topology, str(p.chips), _mesh(p), _time(p.seconds), _time(ideal)]
+    row += [f'{100 * ideal / p.seconds:.0f}%', f'{100 * p.communication:.0f}%']
+    for f in p.functions:
+      row += [_time(f.seconds), BOUNDS[f.bound]]
+    table.append(tuple(row))
   return table
 
 
@@ -228,10 +181,9 @@ def _figure(plans: Sequence[Plan]) -> str:
   times = {'a step': [p.seconds for p in plans]}
   shares = {'a step': [p.communication for p in plans]}
   for i, f in enumerate(first.functions if len(first.functions) > 1 else ()):
-    times[f.name] = [p.functions[i].seconds for p in plans]
-    shares[f.name] = [
-      p.functions[i].times['ici'] / p.functions[i].seconds for p in plans
-    ]
+    found = [p.functions[i] for p in plans]
+    times[f.name] = [f.seconds for f in found]
+    shares[f.name] = [f.times['ici'] / f.seconds for f in found]
   ideal = [first.seconds * first.chips / n for n in chips]
   return plots.scaling(chips, times, ideal, shares)
 
@@ -243,12 +195,8 @@ def render(plans: Sequence[Plan], versions: Mapping[str, str]) -> str:
     versions=[f'{name} {version}' for name, version in versions.items()],
     smallest=smallest(plans),
     summary=summary(plans),
-    scaling=[
-      (name, _figure(found), scaling(found))
-      for name, found in growing(plans).items()
-    ],
+    scaling=[(n, _figure(ps), scaling(ps)) for n, ps in growing(plans).items()],
     plans=[
-      (heading(p), functions(p) if p.functions else None, verdict(p))
-      for p in plans
+      (heading(p), p.functions and functions(p), verdict(p)) for p in plans
     ],
   )

@@ -125,35 +125,28 @@ def program_of(config, mesh, vocab_size: int):
       episodes=s.batch_size,
       prompt_len=s.prompt_len,
       response_len=s.response_len,
+      num_rewards=len(program.names('model')),
       num_epochs=s.num_ppo_epochs,
       ptx_rows=rows,
       ptx_len=policy.max_len,
     )
+    if program.names('function'):  # two functions do the work of `score`
+      update = count.pop('update')
+      count |= {'passes': count.pop('score'), 'finish': 0.0, 'update': update}
     return program, program.functions, count, config.ppo.num_iterations
   if config.stage == 'reward':
     program = reward.Program(config, mesh, vocab_size=vocab_size, num_steps=1)
-    count = config.batch_size * flops.ranking_trained(
-      program.layout.model.module,
-      config.prompt_len,
-      config.response_len,
-      config.max_responses,
-    )
+    module = program.layout.model.module
+    lengths = config.prompt_len, config.response_len, config.max_responses
+    count = config.batch_size * flops.ranking_trained(module, *lengths)
     return program, program.functions, {'update': count}, 0
-  program = lm.Program(
-    config,
-    mesh,
-    vocab_size=vocab_size,
-    num_steps=config.num_steps or config.optimizer.warmup_steps + 1,
-  )
+  num_steps = config.num_steps or config.optimizer.warmup_steps + 1
+  program = lm.Program(config, mesh, vocab_size=vocab_size, num_steps=num_steps)
   module = program.layout.model.module
   tokens = config.batch_size * module.max_len
   count = flops.trained(module, tokens, module.max_len, tokens)
-  return (
-    program,
-    lambda: program.functions(module.max_len),
-    {'update': count},
-    config.num_steps,
-  )
+  make = lambda: program.functions(module.max_len)
+  return program, make, {'update': count}, config.num_steps
 
 
 def fewest_rows(config) -> int:
@@ -169,13 +162,8 @@ def fewest_rows(config) -> int:
   )
   if 'ppo' in config:
     p = config.ppo
-    parts = [
-      p.minibatch_size,
-      p.microbatch_size,
-      p.generate_microbatch_size,
-      p.score_microbatch_size,
-      p.ptx_microbatch_size * bool(p.ptx_coef),
-    ]
+    parts = [p.minibatch_size, p.microbatch_size, p.generate_microbatch_size]
+    parts += [p.score_microbatch_size, p.ptx_microbatch_size * bool(p.ptx_coef)]
   else:
     parts = [config.batch_size, config.microbatch_size]
   return min(rows for rows in parts if rows)
@@ -341,17 +329,14 @@ def _rated(f: Function, chip, elsewhere: int, model_flops: float) -> Function:
     elsewhere: bytes that stay on a chip and are not arguments of the function.
     model_flops: FLOPs counted from the model, per chip.
   """
+  own = f.arguments + f.outputs - f.aliased + f.temporaries + f.code
+  times = {
+    'compute': f.xla_flops / chip.flops,
+    'hbm': f.hbm_traffic / chip.hbm_bandwidth,
+    'ici': sum(f.collectives.values()) / chip.ici_bandwidth,
+  }
   return dataclasses.replace(
-    f,
-    model_flops=model_flops,
-    peak=(
-      elsewhere + f.arguments + f.outputs - f.aliased + f.temporaries + f.code
-    ),
-    times={
-      'compute': f.xla_flops / chip.flops,
-      'hbm': f.hbm_traffic / chip.hbm_bandwidth,
-      'ici': sum(f.collectives.values()) / chip.ici_bandwidth,
-    },
+    f, model_flops=model_flops, peak=elsewhere + own, times=times
   )
 
 
@@ -362,10 +347,6 @@ def to_json(p: Plan) -> dict:
     f.update(seconds=function.seconds, bound=function.bound)
   found.update(fits=p.fits, peak=p.peak)
   if p.fits:
-    found.update(
-      seconds=p.seconds,
-      chip_hours=p.chip_hours,
-      mfu=p.mfu,
-      communication=p.communication,
-    )
+    for name in ('seconds', 'chip_hours', 'mfu', 'communication'):
+      found[name] = getattr(p, name)
   return found

@@ -196,17 +196,30 @@ def test_the_functions_of_ppo_are_given_what_they_take():
       jax.eval_shape(fn, *arguments)
     assert list(functions) == list(counts) == ['generate', 'score', 'update']
     assert steps == config.ppo.num_iterations
-    # The state is update's; of what stays, score has the frozen models and
-    # the value model.
-    state, reference, reward_model = program.resident
+    # All of the state is in update's arguments. Score's have the frozen models,
+    # the value model and the KL coefficient.
+    state, reference, reward_models = program.resident
     shared = lambda name: planner._shared(program.resident, functions[name][1])
     assert shared('update') == planner.bytes_per_device(state)
     assert shared('generate') == planner.bytes_per_device(
       state.params['policy']
     )
     assert shared('score') == planner.bytes_per_device(
-      (reference, reward_model, state.params['value'])
+      (reference, reward_models, state.params['value'], state.kl_coef)
     )
+
+
+def test_a_function_as_reward_splits_the_scoring():
+  config = slices.small(ppo)
+  config.ppo.update(batch_size=8, minibatch_size=4)
+  config.rewards.length.kind = 'function'
+  config.rewards.length.function = 'module:name'
+  mesh = sharding.make_mesh(config.mesh.to_dict(), jax.devices()[:4])
+  program, make, counts, _ = planner.program_of(config, mesh, 500)
+  with jax.set_mesh(mesh):
+    names = list(make())
+  assert names == list(counts) == ['generate', 'passes', 'finish', 'update']
+  assert counts['passes'] > counts['generate'] and counts['finish'] == 0
 
 
 @pytest.mark.parametrize(

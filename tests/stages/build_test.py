@@ -178,7 +178,9 @@ def test_a_plan_knows_what_is_not_there_yet(configs):
 
 
 def test_an_architecture_that_is_nowhere_is_refused(configs, workdir):
-  with pytest.raises(checks.ConfigError, match="model.like must be one of data, init; got 'base'"):
+  with pytest.raises(
+    checks.ConfigError, match="model.like must be one of data, init; got 'base'"
+  ):
     architecture.resolve(like(configs['sft'], 'base'), workdir)
   config = like(configs['sft'], 'init')
   config.inputs.init = '../nowhere'
