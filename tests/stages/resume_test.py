@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import jax
 import numpy as np
@@ -29,7 +30,10 @@ FILES = ('metrics.jsonl', 'samples.jsonl', 'config.json', 'tokenizer.model')
 def final_state(workdir):
   """Every leaf of the newest checkpoint by name, and its step."""
   step = checkpoint.find(workdir)
-  tree = ocp.load(step / 'state')
+  with warnings.catch_warnings():
+    # The arrays go to the devices of the run, on this machine.
+    warnings.filterwarnings('ignore', 'Sharding info not provided')
+    tree = ocp.load(step / 'state')
   return {
     jax.tree_util.keystr(path): np.asarray(leaf)
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
