@@ -21,7 +21,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import policies
-from instructrl.stages import reward
+from instructrl.stages import ranking_batches
 
 # Shares of a matrix product's speed that the functions of a stage reach. They are
 # measured on two CPU cores, with SFT steps (0.49) and PPO iterations. Sampling
@@ -112,7 +112,7 @@ def _rankings(name: str, config, folder) -> Cost:
     f'{name}: no training ranking of inputs.rankings fits '
     f'prompt_len={config.prompt_len}',
   )
-  _, columns = reward.training_batches(config, elements, tok)
+  _, columns = ranking_batches.training_batches(config, elements, tok)
   epoch = pipeline.epoch_steps(len(elements), config.batch_size)
   steps = config.get('num_steps') or config.num_epochs * epoch
   widths = [columns(step) for step in range(steps)]

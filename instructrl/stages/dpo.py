@@ -20,7 +20,9 @@ from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import evals
+from instructrl.stages import ranking_batches
 from instructrl.stages import reward
+from instructrl.stages import scoring
 from instructrl.stages.run import Run
 from instructrl.types import Params, PREFIX, pytree, RankingBatch, TrainState
 
@@ -166,9 +168,9 @@ def prepare(
   held = {
     name: [
       with_reference(batch, program.logprobs(params, batch))
-      for batch in reward.ordered_batches(run, rankings, tok)
+      for batch in ranking_batches.ordered_batches(run, rankings, tok)
     ]
-    for name, rankings in reward.load_held_out(run, tok).items()
+    for name, rankings in ranking_batches.load_held_out(run, tok).items()
   }
   state = run.restore(
     program.fresh_state, program.state_shardings, [abstract], lambda: [params]
@@ -198,23 +200,14 @@ def run(config, workdir, label: str = '') -> dict:
   validate(config)
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    elements, dropped = reward.load_rankings(run, tok, 'train', 'train')
-    checks.require(
-      any(len(set(e.ranks)) > 1 for e in elements),
-      'inputs.rankings prefers no response to another: there is nothing to '
-      'learn',
-    )
-    batches, columns = reward.training_batches(
-      config, elements, tok, rows_read=run.rows(config.batch_size)
+    elements, dropped, batch_at, batches = ranking_batches.load_training(
+      run, tok
     )
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = config.num_steps or config.num_epochs * epoch
     program = Program(
       config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
     )
-
-    def batch_at(step):
-      return pipeline.trim_columns(batches.at(step), columns(step))
 
     state, ref_logprobs, held = prepare(
       run, program, batch_at, batches, min(num_steps, epoch)
@@ -246,7 +239,7 @@ def run(config, workdir, label: str = '') -> dict:
     )
     return {
       'accuracy': {
-        name: reward.accuracy(
+        name: scoring.accuracy(
           program.rewards, state.params, data, config.eval_seed
         )
         for name, data in held.items()

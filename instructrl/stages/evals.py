@@ -20,7 +20,7 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import policies
-from instructrl.stages import reward
+from instructrl.stages import scoring
 
 
 def validate(config) -> None:
@@ -42,7 +42,7 @@ class RewardModel:
 
   def __init__(self, opened: policies.Opener):
     self._opened = opened
-    self._params, self._scorer, self._config = reward.load_scorer(opened)
+    self._params, self._scorer, self._config = scoring.load_scorer(opened)
 
   def score(self, prompts, responses):
     return self._scorer(self._params, prompts, responses)

@@ -14,7 +14,7 @@ from instructrl.evaluators.lm import LanguageModel
 from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages import policies
-from instructrl.stages import reward
+from instructrl.stages import scoring
 
 _MAX_BATCH = 64  # sequences computed at once
 
@@ -64,7 +64,7 @@ class Loaded:
       lambda batch_size: Engine(opened.model, opened.tok, batch_size=batch_size)
     )
     self._scorer = functools.lru_cache(maxsize=8)(
-      lambda batch_size: reward.Scorer(
+      lambda batch_size: scoring.Scorer(
         opened.model, opened.tok, batch_size=batch_size
       )
     )

@@ -142,7 +142,8 @@ class Program:
     )
     generate = (state.params['policy'], prompts, number(jnp.int32))
     responses = as_rows(jax.eval_shape(self.generate, *generate))
-    params, kl_coef = (reference, reward, state.params['value']), state.kl_coef
+    params = reference, reward, state.params['value']
+    kl_coef = number(jnp.float32)
     if hosts := self.names('function'):
       passes = (*params, prompts, responses)
       *found, terms = as_rows(jax.eval_shape(self.passes, *passes))

@@ -18,7 +18,7 @@ from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import policies
-from instructrl.stages import reward
+from instructrl.stages import scoring
 
 STAGES = ('select_sft',)
 
@@ -56,7 +56,7 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
   prompts = opened.prompts('validation', config.prompt_len)
   prompts = prompts[: config.num_prompts]
   tokens = [tasks.chat_prompt(opened.tok, prompt) for prompt in prompts]
-  params, scorer, _ = reward.load_scorer(opened)
+  params, scorer, _ = scoring.load_scorer(opened)
   table = []
   with Progress(
     config.stage,

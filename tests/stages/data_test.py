@@ -25,8 +25,10 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import data
 from instructrl.stages import opening
+from instructrl.stages import ranking_batches
 from instructrl.stages import reward
 from instructrl.stages import runner
+from instructrl.stages import scoring
 from instructrl.stages.inputs import exported
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
@@ -644,11 +646,13 @@ def test_a_reward_model_and_ppo_from_rankings_alone(
   assert rm['bias_from'] == 'best-ranked responses'
   out = capsys.readouterr().out
   assert 'no labelers are held out: accuracy is that on the training' in out
-  elements, _ = reward.load_rankings(_opened(folder), tok, 'train', 'train')
+  elements, _ = ranking_batches.load_rankings(
+    _opened(folder), tok, 'train', 'train'
+  )
   params, meta = exported(tmp_path / 'reward')
   assert meta['tokenizer'] == tok.fingerprint
   config = opening.run_config(tmp_path / 'reward')
-  scorer = reward.Scorer(build.make_model(config, tok.vocab_size), tok)
+  scorer = scoring.Scorer(build.make_model(config, tok.vocab_size), tok)
   assert reward.best_mean(
     elements, scorer, params, tok.eos_id
   ) == pytest.approx(0, abs=1e-5)

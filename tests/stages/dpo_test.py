@@ -22,6 +22,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import dpo
 from instructrl.stages import reward
+from instructrl.stages import scoring
 from tests import tiny
 from tests.stages.reward_test import K
 from tests.stages.reward_test import make_batch
@@ -155,7 +156,7 @@ def test_a_preference_is_learned():
   )
   held = [referenced(make_rankings(16, seed)) for seed in range(100, 104)]
   # The likelihoods of the start, whose implicit rewards are all 0.
-  start = reward.accuracy(ranked_logprobs, PARAMS, held, 0)['accuracy']
+  start = scoring.accuracy(ranked_logprobs, PARAMS, held, 0)['accuracy']
 
   def rewards(params, batch):
     return BETA * (ranked_logprobs(params, batch) - batch.ref_logprobs)
@@ -167,7 +168,7 @@ def test_a_preference_is_learned():
       batch = referenced(make_rankings(16, seed))
       batch = dataclasses.replace(batch, ranks=sign * batch.ranks)
       state, _ = step(state, batch)
-    accuracy = reward.accuracy(rewards, state.params, held, 0)['accuracy']
+    accuracy = scoring.accuracy(rewards, state.params, held, 0)['accuracy']
     margins = [
       losses.ranking_loss(rewards(state.params, b), b.ranks, b.valid)[1]
       for b in held

@@ -20,7 +20,7 @@ from instructrl.stages import export as export_lib
 from instructrl.stages import import_
 from instructrl.stages import inputs
 from instructrl.stages import opening
-from instructrl.stages import reward
+from instructrl.stages import scoring
 from instructrl.types import TrainState
 from tests import checkpoints
 from tests import tiny
@@ -238,7 +238,7 @@ def test_transformers_scores_as_the_reward_model_does(tmp_path, config):
   params = reward_run(tmp_path, config)
   export_quietly(tmp_path / 'rm', tmp_path / 'out')
   tok = opening.find_tokenizer(tmp_path / 'rm')
-  scorer = reward.Scorer(
+  scorer = scoring.Scorer(
     build.make_model(opening.run_config(tmp_path / 'rm'), tok.vocab_size),
     tok,
     batch_size=3,

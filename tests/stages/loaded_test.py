@@ -15,7 +15,7 @@ from instructrl.evaluators.lm import Engine
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import opening
-from instructrl.stages import reward
+from instructrl.stages import scoring
 from tests import tiny
 from tests.stages.conftest import save_run
 
@@ -99,7 +99,7 @@ def test_score_is_that_of_the_reward_model(saved, tok):
   folder = saved('reward')
   found = instructrl.load(folder).score(PROMPTS, RESPONSES)
   run = opening.open_run(folder)
-  expected = reward.Scorer(run.model, tok, batch_size=1)(
+  expected = scoring.Scorer(run.model, tok, batch_size=1)(
     run.params,
     [tok.prompt(prompt) for prompt in PROMPTS],
     [tok.response(response) for response in RESPONSES],

@@ -21,7 +21,9 @@ from instructrl.runtime import optimizer
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
+from instructrl.stages import ranking_batches
 from instructrl.stages import reward
+from instructrl.stages import scoring
 from instructrl.types import RankingBatch
 from tests import tiny
 
@@ -58,7 +60,7 @@ def make_batch(elements, seq_len=P + K * R) -> RankingBatch:
   return jax.tree.map(lambda *x: np.stack(x), *built)
 
 
-scores_of = tiny.jit(functools.partial(reward.ranking_scores, MODEL))
+scores_of = tiny.jit(functools.partial(scoring.ranking_scores, MODEL))
 
 
 # --- Scores ------------------------------------------------------------------
@@ -115,7 +117,7 @@ def test_the_prompt_and_every_response_are_passed_once():
       return MODEL.apply(params, tokens, positions, segments, **options)
 
   batch = make_batch(make_rankings(6, seed=0))
-  jax.eval_shape(lambda: reward.ranking_scores(Spy(), PARAMS, batch))
+  jax.eval_shape(lambda: scoring.ranking_scores(Spy(), PARAMS, batch))
   assert shapes == [(6, P + K * R)]
 
 
@@ -132,7 +134,7 @@ def test_scores_equal_those_of_ppo_and_of_the_scorer():
   )
   np.testing.assert_allclose(in_ppo, expected, atol=2e-5)
   tok = types.SimpleNamespace(pad_id=tiny.PAD)
-  scorer = reward.Scorer(MODEL, tok, batch_size=4)
+  scorer = scoring.Scorer(MODEL, tok, batch_size=4)
   got = scorer(PARAMS, prompts, responses)
   assert got.shape == (6,) and got.dtype == np.float32
   np.testing.assert_allclose(got, expected, atol=2e-5)
@@ -160,7 +162,7 @@ def gradient(batch, **kwargs):
 
 def pair_loss(params, batch):
   """Equation 1, pair by pair; ties are dropped, prompts weigh the same."""
-  scores = reward.ranking_scores(MODEL, params, batch)
+  scores = scoring.ranking_scores(MODEL, params, batch)
   prompts = []
   for row, ranks, valid in zip(scores, batch.ranks, batch.valid):
     pairs = [
@@ -239,7 +241,7 @@ def test_a_preference_is_learned():
     for batch in batches:
       ranks = sign * batch.ranks
       state, _ = step(state, dataclasses.replace(batch, ranks=ranks))
-    found.append(reward.accuracy(score, state.params, held_out, 0))
+    found.append(scoring.accuracy(score, state.params, held_out, 0))
   right, turned = found
   assert right['accuracy'] > 0.9 > 0.1 > turned['accuracy']
   assert right['ci95'][0] > 0.85 and right['num_prompts'] > 50
@@ -256,7 +258,7 @@ def test_accuracy_by_hand():
     ),
   )
   scores = np.float32([[3, 1, 2, 9], [1, 2, 3, 4], [1, 1, 2, 0], [5, 4, 0, 0]])
-  found = reward.accuracy(lambda params, batch: scores, None, [batch], 0)
+  found = scoring.accuracy(lambda params, batch: scores, None, [batch], 0)
   # Row 0: 2 of 3 pairs; row 2: one of two is right, the other is equal.
   assert found['accuracy'] == pytest.approx(3 / 5)
   assert (found['num_pairs'], found['num_prompts']) == (5, 2)
@@ -277,7 +279,7 @@ def test_demonstrations_score_zero_after_the_shift(configs, study, tok):
   run = toy_run(configs, study)
   model = build.make_model(run.config, tok.vocab_size)
   params = tiny.scalar_params(model)
-  scorer = reward.Scorer(model, tok, batch_size=8)
+  scorer = scoring.Scorer(model, tok, batch_size=8)
   mean = reward.demonstration_mean(run, scorer, params, tok)
   assert abs(mean) > 0.1
   shifted = heads.shift_bias(params, jnp.float32(-mean))
@@ -324,8 +326,8 @@ def test_without_demonstrations_the_best_responses_score_zero(
   run = toy_run(configs, study)
   model = build.make_model(run.config, tok.vocab_size)
   params = tiny.scalar_params(model)
-  scorer = reward.Scorer(model, tok, batch_size=8)
-  elements, _ = reward.load_rankings(run, tok, 'train', 'train')
+  scorer = scoring.Scorer(model, tok, batch_size=8)
+  elements, _ = ranking_batches.load_rankings(run, tok, 'train', 'train')
   assert reward.bias_source(run) == 'demonstrations'
   with_them = reward.zero_mean(run, scorer, params, tok, elements)
   assert with_them == reward.demonstration_mean(run, scorer, params, tok)
@@ -347,7 +349,9 @@ def test_without_demonstrations_the_best_responses_score_zero(
 
 
 def test_rankings_of_a_split_and_a_group(configs, study, tok):
-  load = functools.partial(reward.load_rankings, toy_run(configs, study), tok)
+  load = functools.partial(
+    ranking_batches.load_rankings, toy_run(configs, study), tok
+  )
   train, dropped = load('train', 'train')
   assert len(train) == 20 and dropped == 0
   both, _ = load('validation')
@@ -358,12 +362,12 @@ def test_rankings_of_a_split_and_a_group(configs, study, tok):
     "and labeler group 'heldout' whose prompt fits",
   ):
     load('train', 'heldout')
-  short, dropped = reward.load_rankings(
+  short, dropped = ranking_batches.load_rankings(
     toy_run(configs, study, prompt_len=5), tok, 'train', 'train'
   )
   assert len(short) + dropped == 20 and dropped > 0
   assert all(len(e.prompt) <= 5 for e in short)
-  pairs, _ = reward.load_rankings(
+  pairs, _ = ranking_batches.load_rankings(
     toy_run(configs, study, shuffled_pairs=True, prompt_len=8),
     tok,
     'train',
@@ -392,7 +396,7 @@ def write_rankings(folder, study, keep):
     (
       lambda split, r: r.group == 'train',
       {'in_group'},
-      'no labelers are held out: accuracy is that on the training labelers',
+      'no labelers are held out: accuracy is measured on the training labelers',
     ),
     (
       lambda split, r: (
@@ -418,7 +422,7 @@ def test_accuracy_is_measured_on_those_who_ranked(
   write_rankings(tmp_path, study, keep)
   run = toy_run(configs, study)
   run.input, run.primary, run.label = lambda name: tmp_path, True, ''
-  assert set(reward.load_held_out(run, tok)) == groups
+  assert set(ranking_batches.load_held_out(run, tok)) == groups
   out = capsys.readouterr().out
   assert told in out and bool(told) == bool(out)
 
@@ -448,14 +452,16 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
         ('heldout', len(held)),
         ('train', len(records(split)) - len(held)),
       ):
-        assert len(reward.load_rankings(run, tok, split, group)[0]) == count
+        assert (
+          len(ranking_batches.load_rankings(run, tok, split, group)[0]) == count
+        )
   run = toy_run(configs, study, num_folds=6, fold=0)
   run.input = lambda name: tmp_path
   with pytest.raises(
     checks.ConfigError,
-    match='num_folds=6: inputs.rankings has 5 labelers in training',
+    match='num_folds must be at most 5, the training labelers .*; got 6',
   ):
-    reward.load_rankings(run, tok, 'train', 'train')
+    ranking_batches.load_rankings(run, tok, 'train', 'train')
 
 
 @pytest.mark.parametrize(
@@ -463,16 +469,21 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
   [
     (
       dict(max_responses=3),
-      'max_responses=3: inputs.rankings has a ranking of 4 responses',
+      'max_responses must be at least 4, as in inputs.rankings; got 3',
     ),
-    (dict(response_len=2), 'response_len=2: inputs.rankings has a response of'),
+    (
+      dict(response_len=2),
+      'response_len must be at least [3-6], as in inputs.rankings; got 2',
+    ),
   ],
 )
 def test_rankings_that_are_larger_than_the_config_are_refused(
   configs, study, tok, changes, message
 ):
   with pytest.raises(checks.ConfigError, match=message):
-    reward.load_rankings(toy_run(configs, study, **changes), tok, 'train')
+    ranking_batches.load_rankings(
+      toy_run(configs, study, **changes), tok, 'train'
+    )
 
 
 @pytest.mark.parametrize(
@@ -482,9 +493,9 @@ def test_rankings_that_are_larger_than_the_config_are_refused(
     ('num_epochs', 0, 'num_epochs=0'),
     ('max_responses', 1, 'max_responses must be 2 or more'),
     ('num_folds', 1, 'num_folds=1 must be 0, or 2 or more'),
-    ('fold', 1, 'fold=1 is none of the 0 folds'),
-    ('microbatch_size', 3, 'microbatch_size=3 does not divide batch_size=8'),
-    ('prompt_len', 11, 'model.max_len=16 is shorter than prompt_len'),
+    ('fold', 1, 'fold must be at least 0 and less than num_folds=0; got 1'),
+    ('microbatch_size', 3, 'microbatch_size must divide batch_size=8; got 3'),
+    ('prompt_len', 11, r'model.max_len must be at least .* = 11 \+ 6; got 16'),
     ('model.dropout', 0.1, 'model.dropout must be 0 in the RM'),
     ('optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
   ],
@@ -512,11 +523,11 @@ def untrained(monkeypatch):
       lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {})
     ),
   )
-  monkeypatch.setattr(reward, 'accuracy', lambda *args: {'accuracy': 0.5})
+  monkeypatch.setattr(scoring, 'accuracy', lambda *args: {'accuracy': 0.5})
 
 
 def test_few_widths_with_little_padding():
-  widths = [reward._width(n) for n in range(1, 20_000)]
+  widths = [ranking_batches.width(n) for n in range(1, 20_000)]
   assert sorted(set(widths))[:8] == [32, 64, 96, 128, 192, 256, 384, 512]
   assert len(set(widths)) == 19  # two for each doubling
   for length, width in enumerate(widths, 1):
@@ -535,12 +546,12 @@ def test_the_columns_of_a_step_are_those_of_its_longest_ranking(configs, tok):
     for _ in range(64)
   ]
   config = configs['reward']
-  batches, columns = reward.training_batches(config, elements, tok)
+  batches, columns = ranking_batches.training_batches(config, elements, tok)
   needed = [
     (batches.at(step).segment_ids != 0).sum(1).max() for step in range(8)
   ]
   assert [columns(step) for step in range(8)] == [
-    min(reward._width(n), batches.at(0).tokens.shape[1]) for n in needed
+    min(ranking_batches.width(n), batches.at(0).tokens.shape[1]) for n in needed
   ]
   assert len({*map(columns, range(8))}) > 2
 
@@ -557,7 +568,7 @@ def test_only_padding_is_trimmed(
     return pairs[-1][1]
 
   monkeypatch.setattr(pipeline, 'trim_columns', spy)
-  monkeypatch.setattr(reward, 'COLUMNS', 4)
+  monkeypatch.setattr(ranking_batches, 'COLUMNS', 4)
   reward.run(configs['reward'], workdir)
   widths = {trimmed.tokens.shape[1] for _, trimmed in pairs}
   assert len(pairs) == 6 and len(widths) > 1
@@ -645,6 +656,6 @@ def test_a_reward_model_from_rankings_to_its_bias(
   assert after['head']['bias'] != before['head']['bias']
   model = build.make_model(config, tok.vocab_size)
   mean = reward.demonstration_mean(
-    toy_run(configs, workdir.parent), reward.Scorer(model, tok), after, tok
+    toy_run(configs, workdir.parent), scoring.Scorer(model, tok), after, tok
   )
   assert mean == pytest.approx(0, abs=1e-6)

@@ -1,0 +1,249 @@
+"""Rankings as batches, for the stages that train on them.
+
+K responses per prompt, N rankings.
+"""
+
+from collections.abc import Callable
+import itertools
+
+import numpy as np
+
+from instructrl.data import pipeline
+from instructrl.data import tasks
+from instructrl.data.records import Ranking
+from instructrl.stages import checks
+from instructrl.stages import inputs
+from instructrl.stages.run import Run
+from instructrl.types import RankingBatch
+
+COLUMNS = 32  # the number of columns of a batch is a multiple of this
+WINDOW = 16  # batches among which rankings of similar length are grouped
+
+
+def columns(length: int) -> int:
+  """Returns `length`, rounded up to a multiple of COLUMNS."""
+  return COLUMNS * -(-int(length) // COLUMNS)
+
+
+def width(length: int) -> int:
+  """Returns the columns of a batch whose longest element has `length` tokens.
+
+  A width is a power of two, or three quarters of one. Each width compiles its
+  own program, so there are two per doubling; about a seventh of a batch is
+  padding.
+  """
+  most = COLUMNS << max(0, (int(length) - 1) // COLUMNS).bit_length()
+  less = most * 3 // 4
+  return less if length <= less and less % COLUMNS == 0 else most
+
+
+def labeler_groups(run: Run) -> Callable[[Ranking], str]:
+  """Returns a function: ranking -> group of its labeler, 'train' or 'heldout'.
+
+  With config.num_folds, the training labelers are divided among that many
+  folds, and those of config.fold are held out (Ouyang et al. 2022, appendix
+  E.2). Labelers that the records hold out are then in neither group.
+  """
+  config = run.config
+  if not config.num_folds:
+    return lambda ranking: ranking.group
+  names = sorted(
+    {
+      r.labeler
+      for r in inputs.records(run, 'rankings', 'rankings', 'train')
+      if r.group == 'train'
+    }
+  )
+  checks.require(
+    len(names) >= config.num_folds,
+    f'num_folds must be at most {len(names)}, the training labelers of '
+    f'inputs.rankings; got {config.num_folds}',
+  )
+  folds = {name: i % config.num_folds for i, name in enumerate(names)}
+  return lambda ranking: (
+    ''
+    if ranking.group != 'train'
+    else ('heldout' if folds.get(ranking.labeler) == config.fold else 'train')
+  )
+
+
+def load_rankings(run: Run, tok, split: str, group: str | None = None):
+  """Returns (elements, number dropped) of a split of inputs.rankings.
+
+  Args:
+    run: the open run.
+    tok: the tokenizer.
+    split: name of the split.
+    group: labeler group; all labelers by default.
+  """
+  config = run.config
+  rankings = inputs.records(run, 'rankings', 'rankings', split)
+  if group:
+    group_of = labeler_groups(run)
+    rankings = [r for r in rankings if group_of(r) == group]
+  most = max((len(r.responses) for r in rankings), default=0)
+  checks.require(
+    most <= config.max_responses,
+    f'max_responses must be at least {most}, as in inputs.rankings; got '
+    f'{config.max_responses}',
+  )
+  longest = max(
+    (
+      len(cut)
+      for r in rankings
+      for tokens in r.response_tokens
+      if (cut := tasks.cut_at_eos(tokens, tok.eos_id))
+    ),
+    default=0,
+  )
+  checks.require(
+    longest <= config.response_len,
+    f'response_len must be at least {longest}, as in inputs.rankings; got '
+    f'{config.response_len}',
+  )
+  if config.shuffled_pairs and split == 'train':
+    rankings = list(
+      itertools.chain.from_iterable(map(pipeline.split_pairs, rankings))
+    )
+  elements, dropped = pipeline.ranking_tokens(
+    rankings, tok, prompt_len=config.prompt_len
+  )
+  checks.require(
+    bool(elements),
+    f'inputs.rankings has no ranking of split {split!r}'
+    f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
+    f'prompt_len={config.prompt_len}',
+  )
+  return elements, dropped
+
+
+def load_training(run: Run, tok):
+  """Loads the rankings of the training labelers and their batches.
+
+  Returns:
+    (elements, number dropped, step -> this process's rows, the batches).
+
+  Raises:
+    ConfigError: no ranking prefers one response to another.
+  """
+  elements, dropped = load_rankings(run, tok, 'train', 'train')
+  checks.require(
+    any(len(set(e.ranks)) > 1 for e in elements),
+    'inputs.rankings prefers no response to another: there is nothing to learn',
+  )
+  batches, columns_of = training_batches(
+    run.config, elements, tok, rows_read=run.rows(run.config.batch_size)
+  )
+
+  def batch_at(step):
+    return pipeline.trim_columns(batches.at(step), columns_of(step))
+
+  return elements, dropped, batch_at, batches
+
+
+def load_held_out(run: Run, tok) -> dict[str, list]:
+  """Returns the validation rankings by labeler group, 'in_group' and 'heldout'.
+
+  Public data often has no held-out labelers: missing groups are reported and
+  skipped.
+  """
+  if not inputs.data_folder(run, 'rankings').has('rankings', 'validation'):
+    inputs.tell(
+      run, 'accuracy is not measured: inputs.rankings has no validation split'
+    )
+    return {}
+  groups = set(
+    map(
+      labeler_groups(run),
+      inputs.records(run, 'rankings', 'rankings', 'validation'),
+    )
+  )
+  held = {}
+  for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
+    elements = (
+      load_rankings(run, tok, 'validation', group)[0] if group in groups else []
+    )
+    if any(len(set(e.ranks)) > 1 for e in elements):
+      held[name] = elements
+    elif group == 'heldout' and group not in groups:
+      inputs.tell(
+        run,
+        'no labelers are held out: accuracy is measured on the training labelers',
+      )
+    else:
+      inputs.tell(
+        run,
+        f'accuracy is not measured on the labelers {group!r}: '
+        'the validation split has '
+        f'{"only ties" if elements else "nothing"} of theirs',
+      )
+  return held
+
+
+def _lengths(elements, tok) -> np.ndarray:
+  return np.asarray(
+    [tasks.ranking_length(e.prompt, e.responses, tok.eos_id) for e in elements]
+  )
+
+
+def _batches(
+  config, elements, tok, *, seq_len: int, max_k: int, **kwargs
+) -> pipeline.Batches:
+  return pipeline.ranking_batches(
+    elements,
+    config.batch_size,
+    config.train_seed,
+    max_k=max_k,
+    seq_len=seq_len,
+    eos_id=tok.eos_id,
+    pad_id=tok.pad_id,
+    **kwargs,
+  )
+
+
+def training_batches(
+  config, elements, tok, **kwargs
+) -> tuple[pipeline.Batches, Callable[[int], int]]:
+  """Groups rankings of similar length into batches.
+
+  Most rankings are half as long as the longest: a step computes only the
+  columns that its own rankings need.
+
+  Args:
+    config: config of the stage.
+    elements: `pipeline.RankingTokens`.
+    tok: the tokenizer.
+    **kwargs: see `pipeline.Batches`.
+
+  Returns:
+    The batches, and a function: step -> columns that are not all padding.
+  """
+  lengths = _lengths(elements, tok)
+  most = columns(lengths.max())
+  batches = _batches(
+    config,
+    elements,
+    tok,
+    seq_len=most,
+    lengths=lengths,
+    window=WINDOW,
+    max_k=2 if config.shuffled_pairs else config.max_responses,
+    **kwargs,
+  )
+  return batches, lambda step: min(
+    most, width(lengths[batches.all_indices(step)].max())
+  )
+
+
+def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
+  """Returns all rankings once, in order, on the devices, in one shape."""
+  batches = _batches(
+    run.config,
+    elements,
+    tok,
+    seq_len=columns(_lengths(elements, tok).max()),
+    max_k=run.config.max_responses,
+    shuffle=False,
+    rows_read=run.rows(run.config.batch_size),
+  )
+  return [run.put(batch) for batch in batches.once()]
