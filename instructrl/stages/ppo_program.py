@@ -146,7 +146,7 @@ class Program:
     kl_coef = number(jnp.float32)
     if hosts := self.names('function'):
       passes = (*params, prompts, responses)
-      *found, terms = as_rows(jax.eval_shape(self.passes, *passes))
+      *found, terms = as_rows([*jax.eval_shape(self.passes, *passes)])
       host = build.abstract_rows(
         mesh, dict.fromkeys(hosts, (shape[:1], jnp.float32))
       )
