@@ -88,25 +88,7 @@ def build_results(study: Study, rows: list[Row]) -> dict:
   and `others` a leaf is {'value', 'ci95', 'n'} instead.
   """
   header, evaluation = study.header, study.evaluation
-  agreement = study.result('rankings').get('labeler_agreement', {})
-  accuracy = study.result('reward').get('accuracy', {})
-  tree = {
-    'labeler_agreement': {
-      group: paper_checks.agreement_summary(found)
-      for group, found in agreement.items()
-    },
-    'reward_model': accuracy
-    and {
-      'accuracy': {
-        group: paper_checks.accuracy_summary(found)
-        for group, found in accuracy.items()
-      }
-    },
-    'likert': evaluation.get('likert'),
-    'metadata': evaluation.get('metadata'),
-    **_probes(evaluation.get('probes', {})),
-  }
-  tree = {name: found for name, found in tree.items() if found}
+  summaries = _summaries(study)
   found = {
     **_imported(header['config']),
     **{
@@ -119,14 +101,11 @@ def build_results(study: Study, rows: list[Row]) -> dict:
       if name != 'policies' and 'policies' in measure
     },
     'others': study.others,
-    **_part(tree, 'value'),
-    'ci95': _part(tree, 'ci95'),
-    'n': _part(tree, 'n'),
-    'training': {
-      stage: curves
-      for stage, lines in study.metrics.items()
-      if (curves := _curves(lines))['reward']['step']
-    },
+    **_part(summaries, 'value'),
+    'ci95': _part(summaries, 'ci95'),
+    'n': _part(summaries, 'n'),
+    'training': _training(study),
+    'training_evals': _training_evals(study),
     'sft_selection': study.result('select_sft'),
     'expectations': [
       {
@@ -145,6 +124,51 @@ def build_results(study: Study, rows: list[Row]) -> dict:
     'seed': header['seeds'],
     'versions': header['versions'],
   }
+
+
+def _summaries(study: Study) -> dict:
+  """Returns the tree whose leaves are {'value', 'ci95', 'n'}."""
+  evaluation = study.evaluation
+  agreement = study.result('rankings').get('labeler_agreement', {})
+  accuracy = study.result('reward').get('accuracy', {})
+  tree = {
+    'labeler_agreement': {
+      group: paper_checks.agreement_summary(found)
+      for group, found in agreement.items()
+    },
+    'likert': evaluation.get('likert'),
+    'metadata': evaluation.get('metadata'),
+    **_probes(evaluation.get('probes', {})),
+  }
+  if accuracy:
+    tree['reward_model'] = {
+      'accuracy': {
+        group: paper_checks.accuracy_summary(found)
+        for group, found in accuracy.items()
+      }
+    }
+  return {name: found for name, found in tree.items() if found}
+
+
+def _training(study: Study) -> dict:
+  """Returns PPO stage -> name -> {'step': [...], 'value': [...]}."""
+  training = {}
+  for stage in study.metrics:
+    curves = {name: study.series(stage, CURVES[name]) for name in CURVES}
+    if curves['reward']['step']:
+      training[stage] = curves
+  return training
+
+
+def _training_evals(study: Study) -> dict:
+  """Returns 'NAME/measure' -> stage -> {'step': [...], 'value': [...]}."""
+  found: dict[str, dict] = {}
+  for stage, lines in study.metrics.items():
+    for metric in dict.fromkeys(name for line in lines for name in line):
+      prefix, _, name = metric.partition('/')
+      if prefix == 'eval':
+        found.setdefault(name, {})[stage] = study.series(stage, metric)
+  return found
 
 
 def _imported(config: Mapping) -> dict:
@@ -181,15 +205,3 @@ def _part(tree: Mapping, key: str) -> dict:
     name: found.get(key) if 'value' in found else _part(found, key)
     for name, found in tree.items()
   }
-
-
-def _curves(lines: list[dict]) -> dict:
-  """Returns name -> {'step': [...], 'value': [...]}, where it was logged."""
-  curves = {}
-  for name, metric in CURVES.items():
-    found = [line for line in lines if line.get(metric) is not None]
-    curves[name] = {
-      'step': [line['step'] for line in found],
-      'value': [line[metric] for line in found],
-    }
-  return curves

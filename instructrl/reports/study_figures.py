@@ -110,6 +110,9 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
     if selection.get('epochs')
     else None,
     'training': curves(_training(results.get('training', {}), policies)),
+    'evals': curves(
+      _evals(results.get('training_evals', {}), policies), xlabel='step'
+    ),
     'losses': curves(
       _losses(study, results.get('training', ())), xlabel='step'
     ),
@@ -145,17 +148,16 @@ def seen(summaries: Mapping[str, Mapping]) -> bool:
   return any(summary['value'] for summary in summaries.values())
 
 
+def _curve(stage, series, policies, *, dashed: bool) -> plots.Curve:
+  label, color = policies.label(stage), policies.color(stage)
+  return plots.Curve(label, series['step'], series['value'], color, dashed)
+
+
 def _training(training, policies) -> list[tuple[str, list[plots.Curve]]]:
   panels = []
   for name, title in CURVES.items():
     drawn = [
-      plots.Curve(
-        policies.label(stage),
-        training[stage][name]['step'],
-        training[stage][name]['value'],
-        policies.color(stage),
-        dashed=i % 2 == 1,
-      )
+      _curve(stage, training[stage][name], policies, dashed=i % 2 == 1)
       for i, stage in enumerate(policies.sort(training))
       if training[stage][name]['step']
     ]
@@ -164,23 +166,32 @@ def _training(training, policies) -> list[tuple[str, list[plots.Curve]]]:
   return panels
 
 
+def _evals(evals, policies) -> list[tuple[str, list[plots.Curve]]]:
+  """Returns a panel for each measure of the evaluations during training."""
+  return [
+    (
+      words(name.replace('/', ', ')),
+      [
+        _curve(stage, stages[stage], policies, dashed=i % 2 == 1)
+        for i, stage in enumerate(policies.sort(stages))
+      ],
+    )
+    for name, stages in evals.items()
+  ]
+
+
 def _losses(study, training) -> list[tuple[str, list[plots.Curve]]]:
   """Returns a panel for each stage that trains without PPO."""
   panels = []
-  for stage, lines in study.metrics.items():
-    if stage in training:
-      continue
+  for stage in study.metrics:
     drawn = []
     # No policy's colour: here a line is a part of the data.
     for name, color in (('train', plots.OTHER), ('validation', plots.INK)):
-      metric = f'loss/{name}'
-      found = [line for line in lines if line.get(metric) is not None]
-      steps, values = (
-        [line[key] for line in found] for key in ('step', metric)
-      )
-      if found:
+      found = study.series(stage, f'loss/{name}')
+      if found['step'] and stage not in training:
         dashed = name == 'validation'
-        drawn.append(plots.Curve(name, steps, values, color, dashed))
+        curve = plots.Curve(name, found['step'], found['value'], color, dashed)
+        drawn.append(curve)
     if drawn:
       panels.append((f'{stage_title(stage, study.policies)}, loss', drawn))
   return panels

@@ -54,6 +54,14 @@ class Study:
     """Returns the result of a stage; {} if the study lacks it."""
     return self.done.get(stage, {}).get('result') or {}
 
+  def series(self, stage: str, metric: str) -> dict[str, list]:
+    """Returns {'step': [...], 'value': [...]}, where a metric was logged."""
+    lines = [x for x in self.metrics[stage] if x.get(metric) is not None]
+    return {
+      'step': [line['step'] for line in lines],
+      'value': [line[metric] for line in lines],
+    }
+
 
 def load(workdir: str | os.PathLike) -> Study:
   """Reads a study folder.

@@ -635,3 +635,23 @@ def test_ratings_and_measures_without_a_comparison(tmp_path):
   assert '<h2>Overall quality</h2>' in page and '>Likert 4<' in page
   assert '2.250 (2.150 to 2.350)' in page and '<td>mine</td>' in page
   assert 'Preference against SFT' not in page and 'judge compared' not in page
+
+
+def test_evaluations_during_training_are_drawn(tmp_path):
+  write_study(tmp_path)
+  lines = [{'step': s, 'eval/held/score': s / 4} for s in (2, 4)]
+  for stage in ('sft', 'ppo'):
+    write_jsonl(tmp_path / stage / 'metrics.jsonl', [{'step': 1}, *lines])
+  path = report.make_report(tmp_path)
+  results = json.loads((path.parent / 'results.json').read_text())
+  curve = {'step': [2, 4], 'value': [0.5, 1.0]}
+  assert results['training_evals'] == {
+    'held/score': {'sft': curve, 'ppo': curve}
+  }
+  assert '<h2>Evaluations during training</h2>' in path.read_text()
+
+
+def test_no_evaluations_during_training(finished):
+  _, results, html = finished
+  assert 'training_evals' not in results
+  assert 'Evaluations during training' not in html
