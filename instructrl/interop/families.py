@@ -79,48 +79,46 @@ def _layer_types(f: Fields) -> list[str]:
   ]
 
 
-def _read_sizes(r: Reader, **defaults) -> Fields:
-  """Reads the sizes that all families except GPT-2 call by the same names."""
-  get = lambda name: r.whole(
-    name, *([defaults[name]] if name in defaults else [])
-  )
-  return dict(
-    num_layers=get('num_hidden_layers'),
-    d_model=get('hidden_size'),
-    num_heads=get('num_attention_heads'),
-    d_ff=get('intermediate_size'),
-    vocab_rows=get('vocab_size'),
-    positions='rotary',
-    max_len=get('max_position_embeddings'),
-  )
+# Field of our model -> name in config.json of all families except GPT-2.
+_SIZES = dict(
+  num_layers='num_hidden_layers',
+  d_model='hidden_size',
+  num_heads='num_attention_heads',
+  d_ff='intermediate_size',
+  max_len='max_position_embeddings',
+  vocab_rows='vocab_size',
+)
+
+
+def _read_sizes(r: Reader, **defaults: int) -> Fields:
+  """Reads the fields of _SIZES; those without a default are required."""
+  default = {name: (value,) for name, value in defaults.items()}
+  return {
+    ours: r.whole(theirs, *default.get(ours, ()))
+    for ours, theirs in _SIZES.items()
+  }
 
 
 def _write_sizes(f: Fields) -> Fields:
-  return dict(
-    num_hidden_layers=f['num_layers'],
-    hidden_size=f['d_model'],
-    num_attention_heads=f['num_heads'],
-    intermediate_size=f['d_ff'],
-    max_position_embeddings=f['max_len'],
-    rope_theta=f['rope_theta'],
-    rope_scaling=rotary.write(f['rope_scaling']),
+  return {theirs: f[ours] for ours, theirs in _SIZES.items()} | dict(
+    rope_theta=f['rope_theta'], rope_scaling=rotary.write(f['rope_scaling'])
   )
 
 
 # --- GPT-2 -------------------------------------------------------------------
 
-# GPT-2's names -> the names in other families, which its files may also use.
-_GPT2_ALIASES = dict(
-  n_layer='num_hidden_layers',
-  n_embd='hidden_size',
-  n_head='num_attention_heads',
-  n_positions='max_position_embeddings',
+# GPT-2's own names; its files may also use those of _SIZES.
+_GPT2 = dict(
+  num_layers='n_layer',
+  d_model='n_embd',
+  num_heads='n_head',
+  max_len='n_positions',
 )
 
 
 def _read_gpt2(r: Reader) -> Fields:
-  def get(name, default):
-    alias = _GPT2_ALIASES[name]
+  def get(ours, default):
+    name, alias = _GPT2[ours], _SIZES[ours]
     value = r.whole(name, r.whole(alias, default))
     if r.whole(alias, value) != value:
       r.refuse(alias, r.whole(alias), f'by {name} it is {value}')
@@ -130,11 +128,11 @@ def _read_gpt2(r: Reader) -> Fields:
   r.only('scale_attn_by_inverse_layer_idx', False, False)
   r.only('add_cross_attention', False, False)
   fields = dict(
-    num_layers=get('n_layer', 12),
-    d_model=get('n_embd', 768),
-    num_heads=get('n_head', 12),
+    num_layers=get('num_layers', 12),
+    d_model=get('d_model', 768),
+    num_heads=get('num_heads', 12),
     d_ff=r.whole('n_inner', 0),
-    max_len=get('n_positions', 1024),
+    max_len=get('max_len', 1024),
     vocab_rows=r.whole('vocab_size', 50257),
     norm_epsilon=r.number('layer_norm_epsilon', 1e-5),
     mlp=r.choose('activation_function', _PLAIN, 'gelu_new'),
@@ -144,12 +142,8 @@ def _read_gpt2(r: Reader) -> Fields:
 
 
 def _write_gpt2(f: Fields) -> Fields:
-  return dict(
-    n_layer=f['num_layers'],
-    n_embd=f['d_model'],
-    n_head=f['num_heads'],
+  return {theirs: f[ours] for ours, theirs in _GPT2.items()} | dict(
     n_inner=None if f['d_ff'] == 4 * f['d_model'] else f['d_ff'],
-    n_positions=f['max_len'],
     n_ctx=f['max_len'],
     layer_norm_epsilon=f['norm_epsilon'],
     activation_function='gelu' if f['mlp'] == 'gelu_exact' else 'gelu_new',
@@ -161,7 +155,7 @@ def _write_gpt2(f: Fields) -> Fields:
 
 def _read_gpt_neox(r: Reader) -> Fields:
   r.only('attention_bias', True, True)
-  theta, scaling, fraction = rotary.read(
+  rope = rotary.read(
     r,
     10_000.0,
     fraction=0.25,
@@ -169,12 +163,10 @@ def _read_gpt_neox(r: Reader) -> Fields:
     fraction_name='rotary_pct',
   )
   fields = dict(
-    **_read_sizes(r, max_position_embeddings=2048),
+    **_read_sizes(r, max_len=2048),
+    **rope,
     norm_epsilon=r.number('layer_norm_eps', 1e-5),
     mlp=r.choose('hidden_act', _PLAIN, 'gelu'),
-    rope_theta=theta,
-    rope_scaling=scaling,
-    rotary_fraction=fraction,
     parallel_residual=r.truth('use_parallel_residual', True),
     tie_embeddings=r.truth('tie_word_embeddings', False),
   )
@@ -196,36 +188,50 @@ def _write_gpt_neox(f: Fields) -> Fields:
 # --- Llama, Qwen -------------------------------------------------------------
 
 
-def _whole_heads_rotate(r: Reader, fraction: float) -> None:
-  if fraction != 1:
-    r.refuse('partial_rotary_factor', fraction, 'only 1.0')
-
-
 def _read_llama_like(
-  r: Reader, *, head_dim: int = 0, max_len: int = 2048
+  r: Reader,
+  sizes: Fields,
+  rope: Fields,
+  *,
+  head_dim: int = 0,
+  kv_heads: int = 0,
+  mlp: str,
+  tied: bool = False,
 ) -> Fields:
-  theta, scaling, fraction = rotary.read(r, 10_000.0)
-  _whole_heads_rotate(r, fraction)
+  """Reads what Llama, Qwen and Gemma have in common.
+
+  Args:
+    r: config.json.
+    sizes: see `_read_sizes`.
+    rope: see `rotary.read`.
+    head_dim: the default; 0 derives the width of a head from `sizes`.
+    kv_heads: the default number of key heads; 0 = one per head.
+    mlp: of our model.
+    tied: the default of `tie_embeddings`.
+  """
+  if rope['rotary_fraction'] != 1:
+    r.refuse('partial_rotary_factor', rope['rotary_fraction'], 'only 1.0')
   head_dim = r.whole('head_dim', head_dim)
-  sizes = _read_sizes(r, max_position_embeddings=max_len)
   return dict(
     **(sizes if head_dim else _check_heads(r, sizes)),
+    **rope,
     norm='rmsnorm',
     norm_epsilon=r.number('rms_norm_eps', 1e-6),
     use_bias=False,
-    num_kv_heads=r.whole('num_key_value_heads', 0),
+    num_kv_heads=r.whole('num_key_value_heads', kv_heads),
     head_dim=head_dim,
-    rope_theta=theta,
-    rope_scaling=scaling,
-    mlp=r.choose('hidden_act', _GATED, 'silu'),
-    tie_embeddings=r.truth('tie_word_embeddings', False),
+    mlp=mlp,
+    tie_embeddings=r.truth('tie_word_embeddings', tied),
   )
 
 
 def _read_llama(r: Reader) -> Fields:
   bias = r.truth('attention_bias', False)
   r.only('mlp_bias', False, bias)
-  return _read_llama_like(r) | dict(use_bias=bias)
+  mlp = r.choose('hidden_act', _GATED, 'silu')
+  sizes = _read_sizes(r, max_len=2048)
+  fields = _read_llama_like(r, sizes, rotary.read(r, 10_000.0), mlp=mlp)
+  return fields | dict(use_bias=bias)
 
 
 def _write_llama(f: Fields) -> Fields:
@@ -241,7 +247,9 @@ def _write_llama(f: Fields) -> Fields:
 
 
 def _read_qwen(r: Reader, *, head_dim: int = 0, **fields) -> Fields:
-  found = _read_llama_like(r, max_len=32_768, head_dim=head_dim)
+  mlp = r.choose('hidden_act', _GATED, 'silu')
+  sizes, rope = _read_sizes(r, max_len=32_768), rotary.read(r, 10_000.0)
+  found = _read_llama_like(r, sizes, rope, head_dim=head_dim, mlp=mlp)
   slides = r.truth('use_sliding_window', False)
   window = r.whole('sliding_window', 4096) if slides else None
   first = r.whole('max_window_layers', 28, least=0)
@@ -283,41 +291,36 @@ def _read_gemma3(r: Reader) -> Fields:
   r.only('use_bidirectional_attention', False, False)
   sizes = _read_sizes(
     r,
-    num_hidden_layers=26,
-    hidden_size=2304,
-    num_attention_heads=8,
-    intermediate_size=9216,
-    vocab_size=262_208,
-    max_position_embeddings=131_072,
+    num_layers=26,
+    d_model=2304,
+    num_heads=8,
+    d_ff=9216,
+    max_len=131_072,
+    vocab_rows=262_208,
   )
-  theta, scaling, fraction = rotary.read(r, 1e6, layers=FULL)
-  _whole_heads_rotate(r, fraction)
   local = r.part('rope_parameters').part(SLIDING)
   if local.text('rope_type', local.text('type', 'default')) != 'default':
     table = r.part('rope_parameters').table(SLIDING)
     r.refuse(f'rope_parameters.{SLIDING}', table, "only 'default'")
-  return dict(
-    **sizes,
-    norm='rmsnorm',
+  local_theta = r.number('rope_local_base_freq', 10_000.0)
+  r.only('hidden_activation', 'gelu_pytorch_tanh', 'gelu_pytorch_tanh')
+  fields = _read_llama_like(
+    r,
+    sizes,
+    rotary.read(r, 1e6, layers=FULL),
+    head_dim=256,
+    kv_heads=4,
+    mlp='geglu',
+    tied=True,
+  )
+  return fields | dict(
     norm_offset=1.0,
     qk_norm=True,
     post_norm=True,
-    norm_epsilon=r.number('rms_norm_eps', 1e-6),
-    use_bias=False,
-    num_kv_heads=r.whole('num_key_value_heads', 4),
-    head_dim=r.whole('head_dim', 256),
-    mlp=r.choose(
-      'hidden_activation', {'gelu_pytorch_tanh': 'geglu'}, 'gelu_pytorch_tanh'
-    ),
-    rope_theta=theta,
-    rope_scaling=scaling,
     embed_scale=True,
-    rope_theta_local=local.number(
-      'rope_theta', r.number('rope_local_base_freq', 10_000.0)
-    ),
+    rope_theta_local=local.number('rope_theta', local_theta),
     windows=_gemma3_windows(r, sizes['num_layers']),
     query_scale=r.number('query_pre_attn_scalar', 256.0) ** -0.5,
-    tie_embeddings=r.truth('tie_word_embeddings', True),
   )
 
 

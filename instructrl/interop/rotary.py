@@ -22,7 +22,7 @@ def read(
   fraction: float = 1.0,
   theta_name: str = 'rope_theta',
   fraction_name: str = 'partial_rotary_factor',
-) -> tuple[float, tuple, float]:
+) -> dict[str, Any]:
   """Reads rotary positions.
 
   Args:
@@ -35,7 +35,8 @@ def read(
     fraction_name: name of the fraction outside the table.
 
   Returns:
-    `rope_theta`, `rope_scaling` and `rotary_fraction` of our model.
+    `positions`, `rope_theta`, `rope_scaling` and `rotary_fraction` of our
+    model.
   """
   whole_table, old = r.table('rope_parameters'), r.table('rope_scaling')
   if old and whole_table not in ({}, old):
@@ -55,7 +56,12 @@ def read(
     if own != name and r.number(name, value) != value:
       r.refuse(name, r.raw(name), f'by {own} or its table it is {value}')
     values.append(value)
-  return values[0], _scaling(r, rope, per_layer=bool(layers)), values[1]
+  return dict(
+    positions='rotary',
+    rope_theta=values[0],
+    rope_scaling=_scaling(r, rope, per_layer=bool(layers)),
+    rotary_fraction=values[1],
+  )
 
 
 def _scaling(r: Reader, rope: Reader, *, per_layer: bool) -> tuple:
