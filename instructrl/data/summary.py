@@ -129,7 +129,8 @@ def describe(
     Plain values, for `render` and for JSON.
   """
   records = loaded.records
-  found = {
+  found = {'part': loaded.part} if loaded.part else {}
+  found |= {
     'spec': loaded.spec,
     'kind': loaded.kind.__name__,
     'read': loaded.read,
@@ -170,12 +171,12 @@ def describe(
   return found
 
 
-def warnings(sources: Sequence[tuple[str, Any]], data: parts.Curated):
+def warnings(sources: Sequence, data: parts.Curated) -> list[str]:
   """Finds the parts that have lost more than half of their rows.
 
   Args:
-    sources: (part, `registry.Loaded`) of each source.
-    data: what is left of the sources.
+    sources: `registry.Loaded`, each with its part.
+    data: the curated records of the sources.
 
   Returns:
     A line for each such part: how many rows were dropped, and why.
@@ -187,10 +188,10 @@ def warnings(sources: Sequence[tuple[str, Any]], data: parts.Curated):
     prompts=len({p.text for found in data.prompts.values() for p in found}),
   )
   lines = []
-  for part in dict.fromkeys(part for part, _ in sources):
+  for part in dict.fromkeys(loaded.part for loaded in sources):
     reasons = collections.Counter()
-    for own, loaded in sources:
-      reasons.update(loaded.dropped if own == part else {})
+    for loaded in sources:
+      reasons.update(loaded.dropped if loaded.part == part else {})
     reasons.update(data.drops.of(part))
     kept[part] += reasons.pop(parts.SET_ASIDE, 0)  # such rows have a use
     lost = reasons.total()

@@ -107,12 +107,8 @@ def _validate_specs(part: str, specs):
 # --- Sources -----------------------------------------------------------------
 
 
-def load_sources(config, progress) -> list[tuple[str, registry.Loaded]]:
-  """Loads all specs, each once.
-
-  Returns:
-    (part, what was loaded) for each spec of each part.
-  """
+def load_sources(config, progress) -> list[registry.Loaded]:
+  """Loads the specs of all parts, each once."""
   loaded, known = [], {}
   for part in PARTS:
     for spec in config[part]:
@@ -122,7 +118,7 @@ def load_sources(config, progress) -> list[tuple[str, registry.Loaded]]:
         rows = sum(one.read for one in known.values())
         progress.update(len(known), {'rows': rows})
       curate.check_kind(part, spec, known[spec].kind)
-      loaded.append((part, known[spec]))
+      loaded.append(dataclasses.replace(known[spec], part=part))
   return loaded
 
 
@@ -147,8 +143,8 @@ def named(loaded: registry.Loaded) -> registry.Loaded:
 def contents(loaded) -> str:
   """Returns the fingerprint of the records of all sources."""
   digest = hashlib.sha256()
-  for part, one in loaded:
-    digest.update(f'{part} {one.spec}\n'.encode())
+  for one in loaded:
+    digest.update(f'{one.part} {one.spec}\n'.encode())
     for record in one.records:
       line = json.dumps(to_dict(record), sort_keys=True)
       digest.update(f'{line}\n'.encode())
@@ -242,7 +238,7 @@ def prepare(config, workdir: pathlib.Path, progress):
     run_folder.add_input(workdir, 'sources', read)
     fields = [field.name for field in dataclasses.fields(parts.Settings)]
     curated = curate.curate(
-      [parts.Source(part, one.spec, one.records) for part, one in loaded],
+      loaded,
       settings=parts.Settings(**{name: config[name] for name in fields}),
       seed=config.world_seed,
     )
@@ -333,9 +329,7 @@ def run(config, workdir, label: str = '') -> dict:
     }
     made = describe_made(data, rows, tok, lost)
     summary = {
-      'sources': [
-        {'part': part, **describe(one, tok, **limits)} for part, one in loaded
-      ],
+      'sources': [describe(one, tok, **limits) for one in loaded],
       'made': made,
     }
     files.atomic_write(workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')

@@ -19,15 +19,15 @@ TOK = types.SimpleNamespace(
 )
 
 
-def loaded(kind, records, read=0, dropped=None, first=None, notes=()):
+def loaded(kind, records, read=0, dropped=None, part='', **about):
   return types.SimpleNamespace(
     spec='jsonl:some/file.jsonl',
     kind=kind,
     records=records,
     read=read or len(records),
     dropped=dropped or {},
-    first=first or {},
-    notes=list(notes),
+    part=part,
+    **{'first': {}, 'notes': [], **about},
   )
 
 
@@ -203,9 +203,8 @@ def test_a_part_that_loses_more_than_half_is_warned_of(malformed, lost):
   rows = [toys.ranked(f'p{i}') for i in range(30)]
   rows += [toys.ranked('x' * 300 + str(i)) for i in range(10)]
   made = toys.make(('rankings', rows), dedup_prefix=256)
-  sources = [
-    ('rankings', loaded(Ranking, rows, dropped={'malformed': malformed}))
-  ]
+  dropped = {'malformed': malformed}
+  sources = [loaded(Ranking, rows, dropped=dropped, part='rankings')]
   expected = [
     'rankings: 32 of 63 rows were dropped (23 malformed; 9 prompt shares its '
     'first 256 characters with another)'
@@ -220,7 +219,7 @@ def test_prompts_that_only_ppo_sees_are_not_lost():
   rows = [toys.ranked(f'p{i}') for i in range(40)]
   made = toys.make(('rankings', rows), ppo_fraction=0.9)
   assert len(made.rankings) < 10
-  assert summary.warnings([('rankings', loaded(Ranking, rows))], made) == []
+  assert summary.warnings([loaded(Ranking, rows, part='rankings')], made) == []
 
 
 def test_drops_are_counted_by_part_and_reason():

@@ -3,8 +3,8 @@
 from instructrl.data import records
 from instructrl.data.curate import curate
 from instructrl.data.curate.parts import Settings
-from instructrl.data.curate.parts import Source
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.data.sources.registry import Loaded
 
 
 def prompt(text, user='', split='train', **fields):
@@ -55,7 +55,8 @@ def page(text, split='train', **fields):
 def make(*parts, seed=0, **settings):
   """(part, records) -> what is curated; each its own source."""
   sources = [
-    Source(part, f'{part}{i}', rows) for i, (part, rows) in enumerate(parts)
+    Loaded(rows, spec=f'{part}{i}', part=part)
+    for i, (part, rows) in enumerate(parts)
   ]
   return curate.curate(sources, settings=Settings(**settings), seed=seed)
 

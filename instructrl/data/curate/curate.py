@@ -20,6 +20,7 @@ from instructrl.data.records import (
   prompt_of,
   Ranking,
 )
+from instructrl.data.sources.registry import Loaded
 
 # Part -> the types of record that its sources may have.
 ACCEPTED = {
@@ -31,7 +32,7 @@ ACCEPTED = {
 
 
 def curate(
-  sources: Sequence[parts.Source], *, settings: parts.Settings, seed: int
+  sources: Sequence[Loaded], *, settings: parts.Settings, seed: int
 ) -> parts.Curated:
   """Filters, limits and splits the records of all sources.
 
@@ -39,8 +40,8 @@ def curate(
   responses. Prompts may come from any source with prompts.
 
   Args:
-    sources: in the order of preference; of two rows that exclude each other
-      the first is kept.
+    sources: with their parts, in the order of preference; of two rows that
+      exclude each other the first is kept.
     settings: see `Settings`.
     seed: seed of the split and of all other draws.
 

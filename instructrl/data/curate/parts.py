@@ -1,6 +1,6 @@
 """Types of curation: settings, sources, rows under way, counts of drops."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import dataclasses
 import functools
 import hashlib
@@ -48,15 +48,6 @@ class Settings:
   max_per_user: int = 200
   pii: str = 'keep'
   heldout_labelers: float = 0.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-  """The records of one source, for one part."""
-
-  part: str  # one of PARTS, or 'documents'
-  spec: str
-  records: Sequence[Record]
 
 
 @dataclasses.dataclass

@@ -10,6 +10,7 @@ import dataclasses
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
 from instructrl.data.records import Document, fold, prompt_of, SPLITS
+from instructrl.data.sources.registry import Loaded
 
 
 def take_share(
@@ -40,7 +41,7 @@ def take_share(
 
 def _own_sides(
   items: list[parts.Item],
-  sources: Sequence[parts.Source],
+  sources: Sequence[Loaded],
   own: set[int],
   by_user: bool,
 ):
@@ -69,7 +70,7 @@ def _own_sides(
 
 def _sides(
   items: list[parts.Item],
-  sources: Sequence[parts.Source],
+  sources: Sequence[Loaded],
   settings: parts.Settings,
   seed: int,
 ) -> tuple[dict[str, str], dict[str, str]]:
@@ -123,7 +124,7 @@ def _name(user: str, key: str) -> str:
 
 def split_prompts(
   items: list[parts.Item],
-  sources: Sequence[parts.Source],
+  sources: Sequence[Loaded],
   settings: parts.Settings,
   seed: int,
   drops: parts.Drops,
@@ -144,7 +145,7 @@ def split_prompts(
 
 
 def split_documents(
-  sources: Sequence[parts.Source],
+  sources: Sequence[Loaded],
   settings: parts.Settings,
   seed: int,
   drops: parts.Drops,

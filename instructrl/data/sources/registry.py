@@ -88,16 +88,12 @@ class Spec:
 
 
 @dataclasses.dataclass
-class Loaded:
+class Loaded(base.Read):
   """The records of a spec, and counts: read = records + dropped."""
 
-  spec: str
-  kind: type  # a record type
-  records: list[Record]  # valid, in the source's order
-  read: int  # rows
-  dropped: dict[str, int]  # reason -> rows
-  first: dict[str, str]  # reason -> 'file:line: reason' of the first such row
-  notes: list[str]  # e.g. fields that were not read
+  spec: str = ''
+  kind: type[Record] | None = None
+  part: str = ''  # the part of the data stage that the spec is given for
 
 
 def load(
