@@ -8,6 +8,7 @@ pages enlarge them on a desktop and never shrink them.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import io
 import math
 import re
@@ -32,6 +33,10 @@ WIDTH = 4.5  # inches; one point is then about 1.1 pixels on a phone
 _COLUMNS = 2
 _TITLE_WIDTH = 25  # characters
 _DASHES = (0, (4, 3))
+# Ticks at whole numbers, also where a single point leaves no room for two.
+_whole_ticks = functools.partial(
+  ticker.MaxNLocator, integer=True, min_n_ticks=1
+)
 _styled = matplotlib.rc_context(
   {
     'svg.fonttype': 'path',
@@ -226,7 +231,7 @@ def curves(
         label=curve.label,
       )
     _title(ax, title)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+    ax.xaxis.set_major_locator(_whole_ticks(4))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.xaxis.set_major_formatter('{x:,.0f}')
     ax.grid()
@@ -384,7 +389,7 @@ def selection(found: Mapping[str, Any], color: str) -> str:
       ax.plot(selected, values[selected], 'o', **ring)
     ax.set_xlabel('epoch')
     ax.margins(0.12)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(5, integer=True))
+    ax.xaxis.set_major_locator(_whole_ticks(5))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
   return _svg(fig)
