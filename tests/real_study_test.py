@@ -95,7 +95,8 @@ def test_every_stage_of_the_experiment_validates(folder):
     ):
       graph.of_study(config, 'nowhere')
     config.frozen_layers = 0
-    with pytest.raises(ValueError, match='max_len=64 is shorter than'):
+    message = 'max_len must be at least prompt_len .*; got 64'
+    with pytest.raises(ValueError, match=message):
       graph.of_study(config, 'nowhere')
   nodes = graph.of_study(config_of(folder), folder / 'nowhere')
   configs = {name: node.resolved for name, node in nodes.items()}
