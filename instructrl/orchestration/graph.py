@@ -7,7 +7,7 @@ config contains the folders of the inputs, so points that have the same stage
 share its folder, and the stage runs once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import copy
 import dataclasses
 import os
@@ -102,13 +102,9 @@ def of_study(config, workdir) -> dict[str, Node]:
       name in config.stages,
       f'order must name stages of the config; got {name!r}',
     )
-
-  def outside(name: str, user: str) -> str | None:
-    del user
-    return None if name in config.order else f'../{name}'
-
-  builder = _Builder(config, workdir, lambda name, stage: name, outside)
-  builder.add(_stages(config), config.order)
+  stages = _stages(config)
+  builder = _Builder(config, workdir, hashed=False)
+  builder.add({name: stages[name] for name in config.order}, config.order)
   return builder.nodes
 
 
@@ -124,13 +120,7 @@ def of_sweep(config, points: grid.Grid, workdir) -> Sweep:
     ConfigError: a point is invalid; the point, the stage and field are named.
   """
   _check_sweep(config)
-  workdir = pathlib.Path(workdir)
-  builder = _Builder(
-    config,
-    workdir,
-    lambda name, stage: f'{stage.stage}-{digest(stage)}',
-    lambda name, user: _given(config, workdir, name, user),
-  )
+  builder = _Builder(config, workdir, hashed=True)
   found, merged, known = [], [], {}
   for overrides in points:
     for key in overrides:
@@ -157,28 +147,25 @@ def of_sweep(config, points: grid.Grid, workdir) -> Sweep:
 
 def _check_sweep(config) -> None:
   """Raises a ConfigError if a field of the sweep itself is invalid."""
-  require = checks.require
-  require(
-    bool(config.ends), 'ends is empty: name the stages whose results are wanted'
-  )
+  require, seeds = checks.require, config.seeds
+  for field, meaning in (
+    ('ends', 'name the stages whose results are wanted'),
+    ('seeds', 'give one or more'),
+  ):
+    require(bool(config[field]), f'{field} is empty: {meaning}')
   for field in ('ends', 'seeded'):
     for name in config[field]:
       require(
         name in config.stages and not config.given.get(name),
         f'{field} must name stages that the sweep runs; got {name!r}',
       )
-  require(bool(config.seeds), 'seeds is empty: give one or more')
-  for seed in config.seeds:
-    require(
-      isinstance(seed, int) and seed >= 0,
-      f'seeds={config.seeds}: {seed!r} is not an integer of 0 or more',
-    )
   require(
-    len({*config.seeds}) == len(config.seeds),
-    f'seeds={config.seeds} has a seed twice',
+    all(isinstance(seed, int) and seed >= 0 for seed in seeds),
+    f'seeds must be integers of 0 or more; got {seeds}',
   )
+  require(len({*seeds}) == len(seeds), f'seeds={seeds} has a seed twice')
   require(
-    bool(config.seeded) or len(config.seeds) == 1,
+    bool(config.seeded) or len(seeds) == 1,
     'seeded is empty, so all seeds would give the same run',
   )
   for name in ('x', 'by'):
@@ -213,45 +200,23 @@ def _stages(config, overrides=None, seed: int | None = None) -> dict:
   return found
 
 
-def _given(config, workdir: pathlib.Path, name: str, user: str) -> str | None:
-  """Returns the folder in `config.given` relative to a run; None if empty."""
-  if config.given.get(name):
-    path = pathlib.Path(config.given[name]).expanduser()
-    if path.is_absolute():
-      return str(path)
-    return os.path.relpath(path.absolute(), workdir.absolute() / 'run')
-  checks.require(
-    name in config.stages,
-    f'{user}: the sweep has no stage {name!r}: give its folder, as in '
-    f'--config.given.{name}=PATH',
-  )
-  return None
-
-
 class _Builder:
   """Builds the nodes of points; nodes that points share are built once."""
 
-  def __init__(
-    self,
-    config,
-    workdir,
-    name_of: Callable[[str, Any], str],
-    outside: Callable[[str, str], str | None],
-  ):
+  def __init__(self, config, workdir, *, hashed: bool):
     """Builds no node yet.
 
     Args:
       config: a study's or a sweep's config.
       workdir: the folder of all nodes' folders.
-      name_of: (stage, its config with the paths of its inputs) -> folder name.
-      outside: (stage, field that names it) -> path of the stage's folder if the
-        stage is not run here, else None.
+      hashed: whether folders are named STAGE-HASH, and every input must be one
+        of the stages or given; else folders have the stages' own names, and
+        other inputs are folders of earlier runs.
     """
     self.nodes: dict[str, Node] = {}
     self._config = config
-    self._workdir = workdir
-    self._name_of = name_of
-    self._outside = outside
+    self._workdir = pathlib.Path(workdir)
+    self._hashed = hashed
     self._resolved: dict[str, Any] = {}  # folder -> resolved config
 
   def add(self, stages: Mapping[str, Any], ends: Sequence[str]):
@@ -281,17 +246,33 @@ class _Builder:
       parts = pathlib.PurePosixPath(value).parts
       if len(parts) < 2 or parts[0] != '..' or parts[1] == '..':
         continue
-      user = f'stages.{name}.{group}.{field}={value}'
-      folder = self._outside(parts[1], user)
-      if folder is None:
+      folder = self._given(parts[1])
+      if not folder and parts[1] in stages:
         self._visit(parts[1], stages, named, (*users, name))
         needs.append(named[parts[1]])
         folder = f'../{needs[-1]}'
-      config[group][field] = '/'.join([folder, *parts[2:]])
-    named[name] = node = self._name_of(name, config)
+      checks.require(
+        bool(folder) or not self._hashed,
+        f'stages.{name}.{group}.{field}={value}: the sweep has no stage '
+        f'{parts[1]!r}: give its folder, as in --config.given.{parts[1]}=PATH',
+      )
+      if folder:
+        config[group][field] = '/'.join([folder, *parts[2:]])
+    node = f'{config.stage}-{digest(config)}' if self._hashed else name
+    named[name] = node
     if node not in self.nodes:
       resolved = self._validated(name, node, config)
       self.nodes[node] = Node(node, config, resolved, (*dict.fromkeys(needs),))
+
+  def _given(self, name: str) -> str:
+    """Returns the folder in `config.given`, as seen from a run; '' if none."""
+    given = self._config.get('given', {}).get(name)
+    if not given:
+      return ''
+    path = pathlib.Path(given).expanduser()
+    if path.is_absolute():
+      return str(path)
+    return os.path.relpath(path.absolute(), self._workdir.absolute() / 'run')
 
   def _validated(self, name: str, node: str, config):
     """Returns the resolved config of a new node."""

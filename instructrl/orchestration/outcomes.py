@@ -57,12 +57,15 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
     if not values:
       raise MissingError(f'{path} has no metric {place!r}')
     return statistics.fmean(values[-max(1, len(values) // LAST) :])
-  found = files.read_json(path)
-  for name in place.split('.'):
-    found = found.get(name) if isinstance(found, Mapping) else None
-  if isinstance(found, bool) or not isinstance(found, (int, float)):
+  found = _numbers(files.read_json(path))
+  if place not in found:
     raise MissingError(f'{path} has no number at {place!r}')
-  return float(found)
+  return found[place]
+
+
+def _numbers(tree: Mapping) -> dict[str, float]:
+  """Returns {keys joined by dots: number} of all numbers in a tree."""
+  return {path: value for path, value, _ in tables.leaves(tree)}
 
 
 def collect(
@@ -114,7 +117,7 @@ def _point(point, config, workdir, status, missing) -> dict:
     done = run_folder.read_done(folder)
     if done is None:
       continue
-    results[end] = {path: value for path, value, _ in tables.leaves(done)}
+    results[end] = _numbers(done)
     for title, stage, file, place in config.measures:
       if stage == end:
         try:
@@ -148,12 +151,9 @@ def _settings(points: Sequence[Mapping], config) -> list[dict]:
           # Sample standard deviation (n - 1) over the seeds.
           'spread': statistics.stdev(values) if len(values) > 1 else None,
         }
+    overrides = group[0]['overrides']
     settings.append(
-      {
-        'overrides': group[0]['overrides'],
-        'measures': found,
-        'seeds': len(group),
-      }
+      {'overrides': overrides, 'measures': found, 'seeds': len(group)}
     )
   return settings
 
@@ -181,21 +181,15 @@ def write_json(folder, results: Mapping[str, Any]) -> None:
 
 def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
   """Returns (header, rows): mean ± spread over the seeds of each setting."""
-  fields = list(
-    dict.fromkeys(
-      key for setting in results['settings'] for key in setting['overrides']
-    )
-  )
+  settings = results['settings']
+  fields = list(dict.fromkeys(key for s in settings for key in s['overrides']))
   titles = [measure[0] for measure in results['config']['measures']]
   rows = []
-  for setting in results['settings']:
+  for setting in settings:
+    measures = setting['measures']
     cells = [_value(setting['overrides'].get(key, '')) for key in fields]
-    done = max(
-      (len(m['values']) for m in setting['measures'].values()), default=0
-    )
-    for title in titles:
-      found = setting['measures'].get(title)
-      cells.append(_cell(found) if found else '')
+    cells += [_cell(measures[t]) if t in measures else '' for t in titles]
+    done = max((len(m['values']) for m in measures.values()), default=0)
     rows.append([*cells, f'{done} of {setting["seeds"]}'])
   return [*map(_short, fields), *titles, 'seeds'], rows
 
@@ -255,17 +249,11 @@ def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
   iterations follows from the batch size.
   """
   x, by = plot['x'], plot['by']
-  others = list(
-    dict.fromkeys(key for s in settings for key in s['overrides'] if key != x)
-  )
-  for names in ([by] if by in others else [], others):
-    places = [
-      json.dumps([s['overrides'].get(key) for key in (x, *names)])
-      for s in settings
-    ]
-    if len({*places}) == len(places):
-      return names
-  return others
+  points = [s['overrides'] for s in settings]
+  others = list(dict.fromkeys(key for p in points for key in p if key != x))
+  names = [by] if by in others else []
+  places = {json.dumps([p.get(key) for key in (x, *names)]) for p in points}
+  return names if len(places) == len(points) else others
 
 
 def _page(results: Mapping[str, Any], title: str, svg: str) -> str:

@@ -5,17 +5,9 @@ import importlib.metadata
 import platform
 
 PACKAGES = (
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'orbax-checkpoint',
-  'grain',
-  'numpy',
-  'sentencepiece',
-  'tensorflow-datasets',
-  'instructrl',
-)
+  'jax jaxlib flax optax orbax-checkpoint grain numpy sentencepiece '
+  'tensorflow-datasets instructrl'
+).split()
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:

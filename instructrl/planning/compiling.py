@@ -5,6 +5,7 @@ name is a hash of the lowered program, the slice and the compiler's version.
 """
 
 from collections.abc import Callable
+import concurrent.futures
 import contextlib
 import hashlib
 import importlib.metadata
@@ -107,24 +108,19 @@ def while_reporting(fn: Callable, report: Callable[[float], None]):
   `fn` runs in a thread, so Ctrl-C still works, and `report` is called with the
   seconds so far every minute.
   """
-  result = {}
+  future = concurrent.futures.Future()
 
   def work():
     try:
-      result['value'] = fn()
-    except BaseException as error:  # raised again by the caller's thread
-      result['error'] = error
+      future.set_result(fn())
+    except BaseException as error:  # raised again in the caller's thread
+      future.set_exception(error)
 
   began = time.monotonic()
-  thread = threading.Thread(target=work, daemon=True)
-  thread.start()
-  while thread.is_alive():
-    thread.join(_REPORT_SECONDS)
-    if thread.is_alive():
-      report(time.monotonic() - began)
-  if 'error' in result:
-    raise result['error']
-  return result['value']
+  threading.Thread(target=work, daemon=True).start()
+  while not concurrent.futures.wait([future], _REPORT_SECONDS).done:
+    report(time.monotonic() - began)
+  return future.result()
 
 
 @contextlib.contextmanager

@@ -190,7 +190,11 @@ def test_other_paths_of_inputs(place, found):
     ),
     ({}, {'rankings.max_responses': 12}, 'rankings.max_responses=12 is more'),
     ({'seeds': (0, 0)}, {KL: 1.0}, r'seeds=\(0, 0\) has a seed twice'),
-    ({'seeds': (-1,)}, {KL: 1.0}, 'seeds=.*-1 is not an integer of 0 or more'),
+    (
+      {'seeds': (-1,)},
+      {KL: 1.0},
+      'seeds must be integers of 0 or more; got .*-1',
+    ),
     ({'seeds': (0, 1), 'seeded': ()}, {KL: 1.0}, 'seeded is empty'),
     ({}, {'ppo_ptx.train_seed': 1}, 'train_seed: .* give --config.seeds'),
     ({'ends': ()}, {KL: 1.0}, 'ends is empty'),
