@@ -131,7 +131,11 @@ def define_flags():
       'export: the EMA of the parameters, or the parameters. The default is '
       'what other stages load: the EMA of PPO, the parameters of other stages.',
     ),
-    text('max_shard_size', '5GB', 'export: the largest size of a file.'),
+    text(
+      'max_shard_size',
+      '5GB',
+      'export: the largest size of a file. One file is held in memory.',
+    ),
   )
   return {flag.name: flag for flag in found}
 

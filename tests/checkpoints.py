@@ -44,7 +44,7 @@ NUM_TOKENS = 300
 
 
 def write_tokenizer(folder, num_tokens: int = NUM_TOKENS):
-  """A byte-level BPE tokenizer with so many tokens, <s> and </s> first."""
+  """Writes a byte-level BPE tokenizer; <s> and </s> come first."""
   tok = tokenizers.Tokenizer(models.BPE())
   tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tok.decoder = decoders.ByteLevel()

@@ -71,7 +71,7 @@ THINKING = CHATML.replace(
 
 
 def bpe(specials, *, plain=(), splits='gpt2', bos=None):
-  """A tokenizer.json of byte-level BPE."""
+  """Returns a tokenizer.json of byte-level BPE."""
   tok = tokenizers.Tokenizer(models.BPE())
   tok.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
   tok.train_from_iterator(
@@ -96,7 +96,7 @@ def bpe(specials, *, plain=(), splits='gpt2', bos=None):
 
 
 def sentencepiece_model(model_type='bpe', **options) -> bytes:
-  """A model file as Llama's (`add_dummy_prefix`, the default) or Gemma's."""
+  """Returns a model file like Llama's (`add_dummy_prefix`) or Gemma's."""
   out = io.BytesIO()
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter('\n'.join(LINES).split('\n')),
@@ -114,7 +114,7 @@ def sentencepiece_model(model_type='bpe', **options) -> bytes:
 
 
 def write(folder, tokenizer, *, rows=0, **config) -> pathlib.Path:
-  """Writes a folder as a hub has them."""
+  """Writes a folder of Hugging Face files."""
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   if isinstance(tokenizer, bytes):
@@ -131,7 +131,7 @@ def write(folder, tokenizer, *, rows=0, **config) -> pathlib.Path:
 
 
 def legacy_unigram():
-  """Unigram in which the strings of specials are ordinary pieces, too."""
+  """Returns a unigram tokenizer whose special strings are also pieces."""
   pieces = [('<unk>', 0.0), ('<s>', -1.0), ('</s>', -1.0)]
   pieces += [(f'<0x{byte:02X}>', -20.0) for byte in range(256)]
   pieces += [(letter, -5.0) for letter in hf_json.SPACE + '</s>abcdefghi']
@@ -149,7 +149,7 @@ def legacy_unigram():
 
 
 def made(folder) -> dict[str, pathlib.Path]:
-  """{family: its folder}."""
+  """Writes the tokenizer of each family; returns {family: folder}."""
   folder = pathlib.Path(folder)
   llama3 = [
     '<|begin_of_text|>',

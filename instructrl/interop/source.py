@@ -87,11 +87,14 @@ def _check_tied(config, weights) -> None:
     weights.check([head])
     shape = weights.shapes[embed]
     step = max(1, _COMPARED // math.prod(shape[1:]))
-    rows = lambda name, first: weights.read_rows(name, first, first + step)
-    if weights.shapes[head] != shape or not all(
-      np.array_equal(rows(head, first), rows(embed, first))
+    equal = weights.shapes[head] == shape and all(
+      np.array_equal(
+        weights.read_rows(head, first, first + step),
+        weights.read_rows(embed, first, first + step),
+      )
       for first in range(0, shape[0], step)
-    ):
+    )
+    if not equal:
       raise ValueError(
         f'tensor {head} is not equal to {embed}, but config.json ties the two: '
         'set tie_word_embeddings to false there, or remove the tensor'

@@ -1,1 +1,1 @@
-"""Tokenizers: one protocol, the trained kind, the imported kind, and layouts."""
+"""Tokenizers: the protocol, trained and imported ones, and prompt layouts."""

@@ -285,12 +285,14 @@ def _with_turns(
     found = dataclasses.replace(
       layout, between_turns=tuple(parts[1:3]), strip_turns=sides
     )
-    text_of = lambda turns: ''.join(text for text, _ in found.prompt('', turns))
-    if text_of(wide) == asked and answered.startswith(
-      text_of(wide[:3]) + ending
-    ):
+    answer = _laid_out(found, wide[:3]) + ending
+    if _laid_out(found, wide) == asked and answered.startswith(answer):
       return found
   return layout
+
+
+def _laid_out(layout: Layout, turns: Sequence[str]) -> str:
+  return ''.join(text for text, _ in layout.prompt('', turns))
 
 
 def _around(rendered: Callable[[str], str], mark: str, name: str):

@@ -429,7 +429,7 @@ def test_what_we_do_not_compute_is_refused_by_name(config, message):
     ),
     (
       dict(extra={'model.layers.1.self_attn.k_proj.weight': (32, 32)}),
-      r'k_proj.weight has .*\(32, 32\); .*\(2 layers of width 32\).* \(16, 32\)',
+      r'k_proj.weight .*\(32, 32\); .*\(2 layers of width 32\).* \(16, 32\)',
     ),
     (
       dict(extra={'model.embed_tokens.weight': (49, 32)}),

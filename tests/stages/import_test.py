@@ -230,9 +230,8 @@ def test_parameters_can_be_stored_in_bfloat16(tmp_path):
 def test_a_pad_without_a_row_is_given_one(tmp_path, monkeypatch, pad, mesh):
   """320 + 1 rows; 7 devices do not divide them, 3 would."""
   if mesh:
-    monkeypatch.setattr(
-      jax, 'devices', lambda devices=jax.devices(): devices[:3]
-    )
+    devices = jax.devices()[:3]
+    monkeypatch.setattr(jax, 'devices', lambda: devices)
     mesh = dict(tensor=3)
   tensors = checkpoints.write_folder(tmp_path / 'src', num_tokens=320)
   lines = import_quietly(tmp_path / 'src', tmp_path / 'dst', pad=pad, mesh=mesh)
@@ -527,8 +526,8 @@ def test_memory_is_bounded_by_twice_the_largest_leaf(tmp_path):
   total = sum(t.size * 4 for t in tensors.values())
   del tensors
   assert total > 4.9 * largest
-  # It grew by 261 to 266 MB. It was up to 390 where Orbax wrote in a transaction,
-  # and more than 700 where leaves were kept.
+  # It grew by 261 to 266 MB: by up to 390 where Orbax wrote in a transaction,
+  # and by more than 700 where leaves were kept.
   (tmp_path / 'warm').mkdir()
   done = subprocess.run(
     [
