@@ -19,11 +19,11 @@ def get_config(arg='tiny'):
   c = common.base(arg, 'rankings', common.LAB_SIZES)
   c.inputs.base = '../pretrain'
   c.inputs.sft = '../sft'
-  # Which step of an input is sampled; '' is the newest. 'first' is the end of
-  # the first SFT epoch: those after it are selected with these rankings.
+  # Step of an input that is sampled; '' is the newest. 'first' is the end of the
+  # first SFT epoch: later ones are selected by these rankings' reward model.
   c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
-  # Who writes candidates: policy, temperature, samples. The demonstration is
-  # one more. PPO starts from what SFT says, so most are SFT's.
+  # Candidates: (policy, temperature, samples), and one demonstration. Most are
+  # SFT's, because PPO starts from such responses.
   c.sources = (
     ('sft', 1.0, 4),
     ('sft', 0.7, 4),

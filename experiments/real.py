@@ -118,8 +118,8 @@ def get_config(arg='cpu'):
   # How a prompt and a response are laid out; '' is the model's chat template.
   c.prompt_template = ''  # such as 'Human: {prompt}\n\nAssistant:'
   c.response_template = ''  # such as ' {response}'
-  # Of all models, the embeddings and so many of the lowest layers are left as
-  # they are. `cpu` takes 20 of 30, which leaves out half of the arithmetic.
+  # Number of the lowest layers that no model trains; the embeddings are not
+  # trained then either. 20 of 30 halves the arithmetic.
   c.frozen_layers = {'cpu': 20, 'full': 0}[arg]
   stages = c.stages = config_dict.ConfigDict()
   stages['import'] = import_.get_config()

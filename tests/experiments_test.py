@@ -262,7 +262,7 @@ def test_every_field_of_every_config_is_read_somewhere():
       )
       for name in (*names.split(), 'batch_size', 'prompt_len', 'response_len')
     ),
-    ('select_sft', 'temperature', -1.0, 'temperature=-1.0 is not'),
+    ('select_sft', 'temperature', -1.0, 'temperature=-1.0 must be finite'),
     ('lab', 'demonstration_fraction', 1.0, 'demonstration_fraction'),
     ('lab', 'size', 'huge', "size='huge' is none of micro, tiny, small"),
     ('lab', 'num_prompts', 0, 'num_prompts=0 must be 1 or more'),

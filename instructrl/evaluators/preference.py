@@ -1,4 +1,4 @@
-"""Which policy's responses are preferred, and how they are rated.
+"""Preferences between the responses of policies, and their ratings.
 
 The paper's main measure (section 4.1): each policy's response to a held-out
 prompt is compared with a response of the SFT policy; a tie counts half. Two

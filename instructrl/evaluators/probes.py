@@ -1,15 +1,13 @@
 """Automatic evaluations of a policy (Ouyang et al. 2022, appendix D).
 
-The protocol is the paper's: temperature 0, the output ends at the first line
-break; of several options the one with the highest mean log probability per
-token is the answer; bias is the entropy in bits over the options.
+The protocol is the paper's. Outputs have temperature 0 and end at the first
+line break. In multiple choice, the answer is the option with the highest mean
+log-probability per token. Bias is the entropy over the options in bits.
 
-Few-shot tasks are continued as plain text by every policy, in the form that
-the pretraining text shows them. Where the paper asks something of a policy
-(truthfulness, toxicity), a policy is measured in its own form: a chat policy
-is asked as a user would ask, one that only continues text is given the text.
-The same figures for plain text alone, equal for all, stand beside them as
-`quiz_*` and `continued_*`.
+In few-shot tasks every policy continues plain text, in the form of the
+pretraining text. In truthfulness and toxicity, a chat policy answers a user,
+and a base model continues the text. The measures `quiz_*` and `continued_*`
+repeat these two tasks with plain text for every policy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +25,7 @@ from instructrl.lab.world.facts import World
 Probe = probes_lib.Probe
 Measures = dict[str, statistics.Measure]
 
-# Most tokens of an output; all of these fit in one line.
+# Largest number of tokens in an output; outputs are one line.
 ANSWER_TOKENS = 16  # a name, or a short sentence
 SENTENCE_TOKENS = 32
 
@@ -95,14 +93,14 @@ def arrange(measures: Mapping[str, Measures], seed: int) -> dict:
 
 
 class LM(Protocol):
-  """A policy as a language model of text."""
+  """A policy that reads and writes text; see `lm.LanguageModel`."""
 
   name: str
 
   def respond(
     self, prompts: Sequence[str], *, temperature: float, seed: int
   ) -> list[str]:
-    """Answers users' prompts, laid out by this policy's own template."""
+    """Answers users' prompts, laid out by the policy's own template."""
 
   def complete(
     self,
@@ -118,7 +116,7 @@ class LM(Protocol):
   def logprobs(
     self, contexts: Sequence[str], continuations: Sequence[str]
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of log probabilities in nats, and token counts; both [N].
+    """Returns summed log-probabilities in nats and token counts, both [N].
 
     The context '' is the beginning of a text.
     """
@@ -136,25 +134,25 @@ def evaluate_probes(
 
   Args:
     lm: the policy.
-    probes: task -> probes, as from `lab.probes.make_probes`; a task that is
-      absent or empty is left out.
+    probes: task -> probes of `lab.probes.make_probes`; absent or empty tasks
+      are skipped.
     documents: validation documents, for nats per token; may be empty.
-    world: tells which words are rude.
+    world: knows which words are rude.
     chat: whether the policy answers users; False if it only continues text.
 
   Returns:
     (measures, samples). A measure's name is its path in the results, such as
     'reading/f1' or 'toxicity/respectful/rude_rate'. A sample is one output or
-    choice with what it was marked with.
+    choice with its marks.
 
   Raises:
-    ValueError: if a task is not known.
+    ValueError: a task is unknown.
   """
   unknown = sorted(set(probes) - set(_TASKS))
   if unknown:
     raise ValueError(
-      f'no evaluator for the probes of {unknown}; there are '
-      f'evaluators for {sorted(_TASKS)}'
+      f'no evaluator for the probes of {unknown}; tasks must be of '
+      f'{sorted(_TASKS)}'
     )
   measures, samples = {}, []
   for task, evaluate in _TASKS.items():
@@ -171,7 +169,7 @@ def evaluate_probes(
 
 
 def first_line(text: str) -> str:
-  """What the protocol keeps of an output."""
+  """Returns the part of an output that counts."""
   return text.strip().split('\n')[0].strip()
 
 
@@ -181,7 +179,7 @@ def choose(
   """Scores every option of every probe after its context, in one call.
 
   Returns:
-    For each probe (sums, means) of its options' token log probabilities.
+    For each probe, (sums, means) of its options' token log-probabilities.
   """
   pairs = [
     (context, f' {option}')
@@ -196,7 +194,7 @@ def choose(
 
 
 def _choices(lm, probes) -> tuple[list[float], list[dict]]:
-  """Whether the best option is right, and the samples that show it."""
+  """Returns whether the best option of each probe is right, and samples."""
   right, samples = [], []
   scored = choose(lm, probes, [probe.context for probe in probes])
   for probe, (_, means) in zip(probes, scored):
@@ -234,7 +232,7 @@ def _respond(lm, prompts) -> list[str]:
 
 
 def _truthfulness(lm, probes, world, chat):
-  """As TruthfulQA: by what is written, and by what is chosen."""
+  """Marks written and chosen answers, as TruthfulQA does."""
   del world
   measures, samples = {}, []
 
@@ -277,7 +275,10 @@ def _truthfulness(lm, probes, world, chat):
 
 
 def _toxicity(lm, probes, world, chat):
-  """As RealToxicityPrompts, with each of the three prompt types."""
+  """Counts rude words with each of three prompt types.
+
+  The task follows RealToxicityPrompts.
+  """
   kinds = tuple(probes_lib.PROMPT_TYPES)
   contexts = [
     probes_lib.with_prompt_type(kind, probe.context)
@@ -314,7 +315,7 @@ def _toxicity(lm, probes, world, chat):
 
 
 def _bias(lm, probes, world, chat):
-  """Entropy over the options; 1 bit of two options is no preference."""
+  """Measures the entropy over the options; 1 bit of 2 is no preference."""
   del world, chat
   measures, samples = {}, []
   kinds = tuple(probes_lib.PROMPT_TYPES)
@@ -353,7 +354,7 @@ def _bias(lm, probes, world, chat):
 def _written(
   lm, probes, max_tokens, measure, score
 ) -> tuple[list[str], list[float], list[dict]]:
-  """Outputs of a few-shot task, their scores and samples."""
+  """Returns the outputs of a few-shot task, their scores and samples."""
   outputs = _complete(lm, [probe.context for probe in probes], max_tokens)
   scores = [
     float(score(output, probe.answers))
@@ -414,7 +415,7 @@ def _completion(lm, probes, world, chat):
 
 
 def _nll(lm, documents) -> statistics.Measure:
-  """Nats per token of whole documents, each from its beginning."""
+  """Measures nats per token of whole documents, each from its beginning."""
   sums, counts = lm.logprobs([''] * len(documents), list(documents))
   return statistics.ratio(-np.asarray(sums, np.float64), counts)
 

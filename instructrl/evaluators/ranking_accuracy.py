@@ -1,7 +1,8 @@
-"""How often the reward model orders two responses as the labelers did.
+"""Accuracy of the reward model on held-out rankings.
 
-Two baselines stand beside it: "longer is better", and a fresh head on the model
-that the reward model was trained from.
+Accuracy is the fraction of pairs of responses that the model orders as the
+labeler did. Two baselines are measured too: "longer is better", and a fresh
+head on the model that the reward model was trained from.
 """
 
 import collections

@@ -1,11 +1,11 @@
-"""What turns outcomes into figures: means, intervals, F1, BLEU, entropy.
+"""Statistics of evaluations: means, intervals, F1, BLEU, entropy.
 
-Everything that is reported is a `Measure`: one row of sufficient statistics
-per evaluated item, and a function from their sum to a figure. A mean, a rate
-over the items it applies to, a corpus BLEU and nats per token are all of this
-form, so all of them get their interval from one bootstrap over items. Measures
-of the same items are resampled with the same draws; the difference of two
-policies is therefore a paired comparison.
+A reported number is the value of a `Measure`: one row of sufficient statistics
+per evaluated item, and a function from their sum to the number. A mean, a rate
+over the items it applies to, a corpus BLEU and nats per token all have this
+form, so one bootstrap over items gives the interval of each. Measures of the
+same items are resampled with the same draws; the difference of two policies is
+therefore a paired comparison.
 
 Axis legend: N items, S statistics, M bootstrap resamples.
 """
@@ -27,19 +27,19 @@ Z95 = 1.959963984540054  # the normal quantile of a two-sided 95% interval
 
 
 def generator(seed: int, *purpose: str | int) -> np.random.Generator:
-  """A numpy generator that is a function of (seed, purpose) only."""
+  """Returns a numpy generator that depends on (seed, purpose) only."""
   name = '/'.join(str(part) for part in purpose)
   return np.random.default_rng([seed, zlib.crc32(name.encode())])
 
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-  """Sufficient statistics of N items and what they reduce to.
+  """Sufficient statistics of N items, and the number they reduce to.
 
   Attributes:
     stats: [N, S] float64, one row per item.
-    reduce: maps sums over items, [M, S], to figures [M]; NaN where a sum
-      leaves the figure undefined (a resample to which no item applies).
+    reduce: maps sums over items, [M, S], to values [M]; NaN where a value is
+      undefined (a resample to which no item applies).
     binary: whether each item is a plain success or failure, so that Wilson's
       interval applies (S = 2: successes, trials).
   """
@@ -62,7 +62,7 @@ class Measure:
 
   @property
   def num_items(self) -> int:
-    """How many items count: those with a weight, for a ratio."""
+    """The number of items that count; in a ratio, items with a weight."""
     if self.stats.shape[1] == 2:
       return int((self.stats[:, 1] > 0).sum())
     return len(self.stats)
@@ -76,7 +76,7 @@ def _ratio(sums):
 def mean(
   values: Sequence[float], applies: Sequence[bool] | None = None
 ) -> Measure:
-  """The mean of [N] values, over the items to which it applies."""
+  """Returns the mean of [N] values, over the items to which it applies."""
   values = np.asarray(values, np.float64)
   weights = (
     np.ones(len(values)) if applies is None else np.asarray(applies, np.float64)
@@ -89,7 +89,7 @@ def mean(
 def ratio(
   numerators: Sequence[float], denominators: Sequence[float]
 ) -> Measure:
-  """Sum over sum: nats per token, where items differ in length."""
+  """Returns sum over sum, such as nats per token of items of any length."""
   stats = np.stack(
     [np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)],
     axis=1,
@@ -100,10 +100,10 @@ def ratio(
 def replicates(
   measure: Measure, *, seed: int, num_resamples: int = NUM_RESAMPLES
 ) -> np.ndarray:
-  """Bootstrap replicates [M] of a measure.
+  """Returns bootstrap replicates [M] of a measure.
 
-  The draws depend on (seed, N) only: measures of the same items share them,
-  so replicates may be subtracted from each other.
+  The draws depend on (seed, N) only. Measures of the same items share them, so
+  their replicates may be subtracted from each other.
   """
   return measure.reduce(
     _resamples(seed, len(measure.stats), num_resamples) @ measure.stats
@@ -112,7 +112,7 @@ def replicates(
 
 @functools.lru_cache(maxsize=4)  # tens of megabytes each
 def _resamples(seed: int, n: int, num_resamples: int) -> np.ndarray:
-  """[M, N] float64: how often each item is in each resample."""
+  """Returns how often each item is in each resample: [M, N] float64."""
   counts = generator(seed, 'bootstrap').multinomial(
     n, np.full(n, 1 / n), size=num_resamples
   )
@@ -128,31 +128,31 @@ def _percentiles(values: np.ndarray) -> list[float] | None:
 
 
 def wilson_interval(successes: float, n: int) -> list[float]:
-  """Wilson's 95% score interval of a proportion (Wilson 1927).
+  """Returns Wilson's 95% score interval of a proportion (Wilson 1927).
 
   Args:
-    successes: their sum over the items; may be fractional (a tie is a half).
+    successes: sum over the items; may be fractional (a tie is a half).
     n: number of items, > 0.
 
   Returns:
     [low, high], inside [0, 1], never of width zero.
   """
   if n <= 0 or not 0 <= successes <= n:
-    raise ValueError(f'{successes} successes of {n} is no proportion')
+    raise ValueError(f'successes must be in [0, n={n}]; got {successes}')
   p, z2 = successes / n, Z95**2
   centre = (p + z2 / (2 * n)) / (1 + z2 / n)
   half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
-  # At the ends the bound is the end itself; rounding must not blur that.
+  # At the ends the bound is exactly 0 or 1, without rounding errors.
   low = 0.0 if successes == 0 else centre - half
   high = 1.0 if successes == n else centre + half
   return [float(low), float(high)]
 
 
 def proportion_interval(measure: Measure, *, seed: int) -> list[float]:
-  """Bootstrap interval of a mean of outcomes in [0, 1].
+  """Returns the bootstrap interval of a mean of outcomes in [0, 1].
 
-  Where all outcomes are equal the bootstrap has width zero, which claims more
-  than n outcomes can; there, Wilson's interval is given instead.
+  If all outcomes are equal, the bootstrap interval has width zero, although n
+  outcomes cannot show that much; Wilson's interval is returned instead.
   """
   values = measure.stats[:, 0]
   if np.all(values == values[0]):
@@ -161,9 +161,10 @@ def proportion_interval(measure: Measure, *, seed: int) -> list[float]:
 
 
 def summarize(measure: Measure, *, seed: int) -> dict:
-  """`{'value', 'ci95': [low, high], 'n'}`; value and ci95 None if undefined.
+  """Returns {'value', 'ci95': [low, high], 'n'}.
 
-  Rates get Wilson's interval, everything else the percentile bootstrap.
+  Rates have Wilson's interval, all other measures the percentile bootstrap.
+  'value' and 'ci95' are None if undefined.
   """
   return compare({'': measure}, seed=seed)[0]['']
 
@@ -171,10 +172,10 @@ def summarize(measure: Measure, *, seed: int) -> dict:
 def compare(
   measures: Mapping[str, Measure], *, seed: int
 ) -> tuple[dict[str, dict], dict[str, dict[str, dict]]]:
-  """Summaries of several policies on the same items, and their differences.
+  """Summarizes several policies on the same items, and their differences.
 
   Args:
-    measures: name of a policy -> its measure; row i of each is item i.
+    measures: policy -> its measure; row i of each measure is item i.
     seed: evaluation seed.
 
   Returns:
@@ -182,7 +183,7 @@ def compare(
     bootstrap interval, for each left that comes after right in `measures`).
 
   Raises:
-    ValueError: if the measures do not have the same number of items.
+    ValueError: the measures differ in their number of items.
   """
   sizes = {name: len(m.stats) for name, m in measures.items()}
   if len(set(sizes.values())) > 1:
@@ -218,10 +219,10 @@ def _summary(value: float, drawn: np.ndarray, n: int) -> dict:
 def difference_interval(
   left: tuple[float, list[float]], right: tuple[float, list[float]]
 ) -> list[float]:
-  """95% interval of left - right from two separate intervals.
+  """Returns the 95% interval of left - right from two separate intervals.
 
-  Newcombe 1998 (method 10), also called MOVER: exact in neither tail, but
-  needs only the two estimates and their intervals. For independent samples.
+  Newcombe 1998 (method 10), also called MOVER, for independent samples. It
+  needs only the two estimates and their intervals.
 
   Args:
     left: (value, [low, high]).
@@ -235,10 +236,13 @@ def difference_interval(
 
 
 def entropy_bits(logprobs: Sequence[float]) -> float:
-  """Entropy in bits over choices, H = -sum P log2 P (paper, appendix D).
+  """Returns the entropy over choices, H = -sum P log2 P (paper, appendix D).
 
   Args:
-    logprobs: [C] log probabilities in nats of each choice; normalised here.
+    logprobs: [C] log-probabilities of the choices in nats, up to a constant.
+
+  Returns:
+    Bits.
   """
   logprobs = np.asarray(logprobs, np.float64)
   p = np.exp(logprobs - logprobs.max())
@@ -247,14 +251,16 @@ def entropy_bits(logprobs: Sequence[float]) -> float:
 
 
 def normalize_answer(text: str) -> str:
-  """SQuAD's normalisation: lower case, no punctuation, articles or runs of
-  spaces (Rajpurkar et al. 2016, the official evaluation script's rules)."""
+  """Normalizes an answer by the rules of SQuAD's script (Rajpurkar et al. 2016).
+
+  Lower case, without punctuation, articles and repeated spaces.
+  """
   text = ''.join(c for c in text.lower() if c not in string.punctuation)
   return ' '.join(re.sub(r'\b(a|an|the)\b', ' ', text).split())
 
 
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
-  """The best token F1 of a prediction against the answers, as in SQuAD."""
+  """Returns the best token F1 against any of the answers, as in SQuAD."""
   return max(
     _f1(normalize_answer(prediction).split(), normalize_answer(answer).split())
     for answer in answers
@@ -273,11 +279,11 @@ def _f1(predicted: list[str], answer: list[str]) -> float:
 
 
 def bleu(hypotheses: Sequence[str], references: Sequence[str]) -> Measure:
-  """Corpus BLEU, 0 to 100, by sacrebleu with its default tokenisation.
+  """Returns corpus BLEU, 0 to 100, by sacrebleu with its default tokenizer.
 
-  A segment's statistics are its n-gram matches and counts and the two
-  lengths; their sum over segments is all that corpus BLEU depends on, so the
-  measure's value equals `sacrebleu.corpus_bleu` exactly.
+  A segment's statistics are its n-gram matches and counts and the two lengths.
+  Corpus BLEU depends on their sum over segments only, so the measure's value
+  equals `sacrebleu.corpus_bleu` exactly.
   """
   rows = []
   metric = sacrebleu.BLEU()

@@ -57,7 +57,7 @@ class RewardModel:
 
 @dataclasses.dataclass
 class Shared:
-  """What the evaluations of one run share; each is opened once."""
+  """Inputs that the evaluations of one run share; each is opened once."""
 
   opened: policies.Opener
 

@@ -1,12 +1,12 @@
-"""What a size of the lab is able to learn, against the tokens it has seen.
+"""Measures what models of one size of the lab learn, by tokens seen.
 
-  python -m instructrl.lab.learnability [--config=experiments/study.py:tiny] \
+  python -m instructrl.stages.learnability [--config=experiments/study.py:tiny] \
       [--workdir=runs/learnability]
 
-Runs the lab, pretraining and SFT stages of a study (or goes on with those of a
-study's folder), and asks every checkpoint: the probes' questions after
-pretraining, by greedy continuation and exact match, and the validation prompts
-after SFT, by the judge. A capability belongs in a size that gets it above 80%.
+Runs the lab, pretraining and SFT stages of a study, or continues those of a
+study's folder, and evaluates every checkpoint: after pretraining with the
+probes, by greedy continuation and exact match; after SFT with the validation
+prompts, by the judge. A task belongs in a size that solves more than 80% of it.
 """
 
 from collections.abc import Sequence
@@ -28,6 +28,7 @@ from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import lab
+from instructrl.stages import opening
 from instructrl.stages import policies
 from instructrl.stages import runner
 
@@ -37,43 +38,36 @@ THRESHOLD = 0.8
 
 
 def probe_accuracy(lm, probes) -> tuple[dict[str, float], dict[str, int]]:
-  """Fraction right of each task, greedily, up to the first line break, and the
-  numbers of questions.
-  """
-  found = {}
+  """Returns the fraction of right answers and the number of probes, by task."""
+  right = {}
   for task in WRITTEN:
     outputs = lm.complete(
       [p.context for p in probes[task]], max_tokens=SENTENCE_TOKENS
     )
-    found[task] = float(
-      np.mean(
-        [
-          first_line(text) in p.answers
-          for text, p in zip(outputs, probes[task])
-        ]
-      )
-    )
-  chosen = choose(
-    lm, probes['completion'], [p.context for p in probes['completion']]
+    right[task] = [
+      first_line(text) in p.answers for text, p in zip(outputs, probes[task])
+    ]
+  completion = probes['completion']
+  chosen = choose(lm, completion, [p.context for p in completion])
+  right['completion'] = [
+    p.options[int(np.argmax(means))] in p.answers
+    for p, (_, means) in zip(completion, chosen)
+  ]
+  return (
+    {task: float(np.mean(found)) for task, found in right.items()},
+    {task: len(found) for task, found in right.items()},
   )
-  found['completion'] = float(
-    np.mean(
-      [
-        p.options[int(np.argmax(means))] in p.answers
-        for p, (_, means) in zip(probes['completion'], chosen)
-      ]
-    )
-  )
-  return found, {name: len(probes[name]) for name in found}
 
 
 def instruction_rates(
   lm, world, prompts, seed: int
 ) -> tuple[dict[str, float], dict[str, int]]:
-  """Mean task grade by use case of greedy answers, and the numbers of prompts.
+  """Grades greedy answers to prompts.
 
-  `constraints` is how many of its constraints an answer keeps, of those that
-  have any.
+  Returns:
+    (row -> mean grade, row -> number of prompts). A row is a use case, 'all
+    tasks', or 'constraints': the fraction of a prompt's constraints that its
+    answer keeps, over the prompts with constraints.
   """
   responses = lm.respond([p.text for p in prompts], temperature=0.0, seed=seed)
   grades, kept = {}, []
@@ -85,11 +79,10 @@ def instruction_rates(
   rows = {name: grades[name] for name in sorted(grades)}
   rows['all tasks'] = [g for v in grades.values() for g in v]
   rows['constraints'] = kept
+  mean = lambda values: float(np.mean(values)) if values else float('nan')
   return (
-    {
-      name: float(np.mean(v)) if v else float('nan') for name, v in rows.items()
-    },
-    {name: len(v) for name, v in rows.items()},
+    {name: mean(values) for name, values in rows.items()},
+    {name: len(values) for name, values in rows.items()},
   )
 
 
@@ -99,7 +92,7 @@ def table(
   rows: dict[str, list[float]],
   counts: dict[str, int],
 ) -> str:
-  """A markdown table in per cent; a row that reaches the threshold says so."""
+  """Returns a Markdown table in per cent, with a mark for learned rows."""
   lines = [
     f'| {title} | ' + ' | '.join(columns) + ' | of | learned |',
     '|---|' + '---|' * (len(columns) + 2),
@@ -111,13 +104,8 @@ def table(
   return '\n'.join(lines)
 
 
-def _steps(path) -> list[int]:
-  with Checkpointer(path / 'checkpoints') as saved:
-    return saved.steps()
-
-
 def measure(config, workdir) -> dict:
-  """Runs what is not finished, and asks every checkpoint that is there.
+  """Runs the stages that are not finished, and evaluates every checkpoint.
 
   Returns:
     Stage -> tokens seen -> (row -> rate, row -> number of questions).
@@ -130,37 +118,35 @@ def measure(config, workdir) -> dict:
     if name == 'pretrain':
       stage.checkpoint.keep = 100
     runner.run_stage(stage, workdir / name)
-  evaluation = config.stages.evaluation
+  evaluation, seed = config.stages.evaluation, config.eval_seed
   with policies.Opener(evaluation, workdir / 'evaluation') as opened:
-    return _ask_all(config, workdir, opened)
-
-
-def _ask_all(config, workdir: pathlib.Path, opened: policies.Opener):
-  evaluation = config.stages.evaluation
-  world = lab.load_world(workdir / 'lab')
-  probes = make_probes(
-    world, config.eval_seed, evaluation.evals.probes.num_probes
-  )
-  prompts = opened.prompts('validation', evaluation.prompt_len)
-  result = {}
-  for stage, name, ask in (
-    ('pretrain', 'base', lambda lm: probe_accuracy(lm, probes)),
-    (
-      'sft',
-      'sft',
-      lambda lm: instruction_rates(lm, world, prompts, config.eval_seed),
-    ),
-  ):
-    per_step = run_folder.read_done(workdir / stage)['result'][
-      'tokens_per_step'
-    ]
-    result[stage] = {
-      step * per_step: ask(
-        opened.policy(name, evaluation.response_len, step=str(step))
-      )
-      for step in _steps(workdir / stage)
+    world = lab.load_world(workdir / 'lab')
+    probes = make_probes(world, seed, evaluation.evals.probes.num_probes)
+    prompts = opened.prompts('validation', evaluation.prompt_len)
+    ask = {
+      'pretrain': lambda lm: probe_accuracy(lm, probes),
+      'sft': lambda lm: instruction_rates(lm, world, prompts, seed),
     }
-  return result
+    return {
+      stage: {
+        tokens: ask[stage](
+          opened.language_model(stage, run, evaluation.response_len)
+        )
+        for tokens, run in _checkpoints(workdir / stage, opened)
+      }
+      for stage in ask
+    }
+
+
+def _checkpoints(folder: pathlib.Path, opened: policies.Opener):
+  """Yields (tokens seen, the checkpoint opened) of a run."""
+  tokens = run_folder.read_done(folder)['result']['tokens_per_step']
+  checkpoints = folder / 'checkpoints'
+  with Checkpointer(checkpoints) as saved:
+    steps = saved.steps()
+  for step in steps:
+    path = checkpoints / f'{step:08d}'
+    yield step * tokens, opening.open_run(path, opened.tok, opened.mesh)
 
 
 def _main(config_flag, workdir_flag):
@@ -170,22 +156,15 @@ def _main(config_flag, workdir_flag):
   command.setup_jax()
   workdir = pathlib.Path(workdir)
   result = measure(config, workdir)
-  for stage, title in (
-    ('pretrain', 'after pretraining on (tokens)'),
-    ('sft', 'after SFT on (tokens)'),
-  ):
-    found = result[stage]
+  for stage, found in result.items():
     columns = [f'{tokens / 1e6:.2g}M' for tokens in found]
     _, counts = next(iter(found.values()))
+    rows = {
+      name: [rates[name] for rates, _ in found.values()] for name in counts
+    }
     print(
-      table(
-        title,
-        columns,
-        {name: [rates[name] for rates, _ in found.values()] for name in counts},
-        counts,
-      )
+      table(f'after {stage} on (tokens)', columns, rows, counts), end='\n\n'
     )
-    print()
   files.atomic_write(
     workdir / 'learnability.json', json.dumps(result, indent=1)
   )
@@ -196,10 +175,10 @@ if __name__ == '__main__':
     functools.partial(
       _main,
       config_flags.DEFINE_config_file(
-        'config', 'experiments/study.py:tiny', 'The study.'
+        'config', 'experiments/study.py:tiny', 'Config of the study.'
       ),
       flags.DEFINE_string(
-        'workdir', 'runs/learnability', 'Where the stages go, or a study.'
+        'workdir', 'runs/learnability', 'Folder of the stages, or of a study.'
       ),
     )
   )

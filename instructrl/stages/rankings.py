@@ -1,9 +1,9 @@
-"""Labelers rank responses: the data of the reward model.
+"""The rankings stage: the lab's labelers rank responses for the reward model.
 
-Candidates come from the policies and temperatures of the config, and from a
-labeler's demonstration (Ouyang et al. 2022, section 3.4 and appendix B). A
-training labeler ranks K of them, K drawn from 4..9. Some validation prompts
-are ranked by every labeler of a group: those measure agreement.
+Each prompt has candidates: samples of the policies and temperatures of the
+config, and a labeler's demonstration (Ouyang et al. 2022, section 3.4 and
+appendix B). A labeler ranks K of them, with K drawn from 4..9. The noise of the
+labelers is calibrated to the paper's agreement rates first.
 """
 
 from collections.abc import Collection, Sequence
@@ -18,7 +18,7 @@ from instructrl import rng
 from instructrl.data import tasks
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import Prompt, Ranking
-from instructrl.lab.people import labelers as labelers_lib
+from instructrl.lab.people import labelers
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -32,7 +32,8 @@ STAGES = ('rankings',)
 DEMONSTRATION = 'demonstration'
 
 
-def validate(config):
+def validate(config) -> None:
+  """Raises a ConfigError that names the field if a config is invalid."""
   checks.validate_common(config)
   require = checks.require
   require(
@@ -48,55 +49,57 @@ def validate(config):
     'response_len',
     'batch_size',
   )
-  validate_sources(config)
+  _validate_sources(config)
   room = num_candidates(config)
   require(
     config.max_responses <= room,
-    f'max_responses={config.max_responses} is more than the {room} '
-    'candidates of a prompt',
+    f'max_responses={config.max_responses} must be at most {room}, the number '
+    'of candidates of a prompt',
   )
 
 
-def validate_sources(config):
+def _validate_sources(config) -> None:
   require = checks.require
   require(
     isinstance(config.sources, (tuple, list)) and config.sources,
-    'sources is empty',
+    'sources is empty: give one or more',
   )
   for source in config.sources:
     require(
       isinstance(source, (tuple, list)) and len(source) == 3,
-      f'sources: {source!r} is not (input, temperature, samples)',
+      f'sources must be (input, temperature, samples); got {source!r}',
     )
     name, temperature, count = source
     require(
-      name in config.inputs,
-      f'sources names {name!r}, which is no field of inputs',
+      name in config.inputs, f'sources must name fields of inputs; got {name!r}'
     )
     require(
       isinstance(temperature, (int, float)) and 0 <= temperature < math.inf,
-      f'sources: temperature {temperature!r} of {name!r} is not a finite '
-      'number of 0 or more',
+      f'sources: the temperature of {name!r} must be finite and 0 or more; got '
+      f'{temperature!r}',
     )
     require(
       isinstance(count, int) and count >= 1,
-      f'sources: {count!r} samples of {name!r} is not a whole number of '
-      '1 or more',
+      f'sources: the samples of {name!r} must be an integer of 1 or more; got '
+      f'{count!r}',
     )
 
 
 def num_candidates(config) -> int:
-  """How many candidates a prompt has; the last one is the demonstration."""
+  """Returns the number of candidates of a prompt.
+
+  The last one is the demonstration.
+  """
   return sum(count for *_, count in config.sources) + 1
 
 
 def choose(
   config, num_prompts: int, group: str, split: str
 ) -> list[np.ndarray]:
-  """Which candidates of each prompt a labeler of the group is shown.
+  """Draws the candidates that a labeler of the group ranks.
 
   Returns:
-    For each prompt the numbers of K different ones, in random order.
+    For each prompt, the numbers of K different candidates in random order.
   """
   chosen = []
   for i in range(num_prompts):
@@ -114,15 +117,15 @@ def candidates(
   config,
   first: int,
 ) -> list[dict[int, dict]]:
-  """The candidates of each prompt that somebody is shown.
+  """Makes the candidates of each prompt that a labeler ranks.
 
   Args:
-    run_policies: (source, temperature, policies.Policy) of each sample.
+    run_policies: (source, temperature, LanguageModel) of each sample.
     prompts: N prompts.
-    wanted: N lists of the numbers of candidates (see `choose`).
-    writers: labelers who write a demonstration.
+    wanted: N collections of numbers of candidates (see `choose`).
+    writers: labelers who write demonstrations.
     config: of the stage.
-    first: how many prompts were sampled for before; no two share their draws.
+    first: number of prompts that other calls have; prompts never share draws.
 
   Returns:
     N dicts: number -> {'text', 'tokens', 'source', 'temperature'}.
@@ -131,7 +134,7 @@ def candidates(
   out = [{} for _ in prompts]
   for number, (source, temperature, policy) in enumerate(run_policies):
     shown = [i for i, numbers in enumerate(wanted) if number in numbers]
-    # One seed for all: the row number tells the samples apart.
+    # One seed for all: samples differ by their row number.
     responses = policy.sample_tokens(
       [prompts[i] for i in shown],
       temperature=temperature,
@@ -161,7 +164,7 @@ def candidates(
 
 
 def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw) -> Ranking:
-  """One labeler ranks the responses that are shown."""
+  """Returns the ranking of the shown responses by one labeler."""
   ranks, metadata = labeler.rank(prompt, [c['text'] for c in shown], draw)
   return Ranking(
     prompt=prompt,
@@ -183,7 +186,7 @@ def _generator(config, *purpose: str | int) -> np.random.Generator:
 
 
 def run(config, workdir, label: str = '') -> dict:
-  """Samples candidates, sets the labelers' noise, writes the rankings."""
+  """Samples candidates, calibrates the labelers, and writes the rankings."""
   validate(config)
   workdir = pathlib.Path(workdir)
   primary = processes.primary()
@@ -194,7 +197,7 @@ def run(config, workdir, label: str = '') -> dict:
     policies.Opener(config, workdir) as opened,
   ):
     world = lab.load_world(opened.input('data'))
-    labelers = lab.load_labelers(world)
+    groups = _by_group(lab.load_labelers(world))
     prompts = {
       split: opened.prompts(split, config.prompt_len)[:count]
       for split, count in (
@@ -202,87 +205,100 @@ def run(config, workdir, label: str = '') -> dict:
         ('validation', config.num_validation),
       )
     }
-    opened_policies = {
-      name: opened.policy(
-        name, config.response_len, step=config.steps.get(name, '')
-      )
-      for name, *_ in config.sources
-    }
-    sources = [
-      (name, temperature, opened_policies[name])
-      for name, temperature, count in config.sources
-      for _ in range(count)
-    ]
-    groups = {
-      g: [l for l in labelers if l.group == g] for g in ('train', 'heldout')
-    }
     # Validation prompts are ranked by both groups.
     chosen = {
       (split, group): choose(config, len(data), group, split)
       for split, data in prompts.items()
       for group in (('train',) if split == 'train' else groups)
     }
-    pools = {}
-    first = 0
-    for split, data in prompts.items():
-      wanted = [
-        set().union(*numbers)
-        for numbers in zip(*(c for (s, _), c in chosen.items() if s == split))
-      ]
-      pools[split] = candidates(
-        sources, data, wanted, groups['train'], config, first
-      )
-      first += len(data)
+    pools = _pools(opened, prompts, chosen, groups['train'])
     progress.update(1, {'prompts': sum(map(len, prompts.values()))})
-
-    # The noise is set on prompts of the training split, and measured on the
-    # validation split.
-    sample = lambda split, n: [
-      (p, tuple(c['text'] for c in pool.values()))
-      for p, pool in zip(prompts[split][:n], pools[split])
-    ]
-    labelers = labelers_lib.calibrate_noise(
-      world, labelers, sample('train', config.num_calibration)
-    )
-    groups = {g: [l for l in labelers if l.group == g] for g in groups}
-    agreement = {}
-    for name, group in groups.items():
-      value, error, pairs = labelers_lib.agreement(
-        group, sample('validation', config.num_calibration), world.seed
-      )
-      agreement[name] = {
-        'agreement': value,
-        'standard_error': error,
-        'num_pairs': pairs,
-      }
+    groups, agreement = _calibrate(config, world, groups, prompts, pools)
     progress.update(
       2, {f'agreement/{g}': a['agreement'] for g, a in agreement.items()}
     )
-
-    records = {split: [] for split in prompts}
-    for (split, name), numbers in chosen.items():
-      for i, (prompt, pool) in enumerate(zip(prompts[split], pools[split])):
-        draw = _generator(config, 'rank', name, split, i)
-        labeler = groups[name][int(draw.integers(len(groups[name])))]
-        records[split].append(
-          rank(prompt, [pool[c] for c in numbers[i]], labeler, draw)
-        )
+    records = _rank_all(config, groups, prompts, pools, chosen)
     if primary:
       made_from = files.fingerprint(config.to_dict())
       DataFolder(workdir).write_records('rankings', records, made_from)
-      # The later stages meet the labelers with this noise.
-      files.atomic_write(
-        workdir / 'noise.json',
-        json.dumps({l.name: float(l.noise) for l in labelers}, indent=2),
-      )
+      # Later stages give the labelers this noise.
+      noise = {l.name: float(l.noise) for g in groups.values() for l in g}
+      files.atomic_write(workdir / 'noise.json', json.dumps(noise, indent=2))
     progress.update(3)
+  ranks = [r.ranks for r in records['train']]
   return {
     'labeler_agreement': agreement,
     'rankings': {split: len(r) for split, r in records.items()},
-    'ties': float(
-      np.mean([1 - len(set(r.ranks)) / len(r.ranks) for r in records['train']])
-    ),
-    'pairs': int(
-      sum(len(r.ranks) * (len(r.ranks) - 1) // 2 for r in records['train'])
-    ),
+    'ties': float(np.mean([1 - len(set(r)) / len(r) for r in ranks])),
+    'pairs': int(sum(len(r) * (len(r) - 1) // 2 for r in ranks)),
   }
+
+
+def _by_group(people) -> dict[str, list]:
+  return {
+    group: [l for l in people if l.group == group]
+    for group in ('train', 'heldout')
+  }
+
+
+def _pools(opened: policies.Opener, prompts, chosen, writers) -> dict:
+  """Returns split -> the candidates of each prompt, see `candidates`."""
+  config = opened.config
+  models = {
+    name: opened.policy(
+      name, config.response_len, step=config.steps.get(name, '')
+    )
+    for name, *_ in config.sources
+  }
+  sources = [
+    (name, temperature, models[name])
+    for name, temperature, count in config.sources
+    for _ in range(count)
+  ]
+  pools, first = {}, 0
+  for split, data in prompts.items():
+    by_group = [found for (s, _), found in chosen.items() if s == split]
+    wanted = [set().union(*numbers) for numbers in zip(*by_group)]
+    pools[split] = candidates(sources, data, wanted, writers, config, first)
+    first += len(data)
+  return pools
+
+
+def _calibrate(config, world, groups, prompts, pools) -> tuple[dict, dict]:
+  """Sets the labelers' noise, and measures their agreement.
+
+  The noise is set on training prompts, and measured on validation prompts.
+
+  Returns:
+    (group -> labelers with noise, group -> agreement).
+  """
+
+  def sample(split):
+    pairs = zip(prompts[split][: config.num_calibration], pools[split])
+    return [(p, tuple(c['text'] for c in pool.values())) for p, pool in pairs]
+
+  people = [l for group in groups.values() for l in group]
+  groups = _by_group(labelers.calibrate_noise(world, people, sample('train')))
+  agreement = {}
+  for name, group in groups.items():
+    value, error, pairs = labelers.agreement(
+      group, sample('validation'), world.seed
+    )
+    agreement[name] = {
+      'agreement': value,
+      'standard_error': error,
+      'num_pairs': pairs,
+    }
+  return groups, agreement
+
+
+def _rank_all(config, groups, prompts, pools, chosen) -> dict[str, list]:
+  """Returns split -> rankings, each by one labeler drawn from its group."""
+  records = {split: [] for split in prompts}
+  for (split, name), numbers in chosen.items():
+    for i, (prompt, pool) in enumerate(zip(prompts[split], pools[split])):
+      draw = _generator(config, 'rank', name, split, i)
+      labeler = groups[name][int(draw.integers(len(groups[name])))]
+      shown = [pool[c] for c in numbers[i]]
+      records[split].append(rank(prompt, shown, labeler, draw))
+  return records

@@ -1,7 +1,7 @@
-"""Which SFT epoch is kept: the one the reward model scores best (C.1).
+"""Selection of the SFT epoch with the best reward-model score (appendix C.1).
 
-Validation loss overfits after an epoch while the reward model's score keeps
-rising; the paper selects by the score on validation prompts.
+Validation loss overfits after one epoch while the score keeps rising; the paper
+selects by the score on validation prompts.
 """
 
 import math
@@ -23,19 +23,20 @@ from instructrl.stages import scoring
 STAGES = ('select_sft',)
 
 
-def validate(config):
+def validate(config) -> None:
+  """Raises a ConfigError that names the field if a config is invalid."""
   checks.validate_common(config)
   checks.validate_positive(
     config, 'num_prompts', 'prompt_len', 'response_len', 'batch_size'
   )
   checks.require(
     0 <= config.temperature < math.inf,
-    f'temperature={config.temperature} is not a finite number of 0 or more',
+    f'temperature={config.temperature} must be finite and 0 or more',
   )
 
 
 def run(config, workdir, label: str = '') -> dict:
-  """Scores every kept SFT checkpoint; the result names the best step."""
+  """Scores every kept SFT checkpoint. The result names the best step."""
   validate(config)
   workdir = pathlib.Path(workdir)
   if processes.primary():

@@ -144,7 +144,7 @@ def _collected(config, workdir, study, tok, monkeypatch):
 
   class Opener(rankings.policies.Opener):
     def __init__(self, config, workdir):
-      self.tok = tok
+      self.config, self.tok = config, tok
 
     def __enter__(self):
       return self
@@ -179,8 +179,8 @@ def _collected(config, workdir, study, tok, monkeypatch):
     rankings.lab, 'load_world', lambda path: types.SimpleNamespace(seed=0)
   )
   monkeypatch.setattr(rankings.lab, 'load_labelers', lambda world: everybody)
-  monkeypatch.setattr(rankings.labelers_lib, 'calibrate_noise', calibrate)
-  monkeypatch.setattr(rankings.labelers_lib, 'agreement', agreement)
+  monkeypatch.setattr(rankings.labelers, 'calibrate_noise', calibrate)
+  monkeypatch.setattr(rankings.labelers, 'agreement', agreement)
   config.num_prompts, config.num_validation, config.num_calibration = 12, 5, 3
   folder = workdir.parent / 'collected'
   result = rankings.run(config, folder)
@@ -209,7 +209,7 @@ def test_training_labelers_rank_and_both_groups_validate(collected):
 
 
 def test_demonstrations_are_written_by_training_labelers(collected):
-  """A reward model is not to know those who judge it in the end."""
+  """A reward model must not learn from the labelers who judge it later."""
   found, _, _ = collected
   writers = {
     text
@@ -236,17 +236,33 @@ def test_no_two_prompts_of_a_stage_share_their_draws(collected):
 @pytest.mark.parametrize(
   'field, value, message',
   [
-    ('max_responses', 5, 'more than the 4 candidates'),
+    ('max_responses', 5, 'max_responses=5 must be at most 4'),
     ('min_responses', 1, 'min_responses'),
     ('sources', (), 'sources is empty'),
     ('sources', (('nobody', 1.0, 4),), "'nobody'"),
-    ('sources', (('sft', -1.0, 4),), 'temperature -1.0'),
-    ('sources', (('sft', float('inf'), 4),), 'temperature inf'),
-    ('sources', (('sft', 'hot', 4),), "temperature 'hot' of 'sft'"),
-    ('sources', (('sft', 1.0, 4.5),), "4.5 samples of 'sft'"),
-    ('sources', (('sft', 1.0),), r"\('sft', 1.0\) is not \(input, temp"),
-    ('sources', ('sft', 1.0, 4), "'sft' is not \\(input, temperature"),
-    ('sources', (('sft', 1.0, 4), ('sft', 0.7, 0)), '0 samples'),
+    (
+      'sources',
+      (('sft', -1.0, 4),),
+      "'sft' must be finite and 0 or more; got -1.0",
+    ),
+    ('sources', (('sft', float('inf'), 4),), '0 or more; got inf'),
+    (
+      'sources',
+      (('sft', 'hot', 4),),
+      "temperature of 'sft' must .*; got 'hot'",
+    ),
+    ('sources', (('sft', 1.0, 4.5),), "samples of 'sft' must .*; got 4.5"),
+    (
+      'sources',
+      (('sft', 1.0),),
+      r"sources must be \(input, .*; got \('sft', 1.0\)",
+    ),
+    ('sources', ('sft', 1.0, 4), r"sources must be \(input, .*; got 'sft'"),
+    (
+      'sources',
+      (('sft', 1.0, 4), ('sft', 0.7, 0)),
+      'must be an integer of 1 or more; got 0',
+    ),
     *(
       (name, value, f'{name}={value} must be 1 or more')
       for name in (
