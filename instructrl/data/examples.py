@@ -97,7 +97,7 @@ def spans(record: Record, tok, response_len: int = 0) -> list[Span]:
   if isinstance(record, Document):
     if tok is None:
       return [(True, record.text)]
-    first, *rest = tasks.document_tokens(tok, record.text[: 4 * _LONGEST])
+    first, *rest = tok.document(record.text[: 4 * _LONGEST])
     return [(False, text_of(tok, [first])), (True, text_of(tok, rest))]
   asked = (
     prompt.text if tok is None else text_of(tok, tasks.chat_prompt(tok, prompt))

@@ -94,9 +94,7 @@ def _measure(records, tok) -> dict[str, list[int]]:
   if isinstance(records[0], Document):
     found = {'document characters': [len(r.text) for r in records]}
     if tok is not None:
-      found['document tokens'] = [
-        len(tasks.document_tokens(tok, r.text)) for r in records
-      ]
+      found['document tokens'] = [len(tok.document(r.text)) for r in records]
     return found
   prompts = {(p.text, p.turns): p for p in map(prompt_of, records)}
   responses = [text for r in records for text in parts.texts_of(r)[1:]]

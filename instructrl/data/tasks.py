@@ -30,11 +30,6 @@ class Example(NamedTuple):
   loss_mask: np.ndarray  # [N] bool
 
 
-def document_tokens(tok, text: str) -> list[int]:
-  """Lays out a page of the corpus."""
-  return tok.document(text)
-
-
 def chat_prompt(tok, prompt: str | Prompt) -> list[int]:
   """Lays out a prompt, up to where the response begins."""
   if isinstance(prompt, str):
@@ -181,7 +176,7 @@ def fullness(rows: Rows) -> float:
 def document_rows(documents: Iterable[Document], tok, row_len: int) -> Rows:
   """Packs documents; every token but BOS is predicted."""
   return pack_rows(
-    (lm_example(document_tokens(tok, d.text)) for d in documents), row_len
+    (lm_example(tok.document(d.text)) for d in documents), row_len
   )
 
 

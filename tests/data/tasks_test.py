@@ -40,7 +40,7 @@ def demonstration(prompt, response):
 
 
 def test_layouts():
-  assert tasks.document_tokens(TOK, 'ab') == [BOS, 10, 11, EOS]
+  assert TOK.document('ab') == [BOS, 10, 11, EOS]
   assert tasks.chat_prompt(TOK, 'ab') == [BOS, USER, 10, 11, ASSISTANT]
   assert tasks.plain_prompt(TOK, 'ab') == [BOS, 10, 11]
   assert tasks.response_tokens(TOK, 'ab', 3) == [10, 11, EOS]

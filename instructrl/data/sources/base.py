@@ -226,8 +226,8 @@ def _refuse_nothing(result: Read, found: Iterable[File]) -> None:
     raise SourceError(f'{where}: there are no rows')
   reason = max(result.dropped, key=result.dropped.get)
   raise SourceError(
-    f'none of {result.read:,} rows is a record; {result.dropped[reason]:,} '
-    f'are like the first of them: {result.first[reason]}'
+    f'no row of {result.read:,} can be used; the most frequent reason, of '
+    f'{result.dropped[reason]:,} rows: {result.first[reason]}'
   )
 
 

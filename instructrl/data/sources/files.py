@@ -143,38 +143,32 @@ def _lines(path) -> Iterator[bytes]:
     yield from file
 
 
-def _json_row(file, number, line) -> Row:
+def _parsed(data: bytes) -> tuple[Any, str, int]:
+  """Returns (value, why the data are not JSON or '', line of the fault or 0)."""
   try:
-    return Row(
-      file, number, json.loads(line.rstrip(b'\r\n').decode('utf-8-sig'))
-    )
+    return json.loads(data.decode('utf-8-sig')), '', 0
   except UnicodeDecodeError as error:
-    return Row(file, number, fault=f'is not UTF-8 (byte {error.start})')
+    return None, f'is not UTF-8 (byte {error.start})', 0
   except json.JSONDecodeError as error:
-    return Row(
-      file, number, fault=(f'is not JSON: {error.msg} (column {error.colno})')
-    )
+    fault = f'is not JSON: {error.msg} (column {error.colno})'
+    return None, fault, error.lineno
   except RecursionError:
-    return Row(file, number, fault='is not JSON: it is nested too deep')
+    return None, 'is not JSON: it is nested too deep', 0
   except ValueError as error:  # a number of thousands of digits
-    return Row(file, number, fault=f'is not JSON: {error}')
+    return None, f'is not JSON: {error}', 0
+
+
+def _json_row(file, number, line) -> Row:
+  value, fault, _ = _parsed(line.rstrip(b'\r\n'))
+  return Row(file, number, value, fault)
 
 
 def _list_rows(file) -> Iterator[Row]:
   with _open(file.path) as stream:
-    try:
-      values = json.loads(stream.read().decode('utf-8-sig'))
-    except UnicodeDecodeError as error:
-      raise SourceError(
-        f'{file.path}: is not UTF-8 (byte {error.start})'
-      ) from error
-    except json.JSONDecodeError as error:
-      raise SourceError(
-        f'{file.path}:{error.lineno}: is not JSON: {error.msg} (column '
-        f'{error.colno})'
-      ) from error
-    except (ValueError, RecursionError) as error:
-      raise SourceError(f'{file.path}: is not JSON: {error}') from error
+    values, fault, line = _parsed(stream.read())
+  if fault:
+    place = f'{file.path}:{line}' if line else file.path
+    raise SourceError(f'{place}: {fault}')
   for number, value in enumerate(values, 1):
     yield Row(file, number, value)
 

@@ -105,8 +105,8 @@ class Own(base.Source):
       self._kind, self._first = kind, row.place
     if kind is not self._kind:
       raise fields.Malformed(
-        f'is a {kind.__name__}, and the first row ({self._first}) is a '
-        f'{self._kind.__name__}: keep them in files of their own'
+        f'is a {kind.__name__}, but the first row ({self._first}) is a '
+        f'{self._kind.__name__}: keep them in separate files'
       )
     record = self._made(kind, row)
     unread = (value.keys() - _READ[kind]) | reader.unread

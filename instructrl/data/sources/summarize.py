@@ -86,7 +86,7 @@ class Comparisons(base.Source):
     summaries = fields.items(value, 'summaries')
     kind = 'cnndm' if fields.is_object(info, 'info').get('article') else 'tldr'
     if self.options['posts'] not in (kind, 'all'):
-      raise fields.Unusable(f'is of the other texts (posts={kind})')
+      raise fields.Unusable(f'belongs to posts={kind}')
     if len(summaries) != 2:
       raise fields.Malformed(f'has {len(summaries)} summaries, not 2')
     choice = fields.field(value, 'choice')

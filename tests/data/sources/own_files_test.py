@@ -565,7 +565,7 @@ def test_a_name_that_is_no_text_can_be_written(tmp_path):
 
 
 def test_kinds_are_not_mixed(tmp_path):
-  with pytest.raises(SourceError, match=':2: is a Demonstration, and the firs'):
+  with pytest.raises(SourceError, match=':2: is a Demonstration, but the firs'):
     load(tmp_path, [{'prompt': 'Why?'}, {'prompt': 'Why?', 'response': 'a'}])
 
 
@@ -584,7 +584,7 @@ def test_a_limit_reads_the_first_rows_only(tmp_path):
 def test_no_rows_and_no_records_are_errors(tmp_path):
   with pytest.raises(SourceError, match='own.jsonl.gz: there are no rows'):
     load(tmp_path, [])
-  with pytest.raises(SourceError, match='none of 1 rows is a record.*empty'):
+  with pytest.raises(SourceError, match='no row of 1 can be used.*empty'):
     load(tmp_path, [{'prompt': ''}], strict=False)
 
 

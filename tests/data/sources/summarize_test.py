@@ -65,7 +65,7 @@ def test_splits_texts_and_drops(tmp_path):
   )
   assert [r.prompt.split for r in got.records] == ['validation', 'test']
   assert got.dropped == {
-    'is of the other texts (posts=cnndm)': 1,
+    'belongs to posts=cnndm': 1,
     'choice is 2, neither 0 nor 1': 1,
     "split is 'x', not one of train, valid1, valid2, valid, validation, test": 1,
     'has 0 summaries, not 2': 1,
