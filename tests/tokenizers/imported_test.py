@@ -109,13 +109,6 @@ def test_no_text_gives_a_special(tok):
       assert end == [tok.eos_id]
 
 
-def test_a_special_that_an_ordinary_piece_spells_is_cut(toks):
-  tok = toks['legacy']
-  raw = tok._encoder.raw('a</s>')
-  assert tok.document_eos_id in raw  # the library alone does give it
-  assert [tok.piece(i) for i in tok.encode('a</s>')] == list('a</s>')
-
-
 def test_pad_ends_nothing(toks):
   chosen = {
     name: (tok.piece(tok.pad_id), tok.added_pad) for name, tok in toks.items()
