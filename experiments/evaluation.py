@@ -1,13 +1,14 @@
-"""All policies on held-out prompts and probes (sections 4.1 and 4.2).
+r"""Evaluates all policies on held-out prompts and probes (4.1 and 4.2).
 
-python -m instructrl.main --config=experiments/evaluation.py:tiny --workdir=DIR/evaluation
+python -m instructrl.main --config=experiments/evaluation.py:tiny \
+    --workdir=DIR/evaluation
 """
 
 from ml_collections import config_dict
 
 from experiments import common
 
-# prompts, probes a task, validation documents, demonstrations in a prompt
+# Prompts, probes per task, validation documents, demonstrations in a prompt.
 RECIPE = {
   'micro': (24, 8, 40, 1),
   'tiny': (1500, 100, 400, 2),
@@ -20,7 +21,7 @@ def get_config(arg='tiny'):
   c.inputs.rankings = '../rankings'  # the noise of its labelers
   c.inputs.select_sft = '../select_sft'  # selects the step of `sft`
   # Name -> run folder, or a step of it, DIR/checkpoints/STEP; see POLICIES in
-  # instructrl/stages/policies.py for the names. An empty path leaves one out.
+  # instructrl/stages/policies.py for the names. An empty path skips a policy.
   c.policies = config_dict.ConfigDict(
     dict(
       base='../pretrain',
@@ -36,7 +37,7 @@ def get_config(arg='tiny'):
   c.evals.preference = dict(
     type='preference',
     num_prompts=prompts,
-    temperature=1.0,  # of the responses that are compared, for all policies
+    temperature=1.0,  # of the compared responses, for all policies
   )
   c.evals.probes = dict(
     type='probes', num_probes=probes, num_documents=documents

@@ -1,4 +1,4 @@
-"""The simulated world: corpus, tokenizer, prompts, demonstrations.
+"""Makes the simulated world: corpus, tokenizer, prompts, demonstrations.
 
 python -m instructrl.main --config=experiments/lab.py:tiny --workdir=DIR/lab
 """
@@ -15,12 +15,13 @@ RECIPE = {
 
 def get_config(arg='tiny'):
   c = common.base(arg, 'lab', common.LAB_SIZES)
-  del c.inputs['data']  # it starts from nothing
+  del c.inputs['data']  # this stage has no inputs
   c.num_documents, c.num_prompts, c.vocab_size = RECIPE[arg]
   c.row_len = common.SIZES[arg][-1]  # tokens per packed row
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
-  # Of the training prompts: demonstrated, ranked; the rest is PPO's. Table 6
-  # has 13k, 33k and 31k; the small models of a laptop need demonstrations.
+  # Fractions of the training prompts that are demonstrated and ranked; PPO gets
+  # the rest. Table 6 has 13k, 33k and 31k; laptop models need more
+  # demonstrations.
   c.demonstration_fraction = 0.4
   c.ranking_fraction = 0.4
   return c

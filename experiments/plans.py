@@ -1,4 +1,4 @@
-"""Runs of the paper's sizes, and the TPU slices they are planned for.
+"""Plans runs of the paper's sizes on TPU slices.
 
 python -m instructrl.aot --config=experiments/plans.py --workdir=DIR
 
@@ -33,7 +33,7 @@ SMALL_175B = SAMPLED_175B | {
 }
 
 # Plan -> experiment, size, fields that differ from the experiment, slices from
-# small to large. The large plans are last; they take longest to compile.
+# small to large. The large plans are last, because they compile longest.
 PLANS = {
   'pretrain_1_3b': (pretrain, '1.3b', {}, ('v5e:8x8',)),
   'sft_1_3b': (sft, '1.3b', {}, ('v5e:2x2', 'v5e:2x4')),

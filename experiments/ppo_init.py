@@ -1,23 +1,24 @@
-"""The model PPO starts from and stays near (appendix C.3).
+r"""Trains the initial policy and KL reference of PPO (appendix C.3).
 
-Demonstrations with 10% pretraining data mixed in.
+The data are demonstrations mixed with 10% pretraining data.
 
-python -m instructrl.main --config=experiments/ppo_init.py:tiny --workdir=DIR/ppo_init
+python -m instructrl.main --config=experiments/ppo_init.py:tiny \
+    --workdir=DIR/ppo_init
 """
 
 from experiments import sft
 
-# C.3; it has no 125M.
+# Peak learning rates (C.3). The paper has no 125M.
 PEAK_LR = {'125m': 5e-6, '1.3b': 5e-6, '6b': 1.04e-5, '175b': 2.45e-6}
 
 
 def get_config(arg='tiny'):
   c = sft.get_config(arg)
   c.stage = 'ppo_init'
-  if arg != 'tiny':  # which needs as many as SFT has
+  if arg != 'tiny':  # `tiny` needs as many epochs as SFT
     c.num_epochs = 2  # C.3
   c.optimizer.peak_lr = PEAK_LR.get(arg, c.optimizer.peak_lr)
-  c.checkpoint.keep = 2
-  c.pretrain_mix = 0.1  # C.3
+  c.checkpoint.keep = 2  # number of newest checkpoints to keep
+  c.pretrain_mix = 0.1  # fraction of pretraining rows (C.3)
   c.model.dropout = 0.0  # not printed for this stage
   return c

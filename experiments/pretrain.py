@@ -1,14 +1,15 @@
-"""Pretraining on the lab's corpus: what GPT-3 is to the paper.
+r"""Pretrains a GPT-3-shaped model on the corpus.
 
-python -m instructrl.main --config=experiments/pretrain.py:tiny --workdir=DIR/pretrain
+python -m instructrl.main --config=experiments/pretrain.py:tiny \
+    --workdir=DIR/pretrain
 """
 
 from experiments import common
 
-# rows per update, updates, peak learning rate. Small updates in the lab: facts
-# and copying are learned per update, so that 2,700 of 4 rows reach what 1,800
-# of 6 do not. The large ones are Brown et al. 2020, table 2.1: 0.5M, 1M, 2M and
-# 3.2M tokens an update, 300 billion tokens in all.
+# Rows per update, updates, peak learning rate. In the lab the number of updates
+# matters: 2,700 updates of 4 rows learn more facts and copying than 1,800 of 6.
+# The large sizes are those of Brown et al. 2020, table 2.1: 0.5M, 1M, 2M and
+# 3.2M tokens per update, 300 billion tokens in all.
 RECIPE = {
   'micro': (8, 60, 3e-3),
   'tiny': (4, 2700, 3e-3),
@@ -23,28 +24,27 @@ RECIPE = {
 def get_config(arg='tiny'):
   c = common.base(arg, 'pretrain')
   c.model = common.model(arg)
-  c.rows = 'corpus.rows'  # of inputs.data: packed rows
-  c.validation_rows = 'corpus_validation.rows'
-  c.pretrain_rows = ''  # rows that are mixed in
-  c.pretrain_mix = 0.0  # the fraction of such rows
+  c.rows = 'corpus.rows'  # packed rows in inputs.data
+  c.validation_rows = 'corpus_validation.rows'  # the same, for validation
+  c.pretrain_rows = ''  # rows to mix in
+  c.pretrain_mix = 0.0  # fraction of mixed-in rows
   c.batch_size, c.num_steps, peak_lr = RECIPE[arg]  # rows; updates
-  c.num_epochs = 0  # instead of num_steps
+  c.num_epochs = 0  # if positive, replaces num_steps
   # Rows per gradient; 0 = batch_size.
   c.microbatch_size = 256 if arg in common.PAPER_SIZES else 0
-  # Tokens whose logits are in memory at once, on all devices together: a chunk
-  # that gives a device little to do gathers the unembedding for it all the same.
+  # Tokens whose logits are in memory at once, on all devices together. Each
+  # chunk gathers the unembedding, so small chunks are slow.
   c.logits_chunk = 65_536 if arg in common.PAPER_SIZES else 4096
   c.optimizer = common.optimizer(peak_lr)
-  c.optimizer.weight_decay = 0.1  # GPT-3's (Brown et al. 2020, appendix B)
-  # GPT-3 has 375M tokens of 300B (appendix B).
+  c.optimizer.weight_decay = 0.1  # Brown et al. 2020, appendix B
+  # GPT-3 warms up for 375M of 300B tokens (appendix B).
   c.optimizer.warmup_steps = c.num_steps // (
     800 if arg in common.PAPER_SIZES else 20
   )
   c.eval_every = -(-c.num_steps // 8)  # steps; 0 = once an epoch
-  c.eval_batches = 16  # validation batches
+  c.eval_batches = 16  # number of validation batches
   c.checkpoint.every = c.eval_every
   c.evals = common.evals()
-  c.prompt_len, c.response_len = common.LENGTHS[
-    arg
-  ]  # tokens, at most, in evals
+  # The most tokens of a prompt and a response, in evals.
+  c.prompt_len, c.response_len = common.LENGTHS[arg]
   return c

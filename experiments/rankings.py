@@ -1,13 +1,14 @@
-"""Labelers rank K = 4..9 candidate responses per prompt, with ties.
+r"""Samples K = 4..9 responses per prompt, which labelers rank, with ties.
 
-python -m instructrl.main --config=experiments/rankings.py:tiny --workdir=DIR/rankings
+python -m instructrl.main --config=experiments/rankings.py:tiny \
+    --workdir=DIR/rankings
 """
 
 from ml_collections import config_dict
 
 from experiments import common
 
-# prompts of the training split, of validation, to set the noise on
+# Prompts for training, for validation, and to calibrate the noise.
 RECIPE = {
   'micro': (64, 24, 24),
   'tiny': (6000, 200, 400),

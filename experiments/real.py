@@ -1,14 +1,14 @@
-r"""Imported weights and public data, from SFT to an exported PPO-ptx policy.
+r"""Aligns imported weights on public data: SFT, reward model, PPO, export.
 
   python -m instructrl.study --config=experiments/real.py:cpu --workdir=DIR \
       --config.source=SMOLLM2 --config.demonstrations="('self-instruct',)" \
       --config.rankings="('hh-rlhf/harmless-base?limit=300',)" \
       --config.documents="('text:wiki.txt',)"
 
-SMOLLM2 is a Hugging Face folder or a GGUF file; `python -m instructrl.data
-SPEC` shows what a source has. `:cpu` is for two cores and a model of 135M
-parameters, `:full` for one accelerator and up to a billion. Any field of a
-stage is changed as elsewhere: --config.stages.ppo.ppo.kl_coef=0.1.
+SMOLLM2 is a Hugging Face folder or a GGUF file. `python -m instructrl.data
+SPEC` summarizes a source. `:cpu` is for two cores and a model of 135M
+parameters, `:full` for one accelerator and up to a billion. Flags override any
+field of a stage: --config.stages.ppo.ppo.kl_coef=0.1.
 """
 
 from ml_collections import config_dict
@@ -24,20 +24,22 @@ from experiments import reward as reward_config
 from experiments import sft as sft_config
 
 SIZES = tuple(common.REAL_LENGTHS)
-# Tokens of a ranked response, at most, and of a packed row.
+# The most tokens of a ranked response; tokens of a packed row.
 RANKED, ROW = {'cpu': 128, 'full': 512}, {'cpu': 192, 'full': 1024}
-# Fields of all models.
+# Fields that all models share.
 MODEL = {'cpu': {}, 'full': dict(dtype='bfloat16', remat='full')}
 MODELS = ('model', 'reference_model', 'reward_model', 'value_model')
 
 
 def imported_model(arg, source):
+  """Returns a model like an input of a stage."""
   c = common.imported_model(source)
   c.update(MODEL[arg])
   return c
 
 
 def sft(arg):
+  """Returns the config of SFT."""
   c = sft_config.get_config('125m')
   c.inputs.init = '../import'
   c.model = imported_model(arg, 'init')
@@ -45,7 +47,7 @@ def sft(arg):
     'cpu': (8, 2, 2e-5),
     'full': (32, 3, 1e-5),
   }[arg]
-  c.pretrain_rows = ''  # its loss is measured in the end
+  c.pretrain_rows = ''  # the evaluation measures the pretraining loss
   c.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]
   c.checkpoint.keep = 1
@@ -53,6 +55,7 @@ def sft(arg):
 
 
 def reward(arg):
+  """Returns the config of the reward model."""
   c = reward_config.get_config('125m')
   c.inputs.rankings = '../data'
   c.model = imported_model(arg, 'init')
@@ -66,7 +69,7 @@ def reward(arg):
 
 
 def ppo(arg, config):
-  """PPO or PPO-ptx, from the config of the paper's size 125m."""
+  """Returns PPO or PPO-ptx, derived from the paper's size 125m."""
   c = config.get_config('125m')
   c.inputs.policy = '../sft'
   for name, source in (
@@ -88,8 +91,8 @@ def ppo(arg, config):
   p.kl_coef = {'cpu': 0.05, 'full': 0.05}[arg]
   p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]
   p.ptx_microbatch_size = {'cpu': 0, 'full': 8}[arg]
-  # Short runs: the average and the warmup have shorter memories, and 50 updates
-  # need higher rates to move a policy at all.
+  # Short runs need a shorter average and warmup, and higher rates: 50 updates
+  # must move the policy.
   p.ema_decay, p.warmup_iterations = {'cpu': (0.9, 3), 'full': (0.98, 10)}[arg]
   p.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.optimizer.peak_lr, c.value_optimizer.peak_lr = {
@@ -105,17 +108,17 @@ def ppo(arg, config):
 def get_config(arg='cpu'):
   common.check_size(arg, SIZES)
   c = config_dict.ConfigDict()
-  # Seeds of all stages; a stage's own seed fields are not used in a study.
+  # Seeds of all stages; a study ignores the seed fields of its stages.
   c.world_seed = 0  # the split of the data
   c.train_seed = 0  # the head, order of the data, sampling in training
   c.eval_seed = 0  # sampling and bootstrap of evaluations
-  c.source = ''  # the weights: a Hugging Face folder, or a GGUF file
+  c.source = ''  # path of the weights: a Hugging Face folder or a GGUF file
   # Sources: NAME[/SUBSET][:PATH][?limit=ROWS&option=value...].
   c.demonstrations = ('self-instruct',)
   c.rankings = ('hh-rlhf/harmless-base',)
-  c.prompts = ()  # that only PPO sees; empty: those that are ranked
+  c.prompts = ()  # prompts for PPO only; () = the ranked prompts
   c.documents = ('c4?files=1&limit=2000',)  # the pretraining mix
-  # How a prompt and a response are laid out; '' is the model's chat template.
+  # Templates of prompts and responses; '' = the model's chat template.
   c.prompt_template = ''  # such as 'Human: {prompt}\n\nAssistant:'
   c.response_template = ''  # such as ' {response}'
   # Number of the lowest layers that no model trains; the embeddings are not
@@ -141,7 +144,7 @@ def get_config(arg='cpu'):
   stages.reward = reward(arg)
   stages.ppo = ppo(arg, ppo_config)
   stages.ppo_ptx = ppo(arg, ppo_ptx_config)
-  # The paper's 27.8 is for 8 rows an episode and a policy of 1.3B and more.
+  # The paper's 27.8 is for 8 rows an episode and policies of 1.3B or more.
   stages.ppo_ptx.ppo.ptx_coef = {'cpu': 0.2, 'full': 4.0}[arg]
   stages.evaluation = real_evaluation.get_config(arg)
   stages.export = export.get_config()
@@ -151,7 +154,7 @@ def get_config(arg='cpu'):
     for model in MODELS:
       if model in stage:
         stage[model].frozen_layers = c.get_oneway_ref('frozen_layers')
-  # Run in this order; each in a folder of its name.
+  # The stages run in this order, each in a folder of its name.
   c.order = (
     'import',
     'data',

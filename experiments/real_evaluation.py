@@ -1,4 +1,4 @@
-r"""The evaluation of a study on real data, where nobody judges the answers.
+r"""Evaluates the policies of a study on real data, without a judge.
 
 python -m instructrl.main --config=experiments/real_evaluation.py:cpu \
     --workdir=DIR/evaluation
@@ -8,7 +8,7 @@ from ml_collections import config_dict
 
 from experiments import common
 
-# prompts that are answered, packed rows whose loss is measured
+# Prompts to answer, packed rows for the loss.
 RECIPE = {'cpu': (96, 96), 'full': (512, 1024)}
 
 
@@ -19,7 +19,7 @@ def get_config(arg='cpu'):
   c.inputs.data = '../data'
   c.inputs.rankings = '../data'
   c.inputs.reward_model = '../reward'
-  c.inputs.reward_init = '../sft'  # what the reward model was trained from
+  c.inputs.reward_init = '../sft'  # initial weights of the reward model
   # Name -> run folder, see experiments/evaluation.py.
   c.policies = config_dict.ConfigDict(
     dict(imported='../import', sft='../sft', ppo='../ppo', ppo_ptx='../ppo_ptx')

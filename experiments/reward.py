@@ -1,12 +1,13 @@
-"""The reward model, on K-way rankings (section 3.5, appendix C.2).
+r"""Trains the reward model on K-way rankings (section 3.5, appendix C.2).
 
-python -m instructrl.main --config=experiments/reward.py:tiny --workdir=DIR/reward
+python -m instructrl.main --config=experiments/reward.py:tiny \
+    --workdir=DIR/reward
 """
 
 from experiments import common
 
-# prompts per update, peak learning rate. The paper (C.2): 64 prompts, up to
-# 2,304 comparisons, and 9e-6 for the 6B model it uses for all policies.
+# Prompts per update, peak learning rate. The paper (C.2): 64 prompts, up to
+# 2,304 comparisons, and 9e-6 for the 6B model of all policies.
 RECIPE = {
   'micro': (8, 1e-3),
   'tiny': (8, 1e-3),
@@ -19,17 +20,17 @@ def get_config(arg='tiny'):
   c = common.base(arg, 'reward')
   c.model = common.model(arg)
   c.inputs.rankings = '../rankings'
-  c.inputs.init = '../sft'  # the paper: GPT-3 or SFT make no difference
+  c.inputs.init = '../sft'  # initial weights; SFT equals GPT-3 in the paper
   c.batch_size, peak_lr = RECIPE[arg]  # prompts
-  c.num_epochs = 1  # more overfit (C.2)
+  c.num_epochs = 1  # more epochs overfit (C.2)
   c.microbatch_size = 0  # prompts per gradient; 0 = batch_size
-  c.max_responses = 9  # K
+  c.max_responses = 9  # most responses per prompt, K
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
-  c.shuffled_pairs = False  # ablation of C.2: every pair its own element
-  # Labelers are divided among so many folds, of which one is held out, as in
-  # E.2; 0 = the labelers that the rankings themselves hold out.
+  c.shuffled_pairs = False  # ablation of C.2: each pair is its own example
+  # Number of folds of labelers, and the fold to hold out (E.2); 0 folds = hold
+  # out the labelers that the rankings hold out.
   c.num_folds, c.fold = 0, 0
   c.optimizer = common.optimizer(peak_lr)  # cosine to 10% (C.2)
   c.eval_every = 0  # updates; 0 = once an epoch
-  c.checkpoint.every = 50
+  c.checkpoint.every = 50  # updates
   return c

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on demonstrations (appendix C.1).
+"""Fine-tunes the pretrained model on demonstrations (appendix C.1).
 
 python -m instructrl.main --config=experiments/sft.py:tiny --workdir=DIR/sft
 """
@@ -6,10 +6,10 @@ python -m instructrl.main --config=experiments/sft.py:tiny --workdir=DIR/sft
 from experiments import common
 from experiments import pretrain
 
-# rows per update, epochs, peak learning rate. The paper (C.1): 32 demonstrations
-# (8 for 175B), 16 epochs; it has no 125M, which has the values of 1.3B. Packed
-# rows hold several demonstrations each: three in the lab, which wants a higher
-# rate for models this small.
+# Rows per update, epochs, peak learning rate. The paper (C.1): 32
+# demonstrations (8 for 175B), 16 epochs; 125M has the values of 1.3B. A packed
+# row has several demonstrations, three in the lab. Small models need higher
+# rates.
 RECIPE = {
   'micro': (8, 2, 1e-3),
   'tiny': (4, 4, 2e-3),
@@ -30,13 +30,14 @@ def get_config(arg='tiny'):
   c.pretrain_rows = 'corpus.rows'
   c.pretrain_mix = 0.0
   c.batch_size, c.num_epochs, peak_lr = RECIPE[arg]
-  c.num_steps = c.microbatch_size = 0
-  # Every epoch is kept: the first gives candidates, the RM selects one.
+  c.num_steps = c.microbatch_size = 0  # num_epochs counts; one microbatch
+  # Keep every epoch: the first one writes candidates, and the reward model
+  # selects.
   c.checkpoint.every = 0  # once an epoch
   c.checkpoint.keep = 100
-  # Residual (C.1). The small models of a laptop underfit: with 0.2 a third of
-  # the tasks stay unlearned.
+  # C.1. Laptop models underfit: with 0.2 they do not learn a third of the
+  # tasks.
   c.model.dropout = 0.0 if arg in ('micro', 'tiny') else 0.2
   c.optimizer = common.optimizer(peak_lr)  # cosine to 10%, no warmup (C.1)
-  c.eval_every = 0
+  c.eval_every = 0  # once an epoch
   return c

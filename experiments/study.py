@@ -1,8 +1,8 @@
-"""The whole system: corpus -> ... -> PPO-ptx -> evaluation -> report.
+"""Runs the whole system: corpus -> ... -> PPO-ptx -> evaluation -> report.
 
 python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
 
-One config per stage; override any field:
+Each stage has a config; flags override any field:
 --config.stages.ppo.ppo.kl_coef=0.05.
 """
 
@@ -37,11 +37,11 @@ STAGES = (
 def get_config(arg='tiny'):
   common.check_size(arg, common.LAB_SIZES)
   c = config_dict.ConfigDict()
-  # Seeds of all stages; a stage's own seed fields are not used in a study.
+  # Seeds of all stages; a study ignores the seed fields of its stages.
   c.world_seed = 0  # the lab: facts, texts, labelers
   c.train_seed = 0  # initial weights, order of the data, sampling in training
   c.eval_seed = 0  # sampling and bootstrap of evaluations
-  # Run in this order; each in a folder of its name.
+  # The stages run in this order, each in a folder of its name.
   c.order = tuple(stage.__name__.split('.')[-1] for stage in STAGES)
   c.stages = config_dict.ConfigDict(
     {name: stage.get_config(arg) for name, stage in zip(c.order, STAGES)}

@@ -1,6 +1,7 @@
-"""Episodes per iteration and minibatch, at equal total episodes (E.11).
+r"""Episodes per iteration and minibatch, at equal total episodes (E.11).
 
-python -m instructrl.sweep --config=experiments/ablations/batch_size.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/batch_size.py:tiny \
+    --workdir=DIR
 
 The paper tried batches of 64 to 1,024 and minibatches of 8 to 64. A batch of
 512 is best, and minibatches of 32 are slightly better than 64.

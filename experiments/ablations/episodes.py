@@ -1,6 +1,7 @@
-"""Training for twice as many episodes, three seeds (figure 35).
+r"""Training for twice as many episodes, three seeds (figure 35).
 
-python -m instructrl.sweep --config=experiments/ablations/episodes.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/episodes.py:tiny \
+    --workdir=DIR
 
 The paper: with 512k episodes the scores on public tasks drift down in all three
 seeds.

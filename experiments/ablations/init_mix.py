@@ -1,6 +1,7 @@
-"""Where PPO starts: its epochs and its pretraining mix (figure 37).
+r"""Where PPO starts: its epochs and its pretraining mix (figure 37).
 
-python -m instructrl.sweep --config=experiments/ablations/init_mix.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/init_mix.py:tiny \
+    --workdir=DIR
 
 The paper tried 1 and 2 epochs and a mix of 0, 10 and 50%. PPO-ptx hardly
 depends on either; 10% is slightly better.

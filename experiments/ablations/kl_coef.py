@@ -1,6 +1,7 @@
-"""KL coefficient with the pretraining mix, including 0 (figure 36).
+r"""KL coefficient with the pretraining mix, including 0 (figure 36).
 
-python -m instructrl.sweep --config=experiments/ablations/kl_coef.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/kl_coef.py:tiny \
+    --workdir=DIR
 
 The paper: labelers prefer the policy at 0.01 to 0.02. Without a penalty the
 policy is over-optimized, and at 2 it stays too close to its start.

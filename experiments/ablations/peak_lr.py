@@ -1,6 +1,7 @@
-"""The policy's peak learning rate, with and without the mix (figure 38).
+r"""The policy's peak learning rate, with and without the mix (figure 38).
 
-python -m instructrl.sweep --config=experiments/ablations/peak_lr.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/peak_lr.py:tiny \
+    --workdir=DIR
 
 The paper: without pretraining gradients the high rates diverge. With them the
 result depends less on the rate.

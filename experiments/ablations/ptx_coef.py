@@ -1,6 +1,7 @@
-"""Pretraining coefficient (gamma in equation 2), including 0 (figure 33).
+r"""Pretraining coefficient (gamma in equation 2), including 0 (figure 33).
 
-python -m instructrl.sweep --config=experiments/ablations/ptx_coef.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/ptx_coef.py:tiny \
+    --workdir=DIR
 
 The paper: the public tasks recover from about 20 on. The validation reward
 falls slowly as gamma grows.

@@ -1,6 +1,7 @@
-"""Pretraining examples per episode (appendix E.11).
+r"""Pretraining examples per episode (appendix E.11).
 
-python -m instructrl.sweep --config=experiments/ablations/ptx_examples.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/ptx_examples.py:tiny \
+    --workdir=DIR
 
 The paper: with 4 the pretraining loss rises during training; 8 doubles the time
 of an iteration; 32 is better but slower.

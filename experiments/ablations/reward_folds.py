@@ -1,6 +1,7 @@
-"""The reward model on labelers that it did not train on (appendix E.2).
+r"""The reward model on labelers that it did not train on (appendix E.2).
 
-python -m instructrl.sweep --config=experiments/ablations/reward_folds.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/reward_folds.py:tiny \
+    --workdir=DIR
 
 The paper divides the training labelers into five groups and holds out each
 group once. The accuracy is 72.4 +- 0.4% on the labelers of the training data

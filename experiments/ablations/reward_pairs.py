@@ -1,6 +1,7 @@
-"""All pairs of a prompt in one element, or shuffled pairs (appendix C.2).
+r"""All pairs of a prompt in one element, or shuffled pairs (appendix C.2).
 
-python -m instructrl.sweep --config=experiments/ablations/reward_pairs.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/reward_pairs.py:tiny \
+    --workdir=DIR
 
 The paper: shuffled pairs overfit within one epoch, because each response is in
 up to K - 1 updates. One element also needs one forward pass per response only.

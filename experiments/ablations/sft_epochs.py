@@ -1,6 +1,7 @@
-"""Epochs of SFT, judged by validation loss and by the reward model (C.1).
+r"""Epochs of SFT, judged by validation loss and by the reward model (C.1).
 
-python -m instructrl.sweep --config=experiments/ablations/sft_epochs.py:tiny --workdir=DIR
+python -m instructrl.sweep --config=experiments/ablations/sft_epochs.py:tiny \
+    --workdir=DIR
 
 The paper trained for 16 epochs. The validation loss is best after the first
 epoch, and the reward model's score keeps rising.
