@@ -1,8 +1,7 @@
 r"""KL coefficient towards GPT-3, without a pretraining mix (figure 34).
 
-python -m instructrl.sweep
---config=experiments/ablations/kl_coef_pretrained.py:tiny \
-    --workdir=DIR
+python -m instructrl.sweep \
+    --config=experiments/ablations/kl_coef_pretrained.py:tiny --workdir=DIR
 
 The paper: the KL is towards the pretrained model, but no coefficient from 1e-4
 to 2 repairs the regressions on public tasks, and a large one costs reward.
