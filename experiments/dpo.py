@@ -2,8 +2,8 @@
 
 python -m instructrl.main --config=experiments/dpo.py:tiny --workdir=DIR/dpo
 
-A policy that starts from SFT and learns from the rankings of the reward model,
-without a reward model and without sampling.
+The policy starts from SFT and learns from the rankings that train the reward
+model. There is no reward model and no sampling.
 """
 
 from experiments import common
@@ -14,7 +14,7 @@ from experiments import reward
 # appendix B, which counts pairs where a batch here has rankings).
 RECIPE = {
   'micro': (8, 0, 1e-3, 2),
-  'tiny': (8, 0, 3e-4, 20),
+  'tiny': (8, 300, 1.5e-4, 20),
   'small': (32, 0, 5e-5, 20),
   **dict.fromkeys(common.PAPER_SIZES, (64, 0, 1e-6, 150)),
 }
@@ -28,6 +28,7 @@ def get_config(arg='tiny'):
   c.beta = 0.1  # strength of the KL constraint (appendix B)
   c.batch_size, c.num_steps, peak_lr, warmup = RECIPE[arg]
   c.num_epochs = 1  # where num_steps is 0
+  c.eval_every = 100 if arg == 'tiny' else 0  # updates; 0 = once an epoch
   # Tokens whose logits are in memory at once, on all devices together.
   c.logits_chunk = 65_536 if arg in common.PAPER_SIZES else 4096
   c.evals = common.evals()

@@ -9,6 +9,7 @@ Each stage has a config; flags override any field:
 from ml_collections import config_dict
 
 from experiments import common
+from experiments import dpo
 from experiments import evaluation
 from experiments import lab
 from experiments import ppo
@@ -30,6 +31,7 @@ STAGES = (
   select_sft,
   ppo,
   ppo_ptx,
+  dpo,
   evaluation,
 )
 
@@ -46,4 +48,5 @@ def get_config(arg='tiny'):
   c.stages = config_dict.ConfigDict(
     {name: stage.get_config(arg) for name, stage in zip(c.order, STAGES)}
   )
+  c.stages.evaluation.policies.dpo = '../dpo'
   return c

@@ -24,10 +24,11 @@ STAGES = (
   'select_sft',
   'ppo',
   'ppo_ptx',
+  'dpo',
   'evaluation',
 )
 SIZES = ('micro', 'tiny', 'small')
-TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
+TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx', 'dpo')
 ABLATIONS = sorted(
   path.stem
   for path in (ROOT / 'experiments' / 'ablations').glob('*.py')
