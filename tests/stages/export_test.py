@@ -378,6 +378,17 @@ def test_an_export_that_stopped_leaves_no_target(tmp_path, monkeypatch):
   assert not (tmp_path / 'out' / run_folder.LOCK).exists()
 
 
+def test_an_export_that_lacks_a_tensor_is_an_error(tmp_path, monkeypatch):
+  imported(tmp_path)
+  tensors = export_lib.hf.tensors
+  monkeypatch.setattr(
+    export_lib.hf, 'tensors', lambda *args, **kw: list(tensors(*args, **kw))[1:]
+  )
+  with pytest.raises(AssertionError, match='does not fit config.json: .*layernorm'):
+    export_quietly(tmp_path / 'import', tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()
+
+
 def test_damage_is_told(tmp_path):
   imported(tmp_path)
   data = next((tmp_path / 'import').rglob('d/*'))
