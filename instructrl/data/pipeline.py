@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 import dataclasses
 import itertools
 import math
-import sys
 from typing import Any, Protocol
 
 import grain
@@ -226,32 +225,6 @@ class Batches:
   def at(self, step: int) -> Any:
     """Returns this process' part of the batch of a step, in numpy."""
     return self._source.gather(self.indices(step))
-
-  def iterate(
-    self,
-    start_step: int = 0,
-    num_steps: int | None = None,
-    *,
-    prefetch: int = 2,
-  ) -> Iterator[Any]:
-    """Yields `at(start_step)`, `at(start_step + 1)`, ... made ahead of time.
-
-    Args:
-      start_step: the first step; a resumed run gives its step number.
-      num_steps: number of batches; None never ends.
-      prefetch: number of batches that one background thread makes ahead.
-    """
-    stop = sys.maxsize if num_steps is None else start_step + num_steps
-    steps = grain.MapDataset.range(start_step, stop).map(self.at)
-    batches = iter(
-      steps.to_iter_dataset(
-        grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
-      )
-    )
-    try:
-      yield from batches
-    finally:
-      batches.close()  # ends the thread
 
   def once(self) -> Iterator[Any]:
     """Yields every example once, in order, for evaluation.

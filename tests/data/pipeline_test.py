@@ -2,8 +2,6 @@
 
 import dataclasses
 import itertools
-import threading
-import time
 
 import chex
 import jax
@@ -14,7 +12,7 @@ from instructrl.data import pipeline
 from instructrl.data import rows
 from instructrl.data import tasks
 from instructrl.data.records import Prompt, Ranking, validate
-from instructrl.types import LMBatch, PromptBatch, RankingBatch
+from instructrl.types import PromptBatch, RankingBatch
 
 
 def numbered_rows(count, start=0):
@@ -93,50 +91,6 @@ def test_without_shuffling_the_order_is_kept():
   assert numbers(batches.at(1)) == [4, 5, 0, 1]
 
 
-def test_iterating_is_what_at_gives_from_any_step_on():
-  batches = pipeline.lm_batches(numbered_rows(50), 8, seed=1)
-  got = list(batches.iterate(start_step=17, num_steps=5))
-  assert len(got) == 5
-  for i, batch in enumerate(got):
-    assert isinstance(batch, LMBatch)
-    chex.assert_trees_all_equal(batch, batches.at(17 + i))
-  assert list(batches.iterate(17, num_steps=0)) == []
-
-
-def test_iterating_works_ahead_and_its_thread_ends():
-  threads = threading.active_count()
-  made = []
-
-  class Source:
-    def __len__(self):
-      return 4
-
-    def gather(self, indices):
-      made.append(threading.current_thread())
-      return indices
-
-  stream = pipeline.Batches(Source(), 2, seed=0).iterate()
-  next(stream)
-  deadline = time.time() + 10
-  while len(made) < 3 and time.time() < deadline:
-    time.sleep(0.01)
-  assert len(made) >= 3
-  assert threading.main_thread() not in made
-  stream.close()
-  while threading.active_count() > threads and time.time() < deadline:
-    time.sleep(0.01)
-  assert threading.active_count() == threads
-
-
-def test_an_error_in_the_background_reaches_the_loop():
-  def build(index, element):
-    raise ValueError(f'element {element} is broken')
-
-  source = pipeline.BuiltExamples([7], build)
-  with pytest.raises(ValueError, match='element 7 is broken'):
-    next(pipeline.Batches(source, 1, seed=0).iterate())
-
-
 @pytest.mark.parametrize('fraction', [0.1, 0.5])
 def test_mixing_in_pretraining_rows(fraction):
   batches = pipeline.lm_batches(
@@ -209,7 +163,7 @@ def test_rows_in_a_file_give_the_same_batches(tmp_path, monkeypatch, limit):
   )
   in_file = pipeline.lm_batches(rows.read_rows(path), 4, seed=1)
   in_memory = pipeline.lm_batches(packed, 4, seed=1)
-  for a, b in zip(in_file.iterate(3, 4), in_memory.iterate(3, 4)):
+  for a, b in ((in_file.at(i), in_memory.at(i)) for i in range(3, 7)):
     chex.assert_trees_all_equal(a, b)
     assert [x.dtype for x in jax.tree.leaves(a)] == [
       x.dtype for x in jax.tree.leaves(b)

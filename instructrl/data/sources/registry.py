@@ -97,11 +97,7 @@ class Loaded(base.Read):
 
 
 def load(
-  spec: str,
-  *,
-  limit: int = 0,
-  data_dir: str | os.PathLike | None = None,
-  strict: bool | None = None,
+  spec: str, *, limit: int = 0, data_dir: str | os.PathLike | None = None
 ) -> Loaded:
   """Reads the records that a spec names.
 
@@ -111,8 +107,6 @@ def load(
       the spec's limit, or reads all.
     data_dir: folder of downloads and prepared data; by default
       $INSTRUCTRL_DATA, or ~/.cache/instructrl/data.
-    strict: whether a malformed row is an error; None uses the spec's value, or
-      the source's default (True for `jsonl`).
 
   Returns:
     The records, and counts of the dropped rows by reason. Rankings have no
@@ -120,11 +114,11 @@ def load(
 
   Raises:
     SourceError: the spec is wrong; a file is missing, damaged or cannot be
-      downloaded; a row is malformed and `strict` is set.
+      downloaded; a row is malformed and the spec is strict.
   """
   known = parse(spec)
   limit = limit or known.limit
-  strict = known.strict if strict is None else strict
+  strict = known.strict
   source = known.source()
   if known.path is not None:
     found = source.find(known.path)

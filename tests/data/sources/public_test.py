@@ -68,7 +68,7 @@ def test_a_limit_reads_the_downloads(web, tmp_path):
   ]
   assert len(web.asked) == 2 and not (tmp_path / 'prepared').exists()
   with pytest.raises(SourceError, match='train.jsonl.gz:6: lacks the field'):
-    registry.load('hh-rlhf/helpful-base', data_dir=tmp_path, strict=True)
+    registry.load('hh-rlhf/helpful-base?strict=true', data_dir=tmp_path)
 
 
 def test_subsets_and_options_are_prepared_apart(tmp_path):

@@ -95,9 +95,8 @@ def test_what_is_read_is_kept_or_counted(tmp_path):
   rows = [
     {'prompt': str(i % 4)} if i % 3 else {'prompt': ''} for i in range(20)
   ]
-  got = source_files.load(
-    'jsonl:PATH', tmp_path / 'a.jsonl', rows, strict=False
-  )
+  path = tmp_path / 'a.jsonl'
+  got = source_files.load('jsonl:PATH?strict=false', path, rows)
   assert got.read == 20 == len(got.records) + sum(got.dropped.values())
   assert set(got.first) == set(got.dropped)
 
