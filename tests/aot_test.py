@@ -1,4 +1,4 @@
-"""The command: what it asks for, where it writes, how it ends."""
+"""The aot command: its flags, its report, its errors."""
 
 import json
 from operator import attrgetter
@@ -89,7 +89,7 @@ def test_plans_are_of_runs_that_validate():
   for key, (name, stage, topologies) in zip(config.order, runs):
     registry.validate(stage)
     assert name.split()[0] == f'{stage.stage}:{stage.size}'
-    for field in name.split()[1:]:  # what differs from the experiment
+    for field in name.split()[1:]:  # fields that differ from the experiment
       field, _, value = field.rpartition('=')
       assert str(attrgetter(field)(stage)) == value
     assert len({*topologies}) == len(topologies) > 0
@@ -100,7 +100,7 @@ def test_plans_are_of_runs_that_validate():
 
 @slices.needs_libtpu
 def test_the_report_grows_with_each_plan(tmp_path):
-  """Two runs; the second fits nowhere, and nothing is compiled for it."""
+  """The second run fits no slice, and nothing is compiled for it."""
   small, large = slices.small(sft, batch_size=16), sft.get_config('6b')
   seen = []
 

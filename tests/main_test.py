@@ -1,4 +1,4 @@
-"""Stages are run once, from inputs that stay what they were."""
+"""A stage runs once, and only from inputs that have not changed."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ from instructrl.stages import runner
 
 @pytest.fixture(name='ran')
 def _ran(monkeypatch):
-  """Three stages that only note that they ran."""
+  """Replaces three stages by ones that only log their name."""
   ran = []
 
   def stage(config, workdir, label=''):
@@ -74,7 +74,7 @@ def test_what_was_made_from_an_older_input_is_not_taken(tmp_path, ran):
 def test_a_stage_that_could_not_begin_leaves_room_for_another_config(
   tmp_path, ran, monkeypatch
 ):
-  """One that has begun keeps its folder to itself."""
+  """A stage with a checkpoint keeps its folder."""
   module = registry.load('lab')
   good = module.run
 
@@ -192,11 +192,11 @@ def test_what_is_finished_may_be_read_only(tmp_path, ran):
   [(signal.SIGINT, 130), (signal.SIGTERM, processes.EXIT_STOPPED)],
 )
 def test_signals_close_what_is_open(number, status):
-  """With a status of their own, and one line."""
+  """Each signal has its own exit status and one line."""
   code = """
 import contextlib, signal, sys, time
 from instructrl.runtime import command
-# Ignored by what a shell runs in the background, and by its children.
+# A shell's background jobs and their children ignore SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def work():
   with contextlib.ExitStack() as stack:

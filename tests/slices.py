@@ -1,4 +1,4 @@
-"""What the tests of plans for TPU slices share."""
+"""Shared by the tests of plans for TPU slices."""
 
 import importlib.util
 
@@ -12,7 +12,7 @@ needs_libtpu = pytest.mark.skipif(
 
 
 def small(module, **fields):
-  """A config of two small layers in a loop, for a mesh of 2 x 2."""
+  """Returns a config with two small layers in a loop, for a 2 x 2 mesh."""
   config = module.get_config('micro')
   for name in ('model', 'reward_model'):
     if name in config:

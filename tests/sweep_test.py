@@ -1,4 +1,4 @@
-"""A sweep from its command to its results, with stages that cost nothing."""
+"""A sweep from its command to its results, with fake stages."""
 
 import json
 import os
@@ -22,8 +22,8 @@ from instructrl.runtime import run_folder
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 KL = 'ppo_ptx.ppo.kl_coef'
 
-# Stands for `instructrl.main`. It refuses to begin before its inputs are done,
-# holds the folder as that does, and fails where a file says so.
+# Replaces `instructrl.main`: fails if an input is not done, locks the folder,
+# and fails where a file says so.
 STAGE = """
 import fcntl, json, os, pathlib, sys, time
 flags = dict(a[2:].split('=', 1) for a in sys.argv[1:])
@@ -68,7 +68,7 @@ def rules(folder, fail=(), sleep=0.0):
 
 
 def journal(folder):
-  """Stages that ran, in their order."""
+  """Returns the stages that ran, in order."""
   path = folder / 'journal'
   return [name.split('-')[0] for name in path.read_text().split()] * (
     path.exists()
@@ -213,7 +213,7 @@ def environment():
 
 
 def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(folder, capsys):
-  """Its children live on; what they are at is waited for, not run twice."""
+  """Its children live on; the next sweep waits for them."""
   rules(folder, sleep=8.0)
   with subprocess.Popen(
     [sys.executable, '-c', START, folder, ROOT / 'tests'],
@@ -319,7 +319,7 @@ def test_a_file_that_varies_nothing_is_refused(tmp_path, text, message):
   assert found.stderr.count('\n') == 1
 
 
-# Two points of PPO's start, the second of which finds no rows.
+# Two points of ppo_init; the rows of the second do not exist.
 REAL = '''"""Rows of PPO's start."""
 from experiments.ablations import base
 
@@ -356,7 +356,7 @@ def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
     text=True,
     check=True,
   ).stdout.splitlines()
-  # The first line, as a shell in the checkout runs it.
+  # Run the first line with a shell in the checkout.
   subprocess.run(
     ['bash', '-c', printed[0].replace('python', sys.executable, 1)],
     cwd=ROOT,
@@ -374,7 +374,7 @@ def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
       time.sleep(0.1)
     process.kill()
   number = run_folder.holder(next((tmp_path / 'w').glob('pretrain-*')))
-  if number:  # and the run that it was at
+  if number:  # kill the run that the sweep had started, too
     os.kill(int(number), signal.SIGKILL)
   found = subprocess.run(
     argv,

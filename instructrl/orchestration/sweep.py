@@ -58,7 +58,7 @@ def print_commands(name: str, sweep: graph.Sweep, workdir) -> None:
   for node in sorted(sweep.nodes.values(), key=lambda node: depth[node.name]):
     print(shlex.join(['python', *PROGRAM, *commands.arguments(node, workdir)]))
   levels = sorted(depth.values())
-  last = [str(bisect.bisect(levels, depth)) for depth in sorted({*levels})]
+  last = [str(bisect.bisect(levels, level)) for level in sorted({*levels})]
   print(
     f'{name}: {len(sweep.points)} points, {len(levels)} commands. All commands '
     f'up to line {", ".join(last)} can run at the same time, once the commands '

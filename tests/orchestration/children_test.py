@@ -1,4 +1,4 @@
-"""Jobs run after what they need, some at a time, and lose nothing."""
+"""Jobs run after the jobs they need, several at a time, and resume."""
 
 import os
 import pathlib
@@ -12,7 +12,7 @@ import pytest
 from instructrl.orchestration import children
 from instructrl.runtime import run_folder
 
-# What a job does: says when it began and ended, and leaves DONE.
+# The command of a job: logs its start and end, and leaves DONE.
 WORK = """
 import json, os, pathlib, sys, time
 folder, seconds, code = pathlib.Path(sys.argv[1]), *map(float, sys.argv[2:])
@@ -65,7 +65,7 @@ def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
   assert max(at('-b-1'), at('-b-2')) < at('+c')
   assert changes[0]['a'] == children.RUNNING and changes[-1]['c'] == 'done'
   out = capsys.readouterr().out
-  # b-2 ends first; b-1 is of its kind, and nothing is known of c.
+  # b-2 ends first. b-1 is of the same kind; no job of c's kind has run yet.
   assert '2 of 4 done, 2 left, 1 of them take about 30s' in out
   assert out.splitlines()[-1].endswith('4 of 4 done')
   children.Children(jobs, 2).run()

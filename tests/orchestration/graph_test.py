@@ -1,4 +1,4 @@
-"""The points of a sweep, the runs they share, and the flags that give them."""
+"""Graphs of studies and sweeps: their nodes, names, order and checks."""
 
 import os
 
@@ -42,14 +42,14 @@ def test_what_points_share_is_one_run():
       'ppo_ptx',
     )
   ] == [1, 1, 1, 1, 1, 1, 4]
-  assert len(sweep.nodes) == 10  # nothing that no point needs
+  assert len(sweep.nodes) == 10  # only nodes that a point needs
   assert [(p.overrides[KL], p.seed) for p in sweep.points] == [
     (0.1, 0),
     (0.1, 1),
     (0.3, 0),
     (0.3, 1),
   ]
-  for name, run in sweep.nodes.items():  # those that others start from first
+  for name, run in sweep.nodes.items():  # needs come first
     before = list(sweep.nodes)[: list(sweep.nodes).index(name)]
     assert {*run.needs} <= {*before}
 
@@ -92,7 +92,7 @@ def test_seeds_are_of_the_stages_that_are_seeded():
 
 
 def test_a_name_is_of_what_is_computed():
-  """Not of how a run is watched; and of all that it was made from."""
+  """Logging does not change a name; every field of an ancestor does."""
   name = lambda **fields: make(config_of(**fields), {KL: 0.1}).points[0].runs
   first = name()
   assert first == name(
@@ -117,7 +117,7 @@ def test_points_that_are_the_same_are_merged_and_told():
 
 
 def test_a_stage_under_two_names_is_one_run():
-  """As `candidate` of sft_epochs.py, where it has SFT's own epochs."""
+  """Like `candidate` in sft_epochs.py, at the point with SFT's own epochs."""
   config = config_of(ends=('sft',))
   config.stages.other = config.stages.sft
   config.ends = ('sft', 'other')
@@ -229,7 +229,7 @@ def test_where_there_is_no_lab_its_folder_is_asked_for():
     make(config, {KL: 0.1})
   config.given.lab, config.given.rankings = '/a/lab', '/a/rankings'
   sweep = make(config, {KL: 0.1})
-  # The reward model is of 6B, and so is what it starts from.
+  # The reward model has 6B parameters, and so do its ancestors.
   assert [
     (run.stage, run.config.size)
     for run in sweep.nodes.values()
@@ -261,7 +261,7 @@ def test_a_study_is_one_point_with_folders_of_the_stages_names():
 
 
 def test_a_study_runs_a_stage_after_its_inputs():
-  nodes = study_of(('sft', 'pretrain'))  # the lab is there from before
+  nodes = study_of(('sft', 'pretrain'))  # the lab is from an earlier run
   assert list(nodes) == ['pretrain', 'sft']
   assert nodes['sft'].needs == ('pretrain',)
   assert nodes['sft'].config.inputs.data == '../lab'
@@ -289,7 +289,7 @@ def test_an_invalid_study_is_refused(order, fields, message):
 
 
 def test_an_architecture_of_an_input_is_resolved_but_not_hashed():
-  """The name and the flags of a run have the config as it was given."""
+  """The name and the flags of a run come from the unresolved config."""
   config = config_of(ends=('sft',))
   config.stages.sft.model = {'like': 'init', 'dtype': 'float32'}
   sweep = make(config, {'pretrain.model.num_layers': 3})

@@ -1,4 +1,4 @@
-"""What is told of the points of a sweep, from the files of their runs."""
+"""Results of a sweep, from the files of its runs."""
 
 import json
 
@@ -33,7 +33,7 @@ def sweep_of(config, *points, workdir='/x'):
 
 
 def finish(folder, accuracy, losses=(2.0, 1.0)):
-  """A run folder of the reward stage."""
+  """Makes a finished run folder of the reward stage."""
   folder.mkdir()
   (folder / 'metrics.jsonl').write_text(
     ''.join(

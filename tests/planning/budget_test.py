@@ -1,4 +1,4 @@
-"""What a study is going to compute, against counts by hand."""
+"""Costs of a study, compared with counts by hand."""
 
 import pytest
 
@@ -33,11 +33,11 @@ def test_tokens_are_those_of_the_data_and_the_configs(costs, study, tok):
     len(tasks.chat_prompt(tok, r.prompt)) + sum(map(len, r.response_tokens))
     for r in store.read_records(study / 'rankings', 'rankings', 'train')
   ]
-  assert max(lengths) <= 32  # which is as wide as all batches are
+  assert max(lengths) <= 32  # the width of all batches
   steps = configs['reward'].num_epochs * -(-len(lengths) // 8)
   assert found['reward'].trained == steps * 8 * 32 > sum(lengths)
-  # 4 iterations of 8 episodes of 8 + 4 tokens; policy and value model; and a
-  # pretraining row of 16 tokens an episode.
+  # 4 iterations of 8 episodes of 8 + 4 tokens, for the policy and the value
+  # model, and a pretraining row of 16 tokens per episode.
   assert found['ppo_ptx'].sampled == 32 * 4
   assert found['ppo_ptx'].read == 3 * 32 * 12
   assert found['ppo_ptx'].trained == 2 * 32 * 12 + 32 * 16

@@ -1,4 +1,4 @@
-"""Slices that are not there are refused; those that are have their chips."""
+"""Known slices have a device per chip; unknown slices are refused."""
 
 import sys
 
@@ -40,7 +40,7 @@ def test_without_libtpu_it_says_what_to_install(monkeypatch):
   [('v4:2x2x2', 8), ('v5e:2x4', 8), ('v5p:2x2x1', 4), ('v6e:2x2', 4)],
 )
 def test_a_slice_has_a_device_for_each_chip(topology, count):
-  """And JAX lays meshes over it."""
+  """A mesh can be laid over the devices."""
   found, chip = chips.devices(topology)
   assert (len(found), chip) == (count, chips.CHIPS[topology.partition(':')[0]])
   mesh = sharding.make_mesh(dict(fsdp=-1, tensor=2), found)

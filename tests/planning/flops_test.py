@@ -1,16 +1,16 @@
-"""Arithmetic counted by hand, against a count of every pair of tokens."""
+"""FLOP counts, compared with a count of every pair of tokens."""
 
 import pytest
 
 from instructrl.planning import flops
 from tests import tiny
 
-# A layer of the tiny model, per token: projections and MLP.
+# Weights of a layer of the tiny model: projections and MLP.
 LAYER = 2 * (4 * 32 * 32 + 2 * 32 * 128)
 
 
 def pairs(length, window=0, before=0):
-  """Pairs of a token and one that it sees."""
+  """Counts pairs of a token and a token that it attends to."""
   return sum(
     min(before + i, window or before + i) for i in range(1, length + 1)
   )
@@ -61,7 +61,7 @@ def test_a_backward_pass_is_twice_a_forward_pass():
 
 
 def test_what_is_frozen_has_no_backward_pass():
-  """Of a tied unembedding, only the gradient of its inputs is left."""
+  """A tied unembedding keeps only the gradient of its inputs."""
   layers, logits = flops.forward(tiny.model().module, 18, 9), 2 * 32 * 50 * 5
   for tied, products in ((True, 1), (False, 2)):
     m = tiny.model(frozen_layers=1, tie_embeddings=tied).module

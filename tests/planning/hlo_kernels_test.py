@@ -1,4 +1,4 @@
-"""Work of kernels against the same counted by hand."""
+"""Costs of kernels, compared with counts by hand."""
 
 import functools
 
@@ -13,11 +13,11 @@ from instructrl.planning import hlo
 from instructrl.runtime import sharding
 from tests import slices
 
-# Rows, heads, key heads, columns, width, and the block's columns. Of 3 x 3
-# pairs of blocks 6 are not all in the future.
+# Rows, heads, key heads, columns, width, columns of a block. 6 of the 3 x 3
+# pairs of blocks have tokens that are not in the future.
 B, H, HKV, T, W, BLOCK = 2, 4, 2, 1536, 128, 512
 PAIRS = 6
-PAIR = 2 * BLOCK * BLOCK  # FLOPs of a product, for each of its width
+PAIR = 2 * BLOCK * BLOCK  # FLOPs of a product per unit of width
 
 Q, K = f'bf16[{B},{H},{T},{W}]', f'bf16[{B},{HKV},{T},{W}]'
 IDS, IDS_ACROSS = f's32[{B},{T},128]', f's32[{B},8,{T}]'
@@ -32,7 +32,7 @@ RESULTS = {'fwd': f'({Q})', 'dq': f'({Q})', 'dkv': f'({K}, {K})'}
 
 
 def program(results, operands, op_name, metadata='', config=''):
-  """One kernel, with its metadata where XLA prints them."""
+  """Returns a program with one kernel and its metadata, as XLA prints it."""
   parameters = '\n'.join(
     f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands)
   )
@@ -71,7 +71,7 @@ def test_blocks_that_are_not_hidden_are_computed_whole(phase, products):
 
 
 def test_wider_queries_than_values():
-  """As a prefix needs them; then there are no ids."""
+  """Used for a shared prefix; such kernels have no segment ids."""
   wide, keys = f'bf16[{B},{H},{T},152]', f'bf16[{B},{HKV},{T},152]'
   flops = lambda phase, *others: (
     splash(phase, (*MAPS, wide, keys, K, *others), segmented='').flops
@@ -84,8 +84,8 @@ def test_wider_queries_than_values():
 
 
 def test_what_the_forward_kernel_reads_and_writes():
-  columns = B * H * T  # of queries, all heads
-  streamed = B * H * PAIRS * BLOCK  # of keys, over all blocks of queries
+  columns = B * H * T  # queries of all heads
+  streamed = B * H * PAIRS * BLOCK  # keys read by all query blocks
   written = columns * W * 2
   read = columns * (W * 2 + 128 * 4 + 128 * 4) + streamed * (2 * W * 2 + 8 * 4)
   assert splash('fwd', SEGMENTED['fwd']).hbm_bytes == 2 * 9 + written + read
@@ -101,7 +101,7 @@ def test_what_the_gradient_of_queries_reads_and_writes():
 
 
 def test_what_the_gradient_of_keys_reads_and_writes():
-  """Keys once for all heads of a group; queries for every block of keys."""
+  """Keys are read once per group of heads, queries for every key block."""
   streamed = B * H * PAIRS * BLOCK
   written = 2 * B * HKV * T * W * 2
   read = (
@@ -145,7 +145,7 @@ def test_a_kernel_that_nothing_is_known_of_is_not_taken_for_nothing():
 @slices.needs_libtpu
 @pytest.mark.parametrize('shared_prefix', [False, True])
 def test_the_kernels_of_a_compiled_program(shared_prefix):
-  """Their names, operands and metadata are as they are read."""
+  """Real kernels have the names, operands and metadata that are parsed."""
   mesh = sharding.make_mesh(dict(data=4), chips.devices('v5e:2x2')[0])
   array = lambda *shape, dtype='bfloat16': jax.ShapeDtypeStruct(
     shape, dtype, sharding=sharding.batch_sharding(mesh)
@@ -172,12 +172,11 @@ def test_the_kernels_of_a_compiled_program(shared_prefix):
       .compile()
       .as_text()
     )
-  # The ids have 11 bits, each as two columns.
+  # The segment ids have 11 bits, each in two columns.
   wide = W + 22 if shared_prefix else W
   products = (wide + W) + (2 * wide + W) + 2 * (wide + W)
   costs = hlo.Program(text).costs
   assert costs.flops == B * H * PAIRS * PAIR * products
-  # At least what goes in and out, at most all pairs of blocks with all that
-  # is around them.
+  # Between the inputs and outputs once, and all arrays for every block pair.
   least = 2 * B * T * W * (2 * H + 4 * HKV)
   assert least < costs.hbm_bytes < 30 * least

@@ -1,4 +1,4 @@
-"""Costs of compiled programs against the same counted by hand."""
+"""Costs of compiled programs, compared with counts by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def test_a_batched_product():
 
 
 def text_of(line, *operands):
-  """A program of one instruction."""
+  """Returns a program with one instruction."""
   parameters = '\n'.join(
     f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands)
   )
@@ -94,26 +94,26 @@ def text_of(line, *operands):
 @pytest.mark.parametrize(
   'line, operands, flops',
   [
-    # A product, as TPUs write it.
+    # A matrix product in the form that TPUs use.
     (
       'bf16[64,32]{1,0} convolution(%p0, %p1), dim_labels=bf_io->bf',
       ('bf16[64,16]{1,0}', 'bf16[16,32]{1,0}'),
       2 * 64 * 16 * 32,
     ),
-    # The second operand transposed.
+    # The second operand is transposed.
     (
       'bf16[64,32]{1,0} convolution(%p0, %p1), dim_labels=bf_oi->bf',
       ('bf16[64,16]{1,0}', 'bf16[32,16]{1,0}'),
       2 * 64 * 16 * 32,
     ),
-    # A batch of 4 products as a dimension that is dilated: no 4 x 4.
+    # A batch of 4 products as a dilated dimension: 4 pairs, not 4 x 4.
     (
       'f32[4,8,6]{2,1,0} convolution(%p0, %p1), window={size=4 stride=3 '
       'pad=0_0 lhs_dilate=4}, dim_labels=0bf_0io->0bf',
       ('f32[4,8,5]{2,1,0}', 'f32[4,5,6]{2,1,0}'),
       2 * 4 * 8 * 5 * 6,
     ),
-    # A window of 3 over 10, padded: the ends see two.
+    # A window of 3 over 10 with padding: the ends have two elements.
     (
       'f32[1,10,7]{2,1,0} convolution(%p0, %p1), window={size=3 pad=1_1}, '
       'dim_labels=b0f_0io->b0f',
@@ -191,7 +191,7 @@ def test_bytes_that_a_device_sends(line, kind, sent):
 
 
 def test_collectives_of_a_real_program():
-  """A sharded product in a loop: one all-reduce a trip."""
+  """A sharded product in a loop has one all-reduce per trip."""
   mesh = jax.make_mesh(
     (4,),
     ('x',),
@@ -225,7 +225,9 @@ def test_memory_that_is_read_and_written():
   text = text_of(
     'f32[1000]{0} add(%p0, %p1)', 'f32[1000]{0}', 'f32[1000]{0:S(1)}'
   )
-  assert hlo.Program(text).costs.hbm_bytes == 2 * big  # one is on the chip
+  assert (
+    hlo.Program(text).costs.hbm_bytes == 2 * big
+  )  # one array is in on-chip memory
   text = text_of(
     'f32[10]{0} dynamic-slice(%p0, %p1), dynamic_slice_sizes={10}',
     'f32[1000]{0}',
@@ -259,7 +261,7 @@ ENTRY %main (x: f32[5,100], i: s32[]) -> f32[100] {
 }
 """
   assert hlo.Program(text).costs.hbm_bytes == 400 + 400 + 4
-  # The same in a fusion of a fusion.
+  # The same inside a nested fusion.
   nested = text.replace(
     'ENTRY',
     """%outer (c: f32[5,100], d: s32[]) -> f32[100] {

@@ -1,4 +1,4 @@
-"""Tables and the page of plans that are made up here."""
+"""Tables and the page of invented plans."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def make(
   name='ppo:1.3b',
   **fields,
 ):
-  """Two functions whose arithmetic is spread over the chips."""
+  """Returns a plan with two functions, split over the chips."""
   function = lambda name, share: planner.Function(
     name=name,
     arguments=GIB,
@@ -74,7 +74,7 @@ def test_the_summary_has_a_row_for_each_run_and_slice():
     'chips': '4',
     'data x fsdp x tensor': '1 x 4 x 1',
     'GiB a chip': '6.00 of 16',
-    # 2 + 6 s of arithmetic a chip, 4e12 of 8e12 FLOPs; 3,600 steps of 8 s.
+    # 2 + 6 s per chip; 4e12 of 8e12 FLOPs; 3,600 steps of 8 s.
     'step, at least': '8 s',
     'bound': 'arithmetic (update)',
     'MFU, at most': '50%',

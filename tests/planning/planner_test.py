@@ -1,4 +1,4 @@
-"""Plans for slices: what is counted, what fits, and what is kept."""
+"""Plans for slices: counts, fits, and kept figures."""
 
 import dataclasses
 import warnings
@@ -34,8 +34,8 @@ def small_plan(folder, told=None):
 
 @pytest.fixture(name='compiled', scope='module')
 def _compiled(tmp_path_factory):
-  """(plan, folder it is kept in, what was told, warnings)."""
-  jax.jit(lambda x: x + 1)(jnp.zeros(3))  # as after other compiling
+  """Returns (plan, folder of kept figures, messages, warnings)."""
+  jax.jit(lambda x: x + 1)(jnp.zeros(3))  # JAX has compiled before
   folder, told = tmp_path_factory.mktemp('functions'), []
   with warnings.catch_warnings(record=True) as warned:
     warnings.simplefilter('always')
@@ -44,12 +44,12 @@ def _compiled(tmp_path_factory):
 
 @slices.needs_libtpu
 def test_a_small_step_compiles_for_a_slice(compiled):
-  """The whole way; what the program does is what was counted."""
+  """The FLOPs of the compiled program agree with the counted FLOPs."""
   plan, _, told, warned = compiled
   assert plan.fits and plan.chips == 4
   assert plan.mesh == dict(data=1, fsdp=2, tensor=2)
   (update,) = plan.functions
-  # XLA does whole squares of attention, and some products twice.
+  # XLA computes the full square of attention, and some products twice.
   assert 1 < update.xla_flops / update.model_flops < 1.6
   assert update.collectives['all-gather'] > 0  # fsdp
   assert update.seconds == max(update.times.values())
@@ -60,7 +60,7 @@ def test_a_small_step_compiles_for_a_slice(compiled):
   assert plan.communication == update.times['ici'] / update.seconds
   assert plan.stays < update.arguments < update.peak < plan.hbm
   assert told[0] == 'sft:micro for v5e:2x2: update compiles'
-  # JAX decides once whether it has a cache; what is compiled here has none.
+  # JAX decides once whether it has a cache; these programs are not cached.
   assert not [w for w in warned if 'cache' in str(w.message)]
   assert jax.config.jax_enable_compilation_cache
 
@@ -121,7 +121,7 @@ def test_what_does_not_fit_says_what_is_large(
   assert plan.problem.startswith(problem)
   assert "['blocks']['up']['kernel'] float32[2, 128, 512]" in plan.problem
   assert plan.peak > plan.hbm
-  # What cannot stay is not compiled.
+  # Nothing is compiled if the resident arrays do not fit.
   assert bool(told) == bool(plan.functions) == (problem == 'update needs')
   assert planner.to_json(plan)['fits'] is False
 
@@ -129,7 +129,7 @@ def test_what_does_not_fit_says_what_is_large(
 @slices.needs_libtpu
 @pytest.mark.slow
 def test_a_small_step_compiles_for_two_slices():
-  """And gradients are summed over the slices."""
+  """Gradients are summed over the slices."""
   config = slices.small(sft, batch_size=16)
   config.mesh.update(data=2)
   plan = planner.plan(config, '2xv5e:2x2', vocab_size=500)
@@ -141,7 +141,7 @@ def test_a_small_step_compiles_for_two_slices():
 @slices.needs_libtpu
 @pytest.mark.slow
 def test_what_waits_on_the_hosts_takes_no_memory_of_the_chips():
-  """Of the scoring that it is copied for it does, and of nothing else."""
+  """Only scoring, which copies the reference to the chips, needs memory."""
 
   def memory(offload):
     config = slices.small(ppo)
@@ -184,7 +184,7 @@ def test_arrays_are_counted_per_device():
 
 
 def test_the_functions_of_ppo_are_given_what_they_take():
-  """Each traces with its abstract arguments; frozen models once each."""
+  """Each function traces with its abstract arguments."""
   config = slices.small(ppo)
   config.mesh.update(data=2)
   config.ppo.update(batch_size=8, minibatch_size=4, ptx_coef=1.0)
@@ -234,12 +234,12 @@ def test_a_function_as_reward_splits_the_scoring():
   ],
 )
 def test_tensor_grows_where_a_batch_has_too_few_rows(module, devices, tensor):
-  """64 rows of PPO's minibatch and the reward model, 32 of SFT."""
+  """PPO's minibatch and the reward model have 64 rows, SFT has 32."""
   config = module.get_config('1.3b')
   found, given = planner.on_slice(config, devices)
   assert found.mesh.tensor == tensor
   assert given == ({} if tensor == 1 else {'mesh.tensor': tensor})
-  assert config.mesh.tensor == 1  # the one that was given is as it was
+  assert config.mesh.tensor == 1  # the given config is unchanged
 
 
 def test_a_mesh_that_is_given_whole_stays():
