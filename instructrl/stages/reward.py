@@ -51,7 +51,10 @@ def validate(config):
     f'model.max_len must be at least prompt_len + response_len = '
     f'{config.prompt_len} + {config.response_len}; got {config.model.max_len}',
   )
-  require(config.model.dropout == 0, 'model.dropout must be 0 in the RM')
+  require(
+    config.model.dropout == 0,
+    f'model.dropout must be 0 to train on rankings; got {config.model.dropout}',
+  )
 
 
 def make_step(model: Model, tx, schedule, *, microbatch_size: int):

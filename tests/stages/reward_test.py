@@ -496,7 +496,7 @@ def test_rankings_that_are_larger_than_the_config_are_refused(
     ('fold', 1, 'fold must be at least 0 and less than num_folds=0; got 1'),
     ('microbatch_size', 3, 'microbatch_size must divide batch_size=8; got 3'),
     ('prompt_len', 11, r'model.max_len must be at least .* = 11 \+ 6; got 16'),
-    ('model.dropout', 0.1, 'model.dropout must be 0 in the RM'),
+    ('model.dropout', 0.1, 'model.dropout must be 0 to train on rankings'),
     ('optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
   ],
 )
