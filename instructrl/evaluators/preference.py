@@ -87,7 +87,7 @@ class Evaluator:
       )
     prompts = context.prompts(self._split)[: self._num_prompts]
     responses = {
-      name: self._responses(policies[name], prompts, name) for name in policies
+      name: self._responses(policies, name, prompts, name) for name in policies
     }
     judge = judges.Judge(context.world(), context.labelers())
     if not reference:
@@ -96,7 +96,7 @@ class Evaluator:
       )
       return protocol.Outcome(results, samples)
     second = second_sample(reference)
-    responses[second] = self._responses(policies[reference], prompts, second)
+    responses[second] = self._responses(policies, reference, prompts, second)
     context.progress('judging')
     results, samples = evaluate_preference(
       prompts,
@@ -109,14 +109,16 @@ class Evaluator:
     )
     return protocol.Outcome(results, samples)
 
-  def _responses(self, policy, prompts, name: str) -> list[str]:
-    self._context.progress(f'responses of {name}')
-    return self._context.kept(
+  def _responses(self, policies, policy: str, prompts, name: str) -> list[str]:
+    """Returns a policy's responses; `name` gives the part and its seed."""
+    context = self._context
+    context.progress(f'responses of {name}')
+    return context.kept(
       name,
-      lambda: policy.respond(
+      lambda: policies[policy].respond(
         prompts,
         temperature=self._temperature,
-        seed=sample_seed(self._context.seed, name),
+        seed=sample_seed(context.seed, name),
       ),
     )
 

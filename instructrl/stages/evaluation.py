@@ -70,7 +70,11 @@ def run(config, workdir, label: str = '') -> dict:
     files.atomic_write(workdir / results.SAMPLES, ''.join(lines))
     files.atomic_write(workdir / results.RESULTS, json.dumps(content, indent=1))
     shutil.rmtree(workdir / KEPT, ignore_errors=True)
-  return {'policies': list(models), 'evals': names}
+  return {
+    'policies': list(models),
+    'evals': names,
+    'samples': sum(len(outcome.samples) for _, outcome in found.values()),
+  }
 
 
 def _evaluate(context, fields: dict, models) -> protocol.Outcome:

@@ -219,11 +219,7 @@ class Policies(Mapping[str, LanguageModel]):
   def __init__(self, opened: Opener):
     self._opened, self._config = opened, opened.config
     self._names = named(self._config)
-    self._open = functools.lru_cache(maxsize=1)(
-      lambda name, path: opening.open_run(
-        path, opened.tok, opened.mesh, name=name
-      )
-    )
+    self._path, self._run = None, None  # of the policy asked for last
 
   def __iter__(self) -> Iterator[str]:
     return iter(self._names)
@@ -234,11 +230,17 @@ class Policies(Mapping[str, LanguageModel]):
   def __getitem__(self, name: str) -> LanguageModel:
     if name not in self._names:
       raise KeyError(name)
-    run = self._open(f'policies.{name}', self.path(name))
-    asked = template_of(name, run.config.stage)
-    return self._opened.language_model(
+    path, opened = self.path(name), self._opened
+    if path != self._path:
+      self._path = self._run = None  # frees its memory first
+      self._run = opening.open_run(
+        path, opened.tok, opened.mesh, name=f'policies.{name}'
+      )
+      self._path = path
+    asked = template_of(name, self._run.config.stage)
+    return opened.language_model(
       name,
-      run,
+      self._run,
       self._config.response_len,
       self._few_shot if asked == 'few_shot' else '',
     )

@@ -64,7 +64,8 @@ def read(workdir):
 def test_a_whole_evaluation(runs, tok, one_device, monkeypatch):
   workdir = runs / 'evaluation'
   done = evaluation.run(config_of(), workdir)
-  assert done == {'policies': POLICIES, 'evals': ['accuracy', 'nll', 'reward']}
+  evals = ['accuracy', 'nll', 'reward']
+  assert done == {'policies': POLICIES, 'evals': evals, 'samples': 5}
   content, samples = read(workdir)
   assert content['format_version'] == 2
   assert list(content['policies']) == POLICIES
