@@ -20,8 +20,8 @@ def get_config(arg='tiny'):
   c = common.base(arg, 'rankings', common.LAB_SIZES)
   c.inputs.base = '../pretrain'
   c.inputs.sft = '../sft'
-  # Step of an input that is sampled; '' is the newest. 'first' is the end of the
-  # first SFT epoch: later ones are selected by these rankings' reward model.
+  # Step of an input that is sampled; '' is the newest. 'first' is the end of
+  # the first SFT epoch: these rankings' reward model selects later ones.
   c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
   # Candidates: (policy, temperature, samples), and one demonstration. Most are
   # SFT's, because PPO starts from such responses.

@@ -1,4 +1,4 @@
-r"""Checks whether a run fits a TPU slice, and how fast it could be, without TPUs.
+r"""Plans runs on TPU slices without a TPU: memory, speed and cost.
 
   python -m instructrl.aot --config=experiments/ppo_ptx.py:1.3b \
       --topology=v5e:4x8,v5e:8x8 [--json] [--workdir=DIR]

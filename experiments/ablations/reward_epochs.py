@@ -1,8 +1,7 @@
 r"""Epochs of the reward model (appendix C.2).
 
-python -m instructrl.sweep --config=experiments/ablations/reward_epochs.py:tiny
-\
-    --workdir=DIR
+python -m instructrl.sweep \
+    --config=experiments/ablations/reward_epochs.py:tiny --workdir=DIR
 
 The paper: the reward model overfits fast with more than one epoch.
 """

@@ -1,8 +1,7 @@
 r"""The reward model's learning rate, plus and minus 50% (appendix C.2).
 
-python -m instructrl.sweep --config=experiments/ablations/reward_peak_lr.py:tiny
-\
-    --workdir=DIR
+python -m instructrl.sweep \
+    --config=experiments/ablations/reward_peak_lr.py:tiny --workdir=DIR
 
 The paper: the rate changes little.
 """

@@ -157,7 +157,7 @@ class Engine:
     prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[int]],
   ) -> np.ndarray:
-    """Returns the summed log-probability of each response: [N] float32, nats."""
+    """Returns the summed log-probability of each response, [N] float32."""
 
     def sums(part):
       some, answers = zip(*part)

@@ -11,8 +11,9 @@ SFT's own row compares a second, independent sample of SFT with the first. It
 measures the method (about 50%) and is not 50% by definition.
 """
 
+from collections.abc import Callable, Mapping, Sequence
 import itertools
-from typing import Callable, Mapping, Protocol, Sequence
+from typing import Protocol
 
 import numpy as np
 

@@ -10,9 +10,9 @@ and a base model continues the text. The measures `quiz_*` and `continued_*`
 repeat these two tasks with plain text for every policy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import re
-from typing import Callable, Protocol
+from typing import Protocol
 
 import numpy as np
 

@@ -11,12 +11,12 @@ Axis legend: N items, S statistics, M bootstrap resamples.
 """
 
 import collections
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import functools
 import math
 import re
 import string
-from typing import Callable, Mapping, Sequence
 import zlib
 
 import numpy as np
@@ -251,7 +251,7 @@ def entropy_bits(logprobs: Sequence[float]) -> float:
 
 
 def normalize_answer(text: str) -> str:
-  """Normalizes an answer by the rules of SQuAD's script (Rajpurkar et al. 2016).
+  """Normalizes an answer as SQuAD's script does (Rajpurkar et al. 2016).
 
   Lower case, without punctuation, articles and repeated spaces.
   """

@@ -1,1 +1,1 @@
-"""Studies and sweeps: graphs of stages, run in order and resumed after a stop."""
+"""Studies and sweeps: graphs of stages, run in order and resumable."""

@@ -135,7 +135,7 @@ def _point(point, config, workdir, status, missing) -> dict:
 
 
 def _settings(points: Sequence[Mapping], config) -> list[dict]:
-  """Returns each setting with the mean and spread of its measures over seeds."""
+  """Returns each setting with mean and spread of its measures over seeds."""
   groups: dict[str, list] = {}
   for point in points:
     groups.setdefault(json.dumps(point['overrides']), []).append(point)

@@ -23,7 +23,7 @@ from instructrl.stages import inputs
 from instructrl.stages import policies
 from instructrl.stages import ranking_batches
 
-# Shares of a matrix product's speed that the functions of a stage reach. They are
+# Shares of a matrix product's speed that the functions of a stage reach,
 # measured on two CPU cores, with SFT steps (0.49) and PPO iterations. Sampling
 # reaches less on an accelerator, because each token reads all weights.
 SAMPLING, READING, TRAINING = 0.4, 0.7, 0.5
@@ -211,7 +211,7 @@ def table(found: Sequence[Cost], workdir, peak: float) -> str:
   lines.append(
     f'in tokens; about {progress.format_seconds(left)} are left, and some '
     f'minutes to compile. A matrix product\nreaches {peak / 1e12:.2f} TFLOP/s '
-    f'here; the estimate is {SAMPLING:.0%} of it in sampling,\n{READING:.0%} in '
-    f'reading (forward passes) and {TRAINING:.0%} in training'
+    f'here; the estimate is {SAMPLING:.0%} of it in sampling,\n{READING:.0%} '
+    f'in reading (forward passes) and {TRAINING:.0%} in training'
   )
   return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""The evaluations of a config, `config.evals`, and the run that they belong to."""
+"""The evaluations of a config, `config.evals`, and their run."""
 
 from collections.abc import Callable, Mapping
 import dataclasses

@@ -1,7 +1,7 @@
-"""Measures what models of one size of the lab learn, by tokens seen.
+r"""Measures what models of one size of the lab learn, by tokens seen.
 
-  python -m instructrl.stages.learnability [--config=experiments/study.py:tiny] \
-      [--workdir=runs/learnability]
+  python -m instructrl.stages.learnability \
+      [--config=experiments/study.py:tiny] [--workdir=runs/learnability]
 
 Runs the lab, pretraining and SFT stages of a study, or continues those of a
 study's folder, and evaluates every checkpoint: after pretraining with the

@@ -96,7 +96,7 @@ def template_of(name: str, stage: str) -> str:
 def few_shot_text(
   demonstrations: Iterable[Demonstration], tok, num_shots: int
 ) -> str:
-  """Makes the plain-text prefix of a few-shot prompt, with `{prompt}` at its end.
+  """Makes the plain-text prefix of a few-shot prompt, ending with `{prompt}`.
 
   The demonstrations are the shortest of their use case, one each, so that the
   longest prompt still fits beside them.

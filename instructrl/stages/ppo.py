@@ -58,7 +58,7 @@ def validate(config):
 
 
 def load_prompts(run: Run, tok, split: str, prompt_len: int):
-  """Returns the records and tokens of the prompts that fit, and how many do not.
+  """Returns records and tokens of the prompts that fit, and how many do not.
 
   The records come from inputs.prompts, or else from inputs.data. They are
   text, laid out and tokenized for the policy, wherever they come from.

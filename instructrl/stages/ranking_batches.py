@@ -168,7 +168,7 @@ def load_held_out(run: Run, tok) -> dict[str, list]:
     elif group == 'heldout' and group not in groups:
       inputs.tell(
         run,
-        'no labelers are held out: accuracy is measured on the training labelers',
+        'no labelers are held out: accuracy is that on the training labelers',
       )
     else:
       inputs.tell(

@@ -139,7 +139,7 @@ def test_a_kernel_that_nothing_is_known_of_is_not_taken_for_nothing():
     match=r'k.3 \(jit\(f\)/pallas_call\) has no '
     'cost estimate',
   ):
-    program('f32[8]', ['f32[8]'], 'jit(f)/pallas_call').costs
+    _ = program('f32[8]', ['f32[8]'], 'jit(f)/pallas_call').costs
 
 
 @slices.needs_libtpu

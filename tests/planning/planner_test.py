@@ -192,7 +192,7 @@ def test_the_functions_of_ppo_are_given_what_they_take():
   program, make, counts, steps = planner.program_of(config, mesh, 500)
   with jax.set_mesh(mesh):
     functions = make()
-    for name, (fn, arguments) in functions.items():
+    for fn, arguments in functions.values():
       jax.eval_shape(fn, *arguments)
     assert list(functions) == list(counts) == ['generate', 'score', 'update']
     assert steps == config.ppo.num_iterations

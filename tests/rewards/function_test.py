@@ -1,4 +1,4 @@
-"""Python functions as rewards: what they are given, and what they may return."""
+"""Python functions as rewards: their arguments and results."""
 
 import itertools
 

@@ -45,7 +45,8 @@ def test_a_port_that_is_taken_is_told_in_one_line():
         taken.listen()
         port = taken.getsockname()[1]
         print('ready', flush=True)
-        command.run_door(lambda: processes.initialize(f'localhost:{port}', 2, 0))
+        join = lambda: processes.initialize(f'localhost:{port}', 2, 0)
+        command.run_door(join)
       """
   status, _, err = run(code, 0)
   assert status == 1 and 'Traceback' not in err

@@ -442,7 +442,7 @@ def ptx_update(first):
 
 
 def test_an_update_is_a_step_per_minibatch(expected_update, ptx_update):
-  """Every episode once an epoch; ptx in the same step, not in one of its own."""
+  """Every episode once an epoch; ptx in the same step, not in its own."""
   history, opt = expected_update
   state, metrics = ptx_update
   chex.assert_trees_all_close(state.params, history[-1], atol=1e-5)

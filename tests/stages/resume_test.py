@@ -198,7 +198,7 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(stage, workdir, tmp_path):
   total = (expected / 'metrics.jsonl').read_bytes().count(b'\n')
   draw = random.Random(f'{stage}')
   kills = 0
-  for attempt in range(6):
+  for _ in range(6):
     process = start(stage, workdir)
     # Any moment from just after a line was written: in a step, in a save, in
     # between. Most lines are written some milliseconds before a save.

@@ -396,7 +396,7 @@ def write_rankings(folder, study, keep):
     (
       lambda split, r: r.group == 'train',
       {'in_group'},
-      'no labelers are held out: accuracy is measured on the training labelers',
+      'no labelers are held out: accuracy is that on the training labelers',
     ),
     (
       lambda split, r: (

@@ -144,7 +144,7 @@ def _lines(path) -> Iterator[bytes]:
 
 
 def _parsed(data: bytes) -> tuple[Any, str, int]:
-  """Returns (value, why the data are not JSON or '', line of the fault or 0)."""
+  """Returns (value, why the data are not JSON or '', line of the fault)."""
   try:
     return json.loads(data.decode('utf-8-sig')), '', 0
   except UnicodeDecodeError as error:

@@ -67,7 +67,8 @@ def test_splits_texts_and_drops(tmp_path):
   assert got.dropped == {
     'belongs to posts=cnndm': 1,
     'choice is 2, neither 0 nor 1': 1,
-    "split is 'x', not one of train, valid1, valid2, valid, validation, test": 1,
+    "split is 'x', not one of "
+    'train, valid1, valid2, valid, validation, test': 1,
     'has 0 summaries, not 2': 1,
     'post is empty': 1,
   }
