@@ -24,7 +24,6 @@ from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import opening
-from instructrl.tokenizers import loading
 
 DEFAULT_COLOR = '#009e73'
 # The policy whose step `inputs.select_sft` selects.
@@ -132,7 +131,7 @@ class Opener:
       batch_size: sequences computed at once; config.batch_size by default.
     """
     self.config, self.workdir = config, pathlib.Path(workdir)
-    self.tok = loading.load(self.input('data'))
+    self.tok = inputs.data_folder(self).tokenizer()
     self._engines = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = batch_size or config.batch_size
