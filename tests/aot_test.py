@@ -72,7 +72,7 @@ def test_a_missing_flag_is_named(config, topologies, message):
     pytest.param(
       sft.get_config('175b'),
       'v5p:4x4x4',
-      'v5p:4x4x4: mesh .* cannot be laid over',
+      'v5p:4x4x4: mesh .* does not fit the slice',
       marks=slices.needs_libtpu,
     ),
   ],
