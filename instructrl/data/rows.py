@@ -75,28 +75,23 @@ class RowFile:
     if not self.path.is_file():
       raise FileNotFoundError(f'no packed rows at {path}')
     try:
-      self._records = array_record_data_source.ArrayRecordDataSource(
-        [str(path)]
-      )
-      self.header = json.loads(self._records[0])
+      source = array_record_data_source.ArrayRecordDataSource([str(path)])
+      self._records, self.header = source, json.loads(source[0])
     except (RuntimeError, ValueError, IndexError) as error:
-      raise ValueError(f'{path} is not a file of packed rows: {error}') from (
-        error
-      )
-    if (
-      not isinstance(self.header, dict) or self.header.get('kind') != 'lm_rows'
-    ):
+      reason = f'{path} is not a file of packed rows: {error}'
+      raise ValueError(reason) from error
+    header = self.header
+    if not isinstance(header, dict) or header.get('kind') != 'lm_rows':
       raise ValueError(f'{path} is not a file of packed rows')
-    if self.header.get('format_version') != FORMAT_VERSION:
+    if header.get('format_version') != FORMAT_VERSION:
       raise ValueError(
-        f'{path} has format version {self.header.get("format_version")}, '
-        f'this program reads {FORMAT_VERSION}: delete the file to pack it '
-        'again'
+        f'{path} has format version {header.get("format_version")}, this '
+        f'program reads {FORMAT_VERSION}: delete the file to pack it again'
       )
-    if len(self._records) != self.header.get('num_rows', -1) + 1:
+    if len(source) != header.get('num_rows', -1) + 1:
       raise ValueError(
-        f'{path} has {len(self._records) - 1} rows, its header says '
-        f'{self.header.get("num_rows")}'
+        f'{path} has {len(source) - 1} rows, its header says '
+        f'{header.get("num_rows")}'
       )
 
   def __len__(self) -> int:
@@ -112,11 +107,8 @@ class RowFile:
       data = self._records.__getitems__([int(i) + 1 for i in indices])
     except RuntimeError as error:
       raise ValueError(f'{self.path} is damaged: {error}') from error
-    values = (
-      np.frombuffer(b''.join(data), '<i4')
-      .astype(np.int32)
-      .reshape(len(data), len(FIELDS), self.header['row_len'])
-    )
+    values = np.frombuffer(b''.join(data), '<i4').astype(np.int32)
+    values = values.reshape(len(data), len(FIELDS), self.header['row_len'])
     fields = {name: values[:, i] for i, name in enumerate(FIELDS)}
     return LMBatch(**{**fields, 'loss_mask': fields['loss_mask'].astype(bool)})
 

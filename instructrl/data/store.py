@@ -6,6 +6,7 @@ shuffle them by a hash of the key).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+import functools
 import hashlib
 import itertools
 import json
@@ -112,21 +113,17 @@ def _checked(records, record_type, name, split, seen):
   """Yields valid records that belong to the split, each id once."""
   source = f'{name}/{split}'
   for index, record in enumerate(records):
+    refused = functools.partial(RecordError, source, index)
     if not isinstance(record, record_type):
-      raise RecordError(
-        source,
-        index,
-        f'{type(record).__name__} among records of the type '
-        f'{record_type.__name__}',
-      )
+      found, kind = type(record).__name__, record_type.__name__
+      raise refused(f'{found} among records of the type {kind}')
     validate(record, source=source, index=index)
     prompt = prompt_of(record)
     if split in SPLITS and prompt.split != split:
-      raise RecordError(source, index, f'belongs to the split {prompt.split!r}')
+      raise refused(f'belongs to the split {prompt.split!r}')
     if prompt is record:  # many labelers may rank one prompt
       if record.id in seen:
-        reason = f'id {record.id!r} is already that of {seen[record.id]}'
-        raise RecordError(source, index, reason)
+        raise refused(f'id {record.id!r} is already that of {seen[record.id]}')
       seen[record.id] = f'{source}[{index}]'
     yield record
 
@@ -158,9 +155,8 @@ def read_records(
   try:
     return RecordSequence(builder, split)
   except RuntimeError as error:
-    raise RecordError(
-      str(builder.data_dir), None, f'cannot be read: {error}'
-    ) from error
+    reason = f'cannot be read: {error}'
+    raise RecordError(str(builder.data_dir), None, reason) from error
 
 
 def splits(directory: str | pathlib.Path, name: str) -> dict[str, int]:
@@ -172,9 +168,8 @@ def splits(directory: str | pathlib.Path, name: str) -> dict[str, int]:
 def dataset_fingerprint(directory: str | pathlib.Path, name: str) -> str:
   """Returns the sha256 (hex) of a finished data set's records and splits."""
   contents = _require(directory, name).info.metadata['contents']
-  return hashlib.sha256(
-    json.dumps(contents, sort_keys=True).encode()
-  ).hexdigest()
+  text = json.dumps(contents, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()
 
 
 class RecordSequence(Sequence):
@@ -214,27 +209,26 @@ class RecordSequence(Sequence):
     try:
       examples = self._examples.__getitems__(list(indices))
     except (RuntimeError, ValueError) as error:  # ArrayRecord's, and TFDS's
-      name, where = self._place(indices[0])
-      raise RecordError(
-        name, where, f'this record or a later one is damaged: {error}'
-      ) from error
+      reason = f'this record or a later one is damaged: {error}'
+      raise RecordError(*self._place(indices[0]), reason) from error
     return [self._decoded(i, example) for i, example in zip(indices, examples)]
 
   def _decoded(self, index: int, example: dict[str, Any]) -> Record:
     name, where = self._place(index)
+    refused = functools.partial(RecordError, name, where)
     lost = [field for field, value in example.items() if value is None]
     if lost:  # ArrayRecord reads what was cut off as None
-      raise RecordError(name, where, f'is damaged: it has no {lost[0]}')
+      raise refused(f'is damaged: it has no {lost[0]}')
     try:
       record = self._decode(example)
     except UnicodeDecodeError as error:
-      raise RecordError(name, where, f'text is not UTF-8: {error}') from error
+      raise refused(f'text is not UTF-8: {error}') from error
     except ValueError as error:
-      raise RecordError(name, where, f'is malformed: {error}') from error
+      raise refused(f'is malformed: {error}') from error
     validate(record, source=name, index=where)
     own = prompt_of(record).split
     if self._split in SPLITS and own != self._split:
-      raise RecordError(name, where, f'belongs to the split {own!r}')
+      raise refused(f'belongs to the split {own!r}')
     return record
 
 
@@ -249,19 +243,21 @@ def _find(folder: pathlib.Path) -> RecordBuilder | None:
   """Returns a builder of the finished data set in a folder, or None."""
   for cls in BUILDERS:
     info = folder / cls.name / str(cls.VERSION) / 'dataset_info.json'
-    if info.is_file():
-      try:
-        about = json.loads(info.read_bytes())
-      except ValueError as error:
-        raise RecordError(
-          str(info), None, f'cannot be read: {error}'
-        ) from error
-      if not isinstance(about, dict) or (
-        {'name', 'version', 'fileFormat', 'splits'} - set(about)
-        or about['name'] != cls.name
-      ):
-        raise RecordError(str(info), None, f'is not that of {cls.name}')
-      return cls(data_dir=folder)
+    if not info.is_file():
+      continue
+    refused = functools.partial(RecordError, str(info), None)
+    try:
+      about = json.loads(info.read_bytes())
+    except ValueError as error:
+      raise refused(f'cannot be read: {error}') from error
+    needed = {'name', 'version', 'fileFormat', 'splits'}
+    if (
+      not isinstance(about, dict)
+      or needed - about.keys()
+      or about['name'] != cls.name
+    ):
+      raise refused(f'is not that of {cls.name}')
+    return cls(data_dir=folder)
   return None
 
 
