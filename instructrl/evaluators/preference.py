@@ -178,20 +178,20 @@ def evaluate_preference(
   _check(prompts, responses, labelers, reference)
   second = second_sample(reference)
   utility = {
-    name: np.asarray(
-      [judge.utility(p, r) for p, r in zip(prompts, texts)], np.float64
-    )
+    name: np.asarray([judge.utility(*pair) for pair in zip(prompts, texts)])
     for name, texts in responses.items()
   }
   ranks = _heldout_ranks(prompts, responses, labelers, seed)
 
+  def outcomes(left, right):
+    """Returns the outcomes [N] of the judge and of the held-out labelers."""
+    labeled = _outcomes(-ranks[left], -ranks[right]).mean(0)
+    return _outcomes(utility[left], utility[right]), labeled
+
   def versus(left, right):
-    return {
-      **_win_rate(_outcomes(utility[left], utility[right]), seed),
-      'heldout_labelers': _win_rate(
-        _outcomes(-ranks[left], -ranks[right]).mean(0), seed
-      ),
-    }
+    judged, labeled = outcomes(left, right)
+    heldout = _win_rate(labeled, seed)
+    return {**_win_rate(judged, seed), 'heldout_labelers': heldout}
 
   policies = [name for name in responses if name != second]
   in_row = {name: second if name == reference else name for name in policies}
@@ -202,26 +202,19 @@ def evaluate_preference(
       for left in policies
     },
   }
-  rated, samples = rate(
-    prompts,
-    {name: responses[name] for name in policies},
-    judge,
-    applies=applies or {},
-    seed=seed,
-  )
-  results.update(rated)
-  for i, sample in enumerate(samples):
-    for name in policies:
-      left = in_row[name]
+  shown = {name: responses[name] for name in policies}
+  rated, samples = rate(prompts, shown, judge, applies=applies or {}, seed=seed)
+  for name in policies:
+    judged, labeled = outcomes(in_row[name], reference)
+    for i, sample in enumerate(samples):
       sample['policies'][name].update(
         utility=float(utility[name][i]),
-        win=float(_outcomes(utility[left], utility[reference])[i]),
-        heldout_win=float(
-          _outcomes(-ranks[left], -ranks[reference]).mean(0)[i]
-        ),
+        win=float(judged[i]),
+        heldout_win=float(labeled[i]),
       )
-    sample['second_sample'] = responses[second][i]
-  return results, samples
+  for sample, text in zip(samples, responses[second]):
+    sample['second_sample'] = text
+  return results | rated, samples
 
 
 def _check(prompts, responses, labelers, reference: str) -> None:

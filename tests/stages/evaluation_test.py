@@ -10,7 +10,6 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.evaluators import protocol
 from instructrl.evaluators import ranking_accuracy
-from instructrl.evaluators import reward_model
 from instructrl.evaluators import statistics
 from instructrl.evaluators.lm import LanguageModel
 from instructrl.stages import build
@@ -222,14 +221,3 @@ def test_prompts_that_do_not_fit_are_told(runs, one_device):
   config = config_of(prompt_len=2)
   with pytest.raises(checks.ConfigError, match='fits prompt_len=2'):
     evaluation.run(config, runs / 'evaluation_short')
-
-
-def test_the_types_are_the_modules_with_an_evaluator():
-  assert protocol.types() == [
-    'nll',
-    'preference',
-    'probes',
-    'ranking_accuracy',
-    'reward_model',
-  ]
-  assert protocol.load('reward_model') is reward_model.Evaluator

@@ -1,0 +1,52 @@
+"""The files of an evaluation."""
+
+import json
+
+import pytest
+
+from instructrl.evaluators import protocol
+from instructrl.evaluators import results
+
+
+def collected():
+  return results.collect(
+    {'sft': {'label': 'SFT'}},
+    {
+      'a': (
+        'preference',
+        protocol.Outcome(
+          {'likert': 1, 'differences': {'likert': 2}}, [{'kind': 'preference'}]
+        ),
+      ),
+      'b': ('probes', protocol.Outcome({'differences': {'probes': 3}})),
+      'c': ('mine:Own', protocol.Outcome({'likert': 7}, [{'x': 0}])),
+    },
+  )
+
+
+def test_evaluations_of_the_package_are_one_tree_and_others_are_apart():
+  content, samples = collected()
+  assert results.merged(content) == {
+    'policies': {'sft': {'label': 'SFT'}},
+    'likert': 1,
+    'differences': {'likert': 2, 'probes': 3},
+  }
+  assert results.others(content) == {'c': {'likert': 7}}
+  assert samples == [{'eval': 'a', 'kind': 'preference'}, {'eval': 'c', 'x': 0}]
+
+
+def test_merging_leaves_the_content_as_it_is():
+  content, _ = collected()
+  before = json.dumps(content)
+  results.merged(content)
+  assert json.dumps(content) == before
+
+
+def test_another_format_is_refused(tmp_path):
+  content, _ = collected()
+  path = tmp_path / results.RESULTS
+  path.write_text(json.dumps(content))
+  assert results.read(tmp_path) == content
+  path.write_text('{"preference": {}}')
+  with pytest.raises(ValueError, match='format_version None.*run the eval'):
+    results.read(tmp_path)
