@@ -67,7 +67,7 @@ def curate(
           parts.Item(part, number, _as_part(part, record))
           for record in source.records
         ]
-  items = drops.without(items, _silence)
+  items = drops.without(items, _silent, 'the best response is empty')
   if settings.pii == 'drop':
     items = drops.without(items, lambda item: personal.reason(item.record))
   own = lambda item: not settings.resplit and item.prompt.split != 'train'
@@ -108,12 +108,10 @@ def _as_part(part: str, record):
   return record
 
 
-def _silence(item: parts.Item) -> str:
-  """Drops demonstrations made from a ranking whose best response is empty."""
-  silent = isinstance(item.record, Demonstration) and (
-    not item.record.response.strip()
-  )
-  return 'the best response is empty' if silent else ''
+def _silent(item: parts.Item) -> bool:
+  """Returns whether a ranking's best response is no demonstration: empty."""
+  record = item.record
+  return isinstance(record, Demonstration) and not record.response.strip()
 
 
 # --- Near duplicates, users ---------------------------------------------------
@@ -152,7 +150,7 @@ def _deduplicated(
   order = sorted(items, key=lambda item: not held_out(item))
   found = prefix_duplicates((i.key for i in order), prefix)
   reason = f'prompt shares its first {prefix} characters with another'
-  return drops.without(items, lambda i: reason if i.key in found else '')
+  return drops.without(items, lambda i: i.key in found, reason)
 
 
 def _limited_users(
@@ -163,16 +161,15 @@ def _limited_users(
   for item in items:
     if item.prompt.user:
       asked.setdefault(item.prompt.user, set()).add(item.key)
+  number = lambda user: lambda key: parts.draw(seed, 'user', user, key)
   allowed = {
-    user: set(
-      sorted(keys, key=lambda k: parts.draw(seed, 'user', user, k))[:most]
-    )
+    user: sorted(keys, key=number(user))[:most]
     for user, keys in asked.items()
     if most and len(keys) > most
   }
   reason = f'more than {most} prompts of a user'
   lost = lambda i: i.key not in allowed.get(i.prompt.user, (i.key,))
-  return drops.without(items, lambda i: reason if lost(i) else '')
+  return drops.without(items, lost, reason)
 
 
 # --- Labelers, PPO's prompts -------------------------------------------------
@@ -191,16 +188,12 @@ def _grouped(
     record = dataclasses.replace(item.record, group='heldout')
     return dataclasses.replace(item, record=record)
 
-  def reason(item):
-    return (
-      'training prompt ranked by a held-out labeler'
-      if item.part == 'rankings'
-      and item.record.group == 'heldout'
-      and item.prompt.split == 'train'
-      else ''
-    )
+  def lost(item):
+    ranked = item.part == 'rankings' and item.prompt.split == 'train'
+    return ranked and item.record.group == 'heldout'
 
-  return drops.without(map(grouped, items), reason)
+  reason = 'training prompt ranked by a held-out labeler'
+  return drops.without(map(grouped, items), lost, reason)
 
 
 def _set_aside(
@@ -219,8 +212,7 @@ def _set_aside(
   for item in filter(chosen, items):
     prompt = dataclasses.replace(item, part='prompts', record=item.prompt)
     found.setdefault(item.key, prompt)
-  reason = lambda item: parts.SET_ASIDE if chosen(item) else ''
-  kept = drops.without(items, reason)
+  kept = drops.without(items, chosen, parts.SET_ASIDE)
   return [*kept, *found.values()]
 
 

@@ -110,19 +110,20 @@ def fit(
   """
   drops, most = curated.drops, lengths.prompt_len
   fits = lambda p: tasks.fits(tasks.chat_prompt(tok, p), most)
-  too_long = lambda record: (
-    '' if fits(prompt_of(record)) else f'prompt has more than {most} tokens'
+  too_long = lambda record: not fits(prompt_of(record))
+  reason = f'prompt has more than {most} tokens'
+  shown = drops.without(
+    curated.demonstrations, too_long, reason, 'demonstrations'
   )
-  shown = drops.without(curated.demonstrations, too_long, 'demonstrations')
   count_cut(shown, tok, lengths.response_len, drops)
-  ranked = drops.without(curated.rankings, too_long, 'rankings')
+  ranked = drops.without(curated.rankings, too_long, reason, 'rankings')
   ranked = tokenized(ranked, tok, lengths, seed, drops)
   prompts, lost = {}, {}
   for split, found in curated.prompts.items():
     prompts[split] = list(filter(fits, found))
     for prompt in itertools.filterfalse(fits, found):
       lost.setdefault(prompt.text, prompt)
-  drops.without(lost.values(), too_long, 'prompts')
+  drops.without(lost.values(), too_long, reason, 'prompts')
   layout = getattr(tok, 'layout', None)  # only imported tokenizers have one
   if layout and not layout.between_turns:
     if any(p.turns for found in prompts.values() for p in found):

@@ -71,13 +71,18 @@ class Drops:
     return {reason: n for (p, reason), n in self.counts.items() if p == part}
 
   def without(
-    self, rows: Iterable, reason_of: Callable[..., str], part: str = ''
+    self,
+    rows: Iterable,
+    lost: Callable[..., bool | str],
+    reason: str = '',
+    part: str = '',
   ) -> list:
     """Drops and counts rows.
 
     Args:
       rows: `Item`s, or records of one part.
-      reason_of: row -> why it is dropped; '' keeps the row.
+      lost: row -> whether it is dropped, or why.
+      reason: why a row is dropped; '' takes the result of `lost`.
       part: the part of records.
 
     Returns:
@@ -85,9 +90,9 @@ class Drops:
     """
     kept = []
     for row in rows:
-      reason = reason_of(row)
-      if reason:
-        self.add(part or row.part, reason, prompt_of(row).id)
+      why = lost(row)
+      if why:
+        self.add(part or row.part, reason or why, prompt_of(row).id)
       else:
         kept.append(row)
     return kept

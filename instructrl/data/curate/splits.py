@@ -132,16 +132,16 @@ def split_prompts(
   """Sets the splits; drops rows whose prompt and user are on two sides."""
   prompt_side, user_side = _sides(items, sources, settings, seed)
 
-  def reason(item):
+  def apart(item):
     side = prompt_side[item.key]
-    apart = user_side.get(item.prompt.user, side) != side
-    return 'prompt is on the other side than its user' if apart else ''
+    return user_side.get(item.prompt.user, side) != side
 
   def split(item):
     record = parts.with_prompt(item.record, split=prompt_side[item.key])
     return dataclasses.replace(item, record=record)
 
-  return list(map(split, drops.without(items, reason)))
+  reason = 'prompt is on the other side than its user'
+  return list(map(split, drops.without(items, apart, reason)))
 
 
 def split_documents(
@@ -158,7 +158,7 @@ def split_documents(
       continue
     records = list(source.records)
     if settings.pii == 'drop':
-      records = drops.without(records, personal.reason, 'documents')
+      records = drops.without(records, personal.reason, part='documents')
     if settings.resplit or all(r.split == 'train' for r in records):
       # The same text must not be on both sides, so texts are drawn.
       texts = dict.fromkeys((fold(r.text) for r in records), 1)
@@ -179,4 +179,4 @@ def split_documents(
   held = {fold(r.text) for r in found if r.split != 'train'}
   leaks = lambda r: r.split == 'train' and fold(r.text) in held
   reason = 'text is held out elsewhere'
-  return drops.without(found, lambda r: reason if leaks(r) else '', 'documents')
+  return drops.without(found, leaks, reason, 'documents')

@@ -121,12 +121,8 @@ class Posts(base.Source):
   def remotes(self):
     url = f'{_URL}datasets/tldr_3_filtered/'
     return tuple(
-      base.Remote(f'{url}{name}.jsonl', f'posts/{name}.jsonl', split)
-      for name, split in (
-        ('train',) * 2,
-        ('valid', 'validation'),
-        ('test',) * 2,
-      )
+      base.Remote(f'{url}{name}.jsonl', f'posts/{name}.jsonl', _SPLITS[name])
+      for name in ('train', 'valid', 'test')
     )
 
   def find(self, path):
