@@ -64,7 +64,7 @@ def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
     folder = workdir / name
     if config.stage in LANGUAGE_MODELS:
       found.append(_language_model(name, config, folder))
-    elif config.stage in ('reward', 'dpo'):
+    elif 'max_responses' in config and 'model' in config:
       found.append(_rankings(name, config, folder))
     elif 'ppo' in config:
       found.append(_ppo(name, config, folder))
@@ -99,7 +99,11 @@ def _language_model(name: str, config, folder) -> Cost:
 
 
 def _rankings(name: str, config, folder) -> Cost:
-  """Counts training on rankings; DPO also needs logits and a reference pass."""
+  """Counts training on rankings.
+
+  A policy, unlike a reward model, also needs logits and the log-probabilities
+  of its reference.
+  """
   _, tok = _data(config, folder)
   module = build.make_model(config, tok.vocab_size).module
   path = inputs.input_path(config, folder, 'rankings')
@@ -116,14 +120,14 @@ def _rankings(name: str, config, folder) -> Cost:
   epoch = pipeline.epoch_steps(len(elements), config.batch_size)
   steps = config.get('num_steps') or config.num_epochs * epoch
   widths = [columns(step) for step in range(steps)]
-  dpo = config.stage == 'dpo'
+  policy = 'logits_chunk' in config
 
   def total(count, widths):
     """Adds up the FLOPs of one batch of each width."""
     tokens = [(config.batch_size * n, n) for n in widths]
-    return sum(count(module, rows, n, rows * dpo) for rows, n in tokens)
+    return sum(count(module, rows, n, rows * policy) for rows, n in tokens)
 
-  reference = widths[: epoch * dpo]
+  reference = widths[: epoch * policy]
   return Cost(
     name,
     read=config.batch_size * sum(reference),
