@@ -1,5 +1,6 @@
 """Links, files and commands that the documentation names exist."""
 
+import functools
 import pathlib
 import re
 
@@ -11,11 +12,12 @@ PAGES = sorted({*DOCS, *ROOT.glob('*.md')})
 
 FENCE = re.compile(r'^ *```.*?^ *```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
-# Files of the checkout in code, such as `tests/layers_test.py`.
-FILE = re.compile(
-  r'(?<![\w/.-])((?:docs|examples|experiments|instructrl|scripts|tests)'
-  r'/[\w./-]+\.(?:md|py|sh|txt|yaml))\b'
-)
+FOLDERS = ('docs', 'examples', 'experiments', 'instructrl', 'scripts', 'tests')
+# Files in code, such as --config=experiments/ppo.py:tiny. A path in backticks may
+# be short: `stages/run.py`, `kl_coef.py`.
+SUFFIX = r'\.(?:md|py|sh|txt|yaml)\b'
+FILE = re.compile(rf'(?<![\w/.-])((?:{"|".join(FOLDERS)})/[\w./-]+{SUFFIX})')
+SHORT = re.compile(r'`([\w/]+\.py)\b')
 MODULE = re.compile(r'python -m (instructrl[\w.]*)')
 
 
@@ -46,19 +48,29 @@ def faults_of(page, text):
   return faults
 
 
+@functools.cache
+def python_files():
+  """Returns '/PATH' of each Python file of the checkout."""
+  found = [path for folder in FOLDERS for path in (ROOT / folder).rglob('*.py')]
+  return [
+    f'/{path.relative_to(ROOT).as_posix()}'
+    for path in (*ROOT.glob('*.py'), *found)
+  ]
+
+
 def missing_from(text):
   """Returns the files and modules that a page names and that do not exist."""
-  files = [
-    name
-    for name in FILE.findall(text)
-    if not (ROOT / name).exists() and not re.search(r'\b[A-Z]{2,}\b', name)
-  ]
+  files = [name for name in FILE.findall(text) if not (ROOT / name).exists()]
+  for name in SHORT.findall(text):
+    if not any(path.endswith(f'/{name}') for path in python_files()):
+      files.append(name)
+  files = [name for name in files if not re.search(r'\b[A-Z]{2,}\b', name)]
   for module in MODULE.findall(text):
     path = ROOT / module.rstrip('.').replace('.', '/')
     runs = (path.with_suffix('.py'), path / '__main__.py')
     if not any(file.is_file() for file in runs):
       files.append(module)
-  return files
+  return list(dict.fromkeys(files))
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
@@ -71,7 +83,7 @@ def test_every_file_and_module_exists(page):
   assert not missing_from(page.read_text('utf-8'))
 
 
-def test_a_readers_way_starts_at_the_readme():
+def test_the_readme_links_every_page():
   linked = set(LINK.findall((ROOT / 'README.md').read_text('utf-8')))
   linked = {link.partition('#')[0] for link in linked}
   pages = {page.relative_to(ROOT).as_posix() for page in PAGES}
