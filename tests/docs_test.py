@@ -13,8 +13,8 @@ PAGES = sorted({*DOCS, *ROOT.glob('*.md')})
 FENCE = re.compile(r'^ *```.*?^ *```$', re.MULTILINE | re.DOTALL)
 LINK = re.compile(r'\[[^\]]*\]\(([^)\s]+)\)')
 FOLDERS = ('docs', 'examples', 'experiments', 'instructrl', 'scripts', 'tests')
-# Files in code, such as --config=experiments/ppo.py:tiny. A path in backticks may
-# be short: `stages/run.py`, `kl_coef.py`.
+# Files in code, such as --config=experiments/ppo.py:tiny. A path in backticks
+# may be short: `stages/run.py`, `kl_coef.py`.
 SUFFIX = r'\.(?:md|py|sh|txt|yaml)\b'
 FILE = re.compile(rf'(?<![\w/.-])((?:{"|".join(FOLDERS)})/[\w./-]+{SUFFIX})')
 SHORT = re.compile(r'`([\w/]+\.py)\b')
