@@ -5,6 +5,8 @@ starts at column P whatever the prompt's length. Positions and attention leave
 padding out (see `models.transformer`).
 """
 
+from typing import cast
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -297,10 +299,11 @@ def packed_logprobs(
     batch.segment_ids,
     dropout_key=dropout_key,
   )
-  return losses.token_logprobs(
+  logprobs = losses.token_logprobs(
     hidden,
     model.unembedding(params).T,
     batch.targets,
     vocab_size=model.vocab_size,
     chunk_size=chunk_size,
   )
+  return cast(jax.Array, logprobs)  # a pair only with the entropy

@@ -77,7 +77,7 @@ class Evaluator:
 
 def arrange(measures: Mapping[str, Measures], seed: int) -> dict:
   """Returns the results of `Evaluator` from policy -> path -> measure."""
-  tree = {policy: {} for policy in measures}
+  tree: dict[str, dict] = {policy: {} for policy in measures}
   differences = {}
   for path in next(iter(measures.values()), {}):
     summaries, differences[path] = statistics.compare(
@@ -154,7 +154,8 @@ def evaluate_probes(
       f'no evaluator for the probes of {unknown}; tasks must be of '
       f'{sorted(_TASKS)}'
     )
-  measures, samples = {}, []
+  measures: Measures = {}
+  samples = []
   for task, evaluate in _TASKS.items():
     if probes.get(task):
       found, marked = evaluate(lm, probes[task], world, chat)

@@ -20,6 +20,7 @@ import string
 import zlib
 
 import numpy as np
+import numpy.typing as npt
 import sacrebleu
 
 NUM_RESAMPLES = 2000
@@ -74,7 +75,7 @@ def _ratio(sums):
 
 
 def mean(
-  values: Sequence[float], applies: Sequence[bool] | None = None
+  values: npt.ArrayLike, applies: npt.ArrayLike | None = None
 ) -> Measure:
   """Returns the mean of [N] values, over the items to which it applies."""
   values = np.asarray(values, np.float64)
@@ -86,9 +87,7 @@ def mean(
   return Measure(stats, _ratio, binary)
 
 
-def ratio(
-  numerators: Sequence[float], denominators: Sequence[float]
-) -> Measure:
+def ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Measure:
   """Returns sum over sum, such as nats per token of items of any length."""
   stats = np.stack(
     [np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)],
@@ -148,7 +147,7 @@ def wilson_interval(successes: float, n: int) -> list[float]:
   return [float(low), float(high)]
 
 
-def proportion_interval(measure: Measure, *, seed: int) -> list[float]:
+def proportion_interval(measure: Measure, *, seed: int) -> list[float] | None:
   """Returns the bootstrap interval of a mean of outcomes in [0, 1].
 
   If all outcomes are equal, the bootstrap interval has width zero, although n
@@ -235,7 +234,7 @@ def difference_interval(
   ]
 
 
-def entropy_bits(logprobs: Sequence[float]) -> float:
+def entropy_bits(logprobs: npt.ArrayLike) -> float:
   """Returns the entropy over choices, H = -sum P log2 P (paper, appendix D).
 
   Args:

@@ -47,9 +47,10 @@ class FunctionReward:
       raise ConfigError(
         f'{field}: {module_name} cannot be imported: {error}'
       ) from error
-    self._function = getattr(module, attribute, None)
-    if not callable(self._function):
+    found = getattr(module, attribute, None)
+    if not callable(found):
       raise ConfigError(f'{field}: {module_name} has no function {attribute!r}')
+    self._function = found
     self.identity = files.fingerprint(
       {'function': function, 'source': inspect.getsource(module)}
     )

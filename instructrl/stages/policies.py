@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
+from typing import Any
 
 import jax
 
@@ -100,7 +101,7 @@ def few_shot_text(
   The demonstrations are the shortest of their use case, one each, so that the
   longest prompt still fits beside them.
   """
-  shortest = {}
+  shortest: dict[str, tuple[int, Demonstration]] = {}
   for d in demonstrations:
     text, use_case = d.prompt.text + d.response, d.prompt.use_case
     length = len(tok.encode(text))
@@ -132,7 +133,7 @@ class Opener:
     """
     self.config, self.workdir = config, pathlib.Path(workdir)
     self.tok = inputs.data_folder(self).tokenizer()
-    self._engines = {}
+    self._engines: dict[Any, Engine] = {}
     self.mesh = sharding.make_mesh(config.mesh.to_dict())
     self.batch_size = batch_size or config.batch_size
     sharding.process_rows(self.mesh, self.batch_size)  # raises if invalid
@@ -218,7 +219,9 @@ class Policies(Mapping[str, LanguageModel]):
   def __init__(self, opened: Opener):
     self._opened, self._config = opened, opened.config
     self._names = named(self._config)
-    self._path, self._run = None, None  # of the policy asked for last
+    # Of the policy that was asked for last.
+    self._path: pathlib.Path | None = None
+    self._run: Any = None
 
   def __iter__(self) -> Iterator[str]:
     return iter(self._names)
@@ -253,7 +256,8 @@ class Policies(Mapping[str, LanguageModel]):
     if name != SELECTED or not selection or not (path / 'checkpoints').exists():
       return path
     selected = run_folder.read_done(self._opened.input('select_sft'))
-    checks.require(selected is not None, 'inputs.select_sft is not finished')
+    if selected is None:
+      raise checks.ConfigError('inputs.select_sft is not finished')
     return _step_path(path, str(selected['result']['selected_step']))
 
   @functools.cached_property

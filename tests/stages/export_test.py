@@ -384,7 +384,8 @@ def test_an_export_that_lacks_a_tensor_is_an_error(tmp_path, monkeypatch):
   monkeypatch.setattr(
     export_lib.hf, 'tensors', lambda *args, **kw: list(tensors(*args, **kw))[1:]
   )
-  with pytest.raises(AssertionError, match='does not fit config.json: .*layernorm'):
+  message = 'does not fit config.json: .*layernorm'
+  with pytest.raises(AssertionError, match=message):
     export_quietly(tmp_path / 'import', tmp_path / 'out')
   assert not (tmp_path / 'out').exists()
 
