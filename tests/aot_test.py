@@ -26,7 +26,7 @@ from tests import slices
         '--config.batch_size=0',
         '--topology=v5e:2x2',
       ],
-      'batch_size must be 1 or more',
+      'batch_size must be at least 1; got 0',
     ),
     (['--topology=v5e:2x2'], '--config is missing: give a plan'),
     (

@@ -232,13 +232,18 @@ def test_every_field_of_every_config_is_read_somewhere():
     ('ppo', 'ppo.minibatch_size', 7, 'ppo.minibatch_size must divide'),
     ('ppo', 'ppo.ema_decay', 0.9999, 'half-life'),
     ('ppo', 'model.dropout', 0.1, 'model.dropout must be 0'),
-    ('ppo', 'optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
+    (
+      'ppo',
+      'optimizer.peak_lr',
+      -1.0,
+      'optimizer.peak_lr must be at least 0.*; got -1.0',
+    ),
     ('sft', 'optimizer.schedule', 'linear', 'optimizer.schedule'),
-    ('sft', 'batch_size', 0, 'batch_size must be 1 or more'),
-    ('pretrain', 'pretrain_mix', 1.0, 'pretrain_mix=1.0'),
+    ('sft', 'batch_size', 0, 'batch_size must be at least 1; got 0'),
+    ('pretrain', 'pretrain_mix', 1.0, 'pretrain_mix must be .*; got 1.0'),
     ('reward', 'prompt_len', 1000, 'model.max_len'),
     ('rankings', 'min_responses', 1, 'min_responses'),
-    ('sft', 'num_epochs', -1, 'num_epochs=-1 is negative'),
+    ('sft', 'num_epochs', -1, 'num_epochs must be at least 0.*; got -1'),
     *(
       (
         'evaluation',
@@ -255,7 +260,7 @@ def test_every_field_of_every_config_is_read_somewhere():
       )
     ),
     *(
-      (stage, name, 0, f'{name}=0 must be 1 or more')
+      (stage, name, 0, f'{name} must be at least 1; got 0')
       for stage, names in (
         ('evaluation', 'num_shots'),
         ('select_sft', 'num_prompts'),
@@ -265,10 +270,15 @@ def test_every_field_of_every_config_is_read_somewhere():
     ),
     ('select_sft', 'temperature', -1.0, 'temperature=-1.0 must be finite'),
     ('lab', 'demonstration_fraction', 1.0, 'demonstration_fraction'),
-    ('lab', 'size', 'huge', "size='huge' is none of micro, tiny, small"),
-    ('lab', 'num_prompts', 0, 'num_prompts=0 must be 1 or more'),
-    ('lab', 'response_len', 0, 'response_len=0 must be 1 or more'),
-    ('lab', 'world_seed', -1, 'world_seed=-1 is negative'),
+    (
+      'lab',
+      'size',
+      'huge',
+      "size must be one of micro, tiny, small; got 'huge'",
+    ),
+    ('lab', 'num_prompts', 0, 'num_prompts must be at least 1; got 0'),
+    ('lab', 'response_len', 0, 'response_len must be at least 1; got 0'),
+    ('lab', 'world_seed', -1, 'world_seed must be at least 0.*; got -1'),
   ],
 )
 def test_nonsense_is_refused_by_field_name(name, field, value, message):

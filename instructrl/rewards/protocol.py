@@ -1,4 +1,4 @@
-"""What a reward is: episodes -> one number each.
+"""The protocol of rewards: episodes -> one number each.
 
 B episodes.
 """

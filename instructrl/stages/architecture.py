@@ -15,7 +15,7 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages.model_settings import HOW_COMPUTED
 
-# Fields of a model that came later than some run's config, as they were then.
+# Defaults of model fields, for configs of runs older than a field.
 _FIELDS = {
   f.name: f.default
   for f in dataclasses.fields(network.Transformer)
@@ -25,23 +25,23 @@ _FIELDS = {
 
 
 def resolve(config, workdir, known: Mapping[str, Any] | None = None):
-  """The config with the architectures filled in that are an input's.
+  """Fills in the architectures that a config takes from its inputs.
 
-  A model whose field `like` names an input, as those of imported weights do,
-  is of the architecture of what that run trained; its other fields say how it
-  is computed (see `HOW_COMPUTED`).
+  A model whose field `like` names an input has the architecture of the model
+  that this input trained. The other fields of such a model say how the model is
+  computed (see `HOW_COMPUTED`).
 
   Args:
-    config: of a stage.
-    workdir: of the stage.
-    known: path of a run folder -> its resolved config, for folders that are
-      not there yet.
+    config: config of a stage.
+    workdir: folder of the stage.
+    known: {path of a run folder: its resolved config}, for folders that do not
+      exist yet.
 
   Returns:
-    The config itself where there is nothing to fill in, else a copy.
+    The config itself if nothing is to be filled in, else a copy.
 
   Raises:
-    ConfigError: there is no such input, or it has no model.
+    ConfigError: the input does not exist, or has no model.
   """
   if resolved(config):
     return config
@@ -69,7 +69,7 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
 
 
 def _architecture(config, workdir, source: str, known) -> dict:
-  """The fields of the model that an input trained."""
+  """Returns the fields of the model that an input trained."""
   group, field = inputs.paths(config).get(source, ('inputs', source))
   path = os.path.normpath(os.path.join(workdir, config[group][field]))
   above = [str(p) for p in (pathlib.Path(path), *pathlib.Path(path).parents)]
@@ -79,7 +79,7 @@ def _architecture(config, workdir, source: str, known) -> dict:
   else:
     folder = run_folder.find(inputs.input_path(config, workdir, field, group))
     checks.require(
-      folder is not None, f'{group}.{field}: {path} is in no run folder'
+      folder is not None, f'{group}.{field}: {path} must be in a run folder'
     )
     trained = files.read_json(folder / run_folder.CONFIG)
   checks.require(
@@ -90,12 +90,12 @@ def _architecture(config, workdir, source: str, known) -> dict:
 
 
 def _plain(value):
-  """A field's value as configs have it: JSON has lists for tuples."""
+  """Returns a tuple for a list; JSON has lists where configs have tuples."""
   return tuple(value) if isinstance(value, list) else value
 
 
 def resolved(config) -> bool:
-  """Whether no architecture of the config is still to be filled in."""
+  """Returns whether all architectures of a config are filled in."""
   return not any(
     isinstance(c, ml_collections.ConfigDict) and c.get('like')
     for c in config.values()
@@ -103,12 +103,12 @@ def resolved(config) -> bool:
 
 
 def compared(trained: dict, model):
-  """(field, theirs, ours) of each field that says what a model computes.
+  """Yields (field, theirs, ours) of each field that says what a model computes.
 
   Args:
-    trained: the config of a model, as a checkpoint has it: lists for tuples,
-      and without the fields that came later, which were as by default.
-    model: another one's.
+    trained: config of a model from a checkpoint. Tuples are lists there; a
+      field that the checkpoint's version did not have counts as its default.
+    model: config of the other model.
   """
   defaults = {
     f.name: f.default for f in dataclasses.fields(network.Transformer)

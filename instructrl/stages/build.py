@@ -1,4 +1,4 @@
-"""From a config to a model, an optimizer and their layout."""
+"""Makes a model, an optimizer and their layout from a config."""
 
 import dataclasses
 import functools
@@ -18,13 +18,14 @@ from instructrl.types import Params, TrainState
 def make_model(
   config, vocab_size: int, name: str = 'model', rules: str | None = None
 ) -> transformer.Model:
-  """The model of a config's field.
+  """Returns the model of a config's field.
 
   Args:
-    config: of a stage.
-    vocab_size: V.
-    name: of the field.
-    rules: which of `config.model_rules` are its own; `name` by default.
+    config: config of a stage.
+    vocab_size: number of tokens of the tokenizer.
+    name: name of the field.
+    rules: key of the model's own rules in `config.model_rules`; `name` by
+      default.
   """
   own = config.get('model_rules', {}).get(rules or name, ())
   rules = dict(config.rules) | dict(own)
@@ -68,7 +69,7 @@ def make_optimizer(
 
 
 def init_scalar(model: transformer.Model, seed: int):
-  """Fresh reward-model parameters; the head has its own key."""
+  """Returns fresh reward-model parameters; the head has its own key."""
   return {
     'backbone': model.init(rng.key(seed, rng.Purpose.INIT)),
     'head': heads.init_head(
@@ -79,7 +80,7 @@ def init_scalar(model: transformer.Model, seed: int):
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """A model and where its parameters lie, before there are any."""
+  """A model, and the shapes and shardings of its parameters."""
 
   model: transformer.Model
   shapes: Params  # of ShapeDtypeStruct
@@ -93,7 +94,7 @@ class Layout:
 
   @property
   def num_bytes(self) -> int:
-    """Of all parameters together."""
+    """Returns the bytes of all parameters together."""
     return sum(
       math.prod(x.shape) * x.dtype.itemsize
       for x in jax.tree.leaves(self.shapes)
@@ -101,7 +102,7 @@ class Layout:
 
 
 def abstract(shapes, shardings):
-  """A tree of `ShapeDtypeStruct` with shardings."""
+  """Returns a tree of `ShapeDtypeStruct` with shardings."""
   return jax.tree.map(
     lambda s, d: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=d),
     shapes,
@@ -110,7 +111,7 @@ def abstract(shapes, shardings):
 
 
 def abstract_rows(mesh, shapes):
-  """A tree of (shape, dtype) as abstract arrays of the global batch's rows."""
+  """Returns a tree of (shape, dtype) as abstract arrays, divided by rows."""
   rows = sharding.batch_sharding(mesh)
   return jax.tree.map(
     lambda s: jax.ShapeDtypeStruct(*s, sharding=rows),
@@ -120,7 +121,7 @@ def abstract_rows(mesh, shapes):
 
 
 def lm_layout(model: transformer.Model, mesh) -> Layout:
-  """Of a language model."""
+  """Returns the layout of a language model."""
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))
   return Layout(
     model,
@@ -133,7 +134,7 @@ def lm_layout(model: transformer.Model, mesh) -> Layout:
 
 
 def scalar_layout(model: transformer.Model, mesh) -> Layout:
-  """Of a reward or value model."""
+  """Returns the layout of a reward or value model."""
   shapes = jax.eval_shape(lambda: init_scalar(model, 0))
   axes = {'backbone': model.logical_axes(), 'head': heads.head_axes()}
   frozen = model.frozen()
@@ -203,11 +204,11 @@ def state_shardings(
 
 
 class Program:
-  """The state of a stage that trains one model, before there are parameters.
+  """The state of a stage that trains one model.
 
   Attributes:
-    layout: of the model.
-    state_shardings: of the `TrainState`.
+    layout: layout of the model.
+    state_shardings: shardings of the `TrainState`.
   """
 
   def __init__(self, config, mesh, layout: Layout, tx):
@@ -216,11 +217,12 @@ class Program:
     self.state_shardings = state_shardings(mesh, tx, layout)
 
   def fresh_state(self, params: Params) -> TrainState:
+    """Returns the state before the first step."""
     return fresh_state(params, self._tx)
 
   @functools.cached_property
   def resident(self) -> TrainState:
-    """All that stays on the devices between steps, abstract."""
+    """Abstract arrays that stay on the devices between steps."""
     return abstract(
       jax.eval_shape(self.fresh_state, self.layout.abstract),
       self.state_shardings,

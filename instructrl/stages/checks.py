@@ -1,5 +1,6 @@
-"""Refuses fields of a config that make no sense, by name."""
+"""Checks of config fields: an error names the field, its bounds and value."""
 
+import functools
 import math
 
 import ml_collections
@@ -7,112 +8,100 @@ import ml_collections
 from instructrl.models import transformer
 from instructrl.runtime import optimizer
 from instructrl.runtime.errors import ConfigError
+from instructrl.stages.field_settings import Bounds
 
 DTYPES = ('float32', 'bfloat16')
 
 
 def require(condition: bool, message: str):
+  """Raises a ConfigError with the message unless the condition holds."""
   if not condition:
     raise ConfigError(message)
 
 
+def within(config, *names: str, prefix: str = '', **bounds):
+  """Raises a ConfigError if a field is out of bounds.
+
+  Args:
+    config: config or part of one.
+    *names: names of fields.
+    prefix: path of the part in the config, such as 'optimizer.'.
+    **bounds: see `field_settings.Bounds`.
+  """
+  for name in names:
+    fault = Bounds(**bounds).fault(prefix + name, config[name])
+    require(not fault, fault)
+
+
+def positive(config, *names: str):
+  """Raises a ConfigError unless the fields are 1 or more."""
+  within(config, *names, low=1)
+
+
 def validate_common(config):
-  """Refuses what makes no sense for any stage, by field name."""
-  require(config.checkpoint.every >= 0, 'checkpoint.every must be 0 or more')
-  require(config.checkpoint.keep >= 1, 'checkpoint.keep must be 1 or more')
-  require(config.log.every >= 1, 'log.every must be 1 or more')
-  require(
-    0 <= config.log.hang_seconds < math.inf,
-    f'log.hang_seconds={config.log.hang_seconds} must be 0 or more',
-  )
-  for name in (
-    'world_seed',
-    'train_seed',
-    'eval_seed',
-    'num_steps',
-    'num_epochs',
-    'eval_every',
-    'samples_every',
-  ):
-    require(config.get(name, 0) >= 0, f'{name}={config.get(name)} is negative')
+  """Checks the fields that stages have in common."""
+  within(config.checkpoint, 'every', prefix='checkpoint.', low=0)
+  within(config.checkpoint, 'keep', prefix='checkpoint.', low=1)
+  within(config.log, 'every', prefix='log.', low=1)
+  within(config.log, 'hang_seconds', prefix='log.', low=0, below=math.inf)
+  present = lambda *names: [name for name in names if name in config]
+  counts = ('num_steps', 'num_epochs', 'eval_every', 'samples_every')
+  seeds = ('world_seed', 'train_seed', 'eval_seed')
+  within(config, *present(*seeds, *counts), low=0)
+  within(config, *present('eval_batches', 'eval_batch_size'), low=1)
   for axis, size in config.mesh.items():
     require(
       size >= 1 or size == -1,
-      f'mesh.{axis}={size} must be 1 or more, or -1 for what is left',
+      f'mesh.{axis} must be at least 1, or -1 for the rest of the devices; got '
+      f'{size}',
     )
-  validate_positive(
-    config,
-    *(name for name in ('eval_batches', 'eval_batch_size') if name in config),
-  )
-  for name, c in config.items():
-    if isinstance(c, ml_collections.ConfigDict) and 'num_layers' in c:
+  parts = [
+    (name, c)
+    for name, c in config.items()
+    if isinstance(c, ml_collections.ConfigDict)
+  ]
+  for name, c in parts:
+    if 'num_layers' in c:
       validate_model(name, c, config.rules)
-  for name, c in config.items():
-    if isinstance(c, ml_collections.ConfigDict) and 'peak_lr' in c:
+  for name, c in parts:
+    if 'peak_lr' in c:
       validate_optimizer(name, c)
 
 
-def validate_positive(config, *names: str):
-  for name in names:
-    require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
+def validate_microbatch(config):
+  """Checks that microbatch_size divides batch_size."""
+  size, micro = config.batch_size, config.microbatch_size
+  within(config, 'microbatch_size', low=0)
+  require(
+    not micro or size % micro == 0,
+    f'microbatch_size must divide batch_size={size}; got {micro}',
+  )
 
 
 def validate_model(name: str, c, rules):
-  """Refuses an architecture that cannot be built."""
-  for field in (
-    'num_layers',
-    'd_model',
-    'num_heads',
-    'max_len',
-    'scan_unroll',
-    'vocab_multiple',
-  ):
-    require(c[field] >= 1, f'{name}.{field}={c[field]} must be 1 or more')
-  for field in (
-    'num_kv_heads',
-    'head_dim',
-    'd_ff',
-    'attention_block',
-    'vocab_rows',
-    'rope_theta_local',
-    'query_scale',
-  ):
-    require(
-      0 <= c[field] < math.inf,
-      f'{name}.{field}={c[field]} is negative or not finite',
-    )
-  require(
-    math.isfinite(c.norm_offset),
-    f'{name}.norm_offset={c.norm_offset} is not finite',
-  )
-  for field in ('init_std', 'norm_epsilon', 'rope_theta'):
-    require(
-      0 < c[field] < math.inf,
-      f'{name}.{field}={c[field]} must be positive and finite',
-    )
-  require(0 <= c.dropout < 1, f'{name}.dropout={c.dropout} is not in [0, 1)')
-  for field in ('dtype', 'param_dtype'):
-    require(
-      c[field] in DTYPES, f'{name}.{field}={c[field]!r} is none of {DTYPES}'
-    )
-  try:  # It checks the rest, and computes nothing.
+  """Checks that the architecture c, the field `name`, can be built."""
+  check = functools.partial(within, c, prefix=f'{name}.')
+  check('num_layers', 'd_model', 'num_heads', 'max_len', low=1)
+  check('scan_unroll', 'vocab_multiple', low=1)
+  check('num_kv_heads', 'head_dim', 'd_ff', 'attention_block', low=0)
+  check('vocab_rows', low=0)
+  check('rope_theta_local', 'query_scale', low=0, below=math.inf)
+  check('norm_offset', above=-math.inf, below=math.inf)
+  check('init_std', 'norm_epsilon', 'rope_theta', above=0, below=math.inf)
+  check('dropout', low=0, below=1)
+  check('dtype', 'param_dtype', choices=DTYPES)
+  try:  # make_model checks the other fields, and computes nothing
     transformer.make_model(vocab_size=1, rules=rules, **c.to_dict())
   except ValueError as error:
     raise ConfigError(str(error).replace('model.', f'{name}.')) from error
 
 
-def validate_optimizer(name, c):
-  for field in ('peak_lr', 'eps', 'weight_decay'):
-    require(math.isfinite(c[field]), f'{name}.{field}={c[field]} is not finite')
-  require(c.peak_lr >= 0, f'{name}.peak_lr={c.peak_lr} is negative')
-  require(
-    c.schedule in optimizer.SCHEDULES,
-    f'{name}.schedule={c.schedule!r} is none of {optimizer.SCHEDULES}',
-  )
-  for field in ('b1', 'b2'):
-    require(0 <= c[field] < 1, f'{name}.{field}={c[field]} is not in [0, 1)')
-  require(c.eps > 0, f'{name}.eps={c.eps} must be positive')
-  for field in ('warmup_steps', 'weight_decay', 'max_grad_norm'):
-    require(c[field] >= 0, f'{name}.{field}={c[field]} is negative')
-  for field in ('warmup_from', 'final_fraction'):
-    require(0 <= c[field] <= 1, f'{name}.{field}={c[field]} is not in [0, 1]')
+def validate_optimizer(name: str, c):
+  """Checks the optimizer config c, the field `name`."""
+  check = functools.partial(within, c, prefix=f'{name}.')
+  check('peak_lr', 'weight_decay', low=0, below=math.inf)
+  check('schedule', choices=optimizer.SCHEDULES)
+  check('b1', 'b2', low=0, below=1)
+  check('eps', above=0, below=math.inf)
+  check('warmup_steps', 'max_grad_norm', low=0)
+  check('warmup_from', 'final_fraction', low=0, high=1)

@@ -56,7 +56,7 @@ def validate(config):
     any(config[part] for part in PARTS),
     f'there is no source: set one of {", ".join(PARTS)}',
   )
-  checks.validate_positive(config, 'prompt_len', 'response_len', 'row_len')
+  checks.positive(config, 'prompt_len', 'response_len', 'row_len')
   require(
     config.row_len >= config.prompt_len,
     f'row_len={config.row_len} is less than prompt_len={config.prompt_len}: '

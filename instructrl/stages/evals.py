@@ -27,7 +27,7 @@ def validate(config) -> None:
   """Raises a ConfigError if `config.evals` is invalid."""
   if config.evals:
     sizes = config.get('ppo', config)
-    checks.validate_positive(sizes, 'prompt_len', 'response_len', 'batch_size')
+    checks.positive(sizes, 'prompt_len', 'response_len', 'batch_size')
   for name, fields in config.evals.items():
     protocol.validate(name, fields.to_dict())
 

@@ -25,7 +25,7 @@ KEPT = 'parts'  # the folder of what was finished before a stop
 def validate(config) -> None:
   """Raises a ConfigError that names the field if a config is invalid."""
   checks.validate_common(config)
-  checks.validate_positive(
+  checks.positive(
     config, 'num_shots', 'prompt_len', 'response_len', 'batch_size'
   )
   checks.require(bool(policies.named(config)), 'policies: give one or more')

@@ -352,7 +352,7 @@ def validate(config):
     config.dtype in _DTYPES,
     f'dtype must be one of {", ".join(_DTYPES)}; got {config.dtype!r}',
   )
-  checks.validate_positive(config, 'max_shard_size')
+  checks.positive(config, 'max_shard_size')
   checks.require(
     any(config.inputs[name] for name in INPUTS),
     f'inputs: one of {", ".join(INPUTS)} is needed',

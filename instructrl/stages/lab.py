@@ -1,8 +1,8 @@
-"""The lab stage: from a seed to texts, prompts, demonstrations, a tokenizer.
+"""The lab stage: makes texts, prompts, demonstrations and a tokenizer.
 
-The run folder holds what all other stages read: the data sets 'corpus',
-'prompts' and 'demonstrations' (TFDS, ArrayRecord), `tokenizer.model`, and the
-packed rows of the language-model stages.
+Everything follows from a seed. The run folder holds what other stages read: the
+data sets 'corpus', 'prompts' and 'demonstrations' (TFDS, ArrayRecord),
+`tokenizer.model`, and the packed rows of the language-model stages.
 """
 
 from collections.abc import Sequence
@@ -34,12 +34,10 @@ STAGES = ('lab',)
 
 
 def validate(config):
+  """Raises a ConfigError that names a field that cannot be used."""
   checks.validate_common(config)
-  checks.require(
-    config.size in sizes.SIZES,
-    f'size={config.size!r} is none of {", ".join(sizes.SIZES)}',
-  )
-  checks.validate_positive(
+  checks.within(config, 'size', choices=tuple(sizes.SIZES))
+  checks.positive(
     config,
     'num_documents',
     'num_prompts',
@@ -48,8 +46,8 @@ def validate(config):
     'prompt_len',
     'response_len',
   )
-  for name in ('demonstration_fraction', 'ranking_fraction'):
-    checks.require(0 < config[name] < 1, f'{name} is not in (0, 1)')
+  fractions = ('demonstration_fraction', 'ranking_fraction')
+  checks.within(config, *fractions, above=0, below=1)
   checks.require(
     config.demonstration_fraction + config.ranking_fraction < 1,
     'demonstration_fraction and ranking_fraction leave no prompt for PPO',
@@ -59,7 +57,7 @@ def validate(config):
 def demonstrations(
   labelers, prompts: Sequence[Prompt], seed: int
 ) -> list[Demonstration]:
-  """One demonstration per prompt, by a training labeler."""
+  """Returns one demonstration per prompt, by a training labeler."""
   writers = [l for l in labelers if l.group == 'train']
   out = []
   for i, prompt in enumerate(prompts):
@@ -76,27 +74,29 @@ def demonstrations(
 
 
 def is_lab(folder) -> bool:
-  """Whether a data folder is a lab's, which has a world and labelers."""
+  """Returns whether the lab stage made a data folder."""
   path = pathlib.Path(folder) / run_folder.CONFIG
   return path.exists() and files.read_json(path).get('stage') == 'lab'
 
 
 def load_world(lab_dir) -> World:
-  """The world that a lab folder was made from."""
+  """Returns the world that a lab folder was made from."""
   checks.require(
     is_lab(lab_dir),
-    f'{lab_dir} is no lab: this stage asks its '
-    'world and its labelers, which public data have not',
+    f'{lab_dir} was not made by the `lab` stage; this stage needs the '
+    "lab's simulated world and labelers",
   )
   config = json.loads((pathlib.Path(lab_dir) / 'config.json').read_text())
   return make_world(config['world_seed'], config['size'])
 
 
 def load_labelers(world) -> list:
+  """Returns the labelers of a world."""
   return make_labelers(world, world.seed)
 
 
 def make_judge(lab_dir) -> judge.Judge:
+  """Returns the judge of a lab folder."""
   world = load_world(lab_dir)
   return judge.Judge(world, load_labelers(world))
 

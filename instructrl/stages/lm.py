@@ -30,28 +30,21 @@ STAGES = ('pretrain', 'sft', 'ppo_init')
 
 
 def validate(config):
-  """Refuses what makes no sense, by field name."""
+  """Raises a ConfigError that names a field that cannot be used."""
   checks.validate_common(config)
   require = checks.require
-  require(config.batch_size >= 1, 'batch_size must be 1 or more')
-  micro = config.microbatch_size
-  require(
-    micro == 0 or micro > 0 and config.batch_size % micro == 0,
-    f'microbatch_size={micro} does not divide batch_size={config.batch_size}',
-  )
+  checks.positive(config, 'batch_size')
+  checks.validate_microbatch(config)
+  checks.within(config, 'pretrain_mix', low=0, below=1)
+  checks.within(config, 'logits_chunk', low=0)
   require(
     (config.num_steps > 0) != (config.num_epochs > 0),
     'set one of num_steps and num_epochs, and leave the other at 0',
   )
   require(
-    0 <= config.pretrain_mix < 1,
-    f'pretrain_mix={config.pretrain_mix} is not in [0, 1)',
-  )
-  require(
     config.pretrain_rows or not config.pretrain_mix,
     f'pretrain_mix={config.pretrain_mix} needs pretrain_rows',
   )
-  require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
   evals.validate(config)
 
 
@@ -104,7 +97,7 @@ def make_step(
 
 
 def make_nll(model: Model, logits_chunk: int):
-  """(params, batch) -> (summed nll, tokens), jitted."""
+  """Returns a jitted function: (params, batch) -> (summed nll, tokens)."""
 
   @jax.jit
   def nll(params, batch: LMBatch):
@@ -118,7 +111,7 @@ def make_nll(model: Model, logits_chunk: int):
 
 
 def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
-  """Mean negative log-probability per token over batches, in nats."""
+  """Returns the mean negative log-probability per token, in nats."""
   totals = [jax.device_get(nll_fn(params, batch)) for batch in batches]
   return float(sum(float(t) for t, _ in totals)) / max(
     1, sum(int(n) for _, n in totals)
@@ -126,7 +119,7 @@ def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
 
 
 class Program(build.Program):
-  """What an LM stage computes, before there are data or parameters.
+  """The functions of an LM stage and where their arrays live.
 
   Attributes:
     step: jitted, see `make_step`; the state is donated.
@@ -155,13 +148,13 @@ class Program(build.Program):
     self.nll = make_nll(model, config.logits_chunk)
 
   def functions(self, row_len: int) -> dict[str, tuple]:
-    """Name -> (jitted function, its abstract arguments)."""
+    """Returns {name: (jitted function, its abstract arguments)}."""
     batch = abstract_batch(self._mesh, self._config.batch_size, row_len)
     return {'update': (self.step, (self.resident, batch))}
 
 
 def abstract_batch(mesh, rows: int, row_len: int) -> LMBatch:
-  """A batch of packed rows, before there is one."""
+  """Returns an abstract batch of packed rows."""
   shape = (rows, row_len)
   return build.abstract_rows(
     mesh,
@@ -178,7 +171,7 @@ def abstract_batch(mesh, rows: int, row_len: int) -> LMBatch:
 def validation_batches(
   run: Run, rows, batch_size: int, max_batches: int
 ) -> list[LMBatch]:
-  """The first rows of a validation set, in order, on the devices."""
+  """Returns the first rows of a validation set, in order, on the devices."""
   batches = pipeline.lm_batches(
     rows, batch_size, 0, shuffle=False, rows_read=run.rows(batch_size)
   )
@@ -186,17 +179,17 @@ def validation_batches(
 
 
 def check_row_len(rows, model: Model) -> None:
-  """Refuses rows with more positions than a model has."""
+  """Raises a ConfigError if rows have more positions than the model."""
   module, row_len = model.module, rows.header['row_len']
   checks.require(
     module.positions == 'rotary' or row_len <= module.max_len,
-    f'model.max_len={module.max_len} is shorter than the rows '
-    f'({row_len} tokens)',
+    f'model.max_len must be at least {row_len}, the tokens of a row; got '
+    f'{module.max_len}',
   )
 
 
 def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
-  """Metric -> what it is measured on, of what there is."""
+  """Returns {metric: validation batches}; missing rows are reported."""
   config, found = run.config, {}
   if config.validation_rows:
     found['loss/validation'] = inputs.rows(
@@ -219,7 +212,7 @@ def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
 
 
 def run(config, workdir, label: str = '') -> dict:
-  """Runs an LM stage to its end. Returns what its DONE file says."""
+  """Trains a language model. Returns the result for the DONE file."""
   validate(config)
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
@@ -240,7 +233,7 @@ def run(config, workdir, label: str = '') -> dict:
       **mix,
       rows_read=run.rows(config.batch_size),
     )
-    # With a mix an epoch is still once through the rows that are trained on.
+    # An epoch is one pass over `rows`, with or without a mix.
     epoch = pipeline.epoch_steps(
       len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
     )

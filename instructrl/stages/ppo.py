@@ -57,13 +57,22 @@ def validate(config):
   evals.validate(config)
 
 
-def load_prompts(run: Run, tok, split: str, prompt_len: int):
+def load_prompts(
+  run: Run, tok, split: str, prompt_len: int, source: str = 'data'
+):
   """Returns records and tokens of the prompts that fit, and how many do not.
 
-  The records come from inputs.prompts, or else from inputs.data. They are
-  text, laid out and tokenized for the policy, wherever they come from.
+  The records are text, laid out and tokenized for the policy, wherever they
+  come from.
+
+  Args:
+    run: the open run.
+    tok: the policy's tokenizer.
+    split: name of the split.
+    prompt_len: tokens of a prompt, at most.
+    source: name of the input that has the prompts.
   """
-  records = inputs.records(run, _prompts_input(run), 'prompts', split)
+  records = inputs.records(run, source, 'prompts', split)
   tokens = [tasks.chat_prompt(tok, record) for record in records]
   kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
   checks.require(
@@ -74,10 +83,6 @@ def load_prompts(run: Run, tok, split: str, prompt_len: int):
     [tokens[i] for i in kept],
     len(records) - len(kept),
   )
-
-
-def _prompts_input(run: Run) -> str:
-  return 'prompts' if run.config.inputs.get('prompts') else 'data'
 
 
 def _load(run: Run, program: Program):
@@ -146,7 +151,7 @@ def load_functions(run: Run, program: Program) -> dict[str, Reward]:
 
 
 def _pretraining(run: Run, program: Program):
-  """The pretraining rows of every iteration; None without ptx_coef."""
+  """Returns the batches of pretraining rows; None without ptx_coef."""
   s = program.settings
   if not s.ptx_coef:
     return None
@@ -159,7 +164,7 @@ def _pretraining(run: Run, program: Program):
 
 
 def _validation(run: Run) -> list:
-  """What pretrain/nll is measured on; nothing where there are no such rows."""
+  """Returns the rows that pretrain/nll is measured on, if there are any."""
   if not inputs.data_folder(run).has_rows(VALIDATION_CORPUS):
     inputs.tell(
       run,
@@ -209,8 +214,9 @@ def run(
     functions = load_functions(run, program)
     state, *frozen = _load(run, program)
     s = program.settings
+    source = 'prompts' if config.inputs.prompts else 'data'
     records, tokens, dropped = load_prompts(
-      run, tok, config.prompts_split, s.prompt_len
+      run, tok, config.prompts_split, s.prompt_len, source
     )
     prompts = pipeline.prompt_batches(
       tokens,
@@ -232,23 +238,15 @@ def run(
       del step
       return {'pretrain/nll': lm.mean_nll(nll_fn, average(state), validation)}
 
-    judge = judge or lab_judge(run.input(_prompts_input(run)))
+    judge = judge or lab_judge(run.input(source))
     looker = Looker(run, tok, s.batch_size, records, judge)
     score = _scoring(run, program, frozen, functions)
 
     def episodes(step, responses):
       rows = prompts.all_indices(step)
-      response_tokens = [
-        row[mask].tolist()
-        for row, mask in zip(
-          *processes.fetch((responses.tokens, responses.mask))
-        )
-      ]
+      shown = [records[i] for i in rows], [tokens[i] for i in rows]
       return Episodes(
-        [records[i] for i in rows],
-        [tokens[i] for i in rows],
-        response_tokens,
-        tok,
+        *shown, ppo_steps.unpadded(processes.fetch(responses)), tok
       )
 
     step_fn = _step(
@@ -319,7 +317,7 @@ def _scoring(run: Run, program: Program, frozen, functions):
     *found, terms = program.passes(*frozen, value, prompts, responses)
     episodes = make_episodes(responses)
     for name, function in functions.items():
-      # Process 0 alone calls a function, which may answer each call otherwise.
+      # Only process 0 calls a function: it need not be deterministic.
       scores = function(episodes) if run.primary else np.zeros(size, np.float32)
       terms[name] = run.put(processes.share(scores)[run.rows(size)])
     return program.finish(kl_coef, prompts, responses, *found, terms)

@@ -4,8 +4,8 @@ The defaults are those of the paper (Ouyang et al. 2022, section 3.5 and
 appendix C.4). experiments/ppo.py starts from them and changes what a size of
 model needs; the `ppo` stage checks them.
 
-Imports the standard library only, so that the experiments can import this
-module.
+Imports the standard library and *_settings modules only, so that the
+experiments can import this module.
 """
 
 from collections.abc import Mapping
@@ -13,116 +13,106 @@ import dataclasses
 import math
 from typing import Any
 
-
-def _field(
-  default, doc, *, low=None, high=None, above=None, below=None, choices=()
-):
-  """A field with its bounds: low <= x <= high, above < x < below."""
-  return dataclasses.field(
-    default=default,
-    metadata=dict(
-      doc=doc, low=low, high=high, above=above, below=below, choices=choices
-    ),
-  )
+from instructrl.stages.field_settings import declare
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """The fields of `config.ppo`."""
 
-  batch_size: int = _field(512, 'episodes per iteration (C.4)', low=1)
-  minibatch_size: int = _field(64, 'episodes per optimizer step (C.4)', low=1)
-  num_iterations: int = _field(500, 'iterations: 256k episodes (C.4)', low=1)
-  num_ppo_epochs: int = _field(1, 'inner epochs per iteration (C.4)', low=1)
-  prompt_len: int = _field(
+  batch_size: int = declare(512, 'episodes per iteration (C.4)', low=1)
+  minibatch_size: int = declare(64, 'episodes per optimizer step (C.4)', low=1)
+  num_iterations: int = declare(500, 'iterations: 256k episodes (C.4)', low=1)
+  num_ppo_epochs: int = declare(1, 'inner epochs per iteration (C.4)', low=1)
+  prompt_len: int = declare(
     1024, 'tokens of a prompt, at most (section 3.2)', low=1
   )
-  response_len: int = _field(
+  response_len: int = declare(
     1024, 'tokens of a response, at most (section 3.2)', low=1
   )
-  microbatch_size: int = _field(
+  microbatch_size: int = declare(
     0, 'episodes per gradient; 0 = minibatch_size', low=0
   )
-  generate_microbatch_size: int = _field(
+  generate_microbatch_size: int = declare(
     0, 'episodes sampled at once; 0 = batch_size', low=0
   )
-  score_microbatch_size: int = _field(
+  score_microbatch_size: int = declare(
     0, 'episodes scored at once; 0 = batch_size', low=0
   )
-  temperature: float = _field(
+  temperature: float = declare(
     1.0,
     'of sampling (C.4); 0, the greedy policy, does not explore',
     above=0,
     below=math.inf,
   )
-  top_p: float = _field(
+  top_p: float = declare(
     1.0,
     'only 1 is allowed: PPO needs the log-probs of the whole distribution',
     low=1,
     high=1,
   )
-  kl_coef: float = _field(
+  kl_coef: float = declare(
     0.02, "the paper's beta: score per nat of KL (C.4)", low=0, below=math.inf
   )
-  adaptive_kl_target: float = _field(
+  adaptive_kl_target: float = declare(
     0.0,
     'nats per response; 0 = a fixed kl_coef (Ziegler et al. 2019)',
     low=0,
     below=math.inf,
   )
-  adaptive_kl_horizon: float = _field(
+  adaptive_kl_horizon: float = declare(
     10_000.0, 'episodes (Ziegler et al. 2019)', low=0, below=math.inf
   )
-  ptx_coef: float = _field(
+  ptx_coef: float = declare(
     0.0,
     "the paper's gamma; 0 is PPO, 27.8 its PPO-ptx (C.4)",
     low=0,
     below=math.inf,
   )
-  ptx_examples_per_episode: int = _field(
+  ptx_examples_per_episode: int = declare(
     8, 'rows of pretraining data per episode (C.4)', low=0
   )
-  ptx_microbatch_size: int = _field(
+  ptx_microbatch_size: int = declare(
     0, 'rows per gradient; 0 = all of a minibatch', low=0
   )
-  discount: float = _field(
+  discount: float = declare(
     1.0,
     "per token (section 3.5: a bandit); the paper's gamma is ppo.ptx_coef",
     low=0,
     high=1,
   )
-  gae_lambda: float = _field(0.95, "not printed; the field's", low=0, high=1)
-  clip_eps: float = _field(
+  gae_lambda: float = declare(0.95, "not printed; the field's", low=0, high=1)
+  clip_eps: float = declare(
     0.2, 'clip range of the ratio (C.4)', above=0, below=1
   )
-  value_clip_eps: float = _field(
+  value_clip_eps: float = declare(
     0.2, "clip range of values, in score; not printed, the field's", above=0
   )
-  whiten_advantages: bool = _field(
+  whiten_advantages: bool = declare(
     True, "over the iteration's batch; not printed, the field's"
   )
-  ema_decay: float = _field(
+  ema_decay: float = declare(
     0.992, "of the policy's average, per optimizer step (C.4)", low=0, below=1
   )
-  missing_eos: str = _field(
+  missing_eos: str = declare(
     'none',
     'change of the score of a response without an end',
     choices=('none', 'penalty', 'fixed'),
   )
-  missing_eos_amount: float = _field(
+  missing_eos_amount: float = declare(
     0.0,
     "subtracted from that score ('penalty'), or put for it ('fixed')",
     above=-math.inf,
     below=math.inf,
   )
-  logits_chunk: int = _field(
+  logits_chunk: int = declare(
     65_536,
     'tokens whose logits are in memory at once, on all devices together; a '
     'chunk that gives a device little to do gathers the unembedding for it '
     'all the same; 0 = all',
     low=0,
   )
-  warmup_iterations: int = _field(
+  warmup_iterations: int = declare(
     10, 'iterations from 0.1 of the peak rate to the peak (C.4)', low=0
   )
 
@@ -154,42 +144,14 @@ def faults(values: Mapping[str, Any], prefix: str = 'ppo.') -> list[str]:
     values: value of each field of `Settings`.
     prefix: shown before a field's name.
   """
-  found = [
-    message
-    for field in dataclasses.fields(Settings)
-    if (message := _fault(prefix + field.name, values, field))
-  ]
+  found = []
+  for field in dataclasses.fields(Settings):
+    fault = field.metadata['bounds'].fault(
+      prefix + field.name, values[field.name]
+    )
+    if fault:
+      found.append(f'{fault} ({field.metadata["doc"]})')
   return found or _misfits(Settings(**values), prefix)
-
-
-def _fault(name: str, values, field) -> str:
-  value, bounds = values[field.name], field.metadata
-  tests = (
-    ('low', 'at least', lambda x, bound: x >= bound),
-    ('high', 'at most', lambda x, bound: x <= bound),
-    ('above', 'greater than', lambda x, bound: x > bound),
-    ('below', 'less than', lambda x, bound: x < bound),
-  )
-  wanted = [
-    f'{words} {bounds[key]}'
-    for key, words, _ in tests
-    if bounds[key] is not None
-  ]
-  right = all(
-    holds(value, bounds[key])
-    for key, _, holds in tests
-    if bounds[key] is not None
-  )
-  if bounds['low'] is not None and bounds['low'] == bounds['high']:
-    wanted = [str(bounds['low'])]
-  if bounds['choices']:
-    wanted = [f'one of {", ".join(map(repr, bounds["choices"]))}']
-    right = value in bounds['choices']
-  if right:
-    return ''
-  return (
-    f'{name} must be {" and ".join(wanted)}; got {value!r} ({bounds["doc"]})'
-  )
 
 
 def _misfits(s: Settings, prefix: str) -> list[str]:

@@ -335,6 +335,12 @@ def make_update(
   return update
 
 
+def unpadded(responses: rollout_lib.Responses) -> list[list[int]]:
+  """Returns the tokens of each response."""
+  rows = zip(responses.tokens, responses.mask, strict=True)
+  return [np.asarray(row)[np.asarray(mask)].tolist() for row, mask in rows]
+
+
 def samples(rollout: Rollout, tok, count: int):
   """The first `count` episodes as text, with their scores.
 

@@ -40,7 +40,7 @@ def validate(config) -> None:
     2 <= config.min_responses <= config.max_responses,
     'min_responses must be 2 or more and at most max_responses',
   )
-  checks.validate_positive(
+  checks.positive(
     config,
     'num_prompts',
     'num_validation',

@@ -29,23 +29,20 @@ def validate(config):
   """Raises a ConfigError that names a field out of its bounds."""
   checks.validate_common(config)
   require = checks.require
-  for name in ('batch_size', 'num_epochs', 'prompt_len', 'response_len'):
-    require(config[name] >= 1, f'{name}={config[name]} must be 1 or more')
-  require(config.max_responses >= 2, 'max_responses must be 2 or more')
+  checks.positive(
+    config, 'batch_size', 'num_epochs', 'prompt_len', 'response_len'
+  )
+  checks.within(config, 'max_responses', low=2)
   require(
     config.num_folds == 0 or config.num_folds >= 2,
-    f'num_folds={config.num_folds} must be 0, or 2 or more',
+    f'num_folds must be 0, or at least 2; got {config.num_folds}',
   )
   require(
     0 <= config.fold < max(1, config.num_folds),
     f'fold must be at least 0 and less than num_folds={config.num_folds}; got '
     f'{config.fold}',
   )
-  micro = config.microbatch_size
-  require(
-    micro == 0 or micro > 0 and config.batch_size % micro == 0,
-    f'microbatch_size must divide batch_size={config.batch_size}; got {micro}',
-  )
+  checks.validate_microbatch(config)
   require(
     config.prompt_len + config.response_len <= config.model.max_len,
     f'model.max_len must be at least prompt_len + response_len = '

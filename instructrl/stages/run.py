@@ -1,9 +1,9 @@
 """A run folder and the loop in it.
 
-A run folder is a function of its config. `Run` opens one (config.json,
-metrics, checkpoints), `Run.loop` drives a step function from wherever the
-newest checkpoint stands to the end, so that a killed run, started again, ends
-with the same parameters and the same metrics.jsonl.
+A run folder is a function of its config. `Run` opens the folder: config.json,
+metrics, checkpoints. `Run.loop` calls a step function from the newest
+checkpoint to the end. A run that is killed and started again ends with the same
+parameters and the same metrics.jsonl.
 """
 
 from collections.abc import Callable, Sequence
@@ -80,7 +80,10 @@ class Run:
 
   @functools.cache
   def tokenizer(self) -> protocol.AnyTokenizer:
-    """The data's; a copy goes into the run folder, so that it can be moved."""
+    """Returns the tokenizer of inputs.data.
+
+    A copy is saved in the run folder, so that the folder can be moved.
+    """
     tok = data_folder(self).tokenizer()
     if self.primary and not loading.has(self.workdir):
       tok.save(self.workdir / tok.FILE)
@@ -97,10 +100,11 @@ class Run:
     )
 
   def rows(self, batch_size: int) -> np.ndarray:
-    """Which rows of a batch this process reads."""
+    """Returns the indices of the rows of a batch that this process reads."""
     return sharding.process_rows(self.mesh, batch_size)
 
   def put(self, batch):
+    """Puts this process's rows of a batch on the devices."""
     return sharding.put_batch(batch, self.mesh)
 
   def restore(
@@ -110,18 +114,20 @@ class Run:
     inputs: Sequence[Params] = (),
     load: Callable[[], Sequence[Params]] = tuple,
   ) -> TrainState:
-    """The newest checkpoint's state, or a fresh one; files are trimmed to it.
+    """Returns the newest checkpoint's state, or a fresh one.
+
+    Lines of the run's files after that step are removed.
 
     Args:
       make_state: traceable; builds the state at step 0 from parameters that
         another stage trained.
-      shardings: of the state.
-      inputs: those parameters, abstract.
-      load: returns them; not called where there is a checkpoint.
+      shardings: shardings of the state.
+      inputs: abstract parameters that `make_state` takes.
+      load: returns these parameters; not called if there is a checkpoint.
     """
     step = self.checkpointer.latest()
     if step is None:
-      # Not even the evaluation at step 0 of an attempt without a checkpoint.
+      # Also remove the evaluation at step 0 of an earlier attempt.
       self.writer.trim(-1)
       return jax.jit(make_state, out_shardings=shardings)(*load())
     state, meta = self.checkpointer.restore(
@@ -136,7 +142,7 @@ class Run:
     return state
 
   def meta(self, export: Sequence[str] = ('params',)) -> dict[str, Any]:
-    """What a checkpoint says of itself beside its arrays."""
+    """Returns the metadata of a checkpoint."""
     return {
       'format_version': FORMAT_VERSION,
       'config': self.config.to_dict(),
@@ -163,16 +169,16 @@ class Run:
     SIGTERM ends the run with a checkpoint after the step under way.
 
     Args:
-      state: fresh or restored.
+      state: state to start from, fresh or restored.
       step_fn: (state, step) -> (state, metrics of device scalars).
-      num_steps: of the whole run.
+      num_steps: steps of the whole run.
       evaluate: (state, step) -> dict of floats, written with that step.
-      eval_every: steps between evaluations; 0 = never. The end is always
-        evaluated when there is an `evaluate`.
+      eval_every: steps between evaluations; 0 = never. The last step is always
+        evaluated if `evaluate` is given.
       evals: (steps between, function like `evaluate`) of more evaluations, such
         as `evals.in_training`.
       save_every: steps between checkpoints; config.checkpoint.every by default.
-      export: where in the state the parameters are that others load.
+      export: path in the state of the parameters that other runs load.
 
     Raises:
       processes.Stopped: SIGTERM came.

@@ -14,20 +14,23 @@ from instructrl.stages import registry
 
 
 def check_same(config) -> None:
-  """Refuses processes that were given different configs."""
+  """Raises a ConfigError if the processes have different configs."""
   if not processes.same(config.to_json()):
     raise checks.ConfigError(
       'the processes were not given the same config: start the same command '
-      'in each, but for its --process_id'
+      'in each, with its own --process_id'
     )
 
 
 def run_stage(config, workdir, label: str = '') -> dict:
-  """Runs a stage to its end, or returns what its DONE file says.
+  """Runs a stage to its end, unless it is finished.
+
+  Returns:
+    The contents of the DONE file: 'seconds' and 'result'.
 
   Raises:
-    ValueError: the folder is of another configuration, or was made from inputs
-      that have since been made anew.
+    ValueError: the folder has another configuration, or was made from inputs
+      that have changed since.
   """
   if processes.stop_requested():
     raise processes.Stopped
@@ -49,7 +52,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
       },
     )
   with alone(workdir) if done is None else contextlib.nullcontext():
-    done = run_folder.read_done(workdir)  # another may have ended it
+    done = run_folder.read_done(workdir)  # another process may have finished it
     if processes.agree(done is not None):
       if primary:
         run_folder.write_config(workdir, config.to_dict())
@@ -63,7 +66,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
       if (
         primary and fresh and not any((workdir / 'checkpoints').glob('[0-9]*'))
       ):
-        # Nothing was computed, and another config may come.
+        # Nothing was computed: leave the folder to another config.
         for name in (run_folder.CONFIG, run_folder.INPUTS):
           (workdir / name).unlink(missing_ok=True)
       raise
@@ -73,17 +76,17 @@ def run_stage(config, workdir, label: str = '') -> dict:
         files.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
     if primary:
       run_folder.write_done(workdir, {'seconds': total, 'result': result})
-  processes.agree(0)  # what comes next reads what process 0 has written
+  processes.agree(0)  # the next stage reads what process 0 has written
   return run_folder.read_done(workdir)
 
 
 def alone(workdir):
-  """`metrics.only_process` for process 0, on behalf of them all."""
+  """Locks a run folder in process 0, for all processes."""
   return run_folder.only_process(workdir, primary=processes.primary())
 
 
 def _earlier_seconds(workdir) -> float:
-  """Time spent before an interruption that let the process say so."""
+  """Returns the seconds that earlier attempts took, as far as recorded."""
   path = pathlib.Path(workdir) / 'seconds'
   if not path.exists():
     return 0.0

@@ -26,7 +26,7 @@ STAGES = ('select_sft',)
 def validate(config) -> None:
   """Raises a ConfigError that names the field if a config is invalid."""
   checks.validate_common(config)
-  checks.validate_positive(
+  checks.positive(
     config, 'num_prompts', 'prompt_len', 'response_len', 'batch_size'
   )
   checks.require(

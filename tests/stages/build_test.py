@@ -18,18 +18,18 @@ from instructrl.stages import inputs
 @pytest.mark.parametrize(
   'field, value, message',
   [
-    ('num_layers', 0, 'num_layers=0 must be 1 or more'),
-    ('scan_unroll', 0, 'scan_unroll=0 must be 1 or more'),
-    ('num_kv_heads', -1, 'num_kv_heads=-1 is negative'),
-    ('head_dim', -1, 'head_dim=-1 is negative'),
-    ('d_ff', -1, 'd_ff=-1 is negative'),
-    ('init_std', 0.0, 'init_std=0.0 must be positive'),
-    ('init_std', float('nan'), 'init_std=nan must be positive'),
-    ('norm_epsilon', 0.0, 'norm_epsilon=0.0 must be positive'),
-    ('rope_theta', -1.0, 'rope_theta=-1.0 must be positive'),
-    ('dropout', 1.0, r'dropout=1.0 is not in \[0, 1\)'),
-    ('dtype', 'nonsense', "dtype='nonsense' is none of"),
-    ('param_dtype', 'int32', "param_dtype='int32' is none of"),
+    ('num_layers', 0, 'num_layers must be at least 1; got 0'),
+    ('scan_unroll', 0, 'scan_unroll must be at least 1; got 0'),
+    ('num_kv_heads', -1, 'num_kv_heads must be at least 0.*; got -1'),
+    ('head_dim', -1, 'head_dim must be at least 0.*; got -1'),
+    ('d_ff', -1, 'd_ff must be at least 0.*; got -1'),
+    ('init_std', 0.0, 'init_std must be greater than 0 .*; got 0.0'),
+    ('init_std', float('nan'), 'init_std must be greater than 0 .*; got nan'),
+    ('norm_epsilon', 0.0, 'norm_epsilon must be greater than 0 .*; got 0.0'),
+    ('rope_theta', -1.0, 'rope_theta must be greater than 0 .*; got -1.0'),
+    ('dropout', 1.0, 'dropout must be at least 0 and less than 1; got 1.0'),
+    ('dtype', 'nonsense', "dtype must be one of .*; got 'nonsense'"),
+    ('param_dtype', 'int32', "param_dtype must be one of .*; got 'int32'"),
     ('head_dim', 5, "positions='rotary' needs heads of an even width"),
     ('num_heads', 3, 'd_model=16 is not a multiple of NAME.num_heads=3'),
     ('num_kv_heads', 4, 'num_heads=2 is not a multiple of NAME.num_kv_heads=4'),
@@ -45,10 +45,14 @@ from instructrl.stages import inputs
       ('yarn', 2.0),
       r"rope_scaling must be .*got \('yarn', 2.0\)",
     ),
-    ('rope_theta_local', -1.0, 'rope_theta_local=-1.0 is negative'),
-    ('query_scale', float('inf'), 'query_scale=inf is negative or not finite'),
-    ('norm_offset', float('nan'), 'norm_offset=nan is not finite'),
-    ('vocab_rows', -1, 'vocab_rows=-1 is negative'),
+    (
+      'rope_theta_local',
+      -1.0,
+      'rope_theta_local must be at least 0.*; got -1.0',
+    ),
+    ('query_scale', float('inf'), 'query_scale must be at least 0 .*; got inf'),
+    ('norm_offset', float('nan'), 'norm_offset must be .*; got nan'),
+    ('vocab_rows', -1, 'vocab_rows must be at least 0.*; got -1'),
   ],
 )
 def test_an_architecture_that_cannot_be_built_is_refused(
@@ -82,11 +86,19 @@ def test_an_architecture_that_can_be_built(configs, changes):
 @pytest.mark.parametrize(
   'field, value, message',
   [
-    ('mesh.tensor', 0, 'mesh.tensor=0 must be 1 or more, or -1'),
-    ('mesh.data', -2, 'mesh.data=-2 must be 1 or more, or -1'),
-    ('optimizer.peak_lr', float('nan'), 'optimizer.peak_lr=nan is not finite'),
-    ('optimizer.eps', float('inf'), 'optimizer.eps=inf is not finite'),
-    ('optimizer.weight_decay', float('inf'), 'optimizer.weight_decay=inf'),
+    ('mesh.tensor', 0, 'mesh.tensor must be at least 1, or -1 .*; got 0'),
+    ('mesh.data', -2, 'mesh.data must be at least 1, or -1 .*; got -2'),
+    (
+      'optimizer.peak_lr',
+      float('nan'),
+      'optimizer.peak_lr must be .*; got nan',
+    ),
+    ('optimizer.eps', float('inf'), 'optimizer.eps must be .*; got inf'),
+    (
+      'optimizer.weight_decay',
+      float('inf'),
+      'optimizer.weight_decay must .*; got inf',
+    ),
   ],
 )
 def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
@@ -112,7 +124,9 @@ def test_a_mesh_or_an_optimizer_that_makes_no_sense_is_refused(
 def test_negative_numbers_are_refused_by_name(configs, field, value):
   config = configs['pretrain']
   config[field] = value
-  with pytest.raises(checks.ConfigError, match=f'^{field}=-1 is negative'):
+  with pytest.raises(
+    checks.ConfigError, match=f'^{field} must be at least 0.*; got -1'
+  ):
     checks.validate_common(config)
 
 

@@ -491,7 +491,7 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
     ),
     ('rankings', (3,), 'is not a tuple of source specs'),
     ('row_len', 4, 'row_len=4 is less than prompt_len=14'),
-    ('prompt_len', 0, 'prompt_len=0 must be 1 or more'),
+    ('prompt_len', 0, 'prompt_len must be at least 1; got 0'),
     ('max_responses', 1, 'max_responses must be 2 or more'),
     ('validation_fraction', 1.0, 'validation_fraction=1.0 is not in'),
     ('ppo_fraction', -0.1, 'ppo_fraction=-0.1'),

@@ -201,7 +201,7 @@ def test_a_policy_and_an_evaluation_of_ones_own_are_one_line_each(
       'evals.reward.temperature=0.0 must be positive',
     ),
     ({'evals.nll.num_rows': 0}, 'evals.nll.num_rows=0 must be 1 or more'),
-    ({'batch_size': 0}, 'batch_size=0'),
+    ({'batch_size': 0}, 'batch_size must .*; got 0'),
     (
       {'evals.nll.type': 'nil'},
       "evals.nll: type must be one of nll, .*, or module:Class; got 'nil'",

@@ -32,7 +32,7 @@ def test_every_field_says_what_it_is():
     ),
     (
       {'missing_eos': 'no'},
-      "ppo.missing_eos must be one of 'none', 'penalty', 'fixed'; got 'no' "
+      "ppo.missing_eos must be one of none, penalty, fixed; got 'no' "
       '(change of the score of a response without an end)',
     ),
     (

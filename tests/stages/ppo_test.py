@@ -87,7 +87,7 @@ from tests.stages.conftest import save_run
     (
       'ppo.missing_eos',
       'ignore',
-      "ppo.missing_eos must be one of 'none', .*; got 'ignore'",
+      "ppo.missing_eos must be one of none, .*; got 'ignore'",
     ),
     (
       'ppo.response_len',
@@ -99,11 +99,15 @@ from tests.stages.conftest import save_run
       11,
       'value_model.max_len must be at least .*; got 11',
     ),
-    ('value_optimizer.peak_lr', -1.0, 'value_optimizer.peak_lr=-1.0'),
+    (
+      'value_optimizer.peak_lr',
+      -1.0,
+      'value_optimizer.peak_lr must .*; got -1.0',
+    ),
     ('ppo.logits_chunk', -1, 'ppo.logits_chunk must be at least 0; got -1'),
-    ('eval_every', -1, 'eval_every=-1 is negative'),
-    ('eval_batches', 0, 'eval_batches=0 must be 1 or more'),
-    ('samples_every', -1, 'samples_every=-1 is negative'),
+    ('eval_every', -1, 'eval_every must be at least 0.*; got -1'),
+    ('eval_batches', 0, 'eval_batches must be at least 1; got 0'),
+    ('samples_every', -1, 'samples_every must be at least 0.*; got -1'),
   ],
 )
 def test_configs_that_make_no_sense_are_refused_by_name(

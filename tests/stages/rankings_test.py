@@ -264,7 +264,7 @@ def test_no_two_prompts_of_a_stage_share_their_draws(collected):
       'must be an integer of 1 or more; got 0',
     ),
     *(
-      (name, value, f'{name}={value} must be 1 or more')
+      (name, value, f'{name} must be at least 1; got {value}')
       for name in (
         'num_prompts',
         'num_validation',

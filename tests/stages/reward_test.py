@@ -489,15 +489,19 @@ def test_rankings_that_are_larger_than_the_config_are_refused(
 @pytest.mark.parametrize(
   'field, value, message',
   [
-    ('batch_size', 0, 'batch_size=0 must be 1 or more'),
-    ('num_epochs', 0, 'num_epochs=0'),
-    ('max_responses', 1, 'max_responses must be 2 or more'),
-    ('num_folds', 1, 'num_folds=1 must be 0, or 2 or more'),
+    ('batch_size', 0, 'batch_size must be at least 1; got 0'),
+    ('num_epochs', 0, 'num_epochs must .*; got 0'),
+    ('max_responses', 1, 'max_responses must be at least 2; got 1'),
+    ('num_folds', 1, 'num_folds must be 0, or at least 2; got 1'),
     ('fold', 1, 'fold must be at least 0 and less than num_folds=0; got 1'),
     ('microbatch_size', 3, 'microbatch_size must divide batch_size=8; got 3'),
     ('prompt_len', 11, r'model.max_len must be at least .* = 11 \+ 6; got 16'),
     ('model.dropout', 0.1, 'model.dropout must be 0 to train on rankings'),
-    ('optimizer.peak_lr', -1.0, 'optimizer.peak_lr=-1.0 is negative'),
+    (
+      'optimizer.peak_lr',
+      -1.0,
+      'optimizer.peak_lr must be at least 0.*; got -1.0',
+    ),
   ],
 )
 def test_configs_that_make_no_sense_are_refused_by_name(
