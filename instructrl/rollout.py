@@ -291,7 +291,18 @@ def packed_logprobs(
   chunk_size: int,
   dropout_key=None,
 ) -> jax.Array:
-  """[B, T] float32 log-probabilities of the targets of packed rows."""
+  """Returns the log-probabilities of the targets of packed rows.
+
+  Args:
+    model: the language model.
+    params: its parameters.
+    batch: packed rows [B, T].
+    chunk_size: see `losses.token_logprobs`.
+    dropout_key: draws the dropout; None for none.
+
+  Returns:
+    [B, T] float32, nats; undefined outside `batch.loss_mask`.
+  """
   hidden, _ = model.apply(
     params,
     batch.tokens,
