@@ -50,7 +50,7 @@ def parse(argv=None):
     description=__doc__.split('\n')[0],
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('mode', choices=('ppo', 'sft', 'reward', 'generate'))
+  parser.add_argument('mode', choices=tuple(MODES))
   for name, default, text in (
     ('layers', 6, ''),
     ('d-model', 384, ''),
@@ -111,6 +111,23 @@ def time_steps(step, iters: int) -> tuple[float, list]:
     jax.block_until_ready(step())
     seconds.append(time.perf_counter() - began)
   return first, seconds
+
+
+def time_updates(step, state, batch, iters: int) -> tuple[float, list]:
+  """Times a (state, batch) -> (state, metrics) that donates its state."""
+
+  def update():
+    nonlocal state
+    state, metrics = step(state, batch)
+    return metrics
+
+  return time_steps(update, iters)
+
+
+def times(first: float, seconds: list) -> dict:
+  """Returns the median time of a step and the rest of the first call."""
+  median = statistics.median(seconds)
+  return {'iter_s': median, 'compile_s': first - median}
 
 
 def make_model(args) -> transformer.Model:
@@ -227,16 +244,14 @@ def run_ppo(args) -> dict:
     state, metrics = timed('update', update, state, experience, ptx)
     return metrics
 
-  first, seconds = time_steps(iteration, args.iters)
+  found = times(*time_steps(iteration, args.iters))
   count = ppo_flops(args, model)
-  median = statistics.median(seconds)
   by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
   return {
-    'iter_s': median,
+    **found,
     **{f'{k}_s': v for k, v in by_phase.items()},
-    'compile_s': first - median,
-    'episodes_per_s': args.batch / median,
-    'response_tok_per_s': args.batch * args.response / median,
+    'episodes_per_s': args.batch / found['iter_s'],
+    'response_tok_per_s': args.batch * args.response / found['iter_s'],
     'generate_tok_per_s': args.batch * args.response / by_phase['generate'],
     'flops_per_iter': sum(count.values()),
     **{f'{k}_flops': v for k, v in count.items()},
@@ -250,13 +265,12 @@ def run_generate(args) -> dict:
     ppo_steps.make_generate(model, s, 0, eos_id=args.vocab, pad_id=PAD)
   )
   prompts = prompt_batch(args)
-  first, seconds = time_steps(lambda: generate(params, prompts, 0), args.iters)
-  median = statistics.median(seconds)
+  call = lambda: generate(params, prompts, 0)
+  found = times(*time_steps(call, args.iters))
   return {
-    'iter_s': median,
-    'generate_s': median,
-    'compile_s': first - median,
-    'generate_tok_per_s': args.batch * args.response / median,
+    **found,
+    'generate_s': found['iter_s'],
+    'generate_tok_per_s': args.batch * args.response / found['iter_s'],
     'flops_per_iter': ppo_flops(args, model)['generate'],
   }
 
@@ -279,20 +293,12 @@ def run_sft(args) -> dict:
     donate_argnums=0,
   )
   batch = packed_rows(args, args.batch)
-
-  def update():
-    nonlocal state
-    state, metrics = step(state, batch)
-    return metrics
-
-  first, seconds = time_steps(update, args.iters)
-  median = statistics.median(seconds)
+  found = times(*time_updates(step, state, batch, args.iters))
   tokens = batch.tokens.size
   return {
-    'iter_s': median,
-    'update_s': median,
-    'compile_s': first - median,
-    'train_tok_per_s': tokens / median,
+    **found,
+    'update_s': found['iter_s'],
+    'train_tok_per_s': tokens / found['iter_s'],
     'flops_per_iter': flops.trained(
       model.module, tokens, args.prompt + args.response, tokens
     ),
@@ -338,24 +344,15 @@ def run_reward(args) -> dict:
       reward.make_step(model, tx, schedule, microbatch_size=size),
       donate_argnums=0,
     )
-
-    def update():
-      nonlocal state
-      state, metrics = step(state, batch)
-      return metrics
-
-    found[name] = time_steps(update, args.iters)
-  first, seconds = found['kwise']
-  median = statistics.median(seconds)
-  pair_s = statistics.median(found['pairs'][1])
+    found[name] = times(*time_updates(step, state, batch, args.iters))
+  median, pair_s = found['kwise']['iter_s'], found['pairs']['iter_s']
   count = functools.partial(
     flops.ranking_trained, model.module, args.prompt, args.response
   )
   together, apart = count(k), pairs * count(2)
   return {
-    'iter_s': median,
+    **found['kwise'],
     'update_s': median,
-    'compile_s': first - median,
     'comparisons': args.batch * pairs,
     'comparisons_per_s': args.batch * pairs / median,
     'separate_pairs_s': pair_s,
@@ -365,18 +362,21 @@ def run_reward(args) -> dict:
   }
 
 
+MODES = {
+  'ppo': run_ppo,
+  'sft': run_sft,
+  'reward': run_reward,
+  'generate': run_generate,
+}
+
+
 def main():
   memory.keep_freed_memory()
   args = parse()
   mesh = sharding.make_mesh({'data': -1})
   with jax.set_mesh(mesh):
     peak = flops.measure_peak(args.dtype)
-    result = {
-      'ppo': run_ppo,
-      'sft': run_sft,
-      'reward': run_reward,
-      'generate': run_generate,
-    }[args.mode](args)
+    result = MODES[args.mode](args)
     peak = max(peak, flops.measure_peak(args.dtype))
   result['peak_flops'] = peak
   result['roofline'] = result['flops_per_iter'] / peak / result['iter_s']
