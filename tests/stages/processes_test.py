@@ -105,7 +105,7 @@ def assert_same_results(folder, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('stage', ['reward', 'ppo_ptx'])
+@pytest.mark.parametrize('stage', ['reward', 'dpo', 'ppo_ptx'])
 def test_two_processes_equal_one_and_survive_a_kill(stage, workdir, tmp_path):
   one = tmp_path / 'one'
   finish(stage, one, 1)
