@@ -65,7 +65,7 @@ def test_my_evaluation_in_training_and_in_the_report(tmp_path):
   config = my_evaluation.get_config('micro')
   config.stages.ppo.evals.manners.every = 3
   page = study.run(config, tmp_path).read_text()
-  assert 'Evaluation: manners' in page
+  assert '<h2>manners</h2>' in page
   lines = metrics.read_metrics(tmp_path / 'ppo')
   found = [line['step'] for line in lines if 'eval/manners/repeats' in line]
   assert found == [0, 3, 6]
