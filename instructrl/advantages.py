@@ -1,4 +1,4 @@
-"""From scores and log-probabilities to rewards, advantages and returns.
+"""Rewards, advantages and returns from scores and log-probabilities.
 
 Axis legend: B batch, R response. Responses are right-padded; column t belongs
 to the t-th token of the response, and `values[:, t]` is read before it.
@@ -31,13 +31,13 @@ def kl_estimate(
   Args:
     logprobs: [...] float32, nats, of the policy.
     ref_logprobs: [...] float32, nats, of the reference.
-    kind: which estimator.
+    kind: the estimator.
 
   Returns:
     [...] float32, nats per token.
 
   Raises:
-    ValueError: if `kind` is not one of the three.
+    ValueError: `kind` is not one of the three.
   """
   chex.assert_equal_shape([logprobs, ref_logprobs])
   chex.assert_type([logprobs, ref_logprobs], jnp.float32)
@@ -48,7 +48,7 @@ def kl_estimate(
     return 0.5 * jnp.square(difference)
   if kind == 'k3':
     return jnp.expm1(-difference) + difference
-  raise ValueError(f"kl estimator must be 'k1', 'k2' or 'k3', not {kind!r}")
+  raise ValueError(f'kl estimator must be one of k1, k2, k3; got {kind!r}')
 
 
 def missing_eos(
@@ -58,20 +58,20 @@ def missing_eos(
   mode: MissingEos = 'none',
   amount: float = 0.0,
 ) -> jax.Array:
-  """Changes the score of responses that never ended.
+  """Changes the scores of responses without an end.
 
   Args:
     scores: [B] float32, of the reward model.
-    has_eos: [B] bool, whether the response holds its end.
+    has_eos: [B] bool, whether the response has its EOS.
     mode: 'none' keeps the score, 'penalty' subtracts `amount` from it,
-      'fixed' puts `amount` in its place.
+      'fixed' replaces it with `amount`.
     amount: in units of the score.
 
   Returns:
     [B] float32.
 
   Raises:
-    ValueError: if `mode` is not one of the three.
+    ValueError: `mode` is not one of the three.
   """
   chex.assert_rank(scores, 1)
   chex.assert_equal_shape([scores, has_eos])
@@ -94,7 +94,7 @@ def shaped_rewards(
   *,
   kl_coef: chex.Numeric,
 ) -> jax.Array:
-  """The per-token reward: a KL penalty, and the score on the last token.
+  """Computes per-token rewards: a KL penalty, and the score on the last token.
 
   rewards[t] = -kl_coef * kl[t] + score * [t is the last response token]
   (Ouyang et al. 2022, equation 2 and section 3.5; kl_coef is their beta).
@@ -127,7 +127,7 @@ def gae(
   discount: float,
   gae_lambda: float,
 ) -> tuple[jax.Array, jax.Array]:
-  """Generalised advantage estimation (Schulman et al. 2016, equation 16).
+  """Estimates advantages by GAE (Schulman et al. 2016, equation 16).
 
   delta[t] = rewards[t] + discount * values[t + 1] - values[t]
   advantages[t] = delta[t] + discount * gae_lambda * advantages[t + 1]
@@ -139,8 +139,7 @@ def gae(
     rewards: [B, R] float32.
     values: [B, R] float32, read before each token.
     mask: [B, R] bool, right-padded.
-    discount: per token. The paper calls the ptx coefficient gamma; this is
-      not it, and it is 1 there.
+    discount: per token; 1 in the paper, whose gamma is the ptx coefficient.
     gae_lambda: 0 bootstraps from the next value, 1 gives return - value.
 
   Returns:
@@ -164,7 +163,7 @@ def gae(
 
 
 def whitened_advantages(advantages: chex.Array, mask: chex.Array) -> jax.Array:
-  """Whitens over the whole iteration's batch, never over a part of it.
+  """Whitens advantages over the whole batch of an iteration.
 
   Args:
     advantages: [B, R] float32, all rows of the iteration.
@@ -187,17 +186,17 @@ def adaptive_kl_coef(
   horizon: float,
   num_episodes: int,
 ) -> jax.Array:
-  """One step of the proportional controller of Ziegler et al. 2019, (4)-(5).
+  """Takes one step of the controller of Ziegler et al. 2019, (4)-(5).
 
   error = clip(kl / target - 1, -0.2, 0.2)
   kl_coef <- kl_coef * (1 + error * num_episodes / horizon)
 
   Args:
-    kl_coef: [] float32, now.
+    kl_coef: [] float32, the current coefficient.
     kl: [] float32, the mean over responses of the summed KL, in nats.
     target: nats per response.
-    horizon: episodes; the larger, the slower.
-    num_episodes: episodes since the last step of the controller.
+    horizon: episodes; a larger horizon adapts more slowly.
+    num_episodes: episodes since the last step.
 
   Returns:
     [] float32, the new coefficient.
@@ -207,5 +206,5 @@ def adaptive_kl_coef(
 
 
 def _shift(x):
-  """Moves columns one to the left: what column t + 1 holds; 0 at the end."""
+  """Moves columns one to the left; the last column becomes 0."""
   return jnp.pad(x[:, 1:], ((0, 0), (0, 1)))

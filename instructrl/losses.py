@@ -25,11 +25,11 @@ _NO_TOKEN = -1e30  # a logit without probability; -inf would give 0 * inf
 
 
 def without_padding(logits: jax.Array, vocab_size: int) -> jax.Array:
-  """Takes all probability from the tokens that pad a vocabulary.
+  """Removes all probability from the tokens that pad a vocabulary.
 
   Args:
     logits: [..., V'] float32.
-    vocab_size: tokens that exist; the rest get the lowest of logits.
+    vocab_size: the number of real tokens; the others get a logit of -1e30.
   """
   if logits.shape[-1] == vocab_size:
     return logits
@@ -48,22 +48,21 @@ def token_logprobs(
   with_entropy: bool = False,
   mask: chex.Array | None = None,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-  """Log-probabilities of `targets`, without all logits in memory at once.
+  """Computes log-probabilities of `targets`, a chunk of logits at a time.
 
   logprobs[b, t] = log softmax(hidden[b, t] @ unembed / temperature)[targets]
 
   Vocabulary-sized logits exist for at most `chunk_size` tokens at a time; the
-  backward pass computes a chunk's logits again instead of keeping them. Each
-  chunk takes a part of every row where it can, so that rows that are sharded
-  over devices stay where they are.
+  backward pass recomputes the logits of a chunk. If possible, each chunk takes
+  a part of every row, so that sharded rows stay on their devices.
 
   Args:
     hidden: [..., T, D] any float dtype; the matmul multiplies in this dtype,
       accumulates in float32 and everything after it is float32.
     unembed: [D, V], cast to the dtype of `hidden`.
     targets: [..., T] integer.
-    chunk_size: tokens per chunk. 0, or no less than the number of tokens, is
-      one chunk, whose logits are kept for the backward pass.
+    chunk_size: tokens per chunk. 0, or at least the number of tokens, means one
+      chunk; the backward pass keeps its logits.
     vocab_size: columns of `unembed` from here on are padding; V by default.
     temperature: divides the logits, as the sampler's does; positive.
     with_entropy: whether to return the entropy of the distribution as well.
@@ -74,13 +73,13 @@ def token_logprobs(
     entropies, [..., T] float32, nats.
 
   Raises:
-    ValueError: if `chunk_size` is negative.
+    ValueError: `chunk_size` is negative.
   """
   chex.assert_rank(unembed, 2)
   chex.assert_equal_shape_prefix([hidden, targets], hidden.ndim - 1)
   chex.assert_axis_dimension(hidden, -1, unembed.shape[0])
   if chunk_size < 0:
-    raise ValueError(f'chunk_size must be 0 or more, not {chunk_size}')
+    raise ValueError(f'chunk_size must be 0 or more; got {chunk_size}')
   unembed = unembed.astype(hidden.dtype)
 
   def chunk_logprobs(hidden, targets):
@@ -106,7 +105,7 @@ def token_logprobs(
 def lm_loss(
   logprobs: chex.Array, mask: chex.Array, *, count: chex.Numeric | None = None
 ) -> tuple[jax.Array, Metrics]:
-  """Cross-entropy of a language model: the mean of -logprobs per token.
+  """Computes the cross-entropy of a language model per token.
 
   Args:
     logprobs: [...] float32, of the targets.
@@ -153,17 +152,17 @@ def ranking_loss(
   loss = -mean over prompts (1 / pairs) sum over pairs
            log sigmoid(scores[winner] - scores[loser])
 
-  Ouyang et al. 2022, equation 1. The divisor there is C(K, 2). Here ties are
-  dropped and the divisor is the number of pairs that remain, so every prompt
-  weighs the same, whatever its K and its ties. A prompt without a pair gives
-  no loss and does not count.
+  Ouyang et al. 2022, equation 1, which divides by C(K, 2). Here ties are
+  dropped and the divisor is the number of remaining pairs, so every prompt has
+  the same weight for any K and any ties. A prompt without a pair has no loss
+  and does not count.
 
   Args:
     scores: [B, K] float32, of the reward model.
     ranks: [B, K] integer, 0 = best, equal = tie.
     valid: [B, K] bool, False where a prompt has fewer than K responses.
     count: the number of prompts with a pair, see the top of the file.
-    pair_count: in the same way the number of pairs, for the metrics per pair.
+    pair_count: the number of pairs, for the metrics per pair; like `count`.
 
   Returns:
     (loss, metrics): nats per pair, averaged over prompts; `reward/accuracy`,
@@ -281,7 +280,7 @@ def ppo_policy_loss(
     [jnp.float32, jnp.float32, jnp.float32, bool],
   )
   mean = functools.partial(masked.masked_mean, mask=mask, count=count)
-  # Padding may hold anything; none of it may overflow into the gradient.
+  # Padding may have any value, which must not overflow into the gradient.
   logprobs, old_logprobs, advantages = (
     jnp.where(mask, x, 0) for x in (logprobs, old_logprobs, advantages)
   )
@@ -307,12 +306,12 @@ def value_loss(
   value_clip_eps: float,
   count: chex.Numeric | None = None,
 ) -> tuple[jax.Array, Metrics]:
-  """Squared error of the value function, clipped around the old values.
+  """Computes the squared error of values, clipped around the old values.
 
   clipped = old_values + clip(values - old_values, +-value_clip_eps)
   loss = mean 0.5 * max((values - returns)^2, (clipped - returns)^2)
 
-  The form of the code of Ziegler et al. 2019 and of OpenAI's baselines.
+  This is the form in the code of Ziegler et al. 2019 and OpenAI's baselines.
 
   Args:
     values: [B, R] float32, of the value model that is trained.
@@ -337,7 +336,7 @@ def value_loss(
     jnp.where(mask, x, 0) for x in (values, old_values, returns)
   )
   change = jnp.clip(values - old_values, -value_clip_eps, value_clip_eps)
-  # Where nothing is clipped the two terms still differ by a rounding.
+  # The two terms differ by a rounding even without clipping.
   beyond = jnp.abs(values - old_values) > value_clip_eps
   unclipped = jnp.square(values - returns)
   clipped = jnp.square(old_values + change - returns)
@@ -351,7 +350,7 @@ def value_loss(
 
 
 def _from_logits(logits, targets, with_entropy):
-  """(logprobs of `targets`, entropies or None) from float32 logits."""
+  """Returns (logprobs of `targets`, entropies or None) from float32 logits."""
   logprobs = _select_logprob(logits, targets)
   if not with_entropy:
     return logprobs, None
@@ -362,10 +361,10 @@ def _from_logits(logits, targets, with_entropy):
 
 @jax.custom_vjp
 def _select_logprob(logits, targets):
-  """log_softmax(logits)[targets], whose gradient is one elementwise pass.
+  """Computes log_softmax(logits)[targets] with a gradient in one pass.
 
-  The derived gradient scatters into an array of the size of the logits and
-  adds it to a second one, which on a CPU takes longer than the exponentials.
+  The automatic gradient scatters into an array of the size of the logits and
+  adds it to a second one, which takes a CPU longer than the exponentials.
   """
   return _select_logprob_forward(logits, targets)[0]
 
@@ -388,15 +387,15 @@ _select_logprob.defvjp(_select_logprob_forward, _select_logprob_backward)
 
 
 def _chunking(shape, chunk_size):
-  """How to cut arrays of shape [..., T] + rest into chunks, and undo it.
+  """Returns functions that split arrays [..., T] + rest into chunks, and back.
 
-  Rows are cut only if a single column of all of them is more than a chunk.
-  Chunk c then takes the rows c, c + n, c + 2n, ...: neighbours stay on their
-  device. Both axes are padded up to a multiple.
+  Rows are split only if one column of all rows exceeds a chunk. Chunk c then
+  takes the rows c, c + n, c + 2n, ..., so rows stay on their devices. Both axes
+  are padded to a multiple.
 
   Args:
-    shape: [..., T], of the targets.
-    chunk_size: the most tokens a chunk may hold.
+    shape: [..., T], the shape of the targets.
+    chunk_size: the most tokens of a chunk.
 
   Returns:
     (split, merge): `split` maps [..., T] + rest to [n, b, t] + rest, and

@@ -1,10 +1,9 @@
-"""Reductions that leave out what a mask leaves out.
+"""Reductions over the entries under a mask.
 
-Every mean over tokens, pairs or prompts in the package is one of these, so
-padding is divided by nowhere. Masked-out entries are replaced, not multiplied
-by zero, so a NaN or infinity in the padding does not reach a result.
-
-All of them compute in float32 (or wider, if `x` is wider).
+Every mean over tokens, pairs or prompts in the package is one of these, so no
+denominator counts padding. Masked entries are replaced instead of multiplied by
+zero, so a NaN or infinity in the padding does not reach a result. All functions
+compute in float32 (or wider, if `x` is wider).
 """
 
 import chex
@@ -36,15 +35,15 @@ def masked_mean(
   *,
   count: chex.Numeric | None = None,
 ) -> jax.Array:
-  """Averages `x` where `mask` is true; 0 where the mask holds nothing.
+  """Averages `x` where `mask` is true; 0 for an empty mask.
 
   Args:
     x: any shape, any real dtype.
     mask: bool, of a shape that broadcasts to that of `x`.
     axis: the axes averaged over; None is all of them.
-    count: what to divide by instead of the number of true entries. With the
-      whole batch's count, the means of its microbatches add up to the mean of
-      the batch, and so do their gradients.
+    count: the denominator; by default the number of true entries. With the
+      count of the whole batch, the means of its microbatches, and their
+      gradients, add up to those of the batch.
 
   Returns:
     The mean, float32. A count of zero gives 0 with a gradient of 0.
@@ -60,7 +59,7 @@ def masked_mean(
 def masked_var(
   x: chex.Array, mask: chex.Array, axis: int | tuple[int, ...] | None = None
 ) -> jax.Array:
-  """The variance (divided by n, not n - 1) of `x` where `mask` is true.
+  """Returns the variance (over n, not n - 1) of `x` where `mask` is true.
 
   Args:
     x: any shape, any real dtype.
@@ -68,7 +67,7 @@ def masked_var(
     axis: the axes reduced over; None is all of them.
 
   Returns:
-    The variance, float32; 0 where the mask holds nothing.
+    The variance, float32; 0 for an empty mask.
   """
   x, mask = _prepare(x, mask)
   if axis is None:
@@ -86,15 +85,16 @@ def whiten(
 ) -> jax.Array:
   """Scales the entries under `mask` to variance 1 and, by default, mean 0.
 
-  Call it on the whole iteration's batch: whitening minibatches one by one
-  gives other numbers (Ziegler et al. 2019's code whitens the rollout).
+  Call this on the whole batch of an iteration, as the code of Ziegler et al.
+  2019
+  does: whitening minibatches separately gives other numbers.
 
   Args:
     x: any shape, any real dtype.
     mask: bool, of a shape that broadcasts to that of `x`.
-    shift_mean: False keeps the mean and scales only the deviations from it,
-      which is what rewards need.
-    epsilon: added to the variance; entries that are all equal become 0.
+    shift_mean: False keeps the mean and scales only the deviations, as rewards
+      need.
+    epsilon: added to the variance; equal entries become 0.
 
   Returns:
     The whitened values, float32, of the shape of `x`; 0 outside the mask.

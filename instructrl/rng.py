@@ -1,7 +1,7 @@
-"""Where every random key comes from: a function of (seed, purpose, step).
+"""Random keys as functions of (seed, purpose, step).
 
-No key is stored and none is split off a running one, so a run that is resumed
-draws what it would have drawn, and two uses never share a key.
+No key is stored, and none is split from a running key. So a resumed run draws
+the same numbers, and two uses never share a key.
 """
 
 import enum
@@ -11,7 +11,7 @@ import jax
 
 
 class Purpose(enum.IntEnum):
-  """What a key is for. Add at the end; a changed number changes every run."""
+  """The use of a key. Add at the end: a changed number changes every run."""
 
   INIT = 0  # parameters of a fresh model
   HEAD_INIT = 1  # the scalar head of the reward and the value model
@@ -21,8 +21,8 @@ class Purpose(enum.IntEnum):
   CANDIDATES = 5  # responses sampled for labelers to rank
   EVALUATION = 6  # responses sampled to be judged
   PROBE = 7  # continuations sampled for the probes
-  SAMPLE = 8  # responses sampled for a person
-  BENCHMARK = 9  # made-up data that is timed
+  SAMPLE = 8  # responses sampled on request
+  BENCHMARK = 9  # synthetic data of benchmarks
 
 
 def key(seed: int, purpose: Purpose, step: chex.Numeric = 0) -> jax.Array:
@@ -30,12 +30,12 @@ def key(seed: int, purpose: Purpose, step: chex.Numeric = 0) -> jax.Array:
 
   Args:
     seed: the run's seed (`train_seed`, or `eval_seed` for evaluations).
-    purpose: what the key is for.
+    purpose: the use of the key.
     step: [] integer, the step or iteration; may be traced.
 
   Returns:
-    [] a typed threefry key. The implementation is named, so that a global
-    default of JAX cannot change what a seed means.
+    [] typed threefry key. The implementation is explicit, so JAX's global
+    default cannot change the meaning of a seed.
   """
   base = jax.random.key(seed, impl='threefry2x32')
   return jax.random.fold_in(jax.random.fold_in(base, int(purpose)), step)

@@ -1,4 +1,4 @@
-"""Acting: prompts in, responses out, and what PPO needs to know of them.
+"""Samples responses, and computes what PPO needs to know about them.
 
 Prompts are left-padded to P, responses right-padded to R, so the response
 starts at column P whatever the prompt's length. Positions and attention leave
@@ -22,7 +22,7 @@ from instructrl.types import LMBatch, Params, PromptBatch, pytree, Rollout
 
 @pytree
 class Responses:
-  """What the sampler returns."""
+  """Sampled responses."""
 
   tokens: jax.Array  # [B, R] int32, pad after EOS
   logprobs: jax.Array  # [B, R] float32, of the behaviour policy; 0 in padding
@@ -32,7 +32,7 @@ class Responses:
 def sequence_inputs(
   prompt_mask: jax.Array, response_mask: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """(positions, segment_ids), each [B, P + R] int32, of prompt + response."""
+  """Returns (positions, segment_ids) of the rows, each [B, P + R] int32."""
   segments = jnp.concatenate([prompt_mask, response_mask], axis=1).astype(
     jnp.int32
   )
@@ -56,19 +56,19 @@ def generate(
 ) -> Responses:
   """Samples a response to each prompt with a KV cache, in one jittable loop.
 
-  The loop ends when every response has ended. What row i gets depends on the
-  key, its global row number and the position only, not on the other rows.
+  The loop ends when every response has ended. The tokens of a row depend only
+  on the key, its global row number and the position, not on the other rows.
 
   Args:
     model: the architecture.
     params: its parameters.
     prompts: [B, P], left-padded.
-    key: from `rng.key`, for this purpose and step.
+    key: [] typed key, see `rng.key`.
     response_len: R.
-    eos_id: ends a response, and is part of it.
-    pad_id: fills what comes after.
-    temperature: divides the logits; 0 is greedy. It may be traced.
-    top_p: nucleus for evaluation; PPO needs 1.
+    eos_id: the token that ends a response, and is part of it.
+    pad_id: the token after the end.
+    temperature: divides the logits; 0 is greedy. May be traced.
+    top_p: see `sampling.sample_tokens`; PPO needs 1.
     rows: [B] int32 global row numbers; 0..B-1 by default.
     max_tokens: [] int32, a limit below R; R by default.
     stop_id: [] int32, another token that ends a response; -1 for none.
@@ -78,7 +78,7 @@ def generate(
   limit = response_len if max_tokens is None else max_tokens
   segments = prompts.mask.astype(jnp.int32)
   lengths = segments.sum(axis=1)
-  # Done here, since in the loop it would be done for every token.
+  # Outside of the loop, which would repeat this for every token.
   params, unembedding = model.prepared(params), model.unembedding(params).T
 
   def draw(hidden, position):
@@ -151,14 +151,14 @@ def response_logprobs(
   temperature: float = 1.0,
   with_entropy: bool = False,
 ):
-  """Log-probability of each response token given all before it.
+  """Computes the log-probability of each response token.
 
   Args:
     tokens: [B, P + R] int32.
     prompt_mask: [B, P] bool.
     response_mask: [B, R] bool.
     chunk_size: tokens whose vocabulary-sized logits are in memory at once.
-    temperature: the sampler's, so that these equal its log-probabilities.
+    temperature: that of the sampler, for equal log-probabilities.
     with_entropy: also return the entropy of each distribution, in nats.
 
   Returns:
@@ -187,7 +187,7 @@ def response_values(
   prompt_mask: jax.Array,
   response_mask: jax.Array,
 ) -> jax.Array:
-  """[B, R] float32: the value at the position *before* each action."""
+  """Returns the values [B, R] float32 at the position *before* each action."""
   prompt_len = prompt_mask.shape[1]
   positions, segments = sequence_inputs(prompt_mask, response_mask)
   values = heads.apply_scalar(model, params, tokens, positions, segments)
@@ -201,7 +201,7 @@ def response_scores(
   prompt_mask: jax.Array,
   response_mask: jax.Array,
 ) -> jax.Array:
-  """[B] float32: the reward model's output at the last response token."""
+  """Returns the scores [B] float32, read at the last response token."""
   prompt_len = prompt_mask.shape[1]
   positions, segments = sequence_inputs(prompt_mask, response_mask)
   scores = heads.apply_scalar(model, params, tokens, positions, segments)
@@ -226,7 +226,7 @@ def make_rollout(
   missing_eos: advantages.MissingEos = 'none',
   missing_eos_amount: float = 0.0,
 ) -> Rollout:
-  """Rewards, advantages and returns of a whole iteration's batch.
+  """Computes rewards, advantages and returns of a whole iteration's batch.
 
   `kl_coef` is a traced scalar (an adaptive one is part of the state). Shapes
   are those of `types.Rollout`; `scores` stays the raw score in the result,
@@ -262,12 +262,12 @@ def make_rollout(
 
 
 def in_microbatches(fn, batch, size: int):
-  """Applies `fn` to [size]-row parts of `batch` one after another.
+  """Applies `fn` to parts of `batch` with `size` rows, one after another.
 
   Args:
     fn: tree of [b, ...] -> tree of [b, ...], each row on its own.
     batch: tree of [B, ...].
-    size: rows at once; 0 or B is all of them.
+    size: rows at once; 0 or B means all.
   """
   rows = jax.tree.leaves(batch)[0].shape[0]
   size = size or rows

@@ -4,8 +4,8 @@ Axis legend (used in every file of the package):
   B batch, T tokens, P prompt, R response (T = P + R), K responses per prompt,
   V vocabulary, D model width, L layers, H heads, C cache columns.
 
-Every class is a frozen dataclass registered as a pytree, so a value can go
-through `jax.jit`, be donated, sharded and checkpointed as it is.
+Every class is a frozen dataclass that is registered as a pytree, so `jax.jit`
+accepts it, and it can be donated, sharded and checkpointed.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ def pytree(cls: type[T]) -> type[T]:
 
 @pytree
 class TrainState:
-  """What a stage trains. `step` counts finished optimizer steps.
+  """The state of training. `step` counts finished optimizer steps.
 
   For PPO `step` counts iterations, and `params` is
   `{'policy': ..., 'value': ...}`; `opt_state` has the same keys.
@@ -52,21 +52,21 @@ class LMBatch:
   segment_ids: jax.Array  # [B, T] int32, 0 = padding, then 1, 2, ...
 
 
-# The segment id of tokens that every later segment of their row sees too.
+# The segment id of tokens that all later segments of the row attend to.
 PREFIX = -1
 
 
 @pytree
 class RankingBatch:
-  """K-way rankings. One prompt is one row: it stands there once, and its K
-  responses follow, each seeing the prompt and itself.
+  """K-way rankings.
 
-  A row has T columns, for the prompt and all its responses together.
+  Each row has one prompt, once, and then its K responses: T columns in all. A
+  response attends to the prompt and to itself.
   """
 
   tokens: jax.Array  # [B, T] int32
   segment_ids: jax.Array  # [B, T] int32, PREFIX, then 1..K; 0 = padding
-  positions: jax.Array  # [B, T] int32, of a response as if it came first
+  positions: jax.Array  # [B, T] int32, as if each response came first
   last: jax.Array  # [B, K] int32, column of the last token of each response
   ranks: jax.Array  # [B, K] int32, dense, 0 = best, equal = tie
   valid: jax.Array  # [B, K] bool, False where the prompt has fewer than K
@@ -78,12 +78,12 @@ class PromptBatch:
 
   tokens: jax.Array  # [B, P] int32
   mask: jax.Array  # [B, P] bool
-  index: jax.Array  # [B] int32, which example of the data set this is
+  index: jax.Array  # [B] int32, index of the example in the data set
 
 
 @pytree
 class Rollout:
-  """One PPO iteration's experience. The response starts at column P always.
+  """The experience of one PPO iteration. Responses start at column P.
 
   Prompts are left-padded to P, responses right-padded to R; an empty response
   is [EOS]. Everything but `tokens`, `prompt_mask` and `scores` is aligned with
