@@ -14,6 +14,8 @@ import time
 import pytest
 
 from experiments import study as study_config
+from instructrl.evaluators.results import merged
+from instructrl.evaluators.results import read
 from instructrl.reports import report
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
@@ -129,11 +131,10 @@ def test_policies_without_a_path_are_left_out_of_an_evaluation(workdir):
     '--config.policies.ppo=',
   )
   every, some = (
-    json.loads((workdir / name / 'results.json').read_text())
-    for name in ('evaluation', 'evaluation_some')
+    merged(read(workdir / name)) for name in ('evaluation', 'evaluation_some')
   )
   assert {*some['preference']} == {'sft', 'ppo_ptx'}
-  win_rate = lambda results: results['preference']['ppo_ptx']['win_rate']
+  win_rate = lambda found: found['preference']['ppo_ptx']['win_rate']
   assert win_rate(some) == win_rate(every)
   assert some['probes']['ppo_ptx'] == every['probes']['ppo_ptx']
 
