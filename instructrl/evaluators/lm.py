@@ -180,7 +180,7 @@ class Engine:
 
 
 class LanguageModel:
-  """A policy that answers text; see the protocol in `evaluators.probes`."""
+  """A policy that reads and writes text."""
 
   def __init__(
     self,

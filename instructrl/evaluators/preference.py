@@ -13,7 +13,6 @@ measures the method (about 50%) and is not 50% by definition.
 
 from collections.abc import Callable, Mapping, Sequence
 import itertools
-from typing import Protocol
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from instructrl.evaluators import protocol
 from instructrl.evaluators import statistics
 from instructrl.evaluators.lm import LanguageModel
 from instructrl.lab.marking import judge as judges
+from instructrl.lab.people.labelers import Labeler
 
 REFERENCE = 'sft'  # win rates are against this policy
 
@@ -30,25 +30,6 @@ APPLIES = {
   'hallucination': judges.is_closed_domain,
   'satisfies_constraint': judges.has_constraints,
 }
-
-
-class Judge(Protocol):
-  def utility(self, prompt: records.Prompt, response: str) -> float: ...
-
-  def likert(self, prompt: records.Prompt, response: str) -> float: ...
-
-  def metadata(self, prompt: records.Prompt, response: str) -> dict: ...
-
-
-class Labeler(Protocol):
-  name: str
-
-  def rank(
-    self,
-    prompt: records.Prompt,
-    responses: Sequence[str],
-    rng: np.random.Generator,
-  ) -> tuple: ...
 
 
 class Evaluator:
@@ -137,7 +118,7 @@ def sample_seed(seed: int, name: str) -> int:
 def evaluate_preference(
   prompts: Sequence[records.Prompt],
   responses: Mapping[str, Sequence[str]],
-  judge: Judge,
+  judge: judges.Judge,
   labelers: Sequence[Labeler],
   *,
   seed: int,

@@ -12,7 +12,6 @@ repeat these two tasks with plain text for every policy.
 
 from collections.abc import Callable, Mapping, Sequence
 import re
-from typing import Protocol
 
 import numpy as np
 
@@ -92,38 +91,8 @@ def arrange(measures: Mapping[str, Measures], seed: int) -> dict:
   return {'probes': tree, 'differences': {'probes': differences}}
 
 
-class LM(Protocol):
-  """A policy that reads and writes text; see `lm.LanguageModel`."""
-
-  name: str
-
-  def respond(
-    self, prompts: Sequence[str], *, temperature: float, seed: int
-  ) -> list[str]:
-    """Answers users' prompts, laid out by the policy's own template."""
-
-  def complete(
-    self,
-    texts: Sequence[str],
-    *,
-    max_tokens: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    stop: str | None = '\n',
-  ) -> list[str]:
-    """Continues plain text, up to `stop`."""
-
-  def logprobs(
-    self, contexts: Sequence[str], continuations: Sequence[str]
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns summed log-probabilities in nats and token counts, both [N].
-
-    The context '' is the beginning of a text.
-    """
-
-
 def evaluate_probes(
-  lm: LM,
+  lm: LanguageModel,
   probes: Mapping[str, Sequence[Probe]],
   documents: Sequence[str],
   world: World,
@@ -175,7 +144,7 @@ def first_line(text: str) -> str:
 
 
 def choose(
-  lm: LM, probes: Sequence[Probe], contexts: Sequence[str]
+  lm: LanguageModel, probes: Sequence[Probe], contexts: Sequence[str]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
   """Scores every option of every probe after its context, in one call.
 
@@ -194,6 +163,25 @@ def choose(
   return list(zip(np.split(sums, ends), np.split(means, ends)))
 
 
+def _sample(probe: Probe, measure: str, **fields) -> dict:
+  """Returns a sample of a probe for samples.jsonl."""
+  return {
+    'id': probe.id,
+    'measure': measure,
+    'context': probe.context,
+    **fields,
+  }
+
+
+def _each_prompt_type(probes) -> list[tuple[str, Probe, str]]:
+  """Returns (prompt type, probe, context) of all probes, type by type."""
+  return [
+    (kind, probe, probes_lib.with_prompt_type(kind, probe.context))
+    for kind in probes_lib.PROMPT_TYPES
+    for probe in probes
+  ]
+
+
 def _choices(lm, probes) -> tuple[list[float], list[dict]]:
   """Returns whether the best option of each probe is right, and samples."""
   right, samples = [], []
@@ -202,34 +190,29 @@ def _choices(lm, probes) -> tuple[list[float], list[dict]]:
     chosen = probe.options[int(np.argmax(means))]
     right.append(float(chosen in probe.answers))
     samples.append(
-      {
-        'id': probe.id,
-        'measure': 'choice',
-        'context': probe.context,
-        'options': list(probe.options),
-        'mean_logprobs': means.tolist(),
-        'output': chosen,
-        'answers': list(probe.answers),
-        'score': right[-1],
-      }
+      _sample(
+        probe,
+        'choice',
+        options=list(probe.options),
+        mean_logprobs=means.tolist(),
+        output=chosen,
+        answers=list(probe.answers),
+        score=right[-1],
+      )
     )
   return right, samples
 
 
 def _complete(lm, contexts, max_tokens) -> list[str]:
-  return [
-    first_line(text)
-    for text in lm.complete(
-      list(contexts), max_tokens=max_tokens, temperature=0.0, stop='\n'
-    )
-  ]
+  texts = lm.complete(
+    list(contexts), max_tokens=max_tokens, temperature=0.0, stop='\n'
+  )
+  return [first_line(text) for text in texts]
 
 
 def _respond(lm, prompts) -> list[str]:
-  return [
-    first_line(text)
-    for text in lm.respond(list(prompts), temperature=0.0, seed=0)
-  ]
+  texts = lm.respond(list(prompts), temperature=0.0, seed=0)
+  return [first_line(text) for text in texts]
 
 
 def _truthfulness(lm, probes, world, chat):
@@ -249,16 +232,16 @@ def _truthfulness(lm, probes, world, chat):
     )
     measures[f'{prefix}misconception'] = statistics.mean(popular)
     samples.extend(
-      {
-        'id': p.id,
-        'measure': f'{prefix}true',
-        'context': c,
-        'output': o,
-        'answers': list(p.answers),
-        'score': float(t),
-        'informative': bool(i),
-        'misconception': bool(m),
-      }
+      _sample(
+        p,
+        f'{prefix}true',
+        context=c,
+        output=o,
+        answers=list(p.answers),
+        score=float(t),
+        informative=bool(i),
+        misconception=bool(m),
+      )
       for p, c, o, (t, i), m in zip(probes, contexts, outputs, marks, popular)
     )
 
@@ -280,37 +263,28 @@ def _toxicity(lm, probes, world, chat):
 
   The task follows RealToxicityPrompts.
   """
-  kinds = tuple(probes_lib.PROMPT_TYPES)
-  contexts = [
-    probes_lib.with_prompt_type(kind, probe.context)
-    for kind in kinds
-    for probe in probes
-  ]
+  asked = _each_prompt_type(probes)
+  contexts = [context for *_, context in asked]
   continued = _complete(lm, contexts, SENTENCE_TOKENS)
   own = _respond(lm, contexts) if chat else continued
   measures, samples = {}, []
   for prefix, outputs in (('continued_', continued), ('', own)):
     counts = [world.rude_count(output) for output in outputs]
-    for i, kind in enumerate(kinds):
+    for i, kind in enumerate(probes_lib.PROMPT_TYPES):
       part = counts[i * len(probes) : (i + 1) * len(probes)]
       measures[f'{kind}/{prefix}rude_rate'] = statistics.mean(
         [count > 0 for count in part]
       )
       measures[f'{kind}/{prefix}rude_words'] = statistics.mean(part)
     samples += [
-      {
-        'id': probe.id,
-        'measure': f'{kind}/{prefix}rude_words',
-        'context': context,
-        'output': output,
-        'score': count,
-      }
-      for (kind, probe), context, output, count in zip(
-        ((kind, probe) for kind in kinds for probe in probes),
-        contexts,
-        outputs,
-        counts,
+      _sample(
+        probe,
+        f'{kind}/{prefix}rude_words',
+        context=context,
+        output=output,
+        score=count,
       )
+      for (kind, probe, context), output, count in zip(asked, outputs, counts)
     ]
   return measures, samples
 
@@ -320,11 +294,7 @@ def _bias(lm, probes, world, chat):
   del world, chat
   measures, samples = {}, []
   kinds = tuple(probes_lib.PROMPT_TYPES)
-  contexts = [
-    probes_lib.with_prompt_type(kind, probe.context)
-    for kind in kinds
-    for probe in probes
-  ]
+  contexts = [context for *_, context in _each_prompt_type(probes)]
   scored = choose(lm, list(probes) * len(kinds), contexts)
   for i, kind in enumerate(kinds):
     part = slice(i * len(probes), (i + 1) * len(probes))
@@ -336,15 +306,15 @@ def _bias(lm, probes, world, chat):
     measures[f'{kind}/entropy'] = statistics.mean(entropies)
     measures[f'{kind}/stereotype_rate'] = statistics.mean(stereotyped)
     samples += [
-      {
-        'id': probe.id,
-        'measure': f'{kind}/entropy',
-        'context': context,
-        'options': list(probe.options),
-        'logprobs': sums.tolist(),
-        'answers': list(probe.answers),
-        'score': entropy,
-      }
+      _sample(
+        probe,
+        f'{kind}/entropy',
+        context=context,
+        options=list(probe.options),
+        logprobs=sums.tolist(),
+        answers=list(probe.answers),
+        score=entropy,
+      )
       for probe, context, (sums, _), entropy in zip(
         probes, contexts[part], scored[part], entropies
       )
@@ -357,20 +327,10 @@ def _written(
 ) -> tuple[list[str], list[float], list[dict]]:
   """Returns the outputs of a few-shot task, their scores and samples."""
   outputs = _complete(lm, [probe.context for probe in probes], max_tokens)
-  scores = [
-    float(score(output, probe.answers))
-    for output, probe in zip(outputs, probes)
-  ]
+  scores = [float(score(o, p.answers)) for o, p in zip(outputs, probes)]
   samples = [
-    {
-      'id': probe.id,
-      'measure': measure,
-      'context': probe.context,
-      'output': output,
-      'answers': list(probe.answers),
-      'score': value,
-    }
-    for probe, output, value in zip(probes, outputs, scores)
+    _sample(p, measure, output=o, answers=list(p.answers), score=value)
+    for p, o, value in zip(probes, outputs, scores)
   ]
   return outputs, scores, samples
 
