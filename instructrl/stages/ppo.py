@@ -43,9 +43,12 @@ def validate(config):
   for fault in ppo_settings.faults(p.to_dict()):
     require(False, fault)
   try:
-    rewards_settings.read(config.rewards.to_dict())
+    terms = rewards_settings.read(config.rewards.to_dict())
   except ValueError as error:
     raise checks.ConfigError(str(error)) from error
+  for name, term in terms.items():
+    if term.kind == 'function':
+      FunctionReward(name, term.function)  # raises if it cannot be imported
   for name in MODELS.values():
     length, dropout = config[name].max_len, config[name].dropout
     require(dropout == 0, f'{name}.dropout must be 0 in PPO; got {dropout}')

@@ -106,6 +106,22 @@ def test_a_function_that_changed_is_refused_by_name(
     ppo.run(config, workdir)
 
 
+@pytest.mark.parametrize(
+  'term, message',
+  [
+    (dict(BREVITY, function='examples.my_reward:no'), "has no function 'no'"),
+    (dict(kind='function'), 'rewards.own.function must be set'),
+  ],
+)
+def test_a_term_that_cannot_be_used_is_found_by_validation(
+  configs, term, message
+):
+  config = configs['ppo']
+  config.rewards.own = term
+  with pytest.raises(checks.ConfigError, match=message):
+    ppo.validate(config)
+
+
 def test_the_folder_of_a_reward_model_is_an_input(configs):
   config = configs['ppo']
   config.rewards.other = dict(kind='model', path='../other', weight=0.5)

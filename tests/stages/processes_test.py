@@ -128,6 +128,17 @@ def test_two_processes_equal_one_and_survive_a_kill(stage, workdir, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_share_the_reward_of_a_function(workdir, tmp_path):
+  brevity = dict(kind='function', function='examples.my_reward:brevity')
+  changes = {'rewards': {'brevity': dict(brevity, weight=0.5)}}
+  one, two = tmp_path / 'one', tmp_path / 'two'
+  finish('ppo', one, 1, **changes)
+  finish('ppo', two, 2, **changes)
+  assert_same_results(two, one)
+  assert any('reward/brevity' in line for line in metrics.read_metrics(one))
+
+
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_after_the_same_step(
   workdir, tmp_path
 ):
