@@ -42,7 +42,7 @@ def with_evals(config, **fields):
   return config
 
 
-@pytest.mark.parametrize('stage', ['sft', 'ppo'])
+@pytest.mark.parametrize('stage', ['sft', 'ppo', 'dpo'])
 def test_training_is_the_same_with_evaluations(
   stage, configs, workdir, one_device
 ):
