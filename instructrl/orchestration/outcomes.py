@@ -173,10 +173,8 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
 
 
 def write_json(folder, results: Mapping[str, Any]) -> None:
-  files.atomic_write(
-    pathlib.Path(folder) / JSON,
-    json.dumps(results, indent=1, allow_nan=False) + '\n',
-  )
+  """Writes the results into a folder, for programs."""
+  files.write_json(pathlib.Path(folder) / JSON, results)
 
 
 def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

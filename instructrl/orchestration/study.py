@@ -34,9 +34,7 @@ def run(config, workdir) -> pathlib.Path:
   workdir.mkdir(parents=True, exist_ok=True)
   with runner.alone(workdir):
     if processes.primary():
-      files.atomic_write(
-        workdir / 'study.json', json.dumps(_record(config, nodes), indent=1)
-      )
+      files.write_json(workdir / 'study.json', _record(config, nodes))
     for number, (name, node) in enumerate(nodes.items(), 1):
       label = f'[{number}/{len(nodes)}]'
       runner.run_stage(node.resolved, workdir / name, label)

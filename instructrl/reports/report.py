@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 import dataclasses
-import json
 import math
 import os
 import pathlib
@@ -61,8 +60,7 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
   page = pages.render('study', **contents)
   folder = pathlib.Path(workdir) / 'report'
   folder.mkdir(exist_ok=True)
-  text = json.dumps(results, indent=1, allow_nan=False) + '\n'
-  files.atomic_write(folder / 'results.json', text)
+  files.write_json(folder / 'results.json', results)
   files.atomic_write(folder / 'index.html', page)
   return folder / 'index.html'
 

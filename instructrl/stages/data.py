@@ -332,7 +332,7 @@ def run(config, workdir, label: str = '') -> dict:
       'sources': [describe(one, tok, **limits) for one in loaded],
       'made': made,
     }
-    files.atomic_write(workdir / SUMMARY, json.dumps(summary, indent=1) + '\n')
+    files.write_json(workdir / SUMMARY, summary)
     files.atomic_write(workdir / SUMMARY_TEXT, render_all(summary))
     progress.update(specs + 3)
   wanted = (

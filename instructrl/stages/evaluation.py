@@ -66,8 +66,7 @@ def run(config, workdir, label: str = '') -> dict:
   if processes.primary():
     table = {name: policies.shown(name) for name in models}
     content, samples = results.collect(table, found)
-    lines = [json.dumps(s, ensure_ascii=False) + '\n' for s in samples]
-    files.atomic_write(workdir / results.SAMPLES, ''.join(lines))
+    files.write_jsonl(workdir / results.SAMPLES, samples)
     files.atomic_write(workdir / results.RESULTS, json.dumps(content, indent=1))
     shutil.rmtree(workdir / KEPT, ignore_errors=True)
   return {

@@ -7,7 +7,6 @@ labelers is calibrated to the paper's agreement rates first.
 """
 
 from collections.abc import Collection, Sequence
-import json
 import math
 import pathlib
 import zlib
@@ -223,7 +222,7 @@ def run(config, workdir, label: str = '') -> dict:
       DataFolder(workdir).write_records('rankings', records, made_from)
       # Later stages give the labelers this noise.
       noise = {l.name: float(l.noise) for g in groups.values() for l in g}
-      files.atomic_write(workdir / 'noise.json', json.dumps(noise, indent=2))
+      files.write_json(workdir / 'noise.json', noise)
     progress.update(3)
   ranks = [r.ranks for r in records['train']]
   return {

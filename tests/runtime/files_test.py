@@ -1,0 +1,49 @@
+"""Small files are written whole, and damage is named."""
+
+import math
+
+import pytest
+
+from instructrl.runtime import files
+
+
+def test_json_keeps_the_order_of_keys(tmp_path):
+  value = {'b': [1, None, 'é'], 'a': {'x': 0.1}}
+  files.write_json(tmp_path / 'file', value)
+  found = files.read_json(tmp_path / 'file')
+  assert found == value and list(found) == ['b', 'a']
+  assert [path.name for path in tmp_path.iterdir()] == ['file']
+
+
+def test_json_of_a_number_that_is_not_finite_is_refused(tmp_path):
+  with pytest.raises(ValueError):
+    files.write_json(tmp_path / 'file', {'a': math.nan})
+  assert not (tmp_path / 'file').exists()
+
+
+def test_json_lines_come_back(tmp_path):
+  records = [{'a': 'one\u2028line'}, {'b': [1, 2]}]
+  files.write_jsonl(tmp_path / 'file', records)
+  assert files.read_jsonl(tmp_path / 'file') == records
+
+
+def test_an_incomplete_last_line_is_skipped(tmp_path):
+  (tmp_path / 'file').write_text('{"a": 1}\n{"a": 2')
+  assert files.read_jsonl(tmp_path / 'file') == [{'a': 1}]
+
+
+@pytest.mark.parametrize('line', ['', '{"a": 1', '[]', '3'])
+def test_another_line_that_is_no_object_is_named(tmp_path, line):
+  (tmp_path / 'file').write_text(f'{{"a": 1}}\n{line}\n{{"a": 2}}\n')
+  with pytest.raises(ValueError, match='file:2: not a record'):
+    files.read_jsonl(tmp_path / 'file')
+
+
+def test_a_file_with_the_same_contents_is_not_touched(tmp_path):
+  files.atomic_write(tmp_path / 'file', 'text')
+  (tmp_path / 'file').chmod(0o400)
+  before = (tmp_path / 'file').stat()
+  files.atomic_write(tmp_path / 'file', b'text')
+  assert (tmp_path / 'file').stat() == before
+  files.atomic_write(tmp_path / 'file', 'other')
+  assert (tmp_path / 'file').read_text() == 'other'
