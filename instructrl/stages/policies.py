@@ -219,7 +219,7 @@ class Policies(Mapping[str, LanguageModel]):
   def __init__(self, opened: Opener):
     self._opened, self._config = opened, opened.config
     self._names = named(self._config)
-    # Of the policy that was asked for last.
+    # The policy that was asked for last: its path, and its run opened.
     self._path: pathlib.Path | None = None
     self._run: Any = None
 
