@@ -189,28 +189,6 @@ class Run:
     save_every = save_every or config.checkpoint.every
     evaluations = [(eval_every, evaluate)] if evaluate else []
     evaluations += evals
-    pending = None
-
-    def measure(state, done, due):
-      watchdog.phase('evaluation')
-      values = {}
-      for fn in due:
-        values |= fn(state, done)
-      metrics.check_finite(done, values)
-      self.writer.scalars(done, values)
-
-    def record():
-      nonlocal pending
-      if pending is None:
-        return
-      step, values, began = pending
-      pending = None
-      values = {k: float(v) for k, v in jax.device_get(values).items()}
-      metrics.check_finite(step, values)
-      if step % config.log.every == 0 or step == num_steps:
-        self.writer.scalars(step, values)
-        self.writer.timings(step, {'seconds': time.perf_counter() - began})
-      progress.update(step, values)
 
     with (
       Progress(
@@ -223,15 +201,16 @@ class Run:
       processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
       processes.deferring_stop(),
     ):
+      recorder = _Recorder(self, num_steps, progress, watchdog)
       if evaluations and start == 0:
-        measure(state, 0, [fn for _, fn in evaluations])
+        recorder.evaluate(state, 0, [fn for _, fn in evaluations])
       for step in range(start, num_steps):
         watchdog.phase('step')
         began = time.perf_counter()
         state, values = step_fn(state, step)
-        record()
-        pending = (step + 1, values, began)
         done = step + 1
+        recorder.record()
+        recorder.pending = (done, values, began)
         last = done == num_steps
         stop = processes.stop_requested()
         due_evals = [
@@ -239,9 +218,9 @@ class Run:
         ]
         due_save = last or save_every and done % save_every == 0
         if due_evals or due_save or stop:
-          record()
+          recorder.record()
         if due_evals:
-          measure(state, done, due_evals)
+          recorder.evaluate(state, done, due_evals)
         if due_save or stop:
           watchdog.phase('checkpoint')
           self.writer.flush()
@@ -253,3 +232,40 @@ class Run:
       watchdog.phase('checkpoint')
       self.checkpointer.wait()
     return state
+
+
+class _Recorder:
+  """Writes the metrics of a loop.
+
+  Attributes:
+    pending: (step, metrics on the devices, time at which the step began) of the
+      newest step, until `record` reads and writes the metrics.
+  """
+
+  def __init__(self, run: Run, num_steps: int, progress, watchdog):
+    self._run, self._num_steps = run, num_steps
+    self._progress, self._watchdog = progress, watchdog
+    self.pending = None
+
+  def record(self) -> None:
+    """Reads and writes the pending metrics, which must be finite."""
+    if self.pending is None:
+      return
+    step, values, began = self.pending
+    self.pending = None
+    values = {k: float(v) for k, v in jax.device_get(values).items()}
+    metrics.check_finite(step, values)
+    if step % self._run.config.log.every == 0 or step == self._num_steps:
+      self._run.writer.scalars(step, values)
+      seconds = time.perf_counter() - began
+      self._run.writer.timings(step, {'seconds': seconds})
+    self._progress.update(step, values)
+
+  def evaluate(self, state: TrainState, step: int, due) -> None:
+    """Writes what the functions `due` measure after a step, in one line."""
+    self._watchdog.phase('evaluation')
+    values = {}
+    for fn in due:
+      values |= fn(state, step)
+    metrics.check_finite(step, values)
+    self._run.writer.scalars(step, values)
