@@ -1,16 +1,16 @@
 r"""A study from your own data alone: no lab, and no imported weights.
 
   python -m instructrl.study --config=experiments/own.py:tiny --workdir=DIR \
-      --config.documents="('text:pages/',)" \
+      --config.documents="('text:pages.txt',)" \
       --config.demonstrations="('jsonl:shown.jsonl',)" \
       --config.rankings="('jsonl:ranked.jsonl',)"
 
 The stages train a tokenizer and a small model on the documents, then SFT, the
 reward model, PPO and PPO-ptx as the paper does. `python -m instructrl.data
-SPEC` shows how a source is read before anything is trained. `:tiny` has 1M
-parameters and takes two CPU cores about half an hour; `:small` has 10M and is
-for an accelerator. A model of this size learns the style of narrow data, not
-knowledge: to start from pretrained weights use experiments/real.py.
+SPEC` shows how a source is read before anything is trained. `:tiny` is a model
+of 1M parameters for two CPU cores, `:small` one of 10M for an accelerator. So
+small a model learns the style of narrow data, not knowledge; to start from
+pretrained weights, use experiments/real.py.
 """
 
 from ml_collections import config_dict
