@@ -66,6 +66,8 @@ class Cloud:
     (self.folder / 'plan.json').write_text(json.dumps(attempts))
 
   def start(self, action, *args, **variables):
+    # A job in the background ignores SIGINT, which its children would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     self.processes.append(
       subprocess.Popen(
         ['bash', str(self.script), action, *args],
@@ -75,8 +77,6 @@ class Cloud:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A background process ignores SIGINT, and its children inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
       )
     )
     return self.processes[-1]
