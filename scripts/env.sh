@@ -1,13 +1,14 @@
-# Makes the checkout's virtual environment. Sourced by the other scripts with
-# bash; it defines functions and variables and runs nothing.
+# Makes the virtual environment of the checkout. The other scripts source this
+# file with bash; it defines functions and variables and runs nothing.
 #
-#   make_env         the pinned dependencies (setup.py, scripts/constraints.txt)
-#   make_env test    and those of the extra `test`; likewise `test,hf`, which is
-#                    what torch and transformers are compared in
+#   make_env           installs the pinned dependencies (setup.py,
+#                      scripts/constraints.txt)
+#   make_env test      adds those of the extra `test`
+#   make_env test,hf   adds torch and transformers, for comparisons
 #
-# Afterwards $VENV_PYTHON is the environment's Python. A stamp file says which
-# pins are completely installed. With the right stamp nothing is done; without
-# one, as after an interruption, the environment is made again from nothing.
+# Afterwards $VENV_PYTHON is the Python of the environment. A stamp file lists
+# the pins that are completely installed. With the right stamp make_env does
+# nothing; without a stamp, as after an interruption, it makes a new environment.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="$ROOT/.venv"
@@ -31,7 +32,7 @@ need_space() {
   fi
 }
 
-# need_writable DIRECTORY: makes it if it is not there.
+# need_writable DIRECTORY: makes it if it does not exist.
 need_writable() {
   if [ -e "$1" ] && [ ! -d "$1" ]; then
     die "$1 is in the way: a directory is needed there"
@@ -63,7 +64,7 @@ find_python() {
   die "Python 3.11 or newer is needed; tried: ${candidates[*]}"
 }
 
-# The hash of everything that decides what gets installed.
+# Prints the hash of everything that decides what gets installed.
 pins_hash() {
   "$1" - "$ROOT/setup.py" "$ROOT/scripts/constraints.txt" <<'PY'
 import hashlib, pathlib, sys
@@ -74,10 +75,10 @@ print(f'{digest.hexdigest()} python{sys.version_info[0]}.{sys.version_info[1]}')
 PY
 }
 
-# make_env [EXTRAS]: '', 'test' or 'test,hf'; each has all of those before it.
+# make_env [EXTRAS]: '', 'test' or 'test,hf'; each includes the ones before.
 make_env() {
   local extra="${1:-}" stamp="$VENV/.installed" python pins have=''
-  # What the caller's shell is set up for must not leak in.
+  # Settings of the caller's shell must not leak in.
   unset PYTHONHOME PYTHONPATH
   export PYTHONNOUSERSITE=1 PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 
@@ -90,7 +91,7 @@ make_env() {
   fi
   if [[ "$have" != "$pins+$extra"* ]]; then
     need_space "$ROOT" "$INSTALL_GIB"
-    # From here to the end an interruption leaves no stamp.
+    # An interruption after this line leaves no stamp.
     rm -f "$stamp"
     if [[ "$have" != "$pins+"* ]]; then
       make_venv "$python"
@@ -101,7 +102,7 @@ make_env() {
   unlock
 }
 
-# Two scripts may be started at once; where there is no flock they must not be.
+# With flock, two scripts may start at the same time; without it they must not.
 lock() {
   if command -v flock >/dev/null; then
     exec 9> "$ROOT/.venv.lock"
@@ -113,12 +114,12 @@ unlock() {
   exec 9>&-
 }
 
-# make_venv PYTHON: an empty environment, with pip if PYTHON can provide it.
+# make_venv PYTHON: makes an empty environment, with pip if PYTHON provides it.
 make_venv() {
   echo "making the environment $VENV ($("$1" --version 2>&1))"
   rm -rf "$VENV"
   if ! "$1" -m venv "$VENV" >/dev/null 2>&1; then
-    # Debian keeps ensurepip in another package than venv.
+    # Debian has ensurepip and venv in different packages.
     rm -rf "$VENV"
     "$1" -m venv --without-pip "$VENV" >/dev/null 2>&1 \
       || die "'$1 -m venv' fails; is the package python3-venv installed?"
