@@ -143,7 +143,7 @@ class Program:
     generate = (state.params['policy'], prompts, number(jnp.int32))
     responses = as_rows(jax.eval_shape(self.generate, *generate))
     params = reference, reward, state.params['value']
-    kl_coef = number(jnp.float32)
+    kl_coef = state.kl_coef
     if hosts := self.names('function'):
       passes = (*params, prompts, responses)
       *found, terms = as_rows([*jax.eval_shape(self.passes, *passes)])
