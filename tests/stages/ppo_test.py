@@ -299,3 +299,21 @@ def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
   ]
   assert [s['step'] for s in samples] == [1] * 8 + [2] * 8 + [4] * 8
   assert all(s['prompt'].startswith('say ') for s in samples)
+
+
+@pytest.mark.parametrize('asked', [False, True])
+def test_an_iteration_waits_only_for_timings(
+  asked, configs, workdir, one_device, monkeypatch
+):
+  config = configs['ppo']
+  config.ppo.update(num_iterations=2, ema_decay=0.0)
+  config.log.timings = asked
+  waits, wait = [], jax.block_until_ready
+  monkeypatch.setattr(
+    jax, 'block_until_ready', lambda x: waits.append(x) or wait(x)
+  )
+  ppo.run(config, workdir)
+  lines = metrics.read_metrics(workdir / 'timings.jsonl')
+  timed = [line['step'] for line in lines if 'perf/score_s' in line]
+  assert timed == ([1, 2] if asked else [])
+  assert len(waits) == (6 if asked else 0)
