@@ -24,6 +24,7 @@ from instructrl.data.folder import DataFolder
 from instructrl.data.records import Prompt
 from instructrl.evaluators import statistics
 from instructrl.evaluators.lm import LanguageModel
+from instructrl.runtime import errors
 from instructrl.runtime.errors import ConfigError
 
 # Fields of `config.evals.NAME` that are not arguments of the evaluator.
@@ -151,7 +152,7 @@ def load(name: str) -> Callable[..., Evaluator]:
     ConfigError: there is no such module or class.
   """
   module, _, cls = name.partition(':')
-  if not cls:
+  if not (module and cls):
     if name not in types():
       raise ConfigError(
         f'type must be one of {", ".join(types())}, or module:Class; '
@@ -159,9 +160,16 @@ def load(name: str) -> Callable[..., Evaluator]:
       )
     module, cls = f'{__package__}.{name}', 'Evaluator'
   try:
-    return getattr(importlib.import_module(module), cls)
-  except (ImportError, AttributeError) as error:
+    found: Any = getattr(importlib.import_module(module), cls)
+  except AttributeError as error:
     raise ConfigError(f'type={name!r} cannot be loaded: {error}') from error
+  except Exception as error:  # the module may be the user's own
+    raise ConfigError(
+      f'type={name!r} cannot be loaded: {errors.located(error)}'
+    ) from error
+  if not inspect.isclass(found) or not callable(getattr(found, 'run', None)):
+    raise ConfigError(f'type={name!r} must be a class that has run(policies)')
+  return found
 
 
 def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,8 +188,9 @@ def validate(name: str, config: Mapping[str, Any]) -> None:
   for field, value in config.items():
     if field.startswith('num_') and value < 1:
       raise ConfigError(f'{where}.{field}={value} must be 1 or more')
-  if config.get('every', 0) < 0:
-    raise ConfigError(f'{where}.every={config["every"]} must be 0 or more')
+  every = config.get('every', 0)
+  if not isinstance(every, int) or every < 0:
+    raise ConfigError(f'{where}.every={every!r} must be an integer, 0 or more')
   temperature = config.get('temperature', 1.0)
   if not 0 < temperature < math.inf:
     raise ConfigError(

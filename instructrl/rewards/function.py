@@ -15,6 +15,7 @@ import inspect
 import numpy as np
 
 from instructrl.rewards.protocol import Episodes
+from instructrl.runtime import errors
 from instructrl.runtime import files
 from instructrl.runtime.errors import ConfigError
 
@@ -43,26 +44,38 @@ class FunctionReward:
       raise ConfigError(f"{field} must be 'module:name'; got {function!r}")
     try:
       module = importlib.import_module(module_name)
-    except ImportError as error:
+    except Exception as error:  # the module is the user's own
       raise ConfigError(
-        f'{field}: {module_name} cannot be imported: {error}'
+        f'{field}: {module_name} cannot be imported: {errors.located(error)}'
+      ) from error
+    try:
+      source = inspect.getsource(module)
+    except (OSError, TypeError) as error:
+      raise ConfigError(
+        f'{field}: {module_name} has no Python source, by which a resumed run '
+        'knows that the function is the same: wrap it in a module of your own'
       ) from error
     found = getattr(module, attribute, None)
     if not callable(found):
       raise ConfigError(f'{field}: {module_name} has no function {attribute!r}')
-    self._function = found
-    self.identity = files.fingerprint(
-      {'function': function, 'source': inspect.getsource(module)}
-    )
+    self._function, self._field = found, f'{field}={function}'
+    self.identity = files.fingerprint({'function': function, 'source': source})
 
   def __call__(self, episodes: Episodes) -> np.ndarray:
     """Returns [B] float32.
 
     Raises:
-      ValueError: the function did not return one finite number per response.
+      ValueError: the function raised an error, or did not return one finite
+        number per response.
     """
     count = len(episodes.response_tokens)
-    found = self._function(list(episodes.prompts), list(episodes.responses))
+    prompts, responses = list(episodes.prompts), list(episodes.responses)
+    try:
+      found = self._function(prompts, responses)
+    except Exception as error:
+      raise ValueError(
+        f'{self._field} raised {errors.located(error)}'
+      ) from error
     try:
       scores = np.asarray(found, np.float32)
     except (TypeError, ValueError) as error:

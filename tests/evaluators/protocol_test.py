@@ -12,6 +12,14 @@ class Own:
   def __init__(self, context, *, size=1):
     self.size = size
 
+  def run(self, policies):
+    return protocol.Outcome({})
+
+
+class Idle:
+  def __init__(self, context):
+    pass
+
 
 def test_the_types_are_the_modules_with_an_evaluator():
   assert protocol.types() == [
@@ -32,13 +40,28 @@ def test_the_types_are_the_modules_with_an_evaluator():
     ({'type': 'statistics'}, "type must be one of .*; got 'statistics'"),
     ({'type': f'{__name__}:Other'}, 'cannot be loaded: .*Other'),
     ({'type': f'{__name__}:Own', 'length': 3}, "'length'"),
-    ({'type': f'{__name__}:Own', 'every': -1}, 'every=-1 must be 0 or more'),
+    ({'type': f'{__name__}:Own', 'every': -1}, 'every=-1 must be an integer'),
+    ({'type': f'{__name__}:Own', 'every': '2'}, "every='2' must be an integer"),
+    ({'type': f'{__name__}:Idle'}, 'must be a class that has run'),
+    ({'type': ':Own'}, "type must be one of .*; got ':Own'"),
     ({'type': 'nll', 'num_rows': 0}, 'num_rows=0 must be 1 or more'),
   ],
 )
 def test_invalid_fields_are_named(fields, message):
   with pytest.raises(ConfigError, match=f'evals.x.*{message}'):
     protocol.validate('x', fields)
+
+
+def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(tmp_path)
+  (tmp_path / 'own_broken.py').write_text('class Own\n')
+  (tmp_path / 'own_raises.py').write_text('\nOwn = 1 / 0\n')
+  with pytest.raises(
+    ConfigError, match=r'SyntaxError: .*own_broken.py, line 1'
+  ):
+    protocol.load('own_broken:Own')
+  with pytest.raises(ConfigError, match='by zero .*own_raises.py, line 2'):
+    protocol.load('own_raises:Own')
 
 
 def test_valid_fields():

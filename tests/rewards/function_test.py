@@ -97,6 +97,42 @@ def test_a_function_that_is_not_there(function, message):
     FunctionReward('own', function)
 
 
+@pytest.mark.parametrize(
+  'source, message',
+  [
+    ('def score(:\n', r'SyntaxError: .*py, line 1'),
+    ('\nscore = 1 / 0\n', r'ZeroDivisionError: .*py, line 2'),
+  ],
+)
+def test_a_module_that_cannot_be_imported_is_named(module, source, message):
+  name = module(source)
+  with pytest.raises(
+    ConfigError,
+    match=f'rewards.own.function: {name} cannot be imported: {message}',
+  ):
+    FunctionReward('own', f'{name}:score')
+
+
+def test_a_function_without_source_is_refused():
+  with pytest.raises(ConfigError, match='math has no Python source'):
+    FunctionReward('own', 'math:fsum')
+
+
+@pytest.mark.parametrize(
+  'source, message',
+  [
+    ('max([])', 'ValueError: .*py, line 2'),
+    ('{}[3]', 'KeyError: 3 .*py, line 2'),
+  ],
+)
+def test_an_error_in_a_function_names_the_reward(module, source, message):
+  name = module(f'def score(prompts, responses):\n  return {source}\n')
+  with pytest.raises(
+    ValueError, match=f'rewards.own.function={name}:score raised {message}'
+  ):
+    FunctionReward('own', f'{name}:score')(episodes())
+
+
 def test_the_identity_is_that_of_the_source(module):
   source = 'def score(prompts, responses):\n  return [0.0] * len(responses)\n'
   identity = lambda text: FunctionReward('a', f'{module(text)}:score').identity
