@@ -1,6 +1,7 @@
 """The evaluations of a config, `config.evals`, and their run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import json
@@ -14,6 +15,7 @@ from instructrl.evaluators import lm
 from instructrl.evaluators import protocol
 from instructrl.models import heads
 from instructrl.models.transformer import Model
+from instructrl.runtime import errors
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.stages import checks
@@ -35,6 +37,20 @@ def validate(config) -> None:
 def make(context: protocol.Context, fields: Mapping) -> protocol.Evaluator:
   """Makes the evaluator of `config.evals.NAME`."""
   return protocol.load(fields['type'])(context, **protocol.arguments(fields))
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+  """Puts an evaluation's name before the message of a ValueError of its code.
+
+  A ConfigError names a field already.
+  """
+  try:
+    yield
+  except checks.ConfigError:
+    raise
+  except ValueError as error:
+    raise ValueError(f'evals.{name}: {errors.located(error)}') from error
 
 
 class RewardModel:
@@ -177,7 +193,8 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
       template=policies.template_of('', config.stage),
       response_len=sizes.response_len,
     )
-    results = evaluator.run({policy.name: policy}).results
+    with named(name):
+      results = evaluator.run({policy.name: policy}).results
     return metrics(results, f'eval/{name}', policy.name)
 
   return [

@@ -60,7 +60,8 @@ def run(config, workdir, label: str = '') -> dict:
         progress=lambda text: progress.message(f'{name}: {text}'),
         kept_in=workdir / KEPT / name,
       )
-      outcome = _evaluate(context, config.evals[name].to_dict(), models)
+      with evals.named(name):
+        outcome = _evaluate(context, config.evals[name].to_dict(), models)
       found[name] = config.evals[name].type, outcome
       progress.update(number)
   if processes.primary():

@@ -238,6 +238,10 @@ class Policies(Mapping[str, LanguageModel]):
       self._run = opening.open_run(
         path, opened.tok, opened.mesh, name=f'policies.{name}'
       )
+      checks.require(
+        not self._run.is_reward_model,
+        f'policies.{name}: {path} is a reward model, not a policy',
+      )
       self._path = path
     asked = template_of(name, self._run.config.stage)
     return opened.language_model(

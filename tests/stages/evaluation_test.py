@@ -221,3 +221,29 @@ def test_prompts_that_do_not_fit_are_told(runs, one_device):
   config = config_of(prompt_len=2)
   with pytest.raises(checks.ConfigError, match='fits prompt_len=2'):
     evaluation.run(config, runs / 'evaluation_short')
+
+
+def test_a_reward_model_is_no_policy(runs, one_device):
+  config = config_of(**{'policies.sft': '../reward'})
+  with pytest.raises(
+    checks.ConfigError, match='policies.sft: .*reward is a reward model'
+  ):
+    evaluation.run(config, runs / 'no_policy')
+
+
+class Broken:
+  def __init__(self, context):
+    pass
+
+  def run(self, policies):
+    return max([])
+
+
+def test_an_error_in_an_evaluation_names_it(runs, one_device):
+  config = config_of()
+  with config.unlocked():
+    config.evals = {'own': {'type': f'{__name__}:Broken'}}
+  with pytest.raises(
+    ValueError, match='evals.own: ValueError: max.*evaluation_test.py, line'
+  ):
+    evaluation.run(config, runs / 'broken')
