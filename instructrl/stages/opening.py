@@ -8,6 +8,7 @@ import ml_collections
 
 from instructrl.models.transformer import Model
 from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.stages import architecture
 from instructrl.stages import build
 from instructrl.stages import checks
@@ -131,4 +132,9 @@ def load_params(
       not changed, f'{what} is of another model ({"; ".join(changed)})'
     )
 
-  return inputs.exported(path, wanted, check)[0]
+  try:
+    return inputs.exported(path, wanted, check)[0]
+  except errors.CheckpointError as error:
+    raise errors.CheckpointError(
+      f'{name}: {error}' if name else str(error)
+    ) from error

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from instructrl.runtime import errors
 from instructrl.runtime import sharding
 from instructrl.stages import checks
 from instructrl.stages import inputs
@@ -51,6 +52,12 @@ def test_a_reward_model_is_known_as_one(study, tok):
   run = opening.open_run(study / 'reward', tok)
   assert run.is_reward_model
   assert set(run.params) == {'backbone', 'head'}
+
+
+def test_parameters_that_do_not_fit_are_named_by_their_field(study, tok):
+  wanted = {'no_such': jax.ShapeDtypeStruct((1,), 'float32')}
+  with pytest.raises(errors.CheckpointError, match='^rewards.x.path: .*sft'):
+    opening.load_params(study / 'sft', tok, wanted, name='rewards.x.path')
 
 
 def test_another_tokenizer_is_refused(policy, tok, monkeypatch):
