@@ -7,6 +7,7 @@ log-probabilities of the reference are computed before the loop, from
 """
 
 from collections.abc import Callable, Sequence
+import math
 
 import jax
 import jax.numpy as jnp
@@ -43,8 +44,8 @@ def with_reference(batch: RankingBatch, ref_logprobs) -> ReferenceBatch:
 def validate(config):
   """Raises `ConfigError` for fields that make no sense."""
   reward.validate(config)
-  checks.require(config.beta > 0, f'beta={config.beta} must be positive')
-  checks.require(config.logits_chunk >= 0, 'logits_chunk must be 0 or more')
+  checks.within(config, 'beta', above=0, below=math.inf)
+  checks.within(config, 'logits_chunk', low=0)
   evals.validate(config)
 
 

@@ -172,6 +172,10 @@ class Loaded:
       ConfigError: the run is a policy, or the lengths differ.
     """
     checks.require(
+      max_tokens is None or max_tokens >= 1,
+      f'max_tokens must be None, or 1 or more; got {max_tokens}',
+    )
+    checks.require(
       self.is_reward_model,
       f'{self.path} is a policy: use generate or logprobs; only a reward model '
       'has score',

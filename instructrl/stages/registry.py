@@ -33,7 +33,10 @@ def modules(folder: pathlib.Path = pathlib.Path(__file__).parent) -> dict:
   found = {}
   for path in sorted(folder.glob('*.py')):
     declaration = _DECLARATION.search(path.read_text('utf-8'))
-    for stage in ast.literal_eval(declaration[1]) if declaration else ():
+    stages = ast.literal_eval(declaration[1]) if declaration else ()
+    if not isinstance(stages, tuple):
+      raise ValueError(f'{path}: STAGES must be a tuple; got {declaration[1]}')
+    for stage in stages:
       other = found.setdefault(stage, path.stem)
       if other != path.stem:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 import re
 
@@ -249,8 +250,9 @@ def test_what_it_exports_is_the_trained_policy(config, workdir, one_device):
 @pytest.mark.parametrize(
   'changes, message',
   [
-    (dict(beta=0.0), 'beta=0.0 must be positive'),
-    (dict(beta=-0.1), 'beta=-0.1 must be positive'),
+    (dict(beta=0.0), 'beta must be greater than 0'),
+    (dict(beta=-0.1), 'beta must be greater than 0'),
+    (dict(beta=math.inf), 'beta must be .*got inf'),
     (dict(logits_chunk=-1), 'logits_chunk'),
     (dict(num_steps=-1), 'num_steps'),
     (dict(max_responses=1), 'max_responses'),

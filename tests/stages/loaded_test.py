@@ -137,6 +137,11 @@ def test_arguments_that_make_no_sense_are_refused(call, message, saved):
     call(instructrl.load(saved('ppo')))
 
 
+def test_score_cuts_at_no_less_than_one_token(saved):
+  with pytest.raises(checks.ConfigError, match='max_tokens must be .*got -1'):
+    instructrl.load(saved('reward')).score(PROMPTS, RESPONSES, max_tokens=-1)
+
+
 def test_sample_writes_what_load_gives(saved, capsys):
   folder = saved('ppo')
   options = ['--n=2', '--max_tokens=5', '--seed=3']

@@ -41,6 +41,12 @@ def test_a_stage_that_two_modules_declare_is_refused(tmp_path):
     registry.modules(tmp_path)
 
 
+def test_a_declaration_without_a_comma_is_refused(tmp_path):
+  (tmp_path / 'a.py').write_text("STAGES = ('ipo')\n")
+  with pytest.raises(ValueError, match='a.py: STAGES must be a tuple'):
+    registry.modules(tmp_path)
+
+
 def test_an_unknown_stage_names_those_there_are():
   message = r"stage must be one of data, .*, ppo, .*, sft; got 'pppo'"
   with pytest.raises(checks.ConfigError, match=message):
