@@ -1,4 +1,4 @@
-"""Make the report of a study from the files in its folder.
+"""Makes the report of a study from the files in its folder.
 
   python -m instructrl.report WORKDIR
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
   try:
     print(report.make_report(args.workdir))
   except (ValueError, OSError) as error:
-    print(f'report: {error}', file=sys.stderr)
+    print(f'error: {error}', file=sys.stderr)
     return 1
   return 0
 

@@ -20,7 +20,7 @@ from instructrl.runtime.command import setup_jax
 
 def parse(argv):
   parser = argparse.ArgumentParser(
-    prog='instructrl.sample', description=__doc__.split('\n')[0]
+    prog='python -m instructrl.sample', description=__doc__.split('\n')[0]
   )
   parser.add_argument('checkpoint', help='a run folder or a step of it')
   parser.add_argument(

@@ -39,7 +39,7 @@ def _sources() -> str:
 
 def parse(argv):
   parser = argparse.ArgumentParser(
-    prog='instructrl.data',
+    prog='python -m instructrl.data',
     description=__doc__.split('\n')[0],
     epilog=_sources(),
     formatter_class=argparse.RawDescriptionHelpFormatter,

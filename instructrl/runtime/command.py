@@ -20,6 +20,8 @@ from absl import logging
 from instructrl.runtime.errors import EXPECTED_ERRORS
 
 _HELP = ('-h', '-help', '--help', '--helpshort')
+# A field that only configs of one kind have -> the command that runs them.
+_RUNS = {'plans': 'aot', 'ends': 'sweep', 'order': 'study', 'stage': 'main'}
 
 
 def setup_jax():
@@ -139,8 +141,11 @@ def _parse_flags(argv):
     if "no attribute 'get_config" in str(error):
       reason = '--config: the file has no get_config(size)'
     elif isinstance(error, (AttributeError, KeyError)):
-      reason = f'the config has no field {reason}'.replace(
-        ' Did you mean', '; did you mean'
+      found, _, similar = reason.partition(' Did you mean')
+      reason = f'the config has no field {found}; ' + (
+        f'did you mean{similar}'
+        if similar
+        else 'a flag changes a field that exists: add one in a Python file'
       )
     sys.exit(f'error: {reason.removeprefix("ValueError: ")}')
 
@@ -164,9 +169,20 @@ def _help() -> str:
 def _last_line(error: Exception) -> str:
   """Returns the reason at the end of a multi-line message, without quotes."""
   reason = str(error.args[0] if error.args else type(error).__name__)
-  reason = reason.replace('\\n', '\n').replace('\\', '').strip('\'"')
-  lines = [line.strip(" '") for line in reason.splitlines() if line.strip()]
+  reason = _unquoted(reason.replace('\\n', '\n').replace('\\', ''))
+  lines = [_unquoted(line.strip()) for line in reason.splitlines()]
+  lines = [line for line in lines if line]
   return ' '.join(lines) if len(lines) < 3 else lines[-1]
+
+
+def _unquoted(text: str) -> str:
+  """Strips quotes around a text, and a quote at one end without its pair."""
+  for quote in '\'"':
+    if text.count(quote) % 2:
+      text = text.strip(quote)
+    elif text.count(quote) == 2 and text[0] == quote == text[-1]:
+      text = text[1:-1]
+  return text
 
 
 def missing_file(error: OSError) -> str:
@@ -202,7 +218,11 @@ def read_config(config_flag, kind: str, *fields: str):
     )
   if not fits:
     wanted = ' or '.join(map(repr, fields))
-    sys.exit(f'error: --config is not of a {kind}: it has no field {wanted}')
+    runs = [name for field, name in _RUNS.items() if field in config]
+    sys.exit(
+      f'error: --config is not of a {kind}: it has no field {wanted}'
+      + (f'; run it with python -m instructrl.{runs[0]}' if runs else '')
+    )
   return config
 
 

@@ -51,7 +51,11 @@ def find_tokenizer(path) -> protocol.AnyTokenizer:
   for folder in (path, *path.parents):
     if loading.has(folder):
       return loading.load(folder)
-  raise FileNotFoundError(f'no tokenizer in {path} or above it')
+  if not path.exists():
+    raise FileNotFoundError(f'{path} does not exist')
+  raise FileNotFoundError(
+    f'no tokenizer in {path} or above it: give the folder of a stage'
+  )
 
 
 def open_run(

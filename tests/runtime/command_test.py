@@ -1,0 +1,64 @@
+"""Mistakes in --config: one line that says what to do."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+
+
+@pytest.mark.parametrize(
+  'command, args, message',
+  [
+    ('main', ['ppo.py:micro', 'ppo.kl_coef=abc'], "to float: 'abc'"),
+    (
+      'main',
+      ['ppo.py:micro', 'ppo.kl_coeff=1'],
+      'the config has no field kl_coeff; did you mean "kl_coef" instead of '
+      '"kl_coeff"?',
+    ),
+    (
+      'main',
+      ['evaluation.py:micro', 'policies.mine=x'],
+      'the config has no field mine; a flag changes a field that exists: add '
+      'one in a Python file',
+    ),
+    (
+      'main',
+      ['ppo.py:mico'],
+      "there is no size 'mico'; the sizes are micro, tiny, small, 125m, 1.3b, "
+      '6b, 175b',
+    ),
+    (
+      'main',
+      ['study.py:micro'],
+      "not of a stage: it has no field 'stage'; run it with python -m "
+      'instructrl.study',
+    ),
+    ('study', ['ppo.py:micro'], 'run it with python -m instructrl.main'),
+    (
+      'study',
+      ['ablations/kl_coef.py:micro'],
+      'run it with python -m instructrl.sweep',
+    ),
+  ],
+)
+def test_a_wrong_config_is_one_line(tmp_path, command, args, message):
+  flags = [f'--config=experiments/{args[0]}']
+  flags += [f'--config.{arg}' for arg in args[1:]]
+  found = subprocess.run(
+    [sys.executable, '-m', f'instructrl.{command}', *flags]
+    + [f'--workdir={tmp_path}/x'],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': ROOT},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert found.returncode == 1
+  assert found.stderr.startswith('error: ')
+  assert found.stderr.endswith(f'{message}\n'), found.stderr
+  assert found.stderr.count('\n') == 1
+  assert not (tmp_path / 'x').exists()
