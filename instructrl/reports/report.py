@@ -88,7 +88,7 @@ def build_results(study: Study, rows: list[Row]) -> dict:
   header, evaluation = study.header, study.evaluation
   summaries = _summaries(study)
   found = {
-    **_imported(header['config']),
+    **_beginning(header['config']),
     **{
       name: evaluation.get(name)
       for name in ('preference', 'head_to_head', 'accuracy')
@@ -169,16 +169,18 @@ def _training_evals(study: Study) -> dict:
   return found
 
 
-def _imported(config: Mapping) -> dict:
-  """Returns what an imported study started from; {} for one of the lab."""
-  if 'import' not in config:
-    return {}
-  source, model = config['import']['source'], config['import']['model']
-  return {
-    'model': f'{pathlib.PurePath(source).name} ({model["num_layers"]} layers '
-    f'of width {model["d_model"]:,})',
-    'sources': {kind: config['data'][kind] for kind in SOURCES},
-  }
+def _beginning(config: Mapping) -> dict:
+  """Returns the weights and data that a study began with; {} in the lab."""
+  found = {}
+  if 'import' in config:
+    source, model = config['import']['source'], config['import']['model']
+    found['model'] = (
+      f'{pathlib.PurePath(source).name} ({model["num_layers"]} layers '
+      f'of width {model["d_model"]:,})'
+    )
+  if 'data' in config:
+    found['sources'] = {kind: config['data'][kind] for kind in SOURCES}
+  return found
 
 
 def _probes(probes: Mapping[str, Mapping]) -> dict:

@@ -74,6 +74,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Row]) -> dict:
     topics.setdefault(row.topic, []).append(_check(row, policies))
   return {
     'model': results.get('model'),
+    'real': 'sources' in results,
     'judged': bool(compared),
     'scored': 'score' in evaluation,
     'facts': _facts(results, compared),

@@ -184,6 +184,20 @@ def test_the_page_tells_the_figures_and_escapes_texts(study):
   assert results['seconds'] == dict.fromkeys(STAGES, 61.0)
 
 
+def test_a_study_of_own_data_names_the_data_and_no_simulated_world(study):
+  path = study / 'study.json'
+  header = json.loads(path.read_text())
+  del header['config']['import']
+  path.write_text(json.dumps(header))
+  page = report.make_report(study).read_text()
+  assert 'From your own data to an aligned policy' in page
+  assert 'documents: text:wiki.txt' in page
+  assert 'simulated' not in page
+  results = json.loads((study / 'report' / 'results.json').read_text())
+  assert 'model' not in results
+  assert results['sources']['documents'] == ['text:wiki.txt']
+
+
 def test_verdicts_are_those_of_the_intervals():
   rows = {row.statement: row for row in statements(held())}
   verdict = lambda *words: [
