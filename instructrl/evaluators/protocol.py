@@ -167,7 +167,10 @@ def load(name: str) -> Callable[..., Evaluator]:
     raise ConfigError(
       f'type={name!r} cannot be loaded: {errors.located(error)}'
     ) from error
-  if not inspect.isclass(found) or not callable(getattr(found, 'run', None)):
+  is_evaluator = inspect.isclass(found) and callable(
+    getattr(found, 'run', None)
+  )
+  if not is_evaluator:
     raise ConfigError(f'type={name!r} must be a class that has run(policies)')
   return found
 
