@@ -280,6 +280,7 @@ def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
     )
   assert len(names) == len({*names}) == 11
   assert 'kl_coef=0.3, seed 0 equals kl_coef=0.3, seed 0' in (found.stderr)
+  assert 'the groups are the lines 1, 2, 3-4, 5, 6, 7-9, 10-11.' in found.stderr
   assert not list(tmp_path.iterdir())
 
 

@@ -1,6 +1,5 @@
 """Runs the points of a sweep; stages that points share run once."""
 
-import bisect
 from collections.abc import Sequence
 import importlib.util
 import pathlib
@@ -58,12 +57,15 @@ def print_commands(name: str, sweep: graph.Sweep, workdir) -> None:
   for node in sorted(sweep.nodes.values(), key=lambda node: depth[node.name]):
     print(shlex.join(['python', *PROGRAM, *commands.arguments(node, workdir)]))
   levels = sorted(depth.values())
-  last = [str(bisect.bisect(levels, level)) for level in sorted({*levels})]
+  groups = []
+  for level in sorted({*levels}):
+    first, count = levels.index(level) + 1, levels.count(level)
+    groups.append(f'{first}-{first + count - 1}' if count > 1 else f'{first}')
   print(
-    f'{name}: {len(sweep.points)} points, {len(levels)} commands. All commands '
-    f'up to line {", ".join(last)} can run at the same time, once the commands '
-    'before them have finished. Then run this command without --print to '
-    'collect the results',
+    f'{name}: {len(sweep.points)} points, {len(levels)} commands. Commands of '
+    'one group can run at the same time, after all groups before it; the '
+    f'groups are the lines {", ".join(groups)}. Then run this command without '
+    '--print to collect the results',
     file=sys.stderr,
   )
 
