@@ -65,13 +65,15 @@ def _read(name: str, fields: Mapping[str, Any]) -> Term:
     )
   if not math.isfinite(term.weight):
     raise ValueError(f'rewards.{name}.weight must be finite; got {term.weight}')
-  wanted, other = (
-    ('path', 'function') if term.kind == 'model' else ('function', 'path')
+  wanted, other, belongs = (
+    ('path', 'function', 'function')
+    if term.kind == 'model'
+    else ('function', 'path', 'model')
   )
   if getattr(term, other):
     raise ValueError(
       f'rewards.{name}.{other} must be empty with kind={term.kind!r}; got '
-      f'{getattr(term, other)!r}'
+      f'{getattr(term, other)!r}; or set rewards.{name}.kind={belongs}'
     )
   if term.weight and not getattr(term, wanted):
     raise ValueError(

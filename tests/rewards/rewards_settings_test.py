@@ -30,6 +30,7 @@ def test_terms_without_weight_are_left_out():
     ({'a': {'kind': 'model'}}, "rewards.a.path must be set with kind='model'"),
     ({'a': {'kind': 'function'}}, 'rewards.a.function must be set'),
     ({'a': {**FUNCTION, 'path': 'x'}}, "rewards.a.path must be empty .*'x'"),
+    ({'a': {'function': 'm:f'}}, "got 'm:f'; or set rewards.a.kind=function"),
     (
       {'a': {**MODEL, 'weight': float('nan')}},
       'rewards.a.weight must be finit',
