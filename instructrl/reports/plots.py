@@ -32,6 +32,7 @@ _MARKS = ('o', 's', '^', 'D', 'v')  # tell lines apart without colour
 WIDTH = 4.5  # inches; one point is then about 1.1 pixels on a phone
 _COLUMNS = 2
 _TITLE_WIDTH = 25  # characters
+_ROOM = 50  # characters in a row of labels
 _DASHES = (0, (4, 3))
 # Ticks at whole numbers, also where a single point leaves no room for two.
 _whole_ticks = functools.partial(
@@ -139,7 +140,10 @@ def preference(rows: Mapping[str, Mapping], policies: Policies) -> str:
     top = max(row['ci95'][1], labelers['ci95'][1]) + 0.02
     ax.text(x, top, f'{100 * row["win_rate"]:.0f}%', ha='center', va='bottom')
   ax.axhline(0.5, color=INK, lw=0.8, ls=_DASHES)
-  ax.set_xticks(range(len(names)), map(policies.label, names))
+  labels = [policies.label(name) for name in names]
+  crowded = len(labels) * max(map(len, labels)) > _ROOM
+  slanted = dict(rotation=25, ha='right', rotation_mode='anchor')
+  ax.set_xticks(range(len(names)), labels, **(slanted if crowded else {}))
   ax.set_xlim(-0.5, len(rows) - 0.3)
   ax.set_ylim(0, 1.1)
   ax.set_yticks([0, 0.25, 0.5, 0.75, 1])

@@ -65,8 +65,7 @@ def run(config, workdir, label: str = '') -> dict:
       found[name] = config.evals[name].type, outcome
       progress.update(number)
   if processes.primary():
-    table = {name: policies.shown(name) for name in models}
-    content, samples = results.collect(table, found)
+    content, samples = results.collect(policies.shown(models), found)
     files.write_jsonl(workdir / results.SAMPLES, samples)
     files.atomic_write(workdir / results.RESULTS, json.dumps(content, indent=1))
     shutil.rmtree(workdir / KEPT, ignore_errors=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
+import itertools
 import pathlib
 from typing import Any
 
@@ -26,7 +27,8 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import opening
 
-DEFAULT_COLOR = '#009e73'
+# For policies that are not in `POLICIES`, one after another.
+OTHER_COLORS = ('#0072b2', '#8b5a2b', '#cc79a7', '#556b2f')
 # The policy whose step `inputs.select_sft` selects.
 SELECTED = 'sft'
 
@@ -44,7 +46,7 @@ class Kind:
   """
 
   label: str
-  color: str = DEFAULT_COLOR
+  color: str = OTHER_COLORS[0]
   asked: str = ''
   has_kl: bool = True
 
@@ -57,6 +59,7 @@ POLICIES = {
   'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
   'ppo_ptx': Kind('PPO-ptx', '#9550b0', 'chat'),
+  'dpo': Kind('DPO', '#009e73', 'chat'),
 }
 
 
@@ -65,11 +68,17 @@ def kind(name: str) -> Kind:
   return POLICIES.get(name, Kind(name))
 
 
-def shown(name: str) -> dict:
-  """Returns how reports show a policy: {'label', 'color', 'order'}."""
-  found = kind(name)
-  order = list(POLICIES).index(name) if name in POLICIES else len(POLICIES)
-  return {'label': found.label, 'color': found.color, 'order': order}
+def shown(names: Iterable[str]) -> dict[str, dict]:
+  """Returns how reports show policies: name -> {'label', 'color', 'order'}."""
+  table, colors = {}, itertools.cycle(OTHER_COLORS)
+  for name in names:
+    known = name in POLICIES
+    table[name] = {
+      'label': kind(name).label,
+      'color': kind(name).color if known else next(colors),
+      'order': list(POLICIES).index(name) if known else len(POLICIES),
+    }
+  return table
 
 
 def ordered(names: Iterable[str]) -> list[str]:

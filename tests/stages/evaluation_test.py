@@ -177,20 +177,20 @@ def test_a_policy_and_an_evaluation_of_ones_own_are_one_line_each(
   runs, one_device
 ):
   config = config_of()
-  config.policies.dpo = '../ppo'
+  config.policies.another = '../ppo'
   config.evals.mine = dict(type=f'{__name__}:Mine', num_prompts=3)
   evaluation.run(config, runs / 'own')
   content, samples = read(runs / 'own')
-  assert list(content['policies']) == [*POLICIES, 'dpo']
-  assert content['policies']['dpo']['label'] == 'dpo'
+  assert list(content['policies']) == [*POLICIES, 'another']
+  assert content['policies']['another']['label'] == 'another'
   mine = content['evals']['mine']
   assert mine['type'] == f'{__name__}:Mine'
   said = mine['results']['said']
-  assert said['policies']['dpo'] == said['policies']['ppo']
-  assert said['policies']['dpo']['n'] == 3
+  assert said['policies']['another'] == said['policies']['ppo']
+  assert said['policies']['another']['n'] == 3
   assert samples[-6]['eval'] == 'mine'
   reward = content['evals']['reward']['results']
-  assert reward['kl']['policies']['dpo'] == reward['kl']['policies']['ppo']
+  assert reward['kl']['policies']['another'] == reward['kl']['policies']['ppo']
 
 
 @pytest.mark.parametrize(
