@@ -28,7 +28,7 @@ from instructrl.stages import inputs
 from instructrl.stages import opening
 
 # For policies that are not in `POLICIES`, one after another.
-OTHER_COLORS = ('#0072b2', '#8b5a2b', '#cc79a7', '#556b2f')
+OTHER_COLORS = ('#009e73', '#0072b2', '#8b5a2b', '#cc79a7', '#556b2f')
 # The policy whose step `inputs.select_sft` selects.
 SELECTED = 'sft'
 
@@ -59,7 +59,6 @@ POLICIES = {
   'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
   'ppo_ptx': Kind('PPO-ptx', '#9550b0', 'chat'),
-  'dpo': Kind('DPO', '#009e73', 'chat'),
 }
 
 

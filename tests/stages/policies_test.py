@@ -43,9 +43,9 @@ def test_known_policies_come_in_the_order_of_the_table_and_others_last():
   names = ['mine', 'ppo', 'base', 'another', 'sft']
   assert policies.ordered(names) == ['base', 'sft', 'ppo', 'mine', 'another']
   assert policies.kind('mine') == policies.Kind('mine')
-  shown = policies.shown(['dpo', 'mine', 'another'])
+  shown = policies.shown(['ppo', 'mine', 'another'])
   assert [found['label'] for found in shown.values()] == [
-    'DPO',
+    'PPO',
     'mine',
     'another',
   ]
