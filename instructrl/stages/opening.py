@@ -1,5 +1,7 @@
 """Opens runs for reading: their parameters, model, config and tokenizer."""
 
+from collections.abc import Iterator
+import contextlib
 import dataclasses
 import pathlib
 
@@ -79,7 +81,8 @@ def open_run(
     CheckpointError: there is no checkpoint, or the newest is damaged.
   """
   tok = tok or find_tokenizer(path)
-  config = run_config(path)
+  with _named(name):
+    config = run_config(path)
   if 'model' not in config:
     raise checks.ConfigError(f'{name or path}: {path} trained no model')
   config.model.dropout = 0.0  # used in training only
@@ -136,9 +139,16 @@ def load_params(
       not changed, f'{what} is of another model ({"; ".join(changed)})'
     )
 
-  try:
+  with _named(name):
     return inputs.exported(path, wanted, check)[0]
+
+
+@contextlib.contextmanager
+def _named(field: str) -> Iterator[None]:
+  """Puts the name of a config field before the message of a CheckpointError."""
+  try:
+    yield
   except errors.CheckpointError as error:
     raise errors.CheckpointError(
-      f'{name}: {error}' if name else str(error)
+      f'{field}: {error}' if field else str(error)
     ) from error

@@ -60,6 +60,13 @@ def test_parameters_that_do_not_fit_are_named_by_their_field(study, tok):
     opening.load_params(study / 'sft', tok, wanted, name='rewards.x.path')
 
 
+def test_a_folder_without_a_checkpoint_is_named_by_its_field(study, tok):
+  with pytest.raises(
+    errors.CheckpointError, match='^policies.x: .*lab: no checkpoint'
+  ):
+    opening.open_run(study / 'lab', tok, name='policies.x')
+
+
 def test_another_tokenizer_is_refused(policy, tok, monkeypatch):
   monkeypatch.setattr(type(tok), 'fingerprint', 'another')
   with pytest.raises(checks.ConfigError, match='than the one beside it'):
