@@ -67,6 +67,12 @@ class Evaluator:
         f'preference: the policies must include {reference!r}, which the '
         f'others are compared with; got {", ".join(policies)}'
       )
+    second = second_sample(reference)
+    if reference and second in policies:
+      raise ValueError(
+        f'policies.{second}: the second sample of {reference} has this name; '
+        'take another one'
+      )
     prompts = context.prompts(self._split)[: self._num_prompts]
     responses = {
       name: self._responses(policies, name, prompts, name) for name in policies
@@ -77,7 +83,6 @@ class Evaluator:
         prompts, responses, judge, applies=APPLIES, seed=context.seed
       )
       return protocol.Outcome(results, samples)
-    second = second_sample(reference)
     responses[second] = self._responses(policies, reference, prompts, second)
     context.progress('judging')
     results, samples = evaluate_preference(

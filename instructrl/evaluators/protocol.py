@@ -29,6 +29,8 @@ from instructrl.runtime.errors import ConfigError
 
 # Fields of `config.evals.NAME` that are not arguments of the evaluator.
 OWN_FIELDS = ('type', 'every')
+# The key that makes a dict of results a summary.
+VALUE = 'value'
 
 
 class RewardModel(Protocol):
@@ -205,7 +207,7 @@ def summaries(tree, path: Sequence[str] = ()):
   """Yields (path, summary) of each summary in a tree of results."""
   if not isinstance(tree, Mapping):
     return
-  if 'value' in tree:
+  if VALUE in tree:
     yield tuple(path), tree
     return
   for key, found in tree.items():

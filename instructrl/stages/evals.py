@@ -39,6 +39,16 @@ def make(context: protocol.Context, fields: Mapping) -> protocol.Evaluator:
   return protocol.load(fields['type'])(context, **protocol.arguments(fields))
 
 
+def outcome(evaluator: protocol.Evaluator, models: Mapping) -> protocol.Outcome:
+  """Runs an evaluation, and checks the type of what it returns."""
+  found = evaluator.run(models)
+  if not isinstance(found, protocol.Outcome):
+    raise ValueError(
+      f'run must return a protocol.Outcome; got a {type(found).__name__}'
+    )
+  return found
+
+
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
   """Puts an evaluation's name before the message of a ValueError of its code.
@@ -147,11 +157,15 @@ class Context:
     path = self._kept_in / f'{name}.json'
     if processes.agree(path.is_file()):
       self.progress(f'{name}: finished before')
-      return files.read_json(path)
+      return files.read_json(path)['part']
     found = make()
     if processes.primary():
+      try:
+        content = json.dumps({'part': found})  # keeps the order
+      except TypeError as error:
+        raise ValueError(f'{name} must hold what JSON can: {error}') from error
       path.parent.mkdir(parents=True, exist_ok=True)
-      files.atomic_write(path, json.dumps(found))  # keeps the order
+      files.atomic_write(path, content)
     return found
 
 
@@ -194,7 +208,7 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
       response_len=sizes.response_len,
     )
     with named(name):
-      results = evaluator.run({policy.name: policy}).results
+      results = outcome(evaluator, {policy.name: policy}).results
     return metrics(results, f'eval/{name}', policy.name)
 
   return [

@@ -20,6 +20,7 @@ from instructrl.stages import policies
 
 STAGES = ('evaluation',)
 KEPT = 'parts'  # the folder of what was finished before a stop
+OUTCOME = 'whole.outcome'  # a part; names of policies have no dot
 
 
 def validate(config) -> None:
@@ -29,6 +30,10 @@ def validate(config) -> None:
     config, 'num_shots', 'prompt_len', 'response_len', 'batch_size'
   )
   checks.require(bool(policies.named(config)), 'policies: give one or more')
+  checks.require(
+    protocol.VALUE not in policies.named(config),
+    f'policies.{protocol.VALUE}: results use this name; take another one',
+  )
   checks.require(bool(config.evals), 'evals: give one or more')
   evals.validate(config)
 
@@ -80,7 +85,7 @@ def _evaluate(context, fields: dict, models) -> protocol.Outcome:
   """Runs one evaluation, or reads what it gave before a stop."""
 
   def make():
-    outcome = evals.make(context, fields).run(models)
+    outcome = evals.outcome(evals.make(context, fields), models)
     return {'results': outcome.results, 'samples': outcome.samples}
 
-  return protocol.Outcome(**context.kept('outcome', make))
+  return protocol.Outcome(**context.kept(OUTCOME, make))

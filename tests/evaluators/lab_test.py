@@ -195,6 +195,11 @@ def test_without_a_reference_answers_are_only_rated(world):
   assert samples[0]['policies']['ppo']['likert'] >= 5
 
 
+def test_a_policy_named_as_the_second_sample_is_refused(world):
+  with pytest.raises(ValueError, match='policies.sft_second: .*another one'):
+    evaluate(world, names=('sft', 'sft_second'))
+
+
 def test_a_missing_reference_is_refused(world):
   with pytest.raises(ValueError, match="must include 'sft'"):
     evaluate(world, names=('base', 'ppo'))

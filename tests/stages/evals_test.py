@@ -1,6 +1,7 @@
 """Evaluations during training."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -98,6 +99,18 @@ def test_metrics_are_named_by_the_path_of_their_measure():
     'eval/x/probes/reading/f1': 0.5,
   }
   json.dumps(results)
+
+
+@pytest.mark.parametrize('part', [['a', 'b'], 0.5, None, {'x': [1]}])
+def test_a_part_of_any_form_is_read_after_a_stop(part, tmp_path):
+  opened = types.SimpleNamespace(
+    config=types.SimpleNamespace(eval_seed=0), tok=None, mesh=None, batch_size=1
+  )
+  context = evals.Context(
+    evals.Shared(opened), prompt_len=8, response_len=4, kept_in=tmp_path / 'x'
+  )
+  assert context.kept('sft', lambda: part) == part
+  assert context.kept('sft', lambda: pytest.fail('made again')) == part
 
 
 @pytest.mark.parametrize('stage', ['sft', 'ppo'])

@@ -232,18 +232,34 @@ def test_a_reward_model_is_no_policy(runs, one_device):
 
 
 class Broken:
-  def __init__(self, context):
-    pass
+  def __init__(self, context, how):
+    self.how = how
 
   def run(self, policies):
-    return max([])
+    if self.how == 'no JSON':
+      return protocol.Outcome({'m': {'value': np.float32(1), 'n': 1}})
+    return max([]) if self.how == 'raises' else {}
 
 
-def test_an_error_in_an_evaluation_names_it(runs, one_device):
+@pytest.mark.parametrize(
+  'how, message',
+  [
+    ('raises', 'max.*evaluation_test.py, line'),
+    ('a dict', 'run must return a protocol.Outcome; got a dict'),
+    ('no JSON', 'whole.outcome must hold what JSON can: .*float32'),
+  ],
+)
+def test_an_error_in_an_evaluation_names_it(how, message, runs, one_device):
   config = config_of()
   with config.unlocked():
-    config.evals = {'own': {'type': f'{__name__}:Broken'}}
-  with pytest.raises(
-    ValueError, match='evals.own: ValueError: max.*evaluation_test.py, line'
-  ):
-    evaluation.run(config, runs / 'broken')
+    config.evals = {'own': {'type': f'{__name__}:Broken', 'how': how}}
+  with pytest.raises(ValueError, match=f'evals.own: ValueError: {message}'):
+    evaluation.run(config, runs / how)
+
+
+def test_a_policy_whose_name_results_use_is_refused():
+  config = config_of(**{'policies.sft': '../sft'})
+  with config.unlocked():
+    config.policies.value = '../sft'
+  with pytest.raises(checks.ConfigError, match='policies.value: .*another'):
+    evaluation.validate(config)
