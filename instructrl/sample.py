@@ -12,6 +12,7 @@ Python, use `instructrl.load(CHECKPOINT)`.
 
 import argparse
 import json
+import os
 import sys
 
 from instructrl.runtime.command import EXPECTED_ERRORS
@@ -128,6 +129,9 @@ def main(argv=None) -> int:
   prompts = [args.prompt] if args.prompt is not None else _lines()
   try:
     answer(args, prompts, lambda text: print(text, flush=True))
+  except BrokenPipeError:  # a reader such as `head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except EXPECTED_ERRORS as error:
     print(f'error: {error}', file=sys.stderr)
     return 1

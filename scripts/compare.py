@@ -1,4 +1,4 @@
-"""Print the numbers of several studies side by side, as a Markdown table.
+"""Prints the numbers of several studies side by side, as a Markdown table.
 
   python scripts/compare.py STUDY STUDY ... [--numbers 'preference.*.win_rate']
 
@@ -9,6 +9,7 @@ in STUDY/report/results.json; its 95% interval follows the number.
 import argparse
 from collections.abc import Iterable, Mapping
 import fnmatch
+import os
 import pathlib
 import sys
 
@@ -75,11 +76,21 @@ def main(argv=None) -> int:
     path = pathlib.Path(folder) / 'report' / 'results.json'
     try:
       studies[folder.rstrip('/')] = files.read_json(path)
+    except FileNotFoundError:
+      print(
+        f'error: {path} does not exist; the study makes the report at its end, '
+        f'or make it with python -m instructrl.report {folder}',
+        file=sys.stderr,
+      )
+      return 1
     except (OSError, ValueError) as error:
       print(f'error: {path} cannot be read: {error}', file=sys.stderr)
       return 1
   try:
-    print(table(studies, args.numbers))
+    print(table(studies, args.numbers), flush=True)
+  except BrokenPipeError:  # a reader such as `head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
   except ValueError as error:
     print(f'error: {error}', file=sys.stderr)
     return 1

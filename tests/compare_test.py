@@ -2,7 +2,10 @@
 
 import importlib.util
 import json
+import os
 import pathlib
+import subprocess
+import sys
 
 PATH = pathlib.Path(__file__).resolve().parent.parent / 'scripts' / 'compare.py'
 spec = importlib.util.spec_from_file_location('compare', PATH)
@@ -54,5 +57,21 @@ def test_a_pattern_that_names_nothing_is_an_error(tmp_path, capsys):
 def test_a_study_without_a_report_is_named(tmp_path, capsys):
   assert compare.main([str(tmp_path)]) == 1
   error = capsys.readouterr().err
-  assert f'{tmp_path}/report/results.json cannot be read' in error
+  assert f'{tmp_path}/report/results.json does not exist' in error
+  assert error.endswith(f'python -m instructrl.report {tmp_path}\n')
   assert error.count('\n') == 1
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
+  read, written = os.pipe()
+  os.close(read)
+  found = subprocess.run(
+    [sys.executable, str(PATH), write(tmp_path / 'a', RESULTS)],
+    env={**os.environ, 'PYTHONPATH': str(PATH.parent.parent)},
+    stdout=written,
+    stderr=subprocess.PIPE,
+    text=True,
+    check=False,
+  )
+  os.close(written)
+  assert (found.returncode, found.stderr) == (0, '')

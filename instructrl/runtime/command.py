@@ -156,12 +156,12 @@ def _help() -> str:
   # absl names the main module by the path of the program.
   for module in (sys.argv[0], __name__):
     for flag in flags.FLAGS.get_flags_for_module(module):
-      default = f' (default: {flag.default})' if flag.default else ''
+      # The default of --config is a whole config: the docstring names its file.
+      short = flag.default and isinstance(flag.default, (str, int, float))
+      default = f' (default: {flag.default})' if short else ''
+      text = ' '.join(f'--{flag.name}: {flag.help}{default}'.split())
       lines += textwrap.wrap(
-        f'--{flag.name}: {flag.help}{default}',
-        width=80,
-        initial_indent='  ',
-        subsequent_indent='      ',
+        text, width=80, initial_indent='  ', subsequent_indent='      '
       )
   return '\n'.join(lines)
 

@@ -1,4 +1,4 @@
-"""Mistakes in --config: one line that says what to do."""
+"""--help, and mistakes in --config: one line that says what to do."""
 
 import os
 import subprocess
@@ -62,3 +62,16 @@ def test_a_wrong_config_is_one_line(tmp_path, command, args, message):
   assert found.stderr.endswith(f'{message}\n'), found.stderr
   assert found.stderr.count('\n') == 1
   assert not (tmp_path / 'x').exists()
+
+
+def test_help_has_no_whole_config_as_a_default():
+  found = subprocess.run(
+    [sys.executable, '-m', 'instructrl.stages.learnability', '--help'],
+    cwd=ROOT,
+    env={**os.environ, 'PYTHONPATH': ROOT},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert '(default: runs/learnability)' in found.stdout
+  assert len(found.stdout.splitlines()) < 30
