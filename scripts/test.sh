@@ -5,7 +5,8 @@
 #   bash scripts/test.sh --all [pytest args]   the slow tests too, and those that
 #                                              need torch and transformers
 #
-# Paths among the arguments are relative to the root of the checkout.
+# Paths among the arguments are relative to the root of the checkout. `-n 0` runs
+# all tests in one process.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 
@@ -20,4 +21,6 @@ cd "$ROOT"
 "$VENV_PYTHON" -m ruff check --quiet
 "$VENV_PYTHON" -m ruff format --check --quiet
 "$VENV_PYTHON" -m mypy
-exec "$VENV_PYTHON" -m pytest "$@"
+# Two processes, and the tests of a file in one of them: most of a test's time is
+# tracing and compiling, in one thread. Each process takes up to 4 GB.
+exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile "$@"

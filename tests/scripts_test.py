@@ -163,7 +163,9 @@ def test_test_script_adds_to_the_environment(checkout):
   assert result.returncode == 0, result.stderr
   assert not calls(checkout, '-m venv')
   assert '[test,hf]' in calls(checkout, '-m pip install')[0]
-  assert calls(checkout, '-m pytest') == ['-m pytest --all -k two words']
+  assert calls(checkout, '-m pytest') == [
+    '-m pytest -n 2 --dist loadfile --all -k two words'
+  ]
   assert f'tests in {checkout}' in result.stdout
   # Both find all they need from now on.
   for script in ('quickstart.sh', 'test.sh'):
