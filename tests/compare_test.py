@@ -66,7 +66,8 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
   read, written = os.pipe()
   os.close(read)
   found = subprocess.run(
-    [sys.executable, str(PATH), write(tmp_path / 'a', RESULTS)],
+    [sys.executable, str(PATH), write(tmp_path / 'a', RESULTS)]
+    + ['--numbers', 'preference.*'],
     env={**os.environ, 'PYTHONPATH': str(PATH.parent.parent)},
     stdout=written,
     stderr=subprocess.PIPE,
