@@ -67,7 +67,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(tmp_path):
   os.close(read)
   found = subprocess.run(
     [sys.executable, str(PATH), write(tmp_path / 'a', RESULTS)]
-    + ['--numbers', 'preference.*'],
+    + ['--numbers', 'preference.*.win_rate'],
     env={**os.environ, 'PYTHONPATH': str(PATH.parent.parent)},
     stdout=written,
     stderr=subprocess.PIPE,
