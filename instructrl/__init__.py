@@ -9,6 +9,10 @@ a known right answer.
 __version__ = '0.1.0'
 
 
+def __dir__():
+  return sorted([*globals(), 'load'])
+
+
 def __getattr__(name):
   """Imports `load` on first use, so that `import instructrl` is quick."""
   if name == 'load':

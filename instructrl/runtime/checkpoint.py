@@ -176,8 +176,12 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
     logging.warning('checkpoint %s is skipped: %s', folder, problem)
   inside = ', '.join(sorted(p.parent.name for p in path.glob('*/checkpoints')))
   raise CheckpointError(
-    f'{path}: no checkpoint that verifies'
-    f'{inside and "; there are some in " + inside}'
+    f'{path}: no checkpoint that verifies; '
+    + (
+      f'there are some in {inside}'
+      if inside
+      else 'give the folder of a stage that trains a model'
+    )
   )
 
 

@@ -79,7 +79,8 @@ class Source:
   """A source of records: its files, and how a row becomes a record.
 
   A subclass sets the names and implements `remotes` and `record`; and `rows` if
-  a row of the file is not a row of the source.
+  a row of the file is not a row of the source. A source with `PUBLIC = False`
+  is read from a path only and needs no `remotes`.
   """
 
   NAME: ClassVar[str]
