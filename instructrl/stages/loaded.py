@@ -210,6 +210,10 @@ def _check_texts(prompts: Sequence[str], responses=None) -> None:
     not isinstance(prompts, str) and not isinstance(responses, str),
     'prompts and responses must be lists of str; got one str',
   )
+  checks.require(
+    all(isinstance(text, str) for text in [*prompts, *(responses or ())]),
+    'prompts and responses must be lists of str',
+  )
   checks.require(all(prompt.strip() for prompt in prompts), 'a prompt is empty')
   checks.require(
     responses is None or len(prompts) == len(responses),

@@ -130,6 +130,8 @@ def test_the_wrong_kind_of_run_is_refused(saved):
     (lambda p: p.generate(PROMPTS, top_p=0), 'top_p must be above 0'),
     (lambda p: p.logprobs(PROMPTS, ['red']), '3 prompts, but 1 responses'),
     (lambda p: p.logprobs(PROMPTS, 'red'), 'must be lists of str'),
+    (lambda p: p.generate([5]), 'must be lists of str'),
+    (lambda p: p.logprobs(PROMPTS, [b'a'] * 3), 'must be lists of str'),
   ],
 )
 def test_arguments_that_make_no_sense_are_refused(call, message, saved):
