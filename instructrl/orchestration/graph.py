@@ -97,6 +97,7 @@ def of_study(config, workdir) -> dict[str, Node]:
   Raises:
     ConfigError: a stage's config is invalid; the stage and field are named.
   """
+  checks.require(bool(config.order), 'order is empty: name one or more stages')
   for name in config.order:
     checks.require(
       name in config.stages,

@@ -270,6 +270,7 @@ def test_a_study_runs_a_stage_after_its_inputs():
 @pytest.mark.parametrize(
   'order, fields, message',
   [
+    ((), {}, 'order is empty: name one or more'),
     (('lab', 'labb'), {}, "order must name stages .*; got 'labb'"),
     (
       ('pretrain',),
