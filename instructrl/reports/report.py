@@ -68,7 +68,8 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
 def check(study: Study) -> list[Row]:
   """Checks the expected results against the study's."""
   evaluation, rows = study.evaluation, []
-  if 'preference' in evaluation:
+  checked = {'rankings', 'reward', 'select_sft'}
+  if 'preference' in evaluation and checked <= {*study.done}:
     rows = paper_checks.check(
       study.result('rankings')['labeler_agreement'],
       study.result('reward')['accuracy'],

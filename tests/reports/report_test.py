@@ -618,6 +618,18 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   assert 'not measured' in pathlib.Path(path).read_text()
 
 
+def test_a_study_of_some_stages_is_reported(tmp_path):
+  """Its evaluation read folders of stages that its config leaves out."""
+  write_study(tmp_path)
+  path = tmp_path / 'study.json'
+  header = json.loads(path.read_text())
+  header['stages'] = ['evaluation']
+  path.write_text(json.dumps(header))
+  assert report.make_report(tmp_path).is_file()
+  results = json.loads((tmp_path / 'report' / 'results.json').read_text())
+  assert results['preference'] and 'labeler_agreement' not in results
+
+
 def test_ratings_and_measures_without_a_comparison(tmp_path):
   """Answers that are rated only, and a measure of the loss, make a report."""
   write_study(tmp_path)
