@@ -2,7 +2,7 @@
 
 A file's tensors and our leaves differ in their names, in transposes, in
 whether q, k and v are one tensor, and in that our layers are stacked. Each row
-of a table is a `Source`: how a tensor, with its axes taken apart, becomes a
+of a table is a `TensorSource`: how a tensor, with its axes taken apart, becomes a
 leaf or one layer of a leaf. This module opens no file and no checkpoint.
 
 Axis legend: L layers, D model width, H heads, Hkv key heads, Dh width of a
@@ -31,7 +31,7 @@ DTYPES = ('float32', 'float16', 'bfloat16')  # of exported tensors
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class TensorSource:
   """A tensor, and the part of the tensor that is a leaf or one of its layers.
 
   Attributes:
@@ -78,19 +78,19 @@ class Leaf:
 
   path: tuple[str, ...]  # in the tree
   shape: tuple[int, ...]
-  sources: tuple[Source, ...]  # one per layer, or a single one
+  sources: tuple[TensorSource, ...]  # one per layer, or a single one
   stacked: bool  # whether the first axis is the layers
 
 
 # --- Tables: path in the tree -> source; '{}' in a name is the layer ---------
 
 
-def _whole(name, *shape) -> Source:
+def _whole(name, *shape) -> TensorSource:
   """Returns a tensor that is a leaf as it is."""
-  return Source(name, shape, tuple(range(len(shape))), shape=shape)
+  return TensorSource(name, shape, tuple(range(len(shape))), shape=shape)
 
 
-def _linear(name, outputs, inputs) -> Source:
+def _linear(name, outputs, inputs) -> TensorSource:
   """Returns a weight [outputs, inputs] whose leaf is [inputs, outputs].
 
   Outputs and inputs have one or more axes each.
@@ -98,10 +98,10 @@ def _linear(name, outputs, inputs) -> Source:
   view, first = (*outputs, *inputs), len(outputs)
   order = (*range(first, len(view)), *range(first))
   shape = (math.prod(outputs), math.prod(inputs))
-  return Source(name, view, order, shape=shape)
+  return TensorSource(name, view, order, shape=shape)
 
 
-def _norms(names: dict[str, str], d: int) -> dict[str, Source]:
+def _norms(names: dict[str, str], d: int) -> dict[str, TensorSource]:
   """Returns the rows of layer norms."""
   return {
     f'{path}/{ours}': _whole(f'{name}.{theirs}', d)
@@ -110,7 +110,7 @@ def _norms(names: dict[str, str], d: int) -> dict[str, Source]:
   }
 
 
-def _llama(f) -> dict[str, Source]:
+def _llama(f) -> dict[str, TensorSource]:
   """Llama, Qwen and Gemma."""
   d, hidden = f['d_model'], (f['d_ff'],)
   heads = (f['num_heads'], f['head_dim'])
@@ -157,7 +157,7 @@ def _llama(f) -> dict[str, Source]:
   return rows
 
 
-def _gpt2(f) -> dict[str, Source]:
+def _gpt2(f) -> dict[str, TensorSource]:
   """GPT-2: weights are [inputs, outputs]; q, k and v are one tensor."""
   d, hidden = f['d_model'], f['d_ff']
   heads = (f['num_heads'], f['head_dim'])
@@ -174,13 +174,13 @@ def _gpt2(f) -> dict[str, Source]:
     ),
   }
   for i, name in enumerate('qkv'):
-    rows[f'blocks/{name}/kernel'] = Source(
+    rows[f'blocks/{name}/kernel'] = TensorSource(
       'h.{}.attn.c_attn.weight', (d, 3, *heads), (0, 1, 2), (1, i), (d, 3 * d)
     )
-    rows[f'blocks/{name}/bias'] = Source(
+    rows[f'blocks/{name}/bias'] = TensorSource(
       'h.{}.attn.c_attn.bias', (3, *heads), (0, 1), (0, i), (3 * d,)
     )
-  rows['blocks/out/kernel'] = Source(
+  rows['blocks/out/kernel'] = TensorSource(
     'h.{}.attn.c_proj.weight', (*heads, d), (0, 1, 2), shape=(d, d)
   )
   rows['blocks/out/bias'] = _whole('h.{}.attn.c_proj.bias', d)
@@ -193,7 +193,7 @@ def _gpt2(f) -> dict[str, Source]:
   return rows
 
 
-def _gpt_neox(f) -> dict[str, Source]:
+def _gpt_neox(f) -> dict[str, TensorSource]:
   """GPT-NeoX: one tensor has q, k and v of each head side by side."""
   d, hidden = f['d_model'], f['d_ff']
   heads, width = f['num_heads'], f['head_dim']
@@ -210,10 +210,10 @@ def _gpt_neox(f) -> dict[str, Source]:
     ),
   }
   for i, name in enumerate('qkv'):
-    rows[f'blocks/{name}/kernel'] = Source(
+    rows[f'blocks/{name}/kernel'] = TensorSource(
       f'{fused}.weight', (heads, 3, width, d), (2, 0, 1), (1, i), (3 * d, d)
     )
-    rows[f'blocks/{name}/bias'] = Source(
+    rows[f'blocks/{name}/bias'] = TensorSource(
       f'{fused}.bias', (heads, 3, width), (0, 1), (1, i), (3 * d,)
     )
   for name, tensor, outputs, inputs in (

@@ -23,7 +23,7 @@ _COMPARED = 1 << 20  # numbers of two tables that are compared at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class WeightSource:
   """A checkpoint that was opened and checked.
 
   Attributes:
@@ -41,7 +41,7 @@ class Source:
   fingerprint: str
 
 
-def open_source(path) -> Source:
+def open_source(path) -> WeightSource:
   """Opens a Hugging Face folder or a GGUF file, and checks its tensors.
 
   Raises:
@@ -74,7 +74,7 @@ def open_source(path) -> Source:
     _check_tied(config, weights)
   text = json.dumps(config, sort_keys=True).encode()
   fingerprint = weight_files.fingerprint(weights, text)
-  return Source(path, config, weights, kept, fingerprint)
+  return WeightSource(path, config, weights, kept, fingerprint)
 
 
 def _check_tied(config, weights) -> None:
@@ -101,7 +101,7 @@ def _check_tied(config, weights) -> None:
       )
 
 
-def read_source(src, **layout) -> tuple[Source, HFTokenizer]:
+def read_source(src, **layout) -> tuple[WeightSource, HFTokenizer]:
   """Opens a checkpoint and its tokenizer, and checks both.
 
   Args:
@@ -127,7 +127,7 @@ class ArrayReader:
   that was added, are the mean of the other rows, or zeros.
   """
 
-  def __init__(self, source: Source, abstract, *, pad: str):
+  def __init__(self, source: WeightSource, abstract, *, pad: str):
     """Prepares to read.
 
     Args:

@@ -38,7 +38,7 @@ def compiled(
     topology: the slice.
     folder: where figures are kept; None keeps nothing.
     say: is called with messages about the progress.
-    trips: see `hlo.Program`.
+    trips: see `hlo.HloProgram`.
 
   Returns:
     {'function': fields of `planner.Function`}, or {'problem': text} if XLA ran
@@ -85,7 +85,7 @@ def _compile(name: str, lowered, say: Say, trips: int) -> dict:
     return {'problem': allocations(str(error))}
   seconds = time.monotonic() - began
   memory = program.memory_analysis()
-  costs = hlo.Program(program.as_text(), trips=trips).costs
+  costs = hlo.HloProgram(program.as_text(), trips=trips).costs
   return {
     'function': dict(
       name=name,

@@ -49,7 +49,7 @@ class Costs:
       self.collectives[kind] += times * sent
 
 
-class Program:
+class HloProgram:
   """A parsed program.
 
   Args:

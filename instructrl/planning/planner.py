@@ -113,7 +113,7 @@ def program_of(config, mesh, vocab_size: int):
     inside the mesh, {function: model FLOPs}, steps of the run).
   """
   if config.stage in ('ppo', 'ppo_ptx'):
-    program = ppo_program.Program(
+    program = ppo_program.PPOProgram(
       config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
     )
     s, layouts = program.settings, program.layouts
@@ -135,13 +135,17 @@ def program_of(config, mesh, vocab_size: int):
       count |= {'passes': count.pop('score'), 'finish': 0.0, 'update': update}
     return program, program.functions, count, config.ppo.num_iterations
   if config.stage == 'reward':
-    program = reward.Program(config, mesh, vocab_size=vocab_size, num_steps=1)
+    program = reward.RewardProgram(
+      config, mesh, vocab_size=vocab_size, num_steps=1
+    )
     module = program.layout.model.module
     lengths = config.prompt_len, config.response_len, config.max_responses
     count = config.batch_size * flops.ranking_trained(module, *lengths)
     return program, program.functions, {'update': count}, 0
   num_steps = config.num_steps or config.optimizer.warmup_steps + 1
-  program = lm.Program(config, mesh, vocab_size=vocab_size, num_steps=num_steps)
+  program = lm.LMProgram(
+    config, mesh, vocab_size=vocab_size, num_steps=num_steps
+  )
   module = program.layout.model.module
   tokens = config.batch_size * module.max_len
   count = flops.trained(module, tokens, module.max_len, tokens)

@@ -9,13 +9,13 @@ import math
 
 from instructrl.evaluators import statistics
 from instructrl.reports import verdicts
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.verdicts import BY_DEFINITION
 from instructrl.reports.verdicts import INF
 from instructrl.reports.verdicts import NEGATIVE
 from instructrl.reports.verdicts import NO_NUMBER
 from instructrl.reports.verdicts import POSITIVE
-from instructrl.reports.verdicts import Row
+from instructrl.reports.verdicts import Verdict
 
 AGREEMENT_MARGIN = 0.05  # "about as often": this far from the paper's number
 EQUAL_MARGIN = 0.05  # two policies are alike if one wins 45 to 55%
@@ -30,7 +30,7 @@ AT_CEILING = (
 
 def check(
   agreement: Mapping, accuracy: Mapping, selection: Mapping, evaluation: Mapping
-) -> list[Row]:
+) -> list[Verdict]:
   """Checks every result of the paper (section 4, appendix C.1).
 
   Args:
@@ -43,7 +43,7 @@ def check(
   Returns:
     One row per statement, in the paper's order.
   """
-  policies = Policies(evaluation['policies'])
+  policies = ShownPolicies(evaluation['policies'])
   return [
     *_labels(agreement),
     *_reward_model(accuracy),
@@ -62,7 +62,7 @@ def check(
   ]
 
 
-def _labels(agreement) -> list[Row]:
+def _labels(agreement) -> list[Verdict]:
   rows = []
   for group, name, paper, shown in (
     ('train', 'training labelers', 0.726, '72.6 ± 1.5%'),
@@ -95,7 +95,7 @@ def accuracy_summary(found: Mapping) -> dict:
   return {'value': found['accuracy'], 'ci95': found.get('ci95'), 'n': n}
 
 
-def _reward_model(accuracy) -> list[Row]:
+def _reward_model(accuracy) -> list[Verdict]:
   inside, outside = (
     found and accuracy_summary(found)
     for found in (
@@ -140,7 +140,7 @@ def _reward_model(accuracy) -> list[Row]:
   ]
 
 
-def _selection(selection) -> list[Row]:
+def _selection(selection) -> list[Verdict]:
   """The one comparison without an interval: it counts epochs of one run."""
   epochs = [
     row
@@ -152,7 +152,7 @@ def _selection(selection) -> list[Row]:
   by_loss = min(epochs, key=lambda row: row['validation_loss'])['epoch']
   by_score = max(epochs, key=lambda row: row['rm_score'])['epoch']
   return [
-    Row(
+    Verdict(
       'SFT',
       'The reward-model score still rises after the best validation loss',
       'loss best after 1 epoch of 16',
@@ -230,7 +230,9 @@ _PREFERENCES = (
 )
 
 
-def _preference(evaluation, policies, statement, region, paper, path) -> Row:
+def _preference(
+  evaluation, policies, statement, region, paper, path
+) -> Verdict:
   kind, *names = path.split('/')
   left = policies.label(names[0])
   if names == ['sft']:
@@ -401,7 +403,7 @@ def _compare(
   unit='points',
   left='ppo_ptx',
   right='base',
-) -> Row:
+) -> Verdict:
   """Returns the row about left - right of a measure."""
   group, _, measure = path.partition('/')
   own = {

@@ -20,7 +20,7 @@ from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
 from instructrl.reports import formats
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 
 INK = '#010203'  # becomes `currentColor` in the page
 GRAY = '#8c8c8c'
@@ -119,7 +119,7 @@ class Line:
 
 
 @_styled
-def preference(rows: Mapping[str, Mapping], policies: Policies) -> str:
+def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
   """Draws win rates against SFT: bars of the judge, diamonds of labelers.
 
   Args:
@@ -162,7 +162,7 @@ def preference(rows: Mapping[str, Mapping], policies: Policies) -> str:
 
 
 @_styled
-def bar_panels(panels: Sequence[Panel], policies: Policies) -> str:
+def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
   """Draws small multiples of horizontal bars with intervals."""
   bars = max(len(panel.summaries) for panel in panels)
   # Percentages of one figure share a scale, so that bars compare.
@@ -190,7 +190,7 @@ def _end(panel: Panel) -> float:
   return max(ends, default=0.0) or 1.0
 
 
-def _bars(ax, panel: Panel, policies: Policies, top: float) -> None:
+def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
   for y, policy in enumerate(policies.sort(panel.summaries)):
     summary = panel.summaries[policy]
     value, text, end = summary.get('value'), 'none', 0.0

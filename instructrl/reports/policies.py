@@ -8,7 +8,7 @@ DEFAULT_COLOR = '#009e73'  # for policies that are not in the table
 
 
 @dataclasses.dataclass(frozen=True)
-class Policies:
+class ShownPolicies:
   """How to show policies. A policy that is not in `table` works as well.
 
   Attributes:

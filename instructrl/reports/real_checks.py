@@ -4,15 +4,15 @@ from collections.abc import Mapping
 import dataclasses
 
 from instructrl.reports import verdicts
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.verdicts import NEGATIVE
 from instructrl.reports.verdicts import POSITIVE
-from instructrl.reports.verdicts import Row
+from instructrl.reports.verdicts import Verdict
 
 QUANTITIES = {'score': 'mean score', 'nll': 'loss a token'}
 
 
-def check(held: Mapping, policies: Policies) -> list[Row]:
+def check(held: Mapping, policies: ShownPolicies) -> list[Verdict]:
   """Checks differences on held-out data; what was not measured has no row.
 
   An interval that includes 0, even as its end, decides nothing.

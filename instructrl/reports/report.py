@@ -12,7 +12,7 @@ from instructrl.reports import real_checks
 from instructrl.reports import study_files
 from instructrl.reports import study_page
 from instructrl.reports.study_files import Study
-from instructrl.reports.verdicts import Row
+from instructrl.reports.verdicts import Verdict
 from instructrl.runtime import files
 
 FORMAT_VERSION = 2
@@ -65,7 +65,7 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
   return folder / 'index.html'
 
 
-def check(study: Study) -> list[Row]:
+def check(study: Study) -> list[Verdict]:
   """Checks the expected results against the study's."""
   evaluation, rows = study.evaluation, []
   checked = {'rankings', 'reward', 'select_sft'}
@@ -79,7 +79,7 @@ def check(study: Study) -> list[Row]:
   return rows + real_checks.check(evaluation, study.policies)
 
 
-def build_results(study: Study, rows: list[Row]) -> dict:
+def build_results(study: Study, rows: list[Verdict]) -> dict:
   """Returns the content of results.json; what the study lacks has no key.
 
   Leaves are plain numbers, None where undefined. `ci95` and `n` are trees with

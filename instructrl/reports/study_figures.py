@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from instructrl.reports import plots
 from instructrl.reports import verdicts
 from instructrl.reports.pages import words
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.study_files import Study
 
 REFERENCE = 'sft'  # the policy that the others are compared with
@@ -77,7 +77,7 @@ PROBES = {
 }
 
 
-def stage_title(stage: str, policies: Policies) -> str:
+def stage_title(stage: str, policies: ShownPolicies) -> str:
   """Returns the name of a stage for people."""
   return STAGES.get(stage) or policies.label(stage)
 

@@ -17,7 +17,7 @@ import pathlib
 from typing import Any
 
 from instructrl.evaluators import results
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 
@@ -45,7 +45,7 @@ class Study:
   metrics: Mapping[str, list[dict]]
   evaluation: Mapping[str, Any]
   others: Mapping[str, Mapping]
-  policies: Policies
+  policies: ShownPolicies
   samples: list[dict]
   data_summary: str
   answers: list[dict]
@@ -110,7 +110,7 @@ def load(workdir: str | os.PathLike) -> Study:
     metrics,
     results.merged(found),
     results.others(found),
-    Policies(found['policies']),
+    ShownPolicies(found['policies']),
     _read_lines(workdir / EVALUATION / results.SAMPLES),
     _read_text(summary) if summary.exists() else '',
     _read_lines(answers) if answers.exists() else [],

@@ -13,9 +13,9 @@ from instructrl.reports import formats
 from instructrl.reports import study_figures
 from instructrl.reports import verdicts
 from instructrl.reports.pages import words
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.study_files import Study
-from instructrl.reports.verdicts import Row
+from instructrl.reports.verdicts import Verdict
 
 SAMPLES_SHOWN = 8  # half of them wins, half losses, where the judge compared
 # Field of a policy's sample -> how to show it.
@@ -57,7 +57,7 @@ LEVELS = {
 }
 
 
-def contents(study: Study, results: Mapping, rows: Sequence[Row]) -> dict:
+def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
   """Returns the values of the template.
 
   Args:
@@ -144,7 +144,7 @@ def _summary(rows) -> str:
   return f'{count(paper)} (and {len(own)} further checks: {count(own)})'
 
 
-def _check(row: Row, policies: Policies) -> dict:
+def _check(row: Verdict, policies: ShownPolicies) -> dict:
   """Returns a checked statement as text."""
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
   return {
@@ -165,7 +165,7 @@ def _check(row: Row, policies: Policies) -> dict:
   }
 
 
-def _region(row: Row) -> str:
+def _region(row: Verdict) -> str:
   """Returns where the whole interval must be: '> 50%', '< 0 points'."""
   scale = formats.UNITS[row.unit][0]
   low, high = (f'{scale * x:g}'.replace('-', '−') for x in row.region)
@@ -207,7 +207,7 @@ def _accuracy(accuracy: Mapping) -> dict | None:
   }
 
 
-def _levels(measures: Mapping, policies: Policies) -> dict | None:
+def _levels(measures: Mapping, policies: ShownPolicies) -> dict | None:
   """Returns the table of policies and measures; None if there is no measure.
 
   Args:
@@ -290,7 +290,7 @@ def _samples(samples, seeds, policies) -> dict | None:
   }
 
 
-def _card(sample: Mapping[str, Any], policies: Policies) -> dict:
+def _card(sample: Mapping[str, Any], policies: ShownPolicies) -> dict:
   answers = []
   for policy in policies.sort(sample['policies']):
     found = sample['policies'][policy]

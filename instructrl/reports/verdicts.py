@@ -26,7 +26,7 @@ BY_DEFINITION = '50% by definition'
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class Verdict:
   """One checked statement.
 
   Attributes:
@@ -82,11 +82,11 @@ def judge_interval(measure: Mapping | None, region: tuple[float, float]) -> str:
 
 def make_row(
   topic, statement, paper, quantity, measure, region, unit='%'
-) -> Row:
+) -> Verdict:
   """Returns the row of a summary; its verdict is the interval's."""
   measure = measure or {}
   ci95 = measure.get('ci95')
-  return Row(
+  return Verdict(
     topic,
     statement,
     paper,

@@ -236,10 +236,10 @@ def prepare(config, workdir: pathlib.Path, progress):
     loaded = load_sources(config, progress)
     read = contents(loaded)
     run_folder.add_input(workdir, 'sources', read)
-    fields = [field.name for field in dataclasses.fields(parts.Settings)]
+    fields = [field.name for field in dataclasses.fields(parts.CurateSettings)]
     curated = curate.curate(
       loaded,
-      settings=parts.Settings(**{name: config[name] for name in fields}),
+      settings=parts.CurateSettings(**{name: config[name] for name in fields}),
       seed=config.world_seed,
     )
     tok = fitting.Remembering(tok or own_tokenizer(config, workdir, curated))

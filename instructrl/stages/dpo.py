@@ -88,7 +88,7 @@ def ranked_logprobs(
   return jnp.where(own, logprobs[:, None, :], 0).sum(axis=2)
 
 
-class Program(build.Program):
+class DPOProgram(build.Program):
   """The jitted functions of the stage, made before data and parameters.
 
   Attributes:
@@ -137,7 +137,7 @@ class Program(build.Program):
 
 def prepare(
   run: Run,
-  program: Program,
+  program: DPOProgram,
   batch_at: Callable[[int], RankingBatch],
   batches: pipeline.Batches,
   num_steps: int,
@@ -180,7 +180,7 @@ def prepare(
 
 
 def measure(
-  config, program: Program, params: Params, held: Sequence[ReferenceBatch]
+  config, program: DPOProgram, params: Params, held: Sequence[ReferenceBatch]
 ) -> dict[str, float]:
   """Returns `loss`, `accuracy` and `margin` on held-out rankings."""
   rewards = np.concatenate([program.rewards(params, b) for b in held])
@@ -206,7 +206,7 @@ def run(config, workdir, label: str = '') -> dict:
     )
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = config.num_steps or config.num_epochs * epoch
-    program = Program(
+    program = DPOProgram(
       config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
     )
 

@@ -63,7 +63,7 @@ def named(name: str) -> Iterator[None]:
     raise ValueError(f'evals.{name}: {errors.located(error)}') from error
 
 
-class RewardModel:
+class OpenRewardModel:
   """See `protocol.RewardModel`."""
 
   def __init__(self, opened: policies.Opener):
@@ -88,8 +88,8 @@ class Shared:
   opened: policies.Opener
 
   @functools.cached_property
-  def reward_model(self) -> RewardModel:
-    return RewardModel(self.opened)
+  def reward_model(self) -> OpenRewardModel:
+    return OpenRewardModel(self.opened)
 
   @functools.cached_property
   def world(self):
@@ -105,7 +105,7 @@ class Shared:
     return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
 
 
-class Context:
+class StageContext:
   """The run that one evaluation belongs to; see `protocol.Context`."""
 
   def __init__(
@@ -142,7 +142,7 @@ class Context:
   def has_kl(self, policy: str) -> bool:
     return policies.kind(policy).has_kl
 
-  def reward_model(self) -> RewardModel:
+  def reward_model(self) -> OpenRewardModel:
     return self._shared.reward_model
 
   def world(self):
@@ -194,7 +194,7 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
   sizes = config.get('ppo', config)
   shared = Shared(policies.Opener(config, run.workdir, sizes.batch_size))
   engine = lm.Engine(model, run.tokenizer(), batch_size=sizes.batch_size)
-  context = Context(
+  context = StageContext(
     shared, prompt_len=sizes.prompt_len, response_len=sizes.response_len
   )
 

@@ -58,7 +58,7 @@ def run(config, workdir, label: str = '') -> dict:
     shared, models = evals.Shared(opened), policies.Policies(opened)
     found = {}
     for number, name in enumerate(names, 1):
-      context = evals.Context(
+      context = evals.StageContext(
         shared,
         prompt_len=config.prompt_len,
         response_len=config.response_len,

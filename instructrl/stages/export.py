@@ -100,7 +100,7 @@ def origin(path: pathlib.Path) -> pathlib.Path | None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ExportPlan:
   """The contents of an export.
 
   Attributes:
@@ -139,7 +139,7 @@ class Plan:
     return max(counts.values())
 
   @classmethod
-  def make(cls, config, names, source: pathlib.Path | None) -> 'Plan':
+  def make(cls, config, names, source: pathlib.Path | None) -> 'ExportPlan':
     """Makes a plan.
 
     Args:
@@ -232,7 +232,9 @@ def lazy_tree(names, read, held: int):
   )
 
 
-def _write_weights(work, plan: Plan, params, dtype, max_bytes, label) -> None:
+def _write_weights(
+  work, plan: ExportPlan, params, dtype, max_bytes, label
+) -> None:
   """Writes the safetensors files; arguments as for `export_model`."""
   shapes = plan.shapes()
   total = plan.num_bytes(dtype)
@@ -254,7 +256,7 @@ def _write_weights(work, plan: Plan, params, dtype, max_bytes, label) -> None:
     raise AssertionError(f'the export does not fit config.json: {different}')
 
 
-def _write_texts(work, plan: Plan, tok, score_bias, dtype: str) -> None:
+def _write_texts(work, plan: ExportPlan, tok, score_bias, dtype: str) -> None:
   """Writes config.json, generation_config.json and the tokenizer's files."""
   ids, vocab_rows = tok.generation_ids(), plan.lm['vocab_size']
   ends = ids['eos_token_id']
@@ -319,7 +321,7 @@ def export_model(
     meta['tokenizer'] == tok.fingerprint,
     f'{path}: the tokenizer in the run folder is not the one of the training',
   )
-  plan = Plan.make(meta['config'], names, origin(path))
+  plan = ExportPlan.make(meta['config'], names, origin(path))
   work = dst.with_name(f'.{dst.name}.incomplete')
   check_disk(work, plan.num_bytes(dtype))
   work.mkdir(parents=True, exist_ok=True)

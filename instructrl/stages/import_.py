@@ -27,7 +27,7 @@ from instructrl.interop import hf_config
 from instructrl.interop.source import ArrayReader
 from instructrl.interop.source import PADS
 from instructrl.interop.source import read_source
-from instructrl.interop.source import Source
+from instructrl.interop.source import WeightSource
 from instructrl.models import network
 from instructrl.models import transformer
 from instructrl.runtime import arrays
@@ -55,7 +55,7 @@ _NO_FIELDS = ('vocab_size', 'rules', 'parent', 'name')
 
 
 def run_config(
-  source: Source,
+  source: WeightSource,
   tok: HFTokenizer,
   *,
   dtype: str,
@@ -216,7 +216,7 @@ def summary(result: Mapping[str, Any], tok: HFTokenizer) -> str:
 
 
 def write(
-  source: Source,
+  source: WeightSource,
   tok: HFTokenizer,
   config: Mapping[str, Any],
   planned: build.Layout,

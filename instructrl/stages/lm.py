@@ -118,7 +118,7 @@ def mean_nll(nll_fn, params, batches: Sequence[LMBatch]) -> float:
   )
 
 
-class Program(build.Program):
+class LMProgram(build.Program):
   """The functions of an LM stage and where their arrays live.
 
   Attributes:
@@ -238,7 +238,7 @@ def run(config, workdir, label: str = '') -> dict:
       len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
     )
     num_steps = config.num_steps or config.num_epochs * epoch
-    program = Program(
+    program = LMProgram(
       config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
     )
     layout, nll_fn = program.layout, program.nll

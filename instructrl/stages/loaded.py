@@ -19,7 +19,7 @@ from instructrl.stages import scoring
 _MAX_BATCH = 64  # sequences computed at once
 
 
-def load(path: str | os.PathLike) -> 'Loaded':
+def load(path: str | os.PathLike) -> 'LoadedRun':
   """Loads a trained policy or reward model.
 
   Example:
@@ -41,10 +41,10 @@ def load(path: str | os.PathLike) -> 'Loaded':
       one beside it.
     CheckpointError: there is no checkpoint, or the newest is damaged.
   """
-  return Loaded(path, opening.open_run(path))
+  return LoadedRun(path, opening.open_run(path))
 
 
-class Loaded:
+class LoadedRun:
   """A policy or reward model that `load` opened.
 
   Attributes:

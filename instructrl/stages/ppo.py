@@ -27,7 +27,7 @@ from instructrl.stages import ppo_settings
 from instructrl.stages import ppo_steps
 from instructrl.stages import reward
 from instructrl.stages.ppo_program import MODELS
-from instructrl.stages.ppo_program import Program
+from instructrl.stages.ppo_program import PPOProgram
 from instructrl.stages.run import Run
 
 STAGES = ('ppo', 'ppo_ptx')
@@ -88,7 +88,7 @@ def load_prompts(
   )
 
 
-def _load(run: Run, program: Program):
+def _load(run: Run, program: PPOProgram):
   """Returns (state, reference parameters, {name: reward parameters})."""
   config, layouts = run.config, program.layouts
 
@@ -114,7 +114,7 @@ def _load(run: Run, program: Program):
   return state, load(reference, 'reference'), rewards
 
 
-def _value_params(run: Run, program: Program, models: Sequence[str]):
+def _value_params(run: Run, program: PPOProgram, models: Sequence[str]):
   """Returns the parameters that the value model starts from.
 
   They are those of the first reward model, bias included (section 3.5), if it
@@ -138,7 +138,7 @@ def _differences(one, other) -> list[str]:
   return [field for field, theirs, ours in compared if theirs != ours]
 
 
-def load_functions(run: Run, program: Program) -> dict[str, Reward]:
+def load_functions(run: Run, program: PPOProgram) -> dict[str, Reward]:
   """Returns the rewards that are Python functions, by name.
 
   Raises:
@@ -153,7 +153,7 @@ def load_functions(run: Run, program: Program) -> dict[str, Reward]:
   return found
 
 
-def _pretraining(run: Run, program: Program):
+def _pretraining(run: Run, program: PPOProgram):
   """Returns the batches of pretraining rows; None without ptx_coef."""
   s = program.settings
   if not s.ptx_coef:
@@ -207,7 +207,7 @@ def run(
   validate(config)
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    program = Program(
+    program = PPOProgram(
       config,
       run.mesh,
       vocab_size=tok.vocab_size,
@@ -306,7 +306,7 @@ class Looker:
     return {'objective/judge': float(np.mean(found))}
 
 
-def _scoring(run: Run, program: Program, frozen, functions):
+def _scoring(run: Run, program: PPOProgram, frozen, functions):
   """Returns (state, prompts, responses, make_episodes) -> (rollout, metrics).
 
   Functions are called while the device runs the passes of the models.

@@ -23,7 +23,7 @@ MODELS = {
 }
 
 
-class Program:
+class PPOProgram:
   """The functions of PPO and where their arrays live.
 
   Attributes:

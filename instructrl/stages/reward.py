@@ -116,7 +116,7 @@ def rankings_step(loss_fn: Callable, tx, schedule, *, microbatch_size: int):
   return step
 
 
-class Program(build.Program):
+class RewardProgram(build.Program):
   """The functions of the stage and where their arrays live.
 
   Attributes:
@@ -236,7 +236,7 @@ def init_params(run: Run, layout: build.Layout, source: str, model) -> Params:
   return {'backbone': backbone, 'head': fresh['head']}
 
 
-def _shift(run: Run, program: Program, state: TrainState, tok, elements):
+def _shift(run: Run, program: RewardProgram, state: TrainState, tok, elements):
   """Shifts the bias so that demonstrations score 0 on average.
 
   The shift is one more step of the run, saved as a checkpoint, so that it
@@ -270,7 +270,7 @@ def run(config, workdir, label: str = '') -> dict:
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
 
-    program = Program(
+    program = RewardProgram(
       config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
     )
     state = run.restore(

@@ -19,10 +19,10 @@ import jinja2.sandbox
 from instructrl.tokenizers import dialogue
 from instructrl.tokenizers.layout import CHAT
 from instructrl.tokenizers.layout import first_special
-from instructrl.tokenizers.layout import Layout
 from instructrl.tokenizers.layout import literal
 from instructrl.tokenizers.layout import plain_layout
 from instructrl.tokenizers.layout import PROMPT_TEMPLATE
+from instructrl.tokenizers.layout import PromptLayout
 from instructrl.tokenizers.layout import RESPONSE_TEMPLATE
 from instructrl.tokenizers.layout import strip
 
@@ -65,7 +65,7 @@ def make_layout(
   chat_template: str | None,
   variables: Mapping[str, str],
   specials: Iterable[str],
-) -> Layout:
+) -> PromptLayout:
   """Returns the layout that a user asks for.
 
   Args:
@@ -179,7 +179,7 @@ def chat_layout(
   variables: Mapping[str, str],
   specials: Sequence[str],
   system: str = '',
-) -> Layout:
+) -> PromptLayout:
   """Cuts a chat template into a layout.
 
   The template may write something between the start of an answer and its text,
@@ -235,7 +235,7 @@ def chat_layout(
       f'the chat template ends an answer with the text {close!r} before '
       f'{end!r}; {_INSTEAD}'
     )
-  layout = Layout(
+  layout = PromptLayout(
     prompt_template=CHAT,
     response_template='',
     system=system,
@@ -252,8 +252,8 @@ def chat_layout(
 
 
 def _with_turns(
-  layout: Layout, rendered: Callable[..., str], opening: str
-) -> Layout:
+  layout: PromptLayout, rendered: Callable[..., str], opening: str
+) -> PromptLayout:
   """Adds the turns of a dialogue to a layout, if they can be cut at marks.
 
   Some templates leave out, move or merge earlier turns. Then a dialogue is laid
@@ -291,7 +291,7 @@ def _with_turns(
   return layout
 
 
-def _laid_out(layout: Layout, turns: Sequence[str]) -> str:
+def _laid_out(layout: PromptLayout, turns: Sequence[str]) -> str:
   return ''.join(text for text, _ in layout.prompt('', turns))
 
 
@@ -324,7 +324,7 @@ def _around(rendered: Callable[[str], str], mark: str, name: str):
 
 
 def exported_chat_template(
-  layout: Layout, chat_template: str, variables: Mapping[str, str]
+  layout: PromptLayout, chat_template: str, variables: Mapping[str, str]
 ) -> str:
   """Returns a chat template that writes what a layout writes.
 

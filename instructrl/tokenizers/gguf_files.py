@@ -15,7 +15,7 @@ import gguf
 from instructrl.runtime import files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers import spm_files
-from instructrl.tokenizers.hf_files import Source
+from instructrl.tokenizers.hf_files import TokenizerSource
 from instructrl.tokenizers.spm_files import Type
 
 # `tokenizer.ggml.pre` -> `splits` of `hf_json.byte_level`.
@@ -43,7 +43,7 @@ _INSTEAD = 'import the Hugging Face folder of the model instead'
 _NO_TOKEN = re.compile(r'\[PAD\d+\]')
 
 
-def read(path) -> Source:
+def read(path) -> TokenizerSource:
   """Reads the tokenizer of a GGUF file; errors name the file."""
   path = pathlib.Path(path)
   if not path.is_file():
@@ -78,7 +78,7 @@ class _Metadata:
     return self.get(name)
 
 
-def from_metadata(found: Mapping[str, Any]) -> Source:
+def from_metadata(found: Mapping[str, Any]) -> TokenizerSource:
   """Returns the tokenizer for the metadata of a GGUF file.
 
   Args:
@@ -130,7 +130,7 @@ def from_metadata(found: Mapping[str, Any]) -> Source:
     )
   begin = bos if adds_bos or bos == roles['eos_token'] else None
   template = found.get('tokenizer.chat_template')
-  return Source(tokenizer, roles, begin, template, rows)
+  return TokenizerSource(tokenizer, roles, begin, template, rows)
 
 
 def _byte_level(meta: _Metadata, tokens, types, bos: str | None):

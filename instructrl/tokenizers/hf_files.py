@@ -1,6 +1,6 @@
 """Reads other tools' tokenizers into one form, and chooses PAD.
 
-A `Source` has a tokenizer.json, the roles of its special tokens and the chat
+A `TokenizerSource` has a tokenizer.json, the roles of its special tokens and the chat
 template. This module reads a folder of Hugging Face files; `gguf_files` reads a
 GGUF file.
 """
@@ -45,7 +45,7 @@ _NO_PAD = re.compile(r'(?i)image|vision|video|audio|fim|box|object')
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class TokenizerSource:
   """A tokenizer as another program wrote it.
 
   Attributes:
@@ -98,7 +98,7 @@ class Pad(NamedTuple):
   note: str
 
 
-def read_folder(path) -> Source:
+def read_folder(path) -> TokenizerSource:
   """Reads the files of a tokenizer in a Hugging Face folder.
 
   Uses those of tokenizer.json, tokenizer_config.json, special_tokens_map.json,
@@ -136,7 +136,7 @@ def read_folder(path) -> Source:
   roles = {name: _text_of(named[name]) for name in ROLES if named.get(name)}
   models = (model, read('generation_config.json'))
   roles = _complete_roles(roles, tokenizer, models, path)
-  return Source(
+  return TokenizerSource(
     tokenizer,
     roles,
     _begin(tokenizer, roles, config),
@@ -285,7 +285,7 @@ def _chat_template(path: pathlib.Path, config) -> str | None:
   return found or None
 
 
-def within(source: Source, rows: int) -> Source:
+def within(source: TokenizerSource, rows: int) -> TokenizerSource:
   """Returns the source with only the tokens that have a row in the embedding.
 
   Some text models have the tokenizer of a larger family, whose last added
@@ -318,7 +318,9 @@ def within(source: Source, rows: int) -> Source:
   )
 
 
-def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
+def choose_pad(
+  source: TokenizerSource, vocab_rows: int, ends: Iterable[str]
+) -> Pad:
   """Chooses PAD, which must neither end nor begin anything.
 
   The candidates, in this order: the source's own PAD; a token whose name says
@@ -367,7 +369,7 @@ def choose_pad(source: Source, vocab_rows: int, ends: Iterable[str]) -> Pad:
 
 
 def with_tokens(
-  source: Source, specials: Iterable[str], pad: Pad
+  source: TokenizerSource, specials: Iterable[str], pad: Pad
 ) -> dict[str, Any]:
   """Returns a tokenizer.json with PAD, where these tokens are special.
 

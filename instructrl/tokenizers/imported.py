@@ -17,9 +17,9 @@ from instructrl.tokenizers import hf_files
 from instructrl.tokenizers import hf_json
 from instructrl.tokenizers.encoder import Encoder
 from instructrl.tokenizers.layout import CHAT
-from instructrl.tokenizers.layout import Layout
 from instructrl.tokenizers.layout import plain_as_chat_template
 from instructrl.tokenizers.layout import PROMPT_TEMPLATE
+from instructrl.tokenizers.layout import PromptLayout
 from instructrl.tokenizers.layout import strip
 from instructrl.tokenizers.protocol import AnyTokenizer
 
@@ -56,7 +56,7 @@ class HFTokenizer(AnyTokenizer):
     self.document_eos_id, self.unk_id = found['eos_id'], found['unk_id']
     self.added_pad, self.pad_note = found['added_pad'], found['pad_note']
     self.chat_template = found['chat_template']
-    self.layout = Layout.from_dict(found['layout'])
+    self.layout = PromptLayout.from_dict(found['layout'])
     ids = hf_json.ids_of(found['tokenizer'])
     self.eos_id = (
       ids.get(self.layout.end) if self.layout.end else self.document_eos_id
@@ -82,7 +82,7 @@ class HFTokenizer(AnyTokenizer):
   @classmethod
   def from_source(
     cls,
-    source: hf_files.Source,
+    source: hf_files.TokenizerSource,
     *,
     vocab_rows: int = 0,
     prompt_template: str = '',

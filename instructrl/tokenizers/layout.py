@@ -34,7 +34,7 @@ _PLAIN = string.Template(
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class PromptLayout:
   """The text around a prompt and a response.
 
   Attributes:
@@ -69,7 +69,7 @@ class Layout:
   strip_turns: tuple[Sides, ...] = ()
 
   @classmethod
-  def from_dict(cls, found: Mapping[str, Any]) -> 'Layout':
+  def from_dict(cls, found: Mapping[str, Any]) -> 'PromptLayout':
     """Reverses `dataclasses.asdict`, also after a round trip through JSON."""
     fields = dataclasses.fields(cls)
     names = {field.name for field in fields}
@@ -110,7 +110,7 @@ def strip(text: str, sides: Sides) -> str:
   return text
 
 
-def plain_layout(prompt_template: str, response_template: str) -> Layout:
+def plain_layout(prompt_template: str, response_template: str) -> PromptLayout:
   """Returns a layout for two templates.
 
   Args:
@@ -122,7 +122,7 @@ def plain_layout(prompt_template: str, response_template: str) -> Layout:
   """
   before, after = _cut('prompt_template', prompt_template, '{prompt}')
   response = _cut('response_template', response_template, '{response}')
-  return Layout(
+  return PromptLayout(
     prompt_template, response_template, '', before, after, *response
   )
 
@@ -137,7 +137,7 @@ def _cut(name: str, template: str, placeholder: str) -> list[str]:
   return parts
 
 
-def plain_as_chat_template(layout: Layout, end: str, bos: str) -> str:
+def plain_as_chat_template(layout: PromptLayout, end: str, bos: str) -> str:
   """Returns a Jinja template that writes what a plain layout writes.
 
   Args:

@@ -2,7 +2,7 @@
 
 from instructrl.data import records
 from instructrl.data.curate import curate
-from instructrl.data.curate.parts import Settings
+from instructrl.data.curate.parts import CurateSettings
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.data.sources.registry import Loaded
 
@@ -58,7 +58,7 @@ def make(*parts, seed=0, **settings):
     Loaded(rows, spec=f'{part}{i}', part=part)
     for i, (part, rows) in enumerate(parts)
   ]
-  return curate.curate(sources, settings=Settings(**settings), seed=seed)
+  return curate.curate(sources, settings=CurateSettings(**settings), seed=seed)
 
 
 def sides(rows):

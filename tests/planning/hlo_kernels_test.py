@@ -37,7 +37,7 @@ def program(results, operands, op_name, metadata='', config=''):
     f'  %p{i} = {kind} parameter({i})' for i, kind in enumerate(operands)
   )
   names = ', '.join(f'%p{i}' for i in range(len(operands)))
-  return hlo.Program(f'''HloModule m
+  return hlo.HloProgram(f'''HloModule m
 
 ENTRY %main (x: f32[]) -> f32[] {{
 {parameters}
@@ -175,7 +175,7 @@ def test_the_kernels_of_a_compiled_program(shared_prefix):
   # The segment ids have 11 bits, each in two columns.
   wide = W + 22 if shared_prefix else W
   products = (wide + W) + (2 * wide + W) + 2 * (wide + W)
-  costs = hlo.Program(text).costs
+  costs = hlo.HloProgram(text).costs
   assert costs.flops == B * H * PAIRS * PAIR * products
   # Between the inputs and outputs once, and all arrays for every block pair.
   least = 2 * B * T * W * (2 * H + 4 * HKV)

@@ -12,7 +12,7 @@ L, B, D, F = 5, 8, 16, 32
 
 
 def program(fn, *args, **kwargs):
-  return hlo.Program(jax.jit(fn).lower(*args).compile().as_text(), **kwargs)
+  return hlo.HloProgram(jax.jit(fn).lower(*args).compile().as_text(), **kwargs)
 
 
 def mlp(x, up, down):
@@ -68,7 +68,7 @@ ENTRY %main (a: (s32[], f32[4,4])) -> (s32[], f32[4,4]) {
   ROOT %loop = (s32[], f32[4,4]{1,0}) while(%a), condition=%condition, body=%body
 }
 """
-  assert hlo.Program(text).costs.flops == 4 * 2 * 4**3
+  assert hlo.HloProgram(text).costs.flops == 4 * 2 * 4**3
 
 
 def test_a_batched_product():
@@ -123,7 +123,7 @@ def text_of(line, *operands):
   ],
 )
 def test_convolutions_are_the_products_of_a_tpu(line, operands, flops):
-  assert hlo.Program(text_of(line, *operands)).costs.flops == flops
+  assert hlo.HloProgram(text_of(line, *operands)).costs.flops == flops
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_bytes_that_a_device_sends(line, kind, sent):
     'ENTRY',
     '%add (a: f32[]) -> f32[] {\n  ROOT %a = f32[] parameter(0)\n}\n\nENTRY',
   )
-  assert dict(hlo.Program(text).costs.collectives) == {kind: sent}
+  assert dict(hlo.HloProgram(text).costs.collectives) == {kind: sent}
 
 
 def test_collectives_of_a_real_program():
@@ -226,21 +226,21 @@ def test_memory_that_is_read_and_written():
     'f32[1000]{0} add(%p0, %p1)', 'f32[1000]{0}', 'f32[1000]{0:S(1)}'
   )
   assert (
-    hlo.Program(text).costs.hbm_bytes == 2 * big
+    hlo.HloProgram(text).costs.hbm_bytes == 2 * big
   )  # one array is in on-chip memory
   text = text_of(
     'f32[10]{0} dynamic-slice(%p0, %p1), dynamic_slice_sizes={10}',
     'f32[1000]{0}',
     's32[]',
   )
-  assert hlo.Program(text).costs.hbm_bytes == 2 * small
+  assert hlo.HloProgram(text).costs.hbm_bytes == 2 * small
   text = text_of(
     'f32[1000]{0} dynamic-update-slice(%p0, %p1, %p2)',
     'f32[1000]{0}',
     'f32[10]{0}',
     's32[]',
   )
-  assert hlo.Program(text).costs.hbm_bytes == 2 * small
+  assert hlo.HloProgram(text).costs.hbm_bytes == 2 * small
 
 
 def test_of_a_stack_a_fusion_reads_the_slice():
@@ -260,7 +260,7 @@ ENTRY %main (x: f32[5,100], i: s32[]) -> f32[100] {
   ROOT %f = f32[100]{0} fusion(%x, %i), kind=kLoop, calls=%fused
 }
 """
-  assert hlo.Program(text).costs.hbm_bytes == 400 + 400 + 4
+  assert hlo.HloProgram(text).costs.hbm_bytes == 400 + 400 + 4
   # The same inside a nested fusion.
   nested = text.replace(
     'ENTRY',
@@ -275,17 +275,17 @@ ENTRY""",
     'fusion(%x, %i), kind=kLoop, calls=%fused',
     'fusion(%x, %i), kind=kLoop, calls=%outer',
   )
-  assert hlo.Program(nested).costs.hbm_bytes == 400 + 400 + 4
+  assert hlo.HloProgram(nested).costs.hbm_bytes == 400 + 400 + 4
 
 
 def test_what_is_no_program_is_refused():
   with pytest.raises(ValueError, match='no entry computation'):
-    hlo.Program('HloModule m\n')
+    hlo.HloProgram('HloModule m\n')
 
 
 def test_sizes_of_types():
   line = '(bf16[3,5]{1,0:T(8,128)(2,1)S(1)}, pred[7]{0}, s4[8]{0}) tuple(%p0)'
-  *_, found = hlo.Program(text_of(line, 'f32[]')).instructions()
+  *_, found = hlo.HloProgram(text_of(line, 'f32[]')).instructions()
   assert [a.num_bytes for a in found.arrays] == [30, 7, 4]
   assert [a.in_hbm for a in found.arrays] == [False, True, True]
   np.testing.assert_equal(found.num_bytes, 41)

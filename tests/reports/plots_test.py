@@ -5,13 +5,15 @@ import re
 import pytest
 
 from instructrl.reports import plots
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 
 SUMMARY = {'value': 0.25, 'ci95': [0.125, 0.5], 'n': 8}
 
 
 def test_a_figure_is_inline_svg_in_the_colour_of_the_page():
-  policies = Policies({'a': {'label': 'A', 'color': '#123456', 'order': 0}})
+  policies = ShownPolicies(
+    {'a': {'label': 'A', 'color': '#123456', 'order': 0}}
+  )
   panel = plots.Panel(
     'title', {'b': SUMMARY, 'a': SUMMARY, 'c': {'value': None}}
   )

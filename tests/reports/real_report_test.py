@@ -7,7 +7,7 @@ import pytest
 from instructrl.reports import real_checks
 from instructrl.reports import report
 from instructrl.reports import verdicts
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 
 TABLE = {
   'base': {'label': 'pretrained', 'color': '#8c8c8c', 'order': 0},
@@ -15,7 +15,7 @@ TABLE = {
   'ppo': {'label': 'PPO', 'color': '#d55e00', 'order': 4},
   'ppo_ptx': {'label': 'PPO-ptx', 'color': '#9550b0', 'order': 5},
 }
-statements = lambda held: real_checks.check(held, Policies(TABLE))
+statements = lambda held: real_checks.check(held, ShownPolicies(TABLE))
 STAGES = ('import', 'data', 'sft', 'reward', 'ppo', 'ppo_ptx', 'evaluation')
 
 

@@ -15,7 +15,7 @@ from instructrl.reports import study_files
 from instructrl.reports import study_page
 from instructrl.reports import verdicts
 from instructrl.reports.policies import DEFAULT_COLOR
-from instructrl.reports.policies import Policies
+from instructrl.reports.policies import ShownPolicies
 
 POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
 TABLE = {
@@ -534,7 +534,7 @@ def test_flags_are_on_the_page(finished):
 
 
 def test_a_policy_that_the_table_lacks_comes_last_with_its_own_name():
-  policies = Policies(TABLE)
+  policies = ShownPolicies(TABLE)
   names = ['mine', 'ppo', 'base', 'yours']
   assert policies.sort(names) == ['base', 'ppo', 'mine', 'yours']
   assert policies.label('mine') == 'mine' and policies.label('ppo') == 'PPO'

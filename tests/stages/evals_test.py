@@ -106,7 +106,7 @@ def test_a_part_of_any_form_is_read_after_a_stop(part, tmp_path):
   opened = types.SimpleNamespace(
     config=types.SimpleNamespace(eval_seed=0), tok=None, mesh=None, batch_size=1
   )
-  context = evals.Context(
+  context = evals.StageContext(
     evals.Shared(opened), prompt_len=8, response_len=4, kept_in=tmp_path / 'x'
   )
   assert context.kept('sft', lambda: part) == part

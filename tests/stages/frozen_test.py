@@ -17,13 +17,13 @@ def programs(stage, config):
   """(layout, optimizer) of each model that a stage trains."""
   mesh = sharding.make_mesh({'data': -1})
   if stage == 'ppo':
-    program = ppo_program.Program(
+    program = ppo_program.PPOProgram(
       config, mesh, vocab_size=50, eos_id=2, pad_id=0
     )
     return [
       (program.layouts[name], program._tx[name]) for name in ('policy', 'value')
     ]
-  make = {'sft': lm.Program, 'reward': reward.Program}[stage]
+  make = {'sft': lm.LMProgram, 'reward': reward.RewardProgram}[stage]
   program = make(config, mesh, vocab_size=50, num_steps=9)
   return [(program.layout, program._tx)]
 

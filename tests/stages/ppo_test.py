@@ -198,7 +198,7 @@ def test_warmup_counts_iterations(configs, one_device, monkeypatch):
   )
   monkeypatch.setattr(build, 'make_optimizer', record)
   mesh = sharding.make_mesh(config.mesh.to_dict())
-  ppo_program.Program(config, mesh, vocab_size=50, eos_id=2, pad_id=0)
+  ppo_program.PPOProgram(config, mesh, vocab_size=50, eos_id=2, pad_id=0)
   assert len(made) == 2
   for _, schedule in made:
     np.testing.assert_allclose(

@@ -173,19 +173,19 @@ def functions(stage, config, mesh, vocab_size=256):
       response_len=COLUMNS // 2,
       logits_chunk=ROWS,
     )
-    return ppo_program.Program(
+    return ppo_program.PPOProgram(
       config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
     ).functions()
   config.batch_size = ROWS
   if stage == 'reward':
     config.update(prompt_len=8, response_len=6, max_responses=4)
-    return reward.Program(
+    return reward.RewardProgram(
       config, mesh, vocab_size=vocab_size, num_steps=1
     ).functions()
   config.logits_chunk = ROWS
-  return lm.Program(config, mesh, vocab_size=vocab_size, num_steps=9).functions(
-    COLUMNS
-  )
+  return lm.LMProgram(
+    config, mesh, vocab_size=vocab_size, num_steps=9
+  ).functions(COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_activations_and_caches_are_divided(stage, name, shape, configs):
       .compile(compiler_options={'xla_backend_optimization_level': 0})
       .as_text()
     )
-  instructions = list(hlo.Program(text).instructions())
+  instructions = list(hlo.HloProgram(text).instructions())
   assert not {
     array.dims
     for i in instructions

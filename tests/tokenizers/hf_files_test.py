@@ -12,7 +12,7 @@ END = '<|endoftext|>'
 
 def source(specials=(END,), plain=(), rows=0, template=None, **roles):
   tokenizer = families.bpe(specials, plain=plain)
-  return hf_files.Source(
+  return hf_files.TokenizerSource(
     tokenizer, {'eos_token': specials[0], **roles}, None, template, rows
   )
 

@@ -12,8 +12,8 @@ from instructrl.tokenizers import dialogue
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import trained
 from instructrl.tokenizers.imported import HFTokenizer
-from instructrl.tokenizers.layout import Layout
 from instructrl.tokenizers.layout import plain_layout
+from instructrl.tokenizers.layout import PromptLayout
 from instructrl.tokenizers.layout import strip
 from tests import tokenizer_families as families
 
@@ -398,12 +398,12 @@ def test_our_own_is_exported_for_transformers(tmp_path):
 def test_layout_of_a_file_is_complete():
   lay = plain_layout('a{prompt}', '{response}')
   with pytest.raises(ValueError, match='a layout has the fields'):
-    Layout.from_dict({'before': lay.before})
+    PromptLayout.from_dict({'before': lay.before})
   with pytest.raises(ValueError, match='a layout has the fields'):
-    Layout.from_dict({**dataclasses.asdict(lay), 'other': 1})
+    PromptLayout.from_dict({**dataclasses.asdict(lay), 'other': 1})
   # What was written before there were turns has none.
   found = dataclasses.asdict(lay)
   del found['between_turns'], found['strip_turns']
-  assert Layout.from_dict(json.loads(json.dumps(found))) == lay
+  assert PromptLayout.from_dict(json.loads(json.dumps(found))) == lay
   sides = list(itertools.product((False, True), repeat=2))
   assert [strip(' a ', side) for side in sides] == [' a ', ' a', 'a ', 'a']

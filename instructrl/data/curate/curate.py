@@ -32,7 +32,7 @@ ACCEPTED = {
 
 
 def curate(
-  sources: Sequence[Loaded], *, settings: parts.Settings, seed: int
+  sources: Sequence[Loaded], *, settings: parts.CurateSettings, seed: int
 ) -> parts.Curated:
   """Filters, limits and splits the records of all sources.
 

@@ -24,7 +24,7 @@ class CurateError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class CurateSettings:
   """Settings of `curate`: fields of the data stage's config.
 
   Attributes:

@@ -71,7 +71,7 @@ def _own_sides(
 def _sides(
   items: list[parts.Item],
   sources: Sequence[Loaded],
-  settings: parts.Settings,
+  settings: parts.CurateSettings,
   seed: int,
 ) -> tuple[dict[str, str], dict[str, str]]:
   """Chooses the splits of prompts and users.
@@ -125,7 +125,7 @@ def _name(user: str, key: str) -> str:
 def split_prompts(
   items: list[parts.Item],
   sources: Sequence[Loaded],
-  settings: parts.Settings,
+  settings: parts.CurateSettings,
   seed: int,
   drops: parts.Drops,
 ) -> list[parts.Item]:
@@ -146,7 +146,7 @@ def split_prompts(
 
 def split_documents(
   sources: Sequence[Loaded],
-  settings: parts.Settings,
+  settings: parts.CurateSettings,
   seed: int,
   drops: parts.Drops,
   notes: list[str],

@@ -23,7 +23,7 @@ _PAIR = ('chosen', 'rejected')
 _ANSWERS = ('response', *_PAIR)
 
 
-class Reader:
+class MessageReader:
   """Reads the messages of one row.
 
   Attributes:

@@ -92,7 +92,7 @@ class Own(base.Source):
     value = row.value
     if not isinstance(value, dict):
       fields.field(value, 'prompt')  # raises an error with the type
-    reader = messages.Reader(self.options['system'])
+    reader = messages.MessageReader(self.options['system'])
     value = reader.in_texts(value)
     if isinstance(value.get('responses'), list):
       value['responses'] = [
@@ -153,7 +153,9 @@ class Own(base.Source):
     return [f'fields that were not read: {", ".join(listed)}'] * bool(listed)
 
 
-def _response(item: Any, name: str, reader: messages.Reader) -> dict[str, Any]:
+def _response(
+  item: Any, name: str, reader: messages.MessageReader
+) -> dict[str, Any]:
   """Returns one of K responses as an object with `text`."""
   if isinstance(item, list) and len(item) == 1:
     item = item[0]

@@ -66,7 +66,7 @@ DEFAULT_FOLDER = '~/.cache/instructrl/data'
 
 
 @dataclasses.dataclass(frozen=True)
-class Spec:
+class SourceSpec:
   """A parsed spec."""
 
   name: str
@@ -145,7 +145,7 @@ def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   return pathlib.Path(path).expanduser()
 
 
-def parse(spec: str) -> Spec:
+def parse(spec: str) -> SourceSpec:
   """Parses a spec; reads no file.
 
   Raises:
@@ -165,7 +165,7 @@ def parse(spec: str) -> Spec:
     key: _value(cls, key, value, spec)
     for key, value in _options(query, spec).items()
   }
-  return Spec(
+  return SourceSpec(
     name=name,
     subset=subset,
     path=pathlib.Path(path).expanduser() if path else None,
