@@ -13,15 +13,16 @@ To write another one, copy the class. An evaluator is a class with two methods:
 
   __init__(context, **fields): `fields` are those of the config, but for `type`
       and `every`. `context` gives prompts, data, the reward model, the lab's
-      world and the seed; see `instructrl.evaluators.protocol.Context`.
+      world and the seed; see `instructrl.evaluators.evaluator.Context`.
   run(policies): `policies` maps names to policies, which answer text
       (`respond`), sample tokens (`sample_tokens`) and give log-probabilities
-      (`logprobs`); see `instructrl.evaluators.lm.LanguageModel`. Returns an
-      `Outcome`: a tree of summaries {'value', 'ci95', 'n'} and samples.
+      (`logprobs`); see `instructrl.evaluators.language_model.LanguageModel`.
+      Returns an `Outcome`: a tree of summaries {'value', 'ci95', 'n'}, and
+      samples.
 """
 
 from experiments import study
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
 
 SHOWN = 20  # samples per policy in samples.jsonl
@@ -55,8 +56,8 @@ class Manners:
       for measure, by_name in (('ended', ended), ('repeats', repeats))
     }
     # Means with 95% intervals, and paired differences between the policies.
-    results = protocol.compared(measures, seed=context.seed)
-    return protocol.Outcome(results, samples)
+    results = evaluator.compared(measures, seed=context.seed)
+    return evaluator.Outcome(results, samples)
 
 
 def get_config(arg='tiny'):

@@ -183,7 +183,7 @@ def evals():
   c.evals.NAME = dict(type='reward_model', every=10, num_prompts=32)
 
   runs it on the policy in training (PPO: its average) every 10 steps, and
-  writes the metrics eval/NAME/.... See instructrl/evaluators/protocol.py.
+  writes the metrics eval/NAME/.... See instructrl/evaluators/evaluator.py.
   """
   return config_dict.ConfigDict()
 

@@ -32,7 +32,7 @@ def get_config(arg='tiny'):
     )
   )
   prompts, probes, documents, c.num_shots = RECIPE[arg]
-  # Name -> an evaluation; see instructrl/evaluators/protocol.py.
+  # Name -> an evaluation; see instructrl/evaluators/evaluator.py.
   c.evals = config_dict.ConfigDict()
   c.evals.preference = dict(
     type='preference',

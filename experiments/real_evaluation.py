@@ -25,7 +25,7 @@ def get_config(arg='cpu'):
     dict(imported='../import', sft='../sft', ppo='../ppo', ppo_ptx='../ppo_ptx')
   )
   c.num_shots = 3  # demonstrations shown to a policy named `prompted`
-  # Name -> an evaluation; see instructrl/evaluators/protocol.py.
+  # Name -> an evaluation; see instructrl/evaluators/evaluator.py.
   prompts, rows = RECIPE[arg]
   c.evals = config_dict.ConfigDict()
   c.evals.accuracy = dict(type='ranking_accuracy')

@@ -11,7 +11,8 @@ from experiments import dpo
 from experiments import lab
 from experiments import plans as plans_config
 from experiments import sft
-from instructrl.planning import plans as planning
+from instructrl.planning.plans import make_plans
+from instructrl.planning.plans import runs_of
 from instructrl.stages import checks
 from instructrl.stages import registry
 from tests import slices
@@ -60,7 +61,7 @@ def test_a_mistake_is_one_line(args, message):
 )
 def test_a_missing_flag_is_named(config, topologies, message):
   with pytest.raises(checks.ConfigError, match=message):
-    planning.runs_of(config, topologies)
+    runs_of(config, topologies)
 
 
 @pytest.mark.parametrize(
@@ -79,12 +80,12 @@ def test_a_missing_flag_is_named(config, topologies, message):
 )
 def test_what_cannot_be_planned_is_refused(config, topology, message):
   with pytest.raises(ValueError, match=message):
-    planning.make_plans([('it', config, [topology])], 500)
+    make_plans([('it', config, [topology])], 500)
 
 
 def test_plans_are_of_runs_that_validate():
   config = plans_config.get_config()
-  runs = planning.runs_of(config, [])
+  runs = runs_of(config, [])
   assert len(runs) == len(config.plans) == len(plans_config.PLANS)
   for key, (name, stage, topologies) in zip(config.order, runs):
     registry.validate(stage)
@@ -93,9 +94,7 @@ def test_plans_are_of_runs_that_validate():
       field, _, value = field.rpartition('=')
       assert str(attrgetter(field)(stage)) == value
     assert len({*topologies}) == len(topologies) > 0
-    assert [
-      r[0] for r in planning.runs_of(plans_config.get_config(key), [])
-    ] == [name]
+    assert [r[0] for r in runs_of(plans_config.get_config(key), [])] == [name]
 
 
 @slices.needs_libtpu
@@ -109,7 +108,7 @@ def test_the_report_grows_with_each_plan(tmp_path):
       (plan.name, plan.fits, sorted(path.name for path in tmp_path.iterdir()))
     )
 
-  plans = planning.make_plans(
+  plans = make_plans(
     [('small', small, ['v5e:2x2']), ('large', large, ['v5e:2x2'])],
     500,
     tmp_path,

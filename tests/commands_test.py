@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from instructrl import __main__ as commands
+from instructrl import __main__
 
 
 def test_every_command_has_a_line():
@@ -27,7 +27,7 @@ def test_commands_are_found_without_an_import(tmp_path):
   (tmp_path / 'library.py').write_text('"""Has no program."""\n')
   (tmp_path / 'room').mkdir()
   (tmp_path / 'room' / '__main__.py').write_text(f'"""Enters."""\n{guard}')
-  assert commands.commands(tmp_path) == {
+  assert __main__.commands(tmp_path) == {
     'python -m instructrl.door': 'Opens.',
     'python -m instructrl.room': 'Enters.',
   }

@@ -283,23 +283,47 @@ def test_no_import_goes_in_a_circle():
   assert circle is None, ' -> '.join(circle)
 
 
-def test_one_alias_is_one_module():
-  """No two modules are imported under one name, but for names of one's own.
+def names_of(sources):
+  """Yields (name, what it means) of each class and each imported module.
 
-  `from instructrl.a import x as y` and `from instructrl.b import z as y` would
-  make a reader look up `y` in each file.
+  The files of an algorithm's numbers and of evaluators are found by name, and
+  so each has a class of one name: `Evaluator`.
   """
-  sources = read_sources('instructrl')
-  meant = {}
   for module, source in sources.items():
     for node in ast.walk(ast.parse(source)):
-      if isinstance(node, ast.ImportFrom) and node.module:
+      if isinstance(node, ast.ClassDef) and node.name != 'Evaluator':
+        if not node.name.startswith('_'):
+          yield node.name, f'{module}.{node.name}'
+      elif isinstance(node, ast.ImportFrom):
         for alias in node.names:
           name = f'{node.module}.{alias.name}'
-          if name in sources and alias.asname:
-            meant.setdefault(alias.asname, {}).setdefault(name, module)
-  several = {alias: found for alias, found in meant.items() if len(found) > 1}
+          if name in sources:
+            yield alias.asname or alias.name, name
+
+
+def test_one_name_is_one_thing():
+  """A reader looks up a class or a module once, not in each file."""
+  meant = {}
+  for name, thing in names_of(read_sources('instructrl')):
+    meant.setdefault(name, set()).add(thing)
+  several = {name: things for name, things in meant.items() if len(things) > 1}
   assert not several, several
+
+
+def test_a_name_of_two_things_is_found():
+  sources = {
+    'instructrl.a': 'from instructrl.runtime import files\nclass Source: pass',
+    'instructrl.b': 'from instructrl.data import rows as files',
+    'instructrl.runtime.files': 'class Source: pass',
+    'instructrl.data.rows': '',
+  }
+  found = {}
+  for name, thing in names_of(sources):
+    found.setdefault(name, set()).add(thing)
+  assert [name for name, things in found.items() if len(things) > 1] == [
+    'files',
+    'Source',
+  ]
 
 
 def pins():

@@ -20,14 +20,14 @@ import numpy as np
 from instructrl.data import examples
 from instructrl.data import summary
 from instructrl.data.curate import fitting
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 from instructrl.tokenizers import loading
 
 
 def _sources() -> str:
   """Lists the sources with their options, for --help."""
   lines = ['sources (all have the options limit=N, strict=BOOL):']
-  for name, about in registry.names():
+  for name, about in lookup.names():
     lines += textwrap.wrap(
       f'{name}  {about}',
       summary.WIDTH - 2,
@@ -89,9 +89,9 @@ def show(args, write) -> None:
   tok = open_tokenizer(args)
   colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
   for spec in args.spec:
-    registry.parse(spec)  # finds mistakes in all specs before reading any
+    lookup.parse(spec)  # finds mistakes in all specs before reading any
   for spec in args.spec:
-    loaded = registry.load(spec, limit=args.limit, data_dir=args.data_dir)
+    loaded = lookup.load(spec, limit=args.limit, data_dir=args.data_dir)
     found = summary.describe(
       loaded, tok, prompt_len=args.prompt_len, response_len=args.response_len
     )

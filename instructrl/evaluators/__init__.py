@@ -1,12 +1,12 @@
 """Evaluations of policies, and their statistics.
 
-protocol            what an evaluator is, and how a config names one
+evaluator           what an evaluator is, and how a config names one
 results             the files that the evaluation stage writes
 preference          judge, held-out labelers, Likert, Table 3 (lab only)
 probes              automatic evaluations of appendix D (lab only)
 nll                 loss on held-out pretraining text
 reward_model        score, length and end of answers, KL from SFT
 ranking_accuracy    reward model against baselines on held-out rankings
-lm                  a policy as text in, text out
+language_model      a policy as text in, text out
 statistics          means, intervals, F1, BLEU
 """

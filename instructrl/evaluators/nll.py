@@ -9,9 +9,9 @@ from instructrl import masked
 from instructrl import rollout
 from instructrl.data import folder
 from instructrl.data import pipeline
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
 
@@ -23,21 +23,21 @@ class Evaluator:
   rows.
   """
 
-  def __init__(self, context: protocol.Context, *, num_rows: int):
+  def __init__(self, context: evaluator.Context, *, num_rows: int):
     self._context, self._num_rows = context, num_rows
 
-  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+  def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     context, data = self._context, self._context.data()
     if not data.has_rows(folder.VALIDATION_CORPUS):
       context.progress('nll is not measured: inputs.data has no held-out text')
-      return protocol.Outcome({})
+      return evaluator.Outcome({})
     measures = {}
     for name in policies:
       sums, counts = context.kept(name, lambda: self._nll(policies[name]))
       context.progress(f'{name}: {sum(sums) / sum(counts):.3f} nats per token')
       measures[name] = statistics.ratio(sums, counts)
-    return protocol.Outcome(
-      protocol.compared({'nll': measures}, seed=context.seed)
+    return evaluator.Outcome(
+      evaluator.compared({'nll': measures}, seed=context.seed)
     )
 
   def _nll(self, policy: LanguageModel) -> tuple[list, list]:

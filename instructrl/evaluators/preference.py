@@ -17,18 +17,20 @@ import itertools
 import numpy as np
 
 from instructrl.data import records
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
-from instructrl.lab.marking import judge as judges
+from instructrl.evaluators.language_model import LanguageModel
+from instructrl.lab.marking.judge import has_constraints
+from instructrl.lab.marking.judge import is_closed_domain
+from instructrl.lab.marking.judge import Judge
 from instructrl.lab.people.labelers import Labeler
 
 REFERENCE = 'sft'  # win rates are against this policy
 
 # Rows of Table 3 that apply to some prompts only.
 APPLIES = {
-  'hallucination': judges.is_closed_domain,
-  'satisfies_constraint': judges.has_constraints,
+  'hallucination': is_closed_domain,
+  'satisfies_constraint': has_constraints,
 }
 
 
@@ -40,7 +42,7 @@ class Evaluator:
 
   def __init__(
     self,
-    context: protocol.Context,
+    context: evaluator.Context,
     *,
     num_prompts: int,
     temperature: float = 1.0,
@@ -60,7 +62,7 @@ class Evaluator:
     self._num_prompts, self._split = num_prompts, split
     self._reference = reference
 
-  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+  def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     context, reference = self._context, self._reference
     if reference and reference not in policies:
       raise ValueError(
@@ -77,12 +79,12 @@ class Evaluator:
     responses = {
       name: self._responses(policies, name, prompts, name) for name in policies
     }
-    judge = judges.Judge(context.world(), context.labelers())
+    judge = Judge(context.world(), context.labelers())
     if not reference:
       results, samples = rate(
         prompts, responses, judge, applies=APPLIES, seed=context.seed
       )
-      return protocol.Outcome(results, samples)
+      return evaluator.Outcome(results, samples)
     responses[second] = self._responses(policies, reference, prompts, second)
     context.progress('judging')
     results, samples = evaluate_preference(
@@ -94,7 +96,7 @@ class Evaluator:
       applies=APPLIES,
       reference=reference,
     )
-    return protocol.Outcome(results, samples)
+    return evaluator.Outcome(results, samples)
 
   def _responses(self, policies, policy: str, prompts, name: str) -> list[str]:
     """Returns a policy's responses; `name` gives the part and its seed."""
@@ -123,7 +125,7 @@ def sample_seed(seed: int, name: str) -> int:
 def evaluate_preference(
   prompts: Sequence[records.Prompt],
   responses: Mapping[str, Sequence[str]],
-  judge: judges.Judge,
+  judge: Judge,
   labelers: Sequence[Labeler],
   *,
   seed: int,

@@ -15,9 +15,9 @@ import re
 
 import numpy as np
 
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab import probes as probes_lib
 from instructrl.lab.world.facts import World
 
@@ -41,7 +41,7 @@ class Evaluator:
   """
 
   def __init__(
-    self, context: protocol.Context, *, num_probes: int, num_documents: int
+    self, context: evaluator.Context, *, num_probes: int, num_documents: int
   ):
     """Takes the settings.
 
@@ -53,7 +53,7 @@ class Evaluator:
     self._context, self._num_probes = context, num_probes
     self._num_documents = num_documents
 
-  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+  def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     context = self._context
     world = context.world()
     probes = probes_lib.make_probes(world, context.seed, self._num_probes)
@@ -71,7 +71,7 @@ class Evaluator:
         policy, probes, documents, world, chat=policy.template == 'chat'
       )
       samples += marked
-    return protocol.Outcome(arrange(measures, context.seed), samples)
+    return evaluator.Outcome(arrange(measures, context.seed), samples)
 
 
 def arrange(measures: Mapping[str, Measures], seed: int) -> dict:

@@ -13,9 +13,9 @@ import numpy as np
 
 from instructrl.data import tasks
 from instructrl.data.records import Ranking
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.runtime.errors import ConfigError
 
 REWARD_MODEL = 'reward model'
@@ -31,10 +31,10 @@ class Evaluator:
     'pairs': number of pairs, 'prompts': number of rankings}}}.
   """
 
-  def __init__(self, context: protocol.Context):
+  def __init__(self, context: evaluator.Context):
     self._context = context
 
-  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+  def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     del policies
     found = self._context.kept('accuracy', self._accuracy)
     self._context.progress(
@@ -44,7 +44,7 @@ class Evaluator:
         for name, part in found.items()
       )
     )
-    return protocol.Outcome({'accuracy': found})
+    return evaluator.Outcome({'accuracy': found})
 
   def _accuracy(self) -> dict:
     context = self._context

@@ -18,7 +18,7 @@ import os
 import pathlib
 from typing import Any
 
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.runtime import files
 
 FORMAT_VERSION = 2
@@ -27,7 +27,7 @@ RESULTS, SAMPLES = 'results.json', 'samples.jsonl'
 
 def collect(
   policies: Mapping[str, Mapping[str, Any]],
-  outcomes: Mapping[str, tuple[str, protocol.Outcome]],
+  outcomes: Mapping[str, tuple[str, evaluator.Outcome]],
 ) -> tuple[dict, list[dict]]:
   """Returns the content of results.json and the lines of samples.jsonl.
 

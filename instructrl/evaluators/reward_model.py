@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from instructrl.data import tasks
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import LanguageModel
 
 
 class Evaluator:
@@ -27,7 +27,7 @@ class Evaluator:
 
   def __init__(
     self,
-    context: protocol.Context,
+    context: evaluator.Context,
     *,
     num_prompts: int,
     temperature: float = 1.0,
@@ -48,7 +48,7 @@ class Evaluator:
     self._num_prompts, self._split = num_prompts, split
     self._kl_from = kl_from
 
-  def run(self, policies: Mapping[str, LanguageModel]) -> protocol.Outcome:
+  def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     context = self._context
     prompts = context.prompts(self._split)[: self._num_prompts]
     tokens = [tasks.chat_prompt(context.tok, p) for p in prompts]
@@ -71,8 +71,8 @@ class Evaluator:
         )
         for name in moved
       }
-    return protocol.Outcome(
-      protocol.compared(measures, seed=context.seed),
+    return evaluator.Outcome(
+      evaluator.compared(measures, seed=context.seed),
       self._samples(prompts, answers),
     )
 

@@ -2,8 +2,8 @@
 
 A file's tensors and our leaves differ in their names, in transposes, in
 whether q, k and v are one tensor, and in that our layers are stacked. Each row
-of a table is a `TensorSource`: how a tensor, with its axes taken apart, becomes a
-leaf or one layer of a leaf. This module opens no file and no checkpoint.
+of a table is a `TensorSource`: how a tensor, with its axes taken apart, becomes
+a leaf or one layer of a leaf. This module opens no file and no checkpoint.
 
 Axis legend: L layers, D model width, H heads, Hkv key heads, Dh width of a
 head, F width of the MLP, V rows of the embedding.

@@ -19,7 +19,9 @@ from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Document, prompt_of, to_dict
-from instructrl.data.sources import registry
+from instructrl.data.sources.lookup import load
+from instructrl.data.sources.lookup import Loaded
+from instructrl.data.sources.lookup import parse
 from instructrl.data.summary import describe
 from instructrl.data.summary import describe_made
 from instructrl.data.summary import render_all
@@ -95,11 +97,11 @@ def _validate_specs(part: str, specs):
     and all(isinstance(spec, str) for spec in specs),
     f'{part}={specs!r} is not a tuple of source specs',
   )
-  again = [spec for spec in specs if specs.count(spec) > 1]
+  again = [spec for spec in specs if lookup.count(spec) > 1]
   checks.require(not again, f'{part} names {again[0] if again else ""} twice')
   for spec in specs:
     try:
-      registry.parse(spec)
+      parse(spec)
     except ValueError as error:
       raise checks.ConfigError(f'{part}: {error}') from error
 
@@ -107,13 +109,13 @@ def _validate_specs(part: str, specs):
 # --- Sources -----------------------------------------------------------------
 
 
-def load_sources(config, progress) -> list[registry.Loaded]:
+def load_sources(config, progress) -> list[Loaded]:
   """Loads the specs of all parts, each once."""
   loaded, known = [], {}
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
-        known[spec] = one = named(registry.load(spec))
+        known[spec] = one = named(load(spec))
         progress.message(f'{spec}: {len(one.records):,} of {one.read:,} rows')
         rows = sum(one.read for one in known.values())
         progress.update(len(known), {'rows': rows})
@@ -122,13 +124,13 @@ def load_sources(config, progress) -> list[registry.Loaded]:
   return loaded
 
 
-def named(loaded: registry.Loaded) -> registry.Loaded:
+def named(loaded: Loaded) -> Loaded:
   """Puts the data set's name before each prompt's id, for evaluations.
 
   The name ends at the last '/' of an id, so a '/' in the source's own id
   becomes '%2F'.
   """
-  label = registry.parse(loaded.spec).label
+  label = parse(loaded.spec).label
 
   def with_name(record):
     own = prompt_of(record).id.replace('/', '%2F')
@@ -155,7 +157,7 @@ def check_sources(config) -> None:
   """Raises ConfigError if a source names a path that does not exist."""
   for part in PARTS:
     for spec in config[part]:
-      path = registry.parse(spec).path
+      path = parse(spec).path
       checks.require(
         path is None or path.exists(), f'{part}: {spec}: there is no {path}'
       )

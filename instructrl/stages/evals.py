@@ -11,8 +11,8 @@ from typing import Any
 from instructrl import rng
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import Prompt
-from instructrl.evaluators import lm
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator as evaluator_lib
+from instructrl.evaluators import language_model
 from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.runtime import errors
@@ -31,20 +31,26 @@ def validate(config) -> None:
     sizes = config.get('ppo', config)
     checks.positive(sizes, 'prompt_len', 'response_len', 'batch_size')
   for name, fields in config.evals.items():
-    protocol.validate(name, fields.to_dict())
+    evaluator_lib.validate(name, fields.to_dict())
 
 
-def make(context: protocol.Context, fields: Mapping) -> protocol.Evaluator:
+def make(
+  context: evaluator_lib.Context, fields: Mapping
+) -> evaluator_lib.Evaluator:
   """Makes the evaluator of `config.evals.NAME`."""
-  return protocol.load(fields['type'])(context, **protocol.arguments(fields))
+  return evaluator_lib.load(fields['type'])(
+    context, **evaluator_lib.arguments(fields)
+  )
 
 
-def outcome(evaluator: protocol.Evaluator, models: Mapping) -> protocol.Outcome:
+def outcome(
+  evaluator: evaluator_lib.Evaluator, models: Mapping
+) -> evaluator_lib.Outcome:
   """Runs an evaluation, and checks the type of what it returns."""
   found = evaluator.run(models)
-  if not isinstance(found, protocol.Outcome):
+  if not isinstance(found, evaluator_lib.Outcome):
     raise ValueError(
-      f'run must return a protocol.Outcome; got a {type(found).__name__}'
+      f'run must return an evaluator.Outcome; got a {type(found).__name__}'
     )
   return found
 
@@ -193,14 +199,16 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
     return []
   sizes = config.get('ppo', config)
   shared = Shared(policies.Opener(config, run.workdir, sizes.batch_size))
-  engine = lm.Engine(model, run.tokenizer(), batch_size=sizes.batch_size)
+  engine = language_model.Engine(
+    model, run.tokenizer(), batch_size=sizes.batch_size
+  )
   context = StageContext(
     shared, prompt_len=sizes.prompt_len, response_len=sizes.response_len
   )
 
   def evaluate(name, evaluator, state, step):
     del step
-    policy = lm.LanguageModel(
+    policy = language_model.LanguageModel(
       config.stage,
       engine,
       params_of(state),
@@ -224,7 +232,7 @@ def metrics(results: Mapping, prefix: str, policy: str) -> dict[str, float]:
   {'eval/NAME/score': 1.0}; undefined values are left out.
   """
   found = {}
-  for path, summary in protocol.summaries(results):
+  for path, summary in evaluator_lib.summaries(results):
     if summary['value'] is not None:
       names = [key for key in path if key not in (policy, 'policies')]
       found['/'.join([prefix, *names])] = summary['value']

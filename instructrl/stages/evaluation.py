@@ -8,7 +8,7 @@ import json
 import pathlib
 import shutil
 
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import results
 from instructrl.runtime import files
 from instructrl.runtime import processes
@@ -31,8 +31,8 @@ def validate(config) -> None:
   )
   checks.require(bool(policies.named(config)), 'policies: give one or more')
   checks.require(
-    protocol.VALUE not in policies.named(config),
-    f'policies.{protocol.VALUE}: results use this name; take another one',
+    evaluator.VALUE not in policies.named(config),
+    f'policies.{evaluator.VALUE}: results use this name; take another one',
   )
   checks.require(bool(config.evals), 'evals: give one or more')
   evals.validate(config)
@@ -81,11 +81,11 @@ def run(config, workdir, label: str = '') -> dict:
   }
 
 
-def _evaluate(context, fields: dict, models) -> protocol.Outcome:
+def _evaluate(context, fields: dict, models) -> evaluator.Outcome:
   """Runs one evaluation, or reads what it gave before a stop."""
 
   def make():
     outcome = evals.outcome(evals.make(context, fields), models)
     return {'results': outcome.results, 'samples': outcome.samples}
 
-  return protocol.Outcome(**context.kept(OUTCOME, make))
+  return evaluator.Outcome(**context.kept(OUTCOME, make))

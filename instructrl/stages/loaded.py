@@ -9,8 +9,8 @@ import numpy as np
 
 from instructrl import rng
 from instructrl.data import tasks
-from instructrl.evaluators.lm import Engine
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import Engine
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages import policies

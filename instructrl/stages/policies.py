@@ -17,8 +17,8 @@ import jax
 
 from instructrl.data import tasks
 from instructrl.data.records import Demonstration, Prompt
-from instructrl.evaluators.lm import Engine
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import Engine
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab.world import prose
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
@@ -40,8 +40,8 @@ class Kind:
   Attributes:
     label: its name in reports.
     color: '#rrggbb' in plots.
-    asked: how prompts are laid out, see `lm.TEMPLATES`; '' is 'plain' for a run
-      of the stage `pretrain`, else 'chat'.
+    asked: how prompts are laid out, see `language_model.TEMPLATES`; '' is
+      'plain' for a run of the stage `pretrain`, else 'chat'.
     has_kl: whether its KL from the SFT policy is measured.
   """
 

@@ -1,8 +1,8 @@
 """Reads other tools' tokenizers into one form, and chooses PAD.
 
-A `TokenizerSource` has a tokenizer.json, the roles of its special tokens and the chat
-template. This module reads a folder of Hugging Face files; `gguf_files` reads a
-GGUF file.
+A `TokenizerSource` has a tokenizer.json, the roles of its special tokens and
+the chat template. This module reads a folder of Hugging Face files;
+`gguf_files` reads a GGUF file.
 """
 
 from collections.abc import Iterable, Mapping

@@ -4,7 +4,7 @@ from instructrl.data import records
 from instructrl.data.curate import curate
 from instructrl.data.curate.parts import CurateSettings
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
-from instructrl.data.sources.registry import Loaded
+from instructrl.data.sources.lookup import Loaded
 
 
 def prompt(text, user='', split='train', **fields):

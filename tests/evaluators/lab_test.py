@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from instructrl.data import records
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import preference
 from instructrl.evaluators import probes
-from instructrl.evaluators import protocol
 from instructrl.evaluators import results
 from instructrl.lab.world.facts import make_world
 from instructrl.reports import paper_checks
@@ -209,4 +209,4 @@ def test_a_missing_reference_is_refused(world):
 def test_two_samples_of_sft_need_a_temperature(temperature):
   fields = dict(type='preference', num_prompts=1, temperature=temperature)
   with pytest.raises(ValueError, match='evals.x.temperature'):
-    protocol.validate('x', fields)
+    evaluator.validate('x', fields)

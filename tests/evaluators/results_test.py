@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import results
 
 
@@ -14,12 +14,12 @@ def collected():
     {
       'a': (
         'preference',
-        protocol.Outcome(
+        evaluator.Outcome(
           {'likert': 1, 'differences': {'likert': 2}}, [{'kind': 'preference'}]
         ),
       ),
-      'b': ('probes', protocol.Outcome({'differences': {'probes': 3}})),
-      'c': ('mine:Own', protocol.Outcome({'likert': 7}, [{'x': 0}])),
+      'b': ('probes', evaluator.Outcome({'differences': {'probes': 3}})),
+      'c': ('mine:Own', evaluator.Outcome({'likert': 7}, [{'x': 0}])),
     },
   )
 

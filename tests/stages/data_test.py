@@ -18,7 +18,7 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import fold
 from instructrl.data.rows import read_rows
-from instructrl.data.sources.registry import load
+from instructrl.data.sources.lookup import load
 from instructrl.evaluators import ranking_accuracy
 from instructrl.runtime import run_folder
 from instructrl.stages import build
@@ -101,7 +101,7 @@ def _files(tmp_path_factory):
 def make_config(specs, **changes):
   config = data_config.get_config('micro')
   for part in data.PARTS:
-    config[part] = specs.get(part, ())
+    config[part] = lookup.get(part, ())
   config.tokenizer.update(vocab_size=300, model_type='word')
   config.update(
     prompt_len=14, response_len=6, row_len=ROW_LEN, validation_fraction=0.2

@@ -6,7 +6,7 @@ import types
 import numpy as np
 import pytest
 
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
 from instructrl.runtime import metrics
 from instructrl.stages import checks
@@ -30,8 +30,8 @@ class Sampled:
     prompts = self._context.prompts('validation')[: self._num_prompts]
     found = policy.sample_tokens(prompts, temperature=1.0, seed=0)
     measure = statistics.mean([len(tokens) for tokens in found])
-    return protocol.Outcome(
-      protocol.compared({'tokens': {name: measure}}, seed=self._context.seed)
+    return evaluator.Outcome(
+      evaluator.compared({'tokens': {name: measure}}, seed=self._context.seed)
     )
 
 

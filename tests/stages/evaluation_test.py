@@ -8,10 +8,10 @@ import pytest
 from experiments import real_evaluation
 from instructrl.data import store
 from instructrl.data import tasks
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import ranking_accuracy
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import evaluation
@@ -167,8 +167,8 @@ class Mine:
       name: statistics.mean([float(bool(x)) for x in found])
       for name, found in answers.items()
     }
-    return protocol.Outcome(
-      protocol.compared({'said': measures}, seed=self._context.seed),
+    return evaluator.Outcome(
+      evaluator.compared({'said': measures}, seed=self._context.seed),
       [{'answers': answers}],
     )
 
@@ -237,7 +237,7 @@ class Broken:
 
   def run(self, policies):
     if self.how == 'no JSON':
-      return protocol.Outcome({'m': {'value': np.float32(1), 'n': 1}})
+      return evaluator.Outcome({'m': {'value': np.float32(1), 'n': 1}})
     return max([]) if self.how == 'raises' else {}
 
 
@@ -245,7 +245,7 @@ class Broken:
   'how, message',
   [
     ('raises', 'max.*evaluation_test.py, line'),
-    ('a dict', 'run must return a protocol.Outcome; got a dict'),
+    ('a dict', 'run must return an evaluator.Outcome; got a dict'),
     ('no JSON', 'whole.outcome must hold what JSON can: .*float32'),
   ],
 )

@@ -11,7 +11,7 @@ import instructrl
 from instructrl import rng
 from instructrl import sample
 from instructrl.data import tasks
-from instructrl.evaluators.lm import Engine
+from instructrl.evaluators.language_model import Engine
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import opening

@@ -20,7 +20,7 @@ from instructrl.data.records import (
   prompt_of,
   Ranking,
 )
-from instructrl.data.sources.registry import Loaded
+from instructrl.data.sources.lookup import Loaded
 
 # Part -> the types of record that its sources may have.
 ACCEPTED = {

@@ -10,7 +10,7 @@ import dataclasses
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
 from instructrl.data.records import Document, fold, prompt_of, SPLITS
-from instructrl.data.sources.registry import Loaded
+from instructrl.data.sources.lookup import Loaded
 
 
 def take_share(

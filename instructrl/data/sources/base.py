@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 from instructrl.data.records import problems, Record, SPLITS, to_dict
 from instructrl.data.sources import fields
-from instructrl.data.sources import files
-from instructrl.data.sources.files import File
-from instructrl.data.sources.files import Row
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources import row_files
+from instructrl.data.sources.row_files import File
+from instructrl.data.sources.row_files import Row
+from instructrl.data.sources.row_files import SourceError
 
 HUB = 'https://huggingface.co/datasets/'
 
@@ -88,7 +88,7 @@ class Source:
   ABOUT: ClassVar[str]  # one line, with the licence
   SUBSETS: ClassVar[tuple[str, ...]] = ()  # the first is the default
   OPTIONS: ClassVar[Mapping[str, Option]] = {}
-  SUFFIXES: ClassVar[tuple[str, ...]] = files.ROW_SUFFIXES
+  SUFFIXES: ClassVar[tuple[str, ...]] = row_files.ROW_SUFFIXES
   STRICT: ClassVar[bool] = False  # whether a malformed row is an error
   PUBLIC: ClassVar[bool] = True  # whether it can be downloaded
 
@@ -115,8 +115,8 @@ class Source:
     """Returns the source's own files at a path that a user gave."""
     root = path if path.is_dir() else path.parent
     found = [
-      File(p, files.split_in_name(p.name), self.part_of(p, root))
-      for p in sorted(files.find(path, self.SUFFIXES), key=self._order)
+      File(p, row_files.split_in_name(p.name), self.part_of(p, root))
+      for p in sorted(row_files.find(path, self.SUFFIXES), key=self._order)
     ]
     return [
       file for file in found if not file.part or file.part in self.parts()
@@ -127,7 +127,7 @@ class Source:
     return self.SUBSETS[1:] if self.subset == 'all' else (self.subset,)
 
   def _order(self, path):
-    return (SPLITS.index(files.split_in_name(path.name)), path)
+    return (SPLITS.index(row_files.split_in_name(path.name)), path)
 
   def part_of(self, path: pathlib.Path, root: pathlib.Path) -> str:
     """Returns the part of the source that a file of a user's folder has.
@@ -140,7 +140,7 @@ class Source:
   def rows(self, found: Sequence[File]) -> Iterator[Row]:
     """Yields the rows of the files, in order."""
     for file in found:
-      yield from files.read_rows(file)
+      yield from row_files.read_rows(file)
 
   def record(self, row: Row) -> Record:
     """Makes a record of a row.

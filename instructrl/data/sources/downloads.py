@@ -28,7 +28,7 @@ import urllib.request
 
 import huggingface_hub
 
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.row_files import SourceError
 from instructrl.runtime import files
 from instructrl.runtime import progress
 

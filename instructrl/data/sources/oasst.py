@@ -12,8 +12,8 @@ from typing import Any
 from instructrl.data.records import Demonstration, Ranking
 from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources import files
-from instructrl.data.sources.files import Row
+from instructrl.data.sources import row_files
+from instructrl.data.sources.row_files import Row
 from instructrl.tokenizers import dialogue
 
 
@@ -51,7 +51,7 @@ class _Oasst(base.Source):
   def rows(self, found):
     for file in found:
       flat = {}
-      for row in files.read_rows(file):
+      for row in row_files.read_rows(file):
         if row.fault or not isinstance(row.value, dict):
           yield dataclasses.replace(row, fault=row.fault or 'is not an object')
         elif 'prompt' in row.value:

@@ -34,9 +34,9 @@ from instructrl.data import records
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources import files
 from instructrl.data.sources import messages
-from instructrl.data.sources.files import Row
+from instructrl.data.sources import row_files
+from instructrl.data.sources.row_files import Row
 from instructrl.tokenizers import dialogue
 
 _PAIR = ('chosen', 'rejected')
@@ -186,7 +186,7 @@ def kind_of(value: dict[str, Any]) -> type:
 
 def _split(row: Row) -> str:
   name = fields.optional_text(row.value, 'split', row.file.split)
-  return files.split_named(name) or name  # `problems` refuses unknown ones
+  return row_files.split_named(name) or name  # `problems` refuses unknown ones
 
 
 def _prompt(row: Row) -> Prompt:

@@ -25,8 +25,8 @@ from instructrl.data.sources import downloads
 from instructrl.data.sources.base import Read
 from instructrl.data.sources.base import read
 from instructrl.data.sources.base import Source
-from instructrl.data.sources.files import File
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.row_files import File
+from instructrl.data.sources.row_files import SourceError
 from instructrl.runtime import progress
 
 # Raise this when rows become other records: sources are then prepared again.

@@ -9,7 +9,7 @@ the posts of Voelske et al. 2017. Prompts are in the format of the paper
 from instructrl.data.records import Demonstration, Ranking
 from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources import files
+from instructrl.data.sources import row_files
 
 _URL = 'https://openaipublic.blob.core.windows.net/summarize-from-feedback/'
 _TLDR = tuple(f'batch{i}' for i in (*range(3, 21), 22)) + ('edit_b2_eval_test',)
@@ -75,7 +75,7 @@ class Comparisons(base.Source):
     own = lambda found: (
       found.name.startswith(('batch', 'cnndm', 'edit_'))
       and found.parent.name != 'axis_evals'
-      or files.suffix_of(found) == '.parquet'
+      or row_files.suffix_of(found) == '.parquet'
     )
     found = super().find(path)
     return [file for file in found if path.is_file() or own(file.path)]
@@ -127,7 +127,7 @@ class Posts(base.Source):
 
   def find(self, path):
     """Returns the posts only, not a folder's other files."""
-    own = lambda found: files.split_named(found.name.partition('.')[0])
+    own = lambda found: row_files.split_named(found.name.partition('.')[0])
     found = super().find(path)
     return [file for file in found if path.is_file() or own(file.path)]
 

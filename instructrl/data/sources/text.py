@@ -4,8 +4,8 @@ from instructrl.data import records
 from instructrl.data.records import Document
 from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources import files
-from instructrl.data.sources.files import Row
+from instructrl.data.sources import row_files
+from instructrl.data.sources.row_files import Row
 
 
 class Text(base.Source):
@@ -15,7 +15,7 @@ class Text(base.Source):
   RECORD = Document
   ABOUT = 'plain text files'
   PUBLIC = False
-  SUFFIXES = files.TEXT_SUFFIXES
+  SUFFIXES = row_files.TEXT_SUFFIXES
   OPTIONS = {
     'documents': base.Option(
       'blank',
@@ -34,8 +34,8 @@ class Text(base.Source):
 
   def find(self, path):
     return [
-      files.File(found, self.options['split'])
-      for found in files.find(path, self.SUFFIXES)
+      row_files.File(found, self.options['split'])
+      for found in row_files.find(path, self.SUFFIXES)
     ]
 
   def rows(self, found):
@@ -67,7 +67,7 @@ class Text(base.Source):
 def _pieces(file, documents):
   """Yields (first line, text) of each document before joining."""
   start, parts = 1, []
-  for row in files.read_texts(file):
+  for row in row_files.read_texts(file):
     text = row.value.replace('\r\n', '\n')  # Windows line ends
     blank = not text.strip()
     if documents == 'line' and not blank:

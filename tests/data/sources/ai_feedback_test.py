@@ -4,7 +4,7 @@ import pyarrow
 from pyarrow import parquet
 
 from instructrl.data.sources import ai_feedback
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 from tests.data.sources import source_files
 
 
@@ -113,13 +113,12 @@ def test_parts_of_ultrafeedback(tmp_path):
       tmp_path / f'{part}.jsonl', [dict(ROW, instruction=part)]
     )
   assert [
-    r.prompt.text for r in registry.load(f'ultrafeedback:{tmp_path}').records
+    r.prompt.text for r in lookup.load(f'ultrafeedback:{tmp_path}').records
   ] == ['flan', 'sharegpt']
   assert [
-    r.prompt.text
-    for r in registry.load(f'ultrafeedback/flan:{tmp_path}').records
+    r.prompt.text for r in lookup.load(f'ultrafeedback/flan:{tmp_path}').records
   ] == ['flan']
-  assert len(registry.parse('ultrafeedback').source().remotes()) == 6
+  assert len(lookup.parse('ultrafeedback').source().remotes()) == 6
 
 
 def nectar(i, prompt='\n\nHuman: Hi {}.\n\nAssistant: ', k=7):
@@ -151,6 +150,4 @@ def test_nectar(tmp_path):
   parquet.write_table(
     pyarrow.Table.from_pylist(rows), tmp_path / 'rlaif.parquet'
   )
-  assert (
-    registry.load(f'nectar:{tmp_path}/rlaif.parquet').records == got.records
-  )
+  assert lookup.load(f'nectar:{tmp_path}/rlaif.parquet').records == got.records

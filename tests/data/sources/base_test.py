@@ -5,9 +5,9 @@ import pytest
 from instructrl.data.records import Prompt
 from instructrl.data.sources import base
 from instructrl.data.sources import fields
-from instructrl.data.sources.files import File
-from instructrl.data.sources.files import Row
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.row_files import File
+from instructrl.data.sources.row_files import Row
+from instructrl.data.sources.row_files import SourceError
 
 
 class Words(base.Source):

@@ -3,8 +3,8 @@
 import pytest
 
 from instructrl.data.sources import hh_rlhf
-from instructrl.data.sources import registry
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources import lookup
+from instructrl.data.sources.row_files import SourceError
 from tests.data.sources import source_files
 
 
@@ -62,7 +62,7 @@ def test_what_is_no_pair_is_dropped_and_counted(tmp_path):
     f'{path}:5: chosen: the response is empty'
   )
   with pytest.raises(SourceError, match='hh.jsonl:5: chosen: the resp'):
-    registry.load(f'hh-rlhf:{path}?strict=true')
+    lookup.load(f'hh-rlhf:{path}?strict=true')
 
 
 def test_a_folder_with_the_release(tmp_path):
@@ -72,15 +72,15 @@ def test_a_folder_with_the_release(tmp_path):
       if part == 'red-team-attempts':
         rows = [{'transcript': 'a'}]
       source_files.write_lines(tmp_path / part / f'{split}.jsonl.gz', rows)
-  got = registry.load(f'hh-rlhf:{tmp_path}')
+  got = lookup.load(f'hh-rlhf:{tmp_path}')
   assert [r.prompt.split for r in got.records] == ['train'] * 4 + ['test'] * 4
   assert got.read == 8 and not got.dropped
-  got = registry.load(f'hh-rlhf/harmless-base:{tmp_path}')
+  got = lookup.load(f'hh-rlhf/harmless-base:{tmp_path}')
   assert [r.prompt.text for r in got.records] == [
     'harmless-base train',
     'harmless-base test',
   ]
-  remotes = registry.parse('hh-rlhf/harmless-base').source().remotes()
+  remotes = lookup.parse('hh-rlhf/harmless-base').source().remotes()
   assert [(r.url.partition('/main/')[2], r.split) for r in remotes] == [
     ('harmless-base/train.jsonl.gz', 'train'),
     ('harmless-base/test.jsonl.gz', 'test'),

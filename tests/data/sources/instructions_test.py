@@ -4,7 +4,7 @@ import json
 
 from instructrl.data.records import USE_CASES
 from instructrl.data.sources import instructions
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 from tests.data.sources import source_files
 
 
@@ -20,7 +20,7 @@ def test_alpaca_is_a_json_list(tmp_path):
       indent=1,
     )
   )
-  got = registry.load(f'alpaca:{path}')
+  got = lookup.load(f'alpaca:{path}')
   assert [(r.prompt.text, r.response) for r in got.records] == [
     ('Add.\n\n1 and 2', '3'),
     ('Name a colour.', 'Red'),
@@ -83,7 +83,7 @@ def test_subsets_of_self_instruct(tmp_path):
       tmp_path / name, [{'instruction': part, 'input': '', 'output': 'x'}]
     )
   for part in ('user', 'seed', 'generated'):
-    got = registry.load(f'self-instruct/{part}:{tmp_path}').records
+    got = lookup.load(f'self-instruct/{part}:{tmp_path}').records
     assert [r.prompt.text for r in got] == [part]
-    (remote,) = registry.parse(f'self-instruct/{part}').source().remotes()
+    (remote,) = lookup.parse(f'self-instruct/{part}').source().remotes()
     assert remote.url.endswith(instructions.SelfInstruct.FILES[part])

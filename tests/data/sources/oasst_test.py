@@ -5,9 +5,9 @@ import copy
 import pyarrow
 from pyarrow import parquet
 
-from instructrl.data.sources import registry
-from instructrl.data.sources.files import File
-from instructrl.data.sources.files import Row
+from instructrl.data.sources import lookup
+from instructrl.data.sources.row_files import File
+from instructrl.data.sources.row_files import Row
 from tests.data.sources import source_files
 
 
@@ -96,7 +96,7 @@ def test_flat_messages_and_parquet_are_the_same(tmp_path):
   parquet.write_table(
     pyarrow.Table.from_pylist(rows), tmp_path / 'validation-00000.parquet'
   )
-  got = registry.load(f'oasst2:{tmp_path}/validation-00000.parquet')
+  got = lookup.load(f'oasst2:{tmp_path}/validation-00000.parquet')
   assert [r.responses for r in got.records] == [r.responses for r in expected]
   assert {r.prompt.split for r in got.records} == {'validation'}
 
@@ -104,7 +104,7 @@ def test_flat_messages_and_parquet_are_the_same(tmp_path):
 def test_a_folder_with_several_exports_is_read_once(tmp_path):
   expected = load(tmp_path, [tree()])
   source_files.write_lines(tmp_path / 'x_ready.messages.jsonl.gz', flat(tree()))
-  assert registry.load(f'oasst1:{tmp_path}').read == expected.read
+  assert lookup.load(f'oasst1:{tmp_path}').read == expected.read
 
 
 def test_languages(tmp_path):
@@ -163,7 +163,7 @@ def test_broken_threads_of_flat_messages(tmp_path):
     dict(rows[0], parent_id='x'),
     dict(message('x', 'assistant', 0), parent_id='q'),
   ]
-  source = registry.parse('oasst1').source()
+  source = lookup.parse('oasst1').source()
   path = source_files.write_lines(tmp_path / 'c.jsonl', circle)
   (row,) = source.rows([File(path)])
   assert isinstance(row, Row) and row.fault == 'the thread is a circle'
@@ -206,7 +206,7 @@ def test_demonstrations_are_the_best_replies_of_people(tmp_path):
 
 
 def test_what_is_downloaded():
-  (remote,) = registry.parse('oasst2/demonstrations').source().remotes()
+  (remote,) = lookup.parse('oasst2/demonstrations').source().remotes()
   assert remote.url == (
     'https://huggingface.co/datasets/OpenAssistant/oasst2/resolve/main/'
     '2023-11-05_oasst2_ready.trees.jsonl.gz'

@@ -7,8 +7,8 @@ import pytest
 from instructrl.data import records
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.data.sources import fields
-from instructrl.data.sources import registry
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources import lookup
+from instructrl.data.sources.row_files import SourceError
 from tests.data.sources import source_files
 
 PROMPT = Prompt(
@@ -589,7 +589,7 @@ def test_a_folder_of_files_is_read_in_order(tmp_path):
   source_files.write_lines(tmp_path / 'b.jsonl', [{'prompt': 'b'}])
   source_files.write_lines(tmp_path / 'test.jsonl', [{'prompt': 'c'}])
   source_files.write_lines(tmp_path / 'a.jsonl.gz', [{'prompt': 'a'}])
-  got = registry.load(f'jsonl:{tmp_path}?split=validation').records
+  got = lookup.load(f'jsonl:{tmp_path}?split=validation').records
   assert [(r.text, r.split) for r in got] == [
     (text, 'validation') for text in 'abc'
   ]

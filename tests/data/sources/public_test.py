@@ -12,9 +12,9 @@ import pytest
 from instructrl.data import records
 from instructrl.data.sources import hh_rlhf
 from instructrl.data.sources import instructions
+from instructrl.data.sources import lookup
 from instructrl.data.sources import public
-from instructrl.data.sources import registry
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.row_files import SourceError
 from tests.data.sources import source_files
 from tests.data.sources import web as web_lib
 
@@ -45,34 +45,34 @@ def web(monkeypatch):
 
 
 def test_a_source_is_fetched_and_prepared_once(web, tmp_path, monkeypatch):
-  got = registry.load('hh-rlhf', data_dir=tmp_path)
+  got = lookup.load('hh-rlhf', data_dir=tmp_path)
   assert len(web.asked) == 8 and got.read == 36 and len(got.records) == 28
   assert got.dropped == {"lacks the field 'chosen'": 8}
   assert [r.prompt.split for r in got.records] == ['train'] * 20 + ['test'] * 8
   for record in got.records:
     records.validate(record)
   folder = tmp_path / 'downloads' / 'hh-rlhf'
-  assert got.records == registry.load(f'hh-rlhf:{folder}').records
+  assert got.records == lookup.load(f'hh-rlhf:{folder}').records
 
   web.files.clear()
   monkeypatch.setattr(public, 'read', None)  # not read again
-  monkeypatch.setenv(registry.ENVIRONMENT, str(tmp_path))
-  again = registry.load('hh-rlhf')
+  monkeypatch.setenv(lookup.ENVIRONMENT, str(tmp_path))
+  again = lookup.load('hh-rlhf')
   assert again == got and len(web.asked) == 8
 
 
 def test_a_limit_reads_the_downloads(web, tmp_path):
-  got = registry.load('hh-rlhf/helpful-base?limit=3', data_dir=tmp_path)
+  got = lookup.load('hh-rlhf/helpful-base?limit=3', data_dir=tmp_path)
   assert [r.prompt.text for r in got.records] == [
     f'helpful-base train è {i}' for i in range(3)
   ]
   assert len(web.asked) == 2 and not (tmp_path / 'prepared').exists()
   with pytest.raises(SourceError, match='train.jsonl.gz:6: lacks the field'):
-    registry.load('hh-rlhf/helpful-base?strict=true', data_dir=tmp_path)
+    lookup.load('hh-rlhf/helpful-base?strict=true', data_dir=tmp_path)
 
 
 def test_subsets_and_options_are_prepared_apart(tmp_path):
-  source = lambda spec: registry.parse(spec).source()
+  source = lambda spec: lookup.parse(spec).source()
   folders = {
     public.prepared_folder(source(spec), tmp_path)
     for spec in (
@@ -91,7 +91,7 @@ def test_subsets_and_options_are_prepared_apart(tmp_path):
 def test_without_network_the_file_to_bring_is_named(tmp_path, monkeypatch):
   monkeypatch.setattr(hh_rlhf, '_URL', 'http://127.0.0.1:1/')
   with pytest.raises(SourceError) as error:
-    registry.load('hh-rlhf/harmless-base', data_dir=tmp_path)
+    lookup.load('hh-rlhf/harmless-base', data_dir=tmp_path)
   message = str(error.value)
   path = tmp_path / 'downloads/hh-rlhf/harmless-base/train.jsonl.gz'
   assert 'http://127.0.0.1:1/harmless-base/train.jsonl.gz' in message
@@ -101,7 +101,7 @@ def test_without_network_the_file_to_bring_is_named(tmp_path, monkeypatch):
   for split in ('train', 'test'):
     source_files.write_lines(path.with_name(f'{split}.jsonl.gz'), [pair(split)])
   assert (
-    len(registry.load('hh-rlhf/harmless-base', data_dir=tmp_path).records) == 2
+    len(lookup.load('hh-rlhf/harmless-base', data_dir=tmp_path).records) == 2
   )
 
 
@@ -118,7 +118,7 @@ def test_a_file_of_the_hub_is_read_from_its_cache(tmp_path, monkeypatch):
     public.downloads.huggingface_hub, 'hf_hub_download', download
   )
   for _ in range(2):
-    got = registry.load('dolly', data_dir=tmp_path / 'data')
+    got = lookup.load('dolly', data_dir=tmp_path / 'data')
     assert [r.response for r in got.records] == ['Done.']
   name = 'databricks-dolly-15k'
   assert asked == [(f'databricks/{name}', f'{name}.jsonl', 'dataset', 'main')]
@@ -132,12 +132,12 @@ def test_a_file_of_another_size_is_prepared_again(tmp_path):
   other = source_files.write_lines(
     path.with_name('c4-validation.00000-of-00008.json.gz'), [{'text': 'Page.'}]
   )
-  got = registry.load('c4', data_dir=tmp_path)
+  got = lookup.load('c4', data_dir=tmp_path)
   assert [r.split for r in got.records] == ['train'] * 9 + ['validation']
   other.unlink()  # which is no change: what is prepared is all there is
-  assert registry.load('c4', data_dir=tmp_path) == got
+  assert lookup.load('c4', data_dir=tmp_path) == got
   source_files.write_lines(other, [{'text': 'Page.'}, {'text': 'Another.'}])
-  assert len(registry.load('c4', data_dir=tmp_path).records) == 11
+  assert len(lookup.load('c4', data_dir=tmp_path).records) == 11
 
 
 def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
@@ -150,12 +150,12 @@ def test_a_damaged_file_leaves_nothing_prepared(tmp_path):
   path.write_bytes(gzip.compress(whole)[:-4])
   for _ in range(2):
     with pytest.raises(SourceError, match='15k.jsonl: the gzip file ends'):
-      registry.load('dolly', data_dir=tmp_path)
+      lookup.load('dolly', data_dir=tmp_path)
   assert not list(tmp_path.glob('prepared/*/*/*/dataset_info.json'))
   path.write_bytes(whole)
-  got = registry.load('dolly', data_dir=tmp_path)
+  got = lookup.load('dolly', data_dir=tmp_path)
   assert len(got.records) == 9
-  assert got.records == registry.load('dolly', data_dir=tmp_path).records
+  assert got.records == lookup.load('dolly', data_dir=tmp_path).records
 
 
 def test_a_builder_of_its_own(tmp_path):
@@ -174,7 +174,7 @@ def test_a_builder_of_its_own(tmp_path):
 _KILLED = """
 import os, signal, sys
 from instructrl.data import builders
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 encode, count = builders.Demonstrations.encode, 0
 def killing(record):
   global count
@@ -199,5 +199,5 @@ def test_a_killed_preparation_begins_again(tmp_path):
   )
   assert done.returncode == -signal.SIGKILL
   assert list(tmp_path.glob('prepared/*/*/incomplete.*'))
-  assert len(registry.load('dolly', data_dir=tmp_path).records) == 30
+  assert len(lookup.load('dolly', data_dir=tmp_path).records) == 30
   assert not list(tmp_path.glob('prepared/*/*/incomplete.*'))

@@ -3,7 +3,7 @@
 import gzip
 import json
 
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 
 
 def write_lines(path, rows):
@@ -20,4 +20,4 @@ def write_lines(path, rows):
 def load(spec, path, rows, **kwargs):
   """Writes rows and loads them with a spec whose `PATH` is their file."""
   write_lines(path, rows)
-  return registry.load(spec.replace('PATH', str(path)), **kwargs)
+  return lookup.load(spec.replace('PATH', str(path)), **kwargs)

@@ -4,7 +4,7 @@ import pyarrow
 from pyarrow import parquet
 import pytest
 
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 from tests.data.sources import source_files
 
 INFO = {
@@ -73,7 +73,7 @@ def test_splits_texts_and_drops(tmp_path):
     'post is empty': 1,
   }
   spec = f'summarize_from_feedback/comparisons:{path}?posts=cnndm'
-  (news,) = registry.load(spec).records
+  (news,) = lookup.load(spec).records
   assert news.prompt.text == 'TITLE: Rain\n\nARTICLE: It rained.\n\nTL;DR:'
 
 
@@ -83,7 +83,7 @@ def test_the_copy_in_parquet_is_the_same(tmp_path):
     tmp_path / 'train-00000-of-00001.parquet',
   )
   name = 'summarize_from_feedback/comparisons'
-  got = registry.load(f'{name}:{tmp_path}')
+  got = lookup.load(f'{name}:{tmp_path}')
   assert (
     got.records
     == source_files.load(
@@ -106,14 +106,14 @@ def test_posts(tmp_path):
   source_files.write_lines(
     tmp_path / 'axis_evals' / 'cnndm1.json', [{'summary': {}}]
   )
-  got = registry.load(f'summarize_from_feedback/posts:{tmp_path}')
+  got = lookup.load(f'summarize_from_feedback/posts:{tmp_path}')
   assert [(r.prompt.split, r.response) for r in got.records] == [
     ('train', 'train.'),
     ('validation', 'valid.'),
     ('test', 'test.'),
   ]
   assert got.records[0].prompt.text == PROMPT and not got.dropped
-  got = registry.load(f'summarize_from_feedback/comparisons:{tmp_path}')
+  got = lookup.load(f'summarize_from_feedback/comparisons:{tmp_path}')
   assert got.read == len(got.records) == 1
 
 
@@ -127,6 +127,6 @@ def test_posts(tmp_path):
   ],
 )
 def test_what_is_downloaded(spec, count, name):
-  remotes = registry.parse(f'summarize_from_feedback/{spec}').source().remotes()
+  remotes = lookup.parse(f'summarize_from_feedback/{spec}').source().remotes()
   assert len(remotes) == count and remotes[0].name == name
   assert len({remote.name for remote in remotes}) == count

@@ -4,8 +4,8 @@ import gzip
 
 import pytest
 
-from instructrl.data.sources import registry
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources import lookup
+from instructrl.data.sources.row_files import SourceError
 from tests.data.sources import source_files
 
 TEXT = '\n = A = \n \nOne.\nTwo.\n\n\nThree.\n'
@@ -30,7 +30,7 @@ def test_what_is_one_document(tmp_path, name, end, query, texts):
   data = TEXT.replace('\n', end).encode()
   path = tmp_path / name
   path.write_bytes(gzip.compress(data) if name.endswith('.gz') else data)
-  got = registry.load(f'text:{path}{query}')
+  got = lookup.load(f'text:{path}{query}')
   assert [r.text for r in got.records] == texts
   assert got.records[0].source == name and got.records[0].split == 'train'
 
@@ -38,7 +38,7 @@ def test_what_is_one_document(tmp_path, name, end, query, texts):
 def test_places_files_and_copies(tmp_path):
   (tmp_path / 'b.txt').write_text('B.\n\nA.\n\nA.\n')
   (tmp_path / 'a.md').write_text('C.')
-  got = registry.load(f'text:{tmp_path}?split=validation')
+  got = lookup.load(f'text:{tmp_path}?split=validation')
   assert [(r.text, r.source, r.split) for r in got.records] == [
     ('C.', 'a.md', 'validation'),
     ('B.', 'b.txt', 'validation'),
@@ -53,9 +53,9 @@ def test_an_empty_file_and_one_too_long(tmp_path):
   path = tmp_path / 'a.txt'
   path.write_text('\n \n')
   with pytest.raises(SourceError, match='a.txt: there are no rows'):
-    registry.load(f'text:{path}')
+    lookup.load(f'text:{path}')
   path.write_text('a\n\n' + 'b' * 4_194_305)
-  got = registry.load(f'text:{path}')
+  got = lookup.load(f'text:{path}')
   assert len(got.records) == 1
   assert got.dropped == {'text has N characters, the limit is N': 1}
 
@@ -68,9 +68,9 @@ def test_c4(tmp_path):
     source_files.write_lines(
       tmp_path / name, [{'text': f'Page {name}', 'timestamp': 't', 'url': 'u'}]
     )
-  got = registry.load(f'c4:{tmp_path}').records
+  got = lookup.load(f'c4:{tmp_path}').records
   assert [r.split for r in got] == ['train', 'validation']
-  own = registry.load(f'jsonl:{tmp_path}')
+  own = lookup.load(f'jsonl:{tmp_path}')
   assert [r.text for r in own.records] == [r.text for r in got]
-  remotes = registry.parse('c4?files=3').source().remotes()
+  remotes = lookup.parse('c4?files=3').source().remotes()
   assert [remote.split for remote in remotes] == ['train'] * 3 + ['validation']

@@ -1,6 +1,6 @@
 """WebGPT: both published forms, ties, and citations."""
 
-from instructrl.data.sources import registry
+from instructrl.data.sources import lookup
 from tests.data.sources import source_files
 
 QUESTION = {'dataset': 'eli5', 'id': '7x', 'full_text': 'Why is the sky blue?'}
@@ -48,7 +48,7 @@ def test_both_forms_and_ties(tmp_path):
   assert first.prompt.text == 'Why is the sky blue?'
   assert first.prompt.id == 'webgpt/eli5/7x'
   assert first.responses == ('Light [1, 2] scatters. [1][3]', 'No [2].')
-  dropped = registry.load(
+  dropped = lookup.load(
     f'webgpt_comparisons:{tmp_path}/comparisons.jsonl?citations=drop'
   )
   assert dropped.records[0].responses == ('Light scatters.', 'No.')

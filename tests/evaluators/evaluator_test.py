@@ -2,7 +2,7 @@
 
 import pytest
 
-from instructrl.evaluators import protocol
+from instructrl.evaluators import evaluator
 from instructrl.evaluators import reward_model
 from instructrl.evaluators import statistics
 from instructrl.runtime.errors import ConfigError
@@ -13,7 +13,7 @@ class Own:
     self.size = size
 
   def run(self, policies):
-    return protocol.Outcome({})
+    return evaluator.Outcome({})
 
 
 class Idle:
@@ -22,15 +22,15 @@ class Idle:
 
 
 def test_the_types_are_the_modules_with_an_evaluator():
-  assert protocol.types() == [
+  assert evaluator.types() == [
     'nll',
     'preference',
     'probes',
     'ranking_accuracy',
     'reward_model',
   ]
-  assert protocol.load('reward_model') is reward_model.Evaluator
-  assert protocol.load(f'{__name__}:Own') is Own
+  assert evaluator.load('reward_model') is reward_model.Evaluator
+  assert evaluator.load(f'{__name__}:Own') is Own
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_types_are_the_modules_with_an_evaluator():
 )
 def test_invalid_fields_are_named(fields, message):
   with pytest.raises(ConfigError, match=f'evals.x.*{message}'):
-    protocol.validate('x', fields)
+    evaluator.validate('x', fields)
 
 
 def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
@@ -59,25 +59,25 @@ def test_a_module_that_cannot_be_imported_is_named(tmp_path, monkeypatch):
   with pytest.raises(
     ConfigError, match=r'SyntaxError: .*own_broken.py, line 1'
   ):
-    protocol.load('own_broken:Own')
+    evaluator.load('own_broken:Own')
   with pytest.raises(ConfigError, match='by zero .*own_raises.py, line 2'):
-    protocol.load('own_raises:Own')
+    evaluator.load('own_raises:Own')
 
 
 def test_valid_fields():
   fields = {'type': f'{__name__}:Own', 'every': 3, 'size': 2}
-  protocol.validate('x', fields)
-  assert protocol.arguments(fields) == {'size': 2}
+  evaluator.validate('x', fields)
+  assert evaluator.arguments(fields) == {'size': 2}
 
 
 def test_measures_are_compared_pairwise_and_found_as_summaries():
   mean = lambda *values: statistics.mean(values)
-  tree = protocol.compared(
+  tree = evaluator.compared(
     {'a': {'one': mean(1, 0), 'two': mean(1, 1)}, 'b': {}}, seed=0
   )
   assert list(tree) == ['a']
   assert tree['a']['difference']['two']['one']['value'] == 0.5
-  found = {path: s['value'] for path, s in protocol.summaries(tree)}
+  found = {path: s['value'] for path, s in evaluator.summaries(tree)}
   assert found == {
     ('a', 'policies', 'one'): 0.5,
     ('a', 'policies', 'two'): 1.0,

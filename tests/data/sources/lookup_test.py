@@ -6,27 +6,27 @@ import json
 import pytest
 
 from instructrl.data import records
+from instructrl.data.sources import lookup
 from instructrl.data.sources import own_files
 from instructrl.data.sources import public
-from instructrl.data.sources import registry
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.row_files import SourceError
 from instructrl.runtime import command
 from tests.data.sources import source_files
 
 
 def test_a_spec_is_understood():
-  spec = registry.parse('hh-rlhf/helpful-base:~/hh?limit=30&strict=true')
+  spec = lookup.parse('hh-rlhf/helpful-base:~/hh?limit=30&strict=true')
   assert (spec.name, spec.subset) == ('hh-rlhf', 'helpful-base')
   assert spec.path.is_absolute() and spec.path.name == 'hh'
   assert spec.limit == 30 and spec.strict is True and not spec.options
-  spec = registry.parse('oasst1/demonstrations')
+  spec = lookup.parse('oasst1/demonstrations')
   assert (spec.name, spec.subset, spec.path) == (
     'oasst1/demonstrations',
     '',
     None,
   )
   assert spec.limit == 0 and spec.strict is None
-  spec = registry.parse('jsonl:C:/a?b.jsonl?tie_margin=.5')
+  spec = lookup.parse('jsonl:C:/a?b.jsonl?tie_margin=.5')
   assert str(spec.path) == 'C:/a?b.jsonl'
   assert spec.options == {'tie_margin': 0.5}
 
@@ -56,7 +56,7 @@ def test_a_spec_is_understood():
 )
 def test_a_spec_that_is_not_understood(spec, reason):
   with pytest.raises(SourceError, match=reason) as error:
-    registry.parse(spec)
+    lookup.parse(spec)
   assert '\n' not in str(error.value)
 
 
@@ -64,9 +64,9 @@ def test_errors_are_one_line_at_the_door():
   assert issubclass(SourceError, command.EXPECTED_ERRORS)
 
 
-@pytest.mark.parametrize('name', registry.SOURCES)
+@pytest.mark.parametrize('name', lookup.SOURCES)
 def test_every_source_says_what_it_is(name):
-  cls = registry.SOURCES[name]
+  cls = lookup.SOURCES[name]
   assert cls.NAME == name and cls.ABOUT and inspect.getdoc(cls)
   assert len(cls.ABOUT) <= 60
   assert cls is own_files.Own or cls.RECORD in records.RECORD_TYPES
@@ -81,12 +81,12 @@ def test_every_source_says_what_it_is(name):
         assert not remote.name.startswith('/')
   else:
     with pytest.raises(SourceError, match='needs a path'):
-      registry.parse(name)
+      lookup.parse(name)
 
 
 def test_the_list_of_names_has_all_options():
-  listed = dict(registry.names())
-  assert len(listed) == len(registry.SOURCES)
+  listed = dict(lookup.names())
+  assert len(listed) == len(lookup.SOURCES)
   assert 'harmless-base' in listed['hh-rlhf']
   assert '?tie_margin=0.0' in listed['jsonl:PATH']
 
@@ -261,7 +261,7 @@ def test_no_message_is_too_bad_to_be_counted(tmp_path):
           tmp_path / 'a.jsonl', map(json.dumps, rows)
         )
         try:
-          got = registry.load(f'oasst1:{path}')
+          got = lookup.load(f'oasst1:{path}')
         except SourceError:
           continue
         assert got.read == len(got.records) + sum(got.dropped.values())
@@ -270,4 +270,4 @@ def test_no_message_is_too_bad_to_be_counted(tmp_path):
 def test_a_folder_of_another_source(tmp_path):
   source_files.write_lines(tmp_path / 'red-team-attempts' / 'train.jsonl', [{}])
   with pytest.raises(SourceError, match='no file there belongs to hh-rlhf'):
-    registry.load(f'hh-rlhf:{tmp_path}')
+    lookup.load(f'hh-rlhf:{tmp_path}')

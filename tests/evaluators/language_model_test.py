@@ -8,7 +8,7 @@ import pytest
 from instructrl import rng
 from instructrl import rollout
 from instructrl.data import tasks
-from instructrl.evaluators import lm
+from instructrl.evaluators import language_model
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.tokenizers.trained import train_tokenizer
@@ -41,7 +41,7 @@ def params(model):
 
 @pytest.fixture(scope='module')
 def engine(model, tok):
-  return lm.Engine(model, tok, batch_size=4)
+  return language_model.Engine(model, tok, batch_size=4)
 
 
 @pytest.fixture(scope='module')
@@ -65,7 +65,7 @@ def logprobs_of(model, params):
 def spy(engine):
   """An engine that keeps the prompts and settings it is asked for."""
 
-  class Spy(lm.Engine):
+  class Spy(language_model.Engine):
     def generate(self, params, prompts, **kwargs):
       self.asked = prompts, kwargs
       return [self.tok.encode('one\ntwo ') + [self.tok.eos_id]] * len(prompts)
@@ -121,7 +121,7 @@ def test_samples_equal_those_of_the_rollout(
 
 @pytest.mark.slow
 def test_the_batch_changes_nothing(sampled, model, params, tok, prompts):
-  other = lm.Engine(model, tok, batch_size=3)
+  other = language_model.Engine(model, tok, batch_size=3)
   assert generate(other, params, prompts) == sampled
 
 
@@ -146,7 +146,7 @@ def test_greedy_answers(engine, params, prompts, logprobs_of, tok):
 
 
 def test_all_temperatures_share_one_compilation(model, params, tok):
-  engine = lm.Engine(model, tok, batch_size=4)
+  engine = language_model.Engine(model, tok, batch_size=4)
   for temperature in (0.0, 0.4, 1.0):
     engine.generate(
       params,
@@ -172,7 +172,7 @@ def test_a_negative_temperature_is_refused(engine, params):
 
 
 def test_prompts_that_are_too_long_are_refused(engine, params, tok):
-  model = lm.LanguageModel('policy', engine, params, response_len=6)
+  model = language_model.LanguageModel('policy', engine, params, response_len=6)
   long = ' '.join(['cat'] * 65)
   message = r'needs \d+ positions, the model has 72 \(model.max_len\): shorten'
   with pytest.raises(ValueError, match=message):
@@ -188,7 +188,7 @@ def test_prompts_that_are_too_long_are_refused(engine, params, tok):
 
 def test_a_chat_policy_is_asked_with_roles(engine, tok):
   engine = spy(engine)
-  policy = lm.LanguageModel('sft', engine, {}, response_len=9)
+  policy = language_model.LanguageModel('sft', engine, {}, response_len=9)
   assert (
     policy.respond(['the cat', '<|user|>'], temperature=0.5, seed=7, top_p=0.9)
     == ['one\ntwo'] * 2
@@ -214,14 +214,14 @@ def test_a_chat_policy_is_asked_with_roles(engine, tok):
 
 def test_a_base_policy_continues_a_line(engine, tok):
   engine = spy(engine)
-  policy = lm.LanguageModel('base', engine, {}, template='plain')
+  policy = language_model.LanguageModel('base', engine, {}, template='plain')
   assert policy.respond(['the cat'], temperature=1.0, seed=0) == ['one\ntwo']
   assert engine.asked[0] == [[tok.bos_id, *tok.encode('the cat\n')]]
 
 
 def test_a_prompted_policy_continues_its_examples(engine, tok):
   engine = spy(engine)
-  policy = lm.LanguageModel(
+  policy = language_model.LanguageModel(
     'prompted', engine, {}, template='few_shot', few_shot='a\nQ: {prompt}\nA:'
   )
   assert policy.respond(['hello'], temperature=1.0, seed=0) == ['one']
@@ -231,7 +231,7 @@ def test_a_prompted_policy_continues_its_examples(engine, tok):
 
 def test_a_continuation_ends_at_its_stop(engine, tok):
   engine = spy(engine)
-  policy = lm.LanguageModel('base', engine, {})
+  policy = language_model.LanguageModel('base', engine, {})
   assert policy.complete(['the'], max_tokens=5) == ['one']
   asked, settings = engine.asked
   assert asked == [[tok.bos_id, *tok.encode('the')]]
@@ -260,14 +260,14 @@ def test_a_continuation_ends_at_its_stop(engine, tok):
 )
 def test_templates_that_make_no_sense(engine, kwargs, message):
   with pytest.raises(ValueError, match=message):
-    lm.LanguageModel('x', engine, {}, **kwargs)
+    language_model.LanguageModel('x', engine, {}, **kwargs)
 
 
 # --- Scores ------------------------------------------------------------------
 
 
 def test_logprobs_of_continuations(engine, params, tok, logprobs_of):
-  policy = lm.LanguageModel('base', engine, params)
+  policy = language_model.LanguageModel('base', engine, params)
   continuations = ['sat', 'in the tree', 'ran on', 'dog', 'a cat']
   sums, counts = policy.logprobs(PROMPTS, continuations)
   for i, (context, text) in enumerate(zip(PROMPTS, continuations)):
@@ -291,8 +291,8 @@ def test_a_tokenizer_without_bos(tmp_path):
     )
   )
   model = tiny.model(vocab_size=tok.vocab_size, max_len=72, num_layers=1)
-  spied = spy(lm.Engine(model, tok))
-  policy = lm.LanguageModel('policy', spied, None)
+  spied = spy(language_model.Engine(model, tok))
+  policy = language_model.LanguageModel('policy', spied, None)
   assert policy.respond(['Who?'], temperature=1.0, seed=0) == ['one\ntwo']
   assert spied.asked[0] == [tok.encode('Human: Who?\n\nAssistant:')]
   assert policy.complete(['The capital'], max_tokens=3) == ['one']

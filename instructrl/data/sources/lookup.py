@@ -28,7 +28,7 @@ from instructrl.data.sources import public
 from instructrl.data.sources import summarize
 from instructrl.data.sources import text
 from instructrl.data.sources import webgpt
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources.row_files import SourceError
 
 SOURCES: dict[str, type[base.Source]] = {
   cls.NAME: cls

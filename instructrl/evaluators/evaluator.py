@@ -23,7 +23,7 @@ import jax
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import Prompt
 from instructrl.evaluators import statistics
-from instructrl.evaluators.lm import LanguageModel
+from instructrl.evaluators.language_model import LanguageModel
 from instructrl.runtime import errors
 from instructrl.runtime.errors import ConfigError
 

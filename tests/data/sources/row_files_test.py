@@ -7,16 +7,16 @@ import pyarrow
 from pyarrow import parquet
 import pytest
 
-from instructrl.data.sources import files
-from instructrl.data.sources.files import File
-from instructrl.data.sources.files import SourceError
+from instructrl.data.sources import row_files
+from instructrl.data.sources.row_files import File
+from instructrl.data.sources.row_files import SourceError
 
 ROWS = [{'a': 1}, {'a': 'è'}, {'a': [1, 2]}]
 LINES = '\n'.join(map(json.dumps, ROWS)).encode()
 
 
 def rows(path):
-  return list(files.read_rows(File(path)))
+  return list(row_files.read_rows(File(path)))
 
 
 def packed(data: bytes) -> bytes:
@@ -111,9 +111,9 @@ def test_a_damaged_file_is_an_error_that_names_it(
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
   with pytest.raises(SourceError, match='nope: there is no such file or fold'):
-    files.find(tmp_path / 'nope', files.ROW_SUFFIXES)
+    row_files.find(tmp_path / 'nope', row_files.ROW_SUFFIXES)
   with pytest.raises(SourceError, match='has no files of the kind .jsonl'):
-    files.find(tmp_path, files.ROW_SUFFIXES)
+    row_files.find(tmp_path, row_files.ROW_SUFFIXES)
   with pytest.raises(SourceError, match='nope.jsonl: cannot be read: No such'):
     rows(tmp_path / 'nope.jsonl')
 
@@ -121,14 +121,14 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path):
 def test_texts_keep_their_ends_and_refuse_other_encodings(tmp_path):
   path = tmp_path / 'a.txt'
   path.write_bytes(b'\xef\xbb\xbfa\n\nb')
-  assert [row.value for row in files.read_texts(File(path))] == [
+  assert [row.value for row in row_files.read_texts(File(path))] == [
     'a\n',
     '\n',
     'b',
   ]
   path.write_bytes(b'a\n\xff\n')
   with pytest.raises(SourceError, match=':2: is not UTF-8'):
-    list(files.read_texts(File(path)))
+    list(row_files.read_texts(File(path)))
 
 
 def test_a_folder_is_searched_in_order_without_hidden_files(tmp_path):
@@ -141,7 +141,7 @@ def test_a_folder_is_searched_in_order_without_hidden_files(tmp_path):
   ):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).touch()
-  found = files.find(tmp_path, files.ROW_SUFFIXES)
+  found = row_files.find(tmp_path, row_files.ROW_SUFFIXES)
   assert [str(path.relative_to(tmp_path)) for path in found] == [
     'a.parquet',
     'b/1.jsonl.gz',
@@ -162,4 +162,4 @@ def test_a_folder_is_searched_in_order_without_hidden_files(tmp_path):
   ],
 )
 def test_the_split_a_name_tells(name, split):
-  assert files.split_in_name(name) == split
+  assert row_files.split_in_name(name) == split
