@@ -97,7 +97,7 @@ def _validate_specs(part: str, specs):
     and all(isinstance(spec, str) for spec in specs),
     f'{part}={specs!r} is not a tuple of source specs',
   )
-  again = [spec for spec in specs if lookup.count(spec) > 1]
+  again = [spec for spec in specs if specs.count(spec) > 1]
   checks.require(not again, f'{part} names {again[0] if again else ""} twice')
   for spec in specs:
     try:

@@ -101,7 +101,7 @@ def _files(tmp_path_factory):
 def make_config(specs, **changes):
   config = data_config.get_config('micro')
   for part in data.PARTS:
-    config[part] = lookup.get(part, ())
+    config[part] = specs.get(part, ())
   config.tokenizer.update(vocab_size=300, model_type='word')
   config.update(
     prompt_len=14, response_len=6, row_len=ROW_LEN, validation_fraction=0.2
