@@ -196,8 +196,8 @@ def test_the_functions_of_ppo_are_given_what_they_take():
       jax.eval_shape(fn, *arguments)
     assert list(functions) == list(counts) == ['generate', 'score', 'update']
     assert steps == config.ppo.num_iterations
-    # All of the state is in update's arguments. Score's have the frozen models
-    # and the value model.
+    # All of the state is in update's arguments. Score's have the frozen models,
+    # the value model and the KL coefficient.
     state, reference, reward_models = program.resident
     shared = lambda name: planner._shared(program.resident, functions[name][1])
     assert shared('update') == planner.bytes_per_device(state)
@@ -205,7 +205,7 @@ def test_the_functions_of_ppo_are_given_what_they_take():
       state.params['policy']
     )
     assert shared('score') == planner.bytes_per_device(
-      (reference, reward_models, state.params['value'])
+      (reference, reward_models, state.params['value'], state.kl_coef)
     )
 
 
