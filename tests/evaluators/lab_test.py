@@ -97,7 +97,7 @@ class FakeContext:
 def rows_apply_to_even_prompts(monkeypatch):
   even = lambda prompt: int(prompt.id) % 2 == 0
   monkeypatch.setattr(preference, 'APPLIES', {'hallucination': even})
-  monkeypatch.setattr(preference.judges, 'Judge', FakeJudge)
+  monkeypatch.setattr(preference, 'Judge', FakeJudge)
 
 
 @pytest.fixture(scope='module')

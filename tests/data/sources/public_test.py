@@ -183,7 +183,7 @@ def killing(record):
     os.kill(os.getpid(), signal.SIGKILL)
   return encode(record)
 builders.Demonstrations.encode = staticmethod(killing)
-registry.load('dolly', data_dir=sys.argv[1])
+lookup.load('dolly', data_dir=sys.argv[1])
 """
 
 
