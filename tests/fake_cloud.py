@@ -94,8 +94,9 @@ def queued_resources(verb):
     store({'state': 'WAITING_FOR_RESOURCES', 'node': 'CREATING',
            'type': flag('accelerator-type')})
   elif verb == 'delete':
-    need_slice()
+    found = need_slice()
     assert '--force' in ARGS and '--quiet' in ARGS
+    store(found | {'state': 'DELETING'})
     end_workers()
     (CLOUD / 'slice.json').unlink()
   elif flag('format') == 'value(state.state)':

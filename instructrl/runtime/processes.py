@@ -226,8 +226,11 @@ def is_loss(error: BaseException) -> bool:
 
   The connections of a lost process break before its heartbeat is missed, and a
   collective fails in JAX. Errors about memory or arguments have other causes.
-  An error that was raised from such a failure, e.g. of a save, counts too.
+  Orbax turns a failure at a barrier into a TimeoutError without a cause. An
+  error that was raised from such a failure, e.g. of a save, counts too.
   """
+  if isinstance(error, TimeoutError):
+    return True
   if isinstance(error, jax.errors.JaxRuntimeError):
     return not any(
       kind in str(error) for kind in ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT')

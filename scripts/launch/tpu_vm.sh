@@ -283,6 +283,9 @@ conclude() {
     exit:0) say 'finished'; exit 0 ;;
     stopped:*) DELETE=''; say "stopped on request (status ${RUN#*:});" \
       'the same command resumes'; exit 75 ;;
+  esac
+  [ "$SLICE" != DELETED ] || was_deleted  # which can end a run in any way
+  case "$RUN" in
     exit:*)
       if ! restarts "$RUN"; then
         say "failed with status ${RUN#*:}; it is not started again"
@@ -293,7 +296,6 @@ conclude() {
     lost) say 'the run ended without a status, as after a reboot' ;;
     gone) ;;
   esac
-  [ "$SLICE" != DELETED ] || was_deleted
 }
 
 up() {

@@ -108,6 +108,14 @@ def test_only_broken_connections_are_a_lost_process(message, lost):
   assert processes.is_loss(error) == lost
 
 
+def test_a_save_that_waits_in_vain_for_the_others_lost_one():
+  error = RuntimeError('step 3 could not be written')
+  error.__cause__ = TimeoutError("Timeout waiting at barrier 'save'")
+  assert processes.is_loss(error)
+  error.__cause__ = OSError(28, 'No space left on device')
+  assert not processes.is_loss(error)
+
+
 def run(code, number, after='ready'):
   """Sends a signal to a program that says `after`; (status, stdout, stderr)."""
   process = subprocess.Popen(
