@@ -82,15 +82,10 @@ def generate(
   params, unembedding = model.prepared(params), model.unembedding(params).T
 
   def draw(hidden, position):
-    logits = jnp.matmul(
-      hidden[:, -1], unembedding, preferred_element_type=jnp.float32
-    )
-    logits = losses.without_padding(logits, model.vocab_size)
+    logits = _last_logits(model, hidden, unembedding)
+    keys = sampling.row_keys(key, rows, position)
     return sampling.sample_tokens(
-      logits,
-      sampling.row_keys(key, rows, position),
-      temperature=temperature,
-      top_p=top_p,
+      logits, keys, temperature=temperature, top_p=top_p
     )
 
   cache: Cache | None = model.init_cache(batch, prompt_len + response_len)
@@ -100,19 +95,15 @@ def generate(
   )
   token, logprob = draw(hidden, 0)
   is_end = lambda token: (token == eos_id) | (token == stop_id)
-  put = lambda x, column, t: jax.lax.dynamic_update_index_in_dim(
-    x, column, t, axis=1
-  )
-  tokens = put(jnp.full((batch, response_len), pad_id, jnp.int32), token, 0)
-  logprobs = put(jnp.zeros((batch, response_len), jnp.float32), logprob, 0)
-  mask = put(jnp.zeros((batch, response_len), bool), jnp.ones(batch, bool), 0)
+  out = _no_responses(batch, response_len, pad_id)
+  out = _written(out, 0, token, logprob, jnp.ones(batch, bool))
 
   def unfinished(carry):
     t, _, done, *_ = carry
     return (t < limit) & ~done.all()
 
   def body(carry):
-    t, token, done, cache, tokens, logprobs, mask = carry
+    t, token, done, cache, out = carry
     hidden, cache = model.apply(
       params,
       token[:, None],
@@ -122,22 +113,42 @@ def generate(
     )
     token, logprob = draw(hidden, t)
     token = jnp.where(done, pad_id, token)
-    tokens = put(tokens, token, t)
-    logprobs = put(logprobs, jnp.where(done, 0.0, logprob), t)
-    mask = put(mask, ~done, t)
-    return t + 1, token, done | is_end(token), cache, tokens, logprobs, mask
+    out = _written(out, t, token, jnp.where(done, 0.0, logprob), ~done)
+    return t + 1, token, done | is_end(token), cache, out
 
-  carry = (
-    jnp.ones((), jnp.int32),
-    token,
-    is_end(token),
-    cache,
-    tokens,
-    logprobs,
-    mask,
+  carry = jnp.ones((), jnp.int32), token, is_end(token), cache, out
+  *_, out = jax.lax.while_loop(unfinished, body, carry)
+  return out
+
+
+def _no_responses(batch: int, response_len: int, pad_id: int) -> Responses:
+  """Returns responses [B, R] without a token."""
+  full = lambda value, dtype: jnp.full((batch, response_len), value, dtype)
+  return Responses(
+    tokens=full(pad_id, jnp.int32),
+    logprobs=full(0.0, jnp.float32),
+    mask=full(False, bool),
   )
-  *_, tokens, logprobs, mask = jax.lax.while_loop(unfinished, body, carry)
-  return Responses(tokens=tokens, logprobs=logprobs, mask=mask)
+
+
+def _written(out: Responses, t, token, logprob, mask) -> Responses:
+  """Returns responses with column `t` replaced; the new columns are [B]."""
+  put = lambda x, column: jax.lax.dynamic_update_index_in_dim(
+    x, column, t, axis=1
+  )
+  return Responses(
+    tokens=put(out.tokens, token),
+    logprobs=put(out.logprobs, logprob),
+    mask=put(out.mask, mask),
+  )
+
+
+def _last_logits(model: Model, hidden, unembedding) -> jax.Array:
+  """Returns the logits [B, V] float32 of the tokens after the last column."""
+  logits = jnp.matmul(
+    hidden[:, -1], unembedding, preferred_element_type=jnp.float32
+  )
+  return losses.without_padding(logits, model.vocab_size)
 
 
 def response_logprobs(

@@ -5,7 +5,8 @@ each with the packages that it may import. A package may import only packages
 of the rows below its own, so that packages form no circle. The commands stand
 on top: nothing imports them. Each library is known in one place. Experiments
 are plain data: of the package they import only modules named *_settings, which
-declare the numbers of an algorithm and import the standard library alone.
+declare the numbers of an algorithm and import the standard library alone. Files
+and functions are short enough to read at once.
 """
 
 import ast
@@ -83,6 +84,9 @@ MAY_IMPORT = {
   'lab': {'absl', 'numpy'},
   'experiments': {'ml_collections', 'numpy'},
 }
+
+# The largest sizes: of a file, of a function, and of instructrl/ itself.
+FILE_LINES, FUNCTION_LINES, TOP_FILES = 450, 80, 18
 
 DOORS = 'doors'  # the commands: files of instructrl/ in no row, and __main__
 
@@ -281,6 +285,34 @@ def test_every_import_keeps_to_the_layers():
 def test_no_import_goes_in_a_circle():
   circle = circle_in(read_sources('instructrl', 'experiments'))
   assert circle is None, ' -> '.join(circle)
+
+
+def too_large(module, source):
+  """Yields a line for a file or function that is too long to read at once."""
+  length = len(source.splitlines())
+  if length > FILE_LINES:
+    yield f'{module} has {length} lines, more than {FILE_LINES}'
+  for node in ast.walk(ast.parse(source)):
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+      length = node.end_lineno - node.lineno + 1
+      if length > FUNCTION_LINES:
+        yield f'{module}.{node.name}: {length} lines, max {FUNCTION_LINES}'
+
+
+def test_files_and_functions_are_short():
+  sources = read_sources('instructrl')
+  faults = [fault for pair in sources.items() for fault in too_large(*pair)]
+  assert not faults, '\n' + '\n'.join(faults)
+  top = sorted(path.name for path in ROOT.glob('instructrl/*.py'))
+  assert len(top) <= TOP_FILES, top
+
+
+def test_a_long_file_and_a_long_function_are_found():
+  source = 'def f():\n' + '  x = 1\n' * FUNCTION_LINES
+  (fault,) = too_large('instructrl.a', source)
+  assert fault == f'instructrl.a.f: {FUNCTION_LINES + 1} lines, max 80'
+  (fault,) = too_large('instructrl.a', '\n' * (FILE_LINES + 1))
+  assert fault == f'instructrl.a has {FILE_LINES + 1} lines, more than 450'
 
 
 def names_of(sources):

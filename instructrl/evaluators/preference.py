@@ -193,13 +193,10 @@ def evaluate_preference(
   shown = {name: responses[name] for name in policies}
   rated, samples = rate(prompts, shown, judge, applies=applies or {}, seed=seed)
   for name in policies:
-    judged, labeled = outcomes(in_row[name], reference)
-    for i, sample in enumerate(samples):
-      sample['policies'][name].update(
-        utility=float(utility[name][i]),
-        win=float(judged[i]),
-        heldout_win=float(labeled[i]),
-      )
+    measured = (utility[name], *outcomes(in_row[name], reference))
+    for sample, *values in zip(samples, *measured):
+      keys = ('utility', 'win', 'heldout_win')
+      sample['policies'][name].update(zip(keys, map(float, values)))
   for sample, text in zip(samples, responses[second]):
     sample['second_sample'] = text
   return results | rated, samples

@@ -1,72 +1,27 @@
-"""Figures of the reports, drawn by matplotlib as inline SVG.
+"""Plots of the reports, as inline SVG.
 
-Text and axes use the page's own colour (`currentColor`), so that figures
-follow light and dark mode. Each policy has one colour, and its name is always
-written beside the mark. Figures are drawn at about the width of a phone:
-pages enlarge them on a desktop and never shrink them.
+Each policy has one colour, and its name is always written beside the mark.
 """
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import functools
-import io
 import math
-import re
-import textwrap
 from typing import Any
 
-import matplotlib
-from matplotlib import figure as mpl_figure
 from matplotlib import ticker
 
+from instructrl.reports import canvas
 from instructrl.reports import formats
+from instructrl.reports.canvas import GRAY
+from instructrl.reports.canvas import INK
 from instructrl.reports.policies import ShownPolicies
 
-INK = '#010203'  # becomes `currentColor` in the page
-GRAY = '#8c8c8c'
 OTHER = '#009e73'  # a line that is no policy
 _PARTS = (INK, '#0072b2', '#e69f00', OTHER)  # a total and its parts
 _LINES = ('#9550b0', '#d55e00', '#56b4e9', '#f0c000', GRAY)
 _MARKS = ('o', 's', '^', 'D', 'v')  # tell lines apart without colour
-
-WIDTH = 4.5  # inches; one point is then about 1.1 pixels on a phone
-_COLUMNS = 2
-_TITLE_WIDTH = 25  # characters
 _ROOM = 50  # characters in a row of labels
 _DASHES = (0, (4, 3))
-# Ticks at whole numbers, also where a single point leaves no room for two.
-_whole_ticks = functools.partial(
-  ticker.MaxNLocator, integer=True, min_n_ticks=1
-)
-_styled = matplotlib.rc_context(
-  {
-    'svg.fonttype': 'path',
-    'svg.hashsalt': 'instructrl',
-    'font.size': 9.5,
-    'axes.titlesize': 9.5,
-    'axes.titlelocation': 'left',
-    'axes.spines.top': False,
-    'axes.spines.right': False,
-    'text.color': INK,
-    'axes.labelcolor': INK,
-    'axes.edgecolor': INK,
-    'xtick.color': INK,
-    'ytick.color': INK,
-    'axes.linewidth': 0.6,
-    'xtick.major.width': 0.6,
-    'ytick.major.width': 0.6,
-    'legend.frameon': False,
-    'legend.handlelength': 1.4,
-    'xtick.labelsize': 8.5,
-    'ytick.labelsize': 8.5,
-    'legend.fontsize': 8.5,
-    'grid.color': GRAY,
-    'grid.alpha': 0.25,
-    'grid.linewidth': 0.6,
-    'lines.linewidth': 1.5,
-    'lines.solid_capstyle': 'butt',
-  }
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +73,7 @@ class Line:
   points: Sequence[tuple[Any, Sequence[float], float, float | None]]
 
 
-@_styled
+@canvas.styled
 def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
   """Draws win rates against SFT: bars of the judge, diamonds of labelers.
 
@@ -126,7 +81,7 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
     rows: policy -> its row of `evaluators.preference`.
     policies: their labels and colours.
   """
-  fig = _figure(3.3)
+  fig = canvas.figure(3.3)
   ax = fig.subplots()
   names = policies.sort(rows)
   for x, policy in enumerate(names):
@@ -158,25 +113,25 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
     handletextpad=0.2,
     columnspacing=1.2,
   )
-  return _svg(fig)
+  return canvas.svg(fig)
 
 
-@_styled
+@canvas.styled
 def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
   """Draws small multiples of horizontal bars with intervals."""
   bars = max(len(panel.summaries) for panel in panels)
   # Percentages of one figure share a scale, so that bars compare.
   percent_top = max([_end(panel) for panel in panels if panel.percent] or [1.0])
-  fig, axes = _grid(len(panels), row_height=0.2 * bars + 0.7)
+  fig, axes = canvas.grid(len(panels), row_height=0.2 * bars + 0.7)
   fig.get_layout_engine().set(h_pad=0.12)
   for i, (ax, panel) in enumerate(zip(axes, panels)):
     top = percent_top if panel.percent else _end(panel)
     _bars(ax, panel, policies, top)
-    named = i % _COLUMNS == 0
+    named = i % canvas.COLUMNS == 0
     names = policies.sort(panel.summaries)
     labels = [policies.label(name) if named else '' for name in names]
     ax.set_yticks(range(len(names)), labels)
-  return _svg(fig)
+  return canvas.svg(fig)
 
 
 def _end(panel: Panel) -> float:
@@ -203,7 +158,7 @@ def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
       end = max(value, ci95[1])
     ax.text(end + 0.02 * top, y, text, va='center', fontsize=8.5)
   n = formats.count_items(panel.summaries)
-  _title(ax, panel.title + (f' ({n})' if n else ''))
+  canvas.title(ax, panel.title + (f' ({n})' if n else ''))
   ax.set_ylim(len(panel.summaries) - 0.45, -0.55)
   ax.tick_params(axis='y', length=0)
   ax.set_xlim(0, 1.27 * top)
@@ -211,7 +166,7 @@ def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
   ax.spines['bottom'].set_visible(False)
 
 
-@_styled
+@canvas.styled
 def curves(
   panels: Sequence[tuple[str, Sequence[Curve]]], *, xlabel: str = 'iteration'
 ) -> str:
@@ -221,7 +176,7 @@ def curves(
     panels: (title, curves of that quantity).
     xlabel: unit of the steps.
   """
-  fig, axes = _grid(len(panels), row_height=1.5, head=0.35, xlabel=xlabel)
+  fig, axes = canvas.grid(len(panels), row_height=1.5, head=0.35, xlabel=xlabel)
   lines = {}
   for ax, (title, drawn) in zip(axes, panels):
     for curve in drawn:
@@ -234,8 +189,8 @@ def curves(
         ms=3,
         label=curve.label,
       )
-    _title(ax, title)
-    ax.xaxis.set_major_locator(_whole_ticks(4))
+    canvas.title(ax, title)
+    ax.xaxis.set_major_locator(canvas.whole_ticks(4))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.xaxis.set_major_formatter('{x:,.0f}')
     ax.grid()
@@ -244,10 +199,10 @@ def curves(
     loc='outside upper left',
     ncols=max(1, len(lines)),
   )
-  return _svg(fig)
+  return canvas.svg(fig)
 
 
-@_styled
+@canvas.styled
 def sweep(
   panels: Sequence[tuple[str, Sequence[Line]]],
   *,
@@ -268,12 +223,12 @@ def sweep(
   values = list(dict.fromkeys(x for line in drawn for x, *_ in line.points))
   places = _positions(values, log)
   dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
-  fig, axes = _grid(len(panels), row_height=1.7, head=0.5, xlabel=xlabel)
+  fig, axes = canvas.grid(len(panels), row_height=1.7, head=0.5, xlabel=xlabel)
   shown = {}
   for ax, (title, lines) in zip(axes, panels):
     for line, color, mark in zip(lines, _LINES * 3, _MARKS * 3):
       shown.setdefault(line.label, _draw_line(ax, line, places, color, mark))
-    _title(ax, title)
+    canvas.title(ax, title)
     ax.set_xticks(list(places.values()), list(map(_tick, values)), **dense)
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
@@ -285,7 +240,7 @@ def sweep(
       ncols=1 if max(map(len, shown)) > 20 else min(3, len(shown)),
       handlelength=1.6,
     )
-  return _svg(fig), _png(fig)
+  return canvas.svg(fig), canvas.png(fig)
 
 
 def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
@@ -324,7 +279,7 @@ def _tick(x) -> str:
   return f'{x:.3g}' if short else str(x)
 
 
-@_styled
+@canvas.styled
 def scaling(
   chips: Sequence[int],
   times: Mapping[str, Sequence[float]],
@@ -339,7 +294,7 @@ def scaling(
     ideal: [N] seconds of the total under linear scaling.
     shares: what is timed -> [N] fractions of its time.
   """
-  fig = _figure(2.9)
+  fig = canvas.figure(2.9)
   left, right = fig.subplots(1, 2)
   for (name, seconds), color in zip(times.items(), _PARTS):
     style = dict(color=color, marker='o', ms=3.5)
@@ -360,10 +315,10 @@ def scaling(
     ax.set_xlabel('chips')
     ax.grid()
   fig.legend(loc='outside upper left', ncols=len(times) + 1, columnspacing=1.2)
-  return _svg(fig)
+  return canvas.svg(fig)
 
 
-@_styled
+@canvas.styled
 def selection(found: Mapping[str, Any], color: str) -> str:
   """Draws validation loss and reward-model score of each SFT epoch.
 
@@ -373,7 +328,7 @@ def selection(found: Mapping[str, Any], color: str) -> str:
     color: of the lines.
   """
   selected = found['selected_epoch']
-  fig = _figure(2.3)
+  fig = canvas.figure(2.3)
   for ax, key, title, best in zip(
     fig.subplots(1, 2),
     ('validation_loss', 'rm_score'),
@@ -393,62 +348,7 @@ def selection(found: Mapping[str, Any], color: str) -> str:
       ax.plot(selected, values[selected], 'o', **ring)
     ax.set_xlabel('epoch')
     ax.margins(0.12)
-    ax.xaxis.set_major_locator(_whole_ticks(5))
+    ax.xaxis.set_major_locator(canvas.whole_ticks(5))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
-  return _svg(fig)
-
-
-def _figure(height: float) -> mpl_figure.Figure:
-  return mpl_figure.Figure(figsize=(WIDTH, height), layout='constrained')
-
-
-def _grid(
-  count: int, *, row_height: float, head: float = 0.0, xlabel: str = ''
-):
-  """Makes a figure of `count` panels in `_COLUMNS` columns.
-
-  Heights are in inches. The lowest axis of each column gets the label.
-
-  Returns:
-    (figure, [count] axes, row by row).
-  """
-  columns = min(_COLUMNS, count)
-  num_rows = math.ceil(count / columns)
-  fig = _figure(head + row_height * num_rows)
-  fig.get_layout_engine().set(h_pad=0.08)
-  axes = fig.subplots(num_rows, columns, squeeze=False).flatten()
-  for ax in axes[count:]:
-    ax.set_axis_off()
-  for ax in axes[count - columns : count]:
-    ax.set_xlabel(xlabel)
-  return fig, axes[:count]
-
-
-def _title(ax, title: str) -> None:
-  ax.set_title(textwrap.fill(title, _TITLE_WIDTH))
-
-
-def _png(fig) -> bytes:
-  fig.patch.set_alpha(1)
-  buffer = io.BytesIO()
-  fig.savefig(buffer, format='png', dpi=200, facecolor='white')
-  return buffer.getvalue()
-
-
-def _svg(fig) -> str:
-  """Returns SVG for a page: no prologue, no fixed size, no unused ids."""
-  for part in (fig, *fig.axes):
-    part.patch.set_alpha(0)
-  buffer = io.StringIO()
-  fig.savefig(buffer, format='svg', metadata={'Date': None})
-  svg = buffer.getvalue()
-  svg = svg[svg.index('<svg') :]
-  svg = re.sub(r'<metadata>.*?</metadata>', '', svg, flags=re.DOTALL)
-  for size in ('height', 'width'):
-    svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r'\1', svg, count=1)
-  svg = svg.replace(INK, 'currentColor')
-  # Unused ids repeat from figure to figure. Used ones (clip paths, glyphs) are
-  # hashes of their content, so repeats are equal.
-  used = set(re.findall(r'#([\w.-]+)', svg))
-  return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else '', svg)
+  return canvas.svg(fig)

@@ -189,15 +189,10 @@ class Run:
     save_every = save_every or config.checkpoint.every
     evaluations = [(eval_every, evaluate)] if evaluate else []
     evaluations += evals
+    shown = dict(start=start, label=self.label, primary=self.primary)
 
     with (
-      Progress(
-        config.stage,
-        num_steps,
-        start=start,
-        label=self.label,
-        primary=self.primary,
-      ) as progress,
+      Progress(config.stage, num_steps, **shown) as progress,
       processes.Watchdog(minimum=config.log.hang_seconds) as watchdog,
       processes.deferring_stop(),
     ):

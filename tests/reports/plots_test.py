@@ -1,4 +1,4 @@
-"""Figures: what they draw, and that they load nothing."""
+"""Plots: what they draw, and that they load nothing."""
 
 import re
 
@@ -26,14 +26,6 @@ def test_a_figure_is_inline_svg_in_the_colour_of_the_page():
   assert '<metadata>' not in svg
   ids = re.findall(r' id="([^"]+)"', svg)
   assert ids and all(f'#{name}' in svg for name in ids)
-
-
-def test_steps_are_ticks_at_different_whole_numbers():
-  for steps in ([1], [0, 1], range(9)):
-    locator = plots._whole_ticks(4)
-    ticks = locator.tick_values(min(steps) - 0.05, max(steps) + 0.05)
-    assert all(tick == round(tick) for tick in ticks)
-    assert len({*ticks}) == len(ticks)
 
 
 @pytest.mark.parametrize(

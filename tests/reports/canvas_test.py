@@ -1,0 +1,22 @@
+"""The canvas of plots: its ticks and its files."""
+
+from instructrl.reports import canvas
+
+
+def test_steps_are_ticks_at_different_whole_numbers():
+  for steps in ([1], [0, 1], range(9)):
+    locator = canvas.whole_ticks(4)
+    ticks = locator.tick_values(min(steps) - 0.05, max(steps) + 0.05)
+    assert all(tick == round(tick) for tick in ticks)
+    assert len({*ticks}) == len(ticks)
+
+
+def test_a_grid_has_labels_below_each_column_and_no_empty_axes():
+  fig, axes = canvas.grid(3, row_height=1.0, xlabel='step')
+  assert [ax.get_xlabel() for ax in axes] == ['', 'step', 'step']
+  assert sum(ax.axison for ax in fig.axes) == 3 < len(fig.axes)
+
+
+def test_png_is_an_image_on_white():
+  fig, _ = canvas.grid(1, row_height=1.0)
+  assert canvas.png(fig).startswith(b'\x89PNG') and fig.patch.get_alpha() == 1
