@@ -19,13 +19,14 @@ RECIPE = {
 }
 # One 6B reward model for all policies (C.2); the paper has no 125M.
 REWARD_MODEL = {'1.3b': '6b', '175b': '6b'}
-# Peak learning rates of the policy and the value model. The paper prints the
-# value model's (C.4). It chose the policy's by a log-linear scan of 2.55e-6 to
-# 2.55e-5 (1.3B, 6B; here the middle), or of 2.55e-6 and 3.74e-6 (175B).
+# Peak learning rates of the policy and the value model. The value model's are
+# printed (C.4). The policy's are those of the best bars of Fig. 38 (E.9), read
+# by eye: without pretraining gradients, all rates above 8.05e-6 diverge. The
+# paper has no 125M, which has the values of 1.3B.
 PEAK_LR = {
-  '125m': (8.06e-6, 9e-6),
-  '1.3b': (8.06e-6, 9e-6),
-  '6b': (8.06e-6, 9e-6),
+  '125m': (3.74e-6, 9e-6),
+  '1.3b': (3.74e-6, 9e-6),
+  '6b': (2.55e-6, 9e-6),
   '175b': (2.55e-6, 5e-6),
 }
 

@@ -27,8 +27,10 @@ def get_config(arg='tiny'):
   c.rows = 'corpus.rows'  # packed rows in inputs.data
   c.validation_rows = 'corpus_validation.rows'  # the same, for validation
   c.pretrain_rows = ''  # rows to mix in
-  c.pretrain_mix = 0.0  # fraction of mixed-in rows
-  c.batch_size, c.num_steps, peak_lr = RECIPE[arg]  # rows; updates
+  c.pretrain_mix = 0.0  # fraction of the rows of a batch that are mixed in
+  c.batch_size, c.num_steps, peak_lr = RECIPE[arg]  # in batch_unit; updates
+  # Unit of batch_size: packed 'rows', or the 'examples' in them, one a row.
+  c.batch_unit = 'rows'
   c.num_epochs = 0  # if positive, replaces num_steps
   # Rows per gradient; 0 = batch_size.
   c.microbatch_size = 256 if arg in common.PAPER_SIZES else 0

@@ -47,6 +47,7 @@ def sft(arg):
     'cpu': (8, 2, 2e-5),
     'full': (32, 3, 1e-5),
   }[arg]
+  c.batch_unit = 'rows'  # packed: padding costs too much here
   c.pretrain_rows = ''  # the evaluation measures the pretraining loss
   c.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]

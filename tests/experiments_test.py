@@ -87,6 +87,9 @@ def test_the_recipe_of_the_paper():
     8,
   ]
   assert (sft.num_epochs, sft.model.dropout) == (16, 0.2)
+  for name in ('sft', 'ppo_init'):  # a batch counts demonstrations
+    assert {load(name, size).batch_unit for size in PAPER_SIZES} == {'examples'}
+    assert {load(name, size).batch_unit for size in SIZES} == {'rows'}
   assert (
     sft.optimizer.schedule,
     sft.optimizer.final_fraction,
@@ -102,6 +105,8 @@ def test_the_recipe_of_the_paper():
   init = load('ppo_init', '6b')
   assert rates('ppo_init') == [5e-6, 1.04e-5, 2.45e-6]
   assert (init.num_epochs, init.pretrain_mix) == (2, 0.1)
+  assert rates('ppo') == [3.74e-6, 2.55e-6, 2.55e-6]  # Fig. 38, by eye
+  assert rates('ppo_ptx') == [1.18e-5, 1.18e-5, 2.55e-6]
   for size in ('1.3b', '6b', '175b'):
     c = load('ppo_ptx', size)
     p = c.ppo

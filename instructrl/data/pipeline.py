@@ -22,9 +22,11 @@ from instructrl.data import tasks
 from instructrl.data.records import pick, Ranking
 from instructrl.data.rows import FIELDS
 from instructrl.data.rows import RowFile
+from instructrl.data.rows import Unpacked
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
 _IN_MEMORY_BYTES = 2**28
+UNITS = ('rows', 'examples')  # of a batch of a language model
 
 
 def epoch_steps(
@@ -261,37 +263,46 @@ def silence(batch: Any, counts: np.ndarray) -> Any:
   return dataclasses.replace(batch, **changed)
 
 
-def lm_batches(
-  rows: tasks.Rows | RowFile,
-  batch_size: int,
-  seed: int,
-  *,
-  mix: tasks.Rows | RowFile | None = None,
-  **kwargs: Any,
-) -> Batches:
-  """Makes batches of packed rows.
+def lm_examples(rows: tasks.Rows | RowFile, unit: str = 'rows') -> Examples:
+  """Returns what a batch of a language model counts.
 
   Reads a file of at most `_IN_MEMORY_BYTES` into memory, where a batch takes a
   tenth of the time.
 
   Args:
     rows: from `tasks.pack_rows` or `rows.read_rows`.
-    batch_size: B.
+    unit: one of `UNITS`: packed rows, or the examples in them, one a row.
+  """
+  if isinstance(rows, RowFile) and rows.num_bytes <= _IN_MEMORY_BYTES:
+    rows = rows.load()
+  packed = RowArrays(rows) if isinstance(rows, dict) else rows
+  return Unpacked(packed) if unit == 'examples' else packed
+
+
+def lm_batches(
+  rows: tasks.Rows | RowFile,
+  batch_size: int,
+  seed: int,
+  *,
+  unit: str = 'rows',
+  mix: tasks.Rows | RowFile | None = None,
+  **kwargs: Any,
+) -> Batches:
+  """Makes batches of a language model.
+
+  Args:
+    rows: from `tasks.pack_rows` or `rows.read_rows`.
+    batch_size: B, in `unit`.
     seed: seed of the order.
+    unit: see `lm_examples`; what is mixed in is always packed rows.
     mix: rows that are mixed in, with `mix_fraction`.
     **kwargs: for `Batches`.
   """
-
-  def source(rows):
-    if isinstance(rows, RowFile) and rows.num_bytes <= _IN_MEMORY_BYTES:
-      rows = rows.load()
-    return RowArrays(rows) if isinstance(rows, dict) else rows
-
   return Batches(
-    source(rows),
+    lm_examples(rows, unit),
     batch_size,
     seed,
-    mix=None if mix is None else source(mix),
+    mix=None if mix is None else lm_examples(mix),
     **kwargs,
   )
 

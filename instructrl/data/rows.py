@@ -117,6 +117,38 @@ class RowFile:
     return vars(self.gather(np.arange(len(self))))
 
 
+class Unpacked:
+  """The examples of packed rows, each in a row of its own.
+
+  An example keeps its columns, and the other columns are padding. B rows have
+  the loss of the B examples: a mean over their targets.
+  """
+
+  def __init__(self, rows):
+    """Counts the examples of each row.
+
+    Args:
+      rows: packed rows with `len` and `gather`, such as a `RowFile`.
+    """
+    self._rows = rows
+    blocks = np.split(np.arange(len(rows)), range(1024, len(rows), 1024))
+    counts = np.concatenate(
+      [rows.gather(block).segment_ids.max(axis=1) for block in blocks]
+    )
+    self._row = np.repeat(np.arange(len(rows)), counts)
+    first = np.cumsum(counts) - counts  # the number of a row's first example
+    self._segment = 1 + np.arange(counts.sum()) - np.repeat(first, counts)
+
+  def __len__(self) -> int:
+    return len(self._row)
+
+  def gather(self, indices: np.ndarray) -> LMBatch:
+    packed = self._rows.gather(self._row[indices])
+    own = packed.segment_ids == self._segment[indices][:, None]
+    fields = {name: getattr(packed, name) * own for name in FIELDS}
+    return LMBatch(**{**fields, 'segment_ids': own.astype(np.int32)})
+
+
 def read_rows(
   path: str | pathlib.Path,
   *,

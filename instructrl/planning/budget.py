@@ -87,8 +87,9 @@ def _tokenizer(data: DataFolder):
 def _language_model(name: str, config, folder) -> Cost:
   data, tok = _data(config, folder)
   rows = data.rows(config.rows)
+  count = len(pipeline.lm_examples(rows, config.batch_unit))
   steps = config.num_steps or config.num_epochs * pipeline.epoch_steps(
-    len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
+    count, config.batch_size, 1 / (1 - config.pretrain_mix)
   )
   length = rows.header['row_len']
   tokens = steps * config.batch_size * length

@@ -1,7 +1,8 @@
 """Language-model stages: pretraining, SFT, and SFT with a pretraining mix.
 
-All three minimise the same loss on packed rows; they differ in the rows and
-in where the parameters start (Ouyang et al. 2022, appendices C.1 and C.3).
+All three minimise the same loss, a mean per token of a batch; they differ in
+the rows, in the unit of a batch and in where the parameters start (Ouyang et
+al. 2022, appendices C.1 and C.3).
 """
 
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import itertools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from instructrl import losses
 from instructrl import masked
@@ -36,6 +38,7 @@ def validate(config):
   checks.positive(config, 'batch_size')
   checks.validate_microbatch(config)
   checks.within(config, 'pretrain_mix', low=0, below=1)
+  checks.within(config, 'batch_unit', choices=pipeline.UNITS)
   checks.within(config, 'logits_chunk', low=0)
   require(
     (config.num_steps > 0) != (config.num_epochs > 0),
@@ -211,6 +214,29 @@ def _validation_sets(run: Run) -> dict[str, list[LMBatch]]:
   }
 
 
+def mix_share(config, rows, *, mix, mix_fraction: float) -> float:
+  """Returns the fraction of the loss's targets that are pretraining text.
+
+  The fraction `pretrain_mix` counts rows of a batch, and the loss is a mean
+  over targets: a row of pretraining text has more of them than demonstrations,
+  of which the responses count only.
+
+  Args:
+    config: config of the stage.
+    rows: the stage's own rows.
+    mix: rows that are mixed in.
+    mix_fraction: fraction of the rows of a batch that are mixed in.
+  """
+
+  def targets(rows, unit):
+    found = pipeline.lm_examples(rows, unit)
+    return found.gather(np.arange(min(len(found), 4096))).loss_mask.mean()
+
+  mixed = mix_fraction * targets(mix, 'rows')
+  own = (1 - mix_fraction) * targets(rows, config.batch_unit)
+  return float(mixed / (mixed + own))
+
+
 def run(config, workdir, label: str = '') -> dict:
   """Trains a language model. Returns the result for the DONE file."""
   validate(config)
@@ -230,12 +256,13 @@ def run(config, workdir, label: str = '') -> dict:
       rows,
       config.batch_size,
       config.train_seed,
+      unit=config.batch_unit,
       **mix,
       rows_read=run.rows(config.batch_size),
     )
     # An epoch is one pass over `rows`, with or without a mix.
     epoch = pipeline.epoch_steps(
-      len(rows), config.batch_size, 1 / (1 - config.pretrain_mix)
+      batches.num_examples, config.batch_size, 1 / (1 - config.pretrain_mix)
     )
     num_steps = config.num_steps or config.num_epochs * epoch
     program = LMProgram(
@@ -278,6 +305,7 @@ def run(config, workdir, label: str = '') -> dict:
       'num_steps': num_steps,
       'epoch_steps': epoch,
       'tokens_per_step': config.batch_size * rows.header['row_len'],
+      **({'mix_share': mix_share(config, rows, **mix)} if mix else {}),
       **final,
       'num_params': sum(x.size for x in jax.tree.leaves(layout.shapes)),
     }

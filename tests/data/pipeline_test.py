@@ -113,6 +113,53 @@ def test_mixing_in_pretraining_rows(fraction):
     assert numbers(batches.at(step)) == expected
 
 
+def demonstrations(count, prompt_len, targets, row_len):
+  """Packed rows of demonstrations of one length."""
+  tokens = [1] * (prompt_len + targets)
+  example = tasks.lm_example(tokens, loss_from=prompt_len)
+  return tasks.pack_rows(itertools.repeat(example, count), row_len)
+
+
+def test_a_batch_counts_demonstrations_and_not_the_rows_that_pack_them():
+  """Table 6 has 12,725; packed, 32 rows would be 145 of them (Table 11)."""
+  shown = demonstrations(12_725, 9, 3, row_len=50)
+  batches = pipeline.lm_batches(shown, 32, seed=0, unit='examples')
+  assert batches.num_examples == 12_725
+  assert pipeline.epoch_steps(batches.num_examples, 32) == 398
+  batch = batches.at(0)
+  assert (batch.segment_ids.max(axis=1) == 1).all()
+  assert batch.loss_mask.sum() == 32 * 3
+  packed = pipeline.lm_batches(shown, 32, seed=0)
+  assert pipeline.epoch_steps(packed.num_examples, 32) == 100
+
+
+def test_unpacked_examples_are_those_that_were_packed(tmp_path):
+  lengths = (5, 3, 8, 2, 2, 7, 1)
+  tokens = [[10 * n + i for i in range(k + 1)] for n, k in enumerate(lengths)]
+  packed = tasks.pack_rows(
+    (tasks.lm_example(t, loss_from=len(t) - 1) for t in tokens), 10
+  )
+  rows.write_rows(
+    tmp_path / 'x.rows',
+    packed,
+    tokenizer_fingerprint='t',
+    source_fingerprint='s',
+  )
+  for source in (packed, rows.read_rows(tmp_path / 'x.rows')):
+    examples = pipeline.lm_examples(source, 'examples')
+    batch = examples.gather(np.arange(len(examples)))
+    found = [
+      [*row[own], target[own][-1]]
+      for row, target, own in zip(
+        batch.tokens, batch.targets, batch.segment_ids == 1, strict=True
+      )
+    ]
+    assert sorted(found) == sorted(tokens)
+    assert batch.loss_mask.sum(axis=1).tolist() == [1] * len(lengths)
+    for name in ('tokens', 'targets', 'positions'):
+      assert not (getattr(batch, name) * (batch.segment_ids == 0)).any()
+
+
 def test_once_gives_every_example_once():
   batches = pipeline.lm_batches(numbered_rows(6), 4, seed=0)
   first, last = batches.once()

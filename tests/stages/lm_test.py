@@ -12,11 +12,13 @@ import numpy as np
 import optax
 import pytest
 
+from experiments import ppo_init
 from instructrl import sample
+from instructrl.data import pipeline
+from instructrl.data import rows
+from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import Document
-from instructrl.data.rows import read_rows
-from instructrl.data.rows import write_rows
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
 from instructrl.runtime.checkpointer import Checkpointer
@@ -105,6 +107,34 @@ def test_microbatches_add_up_to_the_mean_over_all_tokens(microbatch_size):
   )
   assert values['data/tokens'] == batch().loss_mask.sum() == 33
   assert values['optimizer/lr'] == 0.5
+
+
+def test_packing_does_not_change_the_loss_of_a_batch():
+  """Demonstrations in rows of their own have the gradient of packed ones."""
+  unpacked = rows.Unpacked(pipeline.RowArrays(vars(batch())))
+  assert len(unpacked) == 9
+  alone = unpacked.gather(np.arange(9))
+  got, values = gradient(alone, microbatch_size=3)
+  expected, packed = gradient(batch(), microbatch_size=2)
+  chex.assert_trees_all_close(got, expected, atol=1e-5)
+  np.testing.assert_allclose(
+    values['loss/train'], packed['loss/train'], rtol=1e-5
+  )
+
+
+def test_the_share_of_the_pretraining_mix_in_the_loss():
+  """One row in ten is 84% of the targets at the paper's sizes (Table 11)."""
+  config = ppo_init.get_config('1.3b')
+  demonstration = tasks.lm_example([1] * (406 + 44), loss_from=406)
+  own = tasks.pack_rows([demonstration] * 8, config.model.max_len)
+  mix = tasks.pack_rows([tasks.lm_example([1] * 2049)], config.model.max_len)
+  share = functools.partial(
+    lm.mix_share, mix=mix, mix_fraction=config.pretrain_mix
+  )
+  assert share(config, own) == pytest.approx(0.84, abs=0.005)
+  assert f'{share(config, own):.0%} at the paper' in ppo_init.__doc__
+  config.batch_unit = 'rows'
+  assert share(config, own) == pytest.approx(0.56, abs=0.005)
 
 
 def test_targets_that_do_not_count_change_nothing():
@@ -225,6 +255,7 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk, tokens):
     ('batch_size', 0, 'batch_size must be'),
     ('microbatch_size', 3, 'microbatch_size must divide batch_size=8; got 3'),
     ('microbatch_size', -1, 'microbatch_size must be at least 0; got -1'),
+    ('batch_unit', 'tokens', "one of rows, examples; got 'tokens'"),
     ('num_epochs', 1, 'set one of num_steps and num_epochs'),
     ('num_steps', 0, 'set one of num_steps and num_epochs'),
     (
@@ -283,6 +314,15 @@ def test_rows_longer_than_the_model_are_refused(configs, workdir, one_device):
 # --- A whole stage -----------------------------------------------------------
 
 
+def test_an_epoch_counts_demonstrations(configs, workdir, study, one_device):
+  config = configs['ppo_init']
+  config.update(batch_unit='examples', num_epochs=1, eval_batches=1)
+  result = lm.run(config, workdir)
+  shown = len(store.read_records(study / 'lab', 'demonstrations', 'train'))
+  assert result['epoch_steps'] == math.ceil(shown / 8 / 0.9)
+  assert 0.1 < result['mix_share'] < 0.5
+
+
 @pytest.mark.slow
 def test_sft_starts_from_pretraining_and_keeps_every_epoch(
   configs, workdir, study, one_device, tok
@@ -292,7 +332,7 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
   result = lm.run(config, workdir)
   epoch = result['epoch_steps']
   assert epoch == math.ceil(
-    len(read_rows(study / 'lab' / 'demonstrations.rows')) / 8
+    len(rows.read_rows(study / 'lab' / 'demonstrations.rows')) / 8
   )
   saved = Checkpointer(workdir / 'checkpoints').steps()
   assert saved == [epoch, 2 * epoch, 3 * epoch]
@@ -306,7 +346,7 @@ def test_sft_starts_from_pretraining_and_keeps_every_epoch(
 
   # Step 0 is the pretrained model.
   params, _ = inputs.exported(study / 'pretrain')
-  data = read_rows(study / 'lab' / 'demonstrations_validation.rows').load()
+  data = rows.read_rows(study / 'lab' / 'demonstrations_validation.rows').load()
   model = build.make_model(config, tok.vocab_size)
   expected = lm.mean_nll(
     lm.make_nll(model, 0),
@@ -340,7 +380,7 @@ def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
     for i, text in enumerate(families.LINES)
   ]
   for suffix in ('', '_validation'):
-    write_rows(
+    rows.write_rows(
       tmp_path / 'lab' / f'corpus{suffix}.rows',
       tasks.document_rows(documents, imported, 16),
       source_fingerprint='toy',
