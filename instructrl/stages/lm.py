@@ -218,8 +218,8 @@ def mix_share(config, rows, *, mix, mix_fraction: float) -> float:
   """Returns the fraction of the loss's targets that are pretraining text.
 
   The fraction `pretrain_mix` counts rows of a batch, and the loss is a mean
-  over targets: a row of pretraining text has more of them than demonstrations,
-  of which the responses count only.
+  over targets. A row of pretraining text has more targets than demonstrations,
+  whose targets are their responses.
 
   Args:
     config: config of the stage.
