@@ -15,13 +15,10 @@ import os
 import sys
 import textwrap
 
-import numpy as np
-
-from instructrl.data import examples
-from instructrl.data import summary
-from instructrl.data.curate import fitting
 from instructrl.data.sources import lookup
-from instructrl.tokenizers import loading
+
+# JAX and TFDS are imported inside functions: --help does not wait for them.
+_WIDTH = 80
 
 
 def _sources() -> str:
@@ -30,7 +27,7 @@ def _sources() -> str:
   for name, about in lookup.names():
     lines += textwrap.wrap(
       f'{name}  {about}',
-      summary.WIDTH - 2,
+      _WIDTH - 2,
       initial_indent='  ',
       subsequent_indent=' ' * 6,
     )
@@ -71,6 +68,8 @@ def parse(argv):
     parser.error('--limit, --examples and --seed must be 0 or more')
   if min(args.prompt_len, args.response_len) < 1:
     parser.error('--prompt_len and --response_len must be 1 or more')
+  from instructrl.data.curate import fitting
+
   given = [name for name in fitting.TEMPLATES if getattr(args, name)]
   if given and not args.tokenizer:
     parser.error(f'--{given[0]} needs --tokenizer')
@@ -81,11 +80,19 @@ def open_tokenizer(args):
   """Loads --tokenizer with the given templates; None without the flag."""
   if not args.tokenizer:
     return None
+  from instructrl.data.curate import fitting
+  from instructrl.tokenizers import loading
+
   return fitting.with_templates(loading.load(args.tokenizer), vars(args))
 
 
 def show(args, write) -> None:
   """Writes the summary and examples of each source, as soon as it is read."""
+  import numpy as np
+
+  from instructrl.data import examples
+  from instructrl.data import summary
+
   tok = open_tokenizer(args)
   colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
   for spec in args.spec:

@@ -16,10 +16,12 @@ null if undefined. Only win rates are {'win_rate', 'ci95', 'n'}.
 from collections.abc import Mapping
 import os
 import pathlib
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-from instructrl.evaluators import evaluator
 from instructrl.runtime import files
+
+if TYPE_CHECKING:  # imports JAX, which reports do not need
+  from instructrl.evaluators import evaluator
 
 FORMAT_VERSION = 2
 RESULTS, SAMPLES = 'results.json', 'samples.jsonl'
@@ -27,7 +29,7 @@ RESULTS, SAMPLES = 'results.json', 'samples.jsonl'
 
 def collect(
   policies: Mapping[str, Mapping[str, Any]],
-  outcomes: Mapping[str, tuple[str, evaluator.Outcome]],
+  outcomes: 'Mapping[str, tuple[str, evaluator.Outcome]]',
 ) -> tuple[dict, list[dict]]:
   """Returns the content of results.json and the lines of samples.jsonl.
 

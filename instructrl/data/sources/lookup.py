@@ -24,7 +24,6 @@ from instructrl.data.sources import hh_rlhf
 from instructrl.data.sources import instructions
 from instructrl.data.sources import oasst
 from instructrl.data.sources import own_files
-from instructrl.data.sources import public
 from instructrl.data.sources import summarize
 from instructrl.data.sources import text
 from instructrl.data.sources import webgpt
@@ -129,6 +128,8 @@ def load(
       )
     result = base.read(source, found, limit=limit, strict=strict)
   else:
+    from instructrl.data.sources import public  # imports TFDS, which is slow
+
     folder = data_folder(data_dir)
     if limit or strict:  # prepared data are all rows, with counts
       with public.downloads.lock(folder):
