@@ -106,6 +106,9 @@ def get_config(arg='tiny'):
   c.eval_every = 10  # iterations between NLL evaluations
   c.eval_batches = 8  # of eval_batch_size rows
   c.eval_batch_size = 64 if paper else 16
+  # Validation prompts that the averaged policy answers after the last
+  # iteration; DONE has the mean score and KL. 0 = none.
+  c.validation_prompts = {'micro': 16, 'tiny': 512}.get(arg, 1024)
   c.samples_every = 10  # iterations between samples in samples.jsonl
   # Wait for each pass and write its seconds to timings.jsonl; costs speed.
   c.log.timings = False

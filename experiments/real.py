@@ -101,6 +101,7 @@ def ppo(arg, config):
     'full': (5e-6, 1e-5),
   }[arg]
   c.eval_every = c.samples_every = {'cpu': 5, 'full': 20}[arg]
+  c.validation_prompts = {'cpu': 64, 'full': 512}[arg]
   c.eval_batch_size, c.eval_batches = {'cpu': (8, 2), 'full': (32, 8)}[arg]
   c.checkpoint.every = {'cpu': 5, 'full': 20}[arg]
   return c

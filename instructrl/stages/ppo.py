@@ -25,6 +25,7 @@ from instructrl.stages import lab
 from instructrl.stages import lm
 from instructrl.stages import ppo_settings
 from instructrl.stages import ppo_steps
+from instructrl.stages import ppo_validation
 from instructrl.stages import reward
 from instructrl.stages.ppo_program import MODELS
 from instructrl.stages.ppo_program import PPOProgram
@@ -57,6 +58,7 @@ def validate(config):
       f'{name}.max_len must be at least ppo.prompt_len + ppo.response_len = '
       f'{p.prompt_len} + {p.response_len}; got {length}',
     )
+  checks.within(config, 'validation_prompts', low=0)
   evals.validate(config)
 
 
@@ -270,7 +272,31 @@ def run(
       'prompts': len(records),
       'prompts_dropped': dropped,
       **(evaluate(state, s.num_iterations) if validation else {}),
+      **_validation_reward(run, program, score, state, average(state), source),
     }
+
+
+def _validation_reward(run, program, score, state, average, source) -> dict:
+  """Returns {'validation': summaries} of the average; {} without prompts."""
+  wanted = run.config.validation_prompts
+  if not wanted:
+    return {}
+  if not inputs.data_folder(run, source).has('prompts', 'validation'):
+    inputs.tell(
+      run,
+      'the validation reward is not measured: no prompts of the split '
+      f"'validation' in inputs.{source}",
+    )
+    return {}
+  records, tokens, _ = load_prompts(
+    run, run.tokenizer(), 'validation', program.settings.prompt_len, source
+  )
+  prompts = records[:wanted], tokens[:wanted]
+  return {
+    'validation': ppo_validation.measure(
+      run, program, score, state, average, prompts
+    )
+  }
 
 
 class Looker:

@@ -240,6 +240,42 @@ def test_where_a_run_starts_and_what_it_evaluates(
   assert started == changed and abs(averaged - started) > 1e-3
 
 
+def test_the_validation_reward_is_of_the_average_on_validation_prompts(
+  configs, workdir, one_device, monkeypatch
+):
+  """Each prompt once, scored as its text says, at draws of its own."""
+  config = configs['ppo']
+  config.ppo.update(num_iterations=2, ema_decay=0.0)
+  config.validation_prompts = 5
+  config.rewards.reward_model.weight = 0.0
+  config.rewards.words.kind = 'function'
+  config.rewards.words.function = 'tests.stages.ppo_test:count_words'
+  ASKED.clear()
+  result = ppo.run(config, workdir)
+  asked = ASKED[-1]  # the only batch after two iterations
+  assert [p.split for p, _ in asked[:5]] == ['validation'] * 5
+  assert len({p.id for p, _ in asked[:5]}) == 5 and asked[5][0] == asked[4][0]
+  scores = count_words(*zip(*asked[:5]))
+  found = result['validation']
+  assert found['reward']['value'] == pytest.approx(np.mean(scores))
+  assert found['reward']['n'] == found['kl']['n'] == 5
+  low, high = found['kl']['ci95']
+  assert low <= found['kl']['value'] <= high
+  # No average is the policy that has moved, and it differs from its start.
+  assert found['kl']['value'] != 0
+
+  config.validation_prompts = 0
+  assert 'validation' not in ppo.run(config, workdir.parent / 'none')
+
+
+ASKED: list = []  # (prompt, response) of each call of `count_words`
+
+
+def count_words(prompts, responses):
+  ASKED.append(list(zip(prompts, responses)))
+  return [float(len(text.split())) for text in responses]
+
+
 @pytest.mark.slow
 def test_a_reward_that_is_not_finite_stops_the_run(
   configs, workdir, tok, one_device
