@@ -219,7 +219,8 @@ class LanguageModel:
     return self.engine.tok
 
   @property
-  def _stop(self) -> str | None:
+  def _line_end(self) -> str | None:
+    """The end of an answer, if the template has one answer a line."""
     return '\n' if self.template == 'few_shot' else None
 
   def lay_out(self, prompt: str | Prompt) -> list[int]:
@@ -242,6 +243,7 @@ class LanguageModel:
     top_p: float = 1.0,
     purpose: rng.Purpose = rng.Purpose.EVALUATION,
     rows: Sequence[int] | None = None,
+    stop: str | None = None,
   ) -> list[list[int]]:
     """Answers each prompt, laid out by the template. Returns tokens.
 
@@ -252,6 +254,7 @@ class LanguageModel:
       top_p: nucleus; 1 is the whole distribution.
       purpose: see `rng.key`.
       rows: N row numbers, see `Engine.generate`.
+      stop: text that ends an answer; if it is one token, sampling ends there.
     """
     return self.engine.generate(
       self.params,
@@ -261,14 +264,21 @@ class LanguageModel:
       purpose=purpose,
       temperature=temperature,
       top_p=top_p,
-      stop_id=self._stop_id(self._stop),
+      stop_id=self._stop_id(stop or self._line_end),
       rows=rows,
     )
 
-  def respond(self, prompts: Sequence[str | Prompt], **kwargs) -> list[str]:
-    """Answers each prompt as text; arguments as for `sample_tokens`."""
-    sampled = self.sample_tokens(prompts, **kwargs)
-    return [self._text(tokens, self._stop).strip() for tokens in sampled]
+  def respond(
+    self, prompts: Sequence[str | Prompt], *, stop: str | None = None, **kwargs
+  ) -> list[str]:
+    """Answers each prompt as text, up to `stop`, without outer white space.
+
+    Arguments as for `sample_tokens`. An answer that begins with `stop` is
+    empty.
+    """
+    sampled = self.sample_tokens(prompts, stop=stop, **kwargs)
+    stop = stop or self._line_end
+    return [self._text(tokens, stop).strip() for tokens in sampled]
 
   def complete(
     self,

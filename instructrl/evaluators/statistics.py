@@ -5,9 +5,10 @@ per evaluated item, and a function from their sum to the number. A mean, a rate
 over the items it applies to, a corpus BLEU and nats per token all have this
 form, so one bootstrap over items gives the interval of each. Measures of the
 same items are resampled with the same draws; the difference of two policies is
-therefore a paired comparison.
+therefore a paired comparison. Items that share a fact or a text are a cluster,
+and the bootstrap draws whole clusters.
 
-Axis legend: N items, S statistics, M bootstrap resamples.
+Axis legend: N items, C clusters, S statistics, M bootstrap resamples.
 """
 
 import collections
@@ -43,11 +44,13 @@ class Measure:
       undefined (a resample to which no item applies).
     binary: whether each item is a plain success or failure, so that Wilson's
       interval applies (S = 2: successes, trials).
+    clusters: [N], what items share; None if they are independent.
   """
 
   stats: np.ndarray
   reduce: Callable[[np.ndarray], np.ndarray]
   binary: bool = False
+  clusters: Sequence | None = None
 
   def __post_init__(self):
     if self.stats.ndim != 2 or not len(self.stats):
@@ -56,6 +59,24 @@ class Measure:
       )
     if not np.isfinite(self.stats).all():
       raise ValueError('a measure holds a value that is not finite')
+    if self.clusters is not None and len(self.clusters) != len(self.stats):
+      raise ValueError(
+        f'a measure of {len(self.stats)} items has {len(self.clusters)} '
+        'clusters; give one for each item'
+      )
+
+  @functools.cached_property
+  def drawn(self) -> np.ndarray:
+    """Statistics of what the bootstrap draws: items [N, S], or clusters [C, S].
+
+    Clusters are in the order of their first items.
+    """
+    if self.clusters is None:
+      return self.stats
+    place = {name: i for i, name in enumerate(dict.fromkeys(self.clusters))}
+    sums = np.zeros((len(place), self.stats.shape[1]))
+    np.add.at(sums, [place[name] for name in self.clusters], self.stats)
+    return sums
 
   @property
   def value(self) -> float:
@@ -75,7 +96,9 @@ def _ratio(sums):
 
 
 def mean(
-  values: npt.ArrayLike, applies: npt.ArrayLike | None = None
+  values: npt.ArrayLike,
+  applies: npt.ArrayLike | None = None,
+  clusters: Sequence | None = None,
 ) -> Measure:
   """Returns the mean of [N] values, over the items to which it applies."""
   values = np.asarray(values, np.float64)
@@ -84,7 +107,7 @@ def mean(
   )
   binary = bool(np.isin(values[weights > 0], (0.0, 1.0)).all())
   stats = np.stack([np.where(weights > 0, values, 0.0), weights], axis=1)
-  return Measure(stats, _ratio, binary)
+  return Measure(stats, _ratio, binary, clusters)
 
 
 def ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Measure:
@@ -101,11 +124,11 @@ def replicates(
 ) -> np.ndarray:
   """Returns bootstrap replicates [M] of a measure.
 
-  The draws depend on (seed, N) only. Measures of the same items share them, so
-  their replicates may be subtracted from each other.
+  The draws depend on (seed, number of clusters) only. Measures of the same
+  items share them, so their replicates may be subtracted from each other.
   """
   return measure.reduce(
-    _resamples(seed, len(measure.stats), num_resamples) @ measure.stats
+    _resamples(seed, len(measure.drawn), num_resamples) @ measure.drawn
   )
 
 
@@ -162,8 +185,8 @@ def proportion_interval(measure: Measure, *, seed: int) -> list[float] | None:
 def summarize(measure: Measure, *, seed: int) -> dict:
   """Returns {'value', 'ci95': [low, high], 'n'}.
 
-  Rates have Wilson's interval, all other measures the percentile bootstrap.
-  'value' and 'ci95' are None if undefined.
+  Rates of independent items have Wilson's interval, all other measures the
+  percentile bootstrap. 'value' and 'ci95' are None if undefined.
   """
   return compare({'': measure}, seed=seed)[0]['']
 
@@ -180,6 +203,9 @@ def compare(
   Returns:
     (name -> summary, left -> right -> summary of left - right with a paired
     bootstrap interval, for each left that comes after right in `measures`).
+    Where all outcomes of a rate, or all differences of two rates, are equal,
+    the bootstrap has width zero although C clusters cannot show that much; the
+    interval is then Wilson's of 0 in C, on each side.
 
   Raises:
     ValueError: the measures differ in their number of items.
@@ -192,16 +218,21 @@ def compare(
   drawn = {name: replicates(m, seed=seed) for name, m in measures.items()}
   summaries, differences = {}, {}
   for name, measure in measures.items():
-    summaries[name] = _summary(measure.value, drawn[name], measure.num_items)
+    summaries[name] = _summary(
+      measure.value, drawn[name], measure.num_items, _least(measure)
+    )
     if measure.binary and measure.num_items:
-      summaries[name]['ci95'] = wilson_interval(
-        measure.stats[:, 0].sum(), measure.num_items
+      summaries[name]['ci95'] = (
+        wilson_interval(measure.stats[:, 0].sum(), measure.num_items)
+        if measure.clusters is None
+        else np.clip(summaries[name]['ci95'], 0, 1).tolist()
       )
     differences[name] = {
       other: _summary(
         measure.value - measures[other].value,
         drawn[name] - drawn[other],
         sizes[name],
+        min(_least(measure), _least(measures[other])),
       )
       for other in summaries
       if other != name
@@ -209,10 +240,19 @@ def compare(
   return summaries, {k: v for k, v in differences.items() if v}
 
 
-def _summary(value: float, drawn: np.ndarray, n: int) -> dict:
+def _least(measure: Measure) -> float:
+  """Returns the half width of an interval of a rate if no outcome differs."""
+  counted = int((measure.drawn[:, -1] > 0).sum())
+  return wilson_interval(0, counted)[1] if measure.binary and counted else 0.0
+
+
+def _summary(value: float, drawn: np.ndarray, n: int, least: float) -> dict:
   if not math.isfinite(value):
     return {'value': None, 'ci95': None, 'n': n}
-  return {'value': value, 'ci95': _percentiles(drawn), 'n': n}
+  ci95 = _percentiles(drawn)
+  if ci95 and math.isclose(*ci95, abs_tol=1e-12):
+    ci95 = [ci95[0] - least, ci95[1] + least]
+  return {'value': value, 'ci95': ci95, 'n': n}
 
 
 def difference_interval(

@@ -138,6 +138,7 @@ def _summaries(study: Study) -> dict:
     'likert': evaluation.get('likert'),
     'metadata': evaluation.get('metadata'),
     **_probes(evaluation.get('probes', {})),
+    'as_user': _probes(evaluation.get('probes_as_user', {})),
   }
   if accuracy:
     tree['reward_model'] = {
@@ -186,7 +187,9 @@ def _beginning(config: Mapping) -> dict:
 
 def _probes(probes: Mapping[str, Mapping]) -> dict:
   """Rearranges policy -> task -> ... by what the numbers are about."""
-  found = {'truthfulness': {}, 'toxicity': {}, 'bias': {}, 'alignment_tax': {}}
+  found: dict = {
+    name: {} for name in ('truthfulness', 'toxicity', 'bias', 'alignment_tax')
+  }
   for policy, tasks in probes.items():
     found['truthfulness'][policy] = tasks.get('truthfulness', {})
     for name in ('toxicity', 'bias'):
@@ -197,7 +200,7 @@ def _probes(probes: Mapping[str, Mapping]) -> dict:
       for task, measure in TAX_MEASURES.items()
       if task in tasks
     }
-  return found
+  return {name: part for name, part in found.items() if part}
 
 
 def _part(tree: Mapping, key: str) -> dict:

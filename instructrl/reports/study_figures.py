@@ -36,28 +36,18 @@ _KINDS = {
   'respectful': 'asked to be respectful',
   'biased': 'asked to be biased',
 }
-# Figure -> its panels: title, path of the measure, percent, decimals.
+# Figure -> its panels: title, path of the measure, percent, decimals. In the
+# first group every policy continues the same text, in the second a user asks.
 PROBES = {
   'truthfulness': (
     ('true', 'truthfulness/true', True, 0),
     ('true and informative', 'truthfulness/true_informative', True, 0),
-    ('quiz: true', 'truthfulness/quiz_true', True, 0),
-    (
-      'quiz: true and informative',
-      'truthfulness/quiz_true_informative',
-      True,
-      0,
-    ),
     ('multiple choice: true', 'truthfulness/choice_true', True, 0),
     ('misconception repeated', 'truthfulness/misconception', True, 0),
   ),
   'toxicity': tuple(
-    (f'{name}{suffix}', f'toxicity/{kind}/{measure}', True, 0)
+    (name, f'toxicity/{kind}/rude_rate', True, 0)
     for kind, name in _KINDS.items()
-    for suffix, measure in (
-      ('', 'rude_rate'),
-      (', plain text', 'continued_rude_rate'),
-    )
   ),
   'bias': tuple(
     (name, f'bias/{kind}/entropy', False, 2) for kind, name in _KINDS.items()
@@ -75,6 +65,16 @@ PROBES = {
     ),
   ),
 }
+AS_USER = (
+  ('true', 'truthfulness/true', True, 0),
+  ('true and informative', 'truthfulness/true_informative', True, 0),
+  *(
+    (f'rude, {name}', f'toxicity/{kind}/rude_rate', True, 0)
+    for kind, name in _KINDS.items()
+  ),
+  ('reading, F1', 'reading/f1', True, 0),
+  ('translation, BLEU', 'translation/bleu', False, 1),
+)
 
 
 def stage_title(stage: str, policies: ShownPolicies) -> str:
@@ -106,6 +106,7 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
       name: bars(_panels(evaluation.get('probes', {}), entries))
       for name, entries in PROBES.items()
     },
+    'as_user': bars(_panels(evaluation.get('probes_as_user', {}), AS_USER)),
     'selection': plots.selection(selection, policies.color(REFERENCE))
     if selection.get('epochs')
     else None,

@@ -62,13 +62,13 @@ def logprobs_of(model, params):
   return call
 
 
-def spy(engine):
+def spy(engine, answer='one\ntwo '):
   """An engine that keeps the prompts and settings it is asked for."""
 
   class Spy(language_model.Engine):
     def generate(self, params, prompts, **kwargs):
       self.asked = prompts, kwargs
-      return [self.tok.encode('one\ntwo ') + [self.tok.eos_id]] * len(prompts)
+      return [self.tok.encode(answer) + [self.tok.eos_id]] * len(prompts)
 
   return Spy(engine.model, engine.tok)
 
@@ -306,3 +306,12 @@ def test_a_tokenizer_without_bos(tmp_path):
   assert prompts[0] + tokens[0] == tok.encode('The capital of France')
   assert prompts[1] == [tok.eos_id] and tokens[1] == tok.encode('The')
   assert counts.tolist() == [len(tokens[0]), len(tokens[1])]
+
+
+def test_an_answer_that_begins_with_its_stop_is_empty(engine, tok):
+  engine = spy(engine, '\n one')
+  policy = language_model.LanguageModel('sft', engine, {})
+  assert policy.respond(['hello'], temperature=0.0, seed=0) == ['one']
+  ask = dict(temperature=0.0, seed=0, stop='\n')
+  assert policy.respond(['hello'], **ask) == ['']
+  assert engine.asked[1]['stop_id'] == tok.encode('\n')[0]

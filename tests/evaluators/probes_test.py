@@ -1,11 +1,13 @@
 """Probes with language models whose every answer is known."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from instructrl.evaluators.probes import evaluate_probes
+from instructrl.evaluators.probes import Evaluator
 from instructrl.evaluators.probes import first_line
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import Probe
@@ -27,8 +29,8 @@ class ScriptedLM:
     self.answer, self.score = answer, score
     self.calls = []
 
-  def respond(self, prompts, *, temperature, seed):
-    assert temperature == 0
+  def respond(self, prompts, *, temperature, seed, stop):
+    assert temperature == 0 and stop == '\n'
     self.calls.append(('respond', len(prompts)))
     return [self.answer(text) for text in prompts]
 
@@ -65,8 +67,10 @@ def by_context(probes, say):
   return table.__getitem__
 
 
-def evaluate(lm, probes, world, task, documents=(), chat=True):
-  return evaluate_probes(lm, {task: probes[task]}, documents, world, chat=chat)
+def evaluate(lm, probes, world, task, documents=(), as_user=False):
+  return evaluate_probes(
+    lm, {task: probes[task]}, documents, world, as_user=as_user
+  )
 
 
 def values(measures):
@@ -80,38 +84,99 @@ def test_truthfulness_of_truth_popular_belief_and_not_knowing(world, probes):
     (lambda p: f'{p.meta["misconception"]}.', (0.0, 0.0, 1.0)),
     (lambda p: p.meta['unknown'], (1.0, 0.0, 0.0)),
   ):
-    for chat in (True, False):
+    for as_user in (True, False):
       found = values(
         evaluate(
           ScriptedLM(by_context(task, say)),
           probes,
           world,
           'truthfulness',
-          chat=chat,
+          as_user=as_user,
         )[0]
       )
-      for prefix in ('', 'quiz_'):
-        assert (
-          tuple(
-            found[f'truthfulness/{prefix}{name}']
-            for name in ('true', 'true_informative', 'misconception')
-          )
-          == expected
+      assert (
+        tuple(
+          found[f'truthfulness/{name}']
+          for name in ('true', 'true_informative', 'misconception')
         )
+        == expected
+      )
 
 
-def test_a_chat_policy_is_asked_and_a_text_policy_continues(world, probes):
-  task = probes['truthfulness']
-  contexts = {probe.context for probe in task}
-  lm = ScriptedLM(
-    lambda text: (
-      task[0].meta['unknown'] if text in contexts else task[0].answers[0]
-    )
+def run(policies, world, **sizes):
+  """Runs the evaluator on scripted policies; returns (results, samples)."""
+  documents = types.SimpleNamespace(records=lambda name, split: ())
+  context = types.SimpleNamespace(
+    seed=0,
+    world=lambda: world,
+    data=lambda: documents,
+    progress=lambda text: None,
   )
-  chat = values(evaluate(lm, probes, world, 'truthfulness')[0])
-  assert chat['truthfulness/quiz_true_informative'] == 0
-  text = values(evaluate(lm, probes, world, 'truthfulness', chat=False)[0])
-  assert text['truthfulness/true'] == text['truthfulness/quiz_true']
+  sizes = {'num_probes': 12, 'num_documents': 1} | sizes
+  outcome = Evaluator(context, **sizes).run(policies)
+  return outcome.results, outcome.samples
+
+
+def test_every_policy_gets_the_same_text(world):
+  """A policy that is good only as a user asks is not good in the main tree."""
+
+  def answer(text):
+    probe = asked.get(text)
+    return f'{probe.answers[0]}.' if probe else 'zzz'
+
+  probes = make_probes(world, 0, 12)['truthfulness']
+  asked = {probe.meta['question']: probe for probe in probes}
+  policies = {}
+  for name, template in (('base', 'plain'), ('ppo', 'chat')):
+    policies[name] = ScriptedLM(answer)
+    policies[name].name, policies[name].template = name, template
+  results, samples = run(policies, world)
+  path = 'truthfulness/true_informative'
+  difference = results['differences']['probes'][path]['ppo']['base']
+  assert difference['value'] == 0
+  assert list(results['probes']) == ['base', 'ppo']
+  assert list(results['probes_as_user']) == ['ppo']
+  as_user = results['probes_as_user']['ppo']['truthfulness']
+  assert as_user['true_informative']['value'] == 1
+  contexts = {
+    name: [
+      s['context'] for s in samples if s['policy'] == name and not s['as_user']
+    ]
+    for name in policies
+  }
+  assert contexts['base'] == contexts['ppo'] and contexts['ppo']
+
+
+def test_as_a_user_only_written_tasks_are_asked(world, probes):
+  lm = ScriptedLM(lambda text: 'x')
+  found, samples = evaluate_probes(lm, probes, (), world, as_user=True)
+  tasks = {path.split('/')[0] for path in found}
+  assert tasks == {
+    'truthfulness',
+    'toxicity',
+    'reading',
+    'translation',
+    'facts',
+  }
+  assert {kind for kind, _ in lm.calls} == {'respond'}
+  assert all(sample['as_user'] for sample in samples)
+
+
+def test_questions_about_one_fact_are_one_cluster(world, probes):
+  found, _ = evaluate(ScriptedLM(), probes, world, 'truthfulness')
+  facts = [
+    (p.meta['subject'], p.meta['relation']) for p in probes['truthfulness']
+  ]
+  assert len(set(facts)) < len(facts)
+  for name in ('true', 'true_informative', 'choice_true', 'misconception'):
+    measure = found[f'truthfulness/{name}']
+    assert list(measure.clusters) == facts
+    assert len(measure.drawn) == len(set(facts))
+  found, _ = evaluate(ScriptedLM(), probes, world, 'bias')
+  towns = [p.meta['group'] for p in probes['bias']]
+  assert list(found['bias/none/entropy'].clusters) == towns
+  found, _ = evaluate(ScriptedLM(), probes, world, 'reading')
+  assert found['reading/f1'].clusters is None
 
 
 def test_outputs_end_at_the_first_line_break(world, probes):
@@ -124,7 +189,17 @@ def test_outputs_end_at_the_first_line_break(world, probes):
   )
   found = values(evaluate(lm, probes, world, 'truthfulness')[0])
   assert found['truthfulness/true_informative'] == 1
-  assert first_line('\n a \nb') == 'a'
+  assert first_line(' a \nb') == 'a'
+
+
+def test_an_output_that_begins_with_a_line_break_is_empty(world, probes):
+  assert first_line('\n a \nb') == ''
+  # Empty is true and says nothing; the text after it is not the answer.
+  task = probes['truthfulness']
+  lm = ScriptedLM(by_context(task, lambda p: f'\n{p.answers[0]}.'))
+  found = values(evaluate(lm, probes, world, 'truthfulness', as_user=True)[0])
+  assert found['truthfulness/true'] == 1
+  assert found['truthfulness/true_informative'] == 0
 
 
 def test_choice_takes_the_highest_mean_per_token(world, probes):
@@ -144,9 +219,7 @@ def test_choice_takes_the_highest_mean_per_token(world, probes):
   # A long right option, far below a short wrong one in sum, still wins.
   probe = Probe('x', 'completion', 'c', ('a', 'b' * 50), ('b' * 50,), {})
   lm = ScriptedLM(score=lambda c, t: -1.0 if 'b' in t else -2.0)
-  measures, _ = evaluate_probes(
-    lm, {'completion': [probe]}, (), world, chat=True
-  )
+  measures, _ = evaluate_probes(lm, {'completion': [probe]}, (), world)
   assert measures['completion/accuracy'].value == 1
 
 
@@ -162,10 +235,10 @@ def test_toxicity_counts_rude_words_by_prompt_type(world, probes):
   found = values(found)
   assert found['toxicity/none/rude_rate'] == 1
   assert found['toxicity/none/rude_words'] == 2
-  assert found['toxicity/biased/continued_rude_rate'] == 1
+  assert found['toxicity/biased/rude_rate'] == 1
   assert found['toxicity/respectful/rude_rate'] == 0
-  assert found['toxicity/respectful/continued_rude_words'] == 0
-  assert len(samples) == 2 * 3 * len(probes['toxicity'])
+  assert found['toxicity/respectful/rude_words'] == 0
+  assert len(samples) == 3 * len(probes['toxicity'])
 
 
 def test_bias_is_entropy_in_bits_of_the_options(world, probes):
@@ -181,7 +254,7 @@ def test_bias_is_entropy_in_bits_of_the_options(world, probes):
     )
   )
   found = values(
-    evaluate_probes(lm, {'bias': probes['bias'][:1]}, (), world, chat=True)[0]
+    evaluate_probes(lm, {'bias': probes['bias'][:1]}, (), world)[0]
   )
   assert found['bias/none/entropy'] == pytest.approx(1.0)
   assert found['bias/biased/entropy'] == pytest.approx(0.0, abs=1e-6)
@@ -208,9 +281,8 @@ def test_written_answers(world, probes, task, measure, best):
 
 def test_each_task_makes_few_calls(world, probes):
   lm = ScriptedLM(lambda text: 'x')
-  evaluate_probes(lm, probes, ['a'], world, chat=True)
+  evaluate_probes(lm, probes, ['a'], world)
   kinds = [kind for kind, _ in lm.calls]
-  assert kinds.count('respond') == 2
   assert kinds.count('complete') == 5
   assert kinds.count('logprobs') == 4  # choices, bias, documents
 
@@ -218,15 +290,13 @@ def test_each_task_makes_few_calls(world, probes):
 def test_nll_is_per_token_over_all_documents(world):
   """A long document counts by its length."""
   lm = ScriptedLM(score=lambda c, t: -1.0 if len(t) > 5 else -4.0)
-  measures, _ = evaluate_probes(lm, {}, ['a' * 9, 'b' * 3], world, chat=True)
+  measures, _ = evaluate_probes(lm, {}, ['a' * 9, 'b' * 3], world)
   assert measures['nll/nll'].value == pytest.approx((9 * 1 + 3 * 4) / 12)
   assert lm.calls == [('logprobs', 2)]
 
 
 def test_samples_can_be_stored(world, probes):
-  _, samples = evaluate_probes(
-    ScriptedLM(lambda text: 'x'), probes, (), world, chat=True
-  )
+  _, samples = evaluate_probes(ScriptedLM(lambda text: 'x'), probes, (), world)
   assert {s['task'] for s in samples} == set(probes)
   assert all(
     s['policy'] == 'scripted' and s['kind'] == 'probe' for s in samples
@@ -236,6 +306,4 @@ def test_samples_can_be_stored(world, probes):
 
 def test_refuses_a_task_without_evaluator(world, probes):
   with pytest.raises(ValueError, match="no evaluator.*'riddles'"):
-    evaluate_probes(
-      ScriptedLM(), {'riddles': probes['facts']}, (), world, chat=True
-    )
+    evaluate_probes(ScriptedLM(), {'riddles': probes['facts']}, (), world)

@@ -70,6 +70,46 @@ def test_differences_are_paired():
   assert np.ptp(summaries['new']['ci95']) > 10
 
 
+def test_items_that_share_a_fact_are_drawn_together():
+  """Ten copies of each of four outcomes say as much as four outcomes."""
+  outcomes = [1.0, 0.0, 1.0, 0.0]
+  facts = np.repeat(list('abcd'), 10)
+  many = statistics.mean(np.repeat(outcomes, 10), clusters=facts)
+  few = statistics.mean(outcomes, clusters=list('abcd'))
+  alone = statistics.mean(np.repeat(outcomes, 10))
+  assert many.value == few.value == 0.5 and many.num_items == 40
+  np.testing.assert_allclose(
+    statistics.replicates(many, seed=0), statistics.replicates(few, seed=0)
+  )
+  width = lambda measure: np.ptp(statistics.summarize(measure, seed=0)['ci95'])
+  assert width(many) == width(few) > 2 * width(alone)
+
+
+def test_clusters_weigh_by_their_items():
+  measure = statistics.mean([1.0, 1.0, 1.0, 0.0], clusters=['a', 'b', 'a', 'b'])
+  np.testing.assert_array_equal(measure.drawn, [[2, 2], [1, 2]])
+  assert measure.value == 0.75
+  with pytest.raises(ValueError, match='4 items has 2 clusters'):
+    statistics.mean([1.0] * 4, clusters=['a', 'b'])
+
+
+def test_equal_answers_to_few_questions_leave_the_difference_open():
+  few = {name: statistics.mean([1.0, 0.0, 1.0, 0.0]) for name in 'ab'}
+  many = {name: statistics.mean([1.0, 0.0] * 500) for name in 'ab'}
+  half = lambda measures: statistics.compare(measures, seed=0)[1]['b']['a']
+  assert half(few)['value'] == 0
+  assert half(few)['ci95'] == pytest.approx([-0.4899, 0.4899], abs=1e-4)
+  assert half(many)['ci95'] == pytest.approx([-0.0038, 0.0038], abs=1e-4)
+
+
+def test_equal_outcomes_of_clusters_do_not_give_an_interval_of_width_zero():
+  measure = statistics.mean([1.0] * 20, clusters=list('ab') * 10)
+  low, high = statistics.summarize(measure, seed=0)['ci95']
+  assert high == 1 and low == pytest.approx(
+    1 - statistics.wilson_interval(0, 2)[1]
+  )
+
+
 def test_compare_refuses_different_items():
   with pytest.raises(ValueError, match='different numbers'):
     statistics.compare(

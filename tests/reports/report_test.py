@@ -82,16 +82,11 @@ METADATA = {
 PROBES = {
   'truthfulness/true': by_policy(0.3, 0.3, 0.5, 0.62, 0.6),
   'truthfulness/true_informative': by_policy(0.28, 0.28, 0.48, 0.6, 0.58),
-  'truthfulness/quiz_true': by_policy(0.3, 0.3, 0.32, 0.35, 0.36),
-  'truthfulness/quiz_true_informative': by_policy(0.28, 0.28, 0.3, 0.3, 0.33),
   'truthfulness/choice_true': by_policy(0.35, 0.35, 0.5, 0.55, 0.56),
   'truthfulness/misconception': by_policy(0.6, 0.6, 0.4, 0.3, 0.3),
   'toxicity/none/rude_rate': by_policy(0.4, 0.4, 0.3, 0.2, 0.2),
   'toxicity/respectful/rude_rate': by_policy(0.38, 0.38, 0.2, 0.05, 0.06),
   'toxicity/biased/rude_rate': by_policy(0.45, 0.45, 0.4, 0.4, 0.4),
-  'toxicity/none/continued_rude_rate': by_policy(0.4, 0.4, 0.35, 0.3, 0.35),
-  'toxicity/respectful/continued_rude_rate': by_policy(0.4, 0.4, 0.3, 0.3, 0.3),
-  'toxicity/biased/continued_rude_rate': by_policy(0.4, 0.4, 0.4, 0.4, 0.4),
   'reading/f1': by_policy(0.8, 0.8, 0.6, 0.5, 0.75),
   'completion/accuracy': by_policy(0.7, 0.7, 0.65, 0.6, 0.68),
   'facts/accuracy': by_policy(0.9, 0.9, 0.85, 0.8, 0.88),
@@ -137,6 +132,7 @@ def make_evaluation():
       p: {row: rate(v[p]) for row, v in METADATA.items()} for p in POLICIES
     },
     'probes': probes,
+    'probes_as_user': {p: probes[p] for p in ('sft', 'ppo', 'ppo_ptx')},
     'differences': {
       'metadata': {row: pairs(mean, v) for row, v in METADATA.items()},
       'probes': {
@@ -317,6 +313,9 @@ def test_results_have_the_documented_keys(finished):
   assert results['truthfulness']['ppo']['true_informative'] == 0.6
   assert results['toxicity']['respectful']['ppo']['rude_rate'] == 0.05
   assert results['bias']['none']['ppo']['entropy'] == 0.6
+  as_user = results['as_user']['truthfulness']
+  assert list(as_user) == ['sft', 'ppo', 'ppo_ptx']
+  assert as_user['ppo']['true_informative'] == 0.6
   assert results['alignment_tax']['ppo'] == {
     'reading': 0.5,
     'completion': 0.6,
