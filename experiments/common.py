@@ -51,10 +51,10 @@ LENGTHS = {
   'small': (96, 64),
   **dict.fromkeys(PAPER_SIZES, (1024, 1024)),
 }  # section 3.2, table 6
-# The same for studies on real data: `cpu` takes two cores two hours with a
-# model of 135M parameters, `full` is for one accelerator and up to a billion
-# parameters.
-REAL_LENGTHS = {'cpu': (128, 64), 'full': (512, 512)}
+# The same for all stages of studies on real data:
+# `cpu` is for two cores and a model of 135M parameters, `full` is for one
+# accelerator and up to a billion parameters.
+REAL_LENGTHS = {'cpu': (128, 128), 'full': (512, 512)}
 
 
 def check_size(size, sizes=tuple(SIZES)):

@@ -44,7 +44,8 @@ def get_config(arg='tiny'):
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.row_len = common.SIZES[arg][-1]  # tokens per packed row
   c.max_responses = 9  # K; above it, a best, a worst and others are drawn
-  # Ranked responses longer than response_len: 'drop' or 'cut' them.
+  # Responses longer than response_len: 'drop' or 'cut' them. Cut ones have no
+  # EOS, which teaches the policy and the reward model not to end.
   c.long_responses = 'drop'
   # Share that is held out: of users where users are known, else of prompts.
   c.validation_fraction = 0.05

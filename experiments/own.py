@@ -53,7 +53,6 @@ def get_config(arg='tiny'):
   for name in ('documents', 'demonstrations', 'rankings', 'prompts'):
     stages.data[name] = c.get_ref(name)
   stages.data.tokenizer.vocab_size = vocab_size
-  stages.data.long_responses = 'cut'
   stages.data.validation_fraction = 0.2 if arg == 'micro' else 0.1
   for experiment in TRAINED:
     stages[experiment.__name__.split('.')[-1]] = experiment.get_config(arg)

@@ -24,8 +24,6 @@ from experiments import reward as reward_config
 from experiments import sft as sft_config
 
 SIZES = tuple(common.REAL_LENGTHS)
-# The most tokens of a ranked response; tokens of a packed row.
-RANKED, ROW = {'cpu': 128, 'full': 512}, {'cpu': 192, 'full': 1024}
 # Fields that all models share.
 MODEL = {'cpu': {}, 'full': dict(dtype='bfloat16', remat='full')}
 MODELS = ('model', 'reference_model', 'reward_model', 'value_model')
@@ -60,7 +58,7 @@ def reward(arg):
   c = reward_config.get_config('125m')
   c.inputs.rankings = '../data'
   c.model = imported_model(arg, 'init')
-  c.prompt_len, c.response_len = common.REAL_LENGTHS[arg][0], RANKED[arg]
+  c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]
   c.max_responses = {'cpu': 4, 'full': 9}[arg]
   c.batch_size, c.optimizer.peak_lr = {'cpu': (8, 1e-4), 'full': (32, 1e-5)}[
     arg
@@ -89,6 +87,8 @@ def ppo(arg, config):
   p.microbatch_size, p.score_microbatch_size = {'cpu': (0, 0), 'full': (8, 32)}[
     arg
   ]
+  # An answer without an end scores this much less.
+  p.missing_eos, p.missing_eos_amount = 'penalty', 1.0
   p.kl_coef = {'cpu': 0.05, 'full': 0.05}[arg]
   p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]
   p.ptx_microbatch_size = {'cpu': 0, 'full': 8}[arg]
@@ -134,11 +134,11 @@ def get_config(arg='cpu'):
   stages.data.inputs.tokenizer = '../import'
   for name in ('demonstrations', 'rankings', 'prompts', 'documents'):
     stages.data[name] = c.get_ref(name)
+  prompt_len, response_len = common.REAL_LENGTHS[arg]
   stages.data.update(
-    prompt_len=common.REAL_LENGTHS[arg][0],
-    response_len=RANKED[arg],
-    row_len=ROW[arg],
-    long_responses='cut',
+    prompt_len=prompt_len,
+    response_len=response_len,
+    row_len=prompt_len + response_len,
     validation_fraction=0.2 if arg == 'cpu' else 0.05,
   )
   stages.data.max_responses = 4 if arg == 'cpu' else 9

@@ -80,6 +80,23 @@ def folder(tmp_path_factory):
   return folder
 
 
+@pytest.mark.parametrize('size', real.SIZES)
+def test_all_stages_have_one_length_limit_and_no_response_is_cut(size):
+  """A response that is cut in one stage has no end for the next."""
+  stages = real.get_config(size).stages
+  limits = {
+    (found.prompt_len, found.response_len)
+    for stage in stages.values()
+    if 'response_len' in (found := stage.get('ppo', stage))
+  }
+  assert len(limits) == 1
+  assert stages.data.long_responses == 'drop'
+  assert stages.data.row_len >= sum(limits.pop())
+  for name in ('ppo', 'ppo_ptx'):
+    assert stages[name].ppo.missing_eos == 'penalty'
+    assert stages[name].ppo.missing_eos_amount > 0
+
+
 def test_every_stage_of_the_experiment_validates(folder):
   """The architecture is that of the source, before anything is imported."""
   for size in real.SIZES:

@@ -248,6 +248,7 @@ def prepare(config, workdir: pathlib.Path, progress):
     lengths = fitting.Lengths(
       config.prompt_len,
       config.response_len,
+      config.row_len,
       config.max_responses,
       config.long_responses,
     )
@@ -312,7 +313,8 @@ def run(config, workdir, label: str = '') -> dict:
   specs = len({spec for part in PARTS for spec in config[part]})
   with Progress('data', specs + 3, label=label) as progress:
     loaded, read, data, tok = prepare(config, workdir, progress)
-    lost = warnings(loaded, data)
+    biased = fitting.cut_preference(data.rankings, tok.eos_id)
+    lost = warnings(loaded, data) + [biased] * bool(biased)
     for line in lost:
       progress.message(f'WARNING: {line}')
     folder.write_tokenizer(tok)

@@ -378,6 +378,26 @@ def test_own_data_with_a_tokenizer_of_their_own(tmp_path, capsys):
   }
 
 
+@pytest.mark.parametrize('better', [1, 0])
+def test_a_preference_for_cut_responses_is_warned_of(tmp_path, better):
+  """The long response of each ranking is better, or that of every second is."""
+  ranked = [
+    {
+      'prompt': ask(i),
+      'responses': ['red ' * 9, 'a cat'],
+      'scores': [better or i % 2, 0.5],
+    }
+    for i in range(24)
+  ]
+  rows = write_lines(tmp_path / 'ranked.jsonl', ranked)
+  config = make_config({'rankings': (rows,)}, long_responses='cut')
+  result = runner.run_stage(config, tmp_path / 'data')['result']
+  warned = 'truncation correlates with preference' in str(
+    result.get('warnings', '')
+  )
+  assert warned == better
+
+
 # --- Interruptions -----------------------------------------------------------
 
 

@@ -1,19 +1,21 @@
 """Fits curated records to lengths in tokens.
 
 Prompts are never cut: a prompt that is too long is dropped, as in the paper
-(Ouyang et al. 2022, section 3.2). A demonstration's response loses its end and
-its EOS. A ranked response that is too long is dropped from its ranking, or cut:
-labelers saw all of it.
+(Ouyang et al. 2022, section 3.2). A response that is too long is dropped, or it
+is cut and loses its EOS. Cut responses teach a policy not to end, and teach a
+reward model that endless answers are good if labelers prefer long ones; see
+`cut_preference`.
 """
 
 import array
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import itertools
+import math
 
 from instructrl.data import tasks
 from instructrl.data.curate import parts
-from instructrl.data.records import pick, prompt_of, Ranking
+from instructrl.data.records import Demonstration, pick, prompt_of, Ranking
 
 LONG_RESPONSES = ('drop', 'cut')
 # Config fields, and flags, that say how texts are laid out.
@@ -27,12 +29,14 @@ class Lengths:
   Attributes:
     prompt_len: tokens of a prompt in its layout.
     response_len: tokens of a response, EOS included.
+    row_len: tokens of a packed row, which holds a prompt and its response.
     max_responses: K of a ranking.
-    long_responses: one of `LONG_RESPONSES`, for ranked responses.
+    long_responses: one of `LONG_RESPONSES`.
   """
 
   prompt_len: int
   response_len: int
+  row_len: int
   max_responses: int = 9
   long_responses: str = 'drop'
 
@@ -115,7 +119,7 @@ def fit(
   shown = drops.without(
     curated.demonstrations, too_long, reason, 'demonstrations'
   )
-  count_cut(shown, tok, lengths.response_len, drops)
+  shown = demonstrated(shown, tok, lengths, drops)
   ranked = drops.without(curated.rankings, too_long, reason, 'rankings')
   ranked = tokenized(ranked, tok, lengths, seed, drops)
   prompts, lost = {}, {}
@@ -200,12 +204,63 @@ def tokenized(
   return kept
 
 
-def count_cut(
-  demonstrations: Iterable, tok, response_len: int, drops: parts.Drops
-) -> None:
-  """Counts the demonstrations whose response `tasks.sft_rows` will cut."""
+def demonstrated(
+  demonstrations: Iterable[Demonstration],
+  tok,
+  lengths: Lengths,
+  drops: parts.Drops,
+) -> list[Demonstration]:
+  """Drops the demonstrations whose response is too long, or counts them.
+
+  `tasks.sft_rows` cuts those that are only counted.
+  """
+  kept = []
   for d in demonstrations:
-    whole = tasks.response_tokens(tok, d.response, response_len + 1)
-    if len(whole) > response_len:
-      reason = f'demonstrated, cut: more than {response_len} tokens'
+    room = lengths.row_len + 1 - len(tasks.chat_prompt(tok, d.prompt))
+    most = min(lengths.response_len, room)
+    if len(tasks.response_tokens(tok, d.response, most + 1)) <= most:
+      kept.append(d)
+    elif lengths.long_responses == 'cut':
+      kept.append(d)
+      reason = f'demonstrated, cut: more than {most} tokens'
       drops.add('responses', reason, d.prompt.id)
+    else:
+      reason = f'response has more than {most} tokens'
+      drops.add('demonstrations', reason, d.prompt.id)
+  return kept
+
+
+def cut_preference(rankings: Iterable[Ranking], eos_id: int) -> str | None:
+  """Warns if labelers prefer the responses that were cut, or the others.
+
+  A cut response lacks EOS, so a reward model then learns to score the end of a
+  response and not its content.
+
+  Args:
+    rankings: with `response_tokens`.
+    eos_id: the token that ends a whole response.
+
+  Returns:
+    The warning, or None if the preference is within two standard errors of
+    chance. The error counts rankings: pairs of one ranking depend on each
+    other.
+  """
+  pairs, balances = [], []
+  for ranking in rankings:
+    cut = [tokens[-1] != eos_id for tokens in ranking.response_tokens]
+    found = [
+      cut[better] - cut[worse]
+      for better, worse in itertools.permutations(range(len(cut)), 2)
+      if ranking.ranks[better] < ranking.ranks[worse]
+    ]
+    pairs += found
+    balances.append(sum(found))
+  if abs(sum(balances)) <= 2 * math.sqrt(sum(b * b for b in balances)):
+    return None
+  one_cut = sum(map(abs, pairs))
+  return (
+    f'truncation correlates with preference: in {one_cut / len(pairs):.0%} of '
+    f'{len(pairs):,} pairs exactly one response is cut, and it is preferred in '
+    f'{pairs.count(1) / one_cut:.0%} of them, so a reward model learns whether '
+    "a response ends; set long_responses='drop' or a larger response_len"
+  )

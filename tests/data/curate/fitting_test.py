@@ -29,7 +29,7 @@ def tokenized(rankings, **lengths):
   made = fitting.tokenized(
     rankings,
     TOK,
-    Lengths(**{'prompt_len': 9, 'response_len': 3, **lengths}),
+    Lengths(**{'prompt_len': 9, 'response_len': 3, 'row_len': 12, **lengths}),
     0,
     drops,
   )
@@ -49,7 +49,7 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted():
       notes=[],
     ),
     TOK,
-    Lengths(prompt_len=4, response_len=9),
+    Lengths(prompt_len=4, response_len=9, row_len=13),
     0,
   )
   assert [r.prompt.text for r in made.rankings] == ['a b', 'x']
@@ -148,11 +148,61 @@ def test_a_ranking_that_is_one_tie_keeps_two_different_responses():
   assert len(set(got.responses)) == 2 and got.ranks == (0, 0)
 
 
-def test_cut_demonstrations_are_counted():
+@pytest.mark.parametrize('action', fitting.LONG_RESPONSES)
+def test_long_demonstrations_are_dropped_or_cut_and_counted(action):
+  """Row 'r' has two tokens more of its prompt, and so less room."""
+  rows = [
+    toys.shown('p', 'a b'),
+    toys.shown('q', 'a b c'),
+    toys.shown('r r r', 'a b'),
+  ]
   drops = parts.Drops()
-  fitting.count_cut(
-    [toys.shown('p', 'a b'), toys.shown('q', 'a b c')], TOK, 3, drops
-  )
-  assert drops.counts == {
-    ('responses', 'demonstrated, cut: more than 3 tokens'): 1
-  }
+  lengths = Lengths(9, 3, row_len=6, long_responses=action)
+  made = fitting.demonstrated(rows, TOK, lengths, drops)
+  if action == 'cut':
+    assert made == rows
+    assert drops.counts == {
+      ('responses', 'demonstrated, cut: more than 3 tokens'): 1,
+      ('responses', 'demonstrated, cut: more than 2 tokens'): 1,
+    }
+  else:
+    assert made == rows[:1]
+    assert drops.counts == {
+      ('demonstrations', 'response has more than 3 tokens'): 1,
+      ('demonstrations', 'response has more than 2 tokens'): 1,
+    }
+
+
+def cut_rankings(*balances):
+  """Rankings of two, one of them cut: it is better (1), worse (-1), equal."""
+  rows = [
+    ranking('a b c', 'd', ranks={1: (0, 1), -1: (1, 0), 0: (0, 0)}[balance])
+    for balance in balances
+  ]
+  made, _ = tokenized(rows, long_responses='cut')
+  assert [r.response_tokens[0] for r in made] == [(1, 1, 1)] * len(made)
+  return made
+
+
+def test_a_preference_for_cut_responses_is_warned_of():
+  found = fitting.cut_preference(cut_rankings(*[1] * 22, *[-1] * 3), TOK.eos_id)
+  assert 'in 100% of 25 pairs exactly one response is cut' in found
+  assert 'it is preferred in 88% of them' in found
+  less = fitting.cut_preference(cut_rankings(*[-1] * 6), TOK.eos_id)
+  assert 'it is preferred in 0% of them' in less
+
+
+@pytest.mark.parametrize(
+  'rankings',
+  [
+    cut_rankings(*[1, -1] * 30, 1),
+    cut_rankings(*[0] * 30),
+    cut_rankings(1, 1, 1, 1),  # chance gives four of four in one case of eight
+    [tokenized([ranking('a b c', *'defgh')], long_responses='cut')[0][0]],
+    tokenized([ranking('a', 'b')] * 30)[0],
+    [],
+  ],
+  ids=['even', 'ties', 'few', 'one ranking', 'none cut', 'empty'],
+)
+def test_no_preference_for_cut_responses_is_not_warned_of(rankings):
+  assert fitting.cut_preference(rankings, TOK.eos_id) is None
