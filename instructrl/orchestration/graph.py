@@ -103,6 +103,8 @@ def of_study(config, workdir) -> dict[str, Node]:
       name in config.stages,
       f'order must name stages of the config; got {name!r}',
     )
+    once = config.order.count(name) == 1
+    checks.require(once, f'order must name each stage once; {name!r} is twice')
   stages = _stages(config)
   builder = _Builder(config, workdir, hashed=False)
   builder.add({name: stages[name] for name in config.order}, config.order)

@@ -96,7 +96,8 @@ def _run_guarded(main: Callable[..., None], given: Sequence[str]):
         'same command resumes from the last checkpoint',
       )
     if isinstance(error, EXPECTED_ERRORS):
-      _leave(1, f'error: {error}')
+      notes = getattr(error, '__notes__', ())
+      _leave(1, '; '.join([f'error: {error}', *notes]))
     if not several:
       raise
     traceback.print_exc()

@@ -57,9 +57,10 @@ def outcome(
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-  """Puts an evaluation's name before the message of a ValueError of its code.
+  """Names an evaluation in the errors of its code.
 
-  A ConfigError names a field already.
+  A ConfigError names a field already. The message of a ValueError begins with
+  the name; another exception is a defect, and its traceback ends with the name.
   """
   try:
     yield
@@ -67,6 +68,9 @@ def named(name: str) -> Iterator[None]:
     raise
   except ValueError as error:
     raise ValueError(f'evals.{name}: {errors.located(error)}') from error
+  except Exception as error:
+    error.add_note(f'raised in the evaluation config.evals.{name}')
+    raise
 
 
 class OpenRewardModel:
@@ -219,10 +223,12 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
       results = outcome(evaluator, {policy.name: policy}).results
     return metrics(results, f'eval/{name}', policy.name)
 
-  return [
-    (fields['every'], functools.partial(evaluate, name, make(context, fields)))
-    for name, fields in due.items()
-  ]
+  found = []
+  for name, fields in due.items():
+    with named(name):
+      made = make(context, fields)
+    found.append((fields['every'], functools.partial(evaluate, name, made)))
+  return found
 
 
 def metrics(results: Mapping, prefix: str, policy: str) -> dict[str, float]:

@@ -1,8 +1,9 @@
 """A trained run as a Python object that takes and returns text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import functools
 import math
+import numbers
 import os
 
 import numpy as np
@@ -15,6 +16,7 @@ from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages import policies
 from instructrl.stages import scoring
+from instructrl.stages.field_settings import Bounds
 
 _MAX_BATCH = 64  # sequences computed at once
 
@@ -101,14 +103,13 @@ class LoadedRun:
       ConfigError: the run is a reward model, or an argument is out of range.
     """
     self._require_policy('generate')
-    checks.require(
-      n >= 1 and max_tokens >= 1, 'n and max_tokens must be 1 or more'
-    )
-    checks.require(
-      0 <= temperature < math.inf, 'temperature must be 0 or more, and finite'
-    )
-    checks.require(0 < top_p <= 1, 'top_p must be above 0, and at most 1')
-    _check_texts(prompts)
+    _check('n', n, low=1)
+    _check('max_tokens', max_tokens, low=1)
+    _check('seed', seed)
+    _check('first', first, low=0)
+    _check('temperature', temperature, numbers.Real, low=0, below=math.inf)
+    _check('top_p', top_p, numbers.Real, above=0, high=1)
+    prompts = _prompts(prompts)
     if not prompts:
       return []
     answers = self._policy(len(prompts) * n, max_tokens).respond(
@@ -139,7 +140,7 @@ class LoadedRun:
       ConfigError: the run is a reward model, or the lengths differ.
     """
     self._require_policy('logprobs')
-    _check_texts(prompts, responses)
+    prompts, responses = _pairs(prompts, responses)
     policy = self._policy(len(prompts), 1)
     if policy.template == 'plain':
       tokens = [self.tok.continuation(response) for response in responses]
@@ -171,16 +172,14 @@ class LoadedRun:
     Raises:
       ConfigError: the run is a policy, or the lengths differ.
     """
-    checks.require(
-      max_tokens is None or max_tokens >= 1,
-      f'max_tokens must be None, or 1 or more; got {max_tokens}',
-    )
+    if max_tokens is not None:
+      _check('max_tokens', max_tokens, low=1)
     checks.require(
       self.is_reward_model,
       f'{self.path} is a policy: use generate or logprobs; only a reward model '
       'has score',
     )
-    _check_texts(prompts, responses)
+    prompts, responses = _pairs(prompts, responses)
     scorer = self._scorer(min(max(len(prompts), 1), _MAX_BATCH))
     return scorer(
       self._opened.params,
@@ -204,18 +203,40 @@ class LoadedRun:
     )
 
 
-def _check_texts(prompts: Sequence[str], responses=None) -> None:
-  """Raises a ConfigError if prompts are no list of texts to work with."""
+def _check(name: str, value, kind: type = numbers.Integral, **bounds) -> None:
+  """Raises a ConfigError unless a value is a number within `Bounds`."""
+  noun = 'an integer' if kind is numbers.Integral else 'a number'
   checks.require(
-    not isinstance(prompts, str) and not isinstance(responses, str),
-    'prompts and responses must be lists of str; got one str',
+    isinstance(value, kind) and not isinstance(value, bool),
+    f'{name} must be {noun}; got {value!r}',
   )
+  fault = Bounds(**bounds).fault(name, value)
+  checks.require(not fault, fault)
+
+
+def _texts(values: Iterable[str]) -> list[str]:
+  """Returns texts as a list; raises a ConfigError if they are not texts."""
+  wanted = 'prompts and responses must be lists of str; got'
   checks.require(
-    all(isinstance(text, str) for text in [*prompts, *(responses or ())]),
-    'prompts and responses must be lists of str',
+    isinstance(values, Iterable) and not isinstance(values, (str, bytes)),
+    f'{wanted} one {type(values).__name__}',
   )
-  checks.require(all(prompt.strip() for prompt in prompts), 'a prompt is empty')
+  texts = list(values)
+  for text in texts:
+    checks.require(isinstance(text, str), f'{wanted} {text!r} in one')
+  return texts
+
+
+def _prompts(prompts: Iterable[str]) -> list[str]:
+  texts = _texts(prompts)
+  checks.require(all(text.strip() for text in texts), 'a prompt is empty')
+  return texts
+
+
+def _pairs(prompts, responses) -> tuple[list[str], list[str]]:
+  prompts, responses = _prompts(prompts), _texts(responses)
   checks.require(
-    responses is None or len(prompts) == len(responses),
-    f'{len(prompts)} prompts, but {len(responses or ())} responses',
+    len(prompts) == len(responses),
+    f'{len(prompts)} prompts, but {len(responses)} responses',
   )
+  return prompts, responses

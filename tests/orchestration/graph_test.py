@@ -272,6 +272,7 @@ def test_a_study_runs_a_stage_after_its_inputs():
   [
     ((), {}, 'order is empty: name one or more'),
     (('lab', 'labb'), {}, "order must name stages .*; got 'labb'"),
+    (('lab', 'sft', 'sft'), {}, "order must .* once; 'sft' is twice"),
     (
       ('pretrain',),
       {'stages.pretrain.batch_size': 0},

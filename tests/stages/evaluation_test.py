@@ -1,6 +1,7 @@
 """The evaluation stage, on policies and a reward model of known configs."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -238,6 +239,10 @@ class Broken:
   def run(self, policies):
     if self.how == 'no JSON':
       return evaluator.Outcome({'m': {'value': np.float32(1), 'n': 1}})
+    if self.how == 'no file':
+      pathlib.Path('/nowhere').read_text()
+    if self.how == 'a defect':
+      return self.hwo
     return max([]) if self.how == 'raises' else {}
 
 
@@ -255,6 +260,21 @@ def test_an_error_in_an_evaluation_names_it(how, message, runs, one_device):
     config.evals = {'own': {'type': f'{__name__}:Broken', 'how': how}}
   with pytest.raises(ValueError, match=f'evals.own: ValueError: {message}'):
     evaluation.run(config, runs / how)
+
+
+@pytest.mark.parametrize(
+  'how, kind', [('no file', OSError), ('a defect', AttributeError)]
+)
+def test_another_exception_keeps_its_type_and_names_the_evaluation(
+  how, kind, runs, one_device
+):
+  config = config_of()
+  with config.unlocked():
+    config.evals = {'own': {'type': f'{__name__}:Broken', 'how': how}}
+  with pytest.raises(kind) as caught:
+    evaluation.run(config, runs / how)
+  (note,) = caught.value.__notes__
+  assert note == 'raised in the evaluation config.evals.own'
 
 
 def test_a_policy_whose_name_results_use_is_refused():

@@ -125,18 +125,48 @@ def test_the_wrong_kind_of_run_is_refused(saved):
   [
     (lambda p: p.generate('say red'), 'must be lists of str; got one str'),
     (lambda p: p.generate(['say red', ' ']), 'a prompt is empty'),
-    (lambda p: p.generate(PROMPTS, n=0), 'n and max_tokens must be 1 or more'),
-    (lambda p: p.generate(PROMPTS, temperature=-1), 'temperature must be 0'),
-    (lambda p: p.generate(PROMPTS, top_p=0), 'top_p must be above 0'),
     (lambda p: p.logprobs(PROMPTS, ['red']), '3 prompts, but 1 responses'),
     (lambda p: p.logprobs(PROMPTS, 'red'), 'must be lists of str'),
-    (lambda p: p.generate([5]), 'must be lists of str'),
+    (lambda p: p.generate([5]), 'must be lists of str; got 5 in one'),
+    (lambda p: p.generate(5), 'must be lists of str; got one int'),
+    (lambda p: p.logprobs(PROMPTS, None), 'got one NoneType'),
     (lambda p: p.logprobs(PROMPTS, [b'a'] * 3), 'must be lists of str'),
   ],
 )
 def test_arguments_that_make_no_sense_are_refused(call, message, saved):
   with pytest.raises(checks.ConfigError, match=message):
     call(instructrl.load(saved('ppo')))
+
+
+@pytest.mark.parametrize(
+  'option, value, message',
+  [
+    ('n', 0, 'n must be at least 1; got 0'),
+    ('n', 'x', "n must be an integer; got 'x'"),
+    ('n', 1.5, 'n must be an integer; got 1.5'),
+    ('n', True, 'n must be an integer; got True'),
+    ('max_tokens', -1, 'max_tokens must be at least 1; got -1'),
+    ('max_tokens', None, 'max_tokens must be an integer; got None'),
+    ('temperature', 'x', "temperature must be a number; got 'x'"),
+    ('temperature', -1, 'temperature must be at least 0 and finite; got -1'),
+    ('temperature', np.nan, 'temperature must be .*; got nan'),
+    ('top_p', 0, 'top_p must be at most 1 and greater than 0; got 0'),
+    ('top_p', [1], r'top_p must be a number; got \[1\]'),
+    ('seed', 'x', "seed must be an integer; got 'x'"),
+    ('first', -1, 'first must be at least 0; got -1'),
+  ],
+)
+def test_an_option_that_makes_no_sense_is_refused(
+  option, value, message, saved
+):
+  with pytest.raises(checks.ConfigError, match=f'^{message}$'):
+    instructrl.load(saved('ppo')).generate(PROMPTS, **{option: value})
+
+
+def test_no_prompts_have_no_answers(saved):
+  policy, model = (instructrl.load(saved(name)) for name in ('ppo', 'reward'))
+  assert policy.generate([]) == []
+  assert policy.logprobs([], []).shape == model.score((), ()).shape == (0,)
 
 
 def test_score_cuts_at_no_less_than_one_token(saved):
