@@ -48,14 +48,14 @@ PAD = 0
 def parse(argv=None):
   parser = argparse.ArgumentParser(
     description=__doc__.split('\n')[0],
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+    formatter_class=argparse.ArgumentDefaultsHelpFormatter,
   )
-  parser.add_argument('mode', choices=tuple(MODES))
+  parser.add_argument('mode', choices=tuple(MODES), help='what is timed')
   for name, default, text in (
-    ('layers', 6, ''),
-    ('d-model', 384, ''),
-    ('heads', 6, ''),
-    ('vocab', 8192, ''),
+    ('layers', 6, 'of the model'),
+    ('d-model', 384, 'width of the model'),
+    ('heads', 6, 'of attention'),
+    ('vocab', 8192, 'tokens of the vocabulary'),
     ('batch', 32, 'episodes, rows or prompts'),
     ('prompt', 64, 'tokens'),
     ('response', 64, 'tokens'),

@@ -51,3 +51,11 @@ def test_a_bad_shape_is_refused(benchmark, capsys, args, message):
   with pytest.raises(SystemExit):
     benchmark.parse(['ppo', *args])
   assert message in capsys.readouterr().err
+
+
+def test_help_gives_the_default_of_each_option(benchmark, capsys):
+  with pytest.raises(SystemExit):
+    benchmark.parse(['--help'])
+  _, _, options = capsys.readouterr().out.partition('--help')
+  options = ' '.join(options.split())
+  assert options.count('(default: ') == options.count(' --') == 16
