@@ -27,10 +27,13 @@ def get_config(arg='tiny'):
   c.max_responses = 9  # most responses per prompt, K
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.shuffled_pairs = False  # ablation of C.2: each pair is its own example
-  # Number of folds of labelers, and the fold to hold out (E.2); 0 folds = hold
-  # out the labelers that the rankings hold out.
+  # Number of folds of training labelers, and the fold to hold out (E.2); folds
+  # have as many labelers each, and labelers who are over are left out. 0 folds
+  # = hold out the labelers that the rankings hold out.
   c.num_folds, c.fold = 0, 0
   c.optimizer = common.optimizer(peak_lr)  # cosine to 10% (C.2)
-  c.eval_every = 0  # updates; 0 = once an epoch
+  # Updates between accuracy and log loss on validation rankings; 0 = once an
+  # epoch.
+  c.eval_every = {'micro': 0, 'tiny': 150}.get(arg, 50)
   c.checkpoint.every = 50  # updates
   return c

@@ -3,7 +3,8 @@
 K responses per prompt, N rankings.
 """
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Mapping
 import itertools
 
 import numpy as np
@@ -42,29 +43,52 @@ def labeler_groups(run: Run) -> Callable[[Ranking], str]:
 
   With config.num_folds, the training labelers are divided among that many
   folds, and those of config.fold are held out (Ouyang et al. 2022, appendix
-  E.2). Labelers that the records hold out are then in neither group.
+  E.2). Labelers that are in no fold, or that the records hold out, are then in
+  neither group.
   """
   config = run.config
   if not config.num_folds:
     return lambda ranking: ranking.group
-  names = sorted(
-    {
-      r.labeler
-      for r in inputs.records(run, 'rankings', 'rankings', 'train')
-      if r.group == 'train'
-    }
+  counts = collections.Counter(
+    r.labeler
+    for r in inputs.records(run, 'rankings', 'rankings', 'train')
+    if r.group == 'train'
   )
   checks.require(
-    len(names) >= config.num_folds,
-    f'num_folds must be at most {len(names)}, the training labelers of '
+    len(counts) >= config.num_folds,
+    f'num_folds must be at most {len(counts)}, the training labelers of '
     f'inputs.rankings; got {config.num_folds}',
   )
-  folds = {name: i % config.num_folds for i, name in enumerate(names)}
-  return lambda ranking: (
-    ''
-    if ranking.group != 'train'
-    else ('heldout' if folds.get(ranking.labeler) == config.fold else 'train')
-  )
+  folds = equal_folds(counts, config.num_folds)
+
+  def group_of(ranking):
+    fold = folds.get(ranking.labeler)
+    if fold is None:
+      return ''
+    return 'heldout' if fold == config.fold else 'train'
+
+  return group_of
+
+
+def equal_folds(counts: Mapping[str, int], num_folds: int) -> dict[str, int]:
+  """Divides labelers among folds with about equal data (E.2).
+
+  Args:
+    counts: labeler -> number of training rankings.
+    num_folds: number of folds.
+
+  Returns:
+    labeler -> fold. All folds have as many labelers; those with the fewest
+    rankings are in no fold if their number does not divide.
+  """
+  names = sorted(counts, key=lambda name: (-counts[name], name))
+  rounds = len(names) // num_folds
+  folds = {}
+  for i, name in enumerate(names[: rounds * num_folds]):
+    turn, fold = divmod(i, num_folds)
+    # Every second round is dealt backwards, which evens out the amounts.
+    folds[name] = fold if turn % 2 == 0 else num_folds - 1 - fold
+  return folds
 
 
 def load_rankings(run: Run, tok, split: str, group: str | None = None):

@@ -295,11 +295,12 @@ def run(config, workdir, label: str = '') -> dict:
 
     def evaluate(state, step):
       del step
-      names = {'in_group': 'accuracy/validation', 'heldout': 'accuracy/heldout'}
-      return {
-        names[name]: found['accuracy']
-        for name, found in measure(state.params).items()
-      }
+      values = {}
+      for group, found in measure(state.params).items():
+        name = {'in_group': 'validation'}.get(group, group)
+        values[f'accuracy/{name}'] = found['accuracy']
+        values[f'loss/{name}'] = found['log_loss']['value']
+      return values
 
     state = run.loop(
       state,

@@ -72,12 +72,17 @@ class Scorer:
 
 
 def accuracy(score_fn, params, batches, seed: int) -> dict:
-  """Returns the fraction of strict pairs ranked as the labeler did.
+  """Measures scores on held-out rankings.
 
-  The interval is a bootstrap over prompts: pairs of one prompt are not
+  The intervals are a bootstrap over prompts: pairs of one prompt are not
   independent.
+
+  Returns:
+    'accuracy' and 'ci95', the fraction of strict pairs ranked as the labeler
+    did; 'log_loss', the summary of equation 1 in nats; 'num_pairs' and
+    'num_prompts', without prompts that have ties only.
   """
-  right, total = [], []
+  right, total, losses_of = [], [], []
   for batch in batches:
     scores = np.asarray(score_fn(params, batch))
     pairs = np.asarray(
@@ -86,6 +91,10 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
     margins = scores[:, :, None] - scores[:, None, :]
     right += ((margins > 0) & pairs).sum((1, 2)).tolist()
     total += pairs.sum((1, 2)).tolist()
+    pair_losses = np.logaddexp(0, -margins, dtype=np.float64)
+    losses_of += [
+      loss[pair].mean() for loss, pair in zip(pair_losses, pairs) if pair.any()
+    ]
   counted = [(r, t) for r, t in zip(right, total) if t]
   summary = statistics.summarize(
     statistics.ratio(*map(list, zip(*counted))), seed=seed
@@ -93,6 +102,7 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
   return {
     'accuracy': summary['value'],
     'ci95': summary['ci95'],
+    'log_loss': statistics.summarize(statistics.mean(losses_of), seed=seed),
     'num_pairs': int(sum(total)),
     'num_prompts': len(counted),
   }

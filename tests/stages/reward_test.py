@@ -1,7 +1,9 @@
 """The reward-model stage."""
 
+import collections
 import dataclasses
 import functools
+import math
 import types
 
 import chex
@@ -262,6 +264,12 @@ def test_accuracy_by_hand():
   # Row 0: 2 of 3 pairs; row 2: one of two is right, the other is equal.
   assert found['accuracy'] == pytest.approx(3 / 5)
   assert (found['num_pairs'], found['num_prompts']) == (5, 2)
+  # Margins of row 0: 2, 1 and -1; of row 2: 0 and 1. Prompts weigh the same.
+  loss = lambda *margins: np.mean([math.log1p(math.exp(-m)) for m in margins])
+  assert found['log_loss']['value'] == pytest.approx(
+    (loss(2, 1, -1) + loss(0, 1)) / 2
+  )
+  assert found['log_loss']['n'] == 2
 
 
 # --- The bias ----------------------------------------------------------------
@@ -427,8 +435,20 @@ def test_accuracy_is_measured_on_those_who_ranked(
   assert told in out and bool(told) == bool(out)
 
 
+def test_folds_have_equal_data():
+  """Twelve labelers of the lab make five folds of two; two are left out."""
+  counts = {f'train-{i}': 500 + i for i in range(12)}
+  folds = ranking_batches.equal_folds(counts, 5)
+  assert {*counts} - {*folds} == {'train-0', 'train-1'}
+  amounts = collections.Counter()
+  for name, fold in folds.items():
+    amounts[fold] += counts[name]
+  assert set(amounts.values()) == {1013}
+  assert collections.Counter(folds.values()) == dict.fromkeys(range(5), 2)
+
+
 def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
-  """Each ranking of theirs is held out once, on either side of the split."""
+  """A labeler of a fold is held out once; the fifth labeler is in no fold."""
   write_rankings(
     tmp_path,
     study,
@@ -443,15 +463,15 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
   ]
   names = sorted({r.labeler for r in records('train')})
   assert len(names) == 5
-  for fold in range(3):
-    run = toy_run(configs, study, num_folds=3, fold=fold)
+  for fold, mine, others in (
+    (0, ('train0', 'train3'), ('train1', 'train2')),
+    (1, ('train1', 'train2'), ('train0', 'train3')),
+  ):
+    run = toy_run(configs, study, num_folds=2, fold=fold)
     run.input = lambda name: tmp_path
     for split in ('train', 'validation'):
-      held = [r for r in records(split) if r.labeler in names[fold::3]]
-      for group, count in (
-        ('heldout', len(held)),
-        ('train', len(records(split)) - len(held)),
-      ):
+      for group, people in (('heldout', mine), ('train', others)):
+        count = sum(r.labeler in people for r in records(split))
         assert (
           len(ranking_batches.load_rankings(run, tok, split, group)[0]) == count
         )
@@ -527,7 +547,8 @@ def untrained(monkeypatch):
       lambda state, batch: (dataclasses.replace(state, step=state.step + 1), {})
     ),
   )
-  monkeypatch.setattr(scoring, 'accuracy', lambda *args: {'accuracy': 0.5})
+  measured = {'accuracy': 0.5, 'log_loss': {'value': 0.7}}
+  monkeypatch.setattr(scoring, 'accuracy', lambda *args: measured)
 
 
 def test_few_widths_with_little_padding():
@@ -645,10 +666,12 @@ def test_a_reward_model_from_rankings_to_its_bias(
   last = [l for l in lines if 'accuracy/validation' in l][-1]
   assert last['step'] == num_steps
   # The bias is added after the last step, and changes no accuracy.
-  assert (
-    last['accuracy/validation'] == (result['accuracy']['in_group']['accuracy'])
-  )
-  assert last['accuracy/heldout'] == result['accuracy']['heldout']['accuracy']
+  for group, name in (('in_group', 'validation'), ('heldout', 'heldout')):
+    found = result['accuracy'][group]
+    assert last[f'accuracy/{name}'] == found['accuracy']
+    loss = found['log_loss']['value']
+    assert last[f'loss/{name}'] == pytest.approx(loss, rel=1e-4)
+    assert loss < math.log(2)
   steps = workdir / 'checkpoints'
   before, _ = inputs.exported(steps / f'{num_steps:08d}')
   after, _ = inputs.exported(workdir)
