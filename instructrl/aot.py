@@ -14,7 +14,6 @@ import contextlib
 import functools
 import json
 import os
-import pathlib
 import sys
 
 from absl import flags
@@ -32,10 +31,11 @@ def _main(config_flag, topology_flag, vocab_flag, workdir_flag, json_flag):
   from instructrl.planning import planner
   from instructrl.planning import plans as planning
   from instructrl.runtime import run_folder
+  from instructrl.runtime import typed
 
   config = command.read_config(config_flag, 'plan', 'stage', 'plans')
   runs = planning.runs_of(config, topology_flag.value)
-  workdir = pathlib.Path(workdir_flag.value) if workdir_flag.value else None
+  workdir = typed.path(workdir_flag.value) if workdir_flag.value else None
   lock = contextlib.nullcontext()
   if workdir:
     workdir.mkdir(parents=True, exist_ok=True)

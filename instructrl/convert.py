@@ -91,8 +91,8 @@ def _main(values, join, action, src, dst):
   join()
   if not processes.same(f'{src} {dst} {mesh} {given["dtype"]}'):
     raise ValueError('all processes must be given the same command')
-  options = {name: given[name] for name in (*_IMPORT, 'dtype')}
-  import_.import_model(src, dst, **{**options, 'mesh': mesh})
+  options = dict(dtype=given['dtype'], pad=given['pad'], mesh=mesh)
+  import_.import_model(src, dst, **options, **import_.layout_of(given))
 
 
 def define_flags():

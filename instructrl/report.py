@@ -18,9 +18,12 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument('workdir', help='folder of a finished study')
   args = parser.parse_args(argv)
   from instructrl.reports import report  # imports matplotlib
+  from instructrl.runtime import command
+  from instructrl.runtime import typed
 
+  command.setup_output()
   try:
-    print(report.make_report(args.workdir))
+    print(report.make_report(typed.path(args.workdir)))
   except (ValueError, OSError) as error:
     print(f'error: {error}', file=sys.stderr)
     return 1

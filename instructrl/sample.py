@@ -12,11 +12,15 @@ Python, use `instructrl.load(CHECKPOINT)`.
 
 import argparse
 import json
+import math
 import os
 import sys
 
+from instructrl.runtime import files
+from instructrl.runtime import typed
 from instructrl.runtime.command import EXPECTED_ERRORS
 from instructrl.runtime.command import setup_jax
+from instructrl.runtime.command import setup_output
 
 
 def parse(argv):
@@ -25,10 +29,15 @@ def parse(argv):
   )
   parser.add_argument('checkpoint', help='a run folder or a step of it')
   parser.add_argument(
-    '--prompt', help='the prompt; default: the lines of standard input'
+    '--prompt',
+    type=typed.text,
+    help='the prompt, where \\n is a newline; default: the lines of standard '
+    'input',
   )
   parser.add_argument(
-    '--response', help='the response that a reward model scores'
+    '--response',
+    type=typed.text,
+    help='the response that a reward model scores',
   )
   parser.add_argument(
     '--temperature', type=float, default=1.0, help='0 is greedy (default 1)'
@@ -57,7 +66,7 @@ def parse(argv):
   args = parser.parse_args(argv)
   if args.n < 1 or args.max_tokens < 1:
     parser.error('--n and --max_tokens must be 1 or more')
-  if args.temperature < 0 or not 0 < args.top_p <= 1:
+  if not 0 <= args.temperature < math.inf or not 0 < args.top_p <= 1:
     parser.error('--temperature must be 0 or more, --top_p in (0, 1]')
   return args
 
@@ -75,7 +84,7 @@ def answer(args, prompts, write):
     if run.is_reward_model
     else f'{args.checkpoint} is a policy: --response is for reward models',
   )
-  room = run.config.model.max_len - args.max_tokens  # as in training
+  most = run.config.model.max_len
   for place, prompt in enumerate(prompts):
     if run.is_reward_model:
       score = float(
@@ -85,11 +94,10 @@ def answer(args, prompts, write):
       write(json.dumps(found) if args.json else f'{score:.4f}')
       continue
     length = len(tasks.chat_prompt(run.tok, prompt))
-    if length > room:
+    if length + args.max_tokens > most:
       print(
-        f'warning: the prompt has {length} tokens; examples with more than '
-        f'{room} before an answer of {args.max_tokens} are longer than any '
-        'in training',
+        f'warning: the prompt has {length} tokens and --max_tokens='
+        f'{args.max_tokens}; in training both have at most {most} together',
         file=sys.stderr,
       )
     answers = run.generate(
@@ -116,14 +124,22 @@ def _numbered(prompt, answers) -> str:
 
 
 def _lines():
+  """Yields the lines of standard input that are not empty."""
   if sys.stdin.isatty():
     print('One prompt a line; Ctrl-D ends.', file=sys.stderr)
-  for line in sys.stdin:
-    if line.strip():
-      yield line.rstrip('\n')
+  for number, line in enumerate(files.lines(sys.stdin.buffer, '<stdin>'), 1):
+    try:
+      text = line.decode('utf-8-sig' if number == 1 else 'utf-8')
+    except UnicodeDecodeError as error:
+      raise ValueError(
+        f'<stdin>:{number}: is not UTF-8 text (byte {error.start} of the line)'
+      ) from error
+    if text.strip():
+      yield text.rstrip('\r\n')
 
 
 def main(argv=None) -> int:
+  setup_output()
   args = parse(argv)
   setup_jax()
   prompts = [args.prompt] if args.prompt is not None else _lines()

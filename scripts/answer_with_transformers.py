@@ -16,6 +16,7 @@ import pathlib
 import sys
 
 from instructrl.runtime import files
+from instructrl.runtime import typed
 from instructrl.tokenizers import dialogue
 
 try:
@@ -73,7 +74,7 @@ def answer(
 
 def main(argv=None) -> int:
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('workdir', type=pathlib.Path, help='folder of a study')
+  parser.add_argument('workdir', type=typed.path, help='folder of a study')
   parser.add_argument(
     '--prompts', type=int, default=6, help='number of prompts (default 6)'
   )

@@ -15,6 +15,7 @@ import sys
 
 from instructrl.reports import tables
 from instructrl.runtime import files
+from instructrl.runtime import typed
 
 NUMBERS = (
   'preference.*.win_rate',
@@ -75,6 +76,7 @@ def main(argv=None) -> int:
   for folder in args.studies:
     path = pathlib.Path(folder) / 'report' / 'results.json'
     try:
+      path = typed.path(path)
       studies[folder.rstrip('/')] = files.read_json(path)
     except FileNotFoundError:
       print(

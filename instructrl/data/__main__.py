@@ -16,6 +16,7 @@ import sys
 import textwrap
 
 from instructrl.data.sources import lookup
+from instructrl.runtime import command
 
 # JAX and TFDS are imported inside functions: --help does not wait for them.
 _WIDTH = 80
@@ -120,6 +121,7 @@ def show(args, write) -> None:
 
 
 def main(argv=None) -> int:
+  command.setup_output()
   args = parse(argv)
   try:
     show(args, lambda text: print(text, flush=True))

@@ -15,6 +15,7 @@ from instructrl.interop import weight_files
 from instructrl.interop.gguf_weights import GGUF
 from instructrl.runtime import arrays
 from instructrl.runtime import files
+from instructrl.runtime import typed
 from instructrl.tokenizers.imported import HFTokenizer
 
 PADS = ('mean', 'zeros')  # rows for a PAD that the model lacks
@@ -49,7 +50,7 @@ def open_source(path) -> WeightSource:
       missing, unknown or of another shape; or a file is damaged. The message
       names the file and the tensor or field.
   """
-  path = pathlib.Path(path)
+  path = typed.path(path)
   if path.is_dir():
     file = path / 'config.json'
     if not file.is_file():

@@ -20,6 +20,7 @@ import ml_collections
 from instructrl.orchestration import grid
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
+from instructrl.runtime import typed
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import registry
@@ -272,7 +273,7 @@ class _Builder:
     given = self._config.get('given', {}).get(name)
     if not given:
       return ''
-    path = pathlib.Path(given).expanduser()
+    path = typed.path(given)
     if path.is_absolute():
       return str(path)
     return os.path.relpath(path.absolute(), self._workdir.absolute() / 'run')

@@ -17,6 +17,7 @@ from instructrl.orchestration.versions import versions
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime import typed
 from instructrl.stages import checks
 
 PROGRAM = ('-m', 'instructrl.main')
@@ -97,7 +98,7 @@ def run(
   workdir = pathlib.Path(workdir)
   for stage, path in config.given.items():
     checks.require(
-      not path or pathlib.Path(path).expanduser().is_dir(),
+      not path or typed.path(path).is_dir(),
       f'given.{stage}: there is no folder {path}',
     )
   ends = [point.runs[end] for point in sweep.points for end in config.ends]

@@ -17,11 +17,18 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from instructrl.runtime import typed
 from instructrl.runtime.errors import EXPECTED_ERRORS
 
 _HELP = ('-h', '-help', '--help', '--helpshort')
 # A field that only configs of one kind have -> the command that runs them.
 _RUNS = {'plans': 'aot', 'ends': 'sweep', 'order': 'study', 'stage': 'main'}
+
+
+def setup_output():
+  r"""Writes characters that the output's encoding lacks in the form \xe9."""
+  for stream in (sys.stdout, sys.stderr):
+    stream.reconfigure(errors='backslashreplace')
 
 
 def setup_jax():
@@ -50,6 +57,8 @@ def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
     main: the command; it receives the positional arguments.
     arguments: the names of the positional arguments, for error messages.
   """
+
+  setup_output()
 
   def guarded(argv):
     logging.set_verbosity(logging.WARNING)  # Orbax and TFDS log every step.
@@ -237,9 +246,9 @@ def read_flags(config_flag, workdir_flag, kind: str, field: str):
     field: a field that every such config has.
   """
   config = read_config(config_flag, kind, field)
-  workdir = workdir_flag.value
-  if not workdir:
+  if not workdir_flag.value:
     sys.exit(f'error: --workdir is missing: give the folder of the {kind}')
+  workdir = str(typed.path(workdir_flag.value))
   if os.path.exists(workdir) and not os.path.isdir(workdir):
     sys.exit(f'error: --workdir: {workdir} is a file; give a folder')
   return config, workdir

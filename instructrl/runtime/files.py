@@ -6,7 +6,9 @@ import hashlib
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, BinaryIO
+
+MAX_LINE = 1 << 26  # bytes; the longest record has fewer
 
 
 def atomic_write(path, content: str | bytes) -> None:
@@ -50,6 +52,26 @@ def named(path) -> Iterator[None]:
     if str(path) in str(error):
       raise
     raise ValueError(f'{path}: {error}') from error
+
+
+def lines(file: BinaryIO, name) -> Iterator[bytes]:
+  """Yields the lines of a file, with their ends.
+
+  Args:
+    file: an open binary file.
+    name: of the file, for messages.
+
+  Raises:
+    ValueError: a line is longer than `MAX_LINE`: it would fill the memory.
+  """
+  number = 0
+  while line := file.readline(MAX_LINE + 1):
+    number += 1
+    if len(line) > MAX_LINE:
+      raise ValueError(
+        f'{name}:{number}: the line has more than {MAX_LINE >> 20} MiB'
+      )
+    yield line
 
 
 def read_json(path) -> dict[str, Any]:

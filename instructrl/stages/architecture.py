@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 import dataclasses
-import os
-import pathlib
 from typing import Any
 
 import ml_collections
@@ -71,8 +69,8 @@ def resolve(config, workdir, known: Mapping[str, Any] | None = None):
 def _architecture(config, workdir, source: str, known) -> dict:
   """Returns the fields of the model that an input trained."""
   group, field = inputs.paths(config).get(source, ('inputs', source))
-  path = os.path.normpath(os.path.join(workdir, config[group][field]))
-  above = [str(p) for p in (pathlib.Path(path), *pathlib.Path(path).parents)]
+  path = inputs.locate(workdir, config[group][field])
+  above = [str(p) for p in (path, *path.parents)]
   planned = [known[p] for p in above if p in known]
   if planned:
     trained = planned[0].to_dict()

@@ -30,6 +30,7 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime import typed
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import opening
@@ -37,6 +38,7 @@ from instructrl.stages.import_ import check_disk
 from instructrl.stages.import_ import KEPT
 from instructrl.stages.import_ import STAGE
 from instructrl.stages.inputs import input_path
+from instructrl.stages.inputs import locate
 
 STAGES = ('export',)
 
@@ -51,7 +53,7 @@ _BEGINNINGS = ('init', 'policy')
 
 def check_source(src) -> pathlib.Path:
   """Refuses a run folder that is not finished, as stages do."""
-  path = pathlib.Path(src)
+  path = typed.path(src)
   if not path.exists():
     raise ValueError(f'{path} does not exist')
   checkpoint.refuse_foreign(path)
@@ -95,7 +97,7 @@ def origin(path: pathlib.Path) -> pathlib.Path | None:
       return folder
     inputs = config.get('inputs', {})
     before = next((inputs[n] for n in _BEGINNINGS if inputs.get(n)), None)
-    folder = before and run_folder.find((folder / before).resolve())
+    folder = before and run_folder.find(locate(folder, before).resolve())
   return None
 
 
@@ -308,7 +310,7 @@ def export_model(
     ValueError: `src` cannot be exported, or `dst` exists.
     CheckpointError: the checkpoint is missing or damaged.
   """
-  dst, path = pathlib.Path(dst), check_source(src)
+  dst, path = typed.path(dst), check_source(src)
   if dst.exists():
     raise ValueError(f'{dst} exists: give another folder, or remove this one')
   path = checkpoint.find(path, only_newest=True)

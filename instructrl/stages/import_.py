@@ -35,6 +35,7 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime import typed
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
 from instructrl.stages import build
@@ -152,7 +153,7 @@ def import_model(
   Raises:
     ValueError: the source cannot be imported, or `dst` has something else.
   """
-  dst, began = pathlib.Path(dst), time.perf_counter()
+  src, dst, began = typed.path(src), typed.path(dst), time.perf_counter()
   done, primary = run_folder.read_done(dst), processes.primary()
   if done is not None and _was_imported(dst, done, src):
     if primary:
@@ -192,10 +193,10 @@ def _was_imported(dst: pathlib.Path, done: Mapping[str, Any], src) -> bool:
   The folder may come from another machine, so only names are compared.
   """
   return (
-    not pathlib.Path(src).exists()
+    not typed.path(src).exists()
     and files.read_json(dst / run_folder.CONFIG)['stage'] == STAGE
     and pathlib.Path(done['result']['path']).name
-    == pathlib.Path(src).absolute().name
+    == typed.path(src).absolute().name
   )
 
 
@@ -293,8 +294,9 @@ LAYOUT = ('prompt_template', 'response_template', 'system')
 _FOUND = ('origin', 'tokenizer', 'model')  # fields that come from the source
 
 
-def _layout(config) -> dict[str, str]:
-  return {name: config[name] for name in LAYOUT}
+def layout_of(given: Mapping[str, str]) -> dict[str, str]:
+  """Returns the options of the layout in a config or flags, as typed."""
+  return {name: typed.text(given[name]) for name in LAYOUT}
 
 
 def validate(config):
@@ -326,7 +328,7 @@ def resolve(config, workdir, known=None):
   if done and _was_imported(workdir, done, config.source):
     found = files.read_json(workdir / run_folder.CONFIG)
   else:
-    source, tok = read_source(config.source, **_layout(config))
+    source, tok = read_source(config.source, **layout_of(config))
     found = run_config(source, tok, dtype=config.dtype, pad=config.pad, mesh={})
   config = config.copy_and_resolve_references()
   with config.unlocked():
@@ -339,7 +341,7 @@ def run(config, workdir, label: str = '') -> dict:
   """Imports `config.source`; returns the result for DONE."""
   validate(config)
   workdir = pathlib.Path(workdir)
-  source, tok = read_source(config.source, **_layout(config))
+  source, tok = read_source(config.source, **layout_of(config))
   values = config.to_dict()
   checks.require(
     source.fingerprint == config.origin.fingerprint,

@@ -10,6 +10,7 @@ from instructrl.data.rows import RowFile
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
 from instructrl.runtime import run_folder
+from instructrl.runtime import typed
 from instructrl.stages import checks
 from instructrl.types import Params
 
@@ -60,6 +61,13 @@ def paths(config) -> dict[str, tuple[str, str]]:
   return found
 
 
+def locate(workdir, value) -> pathlib.Path:
+  """Returns the path that a field names; relative ones start at `workdir`."""
+  return pathlib.Path(
+    os.path.normpath(os.path.join(workdir, typed.path(value)))
+  )
+
+
 def input_path(
   config, workdir, name: str, group: str = 'inputs'
 ) -> pathlib.Path:
@@ -77,7 +85,7 @@ def input_path(
   """
   field, value = f'{group}.{name}', config[group][name]
   checks.require(bool(value), f'{field} is empty: give it a path')
-  path = pathlib.Path(os.path.normpath(pathlib.Path(workdir) / value))
+  path = locate(workdir, value)
   checks.require(
     path.exists(),
     f'{field}: {path} does not exist; run the stage that makes '

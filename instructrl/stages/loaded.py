@@ -12,6 +12,7 @@ from instructrl import rng
 from instructrl.data import tasks
 from instructrl.evaluators.language_model import Engine
 from instructrl.evaluators.language_model import LanguageModel
+from instructrl.runtime import typed
 from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages import policies
@@ -43,7 +44,7 @@ def load(path: str | os.PathLike) -> 'LoadedRun':
       one beside it.
     CheckpointError: there is no checkpoint, or the newest is damaged.
   """
-  return LoadedRun(path, opening.open_run(path))
+  return LoadedRun(path, opening.open_run(typed.path(path)))
 
 
 class LoadedRun:

@@ -2,6 +2,7 @@
 
 import pathlib
 
+from instructrl.runtime import typed
 from instructrl.tokenizers import imported
 from instructrl.tokenizers import protocol
 from instructrl.tokenizers import trained
@@ -21,7 +22,7 @@ def load(path) -> protocol.AnyTokenizer:
     FileNotFoundError: there is no tokenizer.
     ValueError: the file is damaged, or the folder has both kinds.
   """
-  path = pathlib.Path(path)
+  path = typed.path(path)
   if path.is_dir():
     found = _files(path)
     if len(found) > 1:

@@ -581,3 +581,23 @@ def test_two_processes_import_together(tmp_path):
   assert_holds(tmp_path / 'dst', expected_params(tensors, checkpoints.LLAMA))
   about = checkpoint.read_meta(tmp_path / 'dst')
   assert about['environment']['num_processes'] == 2
+
+
+def test_flags_and_fields_have_the_escapes_of_a_shell():
+  given = dict(
+    prompt_template=r'Human: {prompt}\n\nAssistant:',
+    response_template=' {response}',
+    system=r'a\tb',
+  )
+  assert import_.layout_of(given) == dict(
+    prompt_template='Human: {prompt}\n\nAssistant:',
+    response_template=' {response}',
+    system='a\tb',
+  )
+
+
+def test_a_source_and_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  checkpoints.write_folder(tmp_path / 'src')
+  import_quietly('~/src', '~/dst')
+  assert run_folder.read_done(tmp_path / 'dst')

@@ -1,5 +1,6 @@
 """Parts of a data folder that are there, and a line for those that are not."""
 
+import pathlib
 import types
 
 import pytest
@@ -116,3 +117,9 @@ def test_policies_are_inputs_as_well(tmp_path):
   (tmp_path / 'dpo').mkdir()
   path = inputs.input_path(config, workdir, 'dpo', 'policies')
   assert path == tmp_path / 'dpo'
+
+
+def test_paths_start_at_the_run_folder_or_at_home(monkeypatch, tmp_path):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  assert inputs.locate('/runs/ppo', '../sft') == pathlib.Path('/runs/sft')
+  assert inputs.locate('/runs/ppo', '~/sft') == tmp_path / 'sft'

@@ -16,6 +16,7 @@ import math
 from instructrl.data import tasks
 from instructrl.data.curate import parts
 from instructrl.data.records import Demonstration, pick, prompt_of, Ranking
+from instructrl.runtime import typed
 
 LONG_RESPONSES = ('drop', 'cut')
 # Config fields, and flags, that say how texts are laid out.
@@ -46,17 +47,13 @@ def with_templates(tok, fields: Mapping[str, str]):
 
   Args:
     tok: an imported tokenizer.
-    fields: the fields of `TEMPLATES`; '' keeps the tokenizer's own. The two
-      characters \\n, as a shell writes them, become a newline.
+    fields: the fields of `TEMPLATES`, as typed (see `typed.text`); '' keeps the
+      tokenizer's own.
 
   Raises:
     ValueError: a template cannot be used; names the fields.
   """
-  given = {
-    name: fields[name].replace('\\n', '\n')
-    for name in TEMPLATES
-    if fields[name]
-  }
+  given = {name: typed.text(fields[name]) for name in TEMPLATES if fields[name]}
   if not given:
     return tok
   names = ' and '.join(given)

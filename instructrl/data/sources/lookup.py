@@ -28,6 +28,7 @@ from instructrl.data.sources import summarize
 from instructrl.data.sources import text
 from instructrl.data.sources import webgpt
 from instructrl.data.sources.row_files import SourceError
+from instructrl.runtime import typed
 
 SOURCES: dict[str, type[base.Source]] = {
   cls.NAME: cls
@@ -142,8 +143,7 @@ def load(
 
 def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:
   """Returns the folder of public data."""
-  path = data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER
-  return pathlib.Path(path).expanduser()
+  return typed.path(data_dir or os.environ.get(ENVIRONMENT) or DEFAULT_FOLDER)
 
 
 def parse(spec: str) -> SourceSpec:
@@ -169,7 +169,7 @@ def parse(spec: str) -> SourceSpec:
   return SourceSpec(
     name=name,
     subset=subset,
-    path=pathlib.Path(path).expanduser() if path else None,
+    path=typed.path(path) if path else None,
     limit=parsed.pop('limit', 0),
     strict=parsed.pop('strict', None),
     options=parsed,
