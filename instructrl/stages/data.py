@@ -154,13 +154,15 @@ def contents(loaded) -> str:
 
 
 def check_sources(config) -> None:
-  """Raises ConfigError if a source names a path that does not exist."""
+  """Raises ConfigError if a source's files are not at the path of its spec."""
   for part in PARTS:
     for spec in config[part]:
-      path = parse(spec).path
-      checks.require(
-        path is None or path.exists(), f'{part}: {spec}: there is no {path}'
-      )
+      known = parse(spec)
+      try:
+        if known.path is not None:
+          known.files()
+      except ValueError as error:
+        raise checks.ConfigError(f'{part}: {spec}: {error}') from error
 
 
 def check_leaks(data: parts.Curated, by_user: bool) -> None:

@@ -20,10 +20,12 @@ from typing import Any
 from instructrl.data.records import Record
 from instructrl.data.sources import ai_feedback
 from instructrl.data.sources import base
+from instructrl.data.sources import film_reviews
 from instructrl.data.sources import hh_rlhf
 from instructrl.data.sources import instructions
 from instructrl.data.sources import oasst
 from instructrl.data.sources import own_files
+from instructrl.data.sources import row_files
 from instructrl.data.sources import summarize
 from instructrl.data.sources import text
 from instructrl.data.sources import webgpt
@@ -49,6 +51,7 @@ SOURCES: dict[str, type[base.Source]] = {
     instructions.Alpaca,
     instructions.Dolly,
     instructions.SelfInstruct,
+    film_reviews.FilmReviews,
   )
 }
 OPTIONS = {  # of every source
@@ -86,6 +89,16 @@ class SourceSpec:
   def source(self) -> base.Source:
     return SOURCES[self.name](self.subset, self.options)
 
+  def files(self) -> list[row_files.File]:
+    """Returns the source's files at `path`; raises a SourceError if none is."""
+    found = self.source().find(self.path) if self.path else []
+    if not found:
+      subset = f'/{self.subset}' if self.subset else ''
+      raise SourceError(
+        f'{self.path}: no file there belongs to {self.name}{subset}'
+      )
+    return found
+
 
 @dataclasses.dataclass
 class Loaded(base.Read):
@@ -121,12 +134,7 @@ def load(
   strict = known.strict
   source = known.source()
   if known.path is not None:
-    found = source.find(known.path)
-    if not found:
-      raise SourceError(
-        f'{known.path}: no file there belongs to {known.name}'
-        f'{"/" * bool(known.subset)}{known.subset}'
-      )
+    found = known.files()
     result = base.read(source, found, limit=limit, strict=strict)
   else:
     from instructrl.data.sources import public  # imports TFDS, which is slow

@@ -213,7 +213,7 @@ def find(path: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
   if path.is_file():
     return [path]
   if not path.exists():
-    raise SourceError(f'{path}: there is no such file or folder')
+    raise SourceError(f'there is no {path}')
   found = sorted(
     p
     for p in path.rglob('*')
