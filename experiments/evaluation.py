@@ -27,6 +27,7 @@ def get_config(arg='tiny'):
       base='../pretrain',
       prompted='../pretrain',  # with a few-shot prefix
       sft='../sft',
+      ppo_init='../ppo_init',  # what PPO pays and gains starts from here
       ppo='../ppo',
       ppo_ptx='../ppo_ptx',
     )

@@ -22,7 +22,7 @@ from instructrl.runtime import run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = study_config.get_config('micro').order
-POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx', 'dpo')
+POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx', 'dpo')
 
 
 def run(*args, check=True, **kwargs):

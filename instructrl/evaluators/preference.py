@@ -1,17 +1,19 @@
 """Preferences between the responses of policies, and their ratings.
 
 The paper's main measure (section 4.1): each policy's response to a held-out
-prompt is compared with a response of the SFT policy; a tie counts half. Two
-readers compare: the judge, which has no noise and is never used in training,
-and the held-out labelers, whose rankings did not train the reward model. The
-same responses are rated on the Likert scale and flagged by the rows of the
-paper's Table 3.
+prompt is compared with a response of the SFT policy; a tie counts half. The
+paper's baseline is the largest SFT model; a study of one size has only its own.
+Three readers compare: the judge, which has no noise and is never used in
+training; the training labelers, whose rankings trained the reward model; and
+the held-out labelers (Fig. 3). The same responses are rated on the Likert scale
+(Fig. 31) and flagged by the rows of the paper's Table 3 (Fig. 4).
 
 SFT's own row compares a second, independent sample of SFT with the first. It
 measures the method (about 50%) and is not 50% by definition.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
 import itertools
 
 import numpy as np
@@ -23,9 +25,11 @@ from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import is_closed_domain
 from instructrl.lab.marking.judge import Judge
+from instructrl.lab.marking.judge import QUALITY
 from instructrl.lab.people.labelers import Labeler
 
 REFERENCE = 'sft'  # win rates are against this policy
+LABELERS = ('train', 'heldout')  # groups; results have the key 'GROUP_labelers'
 
 # Rows of Table 3 that apply to some prompts only.
 APPLIES = {
@@ -91,7 +95,10 @@ class Evaluator:
       prompts,
       responses,
       judge,
-      [l for l in context.labelers() if l.group == 'heldout'],
+      {
+        group: [l for l in context.labelers() if l.group == group]
+        for group in LABELERS
+      },
       seed=context.seed,
       applies=APPLIES,
       reference=reference,
@@ -126,7 +133,7 @@ def evaluate_preference(
   prompts: Sequence[records.Prompt],
   responses: Mapping[str, Sequence[str]],
   judge: Judge,
-  labelers: Sequence[Labeler],
+  labelers: Mapping[str, Sequence[Labeler]],
   *,
   seed: int,
   applies: Mapping[str, Callable[[records.Prompt], bool]] | None = None,
@@ -139,8 +146,8 @@ def evaluate_preference(
     responses: policy -> N responses. Must include the reference and its
       `second_sample`, drawn with other random numbers.
     judge: has no noise; decides the win rates, Likert scores and flags.
-    labelers: the held-out ones. Each ranks all responses of a prompt at once,
-      as on the paper's labeling page; a prompt's outcome is their mean.
+    labelers: group -> its labelers. Each ranks all responses of a prompt at
+      once, as on the paper's labeling page; a prompt's outcome is their mean.
     seed: evaluation seed, for the labelers' noise and the bootstrap.
     applies: row of the metadata -> whether it applies to a prompt; rows that
       are not named apply to every prompt.
@@ -148,10 +155,12 @@ def evaluate_preference(
 
   Returns:
     (results, samples). Results:
-      'preference': policy -> {'win_rate', 'ci95', 'n', 'heldout_labelers':
-        {'win_rate', 'ci95', 'n'}}, against the reference.
+      'preference': policy -> {'win_rate', 'ci95', 'n', 'train_labelers':
+        {'win_rate', 'ci95', 'n'}, 'heldout_labelers': the same}, against the
+        reference.
       'head_to_head': left -> right -> the same, for each pair of policies.
-      'likert': policy -> {'value', 'ci95', 'n'}, 1 to 7.
+      'likert': policy -> {'value', 'ci95', 'n', 'train_labelers': {'value',
+        'ci95', 'n'}, 'heldout_labelers': the same}, 1 to 7.
       'metadata': policy -> row -> {'value', 'ci95', 'n'}, a rate over the
         prompts the row applies to.
       'differences': {'likert', 'metadata'}: paired differences of the two.
@@ -161,52 +170,100 @@ def evaluate_preference(
 
   Raises:
     ValueError: a policy's responses do not match the prompts, the reference or
-      its second sample is missing, or there is no held-out labeler.
+      its second sample is missing, or a group has no labeler.
   """
   _check(prompts, responses, labelers, reference)
   second = second_sample(reference)
-  utility = {
-    name: np.asarray([judge.utility(*pair) for pair in zip(prompts, texts)])
-    for name, texts in responses.items()
-  }
-  ranks = _heldout_ranks(prompts, responses, labelers, seed)
-
-  def outcomes(left, right):
-    """Returns the outcomes [N] of the judge and of the held-out labelers."""
-    labeled = _outcomes(-ranks[left], -ranks[right]).mean(0)
-    return _outcomes(utility[left], utility[right]), labeled
-
-  def versus(left, right):
-    judged, labeled = outcomes(left, right)
-    heldout = _win_rate(labeled, seed)
-    return {**_win_rate(judged, seed), 'heldout_labelers': heldout}
-
+  readings = _Readings(
+    {
+      name: np.asarray([judge.utility(*pair) for pair in zip(prompts, texts)])
+      for name, texts in responses.items()
+    },
+    {
+      group: _labels(prompts, responses, group, labelers[group], seed)
+      for group in labelers
+    },
+    seed,
+  )
   policies = [name for name in responses if name != second]
   in_row = {name: second if name == reference else name for name in policies}
   results = {
-    'preference': {name: versus(in_row[name], reference) for name in policies},
+    'preference': {
+      name: readings.win_rates(in_row[name], reference) for name in policies
+    },
     'head_to_head': {
-      left: {right: versus(left, right) for right in policies if right != left}
+      left: {
+        right: readings.win_rates(left, right)
+        for right in policies
+        if right != left
+      }
       for left in policies
     },
   }
   shown = {name: responses[name] for name in policies}
   rated, samples = rate(prompts, shown, judge, applies=applies or {}, seed=seed)
   for name in policies:
-    measured = (utility[name], *outcomes(in_row[name], reference))
-    for sample, *values in zip(samples, *measured):
-      keys = ('utility', 'win', 'heldout_win')
-      sample['policies'][name].update(zip(keys, map(float, values)))
+    rated['likert'][name] |= readings.ratings(name)
+    readings.mark(samples, name, in_row[name], reference)
   for sample, text in zip(samples, responses[second]):
     sample['second_sample'] = text
   return results | rated, samples
 
 
+@dataclasses.dataclass(frozen=True)
+class _Readings:
+  """Compares responses as the judge and the labelers read them.
+
+  Attributes:
+    utility: policy -> the judge's utility [N].
+    labels: group -> its labels, see `_labels`.
+    seed: of the bootstrap.
+  """
+
+  utility: Mapping[str, np.ndarray]
+  labels: Mapping[str, tuple[dict, dict]]
+  seed: int
+
+  def outcomes(self, left: str, right: str) -> tuple[np.ndarray, dict]:
+    """Returns outcomes [N]: the judge's, and group of labelers -> theirs."""
+    labeled = {
+      group: _outcomes(-ranks[left], -ranks[right]).mean(0)
+      for group, (ranks, _) in self.labels.items()
+    }
+    return _outcomes(self.utility[left], self.utility[right]), labeled
+
+  def win_rates(self, left: str, right: str) -> dict:
+    judged, labeled = self.outcomes(left, right)
+    groups = {
+      f'{group}_labelers': _win_rate(found, self.seed)
+      for group, found in labeled.items()
+    }
+    return {**_win_rate(judged, self.seed), **groups}
+
+  def ratings(self, name: str) -> dict:
+    """Returns 'GROUP_labelers' -> the mean rating of a policy."""
+    return {
+      f'{group}_labelers': statistics.summarize(
+        statistics.mean(ratings[name].mean(0)), seed=self.seed
+      )
+      for group, (_, ratings) in self.labels.items()
+    }
+
+  def mark(self, samples, name: str, left: str, right: str) -> None:
+    """Adds a policy's utility and its outcomes to the samples."""
+    judged, labeled = self.outcomes(left, right)
+    keys = ('utility', 'win', *(f'{group}_win' for group in labeled))
+    measured = zip(self.utility[name], judged, *labeled.values())
+    for sample, values in zip(samples, measured):
+      sample['policies'][name].update(zip(keys, map(float, values)))
+
+
 def _check(prompts, responses, labelers, reference: str) -> None:
   if not prompts:
     raise ValueError('preference: no prompt to evaluate on')
-  if not labelers:
-    raise ValueError('preference: no held-out labeler')
+  for group, members in labelers.items():
+    if not members:
+      raise ValueError(f'preference: the group {group!r} has no labeler')
   for name in (reference, second_sample(reference)):
     if name not in responses:
       raise ValueError(
@@ -221,23 +278,23 @@ def _check(prompts, responses, labelers, reference: str) -> None:
       )
 
 
-def _heldout_ranks(prompts, responses, labelers, seed) -> dict:
-  """Returns policy -> [labelers, N] ranks, 0 = best."""
+def _labels(prompts, responses, group, labelers, seed) -> tuple[dict, dict]:
+  """Returns (policy -> ranks, 0 = best; policy -> ratings), [labelers, N]."""
   texts = list(zip(*responses.values()))
-  ranks = np.asarray(
-    [
-      [
-        labeler.rank(
-          prompt,
-          row,
-          statistics.generator(seed, 'heldout', labeler.name, prompt.id),
-        )[0]
-        for prompt, row in zip(prompts, texts)
-      ]
-      for labeler in labelers
+  ranks, ratings = [], []
+  for labeler in labelers:
+    found = [
+      labeler.rank(
+        prompt, row, statistics.generator(seed, group, labeler.name, prompt.id)
+      )
+      for prompt, row in zip(prompts, texts)
     ]
+    ranks.append([row for row, _ in found])
+    ratings.append([[flags[QUALITY] for flags in row] for _, row in found])
+  by_policy = lambda rows: dict(
+    zip(responses, np.moveaxis(np.asarray(rows), -1, 0))
   )
-  return {name: ranks[:, :, i] for i, name in enumerate(responses)}
+  return by_policy(ranks), by_policy(ratings)
 
 
 def _outcomes(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """The files of the evaluation stage: results.json and samples.jsonl.
 
 results.json:
-  {'format_version': 2,
+  {'format_version': 3,
    'policies': {policy: {'label', 'color', 'order'}},  # in the order of reports
    'evals': {NAME: {'type': the evaluator, 'results': its tree}}}
 
@@ -23,7 +23,7 @@ from instructrl.runtime import files
 if TYPE_CHECKING:  # imports JAX, which reports do not need
   from instructrl.evaluators import evaluator
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 RESULTS, SAMPLES = 'results.json', 'samples.jsonl'
 
 

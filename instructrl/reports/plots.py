@@ -73,9 +73,16 @@ class Line:
   points: Sequence[tuple[Any, Sequence[float], float, float | None]]
 
 
+# Group of labelers -> its name, mark, and place right of the bar.
+_LABELERS = {
+  'train_labelers': ('training labelers', 'o', 0.24),
+  'heldout_labelers': ('held-out labelers', 'D', 0.4),
+}
+
+
 @canvas.styled
 def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
-  """Draws win rates against SFT: bars of the judge, diamonds of labelers.
+  """Draws win rates against SFT: bars of the judge, marks of labelers.
 
   Args:
     rows: policy -> its row of `evaluators.preference`.
@@ -86,14 +93,17 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
   names = policies.sort(rows)
   for x, policy in enumerate(names):
     color, row = policies.color(policy), rows[policy]
-    labelers = row['heldout_labelers']
-    ax.bar(x, row['win_rate'], 0.62, color=color)
-    ax.plot([x, x], row['ci95'], color=INK, lw=1)
-    ax.plot([x + 0.4] * 2, labelers['ci95'], color=INK, lw=1)
-    diamond = dict(ms=4.5, color=color, mec=INK, mew=0.8)
-    ax.plot(x + 0.4, labelers['win_rate'], 'D', **diamond)
-    top = max(row['ci95'][1], labelers['ci95'][1]) + 0.02
-    ax.text(x, top, f'{100 * row["win_rate"]:.0f}%', ha='center', va='bottom')
+    ax.bar(x - 0.1, row['win_rate'], 0.5, color=color)
+    ax.plot([x - 0.1] * 2, row['ci95'], color=INK, lw=1)
+    top = row['ci95'][1]
+    for group, (_, mark, place) in _LABELERS.items():
+      found = row[group]
+      ax.plot([x + place] * 2, found['ci95'], color=INK, lw=1)
+      filled = dict(ms=4.5, color=color, mec=INK, mew=0.8)
+      ax.plot(x + place, found['win_rate'], mark, **filled)
+      top = max(top, found['ci95'][1])
+    text = f'{100 * row["win_rate"]:.0f}%'
+    ax.text(x, top + 0.02, text, ha='center', va='bottom')
   ax.axhline(0.5, color=INK, lw=0.8, ls=_DASHES)
   labels = [policies.label(name) for name in names]
   crowded = len(labels) * max(map(len, labels)) > _ROOM
@@ -105,11 +115,12 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
   ax.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
   ax.set_ylabel('win rate against SFT')
   ax.plot([], [], 's', ms=7, color=GRAY, label='judge')
-  ax.plot([], [], 'D', ms=4.5, color=GRAY, mec=INK, label='held-out labelers')
+  for label, mark, _ in _LABELERS.values():
+    ax.plot([], [], mark, ms=4.5, color=GRAY, mec=INK, label=label)
   ax.legend(
     loc='lower left',
     bbox_to_anchor=(-0.02, 1.0),
-    ncols=2,
+    ncols=3,
     handletextpad=0.2,
     columnspacing=1.2,
   )

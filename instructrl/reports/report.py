@@ -15,7 +15,7 @@ from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Verdict
 from instructrl.runtime import files
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # Name in results.json -> name in metrics.jsonl.
 CURVES = {

@@ -31,6 +31,12 @@ CURVES = {
   'response_length': 'response length, tokens',
   'pretrain_nll': 'loss on packed text, nats a token',
 }
+# Reader -> its key in a row of win rates or ratings; the judge has none.
+READERS = {
+  'judge': '',
+  'training labelers': 'train_labelers',
+  'held-out labelers': 'heldout_labelers',
+}
 _KINDS = {
   'none': 'no instruction',
   'respectful': 'asked to be respectful',
@@ -88,7 +94,6 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
   selection = results.get('sft_selection', {})
   bars = lambda panels: plots.bar_panels(panels, policies) if panels else None
   curves = lambda panels, **kw: plots.curves(panels, **kw) if panels else None
-  likert = evaluation.get('likert')
   metadata = by_flag(evaluation.get('metadata', {}))
   preference = evaluation.get('preference')
   return {
@@ -100,8 +105,7 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
         if seen(found)
       ]
     ),
-    'likert': likert
-    and bars([plots.Panel('Likert score, 1 to 7', likert, False, 2)]),
+    'likert': bars(_likert(evaluation.get('likert', {}))),
     **{
       name: bars(_panels(evaluation.get('probes', {}), entries))
       for name, entries in PROBES.items()
@@ -131,6 +135,17 @@ def _panels(probes: Mapping, entries) -> list[plots.Panel]:
     found = {policy: summary for policy, summary in found.items() if summary}
     if found:
       panels.append(plots.Panel(title, found, percent, digits))
+  return panels
+
+
+def _likert(ratings: Mapping) -> list[plots.Panel]:
+  """Returns a panel for each reader: the judge and the groups of labelers."""
+  panels = []
+  for reader, group in READERS.items():
+    found = {p: row.get(group) if group else row for p, row in ratings.items()}
+    found = {policy: summary for policy, summary in found.items() if summary}
+    if found:
+      panels.append(plots.Panel(f'1 to 7, {reader}', found, False, 2))
   return panels
 
 

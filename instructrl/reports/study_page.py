@@ -25,6 +25,7 @@ ABOUT = {
   'score': 'score {:.2f}',
   'tokens': '{} tokens',
 }
+COMPARED = 'ppo_ptx'  # the policy that is compared head to head
 CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
 NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')  # not failures
 
@@ -82,6 +83,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
     'summary': _summary(rows),
     'topics': topics,
     'figures': study_figures.draw(study, results),
+    'head_to_head': _head_to_head(evaluation.get('head_to_head', {}), policies),
     'never': [
       words(flag)
       for flag, found in metadata.items()
@@ -175,6 +177,26 @@ def _region(row: Verdict) -> str:
   elif math.isinf(row.region[1]):
     text = f'> {low}'
   return text + '%' if row.unit == '%' else f'{text} {row.unit}'.strip()
+
+
+def _head_to_head(found: Mapping, policies: ShownPolicies) -> dict | None:
+  """Returns the table of PPO-ptx against every other policy."""
+  rows = found.get(COMPARED, {})
+
+  def cell(row, group):
+    row = row.get(group) if group else row
+    return formats.measured({**row, 'value': row['win_rate']}, '%')
+
+  return rows and {
+    'head': [f'{policies.label(COMPARED)} against', *study_figures.READERS],
+    'rows': [
+      [
+        policies.label(other),
+        *(cell(rows[other], group) for group in study_figures.READERS.values()),
+      ]
+      for other in policies.sort(rows)
+    ],
+  }
 
 
 def _labels(results) -> list[tuple[str, str, str]]:

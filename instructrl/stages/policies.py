@@ -28,7 +28,7 @@ from instructrl.stages import inputs
 from instructrl.stages import opening
 
 # For policies that are not in `POLICIES`, one after another.
-OTHER_COLORS = ('#009e73', '#0072b2', '#8b5a2b', '#cc79a7', '#556b2f')
+OTHER_COLORS = ('#009e73', '#8b5a2b', '#cc79a7', '#556b2f')
 # The policy whose step `inputs.select_sft` selects.
 SELECTED = 'sft'
 
@@ -57,6 +57,7 @@ POLICIES = {
   'imported': Kind('imported', '#8c8c8c', 'chat', has_kl=False),
   'prompted': Kind('prompted', '#f0c000', 'few_shot', has_kl=False),
   'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
+  'ppo_init': Kind('PPO start', '#0072b2', 'chat'),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
   'ppo_ptx': Kind('PPO-ptx', '#9550b0', 'chat'),
 }

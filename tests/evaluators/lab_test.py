@@ -58,11 +58,13 @@ class FakeJudge:
 
 
 class FakeLabeler:
-  name, group = 'h', 'heldout'
+  def __init__(self, group):
+    self.name, self.group = group[0], group
 
   def rank(self, prompt, responses, rng):
     scores = [-len(r) for r in responses]
-    return [sorted(set(scores)).index(s) for s in scores], ()
+    ratings = [{'overall_quality': min(7, len(r))} for r in responses]
+    return [sorted(set(scores)).index(s) for s in scores], ratings
 
 
 class FakeContext:
@@ -73,7 +75,7 @@ class FakeContext:
     return self._world
 
   def labelers(self):
-    return [FakeLabeler()]
+    return [FakeLabeler(group) for group in ('train', 'heldout')]
 
   def prompts(self, split):
     return [

@@ -31,7 +31,8 @@ class Labeler:
     scores = self.sign * np.asarray([len(r) for r in responses], float)
     scores += self.noise * rng.normal(size=len(scores))
     _, ranks = np.unique(-scores, return_inverse=True)
-    return tuple(int(r) for r in ranks), tuple({} for _ in responses)
+    ratings = [{'overall_quality': min(7, len(r))} for r in responses]
+    return tuple(int(r) for r in ranks), tuple(ratings)
 
 
 def make_prompts(n):
@@ -50,12 +51,15 @@ def make_responses(n):
   }
 
 
-def evaluate(n=40, labelers=None, responses=None, seed=0):
+def evaluate(n=40, labelers=None, responses=None, seed=0, train=None):
   return preference.evaluate_preference(
     make_prompts(n),
     responses or make_responses(n),
     LengthJudge(),
-    labelers or [Labeler('h0', 1.0)],
+    {
+      'train': train or [Labeler('t0', 1.0)],
+      'heldout': labelers or [Labeler('h0', 1.0)],
+    },
     seed=seed,
     applies={'hallucination': lambda prompt: int(prompt.id) % 2 == 0},
   )
@@ -88,6 +92,25 @@ def test_heldout_labelers_are_averaged_per_prompt():
   assert held_out['win_rate'] == 0.5 and held_out['n'] == 40
   agreeing, _ = evaluate(labelers=[Labeler('a', 1.0), Labeler('b', 1.0)])
   assert agreeing['preference']['ppo']['heldout_labelers']['win_rate'] == 0.75
+
+
+def test_training_labelers_judge_beside_the_heldout_ones():
+  figures, samples = evaluate(train=[Labeler('t0', -1.0)])
+  row = figures['preference']['ppo']
+  assert row['train_labelers']['win_rate'] == 0.25
+  assert row['heldout_labelers']['win_rate'] == row['win_rate'] == 0.75
+  for left, right in (('ppo', 'base'), ('base', 'ppo')):
+    found = figures['head_to_head'][left][right]
+    assert found['train_labelers']['win_rate'] == 1 - found['win_rate']
+  assert np.mean([s['policies']['ppo']['train_win'] for s in samples]) == 0.25
+
+
+def test_labelers_rate_on_the_likert_scale():
+  figures, _ = evaluate(responses=make_responses(40) | {'base': ['ab'] * 40})
+  for group in ('train_labelers', 'heldout_labelers'):
+    found = figures['likert']['base'][group]
+    assert found['value'] == 2 and found['n'] == 40
+    assert figures['likert']['ppo'][group]['value'] == 4
 
 
 def test_head_to_head_is_antisymmetric():
@@ -149,8 +172,12 @@ def test_refuses_incomplete_responses(change, message):
     evaluate(responses=responses)
 
 
-def test_refuses_no_labelers():
-  with pytest.raises(ValueError, match='held-out labeler'):
+def test_refuses_a_group_without_labelers():
+  with pytest.raises(ValueError, match="'heldout' has no labeler"):
     preference.evaluate_preference(
-      make_prompts(2), make_responses(2), LengthJudge(), [], seed=0
+      make_prompts(2),
+      make_responses(2),
+      LengthJudge(),
+      {'train': [Labeler('t0', 1.0)], 'heldout': []},
+      seed=0,
     )

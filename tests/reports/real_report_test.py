@@ -70,7 +70,7 @@ def held():
 def written(tree, **others):
   """The content of results.json."""
   return {
-    'format_version': 2,
+    'format_version': 3,
     'policies': TABLE,
     'evals': {
       'all': {'type': 'preference', 'results': tree},

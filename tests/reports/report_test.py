@@ -17,13 +17,14 @@ from instructrl.reports import verdicts
 from instructrl.reports.policies import DEFAULT_COLOR
 from instructrl.reports.policies import ShownPolicies
 
-POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
+POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
 TABLE = {
   'base': {'label': 'pretrained', 'color': '#8c8c8c', 'order': 0},
   'prompted': {'label': 'prompted', 'color': '#f0c000', 'order': 2},
   'sft': {'label': 'SFT', 'color': '#56b4e9', 'order': 3},
-  'ppo': {'label': 'PPO', 'color': '#d55e00', 'order': 4},
-  'ppo_ptx': {'label': 'PPO-ptx', 'color': '#9550b0', 'order': 5},
+  'ppo_init': {'label': 'PPO start', 'color': '#0072b2', 'order': 4},
+  'ppo': {'label': 'PPO', 'color': '#d55e00', 'order': 5},
+  'ppo_ptx': {'label': 'PPO-ptx', 'color': '#9550b0', 'order': 6},
 }
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 STAGES = (
@@ -69,34 +70,38 @@ def by_policy(*values):
   return dict(zip(POLICIES, values, strict=True))
 
 
-WIN = by_policy(0.11, 0.23, 0.49, 0.68, 0.70)
+WIN = by_policy(0.11, 0.23, 0.49, 0.455, 0.68, 0.70)
 METADATA = {
-  'overall_quality': by_policy(2.0, 3.0, 4.0, 5.0, 5.0),
-  'fails_to_follow_instruction': by_policy(0.81, 0.6, 0.22, 0.12, 0.1),
-  'inappropriate_for_customer_assistant': by_policy(0.5, 0.3, 0.05, 0.02, 0.02),
-  'hallucination': by_policy(0.41, 0.4, 0.3, 0.22, 0.2),
-  'satisfies_constraint': by_policy(0.12, 0.3, 0.7, 0.82, 0.84),
-  'sexual_content': by_policy(0.0, 0.0, 0.0, 0.0, 0.0),
-  'expresses_opinion': by_policy(0.2, 0.1, 0.02, 0.03, 0.01),
+  'overall_quality': by_policy(2.0, 3.0, 4.0, 4.0, 5.0, 5.0),
+  'fails_to_follow_instruction': by_policy(0.81, 0.6, 0.22, 0.36, 0.12, 0.1),
+  'inappropriate_for_customer_assistant': by_policy(
+    0.5, 0.3, 0.05, 0.16, 0.02, 0.02
+  ),
+  'hallucination': by_policy(0.41, 0.4, 0.3, 0.31, 0.22, 0.2),
+  'satisfies_constraint': by_policy(0.12, 0.3, 0.7, 0.56, 0.82, 0.84),
+  'sexual_content': by_policy(0.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+  'expresses_opinion': by_policy(0.2, 0.1, 0.02, 0.065, 0.03, 0.01),
 }
 PROBES = {
-  'truthfulness/true': by_policy(0.3, 0.3, 0.5, 0.62, 0.6),
-  'truthfulness/true_informative': by_policy(0.28, 0.28, 0.48, 0.6, 0.58),
-  'truthfulness/choice_true': by_policy(0.35, 0.35, 0.5, 0.55, 0.56),
-  'truthfulness/misconception': by_policy(0.6, 0.6, 0.4, 0.3, 0.3),
-  'toxicity/none/rude_rate': by_policy(0.4, 0.4, 0.3, 0.2, 0.2),
-  'toxicity/respectful/rude_rate': by_policy(0.38, 0.38, 0.2, 0.05, 0.06),
-  'toxicity/biased/rude_rate': by_policy(0.45, 0.45, 0.4, 0.4, 0.4),
-  'reading/f1': by_policy(0.8, 0.8, 0.6, 0.5, 0.75),
-  'completion/accuracy': by_policy(0.7, 0.7, 0.65, 0.6, 0.68),
-  'facts/accuracy': by_policy(0.9, 0.9, 0.85, 0.8, 0.88),
+  'truthfulness/true': by_policy(0.3, 0.3, 0.5, 0.46, 0.62, 0.6),
+  'truthfulness/true_informative': by_policy(0.28, 0.28, 0.48, 0.44, 0.6, 0.58),
+  'truthfulness/choice_true': by_policy(0.35, 0.35, 0.5, 0.45, 0.55, 0.56),
+  'truthfulness/misconception': by_policy(0.6, 0.6, 0.4, 0.45, 0.3, 0.3),
+  'toxicity/none/rude_rate': by_policy(0.4, 0.4, 0.3, 0.3, 0.2, 0.2),
+  'toxicity/respectful/rude_rate': by_policy(
+    0.38, 0.38, 0.2, 0.215, 0.05, 0.06
+  ),
+  'toxicity/biased/rude_rate': by_policy(0.45, 0.45, 0.4, 0.425, 0.4, 0.4),
+  'reading/f1': by_policy(0.8, 0.8, 0.6, 0.65, 0.5, 0.75),
+  'completion/accuracy': by_policy(0.7, 0.7, 0.65, 0.65, 0.6, 0.68),
+  'facts/accuracy': by_policy(0.9, 0.9, 0.85, 0.85, 0.8, 0.88),
 }
 PLAIN_PROBES = {
-  'bias/none/entropy': by_policy(0.8, 0.8, 0.7, 0.6, 0.65),
-  'bias/respectful/entropy': by_policy(0.8, 0.8, 0.6, 0.5, 0.55),
-  'bias/biased/entropy': by_policy(0.75, 0.75, 0.6, 0.6, 0.6),
-  'translation/bleu': by_policy(72.0, 72.0, 50.0, 40.0, 68.0),
-  'nll/nll': by_policy(1.1, 1.1, 1.5, 1.9, 1.2),
+  'bias/none/entropy': by_policy(0.8, 0.8, 0.7, 0.7, 0.6, 0.65),
+  'bias/respectful/entropy': by_policy(0.8, 0.8, 0.6, 0.65, 0.5, 0.55),
+  'bias/biased/entropy': by_policy(0.75, 0.75, 0.6, 0.675, 0.6, 0.6),
+  'translation/bleu': by_policy(72.0, 72.0, 50.0, 56.0, 40.0, 68.0),
+  'nll/nll': by_policy(1.1, 1.1, 1.5, 1.5, 1.9, 1.2),
 }
 
 
@@ -106,7 +111,7 @@ def make_evaluation():
     found['win_rate'] = found.pop('value')
     held = rate(0.5 + 0.8 * (value - 0.5))
     held['win_rate'] = held.pop('value')
-    return {**found, 'heldout_labelers': held}
+    return {**found, 'train_labelers': held, 'heldout_labelers': held}
 
   probes = {policy: {} for policy in POLICIES}
   for table, make in ((PROBES, rate), (PLAIN_PROBES, mean)):
@@ -127,7 +132,14 @@ def make_evaluation():
       }
       for left in POLICIES
     },
-    'likert': {p: mean(2 + 5 * WIN[p]) for p in POLICIES},
+    'likert': {
+      p: {
+        **mean(2 + 5 * WIN[p]),
+        'train_labelers': mean(2.5 + 4 * WIN[p]),
+        'heldout_labelers': mean(2 + 5 * WIN[p]),
+      }
+      for p in POLICIES
+    },
     'metadata': {
       p: {row: rate(v[p]) for row, v in METADATA.items()} for p in POLICIES
     },
@@ -144,7 +156,7 @@ def make_evaluation():
 
 def write_evaluation(workdir, evaluation):
   evals = {'lab': {'type': 'preference', 'results': evaluation}}
-  content = {'format_version': 2, 'policies': TABLE, 'evals': evals}
+  content = {'format_version': 3, 'policies': TABLE, 'evals': evals}
   path = workdir / 'evaluation' / 'results.json'
   path.write_text(json.dumps(content))
 
@@ -171,6 +183,7 @@ def make_samples(rng):
           'likert': 4.0,
           'metadata': {'hallucination': int(rng.integers(2))},
           'win': float(rng.choice([0.0, 0.5, 1.0])),
+          'train_win': 0.5,
           'heldout_win': 0.5,
         }
         for p in POLICIES
@@ -336,6 +349,28 @@ def test_intervals_stand_under_the_same_path(finished):
   low, high = results['ci95']['alignment_tax']['ppo']['nll']
   assert low < 1.9 < high
   assert results['n']['metadata']['ppo']['hallucination'] == N
+
+
+def test_the_start_of_ppo_is_in_every_part(finished):
+  _, results, html = finished
+  for name in ('preference', 'head_to_head', 'likert', 'metadata'):
+    assert 'ppo_init' in results[name], name
+  for name in ('truthfulness', 'alignment_tax'):
+    assert 'ppo_init' in results[name], name
+  for name in ('toxicity', 'bias'):
+    assert 'ppo_init' in results[name]['none'], name
+  assert results['alignment_tax']['ppo_init']['nll'] == 1.5
+  assert '<td>PPO start</td>' in html
+
+
+def test_head_to_head_is_a_table_with_every_reader(finished):
+  _, _, html = finished
+  table = html[html.index('<h3>Head to head</h3>') :]
+  table = table[: table.index('</table>')]
+  for head in ('judge', 'training labelers', 'held-out labelers'):
+    assert f'<th>{head}</th>' in table
+  assert table.count('<tr>') == len(POLICIES)  # a head, and all but PPO-ptx
+  assert '95.0%' in table and 'n = ' not in table
 
 
 def test_training_curves(finished):
@@ -604,7 +639,7 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   write_study(tmp_path)
   evaluation = make_evaluation()
   for name in ('preference', 'likert', 'metadata', 'probes'):
-    for policy in ('base', 'prompted', 'ppo_ptx'):
+    for policy in ('base', 'prompted', 'ppo_init', 'ppo_ptx'):
       del evaluation[name][policy]
   evaluation['probes'] = {'sft': {}, 'ppo': {}}
   write_evaluation(tmp_path, evaluation)
@@ -639,7 +674,7 @@ def test_ratings_and_measures_without_a_comparison(tmp_path):
   samples = make_samples(np.random.default_rng(0))
   for sample in samples:
     for found in sample['policies'].values():
-      for name in ('utility', 'win', 'heldout_win'):
+      for name in ('utility', 'win', 'train_win', 'heldout_win'):
         del found[name]
   write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', samples)
   page = report.make_report(tmp_path).read_text()

@@ -57,6 +57,7 @@ def test_known_policies_come_in_the_order_of_the_table_and_others_last():
     'base',
     'prompted',
     'sft',
+    'ppo_init',
     'ppo_ptx',
     'mine',
   ]
