@@ -67,7 +67,7 @@ def test_a_whole_evaluation(runs, tok, one_device, monkeypatch):
   evals = ['accuracy', 'nll', 'reward']
   assert done == {'policies': POLICIES, 'evals': evals, 'samples': 5}
   content, samples = read(workdir)
-  assert content['format_version'] == 2
+  assert content['format_version'] == 3
   assert list(content['policies']) == POLICIES
   assert content['policies']['ppo']['label'] == 'PPO'
   results = {k: v['results'] for k, v in content['evals'].items()}
