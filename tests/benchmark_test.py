@@ -22,13 +22,14 @@ def _benchmark():
   return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'args, flops',
   [
     (['generate'], 3_416_064),
-    pytest.param(['ppo', '--ptx'], 44_146_688, marks=pytest.mark.slow),
-    pytest.param(['sft'], 10_641_408, marks=pytest.mark.slow),
-    pytest.param(['reward'], 34_983_936, marks=pytest.mark.slow),
+    (['ppo', '--ptx'], 44_146_688),
+    (['sft'], 10_641_408),
+    (['reward'], 34_983_936),
   ],
 )
 def test_every_mode_runs(benchmark, monkeypatch, capsys, args, flops):

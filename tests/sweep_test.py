@@ -212,6 +212,7 @@ def environment():
   return {**os.environ, 'PYTHONPATH': str(ROOT), 'XLA_FLAGS': ''}
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_goes_on_and_loses_nothing(folder, capsys):
   """Its children live on; the next sweep waits for them."""
   rules(folder, sleep=8.0)

@@ -28,7 +28,14 @@ def programs(stage, config):
   return [(program.layout, program._tx)]
 
 
-@pytest.mark.parametrize('stage', ['sft', 'reward', 'ppo'])
+@pytest.mark.parametrize(
+  'stage',
+  [
+    pytest.param('sft', marks=pytest.mark.slow),
+    'reward',
+    pytest.param('ppo', marks=pytest.mark.slow),
+  ],
+)
 def test_weight_decay_moves_what_is_trained_and_no_frozen_layer(configs, stage):
   """With gradients of 0, so that nothing else moves anything."""
   config = configs[stage]
