@@ -89,15 +89,8 @@ def parse(argv=None):
 
 
 def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
-  return flops.ppo(
-    model.module,
-    model.module,
-    episodes=args.batch,
-    prompt_len=args.prompt,
-    response_len=args.response,
-    ptx_rows=args.batch if args.ptx else 0,
-    ptx_len=args.prompt + args.response,
-  )
+  length = args.prompt + args.response
+  return flops.ppo(model.module, model.module, settings(args), ptx_len=length)
 
 
 def time_steps(step, iters: int) -> tuple[float, list]:

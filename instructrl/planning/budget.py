@@ -44,11 +44,8 @@ class Cost:
 
   def seconds(self, peak: float) -> float:
     """Returns the time if a matrix product reaches `peak` FLOP/s."""
-    return (
-      self.sampling / SAMPLING
-      + self.reading / READING
-      + self.training / TRAINING
-    ) / peak
+    forward = self.sampling / SAMPLING + self.reading / READING
+    return (forward + self.training / TRAINING) / peak
 
 
 def costs(configs: Mapping[str, object], workdir) -> list[Cost]:
@@ -147,29 +144,17 @@ def _ppo(name: str, config, folder) -> Cost:
   num_rewards = sum(term.kind == 'model' for term in terms)
   episodes = p.batch_size * p.num_iterations
   tokens = episodes * (p.prompt_len + p.response_len)
-  rows, row_len = 0, 0
-  if p.ptx_coef:
-    rows = episodes * p.ptx_examples_per_episode
-    row_len = data.rows('corpus.rows').header['row_len']
-  count = flops.ppo(
-    policy,
-    scalar,
-    episodes=episodes,
-    prompt_len=p.prompt_len,
-    response_len=p.response_len,
-    num_rewards=num_rewards,
-    num_epochs=p.num_ppo_epochs,
-    ptx_rows=rows,
-    ptx_len=row_len,
-  )
+  row_len = data.rows('corpus.rows').header['row_len'] if p.ptx_coef else 0
+  ptx_tokens = episodes * p.ptx_examples_per_episode * row_len
+  count = flops.ppo(policy, scalar, p, num_rewards=num_rewards, ptx_len=row_len)
   return Cost(
     name,
     sampled=episodes * p.response_len,
     read=(2 + num_rewards) * tokens,
-    trained=p.num_ppo_epochs * (2 * tokens + rows * row_len),
-    sampling=count['generate'],
-    reading=count['score'],
-    training=count['update'],
+    trained=p.num_ppo_epochs * (2 * tokens + ptx_tokens),
+    sampling=p.num_iterations * count['generate'],
+    reading=p.num_iterations * count['score'],
+    training=p.num_iterations * count['update'],
   )
 
 

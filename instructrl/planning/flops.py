@@ -17,6 +17,7 @@ import jax
 from instructrl import rng
 from instructrl.models.block import MLPS
 from instructrl.models.network import Transformer
+from instructrl.stages.ppo_settings import Settings
 
 
 def measure_peak(dtype: str, tries: int = 7) -> float:
@@ -107,13 +108,9 @@ def ranking_trained(
 def ppo(
   policy: Transformer,
   scalar: Transformer,
+  settings: Settings,
   *,
-  episodes: int,
-  prompt_len: int,
-  response_len: int,
   num_rewards: int = 1,
-  num_epochs: int = 1,
-  ptx_rows: int = 0,
   ptx_len: int = 0,
 ) -> dict[str, float]:
   """Returns {function: FLOPs} of a PPO iteration.
@@ -121,26 +118,21 @@ def ppo(
   Args:
     policy: architecture of the policy and the reference.
     scalar: architecture of the reward models and the value model.
-    episodes: number of episodes, all of full length.
-    prompt_len: P.
-    response_len: R.
+    settings: of PPO; all episodes have the full length.
     num_rewards: number of reward models.
-    num_epochs: passes over the episodes.
-    ptx_rows: pretraining rows in a pass.
     ptx_len: tokens of a pretraining row.
   """
-  length = prompt_len + response_len
-  tokens, responses = episodes * length, episodes * response_len
+  s, length = settings, settings.prompt_len + settings.response_len
+  tokens, responses = s.batch_size * length, s.batch_size * s.response_len
   of_policy = forward(policy, tokens, length, responses)
   of_scalar = forward(scalar, tokens, length)
-  ptx_tokens = ptx_rows * ptx_len
+  update = trained(policy, tokens, length, responses)
+  update += trained(scalar, tokens, length)
+  if s.ptx_coef:
+    ptx_tokens = s.batch_size * s.ptx_examples_per_episode * ptx_len
+    update += trained(policy, ptx_tokens, ptx_len, ptx_tokens)
   return {
     'generate': of_policy,
     'score': of_policy + (1 + num_rewards) * of_scalar,
-    'update': num_epochs
-    * (
-      trained(policy, tokens, length, responses)
-      + trained(scalar, tokens, length)
-      + trained(policy, ptx_tokens, ptx_len, ptx_tokens)
-    ),
+    'update': s.num_ppo_epochs * update,
   }

@@ -200,9 +200,8 @@ class HloProgram:
 def _operands(
   instruction: Instruction, computation: Computation
 ) -> list[Instruction]:
-  return [
-    computation[name] for name in instruction.operands if name in computation
-  ]
+  names = instruction.operands
+  return [computation[name] for name in names if name in computation]
 
 
 def _constants(instruction, computation: Computation) -> list[int]:
@@ -236,9 +235,8 @@ def _flops(instruction: Instruction, computation: Computation) -> float:
 
 def _convolution_flops(instruction, computation) -> float:
   """Counts products outside the padding; on TPUs matrix products are these."""
-  lhs, rhs = (
-    computation[name].arrays[0].dims for name in instruction.operands[:2]
-  )
+  operands = _operands(instruction, computation)
+  lhs, rhs = (operand.arrays[0].dims for operand in operands[:2])
   out = instruction.arrays[0].dims
   labels = re.search(r'dim_labels=(\w+)_(\w+)->(\w+)', instruction.attributes)
   lhs_at, rhs_at, out_at = (
@@ -251,11 +249,8 @@ def _convolution_flops(instruction, computation) -> float:
   pairs = 1
   for i, c in enumerate(spatial):
     sizes = lhs[lhs_at[c]], rhs[rhs_at[c]], out[out_at[c]]
-    values = {
-      key: int(fields[key].split('x')[i].split('_')[0])
-      for key in defaults
-      if key in fields
-    }
+    of = lambda key: int(fields[key].split('x')[i].split('_')[0])
+    values = {key: of(key) for key in defaults if key in fields}
     pairs *= _valid_pairs(*sizes, **{**defaults, **values})
   return 2.0 * out[out_at['b']] * out[out_at['f']] * rhs[rhs_at['i']] * pairs
 
@@ -277,9 +272,8 @@ def _group_size(attributes: str) -> int:
   if found:
     return int(found.group(2))
   # mesh['data'=2,'fsdp'=4], perhaps the order of the devices, {axes of a group}
-  found = re.search(
-    r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}', attributes
-  )
+  mesh = r'replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}'
+  found = re.search(mesh, attributes)
   if found:
     sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
     whole = re.findall(r"'(\w+)'(?!:)", found.group(2))

@@ -38,12 +38,8 @@ def costs(kernel: Any, operands: Sequence[Any]) -> tuple[float, float]:
       f'the kernel {kernel.name} ({name.group(1) if name else "unnamed"}) '
       'has no cost estimate: give its pallas_call one'
     )
-  return _splash(
-    kernel,
-    operands,
-    *found.groups(),
-    causal=bool(re.search(r'\bcausal\b', name.group(1))),
-  )
+  causal = bool(re.search(r'\bcausal\b', name.group(1)))
+  return _splash(kernel, operands, *found.groups(), causal)
 
 
 def _splash(kernel, operands, phase, segmented, causal):

@@ -86,14 +86,10 @@ def _parse_line(line: str) -> Instruction:
   kind, rest = _split_type(right)
   opcode, _, rest = rest.partition('(')
   end = _closing(rest)
-  arrays = tuple(
-    Array(
-      dtype,
-      tuple(int(d) for d in re.findall(r'\d+', dims)),
-      not re.search(r'S\([1-9]', layout or ''),
-    )
-    for dtype, dims, layout in _ARRAY.findall(kind)
-  )
+  sizes = lambda dims: tuple(map(int, re.findall(r'\d+', dims)))
+  in_hbm = lambda layout: not re.search(r'S\([1-9]', layout)
+  found = _ARRAY.findall(kind)
+  arrays = tuple(Array(t, sizes(dims), in_hbm(at)) for t, dims, at in found)
   return Instruction(name, arrays, opcode.strip(), rest[:end], rest[end + 1 :])
 
 

@@ -62,20 +62,12 @@ def functions(p: Plan) -> Table:
   """Returns a row per function with figures per chip."""
   table = [tuple(FUNCTIONS.split('|'))]
   for f in p.functions:
-    sizes = f.arguments, f.outputs, f.temporaries, f.peak
-    table.append(
-      (
-        f.name,
-        *map(_gib, sizes),
-        f'{f.model_flops / 1e12:.3g}',
-        f'{f.xla_flops / 1e12:.3g}',
-        f'{f.hbm_traffic / 1e9:.4g}',
-        _sent(f),
-        _time(f.seconds),
-        BOUNDS[f.bound],
-        f'{100 * f.model_flops / (f.seconds * p.peak_flops):.0f}%',
-      )
-    )
+    sizes = map(_gib, (f.arguments, f.outputs, f.temporaries, f.peak))
+    counted = (f'{count / 1e12:.3g}' for count in (f.model_flops, f.xla_flops))
+    mfu = f'{100 * f.model_flops / (f.seconds * p.peak_flops):.0f}%'
+    moved = f'{f.hbm_traffic / 1e9:.4g}', _sent(f)
+    slowest = _time(f.seconds), BOUNDS[f.bound]
+    table.append((f.name, *sizes, *counted, *moved, *slowest, mfu))
   return table
 
 
@@ -138,13 +130,11 @@ def smallest(plans: Sequence[Plan]) -> list[str]:
   """Returns a line per run and kind of chip: the smallest slice that fits."""
   lines = []
   for name, found in by_run(plans).items():
-    first = next((p for p in found if p.fits), None)
-    lines.append(
-      f'{name}: {first.topology} ({first.chips} chips) is the smallest of '
-      f'{len(found)} slices that fits'
-      if first
-      else f'{name}: no slice fits of {", ".join(p.topology for p in found)}'
-    )
+    line = f'no slice fits of {", ".join(p.topology for p in found)}'
+    for p in [p for p in found if p.fits][:1]:
+      line = f'{p.topology} ({p.chips} chips) is the smallest of '
+      line += f'{len(found)} slices that fits'
+    lines.append(f'{name}: {line}')
   return lines
 
 

@@ -116,18 +116,12 @@ def program_of(config, mesh, vocab_size: int):
     program = ppo_program.PPOProgram(
       config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
     )
-    s, layouts = program.settings, program.layouts
-    policy = layouts['policy'].model.module
-    rows = s.batch_size * s.ptx_examples_per_episode if s.ptx_coef else 0
+    policy = program.layouts['policy'].model.module
     count = flops.ppo(
       policy,
-      layouts['value'].model.module,
-      episodes=s.batch_size,
-      prompt_len=s.prompt_len,
-      response_len=s.response_len,
+      program.layouts['value'].model.module,
+      program.settings,
       num_rewards=len(program.names('model')),
-      num_epochs=s.num_ppo_epochs,
-      ptx_rows=rows,
       ptx_len=policy.max_len,
     )
     if program.names('function'):  # two functions do the work of `score`

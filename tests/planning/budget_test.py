@@ -47,15 +47,8 @@ def test_arithmetic_is_that_of_an_iteration_times_iterations(costs, tok):
   configs, found = costs
   config = configs['ppo_ptx']
   policy = build.make_model(config, tok.vocab_size).module
-  one = flops.ppo(
-    policy,
-    policy,
-    episodes=8,
-    prompt_len=8,
-    response_len=4,
-    ptx_rows=8,
-    ptx_len=16,
-  )
+  assert (config.ppo.batch_size, config.ppo.num_iterations) == (8, 4)
+  one = flops.ppo(policy, policy, config.ppo, ptx_len=16)
   assert found['ppo_ptx'].sampling == pytest.approx(4 * one['generate'])
   assert found['ppo_ptx'].reading == pytest.approx(4 * one['score'])
   assert found['ppo_ptx'].training == pytest.approx(4 * one['update'])
