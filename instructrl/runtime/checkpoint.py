@@ -76,13 +76,12 @@ def restore_params(
   return restored, about['meta']
 
 
-def lazy_params(path, subtree: Subtree, *, only_newest: bool = False):
+def lazy_params(path, subtree: Subtree):
   """Returns a reader of single arrays of a subtree; reads no array itself.
 
   Args:
     path: see `restore_params`.
     subtree: see `restore_params`.
-    only_newest: see `find`.
 
   Returns:
     (names, read, meta): `names` is {'a/b': [shape, dtype]} for each array of
@@ -92,7 +91,7 @@ def lazy_params(path, subtree: Subtree, *, only_newest: bool = False):
     CheckpointError: there is no checkpoint, it is damaged, or it has no such
       subtree.
   """
-  path = find(path, only_newest=only_newest)
+  path = find(path)
   about = read_about(path)
   subtree, tensors = _subtree(path, about, subtree)
   prefix = '/'.join(subtree)
@@ -175,14 +174,9 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
       )
     logging.warning('checkpoint %s is skipped: %s', folder, problem)
   inside = ', '.join(sorted(p.parent.name for p in path.glob('*/checkpoints')))
-  raise CheckpointError(
-    f'{path}: no checkpoint that verifies; '
-    + (
-      f'there are some in {inside}'
-      if inside
-      else 'give the folder of a stage that trains a model'
-    )
-  )
+  hint = 'give the folder of a stage that trains a model'
+  hint = f'there are some in {inside}' if inside else hint
+  raise CheckpointError(f'{path}: no checkpoint that verifies; {hint}')
 
 
 def _verify(folder: pathlib.Path) -> str:

@@ -71,13 +71,7 @@ class Checkpointer:
     self._problems = {}  # step -> problem, '' if it verifies
 
   def save(
-    self,
-    step: int,
-    state,
-    meta: dict,
-    *,
-    force: bool = False,
-    temporary: bool = False,
+    self, step: int, state, meta: dict, *, temporary: bool = False
   ) -> None:
     """Copies `state` and starts to write it.
 
@@ -89,8 +83,6 @@ class Checkpointer:
       step: the number of finished steps.
       state: a pytree of jax.Arrays; None is an absent subtree.
       meta: JSON that describes the run: config, fingerprints.
-      force: replace an existing step. A kill in the instant between the two
-        renames loses this step only.
       temporary: the next save removes this step.
 
     Raises:
@@ -102,7 +94,7 @@ class Checkpointer:
       raise RuntimeError('call save inside `with Checkpointer(...)`')
     self.wait()
     step = int(step)
-    begun = self._begin(step, arrays.tensors(state, arrays=True), meta, force)
+    begun = self._begin(step, arrays.tensors(state, arrays=True), meta)
     if begun is None:
       return
     work, about = begun
@@ -138,7 +130,7 @@ class Checkpointer:
     """
     self.wait()
     tensors = arrays.tensors(abstract_state)
-    begun = self._begin(int(step), tensors, meta, False, in_leaves=True)
+    begun = self._begin(int(step), tensors, meta, in_leaves=True)
     if begun is None:
       return
     work, about = begun
@@ -166,28 +158,25 @@ class Checkpointer:
       raise self._failed(step, error) from error
     processes.agree(0)  # the other processes see the renamed folder
 
-  def _begin(self, step, tensors, meta, force, in_leaves=False):
+  def _begin(self, step, tensors, meta, in_leaves=False):
     """Returns (work folder, text of the meta file); None if already saved."""
-    about = json.dumps(
-      {
-        'format_version': checkpoint.FORMAT_VERSION,
-        'step': step,
-        'environment': checkpoint.environment(),
-        'in_leaves': in_leaves,
-        'tensors': tensors,
-        'meta': meta,
-      },
-      indent=1,
-      allow_nan=False,
-    )
+    about = {
+      'format_version': checkpoint.FORMAT_VERSION,
+      'step': step,
+      'environment': checkpoint.environment(),
+      'in_leaves': in_leaves,
+      'tensors': tensors,
+      'meta': meta,
+    }
+    about = json.dumps(about, indent=1, allow_nan=False)
     exists = self._primary and self._path(step).exists()
     exists = exists and not self._problem(step)
-    if processes.agree(exists) and not force:
+    if processes.agree(exists):
       if step == self._current:
         return None
       raise CheckpointError(
         f'{self._path(step)} is there already, from another run: use '
-        'another folder, or save with force=True'
+        'another folder'
       )
     work = self._path(step, _INCOMPLETE)
     try:
@@ -208,12 +197,9 @@ class Checkpointer:
     if temporary:
       (work / _TEMPORARY).touch()
     manifest.write(work)
-    replaced = self._trash(step) if self._path(step).exists() else None
     work.rename(self._path(step))
     files.sync_folder(self._directory)
     self._problems[step] = ''
-    if replaced:
-      shutil.rmtree(replaced)
     kept = []
     for old in self.steps():
       if not (self._path(old) / _TEMPORARY).exists():

@@ -16,16 +16,10 @@ def keep_freed_memory():
   machine with an accelerator, with another C library, or if the environment
   configures the allocator.
   """
-  accelerators = (
-    '/dev/nvidia[0-9]*',
-    '/dev/accel*',
-    '/dev/vfio/[0-9]*',
-    '/dev/kfd',
-  )
+  devices = ('nvidia[0-9]*', 'accel*', 'vfio/[0-9]*', 'kfd')
+  accelerators = any(glob.glob(f'/dev/{name}') for name in devices)
   platform = os.environ.get('JAX_PLATFORMS', '')
-  if platform not in ('', 'cpu') or (
-    not platform and any(map(glob.glob, accelerators))
-  ):
+  if platform not in ('', 'cpu') or not platform and accelerators:
     return
   if any(k.startswith(('MALLOC_', 'GLIBC_TUNABLES')) for k in os.environ):
     return

@@ -128,11 +128,8 @@ class RunWriter:
       return
     if 'step' in values:
       raise ValueError(f"{name}: 'step' is a reserved key")
-    line = json.dumps(
-      {'step': int(step), **dict(sorted(values.items()))},
-      ensure_ascii=False,
-      allow_nan=False,
-    )
+    record = {'step': int(step), **dict(sorted(values.items()))}
+    line = json.dumps(record, ensure_ascii=False, allow_nan=False)
     self._files[name].write(f'{line}\n'.encode())
 
   def _event_writer(self):

@@ -91,12 +91,9 @@ def identity(path) -> str:
   config = files.read_json(folder / CONFIG)
   for name in MAY_CHANGE:
     config.pop(name, None)
+  part = str(path.relative_to(folder))
   return files.fingerprint(
-    {
-      'config': config,
-      'inputs': _made_from(folder),
-      'part': str(path.relative_to(folder)),
-    }
+    {'config': config, 'inputs': _made_from(folder), 'part': part}
   )
 
 

@@ -21,19 +21,15 @@ MESH_AXES = ('data', 'fsdp', 'tensor')
 HOST = 'pinned_host'  # host memory that devices copy from and to
 
 Rules = tuple[tuple[str, Any], ...]
+_DIVIDED = ('vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')
+_WHOLE = ('layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')
 # The rules of experiments/common.py, for commands without a config, such as an
 # import. The package must not import experiments.
 RULES: Rules = (
   ('embed', 'fsdp'),
   ('act_batch', ('data', 'fsdp')),
-  *(
-    (name, 'tensor')
-    for name in ('vocab', 'mlp', 'heads', 'act_heads', 'act_mlp')
-  ),
-  *(
-    (name, None)
-    for name in ('layers', 'kv', 'norm', 'positions', 'act_len', 'act_embed')
-  ),
+  *((name, 'tensor') for name in _DIVIDED),
+  *((name, None) for name in _WHOLE),
 )
 
 
@@ -159,8 +155,7 @@ def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
   """Returns the shardings of a parameter tree.
 
   An axis whose size the mesh does not divide is not sharded: a head of width 1
-    or
-  a vocabulary of 517 tokens is no reason to refuse a mesh.
+  or a vocabulary of 517 tokens is no reason to refuse a mesh.
 
   Args:
     mesh: the mesh.
@@ -168,13 +163,9 @@ def tree_shardings(mesh: Mesh, axes_tree, shapes_tree, rules: Rules):
     shapes_tree: the same tree, with `ShapeDtypeStruct` leaves.
     rules: logical axis -> mesh axis (or tuple of them, or None).
   """
-  return jax.tree.map(
-    lambda shape, axes: NamedSharding(
-      mesh, _dividing_spec(mesh, shape.shape, axes, rules)
-    ),
-    shapes_tree,
-    axes_tree,
-  )
+  spec = lambda x, axes: _dividing_spec(mesh, x.shape, axes, rules)
+  fit = lambda x, axes: NamedSharding(mesh, spec(x, axes))
+  return jax.tree.map(fit, shapes_tree, axes_tree)
 
 
 def constrain_params(params, axes_tree, rules: Rules):
@@ -182,13 +173,9 @@ def constrain_params(params, axes_tree, rules: Rules):
   mesh = jax.sharding.get_abstract_mesh()
   if not rules or mesh.empty:
     return params
-  return jax.tree.map(
-    lambda x, axes: jax.lax.with_sharding_constraint(
-      x, _dividing_spec(mesh, x.shape, axes, rules)
-    ),
-    params,
-    axes_tree,
-  )
+  spec = lambda x, axes: _dividing_spec(mesh, x.shape, axes, rules)
+  fit = lambda x, axes: jax.lax.with_sharding_constraint(x, spec(x, axes))
+  return jax.tree.map(fit, params, axes_tree)
 
 
 def _dividing_spec(mesh, shape, axes, rules: Rules) -> PartitionSpec:

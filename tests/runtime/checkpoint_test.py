@@ -227,10 +227,6 @@ def test_a_step_is_written_once(tmp_path):
     assert_same(restored, state)
     assert meta == {'at': 'first'}
     checkpointer.save(1, state, {'at': 'again'})
-    checkpointer.save(1, make_state(2), {'at': 'forced'}, force=True)
-    restored, meta = checkpointer.restore(checkpoint.abstract(state))
-    assert_same(restored, make_state(2))
-    assert meta == {'at': 'forced'}
   assert os.listdir(tmp_path) == ['00000001']
 
 
