@@ -228,11 +228,8 @@ class Block(nn.Module):
       )
       return self._act(projection(h), 'act_batch', 'act_len', 'act_heads', None)
 
-    q, k, v = (
-      heads('q', c.num_heads),
-      heads('k', kv_heads),
-      heads('v', kv_heads),
-    )
+    q, k = heads('q', c.num_heads), heads('k', kv_heads)
+    v = heads('v', kv_heads)
     if c.qk_norm:
       q = self._norm(kind='rmsnorm', name='q_norm')(q)
       k = self._norm(kind='rmsnorm', name='k_norm')(k)

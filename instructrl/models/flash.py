@@ -20,6 +20,9 @@ from instructrl.types import PREFIX
 IMPLEMENTATIONS = ('auto', 'xla')
 TILE = 128  # columns; blocks of the TPU kernel are multiples of this
 MAX_BLOCK = 512  # the most columns in a block of queries or keys
+_BLOCKS = (  # of the kernels: forward, and backward for the keys and queries
+  'block_q block_kv block_q_dkv block_kv_dkv block_q_dq block_kv_dq'.split()
+)
 MIN_LENGTH = 2 * TILE  # padding would be half of shorter rows, or more
 # Added to the logit of a hidden key. No logit is as large, and products with 0
 # and 1 are exact in every dtype.
@@ -130,14 +133,7 @@ def _splash(q, k, v, segment_ids, shared_prefix, scale):
     splash_lib.MultiHeadMask([mask] * heads),
     head_shards=1,
     q_seq_shards=1,
-    block_sizes=splash_lib.BlockSizes(
-      block_q=block,
-      block_kv=block,
-      block_q_dkv=block,
-      block_kv_dkv=block,
-      block_q_dq=block,
-      block_kv_dq=block,
-    ),
+    block_sizes=splash_lib.BlockSizes(**dict.fromkeys(_BLOCKS, block)),
     interpret=device()[0] != 'tpu',
   )
   with jax.named_scope('causal'):  # planning.hlo_kernels reads this name
@@ -210,11 +206,9 @@ def _divided(fn, rules, q, k, v, *rows):
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.size <= 1:
     return fn(q, k, v, *rows)
-  batch, heads = (
-    sharding.partition_spec(('act_batch', 'act_heads'), rules)
-    if rules
-    else (None, None)
-  )
+  batch, heads = None, None
+  if rules:
+    batch, heads = sharding.partition_spec(('act_batch', 'act_heads'), rules)
   queries = PartitionSpec(batch, None, heads)
   keys = PartitionSpec(batch, heads)
   return jax.shard_map(

@@ -35,7 +35,6 @@ def apply_scalar(
   segment_ids: jax.Array,
   *,
   shared_prefix: bool = False,
-  dropout_key: jax.Array | None = None,
 ) -> jax.Array:
   """Computes the head's output at every position.
 
@@ -46,19 +45,12 @@ def apply_scalar(
     positions: see `Model.apply`.
     segment_ids: see `Model.apply`.
     shared_prefix: see `Model.apply`.
-    dropout_key: see `Model.apply`.
 
   Returns:
     [B, T] float32, whatever the compute dtype.
   """
-  hidden, _ = model.apply(
-    params['backbone'],
-    tokens,
-    positions,
-    segment_ids,
-    shared_prefix=shared_prefix,
-    dropout_key=dropout_key,
-  )
+  inputs = (params['backbone'], tokens, positions, segment_ids)
+  hidden, _ = model.apply(*inputs, shared_prefix=shared_prefix)
   head = params['head']
   kernel = head['kernel'].astype(jnp.float32)
   product = jnp.einsum('btd,d->bt', hidden.astype(jnp.float32), kernel)

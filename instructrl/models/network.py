@@ -99,35 +99,28 @@ class Transformer(nn.Module):
   def __call__(
     self, tokens, positions, attend, index, cache_k, cache_v, deterministic
   ):
-    init = lambda axes: nn.with_logical_partitioning(
-      nn.initializers.normal(self.init_std), axes
-    )
-    shape = (self.padded_vocab, self.d_model)
-    embed = self.param(
-      'embed', init(('vocab', 'embed')), shape, self.param_dtype
-    )
+    normal = nn.initializers.normal(self.init_std)
+
+    def table(name, axis, rows):
+      init = nn.with_logical_partitioning(normal, (axis, 'embed'))
+      return self.param(name, init, (rows, self.d_model), self.param_dtype)
+
+    embed = table('embed', 'vocab', self.padded_vocab)
     frozen = jax.lax.stop_gradient if self.frozen_layers else lambda x: x
     x = jnp.take(frozen(embed).astype(self.dtype), tokens, axis=0)
     if self.embed_scale:
       x = x * jnp.asarray(self.d_model**0.5, self.dtype)
     if self.positions == 'learned':
-      table = self.param(
-        'positions',
-        init(('positions', 'embed')),
-        (self.max_len, self.d_model),
-        self.param_dtype,
-      )
-      x = x + jnp.take(frozen(table).astype(self.dtype), positions, axis=0)
+      learned = table('positions', 'positions', self.max_len)
+      x = x + jnp.take(frozen(learned).astype(self.dtype), positions, axis=0)
       rotation = None
     else:
-      columns = (
-        tokens.shape[1]
-        if cache_k is None
-        else jax.tree.leaves(cache_k)[0].shape[-2]
-      )
+      columns = tokens.shape[1]
+      if cache_k is not None:
+        columns = jax.tree.leaves(cache_k)[0].shape[-2]
       rotation = self._rotation(positions, columns)
     if not self.tie_embeddings:
-      self.param('unembed', init(('vocab', 'embed')), shape, self.param_dtype)
+      table('unembed', 'vocab', self.padded_vocab)
     x = sharding.constrain(x, ('act_batch', 'act_len', 'act_embed'), self.rules)
     x = nn.Dropout(self.dropout, deterministic=deterministic)(x)
     shared = (attend, rotation, index, deterministic)
@@ -139,23 +132,14 @@ class Transformer(nn.Module):
       carry = (x, cache_k, cache_v, jnp.zeros((), jnp.int32))
       blocks = self._scanned(self.num_layers, name='blocks')
       (x, cache_k, cache_v, _), _ = blocks(carry, *shared)
-    x = Norm(
-      self.norm,
-      self.norm_epsilon,
-      self.param_dtype,
-      self.norm_offset,
-      name='final_norm',
-    )(x)
+    fields = self.norm, self.norm_epsilon, self.param_dtype, self.norm_offset
+    x = Norm(*fields, name='final_norm')(x)
     return x, cache_k, cache_v
 
   def _rotation(self, positions, columns):
     """Returns cosine and sine, with an axis of `kinds` if theta differs."""
-    make = functools.partial(
-      attention.rotations,
-      positions,
-      columns,
-      int(self.width * self.rotary_fraction),
-    )
+    width = int(self.width * self.rotary_fraction)
+    make = functools.partial(attention.rotations, positions, columns, width)
     everywhere = make(self.rope_theta, self.rope_scaling)
     if not self.rope_theta_local:
       return everywhere
@@ -169,11 +153,9 @@ class Transformer(nn.Module):
     """Returns one module of all layers; its parameters have a leading axis."""
     block = Block
     if self.remat != 'none':
-      policy = (
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        if self.remat == 'dots'
-        else None
-      )
+      policy = None
+      if self.remat == 'dots':
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
       block = nn.remat(
         Block, policy=policy, prevent_cse=False, static_argnums=(5,)
       )

@@ -141,27 +141,14 @@ class Model:
       key_segments = jax.lax.dynamic_update_slice(
         cache.segment_ids, segment_ids, (0, start)
       )
-    attend = self._attend(
-      segment_ids,
-      key_segments,
-      start,
-      shared_prefix,
-      positions=positions if cache is None else None,
-    )
+    gaps = positions if cache is None else None
+    attend = self._attend(segment_ids, key_segments, start, shared_prefix, gaps)
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     if cache is not None:
       params = self._unstack(params)
-    hidden, k, v = self.module.apply(
-      {'params': params},
-      tokens,
-      positions,
-      attend,
-      start,
-      None if cache is None else cache.k,
-      None if cache is None else cache.v,
-      dropout_key is None,
-      rngs=rngs,
-    )
+    cached = (None, None) if cache is None else (cache.k, cache.v)
+    inputs = (tokens, positions, attend, start, *cached, dropout_key is None)
+    hidden, k, v = self.module.apply({'params': params}, *inputs, rngs=rngs)
     if cache is None:
       return hidden, None
     return hidden, Cache(
@@ -187,15 +174,11 @@ class Model:
         windows=any(m.windows),
       )
     if kernel == 'splash':
-      return Partial(
-        functools.partial(
-          flash.splash,
-          rules=m.rules,
-          scale=m.query_scale,
-          shared_prefix=shared_prefix,
-        ),
-        segment_ids=segment_ids,
+      fields = dict(rules=m.rules, scale=m.query_scale)
+      splash = functools.partial(
+        flash.splash, shared_prefix=shared_prefix, **fields
       )
+      return Partial(splash, segment_ids=segment_ids)
     query = start + jnp.arange(length)[:, None]
     causal = jnp.arange(key_segments.shape[1])[None] <= query
     queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
@@ -213,17 +196,10 @@ class Model:
       ]
       mask = jnp.stack(masks) if len(masks) > 1 else masks[0]
     if kernel == 'cudnn':
-      return Partial(
-        functools.partial(flash.cudnn, rules=m.rules, scale=m.query_scale),
-        mask=mask,
-        segment_ids=segment_ids,
-      )
-    return Partial(
-      functools.partial(
-        attention.attention, block=m.attention_block, scale=m.query_scale
-      ),
-      mask=mask,
-    )
+      cudnn = functools.partial(flash.cudnn, rules=m.rules, scale=m.query_scale)
+      return Partial(cudnn, mask=mask, segment_ids=segment_ids)
+    fields = dict(block=m.attention_block, scale=m.query_scale)
+    return Partial(functools.partial(attention.attention, **fields), mask=mask)
 
   def unembedding(self, params: Params) -> jax.Array:
     """Returns the matrix [V', D], in the compute dtype, that gives logits.
