@@ -367,17 +367,12 @@ def ranking_batches(
     **kwargs: for `Batches`.
   """
 
+  shape = dict(max_k=max_k, seq_len=seq_len, eos_id=eos_id, pad_id=pad_id)
+
   def build(index, element):
     del index
-    return tasks.ranking_example(
-      element.prompt,
-      element.responses,
-      element.ranks,
-      max_k=max_k,
-      seq_len=seq_len,
-      eos_id=eos_id,
-      pad_id=pad_id,
-    )
+    ranking = element.prompt, element.responses, element.ranks
+    return tasks.ranking_example(*ranking, **shape)
 
   return Batches(BuiltExamples(elements, build), batch_size, seed, **kwargs)
 

@@ -16,17 +16,9 @@ import unicodedata
 FORMAT_VERSION = 2  # raise it when a field changes its meaning
 
 # The use cases of Ouyang et al. 2022, Table 1.
-USE_CASES = (
-  'generation',
-  'open_qa',
-  'brainstorming',
-  'chat',
-  'rewrite',
-  'summarization',
-  'classification',
-  'other',
-  'closed_qa',
-  'extract',
+USE_CASES = tuple(
+  'generation open_qa brainstorming chat rewrite summarization classification '
+  'other closed_qa extract'.split()
 )
 SPLITS = ('train', 'validation', 'test')
 DOCUMENT_SPLITS = ('train', 'validation')
@@ -223,20 +215,12 @@ def _owner_problems(record: Demonstration | Ranking) -> Iterator[str]:
 
 
 def _is_count(value: Any) -> bool:
-  return (
-    isinstance(value, numbers.Integral)
-    and not isinstance(value, bool)
-    and value >= 0
-  )
+  whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+  return whole and value >= 0
 
 
 _PER_RESPONSE = (
-  'responses',
-  'response_tokens',
-  'sources',
-  'temperatures',
-  'ranks',
-  'metadata',
+  'responses response_tokens sources temperatures ranks metadata'.split()
 )
 # Real data has texts without tokens, and rarely the judgements of Table 3.
 _MAY_LACK = ('metadata', 'response_tokens')

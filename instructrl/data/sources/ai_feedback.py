@@ -5,13 +5,8 @@ from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.tokenizers import dialogue
 
-_PARTS = (
-  'evol_instruct',
-  'false_qa',
-  'flan',
-  'sharegpt',
-  'truthful_qa',
-  'ultrachat',
+_PARTS = tuple(
+  'evol_instruct false_qa flan sharegpt truthful_qa ultrachat'.split()
 )
 ASPECTS = ('instruction_following', 'honesty', 'truthfulness', 'helpfulness')
 _MISREAD = 2.0  # with a mean rating up to this, a score of 10 is a 1

@@ -97,15 +97,10 @@ def fetch(url: str, path: pathlib.Path) -> pathlib.Path:
 
 
 def _from_hub(repository: str, revision: str, name: str) -> pathlib.Path:
+  options = dict(repo_type='dataset', library_name='instructrl')
   try:
-    path = pathlib.Path(
-      huggingface_hub.hf_hub_download(
-        repository,
-        name,
-        repo_type='dataset',
-        revision=revision,
-        library_name='instructrl',
-      )
+    path = huggingface_hub.hf_hub_download(
+      repository, name, revision=revision, **options
     )
   except huggingface_hub.errors.GatedRepoError as error:
     raise DownloadError(
@@ -115,6 +110,7 @@ def _from_hub(repository: str, revision: str, name: str) -> pathlib.Path:
     reason = error.__cause__ or error
     raise DownloadError(' '.join(str(reason).split())) from error
   # The cache names a large file by its published SHA-256.
+  path = pathlib.Path(path)
   blob = path.resolve()
   if re.fullmatch('[0-9a-f]{64}', blob.name) and blob.name != _digest(blob):
     blob.unlink()
@@ -201,9 +197,7 @@ def _published(headers) -> dict[str, str]:
   known = {
     'size': headers.get('Content-Length'),
     'md5': headers.get('Content-MD5'),
-    'etag': ''
-    if etag.startswith('W/')
-    else etag,  # If-Range needs a strong one
+    'etag': etag * (not etag.startswith('W/')),  # If-Range needs a strong one
   }
   return {name: value for name, value in known.items() if value}
 

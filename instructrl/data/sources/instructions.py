@@ -35,11 +35,9 @@ class Alpaca(base.Source):
       fields.text(row.value, 'instruction'),
       fields.optional_text(row.value, 'input'),
     )
-    return Demonstration(
-      fields.prompt(prompt, split=row.file.split),
-      fields.text(row.value, 'output').strip(),
-      'text-davinci-003',
-    )
+    asked = fields.prompt(prompt, split=row.file.split)
+    answer = fields.text(row.value, 'output').strip()
+    return Demonstration(asked, answer, 'text-davinci-003')
 
 
 class Dolly(base.Source):
@@ -70,15 +68,10 @@ class Dolly(base.Source):
       fields.optional_text(row.value, 'context'),
     )
     category = fields.optional_text(row.value, 'category')
-    return Demonstration(
-      fields.prompt(
-        prompt,
-        split=row.file.split,
-        use_case=self.USE_CASES.get(category, 'other'),
-      ),
-      fields.text(row.value, 'response').strip(),
-      'databricks',
-    )
+    use_case = self.USE_CASES.get(category, 'other')
+    asked = fields.prompt(prompt, split=row.file.split, use_case=use_case)
+    answer = fields.text(row.value, 'response').strip()
+    return Demonstration(asked, answer, 'databricks')
 
 
 class SelfInstruct(base.Source):

@@ -182,15 +182,8 @@ def _parquet_rows(file) -> Iterator[Row]:
         yield Row(file, number, value)
 
 
-_SPLIT_WORDS = {
-  'train': 'train',
-  'test': 'test',
-  'validation': 'validation',
-  'valid': 'validation',
-  'val': 'validation',
-  'dev': 'validation',
-  'eval': 'validation',
-}
+_SPLIT_WORDS = {word: word for word in ('train', 'test', 'validation')}
+_SPLIT_WORDS |= dict.fromkeys(('valid', 'val', 'dev', 'eval'), 'validation')
 
 
 def split_named(word: str) -> str | None:
