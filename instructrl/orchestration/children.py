@@ -21,14 +21,11 @@ LOG = 'log.txt'
 # States of a job.
 DONE, FAILED, STOPPED = 'done', 'failed', 'interrupted'
 RUNNING, LEFT = 'running', 'left'
-STOPPED_CODES = (
-  processes.EXIT_STOPPED,
-  processes.EXIT_LOST,
-  128 + signal.SIGINT,
-  128 + signal.SIGTERM,
-  -signal.SIGINT,
-  -signal.SIGTERM,
-)
+STATES = (FAILED, STOPPED, RUNNING, LEFT, DONE)  # the worst first
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Exit statuses of a job that the next start continues.
+STOPPED_CODES = {processes.EXIT_STOPPED, processes.EXIT_LOST}
+STOPPED_CODES |= {code for s in _SIGNALS for code in (128 + s, -s)}
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 30.0  # without output, before the running jobs are printed
 GRACE_SECONDS = 120.0  # between SIGTERM and SIGKILL

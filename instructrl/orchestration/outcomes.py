@@ -22,14 +22,6 @@ from instructrl.runtime import run_folder
 FORMAT_VERSION = 1
 JSON, TABLE, FIGURE, PAGE = 'sweep.json', 'table.md', 'figure.png', 'index.html'
 LAST = 5  # the last 1 / LAST of the lines in metrics.jsonl is averaged
-# States of a point's runs; the first that occurs is the state of the point.
-STATES = (
-  children.FAILED,
-  children.STOPPED,
-  children.RUNNING,
-  children.LEFT,
-  children.DONE,
-)
 
 
 class MissingError(ValueError):
@@ -127,7 +119,7 @@ def _point(point, config, workdir, status, missing) -> dict:
   return {
     'overrides': dict(point.overrides),
     'seed': point.seed,
-    'status': next(state for state in STATES if state in states),
+    'status': min(states, key=children.STATES.index),
     'runs': dict(point.runs),
     'measures': measures,
     'results': results,

@@ -117,13 +117,8 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
   ax.plot([], [], 's', ms=7, color=GRAY, label='judge')
   for label, mark, _ in _LABELERS.values():
     ax.plot([], [], mark, ms=4.5, color=GRAY, mec=INK, label=label)
-  ax.legend(
-    loc='lower left',
-    bbox_to_anchor=(-0.02, 1.0),
-    ncols=3,
-    handletextpad=0.2,
-    columnspacing=1.2,
-  )
+  above = dict(loc='lower left', bbox_to_anchor=(-0.02, 1.0))
+  ax.legend(ncols=3, handletextpad=0.2, columnspacing=1.2, **above)
   return canvas.svg(fig)
 
 
@@ -191,25 +186,18 @@ def curves(
   lines = {}
   for ax, (title, drawn) in zip(axes, panels):
     for curve in drawn:
-      (lines[curve.label],) = ax.plot(
-        curve.steps,
-        curve.values,
-        color=curve.color,
-        ls=(0, (4, 2)) if curve.dashed else '-',
-        marker='o' if len(curve.steps) <= 12 else None,
-        ms=3,
-        label=curve.label,
-      )
+      dashes = (0, (4, 2)) if curve.dashed else '-'
+      mark = 'o' if len(curve.steps) <= 12 else None
+      style = dict(color=curve.color, ls=dashes, marker=mark, ms=3)
+      xy = curve.steps, curve.values
+      (lines[curve.label],) = ax.plot(*xy, label=curve.label, **style)
     canvas.title(ax, title)
     ax.xaxis.set_major_locator(canvas.whole_ticks(4))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.xaxis.set_major_formatter('{x:,.0f}')
     ax.grid()
-  fig.legend(
-    handles=list(lines.values()),
-    loc='outside upper left',
-    ncols=max(1, len(lines)),
-  )
+  ncols = max(1, len(lines))
+  fig.legend(handles=[*lines.values()], loc='outside upper left', ncols=ncols)
   return canvas.svg(fig)
 
 
@@ -262,14 +250,9 @@ def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
     ax.plot([x] * len(values), values, mark, color=color, **faint)
     half = spread or 0
     ax.plot([x, x], [mean - half, mean + half], color=color, lw=1.2)
-  (handle,) = ax.plot(
-    [x for x, *_ in points],
-    [mean for *_, mean, _ in points],
-    color=color,
-    marker=mark,
-    ms=4.5,
-    label=line.label,
-  )
+  style = dict(color=color, marker=mark, ms=4.5, label=line.label)
+  means = [mean for *_, mean, _ in points]
+  (handle,) = ax.plot([x for x, *_ in points], means, **style)
   return handle
 
 
