@@ -1,7 +1,6 @@
 """Checks that need no judge: of the reward model, its scores, and the loss."""
 
 from collections.abc import Mapping
-import dataclasses
 
 from instructrl.reports import verdicts
 from instructrl.reports.policies import ShownPolicies
@@ -15,20 +14,15 @@ QUANTITIES = {'score': 'mean score', 'nll': 'loss a token'}
 def check(held: Mapping, policies: ShownPolicies) -> list[Verdict]:
   """Checks differences on held-out data; what was not measured has no row.
 
-  An interval that includes 0, even as its end, decides nothing.
-
   Args:
     held: results of the evaluation.
     policies: names of the policies.
   """
 
   def row(topic, statement, quantity, summary, region, unit):
-    found = verdicts.make_row(
+    return verdicts.make_row(
       topic, statement, verdicts.NO_NUMBER, quantity, summary, region, unit
     )
-    if found.ci95 and found.ci95[0] <= 0 <= found.ci95[1]:
-      return dataclasses.replace(found, verdict=verdicts.UNDECIDED)
-    return found
 
   def compare(topic, measure, left, right, claim, region, unit):
     name = policies.label

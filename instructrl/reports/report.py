@@ -68,13 +68,10 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
 def check(study: Study) -> list[Verdict]:
   """Checks the expected results against the study's."""
   evaluation, rows = study.evaluation, []
-  checked = {'rankings', 'reward', 'select_sft'}
+  checked = {'reward', 'select_sft'}
   if 'preference' in evaluation and checked <= {*study.done}:
     rows = paper_checks.check(
-      study.result('rankings')['labeler_agreement'],
-      study.result('reward')['accuracy'],
-      study.result('select_sft'),
-      evaluation,
+      study.result('reward')['accuracy'], study.result('select_sft'), evaluation
     )
   return rows + real_checks.check(evaluation, study.policies)
 

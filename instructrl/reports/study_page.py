@@ -35,18 +35,22 @@ SYMBOLS = {
   verdicts.UNDECIDED: '?',
   verdicts.NOT_MEASURED: '–',
 }
-# Row -> path in results.json, number in the paper.
+# Row -> path in results.json, number in the paper. The lab sets how often its
+# labelers agree.
 LABELS = {
-  'agreement, training labelers': ('labeler_agreement/train', '72.6 ± 1.5%'),
-  'agreement, held-out labelers': ('labeler_agreement/heldout', '77.3 ± 1.3%'),
+  'agreement, training labelers (an input)': (
+    'labeler_agreement/train',
+    '72.6 ± 1.5%',
+  ),
+  'agreement, held-out labelers (an input)': (
+    'labeler_agreement/heldout',
+    '77.3 ± 1.3%',
+  ),
   'reward model, labelers it was trained on': (
     'reward_model/accuracy/in_group',
     '72.4 ± 0.4%',
   ),
-  'reward model, held-out labelers': (
-    'reward_model/accuracy/heldout',
-    '69.6 ± 0.9%',
-  ),
+  'reward model, held-out labelers': ('reward_model/accuracy/heldout', '–'),
 }
 # Measure on held-out data -> column of the table of policies, decimals.
 LEVELS = {

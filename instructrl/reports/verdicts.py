@@ -1,15 +1,17 @@
 """Verdicts on statements: does a measured interval support them?
 
 A row is a statement about a quantity that a run measured with a 95% interval,
-and a region for that quantity. The verdict is arithmetic:
+and an open region for that quantity. The verdict is arithmetic:
 
   shown         the whole interval is inside the region
-  not shown     the whole interval is outside
-  undecided     the interval crosses the border, or both policies of a
-                difference have the best possible value
+  not shown     the whole interval is outside, and does not touch the border
+  undecided     the interval crosses or touches the border; or there is no
+                interval; or both policies of a difference have the best
+                possible value
   not measured  the run has no such number
 
-No verdict depends on a seed or is written by hand.
+No verdict depends on a seed or is written by hand. The regions are directions;
+only "alike" has a width.
 """
 
 from collections.abc import Mapping
@@ -20,9 +22,18 @@ SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'
 
 INF = math.inf
-POSITIVE, NEGATIVE = (0, INF), (-INF, 0)
+POSITIVE, NEGATIVE = (0, INF), (-INF, 0)  # of a difference
+WINS, LOSES = (0.5, INF), (-INF, 0.5)  # of a win rate or an accuracy
+ALIKE, NOT_MORE = (-0.05, 0.05), (-INF, 0.05)  # of a difference of two rates
+ALIKE_WINS = (0.45, 0.55)  # of a win rate
+ALIKE_ENTROPY = (-0.1, 0.1)  # of a difference, in bits
+
 NO_NUMBER = 'no number in the paper'
 BY_DEFINITION = '50% by definition'
+AT_CEILING = (
+  'both policies have the best possible value, so this measure cannot tell '
+  'them apart'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +49,7 @@ class Verdict:
     ci95: its interval, or None.
     region: (low, high), open, in the value's unit.
     unit: '%', 'points', 'bits', 'BLEU', 'nats', 'epochs' or '' (plain).
-    verdict: one of the four.
+    verdict: one of the four above.
     n: number of items (pairs, prompts, questions), or None.
     values: policy -> its own value, if the quantity is a difference.
     note: why the verdict is not the interval's; '' if it is.
@@ -66,22 +77,19 @@ class Verdict:
 def judge_interval(measure: Mapping | None, region: tuple[float, float]) -> str:
   """Returns the verdict for a summary and an open region (low, high).
 
-  A value without an interval shows nothing by itself: inside the region it is
-  'undecided', outside 'not shown'.
+  A value without an interval decides nothing.
   """
   if measure is None or measure.get('value') is None:
     return NOT_MEASURED
   low, high = region
-  if measure.get('ci95') is None:
-    return UNDECIDED if low < measure['value'] < high else NOT_SHOWN
-  start, end = measure['ci95']
+  start, end = measure.get('ci95') or (-INF, INF)
   if low < start and end < high:
     return SHOWN
-  return NOT_SHOWN if end <= low or high <= start else UNDECIDED
+  return NOT_SHOWN if end < low or high < start else UNDECIDED
 
 
 def make_row(
-  topic, statement, paper, quantity, measure, region, unit='%'
+  topic, statement, paper, quantity, measure, region, unit='%', note=''
 ) -> Verdict:
   """Returns the row of a summary; its verdict is the interval's."""
   measure = measure or {}
@@ -97,7 +105,42 @@ def make_row(
     unit,
     judge_interval(measure, region),
     measure.get('n'),
+    note=note,
   )
+
+
+def of_policies(
+  row: Verdict, own: Mapping[str, Mapping], pair: tuple[str, str], best
+) -> Verdict:
+  """Adds the policies' own values to the row of a difference.
+
+  Args:
+    row: the row.
+    own: policy -> its summary.
+    pair: the two policies of the difference.
+    best: the best value of the measure; None if it has no bound. If both have
+      it, the row is undecided and says why.
+  """
+  values = {
+    policy: found['value']
+    for policy, found in own.items()
+    if found.get('value') is not None
+  }
+  n = own.get(pair[0], {}).get('n')
+  row = dataclasses.replace(row, n=n, values=values)
+  ends = [values.get(policy) for policy in pair]
+  if row.verdict != NOT_MEASURED and at_ceiling(*ends, best):
+    row = dataclasses.replace(row, verdict=UNDECIDED, note=AT_CEILING)
+  return row
+
+
+def at_ceiling(
+  left: float | None, right: float | None, best: float | None
+) -> bool:
+  """Returns whether both values are the best possible (None: no bound)."""
+  if left is None or right is None or best is None:
+    return False
+  return all(math.isclose(x, best, abs_tol=1e-9) for x in (left, right))
 
 
 def get(tree, *path):

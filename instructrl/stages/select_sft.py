@@ -11,6 +11,7 @@ import numpy as np
 
 from instructrl import rng
 from instructrl.data import tasks
+from instructrl.evaluators import statistics
 from instructrl.runtime import metrics
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -58,7 +59,7 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
   prompts = prompts[: config.num_prompts]
   tokens = [tasks.chat_prompt(opened.tok, prompt) for prompt in prompts]
   params, scorer, _ = scoring.load_scorer(opened)
-  table = []
+  table, scores = [], {}
   with Progress(
     config.stage,
     len(steps),
@@ -74,9 +75,8 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
         seed=config.train_seed,
         purpose=rng.Purpose.CANDIDATES,
       )
-      score = float(
-        np.mean(scorer(params, tokens, responses), dtype=np.float64)
-      )
+      scores[i + 1] = np.asarray(scorer(params, tokens, responses), np.float64)
+      score = float(np.mean(scores[i + 1]))
       table.append(
         {
           'step': step,
@@ -93,4 +93,31 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
     'selected_epoch': best['epoch'],
     'selected_score': best['rm_score'],
     'num_prompts': len(prompts),
+    'score_rise': score_rise(table, scores, config.eval_seed),
   }
+
+
+def score_rise(table, scores, seed: int) -> dict | None:
+  """Returns how much the score rises after the best validation loss.
+
+  Args:
+    table: 'epoch' and 'validation_loss' of each epoch, in order.
+    scores: epoch -> scores [N] of its answers to the same N prompts.
+    seed: of the bootstrap.
+
+  Returns:
+    {'from': epoch of the best loss, 'epoch': the last one, 'value': its mean
+    score minus that of `from`, 'ci95': paired over prompts, 'n'}; None if no
+    epoch follows the best one.
+  """
+  measured = [row for row in table if row['validation_loss'] is not None]
+  if not measured:
+    return None
+  best = min(measured, key=lambda row: row['validation_loss'])['epoch']
+  last = table[-1]['epoch']
+  if best == last:
+    return None
+  _, found = statistics.compare(
+    {epoch: statistics.mean(scores[epoch]) for epoch in (best, last)}, seed=seed
+  )
+  return {'from': best, 'epoch': last, **found[last][best]}

@@ -14,7 +14,14 @@ from instructrl.evaluators import results
 from instructrl.lab.world.facts import make_world
 from instructrl.reports import paper_checks
 
-QUALITY = {'base': 1, 'prompted': 2, 'sft': 3, 'ppo': 5, 'ppo_ptx': 5}
+QUALITY = {
+  'base': 1,
+  'prompted': 2,
+  'sft': 3,
+  'ppo_init': 2,
+  'ppo': 5,
+  'ppo_ptx': 5,
+}
 TEMPLATES = {'base': 'plain', 'prompted': 'few_shot'}
 
 
@@ -54,6 +61,8 @@ class FakeJudge:
     return {
       'satisfies_constraint': int(len(response) > 3),
       'hallucination': int(len(response) < 3),
+      'fails_to_follow_instruction': int(len(response) < 2),
+      'inappropriate_for_customer_assistant': int(len(response) < 2),
     }
 
 
@@ -128,7 +137,7 @@ def test_results_have_the_documented_form(world):
   assert found['preference']['base']['win_rate'] == 0
   assert 0.3 < found['preference']['sft']['win_rate'] < 0.7
   assert found['metadata']['ppo']['hallucination']['n'] == 15
-  assert list(found['probes']) == ['base', 'sft', 'ppo', 'ppo_ptx']
+  assert list(found['probes']) == ['base', 'sft', 'ppo_init', 'ppo', 'ppo_ptx']
   assert found['probes']['ppo']['toxicity']['biased']['rude_rate']['n'] == 4
   difference = found['differences']['probes']['nll/nll']['ppo']['base']
   assert difference['value'] == pytest.approx(-0.8)
@@ -142,16 +151,19 @@ def test_results_have_the_documented_form(world):
 
 def test_results_feed_the_checks_of_the_paper(world):
   rows = {
-    row.statement: row
-    for row in paper_checks.check({}, {}, {}, evaluate(world)[0])
+    row.statement: row for row in paper_checks.check({}, {}, evaluate(world)[0])
   }
   assert rows['PPO is better than SFT'].verdict == 'shown'
   assert rows['PPO loses ground on reading'].verdict == 'undecided'  # 4 items
+  judged = {'Preference', 'Likert', 'Labeler metadata', 'Bias'}
   not_measured = [
-    row.statement for row in rows.values() if row.verdict == 'not measured'
+    row.statement
+    for row in rows.values()
+    if row.verdict == 'not measured' and row.topic in judged
   ]
-  # Only those that need results of other stages, or of two sizes.
-  assert len(not_measured) == 6, not_measured
+  assert not_measured == [
+    'A small PPO-ptx model beats a pretrained model a hundred times its size'
+  ]
 
 
 def test_samples_of_sft_differ(world):

@@ -10,6 +10,8 @@ import pytest
 
 from instructrl.report import main
 from instructrl.reports import paper_checks
+from instructrl.reports import paper_claims
+from instructrl.reports import probe_claims
 from instructrl.reports import report
 from instructrl.reports import study_files
 from instructrl.reports import study_page
@@ -437,9 +439,10 @@ def test_verdicts_follow_the_numbers(tmp_path):
   [
     ([0.6, 0.7], (0.5, 1.0), 'shown'),
     ([0.4, 0.7], (0.5, 1.0), 'undecided'),
-    ([0.3, 0.5], (0.5, 1.0), 'not shown'),
+    ([0.3, 0.4], (0.5, 1.0), 'not shown'),
+    ([0.3, 0.5], (0.5, 1.0), 'undecided'),
     ([0.4, 0.6], (0.45, 0.55), 'undecided'),
-    ([0.0, 0.0], (0.0, 1.0), 'not shown'),
+    ([0.0, 0.0], (0.0, 1.0), 'undecided'),
   ],
 )
 def test_judge_interval(ci95, region, verdict):
@@ -451,24 +454,21 @@ def test_a_value_without_interval_shows_nothing():
   judge = lambda x: verdicts.judge_interval(
     {'value': x, 'ci95': None}, (0.0, 1.0)
   )
-  assert judge(0.5) == 'undecided' and judge(2.0) == 'not shown'
+  assert judge(0.5) == 'undecided' and judge(2.0) == 'undecided'
   assert verdicts.judge_interval(None, (0.0, 1.0)) == 'not measured'
 
 
 def check(evaluation):
   return {
     row.statement: row
-    for row in paper_checks.check({}, {}, {}, evaluation | {'policies': TABLE})
+    for row in paper_checks.check({}, {}, evaluation | {'policies': TABLE})
   }
 
 
-@pytest.mark.parametrize(
-  'left,right,verdict',
-  [(1.0, 1.0, 'undecided'), (0.9, 0.9, 'not shown'), (1.0, 0.9, 'not shown')],
-)
-def test_no_difference_at_the_ceiling_shows_nothing(left, right, verdict):
+@pytest.mark.parametrize('value,noted', [(1.0, True), (0.9, False)])
+def test_no_difference_decides_nothing_and_the_ceiling_is_named(value, noted):
   evaluation = make_evaluation()
-  for policy, value in (('ppo', left), ('base', right)):
+  for policy in ('ppo', 'base'):
     evaluation['probes'][policy]['reading']['f1'] = mean(value)
     evaluation['probes'][policy]['translation']['bleu'] = mean(100 * value)
   differences = evaluation['differences']['probes']
@@ -476,9 +476,87 @@ def test_no_difference_at_the_ceiling_shows_nothing(left, right, verdict):
     differences[path]['ppo']['base'] = mean(0.0, half=0.0)
   for task in ('reading', 'translation'):
     row = check(evaluation)[f'PPO loses ground on {task}']
-    assert row.verdict == verdict
-    assert bool(row.note) == (verdict == 'undecided')
+    assert row.verdict == 'undecided'
+    assert bool(row.note) == noted
     assert row.ci95 == (0.0, 0.0)
+
+
+def test_policies_at_the_ceiling_are_not_shown_to_be_alike():
+  evaluation = make_evaluation()
+  path = 'toxicity/none/rude_rate'
+  statement = 'Without instruction, PPO-ptx is as rude'
+  alike = mean(0.0, half=0.01)
+  evaluation['differences']['probes'][path]['ppo_ptx']['base'] = alike
+  assert check(evaluation)[statement].verdict == 'shown'
+  for policy in ('ppo_ptx', 'base'):
+    evaluation['probes'][policy]['toxicity']['none']['rude_rate'] = mean(0.0)
+  row = check(evaluation)[statement]
+  assert row.verdict == 'undecided' and row.note == verdicts.AT_CEILING
+
+
+def test_what_the_lab_sets_has_no_verdict(finished):
+  _, results, html = finished
+  rows = results['expectations']
+  assert not [row for row in rows if 'agree' in row['statement']]
+  assert '<td>agreement, training labelers (an input)</td>' in html
+  assert 'is an input of the simulation' in ' '.join(html.split())
+
+
+def test_the_figure_of_left_out_labelers_is_not_beside_heldout_ones(finished):
+  _, results, html = finished
+  rows = {row['statement']: row for row in results['expectations']}
+  row = rows['The reward model predicts the held-out labelers']
+  assert row['paper'] == verdicts.NO_NUMBER and row['value'] == 0.69
+  assert not [r for r in rows.values() if '69.6' in r['paper']]
+  assert not [r for r in rows.values() if '2.8' in r['paper']]
+  labels = html[html.index('<td>reward model, held-out labelers</td>') :]
+  assert '69.6' not in labels[: labels.index('</tr>')]
+
+
+SELECTION = {
+  'epochs': [
+    {'epoch': e, 'rm_score': e, 'validation_loss': loss}
+    for e, loss in ((1, 2.0), (2, 1.0), (3, 1.5))
+  ]
+}
+RISE = 'The reward-model score still rises after the best validation loss'
+
+
+@pytest.mark.parametrize(
+  'ci95,verdict',
+  [([0.1, 0.3], 'shown'), ([-0.1, 0.3], 'undecided'), (None, 'undecided')],
+)
+def test_the_row_about_sft_needs_an_interval(ci95, verdict):
+  rise = {'from': 2, 'epoch': 3, 'value': 0.2, 'ci95': ci95, 'n': 9}
+  evaluation = make_evaluation() | {'policies': TABLE}
+  selection = {**SELECTION, 'score_rise': rise}
+  rows = paper_checks.check({}, selection, evaluation)
+  (row,) = [row for row in rows if row.topic == 'SFT']
+  assert row.statement == RISE and row.verdict == verdict and row.n == 9
+  assert row.quantity == 'reward-model score, epoch 3 minus epoch 2'
+
+
+def test_sft_that_does_not_overfit_says_so():
+  evaluation = make_evaluation() | {'policies': TABLE}
+  selection = {**SELECTION, 'score_rise': None}
+  rows = paper_checks.check({}, selection, evaluation)
+  (row,) = [row for row in rows if row.topic == 'SFT']
+  assert row.verdict == 'not measured' and 'does not overfit' in row.note
+
+
+def test_claims_have_a_source_and_compare_one_form():
+  claims = (
+    *paper_claims.WIN_RATES,
+    *paper_claims.DIFFERENCES,
+    *probe_claims.DIFFERENCES,
+  )
+  assert len({claim.statement for claim in claims}) == len(claims)
+  source = re.compile(r'Fig\. \d+|Table \d+|\b4\.[12]\b')
+  own = (verdicts.NO_NUMBER, verdicts.BY_DEFINITION)
+  for claim in claims:
+    assert claim.paper in own or source.search(claim.paper), claim
+  for claim in probe_claims.DIFFERENCES:
+    assert claim.path.startswith('probes/'), claim
 
 
 def test_the_ceiling_of_a_rate_of_failures_is_zero():
@@ -496,10 +574,10 @@ def test_the_ceiling_of_a_rate_of_failures_is_zero():
 
 
 def test_at_ceiling():
-  assert paper_checks.at_ceiling(100 + 1e-13, 100.0, 100.0)
-  assert not paper_checks.at_ceiling(0.99, 1.0, 1.0)
-  assert not paper_checks.at_ceiling(1.0, 1.0, None)
-  assert not paper_checks.at_ceiling(None, 1.0, 1.0)
+  assert verdicts.at_ceiling(100 + 1e-13, 100.0, 100.0)
+  assert not verdicts.at_ceiling(0.99, 1.0, 1.0)
+  assert not verdicts.at_ceiling(1.0, 1.0, None)
+  assert not verdicts.at_ceiling(None, 1.0, 1.0)
 
 
 def test_a_difference_that_was_not_measured_stays_so():
@@ -538,9 +616,10 @@ def test_page_says_the_regions_and_why(tmp_path):
     '&gt; 50%',
     '&lt; 50%',
     '45 to 55%',
-    '67.6 to 77.6%',
     '&lt; 0 points',
-    '&lt; 0.1 bits',
+    '−5 to 5 points',
+    '&lt; 5 points',
+    '−0.1 to 0.1 bits',
     '&gt; 0 nats',
   ):
     assert f'<span class="whole">{region}</span>' in html
