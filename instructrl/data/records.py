@@ -78,12 +78,13 @@ class Limits:
 
   The paper drops prompts above 1,024 tokens and stops responses at 1,024; that
   is up to the trainers. These limits find mistakes, such as a whole file in one
-  field. A token has at least one character.
+  field. A token has at least one character, and K responses have K * K pairs.
   """
 
   prompt_chars: int = 65_536
   response_chars: int = 65_536
   response_tokens: int = 8_192
+  responses: int = 1_024
   document_chars: int = 4_194_304
   name_chars: int = 1_024  # ids, users, labelers, sources
 
@@ -130,6 +131,10 @@ def validate(
   return record
 
 
+class Excess(str):
+  """A problem of a record without a mistake: a value beyond `LIMITS`."""
+
+
 def problems(record: Record) -> Iterator[str]:
   """Yields all that is wrong with a record, the gravest first."""
   match record:
@@ -161,7 +166,9 @@ def _text_problems(
   if not may_be_empty and not value.strip():
     yield f'{name} is empty'
   if len(value) > max_chars:
-    yield f'{name} has {len(value):,} characters, the limit is {max_chars:,}'
+    yield Excess(
+      f'{name} has {len(value):,} characters, the limit is {max_chars:,}'
+    )
   if not value.isascii():
     try:
       value.encode('utf-8')
@@ -208,7 +215,7 @@ def _owner_problems(record: Demonstration | Ranking) -> Iterator[str]:
   """Yields what is wrong with the prompt and the labeler."""
   if isinstance(record.prompt, Prompt):
     for reason in _prompt_problems(record.prompt):
-      yield f'prompt {reason}'
+      yield type(reason)(f'prompt {reason}')
   else:
     yield f'prompt is {type(record.prompt).__name__}, not a Prompt'
   yield from _text_problems('labeler', record.labeler, LIMITS.name_chars)
@@ -235,6 +242,9 @@ def _ranking_problems(record: Ranking) -> Iterator[str]:
   k = len(record.responses)
   if k < 2:
     yield f'a ranking needs 2 responses or more, it has {k}'
+  if k > LIMITS.responses:
+    yield Excess(f'has {k:,} responses, the limit is {LIMITS.responses:,}')
+    return
   for name in _PER_RESPONSE[1:]:
     length = len(getattr(record, name))
     if length != k and not (name in _MAY_LACK and length == 0):

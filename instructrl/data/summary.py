@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 
 from instructrl.data import tasks
+from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
 from instructrl.data.records import Document, fold, Prompt, prompt_of, Ranking
 from instructrl.data.sources import fields
+from instructrl.tokenizers import dialogue
 
 WIDTH = 80
 _BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
@@ -85,6 +87,44 @@ def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
   }
 
 
+def _repeats(prompt: Prompt, response: str) -> bool:
+  """Returns whether a response begins with its prompt."""
+  asked = prompt.text.strip()
+  text = response.lstrip().removeprefix(dialogue.HUMAN.lstrip()).lstrip()
+  return text.startswith(asked) and not text[len(asked) :][:1].isalnum()
+
+
+def _remarks(records: Sequence, tok, response_len: int) -> list[str]:
+  """Counts responses that repeat their prompt, and equal ones in rankings."""
+  found = [
+    _repeats(prompt_of(r), text)
+    for r in records
+    for text in parts.texts_of(r)[1:]
+  ]
+  lines, repeated = [], sum(found)
+  if repeated:
+    counted = 'all' if repeated == len(found) else f'{repeated:,} of'
+    lines.append(
+      f'{counted} {len(found):,} responses begin with their prompt, which the '
+      'layout writes too: leave it out of the responses'
+    )
+  most = response_len or _ANY
+  form = lambda text: (
+    text if tok is None else tuple(tasks.response_tokens(tok, text, most))
+  )
+  equal = sum(
+    len(fitting.learnable(r.ranks, [*map(form, r.responses)])) < len(r.ranks)
+    for r in records
+    if isinstance(r, Ranking)
+  )
+  if equal:
+    lines.append(
+      f'{equal:,} rankings have equal responses with different ranks, of which '
+      'the data stage keeps one or none'
+    )
+  return lines
+
+
 def _measure(records, tok) -> dict[str, list[int]]:
   """Measures each different prompt, each response and each document.
 
@@ -139,6 +179,7 @@ def describe(
   }
   if not records:
     return found
+  found['notes'] += _remarks(records, tok, response_len)
   lengths = _measure(records, tok)
   found['lengths'] = {name: histogram(n) for name, n in lengths.items()}
   found['personal_data'] = _count(

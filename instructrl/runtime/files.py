@@ -9,6 +9,7 @@ import pathlib
 from typing import Any, BinaryIO
 
 MAX_LINE = 1 << 26  # bytes; the longest record has fewer
+MAX_DEPTH = 100  # of nested JSON; code that visits a value recurses
 
 
 def atomic_write(path, content: str | bytes) -> None:
@@ -74,6 +75,43 @@ def lines(file: BinaryIO, name) -> Iterator[bytes]:
     yield line
 
 
+def parse_json(text: str | bytes) -> Any:
+  """Returns the value of a JSON text.
+
+  Raises:
+    ValueError: the text is not JSON, or nested deeper than `MAX_DEPTH`.
+  """
+  try:
+    found = json.loads(text)
+  except RecursionError as error:
+    raise ValueError('it is nested too deep') from error
+  level: list[Any] = [[found]]
+  for _ in range(MAX_DEPTH + 1):
+    level = [
+      part
+      for value in level
+      for part in (value.values() if isinstance(value, dict) else value)
+      if isinstance(part, (dict, list))
+    ]
+    if not level:
+      return found
+  raise ValueError('it is nested too deep')
+
+
+def refuse_special(path) -> None:
+  """Raises a ValueError for a device or a pipe, whose end may never come."""
+  path = pathlib.Path(path)
+  if path.exists() and not path.is_file():
+    raise ValueError(f'{path} is not a regular file')
+
+
+def refuse_pointer(path) -> None:
+  """Raises a ValueError for a file that git-lfs has not fetched."""
+  with open(path, 'rb') as file:
+    if file.read(64).startswith(b'version https://git-lfs'):
+      raise ValueError(f'{path} is a pointer of git-lfs: run `git lfs pull`')
+
+
 def read_json(path) -> dict[str, Any]:
   """Returns the object in a JSON file.
 
@@ -81,10 +119,10 @@ def read_json(path) -> dict[str, Any]:
     ValueError: the file does not contain a JSON object; the message names it.
   """
   path = pathlib.Path(path)
+  refuse_special(path)
+  refuse_pointer(path)
   try:
-    found = json.loads(path.read_text(encoding='utf-8'))
-  except RecursionError as error:
-    raise ValueError(f'{path} is damaged: it is nested too deep') from error
+    found = parse_json(path.read_text('utf-8'))
   except ValueError as error:
     raise ValueError(f'{path} is damaged: {error}') from error
   if not isinstance(found, dict):
@@ -100,11 +138,12 @@ def read_jsonl(path) -> list[dict[str, Any]]:
   Raises:
     ValueError: a line is not a JSON object; the message names file and line.
   """
+  refuse_special(path)
   lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')[:-1]
   records = []
   for number, line in enumerate(lines, 1):
     try:
-      record = json.loads(line)
+      record = parse_json(line)
     except ValueError as error:
       raise ValueError(f'{path}:{number}: not a record ({error})') from error
     if not isinstance(record, dict):

@@ -126,6 +126,11 @@ def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
   for name, value in inputs.items():
     folder = find(pathlib.Path(os.path.abspath(value)))
     data = _made_from(folder).get('data') if folder else None
+    if data and name == 'data':
+      raise ValueError(
+        f'inputs.data: {value} is not a data folder: it was itself made from '
+        'one, which its config.json names as inputs.data'
+      )
     if data and found.get('data') and data != found['data']:
       field = name if '.' in name else f'inputs.{name}'
       raise ValueError(

@@ -33,6 +33,16 @@ def within(config, *names: str, prefix: str = '', **bounds):
     require(not fault, fault)
 
 
+def refuse_nan(config, prefix: str = ''):
+  """Raises a ConfigError if a field is NaN, whatever its bounds."""
+  for name, value in config.items():
+    if isinstance(value, (dict, ml_collections.ConfigDict)):
+      refuse_nan(value, f'{prefix}{name}.')
+    values = value if isinstance(value, (tuple, list)) else [value]
+    nan = any(isinstance(v, float) and math.isnan(v) for v in values)
+    require(not nan, f'{prefix}{name} must be a number; got {value!r}')
+
+
 def positive(config, *names: str):
   """Raises a ConfigError unless the fields are 1 or more."""
   within(config, *names, low=1)

@@ -64,11 +64,10 @@ def validate(config):
     f'row_len={config.row_len} is less than prompt_len={config.prompt_len}: '
     'a demonstration is never split',
   )
-  require(config.max_responses >= 2, 'max_responses must be 2 or more')
-  for name in ('validation_fraction', 'ppo_fraction', 'heldout_labelers'):
-    require(0 <= config[name] < 1, f'{name}={config[name]} is not in [0, 1)')
-  for name in ('dedup_prefix', 'max_per_user'):
-    require(config[name] >= 0, f'{name}={config[name]} is negative')
+  checks.within(config, 'max_responses', low=2)
+  shares = ('validation_fraction', 'ppo_fraction', 'heldout_labelers')
+  checks.within(config, *shares, low=0, below=1)
+  checks.within(config, 'dedup_prefix', 'max_per_user', low=0)
   for name, choices in CHOICES.items():
     _validate_choice(name, config[name], choices)
   if config.inputs.tokenizer:
@@ -78,8 +77,7 @@ def validate(config):
       not config[name],
       f"{name} needs an imported tokenizer: set inputs.tokenizer, or {name}=''",
     )
-  size = config.tokenizer.vocab_size
-  require(size >= 1, f'tokenizer.vocab_size={size} must be 1 or more')
+  checks.within(config.tokenizer, 'vocab_size', prefix='tokenizer.', low=1)
   model_type = config.tokenizer.model_type
   _validate_choice('tokenizer.model_type', model_type, MODEL_TYPES)
 

@@ -68,6 +68,7 @@ def validate(config) -> None:
   stage = load(config.stage)
   if architecture.resolved(config):
     stage.validate(config)
+    checks.refuse_nan(config)
 
 
 def resolve(config, workdir, known=None):

@@ -229,3 +229,30 @@ def test_drops_are_counted_by_part_and_reason():
   drops.add('prompts', 'too long', 'c')
   assert drops.of('rankings') == {'too long': 4}
   assert drops.first['rankings', 'too long'] == 'a'
+
+
+def test_answers_that_repeat_their_prompt_are_counted():
+  shown = [
+    Demonstration(toys.prompt('Who?'), text, 'l')
+    for text in ('Who? Mara.', ' Human: Who?\n\nAssistant: Mara.', 'Who?')
+  ]
+  others = [
+    Demonstration(toys.prompt('Hi'), text, 'l') for text in ('His hat.', 'Oh')
+  ]
+  notes = lambda found: summary.describe(loaded(Demonstration, found))['notes']
+  about = 'responses begin with their prompt, which the layout writes too'
+  assert notes(shown)[0].startswith(f'all 3 {about}')
+  assert notes([*shown, *others])[0].startswith(f'3 of 5 {about}')
+  assert notes(others) == []
+
+
+def test_equal_responses_with_different_ranks_are_counted():
+  rankings = [
+    toys.ranked('p', responses=('aa b', 'aa b'), ranks=(0, 1)),
+    toys.ranked('p', responses=('aa b', 'cc d'), ranks=(0, 1)),
+    toys.ranked('p', responses=('aa b', 'x', 'aa b'), ranks=(0, 1, 0)),
+  ]
+  found = summary.describe(loaded(Ranking, rankings))['notes']
+  assert found[0].startswith('1 rankings have equal responses')
+  found = summary.describe(loaded(Ranking, rankings), TOK)['notes']
+  assert found[0].startswith('2 rankings have equal responses')

@@ -47,3 +47,31 @@ def test_a_file_with_the_same_contents_is_not_touched(tmp_path):
   assert (tmp_path / 'file').stat() == before
   files.atomic_write(tmp_path / 'file', 'other')
   assert (tmp_path / 'file').read_text() == 'other'
+
+
+@pytest.mark.parametrize('read', [files.read_json, files.read_jsonl])
+def test_a_device_is_not_read(tmp_path, read):
+  (tmp_path / 'metrics.jsonl').symlink_to('/dev/full')
+  with pytest.raises(ValueError, match='metrics.jsonl is not a regular file'):
+    read(tmp_path / 'metrics.jsonl')
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path):
+  path = tmp_path / 'config.json'
+  path.write_text('version https://git-lfs.github.com/spec/v1\nsize 12\n')
+  with pytest.raises(ValueError, match='config.json is a pointer of git-lfs'):
+    files.read_json(path)
+
+
+@pytest.mark.parametrize(
+  'text, value', [('{"a": [{}, 1]}', {'a': [{}, 1]}), ('2', 2), ('"["', '[')]
+)
+def test_json_is_parsed(text, value):
+  assert files.parse_json(text) == value
+
+
+def test_json_has_a_greatest_depth():
+  nested = '[' * files.MAX_DEPTH + ']' * files.MAX_DEPTH
+  assert files.parse_json(nested)
+  with pytest.raises(ValueError, match='nested too deep'):
+    files.parse_json(f'[{nested}]')

@@ -257,3 +257,10 @@ def test_who_is_at_work_in_a_folder(tmp_path):
   with run_folder.only_process(tmp_path):
     assert run_folder.holder(tmp_path) == str(os.getpid())
   assert run_folder.holder(tmp_path) is None
+
+
+def test_a_run_is_not_taken_for_the_data_that_it_was_made_from(tmp_path):
+  make_run(tmp_path / 'lab' / 'data')
+  make_run(tmp_path / 'run' / 'data', inputs=[tmp_path / 'lab' / 'data'])
+  with pytest.raises(ValueError, match='inputs.data: .* is not a data folder'):
+    make_run(tmp_path / 'new', inputs=[tmp_path / 'run' / 'data'])

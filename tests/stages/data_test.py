@@ -512,10 +512,14 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
     ('rankings', (3,), 'is not a tuple of source specs'),
     ('row_len', 4, 'row_len=4 is less than prompt_len=14'),
     ('prompt_len', 0, 'prompt_len must be at least 1; got 0'),
-    ('max_responses', 1, 'max_responses must be 2 or more'),
-    ('validation_fraction', 1.0, 'validation_fraction=1.0 is not in'),
-    ('ppo_fraction', -0.1, 'ppo_fraction=-0.1'),
-    ('dedup_prefix', -1, 'dedup_prefix=-1 is negative'),
+    ('max_responses', 1, 'max_responses must be at least 2; got 1'),
+    (
+      'validation_fraction',
+      1.0,
+      'validation_fraction must be at least 0 and less than 1; got 1.0',
+    ),
+    ('ppo_fraction', -0.1, 'ppo_fraction must be .*; got -0.1'),
+    ('dedup_prefix', -1, 'dedup_prefix must be at least 0; got -1'),
     ('split_by', 'row', "split_by must be one of user, prompt; got 'row'"),
     ('pii', 'hide', "pii must be one of keep, drop; got 'hide'"),
     (
@@ -524,7 +528,11 @@ def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
       "long_responses must be one of drop, cut; got 'keep'",
     ),
     ('prompt_template', 'chat', 'prompt_template needs an imported tokenizer'),
-    ('tokenizer.vocab_size', 0, 'tokenizer.vocab_size=0'),
+    (
+      'tokenizer.vocab_size',
+      0,
+      'tokenizer.vocab_size must be at least 1; got 0',
+    ),
     (
       'tokenizer.model_type',
       'wp',

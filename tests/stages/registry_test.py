@@ -1,5 +1,6 @@
 """A stage is a module of instructrl/stages/ that declares its name."""
 
+import math
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import ml_collections
 import pytest
 
+from experiments import data
 from instructrl.stages import checks
 from instructrl.stages import registry
 
@@ -70,3 +72,10 @@ print(*(name for name in sys.modules if name.startswith('instructrl.stages.')))
   )
   imported = set(re.findall(r'instructrl\.stages\.(\w+)', found.stdout))
   assert 'lab' in imported and not {'ppo', 'reward', 'import_'} & imported
+
+
+def test_nan_is_refused_by_name():
+  config = data.get_config('micro')
+  config.log.more = ml_collections.ConfigDict({'shares': (0.5, math.nan)})
+  with pytest.raises(checks.ConfigError, match='^log.more.shares must be a'):
+    registry.validate(config)

@@ -8,6 +8,7 @@ reward model that endless answers are good if labelers prefer long ones; see
 """
 
 import array
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import itertools
@@ -158,6 +159,32 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
   return pick(ranking, sorted([best, worst, *others[: max_responses - 2]]))
 
 
+def learnable(ranks: Sequence[int], responses: Sequence) -> list[int]:
+  """Finds the responses to keep where equal ones have different ranks.
+
+  One of the equal responses is kept. None of them is kept if another response
+  is ranked between them or tied with one: no reward fits such ranks.
+
+  Args:
+    ranks: K ranks.
+    responses: K texts or tuples of tokens.
+
+  Returns:
+    Indices of responses, in order.
+  """
+  copies, kept = collections.defaultdict(list), []
+  for i, response in enumerate(responses):
+    copies[response].append(i)
+  for equal in copies.values():
+    first, *_, last = sorted(ranks[i] for i in [*equal, equal[0]])
+    others = (rank for i, rank in enumerate(ranks) if i not in equal)
+    if first == last:
+      kept += equal
+    elif not any(first <= rank <= last for rank in others):
+      kept.append(equal[0])
+  return sorted(kept)
+
+
 def tokenized(
   rankings: Iterable[Ranking],
   tok,
@@ -168,7 +195,8 @@ def tokenized(
   """Returns rankings with `response_tokens`, at most `response_len` each.
 
   Counts responses that are dropped or cut, and rankings with fewer than two
-  responses left.
+  responses left. Responses may be equal after the cut, or after the layout has
+  dropped white space, see `learnable`.
   """
   kept, most, cutting = (
     [],
@@ -192,6 +220,15 @@ def tokenized(
       continue
     tokens = tuple(tuple(tokens[:most]) for tokens in encoded)
     ranking = pick(dataclasses.replace(ranking, response_tokens=tokens), chosen)
+    chosen = learnable(ranking.ranks, ranking.response_tokens)
+    equal = len(ranking.ranks) - len(chosen)
+    if equal:
+      reason = 'ranked, left out: equal tokens with different ranks'
+      drops.add('responses', reason, name, equal)
+    if len(chosen) < 2:
+      drops.add('rankings', 'responses have equal tokens', name)
+      continue
+    ranking = pick(ranking, chosen)
     fewer = subsample(ranking, lengths.max_responses, seed)
     left = len(ranking.responses) - len(fewer.responses)
     if left:

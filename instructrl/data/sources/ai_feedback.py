@@ -70,7 +70,8 @@ class UltraFeedback(base.Source):
       if mean is None:
         raise fields.Malformed('a response has no rating of any aspect')
       return mean
-    score = fields.number(fields.field(item, 'overall_score'), 'overall_score')
+    value = fields.field(item, 'overall_score')
+    score = fields.number(value, 'overall_score', 1, 10)
     misread = score == 10 and mean is not None and mean <= _MISREAD
     return 1.0 if misread else score
 
@@ -117,7 +118,7 @@ class Nectar(base.Source):
     return fields.ranking(
       fields.prompt(asked, split=row.file.split, turns=turns),
       [fields.ranked_text(answer, 'answer').strip() for answer in answers],
-      [fields.number(rank, 'rank') for rank in ranks],
+      [fields.number(rank, 'rank', 1, 7) for rank in ranks],
       labeler='gpt-4',
       sources=[fields.name(answer, 'model') for answer in answers],
     )

@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import Any, ClassVar
 
-from instructrl.data.records import problems, Record, SPLITS, to_dict
+from instructrl.data.records import Excess, problems, Record, SPLITS, to_dict
 from instructrl.data.sources import fields
 from instructrl.data.sources import row_files
 from instructrl.data.sources.row_files import File
@@ -207,7 +207,8 @@ def read(
         raise fields.Malformed(row.fault)
       record = source.record(row)
       for reason in problems(record):
-        raise fields.Malformed(reason)
+        excess = isinstance(reason, Excess)
+        raise (fields.Unusable if excess else fields.Malformed)(reason)
       seen.check(record, row)
     except fields.Malformed as error:
       if strict and not isinstance(error, fields.Unusable):

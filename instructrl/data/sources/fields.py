@@ -78,8 +78,10 @@ def name(row: dict[str, Any], field_name: str) -> str:
   return optional_text(row, field_name, UNKNOWN)
 
 
-def number(value: Any, name: str) -> float:
-  """Returns a finite number; also reads text such as '4'."""
+def number(
+  value: Any, name: str, low: float = -math.inf, high: float = math.inf
+) -> float:
+  """Returns a finite number within bounds; also reads text such as '4'."""
   if isinstance(value, str):
     try:
       value = float(value)
@@ -93,6 +95,8 @@ def number(value: Any, name: str) -> float:
     value = math.inf
   if not math.isfinite(value):
     raise Malformed(f'{name} is {value}, not a finite number')
+  if not low <= value <= high:
+    raise Malformed(f'{name} must be from {low:g} to {high:g}; got {value:g}')
   return value
 
 

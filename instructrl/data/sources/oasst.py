@@ -112,7 +112,7 @@ class _OasstRankings(_Oasst):
     return fields.ranking(
       prompt,
       [fields.text(reply, 'text').strip() for reply in ranked],
-      [fields.number(reply['rank'], 'rank') for reply in ranked],
+      [fields.number(reply['rank'], 'rank', 0) for reply in ranked],
       labeler=self.NAME,
       sources=[_writer(reply) for reply in ranked],
       humans=[not reply.get('synthetic') for reply in ranked],
@@ -131,7 +131,7 @@ class _OasstDemonstrations(_Oasst):
       if reply.get('synthetic'):
         continue
       rank = reply.get('rank')
-      rank = float('inf') if rank is None else fields.number(rank, 'rank')
+      rank = float('inf') if rank is None else fields.number(rank, 'rank', 0)
       if best is None or rank < best[0]:
         best = rank, reply
     if best is None:

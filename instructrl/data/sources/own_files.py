@@ -23,7 +23,7 @@ Optional fields: `id`, `user` (the person who asked; data is split by user),
 ('train', 'validation', 'test'), `source` (the kind of a document; the writer of
 a ranking's responses without `model`). Other fields are not read; the summary
 lists them. All lines of a file have one kind. gzip, parquet and a JSON list are
-read too.
+read too. CSV and tables by columns, as pandas writes by default, are not.
 """
 
 import dataclasses
@@ -92,6 +92,11 @@ class Own(base.Source):
     value = row.value
     if not isinstance(value, dict):
       fields.field(value, 'prompt')  # raises an error with the type
+    if _is_table(value):
+      raise fields.Malformed(
+        "is a whole table: write a row a line, such as with pandas' "
+        "to_json(FILE, orient='records', lines=True)"
+      )
     reader = messages.MessageReader(self.options['system'])
     value = reader.in_texts(value)
     if isinstance(value.get('responses'), list):
@@ -151,6 +156,17 @@ class Own(base.Source):
     unread = sorted(self._unread.items())
     listed = [f'{plain(name)} ({count:,} rows)' for name, count in unread]
     return [f'fields that were not read: {", ".join(listed)}'] * bool(listed)
+
+
+def _is_table(value: dict[str, Any]) -> bool:
+  """Returns whether a row is a table: by columns, by index, or in parts."""
+  columns = list(value.values())
+  if value.keys() in ({'columns', 'index', 'data'}, {'schema', 'data'}):
+    return True
+  if all(isinstance(column, list) for column in columns):
+    texts = any(isinstance(text, str) for text in value.get('prompt', ()))
+    return len(value) > 1 and texts and len({*map(len, columns)}) == 1
+  return all(isinstance(column, dict) for column in columns)
 
 
 def _response(

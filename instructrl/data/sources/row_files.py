@@ -19,9 +19,32 @@ import zlib
 import pyarrow
 from pyarrow import parquet
 
+from instructrl.runtime import files
+
 TEXT_SUFFIXES = ('.txt', '.text', '.md')
 ROW_SUFFIXES = ('.jsonl', '.json', '.ndjson', '.parquet')
 _PARQUET_ROWS = 1024  # read at once
+_PARQUET_BYTES = 1 << 28  # of a column in memory at once
+_MAX_LIST = 1 << 28  # bytes of a JSON list, which is parsed as a whole
+_MAX_VALUES = 1 << 20  # in a row of parquet, and in the rows read at once
+_MAX_RATIO = 1000  # of unpacked to packed bytes; that of text is below 100
+# First bytes of other files -> what they are.
+_OTHERS = {
+  b'PK\x03\x04': 'a zip file, such as .xlsx',
+  b'\x28\xb5\x2f\xfd': 'a zstd file',
+  b'BZh': 'a bzip2 file',
+  b'\xfd7zXZ': 'an xz file',
+  b'ARROW1': 'an Arrow file',
+  b'SQLite': 'a database',
+  b'\x80': 'a pickle',
+  b'\xff\xfe': 'text in UTF-16',
+  b'\xfe\xff': 'text in UTF-16',
+  b'<': 'a web page or XML',
+}
+_READ = (
+  'files of rows are JSON lines, a JSON list (.json) or parquet; pandas writes '
+  "JSON lines with to_json(FILE, orient='records', lines=True)"
+)
 
 
 class SourceError(ValueError):
@@ -67,9 +90,12 @@ def read_rows(file: File) -> Iterator[Row]:
   with _reading(file.path):
     if _starts_with(file.path) == b'PAR1' or suffix_of(file.path) == '.parquet':
       yield from _parquet_rows(file)
-    elif (
-      suffix_of(file.path) == '.json' and _first_character(file.path) == b'['
-    ):
+      return
+    first = _first_bytes(file.path)
+    for start, kind in _OTHERS.items():
+      if first.startswith(start):
+        raise SourceError(f'{file.path}: is {kind}; {_READ}')
+    if suffix_of(file.path) == '.json' and first.startswith(b'['):
       yield from _list_rows(file)
     else:
       for number, line in enumerate(_lines(file.path), 1):
@@ -127,45 +153,52 @@ def _starts_with(path) -> bytes:
 
 
 def _open(path):
+  files.refuse_pointer(path)
   is_gzip = _starts_with(path)[:2] == b'\x1f\x8b'
   if path.suffix.lower() == '.gz' and not is_gzip:
     raise SourceError(f'{path}: is named .gz and is not a gzip file')
   return gzip.open(path, 'rb') if is_gzip else path.open('rb')
 
 
-def _first_character(path) -> bytes:
+def _first_bytes(path) -> bytes:
   with _open(path) as file:
-    return file.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()[:1]
+    return file.read(64).removeprefix(b'\xef\xbb\xbf').lstrip()
 
 
 def _lines(path) -> Iterator[bytes]:
   with _open(path) as file:
-    yield from file
+    yield from files.lines(file, path)
 
 
 def _parsed(data: bytes) -> tuple[Any, str, int]:
   """Returns (value, why the data are not JSON or '', line of the fault)."""
   try:
-    return json.loads(data.decode('utf-8-sig')), '', 0
+    return files.parse_json(data.decode('utf-8-sig')), '', 0
   except UnicodeDecodeError as error:
     return None, f'is not UTF-8 (byte {error.start})', 0
   except json.JSONDecodeError as error:
     fault = f'is not JSON: {error.msg} (column {error.colno})'
     return None, fault, error.lineno
-  except RecursionError:
-    return None, 'is not JSON: it is nested too deep', 0
-  except ValueError as error:  # a number of thousands of digits
+  except ValueError as error:  # nesting, or a number of thousands of digits
     return None, f'is not JSON: {error}', 0
 
 
 def _json_row(file, number, line) -> Row:
   value, fault, _ = _parsed(line.rstrip(b'\r\n'))
+  if fault and number == 1:  # the whole file may be of another kind
+    fault = f'{fault}; {_READ}'
   return Row(file, number, value, fault)
 
 
 def _list_rows(file) -> Iterator[Row]:
   with _open(file.path) as stream:
-    values, fault, line = _parsed(stream.read())
+    data = stream.read(_MAX_LIST + 1)
+  if len(data) > _MAX_LIST:
+    raise SourceError(
+      f'{file.path}: a JSON list of more than {_MAX_LIST >> 20} MiB is not '
+      'read: write a row a line'
+    )
+  values, fault, line = _parsed(data)
   if fault:
     place = f'{file.path}:{line}' if line else file.path
     raise SourceError(f'{place}: {fault}')
@@ -176,10 +209,41 @@ def _list_rows(file) -> Iterator[Row]:
 def _parquet_rows(file) -> Iterator[Row]:
   with parquet.ParquetFile(file.path) as table:
     number = 0
-    for batch in table.iter_batches(batch_size=_PARQUET_ROWS):
-      for value in batch.to_pylist():
-        number += 1
-        yield Row(file, number, value)
+    for i in range(table.num_row_groups):
+      at_once = _rows_at_once(table.metadata.row_group(i), file.path)
+      for batch in table.iter_batches(batch_size=at_once, row_groups=[i]):
+        for value in batch.to_pylist():
+          number += 1
+          yield Row(file, number, value)
+
+
+def _rows_at_once(group: parquet.RowGroupMetaData, path) -> int:
+  """Returns the number of rows of a group that fit in memory.
+
+  A dictionary has a value once that many rows may repeat, so a file may be a
+  million times larger in memory.
+
+  Raises:
+    SourceError: a row is too large, by the sizes that the file declares.
+  """
+  rows, found = max(group.num_rows, 1), _PARQUET_ROWS
+  for column in map(group.column, range(group.num_columns)):
+    size, packed = column.total_uncompressed_size, column.total_compressed_size
+    values = column.num_values
+    if (
+      size > rows * files.MAX_LINE
+      or values > rows * _MAX_VALUES
+      or size > max(files.MAX_LINE, _MAX_RATIO * packed)
+    ):
+      raise SourceError(
+        f'{path}: column {column.path_in_schema} has {size:,} bytes and '
+        f'{values:,} values in {rows:,} rows, packed in {packed:,} bytes: that '
+        'is not data'
+      )
+    if any('DICTIONARY' in encoding for encoding in column.encodings):
+      found = min(found, _PARQUET_BYTES // max(size, 1))
+    found = min(found, _MAX_VALUES * rows // max(values, 1))
+  return max(found, 1)
 
 
 _SPLIT_WORDS = {word: word for word in ('train', 'test', 'validation')}

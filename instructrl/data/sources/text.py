@@ -6,6 +6,7 @@ from instructrl.data.sources import base
 from instructrl.data.sources import fields
 from instructrl.data.sources import row_files
 from instructrl.data.sources.row_files import Row
+from instructrl.runtime import files
 
 
 class Text(base.Source):
@@ -66,7 +67,7 @@ class Text(base.Source):
 
 def _pieces(file, documents):
   """Yields (first line, text) of each document before joining."""
-  start, parts = 1, []
+  start, parts, size = 1, [], 0
   for row in row_files.read_texts(file):
     text = row.value.replace('\r\n', '\n')  # Windows line ends
     blank = not text.strip()
@@ -76,8 +77,14 @@ def _pieces(file, documents):
       if not parts:
         if blank:
           continue
-        start = row.line
+        start, size = row.line, 0
       parts.append(text)
+      size += len(text)
+      if size > files.MAX_LINE:
+        raise row_files.SourceError(
+          f'{file.path}:{start}: the document has more than '
+          f'{files.MAX_LINE >> 20} MiB; documents=line makes one of each line'
+        )
       if blank and documents == 'blank':
         yield start, ''.join(parts)
         parts = []

@@ -66,6 +66,6 @@ def _both(value):
     answers = [fields.text(value, f'answer_{i}') for i in (0, 1)]
     scores = [fields.field(value, f'score_{i}') for i in (0, 1)]
   numbers = [
-    fields.number(score, f'score_{i}') for i, score in enumerate(scores)
+    fields.number(score, f'score_{i}', -1, 1) for i, score in enumerate(scores)
   ]
   return question, answers, numbers

@@ -37,7 +37,7 @@ def tokenized(rankings, **lengths):
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
-  rows = [toys.ranked(text) for text in ('a b', 'a b c', 'x')]
+  rows = [toys.ranked(text, ('a', 'bb')) for text in ('a b', 'a b c', 'x')]
   long = toys.prompt('x y z')
   made = fitting.fit(
     parts.Curated(
@@ -119,11 +119,13 @@ def test_or_they_are_cut_and_lose_their_end():
 
 @pytest.mark.parametrize('most', [2, 3, 5, 8])
 def test_of_too_many_responses_a_best_and_a_worst_stay(most):
-  row = ranking(*'abcdefgh', ranks=(3, 1, 0, 0, 4, 2, 4, 1))
+  words = [letter * i for i, letter in enumerate('abcdefgh', 1)]
+  row = ranking(*words, ranks=(3, 1, 0, 0, 4, 2, 4, 1))
   made, counts = tokenized([row], max_responses=most)
   got = made[0]
   assert len(got.responses) == most == len(got.response_tokens)
-  assert set('cd') & set(got.responses) and set('eg') & set(got.responses)
+  first = {text[0] for text in got.responses}
+  assert set('cd') & first and set('eg') & first
   assert list(got.responses) == sorted(got.responses)
   rank = dict(zip(row.responses, row.ranks))
   order = sorted({rank[text] for text in got.responses})
@@ -206,3 +208,41 @@ def test_a_preference_for_cut_responses_is_warned_of():
 )
 def test_no_preference_for_cut_responses_is_not_warned_of(rankings):
   assert fitting.cut_preference(rankings, TOK.eos_id) is None
+
+
+@pytest.mark.parametrize(
+  'ranks, responses, kept',
+  [
+    ((0, 1), 'aa', [0]),
+    ((0, 0), 'aa', [0, 1]),
+    ((0, 1, 2), 'aab', [0, 2]),
+    ((2, 1, 0), 'aab', [0, 2]),
+    ((0, 1, 2), 'aba', [1]),  # b is worse than a, and better
+    ((0, 0, 1), 'aba', [1]),  # b is as good as a, and better
+    ((0, 1, 1), 'aba', [1]),
+    ((0, 1, 2, 3), 'aabb', [0, 2]),
+    ((0, 1, 2, 3), 'abab', []),
+    ((0, 1, 1, 2, 3), 'baacc', [0, 1, 2, 3]),
+  ],
+)
+def test_equal_responses_with_different_ranks(ranks, responses, kept):
+  assert fitting.learnable(ranks, responses) == kept
+
+
+def test_responses_that_are_equal_after_the_cut_are_counted():
+  made, counts = tokenized(
+    [
+      ranking('aa bb cc d', 'aa bb cc ddd'),
+      ranking('aa bb cc d', 'a', 'aa bb cc e'),
+      ranking('aa bb cc d', 'aa bb cc ddd', 'a'),
+      ranking('a b', 'a c d e'),
+    ],
+    long_responses='cut',
+  )
+  assert [(r.response_tokens, r.ranks) for r in made] == [
+    (((2, 2, 2), (1, 2)), (0, 1)),
+    (((1, 1, 2), (1, 1, 1)), (0, 1)),
+  ]
+  reason = 'ranked, left out: equal tokens with different ranks'
+  assert counts['responses', reason] == 4
+  assert counts['rankings', 'responses have equal tokens'] == 2

@@ -78,7 +78,7 @@ def test_a_ten_that_was_a_one_and_ratings_that_are_missing(tmp_path):
 
 
 def test_silence_is_a_response(tmp_path):
-  row = ultra(1, completion('a', 1), dict(completion('b', 0), response=''))
+  row = ultra(1, completion('a', 1), dict(completion('b', 1), response=''))
   assert load(tmp_path, [row]).records[0].responses == ('a says.', '')
 
 
@@ -151,3 +151,16 @@ def test_nectar(tmp_path):
     pyarrow.Table.from_pylist(rows), tmp_path / 'rlaif.parquet'
   )
   assert lookup.load(f'nectar:{tmp_path}/rlaif.parquet').records == got.records
+
+
+def test_a_score_outside_the_scale_is_no_score(tmp_path):
+  wrong = [
+    ultra(i, completion('a', 7), completion('b', score))
+    for i, score in enumerate((85, 0, 10.5, -1), 1)
+  ]
+  got = load(tmp_path, [ROW, *wrong])
+  assert len(got.records) == 1
+  assert got.dropped == {
+    f'overall_score must be from 1 to 10; got {score}': 1
+    for score in ('85', '0', '10.5', '-1')
+  }

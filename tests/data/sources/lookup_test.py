@@ -172,7 +172,7 @@ _GOOD = {  # one row of each form
       {
         'response': f'a{i}',
         'model': 'm',
-        'overall_score': i,
+        'overall_score': i + 1,
         'annotations': {'honesty': {'Rating': '3'}},
       }
       for i in range(2)
@@ -180,7 +180,9 @@ _GOOD = {  # one row of each form
   },
   'nectar': {
     'prompt': '\n\nHuman: a\n\nAssistant: ',
-    'answers': [{'answer': f'a{i}', 'model': 'm', 'rank': i} for i in range(2)],
+    'answers': [
+      {'answer': f'a{i}', 'model': 'm', 'rank': i + 1} for i in range(2)
+    ],
   },
   'alpaca': {'instruction': 'i', 'input': 'x', 'output': 'o'},
   'dolly': {

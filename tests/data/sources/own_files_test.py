@@ -441,7 +441,6 @@ BAD = [
     {'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b', 'group': 'x'},
     "group is 'x', not one of",
   ),
-  ({'prompt': 'a' * 65_537}, 'has 65,537 characters'),
   ({'text': 'Once.', 'split': 'test'}, "split is 'test', not one of"),
   ({'prompt': []}, 'prompt has no message of the user'),
   ({'prompt': ['Why?']}, r'prompt\[0\] is text, not an object'),
@@ -593,3 +592,43 @@ def test_a_folder_of_files_is_read_in_order(tmp_path):
   assert [(r.text, r.split) for r in got] == [
     (text, 'validation') for text in 'abc'
   ]
+
+
+def test_what_is_too_long_is_dropped_and_counted(tmp_path):
+  rows = [
+    {'prompt': 'p' * 65_537, 'response': 'a'},
+    {'prompt': 'a', 'response': 'r' * 70_000},
+    {'prompt': 'Why?', 'response': 'a'},
+  ]
+  got = load(tmp_path, rows)
+  assert [record.prompt for record in got.records] == [PROMPT]
+  assert got.dropped == {
+    'prompt text has N characters, the limit is N': 1,
+    'response has N characters, the limit is N': 1,
+  }
+
+
+def test_a_ranking_of_thousands_is_dropped_and_counted(tmp_path):
+  many = [str(i) for i in range(10_000)]
+  rows = [
+    {'prompt': 'Why?', 'responses': many, 'ranks': list(range(len(many)))},
+    {'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'},
+  ]
+  got = load(tmp_path, rows)
+  assert got.records == [RANKING]
+  assert got.dropped == {'has N responses, the limit is N': 1}
+
+
+@pytest.mark.parametrize(
+  'table',
+  [
+    {'prompt': {'0': 'a', '1': 'b'}, 'response': {'0': 'c', '1': 'd'}},
+    {'0': {'prompt': 'a', 'response': 'c'}},
+    {'prompt': ['a', 'b'], 'response': ['c', 'd']},
+    {'columns': ['prompt'], 'index': [0], 'data': [['a']]},
+    {'schema': {}, 'data': [{'index': 0, 'prompt': 'a'}]},
+  ],
+)
+def test_a_whole_table_is_told_how_rows_are_written(tmp_path, table):
+  with pytest.raises(SourceError, match=':1: is a whole table: .*lines=True'):
+    load(tmp_path, [table])

@@ -10,6 +10,7 @@ import pytest
 from instructrl.data.sources import row_files
 from instructrl.data.sources.row_files import File
 from instructrl.data.sources.row_files import SourceError
+from instructrl.runtime import files
 
 ROWS = [{'a': 1}, {'a': 'è'}, {'a': [1, 2]}]
 LINES = '\n'.join(map(json.dumps, ROWS)).encode()
@@ -163,3 +164,89 @@ def test_a_folder_is_searched_in_order_without_hidden_files(tmp_path):
 )
 def test_the_split_a_name_tells(name, split):
   assert row_files.split_in_name(name) == split
+
+
+@pytest.mark.parametrize(
+  'name, content, message',
+  [
+    ('a.csv', b'prompt,response\na,b\n', ':1: is not JSON: .* files of rows'),
+    ('a.json', b'{\n "prompt": "a"\n}\n', ':1: is not JSON: .* pandas writes'),
+    ('a.xlsx', b'PK\x03\x04...', 'is a zip file, such as .xlsx; files of rows'),
+    ('a.jsonl', '{}'.encode('utf-16'), 'is text in UTF-16; files'),
+    ('a.jsonl.gz', packed(b'<!DOCTYPE html>'), 'is a web page or XML'),
+    (
+      'a.jsonl',
+      b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n',
+      'is a pointer of git-lfs: run `git lfs pull`',
+    ),
+  ],
+)
+def test_other_files_are_told_what_is_read(tmp_path, name, content, message):
+  path = tmp_path / name
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=message):
+    for row in row_files.read_rows(File(path)):
+      raise SourceError(f'{row.place}: {row.fault}')
+
+
+@pytest.mark.parametrize('depth', [files.MAX_DEPTH + 1, 100_000])
+def test_json_that_is_nested_too_deep_is_a_fault(tmp_path, depth):
+  path = tmp_path / 'a.jsonl'
+  path.write_text('{}\n{"a": ' + '[' * depth + ']' * depth + '}\n')
+  assert [row.fault for row in rows(path)] == [
+    '',
+    'is not JSON: it is nested too deep',
+  ]
+
+
+def test_a_line_or_a_list_that_would_fill_the_memory_is_refused(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(files, 'MAX_LINE', 1 << 20)
+  monkeypatch.setattr(row_files, '_MAX_LIST', 1 << 20)
+  bomb = tmp_path / 'bomb.jsonl.gz'
+  bomb.write_bytes(packed(b'{}\n"' + b'x' * (1 << 24)))
+  with pytest.raises(ValueError, match='bomb.jsonl.gz:2: .* more than 1 MiB'):
+    rows(bomb)
+  bomb = tmp_path / 'bomb.json.gz'
+  bomb.write_bytes(packed(b'[' + b'0,' * (1 << 20)))
+  with pytest.raises(ValueError, match='JSON list of more than 1 MiB'):
+    rows(bomb)
+
+
+def test_parquet_that_repeats_a_value_is_read_in_parts(tmp_path, monkeypatch):
+  """A thousand rows of a dictionary with one value: 1 MiB in memory each."""
+  text = 'a' * (1 << 20)
+  column = pyarrow.DictionaryArray.from_arrays(
+    pyarrow.array([0] * 1000, pyarrow.int32()), [text]
+  )
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(pyarrow.table({'text': column}), path)
+  assert path.stat().st_size < 1 << 17
+  monkeypatch.setattr(row_files, '_PARQUET_BYTES', 1 << 24)
+  found, seen = parquet.ParquetFile.iter_batches, []
+
+  def batches(table, **kwargs):
+    for batch in found(table, **kwargs):
+      seen.append(batch.num_rows)
+      yield batch
+
+  monkeypatch.setattr(parquet.ParquetFile, 'iter_batches', batches)
+  for row in row_files.read_rows(File(path)):
+    if row.line == 40:
+      break
+  assert row.value == {'text': text}
+  assert seen[0] < 17
+
+
+@pytest.mark.parametrize(
+  'column', [['a' * (1 << 24)] * 2, [[None] * (1 << 21)]]
+)
+def test_parquet_of_huge_rows_is_refused(tmp_path, monkeypatch, column):
+  monkeypatch.setattr(files, 'MAX_LINE', 1 << 20)
+  path = tmp_path / 'a.parquet'
+  parquet.write_table(
+    pyarrow.table({'text': column}), path, use_dictionary=False
+  )
+  with pytest.raises(SourceError, match='column text.* that is not data'):
+    rows(path)
