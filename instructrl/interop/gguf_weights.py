@@ -7,6 +7,7 @@ import gguf
 import numpy as np
 
 from instructrl.interop.config_reader import Reader
+from instructrl.runtime import files
 
 _ROPE_FREQS = 'rope_freqs.weight'  # Llama 3's scaling, a factor per wavelength
 _QUANTISED = gguf.GGMLQuantizationType
@@ -45,6 +46,7 @@ class GGUF:
     """
     self._path = path = pathlib.Path(path)
     size = path.stat().st_size
+    files.refuse_pointer(path)
     try:
       reader = gguf.GGUFReader(path)
       fields = {
@@ -76,6 +78,11 @@ class GGUF:
       self._tensors[name] = place
       self.shapes[name] = tuple(int(n) for n in reversed(t.shape))
       self.dtypes[name] = t.tensor_type.name
+
+  def file_of(self, name: str) -> pathlib.Path:
+    """Returns the file that has a tensor."""
+    del name
+    return self._path
 
   def check(self, names) -> None:
     """Refuses tensors of a type that `read` does not support."""

@@ -15,6 +15,7 @@ from instructrl.interop import weight_files
 from instructrl.interop.gguf_weights import GGUF
 from instructrl.runtime import arrays
 from instructrl.runtime import files
+from instructrl.runtime import processes
 from instructrl.runtime import typed
 from instructrl.tokenizers.imported import HFTokenizer
 
@@ -52,6 +53,7 @@ def open_source(path) -> WeightSource:
   """
   path = typed.path(path)
   if path.is_dir():
+    weight_files.refuse_adapter(path)
     file = path / 'config.json'
     if not file.is_file():
       raise ValueError(
@@ -76,6 +78,32 @@ def open_source(path) -> WeightSource:
   text = json.dumps(config, sort_keys=True).encode()
   fingerprint = weight_files.fingerprint(weights, text)
   return WeightSource(path, config, weights, kept, fingerprint)
+
+
+def check_finite(source: WeightSource) -> None:
+  """Refuses weights that are not finite in float32.
+
+  Reads every tensor. Several processes read a part each, and all raise.
+
+  Raises:
+    ValueError: names a tensor and its file.
+  """
+  weights = source.weights
+  names = sorted(hf.expected(source.config, weights.shapes))
+  wrong = -1
+  for i in range(jax.process_index(), len(names), jax.process_count()):
+    with np.errstate(over='ignore'):
+      found = np.isfinite(weights.read(names[i]).astype(np.float32))
+    if not found.all():
+      wrong = i
+      break
+  wrong = processes.largest(wrong)
+  if wrong >= 0:
+    raise ValueError(
+      f'{weights.file_of(names[wrong])}: tensor {names[wrong]} has values that '
+      'are NaN or infinite, as float16 gives when it overflows: take another '
+      'copy of the model, or save it anew in float32'
+    )
 
 
 def _check_tied(config, weights) -> None:

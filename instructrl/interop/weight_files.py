@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import hashlib
 import math
 import pathlib
+import re
 import struct
 
 import ml_dtypes
@@ -21,6 +22,21 @@ from instructrl.runtime import files
 
 _SAMPLE = 1 << 16  # bytes of each matrix that a fingerprint covers
 _INDEX, _SINGLE = 'model.safetensors.index.json', 'model.safetensors'
+_ADAPTER = 'adapter_config.json'
+# Parts that wrappers add to names: torch.compile, FSDP and activation
+# checkpoints anywhere; DDP, DeepSpeed and PEFT at the beginning.
+_WRAPPED = re.compile(
+  r'(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.'
+)
+_WRAPPER = re.compile(r'^(?:module\.|base_model\.model\.)+')
+# Tensors of adapters that are not merged into the weights.
+_UNMERGED = re.compile(
+  r'(?<![^.])(?:lora_|base_layer\.|modules_to_save\.|ia3_|prompt_embeddings)'
+)
+_MERGE = (
+  'merge it first, with PeftModel.from_pretrained(MODEL, ADAPTER)'
+  '.merge_and_unload().save_pretrained(NEW_DIR) of peft'
+)
 _DTYPES = {
   'F64': np.dtype('float64'),
   'F32': np.dtype('float32'),
@@ -29,8 +45,32 @@ _DTYPES = {
 }
 
 
+def unwrapped(name: str) -> str:
+  """Returns the name of a tensor without what training wrappers add."""
+  return _WRAPPER.sub('', _WRAPPED.sub('', name))
+
+
+def refuse_adapter(folder: pathlib.Path) -> None:
+  """Raises a ValueError if a folder has an adapter, which changes the model."""
+  path = folder / _ADAPTER
+  if not path.exists():
+    return
+  about = files.read_json(path)
+  known = {
+    name: about[name]
+    for name in ('base_model_name_or_path', 'peft_type', 'r', 'target_modules')
+    if name in about
+  }
+  raise ValueError(
+    f'{path}: an adapter is not a whole model ({known}): {_MERGE}; if the '
+    'weights here have it already, remove this file'
+  )
+
+
 class Safetensors:
   """The tensors of a folder, in one file or in several with an index.
+
+  Names are those that the model has without wrappers, see `unwrapped`.
 
   Attributes:
     shapes: tensor name -> shape.
@@ -44,26 +84,33 @@ class Safetensors:
       ValueError: a file is missing or cut off, or does not match the index.
     """
     self._folder = pathlib.Path(folder)
-    self._files = {}  # tensor name -> path
+    self._files, self._stored = {}, {}  # tensor name -> path, name in the file
     self.shapes, self.dtypes = {}, {}
-    for path in _files_of(self._folder):
+    paths, index = _files_of(self._folder)
+    for path in paths:
       with _open(path) as file:
-        for name in file.keys():
-          part = file.get_slice(name)
+        for stored in file.keys():
+          if _UNMERGED.search(stored):
+            raise ValueError(
+              f'{path}: tensor {stored} is part of an adapter: {_MERGE}'
+            )
+          part, name = file.get_slice(stored), unwrapped(stored)
           if name in self._files:
-            other = self._files[name].name
-            raise ValueError(f'{path}: tensor {name} is in {other} too')
-          self._files[name] = path
+            other = f'{self._stored[name]} in {self._files[name].name}'
+            raise ValueError(f'{path}: tensor {stored} is {other}, too')
+          self._files[name], self._stored[name] = path, stored
           self.shapes[name] = tuple(part.get_shape())
           self.dtypes[name] = part.get_dtype()
-    index = self._folder / _INDEX
-    if index.exists():
-      for name, file in _weight_map(index).items():
-        if self._files.get(name) != self._folder / file:
-          raise ValueError(
-            f'{self._folder / file}: tensor {name} is not in this file, but '
-            f'{_INDEX} says so'
-          )
+    for stored, file in index.items():
+      if self._files.get(unwrapped(stored)) != self._folder / file:
+        raise ValueError(
+          f'{self._folder / file}: tensor {stored} is not in this file, but '
+          f'{_INDEX} says so'
+        )
+
+  def file_of(self, name: str) -> pathlib.Path:
+    """Returns the file that has a tensor."""
+    return self._files[name]
 
   def read(self, name: str) -> np.ndarray:
     """Returns a tensor in the dtype of the file.
@@ -74,13 +121,14 @@ class Safetensors:
     # Mapping the file anew releases the memory of what was read before.
     self.check([name])
     with _open(self._files[name]) as file:
-      return file.get_tensor(name)
+      return file.get_tensor(self._stored[name])
 
   def read_rows(self, name: str, first: int, last: int) -> np.ndarray:
     """Returns rows `first` up to `last` of a tensor; see `read`."""
     self.check([name])
     with _open(self._files[name]) as file:
-      return file.get_slice(name)[first : min(last, self.shapes[name][0])]
+      part = file.get_slice(self._stored[name])
+      return part[first : min(last, self.shapes[name][0])]
 
   def check(self, names) -> None:
     """Refuses tensors of a dtype that `read` does not support."""
@@ -96,31 +144,43 @@ class Safetensors:
     """Yields (name, first bytes) of every matrix."""
     for path in sorted(set(self._files.values())):
       with _open(path) as file:
-        for name in sorted(file.keys()):
+        for name in sorted(n for n in self._files if self._files[n] == path):
           shape, dtype = self.shapes[name], _DTYPES.get(self.dtypes[name])
           if len(shape) < 2 or dtype is None:
             continue  # training changes matrices too
           width = math.prod(shape[1:]) * dtype.itemsize
           last = min(shape[0], max(1, num_bytes // max(width, 1)))
-          rows = file.get_slice(name)[:last]
+          rows = file.get_slice(self._stored[name])[:last]
           yield name, np.ascontiguousarray(rows).tobytes()[:num_bytes]
 
 
-def _files_of(folder: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the safetensors files of a folder's model."""
-  if (folder / _INDEX).exists():
-    names = sorted(set(_weight_map(folder / _INDEX).values()))
-    for name in names:
-      if not (folder / name).is_file():
+def _files_of(
+  folder: pathlib.Path,
+) -> tuple[list[pathlib.Path], dict[str, str]]:
+  """Returns the safetensors files of a folder's model, and its index or {}."""
+  index, single = folder / _INDEX, folder / _SINGLE
+  if index.exists():
+    found = _weight_map(index)
+    paths = [folder / name for name in sorted(set(found.values()))]
+    there = [path for path in paths if path.is_file()]
+    if single.exists() and single not in paths:
+      if not there:  # of an older save, whose files were removed
+        return [single], {}
+      raise ValueError(
+        f'{folder} has {_SINGLE}, and {there[0].name} of {_INDEX}: one of them '
+        'is older; remove it, or the index'
+      )
+    for path in paths:
+      if path not in there:
         raise ValueError(
-          f'{folder / name} is missing, but {_INDEX} names it: download it too'
+          f'{path} is missing, but {_INDEX} names it: download it too'
         )
-    return [folder / name for name in names]
-  if (folder / _SINGLE).exists():
-    return [folder / _SINGLE]
+    return paths, found
+  if single.exists():
+    return [single], {}
   found = sorted(folder.glob('*.safetensors'))
   if len(found) == 1:
-    return found
+    return found, {}
   if found:
     raise ValueError(
       f'{folder} has {len(found)} safetensors files but no {_INDEX}, which '
@@ -149,11 +209,17 @@ def _weight_map(path: pathlib.Path) -> dict[str, str]:
     raise ValueError(
       f'{path} is damaged: weight_map must be a table of file names'
     )
+  for name, file in found.items():
+    if '..' in pathlib.Path(file).parts or pathlib.Path(file).is_absolute():
+      raise ValueError(
+        f'{path}: weight_map has {name} in {file!r}, outside of the folder'
+      )
   return found
 
 
 def _open(path: pathlib.Path):
   try:
+    files.refuse_pointer(path)
     return safetensors.safe_open(path, framework='numpy')
   except safetensors.SafetensorError as error:
     raise ValueError(

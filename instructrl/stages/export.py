@@ -27,6 +27,7 @@ from instructrl.interop import weights_writer
 from instructrl.interop.families import FAMILIES
 from instructrl.runtime import arrays
 from instructrl.runtime import checkpoint
+from instructrl.runtime import errors
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -245,6 +246,11 @@ def _write_weights(
   def reported(progress):
     done, found = 0, hf.tensors(plan.fields, plan.family, params, dtype=dtype)
     for number, (name, array) in enumerate(found, 1):
+      if not np.isfinite(array).all():
+        raise errors.NonFiniteError(
+          f'tensor {name} of the export has values that are NaN or infinite in '
+          f'{dtype}: choose another checkpoint, or another dtype'
+        )
       yield name, array
       done += array.nbytes
       progress.update(

@@ -25,6 +25,7 @@ import jax
 
 from instructrl.interop import hf_config
 from instructrl.interop.source import ArrayReader
+from instructrl.interop.source import check_finite
 from instructrl.interop.source import PADS
 from instructrl.interop.source import read_source
 from instructrl.interop.source import WeightSource
@@ -174,6 +175,7 @@ def import_model(
     return run_folder.read_done(dst)
   planned = make_layout(config, tok, made_mesh)
   check_disk(dst, planned.num_bytes)
+  check_finite(source)
   if primary:
     run_folder.write_config(dst, config)
   processes.agree(0)
@@ -349,6 +351,7 @@ def run(config, workdir, label: str = '') -> dict:
   )
   planned = make_layout(values, tok, sharding.make_mesh(config.mesh.to_dict()))
   check_disk(workdir, planned.num_bytes)
+  check_finite(source)
   if processes.primary():
     run_folder.write_config(workdir, values)
   result = write(source, tok, values, planned, workdir, label=label)

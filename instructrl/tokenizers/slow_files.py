@@ -85,6 +85,7 @@ def _read_bpe(path: pathlib.Path, kind: str):
 
 
 def _read_model(file: pathlib.Path, config):
+  files.refuse_pointer(file)
   model = file.read_bytes()
   try:
     proto = spm_files.read_proto(model)

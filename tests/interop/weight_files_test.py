@@ -118,3 +118,102 @@ def test_a_fingerprint_changes_with_any_matrix_and_any_text(tmp_path):
     fingerprint({**found, 'a': found['a'].T.copy()}),
   ]
   assert len(set(others)) == len(others)
+
+
+@pytest.mark.parametrize(
+  'stored',
+  [
+    'model.a',
+    'module.model.a',
+    '_orig_mod.model.a',
+    'module._orig_mod.model.a',
+    '_orig_mod.module.model.a',
+    'model._orig_mod.a',
+    'base_model.model.model.a',
+    '_fsdp_wrapped_module.model._checkpoint_wrapped_module.a',
+  ],
+)
+def test_names_lose_what_wrappers_add(tmp_path, stored):
+  save_file({stored: random(3, 2)}, tmp_path / 'model-1.safetensors')
+  (tmp_path / 'model.safetensors.index.json').write_text(
+    json.dumps({'weight_map': {stored: 'model-1.safetensors'}})
+  )
+  read = weight_files.open_weights(tmp_path)
+  assert read.shapes == {'model.a': (3, 2)}
+  np.testing.assert_array_equal(read.read('model.a'), random(3, 2))
+  np.testing.assert_array_equal(
+    read.read_rows('model.a', 1, 9), random(3, 2)[1:]
+  )
+  assert [name for name, _ in read.sample(8)] == ['model.a']
+
+
+def test_a_tensor_with_and_without_a_wrapper_is_refused(tmp_path):
+  save_file(
+    {'module.a': random(2), 'a': random(2, seed=1)},
+    tmp_path / 'model.safetensors',
+  )
+  with pytest.raises(ValueError, match=r'tensor (module\.)?a is .*a in model'):
+    weight_files.open_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight',
+    'model.layers.0.self_attn.q_proj.base_layer.weight',
+    'base_model.model.score.modules_to_save.default.weight',
+  ],
+)
+def test_tensors_of_an_adapter_are_refused(tmp_path, name):
+  save_file({name: random(2)}, tmp_path / 'model.safetensors')
+  with pytest.raises(ValueError, match=f'tensor {name} .*adapter: merge it'):
+    weight_files.open_weights(tmp_path)
+
+
+def test_a_folder_of_an_adapter_is_refused_with_its_rank_and_targets(tmp_path):
+  weight_files.refuse_adapter(tmp_path)
+  (tmp_path / 'adapter_config.json').write_text(
+    json.dumps({'r': 8, 'target_modules': ['q_proj'], 'peft_type': 'LORA'})
+  )
+  with pytest.raises(
+    ValueError,
+    match="adapter_config.json: .*'r': 8, .*q_proj.*merge_and_unload",
+  ):
+    weight_files.refuse_adapter(tmp_path)
+
+
+def test_a_single_file_beside_an_index(tmp_path):
+  """The files of the index may be older, or newer."""
+  sharded(tmp_path)
+  single = {'c': random(3)}
+  save_file(single, tmp_path / 'model.safetensors')
+  with pytest.raises(
+    ValueError,
+    match='has model.safetensors, and model-1.safetensors of .*index',
+  ):
+    weight_files.open_weights(tmp_path)
+  for path in tmp_path.glob('model-*.safetensors'):
+    path.unlink()
+  assert weight_files.open_weights(tmp_path).shapes == {'c': (3,)}
+
+
+@pytest.mark.parametrize('place', ['../{}', '{}/b/../../{}', '/{}'])
+def test_an_index_does_not_leave_its_folder(tmp_path, place):
+  folder = tmp_path / 'model'
+  folder.mkdir()
+  save_file({'a': random(2)}, tmp_path / 'x.safetensors')
+  file = place.replace('{}', 'x.safetensors')
+  (folder / 'model.safetensors.index.json').write_text(
+    json.dumps({'weight_map': {'a': file}})
+  )
+  with pytest.raises(ValueError, match='has a in .*, outside of the folder'):
+    weight_files.open_weights(folder)
+
+
+@pytest.mark.parametrize('name', ['model.safetensors', 'model.gguf'])
+def test_a_pointer_of_git_lfs_is_named(tmp_path, name):
+  path = tmp_path / name
+  path.write_text('version https://git-lfs.github.com/spec/v1\nsize 12\n')
+  where = path if path.suffix == '.gguf' else tmp_path
+  with pytest.raises(ValueError, match=f'{name} is a pointer of git-lfs'):
+    weight_files.open_weights(where)

@@ -396,3 +396,21 @@ def test_damage_is_told(tmp_path):
   data.write_bytes(data.read_bytes()[:-1])
   with pytest.raises(errors.CheckpointError, match='is not what was'):
     export_quietly(tmp_path / 'import', tmp_path / 'out')
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path, monkeypatch):
+  imported(tmp_path)
+  read = export_lib.hf.tensors
+
+  def spoilt(*args, **kwargs):
+    for name, array in read(*args, **kwargs):
+      if name == 'lm_head.weight':
+        array[2, 1] = np.inf
+      yield name, array
+
+  monkeypatch.setattr(export_lib.hf, 'tensors', spoilt)
+  with pytest.raises(
+    errors.NonFiniteError, match='tensor lm_head.weight .*NaN'
+  ):
+    export_quietly(tmp_path / 'import', tmp_path / 'out')
+  assert not (tmp_path / 'out').exists()

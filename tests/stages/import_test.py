@@ -601,3 +601,28 @@ def test_a_source_and_a_run_may_be_in_the_home_folder(tmp_path, monkeypatch):
   checkpoints.write_folder(tmp_path / 'src')
   import_quietly('~/src', '~/dst')
   assert run_folder.read_done(tmp_path / 'dst')
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, 1e300])
+def test_weights_that_are_not_finite_are_refused_before_anything(
+  tmp_path, value
+):
+  def spoil(tensors):
+    name = 'model.layers.1.mlp.up_proj.weight'
+    tensors[name] = tensors[name].astype(np.float64)
+    tensors[name][3, 1] = value
+
+  checkpoints.write_folder(tmp_path / 'src')
+  change_tensors(spoil)(tmp_path / 'src')
+  with pytest.raises(
+    ValueError,
+    match='model.safetensors: tensor model.layers.1.mlp.up_proj.*NaN',
+  ):
+    import_quietly(tmp_path / 'src', tmp_path / 'dst')
+  assert not (tmp_path / 'dst').exists()
+
+
+def test_an_adapter_is_named_before_its_missing_config(tmp_path):
+  (tmp_path / 'adapter_config.json').write_text('{"r": 4}')
+  with pytest.raises(ValueError, match='an adapter is not a whole model'):
+    import_quietly(tmp_path, tmp_path / 'dst')
