@@ -33,6 +33,7 @@ REQUIRED = (
   'rich>=15.0.0,<16',
   'sacrebleu>=2.6.0,<3',
   'safetensors>=0.8.0,<0.9',
+  'scipy>=1.17.1,<2',
   'sentencepiece>=0.2.3,<0.3',
   'tensorboardX>=2.6.5,<3',
   'tensorflow-datasets>=4.9.10,<5',  # used without TensorFlow

@@ -19,6 +19,7 @@ RECIPE = {
 def get_config(arg='tiny'):
   c = common.base(arg, 'evaluation', common.LAB_SIZES)
   c.inputs.rankings = '../rankings'  # the noise of its labelers
+  c.inputs.reward_model = ''  # for evals.reward
   c.inputs.select_sft = '../select_sft'  # selects the step of `sft`
   # Name -> run folder, or a step of it, DIR/checkpoints/STEP; see POLICIES in
   # instructrl/stages/policies.py for the names. An empty path skips a policy.
@@ -42,6 +43,13 @@ def get_config(arg='tiny'):
   )
   c.evals.probes = dict(
     type='probes', num_probes=probes, num_documents=documents
+  )
+  # Score of the reward model and KL from `kl_from`; needs inputs.reward_model.
+  c.evals.reward = dict(
+    type='',  # 'reward_model'; '' leaves it out, here and above
+    num_prompts=prompts,
+    temperature=1.0,
+    kl_from='ppo_init',
   )
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.batch_size = 128  # responses sampled at once

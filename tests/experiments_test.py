@@ -5,10 +5,12 @@ import pathlib
 
 import pytest
 
+from experiments.ablations import base
 from instructrl.data import store
 from instructrl.orchestration import commands
 from instructrl.orchestration import graph
 from instructrl.orchestration import grid
+from instructrl.reports import shapes
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import registry
@@ -34,6 +36,8 @@ ABLATIONS = sorted(
   for path in (ROOT / 'experiments' / 'ablations').glob('*.py')
   if path.stem not in ('__init__', 'base')
 )
+# The KL is towards the pretrained model; checkpoints of a longer run.
+WITHOUT_RECIPE = ('kl_coef_pretrained', 'episodes')
 PAPER_SIZES = {'125m': 125e6, '1.3b': 1.3e9, '6b': 6.65e9, '175b': 175e9}
 
 
@@ -321,18 +325,136 @@ def test_every_ablation_is_valid_at_every_size(name, size):
   assert len(made.points) == len(points) * len(config.seeds) > len(config.seeds)
   assert config.measures
   recipe = grid.flatten(config.stages.to_dict())
-  assert any(
+  assert name in WITHOUT_RECIPE or any(
     all(recipe[key] == value for key, value in point.items())
     for point in points
   )
   swept = {config.plot.x, config.plot.by} - {''}
   assert all(swept <= {*point} for point in points)
-  # A swept stage has the point's seed, and so has what is measured.
-  assert {key.split('.')[0] for key in points[0]} <= {*config.seeded}
+  # A swept stage has the point's seed, or is the evaluation of one that has.
+  stages = {key.split('.')[0] for key in points[0]}
+  assert stages <= {*config.seeded, 'evaluation'}
+  assert len(config.seeds) == (1 if size == 'micro' else 3)
+  if size in SIZES:
+    assert config.expected
+    _check_statements(config, made)
   for run in made.nodes.values():
     commands.arguments(run, '/sweep')
   if name.startswith('reward'):
     assert 'ppo_init' not in made.points[0].runs
+
+
+def _check_statements(config, made):
+  """Every statement is measured once all points have values."""
+  points = [
+    {
+      'overrides': dict(point.overrides),
+      'seed': point.seed,
+      'status': 'done',
+      'measures': {title: 1.0 for title, *_ in config.measures},
+    }
+    for point in made.points
+  ]
+  lines = {}
+  for title, label, *_ in config.lines:
+    lines.setdefault(title, {})[label] = 1.0
+  for row in shapes.judge(config.expected, points, lines):
+    assert row.value is not None or config.size == 'micro', row.statement
+
+
+GRIDS = {
+  'ptx_coef': (12, 0.464, 129.0),  # Fig. 33: x10^(2/9), no 0
+  'kl_coef_pretrained': (9, 5e-5, 2.0),  # Fig. 34
+  'kl_coef': (7, 0.0, 2.0),  # Fig. 36
+  'peak_lr': (7, 2.55e-6, 2.55e-5),  # Fig. 38
+  'ptx_examples': (3, 4, 32),  # E.11
+  'batch_size': (5, 64, 1024),  # E.11
+}
+
+
+@pytest.mark.parametrize('name', GRIDS)
+def test_grids_at_the_papers_sizes(name):
+  ablation = importlib.import_module(f'experiments.ablations.{name}')
+  config = ablation.get_config('1.3b')
+  points = grid.collect(ablation.sweep, config)
+  values = sorted({point[config.plot.x] for point in points})
+  assert (len(values), values[0], values[-1]) == GRIDS[name]
+
+
+def test_the_grid_of_rates_is_the_papers_decade():
+  """E.9: seven rates in steps of 10^(1/6), two for 175B; with and without."""
+  peak_lr = importlib.import_module('experiments.ablations.peak_lr')
+  values = peak_lr.grid('1.3b')
+  for rate, nearest in zip(values, (2.55e-6 * 10 ** (i / 6) for i in range(7))):
+    assert rate == pytest.approx(nearest, rel=0.02)
+  assert peak_lr.grid('175b') == (2.55e-6, 3.74e-6)
+  points = grid.collect(peak_lr.sweep, peak_lr.get_config('175b'))
+  assert sorted({p[peak_lr.COEF] for p in points}) == [0.0, 27.8]
+
+
+def test_the_validation_reward_is_the_average_on_validation_prompts():
+  for name in ('ptx_coef', 'kl_coef_pretrained', 'kl_coef', 'init_mix'):
+    ablation = importlib.import_module(f'experiments.ablations.{name}')
+    measures = {m[0]: m[2:] for m in ablation.get_config('tiny').measures}
+    for title, key in ((base.REWARD, 'reward'), (base.KL, 'kl')):
+      assert measures[title] == ('DONE', f'result.validation.{key}.value')
+    assert not any('facts' in title for title in measures)
+
+
+def test_the_lines_of_figures_33_to_35_are_one_evaluation():
+  """GPT and PPO's start, evaluated once for all three ablations."""
+  found = set()
+  for name in ('ptx_coef', 'kl_coef_pretrained', 'episodes'):
+    ablation = importlib.import_module(f'experiments.ablations.{name}')
+    config = ablation.get_config('tiny')
+    titles = {title for title, *_ in config.lines}
+    assert {base.SQUAD, base.REWARD} <= titles
+    assert {label for _, label, *_ in config.lines} == {base.GPT, base.INIT}
+    points = grid.collect(ablation.sweep, config)
+    made = graph.of_sweep(config, points, '/sweep')
+    found |= {point.runs['lines'] for point in made.points}
+  assert len(found) == 1
+
+
+def test_episodes_are_checkpoints_of_one_run_a_seed():
+  """From 1/8 of the recipe to twice as many (figure 35)."""
+  episodes = importlib.import_module('experiments.ablations.episodes')
+  config = episodes.get_config('tiny')
+  points = grid.collect(episodes.sweep, config)
+  made = graph.of_sweep(config, points, '/sweep')
+  runs = [run for run in made.nodes.values() if run.stage == 'ppo_ptx']
+  assert [run.config.train_seed for run in runs] == [0, 1, 2]
+  recipe = load('ppo_ptx', 'tiny').ppo.num_iterations
+  steps = [int(p[config.plot.x].rpartition('/')[2]) for p in points]
+  assert steps[0] == recipe // 8 and steps[-1] == 16 * steps[0]
+  for run in runs:
+    assert run.config.ppo.num_iterations == steps[-1]
+    assert all(step % run.config.checkpoint.every == 0 for step in steps)
+    assert run.config.checkpoint.keep >= len(steps)
+  paths = {
+    run.config.policies.ppo_ptx
+    for run in made.nodes.values()
+    if run.stage == 'evaluation'
+  }
+  assert f'../{runs[0].name}/checkpoints/{steps[0]:08d}' in paths
+
+
+def test_folds_have_rankings_enough_to_resolve_the_papers_difference():
+  """2.8 points (E.2), by the spread of a ranking's accuracy, 19 points."""
+  folds = importlib.import_module('experiments.ablations.reward_folds')
+  config = folds.get_config('tiny')
+  count = config.stages.rankings.num_validation
+  assert 2.78 * 19 * (2 / count) ** 0.5 < 2.8
+  points = grid.collect(folds.sweep, config)
+  assert len(points) == 5 and len(config.seeds) == 3
+
+
+def test_epochs_of_sft_report_the_last_one():
+  epochs = importlib.import_module('experiments.ablations.sft_epochs')
+  config = epochs.get_config('tiny')
+  assert config.stages.candidate.checkpoint.keep == 1
+  assert config.stages.select_sft.inputs.sft == '../candidate'
+  assert epochs.get_config('1.3b').stages.candidate.num_epochs == 16
 
 
 def test_ablations_have_the_commands_of_their_files():

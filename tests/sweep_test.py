@@ -81,7 +81,7 @@ def make(folder):
     ('ppo_ptx',),
     (('score', 'ppo_ptx', 'metrics.jsonl', 'objective/scores'),),
   )
-  config.plot.x = KL
+  config.plot.x, config.seeds = KL, (0, 1)
   return config, graph.of_sweep(config, [{KL: 0.1}, {KL: 0.3}], folder)
 
 
@@ -262,7 +262,10 @@ def command(*flags, config=ROOT / 'experiments/ablations/kl_coef.py'):
 
 def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
   found = command(
-    f'--workdir={tmp_path}/w x', '--print', f'--set={KL}=0.3,0.30'
+    f'--workdir={tmp_path}/w x',
+    '--print',
+    f'--set={KL}=0.3,0.30',
+    '--config.seeds=(0,1)',
   )
   assert found.returncode == 0, found.stderr
   names = []

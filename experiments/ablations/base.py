@@ -9,6 +9,7 @@ from `get_config` here. `sweep(add, config)` calls
 from ml_collections import config_dict
 
 from experiments import common
+from experiments import evaluation
 from experiments import ppo as ppo_config
 from experiments import pretrain
 from experiments import reward
@@ -17,18 +18,43 @@ from experiments import study
 
 # The stages that have configs at the paper's sizes.
 TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
+SEEDS = (0, 1, 2)
+
+# The lab's stand-ins for public sets: title, place in the results of `probes`.
+SQUAD = 'SQuADv2: reading, F1'
+DROP = ()  # titles of stand-ins for DROP; the lab has none yet
+TASKS = (
+  (SQUAD, 'reading.f1'),
+  ('Fr-En: translation, BLEU', 'translation.bleu'),
+)
+# The paper's "validation reward" (E.6), and KL, of PPO's averaged policy.
+REWARD, KL = 'validation reward', 'KL, nats'
+WIN_RATE, LIKERT = 'win rate against SFT', 'Likert'
+CORPUS = 'loss on the corpus, nats'
+# Two accuracies are alike if they differ by less than two points. The paper
+# says "similar" and prints no number.
+ALIKE = (-0.02, 0.02)
+# Labels of lines: the pretrained model and PPO's start.
+GPT, INIT = 'GPT', 'PPO init'
 
 
-def _accuracy(group):
-  return f'result.accuracy.{group}.accuracy'
+def _held_out(group, place):
+  return f'result.accuracy.{group}.{place}'
 
 
 # Measures of a reward model: title, stage, file, place.
-REWARD = (
-  ('accuracy, its labelers', 'reward', 'DONE', _accuracy('in_group')),
-  ('accuracy, held-out labelers', 'reward', 'DONE', _accuracy('heldout')),
-  ('accuracy in training', 'reward', 'metrics.jsonl', 'accuracy/train'),
+ACCURACY, LOG_LOSS = 'validation accuracy', 'validation log loss, nats'
+HELD_OUT = 'accuracy, held-out labelers'
+RANKING = (
+  (ACCURACY, 'reward', 'DONE', _held_out('in_group', 'accuracy')),
+  (LOG_LOSS, 'reward', 'DONE', _held_out('in_group', 'log_loss.value')),
+  (HELD_OUT, 'reward', 'DONE', _held_out('heldout', 'accuracy')),
 )
+
+
+def log_grid(centre, factor, steps):
+  """Returns centre * factor**step for each step, rounded to three digits."""
+  return tuple(float(f'{centre * factor**step:.3g}') for step in steps)
 
 
 def get_config(arg, ends, measures):
@@ -69,11 +95,16 @@ def get_config(arg, ends, measures):
   # too, once for all points that share them.
   c.ends = tuple(name for name in ends if name in c.stages)
   # Each point is run with each of these train seeds in the stages of `seeded`.
-  c.seeds = (0, 1)
+  c.seeds = SEEDS[:1] if arg == 'micro' else SEEDS
   c.seeded = c.ends[:1]
   # Numbers of a point: (title, stage, file, place in the file). In
   # metrics.jsonl the number is the mean over the last fifth of the lines.
   c.measures = tuple(m for m in measures if m[1] in c.ends)
+  # Policies that the points do not change, as dashed lines of a panel: (title
+  # of a measure, label, stage, file, place).
+  c.lines = ()
+  # Statements of the paper, to be judged; see instructrl/reports/shapes.py.
+  c.expected = ()
   c.plot = config_dict.ConfigDict()
   c.plot.x = ''  # the swept field of the horizontal axis
   c.plot.by = ''  # the swept field with a line per value; '' = none
@@ -81,33 +112,114 @@ def get_config(arg, ends, measures):
   return c
 
 
-def ppo(arg, stage='ppo_ptx', measures=()):
-  """Returns the config of an ablation of PPO, with an evaluation against SFT.
+def ppo(arg, stage='ppo_ptx', *, people=False, measures=()):
+  """Returns the config of an ablation of PPO.
 
   Args:
     arg: the size.
     stage: 'ppo' or 'ppo_ptx'.
-    measures: measures in addition to win rate, score, KL, probes and loss.
+    people: whether the policy is judged against SFT (Fig. 36-38), instead of on
+      public tasks beside the pretrained model and PPO's start (Fig. 33-35).
+    measures: measures in addition.
   """
-  trained, found = (stage, 'metrics.jsonl'), ('evaluation', 'results.json')
-  wins = f'evals.preference.results.preference.{stage}.win_rate'
-  probes = f'evals.probes.results.probes.{stage}'
+  tax = 'evals.probes.results.probes'
+  judged = (
+    (WIN_RATE, f'preference.{stage}.win_rate'),
+    (LIKERT, f'likert.{stage}.value'),
+  )
   c = get_config(
     arg,
-    (stage, 'evaluation'),
+    (stage, 'evaluation', *(() if people else ('lines',))),
     (
-      ('win rate against SFT', *found, wins),
-      ('reward-model score', *trained, 'objective/scores'),
-      ('KL to the reference, nats', *trained, 'objective/kl'),
-      # The lab's stand-ins for Fr-En and SQuADv2.
-      ('translation, BLEU', *found, f'{probes}.translation.bleu.value'),
-      ('facts, accuracy', *found, f'{probes}.facts.accuracy.value'),
-      ('loss on the corpus, nats', *trained, 'pretrain/nll'),
+      *(
+        (title, 'evaluation', 'results.json', place)
+        for title, place in (
+          [(t, f'evals.preference.results.{place}') for t, place in judged]
+          if people
+          else [(t, f'{tax}.{stage}.{place}.value') for t, place in TASKS]
+        )
+      ),
+      (REWARD, stage, 'DONE', 'result.validation.reward.value'),
+      (KL, stage, 'DONE', 'result.validation.kl.value'),
+      (CORPUS, stage, 'DONE', 'result.pretrain/nll'),
       *measures,
     ),
   )
-  if 'evaluation' in c.stages:  # compare this policy with SFT only
-    compared = c.stages.evaluation.policies
-    for name in {*compared} - {'sft', stage}:
-      compared[name] = ''
+  if 'evaluation' not in c.stages:
+    return c
+  evaluate(c.stages.evaluation, (stage, *(('sft',) if people else ())))
+  skipped = 'probes' if people else 'preference'
+  c.stages.evaluation.evals[skipped].type = ''
+  if not people:
+    add_lines(c)
   return c
+
+
+def evaluate(c, policies):
+  """Leaves only some policies in the config of an evaluation."""
+  for name in {*c.policies} - {*policies}:
+    c.policies[name] = ''
+
+
+def add_lines(c):
+  """Adds the lines of Fig. 33-35: the pretrained model and PPO's start.
+
+  Their evaluation is a stage of its own, which all ablations share.
+  """
+  lines = c.stages.lines = evaluation.get_config(c.size)
+  evaluate(lines, ('base', 'ppo_init'))
+  lines.evals.preference.type = ''
+  lines.evals.reward.type = 'reward_model'
+  lines.inputs.reward_model = '../reward'
+  c.given.lines = ''
+  c.ends += ('lines',)
+  places = {title: f'probes.results.probes.{{}}.{p}' for title, p in TASKS}
+  places[REWARD] = 'reward.results.score.policies.{}'
+  c.lines = tuple(
+    (title, label, 'lines', 'results.json', f'evals.{place.format(name)}.value')
+    for title, place in places.items()
+    for label, name in ((GPT, 'base'), (INIT, 'ppo_init'))
+  )
+
+
+def rise(measure, field, high, low, statement, paper, **other):
+  """Returns the statement that a measure is larger at `high` than at `low`."""
+  return dict(
+    statement=statement,
+    paper=paper,
+    measure=measure,
+    terms=((1, {field: high}), (-1, {field: low})),
+    region='positive',
+    **other,
+  )
+
+
+def fall(*args, **other):
+  """Returns the statement that a measure is smaller at `high`."""
+  return rise(*args, **other) | dict(region='negative')
+
+
+def against(measure, where, statement, paper, how='mean'):
+  """Returns the statement that points are above the pretrained model."""
+  return dict(
+    statement=statement,
+    paper=paper,
+    measure=measure,
+    terms=((1, where, how), (-1, GPT)),
+    region='positive',
+  )
+
+
+def papers(figures):
+  """Returns (title, the paper's figures) of the stand-ins for Fig. 33-35.
+
+  Args:
+    figures: of SQuADv2 and of DROP.
+  """
+  return [(SQUAD, figures[0]), *((t, figures[1]) for t in DROP)]
+
+
+def measured(c, *expected):
+  """Returns the statements about measures that the size has."""
+  titles = [measure[0] for measure in c.measures]
+  return tuple(entry for entry in expected if entry['measure'] in titles)

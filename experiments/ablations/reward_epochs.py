@@ -3,22 +3,33 @@ r"""Epochs of the reward model (appendix C.2).
 python -m instructrl.sweep \
     --config=experiments/ablations/reward_epochs.py:tiny --workdir=DIR
 
-The paper: the reward model overfits fast with more than one epoch.
+The paper: with more than one epoch the validation loss is plainly worse.
 """
 
 from experiments.ablations import base
 
 FIELD = 'reward.num_epochs'
+GRID = {'micro': (1, 2), 'tiny': (1, 2, 3)}
+PAPER = (1, 2, 3, 4)
 
 
 def get_config(arg='tiny'):
-  c = base.get_config(arg, ('reward',), base.REWARD)
-  c.seeds = (0, 1, 2)
+  c = base.get_config(arg, ('reward',), base.RANKING)
   c.plot.x = FIELD
+  c.expected = (
+    base.rise(
+      base.LOG_LOSS,
+      FIELD,
+      GRID.get(arg, PAPER)[1:],
+      1,
+      'More than one epoch raises the validation loss',
+      'plainly worse',
+      unit='nats',
+    ),
+  )
   return c
 
 
 def sweep(add, config):
-  del config
-  for num_epochs in (1, 2, 4):
+  for num_epochs in GRID.get(config.size, PAPER):
     add({FIELD: num_epochs})

@@ -5,6 +5,10 @@ python -m instructrl.sweep --config=experiments/ablations/sft_epochs.py:tiny \
 
 The paper trained for 16 epochs. The validation loss is best after the first
 epoch, and the reward model's score keeps rising.
+
+A cosine schedule ends with its run, so an epoch of a longer run is no shorter
+run: as in the paper, each number of epochs is a run of its own. Loss and score
+are those of its last epoch, on the same validation prompts.
 """
 
 from experiments import sft
@@ -14,32 +18,48 @@ from experiments.ablations import base
 # which is the same for all points.
 STAGE = 'candidate'
 FIELD = f'{STAGE}.num_epochs'
-GRID = {'micro': (1, 2), 'tiny': (1, 2, 4, 8), 'small': (1, 2, 4, 8)}
+PAPER = (1, 2, 4, 8, 16)
+GRID = {'micro': (1, 2)}
+LOSS, SCORE = 'validation loss, nats', 'RM score'
 
 
 def get_config(arg='tiny'):
   c = base.get_config(arg, (), ())
   c.stages[STAGE] = sft.get_config(arg)
+  c.stages[STAGE].checkpoint.keep = 1  # the last epoch is scored
   c.ends = c.seeded = (STAGE,)
-  c.measures = (
-    ('validation loss, nats', STAGE, 'DONE', 'result.loss/validation'),
-  )
+  c.measures = ((LOSS, STAGE, 'DONE', 'result.loss/validation'),)
+  first, *_, last = GRID.get(arg, PAPER)
+  expected = [
+    base.rise(
+      LOSS,
+      FIELD,
+      last,
+      first,
+      'The validation loss is better after one epoch than after the last',
+      'overfits after one epoch',
+      unit='nats',
+    )
+  ]
   if 'select_sft' in c.stages:
     c.stages.select_sft.inputs.sft = f'../{STAGE}'
     c.ends += ('select_sft',)
-    c.measures += (
-      ('best RM score', 'select_sft', 'DONE', 'result.selected_score'),
-      (
-        'epoch of the best score',
-        'select_sft',
-        'DONE',
-        'result.selected_epoch',
-      ),
+    c.measures += ((SCORE, 'select_sft', 'DONE', 'result.selected_score'),)
+    expected.append(
+      base.rise(
+        SCORE,
+        FIELD,
+        last,
+        first,
+        'The RM score goes on rising after one epoch',
+        'rises to 16 epochs',
+      )
     )
-  c.plot.x = FIELD
+  c.expected = tuple(expected)
+  c.plot.x, c.plot.log = FIELD, True
   return c
 
 
 def sweep(add, config):
-  for num_epochs in GRID.get(config.size, (1, 2, 4, 8, 16)):
+  for num_epochs in GRID.get(config.size, PAPER):
     add({FIELD: num_epochs})

@@ -4,9 +4,9 @@
 
 `type` is a module of instructrl/evaluators/ that has a class `Evaluator`, or
 'package.module:Class' for a class of your own. The other fields are keyword
-arguments of the class. In a training stage the evaluation runs every `every`
-steps, on the policy in training; the stage `evaluation` ignores `every` and
-runs it on all policies of its config.
+arguments of the class; an empty `type` leaves the evaluation out. In a training
+stage the evaluation runs every `every` steps, on the policy in training; the
+stage `evaluation` ignores `every` and runs it on all policies of its config.
 """
 
 from collections.abc import Callable, Mapping, Sequence

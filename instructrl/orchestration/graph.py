@@ -18,6 +18,7 @@ from typing import Any
 import ml_collections
 
 from instructrl.orchestration import grid
+from instructrl.reports import shapes
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.runtime import typed
@@ -130,9 +131,9 @@ def of_sweep(config, points: grid.Grid, workdir) -> Sweep:
     for key in overrides:
       grid.field(config, key)
       checks.require(
-        key.split('.')[-1] not in SEEDS,
-        f'{key}: a point cannot set a seed: give --config.seeds, '
-        '--config.train_seed, --config.world_seed or --config.eval_seed',
+        key in grid.SHARED or key.split('.')[-1] not in SEEDS,
+        f"{key}: a point cannot set a stage's seed: give --config.seeds, or "
+        'world_seed or eval_seed, which all stages share',
       )
     for seed in config.seeds:
       point = Point(overrides, seed, {})
@@ -181,6 +182,15 @@ def _check_sweep(config) -> None:
       'measures must be (title, one of ends, file, place); '
       f'got {tuple(measure)!r}',
     )
+  titles = [measure[0] for measure in config.measures]
+  for line in config.lines:
+    require(
+      len(line) == 5 and line[0] in titles and line[2] in config.ends,
+      'lines must be (title of a measure, label, one of ends, file, place); '
+      f'got {tuple(line)!r}',
+    )
+  for fault in shapes.faults(config.expected, titles):
+    require(False, fault)
 
 
 def _stages(config, overrides=None, seed: int | None = None) -> dict:
@@ -192,13 +202,16 @@ def _stages(config, overrides=None, seed: int | None = None) -> dict:
     seed: the train seed of the stages in `config.seeded`.
   """
   stages = copy.deepcopy(config.stages)  # with the references between fields
+  shared = {field: config[field] for field in SEEDS}
   for key, value in (overrides or {}).items():
-    grid.set_field(stages, key, value)
+    if key in grid.SHARED:
+      shared[key] = value
+    else:
+      grid.set_field(stages, key, value)
   found = {}
   for name, stage in stages.items():
     found[name] = stage = stage.copy_and_resolve_references()
-    for field in SEEDS:
-      stage[field] = config[field]
+    stage.update(shared)
     if seed is not None and name in config.seeded:
       stage.train_seed = seed
   return found

@@ -12,6 +12,7 @@ import ml_collections
 
 from instructrl.stages import checks
 
+SHARED = ('world_seed', 'eval_seed')  # fields of all stages of a sweep
 Grid = Sequence[Mapping[str, Any]]  # points: 'STAGE.field' -> value
 
 
@@ -102,11 +103,13 @@ def _parse(key: str, current: Any, text: str) -> Any:
 
 
 def field(config, key: str) -> Any:
-  """Returns the value of 'STAGE.field' in a sweep's config.
+  """Returns the value of 'STAGE.field', or of one of `SHARED`, in a sweep.
 
   Raises:
     ConfigError: the sweep has no such field; similar fields are suggested.
   """
+  if key in SHARED:
+    return config[key]
   value = config.stages
   for name in key.split('.'):
     if not isinstance(value, ml_collections.ConfigDict) or name not in value:

@@ -4,16 +4,20 @@ All files are made from the run folders, and can be made again at any time.
 """
 
 from collections.abc import Mapping, Sequence
+import dataclasses
 import json
 import math
 import pathlib
+import re
 import statistics
 from typing import Any
 
 from instructrl.orchestration import children
 from instructrl.orchestration import graph
+from instructrl.reports import formats
 from instructrl.reports import pages
 from instructrl.reports import plots
+from instructrl.reports import shapes
 from instructrl.reports import tables
 from instructrl.runtime import files
 from instructrl.runtime import metrics
@@ -34,7 +38,8 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
   Args:
     folder: the run folder.
     file: DONE, metrics.jsonl or another JSON file.
-    place: keys joined by dots; in metrics.jsonl the name of a metric.
+    place: keys joined by dots; in metrics.jsonl the name of a metric, or
+      'NAME@rise', its last value minus its first.
 
   Raises:
     MissingError: the file or the number is missing.
@@ -43,11 +48,14 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
   if not path.is_file():
     raise MissingError(f'{path} does not exist')
   if file == metrics.METRICS:
+    name, _, rise = place.partition('@')
     values = [
-      line[place] for line in metrics.read_metrics(folder) if place in line
+      line[name] for line in metrics.read_metrics(folder) if name in line
     ]
     if not values:
-      raise MissingError(f'{path} has no metric {place!r}')
+      raise MissingError(f'{path} has no metric {name!r}')
+    if rise:
+      return values[-1] - values[0]
     return statistics.fmean(values[-max(1, len(values) // LAST) :])
   found = _numbers(files.read_json(path))
   if place not in found:
@@ -83,12 +91,22 @@ def collect(
   points = [
     _point(point, config, workdir, status, missing) for point in sweep.points
   ]
+  lines = _lines(config, sweep.points, workdir, missing)
   return {
     'format_version': FORMAT_VERSION,
     'name': name,
     'config': json.loads(config.to_json()),
     'points': points,
     'settings': _settings(points, config),
+    'lines': lines,
+    'verdicts': [
+      dataclasses.asdict(row)
+      | {
+        'ci95': row.ci95 and [*row.ci95],
+        'region': [x if math.isfinite(x) else None for x in row.region],
+      }
+      for row in shapes.judge(config.expected, points, lines)
+    ],
     'merged': [list(pair) for pair in sweep.merged],
     'failed': {
       run: {'reason': reason, 'log': str(workdir / run / children.LOG)}
@@ -126,6 +144,25 @@ def _point(point, config, workdir, status, missing) -> dict:
   }
 
 
+def _lines(config, points, workdir, missing) -> dict[str, dict]:
+  """Returns {title of a measure: {label: value}}, means over the points.
+
+  A line is a policy that no point changes, such as the pretrained model.
+  """
+  found: dict[str, dict] = {}
+  for title, label, stage, file, place in config.lines:
+    folders = {workdir / point.runs[stage] for point in points}
+    done = [f for f in folders if run_folder.read_done(f) is not None]
+    try:
+      values = [read_measure(folder, file, place) for folder in sorted(done)]
+    except MissingError as error:
+      missing.append(f'{title}, {label}: {error}')
+      continue
+    if values:
+      found.setdefault(title, {})[label] = statistics.fmean(values)
+  return found
+
+
 def _settings(points: Sequence[Mapping], config) -> list[dict]:
   """Returns each setting with mean and spread of its measures over seeds."""
   groups: dict[str, list] = {}
@@ -154,12 +191,14 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   """Writes all files of the results into a folder."""
   folder = pathlib.Path(folder)
   write_json(folder, results)
-  files.atomic_write(folder / TABLE, markdown(results) + '\n')
+  files.atomic_write(folder / TABLE, text(results))
   svg = ''
   panels = _panels(results)
   if panels:
     plot = results['config']['plot']
-    svg, png = plots.sweep(panels, xlabel=_short(plot['x']), log=plot['log'])
+    svg, png = plots.sweep(
+      panels, xlabel=_short(plot['x']), log=plot['log'], levels=results['lines']
+    )
     files.atomic_write(folder / FIGURE, png)
   files.atomic_write(folder / PAGE, _page(results, title, svg))
 
@@ -187,6 +226,30 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
 def markdown(results: Mapping[str, Any]) -> str:
   """Returns the table as Markdown."""
   return tables.markdown(*table(results))
+
+
+def verdict_table(results: Mapping[str, Any]) -> tuple[list, list[list[str]]]:
+  """Returns (header, rows): the verdict on each statement of the paper."""
+  rows = [
+    [
+      row['statement'],
+      row['paper'],
+      row['verdict'],
+      formats.measured(row, row['unit'], signed=True),
+      f'{row["topic"]}: {row["quantity"]}',
+      str(row['n'] or 0),
+    ]
+    for row in results['verdicts']
+  ]
+  return ['statement', 'paper', 'verdict', 'here', 'contrast', 'n'], rows
+
+
+def text(results: Mapping[str, Any]) -> str:
+  """Returns the tables of values and of verdicts as Markdown."""
+  found = [markdown(results)]
+  if results['verdicts']:
+    found.append(tables.markdown(*verdict_table(results)))
+  return '\n\n'.join(found) + '\n'
 
 
 def _cell(found: Mapping) -> str:
@@ -221,7 +284,7 @@ def _panels(results: Mapping[str, Any]) -> list:
       found, fields = setting['measures'].get(title), setting['overrides']
       if not found:
         continue
-      at = tuple(fields[x]) if isinstance(fields[x], list) else fields[x]
+      at = _place(fields[x])
       values = [f'{_short(k)} {_value(fields.get(k, ""))}' for k in names]
       lines.setdefault(', '.join(values), []).append(
         (at, found['values'], found['mean'], found['spread'])
@@ -230,6 +293,14 @@ def _panels(results: Mapping[str, Any]) -> list:
       drawn = [plots.Line(label, points) for label, points in lines.items()]
       panels.append((title, drawn))
   return panels
+
+
+def _place(value) -> Any:
+  """Returns where a value is on the axis: a checkpoint at its step."""
+  if isinstance(value, list):
+    return tuple(value)
+  step = re.fullmatch(r'.*/checkpoints/(\d+)', str(value))
+  return int(step[1]) if step else value
 
 
 def _line_fields(settings: Sequence[Mapping], plot: Mapping) -> list[str]:
@@ -254,7 +325,7 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
     title: title of the sweep, and paragraphs about it after empty lines.
     svg: the figure, or ''.
   """
-  title, *text = [
+  title, *paragraphs = [
     ' '.join(part.split()) for part in title.strip().split('\n\n')
   ]
   head, rows = table(results)
@@ -277,10 +348,11 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
     'sweep',
     name=results['name'],
     title=title,
-    text=text,
+    text=paragraphs,
     problems=problems + results['missing'],
     svg=svg,
     head=head,
     rows=rows,
+    verdicts=verdict_table(results) if results['verdicts'] else None,
     points=points,
   )

@@ -155,7 +155,7 @@ def _print_start(name: str, folder: pathlib.Path, sweep, status) -> None:
 
 def finish(name: str, workdir, results) -> None:
   """Prints the results; exits with a status other than 0 if a point is left."""
-  print(outcomes.markdown(results))
+  print(outcomes.text(results))
   for line in results['missing']:
     print(f'missing: {line}')
   print(f'{name}: {pathlib.Path(workdir) / name / outcomes.PAGE}', flush=True)

@@ -19,6 +19,7 @@ from instructrl.runtime import progress
 from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
+from instructrl.stages import evals
 from instructrl.stages import inputs
 from instructrl.stages import policies
 from instructrl.stages import ranking_batches
@@ -162,7 +163,7 @@ def _evaluation(name: str, config, configs) -> Cost:
   """Counts the answers of all policies; scoring them takes as long again."""
   stage = next(c for c in configs.values() if 'model' in c)
   module = build.make_model(stage, 1).module
-  prompts = sum(c.get('num_prompts', 0) for c in config.evals.values())
+  prompts = sum(c.get('num_prompts', 0) for c in evals.chosen(config).values())
   answers = len(policies.named(config)) * prompts
   length = config.prompt_len + config.response_len
   arithmetic = flops.forward(module, answers * length, length)

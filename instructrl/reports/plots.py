@@ -22,6 +22,7 @@ _LINES = ('#9550b0', '#d55e00', '#56b4e9', '#f0c000', GRAY)
 _MARKS = ('o', 's', '^', 'D', 'v')  # tell lines apart without colour
 _ROOM = 50  # characters in a row of labels
 _DASHES = (0, (4, 3))
+_LEVELS = (_DASHES, (0, (1, 2)), (0, (7, 2, 1, 2)))  # of horizontal lines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,6 +208,7 @@ def sweep(
   *,
   xlabel: str,
   log: bool = False,
+  levels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[str, bytes]:
   """Draws measures against a swept field: the mean over seeds and each seed.
 
@@ -214,6 +216,8 @@ def sweep(
     panels: (title, lines of that quantity), all over the same field.
     xlabel: name of the field.
     log: whether its axis is logarithmic; 0 is drawn left of the other values.
+    levels: title -> label -> value of a policy that the field does not change,
+      drawn as a dashed line.
 
   Returns:
     (inline SVG, PNG on white).
@@ -227,12 +231,17 @@ def sweep(
   for ax, (title, lines) in zip(axes, panels):
     for line, color, mark in zip(lines, _LINES * 3, _MARKS * 3):
       shown.setdefault(line.label, _draw_line(ax, line, places, color, mark))
+    level = (levels or {}).get(title, {})
+    for (label, value), dashes in zip(level.items(), _LEVELS):
+      handle = ax.axhline(value, color=INK, lw=1, ls=dashes, label=label)
+      shown.setdefault(label, handle)
     canvas.title(ax, title)
     ax.set_xticks(list(places.values()), list(map(_tick, values)), **dense)
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
     ax.margins(0.08, 0.12)
-  if len(shown) > 1:
+  shown.pop('', None)  # the only line of a panel has no name
+  if shown:
     fig.legend(
       handles=list(shown.values()),
       loc='outside upper left',

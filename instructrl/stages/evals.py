@@ -25,12 +25,21 @@ from instructrl.stages import policies
 from instructrl.stages import scoring
 
 
+def chosen(config) -> dict:
+  """Returns NAME -> fields of the evaluations whose `type` is not empty."""
+  return {
+    name: fields
+    for name, fields in config.evals.items()
+    if fields.get('type', None) != ''
+  }
+
+
 def validate(config) -> None:
   """Raises a ConfigError if `config.evals` is invalid."""
-  if config.evals:
+  if chosen(config):
     sizes = config.get('ppo', config)
     checks.positive(sizes, 'prompt_len', 'response_len', 'batch_size')
-  for name, fields in config.evals.items():
+  for name, fields in chosen(config).items():
     evaluator_lib.validate(name, fields.to_dict())
 
 
@@ -196,7 +205,7 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
   config = run.config
   due = {
     name: fields.to_dict()
-    for name, fields in config.evals.items()
+    for name, fields in chosen(config).items()
     if fields.get('every', 0)
   }
   if not due:

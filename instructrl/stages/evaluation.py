@@ -34,7 +34,7 @@ def validate(config) -> None:
     evaluator.VALUE not in policies.named(config),
     f'policies.{evaluator.VALUE}: results use this name; take another one',
   )
-  checks.require(bool(config.evals), 'evals: give one or more')
+  checks.require(bool(evals.chosen(config)), 'evals: give one or more')
   evals.validate(config)
 
 
@@ -44,7 +44,7 @@ def run(config, workdir, label: str = '') -> dict:
   workdir = pathlib.Path(workdir)
   if processes.primary():
     run_folder.write_config(workdir, config.to_dict())
-  names = list(config.evals)
+  names = list(evals.chosen(config))
   with (
     policies.Opener(config, workdir) as opened,
     Progress(

@@ -55,7 +55,8 @@ def test_what_points_share_is_one_run():
 
 
 def test_the_policies_of_an_evaluation_are_what_it_starts_from():
-  config = base.ppo('micro')
+  config = base.ppo('micro', people=True)
+  config.seeds = (0, 1)
   config.stages.evaluation.policies.mine = '../ppo'
   sweep = make(config, {KL: 0.1}, {KL: 0.3})
   evaluations = stages_of(sweep, 'evaluation')
@@ -89,6 +90,35 @@ def test_seeds_are_of_the_stages_that_are_seeded():
   assert [run.config.train_seed for run in stages_of(sweep, 'reward')] == [3, 4]
   assert [run.config.train_seed for run in stages_of(sweep, 'sft')] == [7]
   assert {run.config.world_seed for run in sweep.nodes.values()} == {2}
+
+
+def test_a_point_can_be_another_world():
+  """All its stages are, with all their seeds."""
+  config = config_of(seeds=(0, 1))
+  sweep = make(config, {'world_seed': 0}, {'world_seed': 5})
+  assert [len(stages_of(sweep, name)) for name in ('lab', 'ppo_ptx')] == [2, 4]
+  for point in sweep.points:
+    worlds = {sweep.nodes[run].config.world_seed for run in point.runs.values()}
+    assert worlds == {point.overrides['world_seed']}
+  with pytest.raises(ValueError, match="a point cannot set a stage's seed"):
+    make(config, {'lab.world_seed': 1})
+
+
+@pytest.mark.parametrize(
+  'fields, message',
+  [
+    (
+      {'lines': (('loss', 'GPT', 'ppo_ptx', 'DONE', 'x'),)},
+      r"lines must be \(title of a measure, label, one of ends, .*'loss'",
+    ),
+    ({'expected': ({'statement': 'x'},)}, "expected, 'x': the keys must be"),
+  ],
+)
+def test_lines_and_statements_are_checked(fields, message):
+  config = config_of()
+  config.update(fields)
+  with pytest.raises(ValueError, match=message):
+    make(config, {KL: 0.1})
 
 
 def test_a_name_is_of_what_is_computed():

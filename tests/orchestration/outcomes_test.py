@@ -52,6 +52,7 @@ def test_of_metrics_the_last_fifth_is_averaged(tmp_path):
   read = lambda *place: outcomes.read_measure(tmp_path / 'a', *place)
   assert read('metrics.jsonl', 'loss/train') == 1.5
   assert read('DONE', 'result.accuracy.heldout.accuracy') == 0.5
+  assert read('metrics.jsonl', 'loss/train@rise') == 2.0 - 9.0
   for file, place, message in [
     ('metrics.jsonl', 'loss', "metrics.jsonl has no metric 'loss'"),
     ('DONE', 'result.accuracy', "DONE has no number at 'result.accuracy'"),
@@ -146,6 +147,47 @@ def test_all_files_are_written_and_what_is_missing_is_told(tmp_path, config):
     ('peak_lr 0.001', [1, 2]),
     ('peak_lr 0.002', [1, 2]),
   ]
+
+
+def test_statements_are_judged_beside_lines(tmp_path, config):
+  """The page, the table and sweep.json have the verdicts."""
+  loss = 'result.accuracy.heldout.accuracy'
+  config.lines = (('accuracy', 'GPT', 'reward', 'DONE', loss),)
+  config.expected = (
+    dict(
+      statement='More epochs are worse',
+      paper='plainly worse',
+      measure='accuracy',
+      terms=((1, {EPOCHS: 2}), (-1, {EPOCHS: 1})),
+      region='negative',
+      unit='points',
+    ),
+  )
+  sweep = sweep_of(config, {EPOCHS: 1}, {EPOCHS: 2})
+  for point, accuracy in zip(sweep.points, (0.7, 0.72, 0.6, 0.62)):
+    finish(tmp_path / point.runs['reward'], accuracy)
+  found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
+  assert found['lines'] == {'accuracy': {'GPT': pytest.approx(0.66)}}
+  (row,) = found['verdicts']
+  assert row['verdict'] == 'shown' and row['region'] == [None, 0]
+  outcomes.write(tmp_path, found, 'A title')
+  assert json.loads((tmp_path / 'sweep.json').read_text()) == found
+  line = (
+    '| More epochs are worse | plainly worse | shown | −10.0 (−10.0 to −10.0) '
+    'points | accuracy: at num_epochs 2 − at num_epochs 1 | 2 |'
+  )
+  assert line in (tmp_path / 'table.md').read_text()
+  page = (tmp_path / 'index.html').read_text()
+  assert 'What must be seen' in page and '<!-- GPT -->' in page
+  config.expected = ()
+  found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
+  outcomes.write(tmp_path, found, 'A title')
+  assert 'What must be seen' not in (tmp_path / 'index.html').read_text()
+
+
+def test_a_checkpoint_is_drawn_at_its_step():
+  assert outcomes._place('../ppo/checkpoints/00000040') == 40
+  assert outcomes._place('../pretrain') == '../pretrain'
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path, config):

@@ -174,6 +174,15 @@ class Mine:
     )
 
 
+def test_an_evaluation_without_a_type_is_left_out(runs, one_device):
+  config = config_of(**{'evals.nll.type': '', 'evals.accuracy.type': ''})
+  done = evaluation.run(config, runs / 'reward_only')
+  assert done['evals'] == ['reward']
+  config = config_of(**{f'evals.{n}.type': '' for n in config.evals})
+  with pytest.raises(checks.ConfigError, match='evals: give one or more'):
+    evaluation.validate(config)
+
+
 def test_a_policy_and_an_evaluation_of_ones_own_are_one_line_each(
   runs, one_device
 ):

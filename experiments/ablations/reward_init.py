@@ -1,0 +1,42 @@
+r"""Where the reward model starts: pretrained, or SFT (appendix C.2).
+
+python -m instructrl.sweep --config=experiments/ablations/reward_init.py:tiny \
+    --workdir=DIR
+
+The paper starts from a GPT-3 that was fine-tuned on public NLP sets; GPT-3 and
+SFT give similar results.
+"""
+
+from experiments.ablations import base
+
+FIELD = 'reward.inputs.init'
+
+
+def starts(config):
+  """Returns the paths of the pretrained and of the SFT model."""
+  sft = config.stages.reward.inputs.init
+  return sft.replace('sft', 'pretrain'), sft
+
+
+def get_config(arg='tiny'):
+  c = base.get_config(arg, ('reward',), base.RANKING)
+  c.plot.x = FIELD
+  pretrained, sft = starts(c)
+  c.expected = (
+    base.rise(
+      base.ACCURACY,
+      FIELD,
+      pretrained,
+      sft,
+      'The pretrained model is as good a start as SFT',
+      'similar',
+      unit='points',
+    )
+    | dict(region=base.ALIKE),
+  )
+  return c
+
+
+def sweep(add, config):
+  for start in starts(config):
+    add({FIELD: start})

@@ -1,0 +1,179 @@
+"""Verdicts on the shape of an ablation: contrasts of its points, over seeds.
+
+An ablation declares what the paper shows as data, one dict per statement:
+
+  dict(
+    statement='F1 rises with gamma',
+    paper='52 to 61 (Fig. 33)',
+    measure='reading, F1',  # a title of config.measures
+    terms=((1, {FIELD: (20.0, 27.8)}), (-1, {FIELD: 0.46})),
+    region='positive',  # or 'negative', or (low, high)
+  )
+
+The contrast of a seed is the sum of weight times value of its terms. A term's
+value is the mean of the measure at the points that have one of the given values
+of each field, or the largest with 'max' as third element; a text names a line
+of the figure, such as 'GPT'. The verdict is that of the mean over the seeds,
+with Student's t interval.
+
+Optional keys: `less`, a measure that is subtracted from `measure`; `over`, a
+field whose values are the independent repetitions instead of the seeds (folds);
+`diverged`, the value of a point whose run failed; `unit`, a key of
+`formats.UNITS`.
+"""
+
+from collections.abc import Mapping, Sequence
+import math
+import statistics
+from typing import Any
+
+from scipy import stats
+
+from instructrl.reports import verdicts
+from instructrl.reports.verdicts import Verdict
+
+REGIONS = {'positive': verdicts.POSITIVE, 'negative': verdicts.NEGATIVE}
+KEYS = {'statement', 'paper', 'measure', 'terms', 'region'}
+OPTIONAL = {'over', 'diverged', 'less', 'unit'}
+FAILED = 'failed'  # the status of a point whose run failed
+_COMBINE = {'mean': statistics.fmean, 'max': max, 'min': min}
+
+
+def faults(expected: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
+  """Returns a message for each mistake in the statements of a sweep.
+
+  Args:
+    expected: the statements.
+    titles: titles of the sweep's measures.
+  """
+  found = []
+  for entry in expected:
+    name = f'expected, {entry.get("statement", "a statement")!r}'
+    keys = {*entry}
+    if not KEYS <= keys <= KEYS | OPTIONAL:
+      found.append(
+        f'{name}: the keys must be {", ".join(sorted(KEYS))}, and may be '
+        f'{", ".join(sorted(OPTIONAL))}; got {", ".join(sorted(keys))}'
+      )
+      continue
+    for key in {'measure', 'less'} & keys:
+      if entry[key] not in titles:
+        found.append(
+          f'{name}: {key} must be one of {", ".join(titles)}; got '
+          f'{entry[key]!r}'
+        )
+  return found
+
+
+def judge(
+  expected: Sequence[Mapping],
+  points: Sequence[Mapping],
+  lines: Mapping[str, Mapping[str, float]],
+) -> list[Verdict]:
+  """Judges the statements of a sweep.
+
+  Args:
+    expected: the statements; see the module.
+    points: of sweep.json, with 'overrides', 'seed', 'status' and 'measures'.
+    lines: title of a measure -> label of a line -> its value.
+  """
+  return [_judge(entry, points, lines) for entry in expected]
+
+
+def _judge(entry: Mapping, points, lines) -> Verdict:
+  over = entry.get('over')
+  groups: dict[Any, list] = {}
+  for point in points:
+    key = point['overrides'].get(over) if over else point['seed']
+    groups.setdefault(key, []).append(point)
+  values = [
+    value
+    for group in groups.values()
+    if (value := _contrast(entry, group, lines)) is not None
+  ]
+  region = REGIONS.get(entry['region'], entry['region'])
+  return verdicts.make_row(
+    ' − '.join(entry[key] for key in ('measure', 'less') if key in entry),
+    entry['statement'],
+    entry['paper'],
+    _words(entry['terms']),
+    mean_of(values) if values else None,
+    tuple(region),
+    entry.get('unit', ''),
+  )
+
+
+def mean_of(values: Sequence[float]) -> dict:
+  """Returns the mean of independent values with Student's t interval.
+
+  Args:
+    values: one per seed; a single value has no interval.
+  """
+  mean, n = statistics.fmean(values), len(values)
+  if n == 1:
+    return {'value': mean, 'ci95': None, 'n': 1}
+  half = stats.t.ppf(0.975, n - 1) * statistics.stdev(values) / math.sqrt(n)
+  return {'value': mean, 'ci95': [mean - half, mean + half], 'n': n}
+
+
+def _contrast(entry: Mapping, points, lines) -> float | None:
+  """Returns the contrast of one seed; None if a term has no value."""
+  total = 0.0
+  for weight, where, *how in entry['terms']:
+    if isinstance(where, str):
+      found = [lines.get(entry['measure'], {}).get(where)]
+    else:
+      chosen = [p for p in points if _matches(p['overrides'], where)]
+      found = [_value(point, entry) for point in chosen]
+    if not found or None in found:
+      return None
+    total += weight * _COMBINE[how[0] if how else 'mean'](found)
+  return total
+
+
+def _value(point: Mapping, entry: Mapping) -> float | None:
+  if point['status'] == FAILED:
+    return entry.get('diverged')
+  found = [
+    point['measures'].get(entry[key])
+    for key in ('measure', 'less')
+    if key in entry
+  ]
+  return None if None in found else found[0] - sum(found[1:])
+
+
+def _matches(overrides: Mapping, where: Mapping) -> bool:
+  return all(
+    any(overrides.get(field) == one for one in _several(wanted))
+    for field, wanted in where.items()
+  )
+
+
+def _several(value) -> Sequence:
+  return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def _words(terms: Sequence) -> str:
+  """Returns '+ largest at beta 0.1, 0.2 − GPT'."""
+  parts = []
+  for weight, where, *how in terms:
+    sign = '+' if weight > 0 else '−'
+    times = '' if abs(weight) == 1 else f'{abs(weight):g} × '
+    text = where if isinstance(where, str) else _place(where)
+    best = {'max': 'largest ', 'min': 'smallest '}
+    chosen = best.get(how[0], '') if how else ''
+    parts.append(f'{sign} {times}{chosen}{text}')
+  return ' '.join(parts).removeprefix('+ ')
+
+
+def _place(where: Mapping) -> str:
+  if not where:
+    return 'all points'
+  return 'at ' + '; '.join(
+    f'{field.split(".")[-1]} {", ".join(_short(v) for v in _several(wanted))}'
+    for field, wanted in where.items()
+  )
+
+
+def _short(value) -> str:
+  return f'{value:.3g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,121 @@
+"""Contrasts of an ablation's points and their verdicts, by hand."""
+
+import pytest
+
+from instructrl.reports import shapes
+from instructrl.reports import verdicts
+
+X, BY = 'ppo.ppo.kl_coef', 'ppo.ppo.ptx_coef'
+
+
+def point(seed, value, *, x, by=1.0, status='done', **measures):
+  return {
+    'overrides': {X: x, BY: by},
+    'seed': seed,
+    'status': status,
+    'measures': {'F1': value, **measures},
+  }
+
+
+def statement(*terms, region='positive', **other):
+  return dict(
+    statement='F1 rises',
+    paper='52 to 61',
+    measure='F1',
+    terms=terms,
+    region=region,
+    **other,
+  )
+
+
+def judge(entry, points, lines=None):
+  (row,) = shapes.judge([entry], points, lines or {})
+  return row
+
+
+RISING = [
+  point(seed, value + 0.1 * seed, x=x)
+  for seed in range(3)
+  for x, value in ((0.1, 1.0), (0.2, 2.0), (0.3, 4.0 + 0.1 * seed))
+]
+
+
+def test_a_contrast_is_a_mean_over_seeds_with_students_interval():
+  row = judge(statement((1, {X: (0.2, 0.3)}), (-1, {X: 0.1})), RISING)
+  # The seeds give 2.0, 2.05 and 2.1; their standard error is 0.05 / sqrt(3).
+  assert row.value == pytest.approx(2.05)
+  half = 4.302653 * 0.05 / 3**0.5
+  assert row.ci95 == pytest.approx((2.05 - half, 2.05 + half))
+  assert (row.n, row.verdict) == (3, verdicts.SHOWN)
+  assert row.quantity == 'at kl_coef 0.2, 0.3 − at kl_coef 0.1'
+
+
+@pytest.mark.parametrize(
+  'region, verdict',
+  [
+    ('positive', verdicts.SHOWN),
+    ('negative', verdicts.NOT_SHOWN),
+    ((2.0, 2.1), verdicts.UNDECIDED),
+  ],
+)
+def test_the_verdict_is_that_of_the_interval(region, verdict):
+  terms = (1, {X: (0.2, 0.3)}), (-1, {X: 0.1})
+  assert judge(statement(*terms, region=region), RISING).verdict == verdict
+
+
+def test_a_single_seed_shows_nothing():
+  row = judge(statement((1, {X: 0.3}), (-1, {X: 0.1})), RISING[:3])
+  assert (row.value, row.ci95, row.verdict) == (3.0, None, verdicts.UNDECIDED)
+
+
+def test_the_best_point_is_compared_with_a_line():
+  lines = {'F1': {'GPT': 5.0}}
+  entry = statement((1, {X: (0.1, 0.2, 0.3)}, 'max'), (-1, 'GPT'))
+  row = judge(entry, RISING, lines)
+  assert row.value == pytest.approx(-0.8)
+  assert row.quantity == 'largest at kl_coef 0.1, 0.2, 0.3 − GPT'
+  assert judge(entry, RISING).verdict == verdicts.NOT_MEASURED
+
+
+def test_every_field_of_a_term_must_match():
+  points = [point(0, 1.0, x=0.1), point(0, 9.0, x=0.1, by=2.0)]
+  row = judge(statement((1, {X: 0.1, BY: 1.0})), points)
+  assert row.value == 1.0
+  assert judge(statement((1, {X: 7.0})), points).value is None
+
+
+def test_a_run_that_failed_counts_as_diverged_if_a_value_is_given():
+  points = [point(0, 5.0, x=0.1), point(0, None, x=0.2, status='failed')]
+  terms = (1, {X: 0.1}), (-1, {X: 0.2})
+  assert judge(statement(*terms), points).verdict == verdicts.NOT_MEASURED
+  assert judge(statement(*terms, diverged=0.5), points).value == 4.5
+
+
+def test_folds_are_the_repetitions_and_measures_are_subtracted():
+  """Seeds of a fold are averaged first (E.2)."""
+  points = [
+    point(seed, 70.0 + fold + seed, x=fold, out=68.0 + seed)
+    for fold in range(5)
+    for seed in range(3)
+  ]
+  row = judge(statement((1, {}), over=X, less='out'), points)
+  assert row.value == pytest.approx(4.0) and row.n == 5
+  half = 2.776445 * 2.5**0.5 / 5**0.5
+  assert row.ci95 == pytest.approx((4 - half, 4 + half))
+  assert row.topic == 'F1 − out' and row.quantity == 'all points'
+
+
+def test_mistakes_are_named():
+  found = shapes.faults(
+    [
+      statement((1, {X: 1})),
+      statement((1, {X: 1}), less='loss'),
+      {'statement': 'x'},
+    ],
+    ['F1'],
+  )
+  assert found == [
+    "expected, 'F1 rises': less must be one of F1; got 'loss'",
+    "expected, 'x': the keys must be measure, paper, region, statement, terms, "
+    'and may be diverged, less, over, unit; got statement',
+  ]
