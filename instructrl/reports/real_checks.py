@@ -8,7 +8,12 @@ from instructrl.reports.verdicts import NEGATIVE
 from instructrl.reports.verdicts import POSITIVE
 from instructrl.reports.verdicts import Verdict
 
-QUANTITIES = {'score': 'mean score', 'nll': 'loss a token'}
+QUANTITIES = {
+  'score': 'mean score',
+  'nll': 'loss a token',
+  'naive_bayes': 'positive answers by naive Bayes',
+  'lexicon': 'positive answers by a lexicon',
+}
 
 
 def check(held: Mapping, policies: ShownPolicies) -> list[Verdict]:
@@ -48,13 +53,19 @@ def check(held: Mapping, policies: ShownPolicies) -> list[Verdict]:
     for data_set, part in held.get('accuracy', {}).items()
     for other, difference in part['difference'].items()
   ]
-  scores = verdicts.get(held, 'score', 'difference') or {}
-  score = 'a higher reward-model score on held-out prompts'
-  rows += [
-    compare('Reward', 'score', policy, 'sft', score, POSITIVE, '')
-    for policy in scores
-    if 'sft' in scores[policy]
-  ]
+  for topic, measure, claim, unit in (
+    ('Reward', 'score', 'a higher reward-model score on held-out prompts', ''),
+    *(
+      ('Outside judges', judge, f'more {QUANTITIES[judge]}', 'points')
+      for judge in ('naive_bayes', 'lexicon')
+    ),
+  ):
+    differences = verdicts.get(held, measure, 'difference') or {}
+    rows += [
+      compare(topic, measure, policy, 'sft', claim, POSITIVE, unit)
+      for policy in differences
+      if 'sft' in differences[policy]
+    ]
   for left, right, claim, region in (
     ('ppo', 'sft', 'more loss on pretraining text', POSITIVE),
     ('ppo_ptx', 'ppo', 'less loss on pretraining text', NEGATIVE),

@@ -80,8 +80,8 @@ def build_results(study: Study, rows: list[Verdict]) -> dict:
   """Returns the content of results.json; what the study lacks has no key.
 
   Leaves are plain numbers, None where undefined. `ci95` and `n` are trees with
-  the same paths: the intervals and numbers of items. In `measures`, `accuracy`
-  and `others` a leaf is {'value', 'ci95', 'n'} instead.
+  the same paths: the intervals and numbers of items. In `measures`, `accuracy`,
+  `judges` and `others` a leaf is {'value', 'ci95', 'n'} instead.
   """
   header, evaluation = study.header, study.evaluation
   summaries = _summaries(study)
@@ -89,7 +89,7 @@ def build_results(study: Study, rows: list[Verdict]) -> dict:
     **_beginning(header['config']),
     **{
       name: evaluation.get(name)
-      for name in ('preference', 'head_to_head', 'accuracy')
+      for name in ('preference', 'head_to_head', 'accuracy', 'judges')
     },
     'measures': {
       name: measure

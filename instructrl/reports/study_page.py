@@ -59,6 +59,8 @@ LEVELS = {
   'kl': ('KL from SFT, nats', 2),
   'length': ('tokens of an answer', 1),
   'ended': ('answers that end', 2),
+  'naive_bayes': ('positive answers, by naive Bayes', 2),
+  'lexicon': ('positive answers, by a lexicon', 2),
 }
 
 
@@ -95,7 +97,9 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
     ],
     'labels': _labels(results) if 'labeler_agreement' in results else None,
     'accuracy': _accuracy(evaluation.get('accuracy', {})),
+    'outside': _accuracy(evaluation.get('judges', {})),
     'levels': _levels(results.get('measures', {}), policies),
+    'differences': _levels(_from_sft(results.get('measures', {})), policies),
     'others': {
       name: table
       for name, tree in study.others.items()
@@ -265,6 +269,20 @@ def _levels(measures: Mapping, policies: ShownPolicies) -> dict | None:
       for policy in policies.sort(names)
     ],
   }
+
+
+def _from_sft(measures: Mapping) -> dict:
+  """Returns the measures with differences to SFT in the place of levels."""
+  found = {}
+  for name, measure in measures.items():
+    differences = {
+      policy: others[study_figures.REFERENCE]
+      for policy, others in measure['difference'].items()
+      if study_figures.REFERENCE in others
+    }
+    if differences:
+      found[name] = {'policies': differences}
+  return found
 
 
 def _recipes(config, policies) -> list[str]:

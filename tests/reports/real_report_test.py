@@ -218,6 +218,34 @@ def test_verdicts_are_those_of_the_intervals():
   assert len(statements(without)) == 2
 
 
+def test_outside_judges_are_shown_beside_the_reward_model(study):
+  found = held()
+  found['judges'] = {'reviews': {**found['accuracy']['own'], 'pairs': 77}}
+  for name, difference in (('naive_bayes', 0.2), ('lexicon', 0.05)):
+    found[name] = {
+      'policies': {p: summary(0.5) for p in ('base', 'sft', 'ppo')},
+      'difference': {
+        'sft': {'base': summary(0.3)},
+        'ppo': {'base': summary(0.4), 'sft': summary(difference, 0.1)},
+      },
+    }
+  path = study / 'evaluation' / 'results.json'
+  path.write_text(json.dumps(written(found)))
+  page = report.make_report(study).read_text()
+  assert 'Outside judges' in page and '77 of 40 prompts' in page
+  assert 'positive answers, by naive Bayes' in page
+  assert 'No person and no independent judge' not in page
+  # The second table has differences to SFT, of policies after it.
+  assert page.index('Differences to SFT') < page.index('0.20 (0.10 to 0.30)')
+  results = json.loads((study / 'report' / 'results.json').read_text())
+  assert results['judges'] == found['judges']
+  rows = [r for r in results['expectations'] if r['topic'] == 'Outside judges']
+  assert [(r['statement'], r['verdict']) for r in rows] == [
+    ('PPO has more positive answers by naive Bayes than SFT', 'shown'),
+    ('PPO has more positive answers by a lexicon than SFT', 'undecided'),
+  ]
+
+
 def test_an_interval_that_holds_0_alone_decides_nothing():
   figures = held()
   figures['score']['difference']['ppo']['sft'] = summary(0.0, 0.0)

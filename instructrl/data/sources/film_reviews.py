@@ -129,6 +129,7 @@ class FilmReviews(base.Source):
       ranks_of(sentences),
       sources=[_CRITIC] * K,
       humans=[True] * K,
+      labeler='raters',
     )
 
   def notes(self):

@@ -22,7 +22,8 @@ def load(folder, subset):
 
 def test_folds_share_no_sentence_and_leave_none_out(folder):
   ranked, shown = load(folder, 'rankings'), load(folder, 'demonstrations')
-  judged, _ = film_reviews.read_judging(folder)
+  judged, lexicon = film_reviews.read_judging(folder)
+  assert lexicon == {'great': 2.0, 'funny': 2.0, 'dull': -1.5}
   texts = [text for r in ranked.records for text in r.responses]
   texts += [d.response for d in shown.records]
   texts += [one.text for one in judged]
