@@ -22,12 +22,8 @@ def main(argv: list[str] | None = None) -> int:
   from instructrl.runtime import typed
 
   command.setup_output()
-  try:
-    print(report.make_report(typed.path(args.workdir)))
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  return 0
+  make = lambda: print(report.make_report(typed.path(args.workdir)))
+  return command.status_of(make)
 
 
 if __name__ == '__main__':

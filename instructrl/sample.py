@@ -13,14 +13,13 @@ Python, use `instructrl.load(CHECKPOINT)`.
 import argparse
 import json
 import math
-import os
 import sys
 
 from instructrl.runtime import files
 from instructrl.runtime import typed
-from instructrl.runtime.command import EXPECTED_ERRORS
 from instructrl.runtime.command import setup_jax
 from instructrl.runtime.command import setup_output
+from instructrl.runtime.command import status_of
 
 
 def parse(argv):
@@ -143,17 +142,8 @@ def main(argv=None) -> int:
   args = parse(argv)
   setup_jax()
   prompts = [args.prompt] if args.prompt is not None else _lines()
-  try:
-    answer(args, prompts, lambda text: print(text, flush=True))
-  except BrokenPipeError:  # a reader such as `head` has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-  except EXPECTED_ERRORS as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
-  return 0
+  write = lambda text: print(text, flush=True)
+  return status_of(lambda: answer(args, prompts, write))
 
 
 if __name__ == '__main__':

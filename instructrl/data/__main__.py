@@ -123,17 +123,8 @@ def show(args, write) -> None:
 def main(argv=None) -> int:
   command.setup_output()
   args = parse(argv)
-  try:
-    show(args, lambda text: print(text, flush=True))
-  except BrokenPipeError:  # a reader such as `head` has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-  except (ValueError, OSError) as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    return 130
-  return 0
+  write = lambda text: print(text, flush=True)
+  return command.status_of(lambda: show(args, write))
 
 
 if __name__ == '__main__':

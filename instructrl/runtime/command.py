@@ -50,6 +50,23 @@ def setup_jax():
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
+def status_of(work: Callable[[], None]) -> int:
+  """Runs a command without absl's flags; returns its exit status.
+
+  An expected error becomes one line.
+  """
+  try:
+    work()
+  except BrokenPipeError:  # a reader such as `head` has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+  except EXPECTED_ERRORS as error:
+    print(f'error: {error}', file=sys.stderr)
+    return 1
+  except KeyboardInterrupt:
+    return 128 + signal.SIGINT
+  return 0
+
+
 def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
   """Runs a command; an expected error becomes one line and exit status 1.
 

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from instructrl.runtime import command
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 
@@ -75,3 +77,29 @@ def test_help_has_no_whole_config_as_a_default():
   )
   assert '(default: runs/learnability)' in found.stdout
   assert len(found.stdout.splitlines()) < 30
+
+
+def raising(error):
+  def work():
+    raise error
+
+  return work
+
+
+@pytest.mark.parametrize(
+  'error, status, said',
+  [
+    (ValueError('no such field'), 1, 'error: no such field\n'),
+    (FileNotFoundError('gone'), 1, 'error: gone\n'),
+    (KeyboardInterrupt(), 130, ''),
+  ],
+)
+def test_the_status_of_a_command_says_how_it_ended(error, status, said, capsys):
+  assert command.status_of(raising(error)) == status
+  assert capsys.readouterr().err == said
+  assert command.status_of(lambda: None) == 0
+
+
+def test_a_defect_of_a_command_keeps_its_traceback():
+  with pytest.raises(ZeroDivisionError):
+    command.status_of(lambda: 1 / 0)
