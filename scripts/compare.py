@@ -15,6 +15,7 @@ import sys
 
 from instructrl.reports import tables
 from instructrl.runtime import files
+from instructrl.runtime import manifest
 from instructrl.runtime import typed
 
 NUMBERS = (
@@ -61,6 +62,21 @@ def table(studies: Mapping[str, Mapping], patterns: Iterable[str]) -> str:
   return tables.markdown(('number', *found), rows)
 
 
+def read(path: pathlib.Path) -> dict:
+  """Returns the content of a report's results.json.
+
+  Raises:
+    ValueError: the report is not what was written.
+  """
+  if (path.parent / manifest.NAME).exists():
+    fault = manifest.verify(path.parent)
+    if fault:
+      raise ValueError(f'{fault}; make the report again')
+  elif path.exists():
+    files.warn_once(f'{path} has no digest: an older version wrote it')
+  return files.read_json(path)
+
+
 def main(argv=None) -> int:
   parser = argparse.ArgumentParser(
     description=__doc__.split('\n')[0],
@@ -77,7 +93,7 @@ def main(argv=None) -> int:
     path = pathlib.Path(folder) / 'report' / 'results.json'
     try:
       path = typed.path(path)
-      studies[folder.rstrip('/')] = files.read_json(path)
+      studies[folder.rstrip('/')] = read(path)
     except FileNotFoundError:
       print(
         f'error: {path} does not exist; the study makes the report at its end, '

@@ -7,6 +7,8 @@ import pathlib
 import subprocess
 import sys
 
+from instructrl.runtime import manifest
+
 PATH = pathlib.Path(__file__).resolve().parent.parent / 'scripts' / 'compare.py'
 spec = importlib.util.spec_from_file_location('compare', PATH)
 compare = importlib.util.module_from_spec(spec)
@@ -24,7 +26,16 @@ RESULTS = {
 def write(folder, results):
   (folder / 'report').mkdir(parents=True)
   (folder / 'report' / 'results.json').write_text(json.dumps(results))
+  manifest.write(folder / 'report')
   return str(folder)
+
+
+def test_a_changed_number_is_refused(tmp_path, capsys):
+  folder = write(tmp_path / 'a', RESULTS)
+  path = tmp_path / 'a' / 'report' / 'results.json'
+  path.write_text(path.read_text().replace('0.5', '0.7'))
+  assert compare.main([folder]) == 1
+  assert 'results.json is not what was written' in capsys.readouterr().err
 
 
 def test_studies_stand_side_by_side(tmp_path, capsys, monkeypatch):

@@ -25,6 +25,7 @@ from instructrl.data.records import Prompt
 from instructrl.evaluators import statistics
 from instructrl.evaluators.language_model import LanguageModel
 from instructrl.runtime import errors
+from instructrl.runtime import user_code
 from instructrl.runtime.errors import ConfigError
 
 # Fields of `config.evals.NAME` that are not arguments of the evaluator.
@@ -175,6 +176,14 @@ def load(name: str) -> Callable[..., Evaluator]:
   if not is_evaluator:
     raise ConfigError(f'type={name!r} must be a class that has run(policies)')
   return found
+
+
+def identity(name: str) -> str:
+  """Returns a hash of the source of a user's own evaluator; else ''."""
+  if ':' not in name:
+    return ''
+  module = importlib.import_module(load(name).__module__)
+  return user_code.fingerprint(name, module)
 
 
 def arguments(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import pathlib
 from typing import Any, TYPE_CHECKING
 
 from instructrl.runtime import files
+from instructrl.runtime import run_folder
 
 if TYPE_CHECKING:  # imports JAX, which reports do not need
   from instructrl.evaluators import evaluator
@@ -57,9 +58,11 @@ def read(folder: str | os.PathLike) -> dict:
   """Reads results.json of an evaluation.
 
   Raises:
-    ValueError: the file is missing or of another format version.
+    ValueError: the file is missing, not what the evaluation wrote, or of
+      another format version.
   """
   path = pathlib.Path(folder) / RESULTS
+  run_folder.check_files(folder, [RESULTS])
   found = files.read_json(path)
   version = found.get('format_version')
   if version != FORMAT_VERSION:

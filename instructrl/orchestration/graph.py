@@ -25,6 +25,7 @@ from instructrl.runtime import typed
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import registry
+from instructrl.stages import runner
 
 SEEDS = ('world_seed', 'train_seed', 'eval_seed')
 HASH = 10  # digits in a folder's name
@@ -360,10 +361,14 @@ def check_folders(nodes: Iterable[Node], workdir) -> None:
   """Checks the folders and source files of nodes before anything is written.
 
   Raises:
-    ValueError: a folder belongs to another config, or a source is missing.
+    ValueError: a folder belongs to another config, or was made from inputs that
+      have changed since, or a source is missing.
   """
   for node in nodes:
     config = node.resolved
-    run_folder.check_config(pathlib.Path(workdir) / node.name, config.to_dict())
-    if not finished(node, workdir):
+    folder = pathlib.Path(workdir) / node.name
+    run_folder.check_config(folder, config.to_dict())
+    if finished(node, workdir):
+      runner.check_inputs(config, folder)
+    else:
       registry.check_sources(config)

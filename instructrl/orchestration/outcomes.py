@@ -43,8 +43,10 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
 
   Raises:
     MissingError: the file or the number is missing.
+    ValueError: the file is not what the run wrote.
   """
   path = folder / file
+  run_folder.check_files(folder, [file])
   if not path.is_file():
     raise MissingError(f'{path} does not exist')
   if file == metrics.METRICS:

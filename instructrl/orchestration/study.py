@@ -34,7 +34,7 @@ def run(config, workdir) -> pathlib.Path:
   workdir.mkdir(parents=True, exist_ok=True)
   with runner.alone(workdir):
     if processes.primary():
-      files.write_json(workdir / 'study.json', _record(config, nodes))
+      files.write_sealed(workdir / 'study.json', _record(config, nodes))
     for number, (name, node) in enumerate(nodes.items(), 1):
       label = f'[{number}/{len(nodes)}]'
       runner.run_stage(node.resolved, workdir / name, label)
@@ -56,7 +56,7 @@ def _record(config, nodes) -> dict:
     n: json.loads(node.resolved.to_json()) for n, node in nodes.items()
   }
   return {
-    'format_version': 1,
+    'format_version': study_files.FORMAT_VERSION,
     'config': configs,
     'seeds': {seed: config[seed] for seed in graph.SEEDS},
     'versions': versions(),

@@ -14,6 +14,7 @@ from instructrl.reports import study_page
 from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Verdict
 from instructrl.runtime import files
+from instructrl.runtime import manifest
 
 FORMAT_VERSION = 3
 
@@ -62,6 +63,7 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
   folder.mkdir(exist_ok=True)
   files.write_json(folder / 'results.json', results)
   files.atomic_write(folder / 'index.html', page)
+  manifest.write(folder, ['results.json', 'index.html'])
   return folder / 'index.html'
 
 

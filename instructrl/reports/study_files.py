@@ -21,6 +21,9 @@ from instructrl.reports.policies import ShownPolicies
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 
+FORMAT_VERSION = 2  # of study.json; version 1 has no digest
+# Files of a stage that the report reads, if the stage writes them.
+_READ = ('metrics.jsonl', results.RESULTS, results.SAMPLES, 'summary.txt')
 EVALUATION = 'evaluation'  # a study with this stage has a report
 
 
@@ -76,7 +79,7 @@ def load(workdir: str | os.PathLike) -> Study:
       f'{workdir} is not a study folder: it has no study.json; '
       'make one with python -m instructrl.study'
     )
-  header = files.read_json(workdir / 'study.json')
+  header = files.read_sealed(workdir / 'study.json', FORMAT_VERSION)
   stages = header.get('stages') or []
   if EVALUATION not in stages:
     raise ValueError(
@@ -89,6 +92,8 @@ def load(workdir: str | os.PathLike) -> Study:
       f'{workdir}: these stages are not finished: {", ".join(missing)}; '
       'start the study again to continue it'
     )
+  for stage in stages:
+    run_folder.check_files(workdir / stage, _READ)
   config = header.get('config') or {}
   metrics = {
     stage: _read_lines(workdir / stage / 'metrics.jsonl')

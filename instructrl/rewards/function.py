@@ -10,13 +10,12 @@ Python, with the whole batch.
 """
 
 import importlib
-import inspect
 
 import numpy as np
 
 from instructrl.rewards.protocol import Episodes
 from instructrl.runtime import errors
-from instructrl.runtime import files
+from instructrl.runtime import user_code
 from instructrl.runtime.errors import ConfigError
 
 
@@ -24,7 +23,7 @@ class FunctionReward:
   """Calls a function with texts, and checks what it returns.
 
   Attributes:
-    identity: hash of the source of the function's module.
+    identity: see `user_code.fingerprint`.
   """
 
   def __init__(self, name: str, function: str):
@@ -49,7 +48,7 @@ class FunctionReward:
         f'{field}: {module_name} cannot be imported: {errors.located(error)}'
       ) from error
     try:
-      source = inspect.getsource(module)
+      self.identity = user_code.fingerprint(function, module)
     except (OSError, TypeError) as error:
       raise ConfigError(
         f'{field}: {module_name} has no Python source, by which a resumed run '
@@ -59,7 +58,6 @@ class FunctionReward:
     if not callable(found):
       raise ConfigError(f'{field}: {module_name} has no function {attribute!r}')
     self._function, self._field = found, f'{field}={function}'
-    self.identity = files.fingerprint({'function': function, 'source': source})
 
   def __call__(self, episodes: Episodes) -> np.ndarray:
     """Returns [B] float32.

@@ -20,10 +20,14 @@ import jax
 import jax.numpy as jnp
 
 from instructrl.runtime import arrays
+from instructrl.runtime import contents
 from instructrl.runtime import files
 from instructrl.runtime import manifest
 from instructrl.runtime import processes
 from instructrl.runtime.errors import CheckpointError
+from instructrl.runtime.run_folder import changed_fields
+from instructrl.runtime.run_folder import CONFIG
+from instructrl.runtime.run_folder import sealed_files
 
 FORMAT_VERSION = 1
 STATE, META = 'state', 'meta.json'
@@ -156,23 +160,23 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
     raise CheckpointError(f'{path} does not exist')
   refuse_foreign(path)
   if (path / META).exists():
-    problem = _verify(path)
-    if problem:
-      raise CheckpointError(f'{path}: {problem}')
+    fault = _verify(path)
+    if fault:
+      raise CheckpointError(f'{path}: {fault}')
     return path
   if (path / 'checkpoints').is_dir():
     path = path / 'checkpoints'
   for step in reversed(list_steps(path)):
     folder = path / f'{step:08d}'
-    problem = _verify(folder)
-    if not problem:
+    fault = _verify(folder)
+    if not fault:
       return folder
     if only_newest:
       raise CheckpointError(
-        f'{folder}: {problem}; run it again, or give the path of an older '
+        f'{folder}: {fault}; run it again, or give the path of an older '
         'checkpoint'
       )
-    logging.warning('checkpoint %s is skipped: %s', folder, problem)
+    logging.warning('checkpoint %s is skipped: %s', folder, fault)
   inside = ', '.join(sorted(p.parent.name for p in path.glob('*/checkpoints')))
   hint = 'give the folder of a stage that trains a model'
   hint = f'there are some in {inside}' if inside else hint
@@ -180,10 +184,44 @@ def find(path, *, only_newest: bool = False) -> pathlib.Path:
 
 
 def _verify(folder: pathlib.Path) -> str:
-  """Calls `manifest.verify` in process 0 only, which reads every byte."""
-  problem = manifest.verify(folder) if processes.primary() else ''
-  if processes.agree(bool(problem)):
-    return problem or 'damaged; see the log of process 0'
+  """Calls `problem` in process 0 only, which reads every byte."""
+  found = ''
+  if processes.primary():
+    found = problem(folder) or _foreign(folder)
+  if processes.agree(bool(found)):
+    return found or 'damaged; see the log of process 0'
+  return ''
+
+
+def problem(folder: pathlib.Path) -> str:
+  """Returns what is wrong with the folder of a step; '' for nothing."""
+  found = manifest.verify(folder)
+  if found or not folder.name.isdigit():
+    return found
+  step = files.read_json(folder / META).get('step')
+  if step != int(folder.name):
+    return f'it is step {step}: a folder must have the number of its step'
+  return ''
+
+
+def _foreign(folder: pathlib.Path) -> str:
+  """Returns why a step is not one that its run folder wrote; '' if it is."""
+  run = folder.parent.parent
+  name = folder.relative_to(run).as_posix()
+  if folder.parent.name != 'checkpoints' or not (run / CONFIG).is_file():
+    return ''
+  sealed = sealed_files(run)
+  if sealed is not None:
+    recorded = sealed.get(f'{name}/{manifest.NAME}', [])[:2]
+    if recorded == manifest.digest(folder / manifest.NAME):
+      return ''
+    return f'it is not the checkpoint that {run} finished with: restore it'
+  config = read_about(folder)['meta'].get('config')
+  if config is None:
+    return ''
+  changed = changed_fields(files.read_json(run / CONFIG), config)
+  if changed:
+    return f'it is of another run ({"; ".join(changed[:5])})'
   return ''
 
 
@@ -213,13 +251,7 @@ def environment() -> dict[str, Any]:
 
 def list_steps(directory: pathlib.Path) -> list[int]:
   """Returns the steps in a folder, in order, without opening them."""
-  if not directory.is_dir():
-    return []
-  return sorted(
-    int(entry.name)
-    for entry in directory.iterdir()
-    if entry.name.isdigit() and entry.is_dir()
-  )
+  return [int(name) for name in contents.steps(directory)]
 
 
 def check_same(saved, wanted, where, *, cast: bool = False) -> None:

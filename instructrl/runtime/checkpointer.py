@@ -316,7 +316,7 @@ class Checkpointer:
   def _problem(self, step: int) -> str:
     """Returns what is wrong with a step, '' for nothing; verifies it once."""
     if step not in self._problems:
-      self._problems[step] = manifest.verify(self._path(step))
+      self._problems[step] = checkpoint.problem(self._path(step))
       if self._problems[step]:
         logging.warning(
           'checkpoint %s is skipped: %s', self._path(step), self._problems[step]

@@ -2,14 +2,20 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import pathlib
 from typing import Any, BinaryIO
 
+from absl import logging
+
+from instructrl.runtime import storage
+
 MAX_LINE = 1 << 26  # bytes; the longest record has fewer
 MAX_DEPTH = 100  # of nested JSON; code that visits a value recurses
+SEAL = 'sha256'  # the key of a digest
 
 
 def atomic_write(path, content: str | bytes) -> None:
@@ -17,14 +23,24 @@ def atomic_write(path, content: str | bytes) -> None:
 
   A file that has these contents already is not touched, so a finished run may
   be read-only.
+
+  Raises:
+    ValueError: a symbolic link is in the place of the temporary file.
+    OSError: the file cannot be written, also after several tries.
   """
   path = pathlib.Path(path)
   content = content.encode() if isinstance(content, str) else content
-  if path.is_file() and path.read_bytes() == content:
+  if path.is_file() and read_bytes(path) == content:
     return
+  storage.retrying(functools.partial(_replace, path, content), path)
+
+
+def _replace(path: pathlib.Path, content: bytes) -> None:
   temporary = path.with_name(f'.{path.name}.tmp')
+  refuse_link(temporary)
+  temporary.unlink(missing_ok=True)  # of a process that was killed
   try:
-    with temporary.open('wb') as file:
+    with temporary.open('xb') as file:
       file.write(content)
       file.flush()
       os.fsync(file.fileno())
@@ -33,6 +49,48 @@ def atomic_write(path, content: str | bytes) -> None:
     temporary.unlink(missing_ok=True)
     raise
   sync_folder(path.parent)
+
+
+def refuse_link(path) -> None:
+  """Raises a ValueError if a path is a symbolic link.
+
+  The program would overwrite the file that the link points to.
+  """
+  if os.path.islink(path):
+    raise ValueError(
+      f'{path} is a symbolic link to {os.readlink(path)}, which would be '
+      'overwritten: remove the link'
+    )
+
+
+def open_new_or_own(path, flags: int) -> int:
+  """Opens a file for writing, creates it if missing, and follows no link.
+
+  Returns:
+    The file descriptor.
+
+  Raises:
+    ValueError: the path is a symbolic link, or not a regular file.
+  """
+  refuse_link(path)
+  if os.path.exists(path) and not os.path.isfile(path):
+    raise ValueError(f'{path} is in the way: it is not a file; remove it')
+  return os.open(path, flags | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+
+
+def read_bytes(path) -> bytes:
+  """Reads a file, with several tries.
+
+  Raises:
+    ValueError: the path is a device, a pipe or a folder.
+  """
+  path = pathlib.Path(path)
+
+  def read():
+    refuse_special(path)
+    return path.read_bytes()
+
+  return storage.retrying(read, path)
 
 
 def sync_folder(path) -> None:
@@ -122,7 +180,7 @@ def read_json(path) -> dict[str, Any]:
   refuse_special(path)
   refuse_pointer(path)
   try:
-    found = parse_json(path.read_text('utf-8'))
+    found = parse_json(read_bytes(path).decode('utf-8'))
   except ValueError as error:
     raise ValueError(f'{path} is damaged: {error}') from error
   if not isinstance(found, dict):
@@ -138,10 +196,10 @@ def read_jsonl(path) -> list[dict[str, Any]]:
   Raises:
     ValueError: a line is not a JSON object; the message names file and line.
   """
-  refuse_special(path)
-  lines = pathlib.Path(path).read_text(encoding='utf-8').split('\n')[:-1]
+  with named(path):
+    texts = read_bytes(path).decode('utf-8').split('\n')[:-1]
   records = []
-  for number, line in enumerate(lines, 1):
+  for number, line in enumerate(texts, 1):
     try:
       record = parse_json(line)
     except ValueError as error:
@@ -155,6 +213,47 @@ def read_jsonl(path) -> list[dict[str, Any]]:
 def write_json(path, value) -> None:
   """Writes a JSON file atomically; keys keep their order."""
   atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+
+
+def write_sealed(path, value: Mapping[str, Any]) -> None:
+  """Writes a JSON file that has a digest of itself; see `read_sealed`."""
+  write_json(path, {**value, SEAL: _digest(value)})
+
+
+def read_sealed(path, version: int) -> dict[str, Any]:
+  """Returns the object in a file of `write_sealed`, without the digest.
+
+  Args:
+    path: the file.
+    version: the first `format_version` that has a digest. An older file is read
+      with a warning.
+
+  Raises:
+    ValueError: the file is not what was written.
+  """
+  found = read_json(path)
+  seal, own = found.pop(SEAL, None), found.get('format_version')
+  if seal is None and own in (None, *range(version)):
+    warn_once(f'{path} has no digest: an older version wrote it')
+  elif own != version:
+    raise ValueError(
+      f'{path} is damaged, or of another version: format_version {own}, this '
+      f'program reads {version}'
+    )
+  elif seal != _digest(found):
+    raise ValueError(f'{path} is damaged: it is not what was written')
+  return found
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+  """Returns the SHA-256 of a JSON object; the order of keys counts."""
+  return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+  """Logs a warning, once in a process."""
+  logging.warning('%s', text)
 
 
 def write_jsonl(path, records: Iterable[Mapping[str, Any]]) -> None:

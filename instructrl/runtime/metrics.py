@@ -1,6 +1,7 @@
 """The files that a run appends to: metrics, timings and samples."""
 
 from collections.abc import Mapping
+import hashlib
 import json
 import math
 import os
@@ -8,6 +9,7 @@ import pathlib
 from typing import Any
 
 from instructrl.runtime import files
+from instructrl.runtime import storage
 from instructrl.runtime.errors import NonFiniteError
 
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
@@ -47,6 +49,7 @@ class RunWriter:
     self._events = None
     self._purge_step = None
     self._files = {}
+    self._digests = {}  # name -> SHA-256 of the file so far
     if primary:
       self._workdir.mkdir(parents=True, exist_ok=True)
       for name in (METRICS, TIMINGS, SAMPLES):
@@ -75,24 +78,43 @@ class RunWriter:
     """Appends one evaluated sample, any JSON, to samples.jsonl."""
     self._append(SAMPLES, step, values)
 
-  def trim(self, step: int) -> None:
+  def written(self) -> dict[str, list]:
+    """Returns {name: [size, SHA-256]} of the values and samples so far.
+
+    A checkpoint keeps this; `trim` compares it.
+    """
+    return {
+      name: [os.fstat(self._files[name].fileno()).st_size, digest.hexdigest()]
+      for name, digest in self._digests.items()
+    }
+
+  def trim(self, step: int, written: Mapping[str, list] | None = None) -> None:
     """Drops metrics and samples after `step`, before a run resumes there.
 
+    Args:
+      step: the step of the checkpoint; -1 for a fresh start.
+      written: what `written` returned at that step; None compares nothing.
+
     Raises:
-      ValueError: a complete line is not a record.
+      ValueError: a complete line is not a record, or the lines up to `step` are
+        not those of the run.
     """
     if not self._primary:
       return
     for name in (METRICS, SAMPLES):
       path = self._workdir / name
-      lines = path.read_text(encoding='utf-8').split('\n')[:-1]
+      with files.named(path):
+        lines = files.read_bytes(path).decode('utf-8').split('\n')[:-1]
       records = read_metrics(path)
       kept = [
         l for l, r in zip(lines, records, strict=True) if r['step'] <= step
       ]
+      content = ''.join(f'{line}\n' for line in kept).encode()
+      if written is not None:
+        _check_written(path, step, content, written[name])
       if len(kept) < len(lines):
         self._files.pop(name).close()
-        files.atomic_write(path, ''.join(f'{line}\n' for line in kept))
+        files.atomic_write(path, content)
         self._open(name)
     self._purge_step = step + 1
 
@@ -120,8 +142,12 @@ class RunWriter:
     self.close()
 
   def _open(self, name: str) -> None:
+    path = self._workdir / name
+    descriptor = files.open_new_or_own(path, os.O_WRONLY | os.O_APPEND)
     # Unbuffered: one line is one write.
-    self._files[name] = (self._workdir / name).open('ab', buffering=0)
+    self._files[name] = open(descriptor, 'ab', buffering=0)
+    if name != TIMINGS:
+      self._digests[name] = hashlib.sha256(files.read_bytes(path))
 
   def _append(self, name: str, step: int, values: Mapping[str, Any]) -> None:
     if not self._primary:
@@ -130,7 +156,10 @@ class RunWriter:
       raise ValueError(f"{name}: 'step' is a reserved key")
     record = {'step': int(step), **dict(sorted(values.items()))}
     line = json.dumps(record, ensure_ascii=False, allow_nan=False)
-    self._files[name].write(f'{line}\n'.encode())
+    content = f'{line}\n'.encode()
+    _write_all(self._files[name], content, self._workdir / name)
+    if name in self._digests:
+      self._digests[name].update(content)
 
   def _event_writer(self):
     if self._events is None:
@@ -158,8 +187,36 @@ def read_metrics(path) -> list[dict[str, Any]]:
   return records
 
 
+def _write_all(file, content: bytes, path: pathlib.Path) -> None:
+  """Appends bytes to an unbuffered file; what fails leaves nothing behind."""
+  size = os.fstat(file.fileno()).st_size
+
+  def write():
+    os.ftruncate(file.fileno(), size)  # of a try that failed
+    left = memoryview(content)
+    while left:
+      left = left[file.write(left) :]  # a disk that gets full takes a part
+
+  storage.retrying(write, path)
+
+
+def _check_written(path, step: int, content: bytes, recorded: list) -> None:
+  found = [len(content), hashlib.sha256(content).hexdigest()]
+  if found != recorded:
+    raise ValueError(
+      f'{path} is not what the run wrote: the checkpoint of step {step} '
+      f'recorded {recorded[0]:,} bytes up to that step (SHA-256 '
+      f'{recorded[1][:10]}), now they are {found[0]:,} bytes (SHA-256 '
+      f'{found[1][:10]}); restore the file, or remove {path.parent} to make it '
+      'again'
+    )
+
+
 def _drop_torn_line(path: pathlib.Path) -> None:
   """Truncates the file after its last newline."""
   if path.exists():
-    with path.open('r+b') as file:
-      file.truncate(file.read().rfind(b'\n') + 1)
+    content = files.read_bytes(path)
+    if not content.endswith(b'\n'):
+      descriptor = files.open_new_or_own(path, os.O_WRONLY)
+      with open(descriptor, 'r+b') as file:
+        file.truncate(content.rfind(b'\n') + 1)

@@ -1,12 +1,12 @@
 """The bookkeeping of a run folder.
 
 config.json  the config; a resume with another config is refused
-inputs.json  the identity of each input, to refuse changed inputs
+inputs.json  what the run was made from, see `origins`
 lock         held by the process that works in the folder
-DONE         the result of a finished run
+DONE         the result of a finished run, and the digests of its files
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import fcntl
 import json
@@ -14,36 +14,113 @@ import os
 import pathlib
 from typing import Any
 
+from instructrl.runtime import contents
 from instructrl.runtime import files
 
-FORMAT_VERSION = 1
-CONFIG, INPUTS, LOCK = 'config.json', 'inputs.json', 'lock'
+FORMAT_VERSION = 2  # of DONE; files of version 1 have no digests
+CONFIG, LOCK, DONE = 'config.json', 'lock', 'DONE'
+SEALED = 'sealed'  # the key in DONE of the digests of other files
 
 
 def write_done(workdir, result: Mapping[str, Any]) -> None:
-  """Marks a run as finished, with its result."""
-  files.atomic_write(
-    pathlib.Path(workdir) / 'DONE',
-    files.to_json({'format_version': FORMAT_VERSION, **result}),
+  """Marks a run as finished, with its result and the digests of its files."""
+  folder = pathlib.Path(workdir)
+  sealed = {'config': _config_digest(folder), 'files': contents.listing(folder)}
+  files.write_sealed(
+    folder / DONE, {'format_version': FORMAT_VERSION, **result, SEALED: sealed}
   )
 
 
 def read_done(workdir) -> dict[str, Any] | None:
-  """Returns the result of a finished run; None if it is not finished."""
-  path = pathlib.Path(workdir) / 'DONE'
-  if not path.exists():
-    return None
-  result = files.read_json(path)
-  version = result.pop('format_version', None)
-  if version != FORMAT_VERSION:
+  """Returns the result of a finished run; None if it is not finished.
+
+  Raises:
+    ValueError: DONE is damaged.
+  """
+  found = _read_done(workdir)
+  if found is not None:
+    for name in ('format_version', SEALED):
+      found.pop(name, None)
+  return found
+
+
+def _read_done(workdir) -> dict[str, Any] | None:
+  path = pathlib.Path(workdir) / DONE
+  return files.read_sealed(path, FORMAT_VERSION) if path.exists() else None
+
+
+def sealed_files(workdir) -> contents.Listing | None:
+  """Returns the listing of a run when it finished; None if there is none.
+
+  The run is not finished, or an older version finished it.
+  """
+  return ((_read_done(workdir) or {}).get(SEALED) or {}).get('files')
+
+
+def check_files(
+  workdir, names: Iterable[str] | None = None, *, may_miss: bool = False
+) -> list[str]:
+  """Compares the files of a finished run with what it wrote.
+
+  A run that is not finished, or that an older version finished, passes.
+
+  Args:
+    workdir: the run folder.
+    names: the files to compare; by default all that the run wrote.
+    may_miss: return the files that are missing, instead of raising.
+
+  Returns:
+    One text for each file that is missing.
+
+  Raises:
+    ValueError: a file is not what the run wrote; the message names it.
+  """
+  folder = pathlib.Path(workdir)
+  sealed = (_read_done(folder) or {}).get(SEALED)
+  if sealed is None:
+    return []
+  recorded = sealed['files']
+  if names is not None:
+    names = [name for name in names if name in recorded]
+    recorded = {name: recorded[name] for name in names}
+  found = contents.listing(folder, recorded, names)
+  changed, missing = contents.compare(recorded, found)
+  if sealed['config'] != _config_digest(folder):
+    changed.append(f'{CONFIG} has other fields')
+  changed += [] if may_miss else missing
+  if changed:
     raise ValueError(
-      f'{path}: format_version {version}, this program reads {FORMAT_VERSION}'
+      f'{folder} is not what its run wrote: {"; ".join(changed[:5])}; restore '
+      f'it, or remove {folder} to make it again'
     )
-  return result
+  return missing
 
 
 # Config sections that do not change what a run computes.
 MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
+
+
+def fixed_part(config: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns a config, as JSON has it, without the sections that may change."""
+  config = json.loads(files.to_json(config))
+  return {name: x for name, x in config.items() if name not in MAY_CHANGE}
+
+
+def changed_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """Returns 'field: old -> new' for each difference outside `MAY_CHANGE`."""
+  one, two = _flat(fixed_part(old)), _flat(fixed_part(new))
+  return [
+    f'{key}: {one.get(key, "absent")} -> {two.get(key, "absent")}'
+    for key in sorted({*one, *two})
+    if one.get(key) != two.get(key)
+  ]
+
+
+def _config_digest(folder: pathlib.Path) -> str:
+  path = folder / CONFIG
+  if not path.exists():
+    return ''
+  return files.fingerprint(fixed_part(files.read_json(path)))
 
 
 def check_config(workdir, config: Mapping[str, Any]) -> None:
@@ -54,15 +131,8 @@ def check_config(workdir, config: Mapping[str, Any]) -> None:
       fields.
   """
   path = pathlib.Path(workdir) / CONFIG
-  if not path.exists():
-    return
-  old = _flat(files.read_json(path))
-  new = _flat(json.loads(files.to_json(config)))
-  changed = [
-    f'{key}: {old.get(key, "absent")} -> {new.get(key, "absent")}'
-    for key in sorted({*old, *new})
-    if old.get(key) != new.get(key) and key.split('.')[0] not in MAY_CHANGE
-  ]
+  old = files.read_json(path) if path.exists() else config
+  changed = changed_fields(old, config)
   if changed:
     raise ValueError(
       f'{path.parent} was made with another configuration '
@@ -78,96 +148,10 @@ def write_config(workdir, config: Mapping[str, Any]) -> None:
   files.atomic_write(pathlib.Path(workdir) / CONFIG, files.to_json(config))
 
 
-def identity(path) -> str:
-  """Returns a hash of all that a run folder, or a path in it, depends on.
-
-  The hash covers the config of the run and, through its inputs, the configs of
-  all runs before it. It is '' for a path outside of run folders.
-  """
-  path = pathlib.Path(os.path.abspath(path))
-  folder = find(path)
-  if folder is None:
-    return ''
-  config = files.read_json(folder / CONFIG)
-  for name in MAY_CHANGE:
-    config.pop(name, None)
-  part = str(path.relative_to(folder))
-  return files.fingerprint(
-    {'config': config, 'inputs': _made_from(folder), 'part': part}
-  )
-
-
 def find(path: pathlib.Path) -> pathlib.Path | None:
   """Returns the run folder that contains a path (or is it), or None."""
   folders = (f for f in (path, *path.parents) if (f / CONFIG).is_file())
   return next(folders, None)
-
-
-def _made_from(folder: pathlib.Path) -> dict[str, str]:
-  """Returns {input: identity} of a run."""
-  path = folder / INPUTS
-  return files.read_json(path) if path.exists() else {}
-
-
-def write_inputs(workdir, inputs: Mapping[str, Any]) -> None:
-  """Records the identity of each input; on a resume, compares instead.
-
-  Args:
-    workdir: the run folder.
-    inputs: {name: path}; a name is that of an input, or a field such as
-      'policies.sft'.
-
-  Raises:
-    ValueError: an input has changed since the run started, or it was made from
-      other data than the run uses. The message names the input.
-  """
-  path = pathlib.Path(workdir) / INPUTS
-  found = {name: identity(value) for name, value in inputs.items()}
-  for name, value in inputs.items():
-    folder = find(pathlib.Path(os.path.abspath(value)))
-    data = _made_from(folder).get('data') if folder else None
-    if data and name == 'data':
-      raise ValueError(
-        f'inputs.data: {value} is not a data folder: it was itself made from '
-        'one, which its config.json names as inputs.data'
-      )
-    if data and found.get('data') and data != found['data']:
-      field = name if '.' in name else f'inputs.{name}'
-      raise ValueError(
-        f'{field}: {value} was made from other data than {inputs["data"]}'
-      )
-  if path.exists():
-    old = files.read_json(path)
-    changed = sorted(k for k in found if old.get(k) != found[k])
-    if changed:
-      raise ValueError(
-        f'{path.parent} was made from another {" and ".join(changed)} than '
-        f'{inputs[changed[0]]}: remove {path.parent} to make it again'
-      )
-    return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  files.atomic_write(path, files.to_json(found))
-
-
-def add_input(workdir, name: str, identity: str) -> None:
-  """Records one more input, such as files that the config does not list.
-
-  Args:
-    workdir: the run folder.
-    name: the key in inputs.json.
-    identity: the fingerprint of the input.
-
-  Raises:
-    ValueError: the run started with another fingerprint.
-  """
-  path = pathlib.Path(workdir) / INPUTS
-  found = files.read_json(path) if path.exists() else {}
-  if found.setdefault(name, identity) != identity:
-    raise ValueError(
-      f'{path.parent} was made from other {name}, which have since changed: '
-      f'remove {path.parent} to make it again'
-    )
-  files.atomic_write(path, files.to_json(found))
 
 
 @contextlib.contextmanager
@@ -185,9 +169,7 @@ def only_process(workdir, primary: bool = True) -> Iterator[None]:
     yield
     return
   path = pathlib.Path(workdir) / LOCK
-  if path.exists() and not path.is_file():
-    raise ValueError(f'{path} is in the way: remove it')
-  with open(path, 'r+b' if path.exists() else 'w+b') as f:
+  with open(files.open_new_or_own(path, os.O_RDWR), 'r+b') as f:
     try:
       fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -27,6 +27,7 @@ from instructrl.data.summary import describe_made
 from instructrl.data.summary import render_all
 from instructrl.data.summary import warnings
 from instructrl.runtime import files
+from instructrl.runtime import origins
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
@@ -151,6 +152,16 @@ def contents(loaded) -> str:
   return digest.hexdigest()
 
 
+def sources(config) -> dict[str, pathlib.Path]:
+  """Returns {'PART: SPEC': path} of the sources that name a path."""
+  return {
+    f'{part}: {spec}': parse(spec).path
+    for part in PARTS
+    for spec in config[part]
+    if parse(spec).path is not None
+  }
+
+
 def check_sources(config) -> None:
   """Raises ConfigError if a source's files are not at the path of its spec."""
   for part in PARTS:
@@ -237,7 +248,7 @@ def prepare(config, workdir: pathlib.Path, progress):
     tok = imported_tokenizer(config, workdir)
     loaded = load_sources(config, progress)
     read = contents(loaded)
-    run_folder.add_input(workdir, 'sources', read)
+    origins.add(workdir, 'sources', read)
     fields = [field.name for field in dataclasses.fields(parts.CurateSettings)]
     curated = curate.curate(
       loaded,

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
 from typing import Any
 
@@ -176,15 +175,14 @@ class StageContext:
     path = self._kept_in / f'{name}.json'
     if processes.agree(path.is_file()):
       self.progress(f'{name}: finished before')
-      return files.read_json(path)['part']
+      return files.read_sealed(path, version=1)['part']
     found = make()
     if processes.primary():
+      path.parent.mkdir(parents=True, exist_ok=True)
       try:
-        content = json.dumps({'part': found})  # keeps the order
+        files.write_sealed(path, {'format_version': 1, 'part': found})
       except TypeError as error:
         raise ValueError(f'{name} must hold what JSON can: {error}') from error
-      path.parent.mkdir(parents=True, exist_ok=True)
-      files.atomic_write(path, content)
     return found
 
 

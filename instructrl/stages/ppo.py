@@ -16,7 +16,6 @@ from instructrl.rewards.function import FunctionReward
 from instructrl.rewards.protocol import Episodes
 from instructrl.rewards.protocol import Reward
 from instructrl.runtime import processes
-from instructrl.runtime import run_folder
 from instructrl.stages import architecture
 from instructrl.stages import checks
 from instructrl.stages import evals
@@ -140,19 +139,12 @@ def _differences(one, other) -> list[str]:
   return [field for field, theirs, ours in compared if theirs != ours]
 
 
-def load_functions(run: Run, program: PPOProgram) -> dict[str, Reward]:
-  """Returns the rewards that are Python functions, by name.
-
-  Raises:
-    ValueError: the run began with other functions; inputs.json has the
-      identity of each.
-  """
-  found = {}
-  for name in program.names('function'):
-    found[name] = FunctionReward(name, program.terms[name].function)
-    if run.primary:
-      run_folder.add_input(run.workdir, f'rewards.{name}', found[name].identity)
-  return found
+def load_functions(program: PPOProgram) -> dict[str, Reward]:
+  """Returns the rewards that are Python functions, by name."""
+  return {
+    name: FunctionReward(name, program.terms[name].function)
+    for name in program.names('function')
+  }
 
 
 def _pretraining(run: Run, program: PPOProgram):
@@ -216,7 +208,7 @@ def run(
       eos_id=tok.eos_id,
       pad_id=tok.pad_id,
     )
-    functions = load_functions(run, program)
+    functions = load_functions(program)
     state, *frozen = _load(run, program)
     s = program.settings
     source = 'prompts' if config.inputs.prompts else 'data'

@@ -8,8 +8,9 @@ A module of this package implements the stages that its top level declares:
   def run(config, workdir, label=''): ... # returns the result as a dict
 
 A module may also define `resolve(config, workdir, known)`, which replaces
-`architecture.resolve`, and `check_sources(config)`, which raises an error if a
-file that the user names is missing. The declarations are read without an
+`architecture.resolve`, `check_sources(config)`, which raises an error if a file
+that the user names is missing, and `sources(config)`, which returns {name:
+path} of such files. The declarations are read without an
 import; only the module of a stage that is used is imported.
 """
 
@@ -111,3 +112,9 @@ def check_sources(config) -> None:
     check(config)
   except ValueError as error:
     raise checks.ConfigError(f'{config.stage}: {error}') from error
+
+
+def sources(config) -> dict[str, pathlib.Path]:
+  """Returns {name: path} of the files that a stage reads besides its inputs."""
+  find = getattr(load(config.stage), 'sources', None)
+  return find(config) if find else {}

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from instructrl.runtime import metrics
+from instructrl.runtime import origins
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
@@ -138,8 +139,23 @@ class Run:
       f'{self.workdir}/checkpoints has format {meta["format_version"]}, '
       f'this code reads {FORMAT_VERSION}',
     )
-    self.writer.trim(step)
+    if self.primary:
+      self._check_own(meta, step)
+    self.writer.trim(step, meta.get('written'))
     return state
+
+  def _check_own(self, meta, step: int) -> None:
+    """Refuses a checkpoint that another run wrote."""
+    config = self.config.to_dict()
+    faults = run_folder.changed_fields(meta.get('config', config), config)
+    made_from = origins.digest(self.workdir)
+    if meta.get('made_from', made_from) != made_from:
+      faults.append('it was made from other inputs')
+    checks.require(
+      not faults,
+      f'{self.workdir}/checkpoints/{step:08d} is not a checkpoint of this run '
+      f'({"; ".join(faults[:5])}): remove it, or restore the one of this run',
+    )
 
   def meta(self, export: Sequence[str] = ('params',)) -> dict[str, Any]:
     """Returns the metadata of a checkpoint."""
@@ -148,6 +164,7 @@ class Run:
       'config': self.config.to_dict(),
       'tokenizer': self.tokenizer().fingerprint,
       'export': list(export),
+      'made_from': origins.digest(self.workdir),
     }
 
   def loop(
@@ -219,6 +236,7 @@ class Run:
         if due_save or stop:
           watchdog.phase('checkpoint')
           self.writer.flush()
+          meta['written'] = self.writer.written()
           self.checkpointer.save(done, state, meta, temporary=not due_save)
         if stop:
           self.checkpointer.wait()

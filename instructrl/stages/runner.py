@@ -4,8 +4,11 @@ import contextlib
 import pathlib
 import time
 
+from instructrl.evaluators import evaluator
+from instructrl.rewards.function import FunctionReward
 from instructrl.runtime import errors
 from instructrl.runtime import files
+from instructrl.runtime import origins
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
@@ -22,6 +25,55 @@ def check_same(config) -> None:
     )
 
 
+def user_code(config) -> dict[str, str]:
+  """Returns the fingerprints of the user's Python code that a stage calls.
+
+  Returns:
+    {'rewards.NAME' or 'evals.NAME': hash of the source}.
+
+  Raises:
+    ConfigError: the code cannot be imported.
+  """
+  found = {
+    f'rewards.{name}': FunctionReward(name, term['function']).identity
+    for name, term in config.get('rewards', {}).items()
+    if term.get('kind') == 'function' and term.get('weight', 1)
+  }
+  for name, fields in config.get('evals', {}).items():
+    found[f'evals.{name}'] = evaluator.identity(fields.get('type', ''))
+  return {name: identity for name, identity in found.items() if identity}
+
+
+def check_inputs(config, workdir) -> None:
+  """Records what a stage is made from; on a later start, compares it.
+
+  A finished stage may have lost its inputs, which is logged.
+
+  Raises:
+    ConfigError: an input does not exist or is not finished.
+    ValueError: see `origins.check`.
+  """
+  finished = run_folder.read_done(workdir) is not None
+
+  def lost(error):
+    if not finished:
+      raise error
+    files.warn_once(f'{workdir} is finished, but lost an input: {error}')
+
+  found, code = {}, {}
+  for key, (group, name) in inputs.paths(config).items():
+    try:
+      found[key] = inputs.input_path(config, workdir, name, group)
+    except checks.ConfigError as error:
+      lost(error)
+  try:
+    code = user_code(config)
+  except checks.ConfigError as error:
+    lost(error)
+  sources = registry.sources(config)
+  origins.check(workdir, found, sources=sources, code=code)
+
+
 def run_stage(config, workdir, label: str = '') -> dict:
   """Runs a stage to its end, unless it is finished.
 
@@ -30,7 +82,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
 
   Raises:
     ValueError: the folder has another configuration, or was made from inputs
-      that have changed since.
+      that have changed since, or its files have changed since it finished.
   """
   if processes.stop_requested():
     raise processes.Stopped
@@ -44,17 +96,13 @@ def run_stage(config, workdir, label: str = '') -> dict:
     registry.check_mesh(config)
   primary = processes.primary()
   if primary:
-    run_folder.write_inputs(
-      workdir,
-      {
-        key: inputs.input_path(config, workdir, name, group)
-        for key, (group, name) in inputs.paths(config).items()
-      },
-    )
+    check_inputs(config, workdir)
   with alone(workdir) if done is None else contextlib.nullcontext():
     done = run_folder.read_done(workdir)  # another process may have finished it
     if processes.agree(done is not None):
       if primary:
+        for text in run_folder.check_files(workdir, may_miss=True):
+          files.warn_once(f'{workdir} is finished, but {text}')
         run_folder.write_config(workdir, config.to_dict())
         print(f'{label} {config.stage}: finished before'.strip(), flush=True)
       return run_folder.read_done(workdir)
@@ -67,7 +115,7 @@ def run_stage(config, workdir, label: str = '') -> dict:
         primary and fresh and not any((workdir / 'checkpoints').glob('[0-9]*'))
       ):
         # Nothing was computed: leave the folder to another config.
-        for name in (run_folder.CONFIG, run_folder.INPUTS):
+        for name in (run_folder.CONFIG, origins.INPUTS):
           (workdir / name).unlink(missing_ok=True)
       raise
     finally:

@@ -13,6 +13,7 @@ import pytest
 from instructrl.runtime import errors
 from instructrl.runtime import files
 from instructrl.runtime import metrics
+from instructrl.runtime import origins
 from instructrl.runtime import run_folder
 
 
@@ -57,6 +58,36 @@ def test_a_killed_and_resumed_run_leaves_the_same_bytes(tmp_path):
   timings = metrics.read_metrics(tmp_path / 'killed' / 'timings.jsonl')
   assert [r['step'] for r in timings] == [1, 2, 3, 4, 5, 6, 5, 6, 7, 8, 9]
   assert not list((tmp_path / 'killed').glob('.*'))
+
+
+@pytest.mark.parametrize(
+  'damage',
+  [
+    lambda text: text[: text.index('\n') + 1],
+    lambda text: text.replace('"a": 2', '"a": 3'),
+    lambda text: '',
+  ],
+)
+@pytest.mark.parametrize('name', ['metrics.jsonl', 'samples.jsonl'])
+def test_lines_that_are_not_those_of_the_checkpoint_are_refused(
+  tmp_path, name, damage
+):
+  with metrics.RunWriter(tmp_path) as writer:
+    write_steps(writer, 1, 4)
+    written = writer.written()
+    write_steps(writer, 5, 6)
+  with metrics.RunWriter(tmp_path) as writer:
+    writer.trim(4, written)
+    assert writer.written() == written
+    write_steps(writer, 5, 5)
+  path = tmp_path / name
+  text = path.read_text().replace('[1, 2]', '[1, 2], "a": 2')
+  path.write_text(damage(text))
+  with metrics.RunWriter(tmp_path) as writer:
+    with pytest.raises(
+      ValueError, match=f'{name} is not what the run wrote: .* step 4 recorded'
+    ):
+      writer.trim(4, written)
 
 
 def test_trim_to_nothing_and_past_the_end(tmp_path):
@@ -187,7 +218,7 @@ def test_config_fingerprint_ignores_the_order_of_keys():
 def make_run(folder, *, inputs=(), **config):
   """A run folder that was started from other ones."""
   run_folder.write_config(folder, config)
-  run_folder.write_inputs(folder, {path.name: path for path in inputs})
+  origins.check(folder, {path.name: path for path in inputs})
 
 
 def test_a_run_keeps_to_the_inputs_that_it_started_from(tmp_path):
@@ -215,7 +246,7 @@ def test_identity_is_of_the_run_and_the_part_of_it(tmp_path):
   make_run(tmp_path / 'a' / 'run', seed=1)
   make_run(tmp_path / 'b' / 'run', seed=1)
   make_run(tmp_path / 'c', seed=2)
-  identity = run_folder.identity
+  identity = origins.identity
   assert identity(tmp_path / 'a' / 'run') == identity(tmp_path / 'b' / 'run')
   assert identity(tmp_path / 'a' / 'run') != identity(tmp_path / 'c')
   steps = [tmp_path / 'c' / 'checkpoints' / name for name in ('1', '2')]
@@ -248,7 +279,7 @@ def test_damaged_files_are_named(tmp_path, name, text):
   make_run(tmp_path, seed=1)
   (tmp_path / name).write_text(text)
   with pytest.raises(ValueError, match=f'{name} is damaged'):
-    run_folder.identity(tmp_path)
+    origins.identity(tmp_path)
     run_folder.read_done(tmp_path)
 
 

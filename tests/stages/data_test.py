@@ -20,7 +20,7 @@ from instructrl.data.records import fold
 from instructrl.data.rows import read_rows
 from instructrl.data.sources.lookup import load
 from instructrl.evaluators import ranking_accuracy
-from instructrl.runtime import run_folder
+from instructrl.runtime import origins
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import data
@@ -487,14 +487,14 @@ def test_files_that_changed_since_the_stage_began_are_refused(
 def test_what_a_stage_was_made_from_includes_its_sources(made, tmp_path):
   """So that no other can be exchanged for it below a trained model."""
   folder, _ = made
-  before = run_folder.identity(folder)
+  before = origins.identity(folder)
   inputs = json.loads((folder / 'inputs.json').read_text())
-  assert len(inputs['sources']) == 64
+  assert len(inputs['identities']['sources']) == 64
   copy = tmp_path / 'data'
   copy.mkdir()
   (copy / 'config.json').write_bytes((folder / 'config.json').read_bytes())
   (copy / 'inputs.json').write_text(json.dumps({'sources': 'others'}))
-  assert run_folder.identity(copy) != before
+  assert origins.identity(copy) != before
 
 
 # --- Refusals ----------------------------------------------------------------

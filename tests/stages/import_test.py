@@ -21,6 +21,7 @@ from instructrl.interop import hf
 from instructrl.interop import source as source_lib
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
+from instructrl.runtime import origins
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.stages import build
@@ -92,7 +93,7 @@ def test_an_import_is_a_finished_run(tmp_path):
     ).abstract,
   )
   assert meta['tokenizer'] == tok.fingerprint and meta['export'] == ['params']
-  assert run_folder.identity(dst)
+  assert origins.identity(dst)
   for name in ('config.json', 'generation_config.json'):
     assert (dst / 'hf' / name).read_bytes() == (
       tmp_path / 'src' / name

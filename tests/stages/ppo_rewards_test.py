@@ -16,6 +16,7 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ppo
 from instructrl.stages import ppo_steps
+from instructrl.stages import runner
 from instructrl.stages.run import Run
 
 BREVITY = dict(kind='function', function='examples.my_reward:brevity')
@@ -63,8 +64,6 @@ def test_a_function_is_a_reward(alone, configs, workdir, one_device):
   else:
     total = total + read['reward/reward_model']
   np.testing.assert_allclose(read['objective/scores'], total, rtol=1e-5)
-  made_from = json.loads((workdir / 'inputs.json').read_text())
-  assert made_from['rewards.brevity']
 
 
 def test_a_function_of_zeros_changes_nothing(
@@ -89,21 +88,30 @@ def zeros(prompts, responses):
 
 
 def test_a_function_that_changed_is_refused_by_name(
-  configs, workdir, one_device, tmp_path, monkeypatch
+  configs, workdir, tmp_path, monkeypatch
 ):
+  """Also if the change is in a module that it imports."""
   monkeypatch.syspath_prepend(tmp_path)
-  source = tmp_path / 'changing_reward.py'
+  source, words = tmp_path / 'changing_reward.py', tmp_path / 'its_words.py'
   source.write_text(
-    'def f(prompts, responses):\n  return [0.0] * len(prompts)\n'
+    'import its_words\n'
+    'def f(prompts, responses):\n  return [its_words.SCORE] * len(prompts)\n'
   )
+  words.write_text('SCORE = 0.0\n')
   config = configs['ppo']
-  config.ppo.num_iterations, config.ppo.ema_decay = 1, 0.0
   config.rewards.own = dict(kind='function', function='changing_reward:f')
-  ppo.run(config, workdir)
-  source.write_text(source.read_text().replace('0.0', '1.0'))
-  monkeypatch.delitem(sys.modules, 'changing_reward')
-  with pytest.raises(ValueError, match='made from other rewards.own'):
-    ppo.run(config, workdir)
+  runner.check_inputs(config, workdir)
+  runner.check_inputs(config, workdir)
+  for path in (words, source):
+    before = path.read_text()
+    path.write_text(before + '# changed\n')
+    monkeypatch.delitem(sys.modules, 'changing_reward')
+    with pytest.raises(
+      ValueError,
+      match='run was made from other rewards.own, .* another workdir',
+    ):
+      runner.check_inputs(config, workdir)
+    path.write_text(before)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 
 from instructrl.runtime import errors
 from instructrl.runtime import metrics
+from instructrl.runtime import origins
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.runtime.checkpointer import Checkpointer
@@ -342,6 +343,62 @@ def test_an_input_must_be_finished_and_its_newest_checkpoint_whole(
   with pytest.raises(errors.CheckpointError, match='00000009.*an older'):
     inputs.exported(path)
   assert inputs.exported(steps / '00000001')[0]['w'].shape == (4,)
+
+
+def test_a_checkpoint_of_another_run_is_refused(run, tmp_path):
+  run(num_steps=2)
+  run.config.train_seed += 1
+  steps = run.workdir / 'checkpoints'
+  (run.workdir / 'config.json').unlink()
+  with pytest.raises(
+    checks.ConfigError,
+    match='checkpoints/00000002 is not a checkpoint of this run .train_seed: ',
+  ):
+    run(num_steps=3)
+  run.config.train_seed -= 1
+  (run.workdir / 'config.json').unlink()
+  origins.add(run.workdir, 'sources', 'other')
+  with pytest.raises(checks.ConfigError, match='made from other inputs'):
+    run(num_steps=3)
+  (run.workdir / 'inputs.json').unlink()
+  # A step has the number of its folder, or the run resumes before it.
+  (steps / '00000002').rename(steps / '00000005')
+  assert int(run(num_steps=3).step) == 3
+  assert run.steps() == [2, 3]
+
+
+def test_metrics_that_changed_since_the_checkpoint_are_refused(run):
+  run(num_steps=2)
+  path = run.workdir / 'metrics.jsonl'
+  path.write_text(path.read_text().replace('1.0', '2.0'))
+  with pytest.raises(ValueError, match='metrics.jsonl is not what the run wro'):
+    run(num_steps=3)
+  path.unlink()
+  with pytest.raises(ValueError, match='now they are 0 bytes'):
+    run(num_steps=3)
+
+
+def test_another_checkpoint_in_a_finished_run_is_refused(run, tmp_path):
+  """Such as that of SFT in the folder of `ppo_init`."""
+  run(num_steps=2)
+  run_folder.write_done(run.workdir, {})
+  steps = run.workdir / 'checkpoints'
+  inputs.exported(run.workdir)
+  (steps / '00000002').rename(tmp_path / 'kept')
+  with Checkpointer(steps) as other:
+    other.save(2, {'params': {'w': jnp.ones(4)}}, {})
+  for path in (run.workdir, steps, steps / '00000002'):
+    with pytest.raises(
+      errors.CheckpointError, match='not the checkpoint that .* finished with'
+    ):
+      inputs.exported(path)
+  shutil.rmtree(steps / '00000002')
+  shutil.copytree(tmp_path / 'kept', steps / '00000002')
+  inputs.exported(run.workdir)
+  (run.workdir / 'DONE').unlink()  # as an older version left it
+  (run.workdir / 'config.json').write_text('{"stage": "sft"}')
+  with pytest.raises(errors.CheckpointError, match='it is of another run'):
+    inputs.exported(steps / '00000002')
 
 
 def test_a_checkpoint_of_another_format_is_refused(run, monkeypatch):

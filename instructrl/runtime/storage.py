@@ -1,0 +1,72 @@
+"""Errors of a storage that may pass: retries, and which ones they are.
+
+A network file system fails for seconds or minutes, and a full disk gets room
+again. An action that can be repeated is tried several times. If that does not
+help, a command exits with `EXIT_STORAGE`, which launchers restart.
+"""
+
+from collections.abc import Callable
+import errno
+import os
+import time
+from typing import TypeVar
+
+from absl import logging
+
+Found = TypeVar('Found')
+
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further try
+
+# The text of these errors also counts in errors of libraries without `errno`.
+_NAMED = (
+  errno.EIO,
+  errno.ENOSPC,
+  errno.ESTALE,
+  errno.EDQUOT,
+  errno.EREMOTEIO,
+  errno.ENOTCONN,  # a mount whose FUSE process ended
+)
+_TRANSIENT = frozenset(
+  (*_NAMED, errno.EAGAIN, errno.EBUSY, errno.ENOMEM, errno.ETIMEDOUT)
+)
+
+
+def transient(error: BaseException | None) -> str:
+  """Returns the reason if an error, or its cause, may pass; else ''."""
+  seen: set[int] = set()
+  while error is not None and id(error) not in seen:
+    seen.add(id(error))
+    if isinstance(error, OSError):
+      if error.errno in _TRANSIENT:
+        return str(error)
+    else:
+      text = str(error)
+      if any(os.strerror(number) in text for number in _NAMED):
+        return ' '.join(text.split())[:300]
+    error = error.__cause__ or error.__context__
+  return ''
+
+
+def retrying(action: Callable[[], Found], path) -> Found:
+  """Calls an action that can be repeated, again if it fails transiently.
+
+  Args:
+    action: reads or replaces the file `path`.
+    path: the file, for messages.
+
+  Raises:
+    OSError: it failed each time; the message has the path.
+  """
+  for delay in (*DELAYS, None):
+    try:
+      return action()
+    except Exception as error:
+      reason = transient(error)
+      if reason and delay is not None:
+        logging.warning('%s: %s; next try in %g s', path, reason, delay)
+        time.sleep(delay)
+      elif isinstance(error, OSError) and not error.filename and error.errno:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+      else:
+        raise
+  raise AssertionError('unreachable')
