@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 
+from instructrl.reports import cost
 from instructrl.reports import pages
 from instructrl.reports import paper_checks
 from instructrl.reports import real_checks
@@ -105,6 +106,10 @@ def build_results(study: Study, rows: list[Verdict]) -> dict:
     'training': _training(study),
     'training_evals': _training_evals(study),
     'sft_selection': study.result('select_sft'),
+    'cost': {
+      row.stage: {'flop': row.flop, 'share': row.share}
+      for row in cost.costs(study)
+    },
     'expectations': [
       {
         **dataclasses.asdict(row),

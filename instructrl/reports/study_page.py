@@ -9,6 +9,7 @@ import math
 from typing import Any
 
 from instructrl.evaluators import statistics
+from instructrl.reports import cost
 from instructrl.reports import formats
 from instructrl.reports import study_figures
 from instructrl.reports import verdicts
@@ -25,6 +26,8 @@ ABOUT = {
   'score': 'score {:.2f}',
   'tokens': '{} tokens',
 }
+# Unit of the measures of the alignment tax that are no fractions.
+TAX_UNITS = {'bleu': 'BLEU', 'nll': 'nats'}
 COMPARED = 'ppo_ptx'  # the policy that is compared head to head
 CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
 NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')  # not failures
@@ -95,6 +98,8 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
       for flag, found in metadata.items()
       if not study_figures.seen(found)
     ],
+    'tax': _tax(evaluation, policies),
+    'costs': _costs(results.get('cost', {}), policies),
     'labels': _labels(results) if 'labeler_agreement' in results else None,
     'accuracy': _accuracy(evaluation.get('accuracy', {})),
     'outside': _accuracy(evaluation.get('judges', {})),
@@ -203,6 +208,51 @@ def _head_to_head(found: Mapping, policies: ShownPolicies) -> dict | None:
         *(cell(rows[other], group) for group in study_figures.READERS.values()),
       ]
       for other in policies.sort(rows)
+    ],
+  }
+
+
+def _tax(evaluation: Mapping, policies: ShownPolicies) -> dict | None:
+  """Returns the table of what is paid before RL and in RL, in differences."""
+  start = 'ppo_init'
+  steps = {
+    f'before RL: {policies.label(start)} minus {policies.label("base")}': (
+      start,
+      'base',
+    ),
+    **{
+      f'in RL: {policies.label(p)} minus {policies.label(start)}': (p, start)
+      for p in ('ppo', 'ppo_ptx')
+    },
+  }
+  rows = []
+  for title, path, percent, _ in study_figures.PROBES['alignment_tax']:
+    unit = 'points' if percent else TAX_UNITS[path.rpartition('/')[2]]
+    found = [
+      verdicts.get(evaluation, 'differences', 'probes', path, *pair)
+      for pair in steps.values()
+    ]
+    if any(found):
+      cells = (formats.measured(d or {}, unit, signed=True) for d in found)
+      rows.append([title, *cells])
+  return {'head': ['Task', *steps], 'rows': rows} if rows else None
+
+
+def _costs(found: Mapping, policies: ShownPolicies) -> dict | None:
+  """Returns the table of the cost of stages beside pretraining."""
+  whole = cost.PAPER[cost.PRETRAINING]
+  return found and {
+    'head': ['Stage', 'FLOP', 'of pretraining', 'in the paper (175B)'],
+    'rows': [
+      [
+        policies.label(stage),
+        f'{row["flop"]:.2e}',
+        f'{row["share"]:.1%}',
+        f'{cost.PAPER[stage]:g} PF-days, {cost.PAPER[stage] / whole:.2%}'
+        if stage in cost.PAPER
+        else '–',
+      ]
+      for stage, row in found.items()
     ],
   }
 

@@ -93,6 +93,10 @@ class Layout:
     return abstract(self.shapes, self.shardings)
 
   @property
+  def num_params(self) -> int:
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(self.shapes))
+
+  @property
   def num_bytes(self) -> int:
     """Returns the bytes of all parameters together."""
     return sum(

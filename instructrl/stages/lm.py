@@ -307,5 +307,5 @@ def run(config, workdir, label: str = '') -> dict:
       'tokens_per_step': config.batch_size * rows.header['row_len'],
       **({'mix_share': mix_share(config, rows, **mix)} if mix else {}),
       **final,
-      'num_params': sum(x.size for x in jax.tree.leaves(layout.shapes)),
+      'num_params': layout.num_params,
     }

@@ -259,13 +259,23 @@ def run(
       export=('ema_params',),
     )
     return {
-      'num_iterations': s.num_iterations,
-      'episodes': s.num_iterations * s.batch_size,
+      **_sizes(program),
       'prompts': len(records),
       'prompts_dropped': dropped,
       **(evaluate(state, s.num_iterations) if validation else {}),
       **_validation_reward(run, program, score, state, average(state), source),
     }
+
+
+def _sizes(program: PPOProgram) -> dict[str, int]:
+  """Returns how much is trained, and the numbers of parameters."""
+  s = program.settings
+  return {
+    'num_iterations': s.num_iterations,
+    'episodes': s.num_iterations * s.batch_size,
+    'num_params': program.layouts['policy'].num_params,
+    'value_params': program.layouts['value'].num_params,
+  }
 
 
 def _validation_reward(run, program, score, state, average, source) -> dict:

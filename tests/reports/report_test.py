@@ -202,7 +202,10 @@ def write_jsonl(path, lines):
 
 def write_study(workdir: pathlib.Path):
   rng = np.random.default_rng(0)
+  trained = {'num_params': 1000, 'num_steps': 50, 'tokens_per_step': 80}
   results = {
+    'pretrain': trained,
+    'sft': {**trained, 'num_steps': 1},
     'rankings': {
       'labeler_agreement': {
         'train': {
@@ -240,6 +243,7 @@ def write_study(workdir: pathlib.Path):
       {
         'config': {
           **{stage: {'optimizer': {}} for stage in TRAINED},
+          'pretrain': {'optimizer': {}, 'batch_size': 4},
           'name': '<tiny>',
         },
         'seeds': {'world_seed': 0, 'train_seed': 1, 'eval_seed': 2},
@@ -373,6 +377,28 @@ def test_head_to_head_is_a_table_with_every_reader(finished):
     assert f'<th>{head}</th>' in table
   assert table.count('<tr>') == len(POLICIES)  # a head, and all but PPO-ptx
   assert '95.0%' in table and 'n = ' not in table
+
+
+def test_the_tax_before_rl_and_in_rl_is_a_table(finished):
+  _, _, html = finished
+  head = '<th>before RL: PPO start minus pretrained</th>'
+  table = html[html.index(head) :]
+  table = table[: table.index('</table>')]
+  assert '<th>in RL: PPO minus PPO start</th>' in table
+  assert '<th>in RL: PPO-ptx minus PPO start</th>' in table
+  loss = table[table.index('loss on whole documents') :]
+  for value in ('+0.400', '+0.400', '−0.300'):
+    assert value in loss[: loss.index('</tr>')]
+  assert 'SFT is not on this way' in html
+
+
+def test_the_cost_of_stages_is_beside_the_papers(finished):
+  _, results, html = finished
+  assert results['cost']['pretrain'] == {'flop': 24e6, 'share': 1.0}
+  assert results['cost']['sft'] == {'flop': 480e3, 'share': 0.02}
+  row = html[html.index('<td class="number" data-label="FLOP">4.80e+05') :]
+  row = row[: row.index('</tr>')]
+  assert '>2.0%<' in row and '4.9 PF-days, 0.13%' in row
 
 
 def test_training_curves(finished):
