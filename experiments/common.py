@@ -50,7 +50,7 @@ LENGTHS = {
   'tiny': (48, 32),
   'small': (96, 64),
   **dict.fromkeys(PAPER_SIZES, (1024, 1024)),
-}  # section 3.2, table 6
+}  # appendix C: 1k each, in a context of 2k
 # The same for all stages of studies on real data:
 # `cpu` is for two cores and a model of 135M parameters, `full` is for one
 # accelerator and up to a billion parameters.

@@ -32,7 +32,7 @@ def get_config(arg='tiny'):
     ('base', 0.9, 1),
     ('base', 0.5, 1),
   )
-  c.min_responses, c.max_responses = 4, 9  # K (section 3.4)
+  c.min_responses, c.max_responses = 4, 9  # K (section 3.5)
   c.num_prompts, c.num_validation, c.num_calibration = RECIPE[arg]
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.batch_size = 128  # responses sampled at once

@@ -26,7 +26,7 @@ def get_config(arg='tiny'):
   c.microbatch_size = 0  # prompts per gradient; 0 = batch_size
   c.max_responses = 9  # most responses per prompt, K
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
-  c.shuffled_pairs = False  # ablation of C.2: each pair is its own example
+  c.shuffled_pairs = False  # ablation of 3.5: each pair is its own example
   # Number of folds of training labelers, and the fold to hold out (E.2); folds
   # have as many labelers each, and labelers who are over are left out. 0 folds
   # = hold out the labelers that the rankings hold out.

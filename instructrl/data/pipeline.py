@@ -388,7 +388,7 @@ def split_pairs(ranking: Ranking) -> list[Ranking]:
   """Splits a ranking into one of K = 2 for each pair that is not a tie.
 
   With this arrangement the reward model overfits within an epoch (Ouyang et al.
-  2022, Section 3.5 and Appendix C.2): each response is in up to K - 1 elements,
+  2022, section 3.5, footnote 5): each response is in up to K - 1 elements,
   which are shuffled apart.
   """
   pairs = itertools.combinations(range(len(ranking.responses)), 2)

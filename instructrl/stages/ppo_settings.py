@@ -25,10 +25,10 @@ class Settings:
   num_iterations: int = declare(500, 'iterations: 256k episodes (C.4)', low=1)
   num_ppo_epochs: int = declare(1, 'inner epochs per iteration (C.4)', low=1)
   prompt_len: int = declare(
-    1024, 'tokens of a prompt, at most (section 3.2)', low=1
+    1024, 'tokens of a prompt, at most (appendix C)', low=1
   )
   response_len: int = declare(
-    1024, 'tokens of a response, at most (section 3.2)', low=1
+    1024, 'tokens of a response, at most (appendix C)', low=1
   )
   microbatch_size: int = declare(
     0, 'episodes per gradient; 0 = minibatch_size', low=0

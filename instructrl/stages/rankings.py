@@ -1,9 +1,10 @@
 """The rankings stage: the lab's labelers rank responses for the reward model.
 
 Each prompt has candidates: samples of the policies and temperatures of the
-config, and a labeler's demonstration (Ouyang et al. 2022, section 3.4 and
-appendix B). A labeler ranks K of them, with K drawn from 4..9. The noise of the
-labelers is calibrated to the paper's agreement rates first.
+config, and a labeler's demonstration. (In the paper they are samples, most of
+SFT policies and some of PPO; Ouyang et al. 2022, section 3.1.) A labeler ranks
+K of them, with K drawn from 4..9 (section 3.5, figure 12). The noise of the
+labelers is calibrated to the paper's agreement rates first (section 3.4).
 """
 
 from collections.abc import Collection, Sequence

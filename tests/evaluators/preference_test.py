@@ -113,6 +113,13 @@ def test_labelers_rate_on_the_likert_scale():
     assert figures['likert']['ppo'][group]['value'] == 4
 
 
+def test_ratings_of_1_are_no_successes():
+  """Wilson's interval of a proportion would begin below the scale."""
+  found = evaluate()[0]['likert']['base']
+  for summary in (found, found['train_labelers'], found['heldout_labelers']):
+    assert summary['value'] == 1 and summary['ci95'] == [1, 1]
+
+
 def test_head_to_head_is_antisymmetric():
   figures, _ = evaluate()
   table = figures['head_to_head']

@@ -1,7 +1,7 @@
 """Fits curated records to lengths in tokens.
 
 Prompts are never cut: a prompt that is too long is dropped, as in the paper
-(Ouyang et al. 2022, section 3.2). A response that is too long is dropped, or it
+(Ouyang et al. 2022, appendix C). A response that is too long is dropped, or it
 is cut and loses its EOS. Cut responses teach a policy not to end, and teach a
 reward model that endless answers are good if labelers prefer long ones; see
 `cut_preference`.

@@ -197,7 +197,8 @@ def agreement(
   """Measures how often two labelers of a group prefer the same response.
 
   For each pair of labelers, counts the pairs of responses on which both state a
-  strict preference (Ouyang et al. 2022, section 3.4 and appendix A).
+  strict preference. Ouyang et al. 2022 (section 3.4) do not print how they
+  count pairs and ties.
 
   Args:
     labelers: two or more labelers.
