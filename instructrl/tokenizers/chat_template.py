@@ -324,17 +324,22 @@ def _around(rendered: Callable[[str], str], mark: str, name: str):
 
 
 def exported_chat_template(
-  layout: PromptLayout, chat_template: str, variables: Mapping[str, str]
+  layout: PromptLayout,
+  chat_template: str,
+  variables: Mapping[str, str],
+  end: str,
 ) -> str:
   """Returns a chat template that writes what a layout writes.
 
   The result has the system message and the date, opens an answer as the layout
-  does, and joins a dialogue to one turn if the layout does.
+  does, ends the last one as in training, and joins a dialogue to one turn if
+  the layout does.
 
   Args:
     layout: made by `chat_layout`.
     chat_template: Jinja that the layout was cut from.
     variables: see `render`.
+    end: text of the token that ends a response.
 
   Raises:
     ValueError: the layout was not cut from this template.
@@ -343,14 +348,18 @@ def exported_chat_template(
   if layout.system:
     messages.insert(0, {'role': 'system', 'content': layout.system})
   wanted, dates = layout.before + _USER + layout.after, {}
-  ask = lambda template: render(
-    template,
-    messages,
-    add_generation_prompt=True,
-    variables=variables,
-    dates=dates,
-  )
-  opening = literal(wanted.removeprefix(ask(chat_template)))
+  answer = [*messages, {'role': 'assistant', 'content': _ANSWER}]
+
+  def write(template, messages=messages, opens=True):
+    return render(
+      template,
+      messages,
+      add_generation_prompt=opens,
+      variables=variables,
+      dates=dates,
+    )
+
+  opening = literal(wanted.removeprefix(write(chat_template)))
   candidates = (
     chat_template,
     '{% set enable_thinking = false %}' + chat_template,
@@ -358,8 +367,15 @@ def exported_chat_template(
     chat_template.removesuffix('\n')
     + f'{{% if add_generation_prompt %}}{{{{ {opening} }}}}{{% endif %}}',
   )
-  template = next((each for each in candidates if ask(each) == wanted), None)
-  if template is None:
+  template = next((each for each in candidates if write(each) == wanted), '')
+  answered = wanted + layout.response_before + _ANSWER
+  answered += layout.response_after + end
+  if template and not write(template, answer, False).startswith(answered):
+    _, _, after = write(template, answer, False).partition(_ANSWER)
+    template = _ending(template, layout.response_after + end, len(after))
+    if write(template) != wanted or write(template, answer, False) != answered:
+      template = ''
+  if not template:
     raise ValueError(
       'the chat template does not give the layout of the training: import the '
       'model again'
@@ -382,3 +398,20 @@ def exported_chat_template(
       + template
     )
   return template
+
+
+def _ending(chat_template: str, tail: str, dropped: int) -> str:
+  """Returns a chat template that writes `tail` after an answer at the end.
+
+  Args:
+    chat_template: Jinja.
+    tail: the text.
+    dropped: characters that the template writes there.
+  """
+  return (
+    '{% set written %}'
+    + chat_template.removesuffix('\n')
+    + "{% endset %}{% if messages[-1]['role'] == 'assistant' %}"
+    + f'{{{{ written[:written | length - {dropped}] + {literal(tail)} }}}}'
+    + '{% else %}{{ written }}{% endif %}'
+  )

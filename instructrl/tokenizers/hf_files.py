@@ -191,7 +191,31 @@ def _read_tokenizer(
     hf_json.build(tokenizer)
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise ValueError(f'{file} is damaged: {error}') from error
+  _check_prefix(tokenizer, config, path)
   return {**tokenizer, 'truncation': None, 'padding': None}, {}
+
+
+def _check_prefix(tokenizer, config, path) -> None:
+  """Refuses a folder whose files differ in the space before a text.
+
+  transformers' classes of byte-level BPE take the field of
+  tokenizer_config.json, and its general class takes tokenizer.json's.
+  """
+  step = tokenizer.get('pre_tokenizer') or {}
+  steps = step.get('pretokenizers') or [step]
+  found = [
+    step['add_prefix_space']
+    for step in steps
+    if step.get('type') == 'ByteLevel'
+  ]
+  wanted = config.get('add_prefix_space')
+  general = config.get('tokenizer_class') == 'PreTrainedTokenizerFast'
+  if found and wanted is not None and wanted != found[0] and not general:
+    raise ValueError(
+      f'{path}: add_prefix_space is {wanted} in tokenizer_config.json and '
+      f'{found[0]} in tokenizer.json: save the tokenizer with transformers, or '
+      'correct one of them'
+    )
 
 
 def _added(token: Mapping[str, Any], special: bool) -> dict[str, Any]:
@@ -321,7 +345,7 @@ def within(source: TokenizerSource, rows: int) -> TokenizerSource:
 def choose_pad(
   source: TokenizerSource, vocab_rows: int, ends: Iterable[str]
 ) -> Pad:
-  """Chooses PAD, which must neither end nor begin anything.
+  """Chooses PAD, which text never gives and which ends or begins nothing.
 
   The candidates, in this order: the source's own PAD; a token whose name says
   that it is reserved or unused; a row of the embedding without a token; a new
@@ -335,14 +359,17 @@ def choose_pad(
   ids, roles = source.ids(), source.roles
   ends = {*ends, source.begin, roles['eos_token'], roles.get('bos_token')}
   own = roles.get('pad_token')
-  if own and own not in ends:
+  unknown = hf_json.unknown_of(source.tokenizer)
+  if own and own not in {*ends, unknown, roles.get('unk_token')}:
     note = f'PAD is {own} ({ids[own]}), as the tokenizer says'
     return Pad(own, ids[own], False, False, note)
-  reason = (
-    f'its own PAD {own} ends a text' if own else 'the tokenizer names none'
-  )
+  reason = 'the tokenizer names none'
+  if own:
+    use = 'ends a text' if own in ends else 'is the unknown token'
+    reason = f'its own PAD {own} {use}'
   taken = {
     *ends,
+    unknown,
     *(token for role, token in roles.items() if role != 'pad_token'),
   }
   for pattern, special_only in _PAD_NAMES:

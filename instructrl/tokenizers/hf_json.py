@@ -29,6 +29,15 @@ def vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, int]:
   return {piece: i for i, (piece, _) in enumerate(vocab)}
 
 
+def unknown_of(tokenizer: Mapping[str, Any]) -> str | None:
+  """Returns the piece for text that the vocabulary cannot write, or None."""
+  model = tokenizer['model']
+  if isinstance(model['vocab'], Mapping):
+    return model.get('unk_token')
+  number = model.get('unk_id')
+  return None if number is None else model['vocab'][number][0]
+
+
 def ids_of(tokenizer: Mapping[str, Any]) -> dict[str, int]:
   """Returns {text: id} of all tokens in a tokenizer.json."""
   added = {token['content']: token['id'] for token in tokenizer['added_tokens']}

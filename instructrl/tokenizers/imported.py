@@ -25,6 +25,8 @@ from instructrl.tokenizers.protocol import AnyTokenizer
 
 FORMAT = 'instructrl tokenizer'
 FORMAT_VERSION = 1
+# Texts whose ids show white space beside a token, and unknown characters.
+_PROBES = ('a', ' a b ', '\n\n a\n', 'x\ty', '\u6c49 \u0434 \ue000\u0378')
 _FIELDS = (
   'tokenizer vocab_size bos_id eos_id pad_id unk_id protected added_pad '
   'pad_note chat_template layout config'
@@ -61,6 +63,7 @@ class HFTokenizer(AnyTokenizer):
     self.eos_id = (
       ids.get(self.layout.end) if self.layout.end else self.document_eos_id
     )
+    self._end = self.layout.end or found['config']['eos_token']
     ends = (self.bos_id, self.eos_id, self.document_eos_id)
     if self.eos_id is None or self.pad_id in ends:
       raise ValueError(
@@ -73,6 +76,11 @@ class HFTokenizer(AnyTokenizer):
       found['protected'],
       None if self.unk_id in reserved else self.unk_id,
     )
+    # From the last special token before a response: the response's ids may
+    # depend on it.
+    after = self.layout.after
+    starts = [f.start() for f in self._encoder.special_text.finditer(after)]
+    self._opening = after[starts[-1] :] if starts else ''
     self._silent = {*reserved} | {  # ids that `decode` drops
       token['id']
       for token in found['tokenizer']['added_tokens']
@@ -126,7 +134,7 @@ class HFTokenizer(AnyTokenizer):
       'bos_id': ids.get(source.begin),
       'eos_id': ids[eos],
       'pad_id': pad.id,
-      'unk_id': ids.get(source.roles.get('unk_token')),
+      'unk_id': ids.get(hf_json.unknown_of(source.tokenizer)),
       # Not special, so `decode` keeps them, but a user cannot type them.
       'protected': sorted(spoken - {layout.end}),
       'added_pad': pad.added,
@@ -135,7 +143,9 @@ class HFTokenizer(AnyTokenizer):
       'layout': dataclasses.asdict(layout),
       'config': {**source.config, **source.roles, 'pad_token': pad.token},
     }
-    return cls(_serialise(found))
+    made = cls(_serialise(found))
+    made._check()
+    return made
 
   @classmethod
   def from_folder(cls, path, **options) -> 'HFTokenizer':
@@ -175,9 +185,11 @@ class HFTokenizer(AnyTokenizer):
       self._roles(),
       self._encoder.specials.values(),
     )
-    return HFTokenizer(
+    made = HFTokenizer(
       _serialise({**self._found, 'layout': dataclasses.asdict(layout)})
     )
+    made._check()
+    return made
 
   def piece(self, token_id: int) -> str:
     return self._encoder.tok.id_to_token(token_id) or f'<{token_id}>'
@@ -201,14 +213,15 @@ class HFTokenizer(AnyTokenizer):
     ]
     if not any(text for text, _ in texts):
       return [self.eos_id]
-    prompt = lay.before + lay.after
-    last = self._encoder.special_text.findall(prompt)[-1:]
-    if last and prompt.endswith(last[0]):
-      # Some tokenizers treat text after a special token as a new text.
-      ids = self._encoder.encode([(last[0], True), *texts])[1:]
-    else:
-      ids = self._encoder.encode(texts, inside=True)
-    return [*ids, self.eos_id]
+    texts.append((self._end, True))
+    # A special token may take the white space beside it, and some tokenizers
+    # treat text after one as a new text.
+    opening = [(self._opening, True)]
+    head = self._encoder.encode(opening)
+    ids = self._encoder.encode([*opening, *texts])
+    if head and ids[: len(head)] == head:
+      return ids[len(head) :]
+    return self._encoder.encode(texts, inside=True)
 
   def decode(self, ids: Sequence[int]) -> str:
     ids = hf_json.checked_ids(ids, self.vocab_size)
@@ -229,16 +242,62 @@ class HFTokenizer(AnyTokenizer):
     roles, config = self._roles(), self._found['config']
     if self.layout.prompt_template == CHAT:
       template = chat_template.exported_chat_template(
-        self.layout, self.chat_template, roles
+        self.layout, self.chat_template, roles, self._end
       )
     else:
       template = plain_as_chat_template(
-        self.layout,
-        self.piece(self.eos_id),
-        ''.join(map(self.piece, self._begin())),
+        self.layout, self._end, ''.join(map(self.piece, self._begin()))
       )
     more = {name: config[name] for name in config if name not in roles}
     hf_json.write_files(folder, self._found['tokenizer'], roles, template, more)
+
+  def _check(self) -> None:
+    """Refuses tokens whose ids would differ from those of the library.
+
+    Raises:
+      ValueError: names the token.
+    """
+    library = hf_json.build(self._found['tokenizer'])
+    theirs = lambda text: library.encode(text, add_special_tokens=False).ids
+    specials = self._encoder.special_text
+    for text in filter(lambda text: not specials.search(text), _PROBES):
+      asked, whole = self._laid_out(text)
+      try:
+        prompt, response = self.prompt(text), self.response(text)
+        equal = (self.encode(text), prompt) == (theirs(text), theirs(asked))
+      except ValueError:  # only a special token can write the text
+        equal = False
+      # A merge across the border of prompt and response is theirs alone.
+      if equal and theirs(whole)[: len(prompt)] == prompt:
+        equal = theirs(whole) == [*prompt, *response]
+      if not equal:
+        self._refuse(text)
+
+  def _laid_out(self, text: str) -> tuple[str, str]:
+    """Returns a prompt, and the prompt with a response, as texts."""
+    lay = self.layout
+    asked = ''.join(part for part, _ in lay.prompt(text))
+    if lay.bos and self.bos_id is not None:
+      asked = self.piece(self.bos_id) + asked
+    answer = strip(text, lay.strip_response)
+    whole = asked + lay.response_before + answer + lay.response_after
+    return asked, whole + self._end
+
+  def _refuse(self, text: str) -> None:
+    """Raises a ValueError that names the tokens that may be the reason."""
+    flags = ('single_word', 'lstrip', 'rstrip', 'normalized')
+    unusual = [
+      f'{token["content"]} ({", ".join(flag for flag in flags if token[flag])})'
+      for token in self._found['tokenizer']['added_tokens']
+      if token['special'] and any(token[flag] for flag in flags)
+    ]
+    ends = (self.bos_id, self.eos_id, self.document_eos_id)
+    if self.unk_id is not None and self.unk_id in ends:
+      unusual.append(f'{self.piece(self.unk_id)} (unknown text, and an end)')
+    raise ValueError(
+      f'{text!r} has other ids here than in the library, because of the tokens '
+      f'{", ".join(unusual) or "of the layout"}: this tokenizer cannot be used'
+    )
 
   def _roles(self) -> dict[str, str]:
     config = self._found['config']

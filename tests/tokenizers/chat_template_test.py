@@ -253,7 +253,9 @@ def test_a_dialogue_is_laid_out_as_the_template_does(template, system):
 )
 def test_an_exported_template_lays_out_as_training_did(template, system):
   lay = cut(template, system=system)
-  exported = chat_template.exported_chat_template(lay, template, VARIABLES)
+  exported = chat_template.exported_chat_template(
+    lay, template, VARIABLES, lay.end
+  )
   # Whoever renders it has a date of his own.
   jinja = {'strftime_now': lambda form: 'tomorrow', 'enable_thinking': True}
   for turns in (('the text',), DIALOGUE):
@@ -266,7 +268,10 @@ def test_an_exported_template_lays_out_as_training_did(template, system):
   assert cut(exported).after == lay.after  # and so is one that comes back
   with pytest.raises(ValueError, match='import the model again'):
     chat_template.exported_chat_template(
-      dataclasses.replace(lay, before='x' + lay.before), template, VARIABLES
+      dataclasses.replace(lay, before='x' + lay.before),
+      template,
+      VARIABLES,
+      lay.end,
     )
 
 
@@ -285,7 +290,9 @@ def test_a_template_without_dialogues_is_exported_with_what_joins_them():
   )
   lay = cut(template, system='Be brief.')
   assert lay.between_turns == ()
-  exported = chat_template.exported_chat_template(lay, template, VARIABLES)
+  exported = chat_template.exported_chat_template(
+    lay, template, VARIABLES, lay.end
+  )
   render = lambda *turns, more: chat_template.render(
     exported, messages(*turns), variables=VARIABLES, add_generation_prompt=more
   )
