@@ -6,17 +6,12 @@ the marks. Later stages lay out prompts from the parts and render nothing.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import dataclasses
-import datetime
-import functools
 import itertools
 import json
 import re
 
-import jinja2
-import jinja2.ext
-import jinja2.sandbox
-
 from instructrl.tokenizers import dialogue
+from instructrl.tokenizers import jinja_process
 from instructrl.tokenizers.layout import CHAT
 from instructrl.tokenizers.layout import first_special
 from instructrl.tokenizers.layout import literal
@@ -25,10 +20,6 @@ from instructrl.tokenizers.layout import PROMPT_TEMPLATE
 from instructrl.tokenizers.layout import PromptLayout
 from instructrl.tokenizers.layout import RESPONSE_TEMPLATE
 from instructrl.tokenizers.layout import strip
-
-# The date in templates that write one: training fixes it. Llama 3's templates
-# fall back on the same date.
-DATE = datetime.datetime(2024, 7, 26)
 
 _USER, _ANSWER = 'zqUSERqz', 'zqANSWERqz'
 _TURNS = ('zqFIRSTqz', 'zqSECONDqz', 'zqTHIRDqz', 'zqFOURTHqz')  # a dialogue
@@ -105,21 +96,6 @@ def make_layout(
 # --- Rendering ---------------------------------------------------------------
 
 
-class _Generation(jinja2.ext.Extension):
-  """`{% generation %}`, with which templates mark what to train on."""
-
-  tags = {'generation'}
-
-  def parse(self, parser):
-    line = next(parser.stream).lineno
-    body = parser.parse_statements(('name:endgeneration',), drop_needle=True)
-    return jinja2.nodes.Scope(body, lineno=line)
-
-
-def _raise_exception(message):
-  raise jinja2.exceptions.TemplateError(message)
-
-
 def render(
   chat_template: str,
   messages: Sequence[Mapping[str, str]],
@@ -128,46 +104,32 @@ def render(
   variables: Mapping[str, str],
   dates: dict[str, str] | None = None,
 ) -> str:
-  """Renders a chat template as transformers does, with the date `DATE`.
+  """Renders a chat template as transformers does, within limits.
 
   Args:
-    chat_template: Jinja, run in a sandbox.
+    chat_template: Jinja; see `jinja_process`.
     messages: with 'role' and 'content' each.
     add_generation_prompt: whether the start of an answer follows.
     variables: 'bos_token' and other roles.
     dates: receives {format: text} of each date that the template asks for.
 
   Raises:
-    ValueError: the template is not valid, or refuses the messages.
+    ValueError: the template is not valid, refuses the messages, or takes too
+      long.
   """
-  dates = {} if dates is None else dates
-
-  def strftime_now(form):
-    dates[form] = DATE.strftime(form)
-    return dates[form]
-
-  environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-    trim_blocks=True,
-    lstrip_blocks=True,
-    extensions=[_Generation, jinja2.ext.loopcontrols],
+  request = dict(
+    variables,
+    chat_template=chat_template,
+    messages=list(messages),
+    add_generation_prompt=add_generation_prompt,
   )
-  environment.filters['tojson'] = functools.partial(
-    json.dumps, ensure_ascii=False
-  )
-  environment.globals['raise_exception'] = _raise_exception
-  environment.globals['strftime_now'] = strftime_now
   try:
-    return environment.from_string(chat_template).render(
-      messages=list(messages),
-      tools=None,
-      documents=None,
-      add_generation_prompt=add_generation_prompt,
-      **variables,
-    )
-  except Exception as error:  # a template is a program: it may fail as one
-    raise ValueError(
-      f'the chat template fails: {error or repr(error)}'
-    ) from error
+    text, found = jinja_process.render(request)
+  except ValueError as error:
+    raise ValueError(f'the chat template fails: {error}') from error
+  if dates is not None:
+    dates.update(found)
+  return text
 
 
 # --- From a template to a layout ---------------------------------------------
