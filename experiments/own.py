@@ -63,6 +63,7 @@ def get_config(arg='tiny'):
   evaluation.inputs.select_sft = '../select_sft'  # selects the step of `sft`
   del evaluation.policies['imported']
   evaluation.policies.base = '../pretrain'
+  evaluation.policies.ppo_init = '../ppo_init'
   # Run in this order; each in a folder of its name.
   c.order = tuple(stages)
   for stage in stages.values():

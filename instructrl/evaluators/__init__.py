@@ -2,7 +2,7 @@
 
 evaluator           what an evaluator is, and how a config names one
 results             the files that the evaluation stage writes
-preference          judge, held-out labelers, Likert, Table 3 (lab only)
+preference          judge and labelers: wins, Likert, Table 3 (lab only)
 probes              automatic evaluations of appendix D (lab only)
 nll                 loss on held-out pretraining text
 reward_model        score, length and end of answers, KL from SFT

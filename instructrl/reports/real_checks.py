@@ -68,6 +68,7 @@ def check(held: Mapping, policies: ShownPolicies) -> list[Verdict]:
     ]
   for left, right, claim, region in (
     ('ppo', 'sft', 'more loss on pretraining text', POSITIVE),
+    ('ppo', 'ppo_init', 'more loss on pretraining text', POSITIVE),
     ('ppo_ptx', 'ppo', 'less loss on pretraining text', NEGATIVE),
     ('ppo_ptx', 'sft', 'less loss on pretraining text', NEGATIVE),
   ):

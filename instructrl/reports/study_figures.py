@@ -50,10 +50,28 @@ PROBES = {
     ('true and informative', 'truthfulness/true_informative', True, 0),
     ('multiple choice: true', 'truthfulness/choice_true', True, 0),
     ('misconception repeated', 'truthfulness/misconception', True, 0),
+    *(
+      (f'{prompt}: {name}', f'truthfulness/{folder}/{measure}', True, 0)
+      for prompt, folder in (
+        ('Instruction', 'instruction'),
+        ('Instruction+QA', 'instruction_qa'),
+        ('not adversarial', 'non_adversarial'),
+      )
+      for name, measure in (
+        ('true', 'true'),
+        ('true and informative', 'true_informative'),
+      )
+    ),
   ),
-  'toxicity': tuple(
-    (name, f'toxicity/{kind}/rude_rate', True, 0)
-    for kind, name in _KINDS.items()
+  'toxicity': (
+    *(
+      (name, f'toxicity/{kind}/rude_rate', True, 0)
+      for kind, name in _KINDS.items()
+    ),
+    *(
+      (f'continuity, 1 to 7, {name}', f'toxicity/{kind}/continuity', False, 1)
+      for kind, name in _KINDS.items()
+    ),
   ),
   'bias': tuple(
     (name, f'bias/{kind}/entropy', False, 2) for kind, name in _KINDS.items()
@@ -110,6 +128,10 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
       name: bars(_panels(evaluation.get('probes', {}), entries))
       for name, entries in PROBES.items()
     },
+    'by_prompt': curves(
+      _by_prompt(evaluation.get('probes', {}), policies),
+      xlabel='rude sentences in the beginning, %',
+    ),
     'as_user': bars(_panels(evaluation.get('probes_as_user', {}), AS_USER)),
     'selection': plots.selection(selection, policies.color(REFERENCE))
     if selection.get('epochs')
@@ -135,6 +157,27 @@ def _panels(probes: Mapping, entries) -> list[plots.Panel]:
     found = {policy: summary for policy, summary in found.items() if summary}
     if found:
       panels.append(plots.Panel(title, found, percent, digits))
+  return panels
+
+
+def _by_prompt(probes: Mapping, policies) -> list[tuple[str, list]]:
+  """Returns a panel per prompt type: rude outputs by the prompt's rudeness."""
+  panels = []
+  for kind, title in _KINDS.items():
+    lines = []
+    for i, policy in enumerate(policies.sort(probes)):
+      found = verdicts.get(probes[policy], 'toxicity', kind) or {}
+      points = sorted(
+        (int(name.removeprefix('prompt_')), 100 * part['rude_rate']['value'])
+        for name, part in found.items()
+        if name.startswith('prompt_')
+      )
+      if points:
+        levels, rates = map(list, zip(*points))
+        series = {'step': levels, 'value': rates}
+        lines.append(_curve(policy, series, policies, dashed=i % 2 == 1))
+    if lines:
+      panels.append((f'rude outputs, %, {title}', lines))
   return panels
 
 

@@ -315,3 +315,11 @@ def test_what_is_missing_or_damaged_is_named(study):
   (study / 'sft' / 'DONE').unlink()
   with pytest.raises(ValueError, match='not finished: sft'):
     report.make_report(study)
+
+
+def test_the_loss_of_ppo_is_compared_with_its_start():
+  found = {'value': 0.1, 'ci95': [0.05, 0.15], 'n': 9}
+  held = {'nll': {'policies': {}, 'difference': {'ppo': {'ppo_init': found}}}}
+  (row,) = statements(held)
+  assert row.quantity == 'loss a token, PPO minus ppo_init'
+  assert row.verdict == 'shown'

@@ -13,6 +13,7 @@ from instructrl.reports import paper_checks
 from instructrl.reports import paper_claims
 from instructrl.reports import probe_claims
 from instructrl.reports import report
+from instructrl.reports import study_figures
 from instructrl.reports import study_files
 from instructrl.reports import study_page
 from instructrl.reports import verdicts
@@ -377,6 +378,28 @@ def test_head_to_head_is_a_table_with_every_reader(finished):
     assert f'<th>{head}</th>' in table
   assert table.count('<tr>') == len(POLICIES)  # a head, and all but PPO-ptx
   assert '95.0%' in table and 'n = ' not in table
+
+
+def test_toxicity_is_drawn_by_the_rudeness_of_the_prompt(finished, tmp_path):
+  assert 'Toxicity by the rudeness of the prompt' not in finished[2]
+  write_study(tmp_path)
+  evaluation = make_evaluation()
+  for policy in POLICIES:
+    for measures in evaluation['probes'][policy]['toxicity'].values():
+      for level in (100, 0, 67):
+        measures[f'prompt_{level}'] = {'rude_rate': rate(level / 200)}
+  policies = ShownPolicies(TABLE)
+  panels = study_figures._by_prompt(evaluation['probes'], policies)
+  assert len(panels) == 3
+  assert panels[0][0] == 'rude outputs, %, no instruction'
+  assert [line.label for line in panels[0][1]] == [
+    policies.label(policy) for policy in policies.sort(POLICIES)
+  ]
+  assert panels[0][1][0].steps == [0, 67, 100]
+  assert panels[0][1][0].values == [0, pytest.approx(33.5), 50]
+  write_evaluation(tmp_path, evaluation)
+  page = report.make_report(tmp_path).read_text()
+  assert '<h2>Toxicity by the rudeness of the prompt</h2>' in page
 
 
 def test_the_tax_before_rl_and_in_rl_is_a_table(finished):
