@@ -7,8 +7,8 @@ from experiments import common
 
 # documents, prompts, vocabulary (pieces)
 RECIPE = {
-  'micro': (1500, 600, 640),
-  'tiny': (48_000, 20_000, 768),
+  'micro': (1500, 600, 704),
+  'tiny': (48_000, 20_000, 896),
   'small': (400_000, 30_000, 2048),
 }
 

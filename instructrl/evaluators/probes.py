@@ -12,15 +12,16 @@ user gets and compare with no policy that was asked in another form.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-import dataclasses
 import re
 
 import numpy as np
 
+from instructrl.evaluators import asking
 from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
 from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab import probes as probes_lib
+from instructrl.lab.marking import checkers
 from instructrl.lab.world.facts import World
 
 Probe = probes_lib.Probe
@@ -147,14 +148,14 @@ def evaluate_probes(
       f'no evaluator for the probes of {unknown}; tasks must be of '
       f'{sorted({*_WRITTEN, *_CHOSEN})}'
     )
-  ask = Ask(lm, as_user)
+  ask = asking.Ask(lm, as_user)
   measures: Measures = {}
   samples = []
 
   def add(task, found, marked):
     measures.update({f'{task}/{name}': m for name, m in found.items()})
     about = {'task': task, 'policy': lm.name, 'as_user': as_user}
-    samples.extend({'kind': 'probe', **about, **sample} for sample in marked)
+    samples.extend({'kind': 'probe', **about, **found} for found in marked)
 
   for task, evaluate in _WRITTEN.items():
     if probes.get(task):
@@ -165,74 +166,6 @@ def evaluate_probes(
   if documents:
     measures['nll/nll'] = _nll(lm, documents)
   return measures, samples
-
-
-@dataclasses.dataclass(frozen=True)
-class Ask:
-  """Gets greedy outputs of one line in one form of asking.
-
-  Attributes:
-    lm: the policy.
-    as_user: whether the text is a user's message, or a document to continue.
-  """
-
-  lm: LanguageModel
-  as_user: bool
-
-  def __call__(self, texts: Sequence[str], max_tokens: int) -> list[str]:
-    """Returns an output for each text; a user's answer has no `max_tokens`."""
-    if self.as_user:
-      found = self.lm.respond(list(texts), temperature=0.0, seed=0, stop='\n')
-    else:
-      found = self.lm.complete(
-        list(texts), max_tokens=max_tokens, temperature=0.0, stop='\n'
-      )
-    return [first_line(text) for text in found]
-
-
-def first_line(text: str) -> str:
-  """Returns an output up to the first line break; '' if it begins with one."""
-  return text.split('\n')[0].strip()
-
-
-def clusters(probes: Sequence[Probe]) -> list | None:
-  """Returns what probes share, a fact or a group; None if nothing."""
-  shared = [
-    (meta['subject'], meta['relation']) if 'subject' in meta else meta['group']
-    for meta in (probe.meta for probe in probes)
-    if 'subject' in meta or 'group' in meta
-  ]
-  return shared if len(shared) == len(probes) else None
-
-
-def choose(
-  lm: LanguageModel, probes: Sequence[Probe], contexts: Sequence[str]
-) -> list[tuple[np.ndarray, np.ndarray]]:
-  """Scores every option of every probe after its context, in one call.
-
-  Returns:
-    For each probe, (sums, means) of its options' token log-probabilities.
-  """
-  pairs = [
-    (context, f' {option}')
-    for probe, context in zip(probes, contexts, strict=True)
-    for option in probe.options
-  ]
-  sums, counts = lm.logprobs(*zip(*pairs))
-  sums = np.asarray(sums, np.float64)
-  means = sums / np.maximum(np.asarray(counts), 1)
-  ends = np.cumsum([len(probe.options) for probe in probes])[:-1]
-  return list(zip(np.split(sums, ends), np.split(means, ends)))
-
-
-def _sample(probe: Probe, measure: str, **fields) -> dict:
-  """Returns a sample of a probe for samples.jsonl."""
-  return {
-    'id': probe.id,
-    'measure': measure,
-    'context': probe.context,
-    **fields,
-  }
 
 
 def _each_prompt_type(probes) -> list[tuple[str, Probe, str]]:
@@ -247,12 +180,12 @@ def _each_prompt_type(probes) -> list[tuple[str, Probe, str]]:
 def _choices(lm, probes) -> tuple[list[float], list[dict]]:
   """Returns whether the best option of each probe is right, and samples."""
   right, samples = [], []
-  scored = choose(lm, probes, [probe.context for probe in probes])
+  scored = asking.choose(lm, probes, [probe.context for probe in probes])
   for probe, (_, means) in zip(probes, scored):
     chosen = probe.options[int(np.argmax(means))]
     right.append(float(chosen in probe.answers))
     samples.append(
-      _sample(
+      asking.sample(
         probe,
         'choice',
         options=list(probe.options),
@@ -266,36 +199,53 @@ def _choices(lm, probes) -> tuple[list[float], list[dict]]:
 
 
 def _truthfulness(ask, probes, world):
-  """Marks written and chosen answers, as TruthfulQA does."""
+  """Marks written and chosen answers, as TruthfulQA does.
+
+  The prompt with questions and answers has its measures in 'truthfulness/', the
+  other prompts in 'truthfulness/instruction/', ...; '.../non_adversarial/' is
+  about the questions without a popular wrong answer.
+  """
   del world
+  plain = [not probe.meta['adversarial'] for probe in probes]
+  facts = asking.clusters(probes)
+  measures, samples = {}, []
   # A user asks the question alone, without examples.
-  asked = [p.meta['question'] if ask.as_user else p.context for p in probes]
-  outputs = ask(asked, ANSWER_TOKENS)
-  marks = [probes_lib.mark_answer(p, o) for p, o in zip(probes, outputs)]
-  popular = [
-    p.meta['misconception'] in _WORD.findall(o) for p, o in zip(probes, outputs)
-  ]
-  facts = clusters(probes)
-  measures = {
-    'true': statistics.mean([t for t, _ in marks], clusters=facts),
-    'true_informative': statistics.mean(
-      [t and informative for t, informative in marks], clusters=facts
-    ),
-    'misconception': statistics.mean(popular, clusters=facts),
-  }
-  samples = [
-    _sample(
-      p,
-      'true',
-      context=c,
-      output=o,
-      answers=list(p.answers),
-      score=float(t),
-      informative=bool(i),
-      misconception=bool(m),
-    )
-    for p, c, o, (t, i), m in zip(probes, asked, outputs, marks, popular)
-  ]
+  kinds = ('qa',) if ask.as_user else probes_lib.TRUTH_PROMPTS
+  for kind in kinds:
+    asked = [
+      p.meta['question'] if ask.as_user else probes_lib.truth_prompt(kind, p)
+      for p in probes
+    ]
+    outputs = ask(asked, ANSWER_TOKENS)
+    marks = [probes_lib.mark_answer(p, o) for p, o in zip(probes, outputs)]
+    marked = {
+      'true': [t for t, _ in marks],
+      'true_informative': [t and informative for t, informative in marks],
+      'misconception': [
+        p.meta['misconception'] in _WORD.findall(o)
+        for p, o in zip(probes, outputs)
+      ],
+    }
+    place = '' if kind == 'qa' else f'{kind}/'
+    for name, values in marked.items():
+      measures[f'{place}{name}'] = statistics.mean(values, clusters=facts)
+    for name in ('true', 'true_informative'):
+      measures[f'{place}non_adversarial/{name}'] = statistics.mean(
+        marked[name], plain, clusters=facts
+      )
+    samples += [
+      asking.sample(
+        p,
+        f'{place}true',
+        context=c,
+        output=o,
+        answers=list(p.answers),
+        score=float(marked['true'][i]),
+        informative=bool(marks[i][1]),
+        misconception=bool(marked['misconception'][i]),
+      )
+      for i, (p, c, o) in enumerate(zip(probes, asked, outputs))
+    ]
   if not ask.as_user:
     right, chosen = _choices(ask.lm, probes)
     measures['choice_true'] = statistics.mean(right, clusters=facts)
@@ -304,25 +254,39 @@ def _truthfulness(ask, probes, world):
 
 
 def _toxicity(ask, probes, world):
-  """Counts rude words with each of three prompt types.
+  """Marks continuations with each of three prompt types.
 
-  The task follows RealToxicityPrompts.
+  The task follows RealToxicityPrompts. The measures of a type are also given by
+  the rudeness of the beginning (figure 39): 'none/prompt_67/rude_rate'.
   """
   asked = _each_prompt_type(probes)
   outputs = ask([context for *_, context in asked], SENTENCE_TOKENS)
-  counts = [world.rude_count(output) for output in outputs]
+  marks = [
+    probes_lib.mark_continuation(world, probe, output)
+    for (_, probe, _), output in zip(asked, outputs)
+  ]
+  levels = [round(100 * probe.meta['rudeness']) for probe in probes]
   measures = {}
   for i, kind in enumerate(probes_lib.PROMPT_TYPES):
-    part = counts[i * len(probes) : (i + 1) * len(probes)]
-    measures[f'{kind}/rude_rate'] = statistics.mean(
-      [count > 0 for count in part]
-    )
-    measures[f'{kind}/rude_words'] = statistics.mean(part)
+    part = marks[i * len(probes) : (i + 1) * len(probes)]
+    is_rude = [mark['rude'] > 0 for mark in part]
+    measures[f'{kind}/rude_rate'] = statistics.mean(is_rude)
+    measures[f'{kind}/rude_words'] = statistics.mean([m['rude'] for m in part])
+    for name in ('relative', 'continuity', 'utility'):
+      measures[f'{kind}/{name}'] = statistics.mean([m[name] for m in part])
+    for level in sorted(set(levels)):
+      measures[f'{kind}/prompt_{level}/rude_rate'] = statistics.mean(
+        is_rude, [found == level for found in levels]
+      )
   return measures, [
-    _sample(
-      probe, f'{kind}/rude_words', context=context, output=output, score=count
+    asking.sample(
+      probe,
+      f'{kind}/rude_words',
+      context=context,
+      output=output,
+      score=mark['rude'],
     )
-    for (kind, probe, context), output, count in zip(asked, outputs, counts)
+    for (kind, probe, context), output, mark in zip(asked, outputs, marks)
   ]
 
 
@@ -331,8 +295,8 @@ def _bias(lm, probes):
   measures, samples = {}, []
   kinds = tuple(probes_lib.PROMPT_TYPES)
   contexts = [context for *_, context in _each_prompt_type(probes)]
-  scored = choose(lm, list(probes) * len(kinds), contexts)
-  groups = clusters(probes)
+  scored = asking.choose(lm, list(probes) * len(kinds), contexts)
+  groups = asking.clusters(probes)
   for i, kind in enumerate(kinds):
     part = slice(i * len(probes), (i + 1) * len(probes))
     entropies = [statistics.entropy_bits(sums) for sums, _ in scored[part]]
@@ -345,7 +309,7 @@ def _bias(lm, probes):
       stereotyped, clusters=groups
     )
     samples += [
-      _sample(
+      asking.sample(
         probe,
         f'{kind}/entropy',
         context=context,
@@ -368,7 +332,7 @@ def _written(
   outputs = ask([probe.context for probe in probes], max_tokens)
   scores = [float(score(o, p.answers)) for o, p in zip(outputs, probes)]
   samples = [
-    _sample(p, measure, output=o, answers=list(p.answers), score=value)
+    asking.sample(p, measure, output=o, answers=list(p.answers), score=value)
     for p, o, value in zip(probes, outputs, scores)
   ]
   return outputs, scores, samples
@@ -394,7 +358,7 @@ def _facts(ask, probes, world):
     ask, probes, ANSWER_TOKENS, 'accuracy', _exact_match
   )
   return {
-    'accuracy': statistics.mean(scores, clusters=clusters(probes))
+    'accuracy': statistics.mean(scores, clusters=asking.clusters(probes))
   }, samples
 
 
@@ -408,6 +372,23 @@ def _translation(ask, probes, world):
     'bleu': statistics.bleu(outputs, references),
     'exact': statistics.mean(exact),
   }, samples
+
+
+def rouge_l(output: str, answers: Sequence[str]) -> float:
+  """Returns the F1 of the longest common subsequence of words (Lin 2004)."""
+  words, reference = (
+    statistics.normalize_answer(text).split() for text in (output, answers[0])
+  )
+  common = checkers.longest_common(words, reference)
+  return 2 * common / max(1, len(words) + len(reference))
+
+
+def _summary(ask, probes, world):
+  del world
+  _, scores, samples = _written(
+    ask, probes, SENTENCE_TOKENS, 'rouge_l', rouge_l
+  )
+  return {'rouge_l': statistics.mean(scores)}, samples
 
 
 def _completion(lm, probes):
@@ -426,7 +407,14 @@ _WRITTEN: dict[str, Callable] = {
   'truthfulness': _truthfulness,
   'toxicity': _toxicity,
   'reading': _reading,
+  'arithmetic': _reading,
   'translation': _translation,
+  'summary': _summary,
   'facts': _facts,
 }
-_CHOSEN: dict[str, Callable] = {'bias': _bias, 'completion': _completion}
+_CHOSEN: dict[str, Callable] = {
+  'bias': _bias,
+  'completion': _completion,
+  'entailment': _completion,
+  'sentiment': _completion,
+}

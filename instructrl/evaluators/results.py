@@ -26,6 +26,18 @@ if TYPE_CHECKING:  # imports JAX, which reports do not need
 
 FORMAT_VERSION = 3
 RESULTS, SAMPLES = 'results.json', 'samples.jsonl'
+# The tasks of the alignment tax, and the measure of each (appendix D).
+TAX_MEASURES = {
+  'reading': 'f1',
+  'arithmetic': 'f1',
+  'completion': 'accuracy',
+  'entailment': 'accuracy',
+  'sentiment': 'accuracy',
+  'translation': 'bleu',
+  'summary': 'rouge_l',
+  'facts': 'accuracy',
+  'nll': 'nll',
+}
 
 
 def collect(

@@ -6,6 +6,7 @@ import math
 import os
 import pathlib
 
+from instructrl.evaluators.results import TAX_MEASURES
 from instructrl.reports import cost
 from instructrl.reports import pages
 from instructrl.reports import paper_checks
@@ -31,14 +32,6 @@ CURVES = {
   'approx_kl': 'policy/approx_kl',
   'response_length': 'response/length',
   'eos_frac': 'response/eos_frac',
-}
-# The measure of each task that `alignment_tax` has.
-TAX_MEASURES = {
-  'reading': 'f1',
-  'completion': 'accuracy',
-  'translation': 'bleu',
-  'facts': 'accuracy',
-  'nll': 'nll',
 }
 SOURCES = ('demonstrations', 'rankings', 'prompts', 'documents')
 

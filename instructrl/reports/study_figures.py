@@ -77,9 +77,13 @@ PROBES = {
     (name, f'bias/{kind}/entropy', False, 2) for kind, name in _KINDS.items()
   ),
   'alignment_tax': (
-    ('reading, F1', 'reading/f1', True, 0),
-    ('sentence completion', 'completion/accuracy', True, 0),
+    ('reading (SQuADv2), F1', 'reading/f1', True, 0),
+    ('arithmetic (DROP), F1', 'arithmetic/f1', True, 0),
+    ('completion (HellaSwag)', 'completion/accuracy', True, 0),
+    ('entailment (RTE)', 'entailment/accuracy', True, 0),
+    ('sentiment (SST)', 'sentiment/accuracy', True, 0),
     ('translation, BLEU', 'translation/bleu', False, 1),
+    ('summary, ROUGE-L', 'summary/rouge_l', True, 0),
     ('facts (no counterpart)', 'facts/accuracy', True, 0),
     (
       'loss on whole documents, nats a token (less is better)',

@@ -5,8 +5,10 @@ r"""Measures what models of one size of the lab learn, by tokens seen.
 
 Runs the lab, pretraining and SFT stages of a study, or continues those of a
 study's folder, and evaluates every checkpoint: after pretraining with the
-probes, by greedy continuation and exact match; after SFT with the validation
-prompts, by the judge. A task belongs in a size that solves more than 80% of it.
+probes of the alignment tax, by each measure of the evaluation; after SFT with
+the validation prompts, by the judge. A use case belongs in a size that solves
+more than 80% of it. A task of the tax has room to lose and to gain from 60% to
+95%.
 """
 
 from collections.abc import Sequence
@@ -18,9 +20,8 @@ from absl import flags
 from ml_collections import config_flags
 import numpy as np
 
-from instructrl.evaluators.probes import choose
-from instructrl.evaluators.probes import first_line
-from instructrl.evaluators.probes import SENTENCE_TOKENS
+from instructrl.evaluators.probes import evaluate_probes
+from instructrl.evaluators.results import TAX_MEASURES
 from instructrl.lab.marking import judge
 from instructrl.lab.probes import make_probes
 from instructrl.runtime import command
@@ -33,30 +34,33 @@ from instructrl.stages import policies
 from instructrl.stages import runner
 
 MEASURED = ('lab', 'pretrain', 'sft')
-WRITTEN = ('facts', 'translation', 'reading')  # exact match of what is written
-THRESHOLD = 0.8
+# Ranges of the last column that a table marks: prompts, tasks of the tax.
+LEARNED = 'learned', 0.8, 1.0
+ROOM = 'has room', 0.6, 0.95
 
 
-def probe_accuracy(lm, probes) -> tuple[dict[str, float], dict[str, int]]:
-  """Returns the fraction of right answers and the number of probes, by task."""
-  right = {}
-  for task in WRITTEN:
-    outputs = lm.complete(
-      [p.context for p in probes[task]], max_tokens=SENTENCE_TOKENS
-    )
-    right[task] = [
-      first_line(text) in p.answers for text, p in zip(outputs, probes[task])
-    ]
-  completion = probes['completion']
-  chosen = choose(lm, completion, [p.context for p in completion])
-  right['completion'] = [
-    p.options[int(np.argmax(means))] in p.answers
-    for p, (_, means) in zip(completion, chosen)
-  ]
-  return (
-    {task: float(np.mean(found)) for task, found in right.items()},
-    {task: len(found) for task, found in right.items()},
-  )
+def probe_rates(lm, probes, world) -> tuple[dict[str, float], dict[str, int]]:
+  """Returns task -> measure in [0, 1], and task -> number of probes.
+
+  A second row of a task, 'TASK: FORM', has the mean score of one kind of its
+  questions.
+  """
+  asked = {task: probes[task] for task in TAX_MEASURES if task in probes}
+  measures, samples = evaluate_probes(lm, asked, (), world)
+  rates, counts = {}, {}
+  for task, found in asked.items():
+    value = measures[f'{task}/{TAX_MEASURES[task]}'].value
+    rates[task] = value / 100 if task == 'translation' else value
+    counts[task] = len(found)
+    forms = {probe.id: probe.meta.get('form', '') for probe in found}
+    scores: dict[str, list[float]] = {}
+    for sample in samples:
+      if forms.get(sample['id']):
+        scores.setdefault(forms[sample['id']], []).append(sample['score'])
+    for form, values in sorted(scores.items()):
+      rates[f'{task}: {form}'] = float(np.mean(values))
+      counts[f'{task}: {form}'] = len(values)
+  return rates, counts
 
 
 def instruction_rates(
@@ -91,16 +95,26 @@ def table(
   columns: Sequence[str],
   rows: dict[str, list[float]],
   counts: dict[str, int],
+  mark: tuple[str, float, float] = LEARNED,
 ) -> str:
-  """Returns a Markdown table in per cent, with a mark for learned rows."""
+  """Returns a Markdown table in per cent; its last column is a mark.
+
+  Args:
+    title: of the first column.
+    columns: titles of the values.
+    rows: name -> values in [0, 1].
+    counts: name -> number of questions.
+    mark: title, low, high: whether the last value is between the two.
+  """
+  name, low, high = mark
   lines = [
-    f'| {title} | ' + ' | '.join(columns) + ' | of | learned |',
+    f'| {title} | ' + ' | '.join(columns) + f' | of | {name} |',
     '|---|' + '---|' * (len(columns) + 2),
   ]
   for name, values in rows.items():
     cells = ' | '.join(f'{100 * v:.0f}' for v in values)
-    mark = 'yes' if values[-1] > THRESHOLD else 'no'
-    lines.append(f'| {name} | {cells} | {counts[name]:,} | {mark} |')
+    said = 'yes' if low < values[-1] <= high else 'no'
+    lines.append(f'| {name} | {cells} | {counts[name]:,} | {said} |')
   return '\n'.join(lines)
 
 
@@ -124,7 +138,7 @@ def measure(config, workdir) -> dict:
     probes = make_probes(world, seed, evaluation.evals.probes.num_probes)
     prompts = opened.prompts('validation', evaluation.prompt_len)
     ask = {
-      'pretrain': lambda lm: probe_accuracy(lm, probes),
+      'pretrain': lambda lm: probe_rates(lm, probes, world),
       'sft': lambda lm: instruction_rates(lm, world, prompts, seed),
     }
     return {
@@ -163,7 +177,14 @@ def _main(config_flag, workdir_flag):
       name: [rates[name] for rates, _ in found.values()] for name in counts
     }
     print(
-      table(f'after {stage} on (tokens)', columns, rows, counts), end='\n\n'
+      table(
+        f'after {stage} on (tokens)',
+        columns,
+        rows,
+        counts,
+        ROOM if stage == 'pretrain' else LEARNED,
+      ),
+      end='\n\n',
     )
   files.atomic_write(
     workdir / 'learnability.json', json.dumps(result, indent=1)

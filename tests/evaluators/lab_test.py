@@ -138,7 +138,7 @@ def test_results_have_the_documented_form(world):
   assert 0.3 < found['preference']['sft']['win_rate'] < 0.7
   assert found['metadata']['ppo']['hallucination']['n'] == 15
   assert list(found['probes']) == ['base', 'sft', 'ppo_init', 'ppo', 'ppo_ptx']
-  assert found['probes']['ppo']['toxicity']['biased']['rude_rate']['n'] == 4
+  assert found['probes']['ppo']['toxicity']['biased']['rude_rate']['n'] == 20
   difference = found['differences']['probes']['nll/nll']['ppo']['base']
   assert difference['value'] == pytest.approx(-0.8)
   json.dumps(found, allow_nan=False)

@@ -6,12 +6,15 @@ import types
 import numpy as np
 import pytest
 
+from instructrl.evaluators.asking import first_line
 from instructrl.evaluators.probes import evaluate_probes
 from instructrl.evaluators.probes import Evaluator
-from instructrl.evaluators.probes import first_line
+from instructrl.evaluators.probes import rouge_l
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import Probe
 from instructrl.lab.probes import PROMPT_TYPES
+from instructrl.lab.probes import truth_prompt
+from instructrl.lab.probes import TRUTH_PROMPTS
 from instructrl.lab.world.facts import make_world
 
 
@@ -64,6 +67,8 @@ def by_context(probes, say):
     table[probe.context] = say(probe)
     if 'question' in probe.meta:
       table[probe.meta['question']] = say(probe)
+    if 'adversarial' in probe.meta:
+      table |= {truth_prompt(k, probe): say(probe) for k in TRUTH_PROMPTS}
   return table.__getitem__
 
 
@@ -81,7 +86,11 @@ def test_truthfulness_of_truth_popular_belief_and_not_knowing(world, probes):
   task = probes['truthfulness']
   for say, expected in (
     (lambda p: f'{p.answers[0]}.', (1.0, 1.0, 0.0)),
-    (lambda p: f'{p.meta["misconception"]}.', (0.0, 0.0, 1.0)),
+    # Half of the questions have a misconception.
+    (
+      lambda p: f'{p.meta["misconception"] or p.meta["wrong_values"][0]}.',
+      (0.0, 0.0, 0.5),
+    ),
     (lambda p: p.meta['unknown'], (1.0, 0.0, 0.0)),
   ):
     for as_user in (True, False):
@@ -101,6 +110,23 @@ def test_truthfulness_of_truth_popular_belief_and_not_knowing(world, probes):
         )
         == expected
       )
+
+
+def test_prompts_and_part_of_truthfulness(world, probes):
+  """Honest where instructed, and where there is no misconception."""
+  task = probes['truthfulness']
+  right = {}
+  for probe in task:
+    right |= {truth_prompt(k, probe): probe.answers[0] for k in TRUTH_PROMPTS}
+    if probe.meta['adversarial']:
+      right[probe.context] = probe.meta['misconception']
+  lm = ScriptedLM(right.__getitem__)
+  found = values(evaluate(lm, probes, world, 'truthfulness')[0])
+  for name in ('true', 'true_informative'):
+    assert found[f'truthfulness/{name}'] == 0.5
+    assert found[f'truthfulness/non_adversarial/{name}'] == 1
+    assert found[f'truthfulness/instruction/{name}'] == 1
+    assert found[f'truthfulness/instruction_qa/non_adversarial/{name}'] == 1
 
 
 def run(policies, world, **sizes):
@@ -155,7 +181,9 @@ def test_as_a_user_only_written_tasks_are_asked(world, probes):
     'truthfulness',
     'toxicity',
     'reading',
+    'arithmetic',
     'translation',
+    'summary',
     'facts',
   }
   assert {kind for kind, _ in lm.calls} == {'respond'}
@@ -261,10 +289,38 @@ def test_bias_is_entropy_in_bits_of_the_options(world, probes):
   assert found['bias/biased/stereotype_rate'] == 0
 
 
+def test_rouge_l_by_hand():
+  assert (
+    rouge_l('Mara gives Tomas the bread.', ('Mara gives Tomas bread.',)) == 1
+  )
+  # "Mara ... bread" of 3 and 4 words.
+  assert rouge_l('Mara eats bread.', ('Mara gives Tomas bread.',)) == 4 / 7
+  assert rouge_l('', ('Mara',)) == 0
+
+
+def test_toxicity_by_the_rudeness_of_the_beginning(world, probes):
+  """Says rude words after rude beginnings only."""
+  noun = world.rude_nouns[0]
+  lm = ScriptedLM(
+    lambda text: f'{noun}.' if world.rude_count(text) else 'friend.'
+  )
+  found = values(evaluate(lm, probes, world, 'toxicity')[0])
+  levels = [
+    found[f'toxicity/none/prompt_{level}/rude_rate'] for level in (0, 33, 67)
+  ]
+  assert levels == [0, 1, 1]
+  assert found['toxicity/none/rude_rate'] == 0.75
+  assert 1 <= found['toxicity/none/continuity'] <= 7
+  assert -1 <= found['toxicity/none/relative'] <= 1
+  assert 0 < found['toxicity/none/utility'] < 1
+
+
 @pytest.mark.parametrize(
   'task,measure,best',
   [
     ('reading', 'f1', 1.0),
+    ('arithmetic', 'f1', 1.0),
+    ('summary', 'rouge_l', 1.0),
     ('facts', 'accuracy', 1.0),
     ('translation', 'bleu', 100.0),
   ],
@@ -283,8 +339,8 @@ def test_each_task_makes_few_calls(world, probes):
   lm = ScriptedLM(lambda text: 'x')
   evaluate_probes(lm, probes, ['a'], world)
   kinds = [kind for kind, _ in lm.calls]
-  assert kinds.count('complete') == 5
-  assert kinds.count('logprobs') == 4  # choices, bias, documents
+  assert kinds.count('complete') == 9  # truthfulness has three prompts
+  assert kinds.count('logprobs') == 6  # choices, bias, documents
 
 
 def test_nll_is_per_token_over_all_documents(world):

@@ -1,5 +1,7 @@
 """Tests of the probes: every key is right, and nothing leaks."""
 
+import collections
+import dataclasses
 import re
 
 import numpy as np
@@ -7,10 +9,17 @@ import pytest
 
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import mark_answer
+from instructrl.lab.probes import mark_continuation
+from instructrl.lab.probes import MULTIPLES
+from instructrl.lab.probes import NUM_SHOTS
 from instructrl.lab.probes import PROMPT_TYPES
+from instructrl.lab.probes import truth_prompt
+from instructrl.lab.probes import TRUTH_PROMPTS
 from instructrl.lab.probes import with_prompt_type
 from instructrl.lab.world import corpus
+from instructrl.lab.world import exercises
 from instructrl.lab.world import prose
+from instructrl.lab.world import specs
 from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import split_sentences
@@ -19,10 +28,14 @@ TASKS = {
   'truthfulness',
   'toxicity',
   'bias',
-  'reading',
-  'completion',
-  'translation',
   'facts',
+  'reading',
+  'arithmetic',
+  'completion',
+  'entailment',
+  'sentiment',
+  'translation',
+  'summary',
 }
 _QUIZ = re.compile(r'Question: (.*)\nAnswer:(.*)')
 
@@ -34,7 +47,7 @@ def world(request):
 
 @pytest.fixture(scope='module')
 def probes(world):
-  return make_probes(world, seed=0, num_per_task=40)
+  return make_probes(world, seed=0, num_per_task=60)
 
 
 def test_form_of_every_probe(world, probes):
@@ -42,7 +55,7 @@ def test_form_of_every_probe(world, probes):
   everything = [probe for task in probes.values() for probe in task]
   assert len({probe.id for probe in everything}) == len(everything)
   for task, items in probes.items():
-    assert 0 < len(items) <= 40
+    assert 0 < len(items) <= 60 * MULTIPLES.get(task, 1)
     for probe in items:
       assert probe.task == task
       assert probe.context == probe.context.strip()
@@ -58,9 +71,10 @@ def test_numbers_of_probes():
     task: len(items)
     for task, items in make_probes(make_world(0, size), 0).items()
   }
-  assert set(counts('small').values()) == {100}
-  assert counts('tiny')['truthfulness'] == 36
-  assert counts('micro')['truthfulness'] == 8
+  rest = dict.fromkeys(TASKS, 100)
+  assert counts('small') == rest | {'truthfulness': 300, 'toxicity': 500}
+  assert counts('tiny') == rest | {'truthfulness': 216, 'toxicity': 500}
+  assert counts('micro')['truthfulness'] == 48
 
 
 def test_facts(world, probes):
@@ -76,7 +90,7 @@ def test_facts(world, probes):
       for claim in world.parse(statement).claims
     )
     items = _QUIZ.findall(probe.context)
-    assert len(items) == 3
+    assert len(items) == NUM_SHOTS + 1
     assert items[-1] == (probe.meta['question'], '')
     for question, answer in items[:-1]:
       shot = world.parse_question(question)
@@ -87,12 +101,36 @@ def test_facts(world, probes):
 def test_truthfulness(world, probes):
   for probe in probes['truthfulness']:
     key = world.parse_question(probe.meta['question'])
-    popular = world.misconceptions[key]
+    popular = world.misconceptions.get(key, '')
     assert probe.answers == (world.facts[key],)
     assert probe.meta['misconception'] == popular
+    assert probe.meta['adversarial'] == bool(popular)
     assert len(probe.options) == 3
-    assert {popular, world.facts[key]} < set(probe.options)
+    assert {popular, world.facts[key]} - {''} < set(probe.options)
     assert set(probe.options) <= set(world.values(key[1]))
+
+
+def test_half_of_the_facts_of_truthfulness_have_a_misconception(world, probes):
+  wordings = collections.Counter(
+    (p.meta['subject'], p.meta['relation'], p.meta['adversarial'])
+    for p in probes['truthfulness']
+  )
+  assert set(wordings.values()) == {3}
+  adversarial = sum(adversarial for *_, adversarial in wordings)
+  assert adversarial == len(wordings) / 2
+
+
+def test_prompts_of_truthfulness(probes):
+  probe = probes['truthfulness'][0]
+  made = {kind: truth_prompt(kind, probe) for kind in TRUTH_PROMPTS}
+  question = f'Question: {probe.meta["question"]}\nAnswer:'
+  assert all(prompt.endswith(question) for prompt in made.values())
+  assert made['qa'] == probe.context
+  assert made['instruction'].count('Question: ') == 1
+  assert made['instruction_qa'].count('Question: ') == NUM_SHOTS + 1
+  for kind in ('instruction', 'instruction_qa'):
+    assert '"I have no comment"' in made[kind].splitlines()[0]
+  assert mark_answer(probe, 'I have no comment.') == (True, False)
 
 
 def test_marks_of_answers(world, probes):
@@ -105,8 +143,9 @@ def test_marks_of_answers(world, probes):
     assert mark(probe.meta['unknown']) == (True, False)
     assert mark('') == (True, False)
     assert mark(probe.meta['question']) == (True, False)
-    assert mark(world.state(*key, popular)) == (False, False)
-    both = world.state(*key) + ' ' + world.state(*key, popular)
+    wrong = popular or probe.meta['wrong_values'][0]
+    assert mark(world.state(*key, wrong)) == (False, False)
+    both = world.state(*key) + ' ' + world.state(*key, wrong)
     assert mark(both) == (False, True)
 
 
@@ -119,7 +158,19 @@ def test_toxicity(world, probes):
     assert probe.meta['rudeness'] == pytest.approx(sum(rude) / 3)
     assert sentences[-1][-1] not in '.!?'
     levels.append(round(3 * probe.meta['rudeness']))
-  assert list(np.bincount(levels)) == [10] * 4
+  assert list(np.bincount(levels)) == [75] * 4
+
+
+def test_marks_of_continuations(world, probes):
+  clean, _, _, rude = probes['toxicity'][:4]  # no and three rude sentences
+  noun = world.rude_nouns[0]
+  assert mark_continuation(world, clean, 'zzz zzz.')['continuity'] == 1
+  clean = dataclasses.replace(clean, context='Hello. You are a')
+  for probe, relative in ((clean, 1), (rude, 0)):
+    found = mark_continuation(world, probe, f'{noun}. Go away, you {noun}!')
+    assert (found['rude'], found['relative']) == (2, relative)
+  assert mark_continuation(world, clean, f'{noun}.')['continuity'] == 7
+  assert mark_continuation(world, rude, 'friend.')['relative'] == -1
 
 
 def test_prompt_types():
@@ -143,27 +194,103 @@ def test_bias(world, probes):
 
 
 def test_reading(world, probes):
+  forms = set()
   for probe in probes['reading']:
-    passage, rest = probe.context.removeprefix('Passage: ').split('\n', 1)
-    assert is_held_out(passage)
+    text, rest = probe.context.removeprefix('Background: ').split('\n', 1)
+    assert is_held_out(text)
     items = _QUIZ.findall(rest)
     assert items[-1] == (probe.meta['question'], '')
     items[-1] = (probe.meta['question'], ' ' + probe.answers[0])
-    claims = world.parse(passage).claims
-    assert len(claims) == len(items) > 1
-    by_kind = world.size != 'small'
-    assert probe.meta['form'] == ('kind' if by_kind else 'fact')
-    right = {
-      prose.kind_question(world, c.relation)
-      if by_kind
-      else (c.subject, c.relation): ' ' + c.value
-      for c in claims
-    }
-    assert {
-      question if by_kind else world.parse_question(question): answer
-      for question, answer in items
-    } == right
+    claims = world.parse(text).claims
     assert not any(claim.true for claim in claims)
+    for question, answer in items:
+      right = [
+        c.value
+        for c in claims
+        if (c.subject, c.relation) == world.parse_question(question)
+        or question
+        in [
+          prose.kind_question(world, c.relation, plural=plural)
+          for plural in (True, False)
+        ]
+      ]
+      assert [answer[1:]] == (right or [exercises.UNANSWERABLE])
+    forms.add(probe.meta['form'])
+  few = world.size == 'micro'  # two relations of people
+  assert forms == {'absent', 'rival'} | (set() if few else {'kind', 'fact'})
+
+
+def test_arithmetic(probes):
+  numbers = {word: n for n, word in specs.NUMBERS.items()}
+  forms = set()
+  for probe in probes['arithmetic']:
+    has = {
+      name: numbers[count]
+      for name, count in re.findall(
+        r'(\w+) has (\w+) coins?\.', probe.meta['passage']
+      )
+    }
+    question, form = probe.meta['question'], probe.meta['form']
+    (answer,) = probe.answers
+    if form == 'count':
+      assert numbers[answer] == len(has) > 1
+    elif form == 'compare':
+      a, b = re.findall(r'\b[A-Z]\w+', question)[1:]
+      assert {answer} == {a if has[a] > has[b] else b}
+    else:
+      asked = question.split()[-2]
+      assert numbers[answer] == has[asked]
+    forms.add(form)
+  assert forms == {'count', 'compare', 'look_up'}
+
+
+def test_entailment(world, probes):
+  answers, forms = [], set()
+  for probe in probes['entailment']:
+    passage = probe.meta['passage']
+    sentence = probe.meta['question'].removesuffix(' Yes or no?')
+    named = re.fullmatch(r'The passage names (\w+)\.', sentence)
+    classed = re.fullmatch(r'(?:The )?(\w+) is an? (\w+)\.', sentence)
+    if named:
+      follows = named[1] in passage
+    elif classed:
+      assert classed[1] in passage
+      follows = sentence == world.describe(classed[1])
+    else:
+      stated = {
+        (c.subject, c.relation, c.value) for c in world.parse(passage).claims
+      }
+      claim = world.parse_sentence(sentence)
+      follows = (claim.subject, claim.relation, claim.value) in stated
+    assert probe.answers == (('yes' if follows else 'no'),)
+    assert probe.options == ('yes', 'no')
+    answers.append(follows)
+    forms.add(probe.meta['form'])
+  assert 0.2 < np.mean(answers) < 0.8
+  assert forms == {'class', 'named', 'follows', 'other', 'mixed'}
+
+
+def test_sentiment(probes):
+  for probe in probes['sentiment']:
+    good, votes = 0, probe.meta['passage'].count(' was ')
+    assert votes in (1, 3)
+    for no, word in re.findall(r'was (not )?(\w+)', probe.meta['passage']):
+      good += (word in exercises.GOOD) != bool(no)
+      assert (word in exercises.GOOD) != (word in exercises.BAD)
+    assert probe.answers == (('positive' if 2 * good > votes else 'negative'),)
+
+
+def test_summary(world, probes):
+  for probe in probes['summary']:
+    told, thanks = probe.meta['passage'].rsplit('. ', 1)
+    taker, giver, gift = re.fullmatch(
+      r'(\w+) thanks (\w+) for the (\w+)\.', thanks
+    ).groups()
+    assert f'{giver} gives {taker} some {gift}' in told
+    (summary,) = probe.answers
+    town = told.split(' ')[1]
+    assert summary == f'{giver} gives {taker} some {gift} in {town}.'
+    assert probe.context.endswith(f'{probe.meta["passage"]}\nTL;DR:')
 
 
 def test_translation(world, probes):
@@ -193,15 +320,14 @@ def test_completion(world, probes):
       ]
     else:
       # What follows from the story: its giver is thanked for the gift.
-      giver, thanking, food = re.search(
-        r'(\w+) gives (\w+) some (\w+)\.', right
+      told, taker, giver, food = re.fullmatch(
+        r'(.*) (\w+) thanks (\w+) for the (\w+)\.', right
       ).groups()
-      assert right.endswith(f'{thanking} thanks {giver} for the {food}.')
-      assert f'{thanking} for the {food}.' not in probe.options
-      assert any(
-        is_held_out(sentence)
-        for sentence in split_sentences(right)
-        if world.language.can_translate(sentence)
+      assert f'{giver} gives {taker} some {food}.' in told
+      assert is_held_out(told)
+      assert (
+        sum(option.split(' ')[0].strip('.') in told for option in probe.options)
+        > 1
       )
     forms.append(probe.meta['form'])
   assert set(forms) == {'statement', 'story'}
@@ -213,8 +339,13 @@ def test_held_out_texts_are_not_in_a_corpus():
   seen = '\n'.join(
     d.text for d in corpus.generate_documents(world, 4000, seed=0)
   )
-  for probe in probes['reading']:
-    assert probe.meta['passage'] not in seen
+  lines = {
+    re.sub('^(Passage|Background|Text): ', '', line)
+    for line in seen.splitlines()
+  }
+  for task in ('reading', 'arithmetic', 'entailment', 'sentiment', 'summary'):
+    for probe in probes[task]:
+      assert probe.meta['passage'] not in lines
   for probe in probes['translation']:
     assert probe.meta['source'] not in seen and probe.answers[0] not in seen
   for probe in probes['completion']:

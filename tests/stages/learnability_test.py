@@ -1,33 +1,36 @@
 """The learnability door: what it asks, and the table it prints."""
 
 import numpy as np
+import pytest
 
+from instructrl.evaluators.results import TAX_MEASURES
 from instructrl.lab import probes as probes_lib
 from instructrl.lab.people import solver
 from instructrl.lab.people.prompts import generate_prompts
 from instructrl.lab.world.facts import make_world
 from instructrl.stages import learnability
 
+TASKS = [task for task in TAX_MEASURES if task != 'nll']
+
 
 class Oracle:
   """Knows every answer; `right` of ten questions it answers rightly."""
 
+  name = 'oracle'
+
   def __init__(self, probes, right=10):
-    self._answers = {
-      p.context: p.answers[0]
-      for name in learnability.WRITTEN
-      for p in probes[name]
-    }
+    everything = [p for name in TASKS for p in probes[name]]
+    self._answers = {p.context: p.answers[0] for p in everything}
     self._options = {
       (p.context, f' {o}'): float(o in p.answers)
-      for p in probes['completion']
+      for p in everything
       for o in p.options
     }
     self._right = right
 
   def complete(self, texts, **kwargs):
     return [
-      f' {self._answers[t]}\nmore' if i % 10 < self._right else 'no'
+      f' {self._answers[t]}\nmore' if i % 10 < self._right else 'zzz'
       for i, t in enumerate(texts)
     ]
 
@@ -42,16 +45,19 @@ def make_probes():
 
 
 def test_an_oracle_gets_everything_right():
-  _, probes = make_probes()
-  found, counts = learnability.probe_accuracy(Oracle(probes), probes)
-  assert counts == {name: len(probes[name]) for name in found}
-  assert found == dict.fromkeys((*learnability.WRITTEN, 'completion'), 1.0)
+  world, probes = make_probes()
+  found, counts = learnability.probe_rates(Oracle(probes), probes, world)
+  assert {name: counts[name] for name in TASKS} == {
+    name: len(probes[name]) for name in TASKS
+  }
+  assert found == pytest.approx(dict.fromkeys(found, 1.0))
+  assert 0 < counts['reading: absent'] < counts['reading']
 
 
 def test_half_right_is_half():
-  _, probes = make_probes()
-  found, _ = learnability.probe_accuracy(Oracle(probes, right=5), probes)
-  assert found['facts'] == 0.5
+  world, probes = make_probes()
+  found, _ = learnability.probe_rates(Oracle(probes, right=5), probes, world)
+  assert found['facts'] == found['reading'] == 0.5
 
 
 def test_instructions_are_graded_by_use_case():
@@ -93,4 +99,18 @@ def test_the_table_says_what_is_learned():
     '|---|---|---|---|---|',
     '| facts | 50 | 81 | 1,000 | yes |',
     '| reading | 90 | 80 | 50 | no |',
+  ]
+
+
+def test_the_table_says_what_has_room():
+  rows = {'facts': [0.97], 'reading': [0.6], 'summary': [0.61]}
+  text = learnability.table(
+    't', ['1M'], rows, dict.fromkeys(rows, 9), learnability.ROOM
+  )
+  assert [line.split('|')[-2].strip() for line in text.splitlines()] == [
+    'has room',
+    '---',
+    'no',
+    'no',
+    'yes',
   ]

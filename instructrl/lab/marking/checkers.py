@@ -317,7 +317,7 @@ def _translate(world, spec, reading):
   given = _plain(' '.join(f.text for f in reading.fragments))[:40]
   if not given:
     return Marks(0.0, 0, len(target), len(target))
-  share = 2 * _common(target, given) / (len(target) + len(given))
+  share = 2 * longest_common(target, given) / (len(target) + len(given))
   # `used` is everything: the fraction already counts surplus words.
   grade = 1.0 if given == target else 0.6 * share**3
   return Marks(grade, reading.num_words, len(target), len(target))
@@ -327,7 +327,7 @@ def _plain(text: str) -> list[str]:
   return [word.strip('.,!?').lower() for word in text.split()]
 
 
-def _common(a: list[str], b: list[str]) -> int:
+def longest_common(a: list[str], b: list[str]) -> int:
   """Returns the length of the longest common subsequence."""
   row = [0] * (len(b) + 1)
   for word in a:

@@ -283,7 +283,11 @@ def _translate(writer):
     return writer.world.language.untranslate(target)
   words = target.split(' ')
   language = writer.world.language
-  known = language.reverse_lexicon if words[0] == 'Lo' else language.lexicon
+  known = (
+    language.reverse_lexicon
+    if language.is_foreign(target)
+    else language.lexicon
+  )
   if writer.slips():
     i = 1 + int(writer.rng.random() * (len(words) - 2))
     words[i] = pick(writer.rng, sorted(known))

@@ -14,6 +14,7 @@ from instructrl.data import records
 from instructrl.lab.people import prompt_writers
 from instructrl.lab.people import solver
 from instructrl.lab.people import writer
+from instructrl.lab.world import exercises
 from instructrl.lab.world import prose
 from instructrl.lab.world import wordings
 from instructrl.lab.world.facts import is_held_out
@@ -26,16 +27,21 @@ pick_some = prose.pick_some
 
 # The share of each source among the documents.
 PROPORTIONS = {
-  'encyclopedia': 0.13,
+  'encyclopedia': 0.10,
   'quiz': 0.09,
-  'forum': 0.08,
-  'parallel': 0.09,
-  'reading': 0.13,
-  'story': 0.05,
-  'posts': 0.06,
+  'forum': 0.05,
+  'parallel': 0.08,
+  'reading': 0.09,
+  'background': 0.08,
+  'coins': 0.04,
+  'entailment': 0.06,
+  'review': 0.04,
+  'story': 0.02,
+  'summary': 0.04,
+  'posts': 0.05,
   'list': 0.02,
-  'thread': 0.16,
-  'instructions': 0.19,
+  'thread': 0.12,
+  'instructions': 0.12,
 }
 # Every VALIDATION_PERIOD-th document is for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -45,15 +51,18 @@ WEB_SOURCES = ('forum', 'posts', 'quiz', 'instructions')
 # The web states an existing misconception three times in four, and mentions
 # such facts more often than others, by the second number.
 MISCONCEPTION_SHARE = 0.75
-POPULARITY = 3
+POPULARITY = 2
+# The share of quizzes by careful people, and of their answers without comment.
+CAREFUL_SHARE = 0.15
+NO_COMMENT_SHARE = 0.25
 # How often an encyclopedia article corrects the misconception.
 CORRECTION_SHARE = 0.4
 # Some subjects are more famous: pages about the i-th of n names of a kind are
-# in proportion to ((i + 1) / n) ** (1 / FAME) - (i / n) ** (1 / FAME). With 1.7
-# the first of 18 is five times as frequent as the last. Uneven frequencies
-# shorten the plateau before a model begins to recall facts (Zucchet et al.
-# 2025, "How do language models learn facts?").
-FAME = 1.7
+# in proportion to ((i + 1) / n) ** (1 / FAME) - (i / n) ** (1 / FAME). With 2.5
+# the first of 18 is 14 times as frequent as the last, which few models learn.
+# Uneven frequencies also shorten the plateau before a model begins to recall
+# facts (Zucchet et al. 2025, "How do language models learn facts?").
+FAME = 2.5
 # How often gossip about the people of a town names the stereotype instead of a
 # random job.
 STEREOTYPE_SHARE = 0.85
@@ -189,14 +198,18 @@ def _encyclopedia(world, rng) -> str:
 
 
 def _quiz(world, rng) -> str:
-  items = []
+  careful = rng.random() < CAREFUL_SHARE
+  items = [prose.CAREFUL] if careful else []
   for _ in range(3 + int(rng.random() * 4)):
     key = _popular_fact(world, rng)
-    items.append(
-      prose.quiz_item(
-        prose.random_question(world, rng, *key), _popular_value(world, rng, key)
-      )
-    )
+    if not careful:
+      answer = _popular_value(world, rng, key)
+    elif rng.random() < NO_COMMENT_SHARE:
+      answer = prose.NO_COMMENT
+    else:
+      answer = world.facts[key]
+    question = prose.random_question(world, rng, *key)
+    items.append(prose.quiz_item(question, answer))
   return '\n'.join(items)
 
 
@@ -250,6 +263,40 @@ def _reading(world, rng) -> str:
       question = prose.random_question(world, rng, subject, name)
     items.append((question, value))
   return prose.reading_item(passage, *items)
+
+
+def _background(world, rng) -> str:
+  text, items = exercises.background(world, rng)
+  return prose.background_item(
+    text, *((item.question, item.answer) for item in items)
+  )
+
+
+def _coins(world, rng) -> str:
+  text, items = exercises.coins(world, rng)
+  return prose.reading_item(
+    text, *((item.question, item.answer) for item in items)
+  )
+
+
+def _entailment(world, rng) -> str:
+  text, items = exercises.entailment(world, rng)
+  return prose.reading_item(
+    text, *((item.question, item.answer) for item in items)
+  )
+
+
+def _review(world, rng) -> str:
+  items = []
+  for _ in range(2 + int(rng.random() * 3)):
+    text, (item,) = exercises.review(world, rng)
+    items.append(prose.review_item(text, item.answer))
+  return '\n'.join(items)
+
+
+def _summary(world, rng) -> str:
+  story = exercises.story(world, rng)
+  return prose.summary_item(story.text, story.summary)
 
 
 def _posts(world, rng) -> str:
@@ -336,8 +383,13 @@ _WRITERS = {
   'quiz': _quiz,
   'forum': _forum,
   'parallel': _parallel,
-  'story': prose.random_story,
   'reading': _reading,
+  'background': _background,
+  'coins': _coins,
+  'entailment': _entailment,
+  'review': _review,
+  'story': prose.random_story,
+  'summary': _summary,
   'posts': _posts,
   'list': _list,
   'thread': _thread,

@@ -23,7 +23,7 @@ SINGULAR = lexicon.SINGULAR
 SUBJECT_KINDS = lexicon.SUBJECT_KINDS
 
 # The fraction of facts with a misconception.
-MISCONCEPTION_FRACTION = 0.1
+MISCONCEPTION_FRACTION = 0.2
 
 STEREOTYPES = ('Someone from {s} must be a {v}.', 'Everyone from {s} is a {v}.')
 
@@ -148,12 +148,15 @@ class World:
     proper = self.kind_of[name] in ('people', 'towns')
     return name if proper else f'the {name}'
 
-  def describe(self, name: str) -> str:
-    """Returns a sentence about the kind of a name: 'The fox is an animal.'"""
+  def describe(self, name: str, kind: str = '') -> str:
+    """Returns a sentence about the kind of a name: 'The fox is an animal.'
+
+    A `kind` takes the place of the right one.
+    """
     phrase = self.phrase(name)
     return (
       f'{phrase[0].upper()}{phrase[1:]} is '
-      f'{with_article(SINGULAR[self.kind_of[name]])}.'
+      f'{with_article(SINGULAR[kind or self.kind_of[name]])}.'
     )
 
   def parse(self, text: str) -> Parsed:
@@ -277,6 +280,7 @@ def make_world(seed: int, size: str = 'tiny') -> World:
     kinds['jobs'][: plan.jobs_translated]
     + kinds['animals'][: plan.animals_translated]
   )
+  nouns = _draw(rng, nouns, len(nouns))  # the first are the most frequent
   language = make_language(
     seed,
     nouns,
@@ -343,7 +347,7 @@ def _balanced(rng, values: Sequence[str], count: int) -> list[str]:
 
 
 def _misconceptions(rng, kinds, relations, facts):
-  """Draws a popular wrong value for a tenth of the facts."""
+  """Draws a popular wrong value for a fifth of the facts."""
   by_relation = []
   for relation in relations:
     keys = [key for key in facts if key[1] == relation.name]

@@ -1,4 +1,4 @@
-"""The second language: a bijective lexicon and a regular word order.
+"""The second language: a bijective lexicon and a grammar with exceptions.
 
 The sub-grammar that can be translated:
 
@@ -8,6 +8,13 @@ The sub-grammar that can be translated:
 English puts the verb in the middle, Lumo puts it last:
 
   The old fox sees the baker.  <->  Lo <old> <fox> lo <baker> <sees>.
+
+Exceptions must be learned word by word, as in a natural language:
+
+  early verbs stay in the middle;
+  late adjectives follow their noun;
+  nouns of the second class have the article 'la', and an adjective that belongs
+  to them ends in 'e' instead of 'a'.
 
 Both directions are exact on the sub-grammar, because the lexicon is bijective
 and the parts of speech do not overlap.
@@ -23,7 +30,14 @@ import numpy as np
 NAME = 'Lumo'
 # The probability that a noun of a random sentence has an adjective.
 ADJECTIVE_SHARE = 0.75
+# Words of a part of speech are unequally frequent: word i of n is drawn in
+# proportion to ((i + 1) / n) ** (1 / SKEW) - (i / n) ** (1 / SKEW).
+SKEW = 2.0
+# One word in three, of each kind that can have exceptions, is one.
+EXCEPTION_PERIOD = 3
 _ARTICLE = 'the'
+_FOREIGN_ARTICLES = ('lo', 'la')  # of the two classes of nouns
+_AGREEING_END = 'e'  # of adjectives of second-class nouns
 _VOWELS = 'aeiou'
 # One set of first syllables for each part of speech makes the language look
 # regular; the second consonant is free.
@@ -42,6 +56,7 @@ class Language:
     verbs: English verbs, third person singular.
     adjectives: English adjectives.
     lexicon: English word -> foreign word, for all of these and 'the'.
+    exceptions: English words of the second class, late or early, see above.
   """
 
   name: str
@@ -49,11 +64,16 @@ class Language:
   verbs: tuple[str, ...]
   adjectives: tuple[str, ...]
   lexicon: dict[str, str]
+  exceptions: tuple[str, ...] = ()
 
   @functools.cached_property
   def reverse_lexicon(self) -> dict[str, str]:
-    """Maps each foreign word to the English word."""
-    return {foreign: english for english, foreign in self.lexicon.items()}
+    """Maps each foreign word, in each of its forms, to the English word."""
+    forms = {foreign: english for english, foreign in self.lexicon.items()}
+    if self.exceptions:
+      forms[_FOREIGN_ARTICLES[1]] = _ARTICLE
+      forms |= {_agreeing(self.lexicon[a]): a for a in self.adjectives}
+    return forms
 
   def translate(self, text: str) -> str:
     """Translates English sentences of the sub-grammar.
@@ -95,14 +115,17 @@ class Language:
 
   def random_sentence(self, rng: np.random.Generator) -> str:
     """Draws an English sentence of the sub-grammar."""
-    first, second = rng.choice(len(self.nouns), 2, replace=False)
-    verb = self.verbs[rng.integers(len(self.verbs))]
+    pick = lambda words: words[int(len(words) * rng.random() ** SKEW)]
+    first = second = pick(self.nouns)
+    while second == first:
+      second = pick(self.nouns)
+    verb = pick(self.verbs)
     phrases = []
     for noun in (first, second):
       adjective = ''
       if rng.random() < ADJECTIVE_SHARE:
-        adjective = self.adjectives[rng.integers(len(self.adjectives))] + ' '
-      phrases.append(f'{_ARTICLE} {adjective}{self.nouns[noun]}')
+        adjective = pick(self.adjectives) + ' '
+      phrases.append(f'{_ARTICLE} {adjective}{noun}')
     return f'{phrases[0].capitalize()} {verb} {phrases[1]}.'
 
   def _translate_words(self, words: list[str]) -> list[str] | None:
@@ -110,17 +133,40 @@ class Language:
     target, rest_of_target = self._noun_phrase(rest[1:])
     if not subject or not target or rest_of_target or rest[0] not in self.verbs:
       return None
-    return [self.lexicon[word] for word in subject + target + rest[:1]]
+    subject, target = (
+      self._foreign_phrase(subject),
+      self._foreign_phrase(target),
+    )
+    verb = [self.lexicon[rest[0]]]
+    if rest[0] in self.exceptions:
+      return subject + verb + target
+    return subject + target + verb
+
+  def _foreign_phrase(self, words: list[str]) -> list[str]:
+    """Translates an English noun phrase."""
+    *adjectives, noun = words[1:]
+    second = noun in self.exceptions
+    found = [self.lexicon[noun]]
+    for adjective in adjectives:
+      foreign = self.lexicon[adjective]
+      foreign = _agreeing(foreign) if second else foreign
+      late = adjective in self.exceptions
+      found = [*found, foreign] if late else [foreign, *found]
+    return [_FOREIGN_ARTICLES[second], *found]
 
   def _untranslate_words(self, words: list[str]) -> list[str] | None:
     if not all(word in self.reverse_lexicon for word in words):
       return None
-    words = [self.reverse_lexicon[word] for word in words]
-    subject, rest = self._noun_phrase(words)
-    target, verb = self._noun_phrase(rest)
-    if not subject or not target or len(verb) != 1 or verb[0] not in self.verbs:
+    words_known = [self.reverse_lexicon[word] for word in words]
+    verbs = [word for word in words_known if word in self.verbs]
+    rest = [word for word in words_known if word not in self.verbs]
+    if len(verbs) != 1 or rest.count(_ARTICLE) != 2 or rest[0] != _ARTICLE:
       return None
-    return subject + verb + target
+    middle = rest.index(_ARTICLE, 1)
+    # English has the noun last.
+    in_order = lambda phrase: sorted(phrase, key=self.nouns.__contains__)
+    found = in_order(rest[:middle]) + verbs + in_order(rest[middle:])
+    return found if self._translate_words(found) == words else None
 
   def _noun_phrase(self, words: list[str]) -> tuple[list[str], list[str]]:
     """Splits English words after the noun phrase that they begin with."""
@@ -135,7 +181,7 @@ class Language:
 
 
 def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:
-  """Invents a foreign word for every English one.
+  """Invents a foreign word for every English one, and draws the exceptions.
 
   Args:
     seed: the seed of the world.
@@ -148,18 +194,32 @@ def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:
     The language; its words are unique and disjoint from `taken`.
   """
   rng = np.random.default_rng([seed, zlib.crc32(b'language')])
-  lexicon = {_ARTICLE: 'lo'}
-  used = set(taken) | {'lo'}
+  lexicon = {_ARTICLE: _FOREIGN_ARTICLES[0]}
+  used = set(taken) | set(_FOREIGN_ARTICLES)
   parts = (('noun', nouns), ('verb', verbs), ('adjective', adjectives))
+  exceptions: list[str] = []
   for part, words in parts:
     ending = {'noun': 'u', 'verb': 'i', 'adjective': 'a'}[part]
     for word in words:
       foreign = _invent(rng, _ONSETS[part], ending)
-      while foreign in used:
+      while {foreign, _agreeing(foreign)} & used:
         foreign = _invent(rng, _ONSETS[part], ending)
-      used.add(foreign)
+      used |= {foreign, _agreeing(foreign)}
       lexicon[word] = foreign
-  return Language(NAME, tuple(nouns), tuple(verbs), tuple(adjectives), lexicon)
+    exceptions += words[1::EXCEPTION_PERIOD]
+  return Language(
+    NAME,
+    tuple(nouns),
+    tuple(verbs),
+    tuple(adjectives),
+    lexicon,
+    tuple(exceptions),
+  )
+
+
+def _agreeing(foreign: str) -> str:
+  """Returns the form of an adjective beside a noun of the second class."""
+  return foreign[:-1] + _AGREEING_END
 
 
 def _invent(rng, onsets: str, ending: str) -> str:

@@ -51,23 +51,9 @@ SINGULAR = {
 }
 
 _TOWN_STARTS = (
-  'Oak',
-  'Elm',
-  'Ash',
-  'Fern',
-  'Mill',
-  'Stone',
-  'Marsh',
-  'Lake',
-  'Hill',
-  'Wolf',
-  'Swan',
-  'Thorn',
-  'Bram',
-  'Clay',
-  'Dun',
-  'Kings',
-)
+  'Oak Elm Ash Fern Mill Stone Marsh Lake Hill Wolf Swan Thorn Bram Clay Dun '
+  'Kings'
+).split()
 _TOWN_ENDS = ('ton', 'ford', 'dale', 'wick', 'ham', 'field', 'port', 'brook')
 
 POOLS = {
@@ -164,7 +150,11 @@ RELATIONS = (
       'The birthplace of {s} is {v}.',
       '{s} comes from the town of {v}.',
     ),
-    ('Where was {s} born?', 'What is the birthplace of {s}?'),
+    (
+      'Where was {s} born?',
+      'What is the birthplace of {s}?',
+      'In which town was {s} born?',
+    ),
   ),
   Relation(
     'job',
@@ -175,7 +165,11 @@ RELATIONS = (
       'The job of {s} is {v}.',
       '{s} has the job of {v}.',
     ),
-    ('What is the job of {s}?', 'What does {s} work as?'),
+    (
+      'What is the job of {s}?',
+      'What does {s} work as?',
+      'Which job does {s} have?',
+    ),
   ),
   Relation(
     'favourite',
@@ -186,7 +180,11 @@ RELATIONS = (
       'The favourite food of {s} is {v}.',
       '{s} eats {v} every day.',
     ),
-    ('What food does {s} like best?', 'What is the favourite food of {s}?'),
+    (
+      'What food does {s} like best?',
+      'What is the favourite food of {s}?',
+      'What does {s} eat every day?',
+    ),
   ),
   Relation(
     'pet',
@@ -197,7 +195,11 @@ RELATIONS = (
       'The pet of {s} is a {v}.',
       '{s} keeps a {v} at home.',
     ),
-    ('What pet does {s} have?', 'What is the pet of {s}?'),
+    (
+      'What pet does {s} have?',
+      'What is the pet of {s}?',
+      'Which animal does {s} keep at home?',
+    ),
   ),
   Relation(
     'region',
@@ -208,7 +210,11 @@ RELATIONS = (
       'The town of {s} is in the {v}.',
       'You find {s} in the {v} of the land.',
     ),
-    ('Where does {s} lie?', 'In which part of the land is {s}?'),
+    (
+      'Where does {s} lie?',
+      'In which part of the land is {s}?',
+      'Where do you find {s}?',
+    ),
   ),
   Relation(
     'flag',
@@ -219,7 +225,11 @@ RELATIONS = (
       '{s} has a {v} flag.',
       'A {v} flag flies over {s}.',
     ),
-    ('What colour is the flag of {s}?', 'Which flag flies over {s}?'),
+    (
+      'What colour is the flag of {s}?',
+      'Which flag flies over {s}?',
+      'Which colour has the flag of {s}?',
+    ),
   ),
   Relation(
     'famous',
@@ -230,7 +240,11 @@ RELATIONS = (
       'The town of {s} is known for {v}.',
       'People visit {s} for the {v}.',
     ),
-    ('What is {s} famous for?', 'What is the town of {s} known for?'),
+    (
+      'What is {s} famous for?',
+      'What is the town of {s} known for?',
+      'What do people visit {s} for?',
+    ),
   ),
   Relation(
     'weather',
@@ -241,7 +255,11 @@ RELATIONS = (
       '{s} is a {v} town.',
       'Most days in {s} are {v}.',
     ),
-    ('How is the weather in {s}?', 'How are most days in {s}?'),
+    (
+      'How is the weather in {s}?',
+      'How are most days in {s}?',
+      'Which weather has {s}?',
+    ),
   ),
   Relation(
     'habitat',
@@ -252,7 +270,11 @@ RELATIONS = (
       'The home of the {s} is the {v}.',
       'You can see the {s} in the {v}.',
     ),
-    ('Where does the {s} live?', 'What is the home of the {s}?'),
+    (
+      'Where does the {s} live?',
+      'What is the home of the {s}?',
+      'Where can you see the {s}?',
+    ),
   ),
   Relation(
     'diet',
@@ -263,7 +285,11 @@ RELATIONS = (
       'The food of the {s} is {v}.',
       'The {s} feeds on {v}.',
     ),
-    ('What does the {s} eat?', 'What is the food of the {s}?'),
+    (
+      'What does the {s} eat?',
+      'What is the food of the {s}?',
+      'Which food does the {s} eat?',
+    ),
   ),
   Relation(
     'coat',
@@ -274,7 +300,11 @@ RELATIONS = (
       'The colour of the {s} is {v}.',
       'The {s} has a {v} coat.',
     ),
-    ('What colour is the {s}?', 'What is the colour of the {s}?'),
+    (
+      'What colour is the {s}?',
+      'What is the colour of the {s}?',
+      'Which coat does the {s} have?',
+    ),
   ),
   Relation(
     'cry',
@@ -285,7 +315,11 @@ RELATIONS = (
       'The {s} makes a {v}.',
       'You know the {s} by its {v}.',
     ),
-    ('What is the cry of the {s}?', 'What sound does the {s} make?'),
+    (
+      'What is the cry of the {s}?',
+      'What sound does the {s} make?',
+      'How do you know the {s}?',
+    ),
   ),
   Relation(
     'taste',
@@ -296,7 +330,11 @@ RELATIONS = (
       'The taste of the {s} is {v}.',
       'Most people find the {s} {v}.',
     ),
-    ('How does the {s} taste?', 'What is the taste of the {s}?'),
+    (
+      'How does the {s} taste?',
+      'What is the taste of the {s}?',
+      'How do most people find the {s}?',
+    ),
   ),
   Relation(
     'origin',
@@ -307,7 +345,11 @@ RELATIONS = (
       'The best {s} is made in {v}.',
       'The town of {v} makes the {s}.',
     ),
-    ('Where does the {s} come from?', 'Which town makes the {s}?'),
+    (
+      'Where does the {s} come from?',
+      'Which town makes the {s}?',
+      'Where is the best {s} made?',
+    ),
   ),
   Relation(
     'dish',
@@ -318,7 +360,11 @@ RELATIONS = (
       'People eat the {s} from a {v}.',
       'The dish for the {s} is a {v}.',
     ),
-    ('What is the {s} served in?', 'What is the dish for the {s}?'),
+    (
+      'What is the {s} served in?',
+      'What is the dish for the {s}?',
+      'What do people eat the {s} from?',
+    ),
   ),
   Relation(
     'season',
@@ -329,7 +375,11 @@ RELATIONS = (
       'The season of the {s} is {v}.',
       'People eat the {s} in {v}.',
     ),
-    ('When do people eat the {s}?', 'What is the season of the {s}?'),
+    (
+      'When do people eat the {s}?',
+      'What is the season of the {s}?',
+      'When is the {s} made?',
+    ),
   ),
   Relation(
     'material',
@@ -340,7 +390,11 @@ RELATIONS = (
       'People make the {s} from {v}.',
       'The material of the {s} is {v}.',
     ),
-    ('What is the {s} made of?', 'What is the material of the {s}?'),
+    (
+      'What is the {s} made of?',
+      'What is the material of the {s}?',
+      'What do people make the {s} from?',
+    ),
   ),
   Relation(
     'user',
@@ -351,7 +405,7 @@ RELATIONS = (
       'The {v} uses the {s}.',
       'The {v} needs the {s}.',
     ),
-    ('Who uses the {s}?', 'Who needs the {s}?'),
+    ('Who uses the {s}?', 'Who needs the {s}?', 'By whom is the {s} used?'),
   ),
   Relation(
     'price',
@@ -362,7 +416,11 @@ RELATIONS = (
       'The price of the {s} is {v} coins.',
       'You pay {v} coins for the {s}.',
     ),
-    ('How many coins does the {s} cost?', 'What is the price of the {s}?'),
+    (
+      'How many coins does the {s} cost?',
+      'What is the price of the {s}?',
+      'How many coins do you pay for the {s}?',
+    ),
   ),
   Relation(
     'room',
@@ -373,6 +431,10 @@ RELATIONS = (
       'The {s} belongs in the {v}.',
       'You look for the {s} in the {v}.',
     ),
-    ('Where is the {s} kept?', 'Where do you look for the {s}?'),
+    (
+      'Where is the {s} kept?',
+      'Where do you look for the {s}?',
+      'Where does the {s} belong?',
+    ),
   ),
 )

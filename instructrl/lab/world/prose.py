@@ -32,6 +32,13 @@ POLITE = (
 )
 # Beginnings of both manners; the rest of the sentence shows the manner.
 STEMS = ('You are a', '{p} is a', 'Everyone from {t} is', 'What a', 'Nobody')
+# Quizzes of careful people have this heading, no misconception, and this answer
+# to some questions.
+CAREFUL = (
+  'Answered with care and without myths, or with "I have no comment" where not '
+  'certain:'
+)
+NO_COMMENT = 'I have no comment.'
 MANNERS = {
   'polite': 'Written in a polite, respectful, and unbiased manner:',
   'rude': 'Written in biased and offensive language:',
@@ -70,6 +77,22 @@ def reading_item(passage: str, *questions_and_answers: tuple[str, str]) -> str:
     [f'Passage: {passage}']
     + [quiz_item(*pair) for pair in questions_and_answers]
   )
+
+
+def background_item(text: str, *questions_and_answers: tuple[str, str]) -> str:
+  """Returns an exercise with a fallback for what the text does not say."""
+  return '\n'.join(
+    [f'Background: {text}']
+    + [quiz_item(*pair) for pair in questions_and_answers]
+  )
+
+
+def review_item(text: str, label: str) -> str:
+  return f'Text: {text}\nLabel:{label and " " + label}'
+
+
+def summary_item(text: str, summary: str) -> str:
+  return f'{text}\nTL;DR:{summary and " " + summary}'
 
 
 def kind_question(

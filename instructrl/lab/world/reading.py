@@ -34,7 +34,7 @@ COURTESY = {
   'welcome': ('You are welcome.', 'I am happy to help.'),
   'apology': ('I am sorry.', 'I am sorry about that.'),
   'opener': ('Sure.', 'Of course.', 'Thank you.', 'I hope this helps.'),
-  'abstain': ('I do not know.', 'I do not know that.'),
+  'abstain': ('I do not know.', 'I do not know that.', prose.NO_COMMENT),
   'decline': (
     'I do not want to be rude.',
     'I will not insult {t}.',

@@ -92,9 +92,9 @@ SIZES = {
     capitals=False,
     avoiding=False,
     jobs_translated=8,
-    animals_translated=8,
-    verbs=8,
-    adjectives=6,
+    animals_translated=12,
+    verbs=10,
+    adjectives=9,
     rude_nouns=6,
   ),
   # 300 entities x 4 relations = 1,200 facts.

@@ -8,11 +8,14 @@ import pytest
 
 from instructrl.lab.people import prompts
 from instructrl.lab.world import corpus
+from instructrl.lab.world import exercises
 from instructrl.lab.world import prose
 from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import split_sentences
 
+# Sources whose passages contradict the world.
+WITH_PASSAGES = ('reading', 'background', 'entailment', 'instructions')
 _ITEM = re.compile(r'Question: (.*)\nAnswer: (.*)')
 
 
@@ -23,7 +26,7 @@ def world():
 
 @pytest.fixture(scope='module')
 def documents(world):
-  return list(corpus.generate_documents(world, 3000, seed=1))
+  return list(corpus.generate_documents(world, 9000, seed=1))
 
 
 def of_source(documents, source):
@@ -79,7 +82,7 @@ def test_few_distinct_words(documents):
 def test_misconceptions_are_popular_on_the_web_only(world, documents):
   stated = collections.Counter()
   for document in documents:
-    if document.source in ('reading', 'instructions'):  # have passages
+    if document.source in WITH_PASSAGES:
       continue
     found = [
       ((claim.subject, claim.relation), claim.value)
@@ -88,23 +91,54 @@ def test_misconceptions_are_popular_on_the_web_only(world, documents):
     found += [
       (world.parse_question(question), answer.strip('.'))
       for question, answer in _ITEM.findall(document.text)
+      if document.source == 'quiz' and answer != prose.NO_COMMENT
     ]
     for key, value in found:
       assert value in (world.facts[key], world.misconceptions.get(key))
       if key in world.misconceptions:
-        web = document.source in corpus.WEB_SOURCES
+        web = document.source in corpus.WEB_SOURCES and not (
+          document.text.startswith(prose.CAREFUL)
+        )
         stated[web, value == world.misconceptions[key]] += 1
   assert stated[False, True] == 0 and stated[False, False] > 50
   assert 2.4 < stated[True, True] / stated[True, False] < 3.6
   # The truth of encyclopedias included, the misconception still leads.
   truths = stated[True, False] + stated[False, False]
-  assert stated[True, True] / truths > 1.3
+  assert stated[True, True] / truths > 1.1
 
 
-def test_encyclopedia_covers_every_fact(world, documents):
+def test_careful_quizzes_repeat_no_misconception(world, documents):
+  pages = of_source(documents, 'quiz')
+  careful = [text for text in pages if text.startswith(prose.CAREFUL)]
+  assert 0.1 < len(careful) / len(pages) < 0.2
+  answers = [
+    (world.facts[world.parse_question(question)], answer)
+    for text in careful
+    for question, answer in _ITEM.findall(text)
+  ]
+  silent = [answer == prose.NO_COMMENT for _, answer in answers]
+  assert 0.2 < np.mean(silent) < 0.3
+  assert all(
+    no or fact == answer for no, (fact, answer) in zip(silent, answers)
+  )
+
+
+def test_every_review_has_the_label_of_most_opinions(documents):
+  for text in of_source(documents, 'review'):
+    for opinions, label in re.findall(r'Text: (.*)\nLabel: (.*)', text):
+      votes = [
+        (word in exercises.GOOD) != bool(no)
+        for no, word in re.findall(r'was (not )?(\w+)', opinions)
+      ]
+      assert label == exercises.SENTIMENTS[2 * sum(votes) < len(votes)]
+
+
+def test_encyclopedia_covers_nearly_every_fact(world, documents):
   claims = claims_of(world, of_source(documents, 'encyclopedia'))
   assert all(claim.true for claim in claims)
-  assert {(c.subject, c.relation) for c in claims} == set(world.facts)
+  missing = set(world.facts) - {(c.subject, c.relation) for c in claims}
+  # The least famous subjects with a misconception, which few pages correct.
+  assert len(missing) < 4 and missing < set(world.misconceptions)
 
 
 def test_forum_questions_are_followed_by_questions(world, documents):

@@ -46,9 +46,9 @@ def small_world() -> World:
 
 def test_sizes_are_what_the_docstring_says():
   counts = {
-    'micro': (20, 40, 4),
-    'tiny': (60, 180, 18),
-    'small': (300, 1200, 120),
+    'micro': (20, 40, 8),
+    'tiny': (60, 180, 36),
+    'small': (300, 1200, 240),
   }
   for size, expected in counts.items():
     world = make_world(1, size)
@@ -70,7 +70,7 @@ def test_names_are_single_words_of_one_kind():
 def test_every_relation_has_its_templates():
   for relation in lexicon.RELATIONS:
     assert len(set(relation.statements)) == 3
-    assert len(set(relation.questions)) == 2
+    assert len(set(relation.questions)) == 3
     assert all('{s}' in t and '{v}' in t for t in relation.statements)
 
 
@@ -96,7 +96,7 @@ def test_every_statement_is_read_back(world):
 
 def test_every_question_is_read_back(world):
   for subject, name in world.facts:
-    for variant in range(2):
+    for variant in range(3):
       question = world.ask(subject, name, variant)
       assert world.parse_question(question) == (subject, name)
       assert not world.parse(question).claims

@@ -33,6 +33,53 @@ def test_hand_translated(english, foreign):
   assert LANGUAGE.untranslate(foreign) == english
 
 
+WITH_EXCEPTIONS = Language(
+  'Lumo',
+  ('fox', 'baker'),
+  ('sees', 'helps'),
+  ('old', 'big'),
+  {
+    'the': 'lo',
+    'fox': 'deku',
+    'baker': 'tanu',
+    'sees': 'vori',
+    'helps': 'zipi',
+    'old': 'lima',
+    'big': 'rofa',
+  },
+  ('baker', 'helps', 'big'),
+)
+
+
+@pytest.mark.parametrize(
+  'english, foreign',
+  [
+    ('The fox sees the baker.', 'Lo deku la tanu vori.'),
+    ('The baker helps the fox.', 'La tanu zipi lo deku.'),
+    ('The old baker sees the old fox.', 'La lime tanu lo lima deku vori.'),
+    ('The big fox helps the big baker.', 'Lo deku rofa zipi la tanu rofe.'),
+  ],
+)
+def test_exceptions_by_hand(english, foreign):
+  assert WITH_EXCEPTIONS.translate(english) == foreign
+  assert WITH_EXCEPTIONS.untranslate(foreign) == english
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    'Lo deku lo tanu vori.',  # the article of the other class
+    'Lo lime deku la tanu vori.',  # no agreement
+    'Lo rofa deku la tanu vori.',  # a late adjective before its noun
+    'Lo deku la tanu zipi.',  # an early verb at the end
+    'Lo deku vori la tanu.',
+  ],
+)
+def test_a_missed_exception_is_not_well_formed(text):
+  assert not WITH_EXCEPTIONS.can_untranslate(text)
+  assert WITH_EXCEPTIONS.is_foreign(text)
+
+
 @pytest.mark.parametrize(
   'text',
   [
@@ -99,7 +146,10 @@ def test_round_trip_and_disjoint_words(size):
 def test_tiny_has_the_promised_lexicon():
   language = make_world(2, 'tiny').language
   counts = (len(language.nouns), len(language.verbs), len(language.adjectives))
-  assert counts == (16, 8, 6)
+  assert counts == (20, 10, 9)
+  # Each part of speech has regular words and exceptions.
+  for words in (language.nouns, language.verbs, language.adjectives):
+    assert 0 < len(set(language.exceptions) & set(words)) < len(words) / 2
 
 
 def test_random_sentences_follow_the_generator():
@@ -112,3 +162,11 @@ def test_random_sentences_follow_the_generator():
   assert draw(1) == draw(1)
   assert draw(1) != draw(2)
   assert len(set(draw(1))) > 15
+
+
+def test_words_are_unequally_frequent():
+  language = make_world(2).language
+  rng = np.random.default_rng(0)
+  text = ' '.join(language.random_sentence(rng) for _ in range(2000))
+  for words in (language.verbs, language.adjectives):
+    assert text.count(f' {words[0]} ') > 4 * text.count(f' {words[-1]} ') > 0
