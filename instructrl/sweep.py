@@ -24,22 +24,20 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
   from instructrl.stages import checks
 
   config, workdir = command.read_flags(
-    config_flag, workdir_flag, 'sweep', 'ends'
+    config_flag, workdir_flag, 'sweep', 'ends', 'parts'
   )
   checks.require(
     parallel.value >= 1, f'--parallel={parallel.value} must be 1 or more'
   )
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   path = path if pathlib.Path(path).is_file() else path.rpartition(':')[0]
-  name = pathlib.Path(path).stem
-  title, points = sweep.load(path, config, settings.value, workdir)
+  parts = sweep.load(path, config, settings.value, workdir)
+  seconds = config.get('seconds', {})
   if print_flag.value:
-    sweep.print_commands(name, points, workdir)
+    sweep.print_commands(parts, workdir, seconds)
     return
-  results = sweep.run(
-    name, title, config, points, workdir, parallel=parallel.value
-  )
-  sweep.finish(name, workdir, results)
+  results = sweep.run(parts, workdir, parallel=parallel.value)
+  sweep.finish(workdir, results)
 
 
 if __name__ == '__main__':

@@ -8,9 +8,12 @@ import pytest
 from experiments.ablations import base
 from instructrl.data import store
 from instructrl.orchestration import commands
+from instructrl.orchestration import estimate
 from instructrl.orchestration import graph
 from instructrl.orchestration import grid
+from instructrl.orchestration import sweep
 from instructrl.reports import shapes
+from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import lab
 from instructrl.stages import registry
@@ -452,9 +455,58 @@ def test_folds_have_rankings_enough_to_resolve_the_papers_difference():
 def test_epochs_of_sft_report_the_last_one():
   epochs = importlib.import_module('experiments.ablations.sft_epochs')
   config = epochs.get_config('tiny')
-  assert config.stages.candidate.checkpoint.keep == 1
+  places = [place for *_, place in config.measures]
+  assert places == ['result.loss/validation', 'result.last_score']
   assert config.stages.select_sft.inputs.sft == '../candidate'
   assert epochs.get_config('1.3b').stages.candidate.num_epochs == 16
+
+
+def test_the_whole_paper_is_one_folder_of_about_ten_hours():
+  """All ablations and the studies, on shared ancestors."""
+  config = load('paper', 'tiny')
+  assert {*config.order} == {'worlds', *ABLATIONS}
+  parts = sweep.load(str(ROOT / 'experiments/paper.py'), config, (), '/x')
+  nodes = sweep.all_nodes(parts)
+  worlds = parts[0].sweep
+  assert {(p.overrides['world_seed'], p.seed) for p in worlds.points} == {
+    (world, seed) for world in (0, 1) for seed in (0, 1, 2)
+  }
+  # World 0 with seed 0 has what the ablations start from, and the recipe.
+  first = worlds.points[0].runs
+  for part in parts[1:]:
+    for point in part.sweep.points:
+      assert point.runs['lab'] == first['lab']
+      assert point.runs['pretrain'] == first['pretrain']
+  (recipe,) = {
+    point.runs['ppo_ptx']
+    for part in parts
+    if part.name in ('ptx_coef', 'kl_coef')
+    for point in part.sweep.points
+    if point.seed == 0 and point.runs['ppo_ptx'] == first['ppo_ptx']
+  }
+  assert recipe in nodes
+  seconds = sum(
+    estimate.work(node) * config.seconds[node.stage] for node in nodes.values()
+  )
+  assert 4 < seconds / 3600 < 11
+
+
+def test_the_estimate_counts_what_is_left(tmp_path):
+  config = load('ablations.reward_epochs', 'tiny')
+  points = grid.collect(
+    importlib.import_module('experiments.ablations.reward_epochs').sweep, config
+  )
+  made = graph.of_sweep(config, points, tmp_path)
+  nodes = [n for n in made.nodes.values() if n.stage == 'reward']
+  assert sorted(map(estimate.work, nodes)) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+  text = estimate.describe(nodes, tmp_path, {'reward': 100})
+  assert (
+    text == '9 runs are left: 9 reward. They take about 30m00s, one at a time'
+  )
+  done = tmp_path / nodes[0].name
+  done.mkdir()
+  run_folder.write_done(done, {'seconds': 1.0, 'result': {}})
+  assert estimate.describe(nodes, tmp_path, {}).startswith('8 runs are left')
 
 
 def test_ablations_have_the_commands_of_their_files():

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from experiments import paper
 from experiments.ablations import base
 from instructrl.orchestration import children
 from instructrl.orchestration import commands
@@ -86,16 +87,13 @@ def make(folder):
 
 
 def run(folder, **kwargs):
-  config, made = make(folder)
-  return sweep.run(
-    'name',
-    'Title',
-    config,
-    made,
+  (results,) = sweep.run(
+    [sweep.Part('name', 'Title', *make(folder))],
     folder,
     program=(str(folder / 'stage.py'),),
     **kwargs,
   )
+  return results
 
 
 def test_all_points_run_and_what_they_share_runs_once(folder):
@@ -126,6 +124,43 @@ def test_all_points_run_and_what_they_share_runs_once(folder):
   assert journal(folder) == seen
 
 
+def test_parts_share_what_they_start_from_and_have_results_of_their_own(folder):
+  """Of a composite config; one part is shown though another one fails."""
+  rules(folder, fail=[3.0])
+  parts = []
+  for name, values in (('low', (0.1, 0.3)), ('high', (0.3, 3.0))):
+    config, _ = make(folder)
+    config.seeds = (0,)
+    made = graph.of_sweep(config, [{KL: v} for v in values], folder)
+    parts.append(sweep.Part(name, 'Title', config, made))
+  program = (str(folder / 'stage.py'),)
+  low, high = sweep.run(parts, folder, program=program)
+  seen = journal(folder)
+  assert seen.count('ppo_ptx') == 3 and seen.count('pretrain') == 1
+  assert {p['status'] for p in low['points']} == {'done'}
+  assert not low['failed'] and len(high['failed']) == 1
+  for name in ('low', 'high'):
+    assert (folder / name / 'index.html').exists()
+  with pytest.raises(SystemExit, match='1 runs failed .* 1 of 4 points are'):
+    sweep.finish(folder, [low, high])
+
+
+def test_a_composite_names_its_parts(folder):
+  path = ROOT / 'experiments' / 'paper.py'
+  config = paper.get_config('micro')
+  config.order = ('kl_coef', 'reward_epochs')
+  parts = sweep.load(str(path), config, (), folder)
+  assert [part.name for part in parts] == ['kl_coef', 'reward_epochs']
+  assert parts[0].title.startswith('KL coefficient with the pretraining mix')
+  for order, message in (
+    ((), 'order is empty: name one or more of the parts'),
+    (('kl',), "order must name parts of the config, batch_size, .*; got 'kl'"),
+  ):
+    config.order = order
+    with pytest.raises(ValueError, match=message):
+      sweep.load(str(path), config, (), folder)
+
+
 def test_what_a_finished_end_came_from_may_be_removed(folder):
   run(folder)
   seen = journal(folder)
@@ -149,7 +184,7 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
     match='error: 2 runs failed and 0 could not '
     'begin; 2 of 4 points are not done',
   ) as end:
-    sweep.finish('name', folder, results)
+    sweep.finish(folder, [results])
   assert end.value.code != 0
   captured = capsys.readouterr()
   first = results['points'][0]['runs']['ppo_ptx']
@@ -176,7 +211,7 @@ def test_an_interrupted_run_is_no_failure(folder, capsys):
   results = run(folder)
   assert not results['failed']
   with pytest.raises(SystemExit) as end:
-    sweep.finish('name', folder, results)
+    sweep.finish(folder, [results])
   assert end.value.code == processes.EXIT_STOPPED
   assert '2 of 4 points are not done; run the same command to go on' in (
     capsys.readouterr().err
@@ -196,7 +231,7 @@ def test_a_given_folder_must_be_there(folder):
   config.given.lab = str(folder / 'nothing')
   made = graph.of_sweep(config, [{KL: 0.1}], folder)
   with pytest.raises(ValueError, match='given.lab: there is no folder'):
-    sweep.run('name', 'Title', config, made, folder)
+    sweep.run([sweep.Part('name', 'Title', config, made)], folder)
   assert not (folder / 'name').exists()
 
 
@@ -404,3 +439,36 @@ def test_real_stages_are_killed_printed_and_run_to_the_end(tmp_path):
     'ppo_init',
     'pretrain',
   ]
+
+
+@pytest.mark.slow
+def test_parts_of_the_paper_at_micro(tmp_path):
+  """Real stages: every measure, line and statement of three parts is there."""
+  names = ('ptx_coef', 'episodes', 'reward_folds')
+  found = subprocess.run(
+    [
+      sys.executable,
+      '-m',
+      'instructrl.sweep',
+      f'--config={ROOT}/experiments/paper.py:micro',
+      f'--workdir={tmp_path}/w',
+      f'--config.order={names}',
+      '--parallel=2',
+    ],
+    cwd=ROOT,
+    env=environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert found.returncode == 0, found.stderr
+  for name in names:
+    results = json.loads((tmp_path / 'w' / name / 'sweep.json').read_text())
+    assert not results['missing']
+    titles = {title for title, *_ in results['config']['measures']}
+    assert all({*p['measures']} == titles for p in results['points'])
+    assert results['lines'].keys() == {
+      m for m, *_ in results['config']['lines']
+    }
+    assert results['verdicts']
+    assert all(row['verdict'] != 'not measured' for row in results['verdicts'])

@@ -48,7 +48,7 @@ def get_config(arg='tiny'):
     (base.REWARD, 'evaluation', 'results.json', score),
   )
   c.plot.x = CHECKPOINT
-  first, *_, last = places = checkpoints(arg, every)
+  first, *_, last = checkpoints(arg, every)
   c.expected = (
     *(
       statement
@@ -71,7 +71,7 @@ def get_config(arg='tiny'):
     base.rise(
       base.REWARD,
       CHECKPOINT,
-      places[-2],
+      last,
       first,
       'The validation reward rises with episodes',
       'no number',

@@ -26,7 +26,6 @@ LOSS, SCORE = 'validation loss, nats', 'RM score'
 def get_config(arg='tiny'):
   c = base.get_config(arg, (), ())
   c.stages[STAGE] = sft.get_config(arg)
-  c.stages[STAGE].checkpoint.keep = 1  # the last epoch is scored
   c.ends = c.seeded = (STAGE,)
   c.measures = ((LOSS, STAGE, 'DONE', 'result.loss/validation'),)
   first, *_, last = GRID.get(arg, PAPER)
@@ -44,7 +43,7 @@ def get_config(arg='tiny'):
   if 'select_sft' in c.stages:
     c.stages.select_sft.inputs.sft = f'../{STAGE}'
     c.ends += ('select_sft',)
-    c.measures += ((SCORE, 'select_sft', 'DONE', 'result.selected_score'),)
+    c.measures += ((SCORE, 'select_sft', 'DONE', 'result.last_score'),)
     expected.append(
       base.rise(
         SCORE,

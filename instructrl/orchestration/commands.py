@@ -33,9 +33,9 @@ def arguments(node: graph.Node, workdir) -> list[str]:
     'the root of the checkout',
   )
   where = f'{experiment}:{node.config.size}'
-  recipe = _recipe(where)
+  fields = recipe(where)
   wanted = grid.flatten(node.config.to_dict())
-  others = sorted({*recipe} ^ {*wanted})
+  others = sorted({*fields} ^ {*wanted})
   checks.require(
     not others,
     f'stage {node.stage!r} of the sweep and {where} must have the same fields; '
@@ -44,7 +44,7 @@ def arguments(node: graph.Node, workdir) -> list[str]:
   changed = [
     f'--config.{name}={value}'
     for name, value in wanted.items()
-    if (value, type(value)) != (recipe[name], type(recipe[name]))
+    if (value, type(value)) != (fields[name], type(fields[name]))
   ]
   folder = pathlib.Path(workdir) / node.name
   found = [f'--config={where}', f'--workdir={folder}', *changed]
@@ -57,7 +57,8 @@ def arguments(node: graph.Node, workdir) -> list[str]:
 
 
 @functools.cache
-def _recipe(where: str) -> dict[str, Any]:
+def recipe(where: str) -> dict[str, Any]:
+  """Returns the fields of an experiment, such as 'experiments/ppo.py:tiny'."""
   return grid.flatten(read_config([f'--config={where}']).to_dict())
 
 

@@ -1,12 +1,16 @@
 """Runs the points of a sweep; stages that points share run once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import contextlib
+import dataclasses
 import importlib.util
 import pathlib
 import shlex
 import sys
+from typing import Any
 
 from instructrl.orchestration import commands
+from instructrl.orchestration import estimate
 from instructrl.orchestration import graph
 from instructrl.orchestration import grid
 from instructrl.orchestration import outcomes
@@ -23,155 +27,244 @@ from instructrl.stages import checks
 PROGRAM = ('-m', 'instructrl.main')
 
 
-def load(path: str, config, settings: Sequence[str], workdir):
-  """Reads an ablation's file and builds its points.
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """One ablation, alone or among those of a composite config.
+
+  Attributes:
+    name: of the sweep and of the folder with its results.
+    title: the first line is the heading of the results page; text follows.
+    config: the sweep's config.
+    sweep: its points and nodes.
+  """
+
+  name: str
+  title: str
+  config: Any
+  sweep: graph.Sweep
+
+
+def load(path: str, config, settings: Sequence[str], workdir) -> list[Part]:
+  """Reads an ablation's file, or that of a composite, and builds the points.
 
   Args:
-    path: a Python file with `get_config` and `sweep(add, config)`.
-    config: the sweep's config.
+    path: a Python file with `get_config` and `sweep(add, config)`; or with
+      `PARTS`, name -> such a module, if the config has `parts`.
+    config: the config of the file.
     settings: 'STAGE.field=a,b,c' of the command line.
     workdir: the folder of the runs.
-
-  Returns:
-    (title, graph.Sweep); the title is the file's docstring.
   """
-  name = pathlib.Path(path).stem
-  spec = importlib.util.spec_from_file_location(name, path)
+  stem = pathlib.Path(path).stem
+  spec = importlib.util.spec_from_file_location(stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
+  if 'parts' not in config:
+    return [_part(stem, module, config, settings, workdir)]
+  checks.require(
+    bool(config.order), 'order is empty: name one or more of the parts'
+  )
+  for name in config.order:
+    checks.require(
+      name in config.parts and name in module.PARTS,
+      f'order must name parts of the config, {", ".join(config.parts)}; got '
+      f'{name!r}',
+    )
+  return [
+    _part(name, module.PARTS[name], config.parts[name], settings, workdir)
+    for name in config.order
+  ]
+
+
+def _part(name: str, module, config, settings, workdir) -> Part:
   checks.require(
     callable(getattr(module, 'sweep', None)),
-    f'{path} has no sweep(add, config); this function adds the points',
+    f'{module.__file__} has no sweep(add, config); this function adds the '
+    'points',
   )
   points = grid.expand(grid.collect(module.sweep, config), config, settings)
-  sweep = graph.of_sweep(config, points, workdir)
-  for label, same in sweep.merged:
+  made = graph.of_sweep(config, points, workdir)
+  for label, same in made.merged:
     print(f'{name}: {label} equals {same}; it runs once', file=sys.stderr)
-  return module.__doc__ or name, sweep
+  return Part(name, module.__doc__ or name, config, made)
 
 
-def print_commands(name: str, sweep: graph.Sweep, workdir) -> None:
-  """Prints a shell command for each run; runs that others need come first."""
-  depth = {}  # runs that must finish before, one after another
-  for node in sweep.nodes.values():
+def all_nodes(parts: Sequence[Part]) -> dict[str, graph.Node]:
+  """Returns the nodes of all parts by name; equal nodes are one."""
+  nodes: dict[str, graph.Node] = {}
+  for part in parts:
+    for name, node in part.sweep.nodes.items():
+      nodes.setdefault(name, node)
+  return nodes
+
+
+def print_commands(parts: Sequence[Part], workdir, seconds) -> None:
+  """Prints a shell command for each run; runs that others need come first.
+
+  Args:
+    parts: the sweeps.
+    workdir: the folder of the runs.
+    seconds: see `estimate.describe`.
+  """
+  nodes = all_nodes(parts)
+  depth: dict[str, int] = {}  # runs that must finish before, one after another
+  for node in nodes.values():
     depth[node.name] = 1 + max((depth[n] for n in node.needs), default=-1)
-  for node in sorted(sweep.nodes.values(), key=lambda node: depth[node.name]):
+  for node in sorted(nodes.values(), key=lambda node: depth[node.name]):
     print(shlex.join(['python', *PROGRAM, *commands.arguments(node, workdir)]))
   levels = sorted(depth.values())
   groups = []
   for level in sorted({*levels}):
     first, count = levels.index(level) + 1, levels.count(level)
     groups.append(f'{first}-{first + count - 1}' if count > 1 else f'{first}')
+  points = sum(len(part.sweep.points) for part in parts)
   print(
-    f'{name}: {len(sweep.points)} points, {len(levels)} commands. Commands of '
+    f'{_names(parts)}: {points} points, {len(levels)} commands. Commands of '
     'one group can run at the same time, after all groups before it; the '
     f'groups are the lines {", ".join(groups)}. Then run this command without '
     '--print to collect the results',
     file=sys.stderr,
   )
+  print(estimate.describe(nodes.values(), workdir, seconds), file=sys.stderr)
+
+
+def _names(parts: Sequence[Part]) -> str:
+  return parts[0].name if len(parts) == 1 else f'{len(parts)} sweeps'
 
 
 def run(
-  name: str,
-  title: str,
-  config,
-  sweep: graph.Sweep,
+  parts: Sequence[Part],
   workdir,
   *,
   parallel: int = 1,
   program: Sequence[str] = PROGRAM,
-) -> dict:
-  """Runs what is not finished.
+) -> list[dict]:
+  """Runs what is not finished; each part has the results of its runs so far.
 
   Args:
-    name: name of the sweep and of the folder with its results.
-    title: the first line is the heading of the results page; text follows.
-    config: the sweep's config.
-    sweep: its points and nodes.
+    parts: the sweeps, in the order in which their runs begin.
     workdir: the folder of the runs.
     parallel: runs at a time.
     program: arguments of the interpreter before the flags of a run.
 
   Returns:
-    The content of sweep.json, and 'blocked': runs that could not begin.
+    For each part the content of sweep.json, and 'blocked': runs that could not
+    begin.
   """
   workdir = pathlib.Path(workdir)
+  wanted = {}
+  for part in parts:
+    _check_given(part.config)
+    ends = [p.runs[end] for p in part.sweep.points for end in part.config.ends]
+    for node in graph.needed(part.sweep.nodes, ends, workdir):
+      wanted.setdefault(node.name, node)
+  jobs = [_job(node, wanted, workdir, program) for node in wanted.values()]
+  graph.check_folders(wanted.values(), workdir)  # before anything is written
+  with contextlib.ExitStack() as locks:
+    for part in parts:
+      (workdir / part.name).mkdir(parents=True, exist_ok=True)
+      locks.enter_context(run_folder.only_process(workdir / part.name))
+    shown: set[str] = set()  # parts whose pages are written
+    ran_with = versions()
+
+    def collect(part):
+      return {'versions': ran_with} | outcomes.collect(
+        part.name,
+        part.config,
+        part.sweep,
+        workdir,
+        children.status,
+        _of(part, children.reasons),
+      )
+
+    def changed():
+      for part in parts:
+        if part.name in shown:
+          continue
+        found = collect(part)
+        outcomes.write_json(workdir / part.name, found)
+        if all(point['status'] == DONE for point in found['points']):
+          outcomes.write(workdir / part.name, found, part.title)
+          shown.add(part.name)
+
+    children = Children(jobs, parallel, changed)
+    for part in parts:
+      _print_start(part, workdir / part.name)
+    done = sum(s == DONE for s in children.status.values())
+    points = sum(len(part.sweep.points) for part in parts)
+    print(
+      f'{_names(parts)}: {points} points; {done} of {len(jobs)} runs are done',
+      flush=True,
+    )
+    try:
+      children.run()
+    finally:
+      results = [collect(part) for part in parts]
+      for part, found in zip(parts, results):
+        outcomes.write(workdir / part.name, found, part.title)
+  blocked = children.blocked()
+  return [
+    found | {'blocked': _of(part, blocked)}
+    for part, found in zip(parts, results)
+  ]
+
+
+def _check_given(config) -> None:
   for stage, path in config.given.items():
     checks.require(
       not path or typed.path(path).is_dir(),
       f'given.{stage}: there is no folder {path}',
     )
-  ends = [point.runs[end] for point in sweep.points for end in config.ends]
-  nodes = graph.needed(sweep.nodes, ends, workdir)
-  jobs = [_job(node, nodes, workdir, program) for node in nodes]
-  graph.check_folders(nodes, workdir)  # before anything is written
-  folder = workdir / name
-  folder.mkdir(parents=True, exist_ok=True)
-  with run_folder.only_process(folder):
-    ran_with = versions()
-
-    def collect():
-      found = outcomes.collect(
-        name, config, sweep, workdir, children.status, children.reasons
-      )
-      return found | {'versions': ran_with}
-
-    children = Children(
-      jobs, parallel, lambda: outcomes.write_json(folder, collect())
-    )
-    _print_start(name, folder, sweep, children.status)
-    try:
-      children.run()
-    finally:
-      results = collect()
-      outcomes.write(folder, results, title)
-  return results | {'blocked': children.blocked()}
 
 
-def _job(node: graph.Node, nodes, workdir: pathlib.Path, program) -> Job:
-  names = {other.name for other in nodes}
+def _of(part: Part, runs):
+  """Returns the runs, names or by name, that a part needs."""
+  names = part.sweep.nodes
+  if isinstance(runs, Mapping):
+    return {name: value for name, value in runs.items() if name in names}
+  return [name for name in runs if name in names]
+
+
+def _job(
+  node: graph.Node, wanted: Mapping, workdir: pathlib.Path, program
+) -> Job:
   return Job(
     node.name,
     node.stage,
     [sys.executable, *program, *commands.arguments(node, workdir)],
     workdir / node.name,
-    tuple(need for need in node.needs if need in names),
+    tuple(need for need in node.needs if need in wanted),
   )
 
 
-def _print_start(name: str, folder: pathlib.Path, sweep, status) -> None:
+def _print_start(part: Part, folder: pathlib.Path) -> None:
   path = folder / outcomes.JSON
   before = files.read_json(path) if path.exists() else {}
-  for failed in before.get('failed', {}):
-    if failed in sweep.nodes:
-      print(f'{name}: {failed} failed before; trying again', flush=True)
-  done = sum(s == DONE for s in status.values())
-  print(
-    f'{name}: {len(sweep.points)} points; {done} of {len(status)} runs are '
-    'done',
-    flush=True,
-  )
+  for failed in _of(part, before.get('failed', {})):
+    print(f'{part.name}: {failed} failed before; trying again', flush=True)
 
 
-def finish(name: str, workdir, results) -> None:
+def finish(workdir, found: Sequence[dict]) -> None:
   """Prints the results; exits with a status other than 0 if a point is left."""
-  print(outcomes.text(results))
-  for line in results['missing']:
-    print(f'missing: {line}')
-  print(f'{name}: {pathlib.Path(workdir) / name / outcomes.PAGE}', flush=True)
-  for failed, found in results['failed'].items():
+  points, failed, blocked = [], {}, set()
+  for results in found:
+    print(outcomes.text(results))
+    for line in results['missing']:
+      print(f'missing: {line}')
+    page = pathlib.Path(workdir) / results['name'] / outcomes.PAGE
+    print(f'{results["name"]}: {page}', flush=True)
+    points += results['points']
+    failed |= results['failed']
+    blocked |= {*results['blocked']}
+  for run_name, why in failed.items():
     print(
-      f'failed: {failed}: {found["reason"]}; log: {found["log"]}',
-      file=sys.stderr,
+      f'failed: {run_name}: {why["reason"]}; log: {why["log"]}', file=sys.stderr
     )
-  points = results['points']
   unfinished = sum(point['status'] != DONE for point in points)
   left = f'{unfinished} of {len(points)} points are not done'
-  if results['failed']:
+  if failed:
     sys.exit(
-      f'error: {len(results["failed"])} runs failed and '
-      f'{len(results["blocked"])} could not begin; {left}. Run the same '
-      'command to try again'
+      f'error: {len(failed)} runs failed and {len(blocked)} could not begin; '
+      f'{left}. Run the same command to try again'
     )
   if unfinished:
     print(f'{left}; run the same command to go on', file=sys.stderr)

@@ -24,6 +24,7 @@ field whose values are the independent repetitions instead of the seeds (folds);
 
 from collections.abc import Mapping, Sequence
 import math
+import re
 import statistics
 from typing import Any
 
@@ -176,4 +177,7 @@ def _place(where: Mapping) -> str:
 
 
 def _short(value) -> str:
-  return f'{value:.3g}' if isinstance(value, float) else str(value)
+  """'../ppo/checkpoints/00000040' -> '40'."""
+  if isinstance(value, float):
+    return f'{value:.3g}'
+  return re.sub(r'.*/checkpoints/0*', '', str(value))

@@ -22,7 +22,13 @@ from instructrl.runtime.errors import EXPECTED_ERRORS
 
 _HELP = ('-h', '-help', '--help', '--helpshort')
 # A field that only configs of one kind have -> the command that runs them.
-_RUNS = {'plans': 'aot', 'ends': 'sweep', 'order': 'study', 'stage': 'main'}
+_RUNS = {
+  'plans': 'aot',
+  'ends': 'sweep',
+  'parts': 'sweep',
+  'order': 'study',
+  'stage': 'main',
+}
 
 
 def setup_output():
@@ -253,16 +259,16 @@ def read_config(config_flag, kind: str, *fields: str):
   return config
 
 
-def read_flags(config_flag, workdir_flag, kind: str, field: str):
+def read_flags(config_flag, workdir_flag, kind: str, *fields: str):
   """Returns (config, workdir); exits with one line if a flag is wrong.
 
   Args:
     config_flag: the holder of --config.
     workdir_flag: the holder of --workdir.
     kind: what the config describes, see `read_config`.
-    field: a field that every such config has.
+    *fields: every such config has one of these fields.
   """
-  config = read_config(config_flag, kind, field)
+  config = read_config(config_flag, kind, *fields)
   if not workdir_flag.value:
     sys.exit(f'error: --workdir is missing: give the folder of the {kind}')
   workdir = str(typed.path(workdir_flag.value))

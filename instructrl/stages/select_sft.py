@@ -92,6 +92,7 @@ def _select(config, opened: policies.Opener, label: str) -> dict:
     'selected_step': best['step'],
     'selected_epoch': best['epoch'],
     'selected_score': best['rm_score'],
+    'last_score': table[-1]['rm_score'],
     'num_prompts': len(prompts),
     'score_rise': score_rise(table, scores, config.eval_seed),
   }

@@ -77,6 +77,12 @@ def test_the_best_point_is_compared_with_a_line():
   assert judge(entry, RISING).verdict == verdicts.NOT_MEASURED
 
 
+def test_a_checkpoint_is_named_by_its_step():
+  path = '../ppo/checkpoints/00000040'
+  row = judge(statement((1, {X: path})), [point(0, 1.0, x=path)])
+  assert row.quantity == 'at kl_coef 40'
+
+
 def test_every_field_of_a_term_must_match():
   points = [point(0, 1.0, x=0.1), point(0, 9.0, x=0.1, by=2.0)]
   row = judge(statement((1, {X: 0.1, BY: 1.0})), points)

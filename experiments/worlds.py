@@ -1,0 +1,64 @@
+r"""Studies of two worlds with three train seeds each.
+
+python -m instructrl.sweep --config=experiments/worlds.py:tiny --workdir=DIR
+
+A point is a whole study: lab, all models, and an evaluation of all policies.
+The seed is that of every stage that trains. The stages of world 0 and seed 0
+are those that the ablations start from.
+"""
+
+from experiments.ablations import base
+
+FIELD = 'world_seed'
+WORLDS = {'micro': (0,)}
+POLICIES = ('base', 'prompted', 'ppo_init', 'ppo', 'ppo_ptx')
+# Win rates of a policy that is better, or worse, than SFT.
+REGIONS = {'better': (0.5, 1.0), 'worse': (0.0, 0.5)}
+
+
+def wins(policy):
+  return f'{policy}: {base.WIN_RATE}'
+
+
+def get_config(arg='tiny'):
+  found = ('evaluation', 'results.json')
+  judged = 'evals.preference.results.preference'
+  tax = 'evals.probes.results.probes'
+  c = base.get_config(
+    arg,
+    ('evaluation',),
+    (
+      *((wins(p), *found, f'{judged}.{p}.win_rate') for p in POLICIES),
+      *(
+        (f'{policy}: {title}', *found, f'{tax}.{policy}.{place}.value')
+        for title, place in base.TASKS
+        for policy in ('base', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
+      ),
+    ),
+  )
+  # The lab follows from the world, and an evaluation from eval_seed.
+  c.seeded = tuple(s for s in c.stages if s not in ('lab', 'evaluation', 'dpo'))
+  c.plot.x = FIELD
+
+  c.expected = tuple(
+    dict(
+      statement=f'{policy} is {than} than SFT',
+      paper='at every size (Fig. 1)',
+      measure=wins(policy),
+      terms=((1, {}),),
+      region=REGIONS[than],
+      unit='%',
+    )
+    for policy, than in (
+      ('base', 'worse'),
+      ('prompted', 'worse'),
+      ('ppo', 'better'),
+      ('ppo_ptx', 'better'),
+    )
+  )
+  return c
+
+
+def sweep(add, config):
+  for world_seed in WORLDS.get(config.size, (0, 1)):
+    add({FIELD: world_seed})
