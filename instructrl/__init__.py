@@ -6,7 +6,17 @@ feedback", with a simulated world in which every measurement of the paper has
 a known right answer.
 """
 
+import sys
+
 __version__ = '0.1.0'
+
+# Python runs `python -m instructrl.COMMAND`, and has yet to find the module.
+if sys.argv[:1] == ['-m'] and any(
+  word.removeprefix('-m').startswith('instructrl') for word in sys.orig_argv
+):
+  from instructrl.runtime import exits
+
+  exits.at_start()
 
 
 def __dir__():

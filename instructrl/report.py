@@ -8,7 +8,8 @@ can be made again at any time; `reports/study_files.py` lists what it reads.
 """
 
 import argparse
-import sys
+
+from instructrl.runtime import exits
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,4 +28,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  exits.leave(main())

@@ -15,6 +15,7 @@ import json
 import math
 import sys
 
+from instructrl.runtime import exits
 from instructrl.runtime import files
 from instructrl.runtime import typed
 from instructrl.runtime.command import setup_jax
@@ -147,4 +148,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  exits.leave(main())

@@ -20,7 +20,7 @@ from tests import fake_cloud
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'scripts' / 'launch'
 SCRIPTS = sorted(path.name for path in LAUNCH.glob('*.sh'))
-RESTART = [75, 76, 134, 137, 143]  # statuses after which a run resumes
+RESTART = [74, 75, 76, 134, 137, 143]  # statuses after which a run resumes
 FLAGS = ('--name=s1', '--zone=z1', '--project=p1')
 MAKE = ('--type=v6e-16', '--bucket=gs://b1/', '--poll=0.05')
 

@@ -11,7 +11,7 @@ import yaml
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LAUNCH = ROOT / 'scripts' / 'launch'
-RESTART = [75, 76, 134, 137, 143]  # statuses after which a run resumes
+RESTART = [74, 75, 76, 134, 137, 143]  # statuses after which a run resumes
 
 
 def test_skypilot():
@@ -28,7 +28,7 @@ def test_skypilot():
   recovery = task['resources']['job_recovery']
   # SkyPilot gives 137 to the hosts that it ends when one fails.
   assert recovery == {
-    'recover_on_exit_codes': [75, 76, 134],
+    'recover_on_exit_codes': [74, 75, 76, 134],
     'max_restarts_on_errors': 0,
   }
   assert set(recovery['recover_on_exit_codes']) < set(RESTART)

@@ -17,6 +17,7 @@ import textwrap
 
 from instructrl.data.sources import lookup
 from instructrl.runtime import command
+from instructrl.runtime import exits
 
 # JAX and TFDS are imported inside functions: --help does not wait for them.
 _WIDTH = 80
@@ -128,4 +129,4 @@ def main(argv=None) -> int:
 
 
 if __name__ == '__main__':
-  sys.exit(main())
+  exits.leave(main())

@@ -17,6 +17,8 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from instructrl.runtime import exits
+from instructrl.runtime import storage
 from instructrl.runtime import typed
 from instructrl.runtime.errors import EXPECTED_ERRORS
 
@@ -65,12 +67,27 @@ def status_of(work: Callable[[], None]) -> int:
     work()
   except BrokenPipeError:  # a reader such as `head` has seen enough
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-  except EXPECTED_ERRORS as error:
-    print(f'error: {error}', file=sys.stderr)
-    return 1
+  except Exception as error:
+    status, message = _explained(error)
+    print(message, file=sys.stderr)
+    return status
   except KeyboardInterrupt:
+    print('stopped', file=sys.stderr)
     return 128 + signal.SIGINT
   return 0
+
+
+def _explained(error: Exception) -> tuple[int, str]:
+  """Returns the exit status for an error, and what to print."""
+  reason, expected = storage.transient(error), str(error)
+  if not isinstance(error, EXPECTED_ERRORS):
+    expected = reason
+  message = '; '.join([f'error: {expected}', *getattr(error, '__notes__', ())])
+  if reason:
+    return storage.EXIT_STORAGE, f'{message}; {storage.REMEDY}'
+  if expected:
+    return 1, message
+  return 1, ''.join(traceback.format_exception(error)).rstrip()
 
 
 def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
@@ -108,47 +125,31 @@ def _run_guarded(main: Callable[..., None], given: Sequence[str]):
 
   from instructrl.runtime import processes
 
+  stopped = (
+    'stopped; the same command resumes from the last checkpoint, or restarts '
+    'the stage if it has none'
+  )
   processes.handle_sigterm()
   try:
     main(*given)
-  except KeyboardInterrupt as stop:
-    stopped = isinstance(stop, processes.Stopped)
-    _leave(
-      processes.EXIT_STOPPED if stopped else 128 + signal.SIGINT,
-      'stopped; the same command resumes from the last checkpoint, or restarts '
-      'the stage if it has none',
-      wait=stopped,
-    )
+    exits.ignore_signals()
+  except processes.Stopped:
+    if jax.distributed.is_initialized():  # JAX waits: all processes stop
+      print(stopped, file=sys.stderr, flush=True)
+      sys.exit(processes.EXIT_STOPPED)
+    exits.leave(processes.EXIT_STOPPED, stopped)
+  except KeyboardInterrupt:
+    exits.leave(128 + signal.SIGINT, stopped)
   except Exception as error:
-    several = jax.distributed.is_initialized()
-    if several and processes.is_loss(error):
-      _leave(
+    if jax.distributed.is_initialized() and processes.is_loss(error):
+      exits.leave(
         processes.EXIT_LOST,
         f'error: another process was lost ({_last_line(error)[:200]}); the '
         'same command resumes from the last checkpoint',
       )
-    if isinstance(error, EXPECTED_ERRORS):
-      notes = getattr(error, '__notes__', ())
-      _leave(1, '; '.join([f'error: {error}', *notes]))
-    if not several:
-      raise
-    traceback.print_exc()
-    _leave(1, 'error: see above')
-
-
-def _leave(status: int, message: str, *, wait: bool = False):
-  """Prints a message and ends the program.
-
-  With several processes, `wait` lets JAX wait for the others, which is right
-  only if all of them stop.
-  """
-  import jax
-
-  print(message, file=sys.stderr, flush=True)
-  if jax.distributed.is_initialized() and not wait:
-    sys.stdout.flush()
-    os._exit(status)
-  sys.exit(status)
+    if processes.sigterm_came():  # an import turned `Stopped` into this error
+      exits.leave(processes.EXIT_STOPPED, stopped)
+    exits.leave(*_explained(error))
 
 
 def _parse_flags(argv):

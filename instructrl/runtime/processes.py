@@ -10,6 +10,7 @@ The exit status says whether to start the same command again:
 
   EXIT_STOPPED         after SIGTERM: yes
   EXIT_LOST, or 134    another process was lost (134 is JAX's own abort): yes
+  storage.EXIT_STORAGE the storage failed, or is full: yes, it may recover
   1                    an error that would occur again: no
 """
 
@@ -279,6 +280,11 @@ def deferring_stop():
     yield
   finally:
     _sigterm.deferred = False
+
+
+def sigterm_came() -> bool:
+  """Returns whether this process received SIGTERM; see `stop_requested`."""
+  return _sigterm.requested
 
 
 def stop_requested() -> bool:

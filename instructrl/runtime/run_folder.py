@@ -15,6 +15,7 @@ import pathlib
 from typing import Any
 
 from instructrl.runtime import contents
+from instructrl.runtime import exits
 from instructrl.runtime import files
 
 FORMAT_VERSION = 2  # of DONE; files of version 1 have no digests
@@ -165,6 +166,7 @@ def only_process(workdir, primary: bool = True) -> Iterator[None]:
   Raises:
     ValueError: another process works in the folder.
   """
+  exits.at_work()
   if not primary:
     yield
     return

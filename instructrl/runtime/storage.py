@@ -15,6 +15,8 @@ from absl import logging
 
 Found = TypeVar('Found')
 
+EXIT_STORAGE = 74  # EX_IOERR of sysexits.h
+REMEDY = 'the storage may recover: the same command goes on'
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds before each further try
 
 # The text of these errors also counts in errors of libraries without `errno`.

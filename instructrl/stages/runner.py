@@ -4,6 +4,8 @@ import contextlib
 import pathlib
 import time
 
+from absl import logging
+
 from instructrl.evaluators import evaluator
 from instructrl.rewards.function import FunctionReward
 from instructrl.runtime import errors
@@ -11,6 +13,7 @@ from instructrl.runtime import files
 from instructrl.runtime import origins
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime import storage
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import registry
@@ -118,10 +121,14 @@ def run_stage(config, workdir, label: str = '') -> dict:
         for name in (run_folder.CONFIG, origins.INPUTS):
           (workdir / name).unlink(missing_ok=True)
       raise
+    except Exception as error:
+      if storage.transient(error) and str(workdir) not in str(error):
+        error.add_note(f'the run folder is {workdir}')
+      raise
     finally:
       total = seconds + time.perf_counter() - began
       if primary and workdir.is_dir():
-        files.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
+        _write_seconds(workdir, total)
     if primary:
       run_folder.write_done(workdir, {'seconds': total, 'result': result})
   processes.agree(0)  # the next stage reads what process 0 has written
@@ -131,6 +138,13 @@ def run_stage(config, workdir, label: str = '') -> dict:
 def alone(workdir):
   """Locks a run folder in process 0, for all processes."""
   return run_folder.only_process(workdir, primary=processes.primary())
+
+
+def _write_seconds(workdir: pathlib.Path, total: float) -> None:
+  try:
+    files.atomic_write(workdir / 'seconds', f'{total:.3f}\n')
+  except OSError as error:  # must not replace the error that ended the stage
+    logging.warning('the seconds so far are not recorded: %s', error)
 
 
 def _earlier_seconds(workdir) -> float:

@@ -6,11 +6,12 @@
 #
 # The exit status is that of the command:
 #   0              finished
+#   74             the storage failed or is full; it may recover
 #   75             SIGTERM arrived; the state is saved
 #   76             another process of the run was lost
 #   134, 137, 143  like 76 (JAX's abort when a peer is lost; killed)
 #   other          a failure that a restart does not repair
-# After 75, 76, 134, 137 and 143 the same command resumes. The script itself
+# After 74, 75, 76, 134, 137 and 143 the same command resumes. The script itself
 # exits with 1, without starting the command, if the last $GIVE_UP_AFTER (5)
 # attempts left no new checkpoint and no new DONE. The first host counts the
 # attempts in WORKDIR.attempts.

@@ -41,7 +41,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/../env.sh"
 source "$(dirname "${BASH_SOURCE[0]}")/slice.sh"
 
 # Statuses after which a restart resumes the run; see attempt.sh.
-RESTART=' 75 76 134 137 143 '
+RESTART=' 74 75 76 134 137 143 '
 COMMAND=()
 
 usage() {

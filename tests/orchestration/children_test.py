@@ -114,7 +114,7 @@ def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
   assert (tmp_path / 'a' / 'log.txt').read_text().count('\n--- ') == 1
 
 
-@pytest.mark.parametrize('code', [75, 76, 130, 143])
+@pytest.mark.parametrize('code', [74, 75, 76, 130, 143])
 def test_what_was_interrupted_has_not_failed(tmp_path, code):
   runs = children.Children(
     [job(tmp_path, 'a', code=code), job(tmp_path, 'b', 'a')], 1

@@ -1,0 +1,56 @@
+"""The way out of a command: signals before its work begins, and its last line.
+
+`instructrl/__init__.py` calls `at_start` in a program that is started as
+`python -m instructrl.COMMAND`. Imports nothing that takes time.
+"""
+
+import os
+import signal
+import sys
+from typing import NoReturn
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def at_start() -> None:
+  """Makes SIGINT and SIGTERM end the program with one line, at once.
+
+  An exception in the first seconds would be raised inside an import, which may
+  turn it into another one. A signal that is ignored, as in a background job of
+  a shell, stays ignored.
+  """
+  for number in _SIGNALS:
+    if signal.getsignal(number) != signal.SIG_IGN:
+      signal.signal(number, _end)
+
+
+def _end(number, frame) -> NoReturn:
+  del frame
+  name = signal.Signals(number).name
+  leave(128 + number, f'stopped by {name}; nothing was lost')
+
+
+def at_work() -> None:
+  """Makes SIGINT raise KeyboardInterrupt, so that a run saves what it can."""
+  if signal.getsignal(signal.SIGINT) == _end:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ignore_signals() -> None:
+  """Ignores signals at the end of a program, whose work is done."""
+  for number in _SIGNALS:
+    signal.signal(number, signal.SIG_IGN)
+
+
+def leave(status: int, message: str = '') -> NoReturn:
+  """Prints a last line and ends the program, whatever its threads do.
+
+  The end of the interpreter would destroy what XLA computes with.
+  """
+  ignore_signals()
+  for stream, text in ((sys.stdout, ''), (sys.stderr, message)):
+    try:
+      print(text, end='\n' if text else '', file=stream, flush=True)
+    except (OSError, ValueError):  # a full disk, a closed stream
+      status = status or 1
+  os._exit(status)
