@@ -16,7 +16,6 @@ import time
 from instructrl.runtime import processes
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
-from instructrl.runtime import storage
 
 LOG = 'log.txt'
 # States of a job.

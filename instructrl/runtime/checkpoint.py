@@ -24,6 +24,7 @@ from instructrl.runtime import contents
 from instructrl.runtime import files
 from instructrl.runtime import manifest
 from instructrl.runtime import processes
+from instructrl.runtime import storage
 from instructrl.runtime.errors import CheckpointError
 from instructrl.runtime.run_folder import changed_fields
 from instructrl.runtime.run_folder import CONFIG
@@ -131,7 +132,12 @@ def _subtree(path, about, subtree):
 def load(path: pathlib.Path, about, wanted):
   """Reads the `wanted` tree of a step; see `arrays.load`."""
   in_leaves = about.get('in_leaves', False)
-  return arrays.load(path / STATE, wanted, in_leaves=in_leaves)
+
+  def read():
+    return arrays.load(path / STATE, wanted, in_leaves=in_leaves)
+
+  # Several processes wait for each other in a read, so one cannot repeat it.
+  return read() if jax.process_count() > 1 else storage.retrying(read, path)
 
 
 def refuse_foreign(path) -> None:

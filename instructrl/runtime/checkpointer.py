@@ -8,10 +8,12 @@ verifies them.
 
 from collections.abc import Callable
 from concurrent import futures
+import functools
 import itertools
 import json
 import pathlib
 import shutil
+import time
 
 from absl import logging
 import jax
@@ -21,11 +23,14 @@ from instructrl.runtime import checkpoint
 from instructrl.runtime import files
 from instructrl.runtime import manifest
 from instructrl.runtime import processes
+from instructrl.runtime import storage
 from instructrl.runtime.checkpoint import META
 from instructrl.runtime.checkpoint import STATE
 from instructrl.runtime.errors import CheckpointError
+from instructrl.runtime.errors import StorageError
 
 _TEMPORARY = 'temporary'  # the file that marks a temporary step
+_MOST_FAILURES = 3  # saves in a row that may fail because of the storage
 _INCOMPLETE, _TRASH, _DAMAGED = 'incomplete', 'trash', 'damaged'  # prefixes
 
 
@@ -68,6 +73,7 @@ class Checkpointer:
     self._executor = None  # open inside `with`
     self._pending = None  # (step, future) of the current save
     self._current = None  # the last step saved or restored here
+    self._failures = 0  # saves in a row that the storage failed
     self._problems = {}  # step -> problem, '' if it verifies
 
   def save(
@@ -86,10 +92,23 @@ class Checkpointer:
       temporary: the next save removes this step.
 
     Raises:
-      CheckpointError: this or the previous save failed (e.g. a full disk), or
-        the folder has this step from another run.
+      CheckpointError: this or the previous save failed, or the folder has this
+        step from another run. A failure of the storage is logged instead,
+        unless several saves in a row fail.
       ValueError: a leaf cannot be saved, or `meta` is not JSON.
     """
+    for _ in range(2):  # the first error may be that of the previous save
+      try:
+        self._start(step, state, meta, temporary)
+        return
+      except StorageError as error:
+        self._failures += 1
+        if self._failures > _MOST_FAILURES or jax.process_count() > 1:
+          raise
+        logging.warning('%s; the run goes on', error)
+
+  def _start(self, step, state, meta, temporary) -> None:
+    """Waits for the previous save, and starts one."""
     if self._executor is None:
       raise RuntimeError('call save inside `with Checkpointer(...)`')
     self.wait()
@@ -105,6 +124,25 @@ class Checkpointer:
     self._current = step
     arguments = (step, work, about, response, temporary)
     self._pending = step, self._executor.submit(self._commit, *arguments)
+
+  def save_and_wait(
+    self, step: int, state, meta: dict, *, temporary: bool = False
+  ) -> None:
+    """Saves `state` like `save`, with several tries if the storage fails.
+
+    Raises:
+      CheckpointError: see `save`.
+    """
+    for delay in (*storage.DELAYS, None):
+      try:
+        self._start(step, state, meta, temporary)
+        self.wait()
+        return
+      except StorageError as error:
+        if delay is None:
+          raise
+        logging.warning('%s; next try in %g s', error, delay)
+        time.sleep(delay)
 
   def save_leaves(
     self,
@@ -198,17 +236,18 @@ class Checkpointer:
       (work / _TEMPORARY).touch()
     manifest.write(work)
     work.rename(self._path(step))
-    files.sync_folder(self._directory)
     self._problems[step] = ''
+    sync = functools.partial(files.sync_folder, self._directory)
+    storage.retrying(sync, self._directory)
     kept = []
     for old in self.steps():
       if not (self._path(old) / _TEMPORARY).exists():
         kept.append(old)
       elif old < step:
-        shutil.rmtree(self._trash(old))
+        self._remove(old)
     for old in kept[: -self._keep_latest]:
       if not self._keep_steps(old):
-        shutil.rmtree(self._trash(old))
+        self._remove(old)
 
   def wait(self) -> None:
     """Waits for the current save; raises a CheckpointError if it failed."""
@@ -216,9 +255,16 @@ class Checkpointer:
       return
     (step, future), self._pending = self._pending, None
     error = future.exception()
-    if processes.largest(error is not None):
-      self._current = None
-      raise self._failed(step, error) from error
+    transient = error is not None and storage.transient(error)
+    fault = processes.largest(0 if error is None else 1 if transient else 2)
+    if not fault:
+      self._failures = 0
+      return
+    # The step may be whole, if only the last flush failed.
+    whole = self._primary and self._path(step).exists()
+    whole = processes.agree(bool(whole and not self._problem(step)))
+    self._current = step if whole else None
+    raise self._failed(step, error, transient=fault == 1) from error
 
   def close(self) -> None:
     """Waits for the current save and ends the background thread."""
@@ -326,7 +372,7 @@ class Checkpointer:
   def _clear_away(self) -> None:
     """Removes interrupted saves and removals; moves damaged steps aside."""
     for trash in self._directory.glob(f'{_TRASH}.*'):
-      shutil.rmtree(trash)
+      _remove_folder(trash)
     for work in self._directory.glob(f'{_INCOMPLETE}.*'):
       logging.warning('removing %s, an interrupted save', work)
       shutil.rmtree(work)
@@ -337,19 +383,33 @@ class Checkpointer:
         self._path(step).rename(aside)
         del self._problems[step]
 
-  def _trash(self, step: int) -> pathlib.Path:
-    """Renames a step before its removal, so that a kill leaves no half step."""
+  def _remove(self, step: int) -> None:
+    """Renames a step and removes it, so that a kill leaves no half step."""
     trash = _unused(self._path(step, _TRASH))
-    self._path(step).rename(trash)
+    try:
+      self._path(step).rename(trash)
+    except OSError as error:
+      logging.warning('the old %s is left: %s', self._path(step), error)
+      return
     self._problems.pop(step, None)
-    return trash
+    _remove_folder(trash)
 
-  def _failed(self, step, error) -> CheckpointError:
+  def _failed(self, step, error, *, transient=None) -> CheckpointError:
     reason = ' '.join(str(error).split())[:300] if error else 'see process 0'
-    return CheckpointError(
+    if transient is None:
+      transient = storage.transient(error)
+    return (StorageError if transient else CheckpointError)(
       f'checkpoint of step {step} could not be written to '
       f'{self._directory} ({reason}); earlier steps are unchanged'
     )
+
+
+def _remove_folder(path: pathlib.Path) -> None:
+  """Removes what no one reads; a failure is no error of the run."""
+  try:
+    shutil.rmtree(path)
+  except OSError as error:
+    logging.warning('%s is left, the next save removes it: %s', path, error)
 
 
 def _unused(path: pathlib.Path) -> pathlib.Path:

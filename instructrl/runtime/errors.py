@@ -11,6 +11,10 @@ class CheckpointError(RuntimeError):
   """A checkpoint cannot be written, is damaged, or does not fit."""
 
 
+class StorageError(CheckpointError):
+  """A checkpoint cannot be written now, because the storage failed."""
+
+
 class NonFiniteError(ArithmeticError):
   """A loss, reward or other quantity is NaN or infinite."""
 

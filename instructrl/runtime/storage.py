@@ -13,6 +13,8 @@ from typing import TypeVar
 
 from absl import logging
 
+from instructrl.runtime.errors import StorageError
+
 Found = TypeVar('Found')
 
 EXIT_STORAGE = 74  # EX_IOERR of sysexits.h
@@ -38,6 +40,8 @@ def transient(error: BaseException | None) -> str:
   seen: set[int] = set()
   while error is not None and id(error) not in seen:
     seen.add(id(error))
+    if isinstance(error, StorageError):
+      return str(error)
     if isinstance(error, OSError):
       if error.errno in _TRANSIENT:
         return str(error)
@@ -47,6 +51,14 @@ def transient(error: BaseException | None) -> str:
         return ' '.join(text.split())[:300]
     error = error.__cause__ or error.__context__
   return ''
+
+
+def size(num_bytes: float) -> str:
+  """Returns '1.5 GB', '20.0 MB' or '3.0 kB'."""
+  for unit, name in ((1e9, 'GB'), (1e6, 'MB')):
+    if num_bytes >= unit:
+      return f'{num_bytes / unit:,.1f} {name}'
+  return f'{num_bytes / 1e3:.1f} kB'
 
 
 def retrying(action: Callable[[], Found], path) -> Found:

@@ -36,6 +36,7 @@ from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime import storage
 from instructrl.runtime import typed
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
@@ -107,8 +108,8 @@ def check_disk(folder: pathlib.Path, num_bytes: int) -> None:
   )
   if num_bytes > free:
     raise ValueError(
-      f'{there}: {num_bytes / 1e9:.1f} GB are needed, but only '
-      f'{free / 1e9:.1f} GB are free: make room, or use --dtype=bfloat16'
+      f'{there}: {storage.size(num_bytes)} are needed, but only '
+      f'{storage.size(free)} are free: make room, or use --dtype=bfloat16'
     )
 
 

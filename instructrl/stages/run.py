@@ -237,9 +237,11 @@ class Run:
           watchdog.phase('checkpoint')
           self.writer.flush()
           meta['written'] = self.writer.written()
-          self.checkpointer.save(done, state, meta, temporary=not due_save)
+          save = self.checkpointer.save
+          if last or stop:
+            save = self.checkpointer.save_and_wait
+          save(done, state, meta, temporary=not due_save)
         if stop:
-          self.checkpointer.wait()
           progress.message(f'SIGTERM: step {done} is saved')
           raise processes.Stopped
       watchdog.phase('checkpoint')

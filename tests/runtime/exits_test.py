@@ -13,7 +13,8 @@ ENVIRONMENT = {**os.environ, 'PYTHONPATH': str(ROOT)}
 
 # A library of which each import takes a second, in place of a real one.
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.{handler})  # a background job ignores it
 class Slow:
   def find_spec(self, name, path=None, target=None):
     if name == {name!r}:
@@ -28,16 +29,16 @@ sys.meta_path.insert(0, Slow())
 
 def start(tmp_path, module, *arguments, slow='absl', ignore=False):
   """Starts a command whose import of `slow` takes a minute."""
-  (tmp_path / 'sitecustomize.py').write_text(SLOW.format(name=slow))
+  handler = 'SIG_IGN' if ignore else 'default_int_handler'
+  source = SLOW.format(name=slow, handler=handler)
+  (tmp_path / 'sitecustomize.py').write_text(source)
   path = os.pathsep.join([str(tmp_path), str(ROOT)])
-  handler = signal.SIG_IGN if ignore else signal.default_int_handler
   process = subprocess.Popen(
     [sys.executable, '-m', module, *arguments],
     env={**os.environ, 'PYTHONPATH': path},
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
   )
   assert process.stdout.readline() == 'ready\n', process.stderr.read()
   return process
@@ -73,7 +74,8 @@ def test_a_background_job_ignores_ctrl_c(tmp_path):
 
 
 COMPUTE = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import jax, jax.numpy as jnp
 from instructrl.runtime import command, exits
 exits.at_start()
@@ -100,7 +102,6 @@ def test_ctrl_c_while_xla_computes(door):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
   )
   assert process.stdout.readline() == 'ready\n'
   process.send_signal(signal.SIGINT)
