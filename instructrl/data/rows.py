@@ -15,6 +15,7 @@ from array_record.python import array_record_module
 import numpy as np
 
 from instructrl.data import tasks
+from instructrl.runtime import files
 from instructrl.types import LMBatch
 
 FORMAT_VERSION = 1
@@ -48,6 +49,7 @@ def write_rows(
   }
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + '.partial')
+  files.refuse_link(partial)
   # A group of one makes every row readable without its neighbours.
   writer = array_record_module.ArrayRecordWriter(str(partial), 'group_size:1')
   try:

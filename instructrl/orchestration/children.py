@@ -13,9 +13,11 @@ import signal
 import subprocess
 import time
 
+from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import progress
 from instructrl.runtime import run_folder
+from instructrl.runtime import storage
 
 LOG = 'log.txt'
 # States of a job.
@@ -24,7 +26,12 @@ RUNNING, LEFT = 'running', 'left'
 STATES = (FAILED, STOPPED, RUNNING, LEFT, DONE)  # the worst first
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Exit statuses of a job that the next start continues.
-STOPPED_CODES = {processes.EXIT_STOPPED, processes.EXIT_LOST}
+STOPPED_CODES = {
+  processes.EXIT_STOPPED,
+  processes.EXIT_LOST,
+  storage.EXIT_STORAGE,
+}
+
 STOPPED_CODES |= {code for s in _SIGNALS for code in (128 + s, -s)}
 POLL_SECONDS = 0.2
 REPORT_SECONDS = 30.0  # without output, before the running jobs are printed
@@ -140,7 +147,8 @@ class Children:
   def _start(self, job: Job):
     job.folder.mkdir(parents=True, exist_ok=True)
     log = job.folder / LOG
-    with log.open('ab') as out, processes.deferring_stop():
+    descriptor = files.open_new_or_own(log, os.O_WRONLY | os.O_APPEND)
+    with open(descriptor, 'ab') as out, processes.deferring_stop():
       out.write(f'--- {time.strftime("%Y-%m-%d %H:%M:%S")}\n'.encode())
       out.flush()
       child = subprocess.Popen(

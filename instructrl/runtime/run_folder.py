@@ -192,7 +192,9 @@ def holder(workdir) -> str | None:
   The id is '' while that process starts.
   """
   try:
-    with open(pathlib.Path(workdir) / LOCK, 'rb') as f:
+    path = pathlib.Path(workdir) / LOCK
+    files.refuse_link(path)
+    with open(path, 'rb') as f:
       try:
         fcntl.flock(f, fcntl.LOCK_SH | fcntl.LOCK_NB)
       except BlockingIOError:

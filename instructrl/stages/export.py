@@ -331,6 +331,7 @@ def export_model(
   )
   plan = ExportPlan.make(meta['config'], names, origin(path))
   work = dst.with_name(f'.{dst.name}.incomplete')
+  files.refuse_link(work)  # what is in it is removed
   check_disk(work, plan.num_bytes(dtype))
   work.mkdir(parents=True, exist_ok=True)
   with run_folder.only_process(work):

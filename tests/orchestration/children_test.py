@@ -123,6 +123,15 @@ def test_what_was_interrupted_has_not_failed(tmp_path, code):
   assert not runs.reasons and not runs.blocked()
 
 
+def test_a_link_in_the_place_of_the_log_is_refused(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'target').write_text('precious')
+  (tmp_path / 'a' / 'log.txt').symlink_to(tmp_path / 'target')
+  with pytest.raises(ValueError, match='a/log.txt is a symbolic link to'):
+    children.Children([job(tmp_path, 'a')], 1).run()
+  assert (tmp_path / 'target').read_text() == 'precious'
+
+
 def test_a_job_that_is_killed_or_leaves_nothing_has_failed(tmp_path):
   jobs = [
     children.Job('a', 'a', [sys.executable, '-c', script], tmp_path / str(i))

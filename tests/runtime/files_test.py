@@ -39,6 +39,26 @@ def test_another_line_that_is_no_object_is_named(tmp_path, line):
     files.read_jsonl(tmp_path / 'file')
 
 
+@pytest.mark.parametrize('there', [True, False])
+def test_a_link_in_the_place_of_a_temporary_file_is_refused(tmp_path, there):
+  """Its target, a file of someone else, stays as it is."""
+  target = tmp_path / 'target'
+  if there:
+    target.write_text('precious')
+  (tmp_path / '.file.tmp').symlink_to(target)
+  with pytest.raises(ValueError, match='file.tmp is a symbolic link to .*targ'):
+    files.atomic_write(tmp_path / 'file', 'text')
+  assert not (tmp_path / 'file').exists() and target.exists() == there
+  assert not there or target.read_text() == 'precious'
+  (tmp_path / '.file.tmp').unlink()
+  (tmp_path / '.file.tmp').write_text('of a process that was killed')
+  files.atomic_write(tmp_path / 'file', 'text')
+  # A link in the place of the file itself is replaced, not followed.
+  (tmp_path / 'link').symlink_to(target)
+  files.atomic_write(tmp_path / 'link', 'text')
+  assert not (tmp_path / 'link').is_symlink() and target.exists() == there
+
+
 def test_a_file_with_the_same_contents_is_not_touched(tmp_path):
   files.atomic_write(tmp_path / 'file', 'text')
   (tmp_path / 'file').chmod(0o400)

@@ -283,6 +283,26 @@ def test_damaged_files_are_named(tmp_path, name, text):
     run_folder.read_done(tmp_path)
 
 
+def test_links_in_a_run_folder_are_refused(tmp_path):
+  run, target = tmp_path / 'run', tmp_path / 'target'
+  target.write_text('precious\nwithout an end')
+  run.mkdir()
+  (run / 'lock').symlink_to(target)
+  with pytest.raises(ValueError, match='run/lock is a symbolic link to'):
+    with run_folder.only_process(run):
+      pass
+  with pytest.raises(ValueError, match='run/lock is a symbolic link to'):
+    run_folder.holder(run)
+  (run / 'lock').unlink()
+  for name in ('metrics.jsonl', 'samples.jsonl', 'timings.jsonl'):
+    (run / name).unlink(missing_ok=True)
+    (run / name).symlink_to(target)
+    with pytest.raises(ValueError, match=f'run/{name} is a symbolic link to'):
+      metrics.RunWriter(run)
+    (run / name).unlink()
+  assert target.read_text() == 'precious\nwithout an end'
+
+
 def test_who_is_at_work_in_a_folder(tmp_path):
   assert run_folder.holder(tmp_path / 'nothing') is None
   with run_folder.only_process(tmp_path):
