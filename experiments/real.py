@@ -1,4 +1,4 @@
-r"""Aligns imported weights on public data: SFT, reward model, PPO, export.
+r"""Aligns imported weights on public data, by the recipe of the paper.
 
   python -m instructrl.study --config=experiments/real.py:cpu --workdir=DIR \
       --config.source=SMOLLM2 --config.demonstrations="('self-instruct',)" \
@@ -9,6 +9,10 @@ SMOLLM2 is a Hugging Face folder or a GGUF file. `python -m instructrl.data
 SPEC` summarizes a source. `:cpu` is for two cores and a model of 135M
 parameters, `:full` for one accelerator and up to a billion. Flags override any
 field of a stage: --config.stages.ppo.ppo.kl_coef=0.1.
+
+SFT, the start of PPO with a pretraining mix, a reward model, the SFT epoch with
+the best score, PPO and PPO-ptx on prompts that nobody ranked, an evaluation and
+an export. docs/real_data.md lists the departures from the paper.
 """
 
 from ml_collections import config_dict
@@ -21,6 +25,7 @@ from experiments import ppo as ppo_config
 from experiments import ppo_ptx as ppo_ptx_config
 from experiments import real_evaluation
 from experiments import reward as reward_config
+from experiments import select_sft as select_sft_config
 from experiments import sft as sft_config
 
 SIZES = tuple(common.REAL_LENGTHS)
@@ -50,6 +55,26 @@ def sft(arg):
   c.logits_chunk = {'cpu': 2048, 'full': 8192}[arg]
   c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]
   c.checkpoint.keep = 1
+  return c
+
+
+def ppo_init(arg):
+  """Returns the config of PPO's start: SFT with pretraining rows (C.3)."""
+  c = sft(arg)
+  c.stage = 'ppo_init'
+  c.num_epochs = 2  # C.3
+  c.pretrain_rows, c.pretrain_mix = 'corpus.rows', 0.1  # C.3
+  c.model.dropout = 0.0  # not printed for this stage
+  return c
+
+
+def select_sft(arg):
+  """Returns the config of the selection of the SFT epoch (C.1)."""
+  c = select_sft_config.get_config('tiny')
+  c.size = arg
+  c.num_prompts = {'cpu': 64, 'full': 500}[arg]
+  c.prompt_len, c.response_len = common.REAL_LENGTHS[arg]
+  c.batch_size = {'cpu': 16, 'full': 128}[arg]
   return c
 
 
@@ -107,7 +132,8 @@ def ppo(arg, config):
   return c
 
 
-def get_config(arg='cpu'):
+def without_start(arg):
+  """Returns a study whose PPO starts from SFT; one pass over the data."""
   common.check_size(arg, SIZES)
   c = config_dict.ConfigDict()
   # Seeds of all stages; a study ignores the seed fields of its stages.
@@ -167,4 +193,29 @@ def get_config(arg='cpu'):
     'evaluation',
     'export',
   )
+  return c
+
+
+def get_config(arg='cpu'):
+  c = without_start(arg)
+  stages = c.stages
+  # Rows with an e-mail address, a phone or a card number (section 3.2).
+  stages.data.pii = 'drop'
+  # Ranked training prompts that only PPO sees. The paper has about as many for
+  # PPO as ranked ones (Table 6); with few rankings that costs too much.
+  stages.data.ppo_fraction = {'cpu': 0.2, 'full': 0.4}[arg]
+  stages.sft.checkpoint.keep = stages.sft.num_epochs  # to select from
+  stages.ppo_init, stages.select_sft = ppo_init(arg), select_sft(arg)
+  for name in ('ppo_init', 'select_sft'):
+    stages[name].inputs.data = '../data'
+  stages.ppo_init.model.frozen_layers = c.get_oneway_ref('frozen_layers')
+  for name in ('ppo', 'ppo_ptx'):
+    stages[name].inputs.policy = '../ppo_init'
+  evaluation = stages.evaluation
+  evaluation.inputs.select_sft = '../select_sft'  # selects the step of `sft`
+  evaluation.policies.ppo_init = '../ppo_init'
+  order = [name for name in c.order if name != 'sft']
+  order[2:2] = ['sft', 'ppo_init']
+  order.insert(order.index('ppo'), 'select_sft')
+  c.order = tuple(order)
   return c

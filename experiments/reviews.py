@@ -35,7 +35,7 @@ def specs(c, subset):
 
 def get_config(arg='cpu'):
   common.check_size(arg, SIZES)
-  c = real.get_config(arg)
+  c = real.without_start(arg)
   c.packages = 'packages'  # folder with the packages of film reviews
   for part in ('demonstrations', 'rankings', 'prompts', 'documents'):
     c[part] = specs(c, part)

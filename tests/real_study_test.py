@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from experiments import real
+from instructrl.data import store
 from instructrl.orchestration import graph
 from instructrl.orchestration import study
 from instructrl.reports import report
@@ -30,7 +31,8 @@ def write_data(folder):
     ''.join(json.dumps(row) + '\n' for row in rows)
   )
   prompts = [f'say {i} {say(2)}' for i in range(40)]
-  lines('shown.jsonl', ({'prompt': p, 'response': say(2)} for p in prompts))
+  shown = prompts[::2]  # PPO's own prompts are ranked ones without these
+  lines('shown.jsonl', ({'prompt': p, 'response': say(2)} for p in shown))
   lines(
     'ranked.jsonl',
     (
@@ -54,7 +56,8 @@ def config_of(folder):
   stages = c.stages
   c.frozen_layers = 1
   stages.data.update(prompt_len=32, response_len=16, row_len=48)
-  stages.sft.num_epochs = 1
+  stages.sft.num_epochs = stages.ppo_init.num_epochs = 1
+  stages.select_sft.update(prompt_len=32, response_len=8, batch_size=8)
   stages.reward.update(prompt_len=32, response_len=16)
   for name in ('ppo', 'ppo_ptx'):
     stages[name].ppo.update(
@@ -78,6 +81,41 @@ def folder(tmp_path_factory):
   write_data(folder)
   checkpoints.write_folder(folder / 'weights')
   return folder
+
+
+def inputs_of(folder, name, split):
+  """Returns the texts of the prompts of a split."""
+  records = store.read_records(folder, name, split)
+  return {getattr(r, 'prompt', r).text for r in records}
+
+
+@pytest.mark.parametrize('size', real.SIZES)
+def test_the_recipe_of_the_paper(size):
+  """Its steps, in order, on prompts and rows that each step may see."""
+  c = real.get_config(size)
+  assert c.order == (
+    'import',
+    'data',
+    'sft',
+    'ppo_init',
+    'reward',
+    'select_sft',
+    'ppo',
+    'ppo_ptx',
+    'evaluation',
+    'export',
+  )
+  s = c.stages
+  assert (s.ppo_init.pretrain_mix, s.ppo_init.num_epochs) == (0.1, 2)
+  assert s.ppo_init.inputs.init == '../import'
+  for name in ('ppo', 'ppo_ptx'):
+    assert s[name].inputs.policy == '../ppo_init'
+    assert s[name].prompts_split == 'ppo'
+  assert s.data.pii == 'drop' and s.data.ppo_fraction > 0
+  assert s.sft.checkpoint.keep >= s.sft.num_epochs > 1
+  assert s.evaluation.inputs.select_sft == '../select_sft'
+  assert s.evaluation.policies.ppo_init == '../ppo_init'
+  assert s.export.inputs.policy == '../ppo_ptx'
 
 
 @pytest.mark.parametrize('size', real.SIZES)
@@ -140,8 +178,16 @@ def test_from_weights_to_an_export_and_a_report(folder, one_device, capsys):
   path = study.run(config_of(folder), workdir)
   told = capsys.readouterr().out
   assert 'planned' in told and 'are left' in told
-  assert '[1/8] import: ' in told and 'PAD is' in told
-  assert '[8/8] export: done' in told
+  assert '[1/10] import: ' in told and 'PAD is' in told
+  assert '[10/10] export: done' in told
+  # The steps of the recipe: see `test_the_recipe_of_the_paper`.
+  done = lambda name: run_folder.read_done(workdir / name)['result']
+  assert 0.1 < done('ppo_init')['mix_share'] < 1
+  assert done('select_sft')['selected_epoch'] == 1
+  asked = inputs_of(workdir / 'data', 'prompts', 'ppo')
+  ranked = inputs_of(workdir / 'data', 'rankings', 'train')
+  assert asked and not asked & ranked
+  assert done('ppo')['prompts'] == len(asked)
   page = path.read_text()
   assert 'weights (3 layers of width 32)' in page
   results = json.loads((path.parent / 'results.json').read_text())
