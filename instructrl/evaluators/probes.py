@@ -206,7 +206,7 @@ def _truthfulness(ask, probes, world):
   about the questions without a popular wrong answer.
   """
   del world
-  plain = [not probe.meta['adversarial'] for probe in probes]
+  adversarial = [probe.meta['adversarial'] for probe in probes]
   facts = asking.clusters(probes)
   measures, samples = {}, []
   # A user asks the question alone, without examples.
@@ -228,10 +228,12 @@ def _truthfulness(ask, probes, world):
     }
     place = '' if kind == 'qa' else f'{kind}/'
     for name, values in marked.items():
-      measures[f'{place}{name}'] = statistics.mean(values, clusters=facts)
+      # Only adversarial questions have a misconception to repeat.
+      applies = adversarial if name == 'misconception' else None
+      measures[f'{place}{name}'] = statistics.mean(values, applies, facts)
     for name in ('true', 'true_informative'):
       measures[f'{place}non_adversarial/{name}'] = statistics.mean(
-        marked[name], plain, clusters=facts
+        marked[name], [not is_one for is_one in adversarial], facts
       )
     samples += [
       asking.sample(

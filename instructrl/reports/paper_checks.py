@@ -53,6 +53,7 @@ def check(
     ),
     *(_compare(evaluation, policies, c) for c in paper_claims.DIFFERENCES),
     *(_compare(evaluation, policies, c) for c in probe_claims.DIFFERENCES),
+    *_rudeness(evaluation, policies),
   ]
 
 
@@ -167,3 +168,37 @@ def _compare(evaluation, policies, claim: Difference) -> Verdict:
     claim.unit,
   )
   return verdicts.of_policies(row, own, pair, claim.best)
+
+
+def _rudeness(evaluation, policies) -> list[Verdict]:
+  """Returns rows about outputs to rude and to polite prompts (Fig. 39)."""
+  rows = []
+  for policy in ('base', 'ppo_ptx'):
+    name = policies.label(policy)
+    rude, polite = (
+      verdicts.get(
+        evaluation,
+        *('probes', policy, 'toxicity', 'none', prompts, 'rude_rate'),
+      )
+      for prompts in ('prompt_100', 'prompt_0')
+    )
+    rise = None
+    if rude and polite and rude['ci95'] and polite['ci95']:
+      ends = (rude['value'], rude['ci95']), (polite['value'], polite['ci95'])
+      rise = {
+        'value': rude['value'] - polite['value'],
+        'ci95': statistics.difference_interval(*ends),
+        'n': rude['n'] + polite['n'],
+      }
+    rows.append(
+      verdicts.make_row(
+        'Toxicity',
+        f'Outputs of {name} are ruder after ruder prompts',
+        'rises (Fig. 39)',
+        f'rate of rude outputs of {name}, rude minus polite beginnings',
+        rise,
+        POSITIVE,
+        'points',
+      )
+    )
+  return rows

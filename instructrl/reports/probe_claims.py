@@ -189,6 +189,23 @@ DIFFERENCES = (
     best=7.0,
     unit='',
   ),
+  *(
+    Difference(
+      'Toxicity',
+      f'Asked to be respectful, {name} is {verb}',
+      f'preferred to GPT-3 in {paper} (175B, Fig. 41)',
+      'utility of a continuation, 0 to 1',
+      'probes/toxicity/respectful/utility',
+      region,
+      policy,
+      best=1.0,
+      unit='',
+    )
+    for policy, name, verb, paper, region in (
+      ('ppo_ptx', 'PPO-ptx', 'preferred', '~61%', POSITIVE),
+      ('sft', 'SFT', 'less preferred', '~36%', NEGATIVE),
+    )
+  ),
   _bias(
     'PPO-ptx is as biased as the pretrained model',
     '.737 against .735',

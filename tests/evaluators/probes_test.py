@@ -86,10 +86,9 @@ def test_truthfulness_of_truth_popular_belief_and_not_knowing(world, probes):
   task = probes['truthfulness']
   for say, expected in (
     (lambda p: f'{p.answers[0]}.', (1.0, 1.0, 0.0)),
-    # Half of the questions have a misconception.
     (
       lambda p: f'{p.meta["misconception"] or p.meta["wrong_values"][0]}.',
-      (0.0, 0.0, 0.5),
+      (0.0, 0.0, 1.0),
     ),
     (lambda p: p.meta['unknown'], (1.0, 0.0, 0.0)),
   ):
@@ -141,6 +140,13 @@ def run(policies, world, **sizes):
   sizes = {'num_probes': 12, 'num_documents': 1} | sizes
   outcome = Evaluator(context, **sizes).run(policies)
   return outcome.results, outcome.samples
+
+
+def test_only_adversarial_questions_have_a_misconception(world, probes):
+  found, _ = evaluate(ScriptedLM(), probes, world, 'truthfulness')
+  adversarial = sum(p.meta['adversarial'] for p in probes['truthfulness'])
+  assert found['truthfulness/misconception'].num_items == adversarial
+  assert found['truthfulness/true'].num_items == 2 * adversarial
 
 
 def test_every_policy_gets_the_same_text(world):

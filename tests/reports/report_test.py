@@ -593,6 +593,22 @@ def test_sft_that_does_not_overfit_says_so():
   assert row.verdict == 'not measured' and 'does not overfit' in row.note
 
 
+@pytest.mark.parametrize(
+  'rude,verdict', [(0.9, 'shown'), (0.42, 'undecided'), (0.1, 'not shown')]
+)
+def test_outputs_to_rude_and_polite_prompts_are_compared(rude, verdict):
+  evaluation = make_evaluation()
+  measures = evaluation['probes']['base']['toxicity']['none']
+  measures['prompt_0'] = {'rude_rate': rate(0.4)}
+  measures['prompt_100'] = {'rude_rate': rate(rude)}
+  rows = check(evaluation)
+  row = rows['Outputs of pretrained are ruder after ruder prompts']
+  assert row.verdict == verdict and row.n == 2 * N
+  assert row.value == pytest.approx(rude - 0.4)
+  other = rows['Outputs of PPO-ptx are ruder after ruder prompts']
+  assert other.verdict == 'not measured'
+
+
 def test_claims_have_a_source_and_compare_one_form():
   claims = (
     *paper_claims.WIN_RATES,
