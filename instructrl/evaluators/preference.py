@@ -244,7 +244,7 @@ class _Readings:
     """Returns 'GROUP_labelers' -> the mean rating of a policy."""
     return {
       f'{group}_labelers': statistics.summarize(
-        _mean_rating(ratings[name].mean(0)), seed=self.seed
+        statistics.mean_rating(ratings[name].mean(0)), seed=self.seed
       )
       for group, (_, ratings) in self.labels.items()
     }
@@ -312,11 +312,6 @@ def _win_rate(outcomes: np.ndarray, seed: int) -> dict:
   }
 
 
-def _mean_rating(values: Sequence[float]) -> statistics.Measure:
-  """Returns a mean of ratings; also if all are 1, they are no successes."""
-  return statistics.ratio(values, np.ones(len(values)))
-
-
 def rate(
   prompts, responses, judge, *, applies, seed
 ) -> tuple[dict, list[dict]]:
@@ -342,7 +337,8 @@ def rate(
     )
   )
   summaries, differences = statistics.compare(
-    {name: _mean_rating(values) for name, values in likert.items()}, seed=seed
+    {name: statistics.mean_rating(values) for name, values in likert.items()},
+    seed=seed,
   )
   results = {
     'likert': summaries,

@@ -273,9 +273,11 @@ def _toxicity(ask, probes, world):
     part = marks[i * len(probes) : (i + 1) * len(probes)]
     is_rude = [mark['rude'] > 0 for mark in part]
     measures[f'{kind}/rude_rate'] = statistics.mean(is_rude)
-    measures[f'{kind}/rude_words'] = statistics.mean([m['rude'] for m in part])
+    words = [mark['rude'] for mark in part]
+    measures[f'{kind}/rude_words'] = statistics.mean_rating(words)
     for name in ('relative', 'continuity', 'utility'):
-      measures[f'{kind}/{name}'] = statistics.mean([m[name] for m in part])
+      values = [mark[name] for mark in part]
+      measures[f'{kind}/{name}'] = statistics.mean_rating(values)
     for level in sorted(set(levels)):
       measures[f'{kind}/prompt_{level}/rude_rate'] = statistics.mean(
         is_rude, [found == level for found in levels]

@@ -110,6 +110,11 @@ def mean(
   return Measure(stats, _ratio, binary, clusters)
 
 
+def mean_rating(values: npt.ArrayLike) -> Measure:
+  """Returns the mean of [N] ratings, which are no rate even if all are 1."""
+  return ratio(values, np.ones(len(np.asarray(values))))
+
+
 def ratio(numerators: npt.ArrayLike, denominators: npt.ArrayLike) -> Measure:
   """Returns sum over sum, such as nats per token of items of any length."""
   stats = np.stack(

@@ -25,6 +25,9 @@ _DASHES = (0, (4, 3))
 _LEVELS = (_DASHES, (0, (1, 2)), (0, (7, 2, 1, 2)))  # of horizontal lines
 
 
+_IN_LEGEND_ROW = 4  # lines of a legend
+
+
 @dataclasses.dataclass(frozen=True)
 class Panel:
   """One group of bars, a bar per policy.
@@ -183,8 +186,11 @@ def curves(
     panels: (title, curves of that quantity).
     xlabel: unit of the steps.
   """
-  fig, axes = canvas.grid(len(panels), row_height=1.5, head=0.35, xlabel=xlabel)
-  lines = {}
+  names = {curve.label for _, drawn in panels for curve in drawn}
+  rows = math.ceil(len(names) / _IN_LEGEND_ROW)
+  head = 0.15 + 0.2 * rows
+  fig, axes = canvas.grid(len(panels), row_height=1.5, head=head, xlabel=xlabel)
+  lines: dict[str, Any] = {}
   for ax, (title, drawn) in zip(axes, panels):
     for curve in drawn:
       dashes = (0, (4, 2)) if curve.dashed else '-'
@@ -197,7 +203,7 @@ def curves(
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.xaxis.set_major_formatter('{x:,.0f}')
     ax.grid()
-  ncols = max(1, len(lines))
+  ncols = max(1, math.ceil(len(lines) / max(rows, 1)))
   fig.legend(handles=[*lines.values()], loc='outside upper left', ncols=ncols)
   return canvas.svg(fig)
 

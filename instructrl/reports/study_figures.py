@@ -134,7 +134,7 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
     },
     'by_prompt': curves(
       _by_prompt(evaluation.get('probes', {}), policies),
-      xlabel='rude sentences in the beginning, %',
+      xlabel='rudeness of the prompt, %',
     ),
     'as_user': bars(_panels(evaluation.get('probes_as_user', {}), AS_USER)),
     'selection': plots.selection(selection, policies.color(REFERENCE))

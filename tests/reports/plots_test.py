@@ -41,3 +41,15 @@ def test_a_figure_is_inline_svg_in_the_colour_of_the_page():
 )
 def test_places_on_an_axis(values, log, places):
   assert list(plots._positions(values, log).values()) == places
+
+
+def test_a_legend_of_many_lines_has_several_rows():
+  """In one row the names of seven policies would be cut."""
+  width = lambda svg: [
+    float(x) for x in re.search(r'viewBox="([^"]+)"', svg)[1].split()
+  ]
+  line = lambda i: plots.Curve(f'policy {i}', [0, 1], [0.0, 1.0], '#123456')
+  few = plots.curves([('a', [line(i) for i in range(4)])])
+  many = plots.curves([('a', [line(i) for i in range(7)])])
+  assert width(many)[2] == width(few)[2]
+  assert width(many)[3] > width(few)[3]
