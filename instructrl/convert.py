@@ -23,6 +23,7 @@ import re
 from absl import flags
 
 from instructrl.runtime import command
+from instructrl.runtime import typed
 
 ACTIONS = ('import', 'export')
 DTYPES = ('float32', 'bfloat16')
@@ -67,6 +68,7 @@ def _main(values, join, action, src, dst):
     if values[name].present:
       own = 'import' if name in _IMPORT else 'export'
       raise ValueError(f'--{name} can only be used with `{own}`')
+  src, dst = typed.path(src), typed.path(dst)
   given = {name: flag.value for name, flag in values.items()}
   mesh = parse_mesh(given['mesh'])
   if not mesh:  # nothing is computed, so an accelerator is not needed

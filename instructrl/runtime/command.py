@@ -158,7 +158,9 @@ def _parse_flags(argv):
     print(_help())
     sys.exit(0)
   try:
-    return flags.FLAGS(argv)
+    return flags.FLAGS(
+      [re.sub('^(--?config=)(~.*)', _at_home, argument) for argument in argv]
+    )
   except (
     flags.Error,
     AttributeError,
@@ -182,6 +184,11 @@ def _parse_flags(argv):
         else 'a flag changes a field that exists: add one in a Python file'
       )
     sys.exit(f'error: {reason.removeprefix("ValueError: ")}')
+
+
+def _at_home(found: re.Match) -> str:
+  """Returns --config=PATH with the home folder in place of its `~`."""
+  return f'{found[1]}{typed.path(found[2])}'
 
 
 def _help() -> str:

@@ -6,13 +6,17 @@ import math
 import numbers
 import os
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.evaluators.language_model import Engine
 from instructrl.evaluators.language_model import LanguageModel
+from instructrl.runtime import arrays
 from instructrl.runtime import typed
+from instructrl.runtime.errors import NonFiniteError
 from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages import policies
@@ -43,8 +47,21 @@ def load(path: str | os.PathLike) -> 'LoadedRun':
     ConfigError: the run trained no model, or with another tokenizer than the
       one beside it.
     CheckpointError: there is no checkpoint, or the newest is damaged.
+    NonFiniteError: a parameter is NaN or infinite.
   """
-  return LoadedRun(path, opening.open_run(typed.path(path)))
+  opened = opening.open_run(typed.path(path))
+  finite = jax.jit(functools.partial(jax.tree.map, _is_finite))(opened.params)
+  for leaf, is_finite in jax.tree_util.tree_leaves_with_path(finite):
+    if not is_finite:
+      raise NonFiniteError(
+        f'{path}: the parameter {arrays.name_of(leaf)} has values that are NaN '
+        'or infinite: name an earlier step of the checkpoints'
+      )
+  return LoadedRun(path, opened)
+
+
+def _is_finite(x: jax.Array) -> jax.Array:
+  return jnp.isfinite(x).all()
 
 
 class LoadedRun:

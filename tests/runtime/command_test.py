@@ -105,3 +105,18 @@ def test_a_defect_of_a_command_keeps_its_traceback(capsys):
   lines = capsys.readouterr().err.splitlines()
   assert lines[0].startswith('Traceback')
   assert lines[-1] == 'ZeroDivisionError: division by zero'
+
+
+def test_a_config_may_be_in_the_home_folder(tmp_path, monkeypatch):
+  monkeypatch.setenv('HOME', str(tmp_path))
+  (tmp_path / 'mine.py').write_text(
+    'from ml_collections import config_dict\n'
+    "get_config = lambda size: config_dict.ConfigDict({'size': size})\n"
+  )
+  done = subprocess.run(
+    [sys.executable, '-m', 'instructrl.main', '--config=~/mine.py:tiny'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert "not of a stage: it has no field 'stage'" in done.stderr

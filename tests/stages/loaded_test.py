@@ -12,6 +12,7 @@ from instructrl import rng
 from instructrl import sample
 from instructrl.data import tasks
 from instructrl.evaluators.language_model import Engine
+from instructrl.runtime import errors
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import opening
@@ -209,3 +210,14 @@ except AttributeError as error:
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   ).stdout.splitlines()
   assert lines == ['set()', "module 'instructrl' has no attribute 'lode'"]
+
+
+def test_parameters_that_are_not_finite_are_refused(configs, tok, tmp_path):
+  config = configs['ppo']
+  params = tiny.params(build.make_model(config, tok.vocab_size))
+  params['embed'] = np.array(params['embed'])
+  params['embed'][3, 1] = np.nan
+  save_run(tmp_path, tok, params, config=config.to_dict())
+  tok.save(tmp_path / tok.FILE)
+  with pytest.raises(errors.NonFiniteError, match='the parameter embed has'):
+    instructrl.load(tmp_path)

@@ -24,7 +24,7 @@ from instructrl.runtime import files
 TEXT_SUFFIXES = ('.txt', '.text', '.md')
 ROW_SUFFIXES = ('.jsonl', '.json', '.ndjson', '.parquet')
 _PARQUET_ROWS = 1024  # read at once
-_PARQUET_BYTES = 1 << 28  # of a column in memory at once
+_PARQUET_BYTES = 1 << 27  # of a column in memory at once
 _MAX_LIST = 1 << 28  # bytes of a JSON list, which is parsed as a whole
 _MAX_VALUES = 1 << 20  # in a row of parquet, and in the rows read at once
 _MAX_RATIO = 1000  # of unpacked to packed bytes; that of text is below 100
@@ -185,7 +185,7 @@ def _parsed(data: bytes) -> tuple[Any, str, int]:
 
 def _json_row(file, number, line) -> Row:
   value, fault, _ = _parsed(line.rstrip(b'\r\n'))
-  if fault and number == 1:  # the whole file may be of another kind
+  if number == 1 and '(column' in fault:  # the file may be of another kind
     fault = f'{fault}; {_READ}'
   return Row(file, number, value, fault)
 
@@ -271,6 +271,8 @@ def find(path: pathlib.Path, suffixes: tuple[str, ...]) -> list[pathlib.Path]:
     return [path]
   if not path.exists():
     raise SourceError(f'there is no {path}')
+  if not path.is_dir():  # its end may never come
+    raise SourceError(f'{path}: is a device or a pipe, not a file or folder')
   found = sorted(
     p
     for p in path.rglob('*')

@@ -250,3 +250,9 @@ def test_parquet_of_huge_rows_is_refused(tmp_path, monkeypatch, column):
   )
   with pytest.raises(SourceError, match='column text.* that is not data'):
     rows(path)
+
+
+def test_a_device_is_not_read(tmp_path):
+  (tmp_path / 'a.jsonl').symlink_to('/dev/zero')
+  with pytest.raises(SourceError, match='a.jsonl: is a device or a pipe'):
+    row_files.find(tmp_path / 'a.jsonl', row_files.ROW_SUFFIXES)
