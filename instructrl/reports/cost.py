@@ -6,7 +6,8 @@ a backward pass). Tokens are what the device computes: rows and episodes at
 their full width, padding included. In PPO an episode is sampled by the policy,
 read by the reference, by every reward model and by the value model, and then
 trained on by the policy and the value model in every inner epoch; pretraining
-rows are trained on by the policy.
+rows are trained on by the policy. The training of the reward model is not
+counted, which one run does for all policies.
 """
 
 from collections.abc import Mapping

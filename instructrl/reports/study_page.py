@@ -245,7 +245,7 @@ def _costs(found: Mapping, policies: ShownPolicies) -> dict | None:
     'head': ['Stage', 'FLOP', 'of pretraining', 'in the paper (175B)'],
     'rows': [
       [
-        policies.label(stage),
+        study_figures.stage_title(stage, policies),
         f'{row["flop"]:.2e}',
         f'{row["share"]:.1%}',
         f'{cost.PAPER[stage]:g} PF-days, {cost.PAPER[stage] / whole:.2%}'
