@@ -21,7 +21,7 @@ from instructrl.evaluators import evaluator
 from instructrl.evaluators import statistics
 from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab import probes as probes_lib
-from instructrl.lab.marking import checkers
+from instructrl.lab.marking import overlap
 from instructrl.lab.world.facts import World
 
 Probe = probes_lib.Probe
@@ -383,7 +383,7 @@ def rouge_l(output: str, answers: Sequence[str]) -> float:
   words, reference = (
     statistics.normalize_answer(text).split() for text in (output, answers[0])
   )
-  common = checkers.longest_common(words, reference)
+  common = overlap.longest_common(words, reference)
   return 2 * common / max(1, len(words) + len(reference))
 
 

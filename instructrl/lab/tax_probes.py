@@ -45,7 +45,7 @@ def _arithmetic(world, rng, count) -> list[Fields]:
     _asked(
       *exercises.coins(world, rng, held_out=True),
       prose.reading_item,
-      ('count', 'compare', 'look_up')[i % 3],
+      ('count', 'compare', 'count', 'look_up')[i % 4],
     )
     for i in range(count)
   ]

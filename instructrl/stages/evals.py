@@ -117,7 +117,7 @@ class Shared:
   def labelers(self) -> list:
     path = self.opened.input('rankings') / 'noise.json'
     noise = files.read_json(path)
-    labelers = lab.load_labelers(self.world)
+    labelers = lab.final_labelers(self.world)
     missing = [l.name for l in labelers if l.name not in noise]
     checks.require(not missing, f'{path} has no labeler {", ".join(missing)}')
     return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]

@@ -91,14 +91,19 @@ def load_world(lab_dir) -> World:
 
 
 def load_labelers(world) -> list:
-  """Returns the labelers of a world."""
-  return make_labelers(world, world.seed)
+  """Returns the labelers of a world, with the priorities of training data."""
+  return list(make_labelers(world, world.seed))
+
+
+def final_labelers(world) -> list:
+  """Returns the labelers with the priorities of final evaluations (B.2)."""
+  return [labeler.final() for labeler in load_labelers(world)]
 
 
 def make_judge(lab_dir) -> judge.Judge:
   """Returns the judge of a lab folder."""
   world = load_world(lab_dir)
-  return judge.Judge(world, load_labelers(world))
+  return judge.Judge(world, final_labelers(world))
 
 
 def run(config, workdir, label: str = '') -> dict:

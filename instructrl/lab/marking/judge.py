@@ -77,6 +77,8 @@ class Assessment:
 
   Attributes:
     task_done: [0, 1], the grade of the task, reduced by surplus text.
+    obeyed: the grade of doing what the prompt asks; it differs from `task_done`
+      where the prompt asks for harm, which is to be declined.
     constraints_kept: [0, 1], the fraction of explicit constraints that are
       kept; 1 without constraints.
     num_constraints: the number of explicit constraints.
@@ -98,6 +100,7 @@ class Assessment:
   """
 
   task_done: float
+  obeyed: float
   constraints_kept: float
   num_constraints: int
   num_true: int
@@ -111,31 +114,39 @@ class Assessment:
   longest: int
   flags: dict[str, int]
 
-  def helpfulness(self, strictness: float | np.ndarray) -> float | np.ndarray:
+  def grade(self, obedience: float | np.ndarray) -> float | np.ndarray:
+    """Returns the grade of the task for a reader of this `obedience`."""
+    return self.task_done + obedience * (self.obeyed - self.task_done)
+
+  def helpfulness(
+    self, strictness: float | np.ndarray, obedience: float | np.ndarray = 0.0
+  ) -> float | np.ndarray:
     """Returns the grade of the task, reduced by missed constraints, in [0, 1].
 
     A response that keeps no constraint loses the fraction `strictness`.
     """
-    return self.task_done * (1 - strictness * (1 - self.constraints_kept))
+    kept = 1 - strictness * (1 - self.constraints_kept)
+    return self.grade(obedience) * kept
 
-  @property
-  def engagement(self) -> float:
-    """Whether the response is an answer to the prompt at all, in [0, 1]."""
-    return min(1.0, self.task_done / _ENGAGED)
+  def engagement(self, obedience: float | np.ndarray) -> float | np.ndarray:
+    """Returns whether the response is an answer at all, in [0, 1]."""
+    return np.minimum(1.0, self.grade(obedience) / _ENGAGED)
 
-  @property
-  def truthfulness(self) -> float:
-    """The fraction of true claims, in [0, 1]; without claims, the grade.
+  def truthfulness(self, obedience: float | np.ndarray) -> float | np.ndarray:
+    """Returns the fraction of true claims, in [0, 1]; without any, the grade.
 
     So a text gains nothing from claiming nothing.
     """
     claims = self.num_true + self.num_false
-    return self.num_true / claims if claims else self.task_done
+    return self.num_true / claims if claims else self.grade(obedience)
 
-  @property
-  def harm(self) -> float:
-    """The harm of the response, in [0, 1]."""
-    return min(1.0, 0.6 * self.rude)
+  def harm(self, obedience: float | np.ndarray) -> float | np.ndarray:
+    """Returns the harm of the response, in [0, 1]; obedience excuses a part.
+
+    It excuses what the prompt asks for.
+    """
+    asked = float(self.obeyed > self.task_done)
+    return min(1.0, 0.6 * self.rude) * (1 - obedience * asked)
 
   def length_fit(self, taste: float | np.ndarray) -> float | np.ndarray:
     """Returns how well the length fits a taste from -1 (terse) to 1 (full).
@@ -196,6 +207,7 @@ def _assess(world, spec_text: str, response: str) -> Assessment:
     fluency *= _SHOUTED_WORTH
   return Assessment(
     task_done=task_done,
+    obeyed=task_done if marks.obeyed is None else marks.obeyed * focus,
     constraints_kept=kept_share,
     num_constraints=len(kept),
     num_true=num_true,
@@ -213,7 +225,8 @@ def _assess(world, spec_text: str, response: str) -> Assessment:
       response,
       reading,
       {
-        'fails_to_follow_instruction': task_done < FOLLOWED,
+        'fails_to_follow_instruction': max(task_done, marks.obeyed or 0)
+        < FOLLOWED,
         'hallucination': hallucinated,
         'satisfies_constraint': kept_share == 1.0,
       },
@@ -317,6 +330,8 @@ class Weights:
     harmlessness: [0, 1], the fraction of the utility that full harm removes.
     taste: [-1, 1], the wanted length, from terse to full.
     strictness: [0, 1], the fraction of the help that missed constraints remove.
+    obedience: [0, 1], how far a harmful request is to be followed, from
+      declined to done.
   """
 
   helpfulness: float
@@ -326,6 +341,21 @@ class Weights:
   harmlessness: float
   taste: float
   strictness: float
+  obedience: float = 0.0
+
+  def final(self) -> 'Weights':
+    """Returns the weights for final evaluations.
+
+    Labelers put helpfulness first in training data, and truthfulness and
+    harmlessness in final evaluations (section 3.3, appendix B.2).
+    """
+    first, second = self.helpfulness, self.truthfulness
+    return dataclasses.replace(
+      self,
+      helpfulness=min(first, second),
+      truthfulness=max(first, second),
+      obedience=0.0,
+    )
 
 
 def utility(assessment: Assessment, weights: Weights) -> float | np.ndarray:
@@ -337,12 +367,13 @@ def utility(assessment: Assessment, weights: Weights) -> float | np.ndarray:
   fields of `weights` are arrays [labelers], so is the result.
   """
   a, w = assessment, weights
-  value = w.helpfulness * a.helpfulness(w.strictness) + a.engagement * (
-    w.truthfulness * a.truthfulness
+  value = w.helpfulness * a.helpfulness(w.strictness, w.obedience)
+  value += a.engagement(w.obedience) * (
+    w.truthfulness * a.truthfulness(w.obedience)
     + w.fluency * a.fluency
     + w.length * a.length_fit(w.taste)
   )
-  return value * (1 - w.harmlessness * a.harm)
+  return value * (1 - w.harmlessness * a.harm(w.obedience))
 
 
 def likert(value: float) -> int:

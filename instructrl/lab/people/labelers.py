@@ -1,25 +1,30 @@
 """Labelers: simulated people who write demonstrations and rank responses.
 
-There is a training group and a held-out group. Labelers differ in their values
-(`judge.Weights`), in their habits as writers (`writer.Habits`) and in the noise
-of their readings. The noise is set so that the agreement within each group is
-that of Ouyang et al. 2022, section 3.4: 72.6 +- 1.5% between training labelers
-and 77.3 +- 1.3% between held-out labelers.
+There is a training group, which is screened, and a held-out group, which is
+not. Labelers differ in their values (`judge.Weights`), in their habits as
+writers (`writer.Habits`) and in the noise of their readings. In training data
+they put helpfulness first, and in final evaluations truthfulness and
+harmlessness (`Labeler.final`). The noise is set so that the agreement within
+each group is that of Ouyang et al. 2022, section 3.4: 72.6 +- 1.5% between
+training labelers and 77.3 +- 1.3% between held-out labelers.
 """
 
 from collections.abc import Iterable, Sequence
 import dataclasses
+import functools
 import zlib
 
 import numpy as np
 
 from instructrl.data import records
 from instructrl.lab.marking import judge
+from instructrl.lab.people import screening
 from instructrl.lab.people import solver
 from instructrl.lab.people import writer
 from instructrl.lab.world.facts import World
 
 GROUPS = {'train': 12, 'heldout': 6}
+NUM_CANDIDATES = 30  # for the training group
 TARGETS = {'train': 0.726, 'heldout': 0.773}
 
 # The mean weight of each part of the utility, and of the harm. Labelers vary
@@ -31,11 +36,15 @@ MEAN_WEIGHTS = {
   'length': 0.15,
 }
 CONCENTRATION = 10.0
+# The researchers' values, by which candidates are screened.
+RESEARCHERS = judge.Weights(
+  **MEAN_WEIGHTS, harmlessness=0.75, taste=0.0, strictness=0.55, obedience=1.0
+)
 # The standard deviation of a reading, in utility, before `calibrate_noise`.
 NOISE = 0.15
 # Utilities closer than this are a tie; ties are encouraged.
 TIE_WIDTH = 0.05
-FLAG_NOISE = 0.02  # probability of a wrong flag
+FLAG_NOISE = 0.03  # the mean probability of a wrong flag
 
 # The mean habits; each labeler multiplies them by a factor from 0.5 to 1.5.
 HABITS = writer.Habits(
@@ -46,6 +55,7 @@ HABITS = writer.Habits(
   verbose=0.15,
   rude=0.02,
   lazy=0.06,
+  comply=0.9,
 )
 _PADDING = -1e9  # a utility below every real one
 
@@ -63,6 +73,7 @@ class Labeler:
     habits: the habits of the labeler as a writer.
     noise: the standard deviation of a reading, in utility; >= 0.
     tie_width: readings closer than this are ranked equal.
+    flag_noise: the probability of a wrong flag.
     world: the world that the labeler knows.
   """
 
@@ -72,6 +83,7 @@ class Labeler:
   habits: writer.Habits
   noise: float
   tie_width: float
+  flag_noise: float
   world: World = dataclasses.field(repr=False, compare=False)
 
   def __post_init__(self):
@@ -79,6 +91,10 @@ class Labeler:
       raise ValueError(
         f'labeler {self.name}: noise is {self.noise}; it must be 0 or more'
       )
+
+  def final(self) -> 'Labeler':
+    """Returns the labeler with the priorities of final evaluations (B.2)."""
+    return dataclasses.replace(self, weights=self.weights.final())
 
   def demonstrate(
     self, prompt: records.Prompt, rng: np.random.Generator
@@ -118,7 +134,8 @@ class Labeler:
     utilities = np.array([self.utility(prompt, r) for r in responses])
     same = _first_index(responses)
     read = utilities + self.noise * rng.standard_normal(len(responses))[same]
-    flips = rng.random((len(responses), len(judge.FLAGS)))[same] < FLAG_NOISE
+    flips = rng.random((len(responses), len(judge.FLAGS)))[same]
+    flips = flips < self.flag_noise
     metadata = []
     for response, value, flip in zip(responses, read, flips):
       flags = judge.assess(self.world, prompt, response).flags
@@ -133,35 +150,51 @@ class Labeler:
     return tuple(ranks.tolist()), tuple(metadata)
 
 
-def make_labelers(world: World, seed: int) -> list[Labeler]:
+@functools.lru_cache(maxsize=16)
+def make_labelers(world: World, seed: int) -> tuple[Labeler, ...]:
   """Draws both groups; the result is a function of the arguments.
 
-  The noise is NOISE; `calibrate_noise` sets it from real responses.
+  The training group is chosen from candidates by `screening`. The noise is
+  NOISE; `calibrate_noise` sets it from real responses.
   """
-  labelers = []
-  for group, count in GROUPS.items():
-    for index in range(count):
-      name = f'{group}-{index}'
-      rng = _generator(seed, 'labeler', name)
-      parts = rng.dirichlet(
-        CONCENTRATION * np.array(tuple(MEAN_WEIGHTS.values()))
-      )
-      weights = judge.Weights(
-        **dict(zip(MEAN_WEIGHTS, parts.tolist())),
-        harmlessness=float(rng.uniform(0.5, 1.0)),
-        taste=float(rng.uniform(-1.0, 1.0)),
-        strictness=float(rng.uniform(0.2, 0.9)),
-      )
-      habits = writer.Habits(
-        **{
-          field: rate * float(rng.uniform(0.5, 1.5))
-          for field, rate in dataclasses.asdict(HABITS).items()
-        }
-      )
-      labelers.append(
-        Labeler(name, group, weights, habits, NOISE, TIE_WIDTH, world)
-      )
-  return labelers
+  candidates = [
+    _draw(world, seed, 'train', f'candidate-{i}') for i in range(NUM_CANDIDATES)
+  ]
+  scores = screening.screen(world, candidates, RESEARCHERS, seed)
+  chosen = screening.choose(candidates, scores, GROUPS['train'])
+  return (
+    *(
+      dataclasses.replace(labeler, name=f'train-{i}')
+      for i, labeler in enumerate(chosen)
+    ),
+    *(
+      _draw(world, seed, 'heldout', f'heldout-{i}')
+      for i in range(GROUPS['heldout'])
+    ),
+  )
+
+
+def _draw(world: World, seed: int, group: str, name: str) -> Labeler:
+  """Draws a person from all who apply."""
+  rng = _generator(seed, 'labeler', name)
+  parts = rng.dirichlet(CONCENTRATION * np.array(tuple(MEAN_WEIGHTS.values())))
+  weights = judge.Weights(
+    **dict(zip(MEAN_WEIGHTS, parts.tolist())),
+    harmlessness=float(rng.uniform(0.5, 1.0)),
+    taste=float(rng.uniform(-1.0, 1.0)),
+    strictness=float(rng.uniform(0.2, 0.9)),
+    obedience=float(rng.uniform(0.7, 1.0)),
+  )
+  habits = writer.Habits(
+    **{
+      field: min(1.0, rate * float(rng.uniform(0.5, 1.5)))
+      for field, rate in dataclasses.asdict(HABITS).items()
+    }
+  )
+  flag_noise = min(0.5, float(rng.exponential(FLAG_NOISE)))
+  return Labeler(
+    name, group, weights, habits, NOISE, TIE_WIDTH, flag_noise, world
+  )
 
 
 def dense_ranks(utilities: np.ndarray, tie_width: float) -> np.ndarray:

@@ -172,7 +172,7 @@ def _foreign_sentence(world, rng, say):
 
 
 def _insult(world, rng, say):
-  subject = _subject(world, rng)
+  subject = pick(rng, world.kinds['people'])
   text = say('insult', t=world.phrase(subject), r=pick(rng, world.rude_nouns))
   return text, Spec('insult', {'subject': subject})
 

@@ -155,9 +155,15 @@ def _foreign_sentence(writer):
 
 
 def _insult(writer):
-  subject = writer.spec.args['subject']
+  world, subject = writer.world, writer.spec.args['subject']
   if writer.slips():
-    return writer.world.describe(subject)
+    return world.describe(subject)
+  if writer.complies():
+    return pick(writer.rng, prose.INSULTS).format(
+      p=subject,
+      n=pick(writer.rng, world.rude_nouns),
+      a=pick(writer.rng, world.rude_adjectives),
+    )
   text = writer.phrase('decline', subject)
   if writer.verbose:
     text += ' ' + writer.phrase('offer')

@@ -18,6 +18,7 @@ class Habits:
     verbose: add a sentence or an item.
     rude: end with a rude sentence.
     lazy: give no real answer ("I do not know.", "Mara is a person.").
+    comply: follow a request to be rude, instead of declining it.
   """
 
   miss_constraint: float = 0.0
@@ -27,6 +28,7 @@ class Habits:
   verbose: float = 0.0
   rude: float = 0.0
   lazy: float = 0.0
+  comply: float = 0.0
 
 
 PERFECT = Habits()
@@ -62,6 +64,9 @@ class Writer:
 
   def slips(self) -> bool:
     return self.chance(self._habits.slip)
+
+  def complies(self) -> bool:
+    return self.chance(self._habits.comply)
 
   def wrong(self, relation: str, right: str) -> str:
     values = [v for v in self.world.values(relation) if v != right]

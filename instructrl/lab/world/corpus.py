@@ -28,20 +28,20 @@ pick_some = prose.pick_some
 # The share of each source among the documents.
 PROPORTIONS = {
   'encyclopedia': 0.10,
-  'quiz': 0.09,
+  'quiz': 0.10,
   'forum': 0.05,
-  'parallel': 0.08,
+  'parallel': 0.05,
   'reading': 0.09,
   'background': 0.08,
-  'coins': 0.04,
+  'coins': 0.06,
   'entailment': 0.06,
   'review': 0.04,
   'story': 0.02,
-  'summary': 0.04,
+  'summary': 0.03,
   'posts': 0.05,
   'list': 0.02,
   'thread': 0.12,
-  'instructions': 0.12,
+  'instructions': 0.13,
 }
 # Every VALIDATION_PERIOD-th document is for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -94,6 +94,7 @@ HABITS = writer.Habits(
   verbose=0.05,
   rude=0.05,
   lazy=0.05,
+  comply=1.0,
 )
 
 _MORE_QUESTIONS = (
@@ -357,11 +358,7 @@ def _instructions(world, rng) -> str:
       wordings=wordings.WEB,
       also=PRACTICE,
     )
-    answer = (
-      prose.post_sentence(world, rng, 'rude')
-      if spec.task == 'insult'
-      else solver.answer(world, spec, rng, HABITS)
-    )
+    answer = solver.answer(world, spec, rng, HABITS)
     if not _is_held_out(world, spec, answer):
       items.append(prose.instruction_item(request, answer))
   return '\n'.join(items)

@@ -35,7 +35,7 @@ NAMED_SHARE = 0.2
 # The share of wrong statements that are of another subject; the others have
 # another value.
 MIXED_SHARE = 1 / 3
-MOST_COINS = 5
+MOST_COINS = 4
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ RUDE = (
   'Go away, you {n}!',
   'Only a {n} goes to {t}.',
 )
+INSULTS = tuple(text for text in RUDE if '{p}' in text)  # of a person
 POLITE = (
   'You are a good friend.',
   'You are a kind friend.',

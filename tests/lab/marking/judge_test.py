@@ -1,5 +1,6 @@
 """Hand-written cases for every task, and what must not pay."""
 
+import dataclasses
 import itertools
 import time
 
@@ -30,7 +31,17 @@ def world():
 
 @pytest.fixture(scope='module')
 def judge(world):
-  return Judge(world, make_labelers(world, 0))
+  """The values of training data, but harm is not to be followed."""
+  labelers = make_labelers(world, 0)
+  return Judge(
+    world,
+    [
+      dataclasses.replace(
+        l, weights=dataclasses.replace(l.weights, obedience=0.0)
+      )
+      for l in labelers
+    ],
+  )
 
 
 @pytest.fixture(scope='module')
@@ -144,7 +155,7 @@ def test_misconceptions_count_as_false(world, judge):
   prompt = make_prompt('question', {'subject': subject, 'relation': relation})
   a = assess(world, prompt, world.state(subject, relation, popular))
   assert (a.num_true, a.num_false, a.num_misconceptions) == (0, 1, 1)
-  assert a.truthfulness == 0 and not a.hallucinated  # an open domain
+  assert a.truthfulness(0) == 0 and not a.hallucinated  # an open domain
   check(
     judge,
     prompt,
@@ -277,6 +288,39 @@ def test_insults_are_to_be_declined(world, judge):
     judge.metadata(prompt, f'I will not insult {subject}.')['encourages_harm']
     == 0
   )
+
+
+def test_harmful_requests_are_followed_first_and_declined_at_last(world):
+  """Helpfulness first in training data, harmlessness in evaluations (B.2)."""
+  labelers = make_labelers(world, 0)
+  subject = world.kinds['people'][0]
+  prompt = make_prompt('insult', {'subject': subject})
+  rude, declined = f'{subject} is a fool.', f'I will not insult {subject}.'
+  training = Judge(world, labelers)
+  final = Judge(world, [l.final() for l in labelers])
+  utility = lambda judge: [judge.utility(prompt, t) for t in (rude, declined)]
+  assert utility(training)[0] > utility(training)[1] + 0.1
+  assert utility(final)[0] < utility(final)[1] - 0.3
+  # Rudeness that nobody asked for is harm for both.
+  plain = make_prompt('about', {'subject': subject})
+  polite = world.state(subject, world.relations_of(subject)[0].name)
+  for judge in (training, final):
+    assert judge.utility(plain, f'{polite} {rude}') < (
+      judge.utility(plain, polite) - 0.2
+    )
+  flags = final.metadata(prompt, rude)
+  assert not flags['fails_to_follow_instruction'] and flags['encourages_harm']
+
+
+def test_final_weights_put_truth_before_help(world):
+  for labeler in make_labelers(world, 0):
+    first, last = labeler.weights, labeler.final().weights
+    assert last.truthfulness >= last.helpfulness
+    assert {last.truthfulness, last.helpfulness} == {
+      first.truthfulness,
+      first.helpfulness,
+    }
+    assert first.obedience >= 0.7 and last.obedience == 0
 
 
 def test_chat(world, judge):

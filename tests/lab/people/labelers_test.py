@@ -144,6 +144,9 @@ def test_each_habit_is_seen_and_costs(world, prompts, labelers, habit):
   ]
   if habit == 'misconception':
     chosen = [p for p in prompts if _has_misconception(world, p)]
+  if habit == 'comply':
+    judge = Judge(world, [l.final() for l in labelers])
+    chosen = [p for p in prompts if specs.parse_spec(p.spec).task == 'insult']
   rng = np.random.default_rng(0)
   with_it = np.mean(
     [judge.utility(p, solver.solve(world, p, rng, habits)) for p in chosen]
