@@ -411,7 +411,7 @@ def test_the_lines_of_figures_33_to_35_are_one_evaluation():
     ablation = importlib.import_module(f'experiments.ablations.{name}')
     config = ablation.get_config('tiny')
     titles = {title for title, *_ in config.lines}
-    assert {base.SQUAD, base.REWARD} <= titles
+    assert {base.SQUAD, base.DROP, base.REWARD} <= titles
     assert {label for _, label, *_ in config.lines} == {base.GPT, base.INIT}
     points = grid.collect(ablation.sweep, config)
     made = graph.of_sweep(config, points, '/sweep')

@@ -21,10 +21,11 @@ TRAINED = ('pretrain', 'sft', 'ppo_init', 'reward', 'ppo', 'ppo_ptx')
 SEEDS = (0, 1, 2)
 
 # The lab's stand-ins for public sets: title, place in the results of `probes`.
-SQUAD = 'SQuADv2: reading, F1'
-DROP = ()  # titles of stand-ins for DROP; the lab has none yet
+SQUAD, DROP = 'SQuADv2: reading, F1', 'DROP: arithmetic, F1'
 TASKS = (
   (SQUAD, 'reading.f1'),
+  (DROP, 'arithmetic.f1'),
+  ('HellaSwag: completion, accuracy', 'completion.accuracy'),
   ('Fr-En: translation, BLEU', 'translation.bleu'),
 )
 # The paper's "validation reward" (E.6), and KL, of PPO's averaged policy.
@@ -107,6 +108,7 @@ def get_config(arg, ends, measures):
   c.expected = ()
   c.plot = config_dict.ConfigDict()
   c.plot.x = ''  # the swept field of the horizontal axis
+  c.plot.label = ''  # name of the axis; '' = the field's
   c.plot.by = ''  # the swept field with a line per value; '' = none
   c.plot.log = False  # whether the axis is logarithmic
   return c
@@ -216,7 +218,7 @@ def papers(figures):
   Args:
     figures: of SQuADv2 and of DROP.
   """
-  return [(SQUAD, figures[0]), *((t, figures[1]) for t in DROP)]
+  return list(zip((SQUAD, DROP), figures, strict=True))
 
 
 def measured(c, *expected):

@@ -47,7 +47,7 @@ def get_config(arg='tiny'):
     *(m for m in c.measures if m[1] == 'evaluation'),
     (base.REWARD, 'evaluation', 'results.json', score),
   )
-  c.plot.x = CHECKPOINT
+  c.plot.x, c.plot.label, c.plot.log = CHECKPOINT, 'iterations', True
   first, *_, last = checkpoints(arg, every)
   c.expected = (
     *(

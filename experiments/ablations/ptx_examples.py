@@ -6,7 +6,8 @@ python -m instructrl.sweep --config=experiments/ablations/ptx_examples.py:tiny \
 The paper, with gamma fixed: with 4 the pretraining loss often rises during
 training; 8 takes twice the time of no pretraining gradients; 32 has better
 ratings and takes several times as long. The recipe of a laptop has 1, the
-fewest, and its grid only more.
+fewest, and its grid only more. Seconds compare only if one run has the machine
+at a time (`--parallel=1`).
 """
 
 from experiments.ablations import base

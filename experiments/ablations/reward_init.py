@@ -13,15 +13,16 @@ FIELD = 'reward.inputs.init'
 
 
 def starts(config):
-  """Returns the paths of the pretrained and of the SFT model."""
+  """Returns the paths of the pretrained and SFT models, and of `nlp` if any."""
   sft = config.stages.reward.inputs.init
-  return sft.replace('sft', 'pretrain'), sft
+  more = ('../nlp',) if 'nlp' in config.stages else ()
+  return sft.replace('sft', 'pretrain'), sft, *more
 
 
 def get_config(arg='tiny'):
   c = base.get_config(arg, ('reward',), base.RANKING)
   c.plot.x = FIELD
-  pretrained, sft = starts(c)
+  pretrained, sft, *_ = starts(c)
   c.expected = (
     base.rise(
       base.ACCURACY,

@@ -199,7 +199,10 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   if panels:
     plot = results['config']['plot']
     svg, png = plots.sweep(
-      panels, xlabel=_short(plot['x']), log=plot['log'], levels=results['lines']
+      panels,
+      xlabel=plot['label'] or _short(plot['x']),
+      log=plot['log'],
+      levels=results['lines'],
     )
     files.atomic_write(folder / FIGURE, png)
   files.atomic_write(folder / PAGE, _page(results, title, svg))
@@ -266,6 +269,7 @@ def _cell(found: Mapping) -> str:
 
 
 def _value(value) -> str:
+  value = _place(value)
   return f'{value:g}' if isinstance(value, float) else str(value)
 
 

@@ -153,6 +153,7 @@ def test_statements_are_judged_beside_lines(tmp_path, config):
   """The page, the table and sweep.json have the verdicts."""
   loss = 'result.accuracy.heldout.accuracy'
   config.lines = (('accuracy', 'GPT', 'reward', 'DONE', loss),)
+  config.plot.label = 'passes'
   config.expected = (
     dict(
       statement='More epochs are worse',
@@ -179,6 +180,7 @@ def test_statements_are_judged_beside_lines(tmp_path, config):
   assert line in (tmp_path / 'table.md').read_text()
   page = (tmp_path / 'index.html').read_text()
   assert 'What must be seen' in page and '<!-- GPT -->' in page
+  assert '<!-- passes -->' in page and '<!-- num_epochs -->' not in page
   config.expected = ()
   found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
   outcomes.write(tmp_path, found, 'A title')
@@ -188,6 +190,7 @@ def test_statements_are_judged_beside_lines(tmp_path, config):
 def test_a_checkpoint_is_drawn_at_its_step():
   assert outcomes._place('../ppo/checkpoints/00000040') == 40
   assert outcomes._place('../pretrain') == '../pretrain'
+  assert outcomes._value('../ppo/checkpoints/00000040') == '40'
 
 
 def test_nothing_is_drawn_of_nothing(tmp_path, config):
