@@ -34,6 +34,6 @@ def get_config(arg='tiny'):
   c.optimizer = common.optimizer(peak_lr)  # cosine to 10% (C.2)
   # Updates between accuracy and log loss on validation rankings; 0 = once an
   # epoch.
-  c.eval_every = {'micro': 0, 'tiny': 150}.get(arg, 50)
+  c.eval_every = {'micro': 0, 'tiny': 250}.get(arg, 50)
   c.checkpoint.every = 50  # updates
   return c

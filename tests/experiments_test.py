@@ -7,6 +7,7 @@ import pytest
 
 from experiments.ablations import base
 from instructrl.data import store
+from instructrl.lab.people import labelers
 from instructrl.orchestration import commands
 from instructrl.orchestration import estimate
 from instructrl.orchestration import graph
@@ -447,7 +448,8 @@ def test_folds_have_rankings_enough_to_resolve_the_papers_difference():
   folds = importlib.import_module('experiments.ablations.reward_folds')
   config = folds.get_config('tiny')
   count = config.stages.rankings.num_validation
-  assert 2.78 * 19 * (2 / count) ** 0.5 < 2.8
+  used = count * 10 / labelers.GROUPS['train']  # two labelers of each fold
+  assert 2.78 * 19 * (2 / used) ** 0.5 < 2.8
   points = grid.collect(folds.sweep, config)
   assert len(points) == 5 and len(config.seeds) == 3
 
