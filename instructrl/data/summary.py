@@ -89,9 +89,11 @@ def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
 
 def _repeats(prompt: Prompt, response: str) -> bool:
   """Returns whether a response begins with its prompt."""
-  asked = prompt.text.strip()
   text = response.lstrip().removeprefix(dialogue.HUMAN.lstrip()).lstrip()
-  return text.startswith(asked) and not text[len(asked) :][:1].isalnum()
+  return any(
+    text.startswith(asked) and not text[len(asked) :][:1].isalnum()
+    for asked in map(str.strip, (prompt.text, *prompt.turns[-1:]))
+  )
 
 
 def _remarks(records: Sequence, tok, response_len: int) -> list[str]:
@@ -110,7 +112,9 @@ def _remarks(records: Sequence, tok, response_len: int) -> list[str]:
     )
   most = response_len or _ANY
   form = lambda text: (
-    text if tok is None else tuple(tasks.response_tokens(tok, text, most))
+    text.strip()
+    if tok is None
+    else tuple(tasks.response_tokens(tok, text, most))
   )
   equal = sum(
     len(fitting.learnable(r.ranks, [*map(form, r.responses)])) < len(r.ranks)

@@ -109,9 +109,10 @@ def validate_model(name: str, c, rules):
 def validate_optimizer(name: str, c):
   """Checks the optimizer config c, the field `name`."""
   check = functools.partial(within, c, prefix=f'{name}.')
-  check('peak_lr', 'weight_decay', low=0, below=math.inf)
+  finite = ('peak_lr', 'weight_decay', 'max_grad_norm')
+  check(*finite, low=0, below=math.inf)
   check('schedule', choices=optimizer.SCHEDULES)
   check('b1', 'b2', low=0, below=1)
   check('eps', above=0, below=math.inf)
-  check('warmup_steps', 'max_grad_norm', low=0)
+  check('warmup_steps', low=0)
   check('warmup_from', 'final_fraction', low=0, high=1)

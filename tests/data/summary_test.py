@@ -239,6 +239,8 @@ def test_answers_that_repeat_their_prompt_are_counted():
   others = [
     Demonstration(toys.prompt('Hi'), text, 'l') for text in ('His hat.', 'Oh')
   ]
+  turns = ('a', 'b', 'Who?')
+  shown[2] = Demonstration(toys.prompt('a b Who?', turns=turns), 'Who? M', 'l')
   notes = lambda found: summary.describe(loaded(Demonstration, found))['notes']
   about = 'responses begin with their prompt, which the layout writes too'
   assert notes(shown)[0].startswith(f'all 3 {about}')
