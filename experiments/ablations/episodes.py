@@ -49,33 +49,21 @@ def get_config(arg='tiny'):
   )
   c.plot.x, c.plot.label, c.plot.log = CHECKPOINT, 'iterations', True
   first, *_, last = checkpoints(arg, every)
-  c.expected = (
-    *(
-      statement
-      for title, paper in base.papers(
-        ('62.7 to 56, GPT 59', '26.3 to 23.7, GPT 25.4')
-      )
-      for statement in (
-        base.against(
-          title, {CHECKPOINT: first}, f'{title} starts above GPT', paper
-        ),
-        base.fall(
-          title, CHECKPOINT, last, first, f'{title} falls with episodes', paper
-        ),
-        base.against(
-          title, {CHECKPOINT: last}, f'{title} ends below GPT', paper
-        )
-        | dict(region='negative'),
-      )
-    ),
-    base.rise(
-      base.REWARD,
-      CHECKPOINT,
-      last,
-      first,
-      'The validation reward rises with episodes',
-      'no number',
-    ),
+  c.expected = tuple(
+    statement
+    for title, paper in base.papers(
+      ('62.7 to 56, GPT 59', '26.3 to 23.7, GPT 25.4')
+    )
+    for statement in (
+      base.against(
+        title, {CHECKPOINT: first}, f'{title} starts above GPT', paper
+      ),
+      base.fall(
+        title, CHECKPOINT, last, first, f'{title} falls with episodes', paper
+      ),
+      base.against(title, {CHECKPOINT: last}, f'{title} ends below GPT', paper)
+      | dict(region='negative'),
+    )
   )
   return c
 
