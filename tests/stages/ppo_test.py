@@ -22,6 +22,7 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ppo
 from instructrl.stages import ppo_program
+from instructrl.stages import ppo_validation
 from instructrl.stages.run import Run
 from tests import tiny
 from tests.stages.conftest import save_run
@@ -245,8 +246,15 @@ def test_the_validation_reward_is_of_the_average_on_validation_prompts(
 ):
   """Each prompt once, scored as its text says, at draws of its own."""
   config = configs['ppo']
-  config.ppo.update(num_iterations=2, ema_decay=0.0)
+  config.ppo.update(num_iterations=2, ema_decay=0.5)
   config.validation_prompts = 5
+  measure, given = ppo_validation.measure, []
+
+  def spy(run, program, score, state, average, prompts):
+    given.append(jax.device_get((state.ema_params, state.params, average)))
+    return measure(run, program, score, state, average, prompts)
+
+  monkeypatch.setattr(ppo_validation, 'measure', spy)
   config.rewards.reward_model.weight = 0.0
   config.rewards.words.kind = 'function'
   config.rewards.words.function = 'tests.stages.ppo_test:count_words'
@@ -261,8 +269,10 @@ def test_the_validation_reward_is_of_the_average_on_validation_prompts(
   assert found['reward']['n'] == found['kl']['n'] == 5
   low, high = found['kl']['ci95']
   assert low <= found['kl']['value'] <= high
-  # No average is the policy that has moved, and it differs from its start.
-  assert found['kl']['value'] != 0
+  assert found['kl']['value'] != 0  # the average has moved from its start
+  ((ema, params, average),) = given
+  chex.assert_trees_all_equal(average, ema)
+  assert np.abs(average['embed'] - params['policy']['embed']).max() > 0
 
   config.validation_prompts = 0
   assert 'validation' not in ppo.run(config, workdir.parent / 'none')
