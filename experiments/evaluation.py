@@ -20,14 +20,13 @@ def get_config(arg='tiny'):
   c = common.base(arg, 'evaluation', common.LAB_SIZES)
   c.inputs.rankings = '../rankings'  # the noise of its labelers
   c.inputs.reward_model = ''  # for evals.reward
-  c.inputs.select_sft = '../select_sft'  # selects the step of `sft`
   # Name -> run folder, or a step of it, DIR/checkpoints/STEP; see POLICIES in
   # instructrl/stages/policies.py for the names. An empty path skips a policy.
   c.policies = config_dict.ConfigDict(
     dict(
       base='../pretrain',
       prompted='../pretrain',  # with a few-shot prefix
-      sft='../sft',
+      sft='../select_sft',  # the step of `sft` that it selected
       ppo_init='../ppo_init',  # what PPO pays and gains starts from here
       ppo='../ppo',
       ppo_ptx='../ppo_ptx',

@@ -60,10 +60,10 @@ def get_config(arg='tiny'):
   # the reward model.
   evaluation = stages.evaluation = real_evaluation.get_config('cpu')
   evaluation.size = arg
-  evaluation.inputs.select_sft = '../select_sft'  # selects the step of `sft`
   del evaluation.policies['imported']
   evaluation.policies.base = '../pretrain'
   evaluation.policies.ppo_init = '../ppo_init'
+  evaluation.policies.sft = '../select_sft'  # the step that it selected
   # Run in this order; each in a folder of its name.
   c.order = tuple(stages)
   for stage in stages.values():

@@ -212,7 +212,7 @@ def get_config(arg='cpu'):
   for name in ('ppo', 'ppo_ptx'):
     stages[name].inputs.policy = '../ppo_init'
   evaluation = stages.evaluation
-  evaluation.inputs.select_sft = '../select_sft'  # selects the step of `sft`
+  evaluation.policies.sft = '../select_sft'  # the step that it selected
   evaluation.policies.ppo_init = '../ppo_init'
   order = [name for name in c.order if name != 'sft']
   order[2:2] = ['sft', 'ppo_init']

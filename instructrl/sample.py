@@ -4,10 +4,10 @@
   python -m instructrl.sample CHECKPOINT < prompts.txt
 
 CHECKPOINT is a run folder (its newest checkpoint, the EMA if there is one), its
-`checkpoints`, or one step of them. DIR/select_sft/DONE names the step of SFT
-that a study selected. A reward model scores: give it `--prompt` and
-`--response`. Without --prompt, every line of standard input is a prompt. From
-Python, use `instructrl.load(CHECKPOINT)`.
+`checkpoints`, one step of them, or DIR/select_sft, the step of SFT that a study
+selected. A reward model scores: give it `--prompt` and `--response`. Without
+--prompt, every line of standard input is a prompt. From Python, use
+`instructrl.load(CHECKPOINT)`.
 """
 
 import argparse

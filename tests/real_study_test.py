@@ -113,7 +113,7 @@ def test_the_recipe_of_the_paper(size):
     assert s[name].prompts_split == 'ppo'
   assert s.data.pii == 'drop' and s.data.ppo_fraction > 0
   assert s.sft.checkpoint.keep >= s.sft.num_epochs > 1
-  assert s.evaluation.inputs.select_sft == '../select_sft'
+  assert s.evaluation.policies.sft == '../select_sft'
   assert s.evaluation.policies.ppo_init == '../ppo_init'
   assert s.export.inputs.policy == '../ppo_ptx'
 

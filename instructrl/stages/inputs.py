@@ -9,6 +9,7 @@ from instructrl.data.folder import DataFolder
 from instructrl.data.rows import RowFile
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
+from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.runtime import typed
 from instructrl.stages import checks
@@ -68,10 +69,31 @@ def locate(workdir, value) -> pathlib.Path:
   )
 
 
+def selected(path) -> pathlib.Path:
+  """Returns the step that a run of `select_sft` selected; other paths as given.
+
+  Raises:
+    ConfigError: the run of `select_sft` is not finished.
+  """
+  path = pathlib.Path(path)
+  if not (path / run_folder.CONFIG).is_file():
+    return path
+  config = files.read_json(path / run_folder.CONFIG)
+  if config.get('stage') != 'select_sft':
+    return path
+  done = run_folder.read_done(path)
+  checks.require(done is not None, f'{path} is not finished; run it to its end')
+  step = done['result']['selected_step']
+  sft = locate(path, config['inputs']['sft'])
+  return sft / 'checkpoints' / f'{step:08d}'
+
+
 def input_path(
   config, workdir, name: str, group: str = 'inputs'
 ) -> pathlib.Path:
   """Returns the path of an input; relative ones start at the run folder.
+
+  A run of `select_sft` is the step of SFT that it selected.
 
   Args:
     config: of the stage.
@@ -101,7 +123,7 @@ def input_path(
     f'{field}: {path} is not finished; run it to its end, or name '
     'one of its checkpoints',
   )
-  return path
+  return selected(path)
 
 
 def exported(

@@ -41,7 +41,8 @@ def load(path: str | os.PathLike) -> 'LoadedRun':
     # array([0.7], dtype=float32)
 
   Args:
-    path: a run folder (its newest checkpoint), or one step of its checkpoints.
+    path: a run folder (its newest checkpoint), one step of its checkpoints, or
+      a run of `select_sft`, which is the step of SFT that it selected.
 
   Raises:
     ConfigError: the run trained no model, or with another tokenizer than the

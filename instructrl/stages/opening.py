@@ -70,7 +70,8 @@ def open_run(
   """Opens a run for reading.
 
   Args:
-    path: a run folder (its newest checkpoint), or one step of its checkpoints.
+    path: a run folder (its newest checkpoint), one step of its checkpoints, or
+      a run of `select_sft`, which is the step of SFT that it selected.
     tok: the tokenizer that the run must have been trained with; the run's own
       by default.
     mesh: shards the parameters; all on the first device by default.
@@ -80,6 +81,7 @@ def open_run(
     ConfigError: the run was trained with another tokenizer.
     CheckpointError: there is no checkpoint, or the newest is damaged.
   """
+  path = inputs.selected(path)
   tok = tok or find_tokenizer(path)
   with _named(name):
     config = run_config(path)

@@ -20,7 +20,6 @@ from instructrl.data.records import Demonstration, Prompt
 from instructrl.evaluators.language_model import Engine
 from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab.world import prose
-from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import checks
@@ -29,8 +28,6 @@ from instructrl.stages import opening
 
 # For policies that are not in `POLICIES`, one after another.
 OTHER_COLORS = ('#009e73', '#8b5a2b', '#cc79a7', '#556b2f')
-# The policy whose step `inputs.select_sft` selects.
-SELECTED = 'sft'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -261,17 +258,10 @@ class Policies(Mapping[str, LanguageModel]):
     )
 
   def path(self, name: str) -> pathlib.Path:
-    """Returns the run folder of a policy, or its selected step."""
-    path = inputs.input_path(
+    """Returns the run folder of a policy."""
+    return inputs.input_path(
       self._config, self._opened.workdir, name, 'policies'
     )
-    selection = self._config.inputs.get('select_sft')
-    if name != SELECTED or not selection or not (path / 'checkpoints').exists():
-      return path
-    selected = run_folder.read_done(self._opened.input('select_sft'))
-    if selected is None:
-      raise checks.ConfigError('inputs.select_sft is not finished')
-    return _step_path(path, str(selected['result']['selected_step']))
 
   @functools.cached_property
   def _few_shot(self) -> str:

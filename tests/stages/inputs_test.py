@@ -9,6 +9,7 @@ from experiments import evaluation
 from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from tests.data import toys
@@ -117,6 +118,21 @@ def test_policies_are_inputs_as_well(tmp_path):
   (tmp_path / 'dpo').mkdir()
   path = inputs.input_path(config, workdir, 'dpo', 'policies')
   assert path == tmp_path / 'dpo'
+
+
+def test_a_selection_is_the_step_that_it_selected(tmp_path):
+  config = evaluation.get_config('micro')
+  selection = tmp_path / 'select_sft'
+  run_folder.write_config(
+    selection, {'stage': 'select_sft', 'inputs': {'sft': '../sft'}}
+  )
+  with pytest.raises(checks.ConfigError, match='policies.sft: .*not finished'):
+    inputs.input_path(config, tmp_path / 'run', 'sft', 'policies')
+  run_folder.write_done(selection, {'result': {'selected_step': 7}})
+  step = tmp_path / 'sft' / 'checkpoints' / '00000007'
+  assert inputs.selected(selection) == step
+  assert inputs.input_path(config, tmp_path / 'run', 'sft', 'policies') == step
+  assert inputs.selected(step) == step
 
 
 def test_paths_start_at_the_run_folder_or_at_home(monkeypatch, tmp_path):
