@@ -3,8 +3,9 @@ r"""Studies of two worlds with three train seeds each.
 python -m instructrl.sweep --config=experiments/worlds.py:tiny --workdir=DIR
 
 A point is a whole study: lab, all models, and an evaluation of all policies.
-The seed is that of every stage that trains. The stages of world 0 and seed 0
-are those that the ablations start from.
+Its report is DIR/worlds/POINT/report/index.html. The seed is that of every
+stage that trains. The stages of world 0 and seed 0 are those that the ablations
+start from.
 """
 
 from experiments.ablations import base
@@ -39,6 +40,7 @@ def get_config(arg='tiny'):
   # The lab follows from the world, and an evaluation from eval_seed.
   c.seeded = tuple(s for s in c.stages if s not in ('lab', 'evaluation', 'dpo'))
   c.plot.x = FIELD
+  c.studies = True
 
   c.expected = tuple(
     dict(

@@ -12,11 +12,14 @@ import time
 import pytest
 
 from experiments import paper
+from experiments import worlds
 from experiments.ablations import base
 from instructrl.orchestration import children
 from instructrl.orchestration import commands
 from instructrl.orchestration import graph
 from instructrl.orchestration import sweep
+from instructrl.reports import study_files
+from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 
@@ -143,6 +146,28 @@ def test_parts_share_what_they_start_from_and_have_results_of_their_own(folder):
     assert (folder / name / 'index.html').exists()
   with pytest.raises(SystemExit, match='1 runs failed .* 1 of 4 points are'):
     sweep.finish(folder, [low, high])
+
+
+def test_points_that_are_studies_have_reports(folder, monkeypatch):
+  """A folder of links, which the report reads as that of a study."""
+  made = []
+  monkeypatch.setattr(sweep.study.report, 'make_report', made.append)
+  config = worlds.get_config('micro')
+  config.seeds, config.measures, config.expected = (0, 1), (), ()
+  points = graph.of_sweep(config, [{'world_seed': 3}], folder)
+  part = sweep.Part('worlds', 'Title', config, points)
+  program = (str(folder / 'stage.py'),)
+  sweep.run([part], folder, program=program)
+  sweep.run([part], folder, program=program)  # links are there already
+  names = ['world_seed=3_seed0', 'world_seed=3_seed1']
+  assert made == [folder / 'worlds' / name for name in names] * 2
+  header = files.read_sealed(made[1] / 'study.json', study_files.FORMAT_VERSION)
+  assert header['seeds'] == {'world_seed': 3, 'train_seed': 1, 'eval_seed': 0}
+  assert 'ppo_ptx' in header['stages'] and header['stages'][-1] == 'evaluation'
+  for stage in header['stages']:
+    run_name = points.points[1].runs[stage]
+    assert (made[1] / stage).resolve() == (folder / run_name).resolve()
+    assert (made[1] / stage / 'DONE').exists()
 
 
 def test_a_composite_names_its_parts(folder):

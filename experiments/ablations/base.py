@@ -106,6 +106,7 @@ def get_config(arg, ends, measures):
   c.lines = ()
   # Statements of the paper, to be judged; see instructrl/reports/shapes.py.
   c.expected = ()
+  c.studies = False  # whether each point is a study, with a report of its own
   c.plot = config_dict.ConfigDict()
   c.plot.x = ''  # the swept field of the horizontal axis
   c.plot.label = ''  # name of the axis; '' = the field's

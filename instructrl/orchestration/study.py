@@ -1,6 +1,7 @@
 """Runs the stages of a study one after another, and makes its report."""
 
 import json
+import os
 import pathlib
 
 from instructrl.orchestration import graph
@@ -34,7 +35,8 @@ def run(config, workdir) -> pathlib.Path:
   workdir.mkdir(parents=True, exist_ok=True)
   with runner.alone(workdir):
     if processes.primary():
-      files.write_sealed(workdir / 'study.json', _record(config, nodes))
+      seeds = {seed: config[seed] for seed in graph.SEEDS}
+      files.write_sealed(workdir / 'study.json', _record(seeds, nodes))
     for number, (name, node) in enumerate(nodes.items(), 1):
       label = f'[{number}/{len(nodes)}]'
       runner.run_stage(node.resolved, workdir / name, label)
@@ -50,7 +52,36 @@ def run(config, workdir) -> pathlib.Path:
   return path
 
 
-def _record(config, nodes) -> dict:
+def report_point(
+  point: graph.Point, sweep: graph.Sweep, workdir, folder
+) -> pathlib.Path:
+  """Makes the report of a finished point of a sweep that is a whole study.
+
+  Args:
+    point: the point.
+    sweep: its sweep.
+    workdir: the folder of the runs.
+    folder: becomes the folder of the study, with links to the runs.
+
+  Returns:
+    The path of the report.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  nodes = {stage: sweep.nodes[name] for stage, name in point.runs.items()}
+  for stage, node in nodes.items():
+    link = folder / stage
+    if not link.is_symlink():
+      run = (pathlib.Path(workdir) / node.name).absolute()
+      link.symlink_to(os.path.relpath(run, folder.absolute()))
+  found = nodes[study_files.EVALUATION].config
+  seeds = {seed: found[seed] for seed in graph.SEEDS}
+  seeds['train_seed'] = point.seed
+  files.write_sealed(folder / 'study.json', _record(seeds, nodes))
+  return report.make_report(folder)
+
+
+def _record(seeds, nodes) -> dict:
   """Returns the content of study.json."""
   configs = {
     n: json.loads(node.resolved.to_json()) for n, node in nodes.items()
@@ -58,7 +89,7 @@ def _record(config, nodes) -> dict:
   return {
     'format_version': study_files.FORMAT_VERSION,
     'config': configs,
-    'seeds': {seed: config[seed] for seed in graph.SEEDS},
+    'seeds': seeds,
     'versions': versions(),
     'stages': list(nodes),
   }

@@ -14,6 +14,7 @@ from instructrl.orchestration import estimate
 from instructrl.orchestration import graph
 from instructrl.orchestration import grid
 from instructrl.orchestration import outcomes
+from instructrl.orchestration import study
 from instructrl.orchestration.children import Children
 from instructrl.orchestration.children import DONE
 from instructrl.orchestration.children import Job
@@ -201,11 +202,24 @@ def run(
       results = [collect(part) for part in parts]
       for part, found in zip(parts, results):
         outcomes.write(workdir / part.name, found, part.title)
+  for part, found in zip(parts, results):
+    if part.config.studies:
+      _report_studies(part, found['points'], workdir)
   blocked = children.blocked()
   return [
     found | {'blocked': _of(part, blocked)}
     for part, found in zip(parts, results)
   ]
+
+
+def _report_studies(part: Part, found: Sequence[Mapping], workdir) -> None:
+  """Makes a report for each finished point of a sweep of studies."""
+  for point, state in zip(part.sweep.points, found):
+    if state['status'] == DONE:
+      name = point.label.replace(', ', '_').replace(' ', '')
+      folder = workdir / part.name / name
+      path = study.report_point(point, part.sweep, workdir, folder)
+      print(f'{part.name}: report: {path}', flush=True)
 
 
 def _check_given(config) -> None:
