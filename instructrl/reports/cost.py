@@ -18,7 +18,6 @@ from instructrl.reports.study_files import Study
 
 FORWARD, TRAINING = 2, 6  # FLOP per parameter and token
 PRETRAINING = 'pretrain'
-PF_DAY = 1e15 * 86_400
 # The paper's cost of 175B models in petaflop/s-days, by stage (section 5.1).
 PAPER = {PRETRAINING: 3640.0, 'sft': 4.9, 'ppo_ptx': 60.0}
 
