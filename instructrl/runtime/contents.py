@@ -18,7 +18,7 @@ CHECKPOINTS = 'checkpoints'
 _LARGE = 1 << 20  # bytes
 # config.json has sections that may change, so `run_folder` compares it.
 _NOT_LISTED = frozenset(
-  ('DONE', 'config.json', 'inputs.json', 'lock', 'log.txt', 'seconds')
+  ('DONE', 'config.json', 'lock', 'log.txt', 'seconds')
   + ('timings.jsonl', 'tensorboard', 'parts')
 )
 

@@ -30,7 +30,6 @@ from instructrl.stages import opening
 from instructrl.stages.inputs import data_folder
 from instructrl.stages.inputs import input_path
 from instructrl.stages.inputs import paths
-from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
 from instructrl.types import Params, TrainState
 
@@ -83,10 +82,11 @@ class Run:
   def tokenizer(self) -> protocol.AnyTokenizer:
     """Returns the tokenizer of inputs.data.
 
-    A copy is saved in the run folder, so that the folder can be moved.
+    A copy is saved in the run folder, so that the folder can be moved; a copy
+    that is damaged is replaced.
     """
     tok = data_folder(self).tokenizer()
-    if self.primary and not loading.has(self.workdir):
+    if self.primary:
       tok.save(self.workdir / tok.FILE)
     return tok
 

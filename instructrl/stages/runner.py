@@ -89,7 +89,15 @@ def run_stage(config, workdir, label: str = '') -> dict:
   """
   if processes.stop_requested():
     raise processes.Stopped
-  workdir = pathlib.Path(workdir)
+  try:
+    return _run_stage(config, pathlib.Path(workdir), label)
+  except Exception as error:
+    if storage.transient(error) and str(workdir) not in str(error):
+      error.add_note(f'the run folder is {workdir}')
+    raise
+
+
+def _run_stage(config, workdir: pathlib.Path, label: str) -> dict:
   config = registry.resolve(config, workdir)
   fresh = not (workdir / run_folder.CONFIG).exists()
   run_folder.check_config(workdir, config.to_dict())
@@ -120,10 +128,6 @@ def run_stage(config, workdir, label: str = '') -> dict:
         # Nothing was computed: leave the folder to another config.
         for name in (run_folder.CONFIG, origins.INPUTS):
           (workdir / name).unlink(missing_ok=True)
-      raise
-    except Exception as error:
-      if storage.transient(error) and str(workdir) not in str(error):
-        error.add_note(f'the run folder is {workdir}')
       raise
     finally:
       total = seconds + time.perf_counter() - began
