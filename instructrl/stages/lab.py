@@ -18,11 +18,13 @@ from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Demonstration, Prompt
 from instructrl.lab.marking import judge
 from instructrl.lab.people.labelers import make_labelers
+from instructrl.lab.people.prompts import generate_gpt3_prompts
 from instructrl.lab.people.prompts import generate_prompts
 from instructrl.lab.world import corpus
 from instructrl.lab.world import sizes
 from instructrl.lab.world.facts import make_world
 from instructrl.lab.world.facts import World
+from instructrl.lab.world.specs import parse_spec
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -31,6 +33,9 @@ from instructrl.stages import checks
 from instructrl.tokenizers import trained
 
 STAGES = ('lab',)
+# The shares of labelers' prompts in demonstrations and rankings (Table 6).
+SHOWN_SHARE = 11_295 / 12_725
+RANKED_SHARE = 6_623 / 33_207
 
 
 def validate(config):
@@ -71,6 +76,36 @@ def demonstrations(
       )
     )
   return out
+
+
+def split_train(
+  prompts: Sequence[Prompt], demonstrated: float, ranked: float
+) -> tuple[list[Prompt], list[Prompt], list[Prompt]]:
+  """Splits training prompts into three parts that share none (Table 6).
+
+  A reward model remembers the noise of its training data, so PPO has prompts of
+  its own. They are customers'; labelers wrote most of the demonstrated prompts
+  and a fifth of the ranked ones, as far as there are enough.
+
+  Args:
+    prompts: training prompts in random order.
+    demonstrated: the fraction that is demonstrated.
+    ranked: the fraction that is ranked.
+
+  Returns:
+    (demonstrated, ranked, PPO's). Labelers' prompts that are left are unused.
+  """
+  place = {prompt: i for i, prompt in enumerate(prompts)}
+  by_labeler = [p for p in prompts if parse_spec(p.spec).source != 'customer']
+  customers = [p for p in prompts if parse_spec(p.spec).source == 'customer']
+  parts = []
+  for fraction, share in ((demonstrated, SHOWN_SHARE), (ranked, RANKED_SHARE)):
+    count = round(len(prompts) * fraction)
+    some = by_labeler[: round(count * share)]
+    rest = customers[: count - len(some)]
+    by_labeler, customers = by_labeler[len(some) :], customers[len(rest) :]
+    parts.append(sorted(some + rest, key=place.__getitem__))
+  return parts[0], parts[1], customers
 
 
 def is_lab(folder) -> bool:
@@ -130,13 +165,13 @@ def run(config, workdir, label: str = '') -> dict:
     train = others.pop('train', [])
     for other in others.values():
       check_no_leak(train, other)
-    # Three parts that share no prompt (Table 6): demonstrated, ranked, PPO's. A
-    # reward model remembers the noise of what it was trained on.
-    first = round(len(train) * config.demonstration_fraction)
-    second = first + round(len(train) * config.ranking_fraction)
-    parts = {'train': train[first:second], 'ppo': train[second:], **others}
+    to_show, to_rank, to_learn = split_train(
+      train, config.demonstration_fraction, config.ranking_fraction
+    )
+    gpt3 = generate_gpt3_prompts(world, len(prompts) // 10, seed, prompts)
+    parts = {'train': to_rank, 'ppo': to_learn, **others, 'gpt3_test': gpt3}
     shown = demonstrations(
-      load_labelers(world), train[:first] + others.get('validation', []), seed
+      load_labelers(world), to_show + others.get('validation', []), seed
     )
     folder.write_records('prompts', parts, made_from)
     folder.write_records('demonstrations', store.by_split(shown), made_from)

@@ -15,7 +15,9 @@ import zlib
 import numpy as np
 
 from instructrl.data import records
+from instructrl.lab.people import forms
 from instructrl.lab.people import prompt_writers
+from instructrl.lab.world import prose
 from instructrl.lab.world.facts import World
 
 # Percent of the prompts (Ouyang et al. 2022, Table 1).
@@ -31,6 +33,13 @@ USE_CASES = {
   'closed_qa': 2.6,
   'extract': 1.9,
 }
+# The share of prompts that labelers write, and their kinds (appendix A.1).
+LABELER_SHARE = 0.15
+LABELER_KINDS = {'plain': 0.4, 'few_shot': 0.2, 'user_based': 0.4}
+# Shares of the forms among prompts to InstructGPT and to GPT-3; a use case
+# without a form has instructions instead.
+FORMS = {'instruction': 0.75, 'few_shot': 0.1, 'continuation': 0.15}
+GPT3_FORMS = {'instruction': 0.1, 'few_shot': 0.45, 'continuation': 0.45}
 MAX_PER_USER = 200
 # A user's activity is proportional to its rank to minus this power.
 ZIPF_EXPONENT = 1.0
@@ -58,7 +67,7 @@ def generate_prompts(
 
   Returns:
     Prompts in random order, a function of the arguments. Splits share no user
-    and no text.
+    and no text. Labelers' prompts have no user, and none is a test prompt.
 
   Raises:
     ValueError: the world has fewer different prompts.
@@ -94,6 +103,42 @@ def generate_prompts(
     dataclasses.replace(kept[j], id=f'{world.size}-{world.seed}-{seed}-{i}')
     for i, j in enumerate(order)
   ]
+
+
+def generate_gpt3_prompts(
+  world: World, num_prompts: int, seed: int, taken: Iterable[records.Prompt]
+) -> list[records.Prompt]:
+  """Writes test prompts like those to GPT-3, which instruct less (section 3.6).
+
+  Args:
+    world: the world of the prompts.
+    num_prompts: the most prompts; fewer if new ones are rare.
+    seed: the seed of the prompts.
+    taken: prompts whose texts are not to be repeated.
+  """
+  rng = np.random.default_rng([seed, zlib.crc32(b'gpt3')])
+  seen = {dedup_key(prompt.text) for prompt in taken}
+  shares = {name: USE_CASES[name] for name in forms.WRITERS}
+  found: list[records.Prompt] = []
+  for _ in range(20 * num_prompts):
+    text, spec, use_case = _of_forms(
+      world, rng, prose.pick_by_share(rng, shares), GPT3_FORMS
+    )
+    key = dedup_key(text)
+    if len(found) < num_prompts and key not in seen and _is_short(text):
+      seen.add(key)
+      i = len(found)
+      found.append(
+        records.Prompt(
+          id=f'gpt3-{world.size}-{world.seed}-{seed}-{i}',
+          text=text,
+          user=f'gpt3-user-{seed}-{i // 2}',
+          use_case=use_case,
+          split='test',
+          spec=spec.to_json(),
+        )
+      )
+  return found
 
 
 def dedup_long_prefix(
@@ -136,6 +181,8 @@ def cap_per_user(
 ) -> list[records.Prompt]:
   """Keeps the first `cap` prompts of each user, in order.
 
+  Prompts without a user are kept.
+
   Raises:
     ValueError: `cap` is not positive.
   """
@@ -144,7 +191,7 @@ def cap_per_user(
   counts, kept = collections.Counter(), []
   for prompt in prompts:
     counts[prompt.user] += 1
-    if counts[prompt.user] <= cap:
+    if not prompt.user or counts[prompt.user] <= cap:
       kept.append(prompt)
   return kept
 
@@ -202,18 +249,41 @@ def _quotas(num_prompts: int) -> dict[str, int]:
 
 
 def _write(world, rng, users: _Users, use_case: str) -> records.Prompt | None:
-  text, spec = prompt_writers.write(world, rng, use_case)
   user, split = users.draw(rng)
-  if len(_WORD_OR_MARK.findall(text)) > MAX_WORDS:
+  shares, source = FORMS, 'customer'
+  if split != 'test' and rng.random() < LABELER_SHARE:
+    user, source = '', prose.pick_by_share(rng, LABELER_KINDS)
+    if source == 'plain':
+      shares = {'instruction': 1.0}
+    elif source == 'few_shot':
+      shares = {'few_shot': 1.0}
+  text, spec, _ = _of_forms(world, rng, use_case, shares)
+  if not _is_short(text):
     return None
+  if source == 'few_shot' and spec.form != 'few_shot':
+    source = 'plain'  # the use case has no examples
   return records.Prompt(
     id='',
     text=text,
     user=user,
     use_case=use_case,
     split=split,
-    spec=spec.to_json(),
+    spec=dataclasses.replace(spec, source=source).to_json(),
   )
+
+
+def _of_forms(world, rng, use_case: str, shares):
+  """Returns (text, specification, use case) of a prompt of one of the forms."""
+  form = prose.pick_by_share(rng, shares)
+  written = forms.write(world, rng, use_case, form)
+  if written is None:
+    written, form = prompt_writers.write(world, rng, use_case), 'instruction'
+  text, spec = written
+  return text, dataclasses.replace(spec, form=form), use_case
+
+
+def _is_short(text: str) -> bool:
+  return len(_WORD_OR_MARK.findall(text)) <= MAX_WORDS
 
 
 def _first_of_each(prompts, quotas) -> list[records.Prompt]:

@@ -52,6 +52,11 @@ CONSTRAINTS = {
   'foreign': 'in the second language',
 }
 
+# Who wrote a prompt: a customer; or a labeler, of a task of any kind, with
+# examples, or after a use case of a customer (appendix A.1).
+SOURCES = ('customer', 'plain', 'few_shot', 'user_based')
+FORMS = ('instruction', 'few_shot', 'continuation')  # section 3.3
+
 NUMBERS = {1: 'one', 2: 'two', 3: 'three', 4: 'four', 5: 'five'}
 
 
@@ -70,12 +75,16 @@ class Spec:
     args: arguments of the task, e.g. `{'subject': 'Mara', 'count': 2}`.
     constraints: the explicit constraints of the prompt.
     passage: (subject, relation, value) of each statement of the passage.
+    source: one of SOURCES.
+    form: one of FORMS.
   """
 
   task: str
   args: dict[str, Any]
   constraints: tuple[Constraint, ...] = ()
   passage: tuple[tuple[str, str, str], ...] = ()
+  source: str = 'customer'
+  form: str = 'instruction'
 
   def to_json(self) -> str:
     return json.dumps(
@@ -84,6 +93,8 @@ class Spec:
         'args': self.args,
         'constraints': [[c.kind, c.value] for c in self.constraints],
         'passage': [list(fact) for fact in self.passage],
+        'source': self.source,
+        'form': self.form,
       },
       sort_keys=True,
       ensure_ascii=False,
@@ -108,6 +119,8 @@ def parse_spec(text: str) -> Spec:
       fields['args'],
       tuple(Constraint(kind, value) for kind, value in fields['constraints']),
       tuple((s, r, v) for s, r, v in fields['passage']),
+      fields.get('source', 'customer'),
+      fields.get('form', 'instruction'),
     )
   except (KeyError, TypeError, ValueError) as error:
     raise ValueError(

@@ -5,12 +5,18 @@ import dataclasses
 import json
 import re
 
+import numpy as np
 import pytest
 
 from instructrl.data import records
+from instructrl.lab.marking.judge import assess
+from instructrl.lab.people import forms
+from instructrl.lab.people import solver
 from instructrl.lab.people.prompts import cap_per_user
 from instructrl.lab.people.prompts import dedup_long_prefix
+from instructrl.lab.people.prompts import generate_gpt3_prompts
 from instructrl.lab.people.prompts import generate_prompts
+from instructrl.lab.people.prompts import LABELER_SHARE
 from instructrl.lab.people.prompts import MAX_PER_USER
 from instructrl.lab.people.prompts import SPLITS
 from instructrl.lab.people.prompts import USE_CASES
@@ -52,7 +58,8 @@ def test_proportions_are_those_of_table_1(prompts):
 def test_splits_share_no_user_and_no_text(prompts):
   users, texts = collections.defaultdict(set), collections.defaultdict(set)
   for prompt in prompts:
-    users[prompt.split].add(prompt.user)
+    if prompt.user:  # labelers' prompts have none
+      users[prompt.split].add(prompt.user)
     texts[prompt.split].add(prompt.text.lower())
   names = list(SPLITS)
   assert set(users) == set(names)
@@ -66,7 +73,9 @@ def test_splits_share_no_user_and_no_text(prompts):
 
 
 def test_users_are_unequal_and_capped(prompts):
-  counts = sorted(collections.Counter(p.user for p in prompts).values())
+  counts = sorted(
+    collections.Counter(p.user for p in prompts if p.user).values()
+  )
   assert counts[-1] <= MAX_PER_USER
   assert counts[-1] > 10 * counts[len(counts) // 2]
 
@@ -80,6 +89,8 @@ def test_ids_are_unique_and_specs_are_readable_json(prompts):
       'args',
       'constraints',
       'passage',
+      'source',
+      'form',
     }
 
 
@@ -95,6 +106,49 @@ def test_every_task_and_constraint_of_the_size_occurs(prompts):
   assert kinds == set(specs.CONSTRAINTS) - {'avoid', 'capitals'}
   constrained = sum(bool(s.constraints) for s in read) / len(read)
   assert 0.3 < constrained < 0.55
+
+
+def test_sources_and_forms(prompts):
+  read = [(p, specs.parse_spec(p.spec)) for p in prompts]
+  sources = collections.Counter(s.source for _, s in read)
+  assert set(sources) == set(specs.SOURCES)
+  labelers = 1 - sources['customer'] / len(read)
+  assert labelers == pytest.approx(LABELER_SHARE, abs=0.03)
+  for prompt, spec in read:
+    assert bool(prompt.user) == (spec.source == 'customer')
+    assert prompt.split != 'test' or prompt.user
+    if spec.source == 'plain':
+      assert spec.form == 'instruction'
+    assert spec.source != 'few_shot' or spec.form == 'few_shot'
+  shares = collections.Counter(s.form for _, s in read)
+  assert set(shares) == set(specs.FORMS)
+  assert shares['instruction'] > 0.75 * len(read)
+
+
+def test_forms_are_answered_and_marked(world):
+  """A perfect answer to examples and to a begun text has the best grade."""
+  rng = np.random.default_rng(0)
+  for use_case, by_form in forms.WRITERS.items():
+    for form in by_form:
+      for _ in range(20):
+        text, spec = forms.write(world, rng, use_case, form)
+        assert text == text.strip() and len(text.split()) < 40
+        prompt = _prompt(text)
+        prompt = dataclasses.replace(prompt, spec=spec.to_json())
+        answer = solver.solve(world, prompt, rng)
+        assert assess(world, prompt, answer).task_done > 0.7
+  assert forms.write(world, rng, 'chat', 'few_shot') is None
+
+
+def test_prompts_to_gpt3_instruct_less(world, prompts):
+  made = generate_gpt3_prompts(world, 300, 1, prompts)
+  assert made == generate_gpt3_prompts(world, 300, 1, prompts)
+  assert len(made) == 300 == len({p.id for p in made})
+  texts = {p.text.lower() for p in made}
+  assert len(texts) == 300 and not texts & {p.text.lower() for p in prompts}
+  read = [specs.parse_spec(p.spec) for p in made]
+  assert np.mean([s.form == 'instruction' for s in read]) < 0.6
+  assert {s.form for s in read} == set(specs.FORMS)
 
 
 def test_a_twentieth_asks_for_rudeness(prompts):
