@@ -141,10 +141,13 @@ def _lines():
 def main(argv=None) -> int:
   setup_output()
   args = parse(argv)
-  setup_jax()
   prompts = [args.prompt] if args.prompt is not None else _lines()
-  write = lambda text: print(text, flush=True)
-  return status_of(lambda: answer(args, prompts, write))
+
+  def work():
+    setup_jax()
+    answer(args, prompts, lambda text: print(text, flush=True))
+
+  return status_of(work)
 
 
 if __name__ == '__main__':

@@ -50,8 +50,7 @@ def setup_jax():
 
   memory.keep_freed_memory()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
-    home = pathlib.Path.home() / '.cache'
-    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or home)
+    cache = typed.path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
     jax.config.update(
       'jax_compilation_cache_dir', str(cache / 'instructrl' / 'jax')
     )

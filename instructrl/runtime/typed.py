@@ -42,5 +42,10 @@ def path(value: str | os.PathLike) -> pathlib.Path:
 
 
 def text(value: str) -> str:
-  r"""Returns a text; \n, \t and \\ in it become a newline, a tab and \."""
+  r"""Returns a text; \n, \t and \\ in it become a newline, a tab and \.
+
+  Bytes that Python could not read in the locale are read as UTF-8.
+  """
+  data = value.encode('utf-8', 'surrogateescape')
+  value = data.decode('utf-8', 'surrogateescape')
   return re.sub(r'\\([nt\\])', lambda found: _ESCAPES[found[1]], value)

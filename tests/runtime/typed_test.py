@@ -44,6 +44,8 @@ def test_a_path_that_is_not_utf8_is_refused(monkeypatch, tmp_path):
     (r'\d\q', r'\d\q'),
     ('a\nb', 'a\nb'),
     ('\\', '\\'),
+    ('\udcc3\udca9 \u00e9', '\u00e9 \u00e9'),  # as the C locale reads it
+    ('\udcff', '\udcff'),
   ],
 )
 def test_escapes_of_a_shell(given, read):
