@@ -136,30 +136,3 @@ def test_two_processes_share_the_reward_of_a_function(workdir, tmp_path):
   finish('ppo', two, 2, **changes)
   assert_same_results(two, one)
   assert any('reward/brevity' in line for line in metrics.read_metrics(one))
-
-
-@pytest.mark.slow
-def test_sigterm_to_one_process_stops_all_after_the_same_step(
-  workdir, tmp_path
-):
-  changes = dict(num_steps=300, eval_every=100, checkpoint={'every': 100})
-  one = tmp_path / 'one'
-  finish('pretrain', one, 1, **changes)
-  two = tmp_path / 'two'
-  with running('pretrain', two, 2, changes) as group:
-    wait_for_step(two, 1)
-    group[1].send_signal(signal.SIGTERM)
-    for number, process in enumerate(group):
-      assert process.wait(timeout=100) == processes.EXIT_STOPPED, output(
-        two, number
-      )
-  step = max(line['step'] for line in metrics.read_metrics(two))
-  assert 0 < step < 300
-  assert f'SIGTERM: step {step} is saved' in output(two)
-  finish('pretrain', two, 2, **changes)
-  assert f'pretrain: resumes at {step}' in output(two)
-  assert_same_results(two, one)
-  saved = lambda folder: sorted(
-    path.name for path in (folder / 'checkpoints').iterdir()
-  )
-  assert saved(two) == saved(one)

@@ -1,16 +1,11 @@
 """A run that is killed and started again ends as one that is not.
 
 All leaves of the final state, bit for bit, and the bytes of metrics.jsonl and
-samples.jsonl.
+samples.jsonl. `tests/faults` kills processes.
 """
 
 import os
-import pathlib
-import random
 import signal
-import subprocess
-import sys
-import time
 import warnings
 
 import jax
@@ -158,57 +153,3 @@ def test_sigterm_saves_after_the_step_under_way(
   assert_same_run(workdir, expected)
   saved = lambda folder: sorted(os.listdir(folder / 'checkpoints'))
   assert saved(workdir) == saved(expected)
-
-
-# --- Killed, in processes of their own ---------------------------------------
-
-
-def start(stage, workdir) -> subprocess.Popen:
-  # One device: eight simulated ones take longer to start than to train.
-  environment = {**os.environ, 'XLA_FLAGS': ''}
-  return subprocess.Popen(
-    [sys.executable, '-m', 'tests.stages.stages', stage, str(workdir)],
-    cwd=pathlib.Path(__file__).parents[2],
-    env=environment,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
-
-
-def finish(process):
-  _, errors = process.communicate(timeout=600)
-  assert process.returncode == 0, errors[-3000:]
-
-
-def wait_for_lines(process, workdir, count):
-  """Until metrics.jsonl has so many lines, or the process has ended."""
-  path = workdir / 'metrics.jsonl'
-  while process.poll() is None:
-    if path.exists() and path.read_bytes().count(b'\n') >= count:
-      return
-    time.sleep(0.002)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('stage', ['ppo_init', 'reward', 'dpo', 'ppo_ptx'])
-def test_a_run_that_is_killed_ends_as_one_that_is_not(stage, workdir, tmp_path):
-  expected = tmp_path / 'expected'
-  finish(start(stage, expected))
-  total = (expected / 'metrics.jsonl').read_bytes().count(b'\n')
-  draw = random.Random(f'{stage}')
-  kills = 0
-  for _ in range(6):
-    process = start(stage, workdir)
-    # Any moment from just after a line was written: in a step, in a save, in
-    # between. Most lines are written some milliseconds before a save.
-    wait_for_lines(process, workdir, draw.randrange(total))
-    time.sleep(draw.uniform(0, 0.15))
-    killed = process.poll() is None
-    process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate()
-    assert process.returncode in (0, -signal.SIGKILL), errors[-3000:]
-    kills += killed
-  assert kills >= 2
-  finish(start(stage, workdir))
-  assert_same_run(workdir, expected)
