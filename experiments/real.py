@@ -112,8 +112,10 @@ def ppo(arg, config):
   p.microbatch_size, p.score_microbatch_size = {'cpu': (0, 0), 'full': (8, 32)}[
     arg
   ]
-  # An answer without an end scores this much less.
-  p.missing_eos, p.missing_eos_amount = 'penalty', 1.0
+  # The reward model saw only responses that end, and its score of others is
+  # arbitrary: about 3 too high in experiments/reviews.py, where a penalty of 1
+  # left PPO's answers without an end.
+  p.missing_eos, p.missing_eos_amount = 'penalty', 5.0
   p.kl_coef = {'cpu': 0.05, 'full': 0.05}[arg]
   p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]
   p.ptx_microbatch_size = {'cpu': 0, 'full': 8}[arg]

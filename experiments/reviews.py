@@ -47,13 +47,18 @@ def get_config(arg='cpu'):
     if 'response_len' in lengths:
       lengths.update(prompt_len=PROMPT_LEN, response_len=RESPONSE_LEN)
   stages.data.update(row_len=96, validation_fraction=0.15)
-  stages.sft.optimizer.peak_lr = 1e-4
+  stages.sft.num_epochs, stages.sft.optimizer.peak_lr = 3, 1e-4
   stages.reward.batch_size = 16  # rankings
   sentiment = dict(type='sentiment', packages=c.get_ref('packages'))
   for name in ('ppo', 'ppo_ptx'):
     p = stages[name].ppo
     p.batch_size, p.minibatch_size, p.num_iterations = 32, 16, 70
     p.ema_decay = 0.95
+    # The value model starts from the reward model, whose scores before the end
+    # of a response are too high: it learns before the policy moves. (C.4 has no
+    # warmup of the value model.)
+    p.warmup_iterations = 10
+    stages[name].value_optimizer.warmup_from = 1.0
     stages[name].samples_every = stages[name].eval_every = 10
     stages[name].checkpoint.every = 10
     stages[name].evals.sentiment = dict(sentiment, num_prompts=64, every=10)
