@@ -20,8 +20,9 @@ def get_config(arg='tiny'):
   c.row_len = common.SIZES[arg][-1]  # tokens per packed row
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   # Fractions of the training prompts that are demonstrated and ranked; PPO gets
-  # the rest. Table 6 has 13k, 33k and 31k; laptop models need more
-  # demonstrations.
-  c.demonstration_fraction = 0.4
+  # the rest of the customers'. Table 6 has 13k, 33k and 31k. With few
+  # demonstrations, as in `tiny`, the validation loss of SFT rises after the
+  # second epoch while its answers go on improving (C.1).
+  c.demonstration_fraction = 0.1 if arg == 'tiny' else 0.4
   c.ranking_fraction = 0.4
   return c

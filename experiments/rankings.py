@@ -20,15 +20,16 @@ def get_config(arg='tiny'):
   c = common.base(arg, 'rankings', common.LAB_SIZES)
   c.inputs.base = '../pretrain'
   c.inputs.sft = '../sft'
+  c.inputs.early_sft = '../sft'
   # Step of an input that is sampled; '' is the newest. 'first' is the end of
-  # the first SFT epoch: these rankings' reward model selects later ones.
-  c.steps = config_dict.ConfigDict(dict(base='', sft='first'))
+  # the first SFT epoch, whose answers vary more than those of the last one.
+  c.steps = config_dict.ConfigDict(dict(base='', sft='', early_sft='first'))
   # Candidates: (policy, temperature, samples), and one demonstration. Most are
   # SFT's, because PPO starts from such responses.
   c.sources = (
-    ('sft', 1.0, 4),
-    ('sft', 0.7, 4),
-    ('sft', 0.4, 2),
+    ('sft', 1.0, 5),
+    ('early_sft', 1.0, 2),
+    ('early_sft', 0.5, 3),
     ('base', 0.9, 1),
     ('base', 0.5, 1),
   )

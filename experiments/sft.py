@@ -10,7 +10,7 @@ from experiments import pretrain
 # epochs; 125M has the values of 1.3B. Small models need higher rates.
 RECIPE = {
   'micro': (8, 2, 1e-3),
-  'tiny': (4, 4, 2e-3),
+  'tiny': (4, 16, 2e-3),
   'small': (32, 8, 3e-4),
   '125m': (32, 16, 9.65e-6),
   '1.3b': (32, 16, 9.65e-6),
