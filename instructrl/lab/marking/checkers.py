@@ -109,7 +109,8 @@ def _about(world, spec, reading):
   # counts.
   credits = {}
   for claim in reading.claims:
-    if subject in (claim.subject, claim.value):
+    given = claim.relation == spec.args.get('given')  # repeats the prompt
+    if subject in (claim.subject, claim.value) and not given:
       key = claim.subject, claim.relation
       credit = _credit(claim)
       credits[key] = min(credit, credits.get(key, 1.0))

@@ -58,7 +58,7 @@ def _begun_text(world, rng) -> Written:
   subject = pick(rng, world.entities)
   relation = pick(rng, world.relations_of(subject)).name
   text = prose.random_statement(world, rng, subject, relation)
-  return text, Spec('about', {'subject': subject})
+  return text, Spec('about', {'subject': subject, 'given': relation})
 
 
 def _begun_statement(world, rng) -> Written:

@@ -82,7 +82,9 @@ def _relations_to_tell(writer: Writer) -> list[str]:
   names = [
     r.name
     for r in relations
-    if r.value_kind != kind_out and world.facts[subject, r.name] not in out
+    if r.value_kind != kind_out
+    and world.facts[subject, r.name] not in out
+    and r.name != writer.spec.args.get('given')
   ]
   # Relations of the wanted value, or of a kind that is not excluded.
   lead = [
