@@ -39,3 +39,11 @@ def pytest_collection_modifyitems(config, items):
   if slow:
     config.hook.pytest_deselected(items=slow)
     items[:] = [item for item in items if not item.get_closest_marker('slow')]
+
+
+def pytest_terminal_summary(terminalreporter):
+  """Prints the counts of tests/faults, also those of other processes."""
+  for report in terminalreporter.getreports('passed'):
+    for name, line in report.user_properties:
+      if name == 'faults':
+        terminalreporter.write_line(line)

@@ -15,11 +15,6 @@ def server(tmp_path_factory):
 
 
 @pytest.fixture
-def report_counts(capsys):
-  """(line) -> printed, also if pytest captures the output."""
-
-  def report(line):
-    with capsys.disabled():
-      print(f'\n{line}')
-
-  return report
+def report_counts(record_property):
+  """(line) -> printed at the end of pytest; see tests/conftest.py."""
+  return lambda line: record_property('faults', line)
