@@ -8,7 +8,7 @@ from instructrl.runtime import storage
 from tests.faults.server import TRANSIENT
 from tests.stages.resume_test import assert_same_run
 
-TRIES = 6
+TRIES = 10
 
 
 @pytest.mark.slow
