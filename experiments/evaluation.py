@@ -16,13 +16,28 @@ RECIPE = {
 }
 
 
+class Policies(config_dict.ConfigDict):
+  """Policies by name, to which flags may add.
+
+  ml_collections refuses a flag of a field that does not exist. Here
+  --config.policies.NAME=PATH adds the policy NAME.
+  """
+
+  def __getattr__(self, name):
+    if not name.startswith('_') and name not in self:
+      with self.unlocked():
+        self[name] = ''
+    return super().__getattr__(name)
+
+
 def get_config(arg='tiny'):
   c = common.base(arg, 'evaluation', common.LAB_SIZES)
   c.inputs.rankings = '../rankings'  # the noise of its labelers
   c.inputs.reward_model = ''  # for evals.reward
   # Name -> run folder, or a step of it, DIR/checkpoints/STEP; see POLICIES in
   # instructrl/stages/policies.py for the names. An empty path skips a policy.
-  c.policies = config_dict.ConfigDict(
+  # Flags add policies: --config.policies.mine=../my_run.
+  c.policies = Policies(
     dict(
       base='../pretrain',
       prompted='../pretrain',  # with a few-shot prefix
@@ -39,6 +54,7 @@ def get_config(arg='tiny'):
     type='preference',
     num_prompts=prompts,
     temperature=1.0,  # of the compared responses, for all policies
+    reference='sft',  # the policy that all are compared with
   )
   c.evals.probes = dict(
     type='probes', num_probes=probes, num_documents=documents

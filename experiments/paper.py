@@ -1,4 +1,4 @@
-r"""The whole paper: studies of two worlds, and all ablations, in one folder.
+r"""The whole paper: two worlds, three sizes and all ablations, in one folder.
 
 python -m instructrl.sweep --config=experiments/paper.py:tiny --workdir=DIR
 
@@ -12,6 +12,7 @@ runs are left and about how long they take.
 from ml_collections import config_dict
 
 from experiments import common
+from experiments import sizes
 from experiments import worlds
 from experiments.ablations import batch_size
 from experiments.ablations import episodes
@@ -31,6 +32,7 @@ from experiments.ablations import sft_epochs
 # Name -> module, in the order in which their runs begin.
 PARTS = {
   'worlds': worlds,
+  'sizes': sizes,
   'reward_folds': reward_folds,
   'reward_pairs': reward_pairs,
   'reward_epochs': reward_epochs,

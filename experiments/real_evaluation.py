@@ -7,6 +7,7 @@ python -m instructrl.main --config=experiments/real_evaluation.py:cpu \
 from ml_collections import config_dict
 
 from experiments import common
+from experiments.evaluation import Policies
 
 # Prompts to answer, packed rows for the loss.
 RECIPE = {'cpu': (96, 96), 'full': (512, 1024)}
@@ -21,7 +22,7 @@ def get_config(arg='cpu'):
   c.inputs.reward_model = '../reward'
   c.inputs.reward_init = '../sft'  # initial weights of the reward model
   # Name -> run folder, see experiments/evaluation.py.
-  c.policies = config_dict.ConfigDict(
+  c.policies = Policies(
     dict(imported='../import', sft='../sft', ppo='../ppo', ppo_ptx='../ppo_ptx')
   )
   c.num_shots = 3  # demonstrations shown to a policy named `prompted`

@@ -17,6 +17,7 @@ from instructrl.reports import shapes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import lab
+from instructrl.stages import policies
 from instructrl.stages import registry
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -466,7 +467,7 @@ def test_epochs_of_sft_report_the_last_one():
 def test_the_whole_paper_is_one_folder_of_about_ten_hours():
   """All ablations and the studies, on shared ancestors."""
   config = load('paper', 'tiny')
-  assert {*config.order} == {'worlds', *ABLATIONS}
+  assert {*config.order} == {'worlds', 'sizes', *ABLATIONS}
   parts = sweep.load(str(ROOT / 'experiments/paper.py'), config, (), '/x')
   nodes = sweep.all_nodes(parts)
   worlds = parts[0].sweep
@@ -477,6 +478,8 @@ def test_the_whole_paper_is_one_folder_of_about_ten_hours():
   first = worlds.points[0].runs
   for part in parts[1:]:
     for point in part.sweep.points:
+      if part.name == 'sizes' and point.label != 'd_model=128, seed 0':
+        continue
       assert point.runs['lab'] == first['lab']
       assert point.runs['pretrain'] == first['pretrain']
   (recipe,) = {
@@ -491,6 +494,47 @@ def test_the_whole_paper_is_one_folder_of_about_ten_hours():
     estimate.work(node) * config.seconds[node.stage] for node in nodes.values()
   )
   assert 4 < seconds / 3600 < 11
+
+
+def test_all_sizes_share_a_reward_model_and_the_largest_sft():
+  config = load('sizes', 'tiny')
+  config.seeds = (0,)
+  points = grid.collect(
+    importlib.import_module('experiments.sizes').sweep, config
+  )
+  small, middle, large = graph.of_sweep(config, points, '/x').points
+  nodes = graph.of_sweep(config, points, '/x').nodes
+  assert small.runs['reward'] == middle.runs['reward'] == large.runs['reward']
+  for point, width in ((small, 64), (middle, 128), (large, 256)):
+    ppo = nodes[point.runs['ppo']].resolved
+    assert ppo.model.d_model == ppo.reference_model.d_model == width
+    assert ppo.reward_model.d_model == ppo.value_model.d_model == 128
+    evaluation = nodes[point.runs['evaluation']].config
+    selected = f'../{large.runs["select_sft"]}'
+    assert evaluation.policies.largest_sft == selected
+    assert (evaluation.policies.sft == selected) == (width == 256)
+  assert middle.runs['reward_sft'] == middle.runs['sft']
+
+
+@pytest.mark.parametrize(
+  'file, field',
+  [('evaluation', 'policies'), ('study', 'stages.evaluation.policies')],
+)
+def test_a_flag_adds_a_policy(file, field):
+  config = commands.read_config(
+    [
+      f'--config=experiments/{file}.py:micro',
+      f'--config.{field}.mine=../mine',
+      f'--config.{field}.ppo=',
+    ]
+  )
+  found = config.stages.evaluation if file == 'study' else config
+  assert policies.named(found)[-1] == 'mine'
+  assert 'ppo' not in policies.named(found)
+  with pytest.raises(AttributeError, match='batch_sizes'):
+    commands.read_config(
+      ['--config=experiments/evaluation.py:micro', '--config.batch_sizes=3']
+    )
 
 
 def test_the_estimate_counts_what_is_left(tmp_path):

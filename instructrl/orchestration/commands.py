@@ -16,6 +16,8 @@ from instructrl.orchestration import grid
 from instructrl.runtime import files
 from instructrl.stages import checks
 
+_OPEN = ('policies', 'rewards')  # groups to which flags may add names
+
 
 def arguments(node: graph.Node, workdir) -> list[str]:
   """Returns the flags of `instructrl.main` that run a node.
@@ -35,7 +37,11 @@ def arguments(node: graph.Node, workdir) -> list[str]:
   where = f'{experiment}:{node.config.size}'
   fields = recipe(where)
   wanted = grid.flatten(node.config.to_dict())
-  others = sorted({*fields} ^ {*wanted})
+  others = sorted(
+    name
+    for name in {*fields} ^ {*wanted}
+    if name in fields or name.split('.')[0] not in _OPEN
+  )
   checks.require(
     not others,
     f'stage {node.stage!r} of the sweep and {where} must have the same fields; '
@@ -44,7 +50,7 @@ def arguments(node: graph.Node, workdir) -> list[str]:
   changed = [
     f'--config.{name}={value}'
     for name, value in wanted.items()
-    if (value, type(value)) != (fields[name], type(fields[name]))
+    if (value, type(value)) != (fields.get(name), type(fields.get(name)))
   ]
   folder = pathlib.Path(workdir) / node.name
   found = [f'--config={where}', f'--workdir={folder}', *changed]

@@ -21,6 +21,10 @@ def work(node: graph.Node) -> float:
       for name in field.split('.'):
         wanted = wanted[name]
       times *= wanted / recipe[field]
+  if 'd_model' in node.config.get(
+    'model', {}
+  ):  # parameters grow with its square
+    times *= (node.config.model.d_model / recipe['model.d_model']) ** 2
   return times
 
 

@@ -13,8 +13,8 @@ An ablation declares what the paper shows as data, one dict per statement:
 The contrast of a seed is the sum of weight times value of its terms. A term's
 value is the mean of the measure at the points that have one of the given values
 of each field, or the largest with 'max' as third element; a text names a line
-of the figure, such as 'GPT'. The verdict is that of the mean over the seeds,
-with Student's t interval.
+of the figure, such as 'GPT'. A fourth element is a measure of the term's own.
+The verdict is that of the mean over the seeds, with Student's t interval.
 
 Optional keys: `less`, a measure that is subtracted from `measure`; `over`, a
 field whose values are the independent repetitions instead of the seeds (folds);
@@ -57,11 +57,12 @@ def faults(expected: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
         f'{", ".join(sorted(OPTIONAL))}; got {", ".join(sorted(keys))}'
       )
       continue
-    for key in {'measure', 'less'} & keys:
-      if entry[key] not in titles:
+    measures = [(key, entry[key]) for key in ('measure', 'less') if key in keys]
+    measures += [('terms', term[3]) for term in entry['terms'] if term[3:]]
+    for key, title in measures:
+      if title not in titles:
         found.append(
-          f'{name}: {key} must be one of {", ".join(titles)}; got '
-          f'{entry[key]!r}'
+          f'{name}: {key} must be one of {", ".join(titles)}; got {title!r}'
         )
   return found
 
@@ -120,16 +121,22 @@ def mean_of(values: Sequence[float]) -> dict:
 def _contrast(entry: Mapping, points, lines) -> float | None:
   """Returns the contrast of one seed; None if a term has no value."""
   total = 0.0
-  for weight, where, *how in entry['terms']:
+  for weight, where, how, measure in map(_whole, entry['terms']):
+    own = {**entry, 'measure': measure or entry['measure']}
     if isinstance(where, str):
-      found = [lines.get(entry['measure'], {}).get(where)]
+      found = [lines.get(own['measure'], {}).get(where)]
     else:
       chosen = [p for p in points if _matches(p['overrides'], where)]
-      found = [_value(point, entry) for point in chosen]
+      found = [_value(point, own) for point in chosen]
     if not found or None in found:
       return None
-    total += weight * _COMBINE[how[0] if how else 'mean'](found)
+    total += weight * _COMBINE[how](found)
   return total
+
+
+def _whole(term: Sequence) -> tuple:
+  """Returns (weight, where, how, measure or None) of a term."""
+  return (*term, *('mean', None)[len(term) - 2 :])
 
 
 def _value(point: Mapping, entry: Mapping) -> float | None:
@@ -157,13 +164,13 @@ def _several(value) -> Sequence:
 def _words(terms: Sequence) -> str:
   """Returns '+ largest at beta 0.1, 0.2 − GPT'."""
   parts = []
-  for weight, where, *how in terms:
+  for weight, where, how, measure in map(_whole, terms):
     sign = '+' if weight > 0 else '−'
     times = '' if abs(weight) == 1 else f'{abs(weight):g} × '
     text = where if isinstance(where, str) else _place(where)
-    best = {'max': 'largest ', 'min': 'smallest '}
-    chosen = best.get(how[0], '') if how else ''
-    parts.append(f'{sign} {times}{chosen}{text}')
+    chosen = {'max': 'largest ', 'min': 'smallest '}.get(how, '')
+    own = f'{measure} ' if measure else ''
+    parts.append(f'{sign} {times}{chosen}{own}{text}')
   return ' '.join(parts).removeprefix('+ ')
 
 

@@ -111,6 +111,21 @@ def test_folds_are_the_repetitions_and_measures_are_subtracted():
   assert row.topic == 'F1 − out' and row.quantity == 'all points'
 
 
+def test_a_term_may_have_a_measure_of_its_own():
+  """A small policy's win rate is compared with another policy's, larger."""
+  points = [
+    point(seed, value, x=x, other=other + 0.01 * seed)
+    for seed in range(3)
+    for x, value, other in ((1, 0.5, 0.1), (2, 0.6, 0.2))
+  ]
+  row = judge(statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'other')), points)
+  assert row.value == pytest.approx(0.5 - 0.21)
+  assert row.quantity == 'at kl_coef 1 − other at kl_coef 2'
+  entry = statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'another'))
+  (fault,) = shapes.faults([entry], ['F1', 'other'])
+  assert "terms must be one of F1, other; got 'another'" in fault
+
+
 def test_mistakes_are_named():
   found = shapes.faults(
     [
