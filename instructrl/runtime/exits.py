@@ -21,18 +21,24 @@ def at_start() -> None:
   """
   for number in _SIGNALS:
     if signal.getsignal(number) != signal.SIG_IGN:
-      signal.signal(number, _end)
+      signal.signal(number, end)
 
 
-def _end(number, frame) -> NoReturn:
+def end(number, frame=None) -> NoReturn:
+  """Ends the program at a signal, before its work begins."""
   del frame
   name = signal.Signals(number).name
   leave(128 + number, f'stopped by {name}; nothing was lost')
 
 
+def before_work() -> bool:
+  """Returns whether the work has not begun: `at_start`, and no `at_work`."""
+  return signal.getsignal(signal.SIGINT) == end
+
+
 def at_work() -> None:
   """Makes SIGINT raise KeyboardInterrupt, so that a run saves what it can."""
-  if signal.getsignal(signal.SIGINT) == _end:
+  if before_work():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

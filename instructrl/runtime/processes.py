@@ -32,6 +32,8 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from instructrl.runtime import exits
+
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h
 EXIT_LOST = 76
 HEARTBEAT_SECONDS = 20
@@ -134,6 +136,8 @@ def _meeting(whom: str):
   )
   watcher.start()
   try:
+    if _sigterm.requested:  # and the exception was dropped, by a finalizer
+      raise Stopped
     yield
   finally:
     signal.set_wakeup_fd(before)
@@ -246,7 +250,8 @@ class _Sigterm:
     self.deferred = self.requested = False
 
   def __call__(self, number, frame):
-    del number, frame
+    if exits.before_work():
+      exits.end(number, frame)
     first, self.requested = not self.requested, True
     # Python drops exceptions in a finalizer; `stop_requested` is True even
     # then.

@@ -70,14 +70,17 @@ def test_signals_in_the_first_seconds(tmp_path, report_counts):
 
 
 def start(folder, port, number):
-  """Starts a process of a run, after Python itself has started."""
+  """Starts a process of a run of three, after Python itself has started.
+
+  The third never starts, so that the others wait however fast the machine is.
+  """
   (folder / 'sitecustomize.py').write_text(
     'import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n'
   )
   return subprocess.Popen(
     [sys.executable, '-m', 'instructrl.main', f'--workdir={folder}/run']
     + ['--config=experiments/pretrain.py:micro']
-    + [f'--coordinator=localhost:{port}', '--num_processes=2']
+    + [f'--coordinator=localhost:{port}', '--num_processes=3']
     + [f'--process_id={number}'],
     env={**os.environ, 'PYTHONPATH': f'{folder}{os.pathsep}{os.getcwd()}'},
     stdout=subprocess.DEVNULL,

@@ -131,6 +131,30 @@ def run(code, number, after='ready'):
   return process.returncode, out, err
 
 
+def test_a_sigterm_that_a_finalizer_dropped_ends_the_wait_for_others():
+  status, _, err = run(
+    """
+      import gc, socket, time
+      from instructrl.runtime import processes
+      processes.handle_sigterm()
+      with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
+      class Slow:
+        def __del__(self):
+          print('ready', flush=True)
+          time.sleep(60)
+      Slow()  # the exception ends the sleep, and is dropped
+      try:
+        processes.initialize(f'localhost:{port}', 2, 0)
+      except processes.Stopped:
+        raise SystemExit(7)
+    """,
+    signal.SIGTERM,
+  )
+  assert (status, 'Exception ignored' in err) == (7, True)
+
+
 def test_sigterm_waits_for_the_end_of_a_step():
   status, out, _ = run(
     """
