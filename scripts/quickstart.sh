@@ -5,7 +5,7 @@
 #
 # WORKDIR (default: runs/quickstart in the checkout) gets the checkpoints, the
 # metrics and, at the end, report/index.html. After an interruption the same
-# command resumes. Takes about 15 minutes on two CPU cores; needs Python 3.11 or
+# command resumes. Takes about 10 minutes on two CPU cores; needs Python 3.11 or
 # newer, pip and 3 GiB of disk.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
