@@ -23,7 +23,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     ),
     (
       'main',
-      ['evaluation.py:micro', 'policies.mine=x'],
+      ['evaluation.py:micro', 'inputs.mine=x'],
       'the config has no field mine; a flag changes a field that exists: add '
       'one in a Python file',
     ),
