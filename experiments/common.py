@@ -57,6 +57,22 @@ LENGTHS = {
 REAL_LENGTHS = {'cpu': (128, 128), 'full': (512, 512)}
 
 
+class Open(config_dict.ConfigDict):
+  """A group of fields to which flags may add, as `fresh` makes them.
+
+  ml_collections refuses a flag of a field that does not exist. Here the first
+  flag of a new name makes its field.
+  """
+
+  fresh = config_dict.ConfigDict  # a subclass makes fields of its own kind
+
+  def __getattr__(self, name):
+    if not name.startswith('_') and name not in self:
+      with self.unlocked():
+        self[name] = self.fresh()
+    return super().__getattr__(name)
+
+
 def check_size(size, sizes=tuple(SIZES)):
   """Raises a ValueError if there is no such size."""
   if size not in sizes:

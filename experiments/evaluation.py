@@ -16,18 +16,10 @@ RECIPE = {
 }
 
 
-class Policies(config_dict.ConfigDict):
-  """Policies by name, to which flags may add.
+class Policies(common.Open):
+  """Policies by name: --config.policies.NAME=PATH adds the policy NAME."""
 
-  ml_collections refuses a flag of a field that does not exist. Here
-  --config.policies.NAME=PATH adds the policy NAME.
-  """
-
-  def __getattr__(self, name):
-    if not name.startswith('_') and name not in self:
-      with self.unlocked():
-        self[name] = ''
-    return super().__getattr__(name)
+  fresh = str
 
 
 def get_config(arg='tiny'):

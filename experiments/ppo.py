@@ -31,18 +31,12 @@ PEAK_LR = {
 }
 
 
-class Rewards(config_dict.ConfigDict):
-  """Reward terms by name, to which flags may add.
+class Rewards(common.Open):
+  """Terms by name: --config.rewards.NAME.weight=0.1 makes the term NAME."""
 
-  ml_collections refuses a flag of a field that does not exist. Here the first
-  flag of a new term, --config.rewards.NAME.weight=0.1, makes the term NAME.
-  """
-
-  def __getattr__(self, name):
-    if not name.startswith('_') and name not in self:
-      with self.unlocked():
-        self[name] = config_dict.ConfigDict(rewards_settings.defaults())
-    return super().__getattr__(name)
+  @staticmethod
+  def fresh():
+    return config_dict.ConfigDict(rewards_settings.defaults())
 
 
 def get_config(arg='tiny'):

@@ -502,8 +502,8 @@ def test_all_sizes_share_a_reward_model_and_the_largest_sft():
   points = grid.collect(
     importlib.import_module('experiments.sizes').sweep, config
   )
-  small, middle, large = graph.of_sweep(config, points, '/x').points
-  nodes = graph.of_sweep(config, points, '/x').nodes
+  made = graph.of_sweep(config, points, '/x')
+  nodes, (small, middle, large) = made.nodes, made.points
   assert small.runs['reward'] == middle.runs['reward'] == large.runs['reward']
   for point, width in ((small, 64), (middle, 128), (large, 256)):
     ppo = nodes[point.runs['ppo']].resolved
