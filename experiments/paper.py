@@ -1,10 +1,13 @@
-r"""The whole paper: two worlds, three sizes and all ablations, in one folder.
+r"""The paper, reproduced.
+
+Two worlds with three seeds each, three sizes, and all ablations, in one folder:
 
 python -m instructrl.sweep --config=experiments/paper.py:tiny --workdir=DIR
 
 Stages that several parts share (pretraining, SFT, the reward model, the
 recipe's PPO-ptx) run once. The same command resumes. A part's results are in
-DIR/NAME as soon as its runs are done. `--print` runs nothing, and says how many
+DIR/NAME as soon as its runs are done, and DIR/paper has a page about all
+claims. `--print` runs nothing, and says how many
 runs are left and about how long they take.
 `--config.order="('worlds','kl_coef')"` runs some parts only.
 """
@@ -61,6 +64,157 @@ SECONDS = dict(
   ppo=75,
   ppo_ptx=120,
   evaluation=60,
+)
+
+# The findings of Ouyang et al. 2022 that are measured. The statements of a
+# claim are made in instructrl/reports/ for studies, and by the parts.
+CLAIMS = (
+  dict(
+    title='At every size: GPT < prompted < SFT < PPO, and PPO-ptx is like PPO',
+    paper='Fig. 1, win rates against the 175B SFT on InstructGPT prompts: '
+    'GPT 14, 19, 24% (1.3B, 6B, 175B); prompted 23, 27, 41%; SFT 35, 41, 50%; '
+    'PPO 52, 58, 63%; PPO-ptx 53, 55, 66%.',
+    studies=r'^Preference: (A second|The pretrained|A few-shot|The prompted|'
+    r'PPO is|PPO-ptx (is better|and PPO))',
+    parts={'worlds': '.', 'sizes': 'wins (more|as)'},
+    figures=('preference',),
+  ),
+  dict(
+    title='The smallest PPO-ptx beats the largest GPT',
+    paper='1.3B PPO-ptx is preferred to the 175B SFT more often than 175B GPT '
+    'is, also than prompted GPT, with 100 times fewer parameters (Fig. 1).',
+    studies='^Preference: A small',
+    parts={'sizes': '^The smallest PPO-ptx'},
+  ),
+  dict(
+    title='PPO-ptx against the other models, head to head',
+    paper='175B PPO-ptx is preferred to GPT-3 in 85 ± 3%, to prompted GPT-3 in '
+    '71 ± 4%, to FLAN in 78 ± 4% and to T0 in 79 ± 4% of comparisons (4.1).',
+    studies='^Preference: PPO-ptx beats',
+    figures=('head_to_head',),
+  ),
+  dict(
+    title='Held-out labelers, other prompts and ratings agree',
+    paper='Held-out labelers, who labeled nothing that was trained on, have '
+    'about the same preferences, also on prompts to GPT-3 models (Fig. 3); '
+    'Likert ratings have the same order (Fig. 31).',
+    studies='^(Preference|Likert|GPT-3 prompts)',
+    parts={'sizes': 'rated higher|GPT-3 prompts'},
+    figures=('likert', 'gpt3_preference'),
+  ),
+  dict(
+    title='What labelers note: instructions, constraints, inventions',
+    paper='Fig. 4, all sizes together, GPT, SFT, PPO, PPO-ptx: attempts the '
+    'instruction 69, 87, 92, 93%; keeps constraints 22, 34, 44, 43%; invents '
+    '45, 9, 22, 16%; is appropriate 82, 88, 91, 91%.',
+    studies='^Labeler metadata',
+    figures=('metadata',),
+  ),
+  dict(
+    title='Models fine-tuned on public tasks are like a prompted GPT',
+    paper='Likert, 175B: GPT 2.6, FLAN 3.4, T0 3.3, prompted 3.5, SFT 4.1, '
+    'PPO-ptx 4.8 (Fig. 5). Their reward-model score saturates (Fig. 13).',
+    studies='^Public tasks',
+    figures=('public_tasks',),
+  ),
+  dict(
+    title='The reward model',
+    paper='72.4 ± 0.4% on training labelers, 69.6 ± 0.9% on a group left out '
+    '(E.2). All pairs of a prompt in one element are better than shuffled '
+    'pairs (3.5); more than one epoch raises the validation loss; half or 1.5 '
+    'times the rate, or another start, changes little (C.2).',
+    studies='^Reward model',
+    parts={
+      name: '.'
+      for name in (
+        'reward_folds',
+        'reward_pairs',
+        'reward_epochs',
+        'reward_peak_lr',
+        'reward_init',
+      )
+    },
+  ),
+  dict(
+    title='SFT gets better after its validation loss is best',
+    paper='The validation loss is best after one epoch; the reward-model score '
+    'and ratings rise for 16 (3.5, C.1).',
+    studies='^SFT',
+    parts={'sft_epochs': '.'},
+    figures=('selection',),
+  ),
+  dict(
+    title='Truthfulness',
+    paper='Fig. 6, people, 175B, true and informative: GPT 20, SFT 25, PPO 31, '
+    'PPO-ptx 30% after the QA prompt; with instruction and examples PPO is '
+    'true in 92% against 42%, and true and informative in 25 against 22%.',
+    studies='^Truthfulness',
+    figures=('truthfulness',),
+  ),
+  dict(
+    title='Toxicity',
+    paper='Table 14, 175B, GPT against PPO-ptx: respectful .233, .196; no '
+    'instruction .231, .234; biased .285, .400. People find SFT least toxic, '
+    'least continuous and least preferred (Fig. 7, 40, 41).',
+    studies='^Toxicity',
+    figures=('toxicity', 'by_prompt'),
+  ),
+  dict(
+    title='Bias',
+    paper='Table 14, 175B, Winogender entropy in bits, GPT against PPO-ptx: no '
+    'instruction .735, .737; respectful .796, .696; biased .783, .690.',
+    studies='^Bias',
+    figures=('bias',),
+  ),
+  dict(
+    title='The alignment tax, and pretraining gradients against it',
+    paper='Table 14, 175B, few-shot, GPT, PPO, PPO-ptx: SQuADv2 69.8, 52.0, '
+    '69.9; DROP 35.3, 27.8, 33.3; HellaSwag .791, .759, .820; Fr-En 39.9, '
+    '26.6, 36.8. The paper does not evaluate where PPO starts.',
+    studies='^Alignment tax',
+    parts={'sizes': ': ppo'},
+    figures=('alignment_tax',),
+  ),
+  dict(
+    title='Ablations of PPO',
+    paper='Fig. 33 to 37 and E.11: the pretraining coefficient repairs the tax '
+    'and a KL penalty towards GPT does not; twice the episodes do not help; '
+    'the best KL coefficients are in the middle; 10% of pretraining rows at '
+    'the start, a large batch and more pretraining rows help a little.',
+    parts={
+      name: '.'
+      for name in (
+        'ptx_coef',
+        'kl_coef_pretrained',
+        'episodes',
+        'kl_coef',
+        'init_mix',
+        'ptx_examples',
+        'batch_size',
+      )
+    },
+  ),
+  dict(
+    title='Large learning rates break PPO, less so PPO-ptx',
+    paper='Without pretraining gradients all runs above a peak rate of 8.05e-6 '
+    'diverge; with them the result depends less on the rate (Fig. 38, E.9).',
+    parts={'peak_lr': '.'},
+  ),
+  dict(
+    title='Alignment is cheap beside pretraining',
+    paper='175B, petaflop/s-days: pretraining 3,640, SFT 4.9 (0.13%), PPO-ptx '
+    '60 (1.6%) (5.1).',
+    studies='^Cost',
+    cost=True,
+  ),
+  dict(
+    title='Beyond the training distribution, and simple mistakes',
+    paper='PPO-ptx follows instructions in other languages and about code; it '
+    'accepts false premises, hedges, and keeps several constraints worse (4.3, '
+    'Fig. 8, 9). It follows harmful instructions in most cases (5.3).',
+    studies='^(Generali[sz]ation|Simple mistakes|Harmful)',
+    figures=('generalization',),
+  ),
 )
 
 

@@ -31,12 +31,12 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
   )
   path = config_flags.get_config_filename(flags.FLAGS['config'])
   path = path if pathlib.Path(path).is_file() else path.rpartition(':')[0]
-  parts = sweep.load(path, config, settings.value, workdir)
+  parts, page = sweep.load(path, config, settings.value, workdir)
   seconds = config.get('seconds', {})
   if print_flag.value:
     sweep.print_commands(parts, workdir, seconds)
     return
-  results = sweep.run(parts, workdir, parallel=parallel.value)
+  results = sweep.run(parts, workdir, page=page, parallel=parallel.value)
   sweep.finish(workdir, results)
 
 

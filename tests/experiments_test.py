@@ -2,9 +2,11 @@
 
 import importlib
 import pathlib
+import re
 
 import pytest
 
+from experiments import paper
 from experiments.ablations import base
 from instructrl.data import store
 from instructrl.lab.people import labelers
@@ -13,6 +15,8 @@ from instructrl.orchestration import estimate
 from instructrl.orchestration import graph
 from instructrl.orchestration import grid
 from instructrl.orchestration import sweep
+from instructrl.reports import paper_claims
+from instructrl.reports import probe_claims
 from instructrl.reports import shapes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
@@ -468,7 +472,7 @@ def test_the_whole_paper_is_one_folder_of_about_ten_hours():
   """All ablations and the studies, on shared ancestors."""
   config = load('paper', 'tiny')
   assert {*config.order} == {'worlds', 'sizes', *ABLATIONS}
-  parts = sweep.load(str(ROOT / 'experiments/paper.py'), config, (), '/x')
+  parts, page = sweep.load(str(ROOT / 'experiments/paper.py'), config, (), '/x')
   nodes = sweep.all_nodes(parts)
   worlds = parts[0].sweep
   assert {(p.overrides['world_seed'], p.seed) for p in worlds.points} == {
@@ -494,6 +498,27 @@ def test_the_whole_paper_is_one_folder_of_about_ten_hours():
     estimate.work(node) * config.seconds[node.stage] for node in nodes.values()
   )
   assert 4 < seconds / 3600 < 11
+  # Each statement of a part belongs to a claim.
+  for part in parts:
+    for entry in part.config.expected:
+      assert any(
+        re.search(
+          claim.get('parts', {}).get(part.name, '$^'), entry['statement']
+        )
+        for claim in page.claims
+      ), (part.name, entry['statement'])
+
+
+def test_each_statement_of_a_study_belongs_to_a_claim():
+  topics = [
+    f'{claim.topic}: {claim.statement}'
+    for claim in (*paper_claims.DIFFERENCES, *probe_claims.DIFFERENCES)
+  ]
+  topics += [f'Preference: {c.statement}' for c in paper_claims.WIN_RATES]
+  for text in topics:
+    assert any(
+      re.search(claim.get('studies', '$^'), text) for claim in paper.CLAIMS
+    ), text
 
 
 def test_all_sizes_share_a_reward_model_and_the_largest_sft():

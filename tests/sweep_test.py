@@ -17,6 +17,7 @@ from experiments.ablations import base
 from instructrl.orchestration import children
 from instructrl.orchestration import commands
 from instructrl.orchestration import graph
+from instructrl.orchestration import reproduced
 from instructrl.orchestration import sweep
 from instructrl.reports import study_files
 from instructrl.runtime import files
@@ -151,7 +152,7 @@ def test_parts_share_what_they_start_from_and_have_results_of_their_own(folder):
 def test_points_that_are_studies_have_reports(folder, monkeypatch):
   """A folder of links, which the report reads as that of a study."""
   made = []
-  monkeypatch.setattr(sweep.study.report, 'make_report', made.append)
+  monkeypatch.setattr(reproduced.study.report, 'make_report', made.append)
   config = worlds.get_config('micro')
   config.seeds, config.measures, config.expected = (0, 1), (), ()
   points = graph.of_sweep(config, [{'world_seed': 3}], folder)
@@ -174,7 +175,7 @@ def test_a_composite_names_its_parts(folder):
   path = ROOT / 'experiments' / 'paper.py'
   config = paper.get_config('micro')
   config.order = ('kl_coef', 'reward_epochs')
-  parts = sweep.load(str(path), config, (), folder)
+  parts, _ = sweep.load(str(path), config, (), folder)
   assert [part.name for part in parts] == ['kl_coef', 'reward_epochs']
   assert parts[0].title.startswith('KL coefficient with the pretraining mix')
   for order, message in (

@@ -194,18 +194,24 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   folder = pathlib.Path(folder)
   write_json(folder, results)
   files.atomic_write(folder / TABLE, text(results))
-  svg = ''
-  panels = _panels(results)
-  if panels:
-    plot = results['config']['plot']
-    svg, png = plots.sweep(
-      panels,
-      xlabel=plot['label'] or _short(plot['x']),
-      log=plot['log'],
-      levels=results['lines'],
-    )
+  svg, png = figure(results)
+  if png:
     files.atomic_write(folder / FIGURE, png)
   files.atomic_write(folder / PAGE, _page(results, title, svg))
+
+
+def figure(results: Mapping[str, Any]) -> tuple[str, bytes]:
+  """Returns the figure as (inline SVG, PNG); empty if no point has values."""
+  panels = _panels(results)
+  if not panels:
+    return '', b''
+  plot = results['config']['plot']
+  return plots.sweep(
+    panels,
+    xlabel=plot['label'] or _short(plot['x']),
+    log=plot['log'],
+    levels=results['lines'],
+  )
 
 
 def write_json(folder, results: Mapping[str, Any]) -> None:

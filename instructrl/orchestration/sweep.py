@@ -1,6 +1,6 @@
 """Runs the points of a sweep; stages that points share run once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import dataclasses
 import importlib.util
@@ -14,11 +14,13 @@ from instructrl.orchestration import estimate
 from instructrl.orchestration import graph
 from instructrl.orchestration import grid
 from instructrl.orchestration import outcomes
-from instructrl.orchestration import study
+from instructrl.orchestration import reproduced
 from instructrl.orchestration.children import Children
 from instructrl.orchestration.children import DONE
 from instructrl.orchestration.children import Job
+from instructrl.orchestration.reproduced import Page
 from instructrl.orchestration.versions import versions
+from instructrl.reports import reproduction
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
@@ -45,7 +47,9 @@ class Part:
   sweep: graph.Sweep
 
 
-def load(path: str, config, settings: Sequence[str], workdir) -> list[Part]:
+def load(
+  path: str, config, settings: Sequence[str], workdir
+) -> tuple[list[Part], Page | None]:
   """Reads an ablation's file, or that of a composite, and builds the points.
 
   Args:
@@ -54,13 +58,16 @@ def load(path: str, config, settings: Sequence[str], workdir) -> list[Part]:
     config: the config of the file.
     settings: 'STAGE.field=a,b,c' of the command line.
     workdir: the folder of the runs.
+
+  Returns:
+    The sweeps, and the page about a composite that has `CLAIMS`.
   """
   stem = pathlib.Path(path).stem
   spec = importlib.util.spec_from_file_location(stem, path)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if 'parts' not in config:
-    return [_part(stem, module, config, settings, workdir)]
+    return [_part(stem, module, config, settings, workdir)], None
   checks.require(
     bool(config.order), 'order is empty: name one or more of the parts'
   )
@@ -70,10 +77,16 @@ def load(path: str, config, settings: Sequence[str], workdir) -> list[Part]:
       f'order must name parts of the config, {", ".join(config.parts)}; got '
       f'{name!r}',
     )
-  return [
+  parts = [
     _part(name, module.PARTS[name], config.parts[name], settings, workdir)
     for name in config.order
   ]
+  claims = getattr(module, 'CLAIMS', ())
+  problems = reproduction.faults(claims)
+  checks.require(not problems, '; '.join(problems))
+  title = (module.__doc__ or stem).strip().partition('\n')[0].rstrip('.')
+  page = Page(stem, path, title, claims) if claims else None
+  return parts, page
 
 
 def _part(name: str, module, config, settings, workdir) -> Part:
@@ -136,6 +149,7 @@ def run(
   parts: Sequence[Part],
   workdir,
   *,
+  page: Page | None = None,
   parallel: int = 1,
   program: Sequence[str] = PROGRAM,
 ) -> list[dict]:
@@ -144,6 +158,7 @@ def run(
   Args:
     parts: the sweeps, in the order in which their runs begin.
     workdir: the folder of the runs.
+    page: about all parts; written again whenever a part is finished.
     parallel: runs at a time.
     program: arguments of the interpreter before the flags of a run.
 
@@ -164,62 +179,74 @@ def run(
     for part in parts:
       (workdir / part.name).mkdir(parents=True, exist_ok=True)
       locks.enter_context(run_folder.only_process(workdir / part.name))
-    shown: set[str] = set()  # parts whose pages are written
-    ran_with = versions()
-
-    def collect(part):
-      return {'versions': ran_with} | outcomes.collect(
-        part.name,
-        part.config,
-        part.sweep,
-        workdir,
-        children.status,
-        _of(part, children.reasons),
-      )
-
-    def changed():
-      for part in parts:
-        if part.name in shown:
-          continue
-        found = collect(part)
-        outcomes.write_json(workdir / part.name, found)
-        if all(point['status'] == DONE for point in found['points']):
-          outcomes.write(workdir / part.name, found, part.title)
-          shown.add(part.name)
-
-    children = Children(jobs, parallel, changed)
+    results = _Results(parts, workdir, page)
+    results.children = Children(jobs, parallel, results.changed)
     for part in parts:
       _print_start(part, workdir / part.name)
-    done = sum(s == DONE for s in children.status.values())
+    done = sum(s == DONE for s in results.children.status.values())
     points = sum(len(part.sweep.points) for part in parts)
     print(
       f'{_names(parts)}: {points} points; {done} of {len(jobs)} runs are done',
       flush=True,
     )
     try:
-      children.run()
+      results.children.run()
     finally:
-      results = [collect(part) for part in parts]
-      for part, found in zip(parts, results):
-        outcomes.write(workdir / part.name, found, part.title)
-  for part, found in zip(parts, results):
-    if part.config.studies:
-      _report_studies(part, found['points'], workdir)
-  blocked = children.blocked()
+      results.show(part for part in parts if part.name not in results.shown)
+    results.write_page()
+  blocked = results.children.blocked()
   return [
-    found | {'blocked': _of(part, blocked)}
-    for part, found in zip(parts, results)
+    results.collect(part) | {'blocked': _of(part, blocked)} for part in parts
   ]
 
 
-def _report_studies(part: Part, found: Sequence[Mapping], workdir) -> None:
-  """Makes a report for each finished point of a sweep of studies."""
-  for point, state in zip(part.sweep.points, found):
-    if state['status'] == DONE:
-      name = point.label.replace(', ', '_').replace(' ', '')
-      folder = workdir / part.name / name
-      path = study.report_point(point, part.sweep, workdir, folder)
-      print(f'{part.name}: report: {path}', flush=True)
+class _Results:
+  """Writes the results of the parts of a sweep while its runs go on."""
+
+  def __init__(self, parts: Sequence[Part], workdir, page: Page | None):
+    self.children: Children
+    self.shown: set[str] = set()  # finished parts whose results are written
+    self._parts, self._workdir, self._page = parts, workdir, page
+    self._versions = versions()
+
+  def collect(self, part: Part) -> dict:
+    """Returns the content of the part's sweep.json."""
+    return {'versions': self._versions} | outcomes.collect(
+      part.name,
+      part.config,
+      part.sweep,
+      self._workdir,
+      self.children.status,
+      _of(part, self.children.reasons),
+    )
+
+  def changed(self) -> None:
+    """Writes what is new after a run has ended."""
+    finished = []
+    for part in self._parts:
+      if part.name not in self.shown:
+        found = self.collect(part)
+        outcomes.write_json(self._workdir / part.name, found)
+        if all(point['status'] == DONE for point in found['points']):
+          finished.append(part)
+    self.show(finished)
+    self.shown.update(part.name for part in finished)
+    if finished:
+      self.write_page()
+
+  def show(self, parts: Iterable[Part]) -> None:
+    """Writes all files of the results of some parts."""
+    for part in parts:
+      found = self.collect(part)
+      outcomes.write(self._workdir / part.name, found, part.title)
+      if part.config.studies:
+        reproduced.report_studies(part, found['points'], self._workdir)
+
+  def write_page(self) -> None:
+    if self._page:
+      found = [self.collect(part) for part in self._parts]
+      path = reproduced.write(self._page, self._parts, found, self._workdir)
+      print(f'{self._page.name}: {path}', flush=True)
 
 
 def _check_given(config) -> None:

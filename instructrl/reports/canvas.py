@@ -104,3 +104,11 @@ def svg(fig) -> str:
   # hashes of their content, so repeats are equal.
   used = set(re.findall(r'#([\w.-]+)', text))
   return re.sub(r' id="([^"]+)"', lambda m: m[0] if m[1] in used else '', text)
+
+
+def standalone(svg_of_page: str) -> str:
+  """Returns SVG of a page as a file of its own, dark on white."""
+  end = svg_of_page.index('>') + 1
+  white = '<rect width="100%" height="100%" fill="white"/>'
+  text = svg_of_page[:end] + white + svg_of_page[end:]
+  return text.replace('currentColor', '#1c2128')

@@ -12,6 +12,7 @@ from matplotlib import ticker
 
 from instructrl.reports import canvas
 from instructrl.reports import formats
+from instructrl.reports import paper_values
 from instructrl.reports.canvas import GRAY
 from instructrl.reports.canvas import INK
 from instructrl.reports.policies import ShownPolicies
@@ -37,12 +38,14 @@ class Panel:
     summaries: policy -> {'value', 'ci95', 'n'}; a None value has no bar.
     percent: whether to show the values, which are fractions, as percentages.
     digits: decimals of the numbers beside the bars.
+    paper: policy -> the paper's value.
   """
 
   title: str
   summaries: Mapping[str, Mapping]
   percent: bool = True
   digits: int = 0
+  paper: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Line:
   points: Sequence[tuple[Any, Sequence[float], float, float | None]]
 
 
+# A value of the paper.
+_PAPER = dict(
+  marker='D', ls='none', ms=5, mfc='none', mec=INK, mew=0.9, zorder=3
+)
 # Group of labelers -> its name, mark, and place right of the bar.
 _LABELERS = {
   'train_labelers': ('training labelers', 'o', 0.24),
@@ -99,15 +106,16 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
     color, row = policies.color(policy), rows[policy]
     ax.bar(x - 0.1, row['win_rate'], 0.5, color=color)
     ax.plot([x - 0.1] * 2, row['ci95'], color=INK, lw=1)
-    top = row['ci95'][1]
+    text = f'{100 * row["win_rate"]:.0f}%'
+    ax.text(x - 0.1, row['ci95'][1] + 0.02, text, ha='center', va='bottom')
     for group, (_, mark, place) in _LABELERS.items():
       found = row[group]
       ax.plot([x + place] * 2, found['ci95'], color=INK, lw=1)
       filled = dict(ms=4.5, color=color, mec=INK, mew=0.8)
       ax.plot(x + place, found['win_rate'], mark, **filled)
-      top = max(top, found['ci95'][1])
-    text = f'{100 * row["win_rate"]:.0f}%'
-    ax.text(x, top + 0.02, text, ha='center', va='bottom')
+      if policy in paper_values.WIN_RATES[group]:
+        drawn = paper_values.WIN_RATES[group][policy]
+        ax.plot(x + place, drawn, **{**_PAPER, 'marker': mark, 'ms': 6})
   ax.axhline(0.5, color=INK, lw=0.8, ls=_DASHES)
   labels = [policies.label(name) for name in names]
   crowded = len(labels) * max(map(len, labels)) > _ROOM
@@ -121,8 +129,9 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
   ax.plot([], [], 's', ms=7, color=GRAY, label='judge')
   for label, mark, _ in _LABELERS.values():
     ax.plot([], [], mark, ms=4.5, color=GRAY, mec=INK, label=label)
+  ax.plot([], [], **_PAPER, label='hollow: the paper, 175B')
   above = dict(loc='lower left', bbox_to_anchor=(-0.02, 1.0))
-  ax.legend(ncols=3, handletextpad=0.2, columnspacing=1.2, **above)
+  ax.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **above)
   return canvas.svg(fig)
 
 
@@ -141,6 +150,9 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
     names = policies.sort(panel.summaries)
     labels = [policies.label(name) if named else '' for name in names]
     ax.set_yticks(range(len(names)), labels)
+  if any(panel.paper for panel in panels):
+    ax.plot([], [], **_PAPER, label='the paper')
+    fig.legend(loc='outside upper left', handletextpad=0.2)
   return canvas.svg(fig)
 
 
@@ -152,6 +164,7 @@ def _end(panel: Panel) -> float:
     if summary.get('value') is not None
     for end in (summary['value'], *(summary.get('ci95') or ()))
   ]
+  ends += [x for policy, x in panel.paper.items() if policy in panel.summaries]
   return max(ends, default=0.0) or 1.0
 
 
@@ -166,6 +179,9 @@ def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
       scale, sign = (100, '%') if panel.percent else (1, '')
       text = f'{scale * value:.{panel.digits}f}{sign}'
       end = max(value, ci95[1])
+    if policy in panel.paper:
+      ax.plot(panel.paper[policy], y, **_PAPER)
+      end = max(end, panel.paper[policy])
     ax.text(end + 0.02 * top, y, text, va='center', fontsize=8.5)
   n = formats.count_items(panel.summaries)
   canvas.title(ax, panel.title + (f' ({n})' if n else ''))

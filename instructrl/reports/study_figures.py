@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from instructrl.reports import paper_values
 from instructrl.reports import plots
 from instructrl.reports import verdicts
 from instructrl.reports.pages import words
@@ -122,14 +123,16 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
     'preference': preference and plots.preference(preference, policies),
     'metadata': bars(
       [
-        plots.Panel(words(flag), found)
+        plots.Panel(
+          words(flag), found, paper=paper_values.METADATA.get(flag, {})
+        )
         for flag, found in metadata.items()
         if seen(found)
       ]
     ),
     'likert': bars(_likert(evaluation.get('likert', {}))),
     **{
-      name: bars(_panels(evaluation.get('probes', {}), entries))
+      name: bars(_panels(evaluation.get('probes', {}), entries, paper=True))
       for name, entries in PROBES.items()
     },
     'by_prompt': curves(
@@ -150,8 +153,14 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
   }
 
 
-def _panels(probes: Mapping, entries) -> list[plots.Panel]:
-  """Returns the panels of those measures that some policy has."""
+def _panels(probes: Mapping, entries, *, paper=False) -> list[plots.Panel]:
+  """Returns the panels of those measures that some policy has.
+
+  Args:
+    probes: policy -> tree of its measures.
+    entries: see `PROBES`.
+    paper: whether to draw the paper's values.
+  """
   panels = []
   for title, path, percent, digits in entries:
     found = {
@@ -160,7 +169,8 @@ def _panels(probes: Mapping, entries) -> list[plots.Panel]:
     }
     found = {policy: summary for policy, summary in found.items() if summary}
     if found:
-      panels.append(plots.Panel(title, found, percent, digits))
+      values = paper_values.PROBES.get(path, {}) if paper else {}
+      panels.append(plots.Panel(title, found, percent, digits, values))
   return panels
 
 
@@ -192,7 +202,9 @@ def _likert(ratings: Mapping) -> list[plots.Panel]:
     found = {p: row.get(group) if group else row for p, row in ratings.items()}
     found = {policy: summary for policy, summary in found.items() if summary}
     if found:
-      panels.append(plots.Panel(f'1 to 7, {reader}', found, False, 2))
+      values = paper_values.LIKERT if group == 'train_labelers' else {}
+      title = f'1 to 7, {reader}'
+      panels.append(plots.Panel(title, found, False, 2, values))
   return panels
 
 

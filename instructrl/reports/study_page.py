@@ -81,7 +81,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
   metadata = study_figures.by_flag(evaluation.get('metadata', {}))
   topics: dict[str, list] = {}
   for row in rows:
-    topics.setdefault(row.topic, []).append(_check(row, policies))
+    topics.setdefault(row.topic, []).append(shown_row(row, policies))
   return {
     'model': results.get('model'),
     'real': 'sources' in results,
@@ -89,17 +89,17 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
     'scored': 'score' in evaluation,
     'facts': _facts(results, compared),
     'compared': formats.count_items(compared),
-    'summary': _summary(rows),
+    'summary': summary(rows),
     'topics': topics,
     'figures': study_figures.draw(study, results),
-    'head_to_head': _head_to_head(evaluation.get('head_to_head', {}), policies),
+    'head_to_head': head_to_head(evaluation.get('head_to_head', {}), policies),
     'never': [
       words(flag)
       for flag, found in metadata.items()
       if not study_figures.seen(found)
     ],
     'tax': _tax(evaluation, policies),
-    'costs': _costs(results.get('cost', {}), policies),
+    'costs': cost_table(results.get('cost', {}), policies),
     'labels': _labels(results) if 'labeler_agreement' in results else None,
     'accuracy': _accuracy(evaluation.get('accuracy', {})),
     'outside': _accuracy(evaluation.get('judges', {})),
@@ -147,7 +147,7 @@ def _facts(results, compared) -> list[str]:
   ]
 
 
-def _summary(rows) -> str:
+def summary(rows) -> str:
   def count(rows):
     counts = {v: sum(row.verdict == v for row in rows) for v in SYMBOLS}
     return ', '.join(f'{n} {verdict}' for verdict, n in counts.items() if n)
@@ -159,7 +159,7 @@ def _summary(rows) -> str:
   return f'{count(paper)} (and {len(own)} further checks: {count(own)})'
 
 
-def _check(row: Verdict, policies: ShownPolicies) -> dict:
+def shown_row(row: Verdict, policies: ShownPolicies) -> dict:
   """Returns a checked statement as text."""
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
   return {
@@ -192,7 +192,7 @@ def _region(row: Verdict) -> str:
   return text + '%' if row.unit == '%' else f'{text} {row.unit}'.strip()
 
 
-def _head_to_head(found: Mapping, policies: ShownPolicies) -> dict | None:
+def head_to_head(found: Mapping, policies: ShownPolicies) -> dict | None:
   """Returns the table of PPO-ptx against every other policy."""
   rows = found.get(COMPARED, {})
 
@@ -238,7 +238,7 @@ def _tax(evaluation: Mapping, policies: ShownPolicies) -> dict | None:
   return {'head': ['Task', *steps], 'rows': rows} if rows else None
 
 
-def _costs(found: Mapping, policies: ShownPolicies) -> dict | None:
+def cost_table(found: Mapping, policies: ShownPolicies) -> dict | None:
   """Returns the table of the cost of stages beside pretraining."""
   whole = cost.PAPER[cost.PRETRAINING]
   return found and {

@@ -20,3 +20,14 @@ def test_a_grid_has_labels_below_each_column_and_no_empty_axes():
 def test_png_is_an_image_on_white():
   fig, _ = canvas.grid(1, row_height=1.0)
   assert canvas.png(fig).startswith(b'\x89PNG') and fig.patch.get_alpha() == 1
+
+
+@canvas.styled
+def test_a_file_of_its_own_is_dark_on_white():
+  fig = canvas.figure(1)
+  fig.subplots().plot([0, 1], color=canvas.INK)
+  text = canvas.svg(fig)
+  assert 'currentColor' in text
+  alone = canvas.standalone(text)
+  assert 'currentColor' not in alone and alone.startswith('<svg')
+  assert alone.index('fill="white"') < alone.index('<g')

@@ -53,3 +53,14 @@ def test_a_legend_of_many_lines_has_several_rows():
   many = plots.curves([('a', [line(i) for i in range(7)])])
   assert width(many)[2] == width(few)[2]
   assert width(many)[3] > width(few)[3]
+
+
+def test_values_of_the_paper_are_hollow_marks_inside_the_panel():
+  """The axis reaches the mark, and the legend names it."""
+  found = {'ppo': {'value': 0.2, 'ci95': [0.1, 0.3], 'n': 10}}
+  shown = ShownPolicies()
+  drawn = plots.Panel('true', found, paper={'ppo': 0.8, 'sft': 5.0})
+  plain = plots.bar_panels([plots.Panel('true', found)], shown)
+  marked = plots.bar_panels([drawn], shown)
+  assert plots._end(drawn) == 0.8  # that of a policy without a bar is not drawn
+  assert marked.count('<use') > plain.count('<use')

@@ -1,0 +1,335 @@
+"""The page "The paper, reproduced": every claim, from all runs of a folder.
+
+A claim is a row of a table of the paper's findings. Its statements come from
+the studies, pooled over worlds and seeds, and from ablations. An experiment
+lists its claims as dicts:
+
+  dict(
+    title='...',
+    paper='what the paper reports, with its figures',
+    studies='pattern',  # of 'topic: statement' in the report of a study
+    parts={'kl_coef': 'pattern'},  # of statements of an ablation
+    figures=('preference',),  # of a study's report; an ablation's are shown too
+    why={'pattern': 'why statements are not shown, from a measurement'},
+  )
+
+Patterns are regular expressions, found anywhere. A statement belongs to the
+first claim that matches; those without a claim have a section of their own.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import math
+import os
+import pathlib
+import re
+from typing import Any
+
+from instructrl.reports import canvas
+from instructrl.reports import cost
+from instructrl.reports import formats
+from instructrl.reports import pages
+from instructrl.reports import pooling
+from instructrl.reports import report
+from instructrl.reports import study_figures
+from instructrl.reports import study_files
+from instructrl.reports import study_page
+from instructrl.reports import tables
+from instructrl.reports import verdicts
+from instructrl.reports.policies import ShownPolicies
+from instructrl.reports.study_files import Study
+from instructrl.reports.verdicts import Verdict
+from instructrl.runtime import files
+
+FORMAT_VERSION = 1
+KEYS = {'title', 'paper'}
+OPTIONAL = {'studies', 'parts', 'figures', 'why', 'cost'}
+OTHER = {'title': 'Other statements', 'paper': ''}
+ABOUT = (
+  'A statement is shown if the whole 95% interval is inside the region under '
+  '“shown if”, not shown if it is outside, and undecided if it crosses or '
+  'touches the border. The region is the direction that the paper finds. '
+  'Numbers of several studies are means; their interval is the wider one of '
+  'Student’s t over the runs and of the items, which the seeds of a world '
+  'share. Intervals of ablations are Student’s t over the seeds. Hollow marks '
+  'are the paper’s values.'
+)
+HEAD = ('Statement', 'Verdict', 'Here', 'Shown if', 'Paper', 'From')
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+  """An ablation, or the studies, of a folder of runs.
+
+  Attributes:
+    name: of its folder.
+    command: that makes it.
+    rows: its judged statements.
+    runs: what its values are over, such as '3 seeds'.
+    svg: its figure, or ''.
+  """
+
+  name: str
+  command: str
+  rows: Sequence[Verdict]
+  runs: str
+  svg: str = ''
+
+
+def pool_studies(folders: Sequence[str | os.PathLike]) -> Study:
+  """Returns the studies of several worlds and seeds as one.
+
+  It has the numbers, but no curves and no samples.
+
+  Raises:
+    ValueError: a study is not finished, or a file of it is damaged.
+  """
+  studies = [study_files.load(folder) for folder in folders]
+  worlds = len({study.header['seeds']['world_seed'] for study in studies})
+  return dataclasses.replace(
+    studies[0],
+    done=pooling.pool([study.done for study in studies], worlds),
+    metrics={},
+    evaluation=pooling.pool([study.evaluation for study in studies], worlds),
+    others={},
+    samples=[],
+    answers=[],
+  )
+
+
+def from_json(row: Mapping[str, Any]) -> Verdict:
+  """Returns the verdict that a sweep.json holds."""
+  low, high = row['region']
+  region = -math.inf if low is None else low, math.inf if high is None else high
+  ci95 = row['ci95'] and tuple(row['ci95'])
+  return Verdict(**{**row, 'region': region, 'ci95': ci95})
+
+
+def faults(claims: Sequence[Mapping]) -> list[str]:
+  """Returns a message for each claim with a wrong key or pattern."""
+  found = []
+  for claim in claims:
+    keys = {*claim}
+    if not KEYS <= keys <= KEYS | OPTIONAL:
+      found.append(
+        f'claim {claim.get("title")!r}: the keys must be '
+        f'{", ".join(sorted(KEYS))}, and may be {", ".join(sorted(OPTIONAL))}; '
+        f'got {", ".join(sorted(keys))}'
+      )
+  return found
+
+
+def assign(
+  claims: Sequence[Mapping], studies: Evidence | None, parts: Sequence[Evidence]
+) -> list[tuple[Mapping, list[tuple[Evidence, Verdict]]]]:
+  """Returns each claim with its statements; the last one takes what is left."""
+  found = [(claim, []) for claim in (*claims, OTHER)]
+  for part in (*([studies] if studies else []), *parts):
+    for row in part.rows:
+      for claim, rows in found:
+        pattern = claim.get('parts', {}).get(part.name)
+        text = row.statement
+        if part is studies:
+          pattern = claim.get('studies')
+          text = f'{row.topic}: {row.statement}'
+        if claim is OTHER or pattern is not None and re.search(pattern, text):
+          rows.append((part, row))
+          break
+  return found
+
+
+def why(row: Verdict, claim: Mapping) -> str:
+  """Returns why a statement is not shown, as far as a measurement says so."""
+  if row.verdict == verdicts.SHOWN:
+    return ''
+  if row.note:
+    return row.note
+  for pattern, reason in claim.get('why', {}).items():
+    if re.search(pattern, row.statement):
+      return reason
+  if row.verdict == verdicts.NOT_MEASURED:
+    return 'no finished run has this number'
+  if row.ci95 is None:
+    return 'a single run has no interval'
+  if row.verdict == verdicts.UNDECIDED:
+    scale, digits = formats.UNITS[row.unit]
+    half = scale * (row.ci95[1] - row.ci95[0]) / 2
+    near = min(abs(row.value - edge) for edge in row.region)
+    ends = formats.fixed(half, digits), formats.fixed(scale * near, digits)
+    return (
+      f'too few runs or items: the interval is ± {ends[0]}, and the border is '
+      f'{ends[1]} away'
+    )
+  return 'the reason is unknown'
+
+
+def write(
+  folder: str | os.PathLike,
+  title: str,
+  command: str,
+  claims: Sequence[Mapping],
+  studies: Sequence[str | os.PathLike],
+  source: Evidence | None,
+  parts: Sequence[Evidence],
+) -> pathlib.Path:
+  """Writes index.html, results.json, paper.md and figures/ into a folder.
+
+  Args:
+    folder: made if needed.
+    title: of the page.
+    command: that runs all of it.
+    claims: see the module.
+    studies: the folders of finished studies.
+    source: where the studies come from; its rows are made here.
+    parts: the ablations, with the results that they have so far.
+
+  Returns:
+    The path of the page.
+  """
+  folder = pathlib.Path(folder)
+  (folder / 'figures').mkdir(parents=True, exist_ok=True)
+  pooled = pool_studies(studies) if studies else None
+  policies = pooled.policies if pooled else ShownPolicies()
+  whole = None
+  figures: dict[str, str | None] = {}
+  if pooled and source:
+    whole = dataclasses.replace(source, rows=report.check(pooled))
+    selection = {'sft_selection': pooled.result('select_sft')}
+    figures = study_figures.draw(pooled, selection)
+  sections = [
+    _section(number, claim, rows, figures, parts, pooled, policies)
+    for number, (claim, rows) in enumerate(assign(claims, whole, parts), 1)
+    if rows or claim is not OTHER
+  ]
+  rows = [row for section in sections for row in section['verdicts']]
+  measured = [s for s in sections[: len(claims)] if s['measured']]
+  contents = {
+    'title': title,
+    'command': command,
+    'headline': f'{len(measured)} of {len(claims)} claims are measured. Of '
+    f'{len(rows)} statements: {study_page.summary(rows)}',
+    'sections': sections,
+  }
+  _write_figures(folder / 'figures', sections)
+  files.write_json(folder / 'results.json', _json(contents, pooled))
+  files.atomic_write(folder / 'paper.md', _markdown(contents))
+  page = pages.render('reproduction', head=HEAD, about=ABOUT, **contents)
+  files.atomic_write(folder / 'index.html', page)
+  return folder / 'index.html'
+
+
+def _section(number, claim, rows, figures, parts, pooled, policies) -> dict:
+  """Returns what the page shows of a claim."""
+  named = [
+    (f'{number:02d}_{name}', pages.words(name), figures[name])
+    for name in claim.get('figures', ())
+    if figures.get(name)
+  ]
+  names = dict.fromkeys((*claim.get('parts', {}), *(p.name for p, _ in rows)))
+  used = [part for name in names for part in parts if part.name == name]
+  named += [
+    (f'{number:02d}_{part.name}', pages.words(part.name), part.svg)
+    for part in used
+    if part.svg
+  ]
+  if any(row.verdict != verdicts.NOT_MEASURED for _, row in rows):
+    # Parts measure some statements that a study cannot.
+    rows = [(p, r) for p, r in rows if r.verdict != verdicts.NOT_MEASURED]
+  costs = None
+  if claim.get('cost') and pooled:
+    found = {
+      row.stage: {'flop': row.flop, 'share': row.share}
+      for row in cost.costs(pooled)
+    }
+    costs = study_page.cost_table(found, policies)
+  checks = [
+    study_page.shown_row(row, policies)
+    | {'note': why(row, claim), 'part': part.name, 'runs': part.runs}
+    for part, row in rows
+  ]
+  found = [row for _, row in rows]
+  return {
+    'title': claim['title'],
+    'paper': claim['paper'],
+    'measured': bool(costs)
+    or any(row.verdict != verdicts.NOT_MEASURED for row in found),
+    'summary': study_page.summary(found),
+    'checks': checks,
+    'verdicts': found,
+    'figures': named,
+    'costs': costs,
+    'head_to_head': study_page.head_to_head(
+      pooled.evaluation.get('head_to_head', {}), policies
+    )
+    if pooled and 'head_to_head' in claim.get('figures', ())
+    else None,
+    'commands': {
+      part.name: part.command for part in (*(p for p, _ in rows), *used)
+    },
+  }
+
+
+def _write_figures(folder: pathlib.Path, sections) -> None:
+  for section in sections:
+    for name, _, svg in section['figures']:
+      files.atomic_write(folder / f'{name}.svg', canvas.standalone(svg))
+
+
+def _json(contents: Mapping, pooled: Study | None) -> dict:
+  """Returns the content of results.json."""
+  return {
+    'format_version': FORMAT_VERSION,
+    'headline': contents['headline'],
+    'claims': [
+      {
+        'title': section['title'],
+        'paper': section['paper'],
+        'summary': section['summary'],
+        'statements': [
+          {
+            **dataclasses.asdict(row),
+            'region': [x if math.isfinite(x) else None for x in row.region],
+            'why': check['note'],
+            'part': check['part'],
+            'runs': check['runs'],
+          }
+          for row, check in zip(section['verdicts'], section['checks'])
+        ],
+      }
+      for section in contents['sections']
+    ],
+    'pooled': pooled.evaluation if pooled else {},
+  }
+
+
+def _markdown(contents: Mapping) -> str:
+  """Returns the page for docs/, with links to figures/."""
+  command = f'```bash\n{contents["command"]}\n```'
+  text = [f'# {contents["title"]}', contents['headline'] + '.', ABOUT, command]
+  for section in contents['sections']:
+    text.append(f'## {section["title"]}')
+    text += [f'*Paper.* {section["paper"]}'] if section['paper'] else []
+    if section['checks']:
+      rows = [_cells(check) for check in section['checks']]
+      text += [section['summary'], tables.markdown(HEAD, rows)]
+    for table in (section['head_to_head'], section['costs']):
+      if table:
+        text.append(tables.markdown(table['head'], table['rows']))
+    text += [
+      f'![{title}](figures/{name}.svg)' for name, title, _ in section['figures']
+    ]
+    commands = '\n'.join(section['commands'].values())
+    text += [f'```bash\n{commands}\n```'] if commands else []
+  return '\n\n'.join(text) + '\n'
+
+
+def _cells(check: Mapping) -> list[str]:
+  verdict = f'{check["symbol"]} {check["verdict"]}'
+  return [
+    check['statement'],
+    f'{verdict}: {check["note"]}' if check['note'] else verdict,
+    f'{check["measured"]}; {check["quantity"]}',
+    check['region'],
+    check['paper'],
+    f'{check["part"]}, {check["runs"]}',
+  ]

@@ -1,0 +1,139 @@
+"""The page about all claims, from studies and ablations that are made up."""
+
+import json
+import math
+
+import pytest
+
+from instructrl.reports import reproduction
+from instructrl.reports import shapes
+from instructrl.reports import verdicts
+from tests.reports import report_test
+
+CLAIMS = (
+  dict(
+    title='Order',
+    paper='Fig. 1',
+    studies='^Preference',
+    figures=('preference', 'head_to_head'),
+  ),
+  dict(
+    title='Ablation',
+    paper='Fig. 36',
+    parts={'kl_coef': '.'},
+    why={'larger is worse': 'the grid ends too early'},
+  ),
+  dict(title='Cost', paper='5.1', cost=True),
+)
+
+
+def row(value, half, statement='larger is worse', note=''):
+  found = {'value': value, 'ci95': [value - half, value + half], 'n': 3}
+  return verdicts.make_row(
+    'Likert', statement, '2.1', 'x', found, verdicts.POSITIVE, '', note
+  )
+
+
+@pytest.fixture(name='written', scope='module')
+def fixture_written(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('reproduction')
+  (folder / 'study').mkdir()
+  report_test.write_study(folder / 'study')
+  studies = reproduction.Evidence('worlds', 'run worlds', (), '2 studies')
+  ablation = reproduction.Evidence(
+    'kl_coef', 'run kl_coef', [row(-1.0, 0.1)], '3 seeds', '<svg></svg>'
+  )
+  page = reproduction.write(
+    folder / 'paper',
+    'The paper',
+    'run all',
+    CLAIMS,
+    [folder / 'study'] * 2,
+    studies,
+    [ablation],
+  )
+  results = json.loads((page.parent / 'results.json').read_text())
+  return page, results
+
+
+def test_each_statement_is_in_one_place(written):
+  _, results = written
+  titles = [claim['title'] for claim in results['claims']]
+  assert titles == ['Order', 'Ablation', 'Cost', 'Other statements']
+  rows = [
+    (entry['topic'], entry['statement'], entry['quantity'])
+    for claim in results['claims']
+    for entry in claim['statements']
+  ]
+  assert len(rows) == len({*rows}) > 40
+  order, ablation, cost, _ = results['claims']
+  assert {entry['part'] for entry in order['statements']} == {'worlds'}
+  assert cost['statements'] == []  # a table
+  (entry,) = ablation['statements']
+  assert entry['verdict'] == verdicts.NOT_SHOWN
+  assert entry['why'] == 'the grid ends too early'
+  assert results['headline'].startswith('3 of 3 claims are measured')
+
+
+def test_what_studies_cannot_measure_is_left_to_others(written):
+  _, results = written
+  statements = [
+    entry['statement'] for entry in results['claims'][0]['statements']
+  ]
+  assert not any('a hundred times its size' in text for text in statements)
+
+
+def test_the_page_for_docs_has_its_figures_beside_it(written):
+  page, _ = written
+  text = (page.parent / 'paper.md').read_text()
+  assert '# The paper\n' in text and 'run kl_coef' in text
+  for name in ('01_preference', '02_kl_coef'):
+    assert f'(figures/{name}.svg)' in text
+    svg = (page.parent / 'figures' / f'{name}.svg').read_text()
+    assert 'currentColor' not in svg and 'fill="white"' in svg
+  assert 'of pretraining' in text  # the table of costs
+  html = page.read_text()
+  assert 'href="../kl_coef/index.html"' in html and 'PPO-ptx against' in html
+
+
+@pytest.mark.parametrize(
+  'found, reason',
+  [
+    (row(1.0, 0.5), ''),
+    (row(1.0, 0.5, note='both at the ceiling'), ''),
+    (row(0.2, 0.5), 'the interval is ± 0.500, and the border is 0.200 away'),
+    (row(-1.0, 0.5), 'the reason is unknown'),
+    (row(-1.0, 0.5, note='no room'), 'no room'),
+    (
+      verdicts.make_row('', '', '', '', None, verdicts.POSITIVE),
+      'no finished run has this number',
+    ),
+    (
+      verdicts.make_row(
+        '', '', '', '', shapes.mean_of([1.0]), verdicts.POSITIVE
+      ),
+      'a single run has no interval',
+    ),
+  ],
+)
+def test_what_is_not_shown_has_a_reason(found, reason):
+  text = reproduction.why(found, CLAIMS[0])
+  assert text.endswith(reason) and bool(text) == bool(reason)
+
+
+def test_a_verdict_of_a_sweep_is_read_back():
+  from_sweep = {
+    **row(1.0, 0.5).__dict__,
+    'ci95': [0.5, 1.5],
+    'region': [0, None],
+  }
+  found = reproduction.from_json(from_sweep)
+  assert found == row(1.0, 0.5) and found.region == (0, math.inf)
+
+
+def test_a_claim_with_a_wrong_key_is_refused():
+  (message,) = reproduction.faults([*CLAIMS, dict(title='X', part={})])
+  assert message == (
+    "claim 'X': the keys must be paper, title, and may be cost, figures, parts,"
+    ' studies, why; got part, title'
+  )
