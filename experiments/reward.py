@@ -35,5 +35,8 @@ def get_config(arg='tiny'):
   # Updates between accuracy and log loss on validation rankings; 0 = once an
   # epoch.
   c.eval_every = {'micro': 0, 'tiny': 250}.get(arg, 50)
+  # Validation rankings of a labeler group that are measured in training, drawn
+  # by eval_seed; 0 = all. The reward model's result is measured on all.
+  c.eval_prompts = 2048
   c.checkpoint.every = 50  # updates
   return c

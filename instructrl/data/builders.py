@@ -1,8 +1,10 @@
-"""TFDS builders, one per record type, with the features spelled out.
+"""TFDS builders, one per record type.
 
-TFDS without TensorFlow cannot store a sequence of ragged sequences, so the
-tokens of all responses are one sequence, beside their lengths. An Example holds
-float32 only, so temperatures are text, and come back exactly.
+An example is the record as JSON (`records.to_dict`). The tokens of a ranking
+are not in the JSON but in a buffer of little-endian int32, the prompt first,
+because a value per token would be most of the time and of the space. TFDS keeps
+neither the order of the fields of an example nor nested sequences, so JSON is
+also what identifies the contents.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,19 +16,23 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
+from instructrl.data import ranked
 from instructrl.data.records import (
   Demonstration,
   Document,
   FORMAT_VERSION,
+  from_dict,
   Prompt,
   Ranking,
   Record,
   to_dict,
 )
 
+_TOKEN = '<i4'  # a token in a buffer
+
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder):
-  """Base class; a subclass defines the features and the mapping to records."""
+  """Base class; a subclass names its record type."""
 
   VERSION = tfds.core.Version(f'{FORMAT_VERSION}.0.0')
   RECORD: type
@@ -66,9 +72,10 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
     # a map, whose order on disk differs between processes.
     digest = hashlib.sha256()
     for index, record in enumerate(self._records[split]):
-      line = json.dumps(to_dict(record), sort_keys=True)
-      digest.update(f'{line}\n'.encode())
-      yield index, self.encode(record)
+      example = self.encode(record)
+      for value in example.values():
+        digest.update(value + b'\n')
+      yield index, example
     self.info.metadata['contents'][split] = digest.hexdigest()
 
   # TFDS would print the size of a download; nothing is downloaded.
@@ -80,35 +87,16 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
 
   @staticmethod
   def features() -> dict[str, Any]:
-    raise NotImplementedError
+    return {'record': tfds.features.Text(doc='JSON')}
 
   @staticmethod
-  def encode(record: Record) -> dict[str, Any]:
-    raise NotImplementedError
+  def encode(record: Record) -> dict[str, bytes]:
+    return {'record': json.dumps(to_dict(record), sort_keys=True).encode()}
 
   @staticmethod
-  def decode(example: dict[str, Any]) -> Record:
-    raise NotImplementedError
-
-
-def _text_features(*names: str) -> dict[str, Any]:
-  return {name: tfds.features.Text() for name in names}
-
-
-def _values(record: Record, names: Iterable[str]) -> dict[str, Any]:
-  return {name: getattr(record, name) for name in names}
-
-
-def _text(example: Mapping[str, Any], names: Iterable[str]) -> dict[str, str]:
-  return {name: example[name].decode('utf-8') for name in names}
-
-
-def _texts(values: Iterable[bytes]) -> tuple[str, ...]:
-  return tuple(value.decode('utf-8') for value in values)
-
-
-_PROMPT_FIELDS = ('id', 'text', 'user', 'use_case', 'split', 'spec')
-_DOCUMENT_FIELDS = ('id', 'text', 'source', 'split')
+  def decode(example: Mapping[str, bytes]) -> Record:
+    """Reverses `encode`; raises ValueError if it cannot."""
+    return from_dict(json.loads(example['record']))
 
 
 class Documents(RecordBuilder):
@@ -116,37 +104,11 @@ class Documents(RecordBuilder):
 
   RECORD = Document
 
-  @staticmethod
-  def features():
-    return _text_features(*_DOCUMENT_FIELDS)
-
-  @staticmethod
-  def encode(record):
-    return _values(record, _DOCUMENT_FIELDS)
-
-  @staticmethod
-  def decode(example):
-    return Document(**_text(example, _DOCUMENT_FIELDS))
-
 
 class Prompts(RecordBuilder):
   """Prompts without a response."""
 
   RECORD = Prompt
-
-  @staticmethod
-  def features():
-    turns = tfds.features.Sequence(tfds.features.Text())
-    return {**_text_features(*_PROMPT_FIELDS), 'turns': turns}
-
-  @staticmethod
-  def encode(record):
-    return {**_values(record, _PROMPT_FIELDS), 'turns': list(record.turns)}
-
-  @staticmethod
-  def decode(example):
-    turns = _texts(example['turns'])
-    return Prompt(**_text(example, _PROMPT_FIELDS), turns=turns)
 
 
 class Demonstrations(RecordBuilder):
@@ -154,79 +116,57 @@ class Demonstrations(RecordBuilder):
 
   RECORD = Demonstration
 
-  @staticmethod
-  def features():
-    return {
-      'prompt': Prompts.features(),
-      **_text_features('response', 'labeler'),
-    }
-
-  @staticmethod
-  def encode(record):
-    return {
-      'prompt': Prompts.encode(record.prompt),
-      **_values(record, ('response', 'labeler')),
-    }
-
-  @staticmethod
-  def decode(example):
-    return Demonstration(
-      prompt=Prompts.decode(example['prompt']),
-      **_text(example, ('response', 'labeler')),
-    )
-
 
 class Rankings(RecordBuilder):
   """Prompts with K responses as one labeler ranked them."""
 
   RECORD = Ranking
 
+  def _generate_examples(self, split):
+    columns = ranked.ColumnsWriter()
+    rankings = self._records[split]
+
+    def seen():
+      for ranking in rankings:
+        columns.add(ranking)
+        yield ranking
+
+    self._records = {**self._records, split: seen()}
+    yield from super()._generate_examples(split)
+    columns.save(self.columns_path(split))
+
+  def columns_path(self, split: str):
+    """Returns the file with the columns of a split (see `ranked`)."""
+    return self.data_path / f'{split}.columns.npz'
+
   @staticmethod
   def features():
-    texts = lambda: tfds.features.Sequence(tfds.features.Text())
-    integers = lambda: tfds.features.Sequence(np.int32)
-    return {
-      'prompt': Prompts.features(),
-      **_text_features('labeler', 'group'),
-      'responses': texts(),
-      'response_lengths': integers(),
-      'response_tokens': integers(),
-      'sources': texts(),
-      'temperatures': texts(),
-      'ranks': integers(),
-      'metadata': tfds.features.Text(),  # JSON
-    }
+    tokens = tfds.features.Text(doc='int32: the prompt, then the responses')
+    return {**RecordBuilder.features(), 'tokens': tokens}
 
   @staticmethod
   def encode(record):
+    values = to_dict(record)
+    parts = [values.pop('prompt_tokens'), *values.pop('response_tokens')]
+    values['token_counts'] = list(map(len, parts))
+    tokens = np.asarray([*itertools.chain(*parts)], _TOKEN)
     return {
-      'prompt': Prompts.encode(record.prompt),
-      **_values(record, ('labeler', 'group')),
-      'responses': list(record.responses),
-      'response_lengths': [len(t) for t in record.response_tokens],
-      'response_tokens': list(itertools.chain(*record.response_tokens)),
-      'sources': list(record.sources),
-      'temperatures': [repr(float(value)) for value in record.temperatures],
-      'ranks': list(record.ranks),
-      'metadata': json.dumps(to_dict(record)['metadata']),
+      'record': json.dumps(values, sort_keys=True).encode(),
+      'tokens': tokens.tobytes(),
     }
 
   @staticmethod
+  def tokens(example: Mapping[str, bytes]) -> np.ndarray:
+    """Returns the tokens of an example, the prompt first."""
+    return np.frombuffer(example['tokens'], _TOKEN)
+
+  @staticmethod
   def decode(example):
-    ends = np.cumsum(example['response_lengths']).tolist()
-    tokens = np.asarray(example['response_tokens']).tolist()
-    return Ranking(
-      prompt=Prompts.decode(example['prompt']),
-      **_text(example, ('labeler', 'group')),
-      responses=_texts(example['responses']),
-      response_tokens=tuple(
-        tuple(tokens[start:end]) for start, end in zip([0, *ends], ends)
-      ),
-      sources=_texts(example['sources']),
-      temperatures=tuple(float(text) for text in example['temperatures']),
-      ranks=tuple(np.asarray(example['ranks']).tolist()),
-      metadata=tuple(json.loads(example['metadata'])),
-    )
+    values = json.loads(example['record'])
+    tokens = iter(Rankings.tokens(example).tolist())
+    parts = [[*itertools.islice(tokens, n)] for n in values.pop('token_counts')]
+    values['prompt_tokens'], *values['response_tokens'] = parts
+    return from_dict(values)
 
 
 BUILDERS = (Documents, Prompts, Demonstrations, Rankings)

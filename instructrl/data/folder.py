@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import pathlib
 
+from instructrl.data import ranked
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import Record
@@ -82,6 +83,31 @@ class DataFolder:
       missing = f'{name} of the split {split!r}'
       self._refuse(missing, name, f'set {self.field}')
     return store.read_records(self.path, name, split)
+
+  def ranked(
+    self, split: str, tokenizer: protocol.AnyTokenizer
+  ) -> ranked.RankedTokens:
+    """Opens a split of the rankings in tokens.
+
+    Args:
+      split: the split.
+      tokenizer: the tokenizer that the tokens must have been made with.
+
+    Raises:
+      ConfigError: the rankings or the split are missing, or the folder has
+        another tokenizer.
+      ValueError: a ranking is not in tokens.
+    """
+    self.records('rankings', split)  # refuses a missing part
+    if loading.has(self.path):
+      own = self.tokenizer().fingerprint
+      if own != tokenizer.fingerprint:
+        raise ConfigError(
+          f'{self.field}: {self.path} has the tokens of another tokenizer '
+          f'({own[:12]}) than inputs.data ({tokenizer.fingerprint[:12]}): make '
+          'both with one tokenizer'
+        )
+    return store.read_ranked(self.path, 'rankings', split)
 
   def has_rows(self, file: str) -> bool:
     """Returns whether a file of packed rows is there."""

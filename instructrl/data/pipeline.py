@@ -10,7 +10,6 @@ Grain's.
 
 from collections.abc import Callable, Iterator, Sequence
 import dataclasses
-import itertools
 import math
 from typing import Any, Protocol
 
@@ -19,7 +18,7 @@ import jax
 import numpy as np
 
 from instructrl.data import tasks
-from instructrl.data.records import pick, Ranking
+from instructrl.data.ranked import RankingTokens
 from instructrl.data.rows import FIELDS
 from instructrl.data.rows import RowFile
 from instructrl.data.rows import Unpacked
@@ -75,7 +74,8 @@ class BuiltExamples:
     """Stores the elements and the function.
 
     Args:
-      elements: random access, in memory or on disk.
+      elements: random access, in memory or on disk; read with one call if it
+        has a method `__getitems__`, as sources on disk have.
       build: (index, element) -> a pytree of arrays without a batch axis.
     """
     self._elements = elements
@@ -85,7 +85,12 @@ class BuiltExamples:
     return len(self._elements)
 
   def gather(self, indices: np.ndarray) -> Any:
-    built = [self._build(i, self._elements[i]) for i in indices.tolist()]
+    indices = indices.tolist()
+    several = getattr(self._elements, '__getitems__', None)
+    found = (
+      several(indices) if several else map(self._elements.__getitem__, indices)
+    )
+    built = [self._build(i, element) for i, element in zip(indices, found)]
     return jax.tree.map(lambda *leaves: np.stack(leaves), *built)
 
 
@@ -307,42 +312,6 @@ def lm_batches(
   )
 
 
-@dataclasses.dataclass(frozen=True)
-class RankingTokens:
-  """A ranking in tokens, before padding."""
-
-  prompt: tuple[int, ...]
-  responses: tuple[tuple[int, ...], ...]  # K
-  ranks: tuple[int, ...]  # K
-
-
-def ranking_tokens(
-  rankings: Sequence[Ranking], tok, *, prompt_len: int
-) -> tuple[list[RankingTokens], int]:
-  """Lays out rankings in tokens.
-
-  Returns:
-    The rankings whose prompt has at most `prompt_len` tokens, in order, and the
-    number of dropped rankings.
-
-  Raises:
-    ValueError: the responses of a ranking are not in tokens yet.
-  """
-  kept = []
-  for ranking in rankings:
-    if not ranking.response_tokens:
-      raise ValueError(
-        f'the ranking of prompt {ranking.prompt.id!r} has no tokens yet: '
-        'make a data folder of its source first (the stage `data`)'
-      )
-    prompt = tasks.chat_prompt(tok, ranking.prompt)
-    if tasks.fits(prompt, prompt_len):
-      kept.append(
-        RankingTokens(tuple(prompt), ranking.response_tokens, ranking.ranks)
-      )
-  return kept, len(rankings) - len(kept)
-
-
 def ranking_batches(
   elements: Sequence[RankingTokens],
   batch_size: int,
@@ -357,7 +326,7 @@ def ranking_batches(
   """Makes batches of B rankings; all responses to a prompt stay together.
 
   Args:
-    elements: from `ranking_tokens`.
+    elements: such as `ranked.RankedTokens`.
     batch_size: B, prompts.
     seed: seed of the order.
     max_k: rows per prompt; rankings with fewer responses are padded.
@@ -382,21 +351,6 @@ def trim_columns(batch: RankingBatch, columns: int) -> RankingBatch:
   names = ('tokens', 'segment_ids', 'positions')
   kept = {name: getattr(batch, name)[:, :columns] for name in names}
   return dataclasses.replace(batch, **kept)
-
-
-def split_pairs(ranking: Ranking) -> list[Ranking]:
-  """Splits a ranking into one of K = 2 for each pair that is not a tie.
-
-  With this arrangement the reward model overfits within an epoch (Ouyang et al.
-  2022, section 3.5, footnote 5): each response is in up to K - 1 elements,
-  which are shuffled apart.
-  """
-  pairs = itertools.combinations(range(len(ranking.responses)), 2)
-  return [
-    pick(ranking, pair)
-    for pair in pairs
-    if ranking.ranks[pair[0]] != ranking.ranks[pair[1]]
-  ]
 
 
 def prompt_batches(

@@ -13,7 +13,7 @@ import numbers
 from typing import Any, TypeVar
 import unicodedata
 
-FORMAT_VERSION = 2  # raise it when a field changes its meaning
+FORMAT_VERSION = 3  # raise it when a field changes its meaning
 
 # The use cases of Ouyang et al. 2022, Table 1.
 USE_CASES = tuple(
@@ -65,6 +65,7 @@ class Ranking:
   temperatures: tuple[float, ...]  # K; 0 for a human's demonstration
   ranks: tuple[int, ...]  # K; dense, 0 = best, equal = tie
   metadata: tuple[dict[str, int], ...] = ()  # K; Table 3: Likert and flags
+  prompt_tokens: tuple[int, ...] = ()  # in its layout, beside response_tokens
 
 
 RECORD_TYPES = (Document, Prompt, Demonstration, Ranking)
@@ -226,6 +227,14 @@ def _is_count(value: Any) -> bool:
   return whole and value >= 0
 
 
+def _are_tokens(value: Any) -> bool:
+  if not isinstance(value, tuple):
+    return False
+  if {*map(type, value)} <= {int}:  # quick, and almost always so
+    return not value or min(value) >= 0
+  return all(map(_is_count, value))
+
+
 _PER_RESPONSE = (
   'responses response_tokens sources temperatures ranks metadata'.split()
 )
@@ -261,9 +270,11 @@ def _ranking_problems(record: Ranking) -> Iterator[str]:
 def _number_problems(record: Ranking) -> Iterator[str]:
   """Yields what is wrong with the tokens, temperatures, ranks, metadata."""
   most = LIMITS.response_tokens
+  if not _are_tokens(record.prompt_tokens):
+    yield 'prompt_tokens is not a tuple of token ids'
   for i, tokens in enumerate(record.response_tokens):
     name = f'response_tokens[{i}]'
-    if not isinstance(tokens, tuple) or not all(map(_is_count, tokens)):
+    if not _are_tokens(tokens):
       yield f'{name} is not a tuple of token ids'
     elif not tokens:
       yield f'{name} is empty; an empty response is the token EOS'
@@ -303,9 +314,10 @@ def to_dict(record: Record) -> dict[str, Any]:
   if 'prompt' in values:
     values['prompt'] = dict(vars(record.prompt))
   if isinstance(record, Ranking):
+    values['prompt_tokens'] = list(map(int, record.prompt_tokens))
     values['responses'] = list(record.responses)
     values['response_tokens'] = [
-      [int(token) for token in tokens] for tokens in record.response_tokens
+      list(map(int, tokens)) for tokens in record.response_tokens
     ]
     values['sources'] = list(record.sources)
     values['temperatures'] = [float(value) for value in record.temperatures]
@@ -318,6 +330,36 @@ def to_dict(record: Record) -> dict[str, Any]:
     'type': type(record).__name__,
     **values,
   }
+
+
+_NOT_FIELDS = ('format_version', 'type')
+
+
+def from_dict(values: dict[str, Any]) -> Record:
+  """Reverses `to_dict`, also after a round trip through JSON.
+
+  Raises:
+    ValueError: the values are not those of a record.
+  """
+  names = {cls.__name__: cls for cls in RECORD_TYPES}
+  try:
+    cls = names[values['type']]
+    fields = {k: v for k, v in values.items() if k not in _NOT_FIELDS}
+    if 'prompt' in fields:
+      fields['prompt'] = _restored(Prompt, fields['prompt'])
+    return _restored(cls, fields)
+  except (KeyError, TypeError) as error:
+    raise ValueError(f'has other fields than a record: {error}') from error
+
+
+def _restored(cls: type, fields: dict[str, Any]) -> Any:
+  fields = {
+    name: tuple(value) if isinstance(value, list) else value
+    for name, value in fields.items()
+  }
+  if fields.get('response_tokens'):
+    fields['response_tokens'] = tuple(map(tuple, fields['response_tokens']))
+  return cls(**fields)
 
 
 def prompt_of(record: Record) -> Prompt | Document:

@@ -16,9 +16,12 @@ import shutil
 import tempfile
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
+from instructrl.data import ranked
 from instructrl.data.builders import BUILDERS
+from instructrl.data.builders import Rankings
 from instructrl.data.builders import RecordBuilder
 from instructrl.data.records import (
   FORMAT_VERSION,
@@ -159,6 +162,33 @@ def read_records(
     raise RecordError(str(builder.data_dir), None, reason) from error
 
 
+def read_ranked(
+  directory: str | pathlib.Path, name: str, split: str
+) -> ranked.RankedTokens:
+  """Opens a split of rankings in tokens; see `ranked`.
+
+  Raises:
+    FileNotFoundError, ValueError: see `read_records`.
+    RecordError: a file is damaged; or a ranking is not in tokens.
+  """
+  records = read_records(directory, name, split)
+  path = _require(directory, name).columns_path(split)
+  try:
+    columns = ranked.Columns.load(path)
+  except (OSError, ValueError) as error:
+    raise RecordError(str(path), None, f'cannot be read: {error}') from error
+  if len(columns.k) != len(records):
+    reason = f'has {len(columns.k)} rankings, the split {len(records)}'
+    raise RecordError(str(path), None, reason)
+  (bare,) = np.nonzero(columns.prompt == 0)
+  if len(bare):
+    raise ValueError(
+      f'the ranking of prompt {records[bare[0]].prompt.id!r} has no tokens '
+      'yet: make a data folder of its source first (the stage `data`)'
+    )
+  return ranked.RankedTokens(records, columns)
+
+
 def splits(directory: str | pathlib.Path, name: str) -> dict[str, int]:
   """Returns split -> number of records, for a finished data set."""
   info = _require(directory, name).info
@@ -205,20 +235,31 @@ class RecordSequence(Sequence[Any]):
     first, name, skip = [p for p in self._parts if p[0] <= index][-1]
     return name, index - first + skip
 
-  def _read(self, indices: Sequence[int]) -> list[Record]:
+  def tokens(self, indices: Sequence[int]) -> list[np.ndarray]:
+    """Returns the tokens of rankings, which were validated when written."""
+    return list(map(Rankings.tokens, self._found(indices)))
+
+  def _found(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+    """Reads examples; a damaged one is an error that names its place."""
     try:
       examples = self._examples.__getitems__(list(indices))
     except (RuntimeError, ValueError) as error:  # ArrayRecord's, and TFDS's
       reason = f'this record or a later one is damaged: {error}'
       raise RecordError(*self._place(indices[0]), reason) from error
+    for index, example in zip(indices, examples):
+      lost = [field for field, value in example.items() if value is None]
+      if lost:  # ArrayRecord reads what was cut off as None
+        reason = f'is damaged: it has no {lost[0]}'
+        raise RecordError(*self._place(index), reason)
+    return examples
+
+  def _read(self, indices: Sequence[int]) -> list[Record]:
+    examples = self._found(indices)
     return [self._decoded(i, example) for i, example in zip(indices, examples)]
 
-  def _decoded(self, index: int, example: dict[str, Any]) -> Record:
+  def _decoded(self, index: int, example: dict[str, bytes]) -> Record:
     name, where = self._place(index)
     refused = functools.partial(RecordError, name, where)
-    lost = [field for field, value in example.items() if value is None]
-    if lost:  # ArrayRecord reads what was cut off as None
-      raise refused(f'is damaged: it has no {lost[0]}')
     try:
       record = self._decode(example)
     except UnicodeDecodeError as error:

@@ -106,10 +106,8 @@ def _rankings(name: str, config, folder) -> Cost:
   _, tok = _data(config, folder)
   module = build.make_model(config, tok.vocab_size).module
   path = inputs.input_path(config, folder, 'rankings')
-  records = DataFolder(path, 'inputs.rankings').records('rankings', 'train')
-  elements, _ = pipeline.ranking_tokens(
-    records, tok, prompt_len=config.prompt_len
-  )
+  elements = DataFolder(path, 'inputs.rankings').ranked('train', tok)
+  elements = elements.where(elements.prompt_lengths <= config.prompt_len)
   checks.require(
     bool(elements),
     f'{name}: no training ranking of inputs.rankings fits '

@@ -169,9 +169,11 @@ def prepare(
   held = {
     name: [
       with_reference(batch, program.logprobs(params, batch))
-      for batch in ranking_batches.ordered_batches(run, rankings, tok)
+      for batch in batches
     ]
-    for name, rankings in ranking_batches.load_held_out(run, tok).items()
+    for name, batches in ranking_batches.held_out_batches(
+      run, tok, ranking_batches.load_held_out(run, tok), config.eval_prompts
+    ).items()
   }
   state = run.restore(
     program.fresh_state, program.state_shardings, [abstract], lambda: [params]

@@ -6,6 +6,7 @@ import pathlib
 
 from instructrl.data import store
 from instructrl.data.folder import DataFolder
+from instructrl.data.ranked import RankedTokens
 from instructrl.data.rows import RowFile
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
@@ -29,6 +30,11 @@ def data_folder(run, source: str = 'data') -> DataFolder:
 def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   """Opens a split of a data set; see `DataFolder.records`."""
   return data_folder(run, source).records(name, split)
+
+
+def ranked(run, split: str, tok) -> RankedTokens:
+  """Opens a split of inputs.rankings; see `DataFolder.ranked`."""
+  return data_folder(run, 'rankings').ranked(split, tok)
 
 
 def rows(run, name: str, remedy: str) -> RowFile:

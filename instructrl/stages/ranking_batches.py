@@ -5,13 +5,12 @@ K responses per prompt, N rankings.
 
 import collections
 from collections.abc import Callable, Mapping
-import itertools
 
 import numpy as np
 
 from instructrl.data import pipeline
 from instructrl.data import tasks
-from instructrl.data.records import Ranking
+from instructrl.data.ranked import RankedTokens
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages.run import Run
@@ -38,36 +37,31 @@ def width(length: int) -> int:
   return less if length <= less and less % COLUMNS == 0 else most
 
 
-def labeler_groups(run: Run) -> Callable[[Ranking], str]:
-  """Returns a function: ranking -> group of its labeler, 'train' or 'heldout'.
+def labeler_groups(run: Run, tok, rankings: RankedTokens) -> np.ndarray:
+  """Returns the group of each ranking's labeler, 'train' or 'heldout'.
 
   With config.num_folds, the training labelers are divided among that many
   folds, and those of config.fold are held out (Ouyang et al. 2022, appendix
   E.2). Labelers that are in no fold, or that the records hold out, are then in
-  neither group.
+  neither group: ''.
   """
   config = run.config
   if not config.num_folds:
-    return lambda ranking: ranking.group
-  counts = collections.Counter(
-    r.labeler
-    for r in inputs.records(run, 'rankings', 'rankings', 'train')
-    if r.group == 'train'
-  )
+    return rankings.groups
+  training = inputs.ranked(run, 'train', tok)
+  training = training.where(training.groups == 'train')
+  counts = collections.Counter(training.labelers.tolist())
   checks.require(
     len(counts) >= config.num_folds,
     f'num_folds must be at most {len(counts)}, the training labelers of '
     f'inputs.rankings; got {config.num_folds}',
   )
   folds = equal_folds(counts, config.num_folds)
-
-  def group_of(ranking):
-    fold = folds.get(ranking.labeler)
-    if fold is None:
-      return ''
-    return 'heldout' if fold == config.fold else 'train'
-
-  return group_of
+  groups = {
+    name: 'heldout' if fold == config.fold else 'train'
+    for name, fold in folds.items()
+  }
+  return rankings.by_labeler(groups, '')
 
 
 def equal_folds(counts: Mapping[str, int], num_folds: int) -> dict[str, int]:
@@ -91,7 +85,9 @@ def equal_folds(counts: Mapping[str, int], num_folds: int) -> dict[str, int]:
   return folds
 
 
-def load_rankings(run: Run, tok, split: str, group: str | None = None):
+def load_rankings(
+  run: Run, tok, split: str, group: str | None = None
+) -> tuple[RankedTokens, int]:
   """Returns (elements, number dropped) of a split of inputs.rankings.
 
   Args:
@@ -101,44 +97,29 @@ def load_rankings(run: Run, tok, split: str, group: str | None = None):
     group: labeler group; all labelers by default.
   """
   config = run.config
-  rankings = inputs.records(run, 'rankings', 'rankings', split)
+  rankings = inputs.ranked(run, split, tok)
   if group:
-    group_of = labeler_groups(run)
-    rankings = [r for r in rankings if group_of(r) == group]
-  most = max((len(r.responses) for r in rankings), default=0)
-  checks.require(
-    most <= config.max_responses,
-    f'max_responses must be at least {most}, as in inputs.rankings; got '
-    f'{config.max_responses}',
-  )
-  longest = max(
-    (
-      len(cut)
-      for r in rankings
-      for tokens in r.response_tokens
-      if (cut := tasks.cut_at_eos(tokens, tok.eos_id))
-    ),
-    default=0,
-  )
-  checks.require(
-    longest <= config.response_len,
-    f'response_len must be at least {longest}, as in inputs.rankings; got '
-    f'{config.response_len}',
-  )
-  if config.shuffled_pairs and split == 'train':
-    rankings = list(
-      itertools.chain.from_iterable(map(pipeline.split_pairs, rankings))
+    rankings = rankings.where(labeler_groups(run, tok, rankings) == group)
+  for field, found in (
+    ('max_responses', rankings.columns.k[rankings.rows]),
+    ('response_len', rankings.longest),
+  ):
+    most = int(found.max(initial=0))
+    checks.require(
+      most <= config[field],
+      f'{field} must be at least {most}, as in inputs.rankings; got '
+      f'{config[field]}',
     )
-  elements, dropped = pipeline.ranking_tokens(
-    rankings, tok, prompt_len=config.prompt_len
-  )
+  if config.shuffled_pairs and split == 'train':
+    rankings = rankings.pairs()
+  elements = rankings.where(rankings.prompt_lengths <= config.prompt_len)
   checks.require(
     bool(elements),
     f'inputs.rankings has no ranking of split {split!r}'
     f'{f" and labeler group {group!r}" if group else ""} whose prompt fits '
     f'prompt_len={config.prompt_len}',
   )
-  return elements, dropped
+  return elements, len(rankings) - len(elements)
 
 
 def load_training(run: Run, tok):
@@ -152,7 +133,7 @@ def load_training(run: Run, tok):
   """
   elements, dropped = load_rankings(run, tok, 'train', 'train')
   checks.require(
-    any(len(set(e.ranks)) > 1 for e in elements),
+    elements.strict.any(),
     'inputs.rankings prefers no response to another: there is nothing to learn',
   )
   batches, columns_of = training_batches(
@@ -165,7 +146,7 @@ def load_training(run: Run, tok):
   return elements, dropped, batch_at, batches
 
 
-def load_held_out(run: Run, tok) -> dict[str, list]:
+def load_held_out(run: Run, tok) -> dict[str, RankedTokens]:
   """Returns the validation rankings by labeler group, 'in_group' and 'heldout'.
 
   Public data often has no held-out labelers: missing groups are reported and
@@ -176,18 +157,13 @@ def load_held_out(run: Run, tok) -> dict[str, list]:
       run, 'accuracy is not measured: inputs.rankings has no validation split'
     )
     return {}
-  groups = set(
-    map(
-      labeler_groups(run),
-      inputs.records(run, 'rankings', 'rankings', 'validation'),
-    )
-  )
+  groups = {*labeler_groups(run, tok, inputs.ranked(run, 'validation', tok))}
   held = {}
   for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
     elements = (
       load_rankings(run, tok, 'validation', group)[0] if group in groups else []
     )
-    if any(len(set(e.ranks)) > 1 for e in elements):
+    if len(elements) and elements.strict.any():
       held[name] = elements
     elif group == 'heldout' and group not in groups:
       inputs.tell(
@@ -204,7 +180,32 @@ def load_held_out(run: Run, tok) -> dict[str, list]:
   return held
 
 
+def held_out_batches(
+  run: Run, tok, held: Mapping[str, RankedTokens], most: int = 0
+) -> dict[str, list[RankingBatch]]:
+  """Returns the batches of held-out rankings, see `ordered_batches`.
+
+  Args:
+    run: the open run.
+    tok: the tokenizer.
+    held: from `load_held_out`.
+    most: rankings of a group, drawn by config.eval_seed; 0 = all.
+  """
+  found = {}
+  for name, elements in held.items():
+    count = len(elements)
+    if most and count > most:
+      draw = np.random.default_rng(run.config.eval_seed)
+      chosen = np.sort(draw.permutation(count)[:most])
+      if elements.where(chosen).strict.any():
+        elements = elements.where(chosen)
+    found[name] = ordered_batches(run, elements, tok)
+  return found
+
+
 def _lengths(elements, tok) -> np.ndarray:
+  if isinstance(elements, RankedTokens):
+    return elements.lengths
   return np.asarray(
     [tasks.ranking_length(e.prompt, e.responses, tok.eos_id) for e in elements]
   )

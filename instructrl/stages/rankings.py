@@ -163,7 +163,7 @@ def candidates(
   return out
 
 
-def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw) -> Ranking:
+def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw, tok) -> Ranking:
   """Returns the ranking of the shown responses by one labeler."""
   ranks, metadata = labeler.rank(prompt, [c['text'] for c in shown], draw)
   return Ranking(
@@ -176,6 +176,7 @@ def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw) -> Ranking:
     temperatures=tuple(c['temperature'] for c in shown),
     ranks=tuple(ranks),
     metadata=tuple(metadata),
+    prompt_tokens=tuple(tasks.chat_prompt(tok, prompt)),
   )
 
 
@@ -217,7 +218,7 @@ def run(config, workdir, label: str = '') -> dict:
     progress.update(
       2, {f'agreement/{g}': a['agreement'] for g, a in agreement.items()}
     )
-    records = _rank_all(config, groups, prompts, pools, chosen)
+    records = _rank_all(config, groups, prompts, pools, chosen, opened.tok)
     if primary:
       made_from = files.fingerprint(config.to_dict())
       DataFolder(workdir).write_records('rankings', records, made_from)
@@ -292,7 +293,7 @@ def _calibrate(config, world, groups, prompts, pools) -> tuple[dict, dict]:
   return groups, agreement
 
 
-def _rank_all(config, groups, prompts, pools, chosen) -> dict[str, list]:
+def _rank_all(config, groups, prompts, pools, chosen, tok) -> dict[str, list]:
   """Returns split -> rankings, each by one labeler drawn from its group."""
   records = {split: [] for split in prompts}
   for (split, name), numbers in chosen.items():
@@ -300,5 +301,5 @@ def _rank_all(config, groups, prompts, pools, chosen) -> dict[str, list]:
       draw = _generator(config, 'rank', name, split, i)
       labeler = groups[name][int(draw.integers(len(groups[name])))]
       shown = [pool[c] for c in numbers[i]]
-      records[split].append(rank(prompt, shown, labeler, draw))
+      records[split].append(rank(prompt, shown, labeler, draw, tok))
   return records

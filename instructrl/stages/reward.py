@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,7 @@ def validate(config):
     config, 'batch_size', 'num_epochs', 'prompt_len', 'response_len'
   )
   checks.within(config, 'max_responses', low=2)
+  checks.within(config, 'eval_prompts', low=0)
   require(
     config.num_folds == 0 or config.num_folds >= 2,
     f'num_folds must be 0, or at least 2; got {config.num_folds}',
@@ -189,12 +191,11 @@ def best_mean(elements, scorer: scoring.Scorer, params, eos_id: int) -> float:
 
   Among equals it is the first.
   """
-  best = [
-    tasks.cut_at_eos(e.responses[e.ranks.index(0)], eos_id) for e in elements
-  ]
-  return float(
-    scorer(params, [e.prompt for e in elements], best).mean(dtype=np.float64)
-  )
+  prompts, best = [], []
+  for e in elements:
+    prompts.append(e.prompt)
+    best.append(tasks.cut_at_eos(e.responses[e.ranks.index(0)], eos_id))
+  return float(scorer(params, prompts, best).mean(dtype=np.float64))
 
 
 def bias_source(run: Run) -> str:
@@ -263,10 +264,7 @@ def run(config, workdir, label: str = '') -> dict:
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
     elements, dropped, batch_at, _ = ranking_batches.load_training(run, tok)
-    held = {
-      name: ranking_batches.ordered_batches(run, data, tok)
-      for name, data in ranking_batches.load_held_out(run, tok).items()
-    }
+    held = ranking_batches.load_held_out(run, tok)
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
 
@@ -287,16 +285,21 @@ def run(config, workdir, label: str = '') -> dict:
       ],
     )
 
-    def measure(params):
+    batches = functools.partial(
+      ranking_batches.held_out_batches, run, tok, held
+    )
+    some = batches(config.eval_prompts)
+
+    def measure(params, data):
       return {
-        name: scoring.accuracy(program.score, params, data, config.eval_seed)
-        for name, data in held.items()
+        name: scoring.accuracy(program.score, params, part, config.eval_seed)
+        for name, part in data.items()
       }
 
     def evaluate(state, step):
       del step
       values = {}
-      for group, found in measure(state.params).items():
+      for group, found in measure(state.params, some).items():
         name = {'in_group': 'validation'}.get(group, group)
         values[f'accuracy/{name}'] = found['accuracy']
         values[f'loss/{name}'] = found['log_loss']['value']
@@ -313,7 +316,7 @@ def run(config, workdir, label: str = '') -> dict:
     if int(state.step) == num_steps:
       state = _shift(run, program, state, tok, elements)
     return {
-      'accuracy': measure(state.params),
+      'accuracy': measure(state.params, batches()),
       'num_steps': num_steps,
       'rankings': len(elements),
       'rankings_dropped': dropped,

@@ -1,6 +1,5 @@
 """Batches as a function of the step."""
 
-import dataclasses
 import itertools
 
 import chex
@@ -11,7 +10,7 @@ import pytest
 from instructrl.data import pipeline
 from instructrl.data import rows
 from instructrl.data import tasks
-from instructrl.data.records import Prompt, Ranking, validate
+from instructrl.data.ranked import RankingTokens
 from instructrl.types import PromptBatch, RankingBatch
 
 
@@ -217,46 +216,12 @@ def test_rows_in_a_file_give_the_same_batches(tmp_path, monkeypatch, limit):
     ]
 
 
-def make_ranking(i, ranks=(1, 0, 1)):
-  k = len(ranks)
-  return Ranking(
-    prompt=Prompt(f'p{i}', 'x' * i, 'u', 'open_qa', 'train'),
-    labeler='l',
-    group='train',
-    responses=tuple('abcd'[:k]),
-    response_tokens=((10, 2), (11, 2), (12, 2), (13, 2))[:k],
-    sources=('s0', 's1', 's2', 's3')[:k],
-    temperatures=(0.0, 0.1, 0.2, 0.3)[:k],
-    ranks=ranks,
-    metadata=tuple({'overall': j} for j in range(1, k + 1)),
-  )
-
-
-class Tok:
-  eos_id = 2
-
-  def prompt(self, text, turns=()):
-    return [1, 4, *[7] * len(turns), *[6] * len(text), 5]
-
-
-def test_rankings_without_tokens_are_refused():
-  bare = dataclasses.replace(make_ranking(1), response_tokens=())
-  with pytest.raises(ValueError, match='has no tokens yet'):
-    pipeline.ranking_tokens([make_ranking(2), bare], Tok(), prompt_len=7)
-
-
-def test_a_dialogue_is_laid_out_by_its_turns():
-  asked = dataclasses.replace(make_ranking(1).prompt, turns=('x', 'y', 'z'))
-  ranking = dataclasses.replace(make_ranking(1), prompt=asked)
-  (element,), _ = pipeline.ranking_tokens([ranking], Tok(), prompt_len=9)
-  assert list(element.prompt) == [1, 4, 7, 7, 7, 6, 5]
-
-
 def test_ranking_batches():
-  elements, dropped = pipeline.ranking_tokens(
-    [make_ranking(i) for i in range(1, 9)], Tok(), prompt_len=7
-  )
-  assert (len(elements), dropped) == (4, 4)
+  responses = ((10, 2), (11, 2), (12, 2))
+  elements = [
+    RankingTokens((1, 4, *[6] * i, 5), responses, (1, 0, 1))
+    for i in range(1, 5)
+  ]
   batches = pipeline.ranking_batches(
     elements, 2, seed=0, max_k=4, seq_len=13, eos_id=2
   )
@@ -279,28 +244,6 @@ def test_ranking_batches():
   ] == [6, 3]
 
 
-def test_split_pairs():
-  pairs = pipeline.split_pairs(make_ranking(1, ranks=(2, 0, 2, 1)))
-  for pair in pairs:
-    validate(pair)
-  # The tie of a and c is no pair.
-  assert [(p.responses, p.ranks) for p in pairs] == [
-    (('a', 'b'), (1, 0)),
-    (('a', 'd'), (1, 0)),
-    (('b', 'c'), (0, 1)),
-    (('b', 'd'), (0, 1)),
-    (('c', 'd'), (1, 0)),
-  ]
-  assert pairs[1].response_tokens == ((10, 2), (13, 2))
-  assert pairs[1].sources == ('s0', 's3')
-  assert pairs[1].temperatures == (0.0, 0.3)
-  assert pairs[1].metadata == ({'overall': 1}, {'overall': 4})
-  assert pairs[1].prompt.id == 'p1'
-  bare = dataclasses.replace(make_ranking(1), metadata=())
-  assert [p.metadata for p in pipeline.split_pairs(bare)] == [(), ()]
-  assert pipeline.split_pairs(make_ranking(1, ranks=(0, 0, 0))) == []
-
-
 def test_prompt_batches():
   prompts = [[1] + [6] * i for i in range(5)]
   batches = pipeline.prompt_batches(prompts, 2, seed=0, prompt_len=5)
@@ -319,8 +262,7 @@ def test_prompt_batches():
 
 def test_trimmed_columns_are_padding():
   rankings = [
-    pipeline.RankingTokens((1, 6), ((7,) * n + (2,), (8, 2)), (0, 1))
-    for n in (1, 2, 9)
+    RankingTokens((1, 6), ((7,) * n + (2,), (8, 2)), (0, 1)) for n in (1, 2, 9)
   ]
   batches = pipeline.ranking_batches(
     rankings, 2, seed=0, max_k=3, seq_len=16, eos_id=2, shuffle=False

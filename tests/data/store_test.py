@@ -46,6 +46,7 @@ def make_ranking(i, split='train'):
     temperatures=(0.7, 1 / 3, 1.0, 0.0)[:k],
     ranks=(1, 0, 1, 2)[:k],
     metadata=({'overall': 7, 'flag': 0},) * k if i % 2 else (),
+    prompt_tokens=(1, 70_000 + i),
   )
 
 
@@ -59,7 +60,8 @@ def make_document(i, split='train'):
 
 def test_rankings_without_tokens_are_read_as_they_were(tmp_path):
   written = [
-    dataclasses.replace(make_ranking(i), response_tokens=()) for i in range(6)
+    dataclasses.replace(make_ranking(i), response_tokens=(), prompt_tokens=())
+    for i in range(6)
   ]
   store.write_records(tmp_path, 'some', {'train': written})
   assert list(store.read_records(tmp_path, 'some')) == written
@@ -217,7 +219,7 @@ def test_text_on_disk_that_is_not_utf8_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(
     builders.Documents,
     'encode',
-    staticmethod(lambda r: {**encode(r), 'text': b'\xff\xfe'}),
+    staticmethod(lambda r: {'record': encode(r)['record'] + b'\xff\xfe'}),
   )
   store.write_records(tmp_path, 'corpus', {'train': [make_document(0)]})
   with pytest.raises(RecordError, match=r'of-00001\[0\]: text is not UTF-8'):

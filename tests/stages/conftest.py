@@ -64,6 +64,7 @@ def toy_rankings(prompts, group, tok, rng):
         sources=('sft',) * len(responses),
         temperatures=(1.0,) * len(responses),
         ranks=tuple(sorted(set(reds)).index(n) for n in reds),
+        prompt_tokens=tuple(tasks.chat_prompt(tok, prompt)),
       )
     )
   return out

@@ -114,7 +114,10 @@ def test_a_candidate_does_not_depend_on_what_else_is_shown(config):
 def test_a_ranking_keeps_everything_in_the_order_shown(config):
   pool = sample(config, make_prompts(1), [range(NUM_SOURCES + 1)])[0]
   shown = [pool[c] for c in (3, 2, 0)]
-  ranking = rankings.rank(make_prompts(1)[0], shown, FakeLabeler(), None)
+  (prompt,) = make_prompts(1)
+  tok = types.SimpleNamespace(prompt=lambda text, turns: [1, len(text), 5])
+  ranking = rankings.rank(prompt, shown, FakeLabeler(), None, tok)
+  assert ranking.prompt_tokens == (1, len(prompt.text), 5)
   assert ranking.responses == tuple(c['text'] for c in shown)
   assert ranking.response_tokens == tuple(c['tokens'] for c in shown)
   assert ranking.sources == ('demonstration', 'base', 'sft')

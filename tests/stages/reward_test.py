@@ -435,6 +435,21 @@ def test_accuracy_is_measured_on_those_who_ranked(
   assert told in out and bool(told) == bool(out)
 
 
+def test_eval_prompts_caps_what_is_measured_in_training(configs, study, tok):
+  run = toy_run(configs, study)
+  run.rows, run.put = np.arange, lambda batch: batch
+  held = ranking_batches.load_held_out(run, tok)
+  count = lambda batches: sum(int(b.valid.any(1).sum()) for b in batches)
+  batches = functools.partial(ranking_batches.held_out_batches, run, tok, held)
+  assert {k: count(v) for k, v in batches().items()} == {
+    k: len(v) for k, v in held.items()
+  }
+  for most in (4, 5):
+    assert {count(v) for v in batches(most).values()} == {most}
+  some, again = (batches(4)['in_group'][0].tokens for _ in range(2))
+  np.testing.assert_array_equal(some, again)
+
+
 def test_folds_have_equal_data():
   """Twelve labelers of the lab make five folds of two; two are left out."""
   counts = {f'train-{i}': 500 + i for i in range(12)}

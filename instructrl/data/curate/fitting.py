@@ -218,8 +218,12 @@ def tokenized(
       reason = f'fewer than 2 responses of at most {most} tokens'
       drops.add('rankings', reason, name)
       continue
-    tokens = tuple(tuple(tokens[:most]) for tokens in encoded)
-    ranking = pick(dataclasses.replace(ranking, response_tokens=tokens), chosen)
+    ranking = dataclasses.replace(
+      ranking,
+      prompt_tokens=tuple(tasks.chat_prompt(tok, ranking.prompt)),
+      response_tokens=tuple(tuple(tokens[:most]) for tokens in encoded),
+    )
+    ranking = pick(ranking, chosen)
     chosen = learnable(ranking.ranks, ranking.response_tokens)
     equal = len(ranking.ranks) - len(chosen)
     if equal:

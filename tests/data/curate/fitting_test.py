@@ -112,7 +112,11 @@ def test_or_they_are_cut_and_lose_their_end():
   row = ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1))
   made, counts = tokenized([row], long_responses='cut')
   assert made == [
-    dataclasses.replace(row, response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)))
+    dataclasses.replace(
+      row,
+      response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)),
+      prompt_tokens=made[0].prompt_tokens,
+    )
   ]
   assert counts == {('responses', 'ranked, cut: more than 3 tokens'): 1}
 
