@@ -70,12 +70,13 @@ def generate(
     temperature: divides the logits; 0 is greedy. May be traced.
     top_p: see `sampling.sample_tokens`; PPO needs 1.
     rows: [B] int32 global row numbers; 0..B-1 by default.
-    max_tokens: [] int32, a limit below R; R by default.
+    max_tokens: [] or [B] int32, a limit below R; R by default.
     stop_id: [] int32, another token that ends a response; -1 for none.
   """
   batch, prompt_len = prompts.tokens.shape
   rows = jnp.arange(batch) if rows is None else rows
-  limit = response_len if max_tokens is None else max_tokens
+  limits = response_len if max_tokens is None else max_tokens
+  limits = jnp.broadcast_to(limits, batch)
   segments = prompts.mask.astype(jnp.int32)
   lengths = segments.sum(axis=1)
   # Outside of the loop, which would repeat this for every token.
@@ -94,13 +95,14 @@ def generate(
     params, prompts.tokens, positions, segments, cache
   )
   token, logprob = draw(hidden, 0)
-  is_end = lambda token: (token == eos_id) | (token == stop_id)
+  is_end = lambda token, t: (
+    (token == eos_id) | (token == stop_id) | (t >= limits)
+  )
   out = _no_responses(batch, response_len, pad_id)
   out = _written(out, 0, token, logprob, jnp.ones(batch, bool))
 
   def unfinished(carry):
-    t, _, done, *_ = carry
-    return (t < limit) & ~done.all()
+    return ~carry[2].all()  # `done`
 
   def body(carry):
     t, token, done, cache, out = carry
@@ -114,9 +116,9 @@ def generate(
     token, logprob = draw(hidden, t)
     token = jnp.where(done, pad_id, token)
     out = _written(out, t, token, jnp.where(done, 0.0, logprob), ~done)
-    return t + 1, token, done | is_end(token), cache, out
+    return t + 1, token, done | is_end(token, t + 1), cache, out
 
-  carry = jnp.ones((), jnp.int32), token, is_end(token), cache, out
+  carry = jnp.ones((), jnp.int32), token, is_end(token, 1), cache, out
   *_, out = jax.lax.while_loop(unfinished, body, carry)
   return out
 

@@ -6,7 +6,16 @@
   python scripts/benchmark.py {sft,reward,generate} ...
 
 The script times the functions that the stages run, on random weights and
-tokens. No response ends early, so every run does the same work.
+tokens. `--lengths` says how long the texts are:
+  full       every prompt has --prompt tokens, every response --response
+  lognormal  prompts and responses with the means and standard deviations of the
+             paper's PPO prompts and demonstrations (Tables 9 and 11)
+  FILE       text; each line has the tokens of a prompt and of a response
+Longer prompts are dropped and longer responses cut, as the stages do. The
+lengths do not depend on the weights, so every run does the same work.
+
+Columns per token are what is computed, padding included, divided by the real
+tokens. A decoding step of one response is a column.
 
 `flops_per_iter` counts matrix products only (instructrl/planning/flops.py). One
 PPO iteration has
@@ -19,7 +28,7 @@ softmax, normalisation, Adam and other elementwise work.
 """
 
 import argparse
-import functools
+import itertools
 import json
 import statistics
 import sys
@@ -38,11 +47,15 @@ from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
+from instructrl.stages import ranking_batches
 from instructrl.stages import reward
 from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
 PAD = 0
+# (mean, standard deviation) of the tokens of PPO's training prompts (Table 9)
+# and of the demonstrations for customers' prompts (Table 11).
+LOGNORMAL = ((166, 278), (88, 179))
 
 
 def parse(argv=None):
@@ -73,6 +86,12 @@ def parse(argv=None):
     help='dtype of the computation; parameters stay float32',
   )
   parser.add_argument(
+    '--lengths',
+    default='full',
+    metavar='{full,lognormal,FILE}',
+    help='of prompts and responses',
+  )
+  parser.add_argument(
     '--ptx',
     action='store_true',
     help='ppo: mix in one pretraining row per episode',
@@ -88,9 +107,51 @@ def parse(argv=None):
   return args
 
 
+def draw_lengths(args, count: int) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the tokens of `count` prompts and responses, see `--lengths`."""
+  if args.lengths == 'full':
+    return np.full(count, args.prompt), np.full(count, args.response)
+  if args.lengths == 'lognormal':
+    draw, found = np.random.default_rng(0), []
+    for mean, deviation in LOGNORMAL:
+      variance = np.log1p((deviation / mean) ** 2)
+      mu = np.log(mean) - variance / 2
+      found.append(np.ceil(draw.lognormal(mu, variance**0.5, 50 * count)))
+    pairs = np.stack(found, axis=1).astype(int)
+  else:
+    pairs = np.loadtxt(args.lengths, dtype=int, ndmin=2)
+    if pairs.shape[1] != 2 or pairs.min() < 1:
+      raise ValueError(
+        f'--lengths={args.lengths}: each line must have two numbers of at '
+        'least 1, the tokens of a prompt and of a response'
+      )
+  pairs = pairs[pairs[:, 0] <= args.prompt]
+  if not len(pairs):
+    raise ValueError(
+      f'--lengths={args.lengths}: no prompt has at most --prompt='
+      f'{args.prompt} tokens'
+    )
+  pairs = np.resize(pairs, (count, 2))  # repeats a short file
+  return pairs[:, 0], np.minimum(pairs[:, 1], args.response)
+
+
 def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
-  length = args.prompt + args.response
-  return flops.ppo(model.module, model.module, settings(args), ptx_len=length)
+  return flops.ppo(
+    model.module,
+    model.module,
+    settings(args),
+    lengths=list(zip(*draw_lengths(args, args.batch))),
+    ptx_len=args.prompt + args.response,
+  )
+
+
+def sampling_columns(args) -> dict[str, float]:
+  """Returns the columns per token of a prefill and of decoding."""
+  prompts, responses = draw_lengths(args, args.batch)
+  return {
+    'prefill_columns_per_token': args.batch * args.prompt / prompts.sum(),
+    'decode_columns_per_token': args.batch * responses.max() / responses.sum(),
+  }
 
 
 def time_steps(step, iters: int) -> tuple[float, list]:
@@ -141,6 +202,7 @@ def random_tokens(args, *shape):
 
 
 def packed_rows(args, rows: int) -> LMBatch:
+  """Returns rows without padding, each one example."""
   tokens = random_tokens(args, rows, args.prompt + args.response)
   positions = np.broadcast_to(
     np.arange(tokens.shape[1], dtype=np.int32), tokens.shape
@@ -154,13 +216,34 @@ def packed_rows(args, rows: int) -> LMBatch:
   )
 
 
+def demonstration_rows(args) -> LMBatch:
+  """Returns packed rows of prompts and responses; only these are targets."""
+  # More than enough to fill the rows.
+  row_len = args.prompt + args.response
+  lengths = np.stack(draw_lengths(args, args.batch * row_len), axis=1)
+  count = 1 + np.searchsorted(lengths.sum(1).cumsum(), args.batch * row_len)
+  examples = [
+    tasks.lm_example(random_tokens(args, p + r), loss_from=int(p))
+    for p, r in lengths[: count + 1]
+  ]
+  rows = tasks.pack_rows(examples, row_len)
+  return LMBatch(**{k: v[: args.batch] for k, v in rows.items()})
+
+
 def prompt_batch(args) -> PromptBatch:
   tokens = random_tokens(args, args.batch, args.prompt)
+  lengths, _ = draw_lengths(args, args.batch)
+  mask = np.arange(args.prompt) >= args.prompt - lengths[:, None]
   return PromptBatch(
-    tokens=tokens,
-    mask=np.ones(tokens.shape, bool),
+    tokens=np.where(mask, tokens, PAD),
+    mask=mask,
     index=np.arange(args.batch, dtype=np.int32),
   )
+
+
+def response_limits(args) -> np.ndarray:
+  """Returns the tokens after which each response ends, [B] int32."""
+  return draw_lengths(args, args.batch)[1].astype(np.int32)
 
 
 def make_tx(args, steps):
@@ -209,7 +292,7 @@ def run_ppo(args) -> dict:
   update = jax.jit(
     ppo_steps.make_update(model, model, s, tx, 0), donate_argnums=0
   )
-  prompts = prompt_batch(args)
+  prompts, limits = prompt_batch(args), response_limits(args)
   ptx = packed_rows(args, args.batch) if args.ptx else None
   phases = {'generate': [], 'score': [], 'update': []}
 
@@ -222,7 +305,7 @@ def run_ppo(args) -> dict:
   def iteration():
     nonlocal state
     responses = timed(
-      'generate', generate, state.params['policy'], prompts, state.step
+      'generate', generate, state.params['policy'], prompts, state.step, limits
     )
     experience, _ = timed(
       'score',
@@ -240,12 +323,19 @@ def run_ppo(args) -> dict:
   found = times(*time_steps(iteration, args.iters))
   count = ppo_flops(args, model)
   by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
+  tokens = int((prompts.mask.sum(1) + limits).sum())
+  padded = args.batch * (args.prompt + args.response) / tokens
   return {
     **found,
     **{f'{k}_s': v for k, v in by_phase.items()},
     'episodes_per_s': args.batch / found['iter_s'],
-    'response_tok_per_s': args.batch * args.response / found['iter_s'],
-    'generate_tok_per_s': args.batch * args.response / by_phase['generate'],
+    'real_tokens': tokens,
+    'us_per_real_token': 1e6 * found['iter_s'] / tokens,
+    'response_tok_per_s': int(limits.sum()) / found['iter_s'],
+    'generate_tok_per_s': int(limits.sum()) / by_phase['generate'],
+    **sampling_columns(args),
+    'score_columns_per_token': padded,
+    'update_columns_per_token': padded,
     'flops_per_iter': sum(count.values()),
     **{f'{k}_flops': v for k, v in count.items()},
   }
@@ -257,13 +347,17 @@ def run_generate(args) -> dict:
   generate = jax.jit(
     ppo_steps.make_generate(model, s, 0, eos_id=args.vocab, pad_id=PAD)
   )
-  prompts = prompt_batch(args)
-  call = lambda: generate(params, prompts, 0)
+  prompts, limits = prompt_batch(args), response_limits(args)
+  call = lambda: generate(params, prompts, 0, limits)
   found = times(*time_steps(call, args.iters))
+  tokens = int(limits.sum())
   return {
     **found,
     'generate_s': found['iter_s'],
-    'generate_tok_per_s': args.batch * args.response / found['iter_s'],
+    'real_tokens': tokens,
+    'us_per_real_token': 1e6 * found['iter_s'] / tokens,
+    'generate_tok_per_s': tokens / found['iter_s'],
+    **sampling_columns(args),
     'flops_per_iter': ppo_flops(args, model)['generate'],
   }
 
@@ -285,32 +379,49 @@ def run_sft(args) -> dict:
     ),
     donate_argnums=0,
   )
-  batch = packed_rows(args, args.batch)
+  if args.lengths == 'full':
+    batch = packed_rows(args, args.batch)
+  else:
+    batch = demonstration_rows(args)
   found = times(*time_updates(step, state, batch, args.iters))
-  tokens = batch.tokens.size
+  count, tokens = 0.0, int((batch.segment_ids > 0).sum())
+  for segments, counted in zip(batch.segment_ids, batch.loss_mask):
+    for n, targets in zip(
+      np.bincount(segments)[1:], np.bincount(segments, counted)[1:]
+    ):
+      count += flops.trained(model.module, int(n), int(n), int(targets))
   return {
     **found,
     'update_s': found['iter_s'],
+    'real_tokens': tokens,
+    'us_per_real_token': 1e6 * found['iter_s'] / tokens,
     'train_tok_per_s': tokens / found['iter_s'],
-    'flops_per_iter': flops.trained(
-      model.module, tokens, args.prompt + args.response, tokens
-    ),
+    'update_columns_per_token': batch.tokens.size / tokens,
+    'flops_per_iter': count,
   }
 
 
-def ranking_batch(args, prompts: int, k: int) -> RankingBatch:
-  draw = np.random.default_rng(0)
-  tokens = lambda n: draw.integers(2, args.vocab, n).tolist()
+def ranking_lengths(args) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the tokens of prompts [B] and of their responses [B, K]."""
+  prompts, responses = draw_lengths(args, args.batch * args.responses)
+  return prompts[: args.batch], responses.reshape(args.batch, -1)
+
+
+def ranking_batch(args, prompts, responses) -> RankingBatch:
+  """Returns rankings of these lengths, [N] and [N, K]."""
+  count, k = responses.shape
+  width = ranking_batches.width((prompts + responses.sum(1)).max())
+  width = min(width, args.prompt + k * args.response)
   elements = [
     tasks.ranking_example(
-      tokens(args.prompt),
-      [tokens(args.response) for _ in range(k)],
+      random_tokens(args, p),
+      [random_tokens(args, r).tolist() for r in rs],
       range(k),
       max_k=k,
-      seq_len=args.prompt + k * args.response,
+      seq_len=width,
       eos_id=args.vocab,
     )
-    for _ in range(prompts)
+    for p, rs in zip(prompts, responses)
   ]
   return jax.tree.map(lambda *x: np.stack(x), *elements)
 
@@ -320,11 +431,16 @@ def run_reward(args) -> dict:
   model = make_model(args)
   tx, schedule = make_tx(args, 1000)
   k, pairs = args.responses, args.responses * (args.responses - 1) // 2
+  prompts, responses = ranking_lengths(args)
+  apart = np.concatenate(
+    [responses[:, pair] for pair in itertools.combinations(range(k), 2)]
+  )
+  batches = {
+    'kwise': ranking_batch(args, prompts, responses),
+    'pairs': ranking_batch(args, np.tile(prompts, pairs), apart),
+  }
   found = {}
-  for name, batch in (
-    ('kwise', ranking_batch(args, args.batch, k)),
-    ('pairs', ranking_batch(args, args.batch * pairs, 2)),
-  ):
+  for name, batch in batches.items():
     state = jax.jit(
       lambda: build.fresh_state(build.init_scalar(model, 0), tx)
     )()
@@ -339,10 +455,12 @@ def run_reward(args) -> dict:
     )
     found[name] = times(*time_updates(step, state, batch, args.iters))
   median, pair_s = found['kwise']['iter_s'], found['pairs']['iter_s']
-  count = functools.partial(
-    flops.ranking_trained, model.module, args.prompt, args.response
+  count = lambda prompts, responses: sum(
+    flops.ranking_trained(model.module, int(p), r.tolist())
+    for p, r in zip(prompts, responses)
   )
-  together, apart = count(k), pairs * count(2)
+  together = count(prompts, responses)
+  tokens = int(prompts.sum() + responses.sum())
   return {
     **found['kwise'],
     'update_s': median,
@@ -350,8 +468,11 @@ def run_reward(args) -> dict:
     'comparisons_per_s': args.batch * pairs / median,
     'separate_pairs_s': pair_s,
     'kwise_speedup': pair_s / median,
-    'kwise_flops_ratio': apart / together,
-    'flops_per_iter': args.batch * together,
+    'kwise_flops_ratio': count(np.tile(prompts, pairs), apart) / together,
+    'real_tokens': tokens,
+    'us_per_real_token': 1e6 * median / tokens,
+    'update_columns_per_token': batches['kwise'].tokens.size / tokens,
+    'flops_per_iter': together,
   }
 
 

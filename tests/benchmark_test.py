@@ -23,6 +23,18 @@ def _benchmark():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize('mode', ['generate', 'ppo', 'sft', 'reward'])
+def test_real_lengths_in_every_mode(benchmark, monkeypatch, capsys, mode):
+  args = [mode, *SHAPE, '--lengths=lognormal']
+  monkeypatch.setattr(sys, 'argv', ['benchmark.py', *args])
+  assert benchmark.main() == 0
+  result = json.loads(capsys.readouterr().out)
+  columns = [v for k, v in result.items() if k.endswith('columns_per_token')]
+  assert columns and min(columns) >= 1
+  assert result['us_per_real_token'] > 0
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'args, flops',
   [
@@ -38,6 +50,41 @@ def test_every_mode_runs(benchmark, monkeypatch, capsys, args, flops):
   result = json.loads(capsys.readouterr().out)
   assert result['flops_per_iter'] == flops
   assert result['iter_s'] >= 0 and result['peak_flops'] > 0
+
+
+def test_lengths_of_a_file_are_dropped_cut_and_repeated(benchmark, tmp_path):
+  """A prompt over 8 tokens is dropped, a response over 8 is cut."""
+  file = tmp_path / 'lengths.txt'
+  file.write_text('3 20\n9 1\n8 2\n')
+  args = benchmark.parse(['ppo', *SHAPE, f'--lengths={file}'])
+  prompts, responses = benchmark.draw_lengths(args, 4)
+  assert prompts.tolist() == [3, 8, 3, 8]
+  assert responses.tolist() == [8, 2, 8, 2]
+  assert benchmark.prompt_batch(args).mask.sum(axis=1).tolist() == [3, 8, 3, 8]
+  assert benchmark.sampling_columns(args) == {
+    'prefill_columns_per_token': 4 * 8 / 22,
+    'decode_columns_per_token': 4 * 8 / 20,
+  }
+
+
+@pytest.mark.parametrize(
+  'text, message', [('3\n', 'two numbers'), ('9 1\n', 'no prompt has at most')]
+)
+def test_lengths_that_cannot_be_used(benchmark, tmp_path, text, message):
+  file = tmp_path / 'lengths.txt'
+  file.write_text(text)
+  args = benchmark.parse(['ppo', *SHAPE, f'--lengths={file}'])
+  with pytest.raises(ValueError, match=message):
+    benchmark.draw_lengths(args, 4)
+
+
+def test_lognormal_lengths_have_the_means_of_the_paper(benchmark):
+  args = benchmark.parse(
+    ['ppo', '--prompt=100000', '--response=100000', '--lengths=lognormal']
+  )
+  prompts, responses = benchmark.draw_lengths(args, 20_000)
+  assert prompts.mean() == pytest.approx(166.5, rel=0.03)
+  assert responses.mean() == pytest.approx(88.5, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +106,4 @@ def test_help_gives_the_default_of_each_option(benchmark, capsys):
     benchmark.parse(['--help'])
   _, _, options = capsys.readouterr().out.partition('--help')
   options = ' '.join(options.split())
-  assert options.count('(default: ') == options.count(' --') == 16
+  assert options.count('(default: ') == options.count(' --') == 17

@@ -132,6 +132,12 @@ def test_a_limit_below_the_response_length():
     assert not out.tokens[:, limit:].any()
 
 
+def test_each_response_has_its_own_limit():
+  out = count([[17], [3], [9], [1]], max_tokens=[4, 1, 5, 2])
+  np.testing.assert_array_equal(out.mask.sum(axis=1), [3, 1, 5, 2])
+  np.testing.assert_array_equal(out.tokens != PAD, out.mask)
+
+
 def test_another_token_can_end_a_response():
   out = count([[17], [3], [5], [4]], stop_id=5)
   np.testing.assert_array_equal(

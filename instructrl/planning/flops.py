@@ -10,6 +10,8 @@ Only matrix products count, with 2 FLOPs per multiply-add. Per token:
 A backward pass counts as two forward passes. Rematerialisation does not count.
 """
 
+import collections
+from collections.abc import Sequence
 import time
 
 import jax
@@ -93,15 +95,15 @@ def _seen(window: int, length: int, before: int) -> float:
 
 
 def ranking_trained(
-  module: Transformer, prompt_len: int, response_len: int, k: int
+  module: Transformer, prompt_len: int, response_lens: Sequence[int]
 ) -> float:
   """Returns the FLOPs of a forward and backward pass of one ranking.
 
-  The prompt is computed once; each of K responses attends to it and to itself.
+  The prompt is computed once; each response attends to it and to itself.
   """
   return 3 * (
     forward(module, prompt_len, prompt_len)
-    + k * forward(module, response_len, response_len, before=prompt_len)
+    + sum(forward(module, n, n, before=prompt_len) for n in response_lens)
   )
 
 
@@ -110,6 +112,7 @@ def ppo(
   scalar: Transformer,
   settings: Settings,
   *,
+  lengths: Sequence[tuple[int, int]] = (),
   num_rewards: int = 1,
   ptx_len: int = 0,
 ) -> dict[str, float]:
@@ -118,16 +121,21 @@ def ppo(
   Args:
     policy: architecture of the policy and the reference.
     scalar: architecture of the reward models and the value model.
-    settings: of PPO; all episodes have the full length.
+    settings: of PPO.
+    lengths: (tokens of the prompt, of the response) of each episode; all have
+      the full length by default.
     num_rewards: number of reward models.
     ptx_len: tokens of a pretraining row.
   """
-  s, length = settings, settings.prompt_len + settings.response_len
-  tokens, responses = s.batch_size * length, s.batch_size * s.response_len
-  of_policy = forward(policy, tokens, length, responses)
-  of_scalar = forward(scalar, tokens, length)
-  update = trained(policy, tokens, length, responses)
-  update += trained(scalar, tokens, length)
+  s, of_policy, of_scalar, update = settings, 0.0, 0.0, 0.0
+  lengths = lengths or [(s.prompt_len, s.response_len)] * s.batch_size
+  for (prompt, response), episodes in collections.Counter(lengths).items():
+    length = prompt + response
+    tokens, responses = episodes * length, episodes * response
+    of_policy += forward(policy, tokens, length, responses)
+    of_scalar += forward(scalar, tokens, length)
+    update += trained(policy, tokens, length, responses)
+    update += trained(scalar, tokens, length)
   if s.ptx_coef:
     ptx_tokens = s.batch_size * s.ptx_examples_per_episode * ptx_len
     update += trained(policy, ptx_tokens, ptx_len, ptx_tokens)

@@ -133,8 +133,10 @@ def program_of(config, mesh, vocab_size: int):
       config, mesh, vocab_size=vocab_size, num_steps=1
     )
     module = program.layout.model.module
-    lengths = config.prompt_len, config.response_len, config.max_responses
-    count = config.batch_size * flops.ranking_trained(module, *lengths)
+    responses = [config.response_len] * config.max_responses
+    count = config.batch_size * flops.ranking_trained(
+      module, config.prompt_len, responses
+    )
     return program, program.functions, {'update': count}, 0
   num_steps = config.num_steps or config.optimizer.warmup_steps + 1
   program = lm.LMProgram(

@@ -29,14 +29,18 @@ from instructrl.types import LMBatch, PromptBatch, Rollout, TrainState
 def make_generate(
   model: Model, s: Settings, seed: int, *, eos_id: int, pad_id: int
 ):
-  """(policy params, prompts, step) -> Responses."""
+  """(policy params, prompts, step, max_tokens) -> Responses.
 
-  def generate(params, prompts: PromptBatch, step):
+  `max_tokens`, [] or [B], is at most s.response_len, the default.
+  """
+
+  def generate(params, prompts: PromptBatch, step, max_tokens=s.response_len):
     key = rng.key(seed, rng.Purpose.ROLLOUT, step)
     rows = jnp.arange(prompts.tokens.shape[0])
+    limits = jnp.broadcast_to(max_tokens, rows.shape)
 
     def part(inputs):
-      prompts, rows = inputs
+      prompts, rows, limits = inputs
       return rollout_lib.generate(
         model,
         params,
@@ -47,10 +51,11 @@ def make_generate(
         pad_id=pad_id,
         temperature=s.temperature,
         rows=rows,
+        max_tokens=limits,
       )
 
     return rollout_lib.in_microbatches(
-      part, (prompts, rows), s.generate_microbatch_size
+      part, (prompts, rows, limits), s.generate_microbatch_size
     )
 
   return generate

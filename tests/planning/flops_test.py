@@ -50,7 +50,7 @@ def test_responses_of_a_ranking_see_the_prompt(windows):
   m = tiny.model(windows=windows).module
   window = sum(windows)
   seen = pairs(6, window) + 3 * pairs(5, window, before=6)
-  assert flops.ranking_trained(m, 6, 5, 3) / 3 == pytest.approx(
+  assert flops.ranking_trained(m, 6, [5] * 3) / 3 == pytest.approx(
     2 * ((6 + 3 * 5) * LAYER + 4 * 32 * seen)
   )
 
