@@ -101,9 +101,6 @@ def generate(
   out = _no_responses(batch, response_len, pad_id)
   out = _written(out, 0, token, logprob, jnp.ones(batch, bool))
 
-  def unfinished(carry):
-    return ~carry[2].all()  # `done`
-
   def body(carry):
     t, token, done, cache, out = carry
     hidden, cache = model.apply(
@@ -119,6 +116,7 @@ def generate(
     return t + 1, token, done | is_end(token, t + 1), cache, out
 
   carry = jnp.ones((), jnp.int32), token, is_end(token, 1), cache, out
+  unfinished = lambda carry: ~carry[2].all()  # `done`
   *_, out = jax.lax.while_loop(unfinished, body, carry)
   return out
 
