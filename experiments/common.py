@@ -218,10 +218,10 @@ def base(size, stage, sizes=tuple(SIZES)):
   # folder, so the stages of a study find each other.
   c.inputs = config_dict.ConfigDict()
   c.inputs.data = '../lab'  # prompts, demonstrations, rows and the tokenizer
+  tensor = {'6b': 4, '175b': 8}.get(size, 1)
   # Sizes of the mesh axes; -1 = all remaining devices. `fsdp` shards models
   # that do not fit a device, and `tensor` too if a minibatch has fewer rows
   # than devices.
-  tensor = {'6b': 4, '175b': 8}.get(size, 1)
   c.mesh = config_dict.ConfigDict(
     dict(data=1, fsdp=-1, tensor=tensor)
     if size in PAPER_SIZES

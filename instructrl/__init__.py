@@ -17,6 +17,7 @@ if sys.argv[:1] == ['-m'] and any(
   from instructrl.runtime import exits
 
   exits.at_start()
+  exits.need_environment()
 
 
 def __dir__():

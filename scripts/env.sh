@@ -1,5 +1,8 @@
-# Makes the virtual environment of the checkout. The other scripts source this
-# file with bash; it defines functions and variables and runs nothing.
+# Makes the virtual environment of the checkout:
+#
+#   bash scripts/env.sh [EXTRAS]
+#
+# The other scripts source this file, which then only defines:
 #
 #   make_env           installs the pinned dependencies (setup.py,
 #                      scripts/constraints.txt)
@@ -143,3 +146,9 @@ install() {
     die "the installation failed: ${reason:-unknown reason} (log: $log)"
   fi
 }
+
+if [ "${BASH_SOURCE[0]}" = "$0" ]; then
+  set -euo pipefail
+  make_env "${1:-}"
+  echo "to use it: source $VENV/bin/activate"
+fi

@@ -53,7 +53,20 @@ finally:
   assert '--help' in result.stdout or 'Flags:' in result.stdout
   if name in ('main', 'study'):
     assert '--workdir' in result.stdout and '--coordinator' in result.stdout
-    assert len(result.stdout.splitlines()) < 40
+  assert len(result.stdout.splitlines()) <= 40  # a screen
+
+
+def test_a_python_without_the_packages_says_how_to_get_them():
+  result = subprocess.run(
+    [sys.executable, '-S', '-m', 'instructrl.sample', '--help'],
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert result.returncode == 1 and not result.stdout
+  (line,) = result.stderr.splitlines()
+  assert 'lacks the packages of instructrl; run: ' in line
+  assert '.venv/bin/activate' in line
 
 
 def test_a_report_is_made_without_jax():

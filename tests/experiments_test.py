@@ -248,7 +248,6 @@ def test_every_field_of_every_config_is_read_somewhere():
     ('ppo', 'ppo.kl_coef', -0.1, 'ppo.kl_coef must be at least 0'),
     ('ppo', 'ppo.top_p', 0.9, 'ppo.top_p must be 1'),
     ('ppo', 'ppo.minibatch_size', 7, 'ppo.minibatch_size must divide'),
-    ('ppo', 'ppo.ema_decay', 0.9999, 'half-life'),
     ('ppo', 'model.dropout', 0.1, 'model.dropout must be 0'),
     (
       'ppo',

@@ -125,6 +125,14 @@ def test_quickstart_installs_once_and_runs_the_study(checkout):
   assert len(calls(checkout, '-m instructrl.study')) == 1
 
 
+def test_the_environment_alone(checkout):
+  result = run(checkout, 'env.sh')
+  assert result.returncode == 0, result.stderr
+  assert len(calls(checkout, '-m pip install')) == 1
+  assert not calls(checkout, '-m instructrl')
+  assert f'source {checkout}/.venv/bin/activate' in result.stdout
+
+
 def test_the_workdir_is_relative_to_where_one_stands(checkout):
   assert run(checkout, 'quickstart.sh', 'my run').returncode == 0
   workdir = checkout.parent / 'elsewhere' / 'my run'

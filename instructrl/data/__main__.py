@@ -23,8 +23,14 @@ from instructrl.runtime import exits
 _WIDTH = 80
 
 
+class _Sources(argparse.Action):
+  def __call__(self, parser, *_):
+    print(_sources())
+    parser.exit()
+
+
 def _sources() -> str:
-  """Lists the sources with their options, for --help."""
+  """Lists the sources with their options."""
   lines = ['sources (all have the options limit=N, strict=BOOL):']
   for name, about in lookup.names():
     lines += textwrap.wrap(
@@ -40,8 +46,11 @@ def parse(argv):
   parser = argparse.ArgumentParser(
     prog='python -m instructrl.data',
     description=__doc__.split('\n')[0],
-    epilog=_sources(),
-    formatter_class=argparse.RawDescriptionHelpFormatter,
+    epilog='--sources lists the sources with their options.',
+    usage='%(prog)s [options] SPEC [SPEC ...]',
+  )
+  parser.add_argument(
+    '--sources', action=_Sources, nargs=0, help='list the sources, and end'
   )
 
   def add(name, about, default=None, **kwargs):

@@ -17,6 +17,7 @@ from absl import app
 from absl import flags
 from absl import logging
 
+from instructrl.runtime import config_fields
 from instructrl.runtime import exits
 from instructrl.runtime import storage
 from instructrl.runtime import typed
@@ -115,6 +116,10 @@ def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
       )
     _run_guarded(main, given)
 
+  if 'config' in flags.FLAGS:
+    flags.DEFINE_bool(
+      'fields', False, 'Print all fields of the config, and run nothing.'
+    )
   app.run(guarded, flags_parser=_parse_flags)
 
 
@@ -263,6 +268,11 @@ def read_config(config_flag, kind: str, *fields: str):
       f'error: --config is not of a {kind}: it has no field {wanted}'
       + (f'; run it with python -m instructrl.{runs[0]}' if runs else '')
     )
+  if flags.FLAGS.fields:
+    path = flags.FLAGS['config'].config_filename
+    path = path if os.path.isfile(path) else path.rpartition(':')[0]
+    text = config_fields.render(config, path)
+    sys.exit(status_of(lambda: print(text, flush=True)))
   return config
 
 

@@ -4,7 +4,9 @@
 `python -m instructrl.COMMAND`. Imports nothing that takes time.
 """
 
+import importlib.util
 import os
+import pathlib
 import signal
 import sys
 from typing import NoReturn
@@ -22,6 +24,19 @@ def at_start() -> None:
   for number in _SIGNALS:
     if signal.getsignal(number) != signal.SIG_IGN:
       signal.signal(number, end)
+
+
+def need_environment() -> None:
+  """Ends the program if its Python lacks the packages; says what to do."""
+  if importlib.util.find_spec('absl') is not None:
+    return
+  root = pathlib.Path(__file__).resolve().parents[2]
+  remedy = f'source {root / ".venv/bin/activate"}'
+  if not (root / '.venv').is_dir():
+    remedy = f'bash {root / "scripts/env.sh"} && {remedy}'
+  sys.exit(
+    f'error: {sys.executable} lacks the packages of instructrl; run: {remedy}'
+  )
 
 
 def end(number, frame=None) -> NoReturn:

@@ -2,6 +2,8 @@
 
 import collections
 from collections.abc import Callable, Mapping
+import math
+import statistics
 import sys
 import time
 from typing import Any
@@ -10,7 +12,20 @@ import rich.console
 import rich.progress
 import rich.table
 
-_MAX_LIVE_METRICS = 4
+# Metric -> its name on the screen, in the order of the display. A stage that
+# has none of these metrics shows its first ones under their own names.
+_SHOWN = {
+  'objective/scores': 'score',
+  'objective/kl': 'KL',
+  'objective/judge': 'judge',
+  'response/length': 'length',
+  'response/eos_frac': 'ended',
+  'loss/train': 'loss',
+  'accuracy/train': 'accuracy',
+  'optimizer/lr': 'lr',
+  'optimizer/grad_norm': 'grad norm',
+}
+_MAX_LIVE_METRICS = 5
 _SPEED_WINDOW = 60.0  # seconds
 _BAR = 20  # characters
 
@@ -62,8 +77,7 @@ class Progress:
     self._clock = clock
     self._step = self._start = start
     self._metrics = {}
-    # (time, step) of the updates of the last minute, for the speed. The speed
-    # is measured from the end of the first step, which compiles.
+    # (time, step) of the updates of the last minute, for the speed.
     self._recent = collections.deque()
     console = rich.console.Console(file=self._stream)
     self._live = (
@@ -71,7 +85,7 @@ class Progress:
     )
     self._plain = primary and not self._live
     if self._live:
-      # A narrow terminal cuts the metrics first, in the last column.
+      # A narrow terminal cuts the end of the last column: the lesser metrics.
       fixed = lambda width: rich.table.Column(min_width=width, no_wrap=True)
       columns = (
         rich.progress.SpinnerColumn(),
@@ -107,7 +121,7 @@ class Progress:
     """Shows that `step` steps are done, with the newest metrics if given."""
     now = self._clock()
     self._step = step
-    self._metrics = dict(metrics) if metrics else self._metrics
+    self._metrics |= metrics or {}  # some are not measured at every step
     self._recent.append((now, step))
     while len(self._recent) > 2 and now - self._recent[1][0] > _SPEED_WINDOW:
       self._recent.popleft()
@@ -132,16 +146,36 @@ class Progress:
     self._line(f'{word} at {self._step}/{self._total} after {seconds}')
 
   def _text(self) -> str:
-    parts = [f'{self._step}/{self._total}']
-    if self._recent and self._clock() > self._recent[0][0]:
-      began, first = self._recent[0]
-      speed = (self._step - first) / (self._clock() - began)
-      if speed > 0:
-        left = format_seconds((self._total - self._step) / speed)
-        parts += [f'{speed:.3g} {self._units}/s', f'{left} left']
-    for name, value in list(self._metrics.items())[:_MAX_LIVE_METRICS]:
-      parts.append(f'{name}={float(value):.4g}')
-    return '  '.join(parts)
+    """Returns the step, the first metric, the time left, then the rest."""
+    known = [
+      (n, self._metrics[m]) for m, n in _SHOWN.items() if m in self._metrics
+    ]
+    shown = (known or list(self._metrics.items()))[:_MAX_LIVE_METRICS]
+    first, *others = [f'{name}={float(x):.4g}' for name, x in shown] or ['']
+    left, speed = '', self._speed()
+    if speed:
+      left = f'{format_seconds((self._total - self._step) / speed)} left'
+      others.append(f'{speed:.3g} {self._units}/s')
+    parts = [f'{self._step}/{self._total}', first, left, *others]
+    return '  '.join(part for part in parts if part)
+
+  def _speed(self) -> float:
+    """Returns steps per second; 0 if it is not known yet.
+
+    The speed is that of the last minute. Before the first minute is over, it is
+    that of the median step: a stage compiles in its first steps.
+    """
+    times, steps = zip(*self._recent) if self._recent else ((), ())
+    if len(times) < 2 or times[-1] <= times[0] or steps[-1] <= steps[0]:
+      return 0.0
+    if times[-1] - times[0] >= _SPEED_WINDOW:
+      return (steps[-1] - steps[0]) / (times[-1] - times[0])
+    took = (
+      (times[i] - times[i - 1]) / (steps[i] - steps[i - 1])
+      for i in range(1, len(times))
+      if steps[i] > steps[i - 1]
+    )
+    return 1 / (statistics.median(took) or math.inf)
 
   def _line(self, text: str) -> None:
     if self._plain:

@@ -15,6 +15,7 @@ from instructrl.rewards import rewards_settings
 from instructrl.rewards.function import FunctionReward
 from instructrl.rewards.protocol import Episodes
 from instructrl.rewards.protocol import Reward
+from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.stages import architecture
 from instructrl.stages import checks
@@ -42,6 +43,8 @@ def validate(config):
   p, require = config.ppo, checks.require
   for fault in ppo_settings.faults(p.to_dict()):
     require(False, fault)
+  if text := ppo_settings.warning(p.to_dict()):
+    files.warn_once(text)
   try:
     terms = rewards_settings.read(config.rewards.to_dict())
   except ValueError as error:

@@ -184,12 +184,24 @@ def _misfits(s: Settings, prefix: str) -> list[str]:
       f'{prefix}adaptive_kl_horizon must be greater than 0 with '
       f'{prefix}adaptive_kl_target={s.adaptive_kl_target}; got 0'
     )
-  if s.ema_decay:
-    half_life = math.log(0.5) / math.log(s.ema_decay)
-    if s.num_updates < 4 * half_life:
-      found.append(
-        f'{prefix}ema_decay={s.ema_decay} has a half-life of '
-        f'{half_life:.0f} updates, and the run has only {s.num_updates}: its '
-        'average would still be the start. Lower it, or train for longer'
-      )
   return found
+
+
+def warning(values: Mapping[str, Any], prefix: str = 'ppo.') -> str:
+  """Returns a warning if the average of a short run keeps much of its start.
+
+  Args:
+    values: value of each field of `Settings`, without faults.
+    prefix: shown before a field's name.
+  """
+  s = Settings(**values)
+  kept = s.ema_decay**s.num_updates
+  if kept <= 1 / 16:  # after four half-lives
+    return ''
+  half_life = math.log(0.5) / math.log(s.ema_decay)
+  return (
+    f'{prefix}ema_decay={s.ema_decay} has a half-life of {half_life:.0f} '
+    f'updates, and the run has only {s.num_updates}: {kept:.0%} of its average '
+    f'is still the start. {s.ema_decay} is used; '
+    f'{0.5 ** (4 / s.num_updates):.2g} would have four half-lives'
+  )

@@ -128,7 +128,7 @@ def test_flags_that_make_no_sense(spec, capsys, argv, message):
 
 def test_help_lists_the_sources(capsys):
   with pytest.raises(SystemExit) as stop:
-    run(capsys, '--help')
+    run(capsys, '--sources')
   out = capsys.readouterr().out
   assert stop.value.code == 0
   assert 'hh-rlhf  ' in out and 'jsonl:PATH  ' in out and 'tie_margin' in out

@@ -33,7 +33,13 @@ def run_progress(stream, *, steps=1000, seconds=0.1, fail_at=None):
         raise RuntimeError('no')
       progress.update(
         step,
-        {'objective/kl': step / 8, 'b': 1, 'c': 1, 'd': 1, 'never shown': 1},
+        {
+          'loss/value': 1,
+          'objective/kl': step / 8,
+          'objective/scores': 0.5,
+          'response/length': 9,
+        }
+        | ({'objective/judge': 0.25} if step == 1 else {}),
       )
     progress.message('a message')
 
@@ -44,9 +50,12 @@ def test_progress_without_terminal_is_a_line_now_and_then():
   lines = stream.getvalue().splitlines()
   assert lines[0] == 'stage 8/12 ppo: starts'
   assert lines[1] == (
-    'stage 8/12 ppo: 1/1000  objective/kl=0.125  b=1  c=1  d=1'
+    'stage 8/12 ppo: 1/1000  score=0.5  KL=0.125  judge=0.25  length=9'
   )
-  assert lines[2].startswith('stage 8/12 ppo: 101/1000  10 steps/s  1m30s left')
+  assert lines[2] == (
+    'stage 8/12 ppo: 101/1000  score=0.5  1m30s left  KL=12.62  judge=0.25  '
+    'length=9  10 steps/s'
+  )
   assert lines[-2:] == [
     'stage 8/12 ppo: a message',
     'stage 8/12 ppo: done at 1000/1000 after 2m10s',
@@ -65,7 +74,17 @@ def test_the_time_left_follows_the_last_minute():
       progress.update(step)
   lines = stream.getvalue().splitlines()
   assert '0.2 steps/s' in lines[2]
-  assert lines[-2].startswith('rm: 190/300  2 steps/s  55s left')
+  assert lines[-2] == 'rm: 190/300  55s left  2 steps/s'
+
+
+def test_the_first_time_left_does_not_count_what_compiles():
+  stream, clock = io.StringIO(), Clock()
+  with Progress('rm', 1000, stream=stream, clock=clock) as progress:
+    for step in range(1, 16):
+      clock.now += 4.0 if step in (1, 4, 7) else 0.5
+      progress.update(step, {'pieces': 7, 'b': 1})
+  lines = stream.getvalue().splitlines()
+  assert lines[1] == 'rm: 6/1000  pieces=7  8m17s left  b=1  2 steps/s'
 
 
 def test_progress_says_where_it_stopped_and_resumed():
@@ -88,7 +107,7 @@ def show_on_a_terminal(monkeypatch, width):
     with Progress('rm [1]', 4, stream=stream, clock=clock) as progress:
       for step in (1, 2):
         clock.now += 65.0
-        progress.update(step, {'accuracy/validation': 0.75, 'loss/train': 0.5})
+        progress.update(step, {'optimizer/lr': 0.75, 'loss/train': 0.5})
       time.sleep(0.7)  # it is drawn twice a second
       progress.message('a [message]')
   shown = b''
@@ -114,11 +133,12 @@ def test_progress_on_a_terminal_is_a_live_bar(monkeypatch):
     assert text in shown
 
 
-def test_a_narrow_terminal_cuts_the_metrics_first(monkeypatch):
-  wide, narrow = (show_on_a_terminal(monkeypatch, w) for w in (200, 60))
-  assert 'loss/train=0.5' in wide
-  assert 'loss/train' not in narrow
-  for text in ('rm [1]', '2/4', '━' * 8):
+@pytest.mark.parametrize('width', [60, 50])
+def test_a_narrow_terminal_cuts_the_loss_last(monkeypatch, width):
+  wide, narrow = (show_on_a_terminal(monkeypatch, w) for w in (200, width))
+  assert 'lr=0.75' in wide
+  assert 'lr=0.75' not in narrow
+  for text in ('rm [1]', '2/4', 'loss=0.5', '━' * 8):
     assert text in narrow
 
 

@@ -55,3 +55,20 @@ def test_every_fault_is_found():
   assert [message.split()[0] for message in found] == [
     f'ppo.{name}' for name in floats
   ]
+
+
+@pytest.mark.parametrize(
+  'decay, updates, message',
+  [
+    (0.99, 8, 'half-life of 69 updates, and the run has only 8: 92% of its av'),
+    (0.99, 8, 'is still the start. 0.99 is used; 0.71 would have four half-l'),
+    (0.99, 300, ''),
+    (0.0, 1, ''),
+  ],
+)
+def test_an_average_that_keeps_the_start_is_a_warning(decay, updates, message):
+  values = ppo_settings.defaults() | {'ema_decay': decay}
+  values |= {'minibatch_size': 512, 'num_iterations': updates}
+  assert ppo_settings.faults(values) == []
+  found = ppo_settings.warning(values)
+  assert message in found and bool(message) == bool(found)

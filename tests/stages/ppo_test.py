@@ -44,7 +44,6 @@ from tests.stages.conftest import save_run
     ),
     ('model.dropout', 0.1, 'model.dropout must be 0 in PPO'),
     ('value_model.dropout', 0.1, 'value_model.dropout must be 0 in PPO'),
-    ('ppo.ema_decay', 0.99, 'half-life of 69 updates, and the run has only 8'),
     ('ppo.ema_decay', 1.0, 'ppo.ema_decay must be .*less than 1; got 1.0'),
     ('ppo.kl_coef', -0.1, 'ppo.kl_coef must be at least 0 .*; got -0.1'),
     ('ppo.kl_coef', float('nan'), 'ppo.kl_coef must .*; got nan'),
