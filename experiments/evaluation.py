@@ -14,6 +14,7 @@ RECIPE = {
   'tiny': (1500, 100, 400, 2),
   'small': (1500, 300, 2000, 3),
 }
+GPT3_PROMPTS = {'micro': 12, 'tiny': 400, 'small': 1000}
 
 
 class Policies(common.Open):
@@ -47,6 +48,14 @@ def get_config(arg='tiny'):
     num_prompts=prompts,
     temperature=1.0,  # of the compared responses, for all policies
     reference='sft',  # the policy that all are compared with
+  )
+  # Fig. 3 has a second set, of prompts that were sent to GPT-3 models.
+  c.evals.gpt3_prompts = dict(
+    type='preference',
+    split='gpt3_test',
+    num_prompts=GPT3_PROMPTS[arg],
+    temperature=1.0,
+    reference='sft',
   )
   c.evals.probes = dict(
     type='probes', num_probes=probes, num_documents=documents

@@ -98,9 +98,9 @@ CLAIMS = (
     paper='Held-out labelers, who labeled nothing that was trained on, have '
     'about the same preferences, also on prompts to GPT-3 models (Fig. 3); '
     'Likert ratings have the same order (Fig. 31).',
-    studies='^(Preference|Likert|GPT-3 prompts)',
-    parts={'sizes': 'rated higher|GPT-3 prompts'},
-    figures=('likert', 'gpt3_preference'),
+    studies='^(Preference|Likert)',
+    parts={'sizes': 'rated higher'},
+    figures=('likert', 'gpt3_prompts'),
   ),
   dict(
     title='What labelers note: instructions, constraints, inventions',

@@ -71,7 +71,8 @@ def get_config(arg='tiny'):
   )
   stages.reward.inputs.init = '../reward_sft'
   stages.evaluation.policies[LARGEST] = '../largest_select'
-  stages.evaluation.evals.preference.reference = LARGEST
+  for name in ('preference', 'gpt3_prompts'):
+    stages.evaluation.evals[name].reference = LARGEST
   for name in stages:
     c.given[name] = ''
   # The lab follows from the world, and an evaluation from eval_seed.

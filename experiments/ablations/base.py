@@ -151,8 +151,8 @@ def ppo(arg, stage='ppo_ptx', *, people=False, measures=()):
   if 'evaluation' not in c.stages:
     return c
   evaluate(c.stages.evaluation, (stage, *(('sft',) if people else ())))
-  skipped = 'probes' if people else 'preference'
-  c.stages.evaluation.evals[skipped].type = ''
+  for skipped in ('gpt3_prompts', 'probes' if people else 'preference'):
+    c.stages.evaluation.evals[skipped].type = ''
   if not people:
     add_lines(c)
   return c
@@ -171,7 +171,7 @@ def add_lines(c):
   """
   lines = c.stages.lines = evaluation.get_config(c.size)
   evaluate(lines, ('base', 'ppo_init'))
-  lines.evals.preference.type = ''
+  lines.evals.preference.type = lines.evals.gpt3_prompts.type = ''
   lines.evals.reward.type = 'reward_model'
   lines.inputs.reward_model = '../reward'
   c.given.lines = ''

@@ -94,15 +94,22 @@ def merged(content: Mapping[str, Any]) -> dict:
   Returns:
     'policies', and the keys of the results of all evaluations whose type is a
     module of this package: 'preference', 'head_to_head', 'likert', 'metadata',
-    'probes', 'nll', 'score', 'accuracy', .... 'differences' is merged. Of two
-    evaluations of one type, the last one counts. See `others` for the rest.
+    'probes', 'nll', 'score', 'accuracy', .... 'differences' is merged. Of
+    several evaluations of one type the first one counts; the others are whole
+    at 'named' -> NAME. See `others` for the rest.
   """
-  tree = {'policies': content['policies'], 'differences': {}}
-  for found in content['evals'].values():
-    if ':' not in found['type']:
-      results = dict(found['results'])
-      tree['differences'].update(results.pop('differences', {}))
-      tree.update(results)
+  tree = {'policies': content['policies'], 'differences': {}, 'named': {}}
+  types = set()
+  for name, found in content['evals'].items():
+    if ':' in found['type']:
+      continue
+    results = dict(found['results'])
+    if found['type'] in types:
+      tree['named'][name] = results
+      continue
+    types.add(found['type'])
+    tree['differences'].update(results.pop('differences', {}))
+    tree.update(results)
   return tree
 
 

@@ -138,9 +138,11 @@ def _preference(evaluation, policies, claim: WinRate) -> Verdict:
   path = ('head_to_head', left, right)
   if right == 'sft':
     path = ('preference', left)
+  if claim.evaluation:
+    path = ('named', claim.evaluation, *path)
   found = verdicts.get(evaluation, *path, *filter(None, [claim.labelers]))
   return verdicts.make_row(
-    'Preference',
+    'Preference on GPT-3’s prompts' if claim.evaluation else 'Preference',
     claim.statement,
     claim.paper,
     f'win rate of {" against ".join(names)}{_READERS[claim.labelers]}',

@@ -30,6 +30,7 @@ class WinRate:
     right: the policy that it is compared with.
     labelers: who compares, 'train_labelers' or 'heldout_labelers'; '' is the
       judge.
+    evaluation: name of another evaluation of preferences; '' is the main one.
   """
 
   statement: str
@@ -38,6 +39,7 @@ class WinRate:
   left: str
   right: str = 'sft'
   labelers: str = ''
+  evaluation: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,28 +71,26 @@ class Difference:
   unit: str = 'points'
 
 
-def _by_labelers(who: str, labelers: str, base: str, ppo: str, ptx: str):
+def _by_labelers(
+  who: str, labelers: str, base: str, ppo: str, ptx: str, evaluation: str = ''
+):
   """Returns what a group of labelers finds; the paper's 175B win rates."""
   paper = '~{}% (175B, Fig. 3)'.format
+  other = dict(labelers=labelers, evaluation=evaluation)
   return (
     WinRate(
       f'{who} find the pretrained model worse',
       LOSES,
       paper(base),
       'base',
-      labelers=labelers,
+      **other,
     ),
-    WinRate(f'{who} find PPO better', WINS, paper(ppo), 'ppo', 'sft', labelers),
-    WinRate(
-      f'{who} find PPO-ptx better',
-      WINS,
-      paper(ptx),
-      'ppo_ptx',
-      labelers=labelers,
-    ),
+    WinRate(f'{who} find PPO better', WINS, paper(ppo), 'ppo', **other),
+    WinRate(f'{who} find PPO-ptx better', WINS, paper(ptx), 'ppo_ptx', **other),
   )
 
 
+GPT3_PROMPTS = 'gpt3_prompts'  # name of the evaluation on GPT-3's prompts
 _SIZES = 'at every size (Fig. 1)'
 WIN_RATES = (
   WinRate(
@@ -130,6 +130,22 @@ WIN_RATES = (
   ),
   *_by_labelers('Training labelers', 'train_labelers', '24', '63', '66'),
   *_by_labelers('Held-out labelers', 'heldout_labelers', '25', '69', '71'),
+  *_by_labelers(
+    'On GPT-3’s prompts, training labelers',
+    'train_labelers',
+    '22',
+    '59',
+    '61',
+    GPT3_PROMPTS,
+  ),
+  *_by_labelers(
+    'On GPT-3’s prompts, held-out labelers',
+    'heldout_labelers',
+    '28',
+    '64',
+    '62',
+    GPT3_PROMPTS,
+  ),
 )
 
 

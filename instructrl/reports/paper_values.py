@@ -8,6 +8,7 @@ levels do not.
 from collections.abc import Mapping
 
 _POLICIES = ('base', 'prompted', 'sft', 'ppo', 'ppo_ptx')
+_UNPROMPTED = tuple(name for name in _POLICIES if name != 'prompted')
 
 
 def _of(*values: float) -> dict[str, float]:
@@ -16,12 +17,15 @@ def _of(*values: float) -> dict[str, float]:
   return dict(zip(names, values, strict=True))
 
 
-_UNPROMPTED = tuple(name for name in _POLICIES if name != 'prompted')
-
 # Group of labelers -> win rates against SFT on InstructGPT prompts (Fig. 3).
 WIN_RATES = {
   'train_labelers': _of(0.24, 0.41, 0.50, 0.63, 0.66),
   'heldout_labelers': _of(0.25, 0.43, 0.50, 0.69, 0.71),
+}
+# The same on prompts to GPT-3 models, where GPT-3 is not prompted (Fig. 3).
+GPT3_WIN_RATES = {
+  'train_labelers': _of(0.22, 0.50, 0.59, 0.61),
+  'heldout_labelers': _of(0.28, 0.50, 0.64, 0.62),
 }
 LIKERT = _of(2.5, 3.5, 4.0, 4.6, 4.8)  # training labelers (Fig. 31)
 # Flag -> its share of the answers (Fig. 4).

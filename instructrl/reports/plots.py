@@ -12,7 +12,6 @@ from matplotlib import ticker
 
 from instructrl.reports import canvas
 from instructrl.reports import formats
-from instructrl.reports import paper_values
 from instructrl.reports.canvas import GRAY
 from instructrl.reports.canvas import INK
 from instructrl.reports.policies import ShownPolicies
@@ -92,12 +91,17 @@ _LABELERS = {
 
 
 @canvas.styled
-def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
+def preference(
+  rows: Mapping[str, Mapping],
+  policies: ShownPolicies,
+  paper: Mapping[str, Mapping[str, float]],
+) -> str:
   """Draws win rates against SFT: bars of the judge, marks of labelers.
 
   Args:
     rows: policy -> its row of `evaluators.preference`.
     policies: their labels and colours.
+    paper: group of labelers -> policy -> the paper's win rate.
   """
   fig = canvas.figure(3.3)
   ax = fig.subplots()
@@ -113,8 +117,8 @@ def preference(rows: Mapping[str, Mapping], policies: ShownPolicies) -> str:
       ax.plot([x + place] * 2, found['ci95'], color=INK, lw=1)
       filled = dict(ms=4.5, color=color, mec=INK, mew=0.8)
       ax.plot(x + place, found['win_rate'], mark, **filled)
-      if policy in paper_values.WIN_RATES[group]:
-        drawn = paper_values.WIN_RATES[group][policy]
+      if policy in paper[group]:
+        drawn = paper[group][policy]
         ax.plot(x + place, drawn, **{**_PAPER, 'marker': mark, 'ms': 6})
   ax.axhline(0.5, color=INK, lw=0.8, ls=_DASHES)
   labels = [policies.label(name) for name in names]

@@ -118,9 +118,17 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
   bars = lambda panels: plots.bar_panels(panels, policies) if panels else None
   curves = lambda panels, **kw: plots.curves(panels, **kw) if panels else None
   metadata = by_flag(evaluation.get('metadata', {}))
-  preference = evaluation.get('preference')
+  named = evaluation.get('named', {})
+
+  def preference(tree, paper):
+    rows = tree.get('preference')
+    return rows and plots.preference(rows, policies, paper)
+
   return {
-    'preference': preference and plots.preference(preference, policies),
+    'preference': preference(evaluation, paper_values.WIN_RATES),
+    'gpt3_prompts': preference(
+      named.get('gpt3_prompts', {}), paper_values.GPT3_WIN_RATES
+    ),
     'metadata': bars(
       [
         plots.Panel(

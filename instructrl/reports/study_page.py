@@ -361,6 +361,8 @@ def _samples(samples, seeds, policies) -> dict | None:
   samples = [s for s in samples if s.get('kind') == kind]
   if not samples:
     return None
+  first = samples[0].get('eval')  # of several evaluations of this kind
+  samples = [s for s in samples if s.get('eval') == first]
   rng = statistics.generator(seeds['eval_seed'], 'report samples')
   samples = [samples[i] for i in rng.permutation(len(samples))]
   groups = {'': samples}

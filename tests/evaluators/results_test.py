@@ -19,6 +19,10 @@ def collected():
         ),
       ),
       'b': ('probes', evaluator.Outcome({'differences': {'probes': 3}})),
+      'other_prompts': (
+        'preference',
+        evaluator.Outcome({'likert': 5, 'differences': {'likert': 6}}),
+      ),
       'c': ('mine:Own', evaluator.Outcome({'likert': 7}, [{'x': 0}])),
     },
   )
@@ -30,6 +34,7 @@ def test_evaluations_of_the_package_are_one_tree_and_others_are_apart():
     'policies': {'sft': {'label': 'SFT'}},
     'likert': 1,
     'differences': {'likert': 2, 'probes': 3},
+    'named': {'other_prompts': {'likert': 5, 'differences': {'likert': 6}}},
   }
   assert results.others(content) == {'c': {'likert': 7}}
   assert samples == [{'eval': 'a', 'kind': 'preference'}, {'eval': 'c', 'x': 0}]

@@ -157,8 +157,27 @@ def make_evaluation():
   }
 
 
+def scaled(tree):
+  """Returns the numbers of a tree, each 0.9 of itself."""
+  if isinstance(tree, dict):
+    return {key: x if key == 'n' else scaled(x) for key, x in tree.items()}
+  return [scaled(x) for x in tree] if isinstance(tree, list) else 0.9 * tree
+
+
 def write_evaluation(workdir, evaluation):
-  evals = {'lab': {'type': 'preference', 'results': evaluation}}
+  evals = {
+    'lab': {'type': 'preference', 'results': evaluation},
+    'gpt3_prompts': {
+      'type': 'preference',
+      'results': {
+        'preference': {
+          policy: scaled(row)
+          for policy, row in evaluation.get('preference', {}).items()
+        },
+        'differences': {},
+      },
+    },
+  }
   content = {'format_version': 3, 'policies': TABLE, 'evals': evals}
   path = workdir / 'evaluation' / 'results.json'
   path.write_text(json.dumps(content))
@@ -400,6 +419,24 @@ def test_toxicity_is_drawn_by_the_rudeness_of_the_prompt(finished, tmp_path):
   write_evaluation(tmp_path, evaluation)
   page = report.make_report(tmp_path).read_text()
   assert '<h2>Toxicity by the rudeness of the prompt</h2>' in page
+
+
+def test_a_second_set_of_prompts_has_its_own_rows_and_figure(finished):
+  workdir, results, html = finished
+  rows = {
+    (row['statement'], row['quantity'].partition(',')[0]): row
+    for row in results['expectations']
+    if row['topic'] == 'Preference on GPT-3’s prompts'
+  }
+  assert len(rows) == 6
+  held = 0.5 + 0.8 * (WIN['ppo'] - 0.5)
+  row = rows[
+    'On GPT-3’s prompts, training labelers find PPO better',
+    'win rate of PPO against SFT',
+  ]
+  assert row['value'] == pytest.approx(0.9 * held)
+  assert results['preference']['ppo']['win_rate'] == WIN['ppo']
+  assert 'Preference on prompts to GPT-3</h2>' in html
 
 
 def test_the_tax_before_rl_and_in_rl_is_a_table(finished):
