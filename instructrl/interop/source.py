@@ -65,7 +65,7 @@ def open_source(path) -> WeightSource:
       hf_config.model_fields(config)
     weights = weight_files.open_weights(path)
     kept = [path / name for name in _KEPT_FILES if (path / name).is_file()]
-    kept = {file.name: file.read_bytes() for file in kept}
+    kept = {file.name: files.read_bytes(file) for file in kept}
   else:
     weights = weight_files.open_weights(path)
     config = weights.config

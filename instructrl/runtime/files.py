@@ -164,10 +164,25 @@ def refuse_special(path) -> None:
 
 
 def refuse_pointer(path) -> None:
-  """Raises a ValueError for a file that git-lfs has not fetched."""
+  """Raises a ValueError for a file that git-lfs has not fetched, or a pipe."""
+  refuse_special(path)
   with open(path, 'rb') as file:
     if file.read(64).startswith(b'version https://git-lfs'):
       raise ValueError(f'{path} is a pointer of git-lfs: run `git lfs pull`')
+
+
+def read_text(path) -> str:
+  """Returns the text of a file in UTF-8, with several tries.
+
+  Raises:
+    ValueError: the path is a device, a pipe or a folder, or the file is a
+      pointer of git-lfs or not UTF-8; the message names it.
+  """
+  refuse_pointer(path)
+  try:
+    return read_bytes(path).decode('utf-8')
+  except UnicodeDecodeError as error:
+    raise ValueError(f'{path} is damaged: {error}') from error
 
 
 def read_json(path) -> dict[str, Any]:
@@ -177,10 +192,9 @@ def read_json(path) -> dict[str, Any]:
     ValueError: the file does not contain a JSON object; the message names it.
   """
   path = pathlib.Path(path)
-  refuse_special(path)
-  refuse_pointer(path)
+  text = read_text(path)
   try:
-    found = parse_json(read_bytes(path).decode('utf-8'))
+    found = parse_json(text)
   except ValueError as error:
     raise ValueError(f'{path} is damaged: {error}') from error
   if not isinstance(found, dict):

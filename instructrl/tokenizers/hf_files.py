@@ -291,7 +291,7 @@ def _begin(tokenizer, roles, config) -> str | None:
 def _chat_template(path: pathlib.Path, config) -> str | None:
   file = path / 'chat_template.jinja'
   if file.exists():
-    return file.read_text(encoding='utf-8')
+    return files.read_text(file)
   found = config.get('chat_template')
   if isinstance(found, list):
     found = next(

@@ -70,7 +70,10 @@ def build(tokenizer: Mapping[str, Any]) -> tokenizers.Tokenizer:
   """
   try:
     tok = tokenizers.Tokenizer.from_str(json.dumps(tokenizer))
-  except Exception as error:  # the library raises nothing more precise
+  except BaseException as error:  # the library raises nothing more precise
+    # A panic of its Rust code is no Exception.
+    if not isinstance(error, Exception) and 'Panic' not in type(error).__name__:
+      raise
     raise ValueError(f'the tokenizer cannot be used: {error}') from error
   tok.no_truncation()
   tok.no_padding()

@@ -3,7 +3,6 @@
 import abc
 from collections.abc import Sequence
 import hashlib
-import pathlib
 
 from instructrl.runtime import files
 
@@ -48,7 +47,7 @@ class AnyTokenizer(abc.ABC):
   def load(cls, path) -> 'AnyTokenizer':
     """Reads a file written by `save`; errors name the file."""
     with files.named(path):
-      return cls(pathlib.Path(path).read_bytes())
+      return cls(files.read_bytes(path))
 
   def save(self, path) -> None:
     """Writes the file, whole or not at all."""

@@ -61,7 +61,7 @@ def read(
 def _read_bpe(path: pathlib.Path, kind: str):
   vocab, file = files.read_json(path / 'vocab.json'), path / 'merges.txt'
   merges = []
-  for number, line in enumerate(file.read_text('utf-8').split('\n'), 1):
+  for number, line in enumerate(files.read_text(file).split('\n'), 1):
     if not line.strip() or (number == 1 and line.startswith('#version')):
       continue
     pair = line.split(' ')
@@ -86,7 +86,7 @@ def _read_bpe(path: pathlib.Path, kind: str):
 
 def _read_model(file: pathlib.Path, config):
   files.refuse_pointer(file)
-  model = file.read_bytes()
+  model = files.read_bytes(file)
   try:
     proto = spm_files.read_proto(model)
     pieces = {piece.text for piece in spm_files.pieces_of(proto)}

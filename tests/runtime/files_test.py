@@ -1,6 +1,7 @@
 """Small files are written whole, and damage is named."""
 
 import math
+import os
 
 import pytest
 
@@ -81,6 +82,18 @@ def test_a_pointer_of_git_lfs_is_named(tmp_path):
   path.write_text('version https://git-lfs.github.com/spec/v1\nsize 12\n')
   with pytest.raises(ValueError, match='config.json is a pointer of git-lfs'):
     files.read_json(path)
+
+
+def test_a_pipe_and_text_that_is_not_utf_8_are_named(tmp_path):
+  path = tmp_path / 'chat_template.jinja'
+  path.write_bytes(b'\xe9')
+  with pytest.raises(ValueError, match='template.jinja is damaged: .*utf-8'):
+    files.read_text(path)
+  path.unlink()
+  os.mkfifo(path)  # reading it would not end
+  for read in (files.read_text, files.refuse_pointer):
+    with pytest.raises(ValueError, match='jinja is not a regular file'):
+      read(path)
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,18 @@ def test_the_template_called_default_is_taken(tmp_path):
       '{"model": {"vocab": {}, "type": "X"}}',
       'tokenizer.json is damaged',
     ),
+    (  # the library's Rust code panics
+      'tokenizer.json',
+      '{"model": {"type": "BPE", "continuing_subword_prefix": "##", "vocab": '
+      '{"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]]}}',
+      'tokenizer.json is damaged',
+    ),
     ('tokenizer_config.json', '[]', 'tokenizer_config.json is damaged'),
+    (
+      'chat_template.jinja',
+      'version https://git-lfs.github.com/spec/v1',
+      'chat_template.jinja is a pointer of git-lfs',
+    ),
     ('added_tokens.json', '{"<|endoftext|>": 1}', 'in tokenizer.json and 1 in'),
     (
       'tokenizer_config.json',
