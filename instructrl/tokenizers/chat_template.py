@@ -10,6 +10,8 @@ import itertools
 import json
 import re
 
+import jinja2
+
 from instructrl.tokenizers import dialogue
 from instructrl.tokenizers import jinja_process
 from instructrl.tokenizers.layout import CHAT
@@ -174,11 +176,14 @@ def chat_layout(
     except ValueError as error:
       raise ValueError(f'{error}; {_INSTEAD}') from error
 
-  before, after, strip_prompt = _around(rendered, _USER, "the user's text")
+  sought = _sought(chat_template, specials)
+  before, after, strip_prompt = _around(
+    rendered, _USER, "the user's text", sought
+  )
   if system and system.strip() not in before + after:
     raise ValueError(f'the chat template drops the system message; {_INSTEAD}')
   opened, tail, strip_response = _around(
-    lambda answer: rendered(_USER, answer), _ANSWER, 'an answer'
+    lambda answer: rendered(_USER, answer), _ANSWER, 'an answer', sought
   )
   prompt = before + _USER + after
   if not opened.startswith(prompt):
@@ -257,13 +262,27 @@ def _laid_out(layout: PromptLayout, turns: Sequence[str]) -> str:
   return ''.join(text for text, _ in layout.prompt('', turns))
 
 
-def _around(rendered: Callable[[str], str], mark: str, name: str):
+def _sought(chat_template: str, specials: Sequence[str]) -> list[str]:
+  """Returns the texts that a template may look for in a message.
+
+  Special tokens are left out: text that a user types never has one.
+  """
+  tokens = jinja2.Environment().lexer.tokenize(chat_template)
+  found = {token.value for token in tokens if token.type == 'string'}
+  special = first_special(specials)
+  return sorted(t for t in found if t.strip() and not special.search(t))
+
+
+def _around(
+  rendered: Callable[[str], str], mark: str, name: str, sought: Sequence[str]
+):
   """Returns (text before a mark, text after the mark, sides that are dropped).
 
   Args:
     rendered: text -> what the template writes.
     mark: stands for the text.
     name: of the text, for messages.
+    sought: texts that the template may look for.
   """
   parts = rendered(mark).split(mark)
   if len(parts) != 2:
@@ -273,6 +292,12 @@ def _around(rendered: Callable[[str], str], mark: str, name: str):
   for text in (_AROUND[0] + mark + _AROUND[1], mark + ' ' + mark):
     if rendered(text) != before + text + after:
       raise ValueError(f'the chat template changes {name}; {_INSTEAD}')
+  text = mark.join(['', *sought, ''])
+  if rendered(text) != before + text + after:
+    raise ValueError(
+      f'the chat template changes {name} if it has one of the texts '
+      f'{", ".join(map(repr, sought))[:300]}; {_INSTEAD}'
+    )
   wide = f'\n {mark} \n'
   for sides in _SIDES:
     if rendered(wide) == before + strip(wide, sides) + after:

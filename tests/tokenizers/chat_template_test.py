@@ -20,6 +20,8 @@ SPECIALS = (
   '<start_of_turn>',
   '<|eot_id|>',
   '<|end_header_id|>',
+  '<think>',
+  '</think>',
 )
 
 
@@ -101,6 +103,10 @@ TURNS = "{% for m in messages %}{{ '<s>' + m.content + '</s>' }}{% endfor %}"
     (TURNS.replace('m.content', 'm.content + m.content'), 'repeats'),
     (TURNS.replace('m.content', "m.content.split('\\n')[0]"), 'changes'),
     (TURNS.replace('m.content', 'm.content[:40]'), 'changes'),
+    (
+      TURNS.replace('m.content', "m.content.split('##')[-1]"),
+      "has one of the texts '##'",
+    ),
     (
       TURNS + "{% if add_generation_prompt %}{{ 'x' }}{% endif %}",
       'opens an answer in one way',
