@@ -12,10 +12,11 @@ import sys
 from typing import NoReturn
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_STREAMS = {'stdin': 'r', 'stdout': 'w', 'stderr': 'w'}  # in order of number
 
 
 def at_start() -> None:
-  """Makes SIGINT and SIGTERM end the program with one line, at once.
+  """Prepares a program; SIGINT and SIGTERM now end it with one line, at once.
 
   An exception in the first seconds would be raised inside an import, which may
   turn it into another one. A signal that is ignored, as in a background job of
@@ -24,6 +25,21 @@ def at_start() -> None:
   for number in _SIGNALS:
     if signal.getsignal(number) != signal.SIG_IGN:
       signal.signal(number, end)
+  _open_streams()
+
+
+def _open_streams() -> None:
+  """Opens /dev/null for each standard stream that the shell has closed.
+
+  The next file would get the number of the stream, and with it what libraries
+  print.
+  """
+  while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+    os.set_inheritable(descriptor, True)
+  os.close(descriptor)
+  for number, (name, mode) in enumerate(_STREAMS.items()):
+    if getattr(sys, name) is None:
+      setattr(sys, name, open(number, mode, closefd=False))
 
 
 def need_environment() -> None:

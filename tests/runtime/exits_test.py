@@ -73,6 +73,20 @@ def test_a_background_job_ignores_ctrl_c(tmp_path):
   assert process.wait(timeout=60) == 143
 
 
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '<&- >&- 2>&-'])
+@pytest.mark.parametrize('command', ['main', 'sample'])
+def test_streams_that_the_shell_has_closed(command, closed):
+  done = subprocess.run(
+    f'{sys.executable} -m instructrl.{command} --help {closed}; echo $?',
+    shell=True,
+    env=ENVIRONMENT,
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stdout.splitlines()[-1:] == ['0'] and done.stderr == ''
+
+
 COMPUTE = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
