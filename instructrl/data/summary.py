@@ -89,10 +89,11 @@ def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
 
 def _repeats(prompt: Prompt, response: str) -> bool:
   """Returns whether a response begins with its prompt."""
-  text = response.lstrip().removeprefix(dialogue.HUMAN.lstrip()).lstrip()
+  bare = lambda text: text.strip().removeprefix(dialogue.HUMAN.strip()).lstrip()
+  text = bare(response)
   return any(
     text.startswith(asked) and not text[len(asked) :][:1].isalnum()
-    for asked in map(str.strip, (prompt.text, *prompt.turns[-1:]))
+    for asked in map(bare, (prompt.text, *prompt.turns[-1:]))
   )
 
 

@@ -239,12 +239,14 @@ def test_answers_that_repeat_their_prompt_are_counted():
   others = [
     Demonstration(toys.prompt('Hi'), text, 'l') for text in ('His hat.', 'Oh')
   ]
+  marked = Demonstration(toys.prompt('Human: Who?'), 'Human: Who? Mara.', 'l')
   turns = ('a', 'b', 'Who?')
   shown[2] = Demonstration(toys.prompt('a b Who?', turns=turns), 'Who? M', 'l')
   notes = lambda found: summary.describe(loaded(Demonstration, found))['notes']
   about = 'responses begin with their prompt, which the layout writes too'
   assert notes(shown)[0].startswith(f'all 3 {about}')
   assert notes([*shown, *others])[0].startswith(f'3 of 5 {about}')
+  assert notes([*shown, marked])[0].startswith(f'all 4 {about}')
   assert notes(others) == []
 
 

@@ -51,6 +51,7 @@ _READ = {
   | _ABOUT_PROMPT
   | _ABOUT_RANKING,
 }
+_LISTED = 20  # fields that are not read, in the summary
 _READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role'}
 
 
@@ -154,7 +155,11 @@ class Own(base.Source):
   def notes(self):
     plain = lambda name: name.encode('utf-8', 'backslashreplace').decode()
     unread = sorted(self._unread.items())
-    listed = [f'{plain(name)} ({count:,} rows)' for name, count in unread]
+    listed = [
+      f'{plain(name)} ({count:,} rows)' for name, count in unread[:_LISTED]
+    ]
+    if unread[_LISTED:]:
+      listed.append(f'and {len(unread) - _LISTED:,} more')
     return [f'fields that were not read: {", ".join(listed)}'] * bool(listed)
 
 

@@ -555,6 +555,11 @@ def test_fields_that_are_not_read_are_listed_once(tmp_path):
   ]
 
 
+def test_many_fields_that_are_not_read_are_counted(tmp_path):
+  found = load(tmp_path, [{'prompt': 'a', **{f'f{i}': i for i in range(99)}}])
+  assert found.notes[0].endswith(', f26 (1 rows), and 79 more')
+
+
 def test_a_name_that_is_no_text_can_be_written(tmp_path):
   found = load(tmp_path, [{'prompt': 'a', '\udfff': 1}])
   assert found.notes == ['fields that were not read: \\udfff (1 rows)']
