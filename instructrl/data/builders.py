@@ -28,6 +28,7 @@ from instructrl.data.records import (
   to_dict,
 )
 
+_JSON = json.JSONEncoder(sort_keys=True)
 _TOKEN = '<i4'  # a token in a buffer
 
 
@@ -91,7 +92,7 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
 
   @staticmethod
   def encode(record: Record) -> dict[str, bytes]:
-    return {'record': json.dumps(to_dict(record), sort_keys=True).encode()}
+    return {'record': _JSON.encode(to_dict(record)).encode()}
 
   @staticmethod
   def decode(example: Mapping[str, bytes]) -> Record:
@@ -150,10 +151,7 @@ class Rankings(RecordBuilder):
     parts = [values.pop('prompt_tokens'), *values.pop('response_tokens')]
     values['token_counts'] = list(map(len, parts))
     tokens = np.asarray([*itertools.chain(*parts)], _TOKEN)
-    return {
-      'record': json.dumps(values, sort_keys=True).encode(),
-      'tokens': tokens.tobytes(),
-    }
+    return {'record': _JSON.encode(values).encode(), 'tokens': tokens.tobytes()}
 
   @staticmethod
   def tokens(example: Mapping[str, bytes]) -> np.ndarray:

@@ -17,6 +17,7 @@ import pathlib
 from instructrl.data import ranked
 from instructrl.data import store
 from instructrl.data import tasks
+from instructrl.data.packing import Packed
 from instructrl.data.records import Record
 from instructrl.data.rows import read_rows
 from instructrl.data.rows import RowFile
@@ -201,10 +202,10 @@ class DataFolder:
       'source_fingerprint': made_from,
     }
 
-    def pack(name, records):
+    def examples(name, records):
       if name == 'corpus':
-        return tasks.document_rows(records, tokenizer, row_len)
-      return tasks.sft_rows(
+        return tasks.document_examples(records, tokenizer)
+      return tasks.sft_examples(
         records, tokenizer, row_len, response_len=response_len
       )
 
@@ -218,6 +219,7 @@ class DataFolder:
           continue
         path = self.path / f'{name}{suffix}.rows'
         if not path.exists():
-          write_rows(path, pack(name, by_split[split]), **made)
+          found = examples(name, by_split[split])
+          write_rows(path, Packed(found, row_len, self.path), **made)
         written[path.name] = read_rows(path, row_len=row_len, **made)
     return written

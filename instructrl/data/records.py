@@ -372,6 +372,8 @@ def prompt_of(record: Record) -> Prompt | Document:
 
 def pick(ranking: Ranking, chosen: Sequence[int]) -> Ranking:
   """Returns the ranking with only the chosen responses; ranks stay dense."""
+  if [*chosen] == [*range(len(ranking.ranks))]:
+    return ranking
   of = lambda values: tuple(values[i] for i in chosen) if values else ()
   picked = {name: of(getattr(ranking, name)) for name in _PER_RESPONSE}
   order = sorted(set(picked['ranks']))

@@ -15,6 +15,7 @@ from array_record.python import array_record_module
 import numpy as np
 
 from instructrl.data import tasks
+from instructrl.data.packing import Packed
 from instructrl.runtime import files
 from instructrl.types import LMBatch
 
@@ -24,7 +25,7 @@ FIELDS = ('tokens', 'targets', 'loss_mask', 'positions', 'segment_ids')
 
 def write_rows(
   path: str | pathlib.Path,
-  rows: tasks.Rows,
+  rows: tasks.Rows | Packed,
   *,
   tokenizer_fingerprint: str,
   source_fingerprint: str,
@@ -33,12 +34,15 @@ def write_rows(
 
   Args:
     path: the ArrayRecord file.
-    rows: [rows, T] each.
+    rows: in memory, [rows, T] each, or made when they are written.
     tokenizer_fingerprint: fingerprint of the tokenizer of the tokens.
     source_fingerprint: fingerprint of the documents or demonstrations.
   """
   path = pathlib.Path(path)
-  num_rows, row_len = rows['tokens'].shape
+  if isinstance(rows, Packed):
+    (num_rows, row_len), blocks = rows.shape, rows.blocks()
+  else:
+    (num_rows, row_len), blocks = rows['tokens'].shape, iter([rows])
   header = {
     'format_version': FORMAT_VERSION,
     'kind': 'lm_rows',
@@ -54,10 +58,10 @@ def write_rows(
   writer = array_record_module.ArrayRecordWriter(str(partial), 'group_size:1')
   try:
     writer.write(json.dumps(header).encode())
-    for i in range(num_rows):
-      writer.write(
-        np.stack([rows[name][i] for name in FIELDS]).astype('<i4').tobytes()
-      )
+    for block in blocks:
+      stacked = np.stack([block[name] for name in FIELDS], axis=1)
+      for row in stacked.astype('<i4'):
+        writer.write(row.tobytes())
   finally:
     writer.close()
   os.replace(partial, path)

@@ -11,23 +11,15 @@ The example of a language model is shifted here, and nowhere else: `targets[i]`
 is the token after `tokens[i]`, `loss_mask[i]` says whether the target counts.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from instructrl.data.packing import Example
+from instructrl.data.packing import pack_rows
+from instructrl.data.packing import Rows
 from instructrl.data.records import Demonstration, Document, Prompt
 from instructrl.types import PREFIX, PromptBatch, RankingBatch
-
-Rows = dict[str, np.ndarray]  # the fields of LMBatch, [rows, T] each
-
-
-class Example(NamedTuple):
-  """One shifted sequence, not yet packed."""
-
-  tokens: np.ndarray  # [N] int32
-  targets: np.ndarray  # [N] int32
-  loss_mask: np.ndarray  # [N] bool
 
 
 def chat_prompt(tok, prompt: str | Prompt) -> list[int]:
@@ -85,99 +77,20 @@ def lm_example(tokens: Sequence[int], loss_from: int = 1) -> Example:
   return Example(tokens[:-1], tokens[1:], loss_mask)
 
 
-def pack_rows(examples: Iterable[Example], row_len: int) -> Rows:
-  """Packs examples into rows: best fit, the longest first.
-
-  An example longer than a row is split; each piece is a segment of its own, and
-  no target is lost. All others stay whole.
-
-  Args:
-    examples: shifted sequences.
-    row_len: T, positions per row.
-
-  Returns:
-    The fields of `LMBatch`, [rows, T] each: segments are numbered from 1 in
-    each row, positions restart with each segment, and padding is 0 everywhere.
-    Rows are in the order of their longest examples, so the first rows are as
-    good a sample as the first examples.
-  """
-  if row_len < 1:
-    raise ValueError(f'row_len is {row_len}, it must be 1 or more')
-  examples = list(examples)
-  if not examples:
-    raise ValueError('there is nothing to pack')
-  stream = Example(*(np.concatenate(parts) for parts in zip(*examples)))
-  lengths = []
-  for example in examples:
-    whole, rest = divmod(len(example.tokens), row_len)
-    lengths += [row_len] * whole + [rest] * (rest > 0)
-  lengths = np.asarray(lengths)
-  row, offset, segment = _best_fit(lengths, row_len)
-  starts = np.cumsum(lengths) - lengths
-  positions = np.arange(len(stream.tokens)) - np.repeat(starts, lengths)
-  place = np.repeat(row * row_len + offset, lengths) + positions
-
-  def scatter(values, dtype):
-    out = np.zeros((int(row.max()) + 1, row_len), dtype)
-    out.reshape(-1)[place] = values
-    return out
-
-  return {
-    'tokens': scatter(stream.tokens, np.int32),
-    'targets': scatter(stream.targets, np.int32),
-    'loss_mask': scatter(stream.loss_mask, bool),
-    'positions': scatter(positions, np.int32),
-    'segment_ids': scatter(np.repeat(segment, lengths), np.int32),
-  }
-
-
-def _best_fit(lengths, row_len):
-  """Returns the row, the offset there and the segment number of each piece.
-
-  Args:
-    lengths: [pieces] int, 1 to `row_len`.
-    row_len: T.
-
-  Returns:
-    [3, pieces] int64.
-  """
-  rows_with = [[] for _ in range(row_len + 1)]  # by free positions
-  rooms = 0  # bit r is set where rows_with[r] is not empty
-  used, segments, longest = [], [], []  # of each row
-  places = np.zeros((3, len(lengths)), np.int64)
-  for i in np.argsort(-lengths, kind='stable').tolist():
-    length = int(lengths[i])
-    fitting = rooms >> length
-    if fitting:
-      room = length + (fitting & -fitting).bit_length() - 1
-      row = rows_with[room].pop()
-      if not rows_with[room]:
-        rooms ^= 1 << room
-    else:
-      room, row = row_len, len(used)
-      used.append(0)
-      segments.append(0)
-      longest.append(i)
-    segments[row] += 1
-    places[:, i] = row, used[row], segments[row]
-    used[row] += length
-    if room > length:
-      rows_with[room - length].append(row)
-      rooms |= 1 << (room - length)
-  places[0] = np.argsort(np.argsort(longest))[places[0]]
-  return places
-
-
 def fullness(rows: Rows) -> float:
   """Returns the share of positions that are not padding."""
   return float((rows['segment_ids'] > 0).mean())
 
 
+def document_examples(documents: Iterable[Document], tok) -> Iterator[Example]:
+  """Yields the examples of documents; every token but BOS is predicted."""
+  for document in documents:
+    yield lm_example(tok.document(document.text))
+
+
 def document_rows(documents: Iterable[Document], tok, row_len: int) -> Rows:
-  """Packs documents; every token but BOS is predicted."""
-  return pack_rows(
-    (lm_example(tok.document(d.text)) for d in documents), row_len
-  )
+  """Packs documents in memory."""
+  return pack_rows(document_examples(documents, tok), row_len)
 
 
 def sft_example(
@@ -210,18 +123,24 @@ def sft_example(
   return lm_example(prompt + response, loss_from=len(prompt))
 
 
-def sft_rows(
+def sft_examples(
   demonstrations: Iterable[Demonstration],
   tok,
   row_len: int,
   *,
   response_len: int | None = None,
+) -> Iterator[Example]:
+  """Yields `sft_example` of each demonstration."""
+  for demonstration in demonstrations:
+    yield sft_example(demonstration, tok, row_len, response_len)
+
+
+def sft_rows(
+  demonstrations: Iterable[Demonstration], tok, row_len: int, **kwargs
 ) -> Rows:
-  """Packs demonstrations. The arguments are those of `sft_example`."""
-  return pack_rows(
-    (sft_example(d, tok, row_len, response_len) for d in demonstrations),
-    row_len,
-  )
+  """Packs demonstrations in memory; arguments as for `sft_examples`."""
+  examples = sft_examples(demonstrations, tok, row_len, **kwargs)
+  return pack_rows(examples, row_len)
 
 
 def ranking_length(

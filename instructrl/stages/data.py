@@ -8,6 +8,7 @@ what was dropped and why.
 
 from collections.abc import Iterator
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from instructrl.data import store
 from instructrl.data.curate import curate
 from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
+from instructrl.data.curate.remembering import Remembering
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Document, prompt_of, to_dict
 from instructrl.data.sources.lookup import load
@@ -46,6 +48,8 @@ CHOICES = {
   'long_responses': fitting.LONG_RESPONSES,
 }
 MODEL_TYPES = ('bpe', 'unigram', 'word')
+# Percent of the time after which all is read, encoded and written.
+READ, LEARNED, WRITTEN = 25, 55, 90
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
 
@@ -116,8 +120,11 @@ def load_sources(config, progress) -> list[Loaded]:
       if spec not in known:
         known[spec] = one = named(load(spec))
         progress.message(f'{spec}: {len(one.records):,} of {one.read:,} rows')
+        share = len(known) / len(
+          {*itertools.chain(*(config[p] for p in PARTS))}
+        )
         rows = sum(one.read for one in known.values())
-        progress.update(len(known), {'rows': rows})
+        progress.update(int(READ * share), {'rows': rows})
       curate.check_kind(part, spec, known[spec].kind)
       loaded.append(dataclasses.replace(known[spec], part=part))
   return loaded
@@ -237,15 +244,17 @@ def prepare(config, workdir: pathlib.Path, progress):
   """Loads, curates and fits the sources; writes no data yet.
 
   Returns:
-    (loaded sources, their fingerprint, curated data, tokenizer).
+    (loaded sources, their fingerprint, curated data, a `Remembering` tokenizer,
+    whose file is for the caller to remove).
 
   Raises:
     ConfigError: the sources or the tokenizer cannot be used; the folder stays
       free for another config.
   """
+  tok = None
   try:
     check_sources(config)
-    tok = imported_tokenizer(config, workdir)
+    own = imported_tokenizer(config, workdir)
     loaded = load_sources(config, progress)
     read = contents(loaded)
     origins.add(workdir, 'sources', read)
@@ -255,7 +264,9 @@ def prepare(config, workdir: pathlib.Path, progress):
       settings=parts.CurateSettings(**{name: config[name] for name in fields}),
       seed=config.world_seed,
     )
-    tok = fitting.Remembering(tok or own_tokenizer(config, workdir, curated))
+    own = own or own_tokenizer(config, workdir, curated)
+    tok = Remembering(own, workdir)
+    _learn(tok, loaded, progress)
     lengths = fitting.Lengths(
       config.prompt_len,
       config.response_len,
@@ -267,8 +278,21 @@ def prepare(config, workdir: pathlib.Path, progress):
     _refuse_empty(config, data)
     check_leaks(data, config.split_by == 'user')
   except ValueError as error:
+    if tok is not None:
+      tok.forget()
     raise checks.ConfigError(str(error)) from error
   return loaded, read, data, tok
+
+
+def _learn(tok: Remembering, loaded: list[Loaded], progress) -> None:
+  """Encodes the texts of all sources, each source once."""
+  sources = {one.spec: one.records for one in loaded}.values()
+  total, before = sum(map(len, sources)), 0
+  for records in sources:
+    for done in tok.learn(records):
+      share = (before + done) / total
+      progress.update(READ + int((LEARNED - READ) * share))
+    before += len(records)
 
 
 def _refuse_empty(config, data: parts.Curated) -> None:
@@ -293,9 +317,16 @@ def write(
   """
   shown = store.by_split(data.demonstrations)
   documents = store.by_split(data.documents)
+  in_tokens = functools.partial(
+    fitting.in_tokens, tok=tok, response_len=config.response_len
+  )
+  ranked = {
+    split: map(in_tokens, rankings)
+    for split, rankings in store.by_split(data.rankings).items()
+  }
   folder.write_records('prompts', data.prompts, made_from)
   folder.write_records('demonstrations', shown, made_from)
-  folder.write_records('rankings', store.by_split(data.rankings), made_from)
+  folder.write_records('rankings', ranked, made_from)
   folder.write_records('corpus', documents, made_from)
   rows = folder.write_rows(
     documents,
@@ -321,15 +352,19 @@ def run(config, workdir, label: str = '') -> dict:
   workdir.mkdir(parents=True, exist_ok=True)
   run_folder.write_config(workdir, config.to_dict())
   folder = DataFolder(workdir)
-  specs = len({spec for part in PARTS for spec in config[part]})
-  with Progress('data', specs + 3, label=label) as progress:
+  with Progress('data', 100, label=label, unit='%') as progress:
     loaded, read, data, tok = prepare(config, workdir, progress)
-    biased = fitting.cut_preference(data.rankings, tok.eos_id)
-    lost = warnings(loaded, data) + [biased] * bool(biased)
+    lost = warnings(loaded, data)
+    if config.long_responses == 'cut':
+      ranked = (
+        fitting.in_tokens(ranking, tok, config.response_len)
+        for ranking in data.rankings
+      )
+      biased = fitting.cut_preference(ranked, tok.eos_id)
+      lost += [biased] * bool(biased)
     for line in lost:
       progress.message(f'WARNING: {line}')
     folder.write_tokenizer(tok)
-    progress.update(specs + 1, {'vocab_size': tok.vocab_size})
     fixed = config.to_dict()
     for name in run_folder.MAY_CHANGE:
       fixed.pop(name, None)
@@ -337,7 +372,7 @@ def run(config, workdir, label: str = '') -> dict:
       {'sources': read, 'tokenizer': tok.fingerprint, 'config': fixed}
     )
     rows = write(config, folder, data, tok, made_from)
-    progress.update(specs + 2, {'packed rows': sum(rows.values())})
+    progress.update(WRITTEN, {'packed rows': sum(rows.values())})
     limits = {
       'prompt_len': config.prompt_len,
       'response_len': config.response_len,
@@ -349,7 +384,8 @@ def run(config, workdir, label: str = '') -> dict:
     }
     files.write_json(workdir / SUMMARY, summary)
     files.atomic_write(workdir / SUMMARY_TEXT, render_all(summary))
-    progress.update(specs + 3)
+    tok.forget()
+    progress.update(100)
   wanted = (
     'splits',
     'rows',

@@ -85,6 +85,8 @@ class Encoder:
       for i, text in self.specials.items()
     }
     self._cut_id = self.tok.token_to_id(_CUT)
+    # Ids that `_restore` looks at one by one.
+    self._notable = {self._cut_id, *self._special_of, *self.specials}
     self._contexts = self._find_contexts()
 
   def _find_contexts(self) -> list[tuple[str, list[int]]]:
@@ -134,15 +136,40 @@ class Encoder:
       return []
     for cuts in ('none', 'specials', 'all'):
       for context, dropped in self._contexts:
-        cut = _CUT + context
-        text = (cut if inside else '') + ''.join(
-          self._aliased(part) if special else self._cut(part, cuts, cut)
-          for part, special in texts
-        )
+        text = self._written(texts, inside, cuts, _CUT + context)
         ids = self._restore(self.raw(text), dropped, cuts != 'none')
         if ids is not None:
           return ids
     raise ValueError(f'text cannot be encoded without special tokens: {texts}')
+
+  def encode_batch(
+    self, several: Sequence[Sequence[tuple[str, bool]]], inside: bool = False
+  ) -> list[list[int]]:
+    """Returns `encode` of each; the library uses all cores."""
+    for texts in several:
+      for text, _ in texts:
+        check_text(text)
+    context, dropped = self._contexts[0]
+    written = [
+      self._written(texts, inside, 'none', _CUT + context) for texts in several
+    ]
+    found = self.tok.encode_batch_fast(written, add_special_tokens=False)
+    out = []
+    for texts, encoding in zip(several, found):
+      ids = None
+      if any(text for text, _ in texts):
+        ids = self._restore(encoding.ids, dropped, False)
+      out.append(self.encode(texts, inside) if ids is None else ids)
+    return out
+
+  def _written(
+    self, texts: Sequence[tuple[str, bool]], inside: bool, cuts: str, cut: str
+  ) -> str:
+    """Returns texts as the library gets them, with aliases and cuts."""
+    return (cut if inside else '') + ''.join(
+      self._aliased(part) if special else self._cut(part, cuts, cut)
+      for part, special in texts
+    )
 
   def _aliased(self, text: str) -> str:
     return self.special_text.sub(lambda found: self._alias_of[found[0]], text)
@@ -162,6 +189,8 @@ class Encoder:
       places |= {
         found.start() + 1 for found in self.special_text.finditer(text)
       }
+    if not places:
+      return text
     edges = [0, *sorted(places), len(text)]
     return cut.join(text[i:j] for i, j in itertools.pairwise(edges))
 
@@ -180,6 +209,11 @@ class Encoder:
       merged with the text after it.
     """
     out, i = [], 0
+    n = len(dropped)
+    if list(ids[:n]) == dropped and self._notable.isdisjoint(ids[n:]):
+      return list(ids[n:])
+    if self._notable.isdisjoint(ids):
+      return list(ids)
     while i < len(ids):
       if ids[i] == self._cut_id:
         if list(ids[i : i + len(dropped)]) != list(dropped):

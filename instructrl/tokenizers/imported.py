@@ -80,7 +80,8 @@ class HFTokenizer(AnyTokenizer):
     # depend on it.
     after = self.layout.after
     starts = [f.start() for f in self._encoder.special_text.finditer(after)]
-    self._opening = after[starts[-1] :] if starts else ''
+    self._opening = [(after[starts[-1] :] if starts else '', True)]
+    self._head = self._encoder.encode(self._opening)
     self._silent = {*reserved} | {  # ids that `decode` drops
       token['id']
       for token in found['tokenizer']['added_tokens']
@@ -201,27 +202,57 @@ class HFTokenizer(AnyTokenizer):
     return self._encoder.encode([(text, False)], inside=True)
 
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    ids = self._encoder.encode(self.layout.prompt(text, turns))
+    return self._begun(self._encoder.encode(self.layout.prompt(text, turns)))
+
+  def prompts(self, asked):
+    parts = [self.layout.prompt(text, turns) for text, turns in asked]
+    return list(map(self._begun, self._encoder.encode_batch(parts)))
+
+  def _begun(self, ids: list[int]) -> list[int]:
     return [*self._begin(), *ids] if self.layout.bos else ids
 
+  def documents(self, texts):
+    found = self._encoder.encode_batch([[(text, False)] for text in texts])
+    ends = [self.document_eos_id]
+    return [[*self._begin(), *ids, *ends] for ids in found]
+
   def response(self, text: str) -> list[int]:
-    lay = self.layout
-    texts = [
-      (lay.response_before, True),
-      (strip(text, lay.strip_response), False),
-      (lay.response_after, True),
-    ]
-    if not any(text for text, _ in texts):
-      return [self.eos_id]
-    texts.append((self._end, True))
+    return self._responses(
+      [text],
+      lambda several, inside=False: [
+        self._encoder.encode(texts, inside) for texts in several
+      ],
+    )[0]
+
+  def responses(self, texts):
+    return self._responses(texts, self._encoder.encode_batch)
+
+  def _responses(self, texts: Sequence[str], encode) -> list[list[int]]:
+    """Lays out responses; `encode` is that of many texts."""
+    lay, found = self.layout, {}
+    parts = {}
+    for text in dict.fromkeys(texts):
+      own = [
+        (lay.response_before, True),
+        (strip(text, lay.strip_response), False),
+        (lay.response_after, True),
+      ]
+      if any(part for part, _ in own):
+        parts[text] = [*own, (self._end, True)]
+      else:
+        found[text] = [self.eos_id]
     # A special token may take the white space beside it, and some tokenizers
     # treat text after one as a new text.
-    opening = [(self._opening, True)]
-    head = self._encoder.encode(opening)
-    ids = self._encoder.encode([*opening, *texts])
-    if head and ids[: len(head)] == head:
-      return ids[len(head) :]
-    return self._encoder.encode(texts, inside=True)
+    head = self._head
+    if head:
+      whole = encode([[*self._opening, *own] for own in parts.values()])
+      for text, ids in zip(parts, whole):
+        if ids[: len(head)] == head:
+          found[text] = ids[len(head) :]
+    rest = [text for text in parts if text not in found]
+    inside = encode([parts[text] for text in rest], inside=True)
+    found |= zip(rest, inside)
+    return [[*found[text]] for text in texts]
 
   def decode(self, ids: Sequence[int]) -> str:
     ids = hf_json.checked_ids(ids, self.vocab_size)

@@ -105,6 +105,23 @@ class AnyTokenizer(abc.ABC):
   def response(self, text: str) -> list[int]:
     """Returns the response to a prompt, with `eos_id`."""
 
+  # Many texts at once: a tokenizer may use all cores, and returns what it would
+  # return for each alone.
+
+  def documents(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns `document` of each text."""
+    return [self.document(text) for text in texts]
+
+  def prompts(
+    self, asked: Sequence[tuple[str, Sequence[str]]]
+  ) -> list[list[int]]:
+    """Returns `prompt` of each (text, turns)."""
+    return [self.prompt(text, turns) for text, turns in asked]
+
+  def responses(self, texts: Sequence[str]) -> list[list[int]]:
+    """Returns `response` of each text."""
+    return [self.response(text) for text in texts]
+
   @abc.abstractmethod
   def generation_ids(self) -> dict[str, int | list[int] | None]:
     """Returns the token ids in generation_config.json."""

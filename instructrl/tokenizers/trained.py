@@ -1,7 +1,7 @@
 """The tokenizer that this package trains: sentencepiece, lossless."""
 
 import collections
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import io
 import pathlib
 import re
@@ -29,6 +29,7 @@ _CHAT_TEMPLATE = (
 _SPACE = '\u2581'
 # The trainer drops lines with its own markers or NUL.
 _UNTRAINABLE = re.compile('[\u2581\u2585\x00]')
+Encode = Callable[[str], list[int]]
 # Sentencepiece never splits letters and the space before them.
 _WORD = re.compile(r' ?[^\W\d_]+')
 
@@ -100,6 +101,11 @@ def train_tokenizer(
       vocab_size,
     )
   return model
+
+
+def _parts(line: str) -> list[str]:
+  """Splits a line at sentencepiece's own space, which is spelled in bytes."""
+  return f' {line}'.split(_SPACE)
 
 
 def _write_word_seeds(lines: Sequence[str], directory: str) -> str:
@@ -191,14 +197,33 @@ class Tokenizer(AnyTokenizer):
     return self._processor.id_to_piece(token_id)
 
   def encode(self, text: str) -> list[int]:
+    return self._joined(text, self._processor.encode)
+
+  def _joined(self, text: str, encode: Encode) -> list[int]:
+    """Returns the ids of a text; `encode` is that of a part of a line."""
     check_text(text)
     ids = []
     for i, line in enumerate(text.split('\n')):
       if i:
         ids.append(self._newline_id)
       if line:
-        ids.extend(self._encode_line(' ' + line))
+        first, *rest = _parts(line)
+        ids.extend(encode(first))
+        for part in rest:
+          ids.extend(self._space_ids)
+          ids.extend(encode(part))
     return ids
+
+  def _encode_batch(self, texts: Iterable[str]) -> Encode:
+    """Encodes texts on all cores; returns the function text -> ids."""
+    texts = dict.fromkeys(texts)
+    for text in texts:
+      check_text(text)
+    lines = (line for text in texts for line in text.split('\n') if line)
+    parts = list(dict.fromkeys(part for line in lines for part in _parts(line)))
+    known = dict(zip(parts, self._processor.encode(parts, num_threads=-1)))
+    ids = {text: self._joined(text, known.__getitem__) for text in texts}
+    return ids.__getitem__
 
   def continuation(self, text: str) -> list[int]:
     """Returns the ids of text that continues another at a word boundary.
@@ -210,24 +235,30 @@ class Tokenizer(AnyTokenizer):
 
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
     """Returns BOS USER text ASSISTANT; earlier turns, with EOS, follow BOS."""
-    *earlier, last = turns or (text,)
+    return self._laid_out(turns or (text,), self.encode)
+
+  def prompts(self, asked):
+    several = [turns or (text,) for text, turns in asked]
+    encode = self._encode_batch(turn for turns in several for turn in turns)
+    return [self._laid_out(turns, encode) for turns in several]
+
+  def _laid_out(self, turns: Sequence[str], encode: Encode) -> list[int]:
+    *earlier, last = turns
     ids = [BOS_ID]
     for asked, answered in zip(earlier[::2], earlier[1::2]):
-      ids += [USER_ID, *self.encode(asked), ASSISTANT_ID]
-      ids += self.response(answered)
-    return [*ids, USER_ID, *self.encode(last), ASSISTANT_ID]
+      ids += [USER_ID, *encode(asked), ASSISTANT_ID]
+      ids += [*encode(answered), EOS_ID]
+    return [*ids, USER_ID, *encode(last), ASSISTANT_ID]
 
   def response(self, text: str) -> list[int]:
     """Returns text EOS."""
     return [*self.encode(text), EOS_ID]
 
-  def _encode_line(self, line: str) -> list[int]:
-    first, *rest = line.split(_SPACE)
-    ids = self._processor.encode(first)
-    for part in rest:
-      ids.extend(self._space_ids)
-      ids.extend(self._processor.encode(part))
-    return ids
+  def responses(self, texts):
+    return [[*ids, EOS_ID] for ids in map(self._encode_batch(texts), texts)]
+
+  def documents(self, texts):
+    return [[BOS_ID, *ids] for ids in self.responses(texts)]
 
   def decode(self, ids: Sequence[int]) -> str:
     ids = hf_json.checked_ids(ids, self.vocab_size)

@@ -409,7 +409,7 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
     raise RuntimeError('killed')
 
   workdir = tmp_path / 'data'
-  monkeypatch.setattr(tasks, 'sft_rows', fail)
+  monkeypatch.setattr(tasks, 'sft_examples', fail)
   with pytest.raises(RuntimeError):
     data.run(config, workdir)
   monkeypatch.undo()

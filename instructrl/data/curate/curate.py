@@ -186,7 +186,7 @@ def _grouped(
     if item.part != 'rankings' or item.record.labeler not in held:
       return item
     record = dataclasses.replace(item.record, group='heldout')
-    return dataclasses.replace(item, record=record)
+    return item.with_record(record)
 
   def lost(item):
     ranked = item.part == 'rankings' and item.prompt.split == 'train'
@@ -231,7 +231,7 @@ def _with_ids(items: list[parts.Item]) -> list[parts.Item]:
   def changed(item):
     changes = {'id': ids[item.part, item.key], 'turns': turns[item.key]}
     record = parts.with_prompt(item.record, **changes)
-    return dataclasses.replace(item, record=record)
+    return item.with_record(record)
 
   return list(map(changed, items))
 

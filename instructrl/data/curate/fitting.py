@@ -7,9 +7,8 @@ reward model that endless answers are good if labelers prefer long ones; see
 `cut_preference`.
 """
 
-import array
 import collections
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import itertools
 import math
@@ -69,33 +68,6 @@ def with_templates(tok, fields: Mapping[str, str]):
     raise ValueError(f'{names}: {error}') from error
 
 
-class Remembering:
-  """A tokenizer that encodes each prompt and response once.
-
-  Counting, fitting, packing and the summary all encode the same texts.
-  Documents are not kept: a corpus may be larger than memory.
-  """
-
-  def __init__(self, tok):
-    self._tok, self._known = tok, {}
-
-  def __getattr__(self, name):
-    return getattr(self._tok, name)
-
-  def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    return self._once('prompt', text, tuple(turns))
-
-  def response(self, text: str) -> list[int]:
-    return self._once('response', text)
-
-  def _once(self, method: str, *args) -> list[int]:
-    key = method, *args
-    if key not in self._known:
-      # Four bytes a token, where a list takes up to nine times as much.
-      self._known[key] = array.array('i', getattr(self._tok, method)(*args))
-    return self._known[key].tolist()
-
-
 def fit(
   curated: parts.Curated, tok, lengths: Lengths, seed: int
 ) -> parts.Curated:
@@ -103,12 +75,12 @@ def fit(
 
   Args:
     curated: records of texts; notes are added to it.
-    tok: a `Remembering` tokenizer.
+    tok: the tokenizer; see `Remembering`.
     lengths: the limits.
     seed: seed of the draw of responses.
 
   Returns:
-    Records that fit; rankings have tokens.
+    Records that fit. Rankings have no tokens; see `in_tokens`.
   """
   drops, most = curated.drops, lengths.prompt_len
   fits = lambda p: tasks.fits(tasks.chat_prompt(tok, p), most)
@@ -119,7 +91,11 @@ def fit(
   )
   shown = demonstrated(shown, tok, lengths, drops)
   ranked = drops.without(curated.rankings, too_long, reason, 'rankings')
-  ranked = tokenized(ranked, tok, lengths, seed, drops)
+  # Tokens of all rankings would be most of the memory.
+  ranked = [
+    dataclasses.replace(ranking, response_tokens=())
+    for ranking in tokenized(ranked, tok, lengths, seed, drops)
+  ]
   prompts, lost = {}, {}
   for split, found in curated.prompts.items():
     prompts[split] = list(filter(fits, found))
@@ -191,18 +167,14 @@ def tokenized(
   lengths: Lengths,
   seed: int,
   drops: parts.Drops,
-) -> list[Ranking]:
-  """Returns rankings with `response_tokens`, at most `response_len` each.
+) -> Iterator[Ranking]:
+  """Yields rankings with `response_tokens`, at most `response_len` each.
 
   Counts responses that are dropped or cut, and rankings with fewer than two
   responses left. Responses may be equal after the cut, or after the layout has
   dropped white space, see `learnable`.
   """
-  kept, most, cutting = (
-    [],
-    lengths.response_len,
-    lengths.long_responses == 'cut',
-  )
+  most, cutting = lengths.response_len, lengths.long_responses == 'cut'
   for ranking in rankings:
     name = ranking.prompt.id
     encoded = [
@@ -218,12 +190,8 @@ def tokenized(
       reason = f'fewer than 2 responses of at most {most} tokens'
       drops.add('rankings', reason, name)
       continue
-    ranking = dataclasses.replace(
-      ranking,
-      prompt_tokens=tuple(tasks.chat_prompt(tok, ranking.prompt)),
-      response_tokens=tuple(tuple(tokens[:most]) for tokens in encoded),
-    )
-    ranking = pick(ranking, chosen)
+    tokens = tuple(tuple(tokens[:most]) for tokens in encoded)
+    ranking = pick(dataclasses.replace(ranking, response_tokens=tokens), chosen)
     chosen = learnable(ranking.ranks, ranking.response_tokens)
     equal = len(ranking.ranks) - len(chosen)
     if equal:
@@ -238,8 +206,17 @@ def tokenized(
     if left:
       reason = f'ranked, left out: K above {lengths.max_responses}'
       drops.add('responses', reason, name, left)
-    kept.append(fewer)
-  return kept
+    yield fewer
+
+
+def in_tokens(ranking: Ranking, tok, response_len: int) -> Ranking:
+  """Returns a ranking that `fit` kept with the tokens of all its texts."""
+  cut = lambda text: tuple(tasks.response_tokens(tok, text, response_len))
+  return dataclasses.replace(
+    ranking,
+    prompt_tokens=tuple(tasks.chat_prompt(tok, ranking.prompt)),
+    response_tokens=tuple(map(cut, ranking.responses)),
+  )
 
 
 def demonstrated(

@@ -133,6 +133,12 @@ class Item:
   def key(self) -> str:
     return fold(self.prompt.text)
 
+  def with_record(self, record) -> 'Item':
+    """Returns the item with another record of the same prompt."""
+    item = Item(self.part, self.source, record)
+    vars(item)['key'] = self.key  # folding a text again takes time
+    return item
+
 
 def with_prompt(record, **changes):
   """Returns the record with some fields of its prompt changed."""

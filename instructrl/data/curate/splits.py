@@ -138,7 +138,7 @@ def split_prompts(
 
   def split(item):
     record = parts.with_prompt(item.record, split=prompt_side[item.key])
-    return dataclasses.replace(item, record=record)
+    return item.with_record(record)
 
   reason = 'prompt is on the other side than its user'
   return list(map(split, drops.without(items, apart, reason)))

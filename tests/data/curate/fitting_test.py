@@ -33,7 +33,7 @@ def tokenized(rankings, **lengths):
     0,
     drops,
   )
-  return made, drops.counts
+  return list(made), drops.counts
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
@@ -64,33 +64,6 @@ def test_prompts_that_do_not_fit_are_dropped_and_counted():
   assert made.drops.first['rankings', reason] == 'id-a b c'
 
 
-def test_a_text_is_laid_out_once_and_as_it_was():
-  seen = []
-
-  def lay_out(text, turns=()):
-    seen.append(turns or text)
-    return [1, 70_000]
-
-  tok = fitting.Remembering(
-    types.SimpleNamespace(
-      prompt=lay_out, response=lay_out, document=lay_out, eos_id=2
-    )
-  )
-  got = [
-    tok.prompt('a'),
-    tok.response('a'),
-    tok.prompt('a'),
-    tok.document('b'),
-    tok.document('b'),
-  ]
-  assert got == [[1, 70_000]] * 5 and seen == ['a', 'a', 'b', 'b']
-  tok.prompt('a').append(3)  # what is returned is the caller's
-  assert tok.prompt('a') == [1, 70_000] and tok.eos_id == 2
-  tok.prompt('a', ('x', 'a', 'z'))
-  tok.prompt('a', ('x', 'a', 'z'))
-  assert seen[4:] == [('x', 'a', 'z')]
-
-
 def test_long_responses_are_left_out_of_their_ranking():
   made, counts = tokenized(
     [
@@ -112,11 +85,7 @@ def test_or_they_are_cut_and_lose_their_end():
   row = ranking('aa bb', 'a b c', 'dddd', ranks=(2, 0, 1))
   made, counts = tokenized([row], long_responses='cut')
   assert made == [
-    dataclasses.replace(
-      row,
-      response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)),
-      prompt_tokens=made[0].prompt_tokens,
-    )
+    dataclasses.replace(row, response_tokens=((2, 2, 2), (1, 1, 1), (4, 2)))
   ]
   assert counts == {('responses', 'ranked, cut: more than 3 tokens'): 1}
 

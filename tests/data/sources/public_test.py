@@ -168,7 +168,8 @@ def test_a_builder_of_its_own(tmp_path):
   )
   builder.download_and_prepare(file_format='array_record')
   assert builder.info.metadata['report']['read'] == 1
-  assert builder.as_data_source('train')[0]['response'] == b'Done.'
+  example = builder.as_data_source('train')[0]
+  assert builder.decode(example).response == 'Done.'
 
 
 _KILLED = """
