@@ -212,6 +212,7 @@ def test_a_user_talks_to_a_checkpoint(workdir):
   greedy = ask('--prompt', 'List three animals.', '--temperature', '0')
   assert greedy == ask('--prompt', 'List three animals.', '--temperature', '0')
   assert len(ask('--prompt', 'Hello.', '--n', '3').split('\n')) >= 3
+  assert len(ask('--examples').splitlines()) == 10  # one of each use case
   piped = ask(
     '--temperature', '0', input='List three animals.\nList three animals.\n'
   )

@@ -1,13 +1,12 @@
 """The inputs of a stage: data folders, and what other runs export."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 import os
 import pathlib
+from typing import TYPE_CHECKING
 
-from instructrl.data import store
-from instructrl.data.folder import DataFolder
-from instructrl.data.ranked import RankedTokens
-from instructrl.data.rows import RowFile
 from instructrl.runtime import checkpoint
 from instructrl.runtime import errors
 from instructrl.runtime import files
@@ -15,6 +14,12 @@ from instructrl.runtime import run_folder
 from instructrl.runtime import typed
 from instructrl.stages import checks
 from instructrl.types import Params
+
+if TYPE_CHECKING:  # tensorflow-datasets takes a second; `sample` needs none
+  from instructrl.data import store
+  from instructrl.data.folder import DataFolder
+  from instructrl.data.ranked import RankedTokens
+  from instructrl.data.rows import RowFile
 
 
 def data_folder(run, source: str = 'data') -> DataFolder:
@@ -24,6 +29,8 @@ def data_folder(run, source: str = 'data') -> DataFolder:
     run: a `Run` or a `policies.Opener`.
     source: name of the input.
   """
+  from instructrl.data.folder import DataFolder
+
   return DataFolder(run.input(source), f'inputs.{source}')
 
 

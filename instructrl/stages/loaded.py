@@ -5,6 +5,7 @@ import functools
 import math
 import numbers
 import os
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -12,16 +13,22 @@ import numpy as np
 
 from instructrl import rng
 from instructrl.data import tasks
+from instructrl.data.records import Prompt
 from instructrl.evaluators.language_model import Engine
 from instructrl.evaluators.language_model import LanguageModel
+from instructrl.lab.people import chat
 from instructrl.runtime import arrays
+from instructrl.runtime import run_folder
 from instructrl.runtime import typed
 from instructrl.runtime.errors import NonFiniteError
 from instructrl.stages import checks
+from instructrl.stages import inputs
 from instructrl.stages import opening
 from instructrl.stages import policies
 from instructrl.stages import scoring
+from instructrl.stages import to_try
 from instructrl.stages.field_settings import Bounds
+from instructrl.tokenizers import dialogue
 
 _MAX_BATCH = 64  # sequences computed at once
 
@@ -92,7 +99,7 @@ class LoadedRun:
 
   def generate(
     self,
-    prompts: Sequence[str],
+    prompts: Sequence[str | Sequence[str]],
     n: int = 1,
     temperature: float = 1.0,
     top_p: float = 1.0,
@@ -107,7 +114,9 @@ class LoadedRun:
     not on how many prompts are answered at once.
 
     Args:
-      prompts: N prompts, laid out as in the training of the run.
+      prompts: N prompts, laid out as in the training of the run. A list of
+        3, 5, ... texts is a dialogue: turns of the user and of the assistant,
+        the user's last.
       n: answers per prompt.
       temperature: 0 is greedy.
       top_p: nucleus; 1 is the whole distribution.
@@ -128,7 +137,7 @@ class LoadedRun:
     _check('first', first, low=0)
     _check('temperature', temperature, numbers.Real, low=0, below=math.inf)
     _check('top_p', top_p, numbers.Real, above=0, high=1)
-    prompts = _prompts(prompts)
+    prompts = [self._prompt(prompt) for prompt in _iterable(prompts)]
     if not prompts:
       return []
     answers = self._policy(len(prompts) * n, max_tokens).respond(
@@ -206,6 +215,41 @@ class LoadedRun:
       [self.tok.response(response)[:max_tokens] for response in responses],
     )
 
+  def prompt_tokens(self, prompt: str | Sequence[str]) -> int:
+    """Returns the number of tokens of a prompt, or of a dialogue, laid out."""
+    return len(tasks.chat_prompt(self.tok, self._prompt(prompt)))
+
+  def prompts_to_try(self) -> list[str]:
+    """Returns a test prompt of each use case, from the run's data folder.
+
+    The list is empty if the data folder is gone or has no such prompts. A model
+    that was trained in the lab knows the words of its world only.
+    """
+    return to_try.prompts(self._data)
+
+  @functools.cached_property
+  def _data(self) -> pathlib.Path:
+    """The data folder that the run was trained with; it may be gone."""
+    folder = run_folder.find(typed.path(self.path).absolute())
+    return inputs.locate(
+      folder or self.path, self.config.inputs.get('data', '../lab')
+    )
+
+  def _prompt(self, prompt: str | Sequence[str]) -> str | Prompt:
+    """Returns a prompt, or the turns of a dialogue, as `tasks` takes it."""
+    turns = _texts(prompt if isinstance(prompt, (list, tuple)) else [prompt])
+    checks.require(
+      len(turns) % 2 == 1 and all(turn.strip() for turn in turns),
+      "a prompt is empty, or a dialogue does not end with the user's turn: "
+      f'got {turns!r}',
+    )
+    if len(turns) == 1:
+      return turns[0]
+    if to_try.is_lab(self._data):
+      return chat.turns(*turns)
+    text = dialogue.join_turns(turns)
+    return Prompt('', text, '', 'chat', 'test', turns=tuple(turns))
+
   def _policy(self, num_rows: int, max_tokens: int) -> LanguageModel:
     return LanguageModel(
       str(self.path),
@@ -233,16 +277,23 @@ def _check(name: str, value, kind: type = numbers.Integral, **bounds) -> None:
   checks.require(not fault, fault)
 
 
-def _texts(values: Iterable[str]) -> list[str]:
-  """Returns texts as a list; raises a ConfigError if they are not texts."""
-  wanted = 'prompts and responses must be lists of str; got'
+_WANTED = 'prompts and responses must be lists of str; got'
+
+
+def _iterable(values: Iterable) -> Iterable:
+  """Returns values; raises a ConfigError if they are one text, or no list."""
   checks.require(
     isinstance(values, Iterable) and not isinstance(values, (str, bytes)),
-    f'{wanted} one {type(values).__name__}',
+    f'{_WANTED} one {type(values).__name__}',
   )
-  texts = list(values)
+  return values
+
+
+def _texts(values: Iterable[str]) -> list[str]:
+  """Returns texts as a list; raises a ConfigError if they are not texts."""
+  texts = list(_iterable(values))
   for text in texts:
-    checks.require(isinstance(text, str), f'{wanted} {text!r} in one')
+    checks.require(isinstance(text, str), f'{_WANTED} {text!r} in one')
   return texts
 
 

@@ -15,7 +15,6 @@ from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.runtime import processes
 from instructrl.stages import checks
-from instructrl.stages import ranking_batches
 from instructrl.types import Params, RankingBatch
 
 
@@ -50,6 +49,8 @@ class Scorer:
   def __call__(self, params: Params, prompts, responses) -> np.ndarray:
     """Returns [N] float32 scores, read at the last response token."""
     sequences = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
+
+    from instructrl.stages import ranking_batches  # imports grain
 
     def score(part):
       longest = max(map(len, part))

@@ -10,13 +10,17 @@ import pytest
 import instructrl
 from instructrl import rng
 from instructrl import sample
+from instructrl.data import records
+from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.evaluators.language_model import Engine
+from instructrl.lab.people import chat
 from instructrl.runtime import errors
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import opening
 from instructrl.stages import scoring
+from instructrl.tokenizers import dialogue
 from tests import tiny
 from tests.stages.conftest import save_run
 
@@ -55,6 +59,34 @@ def test_generate_gives_n_answers_to_each_prompt(saved, tok):
   ]
   assert parts == answers
   assert policy.generate([]) == []
+
+
+def test_a_dialogue_is_laid_out_as_in_the_data_of_the_run(saved, tok):
+  policy = instructrl.load(saved('ppo'))
+  turns = ['say red', 'red', 'say blue']
+  length = lambda text, turns=(): len(tok.prompt(text, turns))
+  assert policy.prompt_tokens('say red') == length('say red')
+  text = dialogue.join_turns(turns)
+  assert policy.prompt_tokens(turns) == length(text, turns)
+  lab = policy.path.parent / 'lab'
+  lab.mkdir()
+  (lab / 'config.json').write_text('{"stage": "lab"}')
+  in_lab = instructrl.load(policy.path)
+  assert in_lab.prompt_tokens(turns) == length(chat.turns(*turns))
+  with pytest.raises(checks.ConfigError, match="end with the user's turn"):
+    policy.generate([turns[:2]])
+
+
+def test_prompts_to_try_are_the_shortest_of_each_use_case(saved):
+  policy = instructrl.load(saved('ppo'))
+  assert policy.prompts_to_try() == []  # the data are gone
+  rows = [('chat', 'hello there'), ('other', 'b'), ('chat', 'hi')]
+  prompts = [
+    records.Prompt(str(i), text, str(i), use_case, 'test')
+    for i, (use_case, text) in enumerate(rows)
+  ]
+  store.write_records(policy.path.parent / 'lab', 'prompts', {'test': prompts})
+  assert policy.prompts_to_try() == ['hi', 'b']
 
 
 def test_greedy_answers_are_those_of_the_engine(saved, tok):
