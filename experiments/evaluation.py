@@ -26,7 +26,7 @@ class Policies(common.Open):
 def get_config(arg='tiny'):
   c = common.base(arg, 'evaluation', common.LAB_SIZES)
   c.inputs.rankings = '../rankings'  # the noise of its labelers
-  c.inputs.reward_model = ''  # for evals.reward
+  c.inputs.reward_model = '../reward'  # chooses the prefix; evals.reward
   # Name -> run folder, or a step of it, DIR/checkpoints/STEP; see POLICIES in
   # instructrl/stages/policies.py for the names. An empty path skips a policy.
   # Flags add policies: --config.policies.mine=../my_run.
@@ -41,6 +41,10 @@ def get_config(arg='tiny'):
     )
   )
   prompts, probes, documents, c.num_shots = RECIPE[arg]
+  # Few-shot prefixes of the policy `prompted`. The one with the best score on
+  # validation prompts is used; the paper has four (footnote 6).
+  c.num_prefixes = 2 if arg == 'micro' else 4
+  c.num_prefix_prompts = 8 if arg == 'micro' else 128
   # Name -> an evaluation; see instructrl/evaluators/evaluator.py.
   c.evals = config_dict.ConfigDict()
   c.evals.preference = dict(
@@ -60,7 +64,7 @@ def get_config(arg='tiny'):
   c.evals.probes = dict(
     type='probes', num_probes=probes, num_documents=documents
   )
-  # Score of the reward model and KL from `kl_from`; needs inputs.reward_model.
+  # Score of the reward model and KL from `kl_from`.
   c.evals.reward = dict(
     type='',  # 'reward_model'; '' leaves it out, here and above
     num_prompts=prompts,

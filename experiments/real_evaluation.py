@@ -25,7 +25,11 @@ def get_config(arg='cpu'):
   c.policies = Policies(
     dict(imported='../import', sft='../sft', ppo='../ppo', ppo_ptx='../ppo_ptx')
   )
-  c.num_shots = 3  # demonstrations shown to a policy named `prompted`
+  # A policy named `prompted` is shown demonstrations, and of several prefixes
+  # the one with the best reward-model score on validation prompts.
+  c.num_shots = 3
+  c.num_prefixes = 4
+  c.num_prefix_prompts = 64
   # Name -> an evaluation; see instructrl/evaluators/evaluator.py.
   prompts, rows = RECIPE[arg]
   c.evals = config_dict.ConfigDict()

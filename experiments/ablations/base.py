@@ -173,7 +173,6 @@ def add_lines(c):
   evaluate(lines, ('base', 'ppo_init'))
   lines.evals.preference.type = lines.evals.gpt3_prompts.type = ''
   lines.evals.reward.type = 'reward_model'
-  lines.inputs.reward_model = '../reward'
   c.given.lines = ''
   c.ends += ('lines',)
   places = {title: f'probes.results.probes.{{}}.{p}' for title, p in TASKS}

@@ -41,7 +41,6 @@ def get_config(arg='tiny'):
   run.validation_prompts = 0  # the evaluation scores each checkpoint
   evaluation = c.stages.evaluation
   evaluation.evals.reward.type = 'reward_model'
-  evaluation.inputs.reward_model = '../reward'
   score = 'evals.reward.results.score.policies.ppo_ptx.value'
   c.measures = (
     *(m for m in c.measures if m[1] == 'evaluation'),

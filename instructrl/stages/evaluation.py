@@ -17,24 +17,28 @@ from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import evals
 from instructrl.stages import policies
+from instructrl.stages import prefixes
 
 STAGES = ('evaluation',)
 KEPT = 'parts'  # the folder of what was finished before a stop
+PREFIX = 'prefix'  # its folder for the choice of a few-shot prefix
 OUTCOME = 'whole.outcome'  # a part; names of policies have no dot
 
 
 def validate(config) -> None:
   """Raises a ConfigError that names the field if a config is invalid."""
   checks.validate_common(config)
-  checks.positive(
-    config, 'num_shots', 'prompt_len', 'response_len', 'batch_size'
-  )
+  checks.positive(config, 'prompt_len', 'response_len', 'batch_size')
+  prefixes.validate(config)
   checks.require(bool(policies.named(config)), 'policies: give one or more')
   checks.require(
     evaluator.VALUE not in policies.named(config),
     f'policies.{evaluator.VALUE}: results use this name; take another one',
   )
   checks.require(bool(evals.chosen(config)), 'evals: give one or more')
+  checks.require(
+    PREFIX not in config.evals, f'evals.{PREFIX}: take another name'
+  )
   evals.validate(config)
 
 
@@ -56,17 +60,25 @@ def run(config, workdir, label: str = '') -> dict:
     ) as progress,
   ):
     shared, models = evals.Shared(opened), policies.Policies(opened)
+    context = lambda name: evals.StageContext(
+      shared,
+      prompt_len=config.prompt_len,
+      response_len=config.response_len,
+      progress=lambda text: progress.message(f'{name}: {text}'),
+      kept_in=workdir / KEPT / name,
+    )
+    prefix = None
+    if policies.PROMPTED in models:
+      prefix = context(PREFIX).kept(
+        OUTCOME,
+        lambda: prefixes.choose(opened, models, lambda: shared.reward_model),
+      )
+      models.few_shot = prefix['texts'][prefix['chosen']]
     found = {}
     for number, name in enumerate(names, 1):
-      context = evals.StageContext(
-        shared,
-        prompt_len=config.prompt_len,
-        response_len=config.response_len,
-        progress=lambda text: progress.message(f'{name}: {text}'),
-        kept_in=workdir / KEPT / name,
-      )
       with evals.named(name):
-        outcome = _evaluate(context, config.evals[name].to_dict(), models)
+        fields = config.evals[name].to_dict()
+        outcome = _evaluate(context(name), fields, models)
       found[name] = config.evals[name].type, outcome
       progress.update(number)
   if processes.primary():
@@ -78,6 +90,7 @@ def run(config, workdir, label: str = '') -> dict:
     'policies': list(models),
     'evals': names,
     'samples': sum(len(outcome.samples) for _, outcome in found.values()),
+    **({'prefix': prefix} if prefix else {}),
   }
 
 

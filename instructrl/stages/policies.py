@@ -8,7 +8,6 @@ is not in `POLICIES` works as well: the name is its label, and it comes last.
 from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
-import functools
 import itertools
 import pathlib
 from typing import Any
@@ -16,10 +15,9 @@ from typing import Any
 import jax
 
 from instructrl.data import tasks
-from instructrl.data.records import Demonstration, Prompt
+from instructrl.data.records import Prompt
 from instructrl.evaluators.language_model import Engine
 from instructrl.evaluators.language_model import LanguageModel
-from instructrl.lab.world import prose
 from instructrl.runtime import sharding
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import checks
@@ -48,11 +46,12 @@ class Kind:
   has_kl: bool = True
 
 
+PROMPTED = 'prompted'  # the policy that is asked with a few-shot prefix
 # The known policies, in the order of reports.
 POLICIES = {
   'base': Kind('pretrained', '#8c8c8c', 'plain', has_kl=False),
   'imported': Kind('imported', '#8c8c8c', 'chat', has_kl=False),
-  'prompted': Kind('prompted', '#f0c000', 'few_shot', has_kl=False),
+  PROMPTED: Kind('prompted', '#f0c000', 'few_shot', has_kl=False),
   'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
   'ppo_init': Kind('PPO start', '#0072b2', 'chat'),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
@@ -97,29 +96,6 @@ def template_of(name: str, stage: str) -> str:
     stage: that trained it.
   """
   return kind(name).asked or ('plain' if stage == 'pretrain' else 'chat')
-
-
-def few_shot_text(
-  demonstrations: Iterable[Demonstration], tok, num_shots: int
-) -> str:
-  """Makes the plain-text prefix of a few-shot prompt, ending with `{prompt}`.
-
-  The demonstrations are the shortest of their use case, one each, so that the
-  longest prompt still fits beside them.
-  """
-  shortest: dict[str, tuple[int, Demonstration]] = {}
-  for d in demonstrations:
-    text, use_case = d.prompt.text + d.response, d.prompt.use_case
-    length = len(tok.encode(text))
-    if '\n' not in text and (
-      use_case not in shortest or length < shortest[use_case][0]
-    ):
-      shortest[use_case] = length, d
-  chosen = sorted(shortest.values(), key=lambda x: x[0])[:num_shots]
-  shots = ''.join(
-    prose.instruction_item(d.prompt.text, d.response) + '\n' for _, d in chosen
-  )
-  return shots + prose.instruction_item('{prompt}', '').rstrip()
 
 
 class Opener:
@@ -220,11 +196,16 @@ def _step_path(path: pathlib.Path, step: str) -> pathlib.Path:
 
 
 class Policies(Mapping[str, LanguageModel]):
-  """The policies of a config. Only the one asked for last is in memory."""
+  """The policies of a config. Only the one asked for last is in memory.
+
+  Attributes:
+    few_shot: the prefix of the prompted policy, see `prefixes`.
+  """
 
   def __init__(self, opened: Opener):
     self._opened, self._config = opened, opened.config
     self._names = named(self._config)
+    self.few_shot = ''
     # The policy that was asked for last: its path, and its run opened.
     self._path: pathlib.Path | None = None
     self._run: Any = None
@@ -254,7 +235,7 @@ class Policies(Mapping[str, LanguageModel]):
       name,
       self._run,
       self._config.response_len,
-      self._few_shot if asked == 'few_shot' else '',
+      self.few_shot if asked == 'few_shot' else '',
     )
 
   def path(self, name: str) -> pathlib.Path:
@@ -262,8 +243,3 @@ class Policies(Mapping[str, LanguageModel]):
     return inputs.input_path(
       self._config, self._opened.workdir, name, 'policies'
     )
-
-  @functools.cached_property
-  def _few_shot(self) -> str:
-    shown = inputs.records(self._opened, 'data', 'demonstrations', 'train')
-    return few_shot_text(shown, self._opened.tok, self._config.num_shots)

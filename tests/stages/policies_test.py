@@ -5,7 +5,6 @@ import pytest
 from experiments import evaluation
 from experiments import select_sft
 from instructrl.data import tasks
-from instructrl.data.records import Demonstration, Prompt
 from instructrl.stages import checks
 from instructrl.stages import policies
 
@@ -77,26 +76,3 @@ def test_known_policies_come_in_the_order_of_the_table_and_others_last():
 )
 def test_how_a_policy_is_asked(name, stage, template):
   assert policies.template_of(name, stage) == template
-
-
-def test_few_shot_demonstrations_are_the_shortest_of_their_use_case(tok):
-  def shown(use_case, text):
-    prompt = Prompt(text, text, 'u', use_case, 'train')
-    return Demonstration(prompt, 'red', 'l')
-
-  text = policies.few_shot_text(
-    [
-      shown('chat', 'say green'),
-      shown('chat', 'cat'),
-      shown('other', 'dog fish'),
-      shown('more', 'blue blue blue blue'),
-      shown('more', 'a\nb'),
-    ],
-    tok,
-    2,
-  )
-  assert text == (
-    'Instruction: cat\nResponse: red\n'
-    'Instruction: dog fish\nResponse: red\n'
-    'Instruction: {prompt}\nResponse:'
-  )
