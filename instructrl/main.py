@@ -35,6 +35,8 @@ def _main(config_flag, workdir_flag, join):
   ]
   if processes.primary():
     print(f'{workdir}: {"  ".join(values)}', flush=True)
+    if config.stage == 'evaluation':
+      print(f'win rates and page: python -m instructrl.report {workdir}')
 
 
 if __name__ == '__main__':

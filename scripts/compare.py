@@ -2,8 +2,9 @@
 
   python scripts/compare.py STUDY STUDY ... [--numbers 'preference.*.win_rate']
 
-The studies can differ in their seeds or settings. A number is named by its path
-in STUDY/report/results.json; its 95% interval follows the number.
+A STUDY is a folder with an evaluation: a study or a run of the stage
+`evaluation`. They can differ in seeds, settings and policies. A number is named
+by its path in report/results.json; its 95% interval follows the number.
 """
 
 import argparse
@@ -26,15 +27,17 @@ NUMBERS = (
   'metadata.*.hallucination',
   'truthfulness.*.true_informative',
   'alignment_tax.*.*',
+  'measures.*.policies.*.value',  # of real data
 )
 
 
-def table(studies: Mapping[str, Mapping], patterns: Iterable[str]) -> str:
+def table(studies: Mapping[str, Mapping], patterns: Iterable[str] = ()) -> str:
   """Returns a Markdown table with a row per number, in the patterns' order.
 
   Args:
     studies: name of the study -> its results.json.
-    patterns: paths of numbers, with * for any name.
+    patterns: paths of numbers, with * for any name; by default those of
+      `NUMBERS` that there are.
 
   Raises:
     ValueError: a pattern matches no number.
@@ -48,31 +51,36 @@ def table(studies: Mapping[str, Mapping], patterns: Iterable[str]) -> str:
   }
   everywhere = dict.fromkeys(path for cells in found.values() for path in cells)
   rows = []
-  for pattern in patterns:
+  for pattern in patterns or NUMBERS:
     named = [
       path
       for path in everywhere
       if path.count('.') == pattern.count('.')
       and fnmatch.fnmatchcase(path, pattern)
     ]
-    if not named:
+    if not named and patterns:
       raise ValueError(f'no number is named {pattern!r}')
     for path in named:
       rows.append((path, *(found[name].get(path, '') for name in found)))
   return tables.markdown(('number', *found), rows)
 
 
-def read(path: pathlib.Path) -> dict:
-  """Returns the content of a report's results.json.
+def read(folder: pathlib.Path) -> dict:
+  """Returns the results of a folder: its report's, or made from its files.
 
   Raises:
-    ValueError: the report is not what was written.
+    ValueError: the report is not what was written, or there is no evaluation.
   """
+  path = folder / 'report' / 'results.json'
+  if not path.exists():
+    from instructrl.reports import report  # imports matplotlib
+
+    return report.read_results(folder)
   if (path.parent / manifest.NAME).exists():
     fault = manifest.verify(path.parent)
     if fault:
       raise ValueError(f'{fault}; make the report again')
-  elif path.exists():
+  else:
     files.warn_once(f'{path} has no digest: an older version wrote it')
   return files.read_json(path)
 
@@ -85,24 +93,15 @@ def main(argv=None) -> int:
   )
   parser.add_argument('studies', nargs='+', metavar='STUDY')
   parser.add_argument(
-    '--numbers', nargs='+', default=NUMBERS, help='paths, with * for any name'
+    '--numbers', nargs='+', default=(), help='paths, with * for any name'
   )
   args = parser.parse_args(argv)
   studies = {}
   for folder in args.studies:
-    path = pathlib.Path(folder) / 'report' / 'results.json'
     try:
-      path = typed.path(path)
-      studies[folder.rstrip('/')] = read(path)
-    except FileNotFoundError:
-      print(
-        f'error: {path} does not exist; the study makes the report at its end, '
-        f'or make it with python -m instructrl.report {folder}',
-        file=sys.stderr,
-      )
-      return 1
+      studies[folder.rstrip('/')] = read(typed.path(folder))
     except (OSError, ValueError) as error:
-      print(f'error: {path} cannot be read: {error}', file=sys.stderr)
+      print(f'error: {folder} cannot be read: {error}', file=sys.stderr)
       return 1
   try:
     print(table(studies, args.numbers), flush=True)

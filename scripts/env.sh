@@ -1,3 +1,4 @@
+#!/usr/bin/env bash
 # Makes the virtual environment of the checkout:
 #
 #   bash scripts/env.sh [EXTRAS]

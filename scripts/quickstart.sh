@@ -36,4 +36,13 @@ if [ "$status" -ne 0 ]; then
     'the same command resumes' >&2
   exit "$status"
 fi
-echo "the report: $workdir/report/index.html"
+cat <<END
+
+prompts that this closed world knows:
+$("$VENV_PYTHON" -m instructrl.sample "$workdir/ppo_ptx" --examples || true)
+
+to go on (in $ROOT, after: source .venv/bin/activate):
+  python -m instructrl.sample "$workdir/sft" "$workdir/ppo_ptx" --prompt "List three animals."
+  python -m instructrl.sample "$workdir/ppo_ptx" --chat
+  python -m instructrl.report "$workdir"
+END

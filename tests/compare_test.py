@@ -65,11 +65,21 @@ def test_a_pattern_that_names_nothing_is_an_error(tmp_path, capsys):
   assert capsys.readouterr().err == "error: no number is named 'nothing.*'\n"
 
 
-def test_a_study_without_a_report_is_named(tmp_path, capsys):
+def test_the_numbers_that_there_are_without_a_pattern(tmp_path, capsys):
+  folder = write(tmp_path / 'a', RESULTS)
+  assert compare.main([folder]) == 0
+  lines = capsys.readouterr().out.splitlines()
+  assert [line.split()[1] for line in lines[2:]] == [
+    'preference.sft.win_rate',
+    'alignment_tax.ppo.nll',
+    'alignment_tax.ppo.facts',
+  ]
+
+
+def test_a_folder_without_an_evaluation_is_named(tmp_path, capsys):
   assert compare.main([str(tmp_path)]) == 1
   error = capsys.readouterr().err
-  assert f'{tmp_path}/report/results.json does not exist' in error
-  assert error.endswith(f'python -m instructrl.report {tmp_path}\n')
+  assert f'{tmp_path} is not a study folder, nor a run of evaluation' in error
   assert error.count('\n') == 1
 
 

@@ -37,6 +37,7 @@ case "$*" in
     [ "$FAIL" = study ] && exit 7
     [ "$FAIL" = slow ] && {{ echo "$$" >> "$CALLS"; exec sleep 60; }}
     echo "study in $PWD" ;;
+  "-m instructrl.sample"*) echo 'List three animals.' ;;
   "-m ruff"*|"-m mypy"*) [ "$FAIL" = "$2" ] && exit 5 ; exit 0 ;;
   "-m pytest"*) echo "tests in $PWD" ;;
   *) echo "not expected: $*" >&2; exit 99 ;;
@@ -118,7 +119,11 @@ def test_quickstart_installs_once_and_runs_the_study(checkout):
     f'--workdir={workdir}'
   ]
   assert f'study in {checkout}' in first.stdout
-  assert f'{workdir}/report/index.html' in first.stdout
+  assert calls(checkout, '-m instructrl.sample') == [
+    f'-m instructrl.sample {workdir}/ppo_ptx --examples'
+  ]
+  assert 'knows:\nList three animals.\n' in first.stdout
+  assert first.stdout.count('  python -m instructrl.') == 3
   second = run(checkout, 'quickstart.sh')
   assert second.returncode == 0
   assert not calls(checkout, '-m pip install')

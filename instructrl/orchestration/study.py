@@ -8,6 +8,7 @@ from instructrl.orchestration import graph
 from instructrl.orchestration.versions import versions
 from instructrl.planning import budget
 from instructrl.planning import flops
+from instructrl.reports import headline
 from instructrl.reports import report
 from instructrl.reports import study_files
 from instructrl.runtime import files
@@ -48,7 +49,7 @@ def run(config, workdir) -> pathlib.Path:
       print('no report: the study has no evaluation stage', flush=True)
       return workdir
     path = report.make_report(workdir)
-  print(f'report: {path}', flush=True)
+  print(headline.ending(path), flush=True)
   return path
 
 

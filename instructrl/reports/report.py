@@ -1,6 +1,7 @@
 """Makes the report of a study from the files in its folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import math
 import os
@@ -43,15 +44,10 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
     ValueError: the study is not finished, or a file in it is malformed.
   """
   study = study_files.load(workdir)
-  try:
+  with _named(workdir):
     rows = check(study)
     results = build_results(study, rows)
     contents = study_page.contents(study, results, rows)
-  except (AttributeError, LookupError, TypeError, ValueError) as error:
-    raise ValueError(
-      f'{workdir}: a file of the study is not what the report expects '
-      f'({type(error).__name__}: {error}); was it written by another version?'
-    ) from error
   page = pages.render('study', **contents)
   folder = pathlib.Path(workdir) / 'report'
   folder.mkdir(exist_ok=True)
@@ -59,6 +55,29 @@ def make_report(workdir: str | os.PathLike) -> pathlib.Path:
   files.atomic_write(folder / 'index.html', page)
   manifest.write(folder, ['results.json', 'index.html'])
   return folder / 'index.html'
+
+
+def read_results(workdir: str | os.PathLike) -> dict:
+  """Returns the content of results.json, made from the files of a folder.
+
+  Raises:
+    ValueError: see `make_report`.
+  """
+  study = study_files.load(workdir)
+  with _named(workdir):
+    return build_results(study, check(study))
+
+
+@contextlib.contextmanager
+def _named(workdir) -> Iterator[None]:
+  """Names the folder in the error of a file of another form."""
+  try:
+    yield
+  except (AttributeError, LookupError, TypeError, ValueError) as error:
+    raise ValueError(
+      f'{workdir}: a file of the study is not what the report expects '
+      f'({type(error).__name__}: {error}); was it written by another version?'
+    ) from error
 
 
 def check(study: Study) -> list[Verdict]:

@@ -1,4 +1,4 @@
-"""Reads the folder of a finished study.
+"""Reads the folder of a finished study, or of an evaluation.
 
 study.json                 config, seeds, versions, stages
 STAGE/DONE                 {'seconds': ..., 'result': {...}} of every stage
@@ -67,59 +67,90 @@ class Study:
 
 
 def load(workdir: str | os.PathLike) -> Study:
-  """Reads a study folder.
+  """Reads a study folder, or a run of the stage `evaluation`.
 
   Raises:
     ValueError: a stage is not finished, or a file is missing or damaged; the
       message names it.
   """
   workdir = pathlib.Path(workdir)
-  if not (workdir / 'study.json').is_file():
-    raise ValueError(
-      f'{workdir} is not a study folder: it has no study.json; '
-      'make one with python -m instructrl.study'
-    )
-  header = files.read_sealed(workdir / 'study.json', FORMAT_VERSION)
-  stages = header.get('stages') or []
-  if EVALUATION not in stages:
-    raise ValueError(
-      f'{workdir}/study.json: the stages {", ".join(stages)} include no '
-      f'{EVALUATION}, so there is nothing to report'
-    )
-  missing = [s for s in stages if not (workdir / s / 'DONE').is_file()]
+  header, folders = _opened(workdir)
+  missing = [s for s, f in folders.items() if not (f / 'DONE').is_file()]
   if missing:
     raise ValueError(
       f'{workdir}: these stages are not finished: {", ".join(missing)}; '
       'start the study again to continue it'
     )
-  for stage in stages:
-    run_folder.check_files(workdir / stage, _READ)
+  for folder in folders.values():
+    run_folder.check_files(folder, _READ)
   config = header.get('config') or {}
   metrics = {
-    stage: _read_lines(workdir / stage / 'metrics.jsonl')
-    for stage in stages
+    stage: _read_lines(folder / 'metrics.jsonl')
+    for stage, folder in folders.items()
     if 'optimizer' in config.get(stage, {})
   }
   for stage, lines in metrics.items():
     if not lines:
       raise ValueError(
-        f'{workdir}/{stage}/metrics.jsonl is empty, although the stage is '
+        f'{folders[stage]}/metrics.jsonl is empty, although the stage is '
         'finished'
       )
-  summary = workdir / 'data' / 'summary.txt'
-  answers = workdir / 'export' / 'answers.jsonl'
-  found = results.read(workdir / EVALUATION)
+  summary = folders.get('data', workdir / 'data') / 'summary.txt'
+  answers = folders.get('export', workdir / 'export') / 'answers.jsonl'
+  evaluation = folders[EVALUATION]
+  found = results.read(evaluation)
   return Study(
     header,
-    {stage: run_folder.read_done(workdir / stage) for stage in stages},
+    {stage: run_folder.read_done(f) for stage, f in folders.items()},
     metrics,
     results.merged(found),
     results.others(found),
     ShownPolicies(found['policies']),
-    _read_lines(workdir / EVALUATION / results.SAMPLES),
+    _read_lines(evaluation / results.SAMPLES),
     _read_text(summary) if summary.exists() else '',
     _read_lines(answers) if answers.exists() else [],
   )
+
+
+def _opened(workdir: pathlib.Path) -> tuple[dict, dict[str, pathlib.Path]]:
+  """Returns the content of study.json, and {stage: its folder}.
+
+  An evaluation alone is the study beside it, with this evaluation in the place
+  of the study's own, and with the runs of its other policies.
+  """
+  if (workdir / 'study.json').is_file():
+    header = files.read_sealed(workdir / 'study.json', FORMAT_VERSION)
+    stages = header.get('stages') or []
+    if EVALUATION not in stages:
+      raise ValueError(
+        f'{workdir}/study.json: the stages {", ".join(stages)} include no '
+        f'{EVALUATION}, so there is nothing to report'
+      )
+    return header, {stage: workdir / stage for stage in stages}
+  if not (workdir / results.RESULTS).is_file():
+    raise ValueError(
+      f'{workdir} is not a study folder, nor a run of {EVALUATION}: it has no '
+      f'study.json and no {results.RESULTS}; make one with python -m '
+      'instructrl.study'
+    )
+  config = files.read_json(workdir / run_folder.CONFIG)
+  header = {'seeds': {s: config[s] for s in config if s.endswith('_seed')}}
+  header |= {'config': {}, 'versions': {}}
+  folders: dict[str, pathlib.Path] = {}
+  if (workdir.parent / 'study.json').is_file():
+    header, folders = _opened(workdir.parent)
+  for name, path in config['policies'].items():
+    run = run_folder.find(pathlib.Path(os.path.abspath(workdir / path)))
+    if path and run is not None and run not in map(_absolute, folders.values()):
+      folders[name] = run
+      header['config'][name] = files.read_json(run / run_folder.CONFIG)
+  folders[EVALUATION] = workdir
+  header['config'][EVALUATION] = config
+  return header | {'stages': list(folders)}, folders
+
+
+def _absolute(path: pathlib.Path) -> pathlib.Path:
+  return pathlib.Path(os.path.abspath(path))
 
 
 def _read_text(path: pathlib.Path) -> str:

@@ -71,7 +71,12 @@ class Verdict:
   @property
   def of_paper(self) -> bool:
     """Whether the paper reports this result."""
-    return self.paper not in (NO_NUMBER, BY_DEFINITION)
+    return of_paper(self.paper)
+
+
+def of_paper(number: str) -> bool:
+  """Returns whether a `Verdict.paper` is a result of the paper."""
+  return number not in (NO_NUMBER, BY_DEFINITION)
 
 
 def judge_interval(measure: Mapping | None, region: tuple[float, float]) -> str:

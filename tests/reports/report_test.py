@@ -4,11 +4,13 @@ import json
 import math
 import pathlib
 import re
+import shutil
 
 import numpy as np
 import pytest
 
 from instructrl.report import main
+from instructrl.reports import headline
 from instructrl.reports import paper_checks
 from instructrl.reports import paper_claims
 from instructrl.reports import probe_claims
@@ -164,7 +166,7 @@ def scaled(tree):
   return [scaled(x) for x in tree] if isinstance(tree, list) else 0.9 * tree
 
 
-def write_evaluation(workdir, evaluation):
+def write_evaluation(workdir, evaluation, name='evaluation'):
   evals = {
     'lab': {'type': 'preference', 'results': evaluation},
     'gpt3_prompts': {
@@ -179,7 +181,7 @@ def write_evaluation(workdir, evaluation):
     },
   }
   content = {'format_version': 3, 'policies': TABLE, 'evals': evals}
-  path = workdir / 'evaluation' / 'results.json'
+  path = workdir / name / 'results.json'
   path.write_text(json.dumps(content))
 
 
@@ -828,9 +830,60 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   for stage in ('ppo', 'ppo_ptx', 'sft'):
     write_jsonl(tmp_path / stage / 'metrics.jsonl', [{'step': 1}])
   assert main([str(tmp_path)]) == 0
-  path = capsys.readouterr().out.strip()
-  assert path.endswith('report/index.html')
-  assert 'not measured' in pathlib.Path(path).read_text()
+  *_, link = capsys.readouterr().out.splitlines()
+  path = tmp_path / 'report' / 'index.html'
+  assert link == f'report: {path.as_uri()}'
+  assert 'not measured' in path.read_text()
+
+
+def test_the_command_prints_the_win_rates_and_the_result(finished, capsys):
+  workdir, results, _ = finished
+  assert main([str(workdir)]) == 0
+  head, *rates, sentence, _ = capsys.readouterr().out.splitlines()
+  assert head == 'preferred to SFT (95% interval):'
+  assert [line.split('  ')[1] for line in rates] == [
+    TABLE[policy]['label'] for policy in POLICIES
+  ]
+  row = results['preference']['ppo_ptx']
+  assert f'{100 * row["win_rate"]:.1f}% (' in rates[-1]
+  rows = [r for r in results['expectations'] if verdicts.of_paper(r['paper'])]
+  shown = sum(r['verdict'] == 'shown' for r in rows)
+  assert sentence == (
+    f'PPO-ptx is preferred to SFT on {row["win_rate"]:.0%} of {N} prompts; '
+    f"{shown} of the paper's {len(rows)} findings shown"
+  )
+
+
+def test_nothing_compared_and_nothing_checked_has_no_sentence():
+  assert headline.sentence({}) == '' and headline.win_rates({}) == []
+
+
+def test_an_evaluation_beside_a_study_shows_its_own_policies(tmp_path, capsys):
+  write_study(tmp_path)
+  variant = tmp_path / 'evaluation_kl'
+  shutil.move(tmp_path / 'evaluation', variant)
+  (tmp_path / 'ppo_kl').mkdir()
+  for name in ('DONE', 'metrics.jsonl'):
+    shutil.copy(tmp_path / 'ppo' / name, tmp_path / 'ppo_kl' / name)
+  evaluation = make_evaluation()
+  evaluation['preference']['ppo_kl'] = evaluation['preference']['ppo']
+  write_evaluation(tmp_path, evaluation, 'evaluation_kl')
+  for folder, config in (
+    ('ppo_kl', {'stage': 'ppo', 'optimizer': {}}),
+    ('evaluation_kl', {'policies': {'ppo_kl': '../ppo_kl', 'sft': ''}}),
+  ):
+    (tmp_path / folder / 'config.json').write_text(json.dumps(config))
+  assert main([str(variant)]) == 0
+  assert '  ppo_kl     ' in capsys.readouterr().out
+  results = json.loads((variant / 'report' / 'results.json').read_text())
+  assert {'ppo', 'ppo_kl'} < {*results['training']}
+  assert results['reward_model'] and 'ppo_kl' in results['preference']
+  # Without a study beside it: what the evaluation and its runs have.
+  for path in ('study.json', 'report'):
+    if (tmp_path / path).exists():
+      (tmp_path / path).unlink()
+  alone = report.read_results(variant)
+  assert [*alone['training']] == ['ppo_kl'] and 'reward_model' not in alone
 
 
 def test_a_study_of_some_stages_is_reported(tmp_path):
