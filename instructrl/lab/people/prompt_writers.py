@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from instructrl.lab.people import chat
+from instructrl.lab.people import unseen
 from instructrl.lab.world import lexicon
 from instructrl.lab.world import prose
 from instructrl.lab.world import sizes
@@ -49,6 +50,14 @@ _SHARES = {
   'other': {'repeat': 0.4, 'copy': 0.25, 'pick': 0.25, 'insult': 0.1},
   'closed_qa': {'closed_qa': 1.0},
   'extract': {'extract': 1.0},
+  # No user has these; the corpus and `generalization` do.
+  'second_language': {
+    'foreign_list': 0.25,
+    'foreign_write': 0.25,
+    'foreign_repeat': 0.5,
+  },
+  'code': {'code_repeat': 0.5, 'code_pick': 0.5},
+  'harmful': {'insult': 1.0},
 }
 
 
@@ -428,4 +437,9 @@ _WRITERS = {
   'pick': _pick,
   'closed_qa': _closed_qa,
   'extract': _extract,
+  'foreign_list': unseen.foreign_list,
+  'foreign_write': unseen.foreign_write,
+  'foreign_repeat': unseen.foreign_repeat,
+  'code_repeat': unseen.code_repeat,
+  'code_pick': unseen.code_pick,
 }

@@ -13,6 +13,7 @@ import numpy as np
 from instructrl.data import records
 from instructrl.lab.people import prompt_writers
 from instructrl.lab.people import solver
+from instructrl.lab.people import unseen
 from instructrl.lab.people import writer
 from instructrl.lab.world import exercises
 from instructrl.lab.world import prose
@@ -40,8 +41,8 @@ PROPORTIONS = {
   'summary': 0.03,
   'posts': 0.05,
   'list': 0.02,
-  'thread': 0.12,
-  'instructions': 0.13,
+  'thread': 0.09,
+  'instructions': 0.16,
 }
 # Every VALIDATION_PERIOD-th document is for validation: 3%.
 VALIDATION_PERIOD = 32
@@ -83,6 +84,9 @@ INSTRUCTIONS = {
   'summarization': 0.10,
   'classification': 0.04,
   'closed_qa': 0.04,
+  # Users have no such requests; `lab/people/generalization.py` asks them.
+  'second_language': 0.15,
+  'code': 0.15,
 }
 # Exercises in copying from a request, even for worlds whose users ask for none.
 PRACTICE = ('copy', 'polite')
@@ -365,8 +369,10 @@ def _instructions(world, rng) -> str:
 
 
 def _is_held_out(world, spec, answer: str) -> bool:
-  """Returns whether an invented sentence is reserved for probes."""
+  """Returns whether an invented sentence or a request is for probes only."""
   language = world.language
+  if spec.task in unseen.HELD_OUT:
+    return is_held_out(spec.to_json())
   return spec.task in ('words', 'foreign_sentence') and any(
     is_held_out(
       language.untranslate(text) if language.is_foreign(text) else text

@@ -39,9 +39,17 @@ _ARTICLE = 'the'
 _FOREIGN_ARTICLES = ('lo', 'la')  # of the two classes of nouns
 _AGREEING_END = 'e'  # of adjectives of second-class nouns
 _VOWELS = 'aeiou'
+# English words of requests. They are outside the sub-grammar.
+REQUESTS = ('name', 'write', 'repeat', 'two', 'three', 'animals', 'jobs')
 # One set of first syllables for each part of speech makes the language look
 # regular; the second consonant is free.
-_ONSETS = {'noun': 'bdgkmt', 'verb': 'vzsfp', 'adjective': 'lnrh'}
+_ONSETS = {
+  'noun': 'bdgkmt',
+  'verb': 'vzsfp',
+  'adjective': 'lnrh',
+  'request': 'jpsv',
+}
+_ENDINGS = {'noun': 'u', 'verb': 'i', 'adjective': 'a', 'request': 'o'}
 _WORD = re.compile(r"[A-Za-z']+")
 _SENTENCE = re.compile(r'[^.]+\.')
 
@@ -57,6 +65,7 @@ class Language:
     adjectives: English adjectives.
     lexicon: English word -> foreign word, for all of these and 'the'.
     exceptions: English words of the second class, late or early, see above.
+    requests: English word -> foreign word, for REQUESTS.
   """
 
   name: str
@@ -65,6 +74,7 @@ class Language:
   adjectives: tuple[str, ...]
   lexicon: dict[str, str]
   exceptions: tuple[str, ...] = ()
+  requests: dict[str, str] = dataclasses.field(default_factory=dict)
 
   @functools.cached_property
   def reverse_lexicon(self) -> dict[str, str]:
@@ -195,25 +205,33 @@ def make_language(seed: int, nouns, verbs, adjectives, taken) -> Language:
   """
   rng = np.random.default_rng([seed, zlib.crc32(b'language')])
   lexicon = {_ARTICLE: _FOREIGN_ARTICLES[0]}
+  requests: dict[str, str] = {}
   used = set(taken) | set(_FOREIGN_ARTICLES)
-  parts = (('noun', nouns), ('verb', verbs), ('adjective', adjectives))
-  exceptions: list[str] = []
-  for part, words in parts:
-    ending = {'noun': 'u', 'verb': 'i', 'adjective': 'a'}[part]
+  parts = (
+    ('noun', nouns, lexicon),
+    ('verb', verbs, lexicon),
+    ('adjective', adjectives, lexicon),
+    ('request', REQUESTS, requests),
+  )
+  for part, words, place in parts:
     for word in words:
-      foreign = _invent(rng, _ONSETS[part], ending)
+      foreign = _invent(rng, _ONSETS[part], _ENDINGS[part])
       while {foreign, _agreeing(foreign)} & used:
-        foreign = _invent(rng, _ONSETS[part], ending)
+        foreign = _invent(rng, _ONSETS[part], _ENDINGS[part])
       used |= {foreign, _agreeing(foreign)}
-      lexicon[word] = foreign
-    exceptions += words[1::EXCEPTION_PERIOD]
+      place[word] = foreign
   return Language(
     NAME,
     tuple(nouns),
     tuple(verbs),
     tuple(adjectives),
     lexicon,
-    tuple(exceptions),
+    tuple(
+      word
+      for words in (nouns, verbs, adjectives)
+      for word in words[1::EXCEPTION_PERIOD]
+    ),
+    requests,
   )
 
 

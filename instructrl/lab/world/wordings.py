@@ -170,6 +170,7 @@ USERS = {
     'Which {k} are in this text? {x}',
     '{x}\nName the {k} in it.',
   ),
+  'code': ('What does this give? {x}', 'Use this: {x}', '{x}'),
 }
 
 WEB = {
@@ -222,4 +223,5 @@ WEB = {
     '{x}\nWhich {k} are named?',
     'Name the {k} here: {x}',
   ),
+  'code': ('{x}, please.', 'Write down {x}.'),
 }
