@@ -113,7 +113,7 @@ def check(
     return
   for name, path in paths.items():
     try:
-      run_folder.check_files(path)
+      run_folder.check_files(path, by_date=started)
     except ValueError as error:
       raise ValueError(f'{field(name)}: {error}') from error
     _check_data(name, path, paths, found, listings)

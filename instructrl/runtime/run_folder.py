@@ -59,7 +59,11 @@ def sealed_files(workdir) -> contents.Listing | None:
 
 
 def check_files(
-  workdir, names: Iterable[str] | None = None, *, may_miss: bool = False
+  workdir,
+  names: Iterable[str] | None = None,
+  *,
+  may_miss: bool = False,
+  by_date: bool = False,
 ) -> list[str]:
   """Compares the files of a finished run with what it wrote.
 
@@ -69,6 +73,8 @@ def check_files(
     workdir: the run folder.
     names: the files to compare; by default all that the run wrote.
     may_miss: return the files that are missing, instead of raising.
+    by_date: do not read a large file again if its size and mtime are those
+      that were recorded.
 
   Returns:
     One text for each file that is missing.
@@ -84,7 +90,7 @@ def check_files(
   if names is not None:
     names = [name for name in names if name in recorded]
     recorded = {name: recorded[name] for name in names}
-  found = contents.listing(folder, recorded, names)
+  found = contents.listing(folder, recorded if by_date else None, names)
   changed, missing = contents.compare(recorded, found)
   if sealed['config'] != _config_digest(folder):
     changed.append(f'{CONFIG} has other fields')

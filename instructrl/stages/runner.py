@@ -112,7 +112,8 @@ def _run_stage(config, workdir: pathlib.Path, label: str) -> dict:
     done = run_folder.read_done(workdir)  # another process may have finished it
     if processes.agree(done is not None):
       if primary:
-        for text in run_folder.check_files(workdir, may_miss=True):
+        missing = run_folder.check_files(workdir, may_miss=True, by_date=True)
+        for text in missing:
           files.warn_once(f'{workdir} is finished, but {text}')
         run_folder.write_config(workdir, config.to_dict())
         print(f'{label} {config.stage}: finished before'.strip(), flush=True)

@@ -1,6 +1,7 @@
 """What a run was made from: a change of it is refused by name."""
 
 import json
+import os
 
 import pytest
 
@@ -138,7 +139,7 @@ def test_source_files_and_code_are_refused_by_name(tmp_path):
     begin()
 
 
-def test_a_large_file_is_read_once(tmp_path, monkeypatch):
+def test_a_large_file_is_read_when_a_run_begins(tmp_path, monkeypatch):
   monkeypatch.setattr(contents, '_LARGE', 4)
   data, run = make_data(tmp_path / 'lab'), tmp_path / 'ppo'
   read = []
@@ -147,12 +148,30 @@ def test_a_large_file_is_read_once(tmp_path, monkeypatch):
     manifest, 'digest', lambda path: read.append(path.name) or digest(path)
   )
   start(run, data)
+  assert sorted(read) == ['demonstrations.rows', 'manifest.json', 'part-0']
+  read.clear()
   start(run, data)
   assert not read
   CHANGES['demonstrations.rows'](data)
   with pytest.raises(ValueError, match='has changed'):
     start(run, data)
   assert read == ['demonstrations.rows']
+
+
+def test_a_bit_that_flips_in_a_large_file_changes_no_date(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(contents, '_LARGE', 4)
+  data = make_data(tmp_path / 'lab')
+  rows, text = data / 'demonstrations.rows', 'demonstrations.rows \\(recorded'
+  stat = rows.stat()
+  rows.write_bytes(b'rOws of the lab')
+  os.utime(rows, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+  with pytest.raises(ValueError, match=text):
+    start(tmp_path / 'ppo', data)
+  with pytest.raises(ValueError, match=text):
+    run_folder.check_files(data, [rows.name])
+  assert not run_folder.check_files(data, by_date=True)
 
 
 def test_an_older_inputs_file_is_read_with_one_warning(tmp_path, caplog):
