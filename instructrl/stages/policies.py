@@ -216,6 +216,9 @@ class Policies(Mapping[str, LanguageModel]):
   def __len__(self) -> int:
     return len(self._names)
 
+  def __contains__(self, name: object) -> bool:
+    return name in self._names  # a Mapping's own opens the policy
+
   def __getitem__(self, name: str) -> LanguageModel:
     if name not in self._names:
       raise KeyError(name)
