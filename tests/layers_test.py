@@ -376,6 +376,10 @@ def ranges():
   }
 
 
+# Asks for another protobuf than the pinned one; see setup.py.
+UNPINNED = {'apache-beam'}
+
+
 def test_every_library_is_declared_and_pinned():
   """setup.py has a range for each import, and constraints.txt a pin."""
   renamed = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint'}
@@ -395,7 +399,7 @@ def test_every_library_is_declared_and_pinned():
   }
   missing = sorted(names - set(declared))
   assert not missing, f'not in setup.py: {missing}'
-  missing = sorted(set(declared) - set(pinned))
+  missing = sorted(set(declared) - set(pinned) - UNPINNED)
   assert not missing, f'not in scripts/constraints.txt: {missing}'
   assert 'jax' in names  # the imports were found at all
 
@@ -403,7 +407,7 @@ def test_every_library_is_declared_and_pinned():
 def test_ranges_start_at_the_tested_version():
   pinned = pins()
   for name, (first, end) in ranges().items():
-    assert first == pinned[name], name
+    assert first == pinned.get(name, first), name
     numbers = [[int(n) for n in v.split('.')] for v in (first, end)]
     assert numbers[0] < numbers[1], name
 

@@ -7,10 +7,12 @@ neither the order of the fields of an example nor nested sequences, so JSON is
 also what identifies the contents.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+import dataclasses
 import hashlib
 import itertools
 import json
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -29,11 +31,48 @@ from instructrl.data.records import (
 )
 
 _JSON = json.JSONEncoder(sort_keys=True)
+_DIGEST, _COLUMNS = '.digest', '.columns'
 _TOKEN = '<i4'  # a token in a buffer
 
+MakeRecords = Callable[[], Iterable[Record]]
 
-class RecordBuilder(tfds.core.GeneratorBasedBuilder):
-  """Base class; a subclass names its record type."""
+
+@dataclasses.dataclass(frozen=True)
+class _Shard:
+  """Makes the examples of a shard, and files of what the builder says of them.
+
+  Attributes:
+    builder: class of the builder.
+    make: makes the records.
+    path: of the files, without a suffix.
+  """
+
+  builder: type['RecordBuilder']
+  make: MakeRecords
+  path: str
+
+  def __call__(self):
+    # The files' bytes are no fingerprint: an Example is a protocol buffer with
+    # a map, whose order on disk differs between processes.
+    digest, columns = hashlib.sha256(), ranked.ColumnsWriter()
+    for index, record in enumerate(self.make()):
+      example = self.builder.encode(record)
+      for value in example.values():
+        digest.update(value + b'\n')
+      if isinstance(record, Ranking):
+        columns.add(record)
+      yield index, example
+    pathlib.Path(self.path + _DIGEST).write_text(digest.hexdigest())
+    if self.builder.RECORD is Ranking:
+      columns.save(self.path + _COLUMNS)
+
+
+class RecordBuilder(tfds.core.ShardBasedBuilder):
+  """Base class; a subclass names its record type.
+
+  A shard is a file, and is made from one function without arguments. Shards are
+  written one after the other, or by the workers of Apache Beam.
+  """
 
   VERSION = tfds.core.Version(f'{FORMAT_VERSION}.0.0')
   RECORD: type
@@ -41,18 +80,19 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
   def __init__(
     self,
     *,
-    records: Mapping[str, Iterable[Record]] | None = None,
+    shards: Mapping[str, Sequence[MakeRecords]] | None = None,
     made_from: str = '',
     **kwargs,
   ):
     """Makes a builder.
 
     Args:
-      records: split -> valid records; None to read only.
+      shards: split -> functions that make the valid records of each shard; None
+        to read only.
       made_from: fingerprint of what the records are made from.
       **kwargs: for the TFDS builder, such as `data_dir`.
     """
-    self._records = records or {}
+    self._shards = shards or {}
     self._made_from = made_from
     super().__init__(**kwargs)
 
@@ -61,23 +101,36 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder):
       builder=self,
       features=tfds.features.FeaturesDict(self.features()),
       metadata=tfds.core.MetadataDict(made_from=self._made_from, contents={}),
-      disable_shuffling=True,
     )
 
-  def _split_generators(self, dl_manager):
+  def _shard_iterators_per_split(self, dl_manager):
     del dl_manager  # nothing is downloaded
-    return {split: self._generate_examples(split) for split in self._records}
+    return {
+      split: [
+        _Shard(type(self), make, str(self.data_path / f'{split}.{i}'))
+        for i, make in enumerate(makers)
+      ]
+      for split, makers in self._shards.items()
+    }
 
-  def _generate_examples(self, split):
-    # The files' bytes are no fingerprint: an Example is a protocol buffer with
-    # a map, whose order on disk differs between processes.
-    digest = hashlib.sha256()
-    for index, record in enumerate(self._records[split]):
-      example = self.encode(record)
-      for value in example.values():
-        digest.update(value + b'\n')
-      yield index, example
-    self.info.metadata['contents'][split] = digest.hexdigest()
+  def _download_and_prepare(self, *args, **kwargs):
+    super()._download_and_prepare(*args, **kwargs)
+    for split, makers in self._shards.items():
+      paths = [
+        self.data_path / f'{split}.{i}{_DIGEST}' for i in range(len(makers))
+      ]
+      self.info.metadata['contents'][split] = [p.read_text() for p in paths]
+      for path in paths:
+        path.unlink()
+      if self.RECORD is Ranking:
+        ranked.merge(
+          [path.with_suffix(_COLUMNS) for path in paths],
+          self.columns_path(split),
+        )
+
+  def columns_path(self, split: str):
+    """Returns the file with the columns of a split (see `ranked`)."""
+    return self.data_path / f'{split}{_COLUMNS}'
 
   # TFDS would print the size of a download; nothing is downloaded.
   def _log_download_bytes(self):
@@ -122,23 +175,6 @@ class Rankings(RecordBuilder):
   """Prompts with K responses as one labeler ranked them."""
 
   RECORD = Ranking
-
-  def _generate_examples(self, split):
-    columns = ranked.ColumnsWriter()
-    rankings = self._records[split]
-
-    def seen():
-      for ranking in rankings:
-        columns.add(ranking)
-        yield ranking
-
-    self._records = {**self._records, split: seen()}
-    yield from super()._generate_examples(split)
-    columns.save(self.columns_path(split))
-
-  def columns_path(self, split: str):
-    """Returns the file with the columns of a split (see `ranked`)."""
-    return self.data_path / f'{split}.columns.npz'
 
   @staticmethod
   def features():

@@ -56,11 +56,7 @@ class ColumnsWriter:
 
   def save(self, path: str | pathlib.Path) -> None:
     values = {name: np.asarray(found) for name, found in self._values.items()}
-    # numpy drops NULs at the end of a text, so the names are one text in bytes.
-    names = '\n'.join(name.replace('\n', ' ') for name in self._labelers)
-    labelers = np.frombuffer(names.encode(), np.uint8)
-    with open(path, 'wb') as file:
-      np.savez(file, labelers=labelers, **values)
+    Columns(**values, labelers=tuple(self._labelers)).save(path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +97,37 @@ class Columns:
     except (KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
       raise ValueError(f'{path} is damaged: {error}') from error
 
+  def save(self, path: str | pathlib.Path) -> None:
+    """Writes the file that `load` reads."""
+    values = dict(vars(self))
+    # numpy drops NULs at the end of a text, so the names are one text in bytes.
+    names = '\n'.join(name.replace('\n', ' ') for name in self.labelers)
+    values['labelers'] = np.frombuffer(names.encode(), np.uint8)
+    with open(path, 'wb') as file:
+      np.savez(file, **values)
+
   @functools.cached_property
   def first(self) -> np.ndarray:
     """[N] index of a ranking's first response in `lengths` and `ranks`."""
     return np.cumsum(self.k, dtype=np.int64) - self.k
+
+
+def merge(parts: Sequence[pathlib.Path], path: str | pathlib.Path) -> None:
+  """Replaces the columns of the shards of a split by one file."""
+  found = list(map(Columns.load, parts))
+  numbers: dict[str, int] = {}
+  labelers = []
+  for part in found:
+    own = [numbers.setdefault(name, len(numbers)) for name in part.labelers]
+    labelers.append(np.asarray(own, np.int32)[part.labeler])
+  values = {
+    name: np.concatenate([getattr(part, name) for part in found])
+    for name in _TYPES
+  }
+  values['labeler'] = np.concatenate(labelers)
+  for part in parts:
+    part.unlink()
+  Columns(**values, labelers=tuple(numbers)).save(path)
 
 
 class TokenReader(Protocol):

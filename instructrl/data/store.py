@@ -5,7 +5,8 @@ it once; then it is only read. The order of the records is kept (TFDS would
 shuffle them by a hash of the key).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import dataclasses
 import functools
 import hashlib
 import itertools
@@ -21,6 +22,7 @@ import tensorflow_datasets as tfds
 
 from instructrl.data import ranked
 from instructrl.data.builders import BUILDERS
+from instructrl.data.builders import MakeRecords
 from instructrl.data.builders import Rankings
 from instructrl.data.builders import RecordBuilder
 from instructrl.data.records import (
@@ -33,14 +35,45 @@ from instructrl.data.records import (
 )
 
 _BLOCK = 1024  # records read at once when iterating
+_SHARD = 8192  # records of a shard, which TFDS keeps in memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Shards:
+  """Records of a split that are made shard by shard, also on other machines.
+
+  Attributes:
+    record_type: of all records.
+    makers: functions without arguments that return the records of a shard.
+      Apache Beam pickles them.
+  """
+
+  record_type: type
+  makers: Sequence[MakeRecords]
+
+
+class Mapped(Sequence[Any]):
+  """A function of each of some records, called when the record is used."""
+
+  def __init__(self, function: Callable[[Any], Any], records: Sequence[Any]):
+    self._function, self._records = function, records
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index):
+    if isinstance(index, slice):
+      return Mapped(self._function, self._records[index])
+    return self._function(self._records[index])
 
 
 def write_records(
   directory: str | pathlib.Path,
   name: str,
-  records_by_split: Mapping[str, Iterable[Record]],
+  records_by_split: Mapping[str, Iterable[Record] | Shards],
   *,
   fingerprint: str = '',
+  beam: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
   """Writes a data set, or does nothing if it is finished.
 
@@ -51,8 +84,12 @@ def write_records(
     directory: the folder that holds data sets.
     name: the data set's name.
     records_by_split: split -> records, all of one type. Iterables are read
-      once, and not at all if the data set is finished.
+      once, and not at all if the data set is finished. A sequence is written in
+      shards of `_SHARD` records, so that few of them are in memory.
     fingerprint: what the records are made from, such as a hash of the config.
+    beam: `beam_runner` and `beam_options` of `tfds.download.DownloadConfig`,
+      to write shards on the workers of Apache Beam. An id that is in two shards
+      is then not noticed.
 
   Returns:
     The folder with the ArrayRecord files.
@@ -75,33 +112,56 @@ def write_records(
     return pathlib.Path(finished.data_dir)
   if not records_by_split:
     raise ValueError(f'data set {name!r} has no splits')
-
-  record_type, streams = None, {}
-  for split, records in records_by_split.items():
-    iterator = iter(records)
-    first = next(iterator, None)
-    if first is None:
-      raise ValueError(f'split {split!r} of data set {name!r} has no records')
-    record_type = record_type or type(first)
-    streams[split] = itertools.chain([first], iterator)
+  splits_of = {
+    split: _in_shards(records, f'split {split!r} of data set {name!r}')
+    for split, records in records_by_split.items()
+  }
+  record_type = next(iter(splits_of.values())).record_type
   found = [cls for cls in BUILDERS if cls.RECORD is record_type]
   if not found:
     raise RecordError(name, 0, f'{record_type.__name__} is not a record type')
-
-  seen = {}
+  seen: dict[str, str] = {}
   checked = {
-    split: _checked(stream, record_type, name, split, seen)
-    for split, stream in streams.items()
+    split: [
+      functools.partial(
+        _checked, make, record_type, name, split, seen, i * _SHARD
+      )
+      for i, make in enumerate(shards.makers)
+    ]
+    for split, shards in splits_of.items()
   }
   for leftover in folder.glob('*/incomplete.*'):
     shutil.rmtree(leftover)
   tfds.disable_progress_bar()  # the caller shows the progress
-  builder = found[0](data_dir=folder, records=checked, made_from=fingerprint)
+  builder = found[0](data_dir=folder, shards=checked, made_from=fingerprint)
   with tempfile.TemporaryDirectory() as no_downloads:
     builder.download_and_prepare(
-      download_dir=no_downloads, file_format='array_record'
+      download_dir=no_downloads,
+      file_format='array_record',
+      download_config=tfds.download.DownloadConfig(**(beam or {})),
     )
   return pathlib.Path(builder.data_dir)
+
+
+def _in_shards(records: Iterable[Record] | Shards, of: str) -> Shards:
+  """Divides records into shards; raises a ValueError if there are none."""
+  if isinstance(records, Shards):
+    return records
+  if isinstance(records, Sequence) and len(records) > _SHARD:
+    starts = range(0, len(records), _SHARD)
+    return Shards(
+      type(records[0]),
+      [
+        functools.partial(records.__getitem__, slice(start, start + _SHARD))
+        for start in starts
+      ],
+    )
+  iterator = iter(records)
+  first = next(iterator, None)
+  if first is None:
+    raise ValueError(f'{of} has no records')
+  whole = itertools.chain([first], iterator)
+  return Shards(type(first), [lambda: whole])
 
 
 def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
@@ -112,10 +172,10 @@ def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
   return found
 
 
-def _checked(records, record_type, name, split, seen):
+def _checked(make, record_type, name, split, seen, first):
   """Yields valid records that belong to the split, each id once."""
   source = f'{name}/{split}'
-  for index, record in enumerate(records):
+  for index, record in enumerate(make(), first):
     refused = functools.partial(RecordError, source, index)
     if not isinstance(record, record_type):
       found, kind = type(record).__name__, record_type.__name__

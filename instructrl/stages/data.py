@@ -321,7 +321,7 @@ def write(
     fitting.in_tokens, tok=tok, response_len=config.response_len
   )
   ranked = {
-    split: map(in_tokens, rankings)
+    split: store.Mapped(in_tokens, rankings)
     for split, rankings in store.by_split(data.rankings).items()
   }
   folder.write_records('prompts', data.prompts, made_from)

@@ -129,7 +129,7 @@ def test_damaged_columns_are_refused(folder, tmp_path, damage):
   path = store.write_records(
     tmp_path, 'rankings', {'train': map(make, range(20))}
   )
-  path /= 'train.columns.npz'
+  path /= 'train.columns'
   data = bytearray(path.read_bytes())
   if damage == 'cut':
     path.write_bytes(data[: len(data) // 2])
@@ -140,11 +140,11 @@ def test_damaged_columns_are_refused(folder, tmp_path, damage):
   elif damage == 'other':
     store.write_records(folder, 'fewer', {'train': map(make, range(9))})
     path.write_bytes(
-      next((folder / 'fewer').rglob('train.columns.npz')).read_bytes()
+      next((folder / 'fewer').rglob('train.columns')).read_bytes()
     )
   else:
     path.unlink()
-  with pytest.raises(RecordError, match='train.columns.npz: '):
+  with pytest.raises(RecordError, match='train.columns: '):
     store.read_ranked(tmp_path, 'rankings', 'train')
 
 

@@ -96,6 +96,25 @@ def test_what_is_written_is_read(tmp_path, make, cls):
   assert [p.name for p in (tmp_path / 'some').iterdir()] == [cls.name]
 
 
+def test_a_long_sequence_is_written_in_shards(tmp_path, monkeypatch):
+  monkeypatch.setattr(store, '_SHARD', 7)
+  rankings = [make_ranking(i) for i in range(20)]
+  made = []
+  lazily = store.Mapped(lambda r: made.append(r) or r, rankings)
+  folder = store.write_records(tmp_path, 'some', {'train': lazily})
+  assert len(list(folder.glob('*of-00003'))) == 3
+  assert made[1:] == rankings  # and the first, for its type
+  assert not list(folder.glob('train.[0-9]*'))
+  got = store.read_records(tmp_path, 'some')
+  assert list(got) == rankings and got[13] == rankings[13]
+  found = store.read_ranked(tmp_path, 'some', 'train')
+  assert [r.responses for r in found] == [r.response_tokens for r in rankings]
+  assert found.labelers.tolist() == [r.labeler for r in rankings]
+  bad = [*rankings[:9], dataclasses.replace(rankings[9], ranks=(0,))]
+  with pytest.raises(RecordError, match=r'^other/train\[9\]: ranks has 1'):
+    store.write_records(tmp_path, 'other', {'train': bad})
+
+
 def test_a_finished_data_set_is_used_again(tmp_path):
   def never():
     raise AssertionError('must not be read')

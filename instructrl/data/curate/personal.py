@@ -33,7 +33,7 @@ def personal_data(text: str) -> str:
   Finds an 'email address', 'phone number' or 'card number' (13 to 19 digits
   with a right check digit). Names and postal addresses are not found.
   """
-  if _EMAIL.search(text):
+  if '@' in text and _EMAIL.search(text):
     return 'email address'
   if _PHONE.search(text):
     return 'phone number'

@@ -8,6 +8,7 @@ records. TFDS itself would keep the files under hashed names, and cannot resume.
   builder.download_and_prepare(file_format='array_record')
 """
 
+import functools
 import hashlib
 import json
 import pathlib
@@ -93,29 +94,31 @@ class _Public(builders.RecordBuilder):
       made_from=json.dumps(identity(source), sort_keys=True),
     )
 
-  def _split_generators(self, dl_manager):
-    del dl_manager  # `downloads` fetches the files
+  def _shard_iterators_per_split(self, dl_manager):
     result = read(self._source, local_files(self._source, self._root))
     by_split = store.by_split(result.records)
-    self._records = {
-      split: by_split[split] for split in SPLITS if split in by_split
+    self._shards = {
+      split: [functools.partial(self._shown, split, by_split[split])]
+      for split in SPLITS
+      if split in by_split
     }
     report = dict(vars(result))
     del report['records']
     self.info.metadata['sizes'] = _sizes(self._source, self._root)
     self.info.metadata['report'] = report
-    return super()._split_generators(None)
+    return super()._shard_iterators_per_split(dl_manager)
 
-  def _generate_examples(self, split):
+  def _shown(self, split, records):
+    """Yields the records of a split, with a line of progress."""
     show = progress.Progress(
       f'prepare {self._source.NAME} {split}',
-      len(self._records[split]),
+      len(records),
       unit='record',
       stream=sys.stderr,
     )
     with show as bar:
-      for index, example in super()._generate_examples(split):
-        yield index, example
+      for index, record in enumerate(records):
+        yield record
         bar.update(index + 1)
 
 
