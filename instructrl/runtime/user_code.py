@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import importlib.util
 import inspect
 import pathlib
+import pkgutil
 import sys
 import sysconfig
 import types
@@ -51,7 +52,8 @@ def imported(module: types.ModuleType) -> dict[str, str]:
       spec = _find(name)
       if name in found or name == module.__name__ or not _is_users(spec):
         continue
-      found[name] = pathlib.Path(spec.origin).read_text('utf-8')
+      source = pathlib.Path(spec.origin).read_bytes()
+      found[name] = importlib.util.decode_source(source)
       parent = name if spec.submodule_search_locations else spec.parent
       waiting.append((found[name], parent))
   return dict(sorted(found.items()))
@@ -59,28 +61,43 @@ def imported(module: types.ModuleType) -> dict[str, str]:
 
 def _names(text: str, package: str) -> Iterator[str]:
   """Yields the names of all modules that a source may import."""
-  for node in ast.walk(ast.parse(text)):
+  try:
+    tree = ast.parse(text)
+  except SyntaxError:  # an import of this module would fail
+    return
+  for node in ast.walk(tree):
     if isinstance(node, ast.Import):
       for alias in node.names:
-        parts = alias.name.split('.')
-        yield from ('.'.join(parts[:n]) for n in range(1, len(parts) + 1))
+        yield from _with_parents(alias.name)
     elif isinstance(node, ast.ImportFrom):
       base = '.' * node.level + (node.module or '')
       if node.level:
         base = importlib.util.resolve_name(base, package)
-      yield base
+      yield from _with_parents(base)
       yield from (f'{base}.{alias.name}' for alias in node.names)
 
 
+def _with_parents(name: str) -> Iterator[str]:
+  """'a.b.c' -> 'a', 'a.b', 'a.b.c': an import runs all of them."""
+  parts = name.split('.')
+  yield from ('.'.join(parts[:n]) for n in range(1, len(parts) + 1))
+
+
 def _find(name: str):
-  """Returns the spec of a module; imports nothing that is not imported yet."""
+  """Returns the spec of a module, or None; imports nothing."""
   parent = name.rpartition('.')[0]
-  if parent and parent not in sys.modules:
-    return None
-  try:
-    return importlib.util.find_spec(name)
-  except (ImportError, ValueError):  # a function, or a module without a spec
-    return None
+  if not parent or name in sys.modules:
+    try:
+      return importlib.util.find_spec(name)
+    except (ImportError, ValueError):  # a module without a spec
+      return None
+  above = _find(parent)  # None if `parent` is a function
+  for folder in (above and above.submodule_search_locations) or ():
+    finder = pkgutil.get_importer(folder)
+    spec = finder and finder.find_spec(name)
+    if spec is not None:
+      return spec
+  return None
 
 
 def _is_users(spec) -> bool:
