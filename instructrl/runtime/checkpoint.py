@@ -202,7 +202,7 @@ def _verify(folder: pathlib.Path) -> str:
 def problem(folder: pathlib.Path) -> str:
   """Returns what is wrong with the folder of a step; '' for nothing."""
   found = manifest.verify(folder)
-  if found or not folder.name.isdigit():
+  if found or not folder.name.isdecimal():
     return found
   step = files.read_json(folder / META).get('step')
   if step != int(folder.name):

@@ -8,7 +8,9 @@ are not listed either.
 
 from collections.abc import Iterable, Iterator, Mapping
 import pathlib
+import re
 
+from instructrl.runtime import files
 from instructrl.runtime import manifest
 
 Listing = Mapping[str, list]
@@ -16,6 +18,7 @@ Listing = Mapping[str, list]
 CHECKPOINTS = 'checkpoints'
 # A larger file with a known size and mtime is not read again.
 _LARGE = 1 << 20  # bytes
+_STEP = re.compile('[0-9]{8}|[1-9][0-9]{8,}')  # the name of a step's folder
 # config.json has sections that may change, so `run_folder` compares it.
 _NOT_LISTED = frozenset(
   ('DONE', 'config.json', 'lock', 'log.txt', 'seconds')
@@ -52,9 +55,12 @@ def listing(
 
 def steps(path: pathlib.Path) -> list[str]:
   """Returns the names of the folders of steps in a folder, in order."""
-  if not path.is_dir():
-    return []
-  found = [f.name for f in path.iterdir() if f.name.isdigit() and f.is_dir()]
+  found = []
+  for folder in path.iterdir() if path.is_dir() else ():
+    if _STEP.fullmatch(folder.name):
+      found += [folder.name] * folder.is_dir()
+    elif folder.name.isdecimal():
+      files.warn_once(f'{folder} is skipped: the name of a step has 8 digits')
   return sorted(found, key=int)
 
 
@@ -71,7 +77,7 @@ def _names(path: pathlib.Path) -> Iterator[str]:
       continue
     if entry.is_file():
       yield entry.name
-    elif entry.is_dir() and not entry.name.isdigit():
+    elif entry.is_dir() and not _STEP.fullmatch(entry.name):
       yield from _below(entry, f'{entry.name}/', {entry.stat().st_ino})
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -267,8 +268,11 @@ def test_missing_files_and_empty_step_folders_are_skipped(tmp_path):
   (tmp_path / '00000002' / 'manifest.json').unlink()
   (tmp_path / '00000009').mkdir()
   (tmp_path / 'notes.txt').touch()
+  for name in ('4', '\u0664', '\u00b2'):  # digits, but no name of a step
+    shutil.copytree(tmp_path / '00000001', tmp_path / name)
   with Checkpointer(tmp_path) as checkpointer:
     state, meta = checkpointer.restore(checkpoint.abstract(make_state()))
+    checkpointer.save(5, make_state(5), {})
   assert meta['at'] == 1
   assert_same(state, make_state(1))
 
