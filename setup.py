@@ -29,7 +29,7 @@ REQUIRED = (
   'numpy>=2.4.6,<3',
   'optax>=0.2.8,<0.3',
   'orbax-checkpoint>=0.12.8,<0.13',
-  'pyarrow>=25.0.1,<27',  # public data sets are Parquet; Beam needs < 26
+  'pyarrow>=25.0.1,<27',  # Parquet files; Beam needs < 26
   'rich>=15.0.0,<16',
   'sacrebleu>=2.6.0,<3',
   'safetensors>=0.8.0,<0.9',
@@ -60,9 +60,9 @@ EXTRAS = {
   'aot': AOT,
   'tpu': ('jax[tpu]>=0.10.2,<0.12',),
   'cuda': ('jax[cuda13]>=0.10.2,<0.12',),
-  # Data sets beyond one machine. Beam asks for older releases of pyarrow and
-  # protobuf than scripts/constraints.txt pins: install it without these pins, in
-  # an environment of its own.
+  # Data sets beyond one machine. Beam asks for an older protobuf than the pins
+  # of scripts/constraints.txt: install it without them, in an environment of
+  # its own.
   'beam': ('apache-beam>=2.77.0,<3',),
   # Tests compare imports and exports with these. An index without a CPU build
   # of torch gives a download of several gigabytes.
