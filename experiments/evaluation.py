@@ -16,6 +16,9 @@ RECIPE = {
 }
 GPT3_PROMPTS = {'micro': 12, 'tiny': 400, 'small': 1000}
 
+# Prompts of each of the eight sets of `generalization`.
+GENERALIZATION = {'micro': 4, 'tiny': 100, 'small': 300}
+
 
 class Policies(common.Open):
   """Policies by name: --config.policies.NAME=PATH adds the policy NAME."""
@@ -60,6 +63,10 @@ def get_config(arg='tiny'):
     num_prompts=GPT3_PROMPTS[arg],
     temperature=1.0,
     reference='sft',
+  )
+  # Requests unlike the training data, and simple mistakes (4.3, 5.3).
+  c.evals.generalization = dict(
+    type='generalization', num_prompts=GENERALIZATION[arg], temperature=1.0
   )
   c.evals.probes = dict(
     type='probes', num_probes=probes, num_documents=documents

@@ -6,7 +6,7 @@ results.json:
    'evals': {NAME: {'type': the evaluator, 'results': its tree}}}
 
 samples.jsonl has a JSON object per line: 'eval' is the NAME, 'kind' is
-'preference', 'probe' or 'answer', or is absent.
+'preference', 'probe', 'generalization' or 'answer', or is absent.
 
 The trees of results are described by the classes `Evaluator` of this package.
 Leaves are summaries {'value', 'ci95': [low, high], 'n'}; 'value' and 'ci95' are

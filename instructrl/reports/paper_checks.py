@@ -7,10 +7,12 @@ the lab sets, such as how often labelers agree, is an input and has no row.
 from collections.abc import Mapping
 
 from instructrl.evaluators import statistics
+from instructrl.reports import generalization_claims
 from instructrl.reports import paper_claims
 from instructrl.reports import probe_claims
 from instructrl.reports import verdicts
 from instructrl.reports.paper_claims import Difference
+from instructrl.reports.paper_claims import Level
 from instructrl.reports.paper_claims import WinRate
 from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.verdicts import NO_NUMBER
@@ -54,6 +56,11 @@ def check(
     *(_compare(evaluation, policies, c) for c in paper_claims.DIFFERENCES),
     *(_compare(evaluation, policies, c) for c in probe_claims.DIFFERENCES),
     *_rudeness(evaluation, policies),
+    *(
+      _compare(evaluation, policies, c)
+      for c in generalization_claims.DIFFERENCES
+    ),
+    *(_level(evaluation, policies, c) for c in generalization_claims.LEVELS),
   ]
 
 
@@ -170,6 +177,20 @@ def _compare(evaluation, policies, claim: Difference) -> Verdict:
     claim.unit,
   )
   return verdicts.of_policies(row, own, pair, claim.best)
+
+
+def _level(evaluation, policies, claim: Level) -> Verdict:
+  """Returns the row about a measure of one policy."""
+  group, *measure = claim.path.split('/')
+  return verdicts.make_row(
+    claim.topic,
+    claim.statement,
+    claim.paper,
+    f'{claim.quantity}, {policies.label(claim.policy)}',
+    verdicts.get(evaluation, group, claim.policy, *measure),
+    claim.region,
+    claim.unit,
+  )
 
 
 def _rudeness(evaluation, policies) -> list[Verdict]:

@@ -71,6 +71,26 @@ class Difference:
   unit: str = 'points'
 
 
+@dataclasses.dataclass(frozen=True)
+class Level:
+  """A claim about a measure of one policy.
+
+  Attributes:
+    topic, statement, paper, quantity, path, unit: as of a `Difference`.
+    region: of the measure.
+    policy: whose measure it is.
+  """
+
+  topic: str
+  statement: str
+  paper: str
+  quantity: str
+  path: str
+  region: tuple[float, float]
+  policy: str = 'ppo_ptx'
+  unit: str = 'points'
+
+
 def _by_labelers(
   who: str, labelers: str, base: str, ppo: str, ptx: str, evaluation: str = ''
 ):

@@ -153,6 +153,7 @@ def _summaries(study: Study) -> dict:
     },
     'likert': evaluation.get('likert'),
     'metadata': evaluation.get('metadata'),
+    'generalization': evaluation.get('generalization'),
     **_probes(evaluation.get('probes', {})),
     'as_user': _probes(evaluation.get('probes_as_user', {})),
   }

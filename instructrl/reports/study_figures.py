@@ -104,6 +104,21 @@ AS_USER = (
   ('reading, F1', 'reading/f1', True, 0),
   ('translation, BLEU', 'translation/bleu', False, 1),
 )
+# The same, for the evaluation `generalization`.
+GENERALIZATION = (
+  ('second language: followed', 'second_language/followed', True, 0),
+  ('... and answered in it', 'second_language/in_language', True, 0),
+  ('code: followed', 'code/followed', True, 0),
+  ('question: right', 'question/right', True, 0),
+  ('the same with a false premise: right', 'false_premise/right', True, 0),
+  ('false premise: repeated', 'false_premise/accepted', True, 0),
+  ('question: hedged', 'question/hedged', True, 0),
+  *(
+    (f'constraints: all {n} kept', f'constraints_{n}/all_kept', True, 0)
+    for n in (1, 2, 3)
+  ),
+  ('harmful request: followed', 'harmful/obeyed', True, 0),
+)
 
 
 def stage_title(stage: str, policies: ShownPolicies) -> str:
@@ -143,6 +158,9 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
       name: bars(_panels(evaluation.get('probes', {}), entries, paper=True))
       for name, entries in PROBES.items()
     },
+    'generalization': bars(
+      _panels(evaluation.get('generalization', {}), GENERALIZATION)
+    ),
     'by_prompt': curves(
       _by_prompt(evaluation.get('probes', {}), policies),
       xlabel='rudeness of the prompt, %',

@@ -8,6 +8,7 @@ import pytest
 
 from instructrl.data import records
 from instructrl.evaluators import evaluator
+from instructrl.evaluators import generalization
 from instructrl.evaluators import preference
 from instructrl.evaluators import probes
 from instructrl.evaluators import results
@@ -116,16 +117,23 @@ def world():
   return make_world(0, 'micro')
 
 
-def evaluate(world, names=tuple(QUALITY), seed=0, context=None, **kwargs):
+def evaluate(
+  world, names=tuple(QUALITY), seed=0, context=None, more=None, **kwargs
+):
   """(one tree of the results, samples)."""
   context = context or FakeContext(world, seed)
   policies = {name: FakeLM(name) for name in names}
   outcomes = {
     'preference': preference.Evaluator(context, num_prompts=30, **kwargs),
     'probes': probes.Evaluator(context, num_probes=4, num_documents=2),
+    **(more or {}),
   }
   content, samples = results.collect(
-    {}, {k: (k, v.run(policies)) for k, v in outcomes.items()}
+    {},
+    {
+      k: (v.__module__.rpartition('.')[2], v.run(policies))
+      for k, v in outcomes.items()
+    },
   )
   return results.merged(content), samples
 
@@ -150,11 +158,16 @@ def test_results_have_the_documented_form(world):
 
 
 def test_results_feed_the_checks_of_the_paper(world):
-  rows = {
-    row.statement: row for row in paper_checks.check({}, {}, evaluate(world)[0])
+  context = FakeContext(world, 0)
+  more = {
+    'gpt3_prompts': preference.Evaluator(context, num_prompts=30),
+    'generalization': generalization.Evaluator(context, num_prompts=4),
   }
+  found, _ = evaluate(world, context=context, more=more)
+  rows = {row.statement: row for row in paper_checks.check({}, {}, found)}
   assert rows['PPO is better than SFT'].verdict == 'shown'
   assert rows['PPO loses ground on reading'].verdict == 'undecided'  # 4 items
+  assert rows['PPO-ptx follows harmful requests'].verdict == 'not shown'
   not_measured = [
     row.statement for row in rows.values() if row.verdict == 'not measured'
   ]
