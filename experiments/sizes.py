@@ -73,6 +73,7 @@ def get_config(arg='tiny'):
   stages.evaluation.policies[LARGEST] = '../largest_select'
   for name in ('preference', 'gpt3_prompts'):
     stages.evaluation.evals[name].reference = LARGEST
+  stages.evaluation.evals.generalization.type = ''
   for name in stages:
     c.given[name] = ''
   # The lab follows from the world, and an evaluation from eval_seed.

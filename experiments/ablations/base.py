@@ -151,7 +151,11 @@ def ppo(arg, stage='ppo_ptx', *, people=False, measures=()):
   if 'evaluation' not in c.stages:
     return c
   evaluate(c.stages.evaluation, (stage, *(('sft',) if people else ())))
-  for skipped in ('gpt3_prompts', 'probes' if people else 'preference'):
+  for skipped in (
+    'gpt3_prompts',
+    'generalization',
+    'probes' if people else 'preference',
+  ):
     c.stages.evaluation.evals[skipped].type = ''
   if not people:
     add_lines(c)
@@ -171,7 +175,8 @@ def add_lines(c):
   """
   lines = c.stages.lines = evaluation.get_config(c.size)
   evaluate(lines, ('base', 'ppo_init'))
-  lines.evals.preference.type = lines.evals.gpt3_prompts.type = ''
+  for name in ('preference', 'gpt3_prompts', 'generalization'):
+    lines.evals[name].type = ''
   lines.evals.reward.type = 'reward_model'
   c.given.lines = ''
   c.ends += ('lines',)
