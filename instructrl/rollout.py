@@ -19,6 +19,8 @@ from instructrl.models.transformer import Cache
 from instructrl.models.transformer import Model
 from instructrl.types import LMBatch, Params, PromptBatch, pytree, Rollout
 
+PIECES = 4  # of the columns of a row; see `packed_logprobs`
+
 
 @pytree
 class Responses:
@@ -301,6 +303,9 @@ def packed_logprobs(
   batch: LMBatch,
   chunk_size: int,
   dropout_key=None,
+  *,
+  temperature: float = 1.0,
+  skip: bool = False,
 ) -> jax.Array:
   """Returns the log-probabilities of the targets of packed rows.
 
@@ -310,6 +315,9 @@ def packed_logprobs(
     batch: packed rows [B, T].
     chunk_size: see `losses.token_logprobs`.
     dropout_key: draws the dropout; None for none.
+    temperature: divides the logits.
+    skip: compute few logits beyond those of `batch.loss_mask`. Worth it if many
+      columns have no target, as those of prompts.
 
   Returns:
     [B, T] float32, nats; undefined outside `batch.loss_mask`.
@@ -321,11 +329,49 @@ def packed_logprobs(
     batch.segment_ids,
     dropout_key=dropout_key,
   )
-  logprobs = losses.token_logprobs(
-    hidden,
-    model.unembedding(params).T,
-    batch.targets,
-    vocab_size=model.vocab_size,
-    chunk_size=chunk_size,
-  )
-  return cast(jax.Array, logprobs)  # a pair only with the entropy
+  unembedding = model.unembedding(params).T
+
+  def logprobs(hidden, targets):
+    found = losses.token_logprobs(
+      hidden,
+      unembedding,
+      targets,
+      vocab_size=model.vocab_size,
+      chunk_size=chunk_size,
+      temperature=temperature,
+    )
+    return cast(jax.Array, found)  # a pair only with the entropy
+
+  if not skip:
+    return logprobs(hidden, batch.targets)
+  return _of_counted(logprobs, batch.loss_mask, hidden, batch.targets)
+
+
+def _of_counted(fn, mask, *columns):
+  """Applies `fn` to the columns under a mask, and to few others.
+
+  Columns that count move to the left of their row. Of `PIECES` parts of the
+  rows, those without a column that counts are skipped.
+
+  Args:
+    fn: arrays [B, t, ...] -> [B, t] float32, each column on its own.
+    mask: [B, T] bool.
+    *columns: [B, T, ...].
+
+  Returns:
+    [B, T] float32, 0 in skipped columns.
+  """
+  order = jnp.argsort(~mask, axis=1, stable=True)
+
+  def take(x, order):
+    order = order.reshape(order.shape + (1,) * (x.ndim - 2))
+    return jnp.take_along_axis(x, order, axis=1)
+
+  pieces = lambda x: jnp.array_split(take(x, order), PIECES, axis=1)
+  found = [
+    jax.lax.cond(
+      counted.any(), fn, lambda *_: jnp.zeros(counted.shape), *inputs
+    )
+    for counted, *inputs in zip(pieces(mask), *map(pieces, columns))
+  ]
+  return take(jnp.concatenate(found, axis=1), jnp.argsort(order, axis=1))

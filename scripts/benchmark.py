@@ -37,6 +37,7 @@ import time
 import jax
 import numpy as np
 
+from instructrl import packing
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import transformer
@@ -75,7 +76,8 @@ def parse(argv=None):
     ('minibatches', 4, 'of an iteration'),
     ('iters', 4, 'timed'),
     ('responses', 6, 'K, per prompt; reward only'),
-    ('score-microbatch', 0, 'rows scored at once; 0 = all'),
+    ('microbatch', 0, 'ppo: packed rows per gradient; 0 = few'),
+    ('score-microbatch', 0, 'ppo: packed rows scored at once; 0 = few'),
     ('logits-chunk', 0, 'tokens; 0 = all'),
     ('scan-unroll', 0, 'layers per step of the scan; 0 = all'),
   ):
@@ -99,7 +101,12 @@ def parse(argv=None):
   parser.add_argument('--json', action='store_true', help='one line of JSON')
   args = parser.parse_args(argv)
   for name, value in vars(args).items():
-    least = name not in ('score_microbatch', 'logits_chunk', 'scan_unroll')
+    least = name not in (
+      'microbatch',
+      'score_microbatch',
+      'logits_chunk',
+      'scan_unroll',
+    )
     if type(value) is int and value < least:
       parser.error(f'--{name.replace("_", "-")} must be {least:d} or more')
   if args.batch % args.minibatches:
@@ -201,6 +208,35 @@ def random_tokens(args, *shape):
   return draw.integers(2, args.vocab, shape).astype(np.int32)
 
 
+def packed_columns(args, prompts: PromptBatch) -> dict[str, float]:
+  """Returns the columns per token of scoring and of the update.
+
+  Minibatches are episodes in order; the update draws theirs.
+  """
+  s, limits = settings(args), response_limits(args)
+  where = prompts.mask, np.arange(args.response) < limits[:, None]
+  tokens = np.zeros((args.batch, args.prompt + args.response), np.int32)
+  pack = jax.jit(lambda *where: packing.pack(*where).num_rows)
+
+  def columns(first, count, size):
+    part = slice(first, first + count)
+    size = packing.rows_at_once(count, tokens.shape[1], size)
+    rows = pack(tokens[part], *(mask[part] for mask in where))
+    return int(packing.num_parts(rows, size)) * size * tokens.shape[1]
+
+  real = int(sum(mask.sum() for mask in where))
+  count = s.minibatch_size
+  return {
+    'score_columns_per_token': columns(0, args.batch, s.score_microbatch_size)
+    / real,
+    'update_columns_per_token': sum(
+      columns(first, count, s.microbatch_size)
+      for first in range(0, args.batch, count)
+    )
+    / real,
+  }
+
+
 def packed_rows(args, rows: int) -> LMBatch:
   """Returns rows without padding, each one example."""
   tokens = random_tokens(args, rows, args.prompt + args.response)
@@ -259,6 +295,7 @@ def settings(args) -> Settings:
   return Settings(
     batch_size=args.batch,
     minibatch_size=args.batch // args.minibatches,
+    microbatch_size=args.microbatch,
     score_microbatch_size=args.score_microbatch,
     prompt_len=args.prompt,
     response_len=args.response,
@@ -324,7 +361,6 @@ def run_ppo(args) -> dict:
   count = ppo_flops(args, model)
   by_phase = {k: statistics.median(v[1:]) for k, v in phases.items()}
   tokens = int((prompts.mask.sum(1) + limits).sum())
-  padded = args.batch * (args.prompt + args.response) / tokens
   return {
     **found,
     **{f'{k}_s': v for k, v in by_phase.items()},
@@ -334,8 +370,7 @@ def run_ppo(args) -> dict:
     'response_tok_per_s': int(limits.sum()) / found['iter_s'],
     'generate_tok_per_s': int(limits.sum()) / by_phase['generate'],
     **sampling_columns(args),
-    'score_columns_per_token': padded,
-    'update_columns_per_token': padded,
+    **packed_columns(args, prompts),
     'flops_per_iter': sum(count.values()),
     **{f'{k}_flops': v for k, v in count.items()},
   }

@@ -28,6 +28,7 @@ ROWS = (
     'losses': {'masked'},
     'advantages': {'masked'},
     'sampling': {'masked'},
+    'packing': {'types'},
     'runtime': BASE,
   },
   {'tokenizers': {'runtime'}, 'models': BASE | {'runtime'}},
@@ -51,6 +52,7 @@ ROWS = (
       'interop',
       'lab',
       'models',
+      'packing',
       'rewards',
       'rollout',
       'runtime',
@@ -81,6 +83,7 @@ MAY_IMPORT = {
   'losses': {'chex', 'jax'},
   'advantages': {'chex', 'jax'},
   'sampling': {'chex', 'jax'},
+  'packing': {'chex', 'jax'},
   'lab': {'absl', 'numpy'},
   'experiments': {'ml_collections', 'numpy'},
 }

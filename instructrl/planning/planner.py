@@ -266,6 +266,7 @@ def plan(
       f'{chip.hbm / GIB:.4g}, most of it {largest(resident)}'
     )
   with jax.set_mesh(mesh):
+    trips = program.trips() if 'ppo' in config else {}
     for key, (fn, arguments) in make().items() if not problem else ():
       found = compiling.compiled(
         key,
@@ -273,7 +274,7 @@ def plan(
         topology,
         folder,
         lambda text: say(f'{title} for {topology}: {text}'),
-        trips=config.get('ppo', {}).get('response_len', 1) - 1,
+        trips=trips.get(key, 1),
       )
       if 'problem' in found:
         problem = f'{key} does not fit: {found["problem"]}'

@@ -137,7 +137,7 @@ def ema_update(ema, params, decay: float):
   return tree.unflatten(out)
 
 
-def accumulate(grad_fn, params, microbatches):
+def accumulate(grad_fn, params, microbatches, used: jax.Array | None = None):
   """Sums `grad_fn(params, microbatch)` over the leading axis of microbatches.
 
   Each call divides by the count of the whole batch (see `masked.masked_mean`),
@@ -147,6 +147,7 @@ def accumulate(grad_fn, params, microbatches):
     grad_fn: (params, microbatch) -> (grads, metrics), both summable trees.
     params: the parameters.
     microbatches: tree of [M, b, ...]; M = 1 needs no loop.
+    used: [] int32, how many microbatches count, from the first; all by default.
 
   Returns:
     (grads, metrics), summed.
@@ -158,11 +159,12 @@ def accumulate(grad_fn, params, microbatches):
   shapes = jax.eval_shape(grad_fn, params, first)
   start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
-  def body(total, microbatch):
-    return jax.tree.map(jnp.add, total, grad_fn(params, microbatch)), None
+  def body(i, total):
+    microbatch = jax.tree.map(lambda x: x[i], microbatches)
+    return jax.tree.map(jnp.add, total, grad_fn(params, microbatch))
 
-  total, _ = jax.lax.scan(body, start, microbatches)
-  return total
+  stop = leaves[0].shape[0] if used is None else used
+  return jax.lax.fori_loop(0, stop, body, start)
 
 
 def split_microbatches(batch, size: int):

@@ -6,6 +6,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from instructrl import packing
 from instructrl.rewards import rewards_settings
 from instructrl.runtime import sharding
 from instructrl.stages import build
@@ -120,6 +121,23 @@ class PPOProgram:
       self.layouts['reference'].abstract,
       {name: self.layouts['reward'].abstract for name in self.names('model')},
     )
+
+  def trips(self) -> dict[str, int]:
+    """Returns {function: trips of its loop over tokens or rows}.
+
+    All episodes have the full length.
+    """
+    s = self.settings
+    parts = lambda rows, size: (
+      rows // packing.rows_at_once(rows, s.prompt_len + s.response_len, size)
+    )
+    scored = parts(s.batch_size, s.score_microbatch_size)
+    return {
+      'generate': s.response_len - 1,
+      'score': scored,
+      'passes': scored,
+      'update': parts(s.minibatch_size, s.microbatch_size),
+    }
 
   def functions(self) -> dict[str, tuple]:
     """Returns {name: (jitted function, its abstract arguments)}, in order."""

@@ -31,13 +31,16 @@ class Settings:
     1024, 'tokens of a response, at most (appendix C)', low=1
   )
   microbatch_size: int = declare(
-    0, 'episodes per gradient; 0 = minibatch_size', low=0
+    0,
+    'rows of prompt_len + response_len columns per gradient; rows are packed '
+    'with episodes; 0 = the fewest that fill a device (packing.MIN_COLUMNS)',
+    low=0,
   )
   generate_microbatch_size: int = declare(
     0, 'episodes sampled at once; 0 = batch_size', low=0
   )
   score_microbatch_size: int = declare(
-    0, 'episodes scored at once; 0 = batch_size', low=0
+    0, 'packed rows scored at once; 0 as in microbatch_size', low=0
   )
   temperature: float = declare(
     1.0,

@@ -17,13 +17,15 @@ import numpy as np
 from instructrl import advantages
 from instructrl import losses
 from instructrl import masked
+from instructrl import packing
 from instructrl import rng
 from instructrl import rollout as rollout_lib
+from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages.ppo_settings import Settings
-from instructrl.types import LMBatch, PromptBatch, Rollout, TrainState
+from instructrl.types import LMBatch, PromptBatch, pytree, Rollout, TrainState
 
 
 def make_generate(
@@ -71,26 +73,34 @@ def make_passes(reference: Model, value: Model, reward: Model, s: Settings):
   def passes(ref_params, reward_params, value_params, prompts, responses):
     ref_params = sharding.to_device(ref_params)
     tokens = jnp.concatenate([prompts.tokens, responses.tokens], axis=1)
+    packed = packing.pack(tokens, prompts.mask, responses.mask)
 
-    def part(inputs):
-      where = inputs  # tokens, prompt mask, response mask
+    def part(rows: LMBatch):
+      inputs = rows.tokens, rows.positions, rows.segment_ids
       return (
-        rollout_lib.response_logprobs(
+        rollout_lib.packed_logprobs(
           reference,
           ref_params,
-          *where,
-          chunk_size=s.logits_chunk,
+          rows,
+          s.logits_chunk,
           temperature=s.temperature,
+          skip=True,
         ),
-        rollout_lib.response_values(value, value_params, *where),
+        heads.apply_scalar(value, value_params, *inputs),
         {
-          name: rollout_lib.response_scores(reward, params, *where)
+          name: heads.apply_scalar(reward, params, *inputs)
           for name, params in reward_params.items()
         },
       )
 
-    return rollout_lib.in_microbatches(
-      part, (tokens, prompts.mask, responses.mask), s.score_microbatch_size
+    size = packing.rows_at_once(*tokens.shape, s.score_microbatch_size)
+    logprobs, values, scores = packing.map_rows(
+      part, packed.rows, packed.num_rows, size
+    )
+    return (
+      packed.collect(logprobs),
+      packed.collect(values),
+      jax.tree.map(packed.collect_last, scores),
     )
 
   return passes
@@ -188,28 +198,42 @@ def make_score(
   return score
 
 
+@pytree
+class PackedRollout(LMBatch):
+  """The fields of a `Rollout` that losses read, at the columns of rows."""
+
+  old_logprobs: jax.Array  # this and the others: [N, L] float32
+  advantages: jax.Array
+  old_values: jax.Array
+  returns: jax.Array
+
+
+def pack(rollout: Rollout) -> tuple[PackedRollout, jax.Array]:
+  """Returns (rows, number of rows that are used) of episodes."""
+  packed = packing.pack(
+    rollout.tokens, rollout.prompt_mask, rollout.response_mask
+  )
+  names = 'old_logprobs', 'advantages', 'old_values', 'returns'
+  read = {name: packed.spread(getattr(rollout, name)) for name in names}
+  return PackedRollout(**vars(packed.rows), **read), packed.num_rows
+
+
 def make_policy_grad(policy: Model, s: Settings):
-  """(params, rollout rows, ptx rows or None) -> (grads, metrics).
+  """(params, packed rollout, ptx rows or None) -> (grads, metrics).
 
   The gradient of one minibatch: PPO's plus `ptx_coef` times pretraining's,
   both losses means per token over the minibatch (equation 2).
   """
 
-  def ppo_loss(params, part: Rollout, count):
-    logprobs = rollout_lib.response_logprobs(
-      policy,
-      params,
-      part.tokens,
-      part.prompt_mask,
-      part.response_mask,
-      chunk_size=s.logits_chunk,
-      temperature=s.temperature,
+  def ppo_loss(params, part: PackedRollout, count):
+    logprobs = rollout_lib.packed_logprobs(
+      policy, params, part, s.logits_chunk, temperature=s.temperature, skip=True
     )
     return losses.ppo_policy_loss(
       logprobs,
       part.old_logprobs,
       part.advantages,
-      part.response_mask,
+      part.loss_mask,
       clip_eps=s.clip_eps,
       count=count,
     )
@@ -219,13 +243,14 @@ def make_policy_grad(policy: Model, s: Settings):
     loss, _ = losses.lm_loss(logprobs, part.loss_mask, count=count)
     return s.ptx_coef * loss, {'loss/ptx': loss}
 
-  def grad(params, rollout: Rollout, ptx: LMBatch | None):
-    total, metrics = _accumulate(
-      ppo_loss, params, rollout, rollout.response_mask, s.microbatch_size
-    )
+  def grad(params, packed, ptx: LMBatch | None):
+    total, metrics = _accumulate(ppo_loss, params, *packed, s)
     if ptx is not None:
-      more, ptx_metrics = _accumulate(
-        ptx_loss, params, ptx, ptx.loss_mask, s.ptx_microbatch_size
+      count = ptx.loss_mask.sum()
+      more, ptx_metrics = optimizer.accumulate(
+        _grad_fn(ptx_loss, count),
+        params,
+        optimizer.split_microbatches(ptx, s.ptx_microbatch_size),
       )
       total = jax.tree.map(jnp.add, total, more)
       metrics |= ptx_metrics
@@ -235,33 +260,37 @@ def make_policy_grad(policy: Model, s: Settings):
 
 
 def make_value_grad(scalar: Model, s: Settings):
-  """(value params, rollout rows) -> (grads, metrics) of one minibatch."""
+  """(value params, packed rollout) -> (grads, metrics) of one minibatch."""
 
-  def value_loss(params, part: Rollout, count):
-    values = rollout_lib.response_values(
-      scalar, params, part.tokens, part.prompt_mask, part.response_mask
+  def value_loss(params, part: PackedRollout, count):
+    values = heads.apply_scalar(
+      scalar, params, part.tokens, part.positions, part.segment_ids
     )
     return losses.value_loss(
       values,
       part.old_values,
       part.returns,
-      part.response_mask,
+      part.loss_mask,
       value_clip_eps=s.value_clip_eps,
       count=count,
     )
 
-  return lambda params, rollout: _accumulate(
-    value_loss, params, rollout, rollout.response_mask, s.microbatch_size
-  )
+  return lambda params, packed: _accumulate(value_loss, params, *packed, s)
 
 
-def _accumulate(loss_fn, params, batch, mask, microbatch_size):
-  count = mask.sum()
+def _accumulate(loss_fn, params, rows, num_rows, s: Settings):
+  size = packing.rows_at_once(*rows.tokens.shape, s.microbatch_size)
   return optimizer.accumulate(
-    lambda params, part: jax.grad(loss_fn, has_aux=True)(params, part, count),
+    _grad_fn(loss_fn, rows.loss_mask.sum()),
     params,
-    optimizer.split_microbatches(batch, microbatch_size),
+    packing.split(rows, size),
+    packing.num_parts(num_rows, size),
   )
+
+
+def _grad_fn(loss_fn, count):
+  grad = jax.grad(loss_fn, has_aux=True)
+  return lambda params, part: grad(params, part, count)
 
 
 def make_update(
@@ -278,8 +307,9 @@ def make_update(
 
   def minibatch(state: TrainState, inputs):
     rollout, ptx = inputs
-    policy_grads, metrics = policy_grad(state.params['policy'], rollout, ptx)
-    value_grads, value_metrics = value_grad(state.params['value'], rollout)
+    packed = pack(rollout)
+    policy_grads, metrics = policy_grad(state.params['policy'], packed, ptx)
+    value_grads, value_metrics = value_grad(state.params['value'], packed)
     params, opt_state = {}, {}
     for name, grads in (('policy', policy_grads), ('value', value_grads)):
       params[name], opt_state[name], norm = optimizer.apply(

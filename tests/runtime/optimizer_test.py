@@ -223,3 +223,11 @@ def test_accumulation_sums_gradients_and_metrics(size):
   np.testing.assert_allclose(grads, expected, rtol=1e-5)
   np.testing.assert_allclose(metrics['loss'], loss(w, x)[0], rtol=1e-5)
   assert metrics['rows'] == 6
+
+
+def test_only_used_microbatches_count():
+  """The others may be anything, such as NaN."""
+  x = jnp.float32([[1], [2], [jnp.nan]])
+  times = lambda w, x: w * x.sum()
+  run = jax.jit(functools.partial(optimizer.accumulate, times))
+  assert run(jnp.float32(2), x, used=jnp.int32(2)) == 6

@@ -108,6 +108,16 @@ def half_of(rollout):
   return jax.tree.map(lambda x: x[:12], rollout)
 
 
+@functools.cache
+def packer():
+  return tiny.jit(ppo_steps.pack)
+
+
+def packed_half(rollout):
+  """A minibatch, packed."""
+  return packer()(half_of(rollout))
+
+
 def fresh(kl_coef=KL_COEF):
   return build.fresh_state(
     {'policy': REF, 'value': REWARD}, TX, ema_params=REF, kl_coef=kl_coef
@@ -181,20 +191,20 @@ def moved(first):
 
 def test_the_first_minibatch_has_ratio_one_and_clips_nothing(first):
   rollout, _ = first
-  _, metrics = policy_grad()(REF, half_of(rollout), silent_rows(12))
+  _, metrics = policy_grad()(REF, packed_half(rollout), silent_rows(12))
   assert metrics['policy/ratio'] == pytest.approx(1, abs=1e-5)
   assert metrics['policy/approx_kl'] == pytest.approx(0, abs=1e-8)
   assert metrics['policy/clip_frac'] == 0
-  _, metrics = value_grad()(REWARD, half_of(rollout))
+  _, metrics = value_grad()(REWARD, packed_half(rollout))
   assert metrics['value/clip_frac'] == 0
 
 
 def test_after_an_update_the_ratio_is_not_one(first, moved):
   """Else the test above would say nothing."""
-  _, metrics = policy_grad()(moved[0], half_of(first[0]), silent_rows(12))
+  _, metrics = policy_grad()(moved[0], packed_half(first[0]), silent_rows(12))
   assert metrics['policy/approx_kl'] > 1e-3
   assert metrics['policy/clip_frac'] > 0
-  _, metrics = value_grad()(moved[1], half_of(first[0]))
+  _, metrics = value_grad()(moved[1], packed_half(first[0]))
   assert metrics['value/clip_frac'] > 0
 
 
@@ -362,11 +372,13 @@ def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_pretraining(
   half, rows = half_of(first[0]), ptx_rows(12)
   assert len(set(np.asarray(half.response_mask.sum(axis=1)).tolist())) > 1
   expected, losses = plain_policy_loss(moved[0], half, rows)
-  total, metrics = policy_grad(**changes)(moved[0], half, rows)
+  total, metrics = policy_grad(**changes)(moved[0], packer()(half), rows)
   chex.assert_trees_all_close(total, expected, atol=2e-5)
   for name, loss in losses.items():
     assert metrics[name] == pytest.approx(float(loss), rel=1e-4, abs=1e-6)
-  ppo, ppo_metrics = policy_grad(**changes)(moved[0], half, silent_rows(12))
+  ppo, ppo_metrics = policy_grad(**changes)(
+    moved[0], packer()(half), silent_rows(12)
+  )
   assert ppo_metrics['loss/policy'] == metrics['loss/policy']
   rest = jax.tree.map(jnp.subtract, total, ppo)
   assert float(optax.tree.norm(rest)) > 0.1  # gamma times pretraining's
@@ -376,25 +388,28 @@ def test_the_gradient_is_that_of_ppo_plus_gamma_times_that_of_pretraining(
 def test_the_gradient_of_the_value_model(first, moved, changes):
   half = half_of(first[0])
   loss, expected = plain_value_loss(moved[1], half)
-  got, metrics = value_grad(**changes)(moved[1], half)
+  got, metrics = value_grad(**changes)(moved[1], packer()(half))
   chex.assert_trees_all_close(got, expected, atol=2e-5)
   assert metrics['loss/value'] == pytest.approx(float(loss), rel=1e-4)
 
 
 @pytest.mark.slow
 def test_gamma_of_zero_is_ppo_to_the_bit(first, moved):
-  half = half_of(first[0])
+  half = packed_half(first[0])
   ppo, metrics = policy_grad()(moved[0], half, None)
   assert 'loss/ptx' not in metrics
   zero, _ = policy_grad(ptx_coef=0.0)(moved[0], half, ptx_rows(12))
   chex.assert_trees_all_equal(zero, ppo)
 
 
-@pytest.mark.parametrize('chunk, tokens', [(30, 24), (0, 12 * R)])
+@pytest.mark.parametrize('chunk, tokens', [(30, 24), (0, 12 * 3)])
 def test_logits_of_a_minibatch_are_never_all_in_memory(chunk, tokens, first):
-  """A chunk is at most 30 tokens: two columns of twelve rows, of 53 pieces."""
+  """A chunk is at most 30 tokens: two columns of twelve rows, of 53 pieces.
+
+  Without a limit a chunk is a fourth of the columns.
+  """
   model = tiny.model(vocab_size=53, d_model=4, num_heads=2)
-  half = half_of(first[0])
+  half = packed_half(first[0])
   grad = ppo_steps.make_policy_grad(
     model, settings(logits_chunk=chunk, microbatch_size=0)
   )
@@ -541,9 +556,13 @@ class CountRed:
   """A model whose hidden state is how often RED was said so far."""
 
   def apply(self, params, tokens, positions, segment_ids, **options):
-    del params, positions, options
+    del params, options
     red = (tokens == RED) & (segment_ids > 0)
-    return jnp.cumsum(red, axis=1)[..., None].astype(jnp.float32), None
+    total = jnp.cumsum(red, axis=1)
+    # What was said before the segment does not count.
+    before = jnp.where(positions == 0, total - red, 0)
+    count = total - jax.lax.cummax(before, axis=1)
+    return count[..., None].astype(jnp.float32), None
 
 
 score_red = tiny.jit(make_score(POLICY, SCALAR, CountRed(), SETTINGS))
