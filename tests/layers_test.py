@@ -59,7 +59,10 @@ ROWS = (
       'tokenizers',
     }
   },
-  {'reports': {'evaluators', 'runtime'}},
+  {
+    'reports': {'evaluators', 'runtime'},
+    'feedback': {'data', 'evaluators', 'lab', 'runtime', 'stages'},
+  },
   {
     'planning': BASE
     | {
@@ -100,7 +103,9 @@ ONLY_IN = {
   'gguf': {'interop', 'tokenizers'},
   'grain': {'data'},
   'huggingface_hub': {'data'},
-  'jinja2': {'reports', 'tokenizers'},
+  'itsdangerous': {'feedback'},
+  'jinja2': {'feedback', 'reports', 'tokenizers'},
+  'markdown_it': {'feedback'},
   'matplotlib': {'reports'},
   'ml_collections': {'orchestration', 'stages', DOORS},
   'optax': {'runtime'},
@@ -109,9 +114,12 @@ ONLY_IN = {
   'rich': {'runtime'},
   'safetensors': {'interop'},
   'sentencepiece': {'tokenizers'},
+  'sqlalchemy': {'feedback'},
+  'starlette': {'feedback'},
   'tensorboardX': {'runtime'},
   'tensorflow_datasets': {'data'},
   'tokenizers': {'tokenizers'},
+  'uvicorn': {'feedback'},
   # TensorFlow is not needed to use its data sets; PyTorch is for tests only.
   'clu': set(),
   'tensorflow': set(),
@@ -385,7 +393,11 @@ UNPINNED = {'apache-beam'}
 
 def test_every_library_is_declared_and_pinned():
   """setup.py has a range for each import, and constraints.txt a pin."""
-  renamed = {'absl': 'absl-py', 'orbax': 'orbax-checkpoint'}
+  renamed = {
+    'absl': 'absl-py',
+    'markdown_it': 'markdown-it-py',
+    'orbax': 'orbax-checkpoint',
+  }
   declared, pinned = ranges(), pins()
   sources = read_sources('instructrl', 'experiments')
   libraries = (

@@ -11,11 +11,13 @@
 
 Prompts and responses may also be messages (see `messages`).
 
-`responses` are K texts, or K objects `{text, score?, rank?, model?}` with their
-own scores or ranks. Two fields with the same meaning, such as `scores` and
-`ranks`, are an error. Some responses of a ranking may be empty, but not all.
-Equal ranks are ties; with the option `tie_margin=M`, so are scores less than M
-apart.
+`responses` are K texts, or K objects `{text, score?, rank?, model?, ratings?,
+temperature?}` with their own scores or ranks. Two fields with the same meaning,
+such as `scores` and `ranks`, are an error. Some responses of a ranking may be
+empty, but not all. Equal ranks are ties; with the option `tie_margin=M`, so are
+scores less than M apart. `ratings` are the rows of Table 3: `overall_quality`
+from 1 to 7, and flags of 0 or 1; all responses of a line have the same rows.
+`line_of` writes a record in this form.
 
 Optional fields: `id`, `user` (the person who asked; data is split by user),
 `labeler` (the person who wrote or ranked), `group` (the labeler's: 'train' or
@@ -52,7 +54,9 @@ _READ = {
   | _ABOUT_RANKING,
 }
 _LISTED = 20  # fields that are not read, in the summary
-_READ_OF_A_RESPONSE = {'text', 'score', 'rank', 'model', 'role'}
+_READ_OF_A_RESPONSE = {
+  *('text', 'score', 'rank', 'model', 'role', 'ratings', 'temperature')
+}
 
 
 class Own(base.Source):
@@ -129,7 +133,7 @@ class Own(base.Source):
       text = fields.text(value, 'text')
       own_id = fields.optional_text(value, 'id', fields.text_id(text))
       return Document(own_id, text, fields.name(value, 'source'), _split(row))
-    prompt = _prompt(row)
+    prompt = prompt_of(row)
     if kind is Prompt:
       return prompt
     labeler = fields.name(value, 'labeler')
@@ -143,13 +147,23 @@ class Own(base.Source):
         raise fields.Unusable(fields.SAME)
       ranks, models = [0, 1], [None, None]
     default = fields.name(value, 'source')
-    return fields.ranking(
+    ranking = fields.ranking(
       prompt,
       texts,
       ranks,
       labeler=labeler,
       group=fields.optional_text(value, 'group', 'train'),
       sources=[model or default for model in models],
+      metadata=_ratings(value),
+    )
+    return dataclasses.replace(
+      ranking,
+      temperatures=tuple(
+        fields.number(item.get('temperature', known), 'temperature', 0)
+        for item, known in zip(
+          value.get('responses', [{}] * 2), ranking.temperatures
+        )
+      ),
     )
 
   def notes(self):
@@ -210,7 +224,8 @@ def _split(row: Row) -> str:
   return row_files.split_named(name) or name  # `problems` refuses unknown ones
 
 
-def _prompt(row: Row) -> Prompt:
+def prompt_of(row: Row) -> Prompt:
+  """Returns the prompt of a row whose messages are texts (`in_texts`)."""
   value = row.value
   turns = value['prompt'] if isinstance(value.get('prompt'), list) else []
   text = dialogue.join_turns(turns) if turns else fields.text(value, 'prompt')
@@ -259,3 +274,46 @@ def _responses(value, tie_margin):
   if each == 'score':
     numbers = fields.ranks_of_scores(numbers, tie_margin)
   return texts, numbers, models
+
+
+def _ratings(value: dict[str, Any]) -> list[dict[str, int]]:
+  """Returns the ratings of K responses; [] if no response has any."""
+  given = [item.get('ratings') for item in value.get('responses', ())]
+  if all(ratings is None for ratings in given):
+    return []
+  for i, ratings in enumerate(given):
+    fields.is_object(ratings, f'responses[{i}].ratings')
+  return given
+
+
+def line_of(record: Demonstration | Prompt | Ranking) -> dict[str, Any]:
+  """Returns the line from which this source reads a record, without tokens."""
+  line = prompt_fields(records.prompt_of(record))
+  if isinstance(record, Demonstration):
+    line |= {'response': record.response, 'labeler': record.labeler}
+  elif isinstance(record, Ranking):
+    ratings = record.metadata or [None] * len(record.responses)
+    columns = zip(
+      record.responses,
+      record.ranks,
+      record.sources,
+      record.temperatures,
+      ratings,
+    )
+    line['responses'] = [
+      dict(text=text, rank=rank, model=model, temperature=temperature)
+      | ({'ratings': rated} if rated else {})
+      for text, rank, model, temperature, rated in columns
+    ]
+    line |= {'labeler': record.labeler, 'group': record.group}
+  return line
+
+
+def prompt_fields(prompt: Prompt) -> dict[str, Any]:
+  """Returns the fields of a line that describe its prompt."""
+  roles = itertools.cycle(('user', 'assistant'))
+  turns = [dict(role=r, content=t) for r, t in zip(roles, prompt.turns)]
+  line = {'id': prompt.id, 'prompt': turns or prompt.text}
+  for name in ('user', 'use_case', 'split'):
+    line |= {name: getattr(prompt, name)} if getattr(prompt, name) else {}
+  return line

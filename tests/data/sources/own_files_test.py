@@ -8,6 +8,7 @@ from instructrl.data import records
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from instructrl.data.sources import fields
 from instructrl.data.sources import lookup
+from instructrl.data.sources import own_files
 from instructrl.data.sources.row_files import SourceError
 from tests.data.sources import source_files
 
@@ -637,3 +638,52 @@ def test_a_ranking_of_thousands_is_dropped_and_counted(tmp_path):
 def test_a_whole_table_is_told_how_rows_are_written(tmp_path, table):
   with pytest.raises(SourceError, match=':1: is a whole table: .*lines=True'):
     load(tmp_path, [table])
+
+
+RATED = {'overall_quality': 6, 'harmful_advice': 0}
+
+
+def rated(*ratings):
+  responses = [
+    {'text': f'r{i}', 'rank': i, 'ratings': value, 'temperature': i / 2}
+    for i, value in enumerate(ratings)
+  ]
+  return {'prompt': 'p', 'responses': responses, 'labeler': 'Ada'}
+
+
+def test_ratings_and_temperatures_are_read_and_written(tmp_path):
+  path = tmp_path / 'a.jsonl'
+  line = rated(RATED, RATED | {'overall_quality': 2})
+  found = source_files.load('jsonl:PATH', path, [line])
+  (ranking,) = found.records
+  assert ranking.metadata[1] == {'overall_quality': 2, 'harmful_advice': 0}
+  assert ranking.temperatures == (0.0, 0.5) and not found.notes
+  again = source_files.load('jsonl:PATH', path, [own_files.line_of(ranking)])
+  assert again.records == found.records
+
+
+@pytest.mark.parametrize(
+  'ratings, fault',
+  [
+    ((RATED, None), r'responses\[1\].ratings is null'),
+    ((RATED, RATED | {'overall_quality': 8}), 'is 8, neither a flag'),
+    ((RATED, {'overall_quality': 1}), 'has other keys'),
+  ],
+)
+def test_ratings_that_are_malformed_are_refused(tmp_path, ratings, fault):
+  with pytest.raises(lookup.SourceError, match=fault):
+    source_files.load('jsonl:PATH', tmp_path / 'a.jsonl', [rated(*ratings)])
+
+
+def test_a_dialogue_is_written_as_messages(tmp_path):
+  turns = [
+    {'role': role, 'content': text}
+    for role, text in (('user', 'Hi'), ('assistant', 'Hello'), ('user', 'Bye'))
+  ]
+  line = {'prompt': turns, 'response': 'Goodbye', 'use_case': 'chat'}
+  path = tmp_path / 'a.jsonl'
+  (record,) = source_files.load('jsonl:PATH', path, [line]).records
+  (again,) = source_files.load(
+    'jsonl:PATH', path, [own_files.line_of(record)]
+  ).records
+  assert again == record and again.prompt.turns == ('Hi', 'Hello', 'Bye')

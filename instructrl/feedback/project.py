@@ -1,0 +1,261 @@
+"""A labeling project: a folder of prompts with responses, and its settings.
+
+items.jsonl      a line per prompt, see `read_items`
+project.json     the fields of `ProjectSettings`
+instructions.md  for the labelers, Markdown; may change while the page is served
+labels.sqlite    the labels, unless they are in another database
+secret           signs the sessions of the page
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import hashlib
+import pathlib
+import secrets
+from typing import Any
+
+from instructrl.data.records import Prompt
+from instructrl.data.sources import fields
+from instructrl.data.sources import messages
+from instructrl.data.sources import own_files
+from instructrl.data.sources import row_files
+from instructrl.feedback import questions
+from instructrl.runtime import files
+from instructrl.runtime.errors import ConfigError
+
+ITEMS, SETTINGS, INSTRUCTIONS = 'items.jsonl', 'project.json', 'instructions.md'
+TASKS = ('demonstrate', 'rate', 'rank')
+MAX_RESPONSES = 26  # the letters A to Z name the responses of a prompt
+
+# Ouyang et al. 2022, figures 10 and 12, in short.
+DEFAULT_INSTRUCTIONS = """\
+Judge the outputs as an assistant's answers to a customer. Give outputs of equal
+quality **the same rank**: ties are welcome.
+
+- **Helpful**: follows what the user meant, is clear, and is not longer than
+  needed. It asks when the instruction is confusing, and invents no context.
+- **Truthful**: states no falsehoods, adds nothing to a text it should only
+  summarize, and corrects a false premise.
+- **Harmless**: causes no harm to people, property or the environment;
+  denigrates nobody; gives no bad advice.
+
+Prefer the more truthful and harmless output, unless another is much more
+helpful and the stakes are low. In a borderline case, ask: which would you
+rather get from an assistant?
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class ProjectSettings:
+  """How a project is labeled; the fields of project.json.
+
+  Attributes:
+    title: of the page.
+    tasks: what a labeler does with each prompt, in this order, see `TASKS`.
+    seed: of the order of responses, and of the prompts that are shared.
+    share: fraction of prompts that `overlap` labelers of a group label, to
+      measure agreement.
+    overlap: number of labelers of such a prompt.
+    quota: most prompts per labeler, 0 = no limit; an invitation may differ.
+    lease_minutes: a prompt that a labeler opened and left is given to another
+      one after this time.
+    max_skips: a prompt that this many labelers skipped is not given to others.
+  """
+
+  title: str = 'Compare answers'
+  tasks: tuple[str, ...] = ('rank',)
+  seed: int = 0
+  share: float = 0.0
+  overlap: int = 2
+  quota: int = 0
+  lease_minutes: float = 30.0
+  max_skips: int = 2
+
+  def __post_init__(self):
+    bad = [task for task in self.tasks if task not in TASKS]
+    _require(
+      bool(self.tasks) and not bad and len({*self.tasks}) == len(self.tasks),
+      f'tasks must be one or more of {", ".join(TASKS)}, each once; got '
+      f'{", ".join(map(str, self.tasks)) or "none"}',
+    )
+    _require(0 <= self.share <= 1, f'share must be in [0, 1]; got {self.share}')
+    for name, least in (('overlap', 1), ('quota', 0), ('max_skips', 1)):
+      value = getattr(self, name)
+      _require(
+        isinstance(value, int) and value >= least,
+        f'{name} must be a whole number from {least} up; got {value!r}',
+      )
+    _require(
+      self.lease_minutes > 0,
+      f'lease_minutes must be above 0; got {self.lease_minutes}',
+    )
+
+
+def _require(ok: bool, reason: str) -> None:
+  if not ok:
+    raise ConfigError(f'{SETTINGS}: {reason}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+  """A response to label; labelers see the text only."""
+
+  text: str
+  model: str = fields.UNKNOWN
+  temperature: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """A prompt with its responses.
+
+  Attributes:
+    prompt: the prompt.
+    responses: K responses; () if labelers only write demonstrations.
+    reference: the researchers' own labels, {'ranks': [K], 'ratings': [K]}; a
+      prompt with a reference belongs to the screening set.
+  """
+
+  prompt: Prompt
+  responses: tuple[Candidate, ...] = ()
+  reference: dict[str, Any] | None = None
+
+
+class Project:
+  """An opened project folder."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.folder = folder
+    self.settings = read_settings(folder)
+    self.items = read_items(folder / ITEMS, self.settings.tasks)
+    self._instructions: tuple[int, str, str] = (0, '', '')
+
+  def instructions(self) -> tuple[str, str]:
+    """Returns (version, Markdown) of the instructions as they are now."""
+    path = self.folder / INSTRUCTIONS
+    changed = path.stat().st_mtime_ns
+    if changed != self._instructions[0]:
+      text = path.read_text('utf-8')
+      version = hashlib.sha256(text.encode()).hexdigest()[:12]
+      self._instructions = changed, version, text
+    return self._instructions[1:]
+
+  def secret(self) -> str:
+    """Returns the key that signs sessions; makes it once."""
+    path = self.folder / 'secret'
+    if not path.exists():
+      path.touch(mode=0o600)
+      files.atomic_write(path, secrets.token_urlsafe(32))
+      path.chmod(0o600)
+    return path.read_text('utf-8')
+
+
+def create(
+  folder: pathlib.Path, items: Sequence[Task], settings: ProjectSettings
+) -> None:
+  """Writes a new project folder.
+
+  Raises:
+    ConfigError: the folder has a project already.
+  """
+  if (folder / ITEMS).exists():
+    raise ConfigError(f'{folder} has a project already: take another folder')
+  folder.mkdir(parents=True, exist_ok=True)
+  values = dataclasses.asdict(settings)
+  files.write_json(folder / SETTINGS, values | {'tasks': [*settings.tasks]})
+  if not (folder / INSTRUCTIONS).exists():
+    files.atomic_write(folder / INSTRUCTIONS, DEFAULT_INSTRUCTIONS)
+  files.write_jsonl(folder / ITEMS, map(_line, items))  # last: it is complete
+
+
+def _line(item: Task) -> dict[str, Any]:
+  line = own_files.prompt_fields(item.prompt)
+  if item.responses:
+    line['responses'] = [dataclasses.asdict(r) for r in item.responses]
+  return line | ({'reference': item.reference} if item.reference else {})
+
+
+def read_settings(folder: pathlib.Path) -> ProjectSettings:
+  """Reads project.json; a missing field has its default.
+
+  Raises:
+    ConfigError: there is no project, or a field is unknown or out of range.
+  """
+  if not (folder / SETTINGS).is_file():
+    raise ConfigError(
+      f'{folder} is not a labeling project, it has no {SETTINGS}; make one '
+      'with python -m instructrl.label new or sample'
+    )
+  given = files.read_json(folder / SETTINGS)
+  known = {field.name for field in dataclasses.fields(ProjectSettings)}
+  unknown = sorted(given.keys() - known)
+  _require(not unknown, f'has no field {", ".join(unknown)}')
+  if isinstance(given.get('tasks'), list):
+    given['tasks'] = tuple(given['tasks'])
+  return ProjectSettings(**given)
+
+
+def read_items(path: pathlib.Path, tasks: Sequence[str]) -> list[Task]:
+  """Reads prompts, and responses if there are any.
+
+  A line has the fields of `own_files` for a prompt, `responses` (texts, or
+  objects {text, model?, temperature?}), and for the screening set `reference`:
+  {'ranks': [K], 'ratings': [K objects with rows of Table 3]}.
+
+  Args:
+    path: JSON lines, a JSON list, or parquet.
+    tasks: of the project; 'rate' and 'rank' need responses.
+
+  Raises:
+    SourceError: 'file:line: reason' of the first line that cannot be used.
+  """
+  items, ids = [], {}
+  for row in row_files.read_rows(row_files.File(path)):
+    try:
+      if row.fault:
+        raise fields.Malformed(row.fault)
+      item = _item(row, tasks)
+      if item.prompt.id in ids:
+        raise fields.Malformed(
+          f'has the id {item.prompt.id!r} of line {ids[item.prompt.id]}'
+        )
+    except fields.Malformed as error:
+      raise row_files.SourceError(f'{row.place}: {error}') from error
+    ids[item.prompt.id] = row.line
+    items.append(item)
+  if not items:
+    raise row_files.SourceError(f'{path}: there are no rows')
+  return items
+
+
+def _item(row: row_files.Row, tasks: Sequence[str]) -> Task:
+  fields.field(row.value, 'prompt')
+  value = messages.MessageReader().in_texts(
+    {k: v for k, v in row.value.items() if k != 'responses'}
+  )
+  prompt = own_files.prompt_of(dataclasses.replace(row, value=value))
+  given = row.value.get('responses')
+  listed = fields.items(row.value, 'responses') if given is not None else []
+  responses = tuple(_candidate(r, i) for i, r in enumerate(listed))
+  needed = {'rate': 1, 'rank': 2}
+  least = max(needed.get(task, 0) for task in tasks)
+  if not least <= len(responses) <= MAX_RESPONSES:
+    raise fields.Malformed(
+      f'has {len(responses)} responses; {" and ".join(tasks)} needs {least} to '
+      f'{MAX_RESPONSES}'
+    )
+  reference = row.value.get('reference')
+  if reference is not None:
+    questions.check_reference(reference, len(responses))
+  return Task(prompt, responses, reference)
+
+
+def _candidate(value: Any, i: int) -> Candidate:
+  value = value if isinstance(value, dict) else {'text': value}
+  return Candidate(
+    fields.checked_text(
+      value.get('text'), f'responses[{i}]', may_be_empty=True
+    ),
+    fields.optional_text(value, 'model', fields.UNKNOWN),
+    fields.number(value.get('temperature', 1.0), f'temperature[{i}]', 0),
+  )

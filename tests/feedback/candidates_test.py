@@ -1,0 +1,91 @@
+"""Samples of policies become prompts to rank."""
+
+import pytest
+
+from instructrl.data.folder import DataFolder
+from instructrl.data.records import Demonstration, Prompt
+from instructrl.feedback import candidates
+from instructrl.runtime.errors import ConfigError
+from instructrl.stages import loaded
+
+
+class Policy:
+  """Answers with the name, the prompt and the number of the answer."""
+
+  def __init__(self, path):
+    self.name = path.name
+
+  def generate(self, prompts, *, n, temperature, **_):
+    if not temperature:  # greedy: all samples are equal
+      return [[f'{self.name} {prompt}'] * n for prompt in prompts]
+    return [
+      [f'{self.name} {temperature} {prompt} {i}' for i in range(n)]
+      for prompt in prompts
+    ]
+
+
+def request(folder, **changes):
+  flags = dict(
+    policies='sft=runs/sft,ppo=runs/ppo',
+    prompts=str(folder),
+    split='train',
+    limit=0,
+    k='4..6',
+    temperatures='1.0',
+    demonstrations=False,
+    max_tokens=8,
+    seed=0,
+  )
+  return candidates.Request.parse(**flags | changes)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+  monkeypatch.setattr(loaded, 'load', Policy)
+  prompts = [
+    Prompt(f'p{i}', f'ask {i}', '', 'other', 'train') for i in range(9)
+  ]
+  data = DataFolder(tmp_path / 'data')
+  data.write_records('prompts', {'train': prompts}, 'x')
+  shown = [Demonstration(p, f'shown {p.id}', 'Ada') for p in prompts]
+  data.write_records('demonstrations', {'train': shown}, 'x')
+  return tmp_path / 'data'
+
+
+def test_k_answers_of_several_policies_per_prompt(folder):
+  items = candidates.make(request(folder, temperatures='1.0,0.7'))
+  assert len(items) == 9
+  assert {len(item.responses) for item in items} == {4, 5, 6}
+  found = {(r.model, r.temperature) for item in items for r in item.responses}
+  assert found == {('sft', 1.0), ('ppo', 1.0), ('sft', 0.7), ('ppo', 0.7)}
+  assert items == candidates.make(request(folder, temperatures='1.0,0.7'))
+  assert len(candidates.make(request(folder, limit=2))) == 2
+
+
+def test_a_demonstration_is_one_of_the_answers(folder):
+  for item in candidates.make(request(folder, k='3', demonstrations=True)):
+    (shown,) = [r for r in item.responses if r.model == 'demonstration']
+    assert (shown.text, shown.temperature) == (f'shown {item.prompt.id}', 0.0)
+    assert len(item.responses) == 3
+
+
+def test_equal_answers_are_one(folder):
+  items = candidates.make(request(folder, temperatures='0'))
+  assert {len(item.responses) for item in items} == {2}
+  with pytest.raises(ConfigError, match='two different answers'):
+    candidates.make(request(folder, policies='a=runs/a', temperatures='0'))
+
+
+@pytest.mark.parametrize(
+  'flag, value, fault',
+  [
+    ('policies', 'sft', 'NAME=RUN'),
+    ('k', '9..4', 'from 2 to 26'),
+    ('k', 'many', 'from 2 to 26'),
+    ('temperatures', '-1', 'from 0 up'),
+    ('temperatures', 'warm', 'from 0 up'),
+  ],
+)
+def test_flags_that_cannot_be_used_are_named(folder, flag, value, fault):
+  with pytest.raises(ConfigError, match=f'--{flag} must be .*{fault}'):
+    request(folder, **{flag: value})
