@@ -13,9 +13,9 @@ from experiments.ablations import base
 
 FIELD = 'ppo.ppo.kl_coef'
 # The paper's 9 values are 5e-5 to 2, 1/400 to 100 of its recipe's 0.02; so are
-# those of a laptop, whose recipe has 0.3.
+# those of `tiny`, whose recipe has 0.2.
 PAPER = base.log_grid(5e-5, 40_000 ** (1 / 8), range(9))
-TINY = base.log_grid(7.5e-4, 40_000 ** (1 / 4), range(5))
+TINY = base.log_grid(5e-4, 40_000 ** (1 / 4), range(5))
 GRID = {'micro': TINY[::2], 'tiny': TINY}
 
 
