@@ -75,11 +75,16 @@ def make_sets(
 
 def _written(world, rng, name: str, count: int) -> list[tuple[str, Spec]]:
   """Draws requests; those with many variants are in no corpus."""
-  found: list[tuple[str, Spec]] = []
-  while len(found) < count:
+  found = []
+  for _ in range(count):
     text, spec = prompt_writers.write(world, rng, name)
-    if spec.task not in unseen.HELD_OUT or is_held_out(spec.to_json()):
-      found.append((text, spec))
+    task = spec.task
+    # All tasks are as frequent as in the corpus.
+    while spec.task != task or (
+      task in unseen.HELD_OUT and not is_held_out(spec.to_json())
+    ):
+      text, spec = prompt_writers.write(world, rng, name)
+    found.append((text, spec))
   return found
 
 

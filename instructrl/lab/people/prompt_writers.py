@@ -56,7 +56,7 @@ _SHARES = {
     'foreign_write': 0.25,
     'foreign_repeat': 0.5,
   },
-  'code': {'code_repeat': 0.5, 'code_pick': 0.5},
+  'code': {'code_repeat': 0.5, 'code_list': 0.5},
   'harmful': {'insult': 1.0},
 }
 
@@ -441,5 +441,5 @@ _WRITERS = {
   'foreign_write': unseen.foreign_write,
   'foreign_repeat': unseen.foreign_repeat,
   'code_repeat': unseen.code_repeat,
-  'code_pick': unseen.code_pick,
+  'code_list': unseen.code_list,
 }

@@ -7,11 +7,10 @@ al. 2022, section 4.3). See `prompt_writers`.
 from instructrl.lab.world import prose
 from instructrl.lab.world import specs
 from instructrl.lab.world.prose import pick
-from instructrl.lab.world.prose import pick_some
 from instructrl.lab.world.specs import Spec
 
 # Tasks with many requests: a hash of the specification reserves a tenth.
-HELD_OUT = ('copy', 'repeat', 'pick')
+HELD_OUT = ('copy', 'repeat')
 _FOREIGN = (specs.Constraint('foreign'),)
 
 
@@ -49,11 +48,9 @@ def code_repeat(world, rng, say):
   return say('code', x=text), Spec('repeat', {'word': word, 'count': count})
 
 
-def code_pick(world, rng, say):
-  """Writes "last(fox, hen)", for which the answer is "hen."."""
-  kind = pick(rng, tuple(world.kinds))
-  words = pick_some(rng, world.kinds[kind], 2 + int(rng.random() * 2))
-  end = pick(rng, ('first', 'last'))
-  text = say('code', x=f'{end}({", ".join(words)})')
-  args = {'value': words[0 if end == 'first' else -1], 'options': words}
-  return text, Spec('pick', args)
+def code_list(world, rng, say):
+  """Writes "list(animals, two)"; an answer is "fox, hen."."""
+  kinds = [kind for kind, names in world.kinds.items() if len(names) > 2]
+  kind, count = pick(rng, kinds), pick(rng, (2, 3))
+  text = say('code', x=f'list({kind}, {specs.NUMBERS[count]})')
+  return text, Spec('list', {'kind': kind, 'count': count})

@@ -11,10 +11,11 @@ from instructrl.lab.people import prompt_writers
 from instructrl.lab.people import prompts
 from instructrl.lab.people import solver
 from instructrl.lab.world import corpus
+from instructrl.lab.world import specs
 from instructrl.lab.world.facts import is_held_out
 from instructrl.lab.world.facts import make_world
 
-_CODE = re.compile(r'(?:repeat|first|last)\([^)]*\)')
+_CODE = re.compile(r'repeat\([^)]*\)')
 KINDS = ('second_language', 'code')
 
 
@@ -50,11 +51,10 @@ def test_requests_have_words_of_the_second_language_only(world):
 def test_code_is_what_it_says(world):
   for text, spec in drawn(world, 'code'):
     name, inside = text.split('? ')[-1].split(': ')[-1].split('(')
-    first, *_, last = inside.rstrip(')').split(', ')
-    if name == 'repeat':
-      assert spec.args['word'] == first
-    else:
-      assert spec.args['value'] == (first if name == 'first' else last)
+    what, number = inside.rstrip(')').split(', ')
+    assert spec.task == name
+    assert what == spec.args['word' if name == 'repeat' else 'kind']
+    assert number == specs.NUMBERS[spec.args['count']]
 
 
 def test_pages_have_them_and_users_do_not(world):
@@ -63,7 +63,7 @@ def test_pages_have_them_and_users_do_not(world):
   )
   users = '\n'.join(p.text for p in prompts.generate_prompts(world, 2000, 0))
   orders = [word.capitalize() for word in world.language.requests.values()][:3]
-  for mark in ('repeat(', 'first(', 'last(', *orders):
+  for mark in ('repeat(', 'list(', *orders):
     assert mark in pages
     assert mark not in users
 
@@ -74,7 +74,7 @@ def test_a_tenth_of_the_requests_is_in_no_page(world):
   )
   found = set(_CODE.findall(pages))
   held_out, others = set(), set()
-  for text, spec in drawn(world, 'code', 3000):
+  for text, spec in drawn(world, 'code', 1000):
     place = held_out if is_held_out(spec.to_json()) else others
     place.update(_CODE.findall(text))
   assert held_out and not held_out & found
