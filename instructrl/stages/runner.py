@@ -1,6 +1,7 @@
 """Runs one stage in its folder."""
 
 import contextlib
+import math
 import pathlib
 import time
 
@@ -157,7 +158,7 @@ def _earlier_seconds(workdir) -> float:
   path = pathlib.Path(workdir) / 'seconds'
   if not path.exists():
     return 0.0
-  try:
-    return float(path.read_text())
-  except ValueError as error:
-    raise ValueError(f'{path} is damaged: {error}') from error
+  with files.named(path):
+    seconds = float(files.read_text(path))
+    checks.require(math.isfinite(seconds), f'{seconds} is not finite')
+  return seconds
