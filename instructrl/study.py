@@ -14,9 +14,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from instructrl.runtime import command
+from instructrl.runtime import typed
 
 
-def _main(config_flag, workdir_flag, join):
+def _main(config_flag, source, workdir_flag, join):
   from instructrl.orchestration import study
   from instructrl.stages import runner
 
@@ -26,7 +27,7 @@ def _main(config_flag, workdir_flag, join):
   command.setup_jax()
   join()
   runner.check_same(config)
-  study.run(config, workdir)
+  study.run(config, workdir, source.value and typed.path(source.value))
 
 
 if __name__ == '__main__':
@@ -38,6 +39,12 @@ if __name__ == '__main__':
         None,
         'A study and its size, such as experiments/study.py:tiny (or :micro, '
         ':small), or experiments/real.py:cpu (or :full).',
+      ),
+      flags.DEFINE_string(
+        'from',
+        '',
+        'A folder of finished runs, of a study or sweep. Equal runs are taken '
+        'instead of run.',
       ),
       flags.DEFINE_string('workdir', None, 'The folder of all stages.'),
       command.define_processes(),

@@ -17,9 +17,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from instructrl.runtime import command
+from instructrl.runtime import typed
 
 
-def _main(config_flag, workdir_flag, parallel, print_flag, settings):
+def _main(config_flag, source, workdir_flag, parallel, print_flag, settings):
   from instructrl.orchestration import sweep
   from instructrl.stages import checks
 
@@ -36,7 +37,13 @@ def _main(config_flag, workdir_flag, parallel, print_flag, settings):
   if print_flag.value:
     sweep.print_commands(parts, workdir, seconds)
     return
-  results = sweep.run(parts, workdir, page=page, parallel=parallel.value)
+  results = sweep.run(
+    parts,
+    workdir,
+    page=page,
+    parallel=parallel.value,
+    source=source.value and typed.path(source.value),
+  )
   sweep.finish(workdir, results)
 
 
@@ -49,6 +56,12 @@ if __name__ == '__main__':
         None,
         'An ablation and its size, such as '
         'experiments/ablations/kl_coef.py:micro.',
+      ),
+      flags.DEFINE_string(
+        'from',
+        '',
+        'A folder of finished runs, of a study or sweep. Equal runs are taken '
+        'instead of run.',
       ),
       flags.DEFINE_string('workdir', None, 'The folder of all runs.'),
       flags.DEFINE_integer(

@@ -44,5 +44,5 @@ $("$VENV_PYTHON" -m instructrl.sample "$workdir/ppo_ptx" --examples || true)
 to go on (in $ROOT, after: source .venv/bin/activate):
   python -m instructrl.sample "$workdir/sft" "$workdir/ppo_ptx" --prompt "List three animals."
   python -m instructrl.sample "$workdir/ppo_ptx" --chat
-  python -m instructrl.report "$workdir"
+  python -m instructrl.study --config=experiments/study.py:tiny --workdir="$workdir-kl" --from="$workdir" --config.stages.ppo_ptx.ppo.kl_coef=0.1
 END

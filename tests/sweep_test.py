@@ -215,13 +215,14 @@ def test_a_point_that_fails_stops_no_other_and_is_tried_again(folder, capsys):
   captured = capsys.readouterr()
   first = results['points'][0]['runs']['ppo_ptx']
   assert captured.err.splitlines()[0] == (
-    f'failed: {first}: error: it diverged (exit status 1); log: '
-    f'{folder}/{first}/log.txt'
+    'failed: ppo_ptx (kl_coef=0.1, seed 0): error: it diverged (exit status '
+    f'1); log: {folder}/{first}/log.txt'
   )
   assert '| 0.1 |  | 0 of 2 |' in captured.out
   rules(folder)
   results = run(folder)
-  assert f'name: {first} failed before; trying again' in (
+  title = 'ppo_ptx (kl_coef=0.1, seed 0)'
+  assert f'name: {title} failed before; trying again' in (
     capsys.readouterr().out
   )
   assert not results['failed'] and journal(folder).count('ppo_ptx') == 6

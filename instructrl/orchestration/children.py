@@ -48,6 +48,7 @@ class Job:
     argv: the command.
     folder: where DONE appears; the command's output is appended to LOG there.
     needs: names of the jobs that must be done before.
+    title: its name for people; the name by default.
   """
 
   name: str
@@ -55,6 +56,7 @@ class Job:
   argv: Sequence[str]
   folder: pathlib.Path
   needs: tuple[str, ...] = ()
+  title: str = ''
 
 
 class Children:
@@ -70,6 +72,7 @@ class Children:
     jobs: Sequence[Job],
     parallel: int,
     changed: Callable[[], None] = lambda: None,
+    take: Callable[[str], str] = lambda name: '',
   ):
     """Reads which jobs are done; starts nothing.
 
@@ -77,10 +80,14 @@ class Children:
       jobs: in an order in which they can run.
       parallel: children at a time.
       changed: called after each change of `status`.
+      take: (job's name) -> where its results were taken from, after which the
+        job is done; '' if it must run.
     """
     self._jobs = {job.name: job for job in jobs}
     self._parallel = parallel
     self._changed = changed
+    self._take = take
+    self.titles = {job.name: job.title or job.name for job in jobs}
     self._children: dict[str, tuple[subprocess.Popen, float]] = {}
     self._elsewhere: dict[str, str] = {}  # name -> process id
     self._seconds: dict[str, float] = {}  # durations of the finished jobs
@@ -135,14 +142,21 @@ class Children:
       holder = run_folder.holder(job.folder)
       if holder is not None:
         if name not in self._elsewhere:
-          self._print(f'{name}: process {holder} is at work on it; waiting')
+          self._print(
+            f'{self.titles[name]}: process {holder} is at work on it; waiting'
+          )
         self._elsewhere[name] = holder
         continue
       self._elsewhere.pop(name, None)
       if self._read_done(name):
-        self._print(f'{name} was finished by another process')
+        self._print(f'{self.titles[name]} was finished by another process')
       elif len(self._children) < self._parallel:
-        self._start(job)
+        source = self._take(name)
+        if source and self._read_done(name):
+          self._changed()
+          self._print(f'{self.titles[name]} taken from {source}')
+        else:
+          self._start(job)
 
   def _start(self, job: Job):
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -160,7 +174,7 @@ class Children:
       )
       self._children[job.name] = child, time.monotonic()
     self._set(job.name, RUNNING)
-    self._print(f'{job.name} starts; log: {log}')
+    self._print(f'{self.titles[job.name]} starts; log: {log}')
     if processes.stop_requested():
       raise processes.Stopped
 
@@ -172,14 +186,14 @@ class Children:
         continue
       del self._children[name]
       took = progress.format_seconds(time.monotonic() - began)
-      log = self._jobs[name].folder / LOG
+      log, title = self._jobs[name].folder / LOG, self.titles[name]
       if code == 0 and self._read_done(name):
         self._changed()
-        self._print(f'{name} done in {took}; {self._summary()}')
+        self._print(f'{title} done in {took}; {self._summary()}')
       elif code in STOPPED_CODES:
         self._set(name, STOPPED)
         self._print(
-          f'{name} was interrupted after {took}; the next start continues it; '
+          f'{title} was interrupted after {took}; the next start continues it; '
           f'log: {log}'
         )
       elif run_folder.holder(self._jobs[name].folder) is not None:
@@ -187,7 +201,7 @@ class Children:
       else:
         self.reasons[name] = reason = self._reason(name, code)
         self._set(name, FAILED)
-        self._print(f'{name} FAILED after {took}: {reason}; log: {log}')
+        self._print(f'{title} FAILED after {took}: {reason}; log: {log}')
 
   def _reason(self, name: str, code: int) -> str:
     folder = self._jobs[name].folder
@@ -209,7 +223,7 @@ class Children:
     for name, (_, began) in self._children.items():
       took = progress.format_seconds(time.monotonic() - began)
       line = _last_line(self._jobs[name].folder / LOG)
-      self._print(f'  {name}, {took}: {line}')
+      self._print(f'  {self.titles[name]}, {took}: {line}')
 
   def _summary(self) -> str:
     """Returns '3 of 9 done, 1 failed, 5 left, 2 of them take about 4m'."""

@@ -7,6 +7,7 @@ config contains the folders of the inputs, so points that have the same stage
 share its folder, and the stage runs once.
 """
 
+import collections
 from collections.abc import Iterable, Mapping, Sequence
 import copy
 import dataclasses
@@ -88,6 +89,37 @@ class Sweep:
   points: list[Point]
   nodes: dict[str, Node]
   merged: list[tuple[str, str]]
+
+
+def titles(sweeps: Sequence[Sweep]) -> dict[str, str]:
+  """Returns {name of a node: 'ppo_ptx (kl_coef=0.1, seed 0)'}.
+
+  The settings are those of all points that use the node. A node of all points
+  has the name of its stage.
+  """
+  found: dict[str, str] = {}
+  for sweep in sweeps:
+    for name in sweep.nodes:
+      users = [point for point in sweep.points if name in point.runs.values()]
+      stage = next(s for s, run in users[0].runs.items() if run == name)
+      first = users[0]
+      same = {
+        key: value
+        for key, value in first.overrides.items()
+        if all(point.overrides.get(key) == value for point in users)
+      }
+      label = Point(same, first.seed, {}).label
+      if any(point.seed != first.seed for point in users):
+        label = label.rpartition('seed ')[0].rstrip(', ')
+      alone = len(users) == len(sweep.points) or not label
+      found.setdefault(name, stage if alone else f'{stage} ({label})')
+  several = [
+    t for t, count in collections.Counter(found.values()).items() if count > 1
+  ]
+  return {
+    name: f'{title} {name[-HASH:]}' if title in several else title
+    for name, title in found.items()
+  }
 
 
 def of_study(config, workdir) -> dict[str, Node]:

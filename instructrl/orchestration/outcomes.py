@@ -88,7 +88,7 @@ def collect(
     status: run -> its state; other runs are done.
     reasons: failed run -> why it failed.
   """
-  workdir = pathlib.Path(workdir)
+  workdir, titles = pathlib.Path(workdir), graph.titles([sweep])
   missing: list[str] = []
   points = [
     _point(point, config, workdir, status, missing) for point in sweep.points
@@ -111,7 +111,11 @@ def collect(
     ],
     'merged': [list(pair) for pair in sweep.merged],
     'failed': {
-      run: {'reason': reason, 'log': str(workdir / run / children.LOG)}
+      run: {
+        'title': titles[run],
+        'reason': reason,
+        'log': str(workdir / run / children.LOG),
+      }
       for run, reason in reasons.items()
     },
     'missing': list(dict.fromkeys(missing)),
@@ -342,8 +346,8 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
   ]
   head, rows = table(results)
   problems = [
-    f'{run}: {found["reason"]} ({found["log"]})'
-    for run, found in results['failed'].items()
+    f'{found["title"]}: {found["reason"]} ({found["log"]})'
+    for found in results['failed'].values()
   ]
   points = []
   for point in results['points']:
@@ -353,7 +357,7 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
         'setting': ', '.join(f'{_short(k)}={_value(v)}' for k, v in fields),
         'seed': point['seed'],
         'status': point['status'],
-        'runs': [point['runs'][end] for end in results['config']['ends']],
+        'runs': {end: point['runs'][end] for end in results['config']['ends']},
       }
     )
   return pages.render(

@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from instructrl.orchestration import graph
+from instructrl.orchestration import taken
 from instructrl.orchestration.versions import versions
 from instructrl.planning import budget
 from instructrl.planning import flops
@@ -17,12 +18,13 @@ from instructrl.stages import registry
 from instructrl.stages import runner
 
 
-def run(config, workdir) -> pathlib.Path:
+def run(config, workdir, source: str = '') -> pathlib.Path:
   """Runs the stages that are not finished.
 
   Args:
     config: a study's config; see experiments/study.py.
     workdir: the folder of the study; each stage has a folder in it.
+    source: folder of finished runs, which are taken where they are the same.
 
   Returns:
     The path of the report, or `workdir` if no stage has results to report.
@@ -33,6 +35,7 @@ def run(config, workdir) -> pathlib.Path:
   for node in nodes.values():  # before anything is written
     if not graph.finished(node, workdir):
       registry.check_mesh(node.resolved)
+  finished = taken.Finished(source) if source else None
   workdir.mkdir(parents=True, exist_ok=True)
   with runner.alone(workdir):
     if processes.primary():
@@ -40,6 +43,10 @@ def run(config, workdir) -> pathlib.Path:
       files.write_sealed(workdir / 'study.json', _record(seeds, nodes))
     for number, (name, node) in enumerate(nodes.items(), 1):
       label = f'[{number}/{len(nodes)}]'
+      if finished and processes.primary():
+        if run_taken := finished.take(node, workdir):
+          print(f'{label} {name}: taken from {run_taken}', flush=True)
+      processes.agree(0)
       runner.run_stage(node.resolved, workdir / name, label)
       if node.stage == 'data' and processes.primary():
         _print_budget(nodes, workdir)

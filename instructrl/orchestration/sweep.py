@@ -15,6 +15,7 @@ from instructrl.orchestration import graph
 from instructrl.orchestration import grid
 from instructrl.orchestration import outcomes
 from instructrl.orchestration import reproduced
+from instructrl.orchestration import taken
 from instructrl.orchestration.children import Children
 from instructrl.orchestration.children import DONE
 from instructrl.orchestration.children import Job
@@ -152,6 +153,7 @@ def run(
   page: Page | None = None,
   parallel: int = 1,
   program: Sequence[str] = PROGRAM,
+  source: str = '',
 ) -> list[dict]:
   """Runs what is not finished; each part has the results of its runs so far.
 
@@ -161,6 +163,7 @@ def run(
     page: about all parts; written again whenever a part is finished.
     parallel: runs at a time.
     program: arguments of the interpreter before the flags of a run.
+    source: folder of finished runs, which are taken where they are the same.
 
   Returns:
     For each part the content of sweep.json, and 'blocked': runs that could not
@@ -173,14 +176,23 @@ def run(
     ends = [p.runs[end] for p in part.sweep.points for end in part.config.ends]
     for node in graph.needed(part.sweep.nodes, ends, workdir):
       wanted.setdefault(node.name, node)
-  jobs = [_job(node, wanted, workdir, program) for node in wanted.values()]
+  titles = graph.titles([part.sweep for part in parts])
+  jobs = [
+    _job(node, titles[node.name], wanted, workdir, program)
+    for node in wanted.values()
+  ]
+  finished = taken.Finished(source) if source else None
+
+  def take(name):
+    return str(finished.take(wanted[name], workdir) or '') if finished else ''
+
   graph.check_folders(wanted.values(), workdir)  # before anything is written
   with contextlib.ExitStack() as locks:
     for part in parts:
       (workdir / part.name).mkdir(parents=True, exist_ok=True)
       locks.enter_context(run_folder.only_process(workdir / part.name))
     results = _Results(parts, workdir, page)
-    results.children = Children(jobs, parallel, results.changed)
+    results.children = Children(jobs, parallel, results.changed, take)
     for part in parts:
       _print_start(part, workdir / part.name)
     done = sum(s == DONE for s in results.children.status.values())
@@ -266,7 +278,7 @@ def _of(part: Part, runs):
 
 
 def _job(
-  node: graph.Node, wanted: Mapping, workdir: pathlib.Path, program
+  node: graph.Node, title: str, wanted: Mapping, workdir: pathlib.Path, program
 ) -> Job:
   return Job(
     node.name,
@@ -274,14 +286,16 @@ def _job(
     [sys.executable, *program, *commands.arguments(node, workdir)],
     workdir / node.name,
     tuple(need for need in node.needs if need in wanted),
+    title,
   )
 
 
 def _print_start(part: Part, folder: pathlib.Path) -> None:
   path = folder / outcomes.JSON
   before = files.read_json(path) if path.exists() else {}
-  for failed in _of(part, before.get('failed', {})):
-    print(f'{part.name}: {failed} failed before; trying again', flush=True)
+  for run_name, why in _of(part, before.get('failed', {})).items():
+    title = why.get('title', run_name)
+    print(f'{part.name}: {title} failed before; trying again', flush=True)
 
 
 def finish(workdir, found: Sequence[dict]) -> None:
@@ -296,9 +310,10 @@ def finish(workdir, found: Sequence[dict]) -> None:
     points += results['points']
     failed |= results['failed']
     blocked |= {*results['blocked']}
-  for run_name, why in failed.items():
+  for why in failed.values():
     print(
-      f'failed: {run_name}: {why["reason"]}; log: {why["log"]}', file=sys.stderr
+      f'failed: {why["title"]}: {why["reason"]}; log: {why["log"]}',
+      file=sys.stderr,
     )
   unfinished = sum(point['status'] != DONE for point in points)
   left = f'{unfinished} of {len(points)} points are not done'

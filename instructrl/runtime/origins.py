@@ -19,7 +19,7 @@ INPUTS = 'inputs.json'
 FORMAT_VERSION = 2  # version 1 has the identities only, without a digest
 
 
-def _read(folder) -> dict[str, dict]:
+def read_inputs(folder) -> dict[str, dict]:
   """Returns {'identities', 'contents'} of a run; empty if it has no file."""
   path = pathlib.Path(folder) / INPUTS
   found = files.read_json(path) if path.exists() else {}
@@ -47,7 +47,7 @@ def identity(path) -> str:
   return files.fingerprint(
     {
       'config': run_folder.fixed_part(config),
-      'inputs': _read(folder)['identities'],
+      'inputs': read_inputs(folder)['identities'],
       'part': str(path.relative_to(folder)),
     }
   )
@@ -57,7 +57,7 @@ def digest(workdir) -> str:
   """Returns a hash of what a run was made from; '' if that is not recorded."""
   if not (pathlib.Path(workdir) / INPUTS).exists():
     return ''
-  found = _read(workdir)
+  found = read_inputs(workdir)
   plain = {
     name: {file: entry[:2] for file, entry in listing.items()}
     for name, listing in found['contents'].items()
@@ -87,7 +87,7 @@ def check(
       The message names the input and the file.
   """
   folder = pathlib.Path(workdir)
-  recorded = _read(folder)
+  recorded = read_inputs(folder)
   started = (folder / INPUTS).exists()
   finished = run_folder.read_done(folder) is not None
   paths = {name: pathlib.Path(os.path.abspath(p)) for name, p in inputs.items()}
@@ -170,7 +170,7 @@ def _check_contents(folder, where, recorded, found, finished) -> None:
 def _check_data(name, path, paths, found, listings) -> None:
   """Refuses an input that was made from other data than the run uses."""
   own = run_folder.find(path)
-  made_from = _read(own) if own else {'identities': {}, 'contents': {}}
+  made_from = read_inputs(own) if own else {'identities': {}, 'contents': {}}
   identity_of = made_from['identities'].get('data')
   if identity_of and name == 'data':
     raise ValueError(
@@ -201,7 +201,7 @@ def add(workdir, name: str, value: str) -> None:
   Raises:
     ValueError: the run started with another fingerprint.
   """
-  recorded = _read(workdir)
+  recorded = read_inputs(workdir)
   _check_code(
     workdir, name, recorded['identities'].setdefault(name, value), value
   )

@@ -342,3 +342,20 @@ def test_finished_ends_need_nothing(tmp_path):
   (tmp_path / ends[0]).mkdir()
   run_folder.write_done(tmp_path / ends[0], {})
   assert needed() == ['sft']
+
+
+def test_the_title_of_a_run_has_the_settings_of_its_points():
+  config = config_of(seeds=(0, 1))
+  sweep = make(
+    config,
+    {'ppo_ptx.ppo.kl_coef': 0.1, 'reward.optimizer.peak_lr': 0.5},
+    {'ppo_ptx.ppo.kl_coef': 0.2, 'reward.optimizer.peak_lr': 0.5},
+    {'ppo_ptx.ppo.kl_coef': 0.2, 'reward.optimizer.peak_lr': 0.25},
+  )
+  titles = graph.titles([sweep])
+  assert sorted(titles) == sorted(sweep.nodes)
+  assert len({*titles.values()}) == len(titles)
+  found = {titles[node.name] for node in stages_of(sweep, 'ppo_ptx')}
+  assert 'ppo_ptx (kl_coef=0.1, peak_lr=0.5, seed 0)' in found
+  assert {titles[n.name] for n in stages_of(sweep, 'pretrain')} == {'pretrain'}
+  assert 'reward (peak_lr=0.5)' in titles.values()

@@ -86,7 +86,11 @@ def test_mean_and_spread_are_over_the_seeds_that_are_done(tmp_path, config):
   }
   assert found['settings'][1]['measures']['accuracy']['spread'] is None
   assert found['failed'] == {
-    last: {'reason': 'error: no', 'log': str(tmp_path / last / 'log.txt')}
+    last: {
+      'title': 'reward (num_epochs=2, seed 1)',
+      'reason': 'error: no',
+      'log': str(tmp_path / last / 'log.txt'),
+    }
   }
   assert outcomes.table(found) == (
     ['num_epochs', 'accuracy', 'loss', 'seeds'],
