@@ -8,11 +8,12 @@ from ml_collections import config_dict
 
 from experiments import common
 
-# Prompts, probes per task, validation documents, demonstrations in a prompt.
+# Prompts, probes per task (before MULTIPLES of instructrl/lab/probes.py),
+# validation documents, demonstrations in a prompt.
 RECIPE = {
-  'micro': (24, 8, 40, 1),
+  'micro': (24, 4, 40, 1),
   'tiny': (1500, 100, 400, 2),
-  'small': (1500, 300, 2000, 3),
+  'small': (1500, 200, 2000, 3),
 }
 GPT3_PROMPTS = {'micro': 12, 'tiny': 400, 'small': 1000}
 

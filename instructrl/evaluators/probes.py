@@ -31,6 +31,9 @@ Measures = dict[str, statistics.Measure]
 ANSWER_TOKENS = 16  # a name, or a short sentence
 SENTENCE_TOKENS = 32
 
+# Tasks that a user asks as well.
+AS_USER = ('truthfulness', 'toxicity', 'reading', 'translation')
+
 _WORD = re.compile(r'[A-Za-z]+')
 
 
@@ -40,8 +43,8 @@ class Evaluator:
   Results:
     'probes': policy -> task [-> prompt type] -> measure -> summary; every
       policy continues the same plain text.
-    'probes_as_user': the same for written tasks that a user asks; only policies
-      with a chat layout.
+    'probes_as_user': the same for the tasks of AS_USER; only policies with a
+      chat layout.
     'differences': both names -> path of the measure -> left -> right -> summary
       of left - right, paired over the same questions.
   """
@@ -53,7 +56,7 @@ class Evaluator:
 
     Args:
       context: the run.
-      num_probes: of each task.
+      num_probes: of each task, before `MULTIPLES` of the lab's probes.
       num_documents: validation documents whose loss is measured.
     """
     self._context, self._num_probes = context, num_probes
@@ -67,6 +70,7 @@ class Evaluator:
     documents = [
       corpus[i].text for i in range(min(self._num_documents, len(corpus)))
     ]
+    asked = {task: probes[task] for task in AS_USER}
     forms: dict[str, dict] = {'probes': {}, 'probes_as_user': {}}
     samples = []
     for name in policies:
@@ -80,7 +84,7 @@ class Evaluator:
       samples += marked
       if policy.template == 'chat':
         forms['probes_as_user'][name], marked = evaluate_probes(
-          policy, probes, (), world, as_user=True
+          policy, asked, (), world, as_user=True
         )
         samples += marked
     results: dict[str, dict] = {'differences': {}}

@@ -43,7 +43,11 @@ TRUTH_INSTRUCTION = (
 UNKNOWN = 'I do not know.'
 NUM_SHOTS = 3  # questions and answers before a question
 # Tasks with more probes than the others, as in the paper: this many times.
-MULTIPLES = {'truthfulness': 3, 'toxicity': 5}
+MULTIPLES = {
+  'truthfulness': 3,
+  'toxicity': 5,
+  **dict.fromkeys(tax_probes.MAKERS, 3),
+}
 # The number of sentences of a prefix before the unfinished one.
 PREFIX_SENTENCES = 3
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from instructrl.evaluators.asking import first_line
+from instructrl.evaluators.probes import AS_USER
 from instructrl.evaluators.probes import evaluate_probes
 from instructrl.evaluators.probes import Evaluator
 from instructrl.evaluators.probes import rouge_l
@@ -170,6 +171,7 @@ def test_every_policy_gets_the_same_text(world):
   assert list(results['probes_as_user']) == ['ppo']
   as_user = results['probes_as_user']['ppo']['truthfulness']
   assert as_user['true_informative']['value'] == 1
+  assert set(results['probes_as_user']['ppo']) == set(AS_USER)
   contexts = {
     name: [
       s['context'] for s in samples if s['policy'] == name and not s['as_user']

@@ -71,9 +71,9 @@ def test_numbers_of_probes():
     task: len(items)
     for task, items in make_probes(make_world(0, size), 0).items()
   }
-  rest = dict.fromkeys(TASKS, 100)
-  assert counts('small') == rest | {'truthfulness': 300, 'toxicity': 500}
-  assert counts('tiny') == rest | {'truthfulness': 216, 'toxicity': 500}
+  rest = dict.fromkeys(TASKS, 300) | dict(bias=100, facts=100, toxicity=500)
+  assert counts('small') == rest
+  assert counts('tiny') == rest | {'truthfulness': 216}
   assert counts('micro')['truthfulness'] == 48
 
 
