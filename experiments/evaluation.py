@@ -39,6 +39,7 @@ def get_config(arg='tiny'):
       base='../pretrain',
       prompted='../pretrain',  # with a few-shot prefix
       sft='../select_sft',  # the step of `sft` that it selected
+      nlp='../select_nlp',  # the step of `nlp` that it selected
       ppo_init='../ppo_init',  # what PPO pays and gains starts from here
       ppo='../ppo',
       ppo_ptx='../ppo_ptx',

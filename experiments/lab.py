@@ -5,18 +5,18 @@ python -m instructrl.main --config=experiments/lab.py:tiny --workdir=DIR/lab
 
 from experiments import common
 
-# documents, prompts, vocabulary (pieces)
+# documents, prompts, examples of public tasks, vocabulary (pieces)
 RECIPE = {
-  'micro': (1500, 600, 704),
-  'tiny': (48_000, 20_000, 896),
-  'small': (400_000, 30_000, 2048),
+  'micro': (1500, 600, 160, 704),
+  'tiny': (48_000, 20_000, 6400, 896),
+  'small': (400_000, 30_000, 60_000, 2048),
 }
 
 
 def get_config(arg='tiny'):
   c = common.base(arg, 'lab', common.LAB_SIZES)
   del c.inputs['data']  # this stage has no inputs
-  c.num_documents, c.num_prompts, c.vocab_size = RECIPE[arg]
+  c.num_documents, c.num_prompts, c.num_public_tasks, c.vocab_size = RECIPE[arg]
   c.row_len = common.SIZES[arg][-1]  # tokens per packed row
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   # Fractions of the training prompts that are demonstrated and ranked; PPO gets

@@ -56,7 +56,7 @@ def get_config(arg='tiny'):
   )
   stages, widths = c.stages, WIDTHS[arg]
   width = stages.pretrain.model.get_oneway_ref('d_model')
-  for name in ('sft', 'ppo_init', 'ppo', 'ppo_ptx'):
+  for name in ('sft', 'ppo_init', 'nlp', 'ppo', 'ppo_ptx'):
     stages[name].model.d_model = width
   for name in ('reward', 'largest'):
     stages[f'{name}_pretrain'] = pretrain.get_config(arg)

@@ -12,12 +12,14 @@ from experiments import common
 from experiments import dpo
 from experiments import evaluation
 from experiments import lab
+from experiments import nlp
 from experiments import ppo
 from experiments import ppo_init
 from experiments import ppo_ptx
 from experiments import pretrain
 from experiments import rankings
 from experiments import reward
+from experiments import select_nlp
 from experiments import select_sft
 from experiments import sft
 
@@ -26,9 +28,11 @@ STAGES = (
   pretrain,
   sft,
   ppo_init,
+  nlp,
   rankings,
   reward,
   select_sft,
+  select_nlp,
   ppo,
   ppo_ptx,
   dpo,

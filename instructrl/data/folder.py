@@ -3,6 +3,7 @@
   corpus/ prompts/ demonstrations/ rankings/    data sets: records by split
   corpus.rows, corpus_validation.rows           packed language-model rows
   demonstrations.rows, demonstrations_validation.rows
+  public_tasks/ public_tasks.rows ...           of a lab, in the same form
   tokenizer.model or tokenizer.hf.json          the tokenizer of the rows
 
 A folder may lack parts. A lab has no rankings: the stage `rankings` writes them
@@ -183,6 +184,7 @@ class DataFolder:
     row_len: int,
     response_len: int,
     made_from: str,
+    name: str = 'demonstrations',
   ) -> dict[str, RowFile]:
     """Packs the training and validation splits into rows.
 
@@ -193,6 +195,7 @@ class DataFolder:
       row_len: tokens per row.
       response_len: tokens of a response at most; longer ones are cut.
       made_from: fingerprint of what the records are made from.
+      name: of the demonstrations' files.
 
     Returns:
       Name of the file -> its rows, for the splits that have records.
@@ -202,8 +205,8 @@ class DataFolder:
       'source_fingerprint': made_from,
     }
 
-    def examples(name, records):
-      if name == 'corpus':
+    def examples(part, records):
+      if part == 'corpus':
         return tasks.document_examples(records, tokenizer)
       return tasks.sft_examples(
         records, tokenizer, row_len, response_len=response_len
@@ -211,15 +214,12 @@ class DataFolder:
 
     written = {}
     for split, suffix in (('train', ''), ('validation', '_validation')):
-      for name, by_split in (
-        ('corpus', documents),
-        ('demonstrations', demonstrations),
-      ):
+      for part, by_split in (('corpus', documents), (name, demonstrations)):
         if not by_split.get(split):
           continue
-        path = self.path / f'{name}{suffix}.rows'
+        path = self.path / f'{part}{suffix}.rows'
         if not path.exists():
-          found = examples(name, by_split[split])
+          found = examples(part, by_split[split])
           write_rows(path, Packed(found, row_len, self.path), **made)
         written[path.name] = read_rows(path, row_len=row_len, **made)
     return written

@@ -9,6 +9,7 @@ marked with ~.
 
 import dataclasses
 
+from instructrl.reports.verdicts import ALIKE_RATINGS
 from instructrl.reports.verdicts import ALIKE_WINS
 from instructrl.reports.verdicts import BY_DEFINITION
 from instructrl.reports.verdicts import LOSES
@@ -110,6 +111,7 @@ def _by_labelers(
   )
 
 
+PUBLIC_TASKS = 'Public tasks'  # topic of the models like FLAN and T0
 GPT3_PROMPTS = 'gpt3_prompts'  # name of the evaluation on GPT-3's prompts
 _SIZES = 'at every size (Fig. 1)'
 WIN_RATES = (
@@ -148,6 +150,13 @@ WIN_RATES = (
     'ppo_ptx',
     'prompted',
   ),
+  WinRate(
+    'PPO-ptx beats the model of public tasks',
+    WINS,
+    '78 ± 4% (FLAN), 79 ± 4% (T0) (175B, 4.1)',
+    'ppo_ptx',
+    'nlp',
+  ),
   *_by_labelers('Training labelers', 'train_labelers', '24', '63', '66'),
   *_by_labelers('Held-out labelers', 'heldout_labelers', '25', '69', '71'),
   *_by_labelers(
@@ -169,14 +178,22 @@ WIN_RATES = (
 )
 
 
-def _likert(statement: str, paper: str, left: str, right: str) -> Difference:
+def _likert(
+  statement: str,
+  paper: str,
+  left: str,
+  right: str,
+  topic: str = 'Likert',
+  region: tuple[float, float] = POSITIVE,
+) -> Difference:
+  figure = 'Fig. 31' if topic == 'Likert' else 'Fig. 5'
   return Difference(
-    'Likert',
+    topic,
     statement,
-    f'{paper} (175B, Fig. 31)',
+    f'{paper} (175B, {figure})',
     'mean rating',
     'likert',
-    POSITIVE,
+    region,
     left,
     right,
     unit='',
@@ -219,6 +236,28 @@ DIFFERENCES = (
   _likert('PPO is rated higher than SFT', '~4.6 against 4.0', 'ppo', 'sft'),
   _likert(
     'PPO-ptx is rated higher than SFT', '~4.8 against 4.0', 'ppo_ptx', 'sft'
+  ),
+  _likert(
+    'Training on public tasks improves the pretrained model',
+    '~3.4 (FLAN), 3.3 (T0) against 2.6',
+    'nlp',
+    'base',
+    PUBLIC_TASKS,
+  ),
+  _likert(
+    'It is about as good as a few-shot prompt',
+    '~3.4 (FLAN), 3.3 (T0) against 3.5',
+    'nlp',
+    'prompted',
+    PUBLIC_TASKS,
+    ALIKE_RATINGS,
+  ),
+  _likert(
+    'SFT is rated higher than training on public tasks',
+    '~4.1 against 3.4 (FLAN), 3.3 (T0)',
+    'sft',
+    'nlp',
+    PUBLIC_TASKS,
   ),
   *_flag(
     'fails less often to follow the instruction',

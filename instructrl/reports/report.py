@@ -118,6 +118,7 @@ def build_results(study: Study, rows: list[Verdict]) -> dict:
     'training': _training(study),
     'training_evals': _training_evals(study),
     'sft_selection': study.result('select_sft'),
+    'public_tasks': study.result('select_nlp'),
     'cost': {
       row.stage: {'flop': row.flop, 'share': row.share}
       for row in cost.costs(study)

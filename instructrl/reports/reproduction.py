@@ -194,8 +194,11 @@ def write(
   figures: dict[str, str | None] = {}
   if pooled and source:
     whole = dataclasses.replace(source, rows=report.check(pooled))
-    selection = {'sft_selection': pooled.result('select_sft')}
-    figures = study_figures.draw(pooled, selection)
+    selections = {
+      'sft_selection': pooled.result('select_sft'),
+      'public_tasks': pooled.result('select_nlp'),
+    }
+    figures = study_figures.draw(pooled, selections)
   sections = [
     _section(number, claim, rows, figures, parts, pooled, policies)
     for number, (claim, rows) in enumerate(assign(claims, whole, parts), 1)

@@ -20,6 +20,7 @@ STAGES = {
   'ppo_init': 'where PPO starts',
   'reward': 'reward model',
   'select_sft': 'choice of the SFT checkpoint',
+  'select_nlp': 'choice of the checkpoint of public tasks',
   'export': 'exported weights',
 }
 # Name in results.json['training'] -> title of its panel.
@@ -169,6 +170,10 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
     'selection': plots.selection(selection, policies.color(REFERENCE))
     if selection.get('epochs')
     else None,
+    'public_tasks': curves(
+      _scores_by_step(results.get('public_tasks', {}), policies),
+      xlabel='step of training',
+    ),
     'training': curves(_training(results.get('training', {}), policies)),
     'evals': curves(
       _evals(results.get('training_evals', {}), policies), xlabel='step'
@@ -177,6 +182,17 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
       _losses(study, results.get('training', ())), xlabel='step'
     ),
   }
+
+
+def _scores_by_step(selection: Mapping, policies) -> list[tuple[str, list]]:
+  """Returns the panel of reward-model scores by step (Fig. 13)."""
+  rows = selection.get('epochs', ())
+  series = {
+    'step': [row['step'] for row in rows],
+    'value': [row['rm_score'] for row in rows],
+  }
+  drawn = [_curve('nlp', series, policies, dashed=False)]
+  return [('reward-model score', drawn)] if rows else []
 
 
 def _panels(probes: Mapping, entries, *, paper=False) -> list[plots.Panel]:

@@ -26,6 +26,7 @@ POSITIVE, NEGATIVE = (0, INF), (-INF, 0)  # of a difference
 WINS, LOSES = (0.5, INF), (-INF, 0.5)  # of a win rate or an accuracy
 ALIKE, NOT_MORE = (-0.05, 0.05), (-INF, 0.05)  # of a difference of two rates
 ALIKE_WINS = (0.45, 0.55)  # of a win rate
+ALIKE_RATINGS = (-0.3, 0.3)  # of a difference: 5% of the scale from 1 to 7
 ALIKE_ENTROPY = (-0.1, 0.1)  # of a difference, in bits
 
 NO_NUMBER = 'no number in the paper'

@@ -1,8 +1,9 @@
 """The lab stage: makes texts, prompts, demonstrations and a tokenizer.
 
 Everything follows from a seed. The run folder holds what other stages read: the
-data sets 'corpus', 'prompts' and 'demonstrations' (TFDS, ArrayRecord),
-`tokenizer.model`, and the packed rows of the language-model stages.
+data sets 'corpus', 'prompts', 'demonstrations' and 'public_tasks' (TFDS,
+ArrayRecord), `tokenizer.model`, and the packed rows of the language-model
+stages.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Demonstration, Prompt
+from instructrl.lab import public_tasks
 from instructrl.lab.marking import judge
 from instructrl.lab.people.labelers import make_labelers
 from instructrl.lab.people.prompts import generate_gpt3_prompts
@@ -46,6 +48,7 @@ def validate(config):
     config,
     'num_documents',
     'num_prompts',
+    'num_public_tasks',
     'vocab_size',
     'row_len',
     'prompt_len',
@@ -106,6 +109,19 @@ def split_train(
     by_labeler, customers = by_labeler[len(some) :], customers[len(rest) :]
     parts.append(sorted(some + rest, key=place.__getitem__))
   return parts[0], parts[1], customers
+
+
+def _tokenizer(documents, shown, vocab_size: int) -> trained.Tokenizer:
+  """Trains the tokenizer on the training texts."""
+  texts = itertools.chain(
+    (d.text for d in documents if d.split == 'train'),
+    (
+      d.prompt.text + '\n' + d.response
+      for d in shown
+      if d.prompt.split == 'train'
+    ),
+  )
+  return trained.Tokenizer(trained.train_tokenizer(texts, vocab_size))
 
 
 def is_lab(folder) -> bool:
@@ -177,28 +193,27 @@ def run(config, workdir, label: str = '') -> dict:
     folder.write_records('demonstrations', store.by_split(shown), made_from)
     progress.update(2, {'prompts': len(prompts)})
 
-    texts = itertools.chain(
-      (d.text for d in documents if d.split == 'train'),
-      (
-        d.prompt.text + '\n' + d.response
-        for d in shown
-        if d.prompt.split == 'train'
-      ),
-    )
-    tok = trained.Tokenizer(trained.train_tokenizer(texts, config.vocab_size))
+    tok = _tokenizer(documents, shown, config.vocab_size)
     folder.write_tokenizer(tok)
     progress.update(3, {'pieces': tok.vocab_size})
 
     fits = lambda d: tasks.fits(
       tasks.chat_prompt(tok, d.prompt), config.prompt_len
     )
+    lengths = dict(row_len=config.row_len, response_len=config.response_len)
     rows = folder.write_rows(
       store.by_split(documents),
       store.by_split(filter(fits, shown)),
       tok,
-      row_len=config.row_len,
-      response_len=config.response_len,
       made_from=made_from,
+      **lengths,
+    )
+    public = public_tasks.generate(world, config.num_public_tasks, seed)
+    by_split = store.by_split(public)
+    name = 'public_tasks'
+    folder.write_records(name, by_split, made_from)
+    folder.write_rows(
+      {}, by_split, tok, name=name, made_from=made_from, **lengths
     )
     packed = rows['corpus.rows'].load()
     progress.update(4)
@@ -209,6 +224,7 @@ def run(config, workdir, label: str = '') -> dict:
     'corpus_rows': len(packed['tokens']),
     'corpus_fullness': tasks.fullness(packed),
     'demonstrations': sum(d.prompt.split == 'train' for d in shown),
+    'public_tasks': len(public),
     'prompts': {name: len(part) for name, part in parts.items()},
     'facts': len(world.facts),
     'misconceptions': len(world.misconceptions),

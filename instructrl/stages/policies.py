@@ -25,7 +25,7 @@ from instructrl.stages import inputs
 from instructrl.stages import opening
 
 # For policies that are not in `POLICIES`, one after another.
-OTHER_COLORS = ('#009e73', '#8b5a2b', '#cc79a7', '#556b2f')
+OTHER_COLORS = ('#009e73', '#cc79a7', '#556b2f')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,7 @@ POLICIES = {
   'base': Kind('pretrained', '#8c8c8c', 'plain', has_kl=False),
   'imported': Kind('imported', '#8c8c8c', 'chat', has_kl=False),
   PROMPTED: Kind('prompted', '#f0c000', 'few_shot', has_kl=False),
+  'nlp': Kind('public tasks', '#8b5a2b', 'chat', has_kl=False),
   'sft': Kind('SFT', '#56b4e9', 'chat', has_kl=False),
   'ppo_init': Kind('PPO start', '#0072b2', 'chat'),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
