@@ -45,9 +45,11 @@ async def labeler(address, token, seconds):
   async with httpx2.AsyncClient(
     base_url=address, follow_redirects=True, timeout=60
   ) as client:
+    await asyncio.sleep(random.uniform(0, 5))  # they share one address here
     page = await client.get(f'/join/{token}')
     form = labeling.fields_in(page.text)
     page = await client.post(f'/join/{token}', data=form)
+    page.raise_for_status()
     for _ in range(LABELS_EACH):
       path = page.url.path
       form = labeling.fields_in(page.text)

@@ -19,10 +19,12 @@ from typing import Any
 
 from instructrl.data.records import Record
 from instructrl.data.sources import ai_feedback
+from instructrl.data.sources import arena
 from instructrl.data.sources import base
 from instructrl.data.sources import film_reviews
 from instructrl.data.sources import hh_rlhf
 from instructrl.data.sources import instructions
+from instructrl.data.sources import label_tools
 from instructrl.data.sources import oasst
 from instructrl.data.sources import own_files
 from instructrl.data.sources import row_files
@@ -52,6 +54,10 @@ SOURCES: dict[str, type[base.Source]] = {
     instructions.Dolly,
     instructions.SelfInstruct,
     film_reviews.FilmReviews,
+    arena.Arena,
+    label_tools.Argilla,
+    label_tools.LabelStudio,
+    label_tools.Potato,
   )
 }
 OPTIONS = {  # of every source

@@ -34,7 +34,7 @@ def test_a_spec_is_understood():
   'spec, reason',
   [
     ('hhrlhf', "names no known source .did you mean 'hh-rlhf'"),
-    ('', 'names no known source. There are: alpaca, c4'),
+    ('', 'names no known source. There are: alpaca, argilla'),
     ('rankings.jsonl', 'Your own files are jsonl:PATH or text:PATH'),
     ('hh-rlhf/helpful', "no subset 'helpful'.*did you mean 'helpful-base'"),
     ('alpaca/x', "alpaca has no subset 'x'; it has none"),
