@@ -67,6 +67,28 @@ def test_every_stage_finishes_and_says_how_long_it_took(workdir):
 
 
 @pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(workdir):
+  """Its cells are plain Python, so they run without a notebook server."""
+  path = ROOT / 'examples' / 'quickstart.ipynb'
+  cells = json.loads(path.read_text('utf-8'))['cells']
+  source = '\n'.join(
+    ''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', source],
+    cwd=path.parent,
+    env={**os.environ, 'STUDY': str(workdir), 'MPLBACKEND': 'agg'}
+    | {'PYTHONPATH': str(ROOT)},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  for text in ('  ppo_ptx: ', ' nats by SFT', '60: 0.0', 'accuracy 1.00'):
+    assert text in done.stdout
+
+
+@pytest.mark.slow
 def test_the_report_has_every_figure(workdir):
   results = json.loads((workdir / 'report' / 'results.json').read_text())
   for policy in POLICIES:
