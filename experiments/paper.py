@@ -51,19 +51,20 @@ PARTS = {
   'ptx_examples': ptx_examples,
   'batch_size': batch_size,
 }
-# Seconds of each stage's recipe at :tiny, on two cores of an AMD EPYC server
-# CPU, for the estimate.
+# Seconds of each stage's recipe at :tiny, for the estimate: those of
+# scripts/quickstart.sh on two cores of an AMD EPYC server CPU that did nothing
+# else, one stage at a time; the start of PPO had 4 of its 16 epochs and took 11.
 SECONDS = dict(
-  lab=25,
-  pretrain=200,
-  sft=70,
-  ppo_init=70,
-  rankings=90,
-  reward=90,
-  select_sft=20,
-  ppo=75,
-  ppo_ptx=120,
-  evaluation=60,
+  lab=11,
+  pretrain=81,
+  sft=34,
+  ppo_init=44,
+  rankings=53,
+  reward=47,
+  select_sft=18,
+  ppo=46,
+  ppo_ptx=71,
+  evaluation=99,
 )
 
 # The findings of Ouyang et al. 2022 that are measured. The statements of a

@@ -469,7 +469,7 @@ def test_epochs_of_sft_report_the_last_one():
   assert epochs.get_config('1.3b').stages.candidate.num_epochs == 16
 
 
-def test_the_whole_paper_is_one_folder_of_about_ten_hours():
+def test_the_whole_paper_is_one_folder_of_about_eight_hours():
   """All ablations and the studies, on shared ancestors."""
   config = load('paper', 'tiny')
   assert {*config.order} == {'worlds', 'sizes', *ABLATIONS}
