@@ -52,8 +52,8 @@ PARTS = {
   'batch_size': batch_size,
 }
 # Seconds of each stage's recipe at :tiny, for the estimate: those of
-# scripts/quickstart.sh on two idle cores of an AMD EPYC server CPU. There, PPO's
-# start had 4 of its 16 epochs and took 11.
+# scripts/quickstart.sh on two idle cores of an AMD EPYC server CPU. PPO's start
+# had 4 of its 16 epochs there and took 11.
 SECONDS = dict(
   lab=11,
   pretrain=81,
