@@ -6,6 +6,8 @@
   python -m instructrl.label serve DIR                  serves the page
   python -m instructrl.label invite DIR NAME            a labeler's own link
   python -m instructrl.label export DIR --out OUT       records for training
+  python -m instructrl.label results DIR --out STUDY/people.json
+                                              win rates, for the study's report
 
 docs/feedback.md describes the page, and how a team uses it. The extra `label`
 has the packages: pip install "instructrl[label]".
@@ -45,7 +47,7 @@ def parse(argv):
   sample.add_argument(
     '--prompts',
     required=True,
-    help='a data folder such as DIR/data, or a source such as jsonl:FILE',
+    help='a data folder such as DIR/lab, or a source such as jsonl:FILE',
   )
   sample.add_argument('--split', default='train', help='default train')
   sample.add_argument(
@@ -87,7 +89,12 @@ def parse(argv):
   invite = commands.add_parser('invite', help="prints a labeler's link")
   export = commands.add_parser('export', help='writes the records')
   export.add_argument('--out', type=typed.path, required=True)
-  for opens in (serve, invite, export):
+  results = commands.add_parser('results', help='win rates of policies')
+  results.add_argument('--out', type=typed.path, required=True)
+  results.add_argument(
+    '--reference', default='sft', help='policy that others are compared with'
+  )
+  for opens in (serve, invite, export, results):
     opens.add_argument('dir', type=typed.path)
     opens.add_argument(
       '--database', default='', help='URL; default SQLite in the folder'
@@ -177,12 +184,21 @@ def _export(args) -> None:
     print(f'{args.out / name}: {count} lines')
 
 
+def _results(args) -> None:
+  from instructrl.feedback import measures
+  from instructrl.runtime import files
+
+  files.write_json(args.out, measures.measure(_open(args), args.reference))
+  print(f'{args.out}: python -m instructrl.report shows it beside the judge')
+
+
 _COMMANDS = {
   'new': _new,
   'sample': _sample,
   'serve': _serve,
   'invite': _invite,
   'export': _export,
+  'results': _results,
 }
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # imports JAX, which reports do not need
   from instructrl.evaluators import evaluator
 
 FORMAT_VERSION = 3
+PEOPLE_VERSION = 1  # of people.json, which `feedback.measures` writes
 RESULTS, SAMPLES = 'results.json', 'samples.jsonl'
 # The tasks of the alignment tax, and the measure of each (appendix D).
 TAX_MEASURES = {

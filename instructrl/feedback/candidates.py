@@ -120,6 +120,11 @@ def _read(request: Request) -> list[Any]:
   if folder.is_dir():
     name = 'demonstrations' if request.demonstrations else 'prompts'
     records = list(DataFolder(folder).records(name, request.split))
+  elif ':' not in request.prompts and '/' in request.prompts:
+    raise ConfigError(
+      f'--prompts: there is no data folder {folder}; a file of yours is '
+      f'jsonl:{request.prompts}'
+    )
   else:
     records = [
       record

@@ -7,6 +7,7 @@ evaluation/results.json    numbers, see `evaluators.results`
 evaluation/samples.jsonl   the responses behind them
 data/summary.txt           what the stage `data` read
 export/answers.jsonl       answers of the exported policy in another program
+people.json                people's opinions of the policies, see `people_files`
 """
 
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ import pathlib
 from typing import Any
 
 from instructrl.evaluators import results
+from instructrl.reports import people_files
 from instructrl.reports.policies import ShownPolicies
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
@@ -36,7 +38,7 @@ class Study:
     done: stage -> its DONE file.
     metrics: stage -> lines of its metrics.jsonl, for stages that train.
     evaluation: results of the package's evaluators, `results.merged`.
-    others: NAME -> results of other evaluators.
+    others: NAME -> results of other evaluators, and of people.
     policies: how to show the evaluated policies.
     samples: lines of the evaluation's samples.jsonl.
     data_summary: what the stage `data` read, or ''.
@@ -99,12 +101,13 @@ def load(workdir: str | os.PathLike) -> Study:
   answers = folders.get('export', workdir / 'export') / 'answers.jsonl'
   evaluation = folders[EVALUATION]
   found = results.read(evaluation)
+  merged = results.merged(found)
   return Study(
     header,
     {stage: run_folder.read_done(f) for stage, f in folders.items()},
     metrics,
-    results.merged(found),
-    results.others(found),
+    merged,
+    results.others(found) | people_files.read(workdir, merged),
     ShownPolicies(found['policies']),
     _read_lines(evaluation / results.SAMPLES),
     _read_text(summary) if summary.exists() else '',

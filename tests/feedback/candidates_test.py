@@ -89,3 +89,10 @@ def test_equal_answers_are_one(folder):
 def test_flags_that_cannot_be_used_are_named(folder, flag, value, fault):
   with pytest.raises(ConfigError, match=f'--{flag} must be .*{fault}'):
     request(folder, **{flag: value})
+
+
+def test_prompts_that_are_missing_are_one_error(folder):
+  with pytest.raises(ConfigError, match='no data folder .*/missing; a file'):
+    candidates.make(request(folder.parent / 'missing'))
+  with pytest.raises(ConfigError, match='validation'):
+    candidates.make(request(folder, split='validation'))

@@ -89,7 +89,8 @@ def test_forty_labelers_lose_nothing_and_do_not_wait(tmp_path):
   found = measure(tmp_path / 'p')
   assert found['labels'] == found['different prompts'] == 200
   assert found['actions'] == 200 * (K + 1)
-  assert found['median ms'] < 50, found
+  # The time of the processor: the median depends on the machine's other work.
+  assert found['server CPU ms an action'] < 50, found
 
 
 if __name__ == '__main__':

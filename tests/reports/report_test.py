@@ -836,6 +836,22 @@ def test_main_reports_a_study_with_gaps(tmp_path, capsys):
   assert 'not measured' in path.read_text()
 
 
+def test_people_are_beside_the_judge(tmp_path):
+  """people.json adds tables to the page, and numbers to results.json."""
+  write_study(tmp_path)
+  summary = {'value': 0.625, 'ci95': [0.5, 0.75], 'n': 40}
+  groups = {'heldout': {'win_rate': {'ppo': summary}}}
+  content = {'format_version': 1, 'reference': 'sft', 'groups': groups}
+  (tmp_path / 'people.json').write_text(json.dumps(content))
+  path = report.make_report(tmp_path)
+  page = path.read_text()
+  assert 'win rate against sft, heldout labelers' in page
+  assert 'win rate against sft, judge' in page and '0.625' in page
+  found = json.loads((path.parent / 'results.json').read_text())['others']
+  table = found['people']['win rate against sft, heldout labelers']
+  assert table['policies']['ppo'] == summary
+
+
 def test_the_command_prints_the_win_rates_and_the_result(finished, capsys):
   workdir, results, _ = finished
   assert main([str(workdir)]) == 0
