@@ -96,19 +96,21 @@ def merged(content: Mapping[str, Any]) -> dict:
     'policies', and the keys of the results of all evaluations whose type is a
     module of this package: 'preference', 'head_to_head', 'likert', 'metadata',
     'probes', 'nll', 'score', 'accuracy', .... 'differences' is merged. Of
-    several evaluations of one type the first one counts; the others are whole
-    at 'named' -> NAME. See `others` for the rest.
+    several evaluations of one type the one with the type's name counts, or else
+    the first one; the others are whole at 'named' -> NAME. See `others` for
+    the rest.
   """
   tree = {'policies': content['policies'], 'differences': {}, 'named': {}}
-  types = set()
-  for name, found in content['evals'].items():
-    if ':' in found['type']:
-      continue
+  evals = {n: e for n, e in content['evals'].items() if ':' not in e['type']}
+  main: dict[str, str] = {}
+  for name, found in evals.items():
+    kind = found['type']
+    main[kind] = kind if kind in evals else main.get(kind, name)
+  for name, found in evals.items():
     results = dict(found['results'])
-    if found['type'] in types:
+    if main[found['type']] != name:
       tree['named'][name] = results
       continue
-    types.add(found['type'])
     tree['differences'].update(results.pop('differences', {}))
     tree.update(results)
   return tree

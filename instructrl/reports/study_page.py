@@ -361,8 +361,9 @@ def _samples(samples, seeds, policies) -> dict | None:
   samples = [s for s in samples if s.get('kind') == kind]
   if not samples:
     return None
-  first = samples[0].get('eval')  # of several evaluations of this kind
-  samples = [s for s in samples if s.get('eval') == first]
+  evals = {s.get('eval') for s in samples}
+  if kind in evals:  # the main one of several of this kind
+    samples = [s for s in samples if s['eval'] == kind]
   rng = statistics.generator(seeds['eval_seed'], 'report samples')
   samples = [samples[i] for i in rng.permutation(len(samples))]
   groups = {'': samples}

@@ -40,6 +40,15 @@ def test_evaluations_of_the_package_are_one_tree_and_others_are_apart():
   assert samples == [{'eval': 'a', 'kind': 'preference'}, {'eval': 'c', 'x': 0}]
 
 
+def test_the_evaluation_with_the_name_of_its_type_counts():
+  """Configs sort their fields, so the first name says nothing."""
+  content, _ = collected()
+  evals = content['evals']
+  evals['preference'] = {'type': 'preference', 'results': {'likert': 9}}
+  merged = results.merged(content)
+  assert merged['likert'] == 9 and {*merged['named']} == {'a', 'other_prompts'}
+
+
 def test_merging_leaves_the_content_as_it_is():
   content, _ = collected()
   before = json.dumps(content)
