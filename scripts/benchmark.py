@@ -88,6 +88,12 @@ def parse(argv=None):
     help='dtype of the computation; parameters stay float32',
   )
   parser.add_argument(
+    '--remat',
+    choices=('none', 'dots', 'full'),
+    default='none',
+    help='what the backward pass computes again',
+  )
+  parser.add_argument(
     '--lengths',
     default='full',
     metavar='{full,lognormal,FILE}',
@@ -200,6 +206,7 @@ def make_model(args) -> transformer.Model:
     max_len=args.prompt + args.response,
     dtype=args.dtype,
     scan_unroll=args.scan_unroll or args.layers,
+    remat=args.remat,
   )
 
 

@@ -11,8 +11,10 @@ All sources have the options `limit` (rows to read from the beginning) and
 `strict` (a malformed row is an error); `names` lists the other options.
 """
 
+from collections.abc import Callable
 import dataclasses
 import difflib
+import functools
 import os
 import pathlib
 from typing import Any
@@ -153,6 +155,28 @@ def load(
     else:
       result = public.load(source, folder)
   return Loaded(spec=spec, kind=source.kind(), **vars(result))
+
+
+def shards(spec: str) -> dict[str, list[Callable[[], list[Record]]]]:
+  """Divides a source into its files, for `store.Shards`.
+
+  Args:
+    spec: of a source with a path.
+
+  Returns:
+    Split of the files -> functions that read the records of a file each.
+    Duplicates in two files are not noticed.
+  """
+  known = parse(spec)
+  found = {}
+  for file in known.files():
+    make = functools.partial(_records, known.source(), file, known.strict)
+    found.setdefault(file.split, []).append(make)
+  return found
+
+
+def _records(source, file, strict) -> list[Record]:
+  return base.read(source, [file], strict=strict).records
 
 
 def data_folder(data_dir: str | os.PathLike | None = None) -> pathlib.Path:

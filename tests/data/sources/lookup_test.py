@@ -273,3 +273,12 @@ def test_a_folder_of_another_source(tmp_path):
   source_files.write_lines(tmp_path / 'red-team-attempts' / 'train.jsonl', [{}])
   with pytest.raises(SourceError, match='no file there belongs to hh-rlhf'):
     lookup.load(f'hh-rlhf:{tmp_path}')
+
+
+def test_a_source_is_divided_into_its_files(tmp_path):
+  for name in ('a', 'b'):
+    (tmp_path / f'{name}.txt').write_text(f'{name} one\n\n{name} two\n')
+  found = lookup.shards(f'text:{tmp_path}')
+  assert list(found) == ['train'] and len(found['train']) == 2
+  made = [record for make in found['train'] for record in make()]
+  assert made == lookup.load(f'text:{tmp_path}').records and len(made) == 4
