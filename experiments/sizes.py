@@ -20,17 +20,19 @@ POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
 ALIKE = (-0.05, 0.05)  # as in a study: a policy that wins 45 to 55%
 LARGEST = 'largest_sft'
 FIG_1 = 'at every size (Fig. 1)'
+PARAMETERS = 'parameters'
 
 
 def wins(policy):
-  return f'{policy}: win rate against the largest SFT'
+  return task(policy, 'win rate against the largest SFT')
 
 
 def likert(policy):
-  return f'{policy}: {base.LIKERT}'
+  return task(policy, base.LIKERT)
 
 
 def task(policy, title):
+  """Returns the title of a measure; the figure has a line for each policy."""
   return f'{policy}: {title}'
 
 
@@ -40,8 +42,9 @@ def get_config(arg='tiny'):
   tax = 'evals.probes.results.probes'
   c = base.get_config(
     arg,
-    ('evaluation',),
+    ('evaluation', 'ppo_ptx'),
     (
+      (PARAMETERS, 'ppo_ptx', 'DONE', 'result.num_params'),
       *(
         (wins(p), *found, f'{judged}.preference.{p}.win_rate') for p in POLICIES
       ),
@@ -78,7 +81,8 @@ def get_config(arg='tiny'):
     c.given[name] = ''
   # The lab follows from the world, and an evaluation from eval_seed.
   c.seeded = tuple(s for s in stages if s not in ('lab', 'evaluation', 'dpo'))
-  c.plot.x, c.plot.label, c.plot.log = FIELD, 'width of the policy', True
+  c.plot.x, c.plot.at, c.plot.lines = FIELD, PARAMETERS, True
+  c.plot.label, c.plot.log = 'parameters of the policy', True
   c.expected = (
     _headline(widths, 'base', 'the largest pretrained model'),
     _headline(widths, 'prompted', 'the largest prompted model'),
@@ -100,6 +104,7 @@ def _headline(widths, other, name):
     ),
     region='positive',
     unit='%',
+    ratio=PARAMETERS,
   )
 
 

@@ -109,9 +109,12 @@ def get_config(arg, ends, measures):
   c.studies = False  # whether each point is a study, with a report of its own
   c.plot = config_dict.ConfigDict()
   c.plot.x = ''  # the swept field of the horizontal axis
+  c.plot.at = ''  # a measure on this axis instead, such as the parameters
   c.plot.label = ''  # name of the axis; '' = the field's
   c.plot.by = ''  # the swept field with a line per value; '' = none
   c.plot.log = False  # whether the axis is logarithmic
+  # Whether a measure 'LINE: PANEL' is a line of a panel, not a panel.
+  c.plot.lines = False
   return c
 
 

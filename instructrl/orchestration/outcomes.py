@@ -290,25 +290,34 @@ def _short(field: str) -> str:
 
 def _panels(results: Mapping[str, Any]) -> list:
   """Returns the (title, lines) of each measure that has values, to plot."""
-  x = results['config']['plot']['x']
+  plot = results['config']['plot']
+  x, at = plot['x'], plot['at']
   settings = [s for s in results['settings'] if x in s['overrides']]
-  names = _line_fields(settings, results['config']['plot'])
-  panels = []
-  for title, *_ in results['config']['measures']:
-    lines: dict[str, list] = {}
+  names = _line_fields(settings, plot)
+  panels: dict[str, dict[str, list]] = {}
+  for measure, *_ in results['config']['measures']:
+    if measure == at:
+      continue
+    line, title = measure.split(': ', 1) if plot['lines'] else ('', measure)
     for setting in settings:
-      found, fields = setting['measures'].get(title), setting['overrides']
-      if not found:
+      found, fields = setting['measures'], setting['overrides']
+      if measure not in found or at and at not in found:
         continue
-      at = _place(fields[x])
       values = [f'{_short(k)} {_value(fields.get(k, ""))}' for k in names]
-      lines.setdefault(', '.join(values), []).append(
-        (at, found['values'], found['mean'], found['spread'])
+      label = ', '.join([line, *values] if line else values)
+      one = found[measure]
+      panels.setdefault(title, {}).setdefault(label, []).append(
+        (
+          found[at]['mean'] if at else _place(fields[x]),
+          one['values'],
+          one['mean'],
+          one['spread'],
+        )
       )
-    if lines:
-      drawn = [plots.Line(label, points) for label, points in lines.items()]
-      panels.append((title, drawn))
-  return panels
+  return [
+    (title, [plots.Line(label, points) for label, points in lines.items()])
+    for title, lines in panels.items()
+  ]
 
 
 def _place(value) -> Any:

@@ -5,6 +5,7 @@ Each policy has one colour, and its name is always written beside the mark.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -18,8 +19,8 @@ from instructrl.reports.policies import ShownPolicies
 
 OTHER = '#009e73'  # a line that is no policy
 _PARTS = (INK, '#0072b2', '#e69f00', OTHER)  # a total and its parts
-_LINES = ('#9550b0', '#d55e00', '#56b4e9', '#f0c000', GRAY)
-_MARKS = ('o', 's', '^', 'D', 'v')  # tell lines apart without colour
+_LINES = ('#9550b0', '#d55e00', '#56b4e9', '#f0c000', GRAY, OTHER)
+_MARKS = ('o', 's', '^', 'D', 'v', 'P')  # tell lines apart without colour
 _ROOM = 50  # characters in a row of labels
 _DASHES = (0, (4, 3))
 _LEVELS = (_DASHES, (0, (1, 2)), (0, (7, 2, 1, 2)))  # of horizontal lines
@@ -248,15 +249,18 @@ def sweep(
   Returns:
     (inline SVG, PNG on white).
   """
-  drawn = (line for _, lines in panels for line in lines)
+  drawn = [line for _, lines in panels for line in lines]
+  labels = dict.fromkeys(line.label for line in drawn)
+  styles = dict(zip(labels, itertools.cycle(zip(_LINES, _MARKS))))
   values = list(dict.fromkeys(x for line in drawn for x, *_ in line.points))
   places = _positions(values, log)
   dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
   fig, axes = canvas.grid(len(panels), row_height=1.7, head=0.5, xlabel=xlabel)
   shown = {}
   for ax, (title, lines) in zip(axes, panels):
-    for line, color, mark in zip(lines, _LINES * 3, _MARKS * 3):
-      shown.setdefault(line.label, _draw_line(ax, line, places, color, mark))
+    for line in lines:
+      handle = _draw_line(ax, line, places, *styles[line.label])
+      shown.setdefault(line.label, handle)
     level = (levels or {}).get(title, {})
     for (label, value), dashes in zip(level.items(), _LEVELS):
       handle = ax.axhline(value, color=INK, lw=1, ls=dashes, label=label)
@@ -304,8 +308,9 @@ def _positions(values: Sequence, log: bool) -> dict:
 
 
 def _tick(x) -> str:
-  short = isinstance(x, float) or isinstance(x, int) and abs(x) >= 1e5
-  return f'{x:.3g}' if short else str(x)
+  if isinstance(x, (int, float)) and abs(x) >= 1e5:
+    return f'{x / 1e6:.2g}M'
+  return f'{x:.3g}' if isinstance(x, float) else str(x)
 
 
 @canvas.styled

@@ -18,6 +18,7 @@ The verdict is that of the mean over the seeds, with Student's t interval.
 
 Optional keys: `less`, a measure that is subtracted from `measure`; `over`, a
 field whose values are the independent repetitions instead of the seeds (folds);
+`ratio`, a measure of the second term's points in multiples of the first term's;
 `diverged`, the value of a point whose run failed; `unit`, a key of
 `formats.UNITS`.
 """
@@ -35,7 +36,8 @@ from instructrl.reports.verdicts import Verdict
 
 REGIONS = {'positive': verdicts.POSITIVE, 'negative': verdicts.NEGATIVE}
 KEYS = {'statement', 'paper', 'measure', 'terms', 'region'}
-OPTIONAL = {'over', 'diverged', 'less', 'unit'}
+OPTIONAL = {'over', 'diverged', 'less', 'unit', 'ratio'}
+_MEASURES = ('measure', 'less', 'ratio')  # keys whose value is a title
 FAILED = 'failed'  # the status of a point whose run failed
 _COMBINE = {'mean': statistics.fmean, 'max': max, 'min': min}
 
@@ -57,7 +59,7 @@ def faults(expected: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
         f'{", ".join(sorted(OPTIONAL))}; got {", ".join(sorted(keys))}'
       )
       continue
-    measures = [(key, entry[key]) for key in ('measure', 'less') if key in keys]
+    measures = [(key, entry[key]) for key in _MEASURES if key in keys]
     measures += [('terms', term[3]) for term in entry['terms'] if term[3:]]
     for key, title in measures:
       if title not in titles:
@@ -98,7 +100,7 @@ def _judge(entry: Mapping, points, lines) -> Verdict:
     ' − '.join(entry[key] for key in ('measure', 'less') if key in entry),
     entry['statement'],
     entry['paper'],
-    _words(entry['terms']),
+    _words(entry['terms']) + _ratio(entry, points),
     mean_of(values) if values else None,
     tuple(region),
     entry.get('unit', ''),
@@ -159,6 +161,25 @@ def _matches(overrides: Mapping, where: Mapping) -> bool:
 
 def _several(value) -> Sequence:
   return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def _ratio(entry: Mapping, points) -> str:
+  """Returns '; parameters 1 : 15', of the points of the first two terms."""
+  if 'ratio' not in entry:
+    return ''
+  first, second = (
+    [
+      point['measures'][entry['ratio']]
+      for point in points
+      if _matches(point['overrides'], where)
+      and entry['ratio'] in point['measures']
+    ]
+    for _, where, *_ in entry['terms'][:2]
+  )
+  if not first or not second:
+    return ''
+  times = statistics.fmean(second) / statistics.fmean(first)
+  return f'; {entry["ratio"]} 1 : {times:.3g}'
 
 
 def _words(terms: Sequence) -> str:

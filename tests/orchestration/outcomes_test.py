@@ -237,6 +237,30 @@ def test_a_line_is_named_by_what_tells_its_points_apart(
   assert [line.label for line in lines] == label
 
 
+def test_a_panel_has_a_line_for_each_policy_over_the_parameters(
+  tmp_path, config
+):
+  """As Fig. 1: a panel for a quantity, and the size of the model below it."""
+  config.measures = (
+    ('size', 'reward', 'metrics.jsonl', 'loss/train'),
+    ('sft: wins', 'reward', 'DONE', 'result.accuracy.heldout.accuracy'),
+    ('ppo: wins', 'reward', 'DONE', 'result.accuracy.heldout.accuracy'),
+  )
+  config.plot.at, config.plot.lines = 'size', True
+  config.plot.label = 'parameters'
+  sweep = sweep_of(config, {EPOCHS: 1}, {EPOCHS: 2})
+  for i, one in enumerate(sweep.points):
+    size = 2e5 if one.overrides[EPOCHS] == 1 else 3e6
+    finish(tmp_path / one.runs['reward'], 0.1 * i, [size])
+  found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
+  ((title, lines),) = outcomes._panels(found)
+  assert title == 'wins'
+  assert [line.label for line in lines] == ['sft', 'ppo']
+  assert [x for x, *_ in lines[0].points] == [2e5, 3e6]
+  svg, _ = outcomes.figure(found)
+  assert all(text in svg for text in ('0.2M', '3M', 'ppo', 'parameters'))
+
+
 @pytest.mark.parametrize(
   'mean, spread, text',
   [

@@ -64,3 +64,12 @@ def test_values_of_the_paper_are_hollow_marks_inside_the_panel():
   marked = plots.bar_panels([drawn], shown)
   assert plots._end(drawn) == 0.8  # that of a policy without a bar is not drawn
   assert marked.count('<use') > plain.count('<use')
+
+
+def test_a_line_has_its_colour_in_every_panel_of_a_sweep():
+  line = lambda label: plots.Line(label, [(1, [0.5], 0.5, None)])
+  both, one = ('x', [line('a'), line('b')]), ('y', [line('b')])
+  count = lambda panels, color: plots.sweep(panels, xlabel='n')[0].count(color)
+  first, second = plots._LINES[:2]
+  assert count([both], first) == count([both, one], first)
+  assert count([both], second) < count([both, one], second)

@@ -121,6 +121,9 @@ def test_a_term_may_have_a_measure_of_its_own():
   row = judge(statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'other')), points)
   assert row.value == pytest.approx(0.5 - 0.21)
   assert row.quantity == 'at kl_coef 1 − other at kl_coef 2'
+  with_ratio = statement((1, {X: 1}), (-1, {X: 2}), ratio='other')
+  row = judge(with_ratio, points)
+  assert row.quantity == 'at kl_coef 1 − at kl_coef 2; other 1 : 1.91'
   entry = statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'another'))
   (fault,) = shapes.faults([entry], ['F1', 'other'])
   assert "terms must be one of F1, other; got 'another'" in fault
@@ -138,5 +141,5 @@ def test_mistakes_are_named():
   assert found == [
     "expected, 'F1 rises': less must be one of F1; got 'loss'",
     "expected, 'x': the keys must be measure, paper, region, statement, terms, "
-    'and may be diverged, less, over, unit; got statement',
+    'and may be diverged, less, over, ratio, unit; got statement',
   ]
