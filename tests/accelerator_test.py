@@ -28,7 +28,7 @@ def python(code):
 def test_a_result_is_kept_and_not_measured_again(accelerator, tmp_path):
   steps = accelerator.Steps(tmp_path, 60)
   found = steps.run('one', python('print("x"); print(\'{"iter_s": 2}\')'))
-  assert found['iter_s'] == 2 and found['step_s'] > 0
+  assert found['iter_s'] == 2 and found['step_s'] >= 0
   again = accelerator.Steps(tmp_path, 60)
   assert again.run('one', python('1 / 0')) == found
 
