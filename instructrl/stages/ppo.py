@@ -15,6 +15,7 @@ from instructrl.rewards import rewards_settings
 from instructrl.rewards.function import FunctionReward
 from instructrl.rewards.protocol import Episodes
 from instructrl.rewards.protocol import Reward
+from instructrl.runtime import ahead
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.stages import architecture
@@ -211,13 +212,13 @@ def run(
       eos_id=tok.eos_id,
       pad_id=tok.pad_id,
     )
-    functions = load_functions(program)
-    state, *frozen = _load(run, program)
-    s = program.settings
+    functions, s = load_functions(program), program.settings
     source = 'prompts' if config.inputs.prompts else 'data'
-    records, tokens, dropped = load_prompts(
-      run, tok, config.prompts_split, s.prompt_len, source
-    )
+    with ahead.compiling(program.functions(), run.mesh):
+      state, *frozen = _load(run, program)
+      records, tokens, dropped = load_prompts(
+        run, tok, config.prompts_split, s.prompt_len, source
+      )
     prompts = pipeline.prompt_batches(
       tokens,
       s.batch_size,
@@ -378,7 +379,11 @@ def _step(run: Run, program, score, episodes, prompts, ptx, looker: Looker):
 
     batch = run.put(prompts.at(step))
     responses = timed(
-      'generate', program.generate, state.params['policy'], batch, step
+      'generate',
+      program.generate,
+      state.params['policy'],
+      batch,
+      np.int32(step),  # of the type that was compiled ahead
     )
     rollout, metrics = timed(
       'score', score, state, batch, responses, functools.partial(episodes, step)

@@ -143,9 +143,6 @@ class PPOProgram:
     """Returns {name: (jitted function, its abstract arguments)}, in order."""
     s, layouts, mesh = self.settings, self.layouts, self._mesh
     state, reference, reward = self.resident
-    number = lambda dtype: jax.ShapeDtypeStruct(
-      (), dtype, sharding=sharding.replicated(mesh)
-    )
     shape = (s.batch_size, s.prompt_len)
     prompts = build.abstract_rows(
       mesh,
@@ -158,7 +155,8 @@ class PPOProgram:
     as_rows = lambda tree: build.abstract_rows(
       mesh, jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     )
-    generate = (state.params['policy'], prompts, number(jnp.int32))
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    generate = (state.params['policy'], prompts, step)
     responses = as_rows(jax.eval_shape(self.generate, *generate))
     params = reference, reward, state.params['value']
     kl_coef = state.kl_coef

@@ -65,7 +65,8 @@ def measure(
 
     batch = run.put(batch)
     # Training draws its responses at the steps before.
-    responses = program.generate(average, batch, s.num_iterations + number)
+    step = np.int32(s.num_iterations + number)
+    responses = program.generate(average, batch, step)
     rollout, _ = score(state, batch, responses, episodes)
     rollout = processes.fetch(rollout)
     found['reward'] += np.asarray(rollout.scores).tolist()

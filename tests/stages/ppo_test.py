@@ -350,8 +350,9 @@ def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
   'asked', [pytest.param(False, marks=pytest.mark.slow), True]
 )
 def test_an_iteration_waits_only_for_timings(
-  asked, configs, workdir, one_device, monkeypatch
+  asked, configs, workdir, one_device, monkeypatch, caplog
 ):
+  """Nor does it compile: threads did, of which this one logs nothing."""
   config = configs['ppo']
   config.ppo.update(num_iterations=2, ema_decay=0.0)
   config.log.timings = asked
@@ -359,7 +360,15 @@ def test_an_iteration_waits_only_for_timings(
   monkeypatch.setattr(
     jax, 'block_until_ready', lambda x: waits.append(x) or wait(x)
   )
-  ppo.run(config, workdir)
+  with jax.log_compiles():
+    ppo.run(config, workdir)
+  compiled = {
+    name
+    for name in ('init', 'make_state', 'generate', 'score', 'update')
+    if f'Finished XLA compilation of jit({name})' in caplog.text
+  }
+  assert compiled <= {'init', 'make_state'}, compiled
+  assert 'Finished XLA compilation' in caplog.text
   lines = metrics.read_metrics(workdir / 'timings.jsonl')
   timed = [line['step'] for line in lines if 'perf/score_s' in line]
   assert timed == ([1, 2] if asked else [])
