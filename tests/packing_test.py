@@ -76,6 +76,16 @@ def test_values_of_actions_go_to_the_rows_and_back(seed):
   )
 
 
+def test_values_are_read_before_each_action():
+  """Of a model whose value is the token that it stands on."""
+  where = episodes([(2, 3), (1, 1), (3, 2)])
+  tokens, _, mask = where
+  packed = pack(*where)
+  np.testing.assert_array_equal(
+    packed.collect(packed.rows.tokens), np.where(mask, tokens[:, P - 1 : -1], 0)
+  )
+
+
 def test_rows_are_as_few_as_those_that_are_packed_on_the_host():
   lengths = random_lengths(40)
   where = episodes(lengths)

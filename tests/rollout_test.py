@@ -14,6 +14,7 @@ from instructrl import rng
 from instructrl import rollout
 from instructrl.models import transformer
 from instructrl.runtime import sharding
+from tests import padded
 from tests import tiny
 
 PAD, EOS = tiny.PAD, tiny.EOS
@@ -216,7 +217,7 @@ def sample(prompts=PROMPTS, rows=None, prompt_len=P, key=KEY, **kwargs):
 @tiny.jit
 def _score(params, scalar, temperature, *where):
   return (
-    *rollout.response_logprobs(
+    *padded.response_logprobs(
       MODEL,
       params,
       *where,
@@ -224,8 +225,8 @@ def _score(params, scalar, temperature, *where):
       temperature=temperature,
       with_entropy=True,
     ),
-    rollout.response_values(MODEL, scalar, *where),
-    rollout.response_scores(MODEL, scalar, *where),
+    padded.response_values(MODEL, scalar, *where),
+    padded.response_scores(MODEL, scalar, *where),
   )
 
 
@@ -493,32 +494,6 @@ def test_the_score_of_a_response_is_the_head_at_its_last_token():
 # --- Values, scores, rewards by hand -----------------------------------------
 
 
-def read_tokens(fn, *where):
-  """Values or scores of a head whose output is the token it stands on."""
-  params = {
-    'backbone': None,
-    'head': {'kernel': jnp.arange(40.0), 'bias': jnp.float32(0.7)},
-  }
-  return fn(Counter(), params, *where)
-
-
-def test_values_are_read_before_each_action():
-  where = whole([[11, 12], [13]], [[21, 22, EOS], [EOS]], 2, 3)
-  values = read_tokens(rollout.response_values, *where)
-  np.testing.assert_allclose(
-    values, [[12.7, 21.7, 22.7], [13.7, 0, 0]], rtol=1e-6
-  )
-
-
-def test_scores_are_float32_and_read_at_the_last_response_token():
-  where = whole(
-    [[11], [12, 13], [14, 15]], [[21, EOS], [31, 32, 33], [EOS]], 2, 3
-  )
-  scores = read_tokens(rollout.response_scores, *where)
-  assert scores.dtype == jnp.float32
-  np.testing.assert_allclose(scores, [2.7, 33.7, 2.7], rtol=1e-6)
-
-
 def hand_rollout(**changes):
   """Three responses in R = 3: short, full-length without EOS, empty."""
   tokens, prompt_mask, mask = whole(
@@ -652,7 +627,7 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk_size, most):
   where = whole(PROMPTS, [[9, 10, EOS]] * B)
 
   def loss(params):
-    return rollout.response_logprobs(
+    return padded.response_logprobs(
       model, params, *where, chunk_size=chunk_size
     ).sum()
 
@@ -661,7 +636,7 @@ def test_logits_of_a_batch_are_never_all_in_memory(chunk_size, most):
 
 
 def test_positions_and_segments_leave_padding_out():
-  positions, segments = rollout.sequence_inputs(
+  positions, segments = padded.sequence_inputs(
     np.array([[False, True, True]]), np.array([[True, True, False]])
   )
   np.testing.assert_array_equal(segments, [[0, 1, 1, 1, 1, 0]])

@@ -19,7 +19,7 @@ from instructrl.data.records import Prompt
 from instructrl.evaluators import batching
 from instructrl.models.transformer import Model
 from instructrl.runtime import processes
-from instructrl.types import Params, PromptBatch
+from instructrl.types import LMBatch, Params, PromptBatch
 
 TEMPLATES = ('chat', 'plain', 'few_shot')
 _BUCKET = 32  # tokens; see `_bucket`
@@ -73,16 +73,11 @@ class Engine:
 
   @functools.cached_property
   def _score(self):
-    def run(params, tokens, prompt_mask, response_mask):
-      logprobs = rollout.response_logprobs(
-        self.model,
-        params,
-        tokens,
-        prompt_mask,
-        response_mask,
-        chunk_size=self.logits_chunk,
+    def run(params, batch):
+      logprobs = rollout.packed_logprobs(
+        self.model, params, batch, self.logits_chunk, skip=True
       )
-      return masked.masked_sum(logprobs, response_mask, axis=1)
+      return masked.masked_sum(logprobs, batch.loss_mask, axis=1)
 
     return jax.jit(run)
 
@@ -160,21 +155,28 @@ class Engine:
     """Returns the summed log-probability of each response, [N] float32."""
 
     def sums(part):
-      some, answers = zip(*part)
-      longest = max(len(p) + len(r) for p, r in part)
+      rows = [[*p, *r] for p, r in part]
+      longest = max(map(len, rows))
       self.model.check_length(longest, 'a prompt with its continuation')
-      batch = self._prompts(some)
-      shape = (self.batch_size, _bucket(max(map(len, answers))))
-      response, mask = batching.right_padded(answers, shape, self.tok.pad_id)
-      mask[len(part) :, 0] = True
-      tokens = np.concatenate([batch.tokens, response], 1)
-      return processes.fetch(self._score(params, tokens, batch.mask, mask))
+      shape = (self.batch_size, _bucket(longest))
+      tokens, mask = batching.right_padded(rows, shape, self.tok.pad_id)
+      column, filled = np.arange(shape[1], dtype=np.int32), [0] * shape[0]
+      filled[: len(part)] = [len(p) for p, _ in part]
+      is_target = mask & (column >= np.asarray(filled)[:, None])
+      batch = LMBatch(
+        tokens=tokens,
+        targets=np.roll(tokens, -1, axis=1),
+        loss_mask=np.roll(is_target, -1, axis=1),
+        positions=np.where(mask, column, 0),
+        segment_ids=mask.astype(np.int32),
+      )
+      return processes.fetch(self._score(params, batch))
 
     found = batching.by_length(
       sums,
       list(zip(prompts, responses, strict=True)),
       self.batch_size,
-      lambda item: (len(item[0]), len(item[1])),
+      lambda item: len(item[0]) + len(item[1]),
     )
     return np.asarray(found, np.float32)
 

@@ -261,14 +261,24 @@ def training_batches(
 
 
 def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
-  """Returns all rankings once, in order, on the devices, in one shape."""
+  """Returns all rankings once, on the devices, the longest first.
+
+  Batches of shorter rankings have fewer columns, see `width`.
+  """
+  lengths, size = _lengths(elements, tok), run.config.batch_size
+  order = np.argsort(-lengths, kind='stable')
+  most = columns(lengths.max())
   batches = _batches(
     run.config,
-    elements,
+    elements.where(order),
     tok,
-    seq_len=columns(_lengths(elements, tok).max()),
+    seq_len=most,
     max_k=run.config.max_responses,
     shuffle=False,
-    rows_read=run.rows(run.config.batch_size),
+    rows_read=run.rows(size),
   )
-  return [run.put(batch) for batch in batches.once()]
+  widths = [min(most, width(n)) for n in lengths[order[::size]]]
+  return [
+    run.put(pipeline.trim_columns(batch, kept))
+    for batch, kept in zip(batches.once(), widths, strict=True)
+  ]

@@ -14,7 +14,6 @@ import optax
 import pytest
 
 from instructrl import losses
-from instructrl import rollout
 from instructrl.runtime import checkpoint
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
@@ -24,6 +23,7 @@ from instructrl.stages import checks
 from instructrl.stages import dpo
 from instructrl.stages import reward
 from instructrl.stages import scoring
+from tests import padded
 from tests import tiny
 from tests.stages.reward_test import K
 from tests.stages.reward_test import make_batch
@@ -55,13 +55,13 @@ def test_logprobs_equal_those_of_each_response_on_its_own():
   found = ranked_logprobs(PARAMS, batch)
   prompts = [e.prompt for e in elements for _ in e.responses]
   responses = [r for e in elements for r in e.responses]
-  padded = tiny.prompt_batch(prompts, P)
+  asked = tiny.prompt_batch(prompts, P)
   tokens, mask = tiny.response_arrays(responses, R)
-  expected = rollout.response_logprobs(
+  expected = padded.response_logprobs(
     MODEL,
     PARAMS,
-    np.concatenate([padded.tokens, tokens], 1),
-    padded.mask,
+    np.concatenate([asked.tokens, tokens], 1),
+    asked.mask,
     mask,
     chunk_size=0,
   ).sum(axis=1)

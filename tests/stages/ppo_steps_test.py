@@ -18,15 +18,15 @@ from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import heads
 from instructrl.rollout import packed_logprobs
-from instructrl.rollout import response_logprobs
-from instructrl.rollout import response_scores
-from instructrl.rollout import response_values
 from instructrl.runtime import optimizer
 from instructrl.stages import build
 from instructrl.stages import ppo_steps
 from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch
 from tests import tiny
+from tests.padded import response_logprobs
+from tests.padded import response_scores
+from tests.padded import response_values
 
 B, P, R, T = 24, 5, 6, 10
 RED = 7  # the token that the learning test rewards

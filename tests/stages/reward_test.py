@@ -13,7 +13,6 @@ import numpy as np
 import optax
 import pytest
 
-from instructrl import rollout
 from instructrl.data import pipeline
 from instructrl.data import store
 from instructrl.data import tasks
@@ -27,6 +26,7 @@ from instructrl.stages import ranking_batches
 from instructrl.stages import reward
 from instructrl.stages import scoring
 from instructrl.types import RankingBatch
+from tests import padded
 from tests import tiny
 
 MODEL = tiny.model()
@@ -131,7 +131,7 @@ def test_scores_equal_those_of_ppo_and_of_the_scorer():
   responses = [e.responses[0] for e in elements]
   batch = tiny.prompt_batch(prompts, P)
   tokens, mask = tiny.response_arrays(responses, R)
-  in_ppo = tiny.jit(functools.partial(rollout.response_scores, MODEL))(
+  in_ppo = tiny.jit(functools.partial(padded.response_scores, MODEL))(
     PARAMS, np.concatenate([batch.tokens, tokens], 1), batch.mask, mask
   )
   np.testing.assert_allclose(in_ppo, expected, atol=2e-5)
@@ -450,6 +450,24 @@ def test_eval_prompts_caps_what_is_measured_in_training(configs, study, tok):
   np.testing.assert_array_equal(some, again)
 
 
+def test_held_out_batches_are_as_wide_as_their_own_rankings(
+  configs, study, tok, monkeypatch
+):
+  monkeypatch.setattr(ranking_batches, 'COLUMNS', 4)
+  run = toy_run(configs, study)
+  run.rows, run.put = np.arange, lambda batch: batch
+  run.config.batch_size = 2
+  held = ranking_batches.load_held_out(run, tok)['in_group']
+  batches = ranking_batches.ordered_batches(run, held, tok)
+  lengths = np.concatenate(
+    [(b.segment_ids != 0).sum(1)[b.valid.any(1)] for b in batches]
+  )
+  np.testing.assert_array_equal(lengths, np.sort(held.lengths)[::-1])
+  widths = [b.tokens.shape[1] for b in batches]
+  assert widths == sorted(widths, reverse=True) and len(set(widths)) > 1
+  assert all(b.last.max() < n for b, n in zip(batches, widths))
+
+
 def test_folds_have_equal_data():
   """Twelve labelers of the lab make five folds of two; two are left out."""
   counts = {f'train-{i}': 500 + i for i in range(12)}
@@ -611,7 +629,8 @@ def test_only_padding_is_trimmed(
   monkeypatch.setattr(ranking_batches, 'COLUMNS', 4)
   reward.run(configs['reward'], workdir)
   widths = {trimmed.tokens.shape[1] for _, trimmed in pairs}
-  assert len(pairs) == 6 and len(widths) > 1
+  # Six steps, and the batches of held-out rankings: some, and then all.
+  assert len(pairs) == 6 + 2 * 2 and len(widths) > 1
   for batch, trimmed in pairs:
     for name in ('tokens', 'segment_ids', 'positions'):
       whole, part = getattr(batch, name), getattr(trimmed, name)
