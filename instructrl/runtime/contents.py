@@ -22,7 +22,7 @@ _STEP = re.compile('[0-9]{8}|[1-9][0-9]{8,}')  # the name of a step's folder
 # config.json has sections that may change, so `run_folder` compares it.
 _NOT_LISTED = frozenset(
   ('DONE', 'config.json', 'lock', 'log.txt', 'seconds')
-  + ('timings.jsonl', 'tensorboard', 'parts')
+  + ('timings.jsonl', 'tensorboard', 'wandb', 'profile', 'parts')
 )
 
 

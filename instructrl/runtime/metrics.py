@@ -1,6 +1,6 @@
 """The files that a run appends to: metrics, timings and samples."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import hashlib
 import json
 import math
@@ -10,6 +10,7 @@ from typing import Any
 
 from instructrl.runtime import files
 from instructrl.runtime import storage
+from instructrl.runtime import trackers as tracking
 from instructrl.runtime.errors import NonFiniteError
 
 METRICS, TIMINGS, SAMPLES = 'metrics.jsonl', 'timings.jsonl', 'samples.jsonl'
@@ -34,19 +35,19 @@ class RunWriter:
   """
 
   def __init__(
-    self, workdir, *, primary: bool = True, tensorboard: bool = False
+    self, workdir, *, primary: bool = True, trackers: Sequence[str] = ()
   ):
     """Opens the files, and removes an incomplete last line.
 
     Args:
       workdir: the run folder; created if missing.
       primary: whether this process writes; otherwise calls do nothing.
-      tensorboard: also write the scalars as TensorBoard events.
+      trackers: also send the scalars to these, see `trackers`.
     """
     self._workdir = pathlib.Path(workdir)
     self._primary = primary
-    self._tensorboard = tensorboard and primary
-    self._events = None
+    self._names = trackers if primary else ()
+    self._trackers: list[tracking.Tracker] = []  # once there is a value
     self._purge_step = None
     self._files = {}
     self._digests = {}  # name -> SHA-256 of the file so far
@@ -65,9 +66,13 @@ class RunWriter:
     values = {name: float(value) for name, value in values.items()}
     check_finite(step, values)
     self._append(METRICS, step, values)
-    if self._tensorboard:
-      for name, value in values.items():
-        self._event_writer().add_scalar(name, value, step)
+    if len(self._trackers) < len(self._names):
+      self._trackers = [
+        tracking.start(name, self._workdir, self._purge_step)
+        for name in self._names
+      ]
+    for tracker in self._trackers:
+      tracker.log(step, values)
 
   def timings(self, step: int, values: Mapping[str, Any]) -> None:
     """Appends one line of seconds or rates to timings.jsonl."""
@@ -122,8 +127,8 @@ class RunWriter:
     """Makes all lines durable. Call it before a checkpoint is committed."""
     for file in self._files.values():
       os.fsync(file.fileno())
-    if self._events is not None:
-      self._events.flush()
+    for tracker in self._trackers:
+      tracker.flush()
 
   def close(self) -> None:
     """Flushes and closes all files."""
@@ -131,9 +136,9 @@ class RunWriter:
     for file in self._files.values():
       file.close()
     self._files = {}
-    if self._events is not None:
-      self._events.close()
-      self._events = None
+    for tracker in self._trackers:
+      tracker.close()
+    self._trackers = []
 
   def __enter__(self):
     return self
@@ -160,15 +165,6 @@ class RunWriter:
     _write_all(self._files[name], content, self._workdir / name)
     if name in self._digests:
       self._digests[name].update(content)
-
-  def _event_writer(self):
-    if self._events is None:
-      import tensorboardX  # Slow to import, and rarely asked for.
-
-      self._events = tensorboardX.SummaryWriter(
-        str(self._workdir / 'tensorboard'), purge_step=self._purge_step
-      )
-    return self._events
 
 
 def read_metrics(path) -> list[dict[str, Any]]:

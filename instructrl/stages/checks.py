@@ -7,6 +7,7 @@ import ml_collections
 
 from instructrl.models import transformer
 from instructrl.runtime import optimizer
+from instructrl.runtime import trackers
 from instructrl.runtime.errors import ConfigError
 from instructrl.stages.field_settings import Bounds
 
@@ -54,6 +55,13 @@ def validate_common(config):
   within(config.checkpoint, 'keep', prefix='checkpoint.', low=1)
   within(config.log, 'every', prefix='log.', low=1)
   within(config.log, 'hang_seconds', prefix='log.', low=0, below=math.inf)
+  text = trackers.fault(config.log.trackers)
+  require(not text, f'log.trackers {text}')
+  steps = config.log.profile
+  require(
+    not steps or (len(steps) == 2 and 1 <= steps[0] <= steps[1]),
+    f'log.profile must be (), or (first, last) step from 1; got {steps}',
+  )
   present = lambda *names: [name for name in names if name in config]
   counts = ('num_steps', 'num_epochs', 'eval_every', 'samples_every')
   seeds = ('world_seed', 'train_seed', 'eval_seed')

@@ -22,6 +22,7 @@ from instructrl.runtime import origins
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
+from instructrl.runtime import tracing
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.runtime.progress import Progress
 from instructrl.stages import build
@@ -54,9 +55,7 @@ class Run:
     self._exit.enter_context(jax.set_mesh(self.mesh))
     self.writer = self._exit.enter_context(
       metrics.RunWriter(
-        self.workdir,
-        primary=self.primary,
-        tensorboard=self.config.log.tensorboard,
+        self.workdir, primary=self.primary, trackers=self.config.log.trackers
       )
     )
     self.checkpointer = self._exit.enter_context(
@@ -200,10 +199,10 @@ class Run:
     Raises:
       processes.Stopped: SIGTERM came.
     """
-    config = self.config
-    start = int(state.step)
+    config, start = self.config, int(state.step)
     meta = self.meta(export)
     save_every = save_every or config.checkpoint.every
+    step_fn = tracing.traced(step_fn, config.log.profile, self.workdir)
     evaluations = [(eval_every, evaluate)] if evaluate else []
     evaluations += evals
     shown = dict(start=start, label=self.label, primary=self.primary)

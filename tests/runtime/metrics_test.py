@@ -158,7 +158,7 @@ def test_non_finite_values_are_refused_by_name(tmp_path, value):
 
 def test_other_processes_write_nothing(tmp_path):
   with metrics.RunWriter(
-    tmp_path / 'run', primary=False, tensorboard=True
+    tmp_path / 'run', primary=False, trackers=('tensorboard',)
   ) as writer:
     write_steps(writer, 1, 2)
     writer.trim(1)
@@ -168,7 +168,7 @@ def test_other_processes_write_nothing(tmp_path):
 
 
 def test_tensorboard_events_are_written_when_asked_for(tmp_path):
-  with metrics.RunWriter(tmp_path, tensorboard=True) as writer:
+  with metrics.RunWriter(tmp_path, trackers=('tensorboard',)) as writer:
     write_steps(writer, 1, 3)
   (events,) = (tmp_path / 'tensorboard').iterdir()
   assert b'loss/policy' in events.read_bytes()

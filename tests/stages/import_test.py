@@ -137,7 +137,7 @@ def test_a_stage_starts_from_an_import(tmp_path):
       inputs=dict(data='../import', init='../import'),
       mesh=dict(data=2, fsdp=4),
       rules=sharding.RULES,
-      log=dict(tensorboard=False),
+      log=dict(trackers=(), profile=()),
       checkpoint=dict(keep=2),
       model={**model, 'dtype': 'bfloat16', 'remat': 'full'},
     )
