@@ -218,3 +218,34 @@ def test_rating_and_demonstrating_page_by_page(tmp_path):
   (line,) = exports.lines(site.desk)['labels.jsonl']
   assert line['label']['text'] == 'Cats\n& dogs'
   assert [r['harmful_advice'] for r in line['label']['ratings']] == [1, 1]
+
+
+def luminance(color):
+  """Returns the relative luminance of '#rgb' or '#rrggbb' (WCAG 2.2)."""
+  digits = color[1:] if len(color) == 7 else ''.join(c * 2 for c in color[1:])
+  levels = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+  linear = [
+    c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in levels
+  ]
+  return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))
+
+
+@pytest.mark.parametrize('theme', [0, 1])  # light, dark
+def test_colors_have_the_contrast_of_wcag_aa(theme):
+  css = (web._HERE / 'static' / 'label.css').read_text()
+  roots = re.findall(r':root \{(.*?)\}', css, re.DOTALL)
+  colors = dict(re.findall(r'--([\w-]+): (#\w+)', roots[theme]))
+
+  def contrast(one, other):
+    pair = sorted(luminance(colors[name]) for name in (one, other))
+    return (pair[1] + 0.05) / (pair[0] + 0.05)
+
+  for text, back in (
+    *(('ink', back) for back in ('paper', 'card', 'fill')),
+    *(('soft', back) for back in ('paper', 'card', 'fill')),
+    *(('accent', back) for back in ('card', 'tint', 'paper')),
+    ('on-accent', 'accent'),
+    ('warn', 'warn-tint'),
+  ):
+    assert contrast(text, back) >= 4.5, (text, back)
+  assert contrast('edge', 'card') >= 3  # of buttons and fields
