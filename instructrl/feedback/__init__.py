@@ -8,5 +8,7 @@ desk       who labels what: invitations, leases, drafts, labels
 scores     agreement of labelers, and screening
 security   sessions, request forgery, limits
 web, admin the pages of labelers and of the project's owner
+serving    runs the server
 exports    labels as records for training and evaluation
+measures   people's win rates, ratings and flags, for reports
 """

@@ -26,7 +26,7 @@ COOKIE = 'instructrl_label'
 SESSION_SECONDS = 30 * 24 * 3600
 MAX_BODY = 512 * 1024  # bytes: an answer of 65,536 characters, percent-encoded
 MAX_FIELDS = 256
-RATE, BURST = 20.0, 60.0  # requests per second of one client, and at once
+RATE, BURST = 20.0, 200.0  # requests per second of one client, and at once
 HEADERS = {
   'Content-Security-Policy': (
     "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -138,14 +138,18 @@ class Guard:
       await self._app(scope, receive, send)
       return
 
+    static = scope['path'].startswith('/static/')  # parts of each page
+
     async def send_guarded(message):
       if message['type'] == 'http.response.start':
         headers = MutableHeaders(scope=message)
+        if static:
+          headers['Cache-Control'] = 'no-cache'  # asks whether it changed
         for name, value in HEADERS.items():
           headers.setdefault(name, value)
       await send(message)
 
-    if self._admits(scope):
+    if static or self._admits(scope):
       await self._app(scope, receive, send_guarded)
     else:
       slow = PlainTextResponse('Too many requests: wait a moment.', 429)

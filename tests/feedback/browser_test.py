@@ -38,7 +38,8 @@ def joined(browser, address, folder, name, **size):
     lambda said: said.type == 'error' and page.errors.append(said.text),
   )
   page.goto(f'{address}/join/{token}')
-  page.get_by_role('button', name='Start').click()
+  with page.expect_navigation():
+    page.get_by_role('button', name='Start').click()
   return page
 
 
