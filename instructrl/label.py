@@ -165,9 +165,11 @@ def _open(args):
 
 
 def _serve(args) -> None:
+  from instructrl.feedback import project
   from instructrl.feedback import serving
   from instructrl.runtime import run_folder
 
+  project.read_settings(args.dir)  # a folder without a project has no lock
   with run_folder.only_process(args.dir):
     serving.serve(_open(args), args.host, args.port, args.public)
 
