@@ -86,6 +86,7 @@ def get_config(arg='tiny'):
   else:
     p.ptx_examples_per_episode = 1
     p.logits_chunk = 4096
+    p.rollout_slots = p.batch_size // 4
   if laptop:
     # The paper's 0.02 is for a reward model of 6B parameters; a laptop's reward
     # model is over-optimized beyond half a nat.

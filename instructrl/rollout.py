@@ -74,7 +74,7 @@ def generate(
   params, unembedding = model.prepared(params), model.unembedding(params).T
 
   def draw(hidden, position):
-    logits = _last_logits(model, hidden, unembedding)
+    logits = last_logits(model, hidden, unembedding)
     keys = sampling.row_keys(key, rows, position)
     return sampling.sample_tokens(
       logits, keys, temperature=temperature, top_p=top_p
@@ -89,7 +89,7 @@ def generate(
   is_end = lambda token, t: (
     (token == eos_id) | (token == stop_id) | (t >= limits)
   )
-  out = _no_responses(batch, response_len, pad_id)
+  out = no_responses(batch, response_len, pad_id)
   out = _written(out, 0, token, logprob, jnp.ones(batch, bool))
 
   def body(carry):
@@ -112,7 +112,7 @@ def generate(
   return out
 
 
-def _no_responses(batch: int, response_len: int, pad_id: int) -> Responses:
+def no_responses(batch: int, response_len: int, pad_id: int) -> Responses:
   """Returns responses [B, R] without a token."""
   full = lambda value, dtype: jnp.full((batch, response_len), value, dtype)
   return Responses(
@@ -134,7 +134,7 @@ def _written(out: Responses, t, token, logprob, mask) -> Responses:
   )
 
 
-def _last_logits(model: Model, hidden, unembedding) -> jax.Array:
+def last_logits(model: Model, hidden, unembedding) -> jax.Array:
   """Returns the logits [B, V] float32 of the tokens after the last column."""
   logits = jnp.matmul(
     hidden[:, -1], unembedding, preferred_element_type=jnp.float32

@@ -15,22 +15,24 @@ BLOCK = 128  # tokens of the vocabulary whose weights are added up first
 
 
 def row_keys(
-  key: chex.PRNGKey, rows: chex.Array, position: chex.Numeric
+  key: chex.PRNGKey, rows: chex.Array, positions: chex.Numeric
 ) -> jax.Array:
   """Makes one key per row.
 
   Args:
     key: [] typed key, of the seed, the purpose and the step.
     rows: [B] integer, indices of the rows in the whole iteration's batch.
-    position: [] integer, the index of the token in the response.
+    positions: [] or [B] integer, the index of the token in the response.
 
   Returns:
     [B] typed keys.
   """
   chex.assert_rank(rows, 1)
   return jax.vmap(
-    lambda row: jax.random.fold_in(jax.random.fold_in(key, row), position)
-  )(rows)
+    lambda row, position: jax.random.fold_in(
+      jax.random.fold_in(key, row), position
+    )
+  )(rows, jnp.broadcast_to(positions, rows.shape))
 
 
 def sample_tokens(

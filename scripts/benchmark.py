@@ -39,6 +39,7 @@ import numpy as np
 
 from instructrl import packing
 from instructrl import rng
+from instructrl import slots
 from instructrl.data import tasks
 from instructrl.models import transformer
 from instructrl.planning import flops
@@ -54,6 +55,7 @@ from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PromptBatch, RankingBatch
 
 PAD = 0
+SMALL = dict(layers=1, d_model=8, heads=1)
 # (mean, standard deviation) of the tokens of PPO's training prompts (Table 9)
 # and of the demonstrations for customers' prompts (Table 11).
 LOGNORMAL = ((166, 278), (88, 179))
@@ -80,6 +82,7 @@ def parse(argv=None):
     ('score-microbatch', 0, 'ppo: packed rows scored at once; 0 = few'),
     ('logits-chunk', 0, 'tokens; 0 = all'),
     ('scan-unroll', 0, 'layers per step of the scan; 0 = all'),
+    ('slots', 0, 'episodes sampled at once; 0 = all, which end together'),
   ):
     parser.add_argument(f'--{name}', type=int, default=default, help=text)
   parser.add_argument(
@@ -112,6 +115,7 @@ def parse(argv=None):
       'score_microbatch',
       'logits_chunk',
       'scan_unroll',
+      'slots',
     )
     if type(value) is int and value < least:
       parser.error(f'--{name.replace("_", "-")} must be {least:d} or more')
@@ -161,6 +165,28 @@ def ppo_flops(args, model: transformer.Model) -> dict[str, float]:
 def sampling_columns(args) -> dict[str, float]:
   """Returns the columns per token of a prefill and of decoding."""
   prompts, responses = draw_lengths(args, args.batch)
+  if args.slots:
+    # The counts depend on the lengths only: count them with a small model.
+    model = make_model(argparse.Namespace(**vars(args) | SMALL))
+    _, work = jax.jit(
+      lambda: slots.generate(
+        model,
+        model.init(rng.key(0, rng.Purpose.INIT)),
+        prompt_batch(args),
+        rng.key(0, rng.Purpose.BENCHMARK),
+        slots=args.slots,
+        response_len=args.response,
+        eos_id=args.vocab,
+        pad_id=PAD,
+        max_tokens=response_limits(args),
+      )
+    )()
+    return {
+      'prefill_columns_per_token': int(work.prompt) / prompts.sum(),
+      # The first token of a response comes from the prefill.
+      'decode_columns_per_token': (int(work.decode) + args.batch)
+      / responses.sum(),
+    }
   return {
     'prefill_columns_per_token': args.batch * args.prompt / prompts.sum(),
     'decode_columns_per_token': args.batch * responses.max() / responses.sum(),
@@ -306,6 +332,7 @@ def settings(args) -> Settings:
     score_microbatch_size=args.score_microbatch,
     prompt_len=args.prompt,
     response_len=args.response,
+    rollout_slots=args.slots,
     ptx_coef=27.8 if args.ptx else 0.0,
     ptx_examples_per_episode=1,
     logits_chunk=args.logits_chunk,

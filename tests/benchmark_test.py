@@ -65,6 +65,11 @@ def test_lengths_of_a_file_are_dropped_cut_and_repeated(benchmark, tmp_path):
     'prefill_columns_per_token': 4 * 8 / 22,
     'decode_columns_per_token': 4 * 8 / 20,
   }
+  args.slots = 1
+  assert benchmark.sampling_columns(args) == {
+    'prefill_columns_per_token': 4 * 8 / 22,
+    'decode_columns_per_token': 1,
+  }
 
 
 @pytest.mark.parametrize(

@@ -37,11 +37,12 @@ ROWS = (
     'data': BASE | {'runtime', 'tokenizers'},
     'rollout': BASE | MATHEMATICS | {'models'},
   },
+  {'slots': BASE | {'models', 'rollout', 'runtime', 'sampling'}},
   {'lab': {'data'}, 'rewards': {'data', 'runtime', 'tokenizers'}},
   {
     'evaluators': BASE
     | MATHEMATICS
-    | {'data', 'lab', 'models', 'rollout', 'runtime', 'tokenizers'}
+    | {'data', 'lab', 'models', 'rollout', 'runtime', 'slots', 'tokenizers'}
   },
   {
     'stages': BASE
@@ -56,6 +57,7 @@ ROWS = (
       'rewards',
       'rollout',
       'runtime',
+      'slots',
       'tokenizers',
     }
   },

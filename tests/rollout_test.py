@@ -39,6 +39,7 @@ class Counter:
       k=empty,
       v=empty,
       segment_ids=jnp.zeros((batch, columns), jnp.int32),
+      positions=jnp.zeros((batch, columns), jnp.int32),
       index=jnp.zeros((), jnp.int32),
     )
 

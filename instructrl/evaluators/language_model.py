@@ -14,6 +14,7 @@ import numpy as np
 from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
+from instructrl import slots
 from instructrl.data import tasks
 from instructrl.data.records import Prompt
 from instructrl.evaluators import batching
@@ -23,6 +24,7 @@ from instructrl.types import LMBatch, Params, PromptBatch
 
 TEMPLATES = ('chat', 'plain', 'few_shot')
 _BUCKET = 32  # tokens; see `_bucket`
+_BATCHES = 4  # batches of rows for one call of `slots.generate`
 
 
 def _bucket(length: int) -> int:
@@ -47,29 +49,34 @@ class Engine:
       prompts,
       key,
       rows,
+      prompt_of,
+      count,
       max_tokens,
       temperature,
       stop_id,
       response_len,
       top_p,
     ):
-      out = rollout.generate(
+      out, _ = slots.generate(
         self.model,
         params,
         prompts,
         key,
+        slots=self.batch_size,
         response_len=response_len,
         eos_id=self.tok.eos_id,
         pad_id=self.tok.pad_id,
         temperature=temperature,
         top_p=top_p,
         rows=rows,
+        prompt_of=prompt_of,
+        count=count,
         max_tokens=max_tokens,
         stop_id=stop_id,
       )
       return out.tokens, out.mask
 
-    return jax.jit(run, static_argnums=(7, 8))
+    return jax.jit(run, static_argnums=(9, 10))
 
   @functools.cached_property
   def _score(self):
@@ -81,10 +88,10 @@ class Engine:
 
     return jax.jit(run)
 
-  def _prompts(self, prompts) -> PromptBatch:
-    """Lays out prompts; copies of the last one fill up the batch."""
+  def _prompts(self, prompts, size: int) -> PromptBatch:
+    """Lays out prompts; copies of the last one fill up the `size` rows."""
     width = _bucket(max(map(len, prompts)))
-    filled = [*prompts, *[prompts[-1]] * (self.batch_size - len(prompts))]
+    filled = [*prompts, *[prompts[-1]] * (size - len(prompts))]
     built = [
       tasks.prompt_example(p, width, index=i, pad_id=self.tok.pad_id)
       for i, p in enumerate(filled)
@@ -107,7 +114,8 @@ class Engine:
     """Samples a response to each prompt, EOS included.
 
     A response depends on the seed, the purpose and the row number of its
-    prompt (its place in `prompts` by default), not on the batch size.
+    prompt (its place in `prompts` by default), not on the batch size. Equal
+    prompts pass through the model once.
 
     Raises:
       ValueError: the temperature is negative, or a prompt is too long.
@@ -117,19 +125,24 @@ class Engine:
     rows = range(len(prompts)) if rows is None else rows
     key = rng.key(seed, purpose)
 
+    size = _BATCHES * self.batch_size
+
     def sample(part):
       some, numbers = zip(*part)
+      place = {prompt: i for i, prompt in enumerate(dict.fromkeys(some))}
+      filled = lambda x: np.pad(np.asarray(x, np.int32), (0, size - len(part)))
       longest = max(map(len, some))
       self.model.check_length(
         longest + max_tokens, 'a prompt with its response'
       )
-      numbers += (numbers[-1],) * (self.batch_size - len(part))
       tokens, mask = processes.fetch(
         self._generate(
           params,
-          self._prompts(some),
+          self._prompts(list(place), size),
           key,
-          np.asarray(numbers, np.int32),
+          filled(numbers),
+          filled([place[prompt] for prompt in some]),
+          np.int32(len(part)),
           np.int32(max_tokens),
           np.float32(temperature),
           np.int32(stop_id),
@@ -141,8 +154,8 @@ class Engine:
 
     return batching.by_length(
       sample,
-      list(zip(prompts, rows, strict=True)),
-      self.batch_size,
+      list(zip(map(tuple, prompts), rows, strict=True)),
+      size,
       lambda item: len(item[0]),
     )
 

@@ -7,7 +7,8 @@ fields of `network.Transformer` cover what other families change.
 Column q attends to column k when k <= q and both have the same, non-zero
 segment id. This one rule covers packing, left padding and right padding. A
 layer with a window also limits the distance in positions. Positions are an
-argument, so they never depend on padding.
+argument, so they never depend on padding. With a cache, k <= q compares
+positions, so the columns of a cache may be written in any order.
 
 Four ways lead through the layers:
 
@@ -61,6 +62,7 @@ class Cache:
   k: jax.Array | tuple[jax.Array, ...]  # [L, B, Hkv, C, Dh] compute dtype
   v: jax.Array | tuple[jax.Array, ...]  # [L, B, Hkv, C, Dh]
   segment_ids: jax.Array  # [B, C] int32, 0 where nothing was written
+  positions: jax.Array  # [B, C] int32
   index: jax.Array  # [] int32, the next column to write
 
 
@@ -134,38 +136,41 @@ class Model:
     """
     chex.assert_rank([tokens, positions, segment_ids], 2)
     chex.assert_equal_shape([tokens, positions, segment_ids])
-    length = tokens.shape[1]
     start = jnp.zeros((), jnp.int32) if cache is None else cache.index
-    key_segments = segment_ids
+    keys = None
     if cache is not None:
-      key_segments = jax.lax.dynamic_update_slice(
-        cache.segment_ids, segment_ids, (0, start)
+      put = lambda x, new: jax.lax.dynamic_update_slice(x, new, (0, start))
+      keys = (
+        put(cache.segment_ids, segment_ids),
+        put(cache.positions, positions),
       )
-    gaps = positions if cache is None else None
-    attend = self._attend(segment_ids, key_segments, start, shared_prefix, gaps)
+    attend = self._attend(segment_ids, positions, keys, shared_prefix)
     rngs = None if dropout_key is None else {'dropout': dropout_key}
     if cache is not None:
       params = self._unstack(params)
     cached = (None, None) if cache is None else (cache.k, cache.v)
     inputs = (tokens, positions, attend, start, *cached, dropout_key is None)
     hidden, k, v = self.module.apply({'params': params}, *inputs, rngs=rngs)
-    if cache is None:
+    if keys is None:
       return hidden, None
     return hidden, Cache(
-      k=k, v=v, segment_ids=key_segments, index=start + length
+      k=k,
+      v=v,
+      segment_ids=keys[0],
+      positions=keys[1],
+      index=start + tokens.shape[1],
     )
 
-  def _attend(self, segment_ids, key_segments, start, shared_prefix, positions):
+  def _attend(self, segment_ids, positions, keys, shared_prefix):
     """Returns the attention function (q, k, v) -> output.
 
     The function is a pytree, because the scan carries it. Its arrays have a
-    leading axis of `kinds` if there are several. `positions` is None with a
-    cache: the columns of a row's tokens then have no gaps, so windows measure
-    distances in columns.
+    leading axis of `kinds` if there are several. `keys` has the segment ids and
+    the positions of a cache's columns, each [B, C]; None without a cache.
     """
     m, length = self.module, segment_ids.shape[1]
     kernel = 'xla'
-    if positions is not None:
+    if keys is None:
       kernel = flash.choose(
         m.attention,
         length=length,
@@ -179,18 +184,16 @@ class Model:
         flash.splash, shared_prefix=shared_prefix, **fields
       )
       return Partial(splash, segment_ids=segment_ids)
-    query = start + jnp.arange(length)[:, None]
-    causal = jnp.arange(key_segments.shape[1])[None] <= query
-    queries, keys = segment_ids[:, :, None], key_segments[:, None, :]
-    same = queries == keys
+    key_segments, key_positions = keys or (segment_ids, positions)
+    distance = positions[:, :, None] - key_positions[:, None, :]
+    columns = jnp.arange(length)
+    causal = distance >= 0 if keys else columns <= columns[:, None]
+    queries, seen = segment_ids[:, :, None], key_segments[:, None, :]
+    same = queries == seen
     if shared_prefix:
-      same |= keys == PREFIX
+      same |= seen == PREFIX
     mask = causal & (queries != 0) & same
     if any(m.windows):
-      if positions is None:
-        distance = query - jnp.arange(key_segments.shape[1])[None]
-      else:
-        distance = positions[:, :, None] - positions[:, None, :]
       masks = [
         mask & (distance < window) if window else mask for window in m.kinds
       ]
@@ -284,6 +287,7 @@ class Model:
       k=empty(),
       v=empty(),
       segment_ids=jnp.zeros((batch, columns), jnp.int32),
+      positions=jnp.zeros((batch, columns), jnp.int32),
       index=jnp.zeros((), jnp.int32),
     )
 

@@ -113,6 +113,10 @@ def program_of(config, mesh, vocab_size: int):
     inside the mesh, {function: model FLOPs}, steps of the run).
   """
   if config.stage in ('ppo', 'ppo_ptx'):
+    # All responses have R tokens in a plan: without slots, the number of steps
+    # is in the program.
+    config = config.copy_and_resolve_references()
+    config.ppo.rollout_slots = 0
     program = ppo_program.PPOProgram(
       config, mesh, vocab_size=vocab_size, eos_id=0, pad_id=0
     )

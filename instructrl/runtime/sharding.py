@@ -141,6 +141,19 @@ def constrain(x: jax.Array, axes: Sequence[str | None], rules: Rules):
   return jax.lax.with_sharding_constraint(x, partition_spec(axes, rules))
 
 
+def whole(tree, rules: Rules):
+  """Constrains arrays inside jit to be whole on every device."""
+  return jax.tree.map(lambda x: constrain(x, (None,) * x.ndim, rules), tree)
+
+
+def batch_parts(rules: Rules) -> int:
+  """Returns the number of parts that the mesh divides a batch into."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if not rules or mesh.empty:
+    return 1
+  return mesh.shape['data'] * mesh.shape['fsdp']
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
   """Returns the sharding of an array that every device holds whole."""
   return NamedSharding(mesh, PartitionSpec())

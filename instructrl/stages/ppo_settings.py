@@ -37,7 +37,13 @@ class Settings:
     low=0,
   )
   generate_microbatch_size: int = declare(
-    0, 'episodes sampled at once; 0 = batch_size', low=0
+    0, 'episodes sampled at once without slots; 0 = batch_size', low=0
+  )
+  rollout_slots: int = declare(
+    0,
+    'episodes sampled at once; an episode that ends makes room for a waiting '
+    'one; 0 = no slots: all end together',
+    low=0,
   )
   score_microbatch_size: int = declare(
     0, 'packed rows scored at once; 0 as in microbatch_size', low=0
@@ -177,6 +183,12 @@ def _misfits(s: Settings, prefix: str) -> list[str]:
       found.append(
         f'{prefix}{part} must divide the {whole}, {size}; got {value}'
       )
+  if s.rollout_slots and s.generate_microbatch_size:
+    found.append(
+      f'{prefix}generate_microbatch_size must be 0 with '
+      f'{prefix}rollout_slots={s.rollout_slots}; got '
+      f'{s.generate_microbatch_size}'
+    )
   if s.ptx_coef and not s.ptx_examples_per_episode:
     found.append(
       f'{prefix}ptx_examples_per_episode must be at least 1 with '

@@ -20,6 +20,7 @@ from instructrl import masked
 from instructrl import packing
 from instructrl import rng
 from instructrl import rollout as rollout_lib
+from instructrl import slots
 from instructrl.models import heads
 from instructrl.models.transformer import Model
 from instructrl.runtime import optimizer
@@ -40,20 +41,28 @@ def make_generate(
     key = rng.key(seed, rng.Purpose.ROLLOUT, step)
     rows = jnp.arange(prompts.tokens.shape[0])
     limits = jnp.broadcast_to(max_tokens, rows.shape)
-
-    def part(inputs):
-      prompts, rows, limits = inputs
-      return rollout_lib.generate(
+    fields = dict(
+      response_len=s.response_len,
+      eos_id=eos_id,
+      pad_id=pad_id,
+      temperature=s.temperature,
+    )
+    if s.rollout_slots:
+      responses, _ = slots.generate(
         model,
         params,
         prompts,
         key,
-        response_len=s.response_len,
-        eos_id=eos_id,
-        pad_id=pad_id,
-        temperature=s.temperature,
-        rows=rows,
+        slots=s.rollout_slots,
         max_tokens=limits,
+        **fields,
+      )
+      return responses
+
+    def part(inputs):
+      prompts, rows, limits = inputs
+      return rollout_lib.generate(
+        model, params, prompts, key, rows=rows, max_tokens=limits, **fields
       )
 
     return rollout_lib.in_microbatches(

@@ -8,6 +8,7 @@ labelers is calibrated to the paper's agreement rates first (section 3.4).
 """
 
 from collections.abc import Collection, Sequence
+import itertools
 import math
 import pathlib
 import zlib
@@ -132,17 +133,26 @@ def candidates(
   """
   tok = run_policies[0][2].tok
   out = [{} for _ in prompts]
-  for number, (source, temperature, policy) in enumerate(run_policies):
-    shown = [i for i, numbers in enumerate(wanted) if number in numbers]
+  for same, numbers in itertools.groupby(
+    range(len(run_policies)), run_policies.__getitem__
+  ):
+    source, temperature, policy = same
+    numbers = list(numbers)
+    shown = [
+      (i, number)
+      for i, some in enumerate(wanted)
+      for number in numbers
+      if number in some
+    ]
     # One seed for all: samples differ by their row number.
     responses = policy.sample_tokens(
-      [prompts[i] for i in shown],
+      [prompts[i] for i, _ in shown],
       temperature=temperature,
       seed=config.train_seed,
       purpose=rng.Purpose.CANDIDATES,
-      rows=[(first + i) * len(run_policies) + number for i in shown],
+      rows=[(first + i) * len(run_policies) + number for i, number in shown],
     )
-    for i, tokens in zip(shown, responses):
+    for (i, number), tokens in zip(shown, responses):
       out[i][number] = dict(
         text=tok.decode(tokens),
         tokens=tuple(tokens),

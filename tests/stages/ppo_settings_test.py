@@ -39,6 +39,11 @@ def test_every_field_says_what_it_is():
       {'microbatch_size': 5},
       'ppo.microbatch_size must divide the minibatch_size, 64; got 5',
     ),
+    (
+      {'rollout_slots': 100, 'generate_microbatch_size': 64},
+      'ppo.generate_microbatch_size must be 0 with ppo.rollout_slots=100; '
+      'got 64',
+    ),
   ],
 )
 def test_a_fault_gives_name_bounds_and_value(changes, message):

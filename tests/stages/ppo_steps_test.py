@@ -317,6 +317,8 @@ def test_parts_of_the_batch_change_nothing(first):
   )
   chex.assert_trees_all_close(parts, rollout, atol=1e-4)
   chex.assert_trees_all_close(parts_metrics, metrics, atol=1e-4)
+  in_slots, _ = act(fresh(), rollout_slots=5)
+  chex.assert_trees_all_close(in_slots, rollout, atol=1e-4)
 
 
 # --- Gradients ---------------------------------------------------------------
