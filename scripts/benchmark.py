@@ -39,10 +39,10 @@ import numpy as np
 
 from instructrl import packing
 from instructrl import rng
-from instructrl import slots
 from instructrl.data import tasks
 from instructrl.models import transformer
 from instructrl.planning import flops
+from instructrl.rollout import slots
 from instructrl.runtime import memory
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding

@@ -35,14 +35,13 @@ ROWS = (
   {
     'interop': BASE | {'models', 'runtime', 'tokenizers'},
     'data': BASE | {'runtime', 'tokenizers'},
-    'rollout': BASE | MATHEMATICS | {'models'},
+    'rollout': BASE | MATHEMATICS | {'models', 'runtime'},
   },
-  {'slots': BASE | {'models', 'rollout', 'runtime', 'sampling'}},
   {'lab': {'data'}, 'rewards': {'data', 'runtime', 'tokenizers'}},
   {
     'evaluators': BASE
     | MATHEMATICS
-    | {'data', 'lab', 'models', 'rollout', 'runtime', 'slots', 'tokenizers'}
+    | {'data', 'lab', 'models', 'rollout', 'runtime', 'tokenizers'}
   },
   {
     'stages': BASE
@@ -57,7 +56,6 @@ ROWS = (
       'rewards',
       'rollout',
       'runtime',
-      'slots',
       'tokenizers',
     }
   },

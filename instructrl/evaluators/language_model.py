@@ -14,11 +14,11 @@ import numpy as np
 from instructrl import masked
 from instructrl import rng
 from instructrl import rollout
-from instructrl import slots
 from instructrl.data import tasks
 from instructrl.data.records import Prompt
 from instructrl.evaluators import batching
 from instructrl.models.transformer import Model
+from instructrl.rollout import slots
 from instructrl.runtime import processes
 from instructrl.types import LMBatch, Params, PromptBatch
 

@@ -20,9 +20,9 @@ from instructrl import masked
 from instructrl import packing
 from instructrl import rng
 from instructrl import rollout as rollout_lib
-from instructrl import slots
 from instructrl.models import heads
 from instructrl.models.transformer import Model
+from instructrl.rollout import slots
 from instructrl.runtime import optimizer
 from instructrl.runtime import sharding
 from instructrl.stages.ppo_settings import Settings

@@ -27,6 +27,7 @@ R response columns, V vocabulary.
 
 from collections.abc import Callable
 import dataclasses
+from typing import cast
 
 import chex
 import jax
@@ -48,7 +49,7 @@ _SHRINKS = 2  # at most
 
 
 @pytree
-class Work:
+class Computed:
   """Counts of computed columns, padding included."""
 
   prompt: jax.Array  # [] int32, columns of prompts
@@ -88,12 +89,12 @@ class _Slots:
 
 @pytree
 class _State:
-  staged: _Staged | None  # None if no row waits
+  staged: _Staged
   slots: _Slots
   next: jax.Array  # [] int32, the first waiting place of the queue
   step: jax.Array  # [] int32
   out: rollout.Responses  # [B, R]
-  work: Work
+  work: Computed
 
 
 def generate(
@@ -113,7 +114,7 @@ def generate(
   count: jax.Array | None = None,
   max_tokens: jax.Array | None = None,
   stop_id: jax.Array | int = -1,
-) -> tuple[rollout.Responses, Work]:
+) -> tuple[rollout.Responses, Computed]:
   """Samples a response for each row, `slots` of them at once; jittable.
 
   The arguments that are not listed are those of `rollout.generate`. Tokens
@@ -141,14 +142,13 @@ def generate(
   Returns:
     (responses [B, R], counts of what was computed).
   """
-  rules = model.module.rules
   if prompt_of is None:
     prompt_of = jnp.arange(len(prompts.tokens))
   rows = jnp.arange(len(prompt_of)) if rows is None else rows
   prompts, rows, prompt_of = sharding.whole(
-    jax.tree.map(jnp.asarray, (prompts, rows, prompt_of)), rules
+    jax.tree.map(jnp.asarray, (prompts, rows, prompt_of)), model.module.rules
   )
-  parts = sharding.batch_parts(rules)
+  parts = sharding.batch_parts(model.module.rules)
   slots = -(-min(slots, len(rows)) // parts) * parts
   group = -(-slots // (_GROUPS * parts)) * parts
   engine = _Engine(
@@ -253,7 +253,7 @@ class _Engine:
       next=zeros(),
       step=zeros(),
       out=rollout.no_responses(len(self.rows), response_len, pad_id),
-      work=Work(prompt=zeros(), decode=zeros()),
+      work=Computed(prompt=zeros(), decode=zeros()),
     )
 
   def serve(self, state: _State, smaller: int) -> _State:
@@ -378,7 +378,7 @@ class _Engine:
       state,
       slots=dataclasses.replace(
         slots,
-        cache=cache,
+        cache=cast(Cache, cache),
         row=jnp.where(ended, -1, slots.row),
         token=token,
         drawn=slots.drawn + 1,
@@ -404,7 +404,7 @@ class _Engine:
       drawn=pick(slots.drawn),
       length=pick(slots.length),
     )
-    return dataclasses.replace(state, staged=None, slots=slots)
+    return dataclasses.replace(state, slots=slots)
 
   def _logits(self, hidden) -> jax.Array:
     return rollout.last_logits(self.model, hidden, self.unembedding)

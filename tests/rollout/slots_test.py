@@ -9,7 +9,7 @@ import pytest
 from experiments import common as experiment
 from instructrl import rng
 from instructrl import rollout
-from instructrl import slots
+from instructrl.rollout import slots
 from instructrl.runtime import sharding
 from tests import tiny
 
