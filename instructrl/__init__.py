@@ -17,7 +17,8 @@ if sys.argv[:1] == ['-m'] and any(
   from instructrl.runtime import exits
 
   exits.at_start()
-  exits.need_environment()
+  if 'instructrl' not in sys.orig_argv:  # the list of commands needs nothing
+    exits.need_environment()
 
 
 def __dir__():

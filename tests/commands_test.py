@@ -67,6 +67,10 @@ def test_a_python_without_the_packages_says_how_to_get_them():
   (line,) = result.stderr.splitlines()
   assert 'lacks the packages of instructrl; run: ' in line
   assert '.venv/bin/activate' in line
+  listed = subprocess.run(
+    [sys.executable, '-S', '-m', 'instructrl'], capture_output=True, text=True
+  )
+  assert listed.returncode == 0 and 'instructrl.sample' in listed.stdout
 
 
 def test_a_report_is_made_without_jax():

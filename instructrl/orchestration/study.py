@@ -43,10 +43,13 @@ def run(config, workdir, source: str = '') -> pathlib.Path:
       files.write_sealed(workdir / 'study.json', _record(seeds, nodes))
     for number, (name, node) in enumerate(nodes.items(), 1):
       label = f'[{number}/{len(nodes)}]'
+      same = None
       if finished and processes.primary():
-        if run_taken := finished.take(node, workdir):
-          print(f'{label} {name}: taken from {run_taken}', flush=True)
-      processes.agree(0)
+        same = finished.take(node, workdir)
+      if processes.agree(same is not None):
+        if processes.primary():
+          print(f'{label} {name}: taken from {same}', flush=True)
+        continue
       runner.run_stage(node.resolved, workdir / name, label)
       if node.stage == 'data' and processes.primary():
         _print_budget(nodes, workdir)
