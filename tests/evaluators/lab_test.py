@@ -36,7 +36,7 @@ class FakeLM:
   def respond(self, prompts, *, temperature, seed, stop=None):
     rng = np.random.default_rng(seed)
     return [
-      'x' * int(QUALITY[self.name] + rng.integers(2) * (temperature > 0))
+      'x' * int(QUALITY.get(self.name, 2) + rng.integers(2) * (temperature > 0))
       for _ in prompts
     ]
 
@@ -45,7 +45,7 @@ class FakeLM:
 
   def logprobs(self, contexts, continuations):
     counts = np.asarray([len(text) for text in continuations])
-    return -counts / QUALITY[self.name], counts
+    return -counts / QUALITY.get(self.name, 2), counts
 
 
 class FakeJudge:
@@ -163,7 +163,8 @@ def test_results_feed_the_checks_of_the_paper(world):
     'gpt3_prompts': preference.Evaluator(context, num_prompts=30),
     'generalization': generalization.Evaluator(context, num_prompts=4),
   }
-  found, _ = evaluate(world, context=context, more=more)
+  names = ('base', 'prompted', 'nlp', *list(QUALITY)[2:])
+  found, _ = evaluate(world, names, context=context, more=more)
   rows = {row.statement: row for row in paper_checks.check({}, {}, found)}
   assert rows['PPO is better than SFT'].verdict == 'shown'
   assert rows['PPO loses ground on reading'].verdict == 'undecided'  # 4 items
