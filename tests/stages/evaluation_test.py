@@ -214,7 +214,7 @@ def test_a_policy_and_an_evaluation_of_ones_own_are_one_line_each(
     ({'batch_size': 0}, 'batch_size must .*; got 0'),
     (
       {'evals.nll.type': 'nil'},
-      "evals.nll: type must be one of nll, .*, or module:Class; got 'nil'",
+      "evals.nll: type must be one of .*, nll, .*, or module:Class; got 'nil'",
     ),
     ({'evals.nll.type': 'preference'}, "evals.nll: .* 'num_prompts'"),
     ({'evals.nll.type': 'nowhere:X'}, "evals.nll: type='nowhere:X' cannot be"),
