@@ -23,7 +23,6 @@ PAGE = 'instructrl/reports/templates/study.html.j2'
     (PAGE, 'About twice as often', 'section 1’s'),
     (PAGE, 'About 25% fewer toxic outputs', 'section 1’s'),
     (PAGE, 'the checkpoint is chosen by that score', r'3\.5, appendix C\.1'),
-    ('README.md', 'labelers rank K', r'§3\.1, 3\.5'),
     ('docs/paper_to_code.md', 'labelers rank K', r'3\.5, Fig\. 12'),
     ('docs/paper_to_code.md', 'shuffled pairs, which', r'3\.5, footnote 5'),
     ('docs/paper_to_code.md', 'GPT (prompted)', r'3\.5, footnote 6'),
@@ -33,7 +32,7 @@ PAGE = 'instructrl/reports/templates/study.html.j2'
     ('instructrl/stages/ppo_settings.py', 'tokens of a prompt', 'appendix C'),
     ('instructrl/stages/rankings.py', 'drawn from 4..9', r'section 3\.5'),
     ('instructrl/lab/people/labelers.py', 'strict preference', r'section 3\.4'),
-    ('instructrl/data/pipeline.py', 'overfits within', r'3\.5, footnote 5'),
+    ('instructrl/data/ranked.py', 'overfits within', r'3\.5, footnote 5'),
     ('instructrl/data/curate/fitting.py', 'never cut', r'appendix C\b'),
   ],
 )

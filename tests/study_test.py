@@ -150,6 +150,7 @@ def test_policies_without_a_path_are_left_out_of_an_evaluation(workdir):
     f'--workdir={workdir / "evaluation_some"}',
     '--config.policies.base=',
     '--config.policies.prompted=',
+    '--config.policies.nlp=',
     '--config.policies.ppo_init=',
     '--config.policies.ppo=',
   )

@@ -160,7 +160,7 @@ def accumulate(grad_fn, params, microbatches, used: jax.Array | None = None):
   start = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
 
   def body(i, total):
-    microbatch = jax.tree.map(lambda x: x[i], microbatches)
+    microbatch = jax.tree.map(lambda x: jnp.asarray(x)[i], microbatches)
     return jax.tree.map(jnp.add, total, grad_fn(params, microbatch))
 
   stop = leaves[0].shape[0] if used is None else used

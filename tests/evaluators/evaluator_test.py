@@ -23,6 +23,7 @@ class Idle:
 
 def test_the_types_are_the_modules_with_an_evaluator():
   assert evaluator.types() == [
+    'generalization',
     'nll',
     'preference',
     'probes',
@@ -37,7 +38,7 @@ def test_the_types_are_the_modules_with_an_evaluator():
 @pytest.mark.parametrize(
   'fields, message',
   [
-    ({}, "type must be one of nll, .*; got ''"),
+    ({}, "type must be one of .*, nll, .*; got ''"),
     ({'type': 'statistics'}, "type must be one of .*; got 'statistics'"),
     ({'type': f'{__name__}:Other'}, 'cannot be loaded: .*Other'),
     ({'type': f'{__name__}:Own', 'length': 3}, "'length'"),

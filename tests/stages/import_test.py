@@ -361,7 +361,7 @@ def cut_weights(src):
         (src / 'model.safetensors').unlink()
         or (src / 'model.safetensors').mkdir()
       ),
-      'safetensors cannot be read',
+      'safetensors is not a regular file',
     ),
     (change_tokenizer(eos_token=[1]), r'must be a text; got eos_token=\[1\]'),
     (change_tokenizer(chat_template=3), 'chat_template must be a text'),

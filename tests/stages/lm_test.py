@@ -27,6 +27,7 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lm
 from instructrl.stages import opening
+from instructrl.stages import side_by_side
 from instructrl.tokenizers.imported import HFTokenizer
 from instructrl.tokenizers.trained import Tokenizer
 from instructrl.types import LMBatch
@@ -396,9 +397,7 @@ def test_a_run_keeps_an_imported_tokenizer(configs, tmp_path, one_device):
   assert found.fingerprint == imported.fingerprint
   assert inputs.exported(tmp_path / 'run')[1]['tokenizer'] == found.fingerprint
   answers = []
-  sample.answer(
-    sample.parse([str(tmp_path / 'run'), '--max_tokens=4']),
-    ['Who is it?'],
-    answers.append,
-  )
+  args = sample.parse([str(tmp_path / 'run'), '--max_tokens=4', '--seed=0'])
+  opened = side_by_side.SideBySide(args.checkpoints)
+  sample.answer(args, opened, ['Who is it?'], answers.append)
   assert len(answers) == 1

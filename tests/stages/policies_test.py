@@ -55,6 +55,7 @@ def test_known_policies_come_in_the_order_of_the_table_and_others_last():
   assert policies.named(config) == [
     'base',
     'prompted',
+    'nlp',
     'sft',
     'ppo_init',
     'ppo_ptx',
