@@ -146,7 +146,10 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
   bars = max(len(panel.summaries) for panel in panels)
   # Percentages of one figure share a scale, so that bars compare.
   percent_top = max([_end(panel) for panel in panels if panel.percent] or [1.0])
-  fig, axes = canvas.grid(len(panels), row_height=0.2 * bars + 0.7)
+  marked = any(panel.paper for panel in panels)
+  fig, axes = canvas.grid(
+    len(panels), row_height=0.2 * bars + 0.7, head=0.3 if marked else 0.0
+  )
   fig.get_layout_engine().set(h_pad=0.12)
   for i, (ax, panel) in enumerate(zip(axes, panels)):
     top = percent_top if panel.percent else _end(panel)
@@ -155,7 +158,7 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
     names = policies.sort(panel.summaries)
     labels = [policies.label(name) if named else '' for name in names]
     ax.set_yticks(range(len(names)), labels)
-  if any(panel.paper for panel in panels):
+  if marked:
     ax.plot([], [], **_PAPER, label='the paper')
     fig.legend(loc='outside upper left', handletextpad=0.2)
   return canvas.svg(fig)
