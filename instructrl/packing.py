@@ -148,9 +148,9 @@ def map_rows(fn, rows, num_rows: jax.Array, size: int):
   """
   parts = split(rows, size)
   part = lambda i: jax.tree.map(lambda x: x[i], parts)
-  if jax.tree.leaves(parts)[0].shape[0] == 1:
-    return fn(part(0))
   count = jax.tree.leaves(parts)[0].shape[0]
+  if count == 1:
+    return fn(part(0))
   out = jax.tree.map(
     lambda x: jnp.zeros((count, *x.shape), x.dtype), jax.eval_shape(fn, part(0))
   )

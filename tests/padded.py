@@ -72,8 +72,7 @@ def response_values(
 ) -> jax.Array:
   """Returns the values [B, R] float32 at the position *before* each action."""
   prompt_len = prompt_mask.shape[1]
-  positions, segments = sequence_inputs(prompt_mask, response_mask)
-  values = heads.apply_scalar(model, params, tokens, positions, segments)
+  values = _scalars(model, params, tokens, prompt_mask, response_mask)
   return jnp.where(response_mask, values[:, prompt_len - 1 : -1], 0.0)
 
 
@@ -86,7 +85,12 @@ def response_scores(
 ) -> jax.Array:
   """Returns the scores [B] float32, read at the last response token."""
   prompt_len = prompt_mask.shape[1]
-  positions, segments = sequence_inputs(prompt_mask, response_mask)
-  scores = heads.apply_scalar(model, params, tokens, positions, segments)
+  scores = _scalars(model, params, tokens, prompt_mask, response_mask)
   last = prompt_len + response_mask.sum(axis=1) - 1
   return jnp.take_along_axis(scores, last[:, None], axis=1)[:, 0]
+
+
+def _scalars(model: Model, params: Params, tokens, prompt_mask, response_mask):
+  """Returns the head's output at every column, [B, P + R] float32."""
+  positions, segments = sequence_inputs(prompt_mask, response_mask)
+  return heads.apply_scalar(model, params, tokens, positions, segments)
