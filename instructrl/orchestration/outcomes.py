@@ -4,7 +4,6 @@ All files are made from the run folders, and can be made again at any time.
 """
 
 from collections.abc import Mapping, Sequence
-import dataclasses
 import json
 import math
 import pathlib
@@ -19,6 +18,7 @@ from instructrl.reports import pages
 from instructrl.reports import plots
 from instructrl.reports import shapes
 from instructrl.reports import tables
+from instructrl.reports import verdicts
 from instructrl.runtime import files
 from instructrl.runtime import metrics
 from instructrl.runtime import run_folder
@@ -102,11 +102,7 @@ def collect(
     'settings': _settings(points, config),
     'lines': lines,
     'verdicts': [
-      dataclasses.asdict(row)
-      | {
-        'ci95': row.ci95 and [*row.ci95],
-        'region': [x if math.isfinite(x) else None for x in row.region],
-      }
+      verdicts.to_json(row)
       for row in shapes.judge(config.expected, points, lines)
     ],
     'merged': [list(pair) for pair in sweep.merged],

@@ -10,6 +10,7 @@ from instructrl.orchestration import graph
 from instructrl.orchestration import outcomes
 from instructrl.orchestration import study
 from instructrl.reports import reproduction
+from instructrl.reports import verdicts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
       part.name,
       f'python -m instructrl.sweep --config={page.path}:{part.config.size} '
       f'--config.order="(\'{part.name}\',)" --workdir=DIR',
-      [reproduction.from_json(row) for row in results['verdicts']],
+      [verdicts.from_json(row) for row in results['verdicts']],
       f'{len(seeds)} seeds',
       outcomes.figure(results)[0],
     )

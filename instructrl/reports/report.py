@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 import contextlib
-import dataclasses
-import math
 import os
 import pathlib
 
@@ -14,6 +12,7 @@ from instructrl.reports import paper_checks
 from instructrl.reports import real_checks
 from instructrl.reports import study_files
 from instructrl.reports import study_page
+from instructrl.reports import verdicts
 from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Verdict
 from instructrl.runtime import files
@@ -123,13 +122,7 @@ def build_results(study: Study, rows: list[Verdict]) -> dict:
       row.stage: {'flop': row.flop, 'share': row.share}
       for row in cost.costs(study)
     },
-    'expectations': [
-      {
-        **dataclasses.asdict(row),
-        'region': [x if math.isfinite(x) else None for x in row.region],
-      }
-      for row in rows
-    ],
+    'expectations': [verdicts.to_json(row) for row in rows],
   }
   return {
     'format_version': FORMAT_VERSION,

@@ -19,14 +19,12 @@ first claim that matches; those without a claim have a section of their own.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
-import math
 import os
 import pathlib
 import re
 from typing import Any
 
 from instructrl.reports import canvas
-from instructrl.reports import cost
 from instructrl.reports import formats
 from instructrl.reports import pages
 from instructrl.reports import pooling
@@ -95,14 +93,6 @@ def pool_studies(folders: Sequence[str | os.PathLike]) -> Study:
     samples=[],
     answers=[],
   )
-
-
-def from_json(row: Mapping[str, Any]) -> Verdict:
-  """Returns the verdict that a sweep.json holds."""
-  low, high = row['region']
-  region = -math.inf if low is None else low, math.inf if high is None else high
-  ci95 = row['ci95'] and tuple(row['ci95'])
-  return Verdict(**{**row, 'region': region, 'ci95': ci95})
 
 
 def faults(claims: Sequence[Mapping]) -> list[str]:
@@ -191,16 +181,14 @@ def write(
   pooled = pool_studies(studies) if studies else None
   policies = pooled.policies if pooled else ShownPolicies()
   whole = None
+  results: dict[str, Any] = {}
   figures: dict[str, str | None] = {}
   if pooled and source:
     whole = dataclasses.replace(source, rows=report.check(pooled))
-    selections = {
-      'sft_selection': pooled.result('select_sft'),
-      'public_tasks': pooled.result('select_nlp'),
-    }
-    figures = study_figures.draw(pooled, selections)
+    results = report.build_results(pooled, whole.rows)
+    figures = study_figures.draw(pooled, results)
   sections = [
-    _section(number, claim, rows, figures, parts, pooled, policies)
+    _section(number, claim, rows, figures, parts, results, policies)
     for number, (claim, rows) in enumerate(assign(claims, whole, parts), 1)
     if rows or claim is not OTHER
   ]
@@ -221,7 +209,7 @@ def write(
   return folder / 'index.html'
 
 
-def _section(number, claim, rows, figures, parts, pooled, policies) -> dict:
+def _section(number, claim, rows, figures, parts, results, policies) -> dict:
   """Returns what the page shows of a claim."""
   named = [
     (f'{number:02d}_{name}', pages.words(name), figures[name])
@@ -238,13 +226,11 @@ def _section(number, claim, rows, figures, parts, pooled, policies) -> dict:
   if any(row.verdict != verdicts.NOT_MEASURED for _, row in rows):
     # Parts measure some statements that a study cannot.
     rows = [(p, r) for p, r in rows if r.verdict != verdicts.NOT_MEASURED]
-  costs = None
-  if claim.get('cost') and pooled:
-    found = {
-      row.stage: {'flop': row.flop, 'share': row.share}
-      for row in cost.costs(pooled)
-    }
-    costs = study_page.cost_table(found, policies)
+  costs = versus = None
+  if claim.get('cost'):
+    costs = study_page.cost_table(results.get('cost', {}), policies)
+  if 'head_to_head' in claim.get('figures', ()):
+    versus = study_page.head_to_head(results.get('head_to_head', {}), policies)
   checks = [
     study_page.shown_row(row, policies)
     | {'note': why(row, claim), 'part': part.name, 'runs': part.runs}
@@ -261,11 +247,7 @@ def _section(number, claim, rows, figures, parts, pooled, policies) -> dict:
     'verdicts': found,
     'figures': named,
     'costs': costs,
-    'head_to_head': study_page.head_to_head(
-      pooled.evaluation.get('head_to_head', {}), policies
-    )
-    if pooled and 'head_to_head' in claim.get('figures', ())
-    else None,
+    'head_to_head': versus,
     'commands': {
       part.name: part.command for part in (*(p for p, _ in rows), *used)
     },
@@ -290,8 +272,7 @@ def _json(contents: Mapping, pooled: Study | None) -> dict:
         'summary': section['summary'],
         'statements': [
           {
-            **dataclasses.asdict(row),
-            'region': [x if math.isfinite(x) else None for x in row.region],
+            **verdicts.to_json(row),
             'why': check['note'],
             'part': check['part'],
             'runs': check['runs'],

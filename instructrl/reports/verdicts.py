@@ -17,6 +17,7 @@ only "alike" has a width.
 from collections.abc import Mapping
 import dataclasses
 import math
+from typing import Any
 
 SHOWN, NOT_SHOWN = 'shown', 'not shown'
 UNDECIDED, NOT_MEASURED = 'undecided', 'not measured'
@@ -78,6 +79,23 @@ class Verdict:
 def of_paper(number: str) -> bool:
   """Returns whether a `Verdict.paper` is a result of the paper."""
   return number not in (NO_NUMBER, BY_DEFINITION)
+
+
+def to_json(row: Verdict) -> dict[str, Any]:
+  """Returns a verdict as JSON holds it: an open end is null."""
+  return {
+    **dataclasses.asdict(row),
+    'ci95': row.ci95 and [*row.ci95],
+    'region': [x if math.isfinite(x) else None for x in row.region],
+  }
+
+
+def from_json(row: Mapping[str, Any]) -> Verdict:
+  """Returns the verdict that `to_json` wrote."""
+  low, high = row['region']
+  region = -INF if low is None else low, INF if high is None else high
+  ci95 = row['ci95'] and tuple(row['ci95'])
+  return Verdict(**{**row, 'region': region, 'ci95': ci95})
 
 
 def judge_interval(measure: Mapping | None, region: tuple[float, float]) -> str:

@@ -127,7 +127,7 @@ def test_a_verdict_of_a_sweep_is_read_back():
     'ci95': [0.5, 1.5],
     'region': [0, None],
   }
-  found = reproduction.from_json(from_sweep)
+  found = verdicts.from_json(from_sweep)
   assert found == row(1.0, 0.5) and found.region == (0, math.inf)
 
 
