@@ -56,12 +56,13 @@ def win_rates(results: Mapping) -> list[str]:
 
 
 def ending(page: pathlib.Path) -> str:
-  """Returns what a command prints about a report: its result and its link.
+  """Returns what a command prints about a report: alarms, result and link.
 
   Args:
     page: index.html of the report; results.json is beside it.
   """
   results = files.read_json(page.parent / 'results.json')
-  lines = [*win_rates(results), sentence(results)]
+  alarms = [f'ALARM: {alarm["title"]}' for alarm in results.get('alarms', ())]
+  lines = [*alarms, *win_rates(results), sentence(results)]
   lines.append(f'report: {page.absolute().as_uri()}')
   return '\n'.join(line for line in lines if line)

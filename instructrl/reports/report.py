@@ -6,6 +6,7 @@ import os
 import pathlib
 
 from instructrl.evaluators.results import TAX_MEASURES
+from instructrl.reports import alarms
 from instructrl.reports import cost
 from instructrl.reports import pages
 from instructrl.reports import paper_checks
@@ -122,6 +123,7 @@ def build_results(study: Study, rows: list[Verdict]) -> dict:
       row.stage: {'flop': row.flop, 'share': row.share}
       for row in cost.costs(study)
     },
+    'alarms': [dataclasses.asdict(alarm) for alarm in alarms.raised(study)],
     'expectations': [verdicts.to_json(row) for row in rows],
   }
   return {

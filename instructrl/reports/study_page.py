@@ -83,6 +83,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
   for row in rows:
     topics.setdefault(row.topic, []).append(shown_row(row, policies))
   return {
+    'alarms': results.get('alarms', ()),
     'model': results.get('model'),
     'real': 'sources' in results,
     'judged': bool(compared),

@@ -191,7 +191,7 @@ def make_samples(rng):
     'What is the capital?\nWhat is the river?\nWho made the bridge?\n' * 2,
     '',
     '<script>alert("x")</script> & more',
-    'honey ' * 30,
+    ' '.join(f'{i} jars of honey' for i in range(8)),
   ]
   return [
     {
