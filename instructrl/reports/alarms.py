@@ -197,8 +197,8 @@ def _reward_model(study: Study) -> list[str]:
   # The lab's report has no such baseline: a coin is the rule.
   accuracy: Mapping = study.result('reward').get('accuracy', {})
   return [
-    f'{formats.measured({**found, "value": found["accuracy"]}, "%")} of the '
-    f'pairs of {group.replace("_", " ")} labelers, and a coin has 50%'
+    f'{formats.measured({**found, "value": found["accuracy"]}, "%")} of pairs '
+    f'({group.replace("_", " ")}) are in its order, a coin’s 50%'
     for group, found in accuracy.items()
     if not _above({**found, 'value': found['accuracy']}, 0.5)
   ]

@@ -1,10 +1,13 @@
 """The canvas of a plot: style, size, grid of panels, and output as SVG or PNG.
 
 Text and axes use the page's own colour (`currentColor`), so that plots follow
-light and dark mode. Plots are drawn at about the width of a phone: pages
-enlarge them on a desktop and never shrink them.
+light and dark mode. A plot of several panels is a `Drawing`, whose panels the
+page arranges: two in a row on a phone, four on a desktop. Other plots are drawn
+at about the width of a phone. Pages enlarge both and never shrink them.
 """
 
+from collections.abc import Sequence
+import dataclasses
 import functools
 import io
 import math
@@ -18,13 +21,16 @@ from matplotlib import ticker
 INK = '#010203'  # becomes `currentColor` in the page
 GRAY = '#8c8c8c'
 WIDTH = 4.5  # inches; one point is then about 1.1 pixels on a phone
-COLUMNS = 2
+PANEL = 2.25  # inches, of a panel of a `Drawing`
+COLUMNS = 2  # of a grid
+_IN_FILE = 3  # panels in a row of a file
 _TITLE_WIDTH = 25  # characters
+_PANEL_TITLE_WIDTH = 29
 # Ticks at whole numbers, also where a single point leaves no room for two.
 whole_ticks = functools.partial(ticker.MaxNLocator, integer=True, min_n_ticks=1)
 styled = matplotlib.rc_context(
   {
-    'svg.fonttype': 'path',
+    'svg.fonttype': 'none',
     'svg.hashsalt': 'instructrl',
     'font.size': 9.5,
     'axes.titlesize': 9.5,
@@ -53,8 +59,45 @@ styled = matplotlib.rc_context(
 )
 
 
-def figure(height: float) -> mpl_figure.Figure:
-  return mpl_figure.Figure(figsize=(WIDTH, height), layout='constrained')
+@dataclasses.dataclass(frozen=True)
+class Drawing:
+  """A plot, as the parts that a page arranges.
+
+  Attributes:
+    panels: inline SVG of each panel.
+    legend: inline SVG of the marks that need a name, or ''.
+    note: a sentence about what has no panel, or ''.
+  """
+
+  panels: Sequence[str] = ()
+  legend: str = ''
+  note: str = ''
+
+
+def figure(height: float, width: float = WIDTH) -> mpl_figure.Figure:
+  return mpl_figure.Figure(figsize=(width, height), layout='constrained')
+
+
+def panel(height: float, text: str):
+  """Returns (figure, axes) of a panel of a `Drawing`.
+
+  Args:
+    height: inches, without that of the title.
+    text: the title; it begins at the left of the labels.
+  """
+  lines = textwrap.wrap(text, _PANEL_TITLE_WIDTH)
+  fig = figure(height + 0.16 * len(lines), PANEL)
+  size = matplotlib.rcParams['axes.titlesize']
+  fig.suptitle('\n'.join(lines), x=0.01, ha='left', fontsize=size)
+  return fig, fig.subplots()
+
+
+def legend(handles: Sequence, ncols: int) -> str:
+  """Returns the SVG of a legend, `ncols` marks in a row."""
+  fig = figure(0.05 + 0.2 * math.ceil(len(handles) / ncols))
+  where = dict(loc='upper left', borderpad=0, borderaxespad=0)
+  fig.legend(handles=handles, ncols=ncols, handletextpad=0.5, **where)
+  return svg(fig)
 
 
 def grid(count: int, *, row_height: float, head: float = 0.0, xlabel: str = ''):
@@ -99,6 +142,7 @@ def svg(fig) -> str:
   text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
   for size in ('height', 'width'):
     text = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r'\1', text, count=1)
+  text = re.sub(r"(font: [\d.]+px )'[^;\"]*", r'\1sans-serif', text)
   text = text.replace(INK, 'currentColor')
   # Unused ids repeat from figure to figure. Used ones (clip paths, glyphs) are
   # hashes of their content, so repeats are equal.
@@ -112,3 +156,23 @@ def standalone(svg_of_page: str) -> str:
   white = '<rect width="100%" height="100%" fill="white"/>'
   text = svg_of_page[:end] + white + svg_of_page[end:]
   return text.replace('currentColor', '#1c2128')
+
+
+def joined(drawing: Drawing) -> str:
+  """Returns a drawing as one SVG: the legend above rows of panels."""
+  if len(drawing.panels) == 1 and not drawing.legend:
+    return drawing.panels[0]
+  rows = [[drawing.legend]] if drawing.legend else []
+  panels = drawing.panels
+  rows += [panels[i : i + _IN_FILE] for i in range(0, len(panels), _IN_FILE)]
+  placed, width, top = [], 0.0, 0.0
+  for row in rows:
+    left, below = 0.0, top
+    for part in row:
+      w, h = map(float, re.search(r'viewBox="0 0 (\S+) (\S+)"', part).groups())
+      place = f'<svg x="{left:g}" y="{top:g}" width="{w:g}" height="{h:g}"'
+      placed.append(part.replace('<svg', place, 1))
+      left, below = left + w, max(below, top + h)
+    width, top = max(width, left), below
+  box = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {top:g}"'
+  return f'<svg {box}>{"".join(placed)}</svg>'

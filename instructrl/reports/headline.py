@@ -1,6 +1,6 @@
 """The result of a study in a few lines, made from its results.json."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 import pathlib
 
 from instructrl.reports import formats
@@ -12,22 +12,34 @@ REFERENCE = 'sft'  # the policy that win rates are against
 FIRST = ('ppo_ptx', 'ppo')  # the policy of the sentence, if there is one
 
 
+def subject(names: Iterable[str], policies: ShownPolicies) -> str | None:
+  """Returns the policy that the result is about; None if there is only SFT."""
+  others = [name for name in policies.sort(names) if name != REFERENCE]
+  last = others[-1] if others else None
+  return next((name for name in FIRST if name in others), last)
+
+
+def preferred(results: Mapping) -> str:
+  """Returns how often the answers of a policy are preferred to SFT's, or ''."""
+  policies = ShownPolicies(results.get('policies', {}))
+  compared = results.get('preference', {})
+  name = subject(compared, policies)
+  if name is None:
+    return ''
+  row = compared[name]
+  return (
+    f'{policies.label(name)} is preferred to {policies.label(REFERENCE)} on '
+    f'{row["win_rate"]:.0%} of {row["n"]:,} prompts'
+  )
+
+
 def sentence(results: Mapping) -> str:
   """Returns the result as a sentence; '' if nothing was compared or checked.
 
   Args:
     results: content of results.json.
   """
-  policies, parts = ShownPolicies(results.get('policies', {})), []
-  compared = results.get('preference', {})
-  others = [name for name in policies.sort(compared) if name != REFERENCE]
-  if others:
-    name = next((name for name in FIRST if name in others), others[-1])
-    row = compared[name]
-    parts.append(
-      f'{policies.label(name)} is preferred to {policies.label(REFERENCE)} on '
-      f'{row["win_rate"]:.0%} of {row["n"]:,} prompts'
-    )
+  parts = [preferred(results)]
   rows = [
     row['verdict']
     for row in results.get('expectations', ())
@@ -36,7 +48,7 @@ def sentence(results: Mapping) -> str:
   if rows:
     shown = rows.count(verdicts.SHOWN)
     parts.append(f"{shown} of the paper's {len(rows)} findings shown")
-  return '; '.join(parts)
+  return '; '.join(filter(None, parts))
 
 
 def win_rates(results: Mapping) -> list[str]:

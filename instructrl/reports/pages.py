@@ -4,6 +4,7 @@ Every value is escaped, except the SVG of figures.
 """
 
 import functools
+import re
 from typing import Any
 
 import jinja2
@@ -22,12 +23,18 @@ def _environment() -> jinja2.Environment:
   )
   environment.filters['duration'] = formats.duration
   environment.filters['words'] = words
+  environment.filters['slug'] = slug
   return environment
 
 
 def words(name: str) -> str:
   """Returns a name of the code as words: 'open_qa' -> 'open qa'."""
   return name.replace('_', ' ')
+
+
+def slug(title: str) -> str:
+  """Returns a title as an id: 'Alignment tax' -> 'alignment-tax'."""
+  return re.sub(r'\W+', '-', title.lower()).strip('-')
 
 
 def render(template: str, **values: Any) -> str:

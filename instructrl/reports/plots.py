@@ -9,10 +9,12 @@ import itertools
 import math
 from typing import Any
 
+from matplotlib import lines as mpl_lines
 from matplotlib import ticker
 
 from instructrl.reports import canvas
 from instructrl.reports import formats
+from instructrl.reports.canvas import Drawing
 from instructrl.reports.canvas import GRAY
 from instructrl.reports.canvas import INK
 from instructrl.reports.policies import ShownPolicies
@@ -96,7 +98,7 @@ def preference(
   rows: Mapping[str, Mapping],
   policies: ShownPolicies,
   paper: Mapping[str, Mapping[str, float]],
-) -> str:
+) -> Drawing:
   """Draws win rates against SFT: bars of the judge, marks of labelers.
 
   Args:
@@ -137,15 +139,20 @@ def preference(
   ax.plot([], [], **_PAPER, label='hollow: the paper, 175B')
   above = dict(loc='lower left', bbox_to_anchor=(-0.02, 1.0))
   ax.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **above)
-  return canvas.svg(fig)
+  return Drawing([canvas.svg(fig)])
 
 
 @canvas.styled
-def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
-  """Draws small multiples of horizontal bars with intervals."""
-  bars = max(len(panel.summaries) for panel in panels)
+def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
+  """Draws small multiples of horizontal bars with intervals.
+
+  A panel whose values are all 0 becomes a part of the note.
+  """
+  zeros = [panel.title for panel in panels if not _seen(panel)]
+  panels = [panel for panel in panels if _seen(panel)]
   # Percentages of one figure share a scale, so that bars compare.
   percent_top = max([_end(panel) for panel in panels if panel.percent] or [1.0])
+<<<<<<< HEAD
   marked = any(panel.paper for panel in panels)
   fig, axes = canvas.grid(
     len(panels), row_height=0.2 * bars + 0.7, head=0.3 if marked else 0.0
@@ -162,6 +169,25 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> str:
     ax.plot([], [], **_PAPER, label='the paper')
     fig.legend(loc='outside upper left', handletextpad=0.2)
   return canvas.svg(fig)
+=======
+  drawn = []
+  for panel in panels:
+    n = formats.count_items(panel.summaries)
+    title = panel.title + (f' ({n})' if n else '')
+    fig, ax = canvas.panel(0.2 * len(panel.summaries) + 0.15, title)
+    _bars(ax, panel, policies, percent_top if panel.percent else _end(panel))
+    drawn.append(canvas.svg(fig))
+  legend = ''
+  if any(panel.paper for panel in panels):
+    mark = mpl_lines.Line2D([], [], **_PAPER, label='hollow: the paper')
+    legend = canvas.legend([mark], 1)
+  note = f'0 for every policy: {"; ".join(zeros)}.' if zeros else ''
+  return Drawing(drawn, legend, note)
+
+
+def _seen(panel: Panel) -> bool:
+  return any(summary.get('value') for summary in panel.summaries.values())
+>>>>>>> 34d97248 (Report: a first screen, one-line findings, all samples, split panels)
 
 
 def _end(panel: Panel) -> float:
@@ -177,7 +203,8 @@ def _end(panel: Panel) -> float:
 
 
 def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
-  for y, policy in enumerate(policies.sort(panel.summaries)):
+  names = policies.sort(panel.summaries)
+  for y, policy in enumerate(names):
     summary = panel.summaries[policy]
     value, text, end = summary.get('value'), 'none', 0.0
     if value is not None:
@@ -190,10 +217,10 @@ def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
     if policy in panel.paper:
       ax.plot(panel.paper[policy], y, **_PAPER)
       end = max(end, panel.paper[policy])
-    ax.text(end + 0.02 * top, y, text, va='center', fontsize=8.5)
-  n = formats.count_items(panel.summaries)
-  canvas.title(ax, panel.title + (f' ({n})' if n else ''))
+    gap = 0.05 if end == panel.paper.get(policy) else 0.02
+    ax.text(end + gap * top, y, text, va='center', fontsize=8.5)
   ax.set_ylim(len(panel.summaries) - 0.45, -0.55)
+  ax.set_yticks(range(len(names)), [policies.label(name) for name in names])
   ax.tick_params(axis='y', length=0)
   ax.set_xlim(0, 1.27 * top)
   ax.set_xticks([])
@@ -203,33 +230,39 @@ def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
 @canvas.styled
 def curves(
   panels: Sequence[tuple[str, Sequence[Curve]]], *, xlabel: str = 'iteration'
-) -> str:
+) -> Drawing:
   """Draws training curves: a panel per quantity, a line per run.
+
+  A panel whose values are all 0 becomes a part of the note.
 
   Args:
     panels: (title, curves of that quantity).
     xlabel: unit of the steps.
   """
-  names = {curve.label for _, drawn in panels for curve in drawn}
-  rows = math.ceil(len(names) / _IN_LEGEND_ROW)
-  head = 0.15 + 0.2 * rows
-  fig, axes = canvas.grid(len(panels), row_height=1.5, head=head, xlabel=xlabel)
-  lines: dict[str, Any] = {}
-  for ax, (title, drawn) in zip(axes, panels):
+  handles: dict[str, Any] = {}
+  parts, zeros = [], []
+  for title, drawn in panels:
+    if not any(value for curve in drawn for value in curve.values):
+      zeros.append(title)
+      continue
+    fig, ax = canvas.panel(1.5, title)
     for curve in drawn:
       dashes = (0, (4, 2)) if curve.dashed else '-'
       mark = 'o' if len(curve.steps) <= 12 else None
       style = dict(color=curve.color, ls=dashes, marker=mark, ms=3)
       xy = curve.steps, curve.values
-      (lines[curve.label],) = ax.plot(*xy, label=curve.label, **style)
-    canvas.title(ax, title)
+      (handles[curve.label],) = ax.plot(*xy, label=curve.label, **style)
+    ax.set_xlabel(xlabel)
     ax.xaxis.set_major_locator(canvas.whole_ticks(4))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.xaxis.set_major_formatter('{x:,.0f}')
     ax.grid()
-  ncols = max(1, math.ceil(len(lines) / max(rows, 1)))
-  fig.legend(handles=[*lines.values()], loc='outside upper left', ncols=ncols)
-  return canvas.svg(fig)
+    parts.append(canvas.svg(fig))
+  legend = ''
+  if handles:
+    legend = canvas.legend([*handles.values()], _IN_LEGEND_ROW)
+  note = f'0 throughout: {"; ".join(zeros)}.' if zeros else ''
+  return Drawing(parts, legend, note)
 
 
 @canvas.styled
@@ -356,7 +389,7 @@ def scaling(
 
 
 @canvas.styled
-def selection(found: Mapping[str, Any], color: str) -> str:
+def selection(found: Mapping[str, Any], color: str) -> Drawing:
   """Draws validation loss and reward-model score of each SFT epoch.
 
   Args:
@@ -388,4 +421,4 @@ def selection(found: Mapping[str, Any], color: str) -> str:
     ax.xaxis.set_major_locator(canvas.whole_ticks(5))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
-  return canvas.svg(fig)
+  return Drawing([canvas.svg(fig)])

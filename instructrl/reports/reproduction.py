@@ -34,6 +34,7 @@ from instructrl.reports import study_files
 from instructrl.reports import study_page
 from instructrl.reports import tables
 from instructrl.reports import verdicts
+from instructrl.reports.canvas import Drawing
 from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Verdict
@@ -182,7 +183,7 @@ def write(
   policies = pooled.policies if pooled else ShownPolicies()
   whole = None
   results: dict[str, Any] = {}
-  figures: dict[str, str | None] = {}
+  figures: dict[str, Drawing | None] = {}
   if pooled and source:
     whole = dataclasses.replace(source, rows=report.check(pooled))
     results = report.build_results(pooled, whole.rows)
@@ -204,7 +205,7 @@ def write(
   _write_figures(folder / 'figures', sections)
   files.write_json(folder / 'results.json', _json(contents, pooled))
   files.atomic_write(folder / 'paper.md', _markdown(contents))
-  page = pages.render('reproduction', head=HEAD, about=ABOUT, **contents)
+  page = pages.render('reproduction', about=ABOUT, **contents)
   files.atomic_write(folder / 'index.html', page)
   return folder / 'index.html'
 
@@ -219,7 +220,7 @@ def _section(number, claim, rows, figures, parts, results, policies) -> dict:
   names = dict.fromkeys((*claim.get('parts', {}), *(p.name for p, _ in rows)))
   used = [part for name in names for part in parts if part.name == name]
   named += [
-    (f'{number:02d}_{part.name}', pages.words(part.name), part.svg)
+    (f'{number:02d}_{part.name}', pages.words(part.name), Drawing([part.svg]))
     for part in used
     if part.svg
   ]
@@ -233,8 +234,13 @@ def _section(number, claim, rows, figures, parts, results, policies) -> dict:
     versus = study_page.head_to_head(results.get('head_to_head', {}), policies)
   checks = [
     study_page.shown_row(row, policies)
-    | {'note': why(row, claim), 'part': part.name, 'runs': part.runs}
-    for part, row in rows
+    | {
+      'note': why(row, claim),
+      'part': part.name,
+      'runs': part.runs,
+      'id': f'finding{number}-{i}',
+    }
+    for i, (part, row) in enumerate(rows, 1)
   ]
   found = [row for _, row in rows]
   return {
@@ -256,8 +262,9 @@ def _section(number, claim, rows, figures, parts, results, policies) -> dict:
 
 def _write_figures(folder: pathlib.Path, sections) -> None:
   for section in sections:
-    for name, _, svg in section['figures']:
-      files.atomic_write(folder / f'{name}.svg', canvas.standalone(svg))
+    for name, _, drawing in section['figures']:
+      svg = canvas.standalone(canvas.joined(drawing))
+      files.atomic_write(folder / f'{name}.svg', svg)
 
 
 def _json(contents: Mapping, pooled: Study | None) -> dict:
@@ -299,9 +306,8 @@ def _markdown(contents: Mapping) -> str:
     for table in (section['head_to_head'], section['costs']):
       if table:
         text.append(tables.markdown(table['head'], table['rows']))
-    text += [
-      f'![{title}](figures/{name}.svg)' for name, title, _ in section['figures']
-    ]
+    for name, title, drawing in section['figures']:
+      text.append(f'![{title}](figures/{name}.svg) {drawing.note}'.strip())
     commands = '\n'.join(section['commands'].values())
     text += [f'```bash\n{commands}\n```'] if commands else []
   return '\n\n'.join(text) + '\n'

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from instructrl.reports import paper_values
 from instructrl.reports import plots
 from instructrl.reports import verdicts
+from instructrl.reports.canvas import Drawing
 from instructrl.reports.pages import words
 from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.study_files import Study
@@ -67,7 +68,7 @@ PROBES = {
   ),
   'toxicity': (
     *(
-      (name, f'toxicity/{kind}/rude_rate', True, 0)
+      (f'rude, {name}', f'toxicity/{kind}/rude_rate', True, 0)
       for kind, name in _KINDS.items()
     ),
     *(
@@ -127,8 +128,8 @@ def stage_title(stage: str, policies: ShownPolicies) -> str:
   return STAGES.get(stage) or policies.label(stage)
 
 
-def draw(study: Study, results: Mapping) -> dict[str, str | None]:
-  """Returns name -> SVG, or None where there is nothing to draw."""
+def draw(study: Study, results: Mapping) -> dict[str, Drawing | None]:
+  """Returns name -> its drawing, or None where there is nothing to draw."""
   evaluation, policies = study.evaluation, study.policies
   selection = results.get('sft_selection', {})
   bars = lambda panels: plots.bar_panels(panels, policies) if panels else None
@@ -151,7 +152,6 @@ def draw(study: Study, results: Mapping) -> dict[str, str | None]:
           words(flag), found, paper=paper_values.METADATA.get(flag, {})
         )
         for flag, found in metadata.items()
-        if seen(found)
       ]
     ),
     'likert': bars(_likert(evaluation.get('likert', {}))),
@@ -258,11 +258,6 @@ def by_flag(metadata: Mapping) -> dict[str, dict]:
       if flag != QUALITY:
         flags.setdefault(flag, {})[policy] = summary
   return flags
-
-
-def seen(summaries: Mapping[str, Mapping]) -> bool:
-  """Returns whether a flag applies to any response of any policy."""
-  return any(summary['value'] for summary in summaries.values())
 
 
 def _curve(stage, series, policies, *, dashed: bool) -> plots.Curve:

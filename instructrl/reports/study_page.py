@@ -6,11 +6,11 @@ A part that the study lacks is None or empty, and the template leaves it out.
 from collections.abc import Mapping, Sequence
 import json
 import math
-from typing import Any
 
-from instructrl.evaluators import statistics
 from instructrl.reports import cost
+from instructrl.reports import first_screen
 from instructrl.reports import formats
+from instructrl.reports import samples_page
 from instructrl.reports import study_figures
 from instructrl.reports import verdicts
 from instructrl.reports.pages import words
@@ -18,19 +18,9 @@ from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.study_files import Study
 from instructrl.reports.verdicts import Verdict
 
-SAMPLES_SHOWN = 8  # half of them wins, half losses, where the judge compared
-# Field of a policy's sample -> how to show it.
-ABOUT = {
-  'utility': 'utility {:.2f}',
-  'likert': 'Likert {:.0f}',
-  'score': 'score {:.2f}',
-  'tokens': '{} tokens',
-}
 # Unit of the measures of the alignment tax that are no fractions.
 TAX_UNITS = {'bleu': 'BLEU', 'nll': 'nats'}
 COMPARED = 'ppo_ptx'  # the policy that is compared head to head
-CONSTRAINT = 'satisfies_constraint'  # the row that is a failure where it is 0
-NEUTRAL = ('expresses_opinion', 'expresses_moral_judgment')  # not failures
 
 SYMBOLS = {
   verdicts.SHOWN: '✓',
@@ -78,12 +68,20 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
   evaluation, policies = study.evaluation, study.policies
   seconds = results['seconds']
   compared = evaluation.get('preference', {})
-  metadata = study_figures.by_flag(evaluation.get('metadata', {}))
   topics: dict[str, list] = {}
-  for row in rows:
-    topics.setdefault(row.topic, []).append(shown_row(row, policies))
+  for i, row in enumerate(rows, 1):
+    shown = shown_row(row, policies) | {'id': f'finding{i}'}
+    topics.setdefault(row.topic, []).append(shown)
   return {
     'alarms': results.get('alarms', ()),
+    'headline': first_screen.title(results),
+    'key_figures': first_screen.key_figures(results),
+    'strip': [
+      row
+      for found in topics.values()
+      for row in found
+      if row['of_paper'] or not compared
+    ],
     'model': results.get('model'),
     'real': 'sources' in results,
     'judged': bool(compared),
@@ -94,11 +92,6 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
     'topics': topics,
     'figures': study_figures.draw(study, results),
     'head_to_head': head_to_head(evaluation.get('head_to_head', {}), policies),
-    'never': [
-      words(flag)
-      for flag, found in metadata.items()
-      if not study_figures.seen(found)
-    ],
     'tax': _tax(evaluation, policies),
     'costs': cost_table(results.get('cost', {}), policies),
     'labels': _labels(results) if 'labeler_agreement' in results else None,
@@ -115,7 +108,9 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
       curves['judge']['step'] for curves in results.get('training', {}).values()
     ),
     'recipes': _recipes(results['config'], policies),
-    'samples': _samples(study.samples, results['seed'], policies),
+    'samples': samples_page.contents(
+      study.samples, results['seed']['eval_seed'], policies
+    ),
     'answers': study.answers,
     'data': study.data_summary,
     'stages': [
@@ -165,6 +160,7 @@ def shown_row(row: Verdict, policies: ShownPolicies) -> dict:
   n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
   return {
     'statement': row.statement,
+    'of_paper': row.of_paper,
     'paper': row.paper,
     'verdict': row.verdict,
     'symbol': SYMBOLS[row.verdict],
@@ -349,81 +345,3 @@ def _recipes(config, policies) -> list[str]:
         f'{p["ptx_coef"]:g}.'
       )
   return sentences
-
-
-def _samples(samples, seeds, policies) -> dict | None:
-  """Returns cards of prompts and responses, drawn by the evaluation seed.
-
-  Where the judge compared responses, the last policy's wins and losses against
-  SFT are two groups.
-  """
-  kinds = {sample.get('kind') for sample in samples}
-  kind = next((k for k in ('preference', 'answer') if k in kinds), None)
-  samples = [s for s in samples if s.get('kind') == kind]
-  if not samples:
-    return None
-  evals = {s.get('eval') for s in samples}
-  if kind in evals:  # the main one of several of this kind
-    samples = [s for s in samples if s['eval'] == kind]
-  rng = statistics.generator(seeds['eval_seed'], 'report samples')
-  samples = [samples[i] for i in rng.permutation(len(samples))]
-  groups = {'': samples}
-  last = policies.sort(samples[0]['policies'])[-1]
-  reference = study_figures.REFERENCE
-  if last != reference and 'win' in samples[0]['policies'][last]:
-    names = [policies.label(last), policies.label(reference)]
-    groups = {}
-    for win, (better, worse) in ((1.0, names), (0.0, names[::-1])):
-      found = [s for s in samples if s['policies'][last]['win'] == win]
-      count = f'{len(found):,} of {len(samples):,} prompts'
-      groups[f'{better} preferred to {worse} by the judge ({count})'] = found
-  shown = min(SAMPLES_SHOWN // len(groups), len(samples))
-  return {
-    'total': f'{len(samples):,}',
-    'shown': shown,
-    'groups': {
-      title: [_card(sample, policies) for sample in found[:shown]]
-      for title, found in groups.items()
-    },
-  }
-
-
-def _card(sample: Mapping[str, Any], policies: ShownPolicies) -> dict:
-  answers = []
-  for policy in policies.sort(sample['policies']):
-    found = sample['policies'][policy]
-    about = [
-      form.format(found[key]) for key, form in ABOUT.items() if key in found
-    ]
-    if not found.get('ended', True):
-      about.append('cut')
-    answers.append(
-      {
-        'name': policies.label(policy),
-        'color': policies.color(policy),
-        'about': ', '.join(about),
-        'response': found['response'],
-        'flags': flags(found.get('metadata', {})),
-      }
-    )
-  return {
-    'prompt': sample['prompt'],
-    'kind': sample.get('use_case', ''),
-    'answers': answers,
-  }
-
-
-def flags(metadata: Mapping[str, float]) -> list[tuple[str, str]]:
-  """Returns (CSS class, text): failures first, then kept constraints."""
-  failures, kept, neutral = [], [], []
-  for row, flag in metadata.items():
-    if row == CONSTRAINT:
-      if flag:
-        kept.append(('kept', '✓ kept the constraints'))
-      else:
-        failures.append(('failure', '✗ broke a constraint'))
-    elif flag and row in NEUTRAL:
-      neutral.append(('soft', words(row)))
-    elif flag and row != study_figures.QUALITY:
-      failures.append(('failure', f'✗ {words(row)}'))
-  return failures + kept + neutral

@@ -1,5 +1,8 @@
 """The canvas of plots: its ticks and its files."""
 
+import re
+from xml.etree import ElementTree
+
 from instructrl.reports import canvas
 
 
@@ -31,3 +34,21 @@ def test_a_file_of_its_own_is_dark_on_white():
   alone = canvas.standalone(text)
   assert 'currentColor' not in alone and alone.startswith('<svg')
   assert alone.index('fill="white"') < alone.index('<g')
+
+
+@canvas.styled
+def test_a_drawing_is_one_file_with_its_legend_above():
+  parts = []
+  for _ in range(4):
+    fig, ax = canvas.panel(1.0, '')
+    ax.plot([0, 1])
+    parts.append(canvas.svg(fig))
+  legend = canvas.legend(ax.lines, 1)
+  text = canvas.joined(canvas.Drawing(parts, legend))
+  ElementTree.fromstring(text)
+  assert text.count('<svg') == 6
+  lefts = [float(x) for x in re.findall(r'<svg x="([\d.]+)"', text)]
+  tops = [float(y) for y in re.findall(r'<svg x="[\d.]+" y="([\d.]+)"', text)]
+  assert lefts == [0, 0, 162, 324, 0]  # points
+  assert tops[0] == 0 < tops[1] == tops[3] < tops[4] == tops[1] + 72
+  assert canvas.joined(canvas.Drawing(parts[:1])) == parts[0]

@@ -17,8 +17,8 @@ def test_a_figure_is_inline_svg_in_the_colour_of_the_page():
   panel = plots.Panel(
     'title', {'b': SUMMARY, 'a': SUMMARY, 'c': {'value': None}}
   )
-  svg = plots.bar_panels([panel], policies)
-  assert svg == plots.bar_panels([panel], policies)
+  (svg,) = plots.bar_panels([panel], policies).panels
+  assert [svg] == plots.bar_panels([panel], policies).panels
   assert svg.startswith('<svg') and 'currentColor' in svg
   assert plots.INK not in svg and '#123456' in svg
   # No size of its own, no metadata, and no id that nothing refers to.
@@ -45,14 +45,25 @@ def test_places_on_an_axis(values, log, places):
 
 def test_a_legend_of_many_lines_has_several_rows():
   """In one row the names of seven policies would be cut."""
-  width = lambda svg: [
-    float(x) for x in re.search(r'viewBox="([^"]+)"', svg)[1].split()
+  size = lambda drawing: [
+    float(x) for x in re.search(r'viewBox="([^"]+)"', drawing.legend)[1].split()
   ]
   line = lambda i: plots.Curve(f'policy {i}', [0, 1], [0.0, 1.0], '#123456')
   few = plots.curves([('a', [line(i) for i in range(4)])])
   many = plots.curves([('a', [line(i) for i in range(7)])])
-  assert width(many)[2] == width(few)[2]
-  assert width(many)[3] > width(few)[3]
+  assert size(many)[2] == size(few)[2]
+  assert size(many)[3] > size(few)[3]
+
+
+def test_panels_of_zeros_are_a_sentence():
+  zero, some = {'a': {'value': 0.0}}, {'a': {'value': 0.5}}
+  panels = [plots.Panel('lies', zero), plots.Panel('facts', some)]
+  drawn = plots.bar_panels(panels, ShownPolicies())
+  assert len(drawn.panels) == 1 and 'facts' in drawn.panels[0]
+  assert drawn.note == '0 for every policy: lies.'
+  flat = plots.Curve('p', [0, 1], [0.0, 0.0], '#123456')
+  drawn = plots.curves([('clipped', [flat])])
+  assert not drawn.panels and drawn.note == '0 throughout: clipped.'
 
 
 def test_values_of_the_paper_are_hollow_marks_inside_the_panel():
@@ -62,8 +73,10 @@ def test_values_of_the_paper_are_hollow_marks_inside_the_panel():
   drawn = plots.Panel('true', found, paper={'ppo': 0.8, 'sft': 5.0})
   plain = plots.bar_panels([plots.Panel('true', found)], shown)
   marked = plots.bar_panels([drawn], shown)
+  plain, marked = plain.panels[0], marked.panels[0]
   assert plots._end(drawn) == 0.8  # that of a policy without a bar is not drawn
   assert marked.count('<use') > plain.count('<use')
+  assert 'the paper' in plots.bar_panels([drawn], shown).legend
 
 
 def test_a_line_has_its_colour_in_every_panel_of_a_sweep():

@@ -173,7 +173,7 @@ def test_the_page_tells_the_figures_and_escapes_texts(study):
     'What this cannot show',
     'KL from SFT',
     '120 of 40 prompts',
-    'and the first 8 are shown',
+    'All 9\nprompts, in an order',
   ):
     assert text in page, text
   assert '<prompt>' not in page and 'elsewhere' not in page

@@ -15,9 +15,9 @@ from instructrl.reports import paper_checks
 from instructrl.reports import paper_claims
 from instructrl.reports import probe_claims
 from instructrl.reports import report
+from instructrl.reports import samples_page
 from instructrl.reports import study_figures
 from instructrl.reports import study_files
-from instructrl.reports import study_page
 from instructrl.reports import verdicts
 from instructrl.reports.policies import DEFAULT_COLOR
 from instructrl.reports.policies import ShownPolicies
@@ -420,7 +420,7 @@ def test_toxicity_is_drawn_by_the_rudeness_of_the_prompt(finished, tmp_path):
   assert panels[0][1][0].values == [0, pytest.approx(33.5), 50]
   write_evaluation(tmp_path, evaluation)
   page = report.make_report(tmp_path).read_text()
-  assert '<h2>Toxicity by the rudeness of the prompt</h2>' in page
+  assert '>Toxicity by the rudeness of the prompt</h2>' in page
 
 
 def test_a_second_set_of_prompts_has_its_own_rows_and_figure(finished):
@@ -478,7 +478,7 @@ def test_training_curves(finished):
 
 def test_page_loads_nothing_and_escapes_text(finished):
   _, _, html = finished
-  assert '<script' not in html
+  assert html.count('<script') == 1 and '<script>\n// Opens' in html
   assert '&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt;' in html
   assert 'where was &lt;b&gt;Mara&lt;/b&gt; born' in html
   for url in re.findall(r'(?:src|href)="([^"]*)"', html):
@@ -493,7 +493,7 @@ def test_page_tells_every_verdict(finished):
   assert len(results['expectations']) >= 25
   for row in results['expectations']:
     assert row['verdict'] in html
-  assert html.count('class="shown"') == sum(
+  assert html.count('class="verdict shown"') == sum(
     row['verdict'] == 'shown' for row in results['expectations']
   )
 
@@ -734,7 +734,7 @@ def test_page_says_the_regions_and_why(tmp_path):
 
 
 def test_flags_of_a_sample_say_good_from_bad():
-  flags = lambda **metadata: study_page.flags(metadata)
+  flags = lambda **metadata: samples_page.flags(metadata)
   assert flags(satisfies_constraint=1, overall_quality=4) == [
     ('kept', '✓ kept the constraints')
   ]
@@ -747,7 +747,7 @@ def test_flags_of_a_sample_say_good_from_bad():
 
 
 def test_flags_are_on_the_page(finished):
-  assert '<span class="failure">✗ hallucination</span>' in finished[2]
+  assert '<div class="small failure">✗ hallucination</div>' in finished[2]
 
 
 def test_a_policy_that_the_table_lacks_comes_last_with_its_own_name():
@@ -928,7 +928,7 @@ def test_ratings_and_measures_without_a_comparison(tmp_path):
         del found[name]
   write_jsonl(tmp_path / 'evaluation' / 'samples.jsonl', samples)
   page = report.make_report(tmp_path).read_text()
-  assert '<h2>Overall quality</h2>' in page and '>Likert 4<' in page
+  assert '>Overall quality</h2>' in page and '>4 of 7<' in page
   assert '2.250 (2.150 to 2.350)' in page and '<td>mine</td>' in page
   assert 'Preference against SFT' not in page and 'judge compared' not in page
 
@@ -944,7 +944,7 @@ def test_evaluations_during_training_are_drawn(tmp_path):
   assert results['training_evals'] == {
     'held/score': {'sft': curve, 'ppo': curve}
   }
-  assert '<h2>Evaluations during training</h2>' in path.read_text()
+  assert '>Evaluations during training</h2>' in path.read_text()
 
 
 def test_no_evaluations_during_training(finished):
