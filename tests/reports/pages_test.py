@@ -1,6 +1,7 @@
 """Rendering of templates, and their place in an installed package."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -36,3 +37,34 @@ def test_an_installed_package_has_the_templates(tmp_path):
   names = {path.name for path in (ROOT / folder).iterdir()}
   assert 'study.html.j2' in names
   assert {path.name for path in (tmp_path / folder).iterdir()} == names
+
+
+def _contrast(first: str, second: str) -> float:
+  """Returns the contrast of two colours '#rgb' or '#rrggbb' (WCAG 2)."""
+
+  def luminance(color):
+    digits = color[1:] if len(color) == 7 else ''.join(2 * c for c in color[1:])
+    parts = [int(digits[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+    linear = [
+      x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+  dark, light = sorted(map(luminance, (first, second)))
+  return (light + 0.05) / (dark + 0.05)
+
+
+def test_text_has_the_contrast_of_aa():
+  """4.5 to 1, in light, in dark and on paper."""
+  assert _contrast('#000', '#ffffff') == pytest.approx(21)
+  style = (ROOT / 'instructrl/reports/templates/style.css').read_text()
+  schemes = [
+    dict(re.findall(r'--(\w+):\s*(#\w+)', block))
+    for block in re.findall(r':root \{([^}]*)\}', style)
+  ]
+  assert len(schemes) == 3
+  for scheme in schemes:
+    for name in ('ink', 'soft', 'good', 'bad', 'open'):
+      for behind in ('paper', 'card'):
+        found = _contrast(scheme[name], scheme[behind])
+        assert found >= 4.5, (name, behind, found)
