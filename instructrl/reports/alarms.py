@@ -185,22 +185,21 @@ def _texts(study: Study) -> list[str]:
 
 def _reward_model(study: Study) -> list[str]:
   """Finds held-out data on which the reward model is no better than a rule."""
-  lines = [
+  found = {
+    name: part['difference'][LONGER]
+    for name, part in study.evaluation.get('accuracy', {}).items()
+    if LONGER in part['difference']
+  }
+  found = found or {
+    f'{group.replace("_", " ")} labelers': part['over_longer']
+    for group, part in study.result('reward').get('accuracy', {}).items()
+    if 'over_longer' in part  # older runs did not measure it
+  }
+  return [
     f'{name}: {formats.measured(difference, "points", signed=True)} of '
     f'accuracy, reward model minus “{LONGER}”'
-    for name, part in study.evaluation.get('accuracy', {}).items()
-    for difference in [part['difference'].get(LONGER)]
-    if difference and not _above(difference, 0.0)
-  ]
-  if 'accuracy' in study.evaluation:
-    return lines
-  # The lab's report has no such baseline: a coin is the rule.
-  accuracy: Mapping = study.result('reward').get('accuracy', {})
-  return [
-    f'{formats.measured({**found, "value": found["accuracy"]}, "%")} of pairs '
-    f'({group.replace("_", " ")}) are in its order, a coin’s 50%'
-    for group, found in accuracy.items()
-    if not _above({**found, 'value': found['accuracy']}, 0.5)
+    for name, difference in found.items()
+    if not _above(difference, 0.0)
   ]
 
 
@@ -255,9 +254,9 @@ _KINDS = (
     _texts,
   ),
   _Kind(
-    'The reward model is not shown to be better than a simple rule',
-    'The 95% interval of its advantage includes 0. PPO then maximizes what the '
-    'rule measures (length), or noise.',
+    'The reward model may only measure length',
+    'The 95% interval of the difference of their accuracies includes 0. PPO '
+    'then maximizes length, or noise.',
     'Compare more held-out pairs. Train the reward model on more rankings, or '
     'change its learning rate.',
     _reward_model,

@@ -80,15 +80,22 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
 
   Returns:
     'accuracy' and 'ci95', the fraction of strict pairs ranked as the labeler
-    did; 'log_loss', the summary of equation 1 in nats; 'num_pairs' and
-    'num_prompts', without prompts that have ties only.
+    did; 'over_longer', the summary of that fraction minus the fraction of
+    "longer is better", where equal lengths are half right; 'log_loss', the
+    summary of equation 1 in nats; 'num_pairs' and 'num_prompts', without
+    prompts that have ties only.
   """
-  right, total, losses_of = [], [], []
+  right, longer, total, losses_of = [], [], [], []
   for batch in batches:
     scores = np.asarray(score_fn(params, batch))
-    pairs = np.asarray(
-      losses.preference_pairs(*processes.fetch((batch.ranks, batch.valid)))
+    ranks, valid, segments = processes.fetch(
+      (batch.ranks, batch.valid, batch.segment_ids)
     )
+    pairs = np.asarray(losses.preference_pairs(ranks, valid))
+    responses = np.arange(1, pairs.shape[1] + 1)
+    lengths = (segments[:, :, None] == responses).sum(1)
+    growth = lengths[:, :, None] - lengths[:, None, :]
+    longer += (0.5 * (1 + np.sign(growth)) * pairs).sum((1, 2)).tolist()
     margins = scores[:, :, None] - scores[:, None, :]
     right += ((margins > 0) & pairs).sum((1, 2)).tolist()
     total += pairs.sum((1, 2)).tolist()
@@ -96,13 +103,14 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
     losses_of += [
       loss[pair].mean() for loss, pair in zip(pair_losses, pairs) if pair.any()
     ]
-  counted = [(r, t) for r, t in zip(right, total) if t]
-  summary = statistics.summarize(
-    statistics.ratio(*map(list, zip(*counted))), seed=seed
-  )
+  counted = np.asarray([x for x in zip(right, longer, total) if x[2]])
+  right, longer, total = counted.reshape(-1, 3).T
+  summary = statistics.summarize(statistics.ratio(right, total), seed=seed)
+  over = statistics.ratio(right - longer, total)
   return {
     'accuracy': summary['value'],
     'ci95': summary['ci95'],
+    'over_longer': statistics.summarize(over, seed=seed),
     'log_loss': statistics.summarize(statistics.mean(losses_of), seed=seed),
     'num_pairs': int(sum(total)),
     'num_prompts': len(counted),

@@ -15,7 +15,7 @@ TITLES = {
   'kl': 'The policy is far from where PPO started',
   'ended': 'Many responses do not end',
   'texts': 'Responses are repeated or garbled',
-  'reward': 'The reward model is not shown to be better than a simple rule',
+  'reward': 'The reward model may only measure length',
   'values': 'The value model explains nothing',
   'length': 'Responses grow longer',
 }
@@ -159,12 +159,15 @@ def test_a_reward_model_that_only_measures_length(study, half, raised):
   assert titles(study) == [TITLES['reward']] * raised
 
 
-@pytest.mark.parametrize('low, raised', [(0.52, False), (0.49, True)])
-def test_a_reward_model_of_the_lab_beats_a_coin(study, low, raised):
+@pytest.mark.parametrize('low, raised', [(0.02, False), (-0.01, True)])
+def test_a_reward_model_of_the_lab_that_only_measures_length(
+  study, low, raised
+):
   write_held(study, lambda held: held.pop('accuracy'))
   done = json.loads((study / 'reward' / 'DONE').read_text())
-  found = {'accuracy': 0.55, 'ci95': [low, 0.6], 'num_pairs': 9}
-  done['result'] = {'accuracy': {'in_group': found}}
+  over = {'value': 0.05, 'ci95': [low, 0.1], 'n': 9}
+  found = {'accuracy': 0.55, 'ci95': [0.52, 0.6], 'num_pairs': 9}
+  done['result'] = {'accuracy': {'in_group': {**found, 'over_longer': over}}}
   (study / 'reward' / 'DONE').write_text(json.dumps(done))
   assert titles(study) == [TITLES['reward']] * raised
 

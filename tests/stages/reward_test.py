@@ -264,6 +264,15 @@ def test_accuracy_by_hand():
   # Row 0: 2 of 3 pairs; row 2: one of two is right, the other is equal.
   assert found['accuracy'] == pytest.approx(3 / 5)
   assert (found['num_pairs'], found['num_prompts']) == (5, 2)
+  lengths = np.stack(
+    [(batch.segment_ids == k).sum(1) for k in range(1, 5)], axis=1
+  )
+  longer = sum(
+    0.5 * (1 + np.sign(lengths[row, i] - lengths[row, j]))
+    for row, i, j in ((0, 0, 1), (0, 0, 2), (0, 1, 2), (2, 1, 0), (2, 2, 0))
+  )
+  over = found['over_longer']
+  assert over['value'] == pytest.approx(3 / 5 - longer / 5) and over['n'] == 2
   # Margins of row 0: 2, 1 and -1; of row 2: 0 and 1. Prompts weigh the same.
   loss = lambda *margins: np.mean([math.log1p(math.exp(-m)) for m in margins])
   assert found['log_loss']['value'] == pytest.approx(
