@@ -152,24 +152,6 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
   panels = [panel for panel in panels if _seen(panel)]
   # Percentages of one figure share a scale, so that bars compare.
   percent_top = max([_end(panel) for panel in panels if panel.percent] or [1.0])
-<<<<<<< HEAD
-  marked = any(panel.paper for panel in panels)
-  fig, axes = canvas.grid(
-    len(panels), row_height=0.2 * bars + 0.7, head=0.3 if marked else 0.0
-  )
-  fig.get_layout_engine().set(h_pad=0.12)
-  for i, (ax, panel) in enumerate(zip(axes, panels)):
-    top = percent_top if panel.percent else _end(panel)
-    _bars(ax, panel, policies, top)
-    named = i % canvas.COLUMNS == 0
-    names = policies.sort(panel.summaries)
-    labels = [policies.label(name) if named else '' for name in names]
-    ax.set_yticks(range(len(names)), labels)
-  if marked:
-    ax.plot([], [], **_PAPER, label='the paper')
-    fig.legend(loc='outside upper left', handletextpad=0.2)
-  return canvas.svg(fig)
-=======
   drawn = []
   for panel in panels:
     n = formats.count_items(panel.summaries)
@@ -187,7 +169,6 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
 
 def _seen(panel: Panel) -> bool:
   return any(summary.get('value') for summary in panel.summaries.values())
->>>>>>> 34d97248 (Report: a first screen, one-line findings, all samples, split panels)
 
 
 def _end(panel: Panel) -> float:
