@@ -114,26 +114,50 @@ class Columns:
 
 def merge(parts: Sequence[pathlib.Path], path: str | pathlib.Path) -> None:
   """Replaces the columns of the shards of a split by one file."""
-  found = list(map(Columns.load, parts))
+  found = _joined(list(map(Columns.load, parts)))
+  for part in parts:
+    part.unlink()
+  found.save(path)
+
+
+def _joined(parts: Sequence[Columns]) -> Columns:
+  """Returns the columns of several splits, one split after the other."""
   numbers: dict[str, int] = {}
   labelers = []
-  for part in found:
+  for part in parts:
     own = [numbers.setdefault(name, len(numbers)) for name in part.labelers]
     labelers.append(np.asarray(own, np.int32)[part.labeler])
   values = {
-    name: np.concatenate([getattr(part, name) for part in found])
+    name: np.concatenate([getattr(part, name) for part in parts])
     for name in _TYPES
   }
   values['labeler'] = np.concatenate(labelers)
-  for part in parts:
-    part.unlink()
-  Columns(**values, labelers=tuple(numbers)).save(path)
+  return Columns(**values, labelers=tuple(numbers))
 
 
 class TokenReader(Protocol):
   """Reads the tokens of records; see `store.RecordSequence`."""
 
   def tokens(self, indices: Sequence[int]) -> list[np.ndarray]: ...
+
+
+class _JoinedReader:
+  """Reads the records of several data sets by one index."""
+
+  def __init__(self, readers: Sequence[TokenReader], sizes: Sequence[int]):
+    self._readers, self._ends = readers, np.cumsum(sizes)
+    self._starts = self._ends - sizes
+
+  def tokens(self, indices: Sequence[int]) -> list[np.ndarray]:
+    rows = np.asarray(indices)
+    parts = np.searchsorted(self._ends, rows, 'right')
+    found: dict[int, np.ndarray] = {}
+    for part in np.unique(parts):
+      places = np.flatnonzero(parts == part)
+      own = rows[places] - self._starts[part]
+      read = self._readers[part].tokens(own.tolist())
+      found.update(zip(places.tolist(), read, strict=True))
+    return [found[place] for place in range(len(rows))]
 
 
 class RankedTokens(Sequence[RankingTokens]):
@@ -224,6 +248,16 @@ class RankedTokens(Sequence[RankingTokens]):
           pairs.append((i, j))
     both = np.asarray(pairs, np.int64).reshape(-1, 2)
     return RankedTokens(self._reader, c, np.asarray(rows, np.int64), both)
+
+  @classmethod
+  def union(cls, parts: Sequence['RankedTokens']) -> 'RankedTokens':
+    """Joins all rankings of several data sets, in their order."""
+    if len(parts) == 1:
+      return parts[0]
+    columns = [part.columns for part in parts]
+    sizes = [len(c.k) for c in columns]
+    readers = [part._reader for part in parts]
+    return cls(_JoinedReader(readers, sizes), _joined(columns))
 
   # --- Numbers of the chosen ones --------------------------------------------
 

@@ -39,9 +39,26 @@ def records(run, source: str, name: str, split: str) -> store.RecordSequence:
   return data_folder(run, source).records(name, split)
 
 
+def rankings(run) -> list[DataFolder]:
+  """Opens inputs.rankings, and each input whose name begins with rankings_."""
+  return [
+    data_folder(run, name)
+    for name, path in sorted(run.config.inputs.items())
+    if name == 'rankings' or (name.startswith('rankings_') and path)
+  ]
+
+
 def ranked(run, split: str, tok) -> RankedTokens:
-  """Opens a split of inputs.rankings; see `DataFolder.ranked`."""
-  return data_folder(run, 'rankings').ranked(split, tok)
+  """Opens a split of all `rankings` of a stage as one; see `DataFolder.ranked`.
+
+  Each of them must have the split 'train'; another split may be in some only.
+  """
+  from instructrl.data.ranked import RankedTokens
+
+  folders = rankings(run)
+  if split != 'train':
+    folders = [f for f in folders if f.has('rankings', split)] or folders[:1]
+  return RankedTokens.union([f.ranked(split, tok) for f in folders])
 
 
 def rows(run, name: str, remedy: str) -> RowFile:

@@ -152,7 +152,8 @@ def load_held_out(run: Run, tok) -> dict[str, RankedTokens]:
   Public data often has no held-out labelers: missing groups are reported and
   skipped.
   """
-  if not inputs.data_folder(run, 'rankings').has('rankings', 'validation'):
+  folders = inputs.rankings(run)
+  if not any(folder.has('rankings', 'validation') for folder in folders):
     inputs.tell(
       run, 'accuracy is not measured: inputs.rankings has no validation split'
     )

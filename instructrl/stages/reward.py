@@ -13,7 +13,9 @@ from instructrl.data import pipeline
 from instructrl.data import tasks
 from instructrl.models import heads
 from instructrl.models.transformer import Model
+from instructrl.runtime import files
 from instructrl.runtime import optimizer
+from instructrl.runtime import run_folder
 from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
@@ -237,6 +239,18 @@ def init_params(run: Run, layout: build.Layout, source: str, model) -> Params:
   return {'backbone': backbone, 'head': fresh['head']}
 
 
+def _start(run: Run, layout: build.Layout) -> Params:
+  """Returns the initial parameters; a reward model keeps its head."""
+  config = run.config
+  if not config.inputs.init:
+    return init_params(run, layout, '', config.model)
+  folder = run_folder.find(run.input('init'))
+  made_by = files.read_json(folder / run_folder.CONFIG) if folder else {}
+  if made_by.get('stage') == config.stage:
+    return run.load_params('init', layout.abstract, config.model)
+  return init_params(run, layout, 'init', config.model)
+
+
 def _shift(run: Run, program: RewardProgram, state: TrainState, tok, elements):
   """Shifts the bias so that demonstrations score 0 on average.
 
@@ -275,14 +289,7 @@ def run(config, workdir, label: str = '') -> dict:
       program.fresh_state,
       program.state_shardings,
       [program.layout.abstract],
-      lambda: [
-        init_params(
-          run,
-          program.layout,
-          'init' if config.inputs.init else '',
-          config.model,
-        )
-      ],
+      lambda: [_start(run, program.layout)],
     )
 
     batches = functools.partial(

@@ -152,3 +152,19 @@ def test_columns_that_do_not_fit_the_tokens_are_refused(found):
   found.columns.lengths[0] += 1
   with pytest.raises(ValueError, match='ranking 0 has .* its columns say'):
     found[0]
+
+
+def test_a_union_has_the_rankings_of_all_data_sets_in_order(
+  folder, found, tmp_path
+):
+  more = [make(i, (1, 0)) for i in (4, 1)]
+  store.write_records(tmp_path, 'rankings', {'train': more})
+  other = store.read_ranked(tmp_path, 'rankings', 'train')
+  both = ranked.RankedTokens.union([found, other])
+  assert list(both) == [*found, *map(of, more)]
+  assert both.__getitems__([20, 3, 21]) == [of(more[0]), found[3], of(more[1])]
+  assert both.labelers.tolist()[-2:] == ['labeler 1', 'labeler 1']
+  for name in ('groups', 'lengths', 'longest', 'prompt_lengths', 'strict'):
+    parts = [getattr(part, name) for part in (found, other)]
+    np.testing.assert_array_equal(getattr(both, name), np.concatenate(parts))
+  assert ranked.RankedTokens.union([found]) is found

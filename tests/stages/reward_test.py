@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import math
+import shutil
 import types
 
 import chex
@@ -19,6 +20,7 @@ from instructrl.data import tasks
 from instructrl.models import heads
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
+from instructrl.runtime import run_folder
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
@@ -526,6 +528,19 @@ def test_folds_divide_the_labelers_who_train(configs, study, tok, tmp_path):
     ranking_batches.load_rankings(run, tok, 'train', 'train')
 
 
+def test_several_rankings_are_one_set(configs, study, tok):
+  run = toy_run(configs, study)
+  one = {
+    split: ranking_batches.load_rankings(run, tok, split)[0]
+    for split in ('train', 'validation')
+  }
+  run.config.inputs.update(rankings_1='../rankings', rankings_2='')
+  run.input = lambda name: study / 'rankings'
+  for split, elements in one.items():
+    both = ranking_batches.load_rankings(run, tok, split)[0]
+    assert list(both) == [*elements, *elements]
+
+
 @pytest.mark.parametrize(
   'changes, message',
   [
@@ -692,6 +707,20 @@ def test_rankings_that_prefer_nothing_are_refused(
   config.inputs.rankings = str(ties)
   with pytest.raises(checks.ConfigError, match='there is nothing to learn'):
     reward.run(config, workdir)
+
+
+def test_a_reward_model_goes_on_with_its_own_head(
+  configs, study, workdir, one_device, untrained, monkeypatch
+):
+  monkeypatch.setattr(reward, 'demonstration_mean', lambda *args: 0.0)
+  earlier = workdir.parent / 'earlier'
+  shutil.copytree(study / 'reward', earlier)
+  run_folder.write_config(earlier, configs['reward'].to_dict())
+  run_folder.write_done(earlier, {})
+  configs['reward'].inputs.init = '../earlier'
+  reward.run(configs['reward'], workdir)
+  saved, _ = inputs.exported(study / 'reward')
+  chex.assert_trees_all_equal(inputs.exported(workdir)[0], saved)
 
 
 @pytest.mark.slow
