@@ -7,6 +7,7 @@ probes              automatic evaluations of appendix D (lab only)
 nll                 loss on held-out pretraining text
 reward_model        score, length and end of answers, KL from SFT
 ranking_accuracy    reward model against baselines on held-out rankings
+over_optimization   reward models beside the judge, on answers of their policies
 language_model      a policy as text in, text out
 statistics          means, intervals, F1, BLEU
 """

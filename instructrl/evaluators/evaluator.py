@@ -71,8 +71,8 @@ class Context(Protocol):
   def has_kl(self, policy: str) -> bool:
     """Returns whether the policy's KL from SFT is of interest."""
 
-  def reward_model(self) -> RewardModel:
-    """Opens `inputs.reward_model`."""
+  def reward_model(self, name: str = 'reward_model') -> RewardModel:
+    """Opens the reward model `inputs.NAME`."""
 
   def world(self):
     """Returns the world of the lab `inputs.data`."""

@@ -84,9 +84,9 @@ def named(name: str) -> Iterator[None]:
 class OpenRewardModel:
   """See `protocol.RewardModel`."""
 
-  def __init__(self, opened: policies.Opener):
+  def __init__(self, opened: policies.Opener, name: str = 'reward_model'):
     self._opened = opened
-    self._params, self._scorer, self._config = scoring.load_scorer(opened)
+    self._params, self._scorer, self._config = scoring.load_scorer(opened, name)
 
   def score(self, prompts, responses):
     return self._scorer(self._params, prompts, responses)
@@ -115,12 +115,8 @@ class Shared:
 
   @functools.cached_property
   def labelers(self) -> list:
-    path = self.opened.input('rankings') / 'noise.json'
-    noise = files.read_json(path)
-    labelers = lab.final_labelers(self.world)
-    missing = [l.name for l in labelers if l.name not in noise]
-    checks.require(not missing, f'{path} has no labeler {", ".join(missing)}')
-    return [dataclasses.replace(l, noise=noise[l.name]) for l in labelers]
+    people = lab.final_labelers(self.world)
+    return lab.with_noise(people, self.opened.input('rankings'))
 
 
 class StageContext:
@@ -160,8 +156,10 @@ class StageContext:
   def has_kl(self, policy: str) -> bool:
     return policies.kind(policy).has_kl
 
-  def reward_model(self) -> OpenRewardModel:
-    return self._shared.reward_model
+  def reward_model(self, name: str = 'reward_model') -> OpenRewardModel:
+    if name == 'reward_model':
+      return self._shared.reward_model
+    return OpenRewardModel(self._opened, name)
 
   def world(self):
     return self._shared.world

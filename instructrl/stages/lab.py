@@ -7,6 +7,7 @@ stages.
 """
 
 from collections.abc import Sequence
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -35,6 +36,7 @@ from instructrl.stages import checks
 from instructrl.tokenizers import trained
 
 STAGES = ('lab',)
+NOISE = 'noise.json'  # in a folder of rankings: {labeler: noise}
 # The shares of labelers' prompts in demonstrations and rankings (Table 6).
 SHOWN_SHARE = 11_295 / 12_725
 RANKED_SHARE = 6_623 / 33_207
@@ -149,6 +151,19 @@ def load_labelers(world) -> list:
 def final_labelers(world) -> list:
   """Returns the labelers with the priorities of final evaluations (B.2)."""
   return [labeler.final() for labeler in load_labelers(world)]
+
+
+def with_noise(people: Sequence, folder: pathlib.Path) -> list:
+  """Returns labelers with the noise that a run of `rankings` gave them.
+
+  Raises:
+    ConfigError: the run has no noise of a labeler.
+  """
+  path = folder / NOISE
+  noise = files.read_json(path)
+  missing = [l.name for l in people if l.name not in noise]
+  checks.require(not missing, f'{path} has no labeler {", ".join(missing)}')
+  return [dataclasses.replace(l, noise=noise[l.name]) for l in people]
 
 
 def make_judge(lab_dir) -> judge.Judge:

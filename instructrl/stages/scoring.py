@@ -117,17 +117,20 @@ def accuracy(score_fn, params, batches, seed: int) -> dict:
   }
 
 
-def load_scorer(opened) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
-  """Returns (params, scorer, config of its run) of inputs.reward_model.
+def load_scorer(
+  opened, name: str = 'reward_model'
+) -> tuple[Params, Scorer, ml_collections.ConfigDict]:
+  """Returns (params, scorer, config of its run) of a reward model.
 
   Args:
     opened: a `policies.Opener`.
+    name: of the input.
   """
-  run = opened.open('reward_model')
+  run = opened.open(name)
   checks.require(
     run.is_reward_model,
-    f'inputs.reward_model: {opened.input("reward_model")} must be made by the '
-    f'stage reward; got a run of {run.config.stage}',
+    f'inputs.{name}: {opened.input(name)} must be made by the stage reward; '
+    f'got a run of {run.config.stage}',
   )
   scorer = Scorer(run.model, opened.tok, batch_size=opened.batch_size)
   return run.params, scorer, run.config

@@ -25,6 +25,7 @@ def test_the_types_are_the_modules_with_an_evaluator():
   assert evaluator.types() == [
     'generalization',
     'nll',
+    'over_optimization',
     'preference',
     'probes',
     'ranking_accuracy',
