@@ -17,11 +17,10 @@ import argparse
 import pathlib
 import sys
 
+from instructrl.feedback import PORT
 from instructrl.runtime import command
 from instructrl.runtime import exits
 from instructrl.runtime import typed
-
-PORT = 8327
 
 
 def parse(argv):
@@ -129,6 +128,7 @@ def _new(args) -> None:
 def _sample(args) -> None:
   from instructrl.feedback import candidates
   from instructrl.feedback import project
+  from instructrl.stages import loaded
 
   settings = _settings(args)
   command.setup_jax()
@@ -143,7 +143,8 @@ def _sample(args) -> None:
       demonstrations=args.demonstrations,
       max_tokens=args.max_tokens,
       seed=args.seed,
-    )
+    ),
+    loaded.load,
   )
   project.create(args.dir, items, settings)
   _explain(args.dir, len(items))

@@ -43,12 +43,14 @@ ROWS = (
     | MATHEMATICS
     | {'data', 'lab', 'models', 'rollout', 'runtime', 'tokenizers'}
   },
+  {'feedback': {'data', 'evaluators', 'lab', 'runtime'}},
   {
     'stages': BASE
     | MATHEMATICS
     | {
       'data',
       'evaluators',
+      'feedback',
       'interop',
       'lab',
       'models',
@@ -59,10 +61,7 @@ ROWS = (
       'tokenizers',
     }
   },
-  {
-    'reports': {'evaluators', 'runtime'},
-    'feedback': {'data', 'evaluators', 'lab', 'runtime', 'stages'},
-  },
+  {'reports': {'evaluators', 'runtime'}},
   {
     'planning': BASE
     | {

@@ -12,3 +12,5 @@ serving    runs the server
 exports    labels as records for training and evaluation
 measures   people's win rates, ratings and flags, for reports
 """
+
+PORT = 8327  # of the page

@@ -4,7 +4,7 @@ The paper's rankings compare K samples per prompt, K from 4 to 9, of several
 policies (Ouyang et al. 2022, sections 3.1 and 3.5).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 import re
@@ -75,12 +75,16 @@ class Request:
     return cls(policies=paths, k=(low, high), temperatures=heats, **others)
 
 
-def make(request: Request) -> list[Task]:
+def make(request: Request, load: Callable[[pathlib.Path], Any]) -> list[Task]:
   """Samples the policies and chooses K answers of each prompt.
 
   Policies and temperatures have about equal shares of the answers of a prompt.
   Equal texts are one answer, so a prompt may have fewer than K; a prompt with
   fewer than two is left out.
+
+  Args:
+    request: the request.
+    load: opens a run folder as a policy, such as `instructrl.load`.
 
   Raises:
     ConfigError: a policy is a reward model, or no prompt has two answers.
@@ -98,7 +102,7 @@ def make(request: Request) -> list[Task]:
   sources = len(request.policies) * len(request.temperatures)
   samples = -(-request.k[1] // sources)  # of each policy and temperature
   for name, path in request.policies.items():
-    for answers in _sampled(request, name, path, prompts, samples):
+    for answers in _sampled(request, name, load(path), prompts, samples):
       for found, candidates in zip(pool, answers):
         found += candidates
   items = [
@@ -141,11 +145,10 @@ def _read(request: Request) -> list[Any]:
   return records[: request.limit or None]
 
 
-def _sampled(request: Request, name, path, prompts: Sequence[Prompt], samples):
+def _sampled(
+  request: Request, name, policy, prompts: Sequence[Prompt], samples
+):
   """Yields, per temperature, each prompt's candidates of one policy."""
-  from instructrl.stages import loaded  # imports JAX
-
-  policy = loaded.load(path)
   for number, temperature in enumerate(request.temperatures):
     texts = policy.generate(
       [prompt.text for prompt in prompts],

@@ -79,6 +79,8 @@ def status_of(work: Callable[[], None]) -> int:
 
 def _explained(error: Exception) -> tuple[int, str]:
   """Returns the exit status for an error, and what to print."""
+  if isinstance(error, exits.Waiting):
+    return exits.EXIT_WAITING, str(error)
   reason, expected = storage.transient(error), str(error)
   if not isinstance(error, EXPECTED_ERRORS):
     expected = reason
@@ -138,12 +140,11 @@ def _run_guarded(main: Callable[..., None], given: Sequence[str]):
     main(*given)
     exits.ignore_signals()
   except processes.Stopped:
-    if jax.distributed.is_initialized():  # JAX waits: all processes stop
-      print(stopped, file=sys.stderr, flush=True)
-      sys.exit(processes.EXIT_STOPPED)
-    exits.leave(processes.EXIT_STOPPED, stopped)
+    _leave_together(processes.EXIT_STOPPED, stopped)
   except KeyboardInterrupt:
     exits.leave(128 + signal.SIGINT, stopped)
+  except exits.Waiting as waiting:
+    _leave_together(*_explained(waiting))
   except Exception as error:
     if jax.distributed.is_initialized() and processes.is_loss(error):
       exits.leave(
@@ -154,6 +155,16 @@ def _run_guarded(main: Callable[..., None], given: Sequence[str]):
     if processes.sigterm_came():  # an import turned `Stopped` into this error
       exits.leave(processes.EXIT_STOPPED, stopped)
     exits.leave(*_explained(error))
+
+
+def _leave_together(status: int, message: str):
+  """Ends the program where all processes stop, for which JAX waits."""
+  import jax
+
+  if jax.distributed.is_initialized():
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(status)
+  exits.leave(status, message)
 
 
 def _parse_flags(argv):

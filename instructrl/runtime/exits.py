@@ -11,8 +11,14 @@ import signal
 import sys
 from typing import NoReturn
 
+EXIT_WAITING = 77  # a run waits for people; see runtime/processes.py
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STREAMS = {'stdin': 'r', 'stdout': 'w', 'stderr': 'w'}  # in order of number
+
+
+class Waiting(Exception):
+  """A run needs the work of people; the message names the work and its page."""
 
 
 def at_start() -> None:

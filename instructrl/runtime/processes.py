@@ -11,6 +11,7 @@ The exit status says whether to start the same command again:
   EXIT_STOPPED         after SIGTERM: yes
   EXIT_LOST, or 134    another process was lost (134 is JAX's own abort): yes
   storage.EXIT_STORAGE the storage failed, or is full: yes, it may recover
+  exits.EXIT_WAITING   people have to label first (77): yes, after their work
   1                    an error that would occur again: no
 """
 

@@ -104,7 +104,15 @@ def check_files(
 
 
 # Config sections that do not change what a run computes.
-MAY_CHANGE = ('checkpoint', 'log', 'mesh', 'model_rules', 'offload', 'rules')
+MAY_CHANGE = (
+  'checkpoint',
+  'log',
+  'mesh',
+  'model_rules',
+  'offload',
+  'people',  # when a run waits for them
+  'rules',
+)
 
 
 def fixed_part(config: Mapping[str, Any]) -> dict[str, Any]:

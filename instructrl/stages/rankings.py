@@ -5,6 +5,13 @@ config, and a labeler's demonstration. (In the paper they are samples, most of
 SFT policies and some of PPO; Ouyang et al. 2022, section 3.1.) A labeler ranks
 K of them, with K drawn from 4..9 (section 3.5, figure 12). The noise of the
 labelers is calibrated to the paper's agreement rates first (section 3.4).
+
+Optional fields, for rounds of rankings (`orchestration.rounds`):
+
+first      {split: index of the first prompt of the split that is used}
+project    folder of a labeling project: people rank, not the lab's labelers
+people     when to go on with what people ranked, see `people_rankings`
+inputs.labelers  rankings whose labelers' noise is used instead of calibrated
 """
 
 from collections.abc import Collection, Sequence
@@ -26,6 +33,7 @@ from instructrl.runtime import run_folder
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import lab
+from instructrl.stages import people_rankings
 from instructrl.stages import policies
 
 STAGES = ('rankings',)
@@ -51,6 +59,7 @@ def validate(config) -> None:
     'batch_size',
   )
   _validate_sources(config)
+  people_rankings.validate(config)
   room = num_candidates(config)
   require(
     config.max_responses <= room,
@@ -104,7 +113,7 @@ def choose(
   """
   chosen = []
   for i in range(num_prompts):
-    draw = _generator(config, 'choose', group, split, i)
+    draw = _generator(config, 'choose', group, split, _first(config, split) + i)
     k = draw.integers(config.min_responses, config.max_responses + 1)
     chosen.append(draw.permutation(num_candidates(config))[:k])
   return chosen
@@ -190,6 +199,10 @@ def rank(prompt: Prompt, shown: Sequence[dict], labeler, draw, tok) -> Ranking:
   )
 
 
+def _first(config, split: str) -> int:
+  return config.get('first', {}).get(split, 0)
+
+
 def _generator(config, *purpose: str | int) -> np.random.Generator:
   return np.random.default_rng(
     [config.train_seed] + [zlib.crc32(str(p).encode()) for p in purpose]
@@ -197,52 +210,100 @@ def _generator(config, *purpose: str | int) -> np.random.Generator:
 
 
 def run(config, workdir, label: str = '') -> dict:
-  """Samples candidates, calibrates the labelers, and writes the rankings."""
+  """Samples candidates and writes their rankings, by labelers or by people.
+
+  Raises:
+    exits.Waiting: people have not ranked enough.
+  """
   validate(config)
   workdir = pathlib.Path(workdir)
   primary = processes.primary()
   if primary:
     run_folder.write_config(workdir, config.to_dict())
+  records: dict[str, list] = {}
+  result: dict = {}
   with (
     Progress('rankings', 3, label=label, primary=primary) as progress,
     policies.Opener(config, workdir) as opened,
   ):
-    world = lab.load_world(opened.input('data'))
-    groups = _by_group(lab.load_labelers(world))
     prompts = {
-      split: opened.prompts(split, config.prompt_len)[:count]
+      split: _prompts(opened, split, count)
       for split, count in (
         ('train', config.num_prompts),
         ('validation', config.num_validation),
       )
     }
-    # Validation prompts are ranked by both groups.
-    chosen = {
-      (split, group): choose(config, len(data), group, split)
-      for split, data in prompts.items()
-      for group in (('train',) if split == 'train' else groups)
-    }
-    pools = _pools(opened, prompts, chosen, groups['train'])
-    progress.update(1, {'prompts': sum(map(len, prompts.values()))})
-    groups, agreement = _calibrate(config, world, groups, prompts, pools)
-    progress.update(
-      2, {f'agreement/{g}': a['agreement'] for g, a in agreement.items()}
-    )
-    records = _rank_all(config, groups, prompts, pools, chosen, opened.tok)
+    project = people_rankings.Asked.of(config, workdir)
+    if project is None or processes.agree(not project.exists()):
+      records, result = _by_labelers(opened, prompts, progress, project)
+    if project is not None:
+      records = project.rankings(prompts, opened.tok)
     if primary:
       made_from = files.fingerprint(config.to_dict())
       DataFolder(workdir).write_records('rankings', records, made_from)
-      # Later stages give the labelers this noise.
-      noise = {l.name: float(l.noise) for g in groups.values() for l in g}
-      files.write_json(workdir / 'noise.json', noise)
     progress.update(3)
   ranks = [r.ranks for r in records['train']]
-  return {
-    'labeler_agreement': agreement,
+  return result | {
     'rankings': {split: len(r) for split, r in records.items()},
     'ties': float(np.mean([1 - len(set(r)) / len(r) for r in ranks])),
     'pairs': int(sum(len(r) * (len(r) - 1) // 2 for r in ranks)),
   }
+
+
+def _prompts(opened: policies.Opener, split: str, count: int) -> list[Prompt]:
+  """Returns the prompts of a split that are ranked, from `first` on."""
+  first = _first(opened.config, split)
+  found = opened.prompts(split, opened.config.prompt_len)
+  checks.require(
+    not first or first + count <= len(found),
+    f'first.{split}={first} and {count} prompts from there need '
+    f'{first + count} prompts of the split {split!r} that fit; there are '
+    f'{len(found)}: use fewer rounds (the finished ones are kept), or fewer '
+    'prompts per round',
+  )
+  return found[first : first + count]
+
+
+def _by_labelers(
+  opened: policies.Opener, prompts, progress: Progress, project
+) -> tuple[dict[str, list], dict]:
+  """Samples candidates, which labelers rank, or which become a project.
+
+  Returns:
+    (split -> rankings, the part of the result about the labelers); both are
+    empty with a project.
+  """
+  config = opened.config
+  world = lab.load_world(opened.input('data'))
+  groups = _by_group(lab.load_labelers(world))
+  # Validation prompts are ranked by both groups.
+  chosen = {
+    (split, group): choose(config, len(data), group, split)
+    for split, data in prompts.items()
+    for group in (('train',) if split == 'train' else groups)
+  }
+  pools = _pools(opened, prompts, chosen, groups['train'])
+  progress.update(1, {'prompts': sum(map(len, prompts.values()))})
+  if config.inputs.get('labelers'):
+    people = [l for group in groups.values() for l in group]
+    groups = _by_group(lab.with_noise(people, opened.input('labelers')))
+  else:
+    groups = _calibrated(config, world, groups, prompts, pools)
+  if processes.primary():
+    # Later stages give the labelers this noise.
+    noise = {l.name: float(l.noise) for g in groups.values() for l in g}
+    files.write_json(opened.workdir / lab.NOISE, noise)
+    if project is not None:
+      project.create(prompts, pools, chosen)
+  if project is not None:
+    processes.agree(0)  # the others read what process 0 has written
+    return {}, {}
+  agreement = _agreement(config, world, groups, prompts, pools)
+  progress.update(
+    2, {f'agreement/{g}': a['agreement'] for g, a in agreement.items()}
+  )
+  records = _rank_all(config, groups, prompts, pools, chosen, opened.tok)
+  return records, {'labeler_agreement': agreement}
 
 
 def _by_group(people) -> dict[str, list]:
@@ -266,7 +327,7 @@ def _pools(opened: policies.Opener, prompts, chosen, writers) -> dict:
     for name, temperature, count in config.sources
     for _ in range(count)
   ]
-  pools, first = {}, 0
+  pools, first = {}, sum(_first(config, split) for split in prompts)
   for split, data in prompts.items():
     by_group = [found for (s, _), found in chosen.items() if s == split]
     wanted = [set().union(*numbers) for numbers in zip(*by_group)]
@@ -275,32 +336,31 @@ def _pools(opened: policies.Opener, prompts, chosen, writers) -> dict:
   return pools
 
 
-def _calibrate(config, world, groups, prompts, pools) -> tuple[dict, dict]:
-  """Sets the labelers' noise, and measures their agreement.
+def _shown(config, prompts, pools, split: str) -> list:
+  """Returns (prompt, texts of its candidates) of the prompts to calibrate."""
+  pairs = zip(prompts[split][: config.num_calibration], pools[split])
+  return [(p, tuple(c['text'] for c in pool.values())) for p, pool in pairs]
 
-  The noise is set on training prompts, and measured on validation prompts.
 
-  Returns:
-    (group -> labelers with noise, group -> agreement).
-  """
-
-  def sample(split):
-    pairs = zip(prompts[split][: config.num_calibration], pools[split])
-    return [(p, tuple(c['text'] for c in pool.values())) for p, pool in pairs]
-
+def _calibrated(config, world, groups, prompts, pools) -> dict:
+  """Returns group -> labelers with noise, which is set on training prompts."""
   people = [l for group in groups.values() for l in group]
-  groups = _by_group(labelers.calibrate_noise(world, people, sample('train')))
+  shown = _shown(config, prompts, pools, 'train')
+  return _by_group(labelers.calibrate_noise(world, people, shown))
+
+
+def _agreement(config, world, groups, prompts, pools) -> dict:
+  """Returns group -> agreement, measured on validation prompts."""
   agreement = {}
   for name, group in groups.items():
-    value, error, pairs = labelers.agreement(
-      group, sample('validation'), world.seed
-    )
+    shown = _shown(config, prompts, pools, 'validation')
+    value, error, pairs = labelers.agreement(group, shown, world.seed)
     agreement[name] = {
       'agreement': value,
       'standard_error': error,
       'num_pairs': pairs,
     }
-  return groups, agreement
+  return agreement
 
 
 def _rank_all(config, groups, prompts, pools, chosen, tok) -> dict[str, list]:
@@ -308,7 +368,7 @@ def _rank_all(config, groups, prompts, pools, chosen, tok) -> dict[str, list]:
   records = {split: [] for split in prompts}
   for (split, name), numbers in chosen.items():
     for i, (prompt, pool) in enumerate(zip(prompts[split], pools[split])):
-      draw = _generator(config, 'rank', name, split, i)
+      draw = _generator(config, 'rank', name, split, _first(config, split) + i)
       labeler = groups[name][int(draw.integers(len(groups[name])))]
       shown = [pool[c] for c in numbers[i]]
       records[split].append(rank(prompt, shown, labeler, draw, tok))

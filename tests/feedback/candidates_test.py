@@ -6,7 +6,6 @@ from instructrl.data.folder import DataFolder
 from instructrl.data.records import Demonstration, Prompt
 from instructrl.feedback import candidates
 from instructrl.runtime.errors import ConfigError
-from instructrl.stages import loaded
 
 
 class Policy:
@@ -39,9 +38,12 @@ def request(folder, **changes):
   return candidates.Request.parse(**flags | changes)
 
 
+def make(folder, **changes):
+  return candidates.make(request(folder, **changes), Policy)
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-  monkeypatch.setattr(loaded, 'load', Policy)
+def folder(tmp_path):
   prompts = [
     Prompt(f'p{i}', f'ask {i}', '', 'other', 'train') for i in range(9)
   ]
@@ -53,27 +55,27 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_k_answers_of_several_policies_per_prompt(folder):
-  items = candidates.make(request(folder, temperatures='1.0,0.7'))
+  items = make(folder, temperatures='1.0,0.7')
   assert len(items) == 9
   assert {len(item.responses) for item in items} == {4, 5, 6}
   found = {(r.model, r.temperature) for item in items for r in item.responses}
   assert found == {('sft', 1.0), ('ppo', 1.0), ('sft', 0.7), ('ppo', 0.7)}
-  assert items == candidates.make(request(folder, temperatures='1.0,0.7'))
-  assert len(candidates.make(request(folder, limit=2))) == 2
+  assert items == make(folder, temperatures='1.0,0.7')
+  assert len(make(folder, limit=2)) == 2
 
 
 def test_a_demonstration_is_one_of_the_answers(folder):
-  for item in candidates.make(request(folder, k='3', demonstrations=True)):
+  for item in make(folder, k='3', demonstrations=True):
     (shown,) = [r for r in item.responses if r.model == 'demonstration']
     assert (shown.text, shown.temperature) == (f'shown {item.prompt.id}', 0.0)
     assert len(item.responses) == 3
 
 
 def test_equal_answers_are_one(folder):
-  items = candidates.make(request(folder, temperatures='0'))
+  items = make(folder, temperatures='0')
   assert {len(item.responses) for item in items} == {2}
   with pytest.raises(ConfigError, match='two different answers'):
-    candidates.make(request(folder, policies='a=runs/a', temperatures='0'))
+    make(folder, policies='a=runs/a', temperatures='0')
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,6 @@ def test_flags_that_cannot_be_used_are_named(folder, flag, value, fault):
 
 def test_prompts_that_are_missing_are_one_error(folder):
   with pytest.raises(ConfigError, match='no data folder .*/missing; a file'):
-    candidates.make(request(folder.parent / 'missing'))
+    make(folder.parent / 'missing')
   with pytest.raises(ConfigError, match='validation'):
-    candidates.make(request(folder, split='validation'))
+    make(folder, split='validation')

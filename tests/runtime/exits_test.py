@@ -134,6 +134,7 @@ def test_ctrl_c_while_xla_computes(door):
     ),
     ("OSError(2, 'No such file or directory', '/x')", 1, "directory: '/x'"),
     ("RuntimeError('Stale file handle /y')", 74, 'Stale file handle /y; the'),
+    ("exits.Waiting('rank first')", 77, 'rank first'),
     ("ValueError('a field')", 1, 'error: a field'),
     ("RuntimeError('a defect')", 1, 'RuntimeError: a defect'),
   ],

@@ -8,6 +8,7 @@ import pytest
 from experiments import rankings as rankings_experiment
 from instructrl.data import store
 from instructrl.data.records import Prompt
+from instructrl.stages import checks
 from instructrl.stages import rankings
 
 NUM_SOURCES = 3
@@ -147,7 +148,7 @@ def _collected(config, workdir, study, tok, monkeypatch):
 
   class Opener(rankings.policies.Opener):
     def __init__(self, config, workdir):
-      self.config, self.tok = config, tok
+      self.config, self.tok, self.workdir = config, tok, workdir
 
     def __enter__(self):
       return self
@@ -284,3 +285,25 @@ def test_bad_configs_are_refused(config, field, value, message):
   config[field] = value
   with pytest.raises(ValueError, match=message):
     rankings.validate(config)
+
+
+def test_rounds_have_prompts_and_draws_of_their_own(config):
+  prompts = make_prompts(30)
+  opened = types.SimpleNamespace(
+    config=config, prompts=lambda split, length: prompts
+  )
+
+  def of_round(first):
+    config.first = {'train': first, 'validation': 0}
+    chosen = rankings.choose(config, 10, 'train', 'train')
+    return (
+      rankings._prompts(opened, 'train', 10),
+      [numbers.tolist() for numbers in chosen],
+    )
+
+  (one, drawn), (two, others) = of_round(0), of_round(10)
+  assert one + two == prompts[:20]
+  # The draws of a prompt depend on its place in the split alone.
+  assert of_round(5)[1] == drawn[5:] + others[:5]
+  with pytest.raises(checks.ConfigError, match='need 35 prompts .* are 30'):
+    of_round(25)
