@@ -42,6 +42,29 @@ def run(*args, check=True, **kwargs):
   return done
 
 
+def kill_in(folder, *args, lines=3):
+  """Runs a module, and kills it when a stage has some lines of metrics."""
+  env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
+  process = subprocess.Popen(
+    [sys.executable, '-m', *args],
+    cwd=ROOT,
+    env=env,
+    stdout=subprocess.DEVNULL,
+    stderr=subprocess.DEVNULL,
+  )
+  deadline = time.time() + 300
+  path = folder / 'metrics.jsonl'
+  while (
+    time.time() < deadline
+    and process.poll() is None
+    and not (path.exists() and len(path.read_text().splitlines()) >= lines)
+  ):
+    time.sleep(0.1)
+  process.send_signal(signal.SIGKILL)
+  process.wait()
+  assert not (folder / 'DONE').exists()
+
+
 def study_args(workdir):
   return (
     'instructrl.study',
@@ -196,25 +219,7 @@ def test_a_study_that_is_killed_goes_on_and_ends_the_same(workdir, tmp_path):
   shutil.copytree(workdir, copy)
   for stage in ('ppo', 'ppo_ptx', 'evaluation', 'report'):
     shutil.rmtree(copy / stage)
-  env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
-  process = subprocess.Popen(
-    [sys.executable, '-m', *study_args(copy)],
-    cwd=ROOT,
-    env=env,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.DEVNULL,
-  )
-  deadline = time.time() + 300
-  lines = copy / 'ppo' / 'metrics.jsonl'
-  while (
-    time.time() < deadline
-    and process.poll() is None
-    and not (lines.exists() and len(lines.read_text().splitlines()) >= 3)
-  ):
-    time.sleep(0.1)
-  process.send_signal(signal.SIGKILL)
-  process.wait()
-  assert not (copy / 'ppo' / 'DONE').exists()
+  kill_in(copy / 'ppo', *study_args(copy))
   run(*study_args(copy))
   for stage in ('ppo', 'ppo_ptx'):
     assert (copy / stage / 'metrics.jsonl').read_bytes() == (

@@ -11,6 +11,7 @@ import collections
 from collections.abc import Iterable, Mapping, Sequence
 import copy
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ from typing import Any
 import ml_collections
 
 from instructrl.orchestration import grid
+from instructrl.orchestration import rounds
 from instructrl.reports import shapes
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
@@ -140,6 +142,7 @@ def of_study(config, workdir) -> dict[str, Node]:
     )
     once = config.order.count(name) == 1
     checks.require(once, f'order must name each stage once; {name!r} is twice')
+  config = rounds.expanded(config)
   stages = _stages(config)
   builder = _Builder(config, workdir, hashed=False)
   builder.add({name: stages[name] for name in config.order}, config.order)
@@ -344,13 +347,14 @@ class _Builder:
 
 def _check_together(configs: Mapping[str, Any]) -> None:
   """Raises a ConfigError if a stage cannot read what another one writes."""
-  if 'rankings' in configs and 'reward' in configs:
-    written = configs['rankings'].max_responses
-    read = configs['reward'].max_responses
+  of = lambda stage: [(n, c) for n, c in configs.items() if c.stage == stage]
+  for (writer, written), (reader, read) in itertools.product(
+    of('rankings'), of('reward')
+  ):
     checks.require(
-      written <= read,
-      f'stages.rankings.max_responses={written} is more than '
-      f'stages.reward.max_responses={read}',
+      written.max_responses <= read.max_responses,
+      f'stages.{writer}.max_responses={written.max_responses} is more than '
+      f'stages.{reader}.max_responses={read.max_responses}',
     )
 
 
