@@ -74,6 +74,7 @@ class Checkpointer:
     self._pending = None  # (step, future) of the current save
     self._current = None  # the last step saved or restored here
     self._failures = 0  # saves in a row that the storage failed
+    self._failed_saves = 0  # all of them; see `_begin`
     self._problems = {}  # step -> problem, '' if it verifies
 
   def save(
@@ -217,6 +218,11 @@ class Checkpointer:
         'another folder'
       )
     work = self._path(step, _INCOMPLETE)
+    # Threads of Orbax may still write into the folders of failed saves, so a
+    # save after them has a folder of its own.
+    failed = processes.largest(self._failed_saves)
+    if failed:
+      work = work.with_name(f'{work.name}.{failed}')
     try:
       if self._primary:
         work.parent.mkdir(parents=True, exist_ok=True)
@@ -375,7 +381,10 @@ class Checkpointer:
       _remove_folder(trash)
     for work in self._directory.glob(f'{_INCOMPLETE}.*'):
       logging.warning('removing %s, an interrupted save', work)
-      shutil.rmtree(work)
+      if self._failed_saves:
+        _remove_folder(work)  # a thread may write into it, see `_begin`
+      else:
+        shutil.rmtree(work)
     for step in self.steps():
       if self._problems.get(step):
         aside = _unused(self._path(step, _DAMAGED))
@@ -395,6 +404,7 @@ class Checkpointer:
     _remove_folder(trash)
 
   def _failed(self, step, error, *, transient=None) -> CheckpointError:
+    self._failed_saves += 1
     reason = ' '.join(str(error).split())[:300] if error else 'see process 0'
     if transient is None:
       transient = storage.transient(error)

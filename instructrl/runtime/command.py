@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import textwrap
+import threading
 import traceback
 
 from absl import app
@@ -108,6 +109,7 @@ def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
     logging.get_absl_handler().addFilter(
       lambda record: 'orbax' not in pathlib.Path(record.pathname).parts
     )
+    sys.unraisablehook = _unless_late
     given = argv[1:]
     if len(given) > len(arguments):
       sys.exit(f'error: unexpected argument {given[len(arguments)]!r}')
@@ -123,6 +125,19 @@ def run_door(main: Callable[..., None], arguments: Sequence[str] = ()):
       'fields', False, 'Print all fields of the config, and run nothing.'
     )
   app.run(guarded, flags_parser=_parse_flags)
+
+
+def _unless_late(unraisable) -> None:
+  """Prints an exception, unless it is of the rest of a failed save.
+
+  Orbax closes its event loop when a save fails. Threads that still write tell
+  the loop that they have ended, and each prints a traceback.
+  """
+  error = unraisable.exc_value
+  in_thread = threading.current_thread() is not threading.main_thread()
+  late = type(error) is RuntimeError and str(error) == 'Event loop is closed'
+  if not (in_thread and late):
+    sys.__unraisablehook__(unraisable)
 
 
 def _run_guarded(main: Callable[..., None], given: Sequence[str]):

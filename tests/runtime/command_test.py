@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import types
 
 import pytest
 
@@ -105,6 +107,29 @@ def test_a_defect_of_a_command_keeps_its_traceback(capsys):
   lines = capsys.readouterr().err.splitlines()
   assert lines[0].startswith('Traceback')
   assert lines[-1] == 'ZeroDivisionError: division by zero'
+
+
+@pytest.mark.parametrize(
+  'error, in_thread, printed',
+  [
+    (RuntimeError('Event loop is closed'), True, False),
+    (RuntimeError('Event loop is closed'), False, True),
+    (RuntimeError('another'), True, True),
+  ],
+)
+def test_only_the_rest_of_a_failed_save_is_silent(
+  error, in_thread, printed, monkeypatch
+):
+  found = []
+  monkeypatch.setattr(sys, '__unraisablehook__', found.append)
+  about = types.SimpleNamespace(exc_value=error)
+  if in_thread:
+    thread = threading.Thread(target=command._unless_late, args=(about,))
+    thread.start()
+    thread.join()
+  else:
+    command._unless_late(about)
+  assert found == [about] * printed
 
 
 def test_a_config_may_be_in_the_home_folder(tmp_path, monkeypatch):

@@ -155,6 +155,29 @@ def test_a_save_that_fails_is_made_up_by_the_next(tmp_path, monkeypatch):
   saved(tmp_path, 3)
 
 
+def test_a_save_after_a_failed_one_has_a_folder_of_its_own(
+  tmp_path, monkeypatch
+):
+  # Threads of Orbax may still write into the folder of the failed save.
+  folders, write = [], manifest.write
+
+  def fail_once(folder):
+    folders.append(folder)
+    if len(folders) == 1:
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    write(folder)
+
+  monkeypatch.setattr(manifest, 'write', fail_once)
+  with Checkpointer(tmp_path) as checkpointer:
+    checkpointer.save_and_wait(4, {'w': jnp.full(3, 4)}, {})
+  assert [folder.name for folder in folders] == [
+    'incomplete.00000004',
+    'incomplete.00000004.1',
+  ]
+  assert os.listdir(tmp_path) == ['00000004']
+  saved(tmp_path, 4)
+
+
 def test_a_storage_that_does_not_recover_ends_the_run(tmp_path, monkeypatch):
   with pytest.raises(errors.StorageError, match='could not be written'):
     with Checkpointer(tmp_path) as checkpointer:
