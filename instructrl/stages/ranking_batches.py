@@ -96,10 +96,16 @@ def load_rankings(
     split: name of the split.
     group: labeler group; all labelers by default.
   """
-  config = run.config
   rankings = inputs.ranked(run, split, tok)
   if group:
     rankings = rankings.where(labeler_groups(run, tok, rankings) == group)
+  return _usable(run.config, rankings, split, group)
+
+
+def _usable(
+  config, rankings: RankedTokens, split: str, group: str | None
+) -> tuple[RankedTokens, int]:
+  """Returns what `load_rankings` returns, for rankings of one group."""
   for field, found in (
     ('max_responses', rankings.columns.k[rankings.rows]),
     ('response_len', rankings.longest),
@@ -158,12 +164,12 @@ def load_held_out(run: Run, tok) -> dict[str, RankedTokens]:
       run, 'accuracy is not measured: inputs.rankings has no validation split'
     )
     return {}
-  groups = {*labeler_groups(run, tok, inputs.ranked(run, 'validation', tok))}
+  rankings = inputs.ranked(run, 'validation', tok)
+  groups = labeler_groups(run, tok, rankings)
   held = {}
   for name, group in (('in_group', 'train'), ('heldout', 'heldout')):
-    elements = (
-      load_rankings(run, tok, 'validation', group)[0] if group in groups else []
-    )
+    own = rankings.where(groups == group)
+    elements = _usable(run.config, own, 'validation', group)[0] if own else []
     if len(elements) and elements.strict.any():
       held[name] = elements
     elif group == 'heldout' and group not in groups:

@@ -436,12 +436,16 @@ def write_rankings(folder, study, keep):
   ],
 )
 def test_accuracy_is_measured_on_those_who_ranked(
-  configs, study, tok, tmp_path, capsys, keep, groups, told
+  configs, study, tok, tmp_path, capsys, monkeypatch, keep, groups, told
 ):
   write_rankings(tmp_path, study, keep)
-  run = toy_run(configs, study)
+  run, opened, ranked = toy_run(configs, study), [], inputs.ranked
+  monkeypatch.setattr(
+    inputs, 'ranked', lambda *args: opened.append(args) or ranked(*args)
+  )
   run.input, run.primary, run.label = lambda name: tmp_path, True, ''
   assert set(ranking_batches.load_held_out(run, tok)) == groups
+  assert len(opened) <= 1
   out = capsys.readouterr().out
   assert told in out and bool(told) == bool(out)
 
