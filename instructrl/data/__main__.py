@@ -103,6 +103,7 @@ def show(args, write) -> None:
 
   from instructrl.data import examples
   from instructrl.data import summary
+  from instructrl.data import summary_text
 
   tok = open_tokenizer(args)
   colour = sys.stdout.isatty() and 'NO_COLOR' not in os.environ
@@ -116,7 +117,7 @@ def show(args, write) -> None:
     if args.json:
       write(json.dumps(found))
       continue
-    write(summary.render(found))
+    write(summary_text.render(found))
     total = len(loaded.records)
     count = min(args.examples, total)
     rng = np.random.default_rng(args.seed)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import itertools
 import unicodedata
 
-from instructrl.data import summary
+from instructrl.data import summary_text
 from instructrl.data import tasks
 from instructrl.data.records import (
   Demonstration,
@@ -21,7 +21,7 @@ from instructrl.data.records import (
   Record,
 )
 
-WIDTH = summary.WIDTH
+WIDTH = summary_text.WIDTH
 MARKS = ('⟦', '⟧')
 _COLOURS = ('\x1b[32m', '\x1b[0m')  # green
 _DIM = ('\x1b[2m', '\x1b[0m')
@@ -210,7 +210,7 @@ def render(
     about = [f'{type(record).__name__} {prompt.id}', prompt.split]
     about += [f'user {prompt.user}'] if getattr(prompt, 'user', '') else []
     about += [f'labeler {record.labeler}'] if hasattr(record, 'labeler') else []
-    title = summary.rule(printable(' · '.join(about)))
+    title = summary_text.rule(printable(' · '.join(about)))
     lines.append(f'{_DIM[0]}{title}{_DIM[1]}' if colour else title)
     if isinstance(record, Ranking):
       lines += ranking_lines(record, colour)

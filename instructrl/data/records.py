@@ -5,13 +5,15 @@ share the types. `validate` raises an error for a malformed record, with the
 file, the index in it and the reason.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 import dataclasses
 import json
 import math
 import numbers
 from typing import Any, TypeVar
 import unicodedata
+
+from instructrl.data.digests import digest
 
 FORMAT_VERSION = 3  # raise it when a field changes its meaning
 
@@ -395,7 +397,7 @@ def fold(text: str) -> str:
 
 def check_no_leak(
   train: Iterable[Prompt | Demonstration | Ranking],
-  held_out: Iterable[Prompt | Demonstration | Ranking],
+  held_out: Collection[Prompt | Demonstration | Ranking],
 ) -> None:
   """Raises an error if a prompt or a user is on both sides of a split.
 
@@ -412,14 +414,19 @@ def check_no_leak(
     if prompt.user:
       yield 'user', prompt.user
 
-  seen = {}
+  shared = {}  # key of a held-out prompt -> the first training prompt with it
+  for prompt in map(prompt_of, held_out):
+    shared.update((digest(*key), None) for key in keys(prompt))
   for prompt in map(prompt_of, train):
     for key in keys(prompt):
-      seen.setdefault(key, prompt.id)
+      own = digest(*key)
+      if own in shared and shared[own] is None:
+        shared[own] = prompt.id
   for prompt in map(prompt_of, held_out):
     for key in keys(prompt):
-      if key in seen:
+      known = shared[digest(*key)]
+      if known is not None:
         raise ValueError(
           f'prompt {prompt.id!r} is held out but shares its {key[0]} '
-          f'({key[1][:60]!r}) with the training prompt {seen[key]!r}'
+          f'({key[1][:60]!r}) with the training prompt {known!r}'
         )

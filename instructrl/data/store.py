@@ -5,7 +5,8 @@ it once; then it is only read. The order of the records is kept (TFDS would
 shuffle them by a hash of the key).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -25,6 +26,8 @@ from instructrl.data.builders import BUILDERS
 from instructrl.data.builders import MakeRecords
 from instructrl.data.builders import Rankings
 from instructrl.data.builders import RecordBuilder
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import (
   FORMAT_VERSION,
   prompt_of,
@@ -33,6 +36,7 @@ from instructrl.data.records import (
   SPLITS,
   validate,
 )
+from instructrl.data.sequences import chosen
 
 _BLOCK = 1024  # records read at once when iterating
 _SHARD = 8192  # records of a shard, which TFDS keeps in memory
@@ -50,21 +54,6 @@ class Shards:
 
   record_type: type
   makers: Sequence[MakeRecords]
-
-
-class Mapped(Sequence[Any]):
-  """A function of each of some records, called when the record is used."""
-
-  def __init__(self, function: Callable[[Any], Any], records: Sequence[Any]):
-    self._function, self._records = function, records
-
-  def __len__(self) -> int:
-    return len(self._records)
-
-  def __getitem__(self, index):
-    if isinstance(index, slice):
-      return Mapped(self._function, self._records[index])
-    return self._function(self._records[index])
 
 
 def write_records(
@@ -120,7 +109,7 @@ def write_records(
   found = [cls for cls in BUILDERS if cls.RECORD is record_type]
   if not found:
     raise RecordError(name, 0, f'{record_type.__name__} is not a record type')
-  seen: dict[str, str] = {}
+  seen = Digests(), [*splits_of]
   checked = {
     split: [
       functools.partial(
@@ -164,17 +153,22 @@ def _in_shards(records: Iterable[Record] | Shards, of: str) -> Shards:
   return Shards(type(first), [lambda: whole])
 
 
-def by_split(records: Iterable[Record]) -> dict[str, list[Record]]:
+def by_split(records: Iterable[Record]) -> dict[str, Sequence[Record]]:
   """Returns split -> its records, for `write_records`."""
-  found = {}
-  for record in records:
-    found.setdefault(prompt_of(record).split, []).append(record)
-  return found
+  rows: dict[str, array.array] = {}
+  if not isinstance(records, Sequence):
+    records = list(records)
+  for row, record in enumerate(records):
+    rows.setdefault(prompt_of(record).split, array.array('q')).append(row)
+  return {split: chosen(records, found) for split, found in rows.items()}
 
 
 def _checked(make, record_type, name, split, seen, first):
-  """Yields valid records that belong to the split, each id once."""
-  source = f'{name}/{split}'
+  """Yields valid records that belong to the split, each id once.
+
+  `seen` has the ids of all splits, and the names of the splits.
+  """
+  source, (ids, names) = f'{name}/{split}', seen
   for index, record in enumerate(make(), first):
     refused = functools.partial(RecordError, source, index)
     if not isinstance(record, record_type):
@@ -185,9 +179,13 @@ def _checked(make, record_type, name, split, seen, first):
     if split in SPLITS and prompt.split != split:
       raise refused(f'belongs to the split {prompt.split!r}')
     if prompt is record:  # many labelers may rank one prompt
-      if record.id in seen:
-        raise refused(f'id {record.id!r} is already that of {seen[record.id]}')
-      seen[record.id] = f'{source}[{index}]'
+      place = index * len(names) + names.index(split)
+      known = ids.setdefault(digest(record.id), place)
+      if known != place:
+        row, number = divmod(known, len(names))
+        raise refused(
+          f'id {record.id!r} is already that of {name}/{names[number]}[{row}]'
+        )
     yield record
 
 

@@ -1,12 +1,14 @@
-"""Summaries of data: counts, and the counts as 80 columns of text.
+"""Summaries of data: counts, which `summary_text` draws.
 
-`describe` counts and `render` draws one source, `describe_made` and
-`render_made` what the data stage made of all sources.
+`describe` counts one source, and `describe_made` what the data stage made of
+all sources.
 """
 
+import array
 import collections
 from collections.abc import Iterable, Mapping, Sequence
-import textwrap
+import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,12 @@ from instructrl.data import tasks
 from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import Document, fold, Prompt, prompt_of, Ranking
 from instructrl.data.sources import fields
 from instructrl.tokenizers import dialogue
 
-WIDTH = 80
-_BAR, _EIGHTHS = '█', ' ▏▎▍▌▋▊▉'
 _MOST_BINS = 8
 _ANY = 2**31  # tokens: more than any response has
 
@@ -32,7 +34,7 @@ def histogram(lengths: Iterable[int]) -> dict[str, Any]:
     'bins': at most eight [least, most, count], the first from 0; 'median',
     'p95', 'longest' and 'total'. {} without lengths.
   """
-  lengths = np.asarray(list(lengths), np.int64)
+  lengths = np.fromiter(lengths, np.int64)
   if not len(lengths):
     return {}
   # Bin b holds 2 ** (b - 1) .. 2 ** b - 1, and bin 0 the empty ones.
@@ -58,32 +60,41 @@ def _count(values: Iterable[str]) -> dict[str, int]:
   return dict(collections.Counter(values))
 
 
-def _most(names: Iterable[str]) -> dict[str, Any]:
-  """Counts different names, and the rows of the most frequent one."""
-  counts = collections.Counter(
-    name for name in names if name and name != fields.UNKNOWN
-  )
+def _most(counts: Mapping[str, int]) -> dict[str, Any]:
+  """Counts different names, and the rows of the most frequent one.
+
+  Args:
+    counts: name -> its rows.
+  """
+  unknown = ('', fields.UNKNOWN)
+  counts = {name: n for name, n in counts.items() if name not in unknown}
   if not counts:
     return {'count': 0}
   name, rows = min(counts.items(), key=lambda item: (-item[1], item[0]))
   return {'count': len(counts), 'most': name, 'rows': rows}
 
 
-def describe_rankings(rankings: Sequence[Ranking]) -> dict[str, Any]:
+def describe_rankings(rankings: Iterable[Ranking]) -> dict[str, Any]:
   """Counts K, pairs, ties, writers of responses and groups of labelers."""
-  ks = collections.Counter(len(r.responses) for r in rankings)
+  ranks, writers, groups = (collections.Counter() for _ in range(3))
+  for r in rankings:
+    ranks[r.ranks] += 1
+    writers.update(r.sources)
+    groups[r.group] += 1
+  ks, ties = collections.Counter(), 0
   of_two = lambda n: n * (n - 1) // 2
-  pairs = sum(of_two(len(r.ranks)) for r in rankings)
-  ties = sum(
-    of_two(n) for r in rankings for n in collections.Counter(r.ranks).values()
-  )
+  for found, count in ranks.items():
+    ks[len(found)] += count
+    equal = collections.Counter(found).values()
+    ties += count * sum(map(of_two, equal))
+  pairs = sum(of_two(k) * count for k, count in ks.items())
   return {
     'k': {str(k): ks[k] for k in sorted(ks)},
     'pairs': pairs,
     'ties': ties / pairs if pairs else 0.0,
-    'all_tied': sum(len(set(r.ranks)) == 1 for r in rankings),
-    'writers': _most(name for r in rankings for name in r.sources),
-    'groups': _count(r.group for r in rankings),
+    'all_tied': sum(n for found, n in ranks.items() if len({*found}) == 1),
+    'writers': _most(writers),
+    'groups': dict(groups),
   }
 
 
@@ -99,16 +110,16 @@ def _repeats(prompt: Prompt, response: str) -> bool:
 
 def _remarks(records: Sequence, tok, response_len: int) -> list[str]:
   """Counts responses that repeat their prompt, and equal ones in rankings."""
-  found = [
+  found = collections.Counter(
     _repeats(prompt_of(r), text)
     for r in records
     for text in parts.texts_of(r)[1:]
-  ]
-  lines, repeated = [], sum(found)
+  )
+  lines, repeated, total = [], found[True], found.total()
   if repeated:
-    counted = 'all' if repeated == len(found) else f'{repeated:,} of'
+    counted = 'all' if repeated == total else f'{repeated:,} of'
     lines.append(
-      f'{counted} {len(found):,} responses begin with their prompt, which the '
+      f'{counted} {total:,} responses begin with their prompt, which the '
       'layout writes too: leave it out of the responses'
     )
   most = response_len or _ANY
@@ -130,30 +141,33 @@ def _remarks(records: Sequence, tok, response_len: int) -> list[str]:
   return lines
 
 
-def _measure(records, tok) -> dict[str, list[int]]:
+def _measure(records, tok) -> dict[str, array.array]:
   """Measures each different prompt, each response and each document.
 
   Returns:
     Name of a measure -> lengths. With a tokenizer, in tokens too.
   """
-  if isinstance(records[0], Document):
-    found = {'document characters': [len(r.text) for r in records]}
-    if tok is not None:
-      found['document tokens'] = [len(tok.document(r.text)) for r in records]
-    return found
-  prompts = {(p.text, p.turns): p for p in map(prompt_of, records)}
-  responses = [text for r in records for text in parts.texts_of(r)[1:]]
-  found = {
-    'prompt characters': [len(text) for text, _ in prompts],
-    'response characters': list(map(len, responses)),
-  }
+  kinds = ('prompt', 'response', 'document')
+  found = {f'{kind} characters': array.array('q') for kind in kinds}
   if tok is not None:
-    found['prompt tokens'] = [
-      len(tasks.chat_prompt(tok, p)) for p in prompts.values()
-    ]
-    found['response tokens'] = [
-      len(tasks.response_tokens(tok, text, _ANY)) for text in responses
-    ]
+    found |= {f'{kind} tokens': array.array('q') for kind in kinds}
+
+  def add(kind, text, encode):
+    found[f'{kind} characters'].append(len(text))
+    if tok is not None:
+      found[f'{kind} tokens'].append(len(encode()))
+
+  different = Digests()
+  for r in records:
+    if isinstance(r, Document):
+      add('document', r.text, lambda text=r.text: tok.document(text))
+      continue
+    p = prompt_of(r)
+    if different.add(digest(p.text, *p.turns)):
+      add('prompt', p.text, lambda p=p: tasks.chat_prompt(tok, p))
+    for text in parts.texts_of(r)[1:]:
+      encode = functools.partial(tasks.response_tokens, tok, text, _ANY)
+      add('response', text, encode)
   return {name: lengths for name, lengths in found.items() if lengths}
 
 
@@ -169,7 +183,7 @@ def describe(
     response_len: tokens; responses above it are counted. 0 = no limit.
 
   Returns:
-    Plain values, for `render` and for JSON.
+    Plain values, for `summary_text.render` and for JSON.
   """
   records = loaded.records
   found = {'part': loaded.part} if loaded.part else {}
@@ -190,19 +204,29 @@ def describe(
   found['personal_data'] = _count(
     filter(None, map(personal.of_record, records))
   )
-  prompts = [prompt_of(r) for r in records]
-  found['splits'] = _count(p.split for p in prompts)
+  splits, use_cases, users, labelers = (collections.Counter() for _ in range(4))
+  texts, dialogues = Digests(), Digests()
+  for r in records:
+    p = prompt_of(r)
+    splits[p.split] += 1
+    if isinstance(p, Prompt):
+      use_cases[p.use_case] += 1
+      users[p.user] += 1
+      texts.add(digest(fold(p.text)))
+      if p.turns:
+        dialogues.add(digest(*p.turns))
+      labelers[getattr(r, 'labeler', '')] += 1
+  found['splits'] = dict(splits)
   if loaded.kind is Document:
     return found
-  use_cases = collections.Counter(p.use_case for p in prompts)
   found |= {
-    'prompts': len({fold(p.text) for p in prompts}),
-    'dialogues': len({p.turns for p in prompts if p.turns}),
+    'prompts': len(texts),
+    'dialogues': len(dialogues),
     'use_cases': dict(use_cases.most_common()),
-    'users': _most(p.user for p in prompts),
+    'users': _most(users),
   }
   if loaded.kind is not Prompt:
-    found['labelers'] = _most(r.labeler for r in records)
+    found['labelers'] = _most(labelers)
   if loaded.kind is Ranking:
     found |= describe_rankings(records)
   for name, limit in (('prompt', prompt_len), ('response', response_len)):
@@ -225,11 +249,14 @@ def warnings(sources: Sequence, data: parts.Curated) -> list[str]:
   Returns:
     A line for each such part: how many rows were dropped, and why.
   """
+  prompts = Digests()
+  for p in itertools.chain(*data.prompts.values()):
+    prompts.add(digest(p.text))
   kept = collections.Counter(
     demonstrations=len(data.demonstrations),
     rankings=len(data.rankings),
     documents=len(data.documents),
-    prompts=len({p.text for found in data.prompts.values() for p in found}),
+    prompts=len(prompts),
   )
   lines = []
   for part in dict.fromkeys(loaded.part for loaded in sources):
@@ -260,7 +287,7 @@ def describe_made(
     lost: lines of `warnings`.
 
   Returns:
-    Plain values, for `render_made` and for JSON.
+    Plain values, for `summary_text.render_made` and for JSON.
   """
   sides = {
     'prompts': {split: len(p) for split, p in data.prompts.items()},
@@ -286,161 +313,3 @@ def describe_made(
   if data.rankings:
     made |= describe_rankings(data.rankings)
   return made
-
-
-# --- Drawing -----------------------------------------------------------------
-
-
-def bar(share: float, width: int) -> str:
-  """Draws a share of `width` columns, in eighths of a column."""
-  eighths = round(share * width * 8)
-  whole, rest = divmod(eighths, 8)
-  drawn = _BAR * whole + (_EIGHTHS[rest] if rest else '')
-  return drawn or ('▏' if share else '')
-
-
-def _short(number: float) -> str:
-  """Formats a number in at most six characters: 1,234 or 12.3k."""
-  if number < 10_000:
-    return f'{number:,.0f}'
-  return f'{number / 1e3:.3g}k' if number < 1e6 else f'{number / 1e6:.3g}M'
-
-
-def draw_histogram(
-  title: str, found: Mapping[str, Any], width: int
-) -> list[str]:
-  """Draws a histogram in lines of at most `width` columns."""
-  total = sum(n for *_, n in found['bins'])
-  most = max(n for *_, n in found['bins'])
-  lines = [title]
-  room = width - 20
-  for low, high, n in found['bins']:
-    label = f'{_short(low)}-{_short(high)}' if low < high else _short(low)
-    lines.append(f'{label:>11} {bar(n / most, room):<{room}} {n / total:>6.1%}')
-  ends = f'95% {_short(found["p95"])}, most {_short(found["longest"])}'
-  last = f'median {_short(found["median"])}, {ends}'
-  return [*lines, f'   {textwrap.shorten(last, width)}']
-
-
-def side_by_side(
-  left: Sequence[str], right: Sequence[str], width: int
-) -> list[str]:
-  """Puts two columns of lines beside each other, the left `width` wide."""
-  height = max(len(left), len(right))
-  pad = lambda lines: [*lines, *[''] * (height - len(lines))]
-  return [f'{a:<{width}}{b}'.rstrip() for a, b in zip(pad(left), pad(right))]
-
-
-def _wrapped(name: str, text: str) -> list[str]:
-  """Puts `name` in a column of its own and the text beside it."""
-  lines = textwrap.wrap(text, WIDTH - 14, break_on_hyphens=False) or ['']
-  return [f'{name if not i else "":<13} {line}' for i, line in enumerate(lines)]
-
-
-def _counts(found: Mapping[str, int]) -> str:
-  return ', '.join(f'{name} {n:,}' for name, n in found.items())
-
-
-def _people(found: Mapping[str, Any], noun: str = 'rows') -> str:
-  if not found['count']:
-    return 'not known'
-  return f'{found["count"]:,}; most {noun}: {found["most"]} ({found["rows"]:,})'
-
-
-def _ranking_lines(found: Mapping[str, Any]) -> list[str]:
-  lines, ks = [], found['k']
-  total, most = sum(ks.values()), max(ks.values())
-  for i, (k, n) in enumerate(ks.items()):
-    name = 'K' if not i else ''
-    drawn = bar(n / most, 40)
-    lines.append(f'{name:<13} {k:>2} {drawn:<40} {n:>8,} {n / total:>6.1%}')
-  tied = f'{found["ties"]:.1%} of them ties'
-  pairs = (
-    f'{found["pairs"]:,}, {tied}; {found["all_tied"]:,} rankings are one tie'
-  )
-  lines += _wrapped('pairs', pairs)
-  lines += _wrapped('writers', _people(found['writers'], 'responses'))
-  return lines
-
-
-def rule(title: str) -> str:
-  """Returns a line of the page's width with a title in it."""
-  room = WIDTH - 8
-  if len(title) > room:  # the end of a path says more than its beginning
-    head, end = title[: room // 3], title[len(title) + 3 + room // 3 - room :]
-    title = f'{head}...{end}'
-  return f'── {title} '.ljust(WIDTH, '─')
-
-
-def render(found: Mapping[str, Any]) -> str:
-  """Draws the result of `describe` in lines of at most 80 columns."""
-  name = found.get('part', f'{found["kind"]}s')
-  lines = [rule(f'{name} · {found["spec"]}')]
-  dropped = sum(found['dropped'].values())
-  lines += _wrapped(
-    'rows',
-    f'{found["read"]:,} read, {found["kept"]:,} kept, {dropped:,} dropped',
-  )
-  for reason, n in found['dropped'].items():
-    lines += _wrapped('  dropped', f'{n:,}: {reason}')
-    if found['first'].get(reason):
-      lines += _wrapped('', f'first: {found["first"][reason]}')
-  for note in found['notes']:
-    lines += _wrapped('note', note)
-  if not found['kept']:
-    return '\n'.join(lines) + '\n'
-  lines += _wrapped('splits', _counts(found['splits']))
-  if 'prompts' in found:
-    again = found['kept'] - found['prompts']
-    prompts = f'{found["prompts"]:,} different; {again:,} rows repeat a prompt'
-    if found['dialogues']:
-      prompts += f'; {found["dialogues"]:,} are dialogues'
-    lines += _wrapped('prompts', prompts)
-    lines += _wrapped('users', _people(found['users']))
-    lines += _wrapped('use cases', _counts(found['use_cases']))
-  if 'labelers' in found:
-    lines += _wrapped('labelers', _people(found['labelers']))
-  if 'k' in found:
-    lines += _ranking_lines(found)
-  if found['personal_data']:
-    kinds = _counts(found['personal_data'])
-    lines += _wrapped('personal data', f'rows that seem to have any: {kinds}')
-  if 'over' in found:
-    over = [
-      f'{over["count"]:,} {name}s over {over["limit"]:,} tokens'
-      for name, over in found['over'].items()
-    ]
-    lines += _wrapped('too long', ', '.join(over))
-  drawn = [
-    draw_histogram(title, one, 39) for title, one in found['lengths'].items()
-  ]
-  for left, right in zip(drawn[::2], [*drawn[1::2], []]):
-    lines += ['', *side_by_side(left, right, 41)]
-  return '\n'.join(lines) + '\n'
-
-
-def render_made(made: Mapping[str, Any]) -> str:
-  """Draws the result of `describe_made` in lines of at most 80 columns."""
-  lines = [rule('what was made of them')]
-  for warning in made.get('warnings', ()):
-    lines += _wrapped('WARNING', warning)
-  for name, found in made['splits'].items():
-    lines += _wrapped(name, _counts(found))
-  if 'k' in made:
-    lines += _ranking_lines(made)
-  lines += _wrapped('packed rows', _counts(made['rows']) or 'none')
-  lines += _wrapped('vocabulary', f'{made["vocab_size"]:,} tokens')
-  for part, reasons in made['left_out'].items():
-    for reason, found in reasons.items():
-      text = f'{found["rows"]:,} {part}: {reason} (first: {found["first"]})'
-      lines += _wrapped('counted', text)
-  for note in made['notes']:
-    lines += _wrapped('note', note)
-  return '\n'.join(lines) + '\n'
-
-
-def render_all(summary: Mapping[str, Any]) -> str:
-  """Draws the sources one after the other, then what was made of them."""
-  return '\n'.join(
-    [*map(render, summary['sources']), render_made(summary['made'])]
-  )

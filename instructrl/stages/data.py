@@ -21,13 +21,15 @@ from instructrl.data.curate import parts
 from instructrl.data.curate.remembering import Remembering
 from instructrl.data.folder import DataFolder
 from instructrl.data.records import check_no_leak, Document, prompt_of, to_dict
+from instructrl.data.sequences import Mapped
+from instructrl.data.sequences import Spool
 from instructrl.data.sources.lookup import load
 from instructrl.data.sources.lookup import Loaded
 from instructrl.data.sources.lookup import parse
 from instructrl.data.summary import describe
 from instructrl.data.summary import describe_made
-from instructrl.data.summary import render_all
 from instructrl.data.summary import warnings
+from instructrl.data.summary_text import render_all
 from instructrl.runtime import files
 from instructrl.runtime import origins
 from instructrl.runtime import processes
@@ -112,13 +114,13 @@ def _validate_specs(part: str, specs):
 # --- Sources -----------------------------------------------------------------
 
 
-def load_sources(config, progress) -> list[Loaded]:
-  """Loads the specs of all parts, each once."""
+def load_sources(config, workdir: pathlib.Path, progress) -> list[Loaded]:
+  """Loads the specs of all parts, each once; see `Spool` for the folder."""
   loaded, known = [], {}
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
-        known[spec] = one = named(load(spec))
+        known[spec] = one = named(load(spec, folder=workdir), workdir)
         progress.message(f'{spec}: {len(one.records):,} of {one.read:,} rows')
         share = len(known) / len(
           {*itertools.chain(*(config[p] for p in PARTS))}
@@ -130,7 +132,7 @@ def load_sources(config, progress) -> list[Loaded]:
   return loaded
 
 
-def named(loaded: Loaded) -> Loaded:
+def named(loaded: Loaded, folder: pathlib.Path | None = None) -> Loaded:
   """Puts the data set's name before each prompt's id, for evaluations.
 
   The name ends at the last '/' of an id, so a '/' in the source's own id
@@ -144,7 +146,7 @@ def named(loaded: Loaded) -> Loaded:
 
   if loaded.kind is Document:
     return loaded
-  records = [with_name(record) for record in loaded.records]
+  records = Spool(map(with_name, loaded.records), folder)
   return dataclasses.replace(loaded, records=records)
 
 
@@ -183,12 +185,14 @@ def check_sources(config) -> None:
 
 def check_leaks(data: parts.Curated, by_user: bool) -> None:
   """Raises ValueError if a prompt or user is both trained on and held out."""
-  prompts = itertools.chain(*data.prompts.values())
-  train, held_out = [], []
-  for record in itertools.chain(data.demonstrations, data.rankings, prompts):
-    side = train if prompt_of(record).split == 'train' else held_out
-    side.append(record if by_user else parts.with_prompt(record, user=''))
-  check_no_leak(train, held_out)
+
+  def prompts(training):
+    found = (data.demonstrations, data.rankings, *data.prompts.values())
+    for prompt in map(prompt_of, itertools.chain(*found)):
+      if (prompt.split == 'train') == training:
+        yield prompt if by_user else parts.with_prompt(prompt, user='')
+
+  check_no_leak(prompts(True), [*prompts(False)])
 
 
 # --- The tokenizer -----------------------------------------------------------
@@ -255,7 +259,7 @@ def prepare(config, workdir: pathlib.Path, progress):
   try:
     check_sources(config)
     own = imported_tokenizer(config, workdir)
-    loaded = load_sources(config, progress)
+    loaded = load_sources(config, workdir, progress)
     read = contents(loaded)
     origins.add(workdir, 'sources', read)
     fields = [field.name for field in dataclasses.fields(parts.CurateSettings)]
@@ -321,7 +325,7 @@ def write(
     fitting.in_tokens, tok=tok, response_len=config.response_len
   )
   ranked = {
-    split: store.Mapped(in_tokens, rankings)
+    split: Mapped(in_tokens, rankings)
     for split, rankings in store.by_split(data.rankings).items()
   }
   folder.write_records('prompts', data.prompts, made_from)

@@ -10,6 +10,7 @@ import pytest
 
 from instructrl.data import builders
 from instructrl.data import records
+from instructrl.data import sequences
 from instructrl.data import store
 from instructrl.data.records import (
   Demonstration,
@@ -100,7 +101,7 @@ def test_a_long_sequence_is_written_in_shards(tmp_path, monkeypatch):
   monkeypatch.setattr(store, '_SHARD', 7)
   rankings = [make_ranking(i) for i in range(20)]
   made = []
-  lazily = store.Mapped(lambda r: made.append(r) or r, rankings)
+  lazily = sequences.Mapped(lambda r: made.append(r) or r, rankings)
   folder = store.write_records(tmp_path, 'some', {'train': lazily})
   assert len(list(folder.glob('*of-00003'))) == 3
   assert made[1:] == rankings  # and the first, for its type

@@ -6,6 +6,7 @@ import types
 import pytest
 
 from instructrl.data import summary
+from instructrl.data import summary_text
 from instructrl.data.curate import parts
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
 from tests.data import toys
@@ -54,7 +55,7 @@ RANKINGS = loaded(
 
 def lines_of(text):
   lines = text.splitlines()
-  assert all(len(line) <= summary.WIDTH for line in lines), text
+  assert all(len(line) <= summary_text.WIDTH for line in lines), text
   return lines
 
 
@@ -88,12 +89,12 @@ def test_dialogues_are_counted():
   assert found['dialogues'] == 2
   assert (
     'prompts       3 different; 0 rows repeat a prompt; 2 are dialogues'
-    in lines_of(summary.render(found))
+    in lines_of(summary_text.render(found))
   )
 
 
 def test_all_that_is_counted_is_drawn():
-  text = summary.render(
+  text = summary_text.render(
     summary.describe(RANKINGS, TOK, prompt_len=4, response_len=3)
   )
   lines = lines_of(text)
@@ -126,7 +127,7 @@ def test_all_that_is_counted_is_drawn():
 )
 @pytest.mark.parametrize('tok', [None, TOK])
 def test_every_kind_is_drawn(kind, records, absent, tok):
-  text = summary.render(summary.describe(loaded(kind, records), tok))
+  text = summary_text.render(summary.describe(loaded(kind, records), tok))
   lines = lines_of(text)
   assert f'{len(records)} kept' in text
   assert not any(line.startswith(absent) for line in lines)
@@ -153,7 +154,7 @@ def test_a_histogram_has_at_most_eight_bins_and_loses_nothing():
   assert len(found['bins']) == 8 and found['bins'][0] == [0, 2**14 - 1, 4]
   assert found['bins'][-1] == [2**20, 2**21 - 1, 1]
   assert sum(n for *_, n in found['bins']) == len(lengths)
-  lines = summary.draw_histogram('x', found, 39)
+  lines = summary_text.draw_histogram('x', found, 39)
   assert all(len(line) <= 39 for line in lines)
 
 
@@ -162,11 +163,11 @@ def test_a_histogram_has_at_most_eight_bins_and_loses_nothing():
   [(0, ''), (1e-6, '▏'), (0.5, '██'), (1, '████'), (0.4, '█▋')],
 )
 def test_a_bar(share, expected):
-  assert summary.bar(share, 4) == expected
+  assert summary_text.bar(share, 4) == expected
 
 
 def test_a_long_name_keeps_its_end():
-  line = summary.rule('Rankings · jsonl:' + 'folder/' * 20 + 'file.jsonl')
+  line = summary_text.rule('Rankings · jsonl:' + 'folder/' * 20 + 'file.jsonl')
   assert len(line) == 80 and 'file.jsonl ──' in line and '...' in line
 
 
@@ -177,7 +178,7 @@ def test_what_was_made_is_drawn_with_all_that_was_left_out():
     dedup_prefix=256,
   )
   found = summary.describe_made(made, {'corpus.rows': 1200}, TOK)
-  lines = lines_of(summary.render_made(found))
+  lines = lines_of(summary_text.render_made(found))
   assert 'rankings      train 39, validation 2' in lines
   assert 'prompts       train 39, ppo 39, validation 2' in lines
   assert 'packed rows   corpus.rows 1,200' in lines
@@ -211,7 +212,7 @@ def test_a_part_that_loses_more_than_half_is_warned_of(malformed, lost):
   ]
   found = summary.warnings(sources, made)
   assert found == expected * lost
-  drawn = summary.render_made(summary.describe_made(made, {}, TOK, found))
+  drawn = summary_text.render_made(summary.describe_made(made, {}, TOK, found))
   assert ('WARNING       rankings: 32 of 63' in drawn) == lost
 
 

@@ -585,7 +585,7 @@ def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
 def test_a_missing_file_is_refused_before_another_is_read(
   files, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(data, 'load', lambda spec: 1 / 0)
+  monkeypatch.setattr(data, 'load', lambda *args, **kwargs: 1 / 0)
   config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
   with pytest.raises(checks.ConfigError, match='there is no .*none.jsonl'):
     data.run(config, tmp_path / 'data')

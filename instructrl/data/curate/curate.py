@@ -13,6 +13,8 @@ import dataclasses
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
 from instructrl.data.curate import splits
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import (
   Demonstration,
   Document,
@@ -20,6 +22,7 @@ from instructrl.data.records import (
   prompt_of,
   Ranking,
 )
+from instructrl.data.sequences import Mapped
 from instructrl.data.sources.lookup import Loaded
 
 # Part -> the types of record that its sources may have.
@@ -51,9 +54,9 @@ def curate(
   Raises:
     CurateError: a source has the wrong type, or its own split leaks.
   """
-  drops, notes, items = parts.Drops(), [], []
+  drops, notes, items, keys = parts.Drops(), [], [], Digests()
   for source in sources:
-    for kind in {type(record) for record in source.records}:
+    for kind in set(map(type, source.records)):
       check_kind(source.part, source.spec, kind)
       if source.part == 'demonstrations' and kind is Ranking:
         notes.append(
@@ -63,21 +66,18 @@ def curate(
   for part in parts.PARTS:
     for number, source in enumerate(sources):
       if source.part == part:
-        items += [
-          parts.Item(part, number, _as_part(part, record))
-          for record in source.records
-        ]
+        items += parts.items_of(part, number, source.records, keys)
   items = drops.without(items, _silent, 'the best response is empty')
   if settings.pii == 'drop':
     items = drops.without(items, lambda item: personal.reason(item.record))
-  own = lambda item: not settings.resplit and item.prompt.split != 'train'
+  own = lambda item: not settings.resplit and item.split != 'train'
   items = _deduplicated(items, own, settings.dedup_prefix, drops)
   items = _limited_users(items, settings.max_per_user, seed, drops)
   items = _with_ids(splits.split_prompts(items, sources, settings, seed, drops))
   items = _grouped(items, settings.heldout_labelers, seed, drops)
   items = _set_aside(items, settings.ppo_fraction, seed, drops)
   prompts = _prompts(items, drops)
-  records = lambda part: [i.record for i in items if i.part == part]
+  records = lambda part: parts.records_of([i for i in items if i.part == part])
   return parts.Curated(
     demonstrations=records('demonstrations'),
     rankings=records('rankings'),
@@ -98,26 +98,17 @@ def check_kind(part: str, spec: str, kind: type) -> None:
     )
 
 
-def _as_part(part: str, record):
-  """Turns a record into one of the part that its source is given for."""
-  if part == 'prompts':
-    return prompt_of(record)
-  if part == 'demonstrations' and isinstance(record, Ranking):
-    best = record.responses[record.ranks.index(0)]
-    return Demonstration(record.prompt, best, record.labeler)
-  return record
-
-
 def _silent(item: parts.Item) -> bool:
   """Returns whether a ranking's best response is no demonstration: empty."""
-  record = item.record
-  return isinstance(record, Demonstration) and not record.response.strip()
+  return item.part == 'demonstrations' and not item.record.response.strip()
 
 
 # --- Near duplicates, users ---------------------------------------------------
 
 
-def prefix_duplicates(keys: Iterable[str], prefix: int) -> dict[str, str]:
+def prefix_duplicates(
+  prompts: Iterable[tuple[int, str]], prefix: int
+) -> dict[int, int]:
   """Finds near duplicates: prompts whose first characters are the same.
 
   The paper removes prompts that share a long common prefix. Here two folded
@@ -125,16 +116,19 @@ def prefix_duplicates(keys: Iterable[str], prefix: int) -> dict[str, str]:
   `prefix` are equal; shorter ones only if they are equal. One pass finds them.
 
   Args:
-    keys: folded prompts; the first of a group is kept.
+    prompts: (number, folded text), the number being that of the text; the
+      first of a group is kept.
     prefix: characters; 0 finds nothing.
 
   Returns:
-    Duplicate -> the prompt that is kept for it.
+    Number of a duplicate -> that of the prompt that is kept for it.
   """
-  kept, found = {}, {}
-  for key in keys:
-    if prefix and len(key) >= prefix:
-      first = kept.setdefault(key[:prefix], key)
+  kept, found = Digests(), {}
+  if not prefix:
+    return found
+  for key, text in prompts:
+    if len(text) >= prefix:
+      first = kept.setdefault(digest(text[:prefix]), key)
       if first != key:
         found[key] = first
   return found
@@ -148,7 +142,7 @@ def _deduplicated(
 ) -> list[parts.Item]:
   # Rows that a source holds out come first, or training would take their place.
   order = sorted(items, key=lambda item: not held_out(item))
-  found = prefix_duplicates((i.key for i in order), prefix)
+  found = prefix_duplicates(((i.key, i.text) for i in order), prefix)
   reason = f'prompt shares its first {prefix} characters with another'
   return drops.without(items, lambda i: i.key in found, reason)
 
@@ -159,16 +153,16 @@ def _limited_users(
   """Keeps at most `most` prompts of each user, drawn at random."""
   asked = {}
   for item in items:
-    if item.prompt.user:
-      asked.setdefault(item.prompt.user, set()).add(item.key)
-  number = lambda user: lambda key: parts.draw(seed, 'user', user, key)
+    if item.user:
+      asked.setdefault(item.user, {}).setdefault(item.key, item)
+  number = lambda i: parts.draw(seed, 'user', i.user, i.text)
   allowed = {
-    user: sorted(keys, key=number(user))[:most]
-    for user, keys in asked.items()
-    if most and len(keys) > most
+    user: {item.key for item in sorted(found.values(), key=number)[:most]}
+    for user, found in asked.items()
+    if most and len(found) > most
   }
   reason = f'more than {most} prompts of a user'
-  lost = lambda i: i.key not in allowed.get(i.prompt.user, (i.key,))
+  lost = lambda i: i.key not in allowed.get(i.user, (i.key,))
   return drops.without(items, lost, reason)
 
 
@@ -179,21 +173,18 @@ def _grouped(
   items: list[parts.Item], fraction: float, seed: int, drops: parts.Drops
 ) -> list[parts.Item]:
   """Sets the labelers' groups; held-out labelers rank for validation only."""
-  labelers = {i.record.labeler: 1 for i in items if i.part == 'rankings'}
+  labelers = {i.labeler: 1 for i in items if i.part == 'rankings'}
   held = splits.take_share(labelers, fraction, seed, 'labelers')
-
-  def grouped(item):
-    if item.part != 'rankings' or item.record.labeler not in held:
-      return item
-    record = dataclasses.replace(item.record, group='heldout')
-    return item.with_record(record)
+  for item in items:
+    if item.part == 'rankings' and item.labeler in held:
+      item.group = 'heldout'
 
   def lost(item):
-    ranked = item.part == 'rankings' and item.prompt.split == 'train'
-    return ranked and item.record.group == 'heldout'
+    ranked = item.part == 'rankings' and item.split == 'train'
+    return ranked and item.group == 'heldout'
 
   reason = 'training prompt ranked by a held-out labeler'
-  return drops.without(map(grouped, items), lost, reason)
+  return drops.without(items, lost, reason)
 
 
 def _set_aside(
@@ -201,16 +192,17 @@ def _set_aside(
 ) -> list[parts.Item]:
   """Turns rankings of the prompts that only PPO sees into prompts."""
   shown = {i.key for i in items if i.part == 'demonstrations'}
-  ranked = {
-    i.key: 1
-    for i in items
-    if i.part == 'rankings' and i.prompt.split == 'train' and i.key not in shown
-  }
-  aside = splits.take_share(ranked, fraction, seed, 'ppo')
+  ranked = {}
+  for i in items:
+    if i.part == 'rankings' and i.split == 'train' and i.key not in shown:
+      ranked.setdefault(i.key, i)
+  sizes = dict.fromkeys(ranked, 1)
+  text = lambda key: ranked[key].text
+  aside = splits.take_share(sizes, fraction, seed, 'ppo', text)
   chosen = lambda item: item.part == 'rankings' and item.key in aside
   found = {}
   for item in filter(chosen, items):
-    prompt = dataclasses.replace(item, part='prompts', record=item.prompt)
+    prompt = dataclasses.replace(item, part='prompts')
     found.setdefault(item.key, prompt)
   kept = drops.without(items, chosen, parts.SET_ASIDE)
   return [*kept, *found.values()]
@@ -222,44 +214,46 @@ def _with_ids(items: list[parts.Item]) -> list[parts.Item]:
   Two sources may use the same ids, and only one may know a dialogue's turns.
   A prompt that is demonstrated and ranked has an id in each part.
   """
-  ids, taken, turns = {}, set(), {}
+  ids, taken, turns = {part: {} for part in parts.PARTS}, Digests(), {}
   for item in items:
-    if (item.part, item.key) not in ids:
-      ids[item.part, item.key] = parts.unused(item.prompt.id, taken)
-    turns[item.key] = turns.get(item.key) or item.prompt.turns
-
-  def changed(item):
-    changes = {'id': ids[item.part, item.key], 'turns': turns[item.key]}
-    record = parts.with_prompt(item.record, **changes)
-    return item.with_record(record)
-
-  return list(map(changed, items))
+    if item.key not in ids[item.part]:
+      ids[item.part][item.key] = parts.unused(item.id, taken)
+    if item.turns:
+      turns.setdefault(item.key, item)
+  for item in items:
+    item.id = ids[item.part][item.key]
+    item.turns = turns.get(item.key)
+  return items
 
 
 def _prompts(
   items: list[parts.Item], drops: parts.Drops
-) -> dict[str, list[Prompt]]:
+) -> dict[str, Sequence[Prompt]]:
   """Returns split -> prompts, each once."""
   train, ranked, own, held = {}, {}, {}, {}
   for item in items:
-    if item.prompt.split != 'train':
-      held.setdefault(item.prompt.split, {}).setdefault(item.key, item.prompt)
+    if item.split != 'train':
+      held.setdefault(item.split, {}).setdefault(item.key, item)
     elif item.part == 'prompts':
       if item.key in own:
-        drops.add('prompts', 'the same prompt again', item.prompt.id)
-      own.setdefault(item.key, item.prompt)
+        drops.add('prompts', 'the same prompt again', item.id)
+      own.setdefault(item.key, item)
     else:
-      train[item.key] = item.prompt
+      train[item.key] = item
       if item.part == 'rankings':
-        ranked[item.key] = item.prompt
-  # A prompt in two splits of a data set needs two ids.
-  ppo = [
-    dataclasses.replace(p, id=f'ppo/{p.id}')
-    for p in (own or ranked or train).values()
-  ]
-  made = {
-    'train': list(train.values()),
-    'ppo': ppo,
-    **{name: list(found.values()) for name, found in held.items()},
+        ranked[item.key] = item
+  made = {'train': train, 'ppo': own or ranked or train, **held}
+  return {
+    split: Mapped(_ppo_prompt if split == 'ppo' else _prompt, [*found.values()])
+    for split, found in made.items()
+    if found
   }
-  return {split: prompts for split, prompts in made.items() if prompts}
+
+
+def _prompt(item: parts.Item) -> Prompt:
+  return prompt_of(item.record)
+
+
+def _ppo_prompt(item: parts.Item) -> Prompt:
+  """Returns the prompt with another id, because two splits have it."""
+  return dataclasses.replace(_prompt(item), id=f'ppo/{item.id}')

@@ -7,15 +7,21 @@ reward model that endless answers are good if labelers prefer long ones; see
 `cut_preference`.
 """
 
+import array
 import collections
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 import math
 
 from instructrl.data import tasks
 from instructrl.data.curate import parts
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import Demonstration, pick, prompt_of, Ranking
+from instructrl.data.sequences import Mapped
+from instructrl.data.sequences import where
 from instructrl.runtime import typed
 
 LONG_RESPONSES = ('drop', 'cut')
@@ -80,28 +86,34 @@ def fit(
     seed: seed of the draw of responses.
 
   Returns:
-    Records that fit. Rankings have no tokens; see `in_tokens`.
+    Records that fit, read when they are used. Rankings have no tokens; see
+    `in_tokens`.
   """
   drops, most = curated.drops, lengths.prompt_len
-  fits = lambda p: tasks.fits(tasks.chat_prompt(tok, p), most)
-  too_long = lambda record: not fits(prompt_of(record))
   reason = f'prompt has more than {most} tokens'
-  shown = drops.without(
-    curated.demonstrations, too_long, reason, 'demonstrations'
-  )
+  seen = Digests()  # prompts in two splits are counted once
+
+  def fits(part, record):
+    prompt = prompt_of(record)
+    found = tasks.fits(tasks.chat_prompt(tok, prompt), most)
+    if not found and (part != 'prompts' or seen.add(digest(prompt.text))):
+      drops.add(part, reason, prompt.id)
+    return found
+
+  fitting = lambda part, records: where(functools.partial(fits, part), records)
+  shown = fitting('demonstrations', curated.demonstrations)
   shown = demonstrated(shown, tok, lengths, drops)
-  ranked = drops.without(curated.rankings, too_long, reason, 'rankings')
-  # Tokens of all rankings would be most of the memory.
-  ranked = [
-    dataclasses.replace(ranking, response_tokens=())
-    for ranking in tokenized(ranked, tok, lengths, seed, drops)
-  ]
-  prompts, lost = {}, {}
-  for split, found in curated.prompts.items():
-    prompts[split] = list(filter(fits, found))
-    for prompt in itertools.filterfalse(fits, found):
-      lost.setdefault(prompt.text, prompt)
-  drops.without(lost.values(), too_long, reason, 'prompts')
+  rankings, picks = fitting('rankings', curated.rankings), {}
+  for row, ranking in enumerate(rankings):
+    picks[row] = choose(ranking, tok, lengths, seed, drops)
+    if len(picks[row]) == len(ranking.ranks):
+      del picks[row]  # most rankings keep all responses
+  rows = (row for row in range(len(rankings)) if picks.get(row, True))
+  picked = functools.partial(_picked, rankings, picks)
+  ranked = Mapped(picked, array.array('q', rows))
+  prompts = {
+    split: fitting('prompts', found) for split, found in curated.prompts.items()
+  }
   layout = getattr(tok, 'layout', None)  # only imported tokenizers have one
   if layout and not layout.between_turns:
     if any(p.turns for found in prompts.values() for p in found):
@@ -116,15 +128,25 @@ def fit(
   )
 
 
-def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
+def _picked(
+  rankings: Sequence[Ranking], picks: Mapping[int, Sequence[int]], row: int
+) -> Ranking:
+  ranking = rankings[row]
+  return pick(ranking, picks[row]) if row in picks else ranking
+
+
+def subsample(ranking: Ranking, max_responses: int, seed: int) -> list[int]:
   """Draws at most `max_responses` responses: a best, a worst and others.
 
   The best and the worst stay because they are the surest pair; among ties the
-  draw decides. Responses keep their order.
+  draw decides.
+
+  Returns:
+    Indices of responses, in order.
   """
   k = len(ranking.responses)
   if k <= max_responses:
-    return ranking
+    return [*range(k)]
   number = lambda i: parts.draw(
     seed, 'responses', ranking.prompt.id, ranking.labeler, str(i)
   )
@@ -132,7 +154,7 @@ def subsample(ranking: Ranking, max_responses: int, seed: int) -> Ranking:
   best = min(order, key=lambda i: ranking.ranks[i])
   worst = max((i for i in order if i != best), key=lambda i: ranking.ranks[i])
   others = [i for i in order if i not in (best, worst)]
-  return pick(ranking, sorted([best, worst, *others[: max_responses - 2]]))
+  return sorted([best, worst, *others[: max_responses - 2]])
 
 
 def learnable(ranks: Sequence[int], responses: Sequence) -> list[int]:
@@ -161,52 +183,49 @@ def learnable(ranks: Sequence[int], responses: Sequence) -> list[int]:
   return sorted(kept)
 
 
-def tokenized(
-  rankings: Iterable[Ranking],
-  tok,
-  lengths: Lengths,
-  seed: int,
-  drops: parts.Drops,
-) -> Iterator[Ranking]:
-  """Yields rankings with `response_tokens`, at most `response_len` each.
+def choose(
+  ranking: Ranking, tok, lengths: Lengths, seed: int, drops: parts.Drops
+) -> list[int]:
+  """Chooses the responses of a ranking, at most `response_len` tokens each.
 
   Counts responses that are dropped or cut, and rankings with fewer than two
   responses left. Responses may be equal after the cut, or after the layout has
   dropped white space, see `learnable`.
+
+  Returns:
+    Indices of responses, in order; none if the ranking is dropped.
   """
   most, cutting = lengths.response_len, lengths.long_responses == 'cut'
-  for ranking in rankings:
-    name = ranking.prompt.id
-    encoded = [
-      tasks.response_tokens(tok, text, most + 1) for text in ranking.responses
-    ]
-    chosen = [i for i, t in enumerate(encoded) if cutting or len(t) <= most]
-    long = sum(len(tokens) > most for tokens in encoded)
-    if long:
-      action = 'cut' if cutting else 'left out'
-      reason = f'ranked, {action}: more than {most} tokens'
-      drops.add('responses', reason, name, long)
-    if len(chosen) < 2:
-      reason = f'fewer than 2 responses of at most {most} tokens'
-      drops.add('rankings', reason, name)
-      continue
-    tokens = tuple(tuple(tokens[:most]) for tokens in encoded)
-    ranking = pick(dataclasses.replace(ranking, response_tokens=tokens), chosen)
-    chosen = learnable(ranking.ranks, ranking.response_tokens)
-    equal = len(ranking.ranks) - len(chosen)
-    if equal:
-      reason = 'ranked, left out: equal tokens with different ranks'
-      drops.add('responses', reason, name, equal)
-    if len(chosen) < 2:
-      drops.add('rankings', 'responses have equal tokens', name)
-      continue
-    ranking = pick(ranking, chosen)
-    fewer = subsample(ranking, lengths.max_responses, seed)
-    left = len(ranking.responses) - len(fewer.responses)
-    if left:
-      reason = f'ranked, left out: K above {lengths.max_responses}'
-      drops.add('responses', reason, name, left)
-    yield fewer
+  name = ranking.prompt.id
+  encoded = [
+    tasks.response_tokens(tok, text, most + 1) for text in ranking.responses
+  ]
+  chosen = [i for i, t in enumerate(encoded) if cutting or len(t) <= most]
+  long = sum(len(tokens) > most for tokens in encoded)
+  if long:
+    action = 'cut' if cutting else 'left out'
+    reason = f'ranked, {action}: more than {most} tokens'
+    drops.add('responses', reason, name, long)
+  if len(chosen) < 2:
+    reason = f'fewer than 2 responses of at most {most} tokens'
+    drops.add('rankings', reason, name)
+    return []
+  ranks = [ranking.ranks[i] for i in chosen]
+  different = learnable(ranks, [tuple(encoded[i][:most]) for i in chosen])
+  equal = len(chosen) - len(different)
+  if equal:
+    reason = 'ranked, left out: equal tokens with different ranks'
+    drops.add('responses', reason, name, equal)
+  if len(different) < 2:
+    drops.add('rankings', 'responses have equal tokens', name)
+    return []
+  chosen = [chosen[i] for i in different]
+  fewer = subsample(pick(ranking, chosen), lengths.max_responses, seed)
+  left = len(chosen) - len(fewer)
+  if left:
+    reason = f'ranked, left out: K above {lengths.max_responses}'
+    drops.add('responses', reason, name, left)
+  return [chosen[i] for i in fewer]
 
 
 def in_tokens(ranking: Ranking, tok, response_len: int) -> Ranking:
@@ -220,29 +239,30 @@ def in_tokens(ranking: Ranking, tok, response_len: int) -> Ranking:
 
 
 def demonstrated(
-  demonstrations: Iterable[Demonstration],
+  demonstrations: Sequence[Demonstration],
   tok,
   lengths: Lengths,
   drops: parts.Drops,
-) -> list[Demonstration]:
+) -> Sequence[Demonstration]:
   """Drops the demonstrations whose response is too long, or counts them.
 
   `tasks.sft_rows` cuts those that are only counted.
   """
-  kept = []
-  for d in demonstrations:
+
+  def kept(d):
     room = lengths.row_len + 1 - len(tasks.chat_prompt(tok, d.prompt))
     most = min(lengths.response_len, room)
     if len(tasks.response_tokens(tok, d.response, most + 1)) <= most:
-      kept.append(d)
-    elif lengths.long_responses == 'cut':
-      kept.append(d)
+      return True
+    if lengths.long_responses == 'cut':
       reason = f'demonstrated, cut: more than {most} tokens'
       drops.add('responses', reason, d.prompt.id)
-    else:
-      reason = f'response has more than {most} tokens'
-      drops.add('demonstrations', reason, d.prompt.id)
-  return kept
+      return True
+    reason = f'response has more than {most} tokens'
+    drops.add('demonstrations', reason, d.prompt.id)
+    return False
+
+  return where(kept, demonstrations)
 
 
 def cut_preference(rankings: Iterable[Ranking], eos_id: int) -> str | None:

@@ -1,10 +1,13 @@
 """Types of curation: settings, sources, rows under way, counts of drops."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 import dataclasses
-import functools
 import hashlib
+import operator
+import sys
 
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import (
   Demonstration,
   Document,
@@ -14,6 +17,7 @@ from instructrl.data.records import (
   Ranking,
   Record,
 )
+from instructrl.data.sequences import Mapped
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
 SET_ASIDE = 'prompt is set aside for PPO'
@@ -109,41 +113,121 @@ class Curated:
     notes: remarks for the reader of the summary.
   """
 
-  demonstrations: list[Demonstration]
-  rankings: list[Ranking]
-  prompts: dict[str, list[Prompt]]
-  documents: list[Document]
+  demonstrations: Sequence[Demonstration]
+  rankings: Sequence[Ranking]
+  prompts: dict[str, Sequence[Prompt]]
+  documents: Sequence[Document]
   drops: Drops
   notes: list[str]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(slots=True, eq=False)
 class Item:
-  """A row with a prompt, during curation."""
+  """A row with a prompt, or a document, during curation.
+
+  The record is read when it is used. In memory is only what curation compares
+  and changes: it may have millions of rows.
+
+  Attributes:
+    part: the part that the row is for.
+    source: index of the source.
+    records: of the source.
+    row: index of the record there.
+    key: number of the text; texts that `fold` makes equal share it.
+    id, split: of the prompt or document.
+    user: who asks; '' if unknown.
+    labeler: '' without one.
+    group: of the labeler; '' without one.
+    turns: the item whose prompt has the turns of this one's; None if none has.
+  """
 
   part: str
-  source: int  # index of the source
-  record: Prompt | Demonstration | Ranking
+  source: int
+  records: Sequence[Record]
+  row: int
+  key: int
+  id: str
+  split: str
+  user: str
+  labeler: str
+  group: str
+  turns: 'Item | None'
 
-  @functools.cached_property
-  def prompt(self) -> Prompt:
-    return prompt_of(self.record)
+  @property
+  def read(self) -> Record:
+    """The record as it was read."""
+    return self.records[self.row]
 
-  @functools.cached_property
-  def key(self) -> str:
-    return fold(self.prompt.text)
+  @property
+  def text(self) -> str:
+    """The text to compare by: folded."""
+    return fold(prompt_of(self.read).text)
 
-  def with_record(self, record) -> 'Item':
-    """Returns the item with another record of the same prompt."""
-    item = Item(self.part, self.source, record)
-    vars(item)['key'] = self.key  # folding a text again takes time
-    return item
+  @property
+  def record(self) -> Record:
+    """The record as a record of its part, with all changes."""
+    record = as_part(self.part, self.read)
+    changes = {'id': self.id, 'split': self.split}
+    if self.turns not in (None, self):
+      changes['turns'] = prompt_of(self.turns.read).turns
+    prompt = prompt_of(record)
+    if any(getattr(prompt, name) != new for name, new in changes.items()):
+      record = with_prompt(record, **changes)
+    if getattr(record, 'group', '') != self.group and self.part == 'rankings':
+      record = dataclasses.replace(record, group=self.group)
+    return record
+
+
+def items_of(
+  part: str, number: int, records: Sequence[Record], keys: Digests
+) -> Iterator[Item]:
+  """Yields an item for each record of a source.
+
+  Args:
+    part: the part that the source is given for.
+    number: index of the source.
+    records: of the source.
+    keys: folded texts -> `Item.key`, for all sources; new texts are added.
+  """
+  for row, record in enumerate(records):
+    found = prompt_of(record)
+    item = Item(
+      part=part,
+      source=number,
+      records=records,
+      row=row,
+      key=keys.setdefault(digest(fold(found.text)), len(keys)),
+      id=found.id,
+      split=sys.intern(found.split),
+      user=sys.intern(getattr(found, 'user', '')),
+      labeler=sys.intern(getattr(record, 'labeler', '')),
+      group=sys.intern(getattr(record, 'group', '')),
+      turns=None,
+    )
+    if getattr(found, 'turns', ()):
+      item.turns = item
+    yield item
+
+
+def records_of(items: Sequence[Item]) -> Mapped:
+  """Returns the records of items, read when they are used."""
+  return Mapped(operator.attrgetter('record'), items)
+
+
+def as_part(part: str, record: Record) -> Record:
+  """Turns a record into one of the part that its source is given for."""
+  if part == 'prompts':
+    return prompt_of(record)
+  if part == 'demonstrations' and isinstance(record, Ranking):
+    best = record.responses[record.ranks.index(0)]
+    return Demonstration(record.prompt, best, record.labeler)
+  return record
 
 
 def with_prompt(record, **changes):
-  """Returns the record with some fields of its prompt changed."""
+  """Returns the record with some fields of its prompt, or its own, changed."""
   prompt = dataclasses.replace(prompt_of(record), **changes)
-  if isinstance(record, Prompt):
+  if prompt_of(record) is record:
     return prompt
   return dataclasses.replace(record, prompt=prompt)
 
@@ -159,13 +243,12 @@ def texts_of(record: Record) -> list[str]:
       return [record.text]
 
 
-def unused(name: str, taken: set[str]) -> str:
+def unused(name: str, taken: Digests) -> str:
   """Returns `name`, numbered if it is taken; adds the result to `taken`."""
   found, number = name, 1
-  while found in taken:
+  while not taken.add(digest(found)):
     number += 1
     found = f'{name}#{number}'
-  taken.add(found)
   return found
 
 

@@ -1,7 +1,6 @@
 """A tokenizer that lays out each text once, also over several starts."""
 
 from collections.abc import Iterable, Iterator, Sequence
-import hashlib
 import itertools
 import os
 import pathlib
@@ -10,21 +9,21 @@ import struct
 import numpy as np
 
 from instructrl.data.curate import parts
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import Document, prompt_of, Record
 from instructrl.runtime import files
 
 _BLOCK = 1024  # records whose texts are encoded at once
-_DIGEST = 16  # bytes that identify a text
-_HEAD = struct.Struct(f'<{_DIGEST}sI')  # digest of a text, number of its tokens
-_COUNT_BITS = 32
+_HEAD = struct.Struct('<16sI')  # digest of a text, number of its tokens
+_READ = 1024  # bytes that have the tokens of most texts
 
 
 class Remembering:
   """Encodes each text once, and keeps the tokens in a file.
 
   Counting, fitting, packing and the summary need the tokens of the same texts,
-  and a stage that was killed needs them again. In memory is a digest and a
-  number per text.
+  and a stage that was killed needs them again. In memory are 22 bytes a text.
 
   The file is a sequence of texts: the digest, the number of tokens, the tokens.
   A text that was not written whole is at the end, and is written again.
@@ -41,7 +40,7 @@ class Remembering:
     self.path = pathlib.Path(folder) / f'tokens.{tok.fingerprint[:16]}.partial'
     files.refuse_link(self.path)
     self._file = open(self.path, 'a+b', buffering=0)
-    self._known: dict[bytes, int] = {}  # digest -> place and number of tokens
+    self._known = Digests()  # -> the place of a text in the file
     self._end = self._read_known()
     self._file.truncate(self._end)
 
@@ -55,11 +54,11 @@ class Remembering:
       head = os.pread(self._file.fileno(), _HEAD.size, end)
       if len(head) < _HEAD.size:
         return end
-      digest, count = _HEAD.unpack(head)
+      key, count = _HEAD.unpack(head)
       after = end + _HEAD.size + 4 * count
       if after > size:
         return end
-      self._known[digest] = ((end + _HEAD.size) << _COUNT_BITS) + count
+      self._known.setdefault(key, end)
       end = after
 
   def forget(self) -> None:
@@ -78,66 +77,61 @@ class Remembering:
       asked, answered, pages = {}, {}, {}
       for record in block:
         if isinstance(record, Document):
-          pages[_digest('document', record.text)] = record.text
+          pages[digest('document', record.text)] = record.text
           continue
         prompt = prompt_of(record)
-        key = _digest('prompt', prompt.text, *prompt.turns)
+        key = digest('prompt', prompt.text, *prompt.turns)
         asked[key] = prompt.text, prompt.turns
         for text in parts.texts_of(record)[1:]:
-          answered[_digest('response', text)] = text
+          answered[digest('response', text)] = text
       for wanted, encode in (
         (asked, self._tok.prompts),
         (answered, self._tok.responses),
         (pages, self._tok.documents),
       ):
-        new = {k: text for k, text in wanted.items() if k not in self._known}
+        new = {
+          key: text
+          for key, text in wanted.items()
+          if self._known.get(key) is None
+        }
         self._keep(zip(new, encode(list(new.values())) if new else ()))
       done += len(block)
       yield done
 
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
-    key = _digest('prompt', text, *turns)
-    if key not in self._known:
-      self._keep([(key, self._tok.prompt(text, turns))])
-    return self._tokens(key)
+    key = digest('prompt', text, *turns)
+    return self._tokens(key, self._tok.prompt, text, turns)
 
   def response(self, text: str) -> list[int]:
-    key = _digest('response', text)
-    if key not in self._known:
-      self._keep([(key, self._tok.response(text))])
-    return self._tokens(key)
+    return self._tokens(digest('response', text), self._tok.response, text)
 
   def document(self, text: str) -> list[int]:
-    key = _digest('document', text)
-    if key not in self._known:
-      self._keep([(key, self._tok.document(text))])
-    return self._tokens(key)
+    return self._tokens(digest('document', text), self._tok.document, text)
 
-  def _tokens(self, key: bytes) -> list[int]:
-    start, count = divmod(self._known[key], 1 << _COUNT_BITS)
-    found = os.pread(self._file.fileno(), 4 * count, start)
-    return np.frombuffer(found, '<i4').tolist()
+  def _tokens(self, key: bytes, encode, *texts) -> list[int]:
+    """Returns the tokens of a digest; encodes its texts if it is new."""
+    place = self._known.get(key)
+    if place is None:
+      place = self._end
+      self._keep([(key, encode(*texts))])
+    found = os.pread(self._file.fileno(), _READ, place)
+    end = _HEAD.size + 4 * _HEAD.unpack_from(found)[1]
+    if end > len(found):
+      found = os.pread(self._file.fileno(), end, place)
+    return np.frombuffer(found[_HEAD.size : end], '<i4').tolist()
 
   def _keep(self, found: Iterable[tuple[bytes, Sequence[int]]]) -> None:
     """Writes texts with one call."""
     data, places = [], {}
     for key, tokens in found:
-      place = self._end + _HEAD.size
-      places[key] = (place << _COUNT_BITS) + len(tokens)
+      places[key] = self._end
       data += [
         _HEAD.pack(key, len(tokens)),
         np.asarray(tokens, '<i4').tobytes(),
       ]
-      self._end = place + 4 * len(tokens)
+      self._end += _HEAD.size + 4 * len(tokens)
     whole = memoryview(b''.join(data))
     while whole:  # a write may be in parts
       whole = whole[self._file.write(whole) :]
-    self._known |= places
-
-
-def _digest(*names: str) -> bytes:
-  # With the lengths, because a text may have any character.
-  data = ''.join(f'{len(name)}:{name}' for name in names)
-  return hashlib.blake2b(
-    data.encode('utf-8', 'surrogatepass'), digest_size=_DIGEST
-  ).digest()
+    for key, place in places.items():
+      self._known.setdefault(key, place)

@@ -4,18 +4,25 @@ A prompt that one source holds out is held out in all. Nothing is both held out
 and trained on. Draws depend on the seed and the texts (`parts.draw`).
 """
 
-from collections.abc import Sequence
-import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 from instructrl.data.curate import parts
 from instructrl.data.curate import personal
-from instructrl.data.records import Document, fold, prompt_of, SPLITS
+from instructrl.data.digests import Digests
+from instructrl.data.records import Document, prompt_of, SPLITS
 from instructrl.data.sources.lookup import Loaded
+
+Unit = TypeVar('Unit', str, int)
 
 
 def take_share(
-  sizes: dict[str, int], fraction: float, seed: int, purpose: str
-) -> set[str]:
+  sizes: Mapping[Unit, int],
+  fraction: float,
+  seed: int,
+  purpose: str,
+  name: Callable[[Unit], str] = str,
+) -> set[Unit]:
   """Draws units until they hold a share of all.
 
   Args:
@@ -23,6 +30,7 @@ def take_share(
     fraction: the share. Above 0, at least one of two or more units is taken.
     seed: seed of the parts.draw.
     purpose: name of the parts.draw.
+    name: unit -> its name in the parts.draw.
 
   Returns:
     The units. They hold at most the share, rounded, or are a single unit.
@@ -31,7 +39,7 @@ def take_share(
   if not fraction or len(sizes) < 2:
     return set()
   taken, held = set(), 0
-  order = sorted(sizes, key=lambda unit: parts.draw(seed, purpose, unit))
+  order = sorted(sizes, key=lambda unit: parts.draw(seed, purpose, name(unit)))
   for unit in order:
     if held + sizes[unit] <= target:
       taken.add(unit)
@@ -54,7 +62,7 @@ def _own_sides(
   for item in items:
     if item.source not in own:
       continue
-    split, user = item.prompt.split, item.prompt.user
+    split, user = item.split, item.user
     # The later split wins: a prompt that one source holds out is held out.
     known = prompts.get(item.key, split)
     prompts[item.key] = max(split, known, key=SPLITS.index)
@@ -92,34 +100,37 @@ def _sides(
     and any(prompt_of(r).split != 'train' for r in source.records)
   }
   prompt_side, user_side = _own_sides(items, sources, own, by_user)
-  owner, part_of = {}, {}  # prompt -> (user, prompt), the unit of its split
+  owner = {}  # prompt -> its first item, whose user the prompt goes with
   for item in items:
-    user = item.prompt.user if by_user else ''
-    unit = (user, '' if user else item.key)
-    owner.setdefault(item.key, unit)
-    part_of.setdefault(owner[item.key], item.part)
-  sizes = {part: {} for part in parts.PARTS}
-  for user, key in owner.values():
-    if user not in user_side if user else key not in prompt_side:
-      part = sizes[part_of[user, key]]
-      name = _name(user, key)
-      part[name] = part.get(name, 0) + 1
+    owner.setdefault(item.key, item)
+  # The unit of a split: a user's name, or the key of a prompt without one.
+  unit_of = lambda item: item.user if by_user and item.user else item.key
+  part_of, sizes = {}, {part: {} for part in parts.PARTS}
+  for item in items:
+    part_of.setdefault(unit_of(owner[item.key]), item.part)
+  for item in owner.values():
+    unit = unit_of(item)
+    if unit not in (user_side if isinstance(unit, str) else prompt_side):
+      part = sizes[part_of[unit]]
+      part[unit] = part.get(unit, 0) + 1
+
+  def name(unit):
+    if isinstance(unit, str):
+      return f'user\0{unit}'
+    return f'prompt\0{owner[unit].text}'
+
   held = set()
   for units in sizes.values():
-    held |= take_share(units, settings.validation_fraction, seed, 'split')
-  side = lambda *unit: 'validation' if _name(*unit) in held else 'train'
+    held |= take_share(units, settings.validation_fraction, seed, 'split', name)
+  side = lambda unit: 'validation' if unit in held else 'train'
   for item in items:
-    if by_user and item.prompt.user:
-      user_side.setdefault(item.prompt.user, side(item.prompt.user, ''))
-  for key, (user, prompt) in owner.items():
-    found = user_side[user] if user else side(user, prompt)
+    if by_user and item.user:
+      user_side.setdefault(item.user, side(item.user))
+  for key, item in owner.items():
+    unit = unit_of(item)
+    found = user_side[unit] if isinstance(unit, str) else side(unit)
     prompt_side.setdefault(key, found)
   return prompt_side, user_side
-
-
-def _name(user: str, key: str) -> str:
-  """Names a unit of the split: a user, or a prompt without a known user."""
-  return f'user\0{user}' if user else f'prompt\0{key}'
 
 
 def split_prompts(
@@ -134,14 +145,13 @@ def split_prompts(
 
   def apart(item):
     side = prompt_side[item.key]
-    return user_side.get(item.prompt.user, side) != side
-
-  def split(item):
-    record = parts.with_prompt(item.record, split=prompt_side[item.key])
-    return item.with_record(record)
+    return user_side.get(item.user, side) != side
 
   reason = 'prompt is on the other side than its user'
-  return list(map(split, drops.without(items, apart, reason)))
+  items = drops.without(items, apart, reason)
+  for item in items:
+    item.split = prompt_side[item.key]
+  return items
 
 
 def split_documents(
@@ -150,33 +160,33 @@ def split_documents(
   seed: int,
   drops: parts.Drops,
   notes: list[str],
-) -> list[Document]:
+) -> Sequence[Document]:
   """Splits the documents of all sources; each source holds out its share."""
-  found, ids = [], set()
-  for source in sources:
+  found, ids, keys = [], Digests(), Digests()
+  for number, source in enumerate(sources):
     if source.part != 'documents':
       continue
-    records = list(source.records)
+    items = [*parts.items_of('documents', number, source.records, keys)]
     if settings.pii == 'drop':
-      records = drops.without(records, personal.reason, part='documents')
-    if settings.resplit or all(r.split == 'train' for r in records):
+      items = drops.without(items, lambda item: personal.reason(item.record))
+    if settings.resplit or all(item.split == 'train' for item in items):
       # The same text must not be on both sides, so texts are drawn.
-      texts = dict.fromkeys((fold(r.text) for r in records), 1)
-      held = take_share(texts, settings.validation_fraction, seed, 'documents')
-      if not held and records:
+      first = {item.key: item for item in reversed(items)}
+      sizes = {item.key: 1 for item in items}
+      text = lambda key, first=first: first[key].text
+      share = settings.validation_fraction
+      held = take_share(sizes, share, seed, 'documents', text)
+      if not held and items:
         notes.append(
           f'documents: {source.spec} is a single text, all of it for '
           'training: nothing of it is held out'
         )
-      sides = ['train', 'validation']
-      records = [
-        dataclasses.replace(r, split=sides[fold(r.text) in held])
-        for r in records
-      ]
-    found += [
-      dataclasses.replace(r, id=parts.unused(r.id, ids)) for r in records
-    ]
-  held = {fold(r.text) for r in found if r.split != 'train'}
-  leaks = lambda r: r.split == 'train' and fold(r.text) in held
+      for item in items:
+        item.split = 'validation' if item.key in held else 'train'
+    for item in items:
+      item.id = parts.unused(item.id, ids)
+    found += items
+  held = {item.key for item in found if item.split != 'train'}
+  leaks = lambda item: item.split == 'train' and item.key in held
   reason = 'text is held out elsewhere'
-  return drops.without(found, leaks, reason, 'documents')
+  return parts.records_of(drops.without(found, leaks, reason))

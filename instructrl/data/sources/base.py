@@ -2,14 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
-import hashlib
 import itertools
 import json
 import pathlib
 import re
 from typing import Any, ClassVar
 
+from instructrl.data.digests import digest
+from instructrl.data.digests import Digests
 from instructrl.data.records import Excess, problems, Record, SPLITS, to_dict
+from instructrl.data.sequences import Spool
 from instructrl.data.sources import fields
 from instructrl.data.sources import row_files
 from instructrl.data.sources.row_files import File
@@ -18,6 +20,7 @@ from instructrl.data.sources.row_files import SourceError
 
 HUB = 'https://huggingface.co/datasets/'
 
+_FILE_BITS = 24  # of the number of a file
 _MAX_REASONS = 50  # different ones that are counted
 _NUMBER = r'(?<=\[)\d+(?=\])|(?<=column )\d+|(?<=byte )\d+|\d[\d,]{2,}'
 
@@ -159,7 +162,7 @@ class Source:
 class Read:
   """Records of a source, and counts of dropped rows."""
 
-  records: list[Record] = dataclasses.field(default_factory=list)
+  records: Sequence[Record] = ()
   read: int = 0  # rows
   dropped: dict[str, int] = dataclasses.field(default_factory=dict)
   first: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -180,6 +183,7 @@ def read(
   *,
   limit: int = 0,
   strict: bool | None = None,
+  folder: str | pathlib.Path | None = None,
 ) -> Read:
   """Reads a source's files.
 
@@ -188,6 +192,7 @@ def read(
     found: the files.
     limit: number of rows to read from the beginning; 0 is all.
     strict: whether a malformed row is an error; None uses the source's default.
+    folder: where the records are stored; see `Spool`.
 
   Returns:
     The valid records in the files' order, and counts of the dropped rows:
@@ -198,7 +203,8 @@ def read(
       as 'file:line: reason'; or there is no record at all.
   """
   strict = source.STRICT if strict is None else strict
-  result, seen = Read(), _Seen()
+  records, seen = Spool(folder=folder), _Seen()
+  result = Read(records)
   rows = source.rows(found)
   for row in itertools.islice(rows, limit) if limit else rows:
     result.read += 1
@@ -215,9 +221,9 @@ def read(
         raise SourceError(f'{row.place}: {error}') from error
       result.drop(row, str(error))
     else:
-      result.records.append(record)
+      records.append(record)
   result.notes = source.notes()
-  if not result.records:
+  if not records:
     _refuse_nothing(result, found)
   return result
 
@@ -237,21 +243,25 @@ class _Seen:
   """Finds rows that came before."""
 
   def __init__(self):
-    self._records = set()
-    self._ids = {}
+    self._records = Digests()
+    self._ids = Digests()  # -> number of the file and line
+    self._files: list[File] = []
 
   def check(self, record: Record, row: Row) -> None:
     values = to_dict(record)
     # A copy in another split is a copy too, and a leak.
     values.get('prompt', values)['split'] = ''
     text = json.dumps(values, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).digest()[:16]
-    if digest in self._records:
+    own = digest(text)
+    if self._records.get(own) is not None:
       raise fields.Unusable('is an exact duplicate of an earlier row')
     if not hasattr(record, 'prompt'):  # many records may have one prompt
-      if record.id in self._ids:
-        raise fields.Malformed(
-          f'has the id {record.id!r} of {self._ids[record.id]}'
-        )
-      self._ids[record.id] = row.place
-    self._records.add(digest)
+      if row.file not in self._files[-1:]:
+        self._files.append(row.file)
+      name, before = digest(record.id), len(self._ids)
+      place = (row.line << _FILE_BITS) + len(self._files) - 1
+      line, number = divmod(self._ids.setdefault(name, place), 1 << _FILE_BITS)
+      if len(self._ids) == before:
+        first = Row(self._files[number], line).place
+        raise fields.Malformed(f'has the id {record.id!r} of {first}')
+    self._records.add(own)

@@ -11,7 +11,7 @@ All sources have the options `limit` (rows to read from the beginning) and
 `strict` (a malformed row is an error); `names` lists the other options.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import difflib
 import functools
@@ -118,7 +118,11 @@ class Loaded(base.Read):
 
 
 def load(
-  spec: str, *, limit: int = 0, data_dir: str | os.PathLike | None = None
+  spec: str,
+  *,
+  limit: int = 0,
+  data_dir: str | os.PathLike | None = None,
+  folder: str | os.PathLike | None = None,
 ) -> Loaded:
   """Reads the records that a spec names.
 
@@ -128,6 +132,8 @@ def load(
       the spec's limit, or reads all.
     data_dir: folder of downloads and prepared data; by default
       $INSTRUCTRL_DATA, or ~/.cache/instructrl/data.
+    folder: where the records are stored while they are used; by default that of
+      temporary files.
 
   Returns:
     The records, and counts of the dropped rows by reason. Rankings have no
@@ -139,25 +145,24 @@ def load(
   """
   known = parse(spec)
   limit = limit or known.limit
-  strict = known.strict
   source = known.source()
+  how = dict(limit=limit, strict=known.strict, folder=folder)
   if known.path is not None:
-    found = known.files()
-    result = base.read(source, found, limit=limit, strict=strict)
+    result = base.read(source, known.files(), **how)
   else:
     from instructrl.data.sources import public  # imports TFDS, which is slow
 
-    folder = data_folder(data_dir)
-    if limit or strict:  # prepared data are all rows, with counts
-      with public.downloads.lock(folder):
-        found = public.local_files(source, folder)
-      result = base.read(source, found, limit=limit, strict=strict)
+    public_data = data_folder(data_dir)
+    if limit or known.strict:  # prepared data are all rows, with counts
+      with public.downloads.lock(public_data):
+        found = public.local_files(source, public_data)
+      result = base.read(source, found, **how)
     else:
-      result = public.load(source, folder)
+      result = public.load(source, public_data, folder)
   return Loaded(spec=spec, kind=source.kind(), **vars(result))
 
 
-def shards(spec: str) -> dict[str, list[Callable[[], list[Record]]]]:
+def shards(spec: str) -> dict[str, list[Callable[[], Sequence[Record]]]]:
   """Divides a source into its files, for `store.Shards`.
 
   Args:
@@ -175,7 +180,7 @@ def shards(spec: str) -> dict[str, list[Callable[[], list[Record]]]]:
   return found
 
 
-def _records(source, file, strict) -> list[Record]:
+def _records(source, file, strict) -> Sequence[Record]:
   return base.read(source, [file], strict=strict).records
 
 

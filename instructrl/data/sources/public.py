@@ -11,6 +11,7 @@ records. TFDS itself would keep the files under hashed names, and cannot resume.
 import functools
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -22,6 +23,7 @@ import tensorflow_datasets as tfds
 from instructrl.data import builders
 from instructrl.data import store
 from instructrl.data.records import SPLITS
+from instructrl.data.sequences import Spool
 from instructrl.data.sources import downloads
 from instructrl.data.sources.base import Read
 from instructrl.data.sources.base import read
@@ -155,37 +157,41 @@ def prepared_folder(source: Source, data_dir: pathlib.Path) -> pathlib.Path:
   return data_dir / 'prepared' / f'{name}-{digest[:8]}'
 
 
-def load(source: Source, data_dir: pathlib.Path) -> Read:
+def load(
+  source: Source,
+  data_dir: pathlib.Path,
+  folder: str | os.PathLike | None = None,
+) -> Read:
   """Reads a public source; the first time, downloads and prepares it.
 
   Prepares it again if a user has put a file of another size in its place, and
   removes the remains of a killed preparation. One process prepares at a time;
-  others wait.
+  others wait. The records are stored in `folder`, see `Spool`.
 
   Raises:
     SourceError: a file cannot be downloaded or read.
     RecordError: the prepared data are damaged.
   """
   cls = next(cls for cls in BUILDERS if cls.RECORD is source.RECORD)
-  folder = prepared_folder(source, data_dir)
+  prepared = prepared_folder(source, data_dir)
   with downloads.lock(data_dir):
-    for leftover in folder.glob('*/incomplete.*'):
+    for leftover in prepared.glob('*/incomplete.*'):
       shutil.rmtree(leftover)
     builder = cls(source=source, data_dir=data_dir)
     known = builder.info.metadata.get('sizes', {})
     now = _sizes(source, data_dir)  # the downloads may have been deleted
     if known | now != known:
-      shutil.rmtree(folder, ignore_errors=True)
+      shutil.rmtree(prepared, ignore_errors=True)
       builder = cls(source=source, data_dir=data_dir)
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as unused:
       builder.download_and_prepare(
         download_dir=unused, file_format='array_record'
       )
-  records = [
+  records = (
     record
     for split in SPLITS
     if split in builder.info.splits
     for record in store.RecordSequence(builder, split)
-  ]
-  return Read(records=records, **builder.info.metadata['report'])
+  )
+  return Read(Spool(records, folder), **builder.info.metadata['report'])

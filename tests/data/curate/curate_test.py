@@ -85,12 +85,10 @@ def test_held_out_labelers_rank_for_validation_only():
 def test_prompts_with_a_long_common_prefix():
   long = 'x' * 20
   keys = [long + 'a', long + 'b', long, 'x' * 19, 'y', long + 'a']
-  assert curate.prefix_duplicates(keys, 20) == {
-    long + 'b': long + 'a',
-    long: long + 'a',
-  }
-  assert curate.prefix_duplicates(keys, 21) == {}
-  assert curate.prefix_duplicates(keys, 0) == {}
+  prompts = [(keys.index(key), key) for key in keys]
+  assert curate.prefix_duplicates(prompts, 20) == {1: 0, 2: 0}
+  assert curate.prefix_duplicates(prompts, 21) == {}
+  assert curate.prefix_duplicates(prompts, 0) == {}
 
 
 def test_near_duplicates_are_dropped_and_those_held_out_stay():

@@ -8,6 +8,7 @@ import pytest
 from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.curate.fitting import Lengths
+from instructrl.data.records import pick
 from tests.data import toys
 
 # A token a word; a prompt has two more.
@@ -25,15 +26,14 @@ def ranking(*responses, ranks=None, **fields):
 
 
 def tokenized(rankings, **lengths):
-  drops = parts.Drops()
-  made = fitting.tokenized(
-    rankings,
-    TOK,
-    Lengths(**{'prompt_len': 9, 'response_len': 3, 'row_len': 12, **lengths}),
-    0,
-    drops,
-  )
-  return list(made), drops.counts
+  drops, made = parts.Drops(), []
+  lengths = {'prompt_len': 9, 'response_len': 3, 'row_len': 12, **lengths}
+  for row in rankings:
+    chosen = fitting.choose(row, TOK, Lengths(**lengths), 0, drops)
+    if chosen:
+      whole = fitting.in_tokens(pick(row, chosen), TOK, lengths['response_len'])
+      made.append(dataclasses.replace(whole, prompt_tokens=()))
+  return made, drops.counts
 
 
 def test_prompts_that_do_not_fit_are_dropped_and_counted():
@@ -112,14 +112,14 @@ def test_of_too_many_responses_a_best_and_a_worst_stay(most):
 
 def test_the_draw_follows_from_the_seed_and_the_prompt():
   rows = [ranking(*'abcdefgh', id=str(i)) for i in range(6)]
-  draw = lambda seed: [fitting.subsample(r, 4, seed).responses for r in rows]
+  draw = lambda seed: [(*fitting.subsample(r, 4, seed),) for r in rows]
   assert draw(0) == draw(0) != draw(1)
   assert len(set(draw(0))) > 1
 
 
 def test_a_ranking_that_is_one_tie_keeps_two_different_responses():
   row = ranking(*'abcd', ranks=(0, 0, 0, 0))
-  got = fitting.subsample(row, 2, 0)
+  got = pick(row, fitting.subsample(row, 2, 0))
   assert len(set(got.responses)) == 2 and got.ranks == (0, 0)
 
 
