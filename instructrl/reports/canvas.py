@@ -67,11 +67,13 @@ class Drawing:
     panels: inline SVG of each panel.
     legend: inline SVG of the marks that need a name, or ''.
     note: a sentence about what has no panel, or ''.
+    wide: whether it is a single plot, `WIDTH` wide.
   """
 
   panels: Sequence[str] = ()
   legend: str = ''
   note: str = ''
+  wide: bool = False
 
 
 def figure(height: float, width: float = WIDTH) -> mpl_figure.Figure:

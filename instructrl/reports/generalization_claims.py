@@ -13,7 +13,7 @@ from instructrl.reports.verdicts import WINS
 def _follows(statement, paper, path) -> Difference:
   return Difference(
     'Generalization',
-    f'PPO-ptx follows requests {statement} more often',
+    f'PPO-ptx follows requests more often {statement}',
     paper,
     'rate of requests that are followed',
     f'generalization/{path}',
@@ -35,12 +35,12 @@ def _mistake(statement, paper, quantity, path) -> Level:
 
 DIFFERENCES = (
   _follows(
-    'in a language of which users and labelers wrote none',
+    'in a language that no labeler used',
     'French and Swedish, by samples (4.3, Fig. 8, 42, 43)',
     'second_language/followed',
   ),
   _follows(
-    'in code, of which users and labelers wrote none',
+    'in code, which no labeler used',
     'by samples; GPT-3 answers in about half of the tries (4.3, Fig. 8)',
     'code/followed',
   ),

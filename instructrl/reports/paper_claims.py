@@ -100,14 +100,22 @@ def _by_labelers(
   other = dict(labelers=labelers, evaluation=evaluation)
   return (
     WinRate(
-      f'{who} find the pretrained model worse',
+      f'{who} find the pretrained model worse than SFT',
       LOSES,
       paper(base),
       'base',
       **other,
     ),
-    WinRate(f'{who} find PPO better', WINS, paper(ppo), 'ppo', **other),
-    WinRate(f'{who} find PPO-ptx better', WINS, paper(ptx), 'ppo_ptx', **other),
+    WinRate(
+      f'{who} find PPO better than SFT', WINS, paper(ppo), 'ppo', **other
+    ),
+    WinRate(
+      f'{who} find PPO-ptx better than SFT',
+      WINS,
+      paper(ptx),
+      'ppo_ptx',
+      **other,
+    ),
   )
 
 
@@ -245,7 +253,7 @@ DIFFERENCES = (
     PUBLIC_TASKS,
   ),
   _likert(
-    'It is about as good as a few-shot prompt',
+    'Training on public tasks is about as good as a few-shot prompt',
     '~3.4 (FLAN), 3.3 (T0) against 3.5',
     'nlp',
     'prompted',
@@ -301,7 +309,7 @@ DIFFERENCES = (
   ),
   Difference(
     'Labeler metadata',
-    'SFT invents still less',
+    'SFT invents less than PPO-ptx in closed-domain tasks',
     '~16% against 9% (Fig. 4)',
     'rate of hallucinations',
     'metadata/hallucination',

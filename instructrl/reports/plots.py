@@ -106,15 +106,16 @@ def preference(
     policies: their labels and colours.
     paper: group of labelers -> policy -> the paper's win rate.
   """
-  fig = canvas.figure(3.3)
+  fig = canvas.figure(4.0)
   ax = fig.subplots()
   names = policies.sort(rows)
   for x, policy in enumerate(names):
     color, row = policies.color(policy), rows[policy]
     ax.bar(x - 0.1, row['win_rate'], 0.5, color=color)
     ax.plot([x - 0.1] * 2, row['ci95'], color=INK, lw=1)
-    text = f'{100 * row["win_rate"]:.0f}%'
-    ax.text(x - 0.1, row['ci95'][1] + 0.02, text, ha='center', va='bottom')
+    # Above its bar the number would cover marks.
+    text, below = f'{row["win_rate"]:.0%}', dict(textcoords='offset points')
+    ax.annotate(text, (x, 0), (0, -3), ha='center', va='top', **below)
     for group, (_, mark, place) in _LABELERS.items():
       found = row[group]
       ax.plot([x + place] * 2, found['ci95'], color=INK, lw=1)
@@ -128,6 +129,7 @@ def preference(
   crowded = len(labels) * max(map(len, labels)) > _ROOM
   slanted = dict(rotation=25, ha='right', rotation_mode='anchor')
   ax.set_xticks(range(len(names)), labels, **(slanted if crowded else {}))
+  ax.tick_params(axis='x', pad=15, length=0)
   ax.set_xlim(-0.5, len(rows) - 0.3)
   ax.set_ylim(0, 1.1)
   ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
@@ -139,14 +141,14 @@ def preference(
   ax.plot([], [], **_PAPER, label='hollow: the paper, 175B')
   above = dict(loc='lower left', bbox_to_anchor=(-0.02, 1.0))
   ax.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **above)
-  return Drawing([canvas.svg(fig)])
+  return Drawing([canvas.svg(fig)], wide=True)
 
 
 @canvas.styled
 def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
   """Draws small multiples of horizontal bars with intervals.
 
-  A panel whose values are all 0 becomes a part of the note.
+  A panel whose values all round to 0 becomes a part of the note.
   """
   zeros = [panel.title for panel in panels if not _seen(panel)]
   panels = [panel for panel in panels if _seen(panel)]
@@ -163,12 +165,18 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
   if any(panel.paper for panel in panels):
     mark = mpl_lines.Line2D([], [], **_PAPER, label='hollow: the paper')
     legend = canvas.legend([mark], 1)
-  note = f'0 for every policy: {"; ".join(zeros)}.' if zeros else ''
+  note = f'Rounded to 0 for every policy: {"; ".join(zeros)}.' if zeros else ''
   return Drawing(drawn, legend, note)
 
 
 def _seen(panel: Panel) -> bool:
-  return any(summary.get('value') for summary in panel.summaries.values())
+  values = [summary.get('value') or 0.0 for summary in panel.summaries.values()]
+  return any(_text(panel, value) != _text(panel, 0.0) for value in values)
+
+
+def _text(panel: Panel, value: float) -> str:
+  scale, sign = (100, '%') if panel.percent else (1, '')
+  return f'{scale * value:.{panel.digits}f}{sign}'
 
 
 def _end(panel: Panel) -> float:
@@ -187,23 +195,20 @@ def _bars(ax, panel: Panel, policies: ShownPolicies, top: float) -> None:
   names = policies.sort(panel.summaries)
   for y, policy in enumerate(names):
     summary = panel.summaries[policy]
-    value, text, end = summary.get('value'), 'none', 0.0
+    value, text = summary.get('value'), 'none'
     if value is not None:
       ci95 = summary.get('ci95') or [value, value]
       ax.barh(y, value, 0.72, color=policies.color(policy))
       ax.plot(ci95, [y, y], color=INK, lw=1)
-      scale, sign = (100, '%') if panel.percent else (1, '')
-      text = f'{scale * value:.{panel.digits}f}{sign}'
-      end = max(value, ci95[1])
+      text = _text(panel, value)
     if policy in panel.paper:
       ax.plot(panel.paper[policy], y, **_PAPER)
-      end = max(end, panel.paper[policy])
-    gap = 0.05 if end == panel.paper.get(policy) else 0.02
-    ax.text(end + gap * top, y, text, va='center', fontsize=8.5)
+    right = dict(ha='right', transform=ax.get_yaxis_transform())
+    ax.text(1, y, text, va='center', fontsize=8.5, **right)
   ax.set_ylim(len(panel.summaries) - 0.45, -0.55)
   ax.set_yticks(range(len(names)), [policies.label(name) for name in names])
   ax.tick_params(axis='y', length=0)
-  ax.set_xlim(0, 1.27 * top)
+  ax.set_xlim(0, 1.42 * top)
   ax.set_xticks([])
   ax.spines['bottom'].set_visible(False)
 
@@ -402,4 +407,4 @@ def selection(found: Mapping[str, Any], color: str) -> Drawing:
     ax.xaxis.set_major_locator(canvas.whole_ticks(5))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
-  return Drawing([canvas.svg(fig)])
+  return Drawing([canvas.svg(fig)], wide=True)

@@ -133,7 +133,7 @@ DIFFERENCES = (
     'true_informative',
   ),
   _truth(
-    'So is PPO-ptx on questions without a popular misconception',
+    'Without a misconception, PPO-ptx is truthful and informative more often',
     'still so, by less (4.2)',
     'truthful and informative, non-adversarial questions',
     'non_adversarial/true_informative',
@@ -146,7 +146,7 @@ DIFFERENCES = (
     'ppo',
   ),
   _truth(
-    'With instruction and examples, PPO is not also more informative',
+    'With instruction and examples, PPO is not also informative more often',
     '~25% against 25% (175B, Fig. 6)',
     'truthful and informative, Instruction+QA',
     'instruction_qa/true_informative',

@@ -220,7 +220,11 @@ def _section(number, claim, rows, figures, parts, results, policies) -> dict:
   names = dict.fromkeys((*claim.get('parts', {}), *(p.name for p, _ in rows)))
   used = [part for name in names for part in parts if part.name == name]
   named += [
-    (f'{number:02d}_{part.name}', pages.words(part.name), Drawing([part.svg]))
+    (
+      f'{number:02d}_{part.name}',
+      pages.words(part.name),
+      Drawing([part.svg], wide=True),
+    )
     for part in used
     if part.svg
   ]

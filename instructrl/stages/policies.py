@@ -25,7 +25,7 @@ from instructrl.stages import inputs
 from instructrl.stages import opening
 
 # For policies that are not in `POLICIES`, one after another.
-OTHER_COLORS = ('#009e73', '#cc79a7', '#556b2f')
+OTHER_COLORS = ('#009e73', '#556b2f', '#6a5acd')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,7 @@ POLICIES = {
   'ppo_init': Kind('PPO start', '#0072b2', 'chat'),
   'ppo': Kind('PPO', '#d55e00', 'chat'),
   'ppo_ptx': Kind('PPO-ptx', '#9550b0', 'chat'),
+  'dpo': Kind('DPO', '#cc79a7', 'chat'),
 }
 
 

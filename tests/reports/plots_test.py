@@ -56,11 +56,11 @@ def test_a_legend_of_many_lines_has_several_rows():
 
 
 def test_panels_of_zeros_are_a_sentence():
-  zero, some = {'a': {'value': 0.0}}, {'a': {'value': 0.5}}
+  zero, some = {'a': {'value': 0.004}}, {'a': {'value': 0.5}}
   panels = [plots.Panel('lies', zero), plots.Panel('facts', some)]
   drawn = plots.bar_panels(panels, ShownPolicies())
   assert len(drawn.panels) == 1 and 'facts' in drawn.panels[0]
-  assert drawn.note == '0 for every policy: lies.'
+  assert drawn.note == 'Rounded to 0 for every policy: lies.'
   flat = plots.Curve('p', [0, 1], [0.0, 0.0], '#123456')
   drawn = plots.curves([('clipped', [flat])])
   assert not drawn.panels and drawn.note == '0 throughout: clipped.'

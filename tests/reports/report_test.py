@@ -433,7 +433,7 @@ def test_a_second_set_of_prompts_has_its_own_rows_and_figure(finished):
   assert len(rows) == 6
   held = 0.5 + 0.8 * (WIN['ppo'] - 0.5)
   row = rows[
-    'On GPT-3’s prompts, training labelers find PPO better',
+    'On GPT-3’s prompts, training labelers find PPO better than SFT',
     'win rate of PPO against SFT',
   ]
   assert row['value'] == pytest.approx(0.9 * held)
