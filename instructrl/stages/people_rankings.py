@@ -78,6 +78,8 @@ class Asked:
     """Writes the project.
 
     Equal texts are one candidate, and a prompt with fewer than two is left out.
+    Each split is spread over the project, so that people who rank a part of it
+    rank a part of each split.
 
     Args:
       prompts: split -> prompts.
@@ -85,10 +87,10 @@ class Asked:
       chosen: (split, group) -> numbers of the candidates of each prompt; people
         of both groups see those of 'train'.
     """
-    made = []
+    placed = []
     for split, data in prompts.items():
-      for prompt, pool, numbers in zip(
-        data, pools[split], chosen[split, 'train'], strict=True
+      for i, (prompt, pool, numbers) in enumerate(
+        zip(data, pools[split], chosen[split, 'train'], strict=True)
       ):
         shown: dict[str, dict] = {}
         for number in numbers.tolist():
@@ -98,14 +100,17 @@ class Asked:
           for c in shown.values()
         ]
         if len(responses) > 1:
-          made.append(project.Task(prompt, tuple(responses)))
+          task = project.Task(prompt, tuple(responses))
+          placed.append(((i + 0.5) / len(data), task))
     checks.require(
-      bool(made),
+      bool(placed),
       'no prompt has two different candidates: use higher temperatures in '
       'sources',
     )
     self._folder.mkdir(parents=True, exist_ok=True)
     files.atomic_write(self._folder / MADE_FROM, self._made_from)
+    placed.sort(key=lambda pair: pair[0])
+    made = [task for _, task in placed]
     project.create(self._folder, made, project.ProjectSettings())
 
   def rankings(
@@ -121,23 +126,36 @@ class Asked:
       exits.Waiting: fewer prompts than the fraction people.enough are ranked,
         or none of the split 'train'.
     """
-    found, ranked, asked = self._read()
+    found, done, asked = self._read()
     usable = any(record.prompt.split == 'train' for record in found)
-    enough = usable and ranked >= self._config.people.enough * asked
+    enough = usable and done >= self._config.people.enough * asked
     if not processes.agree(enough):
-      folder = shlex.quote(str(self._folder))
-      raise exits.Waiting(
-        f'waiting for people: {ranked} of {asked} prompts are ranked, and '
-        f'{self._config.people.enough:.0%} are wanted (people.enough). Serve '
-        f'the page with: python -m instructrl.label serve {folder} '
-        f'(http://127.0.0.1:{PORT}), then start this command again'
-      )
+      raise exits.Waiting(self._to_do(done, asked))
     known = {p.id: p for data in prompts.values() for p in data}
     records: dict[str, list[Ranking]] = {split: [] for split in prompts}
     for record in found:
       prompt = known[record.prompt.id]
       records[prompt.split].append(self._in_tokens(record, prompt, tok))
     return {split: some for split, some in records.items() if some}
+
+  def _to_do(self, done: int, asked: int) -> str:
+    """Returns what people have to do before the run goes on."""
+    state = (
+      f'{done} of {asked} prompts are ranked or skipped, and '
+      f'{self._config.people.enough:.0%} are wanted (people.enough)'
+    )
+    if done == asked:
+      state = (
+        'no training prompt is ranked: raise max_skips in project.json, so '
+        'that other labelers get the prompts that were skipped'
+      )
+    folder = shlex.quote(str(self._folder))
+    where = ' --database URL' if self._config.people.database else ''
+    return (
+      f'waiting for people: {state}. Serve the page with: python -m '
+      f'instructrl.label serve {folder}{where} (http://127.0.0.1:{PORT}), then '
+      'start this command again'
+    )
 
   def _read(self) -> tuple[list[Ranking], int, int]:
     """Returns (rankings, prompts that need no training labeler, prompts)."""

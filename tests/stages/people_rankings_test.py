@@ -14,9 +14,7 @@ from tests.feedback import labeling  # noqa: E402
 
 
 def prompt(number, split):
-  return Prompt(
-    f'{split}{number}', f'ask {number}', 'u', 'other', split, 'spec'
-  )
+  return Prompt(f'{split}{number}', f'ask {number}', 'u', 'other', split, '{}')
 
 
 PROMPTS = {
@@ -89,6 +87,49 @@ def test_the_study_waits_until_enough_prompts_are_ranked(
     asked.rankings(PROMPTS, Tok())
   config.people.enough = 0.6
   assert len(asked.rankings(PROMPTS, Tok())['train']) == 2
+
+
+def test_part_of_the_project_has_prompts_of_each_split(asked, config, tmp_path):
+  data = {
+    'train': [prompt(i, 'train') for i in range(9)],
+    'validation': [prompt(i, 'validation') for i in range(3)],
+  }
+  pool = {i: {'text': t, 'source': 's', 'temperature': 1.0} for i, t in
+          enumerate(TEXTS)}  # fmt: skip
+  config.project = '../more'
+  more = people_rankings.Asked.of(config, tmp_path / 'rankings')
+  chosen = {(s, 'train'): [np.arange(2)] * len(d) for s, d in data.items()}
+  more.create(data, {s: [pool] * len(d) for s, d in data.items()}, chosen)
+  rank(tmp_path / 'more', 6)
+  config.people.enough = 0.5
+  found = more.rankings(data, Tok())
+  assert {split: len(f) for split, f in found.items()} == {
+    'train': 5,
+    'validation': 1,
+  }
+
+
+def test_a_run_that_was_killed_while_it_wrote_the_project_writes_it_again(
+  asked, tmp_path
+):
+  (tmp_path / 'people' / 'items.jsonl').unlink()  # it is written last
+  assert not asked.exists()
+  pool = {i: {'text': t, 'source': 's', 'temperature': 1.0} for i, t in
+          enumerate(TEXTS)}  # fmt: skip
+  one = {'train': PROMPTS['train'][:1]}
+  asked.create(one, {'train': [pool]}, {('train', 'train'): [np.arange(2)]})
+  rank(tmp_path / 'people', 1)
+  assert len(asked.rankings(PROMPTS, Tok())['train']) == 1
+
+
+def test_prompts_that_everybody_skips_are_reported(asked, tmp_path):
+  desk = labeling.open_desk(tmp_path / 'people')
+  for name in ('Ada', 'Bob'):  # max_skips is 2
+    person = desk.person_of(desk.invite(name))
+    while (key := desk.next_item(person)) is not None:
+      desk.skip(person, key, 'unclear', '')
+  with pytest.raises(exits.Waiting, match='no training prompt .* max_skips'):
+    asked.rankings(PROMPTS, Tok())
 
 
 def test_the_records_have_what_people_ranked(asked, tmp_path):
