@@ -131,6 +131,7 @@ def _sample(args) -> None:
   from instructrl.stages import loaded
 
   settings = _settings(args)
+  project.require_new(args.dir)  # before the policies are sampled
   command.setup_jax()
   items = candidates.make(
     candidates.Request.parse(

@@ -71,6 +71,9 @@ class Request:
       raise ConfigError(
         f'--temperatures must be numbers from 0 up; got {temperatures!r}'
       )
+    for name, least in (('limit', 0), ('max_tokens', 1)):
+      if others[name] < least:
+        raise ConfigError(f'--{name} must be from {least} up')
     paths = {name: typed.path(path) for name, path in named.items()}
     return cls(policies=paths, k=(low, high), temperatures=heats, **others)
 

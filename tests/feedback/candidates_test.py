@@ -86,6 +86,8 @@ def test_equal_answers_are_one(folder):
     ('k', 'many', 'from 2 to 26'),
     ('temperatures', '-1', 'from 0 up'),
     ('temperatures', 'warm', 'from 0 up'),
+    ('limit', -1, 'from 0 up'),
+    ('max_tokens', 0, 'from 1 up'),
   ],
 )
 def test_flags_that_cannot_be_used_are_named(folder, flag, value, fault):
