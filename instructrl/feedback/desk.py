@@ -13,6 +13,7 @@ the groups can be compared (Ouyang et al. 2022, sections 3.4 and 5.3).
 from collections.abc import Callable
 import dataclasses
 import hashlib
+import json
 import random
 import secrets
 import time
@@ -51,7 +52,7 @@ class Work:
 
   Attributes:
     order: [K] response at each place of the page.
-    drafts: page -> its drafts, oldest first.
+    drafts: page -> (draft, marks before it), oldest first.
     marks: of the prompt, `questions.MARKS`.
     seconds: time of work, without long pauses.
     last: time of the last action.
@@ -60,7 +61,9 @@ class Work:
   """
 
   order: list[int]
-  drafts: dict[str, list[dict]] = dataclasses.field(default_factory=dict)
+  drafts: dict[str, list[tuple[dict, dict]]] = dataclasses.field(
+    default_factory=dict
+  )
   marks: dict[str, int] = dataclasses.field(default_factory=dict)
   seconds: float = 0.0
   last: float = 0.0
@@ -69,7 +72,7 @@ class Work:
 
   def draft(self, step: str) -> dict | None:
     drafts = self.drafts.get(step)
-    return drafts[-1] if drafts else None
+    return drafts[-1][0] if drafts else None
 
   @property
   def finished(self) -> bool:
@@ -161,7 +164,8 @@ class Desk:
     for key in self._candidates(person):
       if key in person.items and person.items[key].finished:
         continue
-      self._do(person.id, 'open', key, {'order': self._order(person, key)})
+      body = {'order': self._order(person, key), 'answers': self._answers(key)}
+      self._do(person.id, 'open', key, body)
       return key
     return None
 
@@ -280,6 +284,12 @@ class Desk:
   def _apply_work(self, action: Action) -> None:
     person, item, body = self.people[action.person], action.item, action.body
     if action.kind == 'open':
+      if body['answers'] != self._answers(item):
+        raise ConfigError(
+          f'{self.project.folder}: the answers to the prompt {item!r} are not '
+          'those that were labeled: restore items.jsonl, give the new answers '
+          'another id, or take another project and database'
+        )
       work = person.items.setdefault(item, Work(body['order']))
       work.last = action.time
       self._leases[item].add(person.id)
@@ -288,37 +298,34 @@ class Desk:
     work.seconds += self._pause(work, action.time)
     work.last = action.time
     if action.kind == 'draft':
-      work.drafts.setdefault(body['step'], []).append(body['values'])
+      before = body['values'], work.marks
+      work.drafts.setdefault(body['step'], []).append(before)
       work.marks = body['marks']
     elif action.kind == 'undo':
-      work.drafts[body['step']].pop()
+      work.marks = work.drafts[body['step']].pop()[1]
     else:
-      first = not work.finished
       self._leases[item].discard(person.id)
       if action.kind == 'skip':
         work.skipped, work.label = body['reason'], None
       else:
         work.skipped, work.label = '', body
-      if first and action.kind == 'submit':
-        self._count(item, person.group)
-      self._drop_skipped(item)
+      self._recount(item)
 
-  def _count(self, item: str, group: str) -> None:
-    wanted = self._open[group]
-    if item in wanted:
-      wanted[item] -= 1
-      if not wanted[item]:
-        del wanted[item]
-
-  def _drop_skipped(self, item: str) -> None:
-    skips = sum(
-      bool(person.items[item].skipped)
+  def _recount(self, key: str) -> None:
+    """Counts the labels that a prompt still needs of each group."""
+    works = [
+      (person.group, person.items[key])
       for person in self.people.values()
-      if item in person.items
-    )
-    if skips >= self.settings.max_skips:
-      for wanted in self._open.values():
-        wanted.pop(item, None)
+      if key in person.items
+    ]
+    skips = sum(bool(work.skipped) for _, work in works)
+    for group, wanted in self._open.items():
+      labels = sum(g == group and work.label is not None for g, work in works)
+      left = self._wanted(self.items[key], group) - labels
+      if left > 0 and skips < self.settings.max_skips:
+        wanted[key] = left
+      else:
+        wanted.pop(key, None)
 
   def _wanted(self, item: Task, group: str) -> int:
     if item.reference is not None:
@@ -340,7 +347,8 @@ class Desk:
 
   def _is_held(self, key: str, person: int) -> bool:
     work = self.people[person].items[key]
-    return self._clock() - work.last < 60 * self.settings.lease_minutes
+    # A clock that was set back must not make a lease last for years.
+    return abs(self._clock() - work.last) < 60 * self.settings.lease_minutes
 
   def _pause(self, work: Work, now: float) -> float:
     return min(max(0.0, now - work.last), IDLE_SECONDS)
@@ -350,6 +358,12 @@ class Desk:
     seed = f'{self.settings.seed}/order/{person.name}/{key}'
     random.Random(seed).shuffle(order)
     return order
+
+  def _answers(self, key: str) -> str:
+    """Returns a digest of the texts that labels of a prompt are about."""
+    item = self.items[key]
+    texts = [item.prompt.text, *(r.text for r in item.responses)]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:16]
 
 
 def _first(pair):

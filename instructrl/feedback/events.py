@@ -56,8 +56,15 @@ class Action:
   body: dict[str, Any]
 
 
+class DatabaseError(OSError):
+  """The database cannot be read or written now; nothing was appended."""
+
+
 class EventLog:
-  """Appends to the tables of a project and reads them."""
+  """Appends to the tables of a project and reads them.
+
+  Its methods raise a `DatabaseError` if the database is locked, full or away.
+  """
 
   def __init__(self, folder: pathlib.Path, url: str = ''):
     """Opens the database; makes the tables if they are missing.
@@ -73,6 +80,8 @@ class EventLog:
     url = url or f'sqlite:///{folder / DEFAULT_NAME}'
     if url.startswith('postgresql://'):
       url = url.replace('postgresql://', 'postgresql+psycopg://', 1)
+    # Without the name and the password.
+    self._shown = url.rpartition('@')[2] if '@' in url else url
     try:
       self._engine = sa.create_engine(url, pool_pre_ping=True)
       if self._engine.dialect.name == 'sqlite':
@@ -80,11 +89,18 @@ class EventLog:
       with self._writing() as connection:
         _METADATA.create_all(connection)
     except (sa.exc.SQLAlchemyError, ImportError) as error:
-      shown = url.rpartition('@')[2] if '@' in url else url  # no password
       reason = str(error).splitlines()[0]
       raise ConfigError(
-        f'--database: {shown} cannot be opened: {reason}'
+        f'--database: {self._shown} cannot be opened: {reason}'
       ) from error
+
+  @contextlib.contextmanager
+  def _reported(self) -> Iterator[None]:
+    try:
+      yield
+    except sa.exc.SQLAlchemyError as error:
+      reason = str(error).splitlines()[0]
+      raise DatabaseError(f'{self._shown}: {reason}') from error
 
   @contextlib.contextmanager
   def _writing(self) -> Iterator[sa.Connection]:
@@ -106,7 +122,7 @@ class EventLog:
   ) -> Action:
     """Appends one action, and its label if the kind is 'submit'."""
     row = dict(time=time, person=person, item=item, body=_json(body or {}))
-    with self._writing() as connection:
+    with self._reported(), self._writing() as connection:
       made = connection.execute(ACTIONS.insert().values(kind=kind, **row))
       (number,) = made.inserted_primary_key
       if kind == 'submit':
@@ -115,7 +131,7 @@ class EventLog:
 
   def after(self, number: int) -> list[Action]:
     """Returns the actions whose id is above a number, in order."""
-    with self._engine.connect() as connection:
+    with self._reported(), self._engine.connect() as connection:
       rows = connection.execute(
         sa.select(ACTIONS).where(ACTIONS.c.id > number).order_by(ACTIONS.c.id)
       )

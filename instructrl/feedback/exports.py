@@ -16,7 +16,6 @@ from typing import Any
 
 from instructrl.data import records
 from instructrl.data.records import Demonstration, Ranking
-from instructrl.data.sources import fields
 from instructrl.data.sources import own_files
 from instructrl.feedback.desk import Desk
 from instructrl.feedback.desk import Person
@@ -24,6 +23,7 @@ from instructrl.feedback.project import Task
 from instructrl.lab.marking.judge import FLAGS
 from instructrl.lab.marking.judge import QUALITY
 from instructrl.runtime import files
+from instructrl.runtime.errors import ConfigError
 
 RANKINGS, DEMONSTRATIONS = 'rankings.jsonl', 'demonstrations.jsonl'
 LABELS = 'labels.jsonl'
@@ -56,16 +56,12 @@ def rankings(desk: Desk) -> list[Ranking]:
     texts = [item.responses[i].text for i in kept]
     if len(kept) < 2 or not any(text.strip() for text in texts):
       continue
-    record = Ranking(
-      prompt=item.prompt,
+    record = item.ranking(
+      kept,
+      [label['ranks'][i] for i in kept],
       labeler=person.name,
       group=person.group,
-      responses=tuple(texts),
-      response_tokens=(),
-      sources=tuple(item.responses[i].model for i in kept),
-      temperatures=tuple(item.responses[i].temperature for i in kept),
-      ranks=fields.dense_ranks([label['ranks'][i] for i in kept]),
-      metadata=tuple(_table_3(rated[i]) for i in kept) if rated else (),
+      metadata=[_table_3(rated[i]) for i in kept] if rated else (),
     )
     found.append(records.validate(record, source=RANKINGS, index=len(found)))
   return found
@@ -104,9 +100,15 @@ def lines(desk: Desk) -> dict[str, list[dict[str, Any]]]:
 
 
 def write(desk: Desk, out: pathlib.Path) -> dict[str, int]:
-  """Writes the files that have lines. Returns file name -> number of lines."""
-  out.mkdir(parents=True, exist_ok=True)
+  """Writes the files that have lines. Returns file name -> number of lines.
+
+  Raises:
+    ConfigError: nobody has submitted a label.
+  """
   made = {name: found for name, found in lines(desk).items() if found}
+  if not made:
+    raise ConfigError(f'{desk.project.folder}: nobody has submitted a label')
+  out.mkdir(parents=True, exist_ok=True)
   for name, found in made.items():
     files.write_jsonl(out / name, found)
   return {name: len(found) for name, found in made.items()}

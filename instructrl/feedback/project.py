@@ -14,7 +14,8 @@ import pathlib
 import secrets
 from typing import Any
 
-from instructrl.data.records import Prompt
+from instructrl.data import records
+from instructrl.data.records import Prompt, Ranking
 from instructrl.data.sources import fields
 from instructrl.data.sources import messages
 from instructrl.data.sources import own_files
@@ -25,6 +26,13 @@ from instructrl.runtime.errors import ConfigError
 
 ITEMS, SETTINGS, INSTRUCTIONS = 'items.jsonl', 'project.json', 'instructions.md'
 TASKS = ('demonstrate', 'rate', 'rank')
+_KINDS = {
+  str: 'text',
+  tuple: 'a list',
+  int: 'a whole number',
+  float: 'a number',
+}
+MIN_SECRET = 32  # characters
 MAX_RESPONSES = 26  # the letters A to Z name the responses of a prompt
 
 # Ouyang et al. 2022, figures 10 and 12, in short.
@@ -72,6 +80,12 @@ class ProjectSettings:
   max_skips: int = 2
 
   def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value, kind = getattr(self, field.name), type(field.default)
+      _require(
+        type(value) in ((float, int) if kind is float else (kind,)),
+        f'{field.name} must be {_KINDS[kind]}; got {value!r}',
+      )
     bad = [task for task in self.tasks if task not in TASKS]
     _require(
       bool(self.tasks) and not bad and len({*self.tasks}) == len(self.tasks),
@@ -81,10 +95,7 @@ class ProjectSettings:
     _require(0 <= self.share <= 1, f'share must be in [0, 1]; got {self.share}')
     for name, least in (('overlap', 1), ('quota', 0), ('max_skips', 1)):
       value = getattr(self, name)
-      _require(
-        isinstance(value, int) and value >= least,
-        f'{name} must be a whole number from {least} up; got {value!r}',
-      )
+      _require(value >= least, f'{name} must be from {least} up; got {value}')
     _require(
       self.lease_minutes > 0,
       f'lease_minutes must be above 0; got {self.lease_minutes}',
@@ -114,11 +125,45 @@ class Task:
     responses: K responses; () if labelers only write demonstrations.
     reference: the researchers' own labels, {'ranks': [K], 'ratings': [K]}; a
       prompt with a reference belongs to the screening set.
+
+  Raises:
+    Malformed: labels of the prompt could not be exported as records.
   """
 
   prompt: Prompt
   responses: tuple[Candidate, ...] = ()
   reference: dict[str, Any] | None = None
+
+  def __post_init__(self):
+    k = len(self.responses)
+    # A ranking has two or more: the first response is in it twice.
+    record = self.ranking([*range(k), 0], [0] * (k + 1)) if k else self.prompt
+    reason = next(records.problems(record), None)
+    if reason is not None:
+      raise fields.Malformed(reason)
+
+  def ranking(
+    self,
+    kept: Sequence[int],
+    ranks: Sequence[int],
+    *,
+    labeler: str = fields.UNKNOWN,
+    group: str = 'train',
+    metadata: Sequence[dict[str, int]] = (),
+  ) -> Ranking:
+    """Returns a ranking of the responses whose numbers are `kept`."""
+    shown = [self.responses[i] for i in kept]
+    return Ranking(
+      prompt=self.prompt,
+      labeler=labeler,
+      group=group,
+      responses=tuple(response.text for response in shown),
+      response_tokens=(),
+      sources=tuple(response.model for response in shown),
+      temperatures=tuple(response.temperature for response in shown),
+      ranks=fields.dense_ranks(ranks),
+      metadata=tuple(metadata),
+    )
 
 
 class Project:
@@ -129,25 +174,40 @@ class Project:
     self.settings = read_settings(folder)
     self.items = read_items(folder / ITEMS, self.settings.tasks)
     self._instructions: tuple[int, str, str] = (0, '', '')
+    self.instructions()  # now, not when the first labeler comes
 
   def instructions(self) -> tuple[str, str]:
-    """Returns (version, Markdown) of the instructions as they are now."""
+    """Returns (version, Markdown) of the instructions as they are now.
+
+    Raises:
+      ConfigError: the file cannot be read.
+    """
     path = self.folder / INSTRUCTIONS
-    changed = path.stat().st_mtime_ns
-    if changed != self._instructions[0]:
-      text = path.read_text('utf-8')
-      version = hashlib.sha256(text.encode()).hexdigest()[:12]
-      self._instructions = changed, version, text
+    try:
+      changed = path.stat().st_mtime_ns
+      if changed != self._instructions[0]:
+        text = path.read_text('utf-8')
+        version = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self._instructions = changed, version, text
+    except (OSError, UnicodeDecodeError) as error:
+      raise ConfigError(f'{path} cannot be read: {error}') from error
     return self._instructions[1:]
 
   def secret(self) -> str:
     """Returns the key that signs sessions; makes it once."""
     path = self.folder / 'secret'
-    if not path.exists():
+    key = path.read_text('utf-8') if path.exists() else ''
+    if len(key) < MIN_SECRET:  # there is none, or a kill came while it was made
+      key = secrets.token_urlsafe(MIN_SECRET)
       path.touch(mode=0o600)
-      files.atomic_write(path, secrets.token_urlsafe(32))
-      path.chmod(0o600)
-    return path.read_text('utf-8')
+      path.write_text(key, 'utf-8')
+    return key
+
+
+def require_new(folder: pathlib.Path) -> None:
+  """Raises a ConfigError if a folder has a project."""
+  if (folder / ITEMS).exists():
+    raise ConfigError(f'{folder} has a project already: take another folder')
 
 
 def create(
@@ -158,8 +218,7 @@ def create(
   Raises:
     ConfigError: the folder has a project already.
   """
-  if (folder / ITEMS).exists():
-    raise ConfigError(f'{folder} has a project already: take another folder')
+  require_new(folder)
   folder.mkdir(parents=True, exist_ok=True)
   values = dataclasses.asdict(settings)
   files.write_json(folder / SETTINGS, values | {'tasks': [*settings.tasks]})

@@ -113,7 +113,11 @@ def missing(step: str, values: Mapping[str, Any] | None) -> str:
 
 
 def check_reference(reference: Any, k: int) -> None:
-  """Raises Malformed unless a reference has K ranks, K ratings, or both."""
+  """Raises Malformed unless a reference has K ranks, K ratings, or both.
+
+  Ranks are numbers, lower is better. Ratings are objects with some or all rows
+  of Table 3; flags are 0 or 1, the overall quality is from 1 to 7.
+  """
   fields.is_object(reference, 'reference')
   if not reference.keys() & {'ranks', 'ratings'}:
     raise fields.Malformed('reference has neither ranks nor ratings')
@@ -124,10 +128,23 @@ def check_reference(reference: Any, k: int) -> None:
         f'reference.{name} has {len(entries)} entries for {k} responses'
       )
     for i, entry in enumerate(entries):
+      place = f'reference.{name}[{i}]'
       if name == 'ranks':
-        fields.number(entry, f'reference.ranks[{i}]')
-      else:
-        fields.is_object(entry, f'reference.ratings[{i}]')
+        _check_number(entry, place)
+        continue
+      for row, value in fields.is_object(entry, place).items():
+        if row not in (QUALITY, *FLAGS):
+          raise fields.Malformed(
+            f'{place} has no row {row!r} of {", ".join((QUALITY, *FLAGS))}'
+          )
+        bounds = (1, 7) if row == QUALITY else (0, 1)
+        _check_number(value, f'{place}.{row}', *bounds)
+
+
+def _check_number(value: Any, name: str, *bounds: float) -> None:
+  if isinstance(value, str):  # '10' is less than '2'
+    raise fields.Malformed(f'{name} is text, not a number')
+  fields.number(value, name, *bounds)
 
 
 def _whole(text: str, most: int) -> int | None:

@@ -4,11 +4,11 @@ from collections.abc import Callable
 import pathlib
 import secrets
 import string
+import sys
 from typing import Any
 
 import jinja2
 from markdown_it import MarkdownIt
-import sqlalchemy as sa
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -23,10 +23,12 @@ from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 
 from instructrl.feedback import admin
+from instructrl.feedback import events
 from instructrl.feedback import questions
 from instructrl.feedback import security
 from instructrl.feedback.desk import Desk
 from instructrl.feedback.desk import Person
+from instructrl.runtime.errors import ConfigError
 
 _HERE = pathlib.Path(__file__).resolve().parent
 _MARKDOWN = MarkdownIt('js-default')  # HTML in the text is shown as text
@@ -112,7 +114,8 @@ def make_app(site: Site, *, hosts: tuple[str, ...] = ()) -> Starlette:
     ],
     exception_handlers={
       HTTPException: bound(_refused),
-      sa.exc.SQLAlchemyError: bound(_no_database),
+      ConfigError: bound(_failed),
+      events.DatabaseError: bound(_failed),
     },
   )
 
@@ -130,10 +133,10 @@ async def _refused(site: Site, request: Request, error: HTTPException):
   return site.page(request, 'message', error.status_code, message=error.detail)
 
 
-async def _no_database(site: Site, request: Request, error: Exception):
-  """The database failed: nothing was saved, and the labeler must know."""
-  print(f'error: the database failed: {error}', flush=True)
-  detail = 'Not saved: the database cannot be reached. Try again in a moment.'
+async def _failed(site: Site, request: Request, error: Exception):
+  """Answers when the database or a file of the project failed."""
+  print(f'error: {error}', file=sys.stderr, flush=True)
+  detail = 'Not saved: the server has a problem. Try again in a moment.'
   return await _refused(site, request, HTTPException(503, detail))
 
 

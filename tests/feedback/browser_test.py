@@ -162,3 +162,29 @@ def test_the_page_works_without_the_script(browser, tmp_path):
     page.wait_for_url('**/done')
     (label,) = newest(folder, 'Ada')
     assert [label['ranks'][i] for i in label['order']] == [1, 1, 2]
+
+
+def test_a_long_answer_is_saved_and_a_refused_draft_does_not_block(
+  browser, tmp_path
+):
+  folder = labeling.make(tmp_path / 'p', tasks=('demonstrate',))
+  with labeling.server(folder) as (address, _, _process):
+    page = joined(browser, address, folder, 'Ada')
+    box = page.get_by_label('Your answer')
+    long = 'ह' * 8000  # 72,000 bytes: above what `keepalive` may have
+    box.fill(long)
+    saved(page)
+    page.reload()
+    assert box.input_value() == long
+    box.evaluate('box => box.removeAttribute("maxlength")')
+    box.fill('x' * 70_000)
+    state = page.locator('#state')
+    sync_api.expect(state).to_contain_text('Not saved: text has 70,000')
+    box.fill('\nShort.')
+    saved(page)
+    page.reload()
+    assert box.input_value() == '\nShort.'  # with the first newline
+    page.get_by_role('button', name='Submit').click()
+    page.wait_for_url('**/items/1/demonstrate')
+    (label,) = newest(folder, 'Ada')
+    assert label['text'] == '\nShort.'

@@ -95,14 +95,68 @@ def test_skipped_prompts_go_to_one_more_labeler(tmp_path):
     desk.skip(person, 'p1', 'boring', '')
 
 
+def test_a_skipped_prompt_that_is_labeled_later_is_done(tmp_path):
+  desk = labeling.open_desk(labeling.make(tmp_path / 'p', max_skips=1))
+  ada, bob = joined(desk, 'Ada'), joined(desk, 'Bob')
+  key = desk.next_item(ada)
+  desk.skip(ada, key, 'unclear', '')
+  assert desk.needed()['train'] == 2  # nobody else gets it
+  label(desk, ada, [1, 2, 3], key)
+  assert desk.needed()['train'] == 2
+  desk.skip(ada, label(desk, ada, [1, 1, 1]), 'broken', '')  # takes it back
+  assert desk.needed()['train'] == 1 and len(exports.rankings(desk)) == 1
+  assert label(desk, bob, [1, 2, 3]) == 'p2'
+
+
+def test_a_label_that_is_taken_back_is_wanted_again(tmp_path):
+  desk = labeling.open_desk(labeling.make(tmp_path / 'p'))
+  ada, bob = joined(desk, 'Ada'), joined(desk, 'Bob')
+  key = label(desk, ada, [1, 2, 3])
+  desk.skip(ada, key, 'expertise', '')
+  assert desk.needed()['train'] == 3
+  assert {label(desk, bob, [1, 2, 3]) for _ in range(3)} == {'p0', 'p1', 'p2'}
+  label(desk, ada, [1, 2, 3], key)  # one more label of a prompt that is done
+  assert desk.needed()['train'] == 0 and desk.next_item(bob) is None
+
+
+def test_a_clock_that_was_set_wrong_keeps_no_prompt_back(tmp_path, clock):
+  desk = labeling.open_desk(labeling.make(tmp_path / 'p'), clock=clock)
+  ada, bob = joined(desk, 'Ada'), joined(desk, 'Bob')
+  clock.now += 1e8
+  assert desk.next_item(ada) == 'p0'
+  clock.now -= 5
+  assert desk.next_item(bob) == 'p1'  # a small step changes nothing
+  clock.now -= 1e8  # the clock is set right
+  cleo = joined(desk, 'Cleo')
+  assert desk.next_item(cleo) == 'p0'
+  assert label(desk, cleo, [1, 2, 3], 'p0') == 'p0'
+  assert cleo.items['p0'].label['seconds'] == 0
+
+
+def test_answers_that_changed_under_labels_are_refused(tmp_path):
+  folder = labeling.make(tmp_path / 'p')
+  desk = labeling.open_desk(folder)
+  label(desk, joined(desk, 'Ada'), [1, 2, 3])
+  path = folder / 'items.jsonl'
+  lines = path.read_text().splitlines()
+  path.write_text('\n'.join(lines[1:]))  # a prompt may go
+  assert not exports.rankings(labeling.open_desk(folder))
+  path.write_text('\n'.join(lines[::-1]))  # the order may change
+  assert len(exports.rankings(labeling.open_desk(folder))) == 1
+  path.write_text('\n'.join(lines).replace('A whale 0', 'A whale'))
+  with pytest.raises(ConfigError, match="answers to the prompt 'p0' are not"):
+    labeling.open_desk(folder)
+
+
 def test_undo_and_time(tmp_path, clock):
   desk = labeling.open_desk(labeling.make(tmp_path / 'p'), clock=clock)
   ada = joined(desk, 'Ada')
   key = desk.next_item(ada)
   for seconds, ranks in ((10, [1, None, None]), (20, [1, 2, None])):
     clock.now += seconds
-    desk.save(ada, key, 'rank', {'ranks': ranks}, {})
+    desk.save(ada, key, 'rank', {'ranks': ranks}, {'unclear': ranks.count(2)})
   assert desk.undo(ada, key, 'rank') is None
+  assert ada.items[key].marks == {'unclear': 0}
   assert ada.items[key].draft('rank') == {'ranks': [1, None, None]}
   with pytest.raises(questions.Refused, match='2 left'):
     desk.submit(ada, key, desk.show_instructions()[0])

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+from starlette.testclient import TestClient
 
 from instructrl.feedback import exports
 from instructrl.feedback import security
@@ -137,28 +138,68 @@ def test_cookies_and_hosts(site):
 
 
 def test_the_rate_of_a_client_is_limited(site):
-  client = labeler(site)
-  count = int(security.BURST + 100)
-  codes = {client.get('/done').status_code for _ in range(count)}
-  assert codes == {200, 429}
+  app = web.make_app(site)
+  stopped = lambda wrapped: security.Guard(
+    wrapped, site.sessions, clock=lambda: 0.0
+  )
+  client = TestClient(stopped(app))
+  codes = [client.get('/done').status_code for _ in range(202)]
+  assert codes == [401] * int(security.BURST) + [429] * 2
   assert client.get('/static/label.js').status_code == 200  # part of a page
 
 
+@pytest.mark.parametrize('broken', ['max_page_count = 1', 'query_only = 1'])
 def test_a_failing_database_is_reported_and_nothing_is_marked_as_saved(
-  site, monkeypatch
+  site, broken, capsys
 ):
-  from sqlalchemy.exc import OperationalError
-
+  """The disk is full, or the database can only be read."""
   client = labeler(site)
   page = client.get('/work')
-  form = labeling.fields_in(page.text) | {'rank-0': '1'}
+  form = labeling.fields_in(page.text)
 
-  def fail(*args):
-    raise OperationalError('insert', {}, Exception('disk full'))
+  def save(rank):
+    data = form | {'rank-0': str(1 + rank % 2)}
+    return client.post('/save' + page.url.path[6:], data=data)
 
-  monkeypatch.setattr(site.desk._log, 'append', fail)
-  reply = client.post('/save' + page.url.path[6:], data=form)
-  assert reply.status_code == 503 and 'Not saved' in reply.json()['error']
+  def set_up(pragma):
+    with site.desk._log._engine.connect() as connection:
+      connection.exec_driver_sql(f'PRAGMA {pragma}')
+
+  set_up(broken)
+  replies = map(save, range(100))  # until a page of the database is full
+  refused = next(reply for reply in replies if reply.status_code == 503)
+  assert 'Not saved' in refused.json()['error']
+  error = capsys.readouterr().err
+  assert 'labels.sqlite: (sqlite3.OperationalError)' in error
+  saved = len(site.desk._log.after(0))
+  set_up(f'{broken.split()[0]} = {10**6 * (broken[0] == "m")}')
+  replies = [save(rank) for rank in (0, 1)]  # one is the last draft again
+  assert [reply.json() for reply in replies] == [{'saved': True}] * 2
+  assert len(site.desk._log.after(0)) > saved
+
+
+def test_instructions_that_cannot_be_read_are_reported(site, capsys):
+  client = labeler(site)
+  path = site.desk.project.folder / 'instructions.md'
+  path.write_bytes(b'\xff')
+  assert client.get('/work').status_code == 503
+  assert 'instructions.md cannot be read' in capsys.readouterr().err
+  path.write_text('Be kind.')
+  assert 'Be kind.' in client.get('/work').text
+
+
+def test_the_longest_answer_fits_into_a_form(tmp_path):
+  folder = labeling.make(tmp_path / 'p', tasks=('demonstrate',))
+  site = web.Site(labeling.open_desk(folder))
+  client = labeler(site)
+  page = client.get('/work')
+  form = labeling.fields_in(page.text) | {'action': 'next'}
+  text = '\u0938' * 65_536  # three bytes each
+  reply = client.post(page.url.path, data=form | {'text': text + 'x'})
+  assert reply.status_code == 422
+  assert client.post(page.url.path, data=form | {'text': text}).is_success
+  (shown,) = exports.demonstrations(site.desk)
+  assert shown.response == text
 
 
 def test_the_owner_invites_pauses_exports_and_sees_disagreements(tmp_path):

@@ -9,6 +9,7 @@ function autosave() {
   const queue = []; // drafts to send, oldest first: each can be undone
   let timer = 0; // of a text that is being written
   let sending = null;
+  const headers = {'Content-Type': 'application/x-www-form-urlencoded'};
 
   function keep() {
     clearTimeout(timer);
@@ -18,20 +19,37 @@ function autosave() {
   }
 
   async function send() {
+    let refused = '';
     while (queue.length) {
       try {
+        const body = queue[0].toString();
+        // A browser sends less than 64 KiB while it leaves the page.
+        const keepalive = body.length < 60000;
         const response = await fetch(form.dataset.save, {
-          method: 'POST', keepalive: true, body: queue[0],
+          method: 'POST', headers, keepalive, body,
         });
-        if (!response.ok) throw new Error((await response.json()).error);
+        if (response.ok) {
+          undo.disabled = false;
+        } else {
+          const reason = await reasonOf(response);
+          if (response.status === 429 || response.status >= 500) throw new Error(reason);
+          if (queue.length === 1) refused = reason; // a later draft replaces it
+        }
         queue.shift();
-        undo.disabled = false;
       } catch (error) {
         state.textContent = `Not saved yet: ${error.message}`;
         await new Promise((resume) => setTimeout(resume, 2000));
       }
     }
-    state.textContent = 'Everything is saved';
+    state.textContent = refused ? `Not saved: ${refused}` : 'Everything is saved';
+  }
+
+  async function reasonOf(response) {
+    try {
+      return (await response.json()).error;
+    } catch {
+      return `the server answers ${response.status}`; // of a proxy, for instance
+    }
   }
 
   function changed(event) {
