@@ -202,7 +202,7 @@ def run(config, workdir, label: str = '') -> dict:
     gpt3 = generate_gpt3_prompts(world, len(prompts) // 10, seed, prompts)
     parts = {'train': to_rank, 'ppo': to_learn, **others, 'gpt3_test': gpt3}
     shown = demonstrations(
-      load_labelers(world), to_show + others.get('validation', []), seed
+      load_labelers(world), [*to_show, *others.get('validation', ())], seed
     )
     folder.write_records('prompts', parts, made_from)
     folder.write_records('demonstrations', store.by_split(shown), made_from)
