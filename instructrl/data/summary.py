@@ -7,7 +7,6 @@ all sources.
 import array
 import collections
 from collections.abc import Iterable, Mapping, Sequence
-import functools
 import itertools
 from typing import Any
 
@@ -19,7 +18,14 @@ from instructrl.data.curate import parts
 from instructrl.data.curate import personal
 from instructrl.data.digests import digest
 from instructrl.data.digests import Digests
-from instructrl.data.records import Document, fold, Prompt, prompt_of, Ranking
+from instructrl.data.records import (
+  Document,
+  fold,
+  Prompt,
+  prompt_of,
+  Ranking,
+  Record,
+)
 from instructrl.data.sources import fields
 from instructrl.tokenizers import dialogue
 
@@ -56,10 +62,6 @@ def histogram(lengths: Iterable[int]) -> dict[str, Any]:
   }
 
 
-def _count(values: Iterable[str]) -> dict[str, int]:
-  return dict(collections.Counter(values))
-
-
 def _most(counts: Mapping[str, int]) -> dict[str, Any]:
   """Counts different names, and the rows of the most frequent one.
 
@@ -74,28 +76,36 @@ def _most(counts: Mapping[str, int]) -> dict[str, Any]:
   return {'count': len(counts), 'most': name, 'rows': rows}
 
 
-def describe_rankings(rankings: Iterable[Ranking]) -> dict[str, Any]:
+class _Rankings:
   """Counts K, pairs, ties, writers of responses and groups of labelers."""
-  ranks, writers, groups = (collections.Counter() for _ in range(3))
-  for r in rankings:
-    ranks[r.ranks] += 1
-    writers.update(r.sources)
-    groups[r.group] += 1
-  ks, ties = collections.Counter(), 0
-  of_two = lambda n: n * (n - 1) // 2
-  for found, count in ranks.items():
-    ks[len(found)] += count
-    equal = collections.Counter(found).values()
-    ties += count * sum(map(of_two, equal))
-  pairs = sum(of_two(k) * count for k, count in ks.items())
-  return {
-    'k': {str(k): ks[k] for k in sorted(ks)},
-    'pairs': pairs,
-    'ties': ties / pairs if pairs else 0.0,
-    'all_tied': sum(n for found, n in ranks.items() if len({*found}) == 1),
-    'writers': _most(writers),
-    'groups': dict(groups),
-  }
+
+  def __init__(self):
+    self._ranks, self._writers, self._groups = (
+      collections.Counter() for _ in range(3)
+    )
+
+  def add(self, r: Ranking) -> None:
+    self._ranks[r.ranks] += 1
+    self._writers.update(r.sources)
+    self._groups[r.group] += 1
+
+  def result(self) -> dict[str, Any]:
+    ks, ties = collections.Counter(), 0
+    of_two = lambda n: n * (n - 1) // 2
+    for ranks, count in self._ranks.items():
+      ks[len(ranks)] += count
+      equal = collections.Counter(ranks).values()
+      ties += count * sum(map(of_two, equal))
+    pairs = sum(of_two(k) * count for k, count in ks.items())
+    tied = sum(n for ranks, n in self._ranks.items() if len({*ranks}) == 1)
+    return {
+      'k': {str(k): ks[k] for k in sorted(ks)},
+      'pairs': pairs,
+      'ties': ties / pairs if pairs else 0.0,
+      'all_tied': tied,
+      'writers': _most(self._writers),
+      'groups': dict(self._groups),
+    }
 
 
 def _repeats(prompt: Prompt, response: str) -> bool:
@@ -108,67 +118,114 @@ def _repeats(prompt: Prompt, response: str) -> bool:
   )
 
 
-def _remarks(records: Sequence, tok, response_len: int) -> list[str]:
+class _Remarks:
   """Counts responses that repeat their prompt, and equal ones in rankings."""
-  found = collections.Counter(
-    _repeats(prompt_of(r), text)
-    for r in records
-    for text in parts.texts_of(r)[1:]
-  )
-  lines, repeated, total = [], found[True], found.total()
-  if repeated:
-    counted = 'all' if repeated == total else f'{repeated:,} of'
-    lines.append(
-      f'{counted} {total:,} responses begin with their prompt, which the '
-      'layout writes too: leave it out of the responses'
-    )
-  most = response_len or _ANY
-  form = lambda text: (
-    text.strip()
-    if tok is None
-    else tuple(tasks.response_tokens(tok, text, most))
-  )
-  equal = sum(
-    len(fitting.learnable(r.ranks, [*map(form, r.responses)])) < len(r.ranks)
-    for r in records
-    if isinstance(r, Ranking)
-  )
-  if equal:
-    lines.append(
-      f'{equal:,} rankings have equal responses with different ranks, of which '
-      'the data stage keeps one or none'
-    )
-  return lines
+
+  def __init__(self, tok, response_len: int):
+    self._tok, self._most = tok, response_len or _ANY
+    self._responses, self._repeated, self._equal = 0, 0, 0
+
+  def _form(self, text: str):
+    """Returns what a model sees of a response."""
+    if self._tok is None:
+      return text.strip()
+    return tuple(tasks.response_tokens(self._tok, text, self._most))
+
+  def add(self, r: Record) -> None:
+    texts = parts.texts_of(r)[1:]
+    self._responses += len(texts)
+    self._repeated += sum(_repeats(prompt_of(r), text) for text in texts)
+    if isinstance(r, Ranking):
+      forms = [*map(self._form, texts)]
+      if len({*forms}) < len(forms):
+        self._equal += len(fitting.learnable(r.ranks, forms)) < len(forms)
+
+  def result(self) -> list[str]:
+    lines, repeated, total = [], self._repeated, self._responses
+    if repeated:
+      counted = 'all' if repeated == total else f'{repeated:,} of'
+      lines.append(
+        f'{counted} {total:,} responses begin with their prompt, which the '
+        'layout writes too: leave it out of the responses'
+      )
+    if self._equal:
+      lines.append(
+        f'{self._equal:,} rankings have equal responses with different ranks, '
+        'of which the data stage keeps one or none'
+      )
+    return lines
 
 
-def _measure(records, tok) -> dict[str, array.array]:
-  """Measures each different prompt, each response and each document.
+class _Lengths:
+  """Measures each different prompt, each response and each document."""
 
-  Returns:
-    Name of a measure -> lengths. With a tokenizer, in tokens too.
-  """
-  kinds = ('prompt', 'response', 'document')
-  found = {f'{kind} characters': array.array('q') for kind in kinds}
-  if tok is not None:
-    found |= {f'{kind} tokens': array.array('q') for kind in kinds}
+  def __init__(self, tok):
+    self._tok, self._prompts = tok, Digests()
+    kinds = ('prompt', 'response', 'document')
+    units = ('characters', 'tokens') if tok else ('characters',)
+    self._found = {
+      f'{kind} {unit}': array.array('q') for unit in units for kind in kinds
+    }
 
-  def add(kind, text, encode):
-    found[f'{kind} characters'].append(len(text))
-    if tok is not None:
-      found[f'{kind} tokens'].append(len(encode()))
+  def _add(self, kind, text, encode, *args) -> None:
+    self._found[f'{kind} characters'].append(len(text))
+    if self._tok:
+      self._found[f'{kind} tokens'].append(len(encode(self._tok, *args)))
 
-  different = Digests()
-  for r in records:
+  def add(self, r: Record) -> None:
     if isinstance(r, Document):
-      add('document', r.text, lambda text=r.text: tok.document(text))
-      continue
+      self._add('document', r.text, lambda tok: tok.document(r.text))
+      return
     p = prompt_of(r)
-    if different.add(digest(p.text, *p.turns)):
-      add('prompt', p.text, lambda p=p: tasks.chat_prompt(tok, p))
+    if self._prompts.add(digest(p.text, *p.turns)):
+      self._add('prompt', p.text, tasks.chat_prompt, p)
     for text in parts.texts_of(r)[1:]:
-      encode = functools.partial(tasks.response_tokens, tok, text, _ANY)
-      add('response', text, encode)
-  return {name: lengths for name, lengths in found.items() if lengths}
+      self._add('response', text, tasks.response_tokens, text, _ANY)
+
+  def result(self) -> dict[str, array.array]:
+    """Returns name of a measure -> lengths; in tokens too, with a tokenizer."""
+    return {name: lengths for name, lengths in self._found.items() if lengths}
+
+
+class _Prompts:
+  """Counts splits, prompts, who asked them and who answered or ranked."""
+
+  def __init__(self):
+    self._splits, self._use_cases, self._users, self._labelers = (
+      collections.Counter() for _ in range(4)
+    )
+    self._personal = collections.Counter()
+    self._texts, self._dialogues = Digests(), Digests()
+
+  def add(self, r: Record) -> None:
+    self._personal[personal.of_record(r)] += 1
+    p = prompt_of(r)
+    self._splits[p.split] += 1
+    if isinstance(p, Document):
+      return
+    self._use_cases[p.use_case] += 1
+    self._users[p.user] += 1
+    self._labelers[getattr(r, 'labeler', '')] += 1
+    self._texts.add(digest(fold(p.text)))
+    if p.turns:
+      self._dialogues.add(digest(*p.turns))
+
+  def result(self, kind: type) -> dict[str, Any]:
+    found = {
+      'personal_data': {k: n for k, n in self._personal.items() if k},
+      'splits': dict(self._splits),
+    }
+    if kind is Document:
+      return found
+    found |= {
+      'prompts': len(self._texts),
+      'dialogues': len(self._dialogues),
+      'use_cases': dict(self._use_cases.most_common()),
+      'users': _most(self._users),
+    }
+    if kind is not Prompt:
+      found['labelers'] = _most(self._labelers)
+    return found
 
 
 def describe(
@@ -185,53 +242,34 @@ def describe(
   Returns:
     Plain values, for `summary_text.render` and for JSON.
   """
-  records = loaded.records
   found = {'part': loaded.part} if loaded.part else {}
   found |= {
     'spec': loaded.spec,
     'kind': loaded.kind.__name__,
     'read': loaded.read,
-    'kept': len(records),
+    'kept': len(loaded.records),
     'dropped': dict(loaded.dropped),
     'first': dict(loaded.first),
     'notes': list(loaded.notes),
   }
-  if not records:
+  if not loaded.records:
     return found
-  found['notes'] += _remarks(records, tok, response_len)
-  lengths = _measure(records, tok)
+  remarks, measured = _Remarks(tok, response_len), _Lengths(tok)
+  prompts, rankings = _Prompts(), _Rankings()
+  for record in loaded.records:
+    for counts in (remarks, measured, prompts):
+      counts.add(record)
+    if loaded.kind is Ranking:
+      rankings.add(record)
+  found['notes'] += remarks.result()
+  lengths = measured.result()
   found['lengths'] = {name: histogram(n) for name, n in lengths.items()}
-  found['personal_data'] = _count(
-    filter(None, map(personal.of_record, records))
-  )
-  splits, use_cases, users, labelers = (collections.Counter() for _ in range(4))
-  texts, dialogues = Digests(), Digests()
-  for r in records:
-    p = prompt_of(r)
-    splits[p.split] += 1
-    if isinstance(p, Prompt):
-      use_cases[p.use_case] += 1
-      users[p.user] += 1
-      texts.add(digest(fold(p.text)))
-      if p.turns:
-        dialogues.add(digest(*p.turns))
-      labelers[getattr(r, 'labeler', '')] += 1
-  found['splits'] = dict(splits)
-  if loaded.kind is Document:
-    return found
-  found |= {
-    'prompts': len(texts),
-    'dialogues': len(dialogues),
-    'use_cases': dict(use_cases.most_common()),
-    'users': _most(users),
-  }
-  if loaded.kind is not Prompt:
-    found['labelers'] = _most(labelers)
+  found |= prompts.result(loaded.kind)
   if loaded.kind is Ranking:
-    found |= describe_rankings(records)
+    found |= rankings.result()
   for name, limit in (('prompt', prompt_len), ('response', response_len)):
     tokens = lengths.get(f'{name} tokens')
-    if limit and tokens:
+    if limit and tokens and loaded.kind is not Document:
       found.setdefault('over', {})[name] = {
         'limit': limit,
         'count': sum(length > limit for length in tokens),
@@ -250,8 +288,9 @@ def warnings(sources: Sequence, data: parts.Curated) -> list[str]:
     A line for each such part: how many rows were dropped, and why.
   """
   prompts = Digests()
-  for p in itertools.chain(*data.prompts.values()):
-    prompts.add(digest(p.text))
+  if any(loaded.part == 'prompts' for loaded in sources):
+    for p in itertools.chain(*data.prompts.values()):
+      prompts.add(digest(p.text))
   kept = collections.Counter(
     demonstrations=len(data.demonstrations),
     rankings=len(data.rankings),
@@ -276,12 +315,17 @@ def warnings(sources: Sequence, data: parts.Curated) -> list[str]:
 
 
 def describe_made(
-  data: parts.Curated, rows: Mapping[str, int], tok, lost: Sequence[str] = ()
+  data: parts.Curated,
+  sets: Mapping[str, Mapping[str, Sequence[Record]]],
+  rows: Mapping[str, int],
+  tok,
+  lost: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Counts what the data stage made.
 
   Args:
     data: the records.
+    sets: data set -> split -> the same records.
     rows: name of a file of packed rows -> its rows.
     tok: the tokenizer.
     lost: lines of `warnings`.
@@ -290,10 +334,8 @@ def describe_made(
     Plain values, for `summary_text.render_made` and for JSON.
   """
   sides = {
-    'prompts': {split: len(p) for split, p in data.prompts.items()},
-    'demonstrations': _count(d.prompt.split for d in data.demonstrations),
-    'rankings': _count(r.prompt.split for r in data.rankings),
-    'corpus': _count(d.split for d in data.documents),
+    name: {split: len(records) for split, records in found.items()}
+    for name, found in sets.items()
   }
   drops = {}
   for (part, reason), number in data.drops.counts.items():
@@ -311,5 +353,8 @@ def describe_made(
   if lost:
     made['warnings'] = list(lost)
   if data.rankings:
-    made |= describe_rankings(data.rankings)
+    rankings = _Rankings()
+    for ranking in data.rankings:
+      rankings.add(ranking)
+    made |= rankings.result()
   return made

@@ -6,7 +6,7 @@ source gives are missing. `summary.json` and `summary.txt` report what was read,
 what was dropped and why.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import functools
 import hashlib
@@ -20,7 +20,13 @@ from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.curate.remembering import Remembering
 from instructrl.data.folder import DataFolder
-from instructrl.data.records import check_no_leak, Document, prompt_of, to_dict
+from instructrl.data.records import (
+  check_no_leak,
+  Document,
+  prompt_of,
+  Record,
+  to_dict,
+)
 from instructrl.data.sequences import Mapped
 from instructrl.data.sequences import Spool
 from instructrl.data.sources.lookup import load
@@ -53,6 +59,8 @@ MODEL_TYPES = ('bpe', 'unigram', 'word')
 # Percent of the time after which all is read, encoded and written.
 READ, LEARNED, WRITTEN = 25, 55, 90
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
+
+DataSets = Mapping[str, Mapping[str, Sequence[Record]]]
 
 
 def validate(config):
@@ -127,7 +135,7 @@ def load_sources(config, workdir: pathlib.Path, progress) -> list[Loaded]:
         )
         rows = sum(one.read for one in known.values())
         progress.update(int(READ * share), {'rows': rows})
-      curate.check_kind(part, spec, known[spec].kind)
+      parts.check_kind(part, spec, known[spec].kind)
       loaded.append(dataclasses.replace(known[spec], part=part))
   return loaded
 
@@ -183,16 +191,28 @@ def check_sources(config) -> None:
         raise checks.ConfigError(f'{part}: {spec}: {error}') from error
 
 
-def check_leaks(data: parts.Curated, by_user: bool) -> None:
+def in_sets(data: parts.Curated) -> DataSets:
+  """Returns data set -> split -> its records; some may have none."""
+  return {
+    'prompts': data.prompts,
+    'demonstrations': store.by_split(data.demonstrations),
+    'rankings': store.by_split(data.rankings),
+    'corpus': store.by_split(data.documents),
+  }
+
+
+def check_leaks(sets: DataSets, by_user: bool) -> None:
   """Raises ValueError if a prompt or user is both trained on and held out."""
+  train, held_out = [], []
+  for name in ('demonstrations', 'rankings', 'prompts'):
+    for split, records in sets[name].items():
+      (train if split in ('train', 'ppo') else held_out).append(records)
 
-  def prompts(training):
-    found = (data.demonstrations, data.rankings, *data.prompts.values())
-    for prompt in map(prompt_of, itertools.chain(*found)):
-      if (prompt.split == 'train') == training:
-        yield prompt if by_user else parts.with_prompt(prompt, user='')
+  def prompts(several):
+    for prompt in map(prompt_of, itertools.chain(*several)):
+      yield prompt if by_user else parts.with_prompt(prompt, user='')
 
-  check_no_leak(prompts(True), [*prompts(False)])
+  check_no_leak(prompts(train), [*prompts(held_out)])
 
 
 # --- The tokenizer -----------------------------------------------------------
@@ -248,8 +268,8 @@ def prepare(config, workdir: pathlib.Path, progress):
   """Loads, curates and fits the sources; writes no data yet.
 
   Returns:
-    (loaded sources, their fingerprint, curated data, a `Remembering` tokenizer,
-    whose file is for the caller to remove).
+    (loaded sources, their fingerprint, curated data, the same `in_sets`, a
+    `Remembering` tokenizer, whose file is for the caller to remove).
 
   Raises:
     ConfigError: the sources or the tokenizer cannot be used; the folder stays
@@ -280,12 +300,13 @@ def prepare(config, workdir: pathlib.Path, progress):
     )
     data = fitting.fit(curated, tok, lengths, config.world_seed)
     _refuse_empty(config, data)
-    check_leaks(data, config.split_by == 'user')
+    sets = in_sets(data)
+    check_leaks(sets, config.split_by == 'user')
   except ValueError as error:
     if tok is not None:
       tok.forget()
     raise checks.ConfigError(str(error)) from error
-  return loaded, read, data, tok
+  return loaded, read, data, sets, tok
 
 
 def _learn(tok: Remembering, loaded: list[Loaded], progress) -> None:
@@ -312,29 +333,25 @@ def _refuse_empty(config, data: parts.Curated) -> None:
 
 
 def write(
-  config, folder: DataFolder, data: parts.Curated, tok, made_from: str
+  config, folder: DataFolder, sets: DataSets, tok, made_from: str
 ) -> dict[str, int]:
   """Writes the data sets and rows that are not finished.
 
   Returns:
     Name of a file of rows -> its number of rows.
   """
-  shown = store.by_split(data.demonstrations)
-  documents = store.by_split(data.documents)
   in_tokens = functools.partial(
     fitting.in_tokens, tok=tok, response_len=config.response_len
   )
   ranked = {
     split: Mapped(in_tokens, rankings)
-    for split, rankings in store.by_split(data.rankings).items()
+    for split, rankings in sets['rankings'].items()
   }
-  folder.write_records('prompts', data.prompts, made_from)
-  folder.write_records('demonstrations', shown, made_from)
-  folder.write_records('rankings', ranked, made_from)
-  folder.write_records('corpus', documents, made_from)
+  for name, records in {**sets, 'rankings': ranked}.items():
+    folder.write_records(name, records, made_from)
   rows = folder.write_rows(
-    documents,
-    shown,
+    sets['corpus'],
+    sets['demonstrations'],
     tok,
     row_len=config.row_len,
     response_len=config.response_len,
@@ -357,7 +374,7 @@ def run(config, workdir, label: str = '') -> dict:
   run_folder.write_config(workdir, config.to_dict())
   folder = DataFolder(workdir)
   with Progress('data', 100, label=label, unit='%') as progress:
-    loaded, read, data, tok = prepare(config, workdir, progress)
+    loaded, read, data, sets, tok = prepare(config, workdir, progress)
     lost = warnings(loaded, data)
     if config.long_responses == 'cut':
       ranked = (
@@ -375,13 +392,13 @@ def run(config, workdir, label: str = '') -> dict:
     made_from = files.fingerprint(
       {'sources': read, 'tokenizer': tok.fingerprint, 'config': fixed}
     )
-    rows = write(config, folder, data, tok, made_from)
+    rows = write(config, folder, sets, tok, made_from)
     progress.update(WRITTEN, {'packed rows': sum(rows.values())})
     limits = {
       'prompt_len': config.prompt_len,
       'response_len': config.response_len,
     }
-    made = describe_made(data, rows, tok, lost)
+    made = describe_made(data, sets, rows, tok, lost)
     summary = {
       'sources': [describe(one, tok, **limits) for one in loaded],
       'made': made,

@@ -15,23 +15,9 @@ from instructrl.data.curate import personal
 from instructrl.data.curate import splits
 from instructrl.data.digests import digest
 from instructrl.data.digests import Digests
-from instructrl.data.records import (
-  Demonstration,
-  Document,
-  Prompt,
-  prompt_of,
-  Ranking,
-)
+from instructrl.data.records import Prompt, prompt_of
 from instructrl.data.sequences import Mapped
 from instructrl.data.sources.lookup import Loaded
-
-# Part -> the types of record that its sources may have.
-ACCEPTED = {
-  'demonstrations': (Demonstration, Ranking),
-  'rankings': (Ranking,),
-  'prompts': (Prompt, Demonstration, Ranking),
-  'documents': (Document,),
-}
 
 
 def curate(
@@ -55,18 +41,16 @@ def curate(
     CurateError: a source has the wrong type, or its own split leaks.
   """
   drops, notes, items, keys = parts.Drops(), [], [], Digests()
-  for source in sources:
-    for kind in set(map(type, source.records)):
-      check_kind(source.part, source.spec, kind)
-      if source.part == 'demonstrations' and kind is Ranking:
-        notes.append(
-          f'demonstrations: {source.spec} has rankings: the best response of '
-          'each was taken'
-        )
   for part in parts.PARTS:
     for number, source in enumerate(sources):
       if source.part == part:
-        items += parts.items_of(part, number, source.records, keys)
+        found = [*parts.items_of(number, source, keys)]
+        if part == 'demonstrations' and any(item.group for item in found):
+          notes.append(
+            f'demonstrations: {source.spec} has rankings: the best response of '
+            'each was taken'
+          )
+        items += found
   items = drops.without(items, _silent, 'the best response is empty')
   if settings.pii == 'drop':
     items = drops.without(items, lambda item: personal.reason(item.record))
@@ -86,16 +70,6 @@ def curate(
     notes=notes,
     documents=splits.split_documents(sources, settings, seed, drops, notes),
   )
-
-
-def check_kind(part: str, spec: str, kind: type) -> None:
-  """Raises CurateError if a source has the wrong type of record for a part."""
-  if kind not in ACCEPTED[part]:
-    others = [p for p, kinds in ACCEPTED.items() if kinds[0] is kind]
-    raise parts.CurateError(
-      f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
-      f'to {others[0]}'
-    )
 
 
 def _silent(item: parts.Item) -> bool:

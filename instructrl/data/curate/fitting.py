@@ -100,19 +100,28 @@ def fit(
       drops.add(part, reason, prompt.id)
     return found
 
-  fitting = lambda part, records: where(functools.partial(fits, part), records)
-  shown = fitting('demonstrations', curated.demonstrations)
-  shown = demonstrated(shown, tok, lengths, drops)
-  rankings, picks = fitting('rankings', curated.rankings), {}
-  for row, ranking in enumerate(rankings):
-    picks[row] = choose(ranking, tok, lengths, seed, drops)
-    if len(picks[row]) == len(ranking.ranks):
-      del picks[row]  # most rankings keep all responses
-  rows = (row for row in range(len(rankings)) if picks.get(row, True))
-  picked = functools.partial(_picked, rankings, picks)
-  ranked = Mapped(picked, array.array('q', rows))
+  after = parts.Drops()  # counts that come after those of the prompts
+  shown = where(
+    lambda d: (
+      fits('demonstrations', d) and demonstrated(d, tok, lengths, after)
+    ),
+    curated.demonstrations,
+  )
+  drops.update(after)
+  after, rows, picks = parts.Drops(), array.array('q'), {}
+  for row, ranking in enumerate(curated.rankings):
+    if not fits('rankings', ranking):
+      continue
+    found = choose(ranking, tok, lengths, seed, after)
+    if found:
+      rows.append(row)
+      if len(found) < len(ranking.ranks):  # few rankings lose responses
+        picks[row] = found
+  drops.update(after)
+  ranked = Mapped(functools.partial(_picked, curated.rankings, picks), rows)
   prompts = {
-    split: fitting('prompts', found) for split, found in curated.prompts.items()
+    split: where(functools.partial(fits, 'prompts'), found)
+    for split, found in curated.prompts.items()
   }
   layout = getattr(tok, 'layout', None)  # only imported tokenizers have one
   if layout and not layout.between_turns:
@@ -239,30 +248,23 @@ def in_tokens(ranking: Ranking, tok, response_len: int) -> Ranking:
 
 
 def demonstrated(
-  demonstrations: Sequence[Demonstration],
-  tok,
-  lengths: Lengths,
-  drops: parts.Drops,
-) -> Sequence[Demonstration]:
-  """Drops the demonstrations whose response is too long, or counts them.
+  d: Demonstration, tok, lengths: Lengths, drops: parts.Drops
+) -> bool:
+  """Returns whether a demonstration's response fits or is cut; counts others.
 
   `tasks.sft_rows` cuts those that are only counted.
   """
-
-  def kept(d):
-    room = lengths.row_len + 1 - len(tasks.chat_prompt(tok, d.prompt))
-    most = min(lengths.response_len, room)
-    if len(tasks.response_tokens(tok, d.response, most + 1)) <= most:
-      return True
-    if lengths.long_responses == 'cut':
-      reason = f'demonstrated, cut: more than {most} tokens'
-      drops.add('responses', reason, d.prompt.id)
-      return True
-    reason = f'response has more than {most} tokens'
-    drops.add('demonstrations', reason, d.prompt.id)
-    return False
-
-  return where(kept, demonstrations)
+  room = lengths.row_len + 1 - len(tasks.chat_prompt(tok, d.prompt))
+  most = min(lengths.response_len, room)
+  if len(tasks.response_tokens(tok, d.response, most + 1)) <= most:
+    return True
+  if lengths.long_responses == 'cut':
+    reason = f'demonstrated, cut: more than {most} tokens'
+    drops.add('responses', reason, d.prompt.id)
+    return True
+  reason = f'response has more than {most} tokens'
+  drops.add('demonstrations', reason, d.prompt.id)
+  return False
 
 
 def cut_preference(rankings: Iterable[Ranking], eos_id: int) -> str | None:

@@ -18,9 +18,17 @@ from instructrl.data.records import (
   Record,
 )
 from instructrl.data.sequences import Mapped
+from instructrl.data.sources.lookup import Loaded
 
 PARTS = ('demonstrations', 'rankings', 'prompts')
 SET_ASIDE = 'prompt is set aside for PPO'
+# Part -> the types of record that its sources may have.
+ACCEPTED = {
+  'demonstrations': (Demonstration, Ranking),
+  'rankings': (Ranking,),
+  'prompts': (Prompt, Demonstration, Ranking),
+  'documents': (Document,),
+}
 
 
 class CurateError(ValueError):
@@ -73,6 +81,11 @@ class Drops:
   def of(self, part: str) -> dict[str, int]:
     """Returns reason -> number of rows, for a part."""
     return {reason: n for (p, reason), n in self.counts.items() if p == part}
+
+  def update(self, others: 'Drops') -> None:
+    """Adds the counts of others, whose rows came later."""
+    for (part, reason), count in others.counts.items():
+      self.add(part, reason, others.first[part, reason], count)
 
   def without(
     self,
@@ -178,23 +191,37 @@ class Item:
     return record
 
 
-def items_of(
-  part: str, number: int, records: Sequence[Record], keys: Digests
-) -> Iterator[Item]:
+def check_kind(part: str, spec: str, kind: type) -> None:
+  """Raises CurateError if a source has the wrong type of record for a part."""
+  if kind not in ACCEPTED[part]:
+    others = [p for p, kinds in ACCEPTED.items() if kinds[0] is kind]
+    raise CurateError(
+      f'{part}: {spec} has records of the type {kind.__name__}; it belongs '
+      f'to {others[0]}'
+    )
+
+
+def items_of(number: int, source: Loaded, keys: Digests) -> Iterator[Item]:
   """Yields an item for each record of a source.
 
   Args:
-    part: the part that the source is given for.
     number: index of the source.
-    records: of the source.
+    source: with its part.
     keys: folded texts -> `Item.key`, for all sources; new texts are added.
+
+  Raises:
+    CurateError: a record is of the wrong type for the part.
   """
-  for row, record in enumerate(records):
+  kind = None
+  for row, record in enumerate(source.records):
+    if type(record) is not kind:
+      kind = type(record)
+      check_kind(source.part, source.spec, kind)
     found = prompt_of(record)
     item = Item(
-      part=part,
+      part=source.part,
       source=number,
-      records=records,
+      records=source.records,
       row=row,
       key=keys.setdefault(digest(fold(found.text)), len(keys)),
       id=found.id,

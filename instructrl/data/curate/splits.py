@@ -166,7 +166,7 @@ def split_documents(
   for number, source in enumerate(sources):
     if source.part != 'documents':
       continue
-    items = [*parts.items_of('documents', number, source.records, keys)]
+    items = [*parts.items_of(number, source, keys)]
     if settings.pii == 'drop':
       items = drops.without(items, lambda item: personal.reason(item.record))
     if settings.resplit or all(item.split == 'train' for item in items):
