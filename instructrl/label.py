@@ -132,6 +132,11 @@ def _sample(args) -> None:
 
   settings = _settings(args)
   project.require_new(args.dir)  # before the policies are sampled
+
+  def load(folder):
+    print(f'samples answers of {folder}', flush=True)
+    return loaded.load(folder)
+
   command.setup_jax()
   items = candidates.make(
     candidates.Request.parse(
@@ -145,7 +150,7 @@ def _sample(args) -> None:
       max_tokens=args.max_tokens,
       seed=args.seed,
     ),
-    loaded.load,
+    load,
   )
   project.create(args.dir, items, settings)
   _explain(args.dir, len(items))

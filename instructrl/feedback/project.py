@@ -139,6 +139,8 @@ class Task:
     # A ranking has two or more: the first response is in it twice.
     record = self.ranking([*range(k), 0], [0] * (k + 1)) if k else self.prompt
     reason = next(records.problems(record), None)
+    if '\0' in self.prompt.id:
+      reason = 'id has the character 0, which PostgreSQL does not store'
     if reason is not None:
       raise fields.Malformed(reason)
 

@@ -53,17 +53,9 @@ def clock():
   return labeling.Clock()
 
 
-WORK = [
-  'test_two_labelers_get_different_prompts_until_a_lease_ends',
-  'test_quota_pause_and_revocation',
-  'test_undo_and_time',
-  'test_labels_are_kept_when_changed_and_read_back',
-  'test_an_invitation_by_another_process_is_seen',
-  'test_screening_compares_with_the_researchers',
-]
-
-
-@pytest.mark.parametrize('name', WORK)
+@pytest.mark.parametrize(
+  'name', [name for name in vars(desk_test) if name.startswith('test_')]
+)
 def test_postgresql_does_what_sqlite_does(
   name, postgres, tmp_path, clock, monkeypatch
 ):
@@ -114,6 +106,34 @@ def test_writers_at_once_lose_nothing(kind, request, tmp_path):
   assert len(found) == 100
   for log in logs:
     log.close()
+
+
+def test_a_lost_connection_is_made_again(postgres, tmp_path):
+  log, other = (events.EventLog(tmp_path, postgres) for _ in range(2))
+  last = log.append(1.0, 1, 'about').id
+  with other._engine.begin() as connection:
+    connection.exec_driver_sql(
+      'SELECT pg_terminate_backend(pid) FROM pg_stat_activity '
+      'WHERE datname = current_database() AND pid <> pg_backend_pid()'
+    )
+  log.append(2.0, 1, 'about')
+  assert [action.time for action in log.after(last - 1)] == [1.0, 2.0]
+  log.close()
+  other.close()
+
+
+def test_a_locked_database_is_one_error_and_loses_nothing(tmp_path):
+  log, other = (events.EventLog(tmp_path) for _ in range(2))
+  log.append(1.0, 1, 'about')
+  with log._engine.connect() as connection:
+    connection.exec_driver_sql('PRAGMA busy_timeout = 1')
+  with other._writing():
+    with pytest.raises(events.DatabaseError, match='sqlite: .*locked'):
+      log.append(2.0, 1, 'about')
+  log.append(3.0, 1, 'about')
+  assert [action.time for action in log.after(0)] == [1.0, 3.0]
+  log.close()
+  other.close()
 
 
 WRITER = """

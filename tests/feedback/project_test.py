@@ -28,6 +28,7 @@ def line(*responses, **fields):
     (line('x' * 10**7, 'b'), r'responses\[0\] has 10,000,000 characters'),
     (line(prompt='x' * 10**5), 'prompt text has 100,000 characters'),
     (line('a\ud800', 'b'), r'responses\[0\] is not UTF-8 at character 1'),
+    (line(id='a\0'), 'id has the character 0'),
     (line(split='holdout'), 'prompt split is .holdout., not one of train'),
     (line({'text': 'a', 'model': 'm' * 2000}, 'b'), r'sources\[0\] has 2,000'),
     (line(reference={'ranks': [1]}), 'reference.ranks has 1 entries'),
