@@ -131,7 +131,7 @@ def model(size):
   # Rows of an imported embedding; 0 = number of tokens, padded as above.
   c.vocab_rows = 0
   # 'auto' uses a kernel in passes without a cache: splash attention on TPUs,
-  # cuDNN on NVIDIA GPUs. 'xla' uses none.
+  # cuDNN on NVIDIA GPUs, tiles on one CPU. 'xla' uses none.
   c.attention = 'auto'
   # Without a kernel: queries whose attention is in memory at once; 0 = all. The
   # backward pass recomputes smaller blocks.

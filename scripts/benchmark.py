@@ -40,6 +40,7 @@ import numpy as np
 from instructrl import packing
 from instructrl import rng
 from instructrl.data import tasks
+from instructrl.models import flash
 from instructrl.models import transformer
 from instructrl.planning import flops
 from instructrl.rollout import slots
@@ -95,6 +96,12 @@ def parse(argv=None):
     choices=('none', 'dots', 'full'),
     default='none',
     help='what the backward pass computes again',
+  )
+  parser.add_argument(
+    '--attention',
+    choices=flash.IMPLEMENTATIONS,
+    default='auto',
+    help='kernel of attention; xla = none',
   )
   parser.add_argument(
     '--lengths',
@@ -233,6 +240,7 @@ def make_model(args) -> transformer.Model:
     dtype=args.dtype,
     scan_unroll=args.scan_unroll or args.layers,
     remat=args.remat,
+    attention=args.attention,
   )
 
 

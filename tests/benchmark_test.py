@@ -111,4 +111,4 @@ def test_help_gives_the_default_of_each_option(benchmark, capsys):
     benchmark.parse(['--help'])
   _, _, options = capsys.readouterr().out.partition('--help')
   options = ' '.join(options.split())
-  assert options.count('(default: ') == options.count(' --') == 20
+  assert options.count('(default: ') == options.count(' --') == 21

@@ -1,8 +1,8 @@
 """Attention kernels that never hold all logits of a row in memory.
 
-TPUs use JAX's splash attention (Pallas), NVIDIA GPUs cuDNN's flash attention.
-The kernels serve passes without a cache. Passes with a cache, and CPUs, use
-`attention.attention`, which gives the same results.
+TPUs use JAX's splash attention (Pallas), NVIDIA GPUs cuDNN's flash attention,
+CPUs `sparse.attention` for long rows. The kernels serve passes without a cache.
+Other passes use `attention.attention`, which gives the same results.
 
 Axis legend: B batch, T tokens, H heads, Hkv key heads, Dh width of a head.
 """
@@ -14,6 +14,7 @@ from jax.experimental.pallas.ops.tpu import splash_attention as splash_lib
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from instructrl.models import sparse
 from instructrl.runtime import sharding
 from instructrl.types import PREFIX
 
@@ -55,11 +56,15 @@ def choose(
     windows: whether some layers have a window, which no kernel supports.
 
   Returns:
-    'xla', 'splash' or 'cudnn'.
+    'xla', 'splash', 'cudnn' or 'sparse'.
   """
   if implementation == 'xla' or windows:
     return 'xla'
   platform, kind = device()
+  if platform == 'cpu' and length >= sparse.MIN_LENGTH:
+    # XLA does not divide its loops among devices.
+    one_device = jax.sharding.get_abstract_mesh().size <= 1
+    return 'sparse' if one_device else 'xla'
   if platform == 'tpu' and length >= MIN_LENGTH and width % 64 == 0:
     return 'splash'
   # All versions of cuDNN and all GPUs since Ampere support this.

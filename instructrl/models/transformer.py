@@ -43,6 +43,7 @@ from jax.tree_util import Partial
 
 from instructrl.models import attention
 from instructrl.models import flash
+from instructrl.models import sparse
 from instructrl.models.network import check
 from instructrl.models.network import Transformer
 from instructrl.runtime import sharding
@@ -201,6 +202,9 @@ class Model:
     if kernel == 'cudnn':
       cudnn = functools.partial(flash.cudnn, rules=m.rules, scale=m.query_scale)
       return Partial(cudnn, mask=mask, segment_ids=segment_ids)
+    if kernel == 'sparse':
+      tiled = functools.partial(sparse.attention, scale=m.query_scale)
+      return Partial(tiled, tiles=sparse.needed_tiles(mask))
     fields = dict(block=m.attention_block, scale=m.query_scale)
     return Partial(functools.partial(attention.attention, **fields), mask=mask)
 

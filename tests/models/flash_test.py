@@ -270,7 +270,9 @@ def on(platform, kind):
     ('gpu', 'NVIDIA H200', dict(length=2047), 'xla'),
     ('gpu', 'NVIDIA H200', dict(implementation='xla'), 'xla'),
     ('gpu', 'AMD Instinct MI300X', {}, 'xla'),
-    ('cpu', 'cpu', {}, 'xla'),
+    ('cpu', 'cpu', {}, 'sparse'),
+    ('cpu', 'cpu', dict(length=255), 'xla'),
+    ('cpu', 'cpu', dict(implementation='xla'), 'xla'),
   ],
 )
 def test_the_device_and_the_shape_choose(platform, kind, changes, expected):
@@ -280,6 +282,14 @@ def test_the_device_and_the_shape_choose(platform, kind, changes, expected):
   )
   with on(platform, kind):
     assert flash.choose(**arguments) == expected
+
+
+def test_several_cpus_have_no_kernel():
+  arguments = dict(length=2048, width=128, dtype='float32')
+  for devices, expected in ((1, 'sparse'), (8, 'xla')):
+    some = jax.devices()[:devices]
+    with jax.set_mesh(sharding.make_mesh({'data': devices}, some)):
+      assert flash.choose('auto', **arguments) == expected
 
 
 def test_without_a_mesh_it_is_the_default_device():
