@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 import pytest
 from starlette.testclient import TestClient
@@ -97,6 +98,13 @@ def test_a_revoked_labeler_is_out_at_once(site):
   assert client.get('/work').status_code == 200
   (person,) = site.desk.people.values()
   site.desk.set_revoked(person.id, True)
+  assert client.get('/work').status_code == 401
+
+
+def test_an_old_session_ends(site, monkeypatch):
+  client = labeler(site)
+  later = time.time() + security.SESSION_SECONDS + 2
+  monkeypatch.setattr('itsdangerous.timed.time.time', lambda: later)
   assert client.get('/work').status_code == 401
 
 
