@@ -24,7 +24,7 @@ def commands(folder: pathlib.Path = FOLDER) -> dict[str, str]:
       continue
     name = path.parent.name if path.stem == '__main__' else path.stem
     docstring = ast.get_docstring(ast.parse(source)) or ''
-    found[f'python -m instructrl.{name}'] = docstring.split('\n')[0]
+    found[name] = docstring.split('\n')[0]
   return dict(sorted(found.items()))
 
 
@@ -32,9 +32,11 @@ def main() -> None:
   """Prints a line for each command."""
   found = commands()
   width = max(map(len, found))
+  print(
+    'python -m instructrl.COMMAND --help explains the flags of a command:\n'
+  )
   for command, line in found.items():
-    print(f'{command:{width}}  {line}')
-  print('\nA command explains its arguments with --help.')
+    print(f'  {command:{width}}  {line}')
 
 
 if __name__ == '__main__':

@@ -1,20 +1,12 @@
 r"""Imports weights from other tools, and exports weights to them.
 
-  python -m instructrl.convert import SRC DST [--dtype=bfloat16] \
-      [--mesh=data=1,fsdp=8]
-  python -m instructrl.convert export SRC DST [--dtype=bfloat16] \
-      [--weights=params] [--max_shard_size=2GB]
+  python -m instructrl.convert import SRC DST [--mesh=data=1,fsdp=8]
+  python -m instructrl.convert export SRC DST [--dtype=bfloat16]
 
-`import` makes a run folder DST for SRC: a Hugging Face folder (safetensors) of
-a GPT-2, GPT-NeoX, Llama, Qwen2, Qwen3 or Gemma 3 model, or a GGUF file of the
-llama architecture. Give DST to `inputs.init` of a stage, or to
-`instructrl.sample`. The import needs memory for twice the largest stacked
-tensor. If it is stopped, the same command starts again. On several machines,
-start the same command on each, as for `instructrl.main`.
-
-`export` makes a folder DST for SRC: a run folder, or one of its checkpoints,
-with a policy or a reward model. transformers and vLLM load DST. Add
-`score_bias` of config.json to their scores of a reward model.
+`import` makes a run folder DST of SRC, a Hugging Face folder (safetensors) or a
+GGUF file; if it is stopped, the same command starts again. `export` makes a
+Hugging Face folder DST of SRC, a run folder or one of its checkpoints.
+docs/real_data.md lists the families of models, and how to use DST.
 """
 
 import functools
@@ -101,43 +93,24 @@ def define_flags():
   """Defines the flags; returns {name: holder}."""
   choice, text = flags.DEFINE_enum, flags.DEFINE_string
   found = (
-    choice('dtype', 'float32', DTYPES, 'The dtype of the written parameters.'),
-    text(
-      'mesh',
-      '',
-      'import: sizes of the mesh axes, like data=1,fsdp=8. Each process reads '
-      'the parts of its devices.',
-    ),
+    choice('dtype', 'float32', DTYPES, 'of the parameters in DST.'),
+    text('mesh', '', 'import: sizes of the mesh axes, like data=1,fsdp=8.'),
     choice(
       'pad',
       'mean',
       ('mean', 'zeros'),
-      'import: the row of a PAD token that the model lacks.',
+      'import: the row of a missing PAD token.',
     ),
-    text(
-      'prompt_template',
-      '',
-      "import: the prompt layout, a text with {prompt} once. 'chat' is the "
-      "model's chat template, which is the default if it has one.",
-    ),
-    text(
-      'response_template',
-      '',
-      'import: the response layout, a text with {response} once.',
-    ),
+    text('prompt_template', '', "import: text with {prompt}; 'chat': its own."),
+    text('response_template', '', 'import: a text with {response} once.'),
     text('system', '', 'import: a system message for the chat template.'),
     choice(
       'weights',
       'default',
       ('default', 'ema', 'params'),
-      'export: the EMA of the parameters, or the parameters. The default is '
-      'what other stages load: the EMA of PPO, the parameters of other stages.',
+      'export: the default is the EMA after PPO.',
     ),
-    text(
-      'max_shard_size',
-      '5GB',
-      'export: the largest size of a file. One file is held in memory.',
-    ),
+    text('max_shard_size', '5GB', 'export: the largest file.'),
   )
   return {flag.name: flag for flag in found}
 

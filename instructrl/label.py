@@ -30,7 +30,7 @@ def parse(argv):
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   commands = parser.add_subparsers(dest='command', required=True)
-  new = commands.add_parser('new', help='a project from your own file')
+  new = commands.add_parser('new')
   new.add_argument('dir', type=typed.path)
   new.add_argument(
     '--items',
@@ -38,7 +38,7 @@ def parse(argv):
     required=True,
     help='JSON lines with a prompt, and responses unless labelers only write',
   )
-  sample = commands.add_parser('sample', help='a project from policies')
+  sample = commands.add_parser('sample')
   sample.add_argument('--out', type=typed.path, required=True, dest='dir')
   sample.add_argument(
     '--policies', required=True, help='NAME=RUN,...: run folders of policies'
@@ -77,7 +77,7 @@ def parse(argv):
       help='fraction of prompts for several labelers, to measure agreement',
     )
     made.add_argument('--quota', type=int, default=0, help='prompts a labeler')
-  serve = commands.add_parser('serve', help='serves the page')
+  serve = commands.add_parser('serve')
   serve.add_argument('--host', default='127.0.0.1')
   serve.add_argument('--port', type=int, default=PORT)
   serve.add_argument(
@@ -85,10 +85,10 @@ def parse(argv):
     metavar='HOSTNAME',
     help='name under which a proxy with TLS serves the page; prints how',
   )
-  invite = commands.add_parser('invite', help="prints a labeler's link")
-  export = commands.add_parser('export', help='writes the records')
+  invite = commands.add_parser('invite')
+  export = commands.add_parser('export')
   export.add_argument('--out', type=typed.path, required=True)
-  results = commands.add_parser('results', help='win rates of policies')
+  results = commands.add_parser('results')
   results.add_argument('--out', type=typed.path, required=True)
   results.add_argument(
     '--reference', default='sft', help='policy that others are compared with'

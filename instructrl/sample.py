@@ -29,47 +29,32 @@ from instructrl.runtime.errors import ConfigError
 
 def parse(argv):
   parser = argparse.ArgumentParser(
-    prog='python -m instructrl.sample', description=__doc__.split('\n')[0]
+    prog='python -m instructrl.sample',
+    usage='%(prog)s CHECKPOINT ... [options]',
+    description=__doc__.split('\n')[0],
   )
   add = parser.add_argument
   add('checkpoints', nargs='+', help='run folders, or steps of them')
   add(
     '--prompt',
     type=typed.text,
-    help='the prompt, where \\n is a newline; default: the lines of standard '
-    'input, where a backslash at the end goes on',
+    help='\\n is a newline; default: the lines of standard input',
   )
-  add(
-    '--response',
-    type=typed.text,
-    help='the response that a reward model scores',
-  )
+  add('--response', type=typed.text, help='what a reward model scores')
   add(
     '--chat',
     action='store_true',
-    help='a dialogue: each line is a turn, an empty line begins anew',
+    help='a dialogue; an empty line begins a new one',
   )
-  add(
-    '--examples',
-    action='store_true',
-    help='print prompts to try, from the data of the run, and end',
-  )
+  add('--examples', action='store_true', help='print prompts to try, and end')
   add('--temperature', type=float, default=1.0, help='0 is greedy (default 1)')
   add(
-    '--top_p',
-    type=float,
-    default=1.0,
-    help='nucleus sampling (default 1: the whole distribution)',
+    '--top_p', type=float, default=1.0, help='nucleus sampling (default 1: off)'
   )
   add('--n', type=int, default=1, help='answers per prompt (default 1)')
-  add(
-    '--max_tokens',
-    type=int,
-    default=64,
-    help='largest number of tokens in an answer (default 64)',
-  )
+  add('--max_tokens', type=int, default=64, help='longest answer (default 64)')
   add('--json', action='store_true', help='write a JSON object per prompt')
-  add('--seed', type=int, help='of the sampling; a new one each time if absent')
+  add('--seed', type=int, help='default: a new one each time')
   args = parser.parse_args(argv)
   if args.n < 1 or args.max_tokens < 1:
     parser.error('--n and --max_tokens must be 1 or more')

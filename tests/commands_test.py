@@ -17,8 +17,9 @@ def test_every_command_has_a_line():
   )
   lines = result.stdout.splitlines()
   for name in ('main', 'study', 'sweep', 'report', 'sample', 'convert', 'data'):
-    found = [line for line in lines if f'instructrl.{name} ' in line]
-    assert len(found) == 1 and len(found[0]) <= 100, (name, found)
+    found = [line for line in lines if line.startswith(f'  {name} ')]
+    assert len(found) == 1, (name, found)
+  assert max(map(len, lines)) <= 80
 
 
 def test_commands_are_found_without_an_import(tmp_path):
@@ -27,10 +28,7 @@ def test_commands_are_found_without_an_import(tmp_path):
   (tmp_path / 'library.py').write_text('"""Has no program."""\n')
   (tmp_path / 'room').mkdir()
   (tmp_path / 'room' / '__main__.py').write_text(f'"""Enters."""\n{guard}')
-  assert __main__.commands(tmp_path) == {
-    'python -m instructrl.door': 'Opens.',
-    'python -m instructrl.room': 'Enters.',
-  }
+  assert __main__.commands(tmp_path) == {'door': 'Opens.', 'room': 'Enters.'}
 
 
 HEAVY = {'jax', 'tensorflow_datasets', 'matplotlib', 'orbax', 'sacrebleu'}
@@ -38,7 +36,6 @@ HEAVY = {'jax', 'tensorflow_datasets', 'matplotlib', 'orbax', 'sacrebleu'}
 
 @pytest.mark.parametrize('name', [*__main__.commands()])
 def test_help_does_not_wait_for_heavy_imports(name):
-  name = name.split('.')[-1]
   code = f"""
 import runpy, sys
 sys.argv = ['{name}', '--help']
@@ -53,7 +50,7 @@ finally:
   assert '--help' in result.stdout or 'Flags:' in result.stdout
   if name in ('main', 'study'):
     assert '--workdir' in result.stdout and '--coordinator' in result.stdout
-  assert len(result.stdout.splitlines()) <= 40  # a screen
+  assert len(result.stdout.splitlines()) <= 24  # a screen
 
 
 def test_a_python_without_the_packages_says_how_to_get_them():
@@ -70,7 +67,7 @@ def test_a_python_without_the_packages_says_how_to_get_them():
   listed = subprocess.run(
     [sys.executable, '-S', '-m', 'instructrl'], capture_output=True, text=True
   )
-  assert listed.returncode == 0 and 'instructrl.sample' in listed.stdout
+  assert listed.returncode == 0 and '  sample ' in listed.stdout
 
 
 def test_a_report_is_made_without_jax():

@@ -157,7 +157,7 @@ def test_finished_stages_are_not_run_again(workdir):
   }
   (workdir / 'report' / 'index.html').unlink()
   done = run(*study_args(workdir))
-  assert 'finished before' in done.stdout
+  assert 'nlp: sft: finished before' in done.stdout  # folder: stage
   assert (workdir / 'report' / 'index.html').exists()
   assert before == {
     stage: (workdir / stage / 'DONE').stat().st_mtime_ns for stage in STAGES

@@ -46,11 +46,16 @@ def parse(argv):
   parser = argparse.ArgumentParser(
     prog='python -m instructrl.data',
     description=__doc__.split('\n')[0],
-    epilog='--sources lists the sources with their options.',
     usage='%(prog)s [options] SPEC [SPEC ...]',
+    formatter_class=lambda prog: argparse.HelpFormatter(
+      prog, max_help_position=30
+    ),
   )
   parser.add_argument(
-    '--sources', action=_Sources, nargs=0, help='list the sources, and end'
+    '--sources',
+    action=_Sources,
+    nargs=0,
+    help='list the sources with their options',
   )
 
   def add(name, about, default=None, **kwargs):
@@ -59,13 +64,14 @@ def parse(argv):
     parser.add_argument(name, help=about, default=default, **kwargs)
 
   add('spec', 'NAME[/SUBSET][:PATH][?option=value&...]', nargs='+')
-  add('--limit', 'rows to read from each source; 0 = all', 0)
+  add('--limit', 'rows to read of each source; 0: all', 0)
   add('--examples', 'examples to show from each source', 3)
   add('--seed', 'seed of the choice of examples', 0)
   add('--tokenizer', 'run folder; shows lengths in tokens', metavar='PATH')
-  add('--prompt_template', "'Human: {prompt}\\n\\nAssistant:', or chat", '')
-  add('--response_template', "such as ' {response}'", '')
-  add('--system', 'system message of a chat template', '')
+  layout = dict(default='', metavar='TEXT')
+  add('--prompt_template', "such as 'Q: {prompt}\\nA:', or chat", **layout)
+  add('--response_template', "such as ' {response}'", **layout)
+  add('--system', 'system message of a chat template', **layout)
   add('--prompt_len', 'limit of a prompt, in tokens', 1024)
   add('--response_len', 'limit of a response, in tokens', 1024)
   add('--data_dir', 'folder of downloads', metavar='DIR')

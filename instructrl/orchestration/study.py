@@ -42,14 +42,16 @@ def run(config, workdir, source: str = '') -> pathlib.Path:
       seeds = {seed: config[seed] for seed in graph.SEEDS}
       files.write_sealed(workdir / 'study.json', _record(seeds, nodes))
     for number, (name, node) in enumerate(nodes.items(), 1):
-      label = f'[{number}/{len(nodes)}]'
+      place = f'[{number}/{len(nodes)}]'
       same = None
       if finished and processes.primary():
         same = finished.take(node, workdir)
       if processes.agree(same is not None):
         if processes.primary():
-          print(f'{label} {name}: taken from {same}', flush=True)
+          print(f'{place} {name}: taken from {same}', flush=True)
         continue
+      # Several folders may be of one stage: `nlp` is of the stage `sft`.
+      label = place if name == node.stage else f'{place} {name}:'
       runner.run_stage(node.resolved, workdir / name, label)
       if node.stage == 'data' and processes.primary():
         _print_budget(nodes, workdir)

@@ -27,6 +27,7 @@ _WINDOW = 5  # the first and the last 1/5 of the iterations are compared
 _WORDS = 4  # in a sequence that is looked for twice
 _STUCK = re.compile(r'(\w{1,8}?)\1{9,}')  # 'hahaha...', ten times
 _PRETRAIN = 'pretrain'
+_LABELERS = {'in_group': 'training labelers', 'heldout': 'held-out labelers'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,17 @@ def raised(study: Study) -> list[Alarm]:
     for kind, texts in found
     if texts
   ]
+
+
+def of_studies(studies: Sequence[tuple[str, Study]]) -> list[Alarm]:
+  """Returns the alarms of (name, study) pairs; texts begin with the name."""
+  merged: dict[str, Alarm] = {}
+  for name, study in studies:
+    for alarm in raised(study):
+      before = merged[alarm.title].found if alarm.title in merged else ()
+      found = [*before, *(f'{name}: {text}' for text in alarm.found)]
+      merged[alarm.title] = dataclasses.replace(alarm, found=found)
+  return [*merged.values()]
 
 
 def repeats(text: str) -> bool:
@@ -191,7 +203,7 @@ def _reward_model(study: Study) -> list[str]:
     if LONGER in part['difference']
   }
   found = found or {
-    f'{group.replace("_", " ")} labelers': part['over_longer']
+    _LABELERS.get(group, group): part['over_longer']
     for group, part in study.result('reward').get('accuracy', {}).items()
     if 'over_longer' in part  # older runs did not measure it
   }

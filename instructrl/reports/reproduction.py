@@ -24,6 +24,7 @@ import pathlib
 import re
 from typing import Any
 
+from instructrl.reports import alarms
 from instructrl.reports import canvas
 from instructrl.reports import formats
 from instructrl.reports import pages
@@ -75,15 +76,11 @@ class Evidence:
   svg: str = ''
 
 
-def pool_studies(folders: Sequence[str | os.PathLike]) -> Study:
+def pool_studies(studies: Sequence[Study]) -> Study:
   """Returns the studies of several worlds and seeds as one.
 
   It has the numbers, but no curves and no samples.
-
-  Raises:
-    ValueError: a study is not finished, or a file of it is damaged.
   """
-  studies = [study_files.load(folder) for folder in folders]
   worlds = len({study.header['seeds']['world_seed'] for study in studies})
   return dataclasses.replace(
     studies[0],
@@ -176,10 +173,14 @@ def write(
 
   Returns:
     The path of the page.
+
+  Raises:
+    ValueError: a study is not finished, or a file of it is damaged.
   """
   folder = pathlib.Path(folder)
   (folder / 'figures').mkdir(parents=True, exist_ok=True)
-  pooled = pool_studies(studies) if studies else None
+  loaded = [(pathlib.Path(p).name, study_files.load(p)) for p in studies]
+  pooled = pool_studies([study for _, study in loaded]) if loaded else None
   policies = pooled.policies if pooled else ShownPolicies()
   whole = None
   results: dict[str, Any] = {}
@@ -198,6 +199,8 @@ def write(
   contents = {
     'title': title,
     'command': command,
+    # A pooled study has no curves and samples, which most alarms look at.
+    'alarms': alarms.of_studies(loaded),
     'headline': f'{len(measured)} of {len(claims)} claims are measured. Of '
     f'{len(rows)} statements: {study_page.summary(rows)}',
     'sections': sections,
@@ -276,6 +279,7 @@ def _json(contents: Mapping, pooled: Study | None) -> dict:
   return {
     'format_version': FORMAT_VERSION,
     'headline': contents['headline'],
+    'alarms': [dataclasses.asdict(alarm) for alarm in contents['alarms']],
     'claims': [
       {
         'title': section['title'],
@@ -301,6 +305,10 @@ def _markdown(contents: Mapping) -> str:
   """Returns the page for docs/, with links to figures/."""
   command = f'```bash\n{contents["command"]}\n```'
   text = [f'# {contents["title"]}', contents['headline'] + '.', ABOUT, command]
+  text += [
+    f'**Alarm: {alarm.title}.** {"; ".join(alarm.found)}. {alarm.limit}'
+    for alarm in contents['alarms']
+  ]
   for section in contents['sections']:
     text.append(f'## {section["title"]}')
     text += [f'*Paper.* {section["paper"]}'] if section['paper'] else []

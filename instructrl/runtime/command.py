@@ -325,15 +325,12 @@ def define_processes() -> Callable[[], None]:
   coordinator = flags.DEFINE_string(
     'coordinator',
     '',
-    'HOST:PORT of process 0, for several processes; '
-    "'auto' on a cluster that JAX knows. Not needed on TPU VMs.",
+    "of process 0, HOST:PORT or 'auto' (docs/distributed.md).",
   )
   number = flags.DEFINE_integer(
-    'num_processes', 0, 'The number of processes, with --coordinator.'
+    'num_processes', 0, 'their number, with --coordinator.'
   )
-  own = flags.DEFINE_integer(
-    'process_id', -1, 'The index of this process, from 0.'
-  )
+  own = flags.DEFINE_integer('process_id', -1, 'of this process, from 0.')
 
   def join():
     from instructrl.runtime import processes

@@ -172,6 +172,15 @@ def test_a_reward_model_of_the_lab_that_only_measures_length(
   assert titles(study) == [TITLES['reward']] * raised
 
 
+def test_alarms_of_several_studies_name_the_study(study):
+  good = study_files.load(study)
+  write_metrics(study, **{'objective/kl': (0, 138)})
+  far = study_files.load(study)
+  assert alarms.of_studies([('a', good)]) == []
+  (alarm,) = alarms.of_studies([('a', good), ('b', far), ('c', far)])
+  assert [text[:2] for text in alarm.found] == ['b:', 'c:']
+
+
 def test_alarms_come_first(study):
   """A score that rises is shown; the KL that it costs is above it."""
   write_metrics(study, **{'objective/kl': (0, 138)})

@@ -8,6 +8,7 @@ import pytest
 from instructrl.reports import reproduction
 from instructrl.reports import shapes
 from instructrl.reports import verdicts
+from tests.reports import alarms_test
 from tests.reports import report_test
 
 CLAIMS = (
@@ -94,6 +95,22 @@ def test_the_page_for_docs_has_its_figures_beside_it(written):
   assert 'of pretraining' in text  # the table of costs
   html = page.read_text()
   assert 'href="../kl_coef/index.html"' in html and 'PPO-ptx against' in html
+
+
+def test_alarms_of_a_study_are_above_the_claims(tmp_path):
+  """A pooled study has no curves, so that its own alarms would miss them."""
+  (tmp_path / 'study').mkdir()
+  report_test.write_study(tmp_path / 'study')
+  alarms_test.write_metrics(tmp_path / 'study', **{'objective/kl': (0, 138)})
+  page = reproduction.write(
+    tmp_path / 'paper', 'x', 'run', CLAIMS, [tmp_path / 'study'], None, []
+  )
+  (alarm,) = json.loads((page.parent / 'results.json').read_text())['alarms']
+  html = page.read_text()
+  assert html.index(alarm['title']) < html.index('<h1')
+  assert (
+    f'**Alarm: {alarm["title"]}.**' in (page.parent / 'paper.md').read_text()
+  )
 
 
 @pytest.mark.parametrize(
