@@ -153,7 +153,7 @@ def _sample(args) -> None:
     load,
   )
   project.create(args.dir, items, settings)
-  _explain(args.dir, len(items))
+  _explain(args.dir, sum(not item.is_same for item in items))
 
 
 def _explain(folder: pathlib.Path, count: int) -> None:

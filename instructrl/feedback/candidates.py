@@ -82,8 +82,9 @@ def make(request: Request, load: Callable[[pathlib.Path], Any]) -> list[Task]:
   """Samples the policies and chooses K answers of each prompt.
 
   Policies and temperatures have about equal shares of the answers of a prompt.
-  Equal texts are one answer, so a prompt may have fewer than K; a prompt with
-  fewer than two is left out.
+  Equal texts are one answer, which keeps the names of all its policies, so a
+  prompt may have fewer than K. A prompt that has one answer is not labeled; if
+  several policies gave it, it stays in the project, as a tie of them.
 
   Args:
     request: the request.
@@ -112,8 +113,8 @@ def make(request: Request, load: Callable[[pathlib.Path], Any]) -> list[Task]:
     Task(prompt, tuple(_chosen(request, prompt, found)))
     for prompt, found in zip(prompts, pool)
   ]
-  items = [item for item in items if len(item.responses) > 1]
-  if not items:
+  items = [item for item in items if item.is_same or len(item.responses) > 1]
+  if all(item.is_same for item in items):
     raise ConfigError(
       'no prompt has two different answers: use higher --temperatures, or more '
       'policies'
@@ -175,6 +176,16 @@ def _chosen(
   first = [c for c in pool if c.model == DEMONSTRATION]
   others = [c for c in pool if c.model != DEMONSTRATION]
   shuffled = [others[i] for i in draw.permutation(len(others))]
-  unique = {c.text: c for c in (first + shuffled)[::-1]}
-  ordered = [c for c in first + shuffled if unique[c.text] is c]
-  return ordered[:k]
+  by_text: dict[str, list[Candidate]] = {}
+  for candidate in first + shuffled:
+    by_text.setdefault(candidate.text, []).append(candidate)
+  return [
+    dataclasses.replace(same[0], also=_others(same))
+    for same in [*by_text.values()][:k]
+  ]
+
+
+def _others(same: Sequence[Candidate]) -> tuple[str, ...]:
+  """Returns the policies that gave a text, without the first one."""
+  names = dict.fromkeys(candidate.model for candidate in same)
+  return tuple(names)[1:]

@@ -328,7 +328,7 @@ class Desk:
         wanted.pop(key, None)
 
   def _wanted(self, item: Task, group: str) -> int:
-    if item.reference is not None:
+    if item.reference is not None or item.is_same:
       return 0  # the screening set is everyone's
     if group != 'train' and item.prompt.split == 'train':
       return 0

@@ -2,11 +2,13 @@
 
 A label that ranks answers of two policies to a prompt is one outcome: 1 if the
 policy is preferred to the reference, 1/2 for a tie, 0 otherwise (the mean over
-pairs, if a policy has several answers). Intervals are 95%, and clustered by
-prompt. The screening set does not count.
+pairs, if a policy has several answers). Equal answers are a tie. A prompt whose
+answers are all equal is not shown; it counts if it comes before the last prompt
+that is labeled. Intervals are 95%, and clustered by prompt. The screening set
+does not count.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import dataclasses
 import statistics as means
 from typing import Any
@@ -36,7 +38,12 @@ def measure(desk: Desk, reference: str) -> dict[str, Any]:
   Raises:
     ConfigError: nobody labeled anything, or no response is of the reference.
   """
-  models = {r.model for item in desk.items.values() for r in item.responses}
+  models = {
+    model
+    for item in desk.items.values()
+    for response in item.responses
+    for model in response.models
+  }
   if reference not in models:
     raise ConfigError(
       f'--reference must be one of {", ".join(sorted(models))}; got '
@@ -52,10 +59,21 @@ def measure(desk: Desk, reference: str) -> dict[str, Any]:
     'format_version': results.PEOPLE_VERSION,
     'reference': reference,
     'groups': {
-      group: _of_group(found, reference, desk.settings.seed)
+      group: _of_group(
+        [*found, *_same(desk, found)], reference, desk.settings.seed
+      )
       for group, found in labels.items()
     },
   }
+
+
+def _same(desk: Desk, labels) -> Iterator[tuple[Task, dict]]:
+  """Yields the prompts that need no label, with one rank for all policies."""
+  last = max(desk.places[item.prompt.id] for item, _ in labels)
+  ranked = any('ranks' in label for _, label in labels)
+  for item in desk.project.items[:last] if ranked else ():
+    if item.is_same:
+      yield item, {'ranks': [1]}
 
 
 def _of_group(labels, reference: str, seed: int) -> dict[str, dict]:
@@ -67,10 +85,11 @@ def _of_group(labels, reference: str, seed: int) -> dict[str, dict]:
     for policy, outcome in _outcomes(item, label.get('ranks'), reference):
       wins.setdefault(policy, []).append((key, outcome))
     for response, rating in zip(item.responses, label.get('ratings', ())):
-      ratings.setdefault(response.model, []).append((key, rating[QUALITY]))
-      rows = flags.setdefault(response.model, {name: [] for name in FLAGS})
-      for name in FLAGS:
-        rows[name].append((key, rating[name]))
+      for model in response.models:
+        ratings.setdefault(model, []).append((key, rating[QUALITY]))
+        rows = flags.setdefault(model, {name: [] for name in FLAGS})
+        for name in FLAGS:
+          rows[name].append((key, rating[name]))
   found = {
     'win_rate': _summaries(wins, statistics.mean, seed),
     'likert': _summaries(ratings, statistics.mean_rating, seed),
@@ -90,7 +109,8 @@ def _outcomes(
     return
   by_model: dict[str, list[int]] = {}
   for response, rank in zip(item.responses, ranks):
-    by_model.setdefault(response.model, []).append(rank)
+    for model in response.models:
+      by_model.setdefault(model, []).append(rank)
   theirs = by_model.pop(reference, [])
   for policy, ours in by_model.items() if theirs else ():
     yield (

@@ -109,11 +109,23 @@ def _require(ok: bool, reason: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-  """A response to label; labelers see the text only."""
+  """A response to label; labelers see the text only.
+
+  Attributes:
+    text: the response.
+    model: the policy that gave it.
+    temperature: of the sample.
+    also: other policies that gave the same text.
+  """
 
   text: str
   model: str = fields.UNKNOWN
   temperature: float = 1.0
+  also: tuple[str, ...] = ()
+
+  @property
+  def models(self) -> tuple[str, ...]:
+    return (self.model, *self.also)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +145,11 @@ class Task:
   prompt: Prompt
   responses: tuple[Candidate, ...] = ()
   reference: dict[str, Any] | None = None
+
+  @property
+  def is_same(self) -> bool:
+    """Whether all policies gave one text: there is nothing to label."""
+    return len(self.responses) == 1 and bool(self.responses[0].also)
 
   def __post_init__(self):
     k = len(self.responses)
@@ -232,7 +249,10 @@ def create(
 def _line(item: Task) -> dict[str, Any]:
   line = own_files.prompt_fields(item.prompt)
   if item.responses:
-    line['responses'] = [dataclasses.asdict(r) for r in item.responses]
+    line['responses'] = [
+      {k: v for k, v in vars(r).items() if k != 'also' or v}
+      for r in item.responses
+    ]
   return line | ({'reference': item.reference} if item.reference else {})
 
 
@@ -260,8 +280,8 @@ def read_items(path: pathlib.Path, tasks: Sequence[str]) -> list[Task]:
   """Reads prompts, and responses if there are any.
 
   A line has the fields of `own_files` for a prompt, `responses` (texts, or
-  objects {text, model?, temperature?}), and for the screening set `reference`:
-  {'ranks': [K], 'ratings': [K objects with rows of Table 3]}.
+  objects {text, model?, temperature?, also?}), and for the screening set
+  `reference`: {'ranks': [K], 'ratings': [K objects with rows of Table 3]}.
 
   Args:
     path: JSON lines, a JSON list, or parquet.
@@ -300,15 +320,16 @@ def _item(row: row_files.Row, tasks: Sequence[str]) -> Task:
   responses = tuple(_candidate(r, i) for i, r in enumerate(listed))
   needed = {'rate': 1, 'rank': 2}
   least = max(needed.get(task, 0) for task in tasks)
-  if not least <= len(responses) <= MAX_RESPONSES:
+  reference = row.value.get('reference')
+  if reference is not None:
+    questions.check_reference(reference, len(responses))
+  task = Task(prompt, responses, reference)
+  if not task.is_same and not least <= len(responses) <= MAX_RESPONSES:
     raise fields.Malformed(
       f'has {len(responses)} responses; {" and ".join(tasks)} needs {least} to '
       f'{MAX_RESPONSES}'
     )
-  reference = row.value.get('reference')
-  if reference is not None:
-    questions.check_reference(reference, len(responses))
-  return Task(prompt, responses, reference)
+  return task
 
 
 def _candidate(value: Any, i: int) -> Candidate:
@@ -319,4 +340,8 @@ def _candidate(value: Any, i: int) -> Candidate:
     ),
     fields.optional_text(value, 'model', fields.UNKNOWN),
     fields.number(value.get('temperature', 1.0), f'temperature[{i}]', 0),
+    tuple(
+      fields.checked_text(name, f'responses[{i}].also')
+      for name in (fields.items(value, 'also') if 'also' in value else ())
+    ),
   )

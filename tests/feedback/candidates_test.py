@@ -71,6 +71,25 @@ def test_a_demonstration_is_one_of_the_answers(folder):
     assert len(item.responses) == 3
 
 
+def test_equal_answers_keep_the_names_of_their_policies(folder):
+  class Brief(Policy):
+    def generate(self, prompts, *, n, **_):
+      last = self.name if self.name == 'c' else ''
+      return [[f'{prompt}{last}'] * n for prompt in prompts]
+
+  policies = lambda names: ','.join(f'{name}=runs/{name}' for name in names)
+  make = lambda names: candidates.make(
+    request(folder, policies=policies(names), k='3'), Brief
+  )
+  for item in make('abc'):
+    assert sorted(r.models for r in item.responses)[0][0] in 'ab'
+    assert {len(r.also) for r in item.responses} == {0, 1}
+    assert {m for r in item.responses for m in r.models} == {*'abc'}
+    assert not item.is_same
+  with pytest.raises(ConfigError, match='two different answers'):
+    make('ab')
+
+
 def test_equal_answers_are_one(folder):
   items = make(folder, temperatures='0')
   assert {len(item.responses) for item in items} == {2}

@@ -45,6 +45,29 @@ def test_win_rates_ratings_and_flags(desk):
     measures.measure(desk, 'sft')
 
 
+def test_equal_answers_are_ties(tmp_path):
+  """The second of two prompts was not shown; the third was not reached."""
+  lines = labeling.rows(4, k=2)
+  lines[0]['responses'][1]['also'] = ['model2']
+  for line in (lines[1], lines[3]):
+    line['responses'] = [
+      {'text': 'Yes.', 'model': 'model0', 'also': ['model1']}
+    ]
+  desk = labeling.open_desk(labeling.make(tmp_path / 'p', lines))
+  assert desk.needed()['train'] == 2
+  ada = desk.person_of(desk.invite('Ada'))
+  for key in ('p0', 'p2'):
+    assert desk.next_item(ada) == key
+    desk.save(ada, key, 'rank', {'ranks': [2, 1]}, {})
+    desk.submit(ada, key, desk.show_instructions()[0])
+  assert desk.next_item(ada) is None
+  won = measures.measure(desk, 'model0')['groups']['train']['win_rate']
+  assert (won['model1']['value'], won['model1']['n']) == (2.5 / 3, 3)
+  assert (won['model2']['value'], won['model2']['n']) == (1, 1)
+  same = measures.measure(desk, 'model1')['groups']['train']['win_rate']
+  assert same['model2']['value'] == 0.5  # one text
+
+
 def test_nobody_labeled(tmp_path):
   desk = labeling.open_desk(labeling.make(tmp_path / 'p'))
   with pytest.raises(ConfigError, match='nobody has submitted'):
