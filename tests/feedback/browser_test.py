@@ -149,6 +149,20 @@ def test_rate_and_demonstrate(browser, tmp_path):
     assert json.dumps(label)
 
 
+def test_enter_in_the_note_of_a_skip_skips(browser, tmp_path):
+  folder = labeling.make(tmp_path / 'p', labeling.rows(2))
+  with labeling.server(folder) as (address, _, _process):
+    page = joined(browser, address, folder, 'Ada')
+    for key in '123':
+      page.keyboard.press(key)
+    page.get_by_text('Skip this prompt').click()
+    page.get_by_label('Reason').select_option('unclear')
+    page.get_by_label('Note (optional)').fill('why?')
+    page.keyboard.press('Enter')
+    page.wait_for_url('**/items/1/rank')
+    assert not newest(folder, 'Ada') and not page.errors
+
+
 def test_the_page_works_without_the_script(browser, tmp_path):
   folder = labeling.make(tmp_path / 'p', labeling.rows(1))
   token = labeling.open_desk(folder).invite('Ada')

@@ -180,6 +180,11 @@ function keyboard(task) {
       form.requestSubmit(form.querySelector('[value=next]'));
       return;
     }
+    if (event.key === 'Enter' && event.target.id === 'skip_note') {
+      event.preventDefault(); // a form's first button is Submit
+      form.requestSubmit(form.querySelector('[value=skip]'));
+      return;
+    }
     const typing = event.target.matches('textarea, select, input:not([type=radio], [type=checkbox])');
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === 'u') {
