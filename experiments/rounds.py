@@ -81,7 +81,7 @@ def get_config(arg='tiny'):
     type='reward_model',
     num_prompts=preference.num_prompts,
     temperature=1.0,
-    kl_from='sft',
+    kl_from='ppo_init',  # as the KL penalty
   )
   e.evals.over_optimization = dict(
     type='over_optimization',
