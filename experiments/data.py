@@ -62,4 +62,7 @@ def get_config(arg='tiny'):
   c.max_per_user = 200  # prompts (section 3.2); 0 = all
   # Rows with an e-mail address, a phone or a card number: 'keep' or 'drop'.
   c.pii = 'keep'
+  # Processes that write the data sets, with the same result for any number.
+  # 1 = no others; 0 = one per core if there are many rows.
+  c.workers = 0
   return c

@@ -13,8 +13,6 @@ import numbers
 from typing import Any, TypeVar
 import unicodedata
 
-from instructrl.data.digests import digest
-
 FORMAT_VERSION = 3  # raise it when a field changes its meaning
 
 # The use cases of Ouyang et al. 2022, Table 1.
@@ -416,15 +414,14 @@ def check_no_leak(
 
   shared = {}  # key of a held-out prompt -> the first training prompt with it
   for prompt in map(prompt_of, held_out):
-    shared.update((digest(*key), None) for key in keys(prompt))
+    shared.update((key, None) for key in keys(prompt))
   for prompt in map(prompt_of, train):
     for key in keys(prompt):
-      own = digest(*key)
-      if own in shared and shared[own] is None:
-        shared[own] = prompt.id
+      if key in shared and shared[key] is None:
+        shared[key] = prompt.id
   for prompt in map(prompt_of, held_out):
     for key in keys(prompt):
-      known = shared[digest(*key)]
+      known = shared[key]
       if known is not None:
         raise ValueError(
           f'prompt {prompt.id!r} is held out but shares its {key[0]} '

@@ -100,6 +100,9 @@ class RowFile:
         f'{header.get("num_rows")}'
       )
 
+  def __reduce__(self):  # to another process
+    return RowFile, (self.path,)
+
   def __len__(self) -> int:
     return self.header['num_rows']
 

@@ -2,6 +2,7 @@
 
 import array
 from collections.abc import Callable, Iterable, Sequence
+from multiprocessing import reduction
 import operator
 import os
 import pathlib
@@ -67,6 +68,10 @@ class Spool(_Lazy):
     for record in records:
       self.append(record)
 
+  def __reduce__(self):  # to a process that reads the same file
+    self._file.flush()
+    return _opened, (reduction.DupFd(self._file.fileno()), self._ends)
+
   def append(self, record: Any) -> None:
     size = self._file.write(pickle.dumps(record, pickle.HIGHEST_PROTOCOL))
     self._ends.append(self._ends[-1] + size)
@@ -81,3 +86,10 @@ class Spool(_Lazy):
     self._file.flush()
     start, end = self._ends[index], self._ends[index + 1]
     return pickle.loads(os.pread(self._file.fileno(), end - start, start))
+
+
+def _opened(file, ends: array.array) -> Spool:
+  """Returns a spool of a file that another process has written."""
+  spool = Spool.__new__(Spool)
+  spool._file, spool._ends = os.fdopen(file.detach(), 'rb'), ends
+  return spool

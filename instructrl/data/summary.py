@@ -121,24 +121,21 @@ def _repeats(prompt: Prompt, response: str) -> bool:
 class _Remarks:
   """Counts responses that repeat their prompt, and equal ones in rankings."""
 
-  def __init__(self, tok, response_len: int):
-    self._tok, self._most = tok, response_len or _ANY
+  def __init__(self, response_len: int):
+    self._most = response_len or _ANY
     self._responses, self._repeated, self._equal = 0, 0, 0
 
-  def _form(self, text: str):
-    """Returns what a model sees of a response."""
-    if self._tok is None:
-      return text.strip()
-    return tuple(tasks.response_tokens(self._tok, text, self._most))
-
-  def add(self, r: Record) -> None:
+  def add(self, r: Record, tokens: Sequence[list[int]] | None) -> None:
+    """Adds a record with the tokens of its responses."""
     texts = parts.texts_of(r)[1:]
     self._responses += len(texts)
     self._repeated += sum(_repeats(prompt_of(r), text) for text in texts)
     if isinstance(r, Ranking):
-      forms = [*map(self._form, texts)]
-      if len({*forms}) < len(forms):
-        self._equal += len(fitting.learnable(r.ranks, forms)) < len(forms)
+      seen = [text.strip() for text in texts]
+      if tokens is not None:
+        seen = [tuple(found[: self._most]) for found in tokens]
+      if len({*seen}) < len(seen):
+        self._equal += len(fitting.learnable(r.ranks, seen)) < len(seen)
 
   def result(self) -> list[str]:
     lines, repeated, total = [], self._repeated, self._responses
@@ -167,20 +164,24 @@ class _Lengths:
       f'{kind} {unit}': array.array('q') for unit in units for kind in kinds
     }
 
-  def _add(self, kind, text, encode, *args) -> None:
+  def _add(self, kind: str, text: str, tokens: Sequence[int]) -> None:
     self._found[f'{kind} characters'].append(len(text))
     if self._tok:
-      self._found[f'{kind} tokens'].append(len(encode(self._tok, *args)))
+      self._found[f'{kind} tokens'].append(len(tokens))
 
-  def add(self, r: Record) -> None:
+  def add(self, r: Record, tokens: Sequence[list[int]] | None) -> None:
+    """Adds a record with the tokens of its responses."""
     if isinstance(r, Document):
-      self._add('document', r.text, lambda tok: tok.document(r.text))
+      page = self._tok.document(r.text) if self._tok else ()
+      self._add('document', r.text, page)
       return
     p = prompt_of(r)
     if self._prompts.add(digest(p.text, *p.turns)):
-      self._add('prompt', p.text, tasks.chat_prompt, p)
-    for text in parts.texts_of(r)[1:]:
-      self._add('response', text, tasks.response_tokens, text, _ANY)
+      asked = tasks.chat_prompt(self._tok, p) if self._tok else ()
+      self._add('prompt', p.text, asked)
+    texts = parts.texts_of(r)[1:]
+    for text, found in zip(texts, tokens or itertools.repeat(())):
+      self._add('response', text, found)
 
   def result(self) -> dict[str, array.array]:
     """Returns name of a measure -> lengths; in tokens too, with a tokenizer."""
@@ -254,11 +255,16 @@ def describe(
   }
   if not loaded.records:
     return found
-  remarks, measured = _Remarks(tok, response_len), _Lengths(tok)
+  remarks, measured = _Remarks(response_len), _Lengths(tok)
   prompts, rankings = _Prompts(), _Rankings()
   for record in loaded.records:
-    for counts in (remarks, measured, prompts):
-      counts.add(record)
+    tokens = tok and [
+      tasks.response_tokens(tok, text, _ANY)
+      for text in parts.texts_of(record)[1:]
+    ]
+    remarks.add(record, tokens)
+    measured.add(record, tokens)
+    prompts.add(record)
     if loaded.kind is Ranking:
       rankings.add(record)
   found['notes'] += remarks.result()
@@ -317,7 +323,6 @@ def warnings(sources: Sequence, data: parts.Curated) -> list[str]:
 def describe_made(
   data: parts.Curated,
   sets: Mapping[str, Mapping[str, Sequence[Record]]],
-  rows: Mapping[str, int],
   tok,
   lost: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -326,7 +331,6 @@ def describe_made(
   Args:
     data: the records.
     sets: data set -> split -> the same records.
-    rows: name of a file of packed rows -> its rows.
     tok: the tokenizer.
     lost: lines of `warnings`.
 
@@ -345,7 +349,7 @@ def describe_made(
     }
   made = {
     'splits': {name: found for name, found in sides.items() if found},
-    'rows': dict(rows),
+    'rows': {},  # name of a file of packed rows -> its rows
     'vocab_size': tok.vocab_size,
     'left_out': drops,
     'notes': data.notes,

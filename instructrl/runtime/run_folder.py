@@ -112,6 +112,7 @@ MAY_CHANGE = (
   'offload',
   'people',  # when a run waits for them
   'rules',
+  'workers',
 )
 
 

@@ -7,11 +7,11 @@ what was dropped and why.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent import futures
+import contextlib
 import dataclasses
 import functools
-import hashlib
 import itertools
-import json
 import pathlib
 
 from instructrl.data import store
@@ -20,16 +20,8 @@ from instructrl.data.curate import fitting
 from instructrl.data.curate import parts
 from instructrl.data.curate.remembering import Remembering
 from instructrl.data.folder import DataFolder
-from instructrl.data.records import (
-  check_no_leak,
-  Document,
-  prompt_of,
-  Record,
-  to_dict,
-)
+from instructrl.data.records import check_no_leak, prompt_of, Record
 from instructrl.data.sequences import Mapped
-from instructrl.data.sequences import Spool
-from instructrl.data.sources.lookup import load
 from instructrl.data.sources.lookup import Loaded
 from instructrl.data.sources.lookup import parse
 from instructrl.data.summary import describe
@@ -40,8 +32,10 @@ from instructrl.runtime import files
 from instructrl.runtime import origins
 from instructrl.runtime import processes
 from instructrl.runtime import run_folder
+from instructrl.runtime import workers
 from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
+from instructrl.stages import data_sources
 from instructrl.stages import inputs
 from instructrl.tokenizers import loading
 from instructrl.tokenizers import protocol
@@ -49,15 +43,18 @@ from instructrl.tokenizers import trained
 
 STAGES = ('data',)
 
-PARTS = (*parts.PARTS, 'documents')
+PARTS = data_sources.PARTS
+sources = data_sources.sources  # for the registry
+
 CHOICES = {
   'split_by': ('user', 'prompt'),
   'pii': ('keep', 'drop'),
   'long_responses': fitting.LONG_RESPONSES,
 }
 MODEL_TYPES = ('bpe', 'unigram', 'word')
-# Percent of the time after which all is read, encoded and written.
-READ, LEARNED, WRITTEN = 25, 55, 90
+MANY_ROWS = 20_000  # above it, workers save more than the seconds they start in
+# Percent of the time after which all is encoded and written.
+LEARNED, WRITTEN = 55, 90
 SUMMARY, SUMMARY_TEXT = 'summary.json', 'summary.txt'
 
 DataSets = Mapping[str, Mapping[str, Sequence[Record]]]
@@ -82,7 +79,7 @@ def validate(config):
   checks.within(config, 'max_responses', low=2)
   shares = ('validation_fraction', 'ppo_fraction', 'heldout_labelers')
   checks.within(config, *shares, low=0, below=1)
-  checks.within(config, 'dedup_prefix', 'max_per_user', low=0)
+  checks.within(config, 'dedup_prefix', 'max_per_user', 'workers', low=0)
   for name, choices in CHOICES.items():
     _validate_choice(name, config[name], choices)
   if config.inputs.tokenizer:
@@ -119,76 +116,7 @@ def _validate_specs(part: str, specs):
       raise checks.ConfigError(f'{part}: {error}') from error
 
 
-# --- Sources -----------------------------------------------------------------
-
-
-def load_sources(config, workdir: pathlib.Path, progress) -> list[Loaded]:
-  """Loads the specs of all parts, each once; see `Spool` for the folder."""
-  loaded, known = [], {}
-  for part in PARTS:
-    for spec in config[part]:
-      if spec not in known:
-        known[spec] = one = named(load(spec, folder=workdir), workdir)
-        progress.message(f'{spec}: {len(one.records):,} of {one.read:,} rows')
-        share = len(known) / len(
-          {*itertools.chain(*(config[p] for p in PARTS))}
-        )
-        rows = sum(one.read for one in known.values())
-        progress.update(int(READ * share), {'rows': rows})
-      parts.check_kind(part, spec, known[spec].kind)
-      loaded.append(dataclasses.replace(known[spec], part=part))
-  return loaded
-
-
-def named(loaded: Loaded, folder: pathlib.Path | None = None) -> Loaded:
-  """Puts the data set's name before each prompt's id, for evaluations.
-
-  The name ends at the last '/' of an id, so a '/' in the source's own id
-  becomes '%2F'.
-  """
-  label = parse(loaded.spec).label
-
-  def with_name(record):
-    own = prompt_of(record).id.replace('/', '%2F')
-    return parts.with_prompt(record, id=f'{label}/{own}')
-
-  if loaded.kind is Document:
-    return loaded
-  records = Spool(map(with_name, loaded.records), folder)
-  return dataclasses.replace(loaded, records=records)
-
-
-def contents(loaded) -> str:
-  """Returns the fingerprint of the records of all sources."""
-  digest = hashlib.sha256()
-  for one in loaded:
-    digest.update(f'{one.part} {one.spec}\n'.encode())
-    for record in one.records:
-      line = json.dumps(to_dict(record), sort_keys=True)
-      digest.update(f'{line}\n'.encode())
-  return digest.hexdigest()
-
-
-def sources(config) -> dict[str, pathlib.Path]:
-  """Returns {'PART: SPEC': path} of the sources that name a path."""
-  return {
-    f'{part}: {spec}': parse(spec).path
-    for part in PARTS
-    for spec in config[part]
-    if parse(spec).path is not None
-  }
-
-
-def check_sources(config) -> None:
-  """Raises ConfigError if a source's files are not at the path of its spec."""
-  for part in PARTS:
-    for spec in config[part]:
-      known = parse(spec)
-      try:
-        if known.path is not None:
-          known.files()
-      except ValueError as error:
-        raise checks.ConfigError(f'{part}: {spec}: {error}') from error
+# --- What is written ----------------------------------------------------------
 
 
 def in_sets(data: parts.Curated) -> DataSets:
@@ -265,22 +193,21 @@ def own_tokenizer(
 
 
 def prepare(config, workdir: pathlib.Path, progress):
-  """Loads, curates and fits the sources; writes no data yet.
+  """Loads and curates the sources, and encodes their texts.
 
   Returns:
-    (loaded sources, their fingerprint, curated data, the same `in_sets`, a
-    `Remembering` tokenizer, whose file is for the caller to remove).
+    (loaded sources, their fingerprint, curated data, a `Remembering` tokenizer,
+    whose file is for the caller to remove).
 
   Raises:
     ConfigError: the sources or the tokenizer cannot be used; the folder stays
       free for another config.
   """
-  tok = None
-  try:
-    check_sources(config)
+  with _refusing():
+    data_sources.check_sources(config)
     own = imported_tokenizer(config, workdir)
-    loaded = load_sources(config, workdir, progress)
-    read = contents(loaded)
+    loaded = data_sources.load_sources(config, workdir, progress)
+    read = data_sources.contents(loaded)
     origins.add(workdir, 'sources', read)
     fields = [field.name for field in dataclasses.fields(parts.CurateSettings)]
     curated = curate.curate(
@@ -289,34 +216,54 @@ def prepare(config, workdir: pathlib.Path, progress):
       seed=config.world_seed,
     )
     own = own or own_tokenizer(config, workdir, curated)
-    tok = Remembering(own, workdir)
+  tok = Remembering(own, workdir)
+  with _refusing(tok):
     _learn(tok, loaded, progress)
-    lengths = fitting.Lengths(
-      config.prompt_len,
-      config.response_len,
-      config.row_len,
-      config.max_responses,
-      config.long_responses,
-    )
-    data = fitting.fit(curated, tok, lengths, config.world_seed)
-    _refuse_empty(config, data)
-    sets = in_sets(data)
-    check_leaks(sets, config.split_by == 'user')
+  return loaded, read, curated, tok
+
+
+@contextlib.contextmanager
+def _refusing(tok: Remembering | None = None):
+  """Turns a ValueError into a ConfigError; removes the file of a tokenizer."""
+  try:
+    yield
   except ValueError as error:
     if tok is not None:
       tok.forget()
     raise checks.ConfigError(str(error)) from error
-  return loaded, read, data, sets, tok
+
+
+def fit(
+  config, curated: parts.Curated, tok: Remembering
+) -> tuple[parts.Curated, DataSets]:
+  """Returns the records that fit, and the same as data sets.
+
+  Raises:
+    ConfigError: nothing of a part is left, or the data leak.
+  """
+  lengths = fitting.Lengths(
+    config.prompt_len,
+    config.response_len,
+    config.row_len,
+    config.max_responses,
+    config.long_responses,
+  )
+  with _refusing(tok):
+    data = fitting.fit(curated, tok, lengths, config.world_seed)
+    _refuse_empty(config, data)
+    sets = in_sets(data)
+    check_leaks(sets, config.split_by == 'user')
+  return data, sets
 
 
 def _learn(tok: Remembering, loaded: list[Loaded], progress) -> None:
   """Encodes the texts of all sources, each source once."""
   sources = {one.spec: one.records for one in loaded}.values()
-  total, before = sum(map(len, sources)), 0
+  total, before, begin = sum(map(len, sources)), 0, data_sources.READ
   for records in sources:
     for done in tok.learn(records):
       share = (before + done) / total
-      progress.update(READ + int((LEARNED - READ) * share))
+      progress.update(begin + int((LEARNED - begin) * share))
     before += len(records)
 
 
@@ -333,12 +280,17 @@ def _refuse_empty(config, data: parts.Curated) -> None:
 
 
 def write(
-  config, folder: DataFolder, sets: DataSets, tok, made_from: str
-) -> dict[str, int]:
+  config,
+  folder: DataFolder,
+  sets: DataSets,
+  tok,
+  made_from: str,
+  submit: workers.Submit,
+) -> list[futures.Future]:
   """Writes the data sets and rows that are not finished.
 
   Returns:
-    Name of a file of rows -> its number of rows.
+    Futures of the data sets; the last one's result is the files of rows.
   """
   in_tokens = functools.partial(
     fitting.in_tokens, tok=tok, response_len=config.response_len
@@ -347,9 +299,12 @@ def write(
     split: Mapped(in_tokens, rankings)
     for split, rankings in sets['rankings'].items()
   }
-  for name, records in {**sets, 'rankings': ranked}.items():
-    folder.write_records(name, records, made_from)
-  rows = folder.write_rows(
+  written = [
+    submit(folder.write_records, name, records, made_from)
+    for name, records in {**sets, 'rankings': ranked}.items()
+  ]
+  rows = submit(
+    folder.write_rows,
     sets['corpus'],
     sets['demonstrations'],
     tok,
@@ -357,7 +312,28 @@ def write(
     response_len=config.response_len,
     made_from=made_from,
   )
-  return {name: len(packed) for name, packed in rows.items()}
+  return [*written, rows]
+
+
+def _warned(config, loaded, data: parts.Curated, tok, progress) -> list[str]:
+  """Shows and returns the warnings."""
+  lost = warnings(loaded, data)
+  if config.long_responses == 'cut':
+    ranked = (
+      fitting.in_tokens(ranking, tok, config.response_len)
+      for ranking in data.rankings
+    )
+    biased = fitting.cut_preference(ranked, tok.eos_id)
+    lost += [biased] * bool(biased)
+  for line in lost:
+    progress.message(f'WARNING: {line}')
+  return lost
+
+
+def num_workers(config, loaded: Sequence[Loaded]) -> int:
+  """Returns the number of processes that write."""
+  rows = sum(len(one.records) for one in loaded)
+  return config.workers or (workers.cores() if rows >= MANY_ROWS else 1)
 
 
 def run(config, workdir, label: str = '') -> dict:
@@ -373,36 +349,30 @@ def run(config, workdir, label: str = '') -> dict:
   workdir.mkdir(parents=True, exist_ok=True)
   run_folder.write_config(workdir, config.to_dict())
   folder = DataFolder(workdir)
+  limits = {name: config[name] for name in ('prompt_len', 'response_len')}
   with Progress('data', 100, label=label, unit='%') as progress:
-    loaded, read, data, sets, tok = prepare(config, workdir, progress)
-    lost = warnings(loaded, data)
-    if config.long_responses == 'cut':
-      ranked = (
-        fitting.in_tokens(ranking, tok, config.response_len)
-        for ranking in data.rankings
+    loaded, read, curated, tok = prepare(config, workdir, progress)
+    with workers.pool(num_workers(config, loaded)) as submit:
+      described = [submit(describe, one, tok, **limits) for one in loaded]
+      data, sets = fit(config, curated, tok)
+      lost = _warned(config, loaded, data, tok, progress)
+      folder.write_tokenizer(tok)
+      fixed = run_folder.fixed_part(config.to_dict())
+      made_from = files.fingerprint(
+        {'sources': read, 'tokenizer': tok.fingerprint, 'config': fixed}
       )
-      biased = fitting.cut_preference(ranked, tok.eos_id)
-      lost += [biased] * bool(biased)
-    for line in lost:
-      progress.message(f'WARNING: {line}')
-    folder.write_tokenizer(tok)
-    fixed = config.to_dict()
-    for name in run_folder.MAY_CHANGE:
-      fixed.pop(name, None)
-    made_from = files.fingerprint(
-      {'sources': read, 'tokenizer': tok.fingerprint, 'config': fixed}
-    )
-    rows = write(config, folder, sets, tok, made_from)
-    progress.update(WRITTEN, {'packed rows': sum(rows.values())})
-    limits = {
-      'prompt_len': config.prompt_len,
-      'response_len': config.response_len,
-    }
-    made = describe_made(data, sets, rows, tok, lost)
-    summary = {
-      'sources': [describe(one, tok, **limits) for one in loaded],
-      'made': made,
-    }
+      written = write(config, folder, sets, tok, made_from, submit)
+      made = describe_made(data, sets, tok, lost)
+      for done, future in enumerate(futures.as_completed(written), 1):
+        future.result()  # an error does not wait for the other data sets
+        share = done / len(written)
+        progress.update(LEARNED + int((WRITTEN - LEARNED) * share))
+      rows = written[-1].result()
+      made['rows'] = {name: len(packed) for name, packed in rows.items()}
+      summary = {
+        'sources': [future.result() for future in described],
+        'made': made,
+      }
     files.write_json(workdir / SUMMARY, summary)
     files.atomic_write(workdir / SUMMARY_TEXT, render_all(summary))
     tok.forget()

@@ -182,7 +182,8 @@ def test_what_was_made_is_drawn_with_all_that_was_left_out():
     ('rankings', [toys.ranked('x' * 300 + str(i)) for i in range(3)]),
     dedup_prefix=256,
   )
-  found = summary.describe_made(made, sets(made), {'corpus.rows': 1200}, TOK)
+  found = summary.describe_made(made, sets(made), TOK)
+  found['rows'] = {'corpus.rows': 1200}
   lines = lines_of(summary_text.render_made(found))
   assert 'rankings      train 39, validation 2' in lines
   assert 'prompts       train 39, ppo 39, validation 2' in lines
@@ -218,7 +219,7 @@ def test_a_part_that_loses_more_than_half_is_warned_of(malformed, lost):
   found = summary.warnings(sources, made)
   assert found == expected * lost
   drawn = summary_text.render_made(
-    summary.describe_made(made, sets(made), {}, TOK, found)
+    summary.describe_made(made, sets(made), TOK, found)
   )
   assert ('WARNING       rankings: 32 of 63' in drawn) == lost
 

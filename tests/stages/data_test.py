@@ -24,6 +24,7 @@ from instructrl.runtime import origins
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import data
+from instructrl.stages import data_sources
 from instructrl.stages import opening
 from instructrl.stages import ranking_batches
 from instructrl.stages import reward
@@ -141,6 +142,10 @@ def fingerprints(folder):
   )
 
 
+def columns(folder):
+  return [path.read_bytes() for path in sorted(folder.rglob('*.columns'))]
+
+
 @pytest.fixture(scope='module', name='made')
 def _made(files, tmp_path_factory):
   """(folder, result) of the stage. Only read it."""
@@ -214,7 +219,7 @@ def test_an_id_tells_its_data_set(tmp_path, own, named):
     tmp_path / 'mine.jsonl',
     [{'id': own, 'prompt': 'Why?', 'chosen': 'a', 'rejected': 'b'}],
   )
-  (record,) = data.named(load(spec)).records
+  (record,) = data_sources.named(load(spec)).records
   assert record.prompt.id == f'jsonl/mine/{named}'
   assert ranking_accuracy.data_set(record) == 'jsonl/mine'
 
@@ -228,6 +233,16 @@ def test_ppo_sees_the_ranked_prompts_or_those_set_aside(files, made, tmp_path):
   assert 3 <= len(ppo_only) <= 12
   for name in ('rankings', 'demonstrations', 'prompts'):
     assert not ppo_only & texts(tmp_path / 'data', name, 'train')
+
+
+@pytest.mark.slow  # each worker imports the package
+@pytest.mark.parametrize('workers', [2, 3])
+def test_any_number_of_workers_writes_the_same(files, made, tmp_path, workers):
+  result = runner.run_stage(make_config(files, workers=workers), tmp_path / 'd')
+  assert result['result'] == made[1]
+  assert fingerprints(tmp_path / 'd') == fingerprints(made[0])
+  assert columns(tmp_path / 'd') == columns(made[0])
+  assert not list((tmp_path / 'd').glob('*.partial'))
 
 
 def test_a_part_that_no_source_gives_is_left_out(files, tmp_path):
@@ -430,7 +445,10 @@ def test_what_is_finished_is_not_made_again(files, made, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_killed_stage_started_again_ends_with_the_same(files, made, tmp_path):
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_killed_stage_started_again_ends_with_the_same(
+  files, made, tmp_path, workers
+):
   workdir = tmp_path / 'data'
   flags = [
     f'--config.{part}={tuple(files.get(part, ()))!r}' for part in data.PARTS
@@ -447,6 +465,7 @@ def test_a_killed_stage_started_again_ends_with_the_same(files, made, tmp_path):
     '--config.tokenizer.model_type=word',
     f'--config.row_len={ROW_LEN}',
     '--config.validation_fraction=0.2',
+    f'--config.workers={workers}',
     *flags,
   ]
   root = pathlib.Path(__file__).resolve().parents[2]
@@ -585,7 +604,7 @@ def test_a_part_of_which_nothing_is_left_is_refused(files, tmp_path):
 def test_a_missing_file_is_refused_before_another_is_read(
   files, tmp_path, monkeypatch
 ):
-  monkeypatch.setattr(data, 'load', lambda *args, **kwargs: 1 / 0)
+  monkeypatch.setattr(data_sources, 'load', lambda *args, **kwargs: 1 / 0)
   config = make_config({**files, 'prompts': (f'jsonl:{tmp_path}/none.jsonl',)})
   with pytest.raises(checks.ConfigError, match='there is no .*none.jsonl'):
     data.run(config, tmp_path / 'data')

@@ -47,6 +47,9 @@ class Remembering:
   def __getattr__(self, name):
     return getattr(self._tok, name)
 
+  def __reduce__(self):  # to a process that reads the same file
+    return _reader, (self._tok, self.path, self._known)
+
   def _read_known(self) -> int:
     """Fills `_known`; returns where the last whole text ends."""
     end, size = 0, os.fstat(self._file.fileno()).st_size
@@ -112,8 +115,11 @@ class Remembering:
     """Returns the tokens of a digest; encodes its texts if it is new."""
     place = self._known.get(key)
     if place is None:
+      tokens = encode(*texts)
+      if self._end is None:
+        return tokens
       place = self._end
-      self._keep([(key, encode(*texts))])
+      self._keep([(key, tokens)])
     found = os.pread(self._file.fileno(), _READ, place)
     end = _HEAD.size + 4 * _HEAD.unpack_from(found)[1]
     if end > len(found):
@@ -135,3 +141,11 @@ class Remembering:
       whole = whole[self._file.write(whole) :]
     for key, place in places.items():
       self._known.setdefault(key, place)
+
+
+def _reader(tok, path: pathlib.Path, known: Digests) -> Remembering:
+  """Returns a tokenizer that reads the file of another process."""
+  made = Remembering.__new__(Remembering)
+  made._tok, made.path, made._known = tok, path, known
+  made._file, made._end = open(path, 'rb', buffering=0), None
+  return made
