@@ -23,7 +23,8 @@ def get_config(arg='tiny'):
   c.inputs.init = '../sft'  # initial weights; SFT equals GPT-3 in the paper
   c.batch_size, peak_lr = RECIPE[arg]  # prompts
   c.num_epochs = 1  # more epochs overfit (C.2)
-  c.microbatch_size = 0  # prompts per gradient; 0 = batch_size
+  # Prompts of similar length per gradient; 0 = as few as fill the devices.
+  c.microbatch_size = 0
   c.max_responses = 9  # most responses per prompt, K
   c.prompt_len, c.response_len = common.LENGTHS[arg]  # tokens, at most
   c.shuffled_pairs = False  # ablation of 3.5: each pair is its own example

@@ -41,6 +41,7 @@ from instructrl import packing
 from instructrl import rng
 from instructrl.data import tasks
 from instructrl.models import flash
+from instructrl.models import sparse
 from instructrl.models import transformer
 from instructrl.planning import flops
 from instructrl.rollout import slots
@@ -50,10 +51,10 @@ from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import lm
 from instructrl.stages import ppo_steps
-from instructrl.stages import ranking_batches
+from instructrl.stages import ranking_parts
 from instructrl.stages import reward
 from instructrl.stages.ppo_settings import Settings
-from instructrl.types import LMBatch, PromptBatch, RankingBatch
+from instructrl.types import LMBatch, PREFIX, PromptBatch, RankingBatch
 
 PAD = 0
 SMALL = dict(layers=1, d_model=8, heads=1)
@@ -486,9 +487,8 @@ def ranking_lengths(args) -> tuple[np.ndarray, np.ndarray]:
 
 def ranking_batch(args, prompts, responses) -> RankingBatch:
   """Returns rankings of these lengths, [N] and [N, K]."""
-  count, k = responses.shape
-  width = ranking_batches.width((prompts + responses.sum(1)).max())
-  width = min(width, args.prompt + k * args.response)
+  k = responses.shape[1]
+  width = ranking_parts.columns((prompts + responses.sum(1)).max())
   elements = [
     tasks.ranking_example(
       random_tokens(args, p),
@@ -503,6 +503,40 @@ def ranking_batch(args, prompts, responses) -> RankingBatch:
   return jax.tree.map(lambda *x: np.stack(x), *elements)
 
 
+def attention_pairs(model, batch, widths, rows: int) -> tuple[int, int]:
+  """Counts pairs of a query and a key in a layer.
+
+  Args:
+    model: the reward model.
+    batch: rankings.
+    widths: of the parts of a step.
+    rows: rankings of a part.
+
+  Returns:
+    (pairs that a step computes, pairs that may attend).
+  """
+  m, ids = model.module, batch.segment_ids
+  lengths = (ids != 0).sum(1)
+  order = np.argsort(-lengths, kind='stable')
+  computed = needed = 0
+  for first, width in zip(
+    range(0, len(ids), rows), ranking_parts.part_widths(lengths, widths, rows)
+  ):
+    part = ids[order[first : first + rows], :width]
+    queries, keys = part[:, :, None], part[:, None]
+    mask = (queries == keys) | (keys == PREFIX)
+    mask &= (queries != 0) & np.tri(width, dtype=bool)
+    needed += int(mask.sum())
+    kernel = flash.choose(
+      m.attention, length=width, width=m.width, dtype=m.dtype
+    )
+    if kernel == 'sparse':
+      computed += int(sparse.needed_tiles(mask).count.sum()) * sparse.SIZE**2
+    else:
+      computed += mask.size
+  return computed, needed
+
+
 def run_reward(args) -> dict:
   """Times K-wise elements, and the same comparisons as separate pairs."""
   model = make_model(args)
@@ -512,12 +546,15 @@ def run_reward(args) -> dict:
   apart = np.concatenate(
     [responses[:, pair] for pair in itertools.combinations(range(k), 2)]
   )
-  batches = {
-    'kwise': ranking_batch(args, prompts, responses),
-    'pairs': ranking_batch(args, np.tile(prompts, pairs), apart),
+  elements = {
+    'kwise': (prompts, responses),
+    'pairs': (np.tile(prompts, pairs), apart),
   }
-  found = {}
-  for name, batch in batches.items():
+  found, columns, seen = {}, {}, {}
+  for name, (of_prompts, of_responses) in elements.items():
+    batch = ranking_batch(args, of_prompts, of_responses)
+    lengths = of_prompts + of_responses.sum(1)
+    widths = ranking_parts.widths(lengths)
     state = jax.jit(
       lambda: build.fresh_state(build.init_scalar(model, 0), tx)
     )()
@@ -527,9 +564,13 @@ def run_reward(args) -> dict:
     while batch.last.shape[0] % size:
       size -= 1
     step = jax.jit(
-      reward.make_step(model, tx, schedule, microbatch_size=size),
+      reward.make_step(
+        model, tx, schedule, microbatch_size=size, widths=widths
+      ),
       donate_argnums=0,
     )
+    columns[name] = size * sum(ranking_parts.part_widths(lengths, widths, size))
+    seen[name] = attention_pairs(model, batch, widths, size)
     found[name] = times(*time_updates(step, state, batch, args.iters))
   median, pair_s = found['kwise']['iter_s'], found['pairs']['iter_s']
   count = lambda prompts, responses: sum(
@@ -548,7 +589,9 @@ def run_reward(args) -> dict:
     'kwise_flops_ratio': count(np.tile(prompts, pairs), apart) / together,
     'real_tokens': tokens,
     'us_per_real_token': 1e6 * median / tokens,
-    'update_columns_per_token': batches['kwise'].tokens.size / tokens,
+    'update_columns_per_token': columns['kwise'] / tokens,
+    'attention_pairs_per_needed': seen['kwise'][0] / seen['kwise'][1],
+    'widths': len(ranking_parts.widths(prompts + responses.sum(1))),
     'flops_per_iter': together,
   }
 

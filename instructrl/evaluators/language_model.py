@@ -24,12 +24,13 @@ from instructrl.types import LMBatch, Params, PromptBatch
 
 TEMPLATES = ('chat', 'plain', 'few_shot')
 _BUCKET = 32  # tokens; see `_bucket`
+_SCORED = 16  # the same for texts that are scored: many are short
 _BATCHES = 4  # batches of rows for one call of `slots.generate`
 
 
-def _bucket(length: int) -> int:
+def _bucket(length: int, least: int = _BUCKET) -> int:
   """Returns the width to pad a length to; few widths, as each compiles once."""
-  width = _BUCKET if length <= _BUCKET else 2 * _BUCKET
+  width = least if length <= 2 * _BUCKET else 2 * _BUCKET
   return -(-max(length, 1) // width) * width
 
 
@@ -171,7 +172,7 @@ class Engine:
       rows = [[*p, *r] for p, r in part]
       longest = max(map(len, rows))
       self.model.check_length(longest, 'a prompt with its continuation')
-      shape = (self.batch_size, _bucket(longest))
+      shape = (self.batch_size, _bucket(longest, _SCORED))
       tokens, mask = batching.right_padded(rows, shape, self.tok.pad_id)
       column, filled = np.arange(shape[1], dtype=np.int32), [0] * shape[0]
       filled[: len(part)] = [len(p) for p, _ in part]

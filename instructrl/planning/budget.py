@@ -9,6 +9,7 @@ bars show a measured one.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+import itertools
 import pathlib
 
 from instructrl.data import pipeline
@@ -23,6 +24,7 @@ from instructrl.stages import evals
 from instructrl.stages import inputs
 from instructrl.stages import policies
 from instructrl.stages import ranking_batches
+from instructrl.stages import ranking_parts
 
 # Shares of a matrix product's speed that the functions of a stage reach,
 # measured on two CPU cores, with SFT steps (0.49) and PPO iterations. Sampling
@@ -113,24 +115,31 @@ def _rankings(name: str, config, folder) -> Cost:
     f'{name}: no training ranking of inputs.rankings fits '
     f'prompt_len={config.prompt_len}',
   )
-  _, columns = ranking_batches.training_batches(config, elements, tok)
+  batches = ranking_batches.training_batches(config, elements, tok)
   epoch = pipeline.epoch_steps(len(elements), config.batch_size)
   steps = config.get('num_steps') or config.num_epochs * epoch
-  widths = [columns(step) for step in range(steps)]
+  lengths = elements.lengths
+  widths = ranking_parts.widths(lengths)
+  rows = ranking_parts.rows(config.batch_size, widths, config.microbatch_size)
+  parts = [
+    ranking_parts.part_widths(lengths[batches.all_indices(step)], widths, rows)
+    for step in range(steps)
+  ]
   policy = 'logits_chunk' in config
 
   def total(count, widths):
-    """Adds up the FLOPs of one batch of each width."""
-    tokens = [(config.batch_size * n, n) for n in widths]
-    return sum(count(module, rows, n, rows * policy) for rows, n in tokens)
+    """Adds up the FLOPs of one part of each width."""
+    tokens = [(rows * n, n) for n in widths]
+    return sum(count(module, some, n, some * policy) for some, n in tokens)
 
-  reference = widths[: epoch * policy]
+  join = itertools.chain.from_iterable
+  reference, trained = [*join(parts[: epoch * policy])], [*join(parts)]
   return Cost(
     name,
-    read=config.batch_size * sum(reference),
-    trained=config.batch_size * sum(widths),
+    read=rows * sum(reference),
+    trained=rows * sum(trained),
     reading=total(flops.forward, reference),
-    training=total(flops.trained, widths),
+    training=total(flops.trained, trained),
   )
 
 

@@ -6,7 +6,7 @@ log-probabilities of the reference are computed before the loop, from
 `inputs.policy` also when a run resumes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import math
 
 import jax
@@ -22,6 +22,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import evals
 from instructrl.stages import ranking_batches
+from instructrl.stages import ranking_parts
 from instructrl.stages import reward
 from instructrl.stages import scoring
 from instructrl.stages.run import Run
@@ -94,10 +95,11 @@ class DPOProgram(build.Program):
   Attributes:
     step: jitted, see `reward.rankings_step`; the state is donated.
     logprobs: jitted, see `ranked_logprobs`; the rows of every process.
+    in_parts: jitted, the same for a batch of the training.
     rewards: jitted (params, ReferenceBatch) -> [B, K] implicit rewards.
   """
 
-  def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
+  def __init__(self, config, mesh, *, vocab_size, num_steps, widths=()):
     model = build.make_model(config, vocab_size)
     layout = build.lm_layout(model, mesh)
     tx, schedule = build.make_optimizer(
@@ -108,6 +110,11 @@ class DPOProgram(build.Program):
 
     def logprobs(params, batch):
       return ranked_logprobs(model, params, batch, config.logits_chunk)
+
+    def in_parts(params, batch):
+      return ranking_parts.mapped(
+        logprobs, params, batch, widths, config.microbatch_size
+      )
 
     def loss_fn(params, batch, **counts):
       return losses.dpo_loss(
@@ -121,12 +128,17 @@ class DPOProgram(build.Program):
 
     self.step = jax.jit(
       reward.rankings_step(
-        loss_fn, tx, schedule, microbatch_size=config.microbatch_size
+        loss_fn,
+        tx,
+        schedule,
+        microbatch_size=config.microbatch_size,
+        widths=widths,
       ),
       out_shardings=(self.state_shardings, whole),
       donate_argnums=0,
     )
     self.logprobs = jax.jit(logprobs, out_shardings=whole)
+    self.in_parts = jax.jit(in_parts, out_shardings=whole)
     self.rewards = jax.jit(
       lambda params, batch: (
         config.beta * (logprobs(params, batch) - batch.ref_logprobs)
@@ -136,19 +148,14 @@ class DPOProgram(build.Program):
 
 
 def prepare(
-  run: Run,
-  program: DPOProgram,
-  batch_at: Callable[[int], RankingBatch],
-  batches: pipeline.Batches,
-  num_steps: int,
+  run: Run, program: DPOProgram, batches: pipeline.Batches, num_steps: int
 ) -> tuple[TrainState, np.ndarray, dict[str, list[ReferenceBatch]]]:
   """Loads `inputs.policy` and computes everything that depends on it.
 
   Args:
     run: the open run.
     program: the program of the run.
-    batch_at: step -> this process's rows of the batch.
-    batches: the batches that `batch_at` reads.
+    batches: of the training.
     num_steps: number of steps, from the first on, whose rankings need the
       reference's log-probabilities.
 
@@ -162,7 +169,7 @@ def prepare(
   shape = batches.num_examples, config.max_responses
   ref_logprobs = np.zeros(shape, np.float32)
   for step in range(num_steps):
-    found = program.logprobs(params, run.put(batch_at(step)))
+    found = program.in_parts(params, run.put(batches.at(step)))
     found = processes.fetch(found)
     ref_logprobs[batches.all_indices(step), : found.shape[1]] = found
   tok = run.tokenizer()
@@ -203,17 +210,19 @@ def run(config, workdir, label: str = '') -> dict:
   validate(config)
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    elements, dropped, batch_at, batches = ranking_batches.load_training(
-      run, tok
-    )
+    elements, dropped, batches = ranking_batches.load_training(run, tok)
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = config.num_steps or config.num_epochs * epoch
     program = DPOProgram(
-      config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
+      config,
+      run.mesh,
+      vocab_size=tok.vocab_size,
+      num_steps=num_steps,
+      widths=ranking_parts.widths(elements.lengths),
     )
 
     state, ref_logprobs, held = prepare(
-      run, program, batch_at, batches, min(num_steps, epoch)
+      run, program, batches, min(num_steps, epoch)
     )
 
     def evaluate(state, step):
@@ -226,7 +235,7 @@ def run(config, workdir, label: str = '') -> dict:
       return found
 
     def train_step(state, step):
-      batch = batch_at(step)
+      batch = batches.at(step)
       own = ref_logprobs[batches.indices(step), : batch.ranks.shape[1]]
       return program.step(state, run.put(with_reference(batch, own)))
 

@@ -4,7 +4,7 @@ K responses per prompt, N rankings.
 """
 
 import collections
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -13,28 +13,11 @@ from instructrl.data import tasks
 from instructrl.data.ranked import RankedTokens
 from instructrl.stages import checks
 from instructrl.stages import inputs
+from instructrl.stages import ranking_parts
 from instructrl.stages.run import Run
 from instructrl.types import RankingBatch
 
-COLUMNS = 32  # the number of columns of a batch is a multiple of this
 WINDOW = 16  # batches among which rankings of similar length are grouped
-
-
-def columns(length: int) -> int:
-  """Returns `length`, rounded up to a multiple of COLUMNS."""
-  return COLUMNS * -(-int(length) // COLUMNS)
-
-
-def width(length: int) -> int:
-  """Returns the columns of a batch whose longest element has `length` tokens.
-
-  A width is a power of two, or three quarters of one. Each width compiles its
-  own program, so there are two per doubling; about a seventh of a batch is
-  padding.
-  """
-  most = COLUMNS << max(0, (int(length) - 1) // COLUMNS).bit_length()
-  less = most * 3 // 4
-  return less if length <= less and less % COLUMNS == 0 else most
 
 
 def labeler_groups(run: Run, tok, rankings: RankedTokens) -> np.ndarray:
@@ -132,7 +115,7 @@ def load_training(run: Run, tok):
   """Loads the rankings of the training labelers and their batches.
 
   Returns:
-    (elements, number dropped, step -> this process's rows, the batches).
+    (elements, number dropped, the batches).
 
   Raises:
     ConfigError: no ranking prefers one response to another.
@@ -142,14 +125,10 @@ def load_training(run: Run, tok):
     elements.strict.any(),
     'inputs.rankings prefers no response to another: there is nothing to learn',
   )
-  batches, columns_of = training_batches(
+  batches = training_batches(
     run.config, elements, tok, rows_read=run.rows(run.config.batch_size)
   )
-
-  def batch_at(step):
-    return pipeline.trim_columns(batches.at(step), columns_of(step))
-
-  return elements, dropped, batch_at, batches
+  return elements, dropped, batches
 
 
 def load_held_out(run: Run, tok) -> dict[str, RankedTokens]:
@@ -233,48 +212,39 @@ def _batches(
   )
 
 
-def training_batches(
-  config, elements, tok, **kwargs
-) -> tuple[pipeline.Batches, Callable[[int], int]]:
+def training_batches(config, elements, tok, **kwargs) -> pipeline.Batches:
   """Groups rankings of similar length into batches.
 
-  Most rankings are half as long as the longest: a step computes only the
-  columns that its own rankings need.
+  All batches have the columns of the longest ranking. A step computes those
+  that its rankings need, see `ranking_parts`.
 
   Args:
     config: config of the stage.
     elements: `pipeline.RankingTokens`.
     tok: the tokenizer.
     **kwargs: see `pipeline.Batches`.
-
-  Returns:
-    The batches, and a function: step -> columns that are not all padding.
   """
   lengths = _lengths(elements, tok)
-  most = columns(lengths.max())
-  batches = _batches(
+  return _batches(
     config,
     elements,
     tok,
-    seq_len=most,
+    seq_len=ranking_parts.columns(lengths.max()),
     lengths=lengths,
     window=WINDOW,
     max_k=2 if config.shuffled_pairs else config.max_responses,
     **kwargs,
-  )
-  return batches, lambda step: min(
-    most, width(lengths[batches.all_indices(step)].max())
   )
 
 
 def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
   """Returns all rankings once, on the devices, the longest first.
 
-  Batches of shorter rankings have fewer columns, see `width`.
+  Batches of shorter rankings have fewer columns, see `ranking_parts.width`.
   """
   lengths, size = _lengths(elements, tok), run.config.batch_size
   order = np.argsort(-lengths, kind='stable')
-  most = columns(lengths.max())
+  most = ranking_parts.columns(lengths.max())
   batches = _batches(
     run.config,
     elements.where(order),
@@ -284,7 +254,7 @@ def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
     shuffle=False,
     rows_read=run.rows(size),
   )
-  widths = [min(most, width(n)) for n in lengths[order[::size]]]
+  widths = [min(most, ranking_parts.width(n)) for n in lengths[order[::size]]]
   return [
     run.put(pipeline.trim_columns(batch, kept))
     for batch, kept in zip(batches.once(), widths, strict=True)

@@ -1,6 +1,6 @@
 """The reward-model stage (Ouyang et al. 2022, section 3.5, appendix C.2)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import functools
 
@@ -21,6 +21,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ranking_batches
+from instructrl.stages import ranking_parts
 from instructrl.stages import scoring
 from instructrl.stages.run import Run
 from instructrl.types import Params, RankingBatch, TrainState
@@ -58,8 +59,8 @@ def validate(config):
   )
 
 
-def make_step(model: Model, tx, schedule, *, microbatch_size: int):
-  """Makes the optimizer step: (state, batch) -> (state, metrics), jittable."""
+def make_step(model: Model, tx, schedule, **parts):
+  """Makes the step of the reward model, see `rankings_step`."""
 
   def loss_fn(params, part, **counts):
     return losses.ranking_loss(
@@ -69,10 +70,17 @@ def make_step(model: Model, tx, schedule, *, microbatch_size: int):
       **counts,
     )
 
-  return rankings_step(loss_fn, tx, schedule, microbatch_size=microbatch_size)
+  return rankings_step(loss_fn, tx, schedule, **parts)
 
 
-def rankings_step(loss_fn: Callable, tx, schedule, *, microbatch_size: int):
+def rankings_step(
+  loss_fn: Callable,
+  tx,
+  schedule,
+  *,
+  microbatch_size: int,
+  widths: Sequence[int] = (),
+):
   """Makes the optimizer step of a loss on rankings.
 
   Args:
@@ -80,7 +88,9 @@ def rankings_step(loss_fn: Callable, tx, schedule, *, microbatch_size: int):
       those of `losses.ranking_loss`.
     tx: the optimizer.
     schedule: its learning rate by step.
-    microbatch_size: prompts per gradient; 0 = all of a batch.
+    microbatch_size: prompts per gradient; 0 = few, or all without `widths`.
+    widths: columns of the parts, see `ranking_parts.widths`; empty = compute
+      all columns of a batch.
 
   Returns:
     (state, batch) -> (state, metrics), jittable.
@@ -102,10 +112,14 @@ def rankings_step(loss_fn: Callable, tx, schedule, *, microbatch_size: int):
         if not name.startswith('loss/')
       }
 
+    if widths:
+      rows = ranking_parts.rows(len(batch.ranks), widths, microbatch_size)
+      parts, _ = ranking_parts.split(batch, rows)
+    else:
+      parts = optimizer.split_microbatches(batch, microbatch_size)
+    grad_fn = jax.grad(named_loss, has_aux=True)
     grads, metrics = optimizer.accumulate(
-      jax.grad(named_loss, has_aux=True),
-      state.params,
-      optimizer.split_microbatches(batch, microbatch_size),
+      ranking_parts.at_width(grad_fn, widths), state.params, parts
     )
     params, opt_state, norm = optimizer.apply(
       tx, grads, state.opt_state, state.params
@@ -129,7 +143,7 @@ class RewardProgram(build.Program):
       processes.
   """
 
-  def __init__(self, config, mesh, *, vocab_size: int, num_steps: int):
+  def __init__(self, config, mesh, *, vocab_size, num_steps, widths=()):
     model = build.make_model(config, vocab_size)
     layout = build.scalar_layout(model, mesh)
     tx, schedule = build.make_optimizer(
@@ -138,7 +152,13 @@ class RewardProgram(build.Program):
     super().__init__(config, mesh, layout, tx)
     whole = sharding.replicated(mesh)
     self.step = jax.jit(
-      make_step(model, tx, schedule, microbatch_size=config.microbatch_size),
+      make_step(
+        model,
+        tx,
+        schedule,
+        microbatch_size=config.microbatch_size,
+        widths=widths,
+      ),
       out_shardings=(self.state_shardings, whole),
       donate_argnums=0,
     )
@@ -154,7 +174,7 @@ class RewardProgram(build.Program):
     """
     c = self._config
     columns = c.prompt_len + c.max_responses * c.response_len
-    row = ((c.batch_size, ranking_batches.columns(columns)), jnp.int32)
+    row = ((c.batch_size, ranking_parts.columns(columns)), jnp.int32)
     of_k = ((c.batch_size, c.max_responses), jnp.int32)
     batch = build.abstract_rows(
       self._mesh,
@@ -277,13 +297,17 @@ def run(config, workdir, label: str = '') -> dict:
   validate(config)
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
-    elements, dropped, batch_at, _ = ranking_batches.load_training(run, tok)
+    elements, dropped, batches = ranking_batches.load_training(run, tok)
     held = ranking_batches.load_held_out(run, tok)
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = epoch * config.num_epochs
 
     program = RewardProgram(
-      config, run.mesh, vocab_size=tok.vocab_size, num_steps=num_steps
+      config,
+      run.mesh,
+      vocab_size=tok.vocab_size,
+      num_steps=num_steps,
+      widths=ranking_parts.widths(elements.lengths),
     )
     state = run.restore(
       program.fresh_state,
@@ -292,10 +316,10 @@ def run(config, workdir, label: str = '') -> dict:
       lambda: [_start(run, program.layout)],
     )
 
-    batches = functools.partial(
+    held_out = functools.partial(
       ranking_batches.held_out_batches, run, tok, held
     )
-    some = batches(config.eval_prompts)
+    some = held_out(config.eval_prompts)
 
     def measure(params, data):
       return {
@@ -314,7 +338,7 @@ def run(config, workdir, label: str = '') -> dict:
 
     state = run.loop(
       state,
-      lambda state, step: program.step(state, run.put(batch_at(step))),
+      lambda state, step: program.step(state, run.put(batches.at(step))),
       num_steps,
       evaluate=evaluate if held else None,
       eval_every=config.eval_every or epoch,
@@ -323,7 +347,7 @@ def run(config, workdir, label: str = '') -> dict:
     if int(state.step) == num_steps:
       state = _shift(run, program, state, tok, elements)
     return {
-      'accuracy': measure(state.params, batches()),
+      'accuracy': measure(state.params, held_out()),
       'num_steps': num_steps,
       'rankings': len(elements),
       'rankings_dropped': dropped,

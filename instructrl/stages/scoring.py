@@ -50,12 +50,12 @@ class Scorer:
     """Returns [N] float32 scores, read at the last response token."""
     sequences = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
 
-    from instructrl.stages import ranking_batches  # imports grain
+    from instructrl.stages import ranking_parts  # imports grain
 
     def score(part):
       longest = max(map(len, part))
       self._model.check_length(longest, 'a prompt with its response')
-      shape = (self._batch, ranking_batches.width(longest))
+      shape = (self._batch, ranking_parts.width(longest))
       tokens, mask = batching.right_padded(part, shape, self._pad)
       last = np.maximum(mask.sum(1, keepdims=True, dtype=np.int32) - 1, 0)
       batch = RankingBatch(

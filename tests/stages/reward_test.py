@@ -25,6 +25,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ranking_batches
+from instructrl.stages import ranking_parts
 from instructrl.stages import reward
 from instructrl.stages import scoring
 from instructrl.types import RankingBatch
@@ -468,7 +469,7 @@ def test_eval_prompts_caps_what_is_measured_in_training(configs, study, tok):
 def test_held_out_batches_are_as_wide_as_their_own_rankings(
   configs, study, tok, monkeypatch
 ):
-  monkeypatch.setattr(ranking_batches, 'COLUMNS', 4)
+  monkeypatch.setattr(ranking_parts, 'COLUMNS', 4)
   run = toy_run(configs, study)
   run.rows, run.put = np.arange, lambda batch: batch
   run.config.batch_size = 2
@@ -612,40 +613,10 @@ def untrained(monkeypatch):
   monkeypatch.setattr(scoring, 'accuracy', lambda *args: measured)
 
 
-def test_few_widths_with_little_padding():
-  widths = [ranking_batches.width(n) for n in range(1, 20_000)]
-  assert sorted(set(widths))[:8] == [32, 64, 96, 128, 192, 256, 384, 512]
-  assert len(set(widths)) == 19  # two for each doubling
-  for length, width in enumerate(widths, 1):
-    assert length <= width < 1.5 * max(length + 1, 64)
-  assert 1.1 < sum(widths) / sum(range(1, 20_000)) < 1.25
-
-
-def test_the_columns_of_a_step_are_those_of_its_longest_ranking(configs, tok):
-  rng = np.random.default_rng(0)
-  elements = [
-    pipeline.RankingTokens(
-      (1,) * int(rng.integers(1, 40)),
-      ((3,) * int(rng.integers(1, 60)),) * 2,
-      (0, 1),
-    )
-    for _ in range(64)
-  ]
-  config = configs['reward']
-  batches, columns = ranking_batches.training_batches(config, elements, tok)
-  needed = [
-    (batches.at(step).segment_ids != 0).sum(1).max() for step in range(8)
-  ]
-  assert [columns(step) for step in range(8)] == [
-    min(ranking_batches.width(n), batches.at(0).tokens.shape[1]) for n in needed
-  ]
-  assert len({*map(columns, range(8))}) > 2
-
-
 def test_only_padding_is_trimmed(
   configs, workdir, one_device, untrained, monkeypatch
 ):
-  """A batch is as wide as the longest of its rankings needs."""
+  """A batch of held-out rankings is as wide as the longest one needs."""
   pairs = []
   trim = pipeline.trim_columns
 
@@ -654,18 +625,16 @@ def test_only_padding_is_trimmed(
     return pairs[-1][1]
 
   monkeypatch.setattr(pipeline, 'trim_columns', spy)
-  monkeypatch.setattr(ranking_batches, 'COLUMNS', 4)
-  reward.run(configs['reward'], workdir)
-  widths = {trimmed.tokens.shape[1] for _, trimmed in pairs}
-  # Six steps, and the batches of held-out rankings: some, and then all.
-  assert len(pairs) == 6 + 2 * 2 and len(widths) > 1
+  monkeypatch.setattr(ranking_parts, 'COLUMNS', 4)
+  config = configs['reward']
+  config.batch_size = 2
+  reward.run(config, workdir)
+  assert len({trimmed.tokens.shape[1] for _, trimmed in pairs}) > 1
   for batch, trimmed in pairs:
     for name in ('tokens', 'segment_ids', 'positions'):
       whole, part = getattr(batch, name), getattr(trimmed, name)
       np.testing.assert_array_equal(whole[:, : part.shape[1]], part)
     assert not batch.segment_ids[:, trimmed.tokens.shape[1] :].any()
-  used = [(batch.segment_ids != 0).sum(1) for batch, _ in pairs]
-  assert any(u.max() - u.min() > 4 for u in used)  # the shortest is no measure
 
 
 def test_the_bias_is_added_once_however_often_the_run_is_started(
