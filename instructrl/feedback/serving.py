@@ -1,5 +1,6 @@
 """Runs the server of the labeling page."""
 
+import contextlib
 import re
 import socket
 
@@ -50,7 +51,8 @@ def serve(desk: Desk, host: str, port: int, public: str | None) -> None:
   config = uvicorn.Config(
     app, log_level='warning', access_log=False, server_header=False
   )
-  uvicorn.Server(config).run(sockets=[listening])
+  with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,6 @@
 """Addresses that cannot be served, and commands that have nothing to do."""
 
+import signal
 import socket
 
 import pytest
@@ -39,6 +40,13 @@ def test_a_second_server_of_a_folder_is_refused(tmp_path, capsys):
   with labeling.server(folder):
     assert label.main(['serve', str(folder), '--port', '0'])
   assert 'is at work in this folder' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_server(tmp_path, number):
+  with labeling.server(labeling.make(tmp_path / 'p')) as (_, _, process):
+    process.send_signal(number)
+    assert process.wait(60) == (0 if number == signal.SIGINT else 128 + number)
 
 
 def test_nothing_to_export_is_one_error(tmp_path, capsys):
