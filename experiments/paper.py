@@ -16,6 +16,7 @@ from ml_collections import config_dict
 
 from experiments import common
 from experiments import sizes
+from experiments import study
 from experiments import worlds
 from experiments.ablations import batch_size
 from experiments.ablations import episodes
@@ -51,22 +52,6 @@ PARTS = {
   'ptx_examples': ptx_examples,
   'batch_size': batch_size,
 }
-# Seconds of each stage's recipe at :tiny, for the estimate: those of
-# scripts/quickstart.sh on two idle cores of an AMD EPYC server CPU. PPO's start
-# had 4 of its 16 epochs there and took 11.
-SECONDS = dict(
-  lab=11,
-  pretrain=81,
-  sft=34,
-  ppo_init=44,
-  rankings=53,
-  reward=47,
-  select_sft=18,
-  ppo=46,
-  ppo_ptx=71,
-  evaluation=99,
-)
-
 # The findings of Ouyang et al. 2022 that are measured. The statements of a
 # claim are made in instructrl/reports/ for studies, and by the parts.
 CLAIMS = (
@@ -226,5 +211,5 @@ def get_config(arg='tiny'):
   c.parts = config_dict.ConfigDict(
     {name: module.get_config(arg) for name, module in PARTS.items()}
   )
-  c.seconds = config_dict.ConfigDict(SECONDS if arg == 'tiny' else {})
+  c.seconds = config_dict.ConfigDict(study.SECONDS if arg == 'tiny' else {})
   return c

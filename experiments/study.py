@@ -23,6 +23,7 @@ from experiments import select_nlp
 from experiments import select_sft
 from experiments import sft
 
+# The longest of the stages that can run at the same time come first.
 STAGES = (
   lab,
   pretrain,
@@ -31,12 +32,29 @@ STAGES = (
   nlp,
   rankings,
   reward,
-  select_sft,
-  select_nlp,
-  ppo,
   ppo_ptx,
   dpo,
+  ppo,
+  select_sft,
+  select_nlp,
   evaluation,
+)
+# Seconds of each stage at :tiny, one at a time, for estimates: measured by
+# scripts/quickstart.sh on two idle cores of an AMD EPYC server CPU.
+SECONDS = dict(
+  lab=10,
+  pretrain=108,
+  sft=53,
+  ppo_init=49,
+  nlp=19,
+  rankings=49,
+  reward=51,
+  ppo_ptx=48,
+  dpo=43,
+  ppo=23,
+  select_sft=12,
+  select_nlp=3,
+  evaluation=112,
 )
 
 
@@ -53,4 +71,5 @@ def get_config(arg='tiny'):
     {name: stage.get_config(arg) for name, stage in zip(c.order, STAGES)}
   )
   c.stages.evaluation.policies.dpo = '../dpo'
+  c.seconds = config_dict.ConfigDict(SECONDS if arg == 'tiny' else {})
   return c

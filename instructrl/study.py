@@ -1,6 +1,7 @@
-"""Runs all stages in order and writes the report.
+r"""Runs all stages in order and writes the report.
 
-  python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR
+  python -m instructrl.study --config=experiments/study.py:tiny --workdir=DIR \
+      [--parallel=2]
 
 The same command resumes: finished stages are skipped, and an interrupted stage
 continues from its newest checkpoint. On several machines start the same command
@@ -9,6 +10,7 @@ VMs.
 """
 
 import functools
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -17,17 +19,30 @@ from instructrl.runtime import command
 from instructrl.runtime import typed
 
 
-def _main(config_flag, source, workdir_flag, join):
+def _main(config_flag, source, workdir_flag, parallel, stage, join):
   from instructrl.orchestration import study
+  from instructrl.stages import checks
   from instructrl.stages import runner
 
   config, workdir = command.read_flags(
     config_flag, workdir_flag, 'study', 'order'
   )
+  checks.require(
+    parallel.value >= 1, f'--parallel={parallel.value} must be 1 or more'
+  )
   command.setup_jax()
   join()
   runner.check_same(config)
-  study.run(config, workdir, source.value and typed.path(source.value))
+  if stage.value:
+    study.run_stage(config, workdir, stage.value)
+    return
+  study.run(
+    config,
+    workdir,
+    source.value and typed.path(source.value),
+    parallel=parallel.value,
+    command=(sys.executable, '-m', 'instructrl.study', *sys.argv[1:]),
+  )
 
 
 if __name__ == '__main__':
@@ -47,6 +62,16 @@ if __name__ == '__main__':
         'instead of run.',
       ),
       flags.DEFINE_string('workdir', None, 'The folder of all stages.'),
+      flags.DEFINE_integer(
+        'parallel',
+        1,
+        'Stages at a time, each in a process; 1 if they share an accelerator.',
+      ),
+      flags.DEFINE_string(
+        'stage',
+        '',
+        'Run this stage only; the stages that it starts from must be finished.',
+      ),
       command.define_processes(),
     )
   )

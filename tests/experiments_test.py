@@ -33,11 +33,11 @@ STAGES = (
   'nlp',
   'rankings',
   'reward',
-  'select_sft',
-  'select_nlp',
-  'ppo',
   'ppo_ptx',
   'dpo',
+  'ppo',
+  'select_sft',
+  'select_nlp',
   'evaluation',
 )
 SIZES = ('micro', 'tiny', 'small')
@@ -496,7 +496,7 @@ def test_the_whole_paper_is_one_folder_of_about_eight_hours():
   }
   assert recipe in nodes
   seconds = sum(
-    estimate.work(node) * config.seconds[node.stage] for node in nodes.values()
+    estimate.expected(node, config.seconds) for node in nodes.values()
   )
   assert 4 < seconds / 3600 < 11
   # Each statement of a part belongs to a claim.
@@ -570,7 +570,8 @@ def test_the_estimate_counts_what_is_left(tmp_path):
   )
   made = graph.of_sweep(config, points, tmp_path)
   nodes = [n for n in made.nodes.values() if n.stage == 'reward']
-  assert sorted(map(estimate.work, nodes)) == [1, 1, 1, 2, 2, 2, 3, 3, 3]
+  work = sorted(estimate.expected(node, {'reward': 1}) for node in nodes)
+  assert work == [1, 1, 1, 2, 2, 2, 3, 3, 3]
   text = estimate.describe(nodes, tmp_path, {'reward': 100})
   assert (
     text == '9 runs are left: 9 reward. They take about 30m00s, one at a time'

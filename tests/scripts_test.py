@@ -21,6 +21,7 @@ FAKE_PYTHON = f"""#!/usr/bin/env bash
 echo "$*" >> "$CALLS"
 case "$*" in
   --version) echo 'Python 3.11.0' ;;
+  *default_backend*) echo "${{BACKEND:-cpu}}" ;;
   -c*) exit "${{OLD_PYTHON:-0}}" ;;
   "- "*) exec {shlex.quote(sys.executable)} "$@" ;;
   "-m venv --without-pip "*|"-m venv "*)
@@ -110,12 +111,13 @@ def check_one_clear_line(result, *words):
 
 
 def test_quickstart_installs_once_and_runs_the_study(checkout):
+  write_program(checkout.parent / 'bin' / 'nproc', '#!/bin/sh\necho 2\n')
   first = run(checkout, 'quickstart.sh')
   assert first.returncode == 0, first.stderr
   assert len(calls(checkout, '-m pip install')) == 1
   workdir = checkout / 'runs' / 'quickstart'
   assert calls(checkout, '-m instructrl.study') == [
-    f'-m instructrl.study --config=experiments/study.py:tiny '
+    f'-m instructrl.study --parallel=2 --config=experiments/study.py:tiny '
     f'--workdir={workdir}'
   ]
   assert f'study in {checkout}' in first.stdout
@@ -128,6 +130,17 @@ def test_quickstart_installs_once_and_runs_the_study(checkout):
   assert second.returncode == 0
   assert not calls(checkout, '-m pip install')
   assert len(calls(checkout, '-m instructrl.study')) == 1
+
+
+@pytest.mark.parametrize(
+  'cores, backend, parallel', [(4, 'cpu', 2), (1, 'cpu', 1), (4, 'gpu', 1)]
+)
+def test_two_stages_at_a_time_on_a_cpu_only(checkout, cores, backend, parallel):
+  bin_folder = checkout.parent / 'bin'
+  write_program(bin_folder / 'nproc', f'#!/bin/sh\necho {cores}\n')
+  run(checkout, 'quickstart.sh', BACKEND=backend)
+  (study,) = calls(checkout, '-m instructrl.study')
+  assert f'--parallel={parallel} ' in study
 
 
 def test_the_environment_alone(checkout):

@@ -22,6 +22,7 @@ from instructrl.runtime import run_folder
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 STAGES = study_config.get_config('micro').order
+AT_ONCE = ('ppo_ptx', 'dpo')  # need no other stage that this test removes
 POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx', 'dpo')
 
 
@@ -42,16 +43,20 @@ def run(*args, check=True, **kwargs):
   return done
 
 
-def kill_in(folder, *args, lines=3):
-  """Runs a module, and kills it when a stage has some lines of metrics."""
-  env = {**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)}
-  process = subprocess.Popen(
+def start(*args):
+  """Starts a module as `run` does, and does not wait for it."""
+  return subprocess.Popen(
     [sys.executable, '-m', *args],
     cwd=ROOT,
-    env=env,
+    env={**os.environ, 'XLA_FLAGS': '', 'PYTHONPATH': str(ROOT)},
     stdout=subprocess.DEVNULL,
     stderr=subprocess.DEVNULL,
   )
+
+
+def kill_in(folder, *args, lines=3):
+  """Runs a module, and kills it when a stage has some lines of metrics."""
+  process = start(*args)
   deadline = time.time() + 300
   path = folder / 'metrics.jsonl'
   while (
@@ -157,7 +162,7 @@ def test_finished_stages_are_not_run_again(workdir):
   }
   (workdir / 'report' / 'index.html').unlink()
   done = run(*study_args(workdir))
-  assert 'nlp: sft: finished before' in done.stdout  # folder: stage
+  assert '[5/13] nlp: finished before' in done.stdout
   assert (workdir / 'report' / 'index.html').exists()
   assert before == {
     stage: (workdir / stage / 'DONE').stat().st_mtime_ns for stage in STAGES
@@ -230,6 +235,46 @@ def test_a_study_that_is_killed_goes_on_and_ends_the_same(workdir, tmp_path):
     for w in (workdir, copy)
   )
   assert a == b
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_two_stages_at_a_time_are_stopped_and_end_the_same(
+  workdir, tmp_path, number
+):
+  """SIGTERM to the study, or SIGKILL to all of its processes."""
+  copy = tmp_path / 'stopped'
+  shutil.copytree(workdir, copy)
+  for stage in (*AT_ONCE, 'evaluation', 'report'):
+    shutil.rmtree(copy / stage)
+  args = (*study_args(copy), '--parallel=2')
+  process = start(*args)
+  deadline = time.time() + 300
+  while time.time() < deadline and process.poll() is None:
+    working = {
+      stage: pid
+      for stage in AT_ONCE
+      if (pid := run_folder.holder(copy / stage))
+      and (copy / stage / 'metrics.jsonl').exists()
+    }
+    if len(working) == 2:
+      break
+    time.sleep(0.05)
+  assert len(working) == 2
+  for pid in working.values() if number == signal.SIGKILL else ():
+    os.kill(int(pid), number)
+  process.send_signal(number)
+  code = process.wait(timeout=120)
+  assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
+  assert not all((copy / stage / 'DONE').exists() for stage in AT_ONCE)
+  done = run(*args)
+  assert '13 of 13 done' in done.stdout and 'finished before' in done.stdout
+  for stage in AT_ONCE:
+    assert (copy / stage / 'metrics.jsonl').read_bytes() == (
+      workdir / stage / 'metrics.jsonl'
+    ).read_bytes()
+  name = pathlib.Path('evaluation', 'results.json')
+  assert (copy / name).read_bytes() == (workdir / name).read_bytes()
 
 
 @pytest.mark.slow

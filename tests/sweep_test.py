@@ -17,8 +17,8 @@ from experiments.ablations import base
 from instructrl.orchestration import children
 from instructrl.orchestration import commands
 from instructrl.orchestration import graph
-from instructrl.orchestration import reproduced
 from instructrl.orchestration import sweep
+from instructrl.reports import report
 from instructrl.reports import study_files
 from instructrl.runtime import files
 from instructrl.runtime import processes
@@ -152,7 +152,7 @@ def test_parts_share_what_they_start_from_and_have_results_of_their_own(folder):
 def test_points_that_are_studies_have_reports(folder, monkeypatch):
   """A folder of links, which the report reads as that of a study."""
   made = []
-  monkeypatch.setattr(reproduced.study.report, 'make_report', made.append)
+  monkeypatch.setattr(report, 'make_report', made.append)
   config = worlds.get_config('micro')
   config.seeds, config.measures, config.expected = (0, 1), (), ()
   points = graph.of_sweep(config, [{'world_seed': 3}], folder)

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import time
 
+from instructrl.runtime import exits
 from instructrl.runtime import files
 from instructrl.runtime import processes
 from instructrl.runtime import progress
@@ -30,6 +31,7 @@ STOPPED_CODES = {
   processes.EXIT_STOPPED,
   processes.EXIT_LOST,
   storage.EXIT_STORAGE,
+  exits.EXIT_WAITING,
 }
 
 STOPPED_CODES |= {code for s in _SIGNALS for code in (128 + s, -s)}
@@ -45,6 +47,7 @@ class Job:
   Attributes:
     name: a unique name.
     kind: jobs of one kind take about as long.
+    seconds: expected, until a job of its kind is done; 0 = unknown.
     argv: the command.
     folder: where DONE appears; the command's output is appended to LOG there.
     needs: names of the jobs that must be done before.
@@ -57,6 +60,7 @@ class Job:
   folder: pathlib.Path
   needs: tuple[str, ...] = ()
   title: str = ''
+  seconds: float = 0.0
 
 
 class Children:
@@ -65,6 +69,7 @@ class Children:
   Attributes:
     status: job's name -> its state.
     reasons: failed job's name -> why it failed.
+    codes: interrupted job's name -> its exit status, below 0 for a signal.
   """
 
   def __init__(
@@ -73,6 +78,7 @@ class Children:
     parallel: int,
     changed: Callable[[], None] = lambda: None,
     take: Callable[[str], str] = lambda name: '',
+    follow: bool = False,
   ):
     """Reads which jobs are done; starts nothing.
 
@@ -82,11 +88,14 @@ class Children:
       changed: called after each change of `status`.
       take: (job's name) -> where its results were taken from, after which the
         job is done; '' if it must run.
+      follow: whether to print what the jobs print; else a line now and then.
     """
     self._jobs = {job.name: job for job in jobs}
     self._parallel = parallel
     self._changed = changed
     self._take = take
+    self._follow = follow
+    self._shown: dict[str, int] = {}  # bytes of the logs that were printed
     self.titles = {job.name: job.title or job.name for job in jobs}
     self._children: dict[str, tuple[subprocess.Popen, float]] = {}
     self._elsewhere: dict[str, str] = {}  # name -> process id
@@ -94,6 +103,7 @@ class Children:
     self._printed = time.monotonic()
     self.status = dict.fromkeys(self._jobs, LEFT)
     self.reasons: dict[str, str] = {}
+    self.codes: dict[str, int] = {}
     for name in self._jobs:
       self._read_done(name)
 
@@ -165,6 +175,7 @@ class Children:
     with open(descriptor, 'ab') as out, processes.deferring_stop():
       out.write(f'--- {time.strftime("%Y-%m-%d %H:%M:%S")}\n'.encode())
       out.flush()
+      self._shown[job.name] = out.tell()
       child = subprocess.Popen(
         job.argv,
         stdin=subprocess.DEVNULL,
@@ -174,7 +185,8 @@ class Children:
       )
       self._children[job.name] = child, time.monotonic()
     self._set(job.name, RUNNING)
-    self._print(f'{self.titles[job.name]} starts; log: {log}')
+    if not self._follow:
+      self._print(f'{self.titles[job.name]} starts; log: {log}')
     if processes.stop_requested():
       raise processes.Stopped
 
@@ -182,6 +194,7 @@ class Children:
     """Sets the status of the children that have ended."""
     for name, (child, began) in list(self._children.items()):
       code = child.poll()
+      self._print_new(name)
       if code is None:
         continue
       del self._children[name]
@@ -191,6 +204,7 @@ class Children:
         self._changed()
         self._print(f'{title} done in {took}; {self._summary()}')
       elif code in STOPPED_CODES:
+        self.codes[name] = code
         self._set(name, STOPPED)
         self._print(
           f'{title} was interrupted after {took}; the next start continues it; '
@@ -206,7 +220,7 @@ class Children:
   def _reason(self, name: str, code: int) -> str:
     folder = self._jobs[name].folder
     if code > 0:
-      return f'{_last_line(folder / LOG)} (exit status {code})'
+      return f'{last_line(folder / LOG)} (exit status {code})'
     if code < 0:
       return f'ended by {signal.Signals(-code).name}'
     return f'it ended without {folder / "DONE"}'
@@ -222,14 +236,26 @@ class Children:
   def _print_running(self):
     for name, (_, began) in self._children.items():
       took = progress.format_seconds(time.monotonic() - began)
-      line = _last_line(self._jobs[name].folder / LOG)
+      line = last_line(self._jobs[name].folder / LOG)
       self._print(f'  {self.titles[name]}, {took}: {line}')
+
+  def _print_new(self, name: str) -> None:
+    """Prints the lines of a log that are new, if logs are followed."""
+    if not self._follow:
+      return
+    with open(self._jobs[name].folder / LOG, 'rb') as f:
+      f.seek(self._shown[name])
+      found = f.read()
+    found = found[: found.rfind(b'\n') + 1]
+    if found:
+      self._shown[name] += len(found)
+      self._print(found.decode(errors='replace').rstrip('\n'))
 
   def _summary(self) -> str:
     """Returns '3 of 9 done, 1 failed, 5 left, 2 of them take about 4m'."""
     states = list(self.status.values())
     left = [name for name, s in self.status.items() if s in (LEFT, RUNNING)]
-    known = [s for s in map(self._expected, left) if s is not None]
+    known = [name for name in left if self._expected(name) is not None]
     text = f'{states.count(DONE)} of {len(states)} done'
     if FAILED in states:
       text += f', {states.count(FAILED)} failed'
@@ -237,20 +263,35 @@ class Children:
       text += f', {len(left)} left'
     if known:
       some = f'{len(known)} of them take ' if len(known) < len(left) else ''
-      duration = progress.format_seconds(sum(known) / self._parallel)
-      text += f', {some}about {duration}'
+      text += f', {some}about {progress.format_seconds(self._left(known))}'
     return text
 
+  def _left(self, names: Sequence[str]) -> float:
+    """Returns the seconds until some jobs, in their order, are done.
+
+    Jobs that need each other run one after another.
+    """
+    total, until = 0.0, dict.fromkeys(self._jobs, 0.0)
+    for name in names:
+      seconds = self._expected(name) or 0.0
+      total += seconds
+      needs = self._jobs[name].needs
+      until[name] = seconds + max((until[n] for n in needs), default=0.0)
+    return max(total / self._parallel, *until.values())
+
   def _expected(self, name: str) -> float | None:
-    """Returns the seconds left for a job, estimated from jobs of its kind."""
-    kind = self._jobs[name].kind
-    known = [s for n, s in self._seconds.items() if self._jobs[n].kind == kind]
-    if not known:
+    """Returns the seconds left for a job; None if they are not known."""
+    job = self._jobs[name]
+    known = [
+      s for n, s in self._seconds.items() if self._jobs[n].kind == job.kind
+    ]
+    if not known and not job.seconds:
       return None
+    whole = sum(known) / len(known) if known else job.seconds
     spent = 0.0
     if name in self._children:
       spent = time.monotonic() - self._children[name][1]
-    return max(0.0, sum(known) / len(known) - spent)
+    return max(0.0, whole - spent)
 
   def _end_children(self):
     """Sends SIGTERM, and SIGKILL after the grace or a second interruption."""
@@ -263,6 +304,7 @@ class Children:
     try:
       for name, (child, _) in self._children.items():
         child.wait(max(0, until - time.monotonic()))
+        self._print_new(name)
         self.status[name] = DONE if self._read_done(name) else STOPPED
     except (subprocess.TimeoutExpired, KeyboardInterrupt):
       pass
@@ -277,7 +319,7 @@ class Children:
       self._changed()
 
 
-def _last_line(log: pathlib.Path) -> str:
+def last_line(log: pathlib.Path) -> str:
   """Returns the last line of a log, or its last error since the last start."""
   with log.open('rb') as f:
     f.seek(max(0, os.path.getsize(log) - 10_000))
@@ -286,4 +328,4 @@ def _last_line(log: pathlib.Path) -> str:
   starts = [i for i, line in enumerate(lines) if line.startswith('--- ')]
   lines = lines[max(starts, default=-1) + 1 :] or ['nothing yet']
   errors = [line for line in lines if line.startswith('error: ')]
-  return (errors or lines)[-1][:300]
+  return (errors or lines)[-1][:500]

@@ -21,7 +21,6 @@ import ml_collections
 
 from instructrl.orchestration import grid
 from instructrl.orchestration import rounds
-from instructrl.reports import shapes
 from instructrl.runtime import files
 from instructrl.runtime import run_folder
 from instructrl.runtime import typed
@@ -43,12 +42,14 @@ class Node:
     config: the stage's config.
     resolved: `config` with the architectures of its inputs filled in.
     needs: names of the nodes that it starts from.
+    key: its name in `config.stages`, such as 'nlp' of the stage 'sft'.
   """
 
   name: str
   config: ml_collections.ConfigDict
   resolved: ml_collections.ConfigDict
   needs: tuple[str, ...]
+  key: str
 
   @property
   def stage(self) -> str:
@@ -188,6 +189,8 @@ def of_sweep(config, points: grid.Grid, workdir) -> Sweep:
 
 def _check_sweep(config) -> None:
   """Raises a ConfigError if a field of the sweep itself is invalid."""
+  from instructrl.reports import shapes  # a stage's process needs no scipy
+
   require, seeds = checks.require, config.seeds
   for field, meaning in (
     ('ends', 'name the stages whose results are wanted'),
@@ -315,7 +318,8 @@ class _Builder:
     named[name] = node
     if node not in self.nodes:
       resolved = self._validated(name, node, config)
-      self.nodes[node] = Node(node, config, resolved, (*dict.fromkeys(needs),))
+      unique = (*dict.fromkeys(needs),)
+      self.nodes[node] = Node(node, config, resolved, unique, name)
 
   def _given(self, name: str) -> str:
     """Returns the folder in `config.given`, as seen from a run; '' if none."""

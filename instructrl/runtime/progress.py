@@ -37,7 +37,7 @@ class Progress:
     file,
   CI, nohup): at most one line every `interval` seconds.
 
-    with Progress('ppo', total=200, start=40, label='stage 8/12') as progress:
+    with Progress('ppo', total=200, start=40) as progress:
       for step in range(40, 200):
         ...
         progress.update(step + 1, {'objective/kl': kl})
@@ -62,14 +62,14 @@ class Progress:
       name: the name of the stage.
       total: the number of steps at the end.
       start: the number of finished steps, after a resume.
-      label: the place in a larger sequence, e.g. 'stage 3/12'.
+      label: shown instead of the name, e.g. '[3/12] nlp' in a study.
       unit: the unit of a step, in the singular; '%' and 'MB' have no plural.
       interval: the least seconds between two lines without a terminal.
       primary: whether this process shows anything.
       stream: the output; sys.stdout by default.
       clock: returns seconds; replaced in tests.
     """
-    self._title = f'{label} {name}'.strip()
+    self._title = label or name
     self._total = total
     self._units = unit if unit in ('%', 'MB') else f'{unit}s'
     self._interval = interval

@@ -69,7 +69,7 @@ def rows(run, name: str, remedy: str) -> RowFile:
 def tell(run, text: str) -> None:
   """Prints, in one process, what a run leaves out."""
   if run.primary:
-    print(f'{run.label} {run.config.stage}: {text}'.strip(), flush=True)
+    print(f'{run.label or run.config.stage}: {text}', flush=True)
 
 
 def paths(config) -> dict[str, tuple[str, str]]:

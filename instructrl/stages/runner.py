@@ -117,7 +117,7 @@ def _run_stage(config, workdir: pathlib.Path, label: str) -> dict:
         for text in missing:
           files.warn_once(f'{workdir} is finished, but {text}')
         run_folder.write_config(workdir, config.to_dict())
-        print(f'{label} {config.stage}: finished before'.strip(), flush=True)
+        print(f'{label or config.stage}: finished before', flush=True)
       return run_folder.read_done(workdir)
     began = time.perf_counter()
     seconds = _earlier_seconds(workdir)

@@ -1,7 +1,9 @@
 """Jobs run after the jobs they need, several at a time, and resume."""
 
+import dataclasses
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -66,7 +68,7 @@ def test_each_runs_once_and_after_what_it_needs(tmp_path, capsys):
   assert changes[0]['a'] == children.RUNNING and changes[-1]['c'] == 'done'
   out = capsys.readouterr().out
   # b-2 ends first. b-1 is of the same kind; no job of c's kind has run yet.
-  assert '2 of 4 done, 2 left, 1 of them take about 30s' in out
+  assert re.search(r'2 of 4 done, 2 left, 1 of them take about (1m0|5).s', out)
   assert out.splitlines()[-1].endswith('4 of 4 done')
   children.Children(jobs, 2).run()
   assert journal(tmp_path) == seen
@@ -114,13 +116,35 @@ def test_what_fails_stops_only_what_needs_it(tmp_path, capsys):
   assert (tmp_path / 'a' / 'log.txt').read_text().count('\n--- ') == 1
 
 
-@pytest.mark.parametrize('code', [74, 75, 76, 130, 143])
+def test_the_time_left_is_that_of_the_longest_chain(tmp_path):
+  chain = [job(tmp_path, 'a'), job(tmp_path, 'b', 'a'), job(tmp_path, 'c', 'a')]
+  chain = [
+    dataclasses.replace(one, seconds=took)
+    for one, took in zip(chain, (10, 20, 5), strict=True)
+  ]
+  assert '3 left, about 30s' in children.Children(chain, 2)._summary()
+  assert '3 left, about 35s' in children.Children(chain, 1)._summary()
+
+
+def test_what_jobs_print_is_shown_as_it_comes(tmp_path, capsys):
+  jobs = [job(tmp_path, 'a', code=1), job(tmp_path, 'b')]
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'log.txt').write_text('of an earlier start\n')
+  children.Children(jobs, 2, follow=True).run()
+  out = capsys.readouterr().out
+  assert out.index('some line\n') < out.index('error: it does not work\n')
+  assert out.count('some line') == 1
+  assert 'starts' not in out and 'earlier' not in out and '---' not in out
+
+
+@pytest.mark.parametrize('code', [74, 75, 76, 77, 130, 143])
 def test_what_was_interrupted_has_not_failed(tmp_path, code):
   runs = children.Children(
     [job(tmp_path, 'a', code=code), job(tmp_path, 'b', 'a')], 1
   )
   assert runs.run() == {'a': children.STOPPED, 'b': children.LEFT}
   assert not runs.reasons and not runs.blocked()
+  assert runs.codes == {'a': code}
 
 
 def test_a_link_in_the_place_of_the_log_is_refused(tmp_path):

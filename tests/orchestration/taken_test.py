@@ -56,7 +56,7 @@ def sweep(tmp_path, source):
 
 def node_of(config):
   config.inputs.data, config.inputs.init = '../lab-1', '../pretrain-2'
-  return graph.Node('sft-3', config, config, ('lab-1', 'pretrain-2'))
+  return graph.Node('sft-3', config, config, ('lab-1', 'pretrain-2'), 'sft')
 
 
 def test_an_equal_run_is_taken_whatever_the_names(source, sweep, config):

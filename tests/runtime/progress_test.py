@@ -24,7 +24,7 @@ class Clock:
 def run_progress(stream, *, steps=1000, seconds=0.1, fail_at=None):
   clock = Clock()
   with Progress(
-    'ppo', steps, label='stage 8/12', stream=stream, clock=clock, interval=10.0
+    'ppo', steps, label='[8/12] ppo', stream=stream, clock=clock, interval=10.0
   ) as progress:
     clock.now += 30.0  # the first step compiles
     for step in range(1, steps + 1):
@@ -48,17 +48,17 @@ def test_progress_without_terminal_is_a_line_now_and_then():
   stream = io.StringIO()
   run_progress(stream)
   lines = stream.getvalue().splitlines()
-  assert lines[0] == 'stage 8/12 ppo: starts'
+  assert lines[0] == '[8/12] ppo: starts'
   assert lines[1] == (
-    'stage 8/12 ppo: 1/1000  score=0.5  KL=0.125  judge=0.25  length=9'
+    '[8/12] ppo: 1/1000  score=0.5  KL=0.125  judge=0.25  length=9'
   )
   assert lines[2] == (
-    'stage 8/12 ppo: 101/1000  score=0.5  1m30s left  KL=12.62  judge=0.25  '
+    '[8/12] ppo: 101/1000  score=0.5  1m30s left  KL=12.62  judge=0.25  '
     'length=9  10 steps/s'
   )
   assert lines[-2:] == [
-    'stage 8/12 ppo: a message',
-    'stage 8/12 ppo: done at 1000/1000 after 2m10s',
+    '[8/12] ppo: a message',
+    '[8/12] ppo: done at 1000/1000 after 2m10s',
   ]
   assert 10 <= len(lines) <= 14
   assert '\x1b' not in stream.getvalue()

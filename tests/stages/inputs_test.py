@@ -27,7 +27,7 @@ def _run(tmp_path, tok):
   return types.SimpleNamespace(
     input=lambda name: tmp_path,
     tokenizer=lambda: tok,
-    label='[2/3]',
+    label='[2/3] nlp',
     config=types.SimpleNamespace(stage='reward'),
     primary=True,
   )
@@ -101,7 +101,7 @@ def test_one_process_tells(run, capsys):
   inputs.tell(run, 'this is not measured')
   run.primary = False
   inputs.tell(run, 'this is not measured')
-  assert capsys.readouterr().out == '[2/3] reward: this is not measured\n'
+  assert capsys.readouterr().out == '[2/3] nlp: this is not measured\n'
 
 
 def test_policies_are_inputs_as_well(tmp_path):
