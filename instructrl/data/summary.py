@@ -235,7 +235,7 @@ def describe(
   """Counts what a source has.
 
   Args:
-    loaded: a `registry.Loaded`.
+    loaded: a `lookup.Loaded`.
     tok: tokenizer, to count tokens too.
     prompt_len: tokens; prompts above it are counted. 0 = no limit.
     response_len: tokens; responses above it are counted. 0 = no limit.
@@ -287,7 +287,7 @@ def warnings(sources: Sequence, data: parts.Curated) -> list[str]:
   """Finds the parts that have lost more than half of their rows.
 
   Args:
-    sources: `registry.Loaded`, each with its part.
+    sources: `lookup.Loaded`, each with its part.
     data: the curated records of the sources.
 
   Returns:

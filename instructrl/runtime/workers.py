@@ -11,6 +11,7 @@ import contextlib
 import multiprocessing
 from multiprocessing import connection
 import os
+import pickle
 import signal
 import threading
 from typing import Any
@@ -36,7 +37,8 @@ def pool(count: int) -> Iterator[Submit]:
 
   Yields:
     (function, *args, **kwargs) -> a Future of the result. All of them, and
-    what the function raises, must be picklable.
+    what the function raises, must be picklable. The caller may change the
+    arguments afterwards.
   """
   if count == 1:
     yield _at_once
@@ -45,8 +47,13 @@ def pool(count: int) -> Iterator[Submit]:
   context = multiprocessing.get_context('spawn')
   reader, writer = context.Pipe(duplex=False)
   executor = futures.ProcessPoolExecutor(count, context, _begin, (reader,))
+
+  def submit(function, *args, **kwargs):
+    # The executor would pickle them in a thread, at a later time.
+    return executor.submit(_call, pickle.dumps((function, args, kwargs)))
+
   try:
-    yield executor.submit
+    yield submit
     executor.shutdown()
   finally:
     writer.close()  # ends the workers; so does the end of this process
@@ -58,6 +65,11 @@ def _at_once(function: Callable, *args: Any, **kwargs: Any) -> futures.Future:
   future: futures.Future = futures.Future()
   future.set_result(function(*args, **kwargs))
   return future
+
+
+def _call(pickled: bytes) -> Any:
+  function, args, kwargs = pickle.loads(pickled)
+  return function(*args, **kwargs)
 
 
 def _begin(reader: connection.Connection) -> None:

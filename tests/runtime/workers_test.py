@@ -45,6 +45,10 @@ def test_results_and_errors(count):
   with workers.pool(count) as submit:
     found = [submit(divmod, n, 3) for n in range(4)]
     assert [f.result() for f in found] == [divmod(n, 3) for n in range(4)]
+    numbers = [1, 2]
+    total = submit(sum, numbers)
+    numbers.append(4)
+    assert total.result() == 3
     pid = submit(os.getpid).result()
     assert (pid == os.getpid()) == (count == 1)
     with pytest.raises(ValueError, match='no such row'):

@@ -1,11 +1,13 @@
 """Sources put together: limits, draws, whose prompts are whose, and counts."""
 
 import dataclasses
+import tracemalloc
 
 import pytest
 
 from instructrl.data.curate import curate
 from instructrl.data.curate import parts
+from instructrl.data.sequences import Spool
 from tests.data.toys import check
 from tests.data.toys import make
 from tests.data.toys import NUMBERS
@@ -220,3 +222,24 @@ def test_nothing_of_a_record_is_lost():
   )
   made = make(('rankings', [row]), validation_fraction=0.0)
   assert made.rankings == [row]
+
+
+# --- Memory -----------------------------------------------------------------
+
+
+def test_texts_on_disk_stay_there():
+  """A row takes a fraction of its text, whatever the text's length."""
+
+  def peak(count):
+    text = 'word ' * 400
+    rows = Spool(
+      ranked(f'{i} {text}', (f'a {text}', text)) for i in range(count)
+    )
+    tracemalloc.start()
+    made = make(('rankings', rows), dedup_prefix=256, ppo_fraction=0.5)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(made.rankings) + len(made.prompts['ppo']) >= count * 0.9
+    return found
+
+  assert (peak(300) - peak(100)) / 200 < 1500  # bytes a row, of 6,000
