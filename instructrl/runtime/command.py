@@ -44,7 +44,7 @@ def setup_output():
 def setup_jax():
   """Tunes the allocator, and caches compiled programs on disk.
 
-  Results do not depend on either.
+  JAX's environment variables have priority. Results depend on neither.
   """
   import jax
 
@@ -56,7 +56,8 @@ def setup_jax():
     jax.config.update(
       'jax_compilation_cache_dir', str(cache / 'instructrl' / 'jax')
     )
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+  if 'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS' not in os.environ:
+    jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 
 def status_of(work: Callable[[], None]) -> int:

@@ -6,6 +6,7 @@ import sys
 import threading
 import types
 
+import jax
 import pytest
 
 from instructrl.runtime import command
@@ -145,3 +146,19 @@ def test_a_config_may_be_in_the_home_folder(tmp_path, monkeypatch):
     check=False,
   )
   assert "not of a stage: it has no field 'stage'" in done.stderr
+
+
+def test_variables_of_jax_have_priority(monkeypatch):
+  updates, names = (
+    {},
+    ('COMPILATION_CACHE_DIR', 'PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'),
+  )
+  monkeypatch.setattr(jax.config, 'update', updates.__setitem__)
+  for name in names:
+    monkeypatch.setenv(f'JAX_{name}', '0')
+  command.setup_jax()
+  assert not updates
+  for name in names:
+    monkeypatch.delenv(f'JAX_{name}')
+  command.setup_jax()
+  assert {*updates} == {f'jax_{name.lower()}' for name in names}
