@@ -22,5 +22,6 @@ cd "$ROOT"
 "$VENV_PYTHON" -m ruff format --check --quiet
 "$VENV_PYTHON" -m mypy
 # Two processes, and the tests of a file in one of them: most of a test's time is
-# tracing and compiling, in one thread. Each process takes up to 4 GB.
-exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile "$@"
+# tracing and compiling, in one thread. Each process takes up to 4 GB. The order
+# of the files is that of tests/conftest.py.
+exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -5,22 +5,33 @@ ordinary test; what means to run on one device takes `jax.devices()[:1]`. The
 settings stand in the environment before JAX is imported, so that the processes
 a test starts have them too.
 
+Most of a test's time is compilation, so LLVM optimizes nothing, and short
+compilations are cached as well: programs run briefly here, and many tests run
+the same stage. `isa_test.py` has LLVM's optimizations.
+
 Tests marked `slow` run with `--all` (or when chosen by `-m slow`).
 """
 
+import collections
 import os
 import pathlib
 
 from instructrl.runtime import memory
 
 CACHE = pathlib.Path(__file__).resolve().parent / '.cache'
-DEVICES = '--xla_force_host_platform_device_count'
+FLAGS = {
+  '--xla_force_host_platform_device_count': 8,
+  '--xla_backend_optimization_level': 0,
+}
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', str(CACHE / 'jax'))
-os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.5')
-if DEVICES not in os.environ.get('XLA_FLAGS', ''):
-  os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {DEVICES}=8'
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.05')
+for flag, value in FLAGS.items():
+  if flag not in os.environ.get('XLA_FLAGS', ''):
+    os.environ['XLA_FLAGS'] = (
+      f'{os.environ.get("XLA_FLAGS", "")} {flag}={value}'
+    )
 
 
 memory.keep_freed_memory()
@@ -33,12 +44,18 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-  if config.getoption('--all') or config.getoption('-m'):
-    return
+  """Leaves out slow tests, and puts files with the largest share of them first.
+
+  A file whose one test takes minutes would leave the other processes without
+  work at the end.
+  """
   slow = [item for item in items if item.get_closest_marker('slow')]
-  if slow:
+  if slow and not (config.getoption('--all') or config.getoption('-m')):
     config.hook.pytest_deselected(items=slow)
-    items[:] = [item for item in items if not item.get_closest_marker('slow')]
+    items[:], slow = [item for item in items if item not in slow], []
+  total = collections.Counter(item.path for item in items)
+  long = collections.Counter(item.path for item in slow)
+  items.sort(key=lambda i: (-long[i.path] / total[i.path], -total[i.path]))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -10,6 +10,7 @@ from instructrl.data.records import Prompt
 from instructrl.orchestration import graph
 from instructrl.orchestration import study
 from instructrl.runtime import metrics
+from tests.stages.conftest import one_device  # noqa: F401 (a fixture)
 
 EOS = 0
 
@@ -61,7 +62,7 @@ def test_the_study_of_my_evaluation_is_valid():
 
 
 @pytest.mark.slow
-def test_my_evaluation_in_training_and_in_the_report(tmp_path):
+def test_my_evaluation_in_training_and_in_the_report(tmp_path, one_device):
   config = my_evaluation.get_config('micro')
   config.stages.ppo.evals.manners.every = 3
   page = study.run(config, tmp_path).read_text()

@@ -13,6 +13,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+FLAGS = '--xla_cpu_max_isa={} --xla_backend_optimization_level=3'
 # Tests that compare computed numbers with other computed numbers.
 NUMERIC = (
   'models',
@@ -51,7 +52,7 @@ def test_numbers_hold_with_other_instructions():
       *(f'tests/{name}' for name in NUMERIC),
     ],
     cwd=ROOT,
-    env={**os.environ, 'XLA_FLAGS': f'--xla_cpu_max_isa={isa}'},
+    env={**os.environ, 'XLA_FLAGS': FLAGS.format(isa)},
     capture_output=True,
     text=True,
     timeout=800,

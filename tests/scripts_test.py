@@ -190,7 +190,7 @@ def test_test_script_adds_to_the_environment(checkout):
   assert not calls(checkout, '-m venv')
   assert '[test,hf]' in calls(checkout, '-m pip install')[0]
   assert calls(checkout, '-m pytest') == [
-    '-m pytest -n 2 --dist loadfile --all -k two words'
+    '-m pytest -n 2 --dist loadfile --no-loadscope-reorder --all -k two words'
   ]
   assert f'tests in {checkout}' in result.stdout
   # Both find all they need from now on.
