@@ -106,7 +106,7 @@ def test_microbatches_add_up_to_the_mean_over_all_tokens(microbatch_size):
   np.testing.assert_allclose(
     values['optimizer/grad_norm'], optax.tree.norm(expected), rtol=1e-4
   )
-  assert values['data/tokens'] == batch().loss_mask.sum() == 33
+  assert values['data/tokens'] == batch().loss_mask.sum()
   assert values['optimizer/lr'] == 0.5
 
 

@@ -604,8 +604,9 @@ def test_ppo_says_what_is_rewarded_more_often():
   start, end, metrics = learn(sign=1.0)
   assert start < 0.1 and end > 0.6
   assert metrics['objective/scores'] > 3
+  # Which of two rare frequencies is less is chance: one token of 130 each.
   start, end, _ = learn(sign=-1.0)
-  assert end <= start
+  assert max(start, end) < 0.1
 
 
 def test_the_penalty_keeps_the_policy_near_its_reference():
