@@ -219,7 +219,8 @@ def loss_and_grads(m, params, ids, shared_prefix):
 
 
 @pytest.mark.parametrize(
-  'ids, shared_prefix', [(PACKED, False), (PREFIXED, True)]
+  'ids, shared_prefix',
+  [(PACKED, False), pytest.param(PREFIXED, True, marks=pytest.mark.slow)],
 )
 def test_a_model_learns_the_same_from_a_kernel(ids, shared_prefix, monkeypatch):
   """Layers that are scanned and computed again, on 8 devices and on one."""

@@ -5,6 +5,7 @@ relative inputs find them. The texts are made of six words; a response is
 better the more often it says 'red'.
 """
 
+import contextlib
 import dataclasses
 import pathlib
 
@@ -17,6 +18,7 @@ from instructrl.data import rows
 from instructrl.data import store
 from instructrl.data import tasks
 from instructrl.data.records import Demonstration, Document, Prompt, Ranking
+from instructrl.runtime import ahead
 from instructrl.runtime import sharding
 from instructrl.runtime.checkpointer import Checkpointer
 from instructrl.stages import build
@@ -168,6 +170,13 @@ def workdir(study, tmp_path) -> pathlib.Path:
   for name in ('lab', 'rankings', 'pretrain', 'sft', 'ppo_init', 'reward'):
     (tmp_path / name).symlink_to(study / name)
   return tmp_path / 'run'
+
+
+@pytest.fixture
+def nothing_ahead(monkeypatch):
+  """PPO compiles nothing before its loop, for tests that replace the loop."""
+  nothing = lambda *_: contextlib.nullcontext()
+  monkeypatch.setattr(ahead, 'compiling', nothing)
 
 
 @pytest.fixture

@@ -57,14 +57,9 @@ def test_logprobs_equal_those_of_each_response_on_its_own():
   responses = [r for e in elements for r in e.responses]
   asked = tiny.prompt_batch(prompts, P)
   tokens, mask = tiny.response_arrays(responses, R)
-  expected = padded.response_logprobs(
-    MODEL,
-    PARAMS,
-    np.concatenate([asked.tokens, tokens], 1),
-    asked.mask,
-    mask,
-    chunk_size=0,
-  ).sum(axis=1)
+  plain = functools.partial(padded.response_logprobs, MODEL, chunk_size=0)
+  whole = np.concatenate([asked.tokens, tokens], 1)
+  expected = tiny.jit(plain)(PARAMS, whole, asked.mask, mask).sum(axis=1)
   np.testing.assert_allclose(found[batch.valid], expected, atol=1e-4)
   np.testing.assert_array_equal(np.asarray(found)[~batch.valid], 0)
 
@@ -92,7 +87,9 @@ def test_logprobs_depend_neither_on_padding_nor_on_the_order_of_responses():
 def test_chunks_of_the_logits_change_nothing():
   batch = make_batch(make_rankings(6, seed=0))
   np.testing.assert_allclose(
-    dpo.ranked_logprobs(MODEL, PARAMS, batch, 20),
+    tiny.jit(dpo.ranked_logprobs, static_argnums=(0, 3))(
+      MODEL, PARAMS, batch, 20
+    ),
     ranked_logprobs(PARAMS, batch),
     atol=1e-4,
   )

@@ -111,20 +111,19 @@ def test_logprobs_are_sums_over_the_tokens_of_the_response(stage, saved, tok):
   found = policy.logprobs(PROMPTS, RESPONSES)
   assert found.shape == (3,) and found.dtype == np.float32
   run = opening.open_run(policy.path)
+  apply = tiny.jit(run.model.apply)
   for prompt, response, actual in zip(PROMPTS, RESPONSES, found):
     if stage == 'pretrain':
       start, end = tok.plain(prompt + '\n'), tok.continuation(response)
     else:
       start, end = tok.prompt(prompt), tok.response(response)
       assert end[-1] == tok.eos_id
-    tokens = np.array([[*start, *end]])
-    positions = np.arange(tokens.shape[1])[None]
-    hidden, _ = run.model.apply(
-      run.params, tokens, positions, np.ones_like(tokens)
-    )
+    tokens = np.array([*start, *end])
+    # Padding, so that all are of one shape.
+    row = np.pad(tokens, (0, 32 - len(tokens)))[None]
+    hidden, _ = apply(run.params, row, np.arange(32)[None], np.ones_like(row))
     logits = hidden[0] @ run.model.unembedding(run.params).T
-    logprobs = jax.nn.log_softmax(logits)[np.arange(len(tokens[0]) - 1)]
-    each = logprobs[np.arange(len(tokens[0]) - 1), tokens[0, 1:]]
+    each = jax.nn.log_softmax(logits)[np.arange(len(tokens) - 1), tokens[1:]]
     np.testing.assert_allclose(actual, each[len(start) - 1 :].sum(), rtol=1e-4)
 
 

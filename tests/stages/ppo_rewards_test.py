@@ -44,7 +44,9 @@ def test_one_term_of_weight_1_is_the_score():
   assert ppo_steps.weighted_sum(terms, {'a': 0.5})[1] == {'reward/a': 2}
 
 
-@pytest.mark.parametrize('alone', [True, False])
+@pytest.mark.parametrize(
+  'alone', [pytest.param(True, marks=pytest.mark.slow), False]
+)
 def test_a_function_is_a_reward(alone, configs, workdir, one_device):
   config = configs['ppo']
   config.ppo.num_iterations, config.ppo.ema_decay = 2, 0.0
@@ -66,6 +68,7 @@ def test_a_function_is_a_reward(alone, configs, workdir, one_device):
   np.testing.assert_allclose(read['objective/scores'], total, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_function_of_zeros_changes_nothing(
   configs, workdir, one_device, tmp_path
 ):
@@ -145,7 +148,7 @@ def test_the_folder_of_a_reward_model_is_an_input(configs):
 
 
 @pytest.fixture
-def started(workdir, monkeypatch, one_device):
+def started(workdir, monkeypatch, one_device, nothing_ahead):
   """(config) -> the state with which PPO's loop would begin."""
   found = {}
 
@@ -195,8 +198,10 @@ def test_prompts_of_another_folder(
   config = configs['ppo']
   config.inputs.prompts, config.prompts_split = '../own', 'mine'
   config.ppo.num_iterations, config.ppo.ema_decay = 1, 0.0
+  config.validation_prompts = 0
   result = ppo.run(config, workdir)
   assert (result['prompts'], result['prompts_dropped']) == (3, 0)
+  assert 'validation' not in result
   lines = (workdir / 'samples.jsonl').read_text().splitlines()
   assert {json.loads(line)['prompt'].strip() for line in lines} == {'say fish'}
 

@@ -111,10 +111,14 @@ def test_a_run_that_is_stopped_ends_as_one_that_is_not(
   'stage, steps',
   [
     ('pretrain', 1),
-    ('pretrain', 2),
     *(
-      pytest.param(stage, 3, marks=pytest.mark.slow)
-      for stage in ('reward', 'dpo', 'ppo_ptx')
+      pytest.param(stage, steps, marks=pytest.mark.slow)
+      for stage, steps in (
+        ('pretrain', 2),
+        ('reward', 3),
+        ('dpo', 3),
+        ('ppo_ptx', 3),
+      )
     ),
   ],
 )

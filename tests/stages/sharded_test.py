@@ -38,7 +38,7 @@ class Stopped(Exception):
 
 
 @pytest.fixture
-def begin(workdir, monkeypatch):
+def begin(workdir, monkeypatch, nothing_ahead):
   """(stage, config) -> all that the trainer has when its loop begins."""
   found, load = {}, ppo._load
 
