@@ -18,12 +18,13 @@ from instructrl.runtime import command
 
 
 def _main(config_flag, workdir_flag, join):
-  from instructrl.runtime import processes
-  from instructrl.stages import runner
-
   config, workdir = command.read_flags(
     config_flag, workdir_flag, 'stage', 'stage'
   )
+  # After the flags: a mistake in them does not wait for the imports.
+  from instructrl.runtime import processes
+  from instructrl.stages import runner
+
   command.setup_jax()
   join()
   runner.check_same(config)

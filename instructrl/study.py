@@ -20,13 +20,14 @@ from instructrl.runtime import typed
 
 
 def _main(config_flag, source, workdir_flag, parallel, stage, join):
+  config, workdir = command.read_flags(
+    config_flag, workdir_flag, 'study', 'order'
+  )
+  # After the flags: a mistake in them does not wait for the imports.
   from instructrl.orchestration import study
   from instructrl.stages import checks
   from instructrl.stages import runner
 
-  config, workdir = command.read_flags(
-    config_flag, workdir_flag, 'study', 'order'
-  )
   checks.require(
     parallel.value >= 1, f'--parallel={parallel.value} must be 1 or more'
   )

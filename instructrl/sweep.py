@@ -21,12 +21,13 @@ from instructrl.runtime import typed
 
 
 def _main(config_flag, source, workdir_flag, parallel, print_flag, settings):
-  from instructrl.orchestration import sweep
-  from instructrl.stages import checks
-
   config, workdir = command.read_flags(
     config_flag, workdir_flag, 'sweep', 'ends', 'parts'
   )
+  # After the flags: a mistake in them does not wait for the imports.
+  from instructrl.orchestration import sweep
+  from instructrl.stages import checks
+
   checks.require(
     parallel.value >= 1, f'--parallel={parallel.value} must be 1 or more'
   )
