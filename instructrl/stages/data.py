@@ -216,7 +216,7 @@ def prepare(config, workdir: pathlib.Path, progress):
       seed=config.world_seed,
     )
     own = own or own_tokenizer(config, workdir, curated)
-  tok = Remembering(own, workdir)
+    tok = Remembering(own, workdir)
   with _refusing(tok):
     _learn(tok, loaded, progress)
   return loaded, read, curated, tok
