@@ -13,6 +13,7 @@ import pytest
 
 from instructrl import packing
 from instructrl.data import tasks
+from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import dpo
 from instructrl.stages import ranking_parts
@@ -114,6 +115,27 @@ def test_a_step_in_parts_equals_that_of_the_whole_batch(k, size, monkeypatch):
   monkeypatch.setattr(packing, 'MIN_COLUMNS', 24)  # two rankings are enough
   expected, metrics = descended(k, (), 0)
   grads, found = descended(k, WIDTHS, size)
+  chex.assert_trees_all_close(grads, expected, atol=1e-6)
+  chex.assert_trees_all_close(found, metrics, rtol=1e-5, atol=1e-6)
+
+
+def test_four_devices_equal_one():
+  """Two parts, each with a ranking on every device."""
+  expected, metrics = descended(4, (), 0)
+  mesh = sharding.make_mesh({'data': 4}, jax.devices()[:4])
+  with jax.set_mesh(mesh):
+    step = jax.jit(
+      reward.make_step(
+        MODEL,
+        optax.sgd(1.0),
+        lambda step: 0.5,
+        microbatch_size=4,
+        widths=WIDTHS,
+      )
+    )
+    state = build.fresh_state(PARAMS, optax.sgd(1.0))
+    after, found = step(state, sharding.put_batch(make_batch(4), mesh))
+  grads = jax.tree.map(np.subtract, state.params, after.params)
   chex.assert_trees_all_close(grads, expected, atol=1e-6)
   chex.assert_trees_all_close(found, metrics, rtol=1e-5, atol=1e-6)
 
