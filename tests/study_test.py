@@ -255,16 +255,16 @@ def test_two_stages_at_a_time_are_stopped_and_end_the_same(
       stage: pid
       for stage in AT_ONCE
       if (pid := run_folder.holder(copy / stage))
-      and (copy / stage / 'metrics.jsonl').exists()
     }
-    if len(working) == 2:
+    paths = [copy / stage / 'metrics.jsonl' for stage in working]
+    if len(working) == 2 and any(p.exists() and p.read_text() for p in paths):
       break
     time.sleep(0.05)
   assert len(working) == 2
   for pid in working.values() if number == signal.SIGKILL else ():
     os.kill(int(pid), number)
   process.send_signal(number)
-  code = process.wait(timeout=120)
+  code = process.wait(timeout=300)
   assert code == (75 if number == signal.SIGTERM else -signal.SIGKILL)
   assert not all((copy / stage / 'DONE').exists() for stage in AT_ONCE)
   done = run(*args)
