@@ -205,7 +205,7 @@ def run(
       results.children.run()
     finally:
       results.show(part for part in parts if part.name not in results.shown)
-    results.write_page()
+      results.write_page()
   blocked = results.children.blocked()
   return [
     results.collect(part) | {'blocked': _of(part, blocked)} for part in parts
