@@ -119,4 +119,4 @@ def test_people_rank_and_the_study_goes_on(workdir, tmp_path):
   assert {r.labeler for r in ranked(tmp_path, 1)} == {'Ada 0', 'Ada 20'}
   people_rankings_test.rank(tmp_path / 'people_1', 1, 'Bob')
   again = run(*args(tmp_path, *flags))  # later labels change no finished stage
-  assert 'reward: finished before' in again.stdout
+  assert 'reward_1: finished before' in again.stdout
