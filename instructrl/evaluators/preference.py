@@ -25,8 +25,8 @@ from instructrl.evaluators.language_model import LanguageModel
 from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import is_closed_domain
 from instructrl.lab.marking.judge import Judge
-from instructrl.lab.marking.judge import QUALITY
-from instructrl.lab.people.labelers import Labeler
+from instructrl.lab.marking.judge import likert
+from instructrl.lab.people import labelers as people
 
 REFERENCE = 'sft'  # win rates are against this policy
 LABELERS = ('train', 'heldout')  # groups; results have the key 'GROUP_labelers'
@@ -133,7 +133,7 @@ def evaluate_preference(
   prompts: Sequence[records.Prompt],
   responses: Mapping[str, Sequence[str]],
   judge: Judge,
-  labelers: Mapping[str, Sequence[Labeler]],
+  labelers: Mapping[str, Sequence[people.Labeler]],
   *,
   seed: int,
   applies: Mapping[str, Callable[[records.Prompt], bool]] | None = None,
@@ -280,21 +280,18 @@ def _check(prompts, responses, labelers, reference: str) -> None:
 
 def _labels(prompts, responses, group, labelers, seed) -> tuple[dict, dict]:
   """Returns (policy -> ranks, 0 = best; policy -> ratings), [labelers, N]."""
-  texts = list(zip(*responses.values()))
-  ranks, ratings = [], []
-  for labeler in labelers:
-    found = [
-      labeler.rank(
-        prompt, row, statistics.generator(seed, group, labeler.name, prompt.id)
-      )
-      for prompt, row in zip(prompts, texts)
-    ]
-    ranks.append([row for row, _ in found])
-    ratings.append([[flags[QUALITY] for flags in row] for _, row in found])
-  by_policy = lambda rows: dict(
-    zip(responses, np.moveaxis(np.asarray(rows), -1, 0))
+  read = people.readings(
+    labelers,
+    zip(prompts, zip(*responses.values())),
+    lambda labeler, prompt: statistics.generator(
+      seed, group, labeler.name, prompt.id
+    ),
   )
-  return by_policy(ranks), by_policy(ratings)
+  ranks = np.stack(
+    [people.dense_ranks(r, l.tie_width) for r, l in zip(read, labelers)]
+  )
+  by_policy = lambda rows: dict(zip(responses, np.moveaxis(rows, -1, 0)))
+  return by_policy(ranks), by_policy(likert(read))
 
 
 def _outcomes(left: np.ndarray, right: np.ndarray) -> np.ndarray:

@@ -26,13 +26,22 @@ class LengthJudge:
 class Labeler:
   def __init__(self, name, sign, noise=0.0):
     self.name, self.sign, self.noise = name, sign, noise
+    self.tie_width = 0.0
 
-  def rank(self, prompt, responses, rng):
-    scores = self.sign * np.asarray([len(r) for r in responses], float)
-    scores += self.noise * rng.normal(size=len(scores))
-    _, ranks = np.unique(-scores, return_inverse=True)
-    ratings = [{'overall_quality': min(7, len(r))} for r in responses]
-    return tuple(int(r) for r in ranks), tuple(ratings)
+  def read(self, responses, rng):
+    """A response of n characters is rated n, up to 7."""
+    scores = self.sign * (np.asarray([len(r) for r in responses]) - 1) / 6
+    return scores + self.noise * rng.normal(size=len(scores))
+
+
+@pytest.fixture(autouse=True)
+def _readings(monkeypatch):
+  read = lambda labelers, items, generator: np.swapaxes(
+    [[l.read(texts, generator(l, p)) for l in labelers] for p, texts in items],
+    0,
+    1,
+  )
+  monkeypatch.setattr(preference.people, 'readings', read)
 
 
 def make_prompts(n):

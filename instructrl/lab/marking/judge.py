@@ -11,7 +11,6 @@ the labelers' rankings.
 from collections.abc import Sequence
 import dataclasses
 import functools
-import math
 import re
 
 import numpy as np
@@ -376,9 +375,17 @@ def utility(assessment: Assessment, weights: Weights) -> float | np.ndarray:
   return value * (1 - w.harmlessness * a.harm(w.obedience))
 
 
-def likert(value: float) -> int:
-  """Converts a utility to an overall quality from 1 to 7."""
-  return int(min(7, max(1, 1 + math.floor(6 * value + 0.5))))
+def likert(utilities: np.ndarray) -> np.ndarray:
+  """Converts utilities of any shape to overall qualities from 1 to 7."""
+  return np.clip(1 + np.floor(6 * utilities + 0.5), 1, 7).astype(int)
+
+
+def stacked(weights: Sequence[Weights]) -> Weights:
+  """Returns weights with arrays [labelers] as fields."""
+  fields = [field.name for field in dataclasses.fields(Weights)]
+  return Weights(
+    **{name: np.array([getattr(w, name) for w in weights]) for name in fields}
+  )
 
 
 class Judge:
@@ -397,14 +404,7 @@ class Judge:
     if not labelers:
       raise ValueError('a judge is the mean of labelers; none were given')
     self._world = world
-    fields = [field.name for field in dataclasses.fields(Weights)]
-    # Weights with arrays [labelers] as fields.
-    self._weights = Weights(
-      **{
-        name: np.array([getattr(l.weights, name) for l in labelers])
-        for name in fields
-      }
-    )
+    self._weights = stacked([labeler.weights for labeler in labelers])
 
   def utility(self, prompt: records.Prompt, response: str) -> float:
     """Returns the mean utility over the labelers, in [0, 1], without noise."""
@@ -414,7 +414,7 @@ class Judge:
 
   def likert(self, prompt: records.Prompt, response: str) -> int:
     """Returns the overall quality, 1 to 7."""
-    return likert(self.utility(prompt, response))
+    return int(likert(self.utility(prompt, response)))
 
   def metadata(self, prompt: records.Prompt, response: str) -> dict[str, int]:
     """Returns all rows of Table 3: `overall_quality` and FLAGS."""

@@ -9,7 +9,7 @@ each group is that of Ouyang et al. 2022, section 3.4: 72.6 +- 1.5% between
 training labelers and 77.3 +- 1.3% between held-out labelers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 import zlib
@@ -131,23 +131,59 @@ class Labeler:
     """
     if not responses:
       raise ValueError(f'no response to rank for prompt {prompt.id!r}')
-    utilities = np.array([self.utility(prompt, r) for r in responses])
+    found = [judge.assess(self.world, prompt, r) for r in responses]
+    utilities = np.array([judge.utility(a, self.weights) for a in found])
     same = _first_index(responses)
     read = utilities + self.noise * rng.standard_normal(len(responses))[same]
     flips = rng.random((len(responses), len(judge.FLAGS)))[same]
     flips = flips < self.flag_noise
-    metadata = []
-    for response, value, flip in zip(responses, read, flips):
-      flags = judge.assess(self.world, prompt, response).flags
-      metadata.append(
-        {judge.QUALITY: judge.likert(value)}
-        | {
-          name: int(flags[name] != wrong)
-          for name, wrong in zip(judge.FLAGS, flip)
-        }
+    metadata = [
+      {judge.QUALITY: quality}
+      | {
+        name: int(assessment.flags[name] != wrong)
+        for name, wrong in zip(judge.FLAGS, flip)
+      }
+      for assessment, quality, flip in zip(
+        found, judge.likert(read).tolist(), flips
       )
+    ]
     ranks = dense_ranks(read, self.tie_width)
     return tuple(ranks.tolist()), tuple(metadata)
+
+
+def readings(
+  labelers: Sequence[Labeler],
+  items: Iterable[Item],
+  generator: Callable[[Labeler, records.Prompt], np.random.Generator],
+) -> np.ndarray:
+  """Returns the utilities that labelers of one world read in responses.
+
+  They are those by which `Labeler.rank` ranks.
+
+  Args:
+    labelers: L labelers.
+    items: N prompts, each with K responses.
+    generator: returns the generator of a labeler's noise at a prompt.
+
+  Returns:
+    [L, N, K] float64.
+  """
+  weights = judge.stacked([labeler.weights for labeler in labelers])
+  noise = np.array([labeler.noise for labeler in labelers])[:, None]
+  found = []
+  for prompt, responses in items:
+    assessed = (
+      judge.assess(labelers[0].world, prompt, response)
+      for response in responses
+    )
+    utilities = [judge.utility(a, weights) for a in assessed]
+    draws = [
+      generator(labeler, prompt).standard_normal(len(responses))
+      for labeler in labelers
+    ]
+    unit = np.stack(draws)[:, _first_index(responses)]
+    found.append(np.stack(utilities, axis=-1) + noise * unit)
+  return np.stack(found, axis=1)
 
 
 @functools.lru_cache(maxsize=16)

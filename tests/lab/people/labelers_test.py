@@ -13,6 +13,7 @@ from instructrl.lab.marking.judge import assess
 from instructrl.lab.marking.judge import FLAGS
 from instructrl.lab.marking.judge import has_constraints
 from instructrl.lab.marking.judge import Judge
+from instructrl.lab.marking.judge import likert
 from instructrl.lab.marking.judge import QUALITY
 from instructrl.lab.people import solver
 from instructrl.lab.people import writer
@@ -20,6 +21,7 @@ from instructrl.lab.people.labelers import agreement
 from instructrl.lab.people.labelers import calibrate_noise
 from instructrl.lab.people.labelers import dense_ranks
 from instructrl.lab.people.labelers import make_labelers
+from instructrl.lab.people.labelers import readings
 from instructrl.lab.people.labelers import TARGETS
 from instructrl.lab.people.prompts import generate_prompts
 from instructrl.lab.world import specs
@@ -211,6 +213,24 @@ def test_ties_of_equal_texts_and_of_near_equal_ones(labelers, items):
     for p, r in items
   ]
   assert np.mean(tied) > 0.3  # ties are encouraged
+
+
+def test_readings_of_a_group_are_those_of_its_labelers(labelers, items):
+  """Bit for bit, so that a rank is the same by either way."""
+  items = [(prompt, responses[:2]) for prompt, responses in items[:40]]
+  generator = lambda labeler, prompt: np.random.default_rng(len(prompt.text))
+  found = readings(labelers, items, generator)
+  for labeler, read in zip(labelers, found, strict=True):
+    for (prompt, responses), values in zip(items, read, strict=True):
+      rng = generator(labeler, prompt)
+      ranks, metadata = labeler.rank(prompt, responses, rng)
+      assert tuple(dense_ranks(values, labeler.tie_width)) == ranks
+      rated = [row[QUALITY] for row in metadata]
+      assert likert(values).tolist() == rated
+      noise = generator(labeler, prompt).standard_normal(len(responses))
+      if responses[0] != responses[1]:
+        exact = [labeler.utility(prompt, r) for r in responses]
+        assert (values == exact + labeler.noise * noise).all()
 
 
 def test_metadata_has_every_row_and_little_noise(world, labelers, items):
