@@ -69,7 +69,7 @@ class Context(Protocol):
     """Returns the prompts of a split that fit `prompt_len`."""
 
   def has_kl(self, policy: str) -> bool:
-    """Returns whether the policy's KL from SFT is of interest."""
+    """Returns whether the policy's KL from where PPO starts is of interest."""
 
   def reward_model(self, name: str = 'reward_model') -> RewardModel:
     """Opens the reward model `inputs.NAME`."""

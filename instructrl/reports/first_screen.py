@@ -44,7 +44,7 @@ _PAIRS = (
 )
 # Measure on held-out data -> name, scale and unit; the paper has no number.
 _LEVELS = {
-  'kl': ('KL from SFT', 1, '.1f', ' nats'),
+  'kl': ('KL of a response', 1, '.1f', ' nats'),
   'ended': ('responses that end', 100, '.0f', '%'),
   'score': ('reward-model score', 1, '.2f', ''),
 }

@@ -49,7 +49,7 @@ LABELS = {
 LEVELS = {
   'nll': ('loss on held-out text, nats a token', 3),
   'score': ('reward-model score', 3),
-  'kl': ('KL from SFT, nats', 2),
+  'kl': ('KL of an answer, nats', 2),
   'length': ('tokens of an answer', 1),
   'ended': ('answers that end', 2),
   'naive_bayes': ('positive answers, by naive Bayes', 2),

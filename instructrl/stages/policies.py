@@ -37,7 +37,7 @@ class Kind:
     color: '#rrggbb' in plots.
     asked: how prompts are laid out, see `language_model.TEMPLATES`; '' is
       'plain' for a run of the stage `pretrain`, else 'chat'.
-    has_kl: whether its KL from the SFT policy is measured.
+    has_kl: whether its KL from another policy is measured.
   """
 
   label: str

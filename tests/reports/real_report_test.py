@@ -171,7 +171,7 @@ def test_the_page_tells_the_figures_and_escapes_texts(study):
     'answer &amp;',
     'rows read &lt;9&gt;',
     'What this cannot show',
-    'KL from SFT',
+    'KL of an answer',
     '120 of 40 prompts',
     'All 9\nprompts, in an order',
   ):
