@@ -73,6 +73,9 @@ def attention() -> dict:
     return jax.jit(jax.grad(loss, has_aux=True))(params)
 
   (grads, hidden), (wanted_grads, wanted) = run('auto'), run('xla')
+  for found in (grads, wanted_grads):
+    # Only rounding: a shift of all keys changes no softmax.
+    del found['blocks']['k']['bias']
   errors = {'hidden': relative_error(hidden, wanted)}
   errors['gradients'] = max(
     map(relative_error, jax.tree.leaves(grads), jax.tree.leaves(wanted_grads))

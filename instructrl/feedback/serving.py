@@ -38,6 +38,11 @@ def serve(desk: Desk, host: str, port: int, public: str | None) -> None:
     raise ConfigError(
       f'--public must be a name such as label.example.org; got {public!r}'
     )
+  with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
+    _serve(desk, host, port, public)
+
+
+def _serve(desk: Desk, host: str, port: int, public: str | None) -> None:
   listening = _listen(host, port)
   site = web.Site(desk, secure=bool(public))
   base = f'http://{host}:{port}'
@@ -51,8 +56,7 @@ def serve(desk: Desk, host: str, port: int, public: str | None) -> None:
   config = uvicorn.Config(
     app, log_level='warning', access_log=False, server_header=False
   )
-  with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is the way to end it
-    uvicorn.Server(config).run(sockets=[listening])
+  uvicorn.Server(config).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -44,7 +44,9 @@ from instructrl.tokenizers import trained
 STAGES = ('data',)
 
 PARTS = data_sources.PARTS
-sources = data_sources.sources  # for the registry
+# For the registry.
+sources = data_sources.sources
+check_sources = data_sources.check_sources
 
 CHOICES = {
   'split_by': ('user', 'prompt'),
@@ -204,7 +206,7 @@ def prepare(config, workdir: pathlib.Path, progress):
       free for another config.
   """
   with _refusing():
-    data_sources.check_sources(config)
+    check_sources(config)
     own = imported_tokenizer(config, workdir)
     loaded = data_sources.load_sources(config, workdir, progress)
     read = data_sources.contents(loaded)

@@ -68,13 +68,15 @@ class FakeJudge:
 
 
 class FakeLabeler:
+  tie_width = 0.5
+
   def __init__(self, group):
     self.name, self.group = group[0], group
 
-  def rank(self, prompt, responses, rng):
-    scores = [-len(r) for r in responses]
-    ratings = [{'overall_quality': min(7, len(r))} for r in responses]
-    return [sorted(set(scores)).index(s) for s in scores], ratings
+
+def longer_is_better(labelers, items, generator):
+  lengths = [[len(r) for r in responses] for _, responses in items]
+  return np.array([lengths] * len(labelers), float)
 
 
 class FakeContext:
@@ -110,6 +112,7 @@ def rows_apply_to_even_prompts(monkeypatch):
   even = lambda prompt: int(prompt.id) % 2 == 0
   monkeypatch.setattr(preference, 'APPLIES', {'hallucination': even})
   monkeypatch.setattr(preference, 'Judge', FakeJudge)
+  monkeypatch.setattr(preference.people, 'readings', longer_is_better)
 
 
 @pytest.fixture(scope='module')

@@ -183,8 +183,8 @@ def test_statements_are_judged_beside_lines(tmp_path, config):
   )
   assert line in (tmp_path / 'table.md').read_text()
   page = (tmp_path / 'index.html').read_text()
-  assert 'What must be seen' in page and '<!-- GPT -->' in page
-  assert '<!-- passes -->' in page and '<!-- num_epochs -->' not in page
+  assert 'What must be seen' in page and '>GPT</text>' in page
+  assert '>passes</text>' in page and '>num_epochs</text>' not in page
   config.expected = ()
   found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
   outcomes.write(tmp_path, found, 'A title')

@@ -263,7 +263,7 @@ def test_fields_that_make_no_sense_are_refused(config, changes, message):
     dpo.validate(config)
 
 
-def test_only_the_loss_and_the_stage_name_dpo():
+def test_only_the_loss_the_stage_and_its_label_name_dpo():
   """Discovery finds the stage, and policies are a table of the experiment."""
   package = pathlib.Path(dpo.__file__).parents[1]
   named = {
@@ -271,4 +271,4 @@ def test_only_the_loss_and_the_stage_name_dpo():
     for path in package.rglob('*.py')
     if re.search('(?<![a-z])dpo', path.read_text().lower())
   }
-  assert named == {'losses.py', 'stages/dpo.py'}
+  assert named == {'losses.py', 'stages/dpo.py', 'stages/policies.py'}
