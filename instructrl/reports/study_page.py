@@ -139,7 +139,7 @@ def _facts(results, compared) -> list[str]:
     facts = [f'{words(k)}: {", ".join(specs)}' for k, specs in sources if specs]
   return [
     *facts,
-    f'{formats.duration(sum(results["seconds"].values()))} in all',
+    f'{formats.duration(sum(results["seconds"].values()))} of stages',
   ]
 
 
