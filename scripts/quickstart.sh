@@ -21,10 +21,13 @@ need_space "$workdir" 1
 make_env
 
 cd "$ROOT"
+backend="$("$VENV_PYTHON" -c 'import jax; print(jax.default_backend())')"
 parallel=1
-if [ "$(nproc 2>/dev/null || echo 1)" -ge 2 ] && [ cpu = \
-    "$("$VENV_PYTHON" -c 'import jax; print(jax.default_backend())')" ]; then
-  parallel=2
+if [ "$backend" = cpu ]; then
+  export JAX_PLATFORMS=cpu  # libtpu need not look for a TPU again
+  if [ "$(nproc 2>/dev/null || echo 1)" -ge 2 ]; then
+    parallel=2
+  fi
 fi
 "$VENV_PYTHON" -m instructrl.study --parallel="$parallel" \
   --config=experiments/study.py:tiny --workdir="$workdir" &
