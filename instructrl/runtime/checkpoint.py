@@ -11,7 +11,6 @@ notice a flipped bit.
 """
 
 from collections.abc import Callable, Sequence
-import os
 import pathlib
 from typing import Any
 
@@ -25,6 +24,7 @@ from instructrl.runtime import files
 from instructrl.runtime import manifest
 from instructrl.runtime import processes
 from instructrl.runtime import storage
+from instructrl.runtime import workers
 from instructrl.runtime.errors import CheckpointError
 from instructrl.runtime.run_folder import changed_fields
 from instructrl.runtime.run_folder import CONFIG
@@ -245,13 +245,12 @@ def abstract(state):
 
 def environment() -> dict[str, Any]:
   """Returns what the bits of a result depend on besides config and data."""
-  affinity = getattr(os, 'sched_getaffinity', None)  # not on a Mac
   return {
     'jax': jax.__version__,
     'device_kind': jax.devices()[0].device_kind,
     'num_devices': jax.device_count(),
     'num_processes': jax.process_count(),
-    'num_cores': len(affinity(0)) if affinity else os.cpu_count(),
+    'num_cores': workers.cores(),
   }
 
 

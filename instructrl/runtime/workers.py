@@ -21,7 +21,7 @@ Submit = Callable[..., futures.Future]
 
 def cores() -> int:
   """Returns the cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
+  if hasattr(os, 'sched_getaffinity'):  # not on a Mac
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
 

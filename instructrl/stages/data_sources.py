@@ -21,16 +21,14 @@ READ = 25  # percent of the stage's time after which all is read
 def load_sources(config, workdir: pathlib.Path, progress) -> list[Loaded]:
   """Loads the specs of all parts, each once; see `Spool` for the folder."""
   loaded, known = [], {}
+  count = len({*itertools.chain(*(config[part] for part in PARTS))})
   for part in PARTS:
     for spec in config[part]:
       if spec not in known:
         known[spec] = one = named(load(spec, folder=workdir), workdir)
         progress.message(f'{spec}: {len(one.records):,} of {one.read:,} rows')
-        share = len(known) / len(
-          {*itertools.chain(*(config[p] for p in PARTS))}
-        )
         rows = sum(one.read for one in known.values())
-        progress.update(int(READ * share), {'rows': rows})
+        progress.update(int(READ * len(known) / count), {'rows': rows})
       parts.check_kind(part, spec, known[spec].kind)
       loaded.append(dataclasses.replace(known[spec], part=part))
   return loaded
