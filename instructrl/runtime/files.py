@@ -224,14 +224,19 @@ def read_jsonl(path) -> list[dict[str, Any]]:
   return records
 
 
-def write_json(path, value) -> None:
-  """Writes a JSON file atomically; keys keep their order."""
-  atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + '\n')
+def write_json(path, value, indent: int | None = 1) -> None:
+  """Writes a JSON file atomically; keys keep their order.
+
+  With `indent=None` the file has one line and takes a quarter of the time.
+  """
+  atomic_write(path, json.dumps(value, indent=indent, allow_nan=False) + '\n')
 
 
-def write_sealed(path, value: Mapping[str, Any]) -> None:
+def write_sealed(
+  path, value: Mapping[str, Any], indent: int | None = 1
+) -> None:
   """Writes a JSON file that has a digest of itself; see `read_sealed`."""
-  write_json(path, {**value, SEAL: _digest(value)})
+  write_json(path, {**value, SEAL: _digest(value)}, indent)
 
 
 def read_sealed(path, version: int) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def abstract_rows(mesh, shapes):
   )
 
 
+@functools.lru_cache(maxsize=8)  # an evaluation opens each policy several times
 def lm_layout(model: transformer.Model, mesh) -> Layout:
   """Returns the layout of a language model."""
   shapes = jax.eval_shape(lambda: model.init(jax.random.key(0)))

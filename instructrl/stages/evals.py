@@ -178,7 +178,8 @@ class StageContext:
     if processes.primary():
       path.parent.mkdir(parents=True, exist_ok=True)
       try:
-        files.write_sealed(path, {'format_version': 1, 'part': found})
+        part = {'format_version': 1, 'part': found}
+        files.write_sealed(path, part, indent=None)
       except TypeError as error:
         raise ValueError(f'{name} must hold what JSON can: {error}') from error
     return found
