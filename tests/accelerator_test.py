@@ -104,7 +104,13 @@ def test_arguments_are_those_of_the_benchmark(accelerator):
 
 
 @pytest.mark.parametrize(
-  'name', ['environment', 'attention', 'offload', 'logprobs']
+  'name',
+  [
+    'environment',
+    pytest.param('attention', marks=pytest.mark.slow),
+    'offload',
+    'logprobs',
+  ],
 )
 def test_checks_pass_on_a_cpu(name):
   done = subprocess.run(

@@ -382,6 +382,7 @@ def lowered_for_tpu(**changes):
     return gradient(m).lower(*arguments)
 
 
+@pytest.mark.slow
 @slices.needs_libtpu
 def test_a_tpu_is_given_splash_attention():
   """A real compilation of a model; the logits of a head are nowhere."""

@@ -99,7 +99,9 @@ def test_the_count_is_that_of_tiles_with_a_pair():
   assert tiles.keys[0, 3, :3].tolist() == [0, 2, 3]
 
 
-@pytest.mark.parametrize('remat', ['none', 'full'])
+@pytest.mark.parametrize(
+  'remat', ['none', pytest.param('full', marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize('shared_prefix', [False, True])
 def test_a_model_learns_the_same(remat, shared_prefix):
   ids = row((PREFIX if shared_prefix else 9, 100), (1, 80), (2, 90), (0, 10))

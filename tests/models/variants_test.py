@@ -117,7 +117,9 @@ def gradient(frozen, **changes):
   'frozen, changes',
   [
     (3, {}),
-    (1, dict(tiny.GEMMA, scan_unroll=4, remat='full')),
+    pytest.param(
+      1, dict(tiny.GEMMA, scan_unroll=4, remat='full'), marks=pytest.mark.slow
+    ),
     pytest.param(4, tiny.NEOX, marks=pytest.mark.slow),
     pytest.param(2, dict(tiny.LLAMA, remat='dots'), marks=pytest.mark.slow),
   ],

@@ -187,6 +187,7 @@ def test_a_value_model_of_another_architecture_is_refused(configs, workdir):
     ppo.run(config, workdir)
 
 
+@pytest.mark.slow
 def test_prompts_of_another_folder(
   configs, workdir, study, one_device, tmp_path
 ):

@@ -119,9 +119,11 @@ def packed_half(rollout):
 
 
 def fresh(kl_coef=KL_COEF):
-  return build.fresh_state(
+  state = build.fresh_state(
     {'policy': REF, 'value': REWARD}, TX, ema_params=REF, kl_coef=kl_coef
   )
+  # On a device like the state after an update: one program serves both.
+  return jax.device_put(state, jax.devices()[0])
 
 
 make_generate = functools.partial(

@@ -110,7 +110,15 @@ def descended(k: int, widths: tuple, size: int):
   return jax.tree.map(jnp.subtract, state.params, after.params), metrics
 
 
-@pytest.mark.parametrize('k, size', [(2, 0), (2, 4), (6, 2), (9, 1)])
+@pytest.mark.parametrize(
+  'k, size',
+  [
+    (2, 0),
+    pytest.param(2, 4, marks=pytest.mark.slow),
+    pytest.param(6, 2, marks=pytest.mark.slow),
+    (9, 1),
+  ],
+)
 def test_a_step_in_parts_equals_that_of_the_whole_batch(k, size, monkeypatch):
   monkeypatch.setattr(packing, 'MIN_COLUMNS', 24)  # two rankings are enough
   expected, metrics = descended(k, (), 0)
@@ -119,6 +127,7 @@ def test_a_step_in_parts_equals_that_of_the_whole_batch(k, size, monkeypatch):
   chex.assert_trees_all_close(found, metrics, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_four_devices_equal_one():
   """Two parts, each with a ranking on every device."""
   expected, metrics = descended(4, (), 0)
