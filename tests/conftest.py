@@ -7,15 +7,14 @@ a test starts have them too.
 
 Most of a test's time is compilation, so LLVM optimizes nothing, and short
 compilations are cached as well: programs run briefly here, and many tests run
-the same stage. `isa_test.py` has LLVM's optimizations. Traces make millions of
-objects that live long, and each operation notes the lines it comes from: rarer
-collections and no lines save an eighth of the time.
+the same stage. `isa_test.py` has LLVM's optimizations. Rare garbage
+collections, and operations that do not note the lines they come from, save an
+eighth of the time.
 
 Tests marked `slow` run with `--all` (or when chosen by `-m slow`).
 """
 
 import collections
-import gc
 import os
 import pathlib
 
@@ -37,7 +36,7 @@ for flag, value in FLAGS.items():
       f'{os.environ.get("XLA_FLAGS", "")} {flag}={value}'
     )
 
-gc.set_threshold(200_000, 20, 50)
+memory.collect_rarely()
 memory.keep_freed_memory()
 
 

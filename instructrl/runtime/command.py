@@ -42,7 +42,7 @@ def setup_output():
 
 
 def setup_jax():
-  """Tunes the allocator, and caches compiled programs on disk.
+  """Tunes the memory's management, and caches compiled programs on disk.
 
   JAX's environment variables have priority. Results depend on neither.
   """
@@ -51,6 +51,7 @@ def setup_jax():
   from instructrl.runtime import memory
 
   memory.keep_freed_memory()
+  memory.collect_rarely()
   if not os.environ.get('JAX_COMPILATION_CACHE_DIR'):
     cache = typed.path(os.environ.get('XDG_CACHE_HOME') or '~/.cache')
     jax.config.update(

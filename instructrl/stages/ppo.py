@@ -81,16 +81,16 @@ def load_prompts(
     source: name of the input that has the prompts.
   """
   records = inputs.records(run, source, 'prompts', split)
-  tokens = [tasks.chat_prompt(tok, record) for record in records]
-  kept = [i for i, t in enumerate(tokens) if len(t) <= prompt_len]
+  # In one pass: records that are read one by one take ten times as long.
+  pairs = ((record, tasks.chat_prompt(tok, record)) for record in records)
+  kept = [
+    (record, tokens) for record, tokens in pairs if len(tokens) <= prompt_len
+  ]
   checks.require(
     bool(kept), f'no prompt of {split!r} fits ppo.prompt_len={prompt_len}'
   )
-  return (
-    [records[i] for i in kept],
-    [tokens[i] for i in kept],
-    len(records) - len(kept),
-  )
+  fitting, prompts = map(list, zip(*kept))
+  return fitting, prompts, len(records) - len(kept)
 
 
 def _load(run: Run, program: PPOProgram):

@@ -82,3 +82,11 @@ def test_importing_the_package_has_no_side_effects():
     [sys.executable, '-c', code], check=True, capture_output=True, text=True
   )
   assert done.stdout.strip() == "['instructrl']"
+
+
+def test_garbage_is_collected_rarely_but_collected(monkeypatch):
+  set_to = []
+  monkeypatch.setattr(memory.gc, 'set_threshold', lambda *x: set_to.append(x))
+  memory.collect_rarely()
+  ((young, middle, old),) = set_to
+  assert young > 100_000 and 0 < middle < 100 and 0 < old < 100
