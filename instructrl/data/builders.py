@@ -67,6 +67,13 @@ class _Shard:
       columns.save(self.path + _COLUMNS)
 
 
+class _Info(tfds.core.DatasetInfo):
+  """What TFDS knows of a data set."""
+
+  def initialize_from_bucket(self):
+    """Does nothing: TFDS would look for it online, in a folder that it leaves."""
+
+
 class RecordBuilder(tfds.core.ShardBasedBuilder):
   """Base class; a subclass names its record type.
 
@@ -97,7 +104,7 @@ class RecordBuilder(tfds.core.ShardBasedBuilder):
     super().__init__(**kwargs)
 
   def _info(self) -> tfds.core.DatasetInfo:
-    return tfds.core.DatasetInfo(
+    return _Info(
       builder=self,
       features=tfds.features.FeaturesDict(self.features()),
       metadata=tfds.core.MetadataDict(made_from=self._made_from, contents={}),

@@ -5,6 +5,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -114,6 +115,15 @@ def test_a_long_sequence_is_written_in_shards(tmp_path, monkeypatch):
   bad = [*rankings[:9], dataclasses.replace(rankings[9], ranks=(0,))]
   with pytest.raises(RecordError, match=r'^other/train\[9\]: ranks has 1'):
     store.write_records(tmp_path, 'other', {'train': bad})
+
+
+def test_no_temporary_folder_is_left(tmp_path, monkeypatch):
+  left = tmp_path / 'temporary'
+  left.mkdir()
+  monkeypatch.setattr(tempfile, 'tempdir', str(left))
+  store.write_records(tmp_path / 'own', 'prompts', {'train': [make_prompt(0)]})
+  assert store.read_records(tmp_path / 'own', 'prompts', 'train')
+  assert not list(left.iterdir())
 
 
 def test_a_finished_data_set_is_used_again(tmp_path):
