@@ -71,7 +71,7 @@ class _Info(tfds.core.DatasetInfo):
   """What TFDS knows of a data set."""
 
   def initialize_from_bucket(self):
-    """Does nothing: TFDS would look for it online, in a folder that it leaves."""
+    """Does nothing; TFDS would leave an empty temporary folder."""
 
 
 class RecordBuilder(tfds.core.ShardBasedBuilder):

@@ -1,10 +1,12 @@
 """A tokenizer that lays out each text once, also over several starts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from concurrent import futures
 import itertools
 import os
 import pathlib
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -72,34 +74,56 @@ class Remembering:
   def learn(self, records: Iterable[Record]) -> Iterator[int]:
     """Encodes the texts of records, many at once.
 
+    A thread encodes a block while the next one is read and the last one is
+    written.
+
     Yields:
       The number of records whose texts are known.
     """
     records, done = iter(records), 0
-    while block := list(itertools.islice(records, _BLOCK)):
-      asked, answered, pages = {}, {}, {}
-      for record in block:
-        if isinstance(record, Document):
-          pages[digest('document', record.text)] = record.text
-          continue
-        prompt = prompt_of(record)
-        key = digest('prompt', prompt.text, *prompt.turns)
-        asked[key] = prompt.text, prompt.turns
-        for text in parts.texts_of(record)[1:]:
-          answered[digest('response', text)] = text
-      for wanted, encode in (
+    with futures.ThreadPoolExecutor(1) as thread:
+      size, keys, encoding = 0, [], None
+      while True:
+        block = list(itertools.islice(records, _BLOCK))
+        new = self._new(block, frozenset(keys))
+        following = thread.submit(_encoded, new)
+        if encoding is not None:
+          self._keep(zip(keys, encoding.result()))
+          done += size
+          yield done
+        if not block:
+          return
+        keys = [key for texts, _ in new for key in texts]
+        size, encoding = len(block), following
+
+  def _new(
+    self, block: Sequence[Record], begun: Set[bytes]
+  ) -> list[tuple[dict[bytes, Any], Callable]]:
+    """Returns (digest -> text, how to encode) of texts to encode.
+
+    Args:
+      block: the records of the texts.
+      begun: digests of texts that are being encoded.
+    """
+    asked, answered, pages = {}, {}, {}
+    for record in block:
+      if isinstance(record, Document):
+        pages[digest('document', record.text)] = record.text
+        continue
+      prompt = prompt_of(record)
+      key = digest('prompt', prompt.text, *prompt.turns)
+      asked[key] = prompt.text, prompt.turns
+      for text in parts.texts_of(record)[1:]:
+        answered[digest('response', text)] = text
+    known = lambda key: key in begun or self._known.get(key) is not None
+    return [
+      ({key: text for key, text in texts.items() if not known(key)}, encode)
+      for texts, encode in (
         (asked, self._tok.prompts),
         (answered, self._tok.responses),
         (pages, self._tok.documents),
-      ):
-        new = {
-          key: text
-          for key, text in wanted.items()
-          if self._known.get(key) is None
-        }
-        self._keep(zip(new, encode(list(new.values())) if new else ()))
-      done += len(block)
-      yield done
+      )
+    ]
 
   def prompt(self, text: str, turns: Sequence[str] = ()) -> list[int]:
     key = digest('prompt', text, *turns)
@@ -141,6 +165,16 @@ class Remembering:
       whole = whole[self._file.write(whole) :]
     for key, place in places.items():
       self._known.setdefault(key, place)
+
+
+def _encoded(
+  new: Sequence[tuple[dict[bytes, Any], Callable]],
+) -> list[Sequence[int]]:
+  """Returns the tokens of all texts, in order."""
+  found = []
+  for texts, encode in new:
+    found += encode(list(texts.values())) if texts else ()
+  return found
 
 
 def _reader(tok, path: pathlib.Path, known: Digests) -> Remembering:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from instructrl.data.curate import remembering
 from instructrl.data.curate.remembering import Remembering
 from tests.data import toys
 
@@ -64,6 +65,32 @@ def test_texts_of_records_are_learned_together(tok):
     *(('response', text) for text in 'abrs'),
   ]
   assert tok.prompt('q') == [70_000, ord('q')] and tok.seen == learned
+
+
+def test_blocks_that_share_texts_encode_them_once(tok, monkeypatch):
+  """Also a text that the block before has, which is still being encoded."""
+  monkeypatch.setattr(remembering, '_BLOCK', 2)
+  rows = [toys.shown(f'p{i // 2}', f'r{i // 3}') for i in range(7)]
+  assert list(tok.learn(iter(rows))) == [2, 4, 6, 7]
+  assert len(tok.seen) == len({*tok.seen}) == 4 + 3
+  assert tok.response('r2') == [70_000, *map(ord, 'r2')]
+
+
+def test_what_was_encoded_before_an_error_is_kept(tok, monkeypatch):
+  monkeypatch.setattr(remembering, '_BLOCK', 1)
+
+  def responses(texts):
+    if texts == ['bad']:
+      raise ValueError('a lone surrogate')
+    return list(map(tok._tok.response, texts))
+
+  tok._tok.responses = responses
+  done = tok.learn([toys.shown('p', 'a'), toys.shown('p', 'bad')])
+  assert next(done) == 1
+  with pytest.raises(ValueError, match='surrogate'):
+    next(done)
+  seen = [*tok.seen]
+  assert tok.response('a') == [70_000, ord('a')] and tok.seen == seen
 
 
 @pytest.mark.parametrize('cut', [0, 1, 3, 9, 21, 40])
