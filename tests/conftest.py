@@ -17,6 +17,7 @@ Tests marked `slow` run with `--all` (or when chosen by `-m slow`).
 import collections
 import os
 import pathlib
+import signal
 
 from instructrl.runtime import memory
 
@@ -36,6 +37,10 @@ for flag, value in FLAGS.items():
       f'{os.environ.get("XLA_FLAGS", "")} {flag}={value}'
     )
 
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+  # A shell starts programs in the background with Ctrl-C ignored, and so would
+  # be the processes to which tests send it.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 memory.collect_rarely()
 memory.keep_freed_memory()
 

@@ -68,7 +68,7 @@ class _Shard:
 
 
 class _Info(tfds.core.DatasetInfo):
-  """What TFDS knows of a data set."""
+  """The description of a data set, without a search for one online."""
 
   def initialize_from_bucket(self):
     """Does nothing; TFDS would leave an empty temporary folder."""
