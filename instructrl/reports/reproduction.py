@@ -190,7 +190,7 @@ def write(
     results = report.build_results(pooled, whole.rows)
     figures = study_figures.draw(pooled, results)
   sections = [
-    _section(number, claim, rows, figures, parts, results, policies)
+    _section(number, claim, rows, whole, figures, parts, results, policies)
     for number, (claim, rows) in enumerate(assign(claims, whole, parts), 1)
     if rows or claim is not OTHER
   ]
@@ -213,14 +213,17 @@ def write(
   return folder / 'index.html'
 
 
-def _section(number, claim, rows, figures, parts, results, policies) -> dict:
+def _section(
+  number, claim, rows, studies, figures, parts, results, policies
+) -> dict:
   """Returns what the page shows of a claim."""
   named = [
     (f'{number:02d}_{name}', pages.words(name), figures[name])
     for name in claim.get('figures', ())
     if figures.get(name)
   ]
-  names = dict.fromkeys((*claim.get('parts', {}), *(p.name for p, _ in rows)))
+  ablations = (p.name for p, _ in rows if p is not studies)
+  names = dict.fromkeys((*claim.get('parts', {}), *ablations))
   used = [part for name in names for part in parts if part.name == name]
   named += [
     (

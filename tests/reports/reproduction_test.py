@@ -40,7 +40,9 @@ def fixture_written(tmp_path_factory):
   folder = tmp_path_factory.mktemp('reproduction')
   (folder / 'study').mkdir()
   report_test.write_study(folder / 'study')
-  studies = reproduction.Evidence('worlds', 'run worlds', (), '2 studies')
+  studies = reproduction.Evidence(
+    'worlds', 'run worlds', (), '2 studies', '<svg></svg>'
+  )
   ablation = reproduction.Evidence(
     'kl_coef', 'run kl_coef', [row(-1.0, 0.1)], '3 seeds', '<svg></svg>'
   )
@@ -51,7 +53,7 @@ def fixture_written(tmp_path_factory):
     CLAIMS,
     [folder / 'study'] * 2,
     studies,
-    [ablation],
+    [studies, ablation],
   )
   results = json.loads((page.parent / 'results.json').read_text())
   return page, results
@@ -93,6 +95,8 @@ def test_the_page_for_docs_has_its_figures_beside_it(written):
     svg = (page.parent / 'figures' / f'{name}.svg').read_text()
     assert 'currentColor' not in svg and 'fill="white"' in svg
   assert 'of pretraining' in text  # the table of costs
+  # Statements of the studies have the figures that their claim names only.
+  assert 'run worlds' in text and 'worlds.svg' not in text
   html = page.read_text()
   assert 'href="../kl_coef/index.html"' in html and 'PPO-ptx against' in html
 
