@@ -6,7 +6,7 @@ log-probabilities of the reference are computed before the loop, from
 `inputs.policy` also when a run resumes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import math
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 
 from instructrl import losses
 from instructrl.data import pipeline
+from instructrl.data.ranked import RankedTokens
 from instructrl.models.transformer import Model
 from instructrl.runtime import processes
 from instructrl.runtime import sharding
@@ -95,7 +96,6 @@ class DPOProgram(build.Program):
   Attributes:
     step: jitted, see `reward.rankings_step`; the state is donated.
     logprobs: jitted, see `ranked_logprobs`; the rows of every process.
-    in_parts: jitted, the same for a batch of the training.
     rewards: jitted (params, ReferenceBatch) -> [B, K] implicit rewards.
   """
 
@@ -111,10 +111,14 @@ class DPOProgram(build.Program):
     def logprobs(params, batch):
       return ranked_logprobs(model, params, batch, config.logits_chunk)
 
-    def in_parts(params, batch):
-      return ranking_parts.mapped(
-        logprobs, params, batch, widths, config.microbatch_size
+    def rewards(params, batch):
+      return config.beta * (logprobs(params, batch) - batch.ref_logprobs)
+
+    def in_parts(fn):
+      mapped = lambda params, batch: ranking_parts.mapped(
+        fn, params, batch, widths, config.microbatch_size
       )
+      return jax.jit(mapped, out_shardings=whole)
 
     def loss_fn(params, batch, **counts):
       return losses.dpo_loss(
@@ -137,18 +141,15 @@ class DPOProgram(build.Program):
       out_shardings=(self.state_shardings, whole),
       donate_argnums=0,
     )
-    self.logprobs = jax.jit(logprobs, out_shardings=whole)
-    self.in_parts = jax.jit(in_parts, out_shardings=whole)
-    self.rewards = jax.jit(
-      lambda params, batch: (
-        config.beta * (logprobs(params, batch) - batch.ref_logprobs)
-      ),
-      out_shardings=whole,
-    )
+    self.logprobs, self.rewards = in_parts(logprobs), in_parts(rewards)
 
 
 def prepare(
-  run: Run, program: DPOProgram, batches: pipeline.Batches, num_steps: int
+  run: Run,
+  program: DPOProgram,
+  batches: pipeline.Batches,
+  num_steps: int,
+  held_out: Mapping[str, RankedTokens],
 ) -> tuple[TrainState, np.ndarray, dict[str, list[ReferenceBatch]]]:
   """Loads `inputs.policy` and computes everything that depends on it.
 
@@ -158,6 +159,7 @@ def prepare(
     batches: of the training.
     num_steps: number of steps, from the first on, whose rankings need the
       reference's log-probabilities.
+    held_out: from `ranking_batches.load_held_out`.
 
   Returns:
     The state that the run starts or resumes from; `ref_logprobs` [N, K] of the
@@ -169,17 +171,16 @@ def prepare(
   shape = batches.num_examples, config.max_responses
   ref_logprobs = np.zeros(shape, np.float32)
   for step in range(num_steps):
-    found = program.in_parts(params, run.put(batches.at(step)))
+    found = program.logprobs(params, run.put(batches.at(step)))
     found = processes.fetch(found)
     ref_logprobs[batches.all_indices(step), : found.shape[1]] = found
-  tok = run.tokenizer()
   held = {
     name: [
       with_reference(batch, program.logprobs(params, batch))
       for batch in batches
     ]
     for name, batches in ranking_batches.held_out_batches(
-      run, tok, ranking_batches.load_held_out(run, tok), config.eval_prompts
+      run, run.tokenizer(), held_out, config.eval_prompts
     ).items()
   }
   state = run.restore(
@@ -211,6 +212,7 @@ def run(config, workdir, label: str = '') -> dict:
   with Run(config, workdir, label) as run:
     tok = run.tokenizer()
     elements, dropped, batches = ranking_batches.load_training(run, tok)
+    held_out = ranking_batches.load_held_out(run, tok)
     epoch = pipeline.epoch_steps(len(elements), config.batch_size)
     num_steps = config.num_steps or config.num_epochs * epoch
     program = DPOProgram(
@@ -218,11 +220,11 @@ def run(config, workdir, label: str = '') -> dict:
       run.mesh,
       vocab_size=tok.vocab_size,
       num_steps=num_steps,
-      widths=ranking_parts.widths(elements.lengths),
+      widths=ranking_batches.widths(elements, held_out),
     )
 
     state, ref_logprobs, held = prepare(
-      run, program, batches, min(num_steps, epoch)
+      run, program, batches, min(num_steps, epoch), held_out
     )
 
     def evaluate(state, step):

@@ -237,25 +237,27 @@ def training_batches(config, elements, tok, **kwargs) -> pipeline.Batches:
   )
 
 
+def widths(
+  training: RankedTokens, held: Mapping[str, RankedTokens]
+) -> tuple[int, ...]:
+  """Returns the widths of `ranking_parts` for training and measurement."""
+  lengths = [found.lengths for found in (training, *held.values())]
+  return ranking_parts.widths(np.concatenate(lengths))
+
+
 def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
   """Returns all rankings once, on the devices, the longest first.
 
-  Batches of shorter rankings have fewer columns, see `ranking_parts.width`.
+  The parts of a batch are then of similar length, see `ranking_parts.mapped`.
   """
-  lengths, size = _lengths(elements, tok), run.config.batch_size
-  order = np.argsort(-lengths, kind='stable')
-  most = ranking_parts.columns(lengths.max())
+  lengths = _lengths(elements, tok)
   batches = _batches(
     run.config,
-    elements.where(order),
+    elements.where(np.argsort(-lengths, kind='stable')),
     tok,
-    seq_len=most,
+    seq_len=ranking_parts.columns(lengths.max()),
     max_k=run.config.max_responses,
     shuffle=False,
-    rows_read=run.rows(size),
+    rows_read=run.rows(run.config.batch_size),
   )
-  widths = [min(most, ranking_parts.width(n)) for n in lengths[order[::size]]]
-  return [
-    run.put(pipeline.trim_columns(batch, kept))
-    for batch, kept in zip(batches.once(), widths, strict=True)
-  ]
+  return list(map(run.put, batches.once()))

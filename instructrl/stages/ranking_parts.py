@@ -135,12 +135,14 @@ def mapped(
     fn: (params, RankingBatch of b) -> [b, ...].
     params: the parameters.
     batch: B rankings.
-    widths: from `widths`.
+    widths: from `widths`; empty = compute the whole batch at once.
     size: rankings of a part; 0 = few.
 
   Returns:
     [B, ...], in the order of the batch.
   """
+  if not widths:
+    return fn(params, batch)
   num_rows = rows(len(batch.ranks), widths, size)
   parts, order = split(batch, num_rows)
   narrowest = at_width(fn, widths)

@@ -163,7 +163,13 @@ class RewardProgram(build.Program):
       donate_argnums=0,
     )
     self.score = jax.jit(
-      lambda params, batch: scoring.ranking_scores(model, params, batch),
+      lambda params, batch: ranking_parts.mapped(
+        functools.partial(scoring.ranking_scores, model),
+        params,
+        batch,
+        widths,
+        config.microbatch_size,
+      ),
       out_shardings=whole,
     )
 
@@ -307,7 +313,7 @@ def run(config, workdir, label: str = '') -> dict:
       run.mesh,
       vocab_size=tok.vocab_size,
       num_steps=num_steps,
-      widths=ranking_parts.widths(elements.lengths),
+      widths=ranking_batches.widths(elements, held),
     )
     state = run.restore(
       program.fresh_state,

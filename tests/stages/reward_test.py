@@ -21,11 +21,11 @@ from instructrl.models import heads
 from instructrl.runtime import metrics
 from instructrl.runtime import optimizer
 from instructrl.runtime import run_folder
+from instructrl.runtime import sharding
 from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ranking_batches
-from instructrl.stages import ranking_parts
 from instructrl.stages import reward
 from instructrl.stages import scoring
 from instructrl.types import RankingBatch
@@ -466,10 +466,7 @@ def test_eval_prompts_caps_what_is_measured_in_training(configs, study, tok):
   np.testing.assert_array_equal(some, again)
 
 
-def test_held_out_batches_are_as_wide_as_their_own_rankings(
-  configs, study, tok, monkeypatch
-):
-  monkeypatch.setattr(ranking_parts, 'COLUMNS', 4)
+def test_held_out_batches_have_the_longest_rankings_first(configs, study, tok):
   run = toy_run(configs, study)
   run.rows, run.put = np.arange, lambda batch: batch
   run.config.batch_size = 2
@@ -479,9 +476,15 @@ def test_held_out_batches_are_as_wide_as_their_own_rankings(
     [(b.segment_ids != 0).sum(1)[b.valid.any(1)] for b in batches]
   )
   np.testing.assert_array_equal(lengths, np.sort(held.lengths)[::-1])
-  widths = [b.tokens.shape[1] for b in batches]
-  assert widths == sorted(widths, reverse=True) and len(set(widths)) > 1
-  assert all(b.last.max() < n for b, n in zip(batches, widths))
+
+
+def test_the_widths_hold_held_out_rankings_too(configs, study, tok):
+  run = toy_run(configs, study)
+  held = ranking_batches.load_held_out(run, tok)
+  all_of_them = ranking_batches.load_rankings(run, tok, 'train')[0]
+  short = all_of_them.where(all_of_them.lengths < all_of_them.lengths.max())
+  longest = max(found.lengths.max() for found in held.values())
+  assert ranking_batches.widths(short, held)[-1] >= longest
 
 
 def test_folds_have_equal_data():
@@ -613,28 +616,22 @@ def untrained(monkeypatch):
   monkeypatch.setattr(scoring, 'accuracy', lambda *args: measured)
 
 
-def test_only_padding_is_trimmed(
-  configs, workdir, one_device, untrained, monkeypatch
-):
-  """A batch of held-out rankings is as wide as the longest one needs."""
-  pairs = []
-  trim = pipeline.trim_columns
-
-  def spy(batch, width):
-    pairs.append((batch, trim(batch, width)))
-    return pairs[-1][1]
-
-  monkeypatch.setattr(pipeline, 'trim_columns', spy)
-  monkeypatch.setattr(ranking_parts, 'COLUMNS', 4)
-  config = configs['reward']
-  config.batch_size = 2
-  reward.run(config, workdir)
-  assert len({trimmed.tokens.shape[1] for _, trimmed in pairs}) > 1
-  for batch, trimmed in pairs:
-    for name in ('tokens', 'segment_ids', 'positions'):
-      whole, part = getattr(batch, name), getattr(trimmed, name)
-      np.testing.assert_array_equal(whole[:, : part.shape[1]], part)
-    assert not batch.segment_ids[:, trimmed.tokens.shape[1] :].any()
+def test_scores_in_parts_are_those_of_the_whole_batch(configs, study, tok):
+  run = toy_run(configs, study)
+  run.rows, run.put = np.arange, lambda batch: batch
+  held = ranking_batches.load_held_out(run, tok)['in_group']
+  (batch, *_) = ranking_batches.ordered_batches(run, held, tok)
+  params, _ = inputs.exported(study / 'reward')
+  mesh = sharding.make_mesh({'data': 1}, jax.devices()[:1])
+  with jax.set_mesh(mesh):
+    scores = [
+      reward.RewardProgram(
+        run.config, mesh, vocab_size=tok.vocab_size, num_steps=1, widths=w
+      ).score(params, batch)
+      for w in ((), (8, 16, batch.tokens.shape[1]))
+    ]
+  np.testing.assert_allclose(*scores, atol=1e-5)
+  assert np.ptp(scores[0]) > 0.01
 
 
 def test_the_bias_is_added_once_however_often_the_run_is_started(
