@@ -5,7 +5,8 @@ python -m instructrl.sweep --config=experiments/ablations/reward_pairs.py:tiny \
 
 The paper: as separate points each response gets up to K - 1 updates, and one
 pass overfits. Together, validation accuracy and log loss are much better (the
-numbers are not printed), and each response needs one forward pass.
+numbers are not printed), and each response needs one forward pass; for the time
+see docs/performance.md.
 """
 
 from experiments.ablations import base
@@ -17,12 +18,10 @@ FIELD, BATCH, MICROBATCH = (
 # About the number of untied pairs per prompt with K = 4 to 9, so an update has
 # the same number of comparisons in both settings.
 PAIRS = 16
-SECONDS = 'seconds'
 
 
 def get_config(arg='tiny'):
-  seconds = (SECONDS, 'reward', 'DONE', 'seconds')
-  c = base.get_config(arg, ('reward',), (*base.RANKING, seconds))
+  c = base.get_config(arg, ('reward',), base.RANKING)
   c.plot.x = FIELD
   together, shuffled = False, True
   c.expected = (
