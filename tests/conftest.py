@@ -58,11 +58,11 @@ def pytest_collection_modifyitems(config, items):
   work at the end.
   """
   slow = [item for item in items if item.get_closest_marker('slow')]
-  if slow and not (config.getoption('--all') or config.getoption('-m')):
-    config.hook.pytest_deselected(items=slow)
-    items[:], slow = [item for item in items if item not in slow], []
   total = collections.Counter(item.path for item in items)
   long = collections.Counter(item.path for item in slow)
+  if slow and not (config.getoption('--all') or config.getoption('-m')):
+    config.hook.pytest_deselected(items=slow)
+    items[:] = [item for item in items if item not in slow]
   items.sort(key=lambda i: (-long[i.path] / total[i.path], -total[i.path]))
 
 

@@ -359,7 +359,11 @@ def test_print_writes_lines_in_order_and_runs_nothing(tmp_path):
       (f'--set={KL}=much',),
       f"error: --set {KL}: value must be of type float; got 'much'",
     ),
-    (('--parallel=0',), 'error: --parallel=0 must be 1 or more'),
+    pytest.param(
+      ('--parallel=0',),
+      'error: --parallel=0 must be 1 or more',
+      marks=pytest.mark.slow,
+    ),
     ((f'--set={KL}=-1',), 'error: kl_coef=-1.0, seed 0: stages.ppo_ptx: '),
   ],
 )
@@ -373,7 +377,7 @@ def test_a_mistake_is_one_line(tmp_path, flags, message):
 @pytest.mark.parametrize(
   'text, message',
   [
-    ('', 'has no sweep(add, config)'),
+    pytest.param('', 'has no sweep(add, config)', marks=pytest.mark.slow),
     ('def sweep(add, config):\n  pass', 'adds no point'),
   ],
 )

@@ -43,14 +43,8 @@ def with_evals(config, **fields):
   return config
 
 
-@pytest.mark.parametrize(
-  'stage',
-  [
-    'sft',
-    pytest.param('ppo', marks=pytest.mark.slow),
-    pytest.param('dpo', marks=pytest.mark.slow),
-  ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('stage', ['sft', 'ppo', 'dpo'])
 def test_training_is_the_same_with_evaluations(
   stage, configs, workdir, one_device
 ):

@@ -53,11 +53,13 @@ SEED = 3
 
 POLICY = tiny.model()
 SCALAR = tiny.model(num_layers=1)  # the reward model has its own shape
-REF = jax.tree.map(jnp.asarray, tiny.params(POLICY, std=0.05))
+# On a device like what a program returns: one program serves both.
+on_device = functools.partial(jax.device_put, device=jax.devices()[0])
+REF = on_device(tiny.params(POLICY, std=0.05))
 # Ends a response one time in six, so that they differ in length.
 REF['final_norm']['bias'] += 0.1
 REF['embed'] = REF['embed'].at[tiny.EOS].add(0.5)
-REWARD = jax.tree.map(jnp.asarray, tiny.scalar_params(SCALAR, std=0.2))
+REWARD = on_device(tiny.scalar_params(SCALAR, std=0.2))
 # A large epsilon: Adam would make steps of the rounding of small gradients.
 TX = {
   name: optimizer.make_optimizer(
@@ -122,8 +124,7 @@ def fresh(kl_coef=KL_COEF):
   state = build.fresh_state(
     {'policy': REF, 'value': REWARD}, TX, ema_params=REF, kl_coef=kl_coef
   )
-  # On a device like the state after an update: one program serves both.
-  return jax.device_put(state, jax.devices()[0])
+  return on_device(state)
 
 
 make_generate = functools.partial(
@@ -523,7 +524,7 @@ def test_the_kl_coefficient_is_fixed_without_a_target(first):
 
 def test_the_order_of_minibatches_depends_on_the_step(first):
   state = fresh()
-  later = dataclasses.replace(state, step=jnp.int32(1))
+  later = dataclasses.replace(state, step=on_device(jnp.int32(1)))
   one, again, two = (
     update(s, first[0])[0].params['policy']['embed']
     for s in (state, state, later)

@@ -343,9 +343,8 @@ def test_the_average_is_evaluated_and_exported(configs, workdir, one_device):
   assert all(s['prompt'].startswith('say ') for s in samples)
 
 
-@pytest.mark.parametrize(
-  'asked', [pytest.param(False, marks=pytest.mark.slow), True]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('asked', [False, True])
 def test_an_iteration_waits_only_for_timings(
   asked, configs, workdir, one_device, monkeypatch, caplog
 ):

@@ -113,7 +113,7 @@ def descended(k: int, widths: tuple, size: int):
 @pytest.mark.parametrize(
   'k, size',
   [
-    (2, 0),
+    pytest.param(2, 0, marks=pytest.mark.slow),
     pytest.param(2, 4, marks=pytest.mark.slow),
     pytest.param(6, 2, marks=pytest.mark.slow),
     (9, 1),

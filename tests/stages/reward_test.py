@@ -181,10 +181,8 @@ def pair_loss(params, batch):
   return sum(prompts) / len(prompts)
 
 
-@pytest.mark.parametrize(
-  'microbatch_size',
-  [2, *(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize('microbatch_size', [0, 1, 2])
 def test_microbatches_add_up_to_the_mean_over_prompts(microbatch_size):
   elements = make_rankings(5, seed=3)
   tied = dataclasses.replace(elements[0], ranks=(0,) * len(elements[0].ranks))

@@ -195,7 +195,7 @@ def functions(stage, config, mesh, vocab_size=256):
     ('reward', 'update'),
     ('ppo_ptx', 'generate'),
     ('ppo_ptx', 'score'),
-    ('ppo_ptx', 'update'),
+    pytest.param('ppo_ptx', 'update', marks=pytest.mark.slow),
   ],
 )
 @pytest.mark.parametrize(
