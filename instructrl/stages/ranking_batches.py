@@ -4,13 +4,14 @@ K responses per prompt, N rankings.
 """
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from instructrl.data import pipeline
 from instructrl.data import tasks
 from instructrl.data.ranked import RankedTokens
+from instructrl.data.sequences import Mapped
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ranking_parts
@@ -168,7 +169,7 @@ def load_held_out(run: Run, tok) -> dict[str, RankedTokens]:
 
 def held_out_batches(
   run: Run, tok, held: Mapping[str, RankedTokens], most: int = 0
-) -> dict[str, list[RankingBatch]]:
+) -> dict[str, Sequence[RankingBatch]]:
   """Returns the batches of held-out rankings, see `ordered_batches`.
 
   Args:
@@ -245,10 +246,11 @@ def widths(
   return ranking_parts.widths(np.concatenate(lengths))
 
 
-def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
-  """Returns all rankings once, on the devices, the longest first.
+def ordered_batches(run: Run, elements, tok) -> Sequence[RankingBatch]:
+  """Returns all rankings once, the longest first.
 
-  The parts of a batch are then of similar length, see `ranking_parts.mapped`.
+  The parts of a batch are then of similar length, see `ranking_parts.mapped`. A
+  batch is put on the devices when it is used.
   """
   lengths = _lengths(elements, tok)
   batches = _batches(
@@ -260,4 +262,4 @@ def ordered_batches(run: Run, elements, tok) -> list[RankingBatch]:
     shuffle=False,
     rows_read=run.rows(run.config.batch_size),
   )
-  return list(map(run.put, batches.once()))
+  return Mapped(run.put, [*batches.once()])
