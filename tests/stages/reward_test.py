@@ -26,6 +26,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import ranking_batches
+from instructrl.stages import ranking_parts
 from instructrl.stages import reward
 from instructrl.stages import scoring
 from instructrl.types import RankingBatch
@@ -476,12 +477,16 @@ def test_held_out_batches_have_the_longest_rankings_first(configs, study, tok):
   np.testing.assert_array_equal(lengths, np.sort(held.lengths)[::-1])
 
 
-def test_the_widths_hold_held_out_rankings_too(configs, study, tok):
+def test_the_widths_hold_held_out_rankings_too(
+  configs, study, tok, monkeypatch
+):
+  monkeypatch.setattr(ranking_parts, 'COLUMNS', 1)
   run = toy_run(configs, study)
   held = ranking_batches.load_held_out(run, tok)
-  all_of_them = ranking_batches.load_rankings(run, tok, 'train')[0]
-  short = all_of_them.where(all_of_them.lengths < all_of_them.lengths.max())
   longest = max(found.lengths.max() for found in held.values())
+  training = ranking_batches.load_rankings(run, tok, 'train')[0]
+  short = training.where(training.lengths < longest)
+  assert ranking_parts.widths(short.lengths)[-1] < longest
   assert ranking_batches.widths(short, held)[-1] >= longest
 
 
