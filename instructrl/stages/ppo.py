@@ -83,9 +83,7 @@ def load_prompts(
   records = inputs.records(run, source, 'prompts', split)
   # In one pass: records that are read one by one take ten times as long.
   pairs = ((record, tasks.chat_prompt(tok, record)) for record in records)
-  kept = [
-    (record, tokens) for record, tokens in pairs if len(tokens) <= prompt_len
-  ]
+  kept = [pair for pair in pairs if tasks.fits(pair[1], prompt_len)]
   checks.require(
     bool(kept), f'no prompt of {split!r} fits ppo.prompt_len={prompt_len}'
   )
