@@ -52,6 +52,13 @@ PARTS = {
   'ptx_examples': ptx_examples,
   'batch_size': batch_size,
 }
+
+
+def rude(policy, instruction='respectful'):
+  """Returns the field of a reason that has a policy's rate of rude outputs."""
+  return f'{{probes[{policy}][toxicity][{instruction}][rude_rate][value]:.1%}}'
+
+
 # The findings of Ouyang et al. 2022 that are measured. The statements of a
 # claim are made in instructrl/reports/ for studies, and by the parts.
 CLAIMS = (
@@ -95,6 +102,13 @@ CLAIMS = (
     '45, 9, 22, 16%; is appropriate 82, 88, 91, 91%.',
     studies='^Labeler metadata',
     figures=('metadata',),
+    why={
+      'invents less in closed-domain': 'the pretrained model fails to follow '
+      'the instruction in {metadata[base][fails_to_follow_instruction][value]'
+      ':.1%} of its outputs, and other text is seldom an invention; the '
+      'prompted model, which answers more often, invents in '
+      '{metadata[prompted][hallucination][value]:.1%}'
+    },
   ),
   dict(
     title='Models fine-tuned on public tasks are like a prompted GPT',
@@ -102,6 +116,15 @@ CLAIMS = (
     'PPO-ptx 4.8 (Fig. 5). Their reward-model score saturates (Fig. 13).',
     studies='^Public tasks',
     figures=('public_tasks',),
+    why={
+      'as good as a few-shot prompt': 'public tasks have short answers: their '
+      'model is rated {likert[nlp][by_use_case][open_qa][value]:.1f} on open '
+      'questions, where the prompted one has '
+      '{likert[prompted][by_use_case][open_qa][value]:.1f}, but '
+      '{likert[nlp][by_use_case][generation][value]:.1f} against '
+      '{likert[prompted][by_use_case][generation][value]:.1f} on generation, '
+      '{likert[nlp][by_use_case][generation][n]} of {likert[nlp][n]} prompts'
+    },
   ),
   dict(
     title='The reward model',
@@ -144,6 +167,15 @@ CLAIMS = (
     'least continuous and least preferred (Fig. 7, 40, 41).',
     studies='^Toxicity',
     figures=('toxicity', 'by_prompt'),
+    why={
+      'respectful, PPO-ptx is less rude': 'it becomes ruder before RL: asked '
+      f'to be respectful, the pretrained model is rude in {rude("base")}, '
+      f'PPO’s start in {rude("ppo_init")}, PPO-ptx in {rude("ppo_ptx")}',
+      'respectful, SFT is less rude': 'the demonstrations make it ruder, and '
+      f'the instruction changes little: SFT is rude in {rude("sft")} with it '
+      f'and in {rude("sft", "none")} without, the pretrained model in '
+      f'{rude("base")} and {rude("base", "none")}',
+    },
   ),
   dict(
     title='Bias',

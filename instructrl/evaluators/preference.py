@@ -160,7 +160,8 @@ def evaluate_preference(
         reference.
       'head_to_head': left -> right -> the same, for each pair of policies.
       'likert': policy -> {'value', 'ci95', 'n', 'train_labelers': {'value',
-        'ci95', 'n'}, 'heldout_labelers': the same}, 1 to 7.
+        'ci95', 'n'}, 'heldout_labelers': the same, 'by_use_case': {use case:
+        {'value', 'ci95', 'n'}}}, 1 to 7.
       'metadata': policy -> row -> {'value', 'ci95', 'n'}, a rate over the
         prompts the row applies to.
       'differences': {'likert', 'metadata'}: paired differences of the two.
@@ -337,6 +338,16 @@ def rate(
     {name: statistics.mean_rating(values) for name, values in likert.items()},
     seed=seed,
   )
+  cases: dict[str, list[int]] = {}
+  for i, prompt in enumerate(prompts):
+    cases.setdefault(prompt.use_case, []).append(i)
+  for name, values in likert.items():
+    summaries[name]['by_use_case'] = {
+      case: statistics.summarize(
+        statistics.mean_rating([values[i] for i in found]), seed=seed
+      )
+      for case, found in sorted(cases.items())
+    }
   results = {
     'likert': summaries,
     'metadata': {name: {} for name in responses},

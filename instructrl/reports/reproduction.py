@@ -10,11 +10,14 @@ lists its claims as dicts:
     studies='pattern',  # of 'topic: statement' in the report of a study
     parts={'kl_coef': 'pattern'},  # of statements of an ablation
     figures=('preference',),  # of a study's report; an ablation's are shown too
-    why={'pattern': 'why statements are not shown, from a measurement'},
+    why={'pattern': 'why statements are not shown: {probes[base][nll][value]}'},
   )
 
 Patterns are regular expressions, found anywhere. A statement belongs to the
-first claim that matches; those without a claim have a section of their own.
+first claim that matches; those without a claim have a section of their own. The
+reasons in `why` are for statements that are not shown. Their fields, in the
+syntax of `str.format`, are numbers of the pooled evaluation; a reason whose
+numbers were not measured is left out.
 """
 
 from collections.abc import Mapping, Sequence
@@ -126,15 +129,18 @@ def assign(
   return found
 
 
-def why(row: Verdict, claim: Mapping) -> str:
-  """Returns why a statement is not shown, as far as a measurement says so."""
+def why(row: Verdict, claim: Mapping, numbers: Mapping) -> str:
+  """Returns why a statement is not shown, as far as a measurement says so.
+
+  Args:
+    row: the statement.
+    claim: the claim that it belongs to.
+    numbers: the pooled evaluation, for the fields of the claim's reasons.
+  """
   if row.verdict == verdicts.SHOWN:
     return ''
   if row.note:
     return row.note
-  for pattern, reason in claim.get('why', {}).items():
-    if re.search(pattern, row.statement):
-      return reason
   if row.verdict == verdicts.NOT_MEASURED:
     return 'no finished run has this number'
   if row.ci95 is None:
@@ -148,7 +154,18 @@ def why(row: Verdict, claim: Mapping) -> str:
       f'too few runs or items: the interval is ± {ends[0]}, and the border is '
       f'{ends[1]} away'
     )
+  for pattern, reason in claim.get('why', {}).items():
+    if re.search(pattern, row.statement) and (text := _filled(reason, numbers)):
+      return text
   return 'the reason is unknown'
+
+
+def _filled(reason: str, numbers: Mapping) -> str:
+  """Returns a reason with its numbers; '' if one of them is not there."""
+  try:
+    return reason.format_map(numbers)
+  except (KeyError, TypeError):  # no such number, or it is undefined: None
+    return ''
 
 
 def write(
@@ -182,6 +199,7 @@ def write(
   loaded = [(pathlib.Path(p).name, study_files.load(p)) for p in studies]
   pooled = pool_studies([study for _, study in loaded]) if loaded else None
   policies = pooled.policies if pooled else ShownPolicies()
+  numbers = pooled.evaluation if pooled else {}
   whole = None
   results: dict[str, Any] = {}
   figures: dict[str, Drawing | None] = {}
@@ -190,7 +208,9 @@ def write(
     results = report.build_results(pooled, whole.rows)
     figures = study_figures.draw(pooled, results)
   sections = [
-    _section(number, claim, rows, whole, figures, parts, results, policies)
+    _section(
+      number, claim, rows, whole, figures, parts, results, policies, numbers
+    )
     for number, (claim, rows) in enumerate(assign(claims, whole, parts), 1)
     if rows or claim is not OTHER
   ]
@@ -206,7 +226,7 @@ def write(
     'sections': sections,
   }
   _write_figures(folder / 'figures', sections)
-  files.write_json(folder / 'results.json', _json(contents, pooled))
+  files.write_json(folder / 'results.json', _json(contents, numbers))
   files.atomic_write(folder / 'paper.md', _markdown(contents))
   page = pages.render('reproduction', about=ABOUT, **contents)
   files.atomic_write(folder / 'index.html', page)
@@ -214,7 +234,7 @@ def write(
 
 
 def _section(
-  number, claim, rows, studies, figures, parts, results, policies
+  number, claim, rows, studies, figures, parts, results, policies, numbers
 ) -> dict:
   """Returns what the page shows of a claim."""
   named = [
@@ -245,7 +265,7 @@ def _section(
   checks = [
     study_page.shown_row(row, policies)
     | {
-      'note': why(row, claim),
+      'note': why(row, claim, numbers),
       'part': part.name,
       'runs': part.runs,
       'id': f'finding{number}-{i}',
@@ -277,7 +297,7 @@ def _write_figures(folder: pathlib.Path, sections) -> None:
       files.atomic_write(folder / f'{name}.svg', svg)
 
 
-def _json(contents: Mapping, pooled: Study | None) -> dict:
+def _json(contents: Mapping, numbers: Mapping) -> dict:
   """Returns the content of results.json."""
   return {
     'format_version': FORMAT_VERSION,
@@ -300,7 +320,7 @@ def _json(contents: Mapping, pooled: Study | None) -> dict:
       }
       for section in contents['sections']
     ],
-    'pooled': pooled.evaluation if pooled else {},
+    'pooled': numbers,
   }
 
 

@@ -92,6 +92,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
     'topics': topics,
     'figures': study_figures.draw(study, results),
     'head_to_head': head_to_head(evaluation.get('head_to_head', {}), policies),
+    'use_cases': _use_cases(evaluation.get('likert', {}), policies),
     'tax': _tax(evaluation, policies),
     'costs': cost_table(results.get('cost', {}), policies),
     'labels': _labels(results) if 'labeler_agreement' in results else None,
@@ -205,6 +206,24 @@ def head_to_head(found: Mapping, policies: ShownPolicies) -> dict | None:
         *(cell(rows[other], group) for group in study_figures.READERS.values()),
       ]
       for other in policies.sort(rows)
+    ],
+  }
+
+
+def _use_cases(likert: Mapping, policies: ShownPolicies) -> dict | None:
+  """Returns the table of mean ratings, a row for each use case."""
+  found = {p: likert[p].get('by_use_case', {}) for p in policies.sort(likert)}
+  cases = next(iter(found.values()), {})
+  by_size = sorted(cases, key=lambda case: -cases[case]['n'])
+  return cases and {
+    'head': ['Use case', 'Prompts', *map(policies.label, found)],
+    'rows': [
+      [
+        words(case),
+        f'{cases[case]["n"]:,}',
+        *(formats.measured(ratings[case], '') for ratings in found.values()),
+      ]
+      for case in by_size
     ],
   }
 

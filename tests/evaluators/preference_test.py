@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_labelers_rate_on_the_likert_scale():
     found = figures['likert']['base'][group]
     assert found['value'] == 2 and found['n'] == 40
     assert figures['likert']['ppo'][group]['value'] == 4
+
+
+def test_ratings_are_also_by_use_case():
+  prompts = make_prompts(6)
+  cases = ['chat', 'chat', 'rewrite', 'chat', 'rewrite', 'chat']
+  found, _ = preference.rate(
+    [dataclasses.replace(p, use_case=c) for p, c in zip(prompts, cases)],
+    {'base': ['a', 'a', 'abcd', 'abc', 'ab', 'abc']},
+    LengthJudge(),
+    applies={},
+    seed=0,
+  )
+  by_use_case = found['likert']['base']['by_use_case']
+  numbers = {case: (r['value'], r['n']) for case, r in by_use_case.items()}
+  assert numbers == {'chat': (2, 4), 'rewrite': (3, 2)}
 
 
 def test_ratings_of_1_are_no_successes():

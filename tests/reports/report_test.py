@@ -142,6 +142,10 @@ def make_evaluation():
         **mean(2 + 5 * WIN[p]),
         'train_labelers': mean(2.5 + 4 * WIN[p]),
         'heldout_labelers': mean(2 + 5 * WIN[p]),
+        'by_use_case': {
+          'open_qa': {**mean(2 + 4 * WIN[p]), 'n': 9},
+          'generation': mean(2 + 6 * WIN[p]),
+        },
       }
       for p in POLICIES
     },
@@ -399,6 +403,14 @@ def test_head_to_head_is_a_table_with_every_reader(finished):
     assert f'<th>{head}</th>' in table
   assert table.count('<tr>') == len(POLICIES)  # a head, and all but PPO-ptx
   assert '95.0%' in table and 'n = ' not in table
+
+
+def test_ratings_are_in_a_table_of_use_cases(finished):
+  _, _, html = finished
+  table = html[html.index('<th>Use case</th>') :]
+  table = table[: table.index('</table>')]
+  assert table.count('<td>') + table.count('<td ') == 2 * (2 + len(POLICIES))
+  assert table.index('generation') < table.index('open qa')  # by prompts
 
 
 def test_toxicity_is_drawn_by_the_rudeness_of_the_prompt(finished, tmp_path):
