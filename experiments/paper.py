@@ -1,6 +1,6 @@
 r"""The paper, reproduced.
 
-Two worlds with three seeds each, three sizes, and all ablations, in one folder:
+Three worlds with three seeds each, three sizes and all ablations, in a folder:
 
 python -m instructrl.sweep --config=experiments/paper.py:tiny --workdir=DIR
 

@@ -1,17 +1,20 @@
-r"""Studies of two worlds with three train seeds each.
+r"""Studies of three worlds with three train seeds each.
 
 python -m instructrl.sweep --config=experiments/worlds.py:tiny --workdir=DIR
 
 A point is a whole study: lab, all models, and an evaluation of all policies.
 Its report is DIR/worlds/POINT/report/index.html. The seed is that of every
 stage that trains. The stages of world 0 and seed 0 are those that the ablations
-start from.
+start from. At `tiny` an evaluation has three to four times the questions that
+the experiment `study` has: its intervals were as wide as many differences.
 """
 
 from experiments.ablations import base
 
 FIELD = 'world_seed'
 WORLDS = {'micro': (0,)}
+# Evaluation -> its number of prompts, or of probes of each task.
+ITEMS = {'gpt3_prompts': 1500, 'generalization': 300, 'probes': 300}
 POLICIES = ('base', 'prompted', 'ppo_init', 'ppo', 'ppo_ptx')
 # Win rates of a policy that is better, or worse, than SFT.
 REGIONS = {'better': (0.5, 1.0), 'worse': (0.0, 0.5)}
@@ -39,6 +42,10 @@ def get_config(arg='tiny'):
   )
   # The lab follows from the world, and an evaluation from eval_seed.
   c.seeded = tuple(s for s in c.stages if s not in ('lab', 'evaluation', 'dpo'))
+  if arg == 'tiny':
+    for name, items in ITEMS.items():
+      evaluated = c.stages.evaluation.evals[name]
+      evaluated['num_probes' if name == 'probes' else 'num_prompts'] = items
   c.plot.x = FIELD
   c.studies = True
 
@@ -62,5 +69,5 @@ def get_config(arg='tiny'):
 
 
 def sweep(add, config):
-  for world_seed in WORLDS.get(config.size, (0, 1)):
+  for world_seed in WORLDS.get(config.size, (0, 1, 2)):
     add({FIELD: world_seed})

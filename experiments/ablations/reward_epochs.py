@@ -14,7 +14,7 @@ PAPER = (1, 2, 3, 4)
 
 
 def get_config(arg='tiny'):
-  c = base.get_config(arg, ('reward',), base.RANKING)
+  c = base.reward_model(arg)
   c.plot.x = FIELD
   c.expected = (
     base.rise(

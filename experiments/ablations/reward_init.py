@@ -20,7 +20,7 @@ def starts(config):
 
 
 def get_config(arg='tiny'):
-  c = base.get_config(arg, ('reward',), base.RANKING)
+  c = base.reward_model(arg)
   c.plot.x = FIELD
   pretrained, sft, *_ = starts(c)
   c.expected = (

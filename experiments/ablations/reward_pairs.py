@@ -21,7 +21,7 @@ PAIRS = 16
 
 
 def get_config(arg='tiny'):
-  c = base.get_config(arg, ('reward',), base.RANKING)
+  c = base.reward_model(arg)
   c.plot.x = FIELD
   together, shuffled = False, True
   c.expected = (

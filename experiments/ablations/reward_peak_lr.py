@@ -14,7 +14,7 @@ PAPER = (0.5, 1.0, 1.5)
 
 
 def get_config(arg='tiny'):
-  c = base.get_config(arg, ('reward',), base.RANKING)
+  c = base.reward_model(arg)
   c.plot.x = FIELD
   recipe = c.stages.reward.optimizer.peak_lr
   others = tuple(t * recipe for t in TIMES.get(arg, PAPER) if t != 1)
