@@ -211,6 +211,13 @@ CLAIMS = (
         'batch_size',
       )
     },
+    why={
+      '^DROP': 'the pretrained model has learned one of the three kinds of '
+      'question, counting, and no policy of the ablations loses it; the other '
+      'answers are guesses (the first table of docs/results.md)',
+      '^SQuADv2.*from the recipe': 'only the largest coefficient is above the '
+      'pretrained model (the figure)',
+    },
   ),
   dict(
     title='Large learning rates break PPO, less so PPO-ptx',
