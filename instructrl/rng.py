@@ -25,11 +25,14 @@ class Purpose(enum.IntEnum):
   BENCHMARK = 9  # synthetic data of benchmarks
 
 
-def key(seed: int, purpose: Purpose, step: chex.Numeric = 0) -> jax.Array:
+def key(
+  seed: chex.Numeric, purpose: Purpose, step: chex.Numeric = 0
+) -> jax.Array:
   """Makes the key for one use at one step.
 
   Args:
-    seed: the run's seed (`train_seed`, or `eval_seed` for evaluations).
+    seed: [] the run's seed (`train_seed`, or `eval_seed` for evaluations);
+      may be traced.
     purpose: the use of the key.
     step: [] integer, the step or iteration; may be traced.
 

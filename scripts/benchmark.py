@@ -57,6 +57,7 @@ from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PREFIX, PromptBatch, RankingBatch
 
 PAD = 0
+SEED = 0  # of the rollouts and the order of minibatches
 SMALL = dict(layers=1, d_model=8, heads=1)
 # (mean, standard deviation) of the tokens of PPO's training prompts (Table 9)
 # and of the demonstrations for customers' prompts (Table 11).
@@ -364,14 +365,12 @@ def run_ppo(args) -> dict:
   # No token is EOS (the id is beyond the vocabulary): full-length responses.
   eos_id = args.vocab
   generate = jax.jit(
-    ppo_steps.make_generate(model, s, 0, eos_id=eos_id, pad_id=PAD)
+    ppo_steps.make_generate(model, s, eos_id=eos_id, pad_id=PAD)
   )
   score = jax.jit(
     ppo_steps.make_score(model, model, model, s, {'reward': 1.0}, eos_id=eos_id)
   )
-  update = jax.jit(
-    ppo_steps.make_update(model, model, s, tx, 0), donate_argnums=0
-  )
+  update = jax.jit(ppo_steps.make_update(model, model, s, tx), donate_argnums=0)
   prompts, limits = prompt_batch(args), response_limits(args)
   ptx = packed_rows(args, args.batch) if args.ptx else None
   phases = {'generate': [], 'score': [], 'update': []}
@@ -385,7 +384,13 @@ def run_ppo(args) -> dict:
   def iteration():
     nonlocal state
     responses = timed(
-      'generate', generate, state.params['policy'], prompts, state.step, limits
+      'generate',
+      generate,
+      state.params['policy'],
+      prompts,
+      SEED,
+      state.step,
+      limits,
     )
     experience, _ = timed(
       'score',
@@ -397,7 +402,7 @@ def run_ppo(args) -> dict:
       prompts,
       responses,
     )
-    state, metrics = timed('update', update, state, experience, ptx)
+    state, metrics = timed('update', update, state, experience, ptx, SEED)
     return metrics
 
   found = times(*time_steps(iteration, args.iters))
@@ -423,10 +428,10 @@ def run_generate(args) -> dict:
   model, s = make_model(args), settings(args)
   params = jax.jit(model.init)(rng.key(0, rng.Purpose.INIT))
   generate = jax.jit(
-    ppo_steps.make_generate(model, s, 0, eos_id=args.vocab, pad_id=PAD)
+    ppo_steps.make_generate(model, s, eos_id=args.vocab, pad_id=PAD)
   )
   prompts, limits = prompt_batch(args), response_limits(args)
-  call = lambda: generate(params, prompts, 0, limits)
+  call = lambda: generate(params, prompts, SEED, 0, limits)
   found = times(*time_steps(call, args.iters))
   tokens = int(limits.sum())
   return {

@@ -381,6 +381,7 @@ def _step(run: Run, program, score, episodes, prompts, ptx, looker: Looker):
       program.generate,
       state.params['policy'],
       batch,
+      program.seed,
       np.int32(step),  # of the type that was compiled ahead
     )
     rollout, metrics = timed(
@@ -388,7 +389,7 @@ def _step(run: Run, program, score, episodes, prompts, ptx, looker: Looker):
     )
     more = run.put(ptx.at(step)) if ptx is not None else None
     state, update_metrics = timed(
-      'update', program.update, state, rollout, more
+      'update', program.update, state, rollout, more, program.seed
     )
     seen = {}
     if looker.due(step + 1):

@@ -5,6 +5,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from instructrl import packing
 from instructrl.rewards import rewards_settings
@@ -32,15 +33,18 @@ class PPOProgram:
     terms: the terms of `config.rewards`.
     layouts: layouts of the four models, see `MODELS`.
     state_shardings: shardings of the `TrainState`.
+    seed: `config.train_seed`, as `generate` and `update` take it.
     generate, score, passes, finish, update: jitted, see `ppo_steps`; `passes`
       and `finish` do the work of `score` where a reward is a Python function.
-      update's state is donated.
+      update's state is donated. The seed is an argument of `generate` and of
+      `update`: runs that differ only by their seed share the compiled programs.
   """
 
   def __init__(
     self, config, mesh, *, vocab_size: int, eos_id: int, pad_id: int
   ):
     self._mesh = mesh
+    self.seed = np.int64(config.train_seed).astype(np.int32)
     self.settings = s = Settings(**config.ppo.to_dict())
     self.terms = rewards_settings.read(config.rewards.to_dict())
     models = {
@@ -72,9 +76,7 @@ class PPOProgram:
     rows = sharding.batch_sharding(mesh)
     sampler = build.make_model(config, vocab_size, rules='generate')
     self.generate = jax.jit(
-      ppo_steps.make_generate(
-        sampler, s, config.train_seed, eos_id=eos_id, pad_id=pad_id
-      ),
+      ppo_steps.make_generate(sampler, s, eos_id=eos_id, pad_id=pad_id),
       out_shardings=rows,
     )
     weights = {name: term.weight for name, term in self.terms.items()}
@@ -89,9 +91,7 @@ class PPOProgram:
       out_shardings=(rows, whole),
     )
     self.update = jax.jit(
-      ppo_steps.make_update(
-        models['policy'], models['value'], s, self._tx, config.train_seed
-      ),
+      ppo_steps.make_update(models['policy'], models['value'], s, self._tx),
       out_shardings=(self.state_shardings, whole),
       donate_argnums=0,
     )
@@ -155,8 +155,8 @@ class PPOProgram:
     as_rows = lambda tree: build.abstract_rows(
       mesh, jax.tree.map(lambda x: (x.shape, x.dtype), tree)
     )
-    step = jax.ShapeDtypeStruct((), jnp.int32)
-    generate = (state.params['policy'], prompts, step)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    generate = (state.params['policy'], prompts, number, number)
     responses = as_rows(jax.eval_shape(self.generate, *generate))
     params = reference, reward, state.params['value']
     kl_coef = state.kl_coef
@@ -185,7 +185,7 @@ class PPOProgram:
     return {
       'generate': (self.generate, generate),
       **scoring,
-      'update': (self.update, (state, rollout, ptx)),
+      'update': (self.update, (state, rollout, ptx, number)),
     }
 
 

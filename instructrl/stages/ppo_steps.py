@@ -29,15 +29,15 @@ from instructrl.stages.ppo_settings import Settings
 from instructrl.types import LMBatch, PromptBatch, pytree, Rollout, TrainState
 
 
-def make_generate(
-  model: Model, s: Settings, seed: int, *, eos_id: int, pad_id: int
-):
-  """(policy params, prompts, step, max_tokens) -> Responses.
+def make_generate(model: Model, s: Settings, *, eos_id: int, pad_id: int):
+  """(policy params, prompts, seed, step, max_tokens) -> Responses.
 
   `max_tokens`, [] or [B], is at most s.response_len, the default.
   """
 
-  def generate(params, prompts: PromptBatch, step, max_tokens=s.response_len):
+  def generate(
+    params, prompts: PromptBatch, seed, step, max_tokens=s.response_len
+  ):
     key = rng.key(seed, rng.Purpose.ROLLOUT, step)
     rows = jnp.arange(prompts.tokens.shape[0])
     limits = jnp.broadcast_to(max_tokens, rows.shape)
@@ -302,10 +302,8 @@ def _grad_fn(loss_fn, count):
   return lambda params, part: grad(params, part, count)
 
 
-def make_update(
-  policy: Model, scalar: Model, s: Settings, tx: dict[str, Any], seed: int
-):
-  """(state, rollout, ptx rows or None) -> (state, metrics): one iteration.
+def make_update(policy: Model, scalar: Model, s: Settings, tx: dict[str, Any]):
+  """(state, rollout, ptx rows or None, seed) -> (state, metrics): an iteration.
 
   Every minibatch is one optimizer step of the policy (PPO and ptx gradients
   added first: two steps would let Adam undo `ptx_coef`) and one of the value
@@ -331,7 +329,7 @@ def make_update(
     )
     return state, metrics | value_metrics
 
-  def epoch(state: TrainState, inputs, rollout: Rollout):
+  def epoch(state: TrainState, inputs, rollout: Rollout, seed):
     number, ptx = inputs
     key = jax.random.fold_in(
       rng.key(seed, rng.Purpose.MINIBATCH, state.step), number
@@ -345,7 +343,7 @@ def make_update(
     )
     return jax.lax.scan(minibatch, state, (parts, ptx))
 
-  def update(state: TrainState, rollout: Rollout, ptx: LMBatch | None):
+  def update(state: TrainState, rollout: Rollout, ptx: LMBatch | None, seed):
     kl = rollout.kl.sum(axis=1).mean()
     if ptx is not None:
       ptx = jax.tree.map(
@@ -355,7 +353,7 @@ def make_update(
         ptx,
       )
     state, metrics = jax.lax.scan(
-      lambda state, inputs: epoch(state, inputs, rollout),
+      lambda state, inputs: epoch(state, inputs, rollout, seed),
       state,
       (jnp.arange(s.num_ppo_epochs), ptx),
     )

@@ -66,7 +66,7 @@ def measure(
     batch = run.put(batch)
     # Training draws its responses at the steps before.
     step = np.int32(s.num_iterations + number)
-    responses = program.generate(average, batch, step)
+    responses = program.generate(average, batch, program.seed, step)
     rollout, _ = score(state, batch, responses, episodes)
     rollout = processes.fetch(rollout)
     found['reward'] += np.asarray(rollout.scores).tolist()

@@ -209,6 +209,20 @@ def test_the_functions_of_ppo_are_given_what_they_take():
     )
 
 
+def test_ppo_of_another_seed_has_the_same_programs():
+  """So its compiled functions are found in the cache."""
+  texts = []
+  for seed in (0, 1):
+    config = slices.small(ppo)
+    config.train_seed = seed
+    config.mesh.update(data=2)
+    mesh = sharding.make_mesh(config.mesh.to_dict())
+    _, make, *_ = planner.program_of(config, mesh, 500)
+    with jax.set_mesh(mesh):
+      texts.append([fn.lower(*args).as_text() for fn, args in make().values()])
+  assert texts[0] == texts[1]
+
+
 def test_a_function_as_reward_splits_the_scoring():
   config = slices.small(ppo)
   config.ppo.update(batch_size=8, minibatch_size=4)
