@@ -239,6 +239,14 @@ CLAIMS = (
     'Fig. 8, 9). It follows harmful instructions in most cases (5.3).',
     studies='^(Generali[sz]ation|Simple mistakes|Harmful)',
     figures=('generalization',),
+    why={
+      'hedges more often': 'the pretrained model answers {generalization[base]'
+      '[question][right][value]:.1%} of these questions, so that several '
+      'values in its text are no hedge; the demonstrations hardly hedge: SFT '
+      'does in {generalization[sft][question][hedged][value]:.1%} of its '
+      'answers, PPO-ptx in '
+      '{generalization[ppo_ptx][question][hedged][value]:.1%}'
+    },
   ),
 )
 

@@ -2,9 +2,10 @@
 
   python scripts/compare.py STUDY STUDY ... [--numbers 'preference.*.win_rate']
 
-A STUDY is a folder with an evaluation: a study or a run of the stage
-`evaluation`. They can differ in seeds, settings and policies. A number is named
-by its path in report/results.json; its 95% interval follows the number.
+A STUDY is a folder with an evaluation: a study, a run of the stage `evaluation`,
+or the page of a sweep of studies, whose numbers are pooled. They can differ in
+seeds, settings and policies. A number is named by its path in results.json; its
+95% interval follows the number.
 """
 
 import argparse
@@ -73,6 +74,10 @@ def read(folder: pathlib.Path) -> dict:
   """
   path = folder / 'report' / 'results.json'
   if not path.exists():
+    page = folder / 'results.json'
+    if page.exists() and 'pooled' in (found := files.read_json(page)):
+      return found['pooled']
+
     from instructrl.reports import report  # imports matplotlib
 
     return report.read_results(folder)

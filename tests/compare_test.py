@@ -38,6 +38,15 @@ def test_a_changed_number_is_refused(tmp_path, capsys):
   assert 'results.json is not what was written' in capsys.readouterr().err
 
 
+def test_pooled_numbers_are_those_of_the_page(tmp_path, capsys):
+  pooled = {'preference': {'sft': {'win_rate': 0.5, 'ci95': [0.4, 0.6]}}}
+  (tmp_path / 'results.json').write_text(json.dumps({'pooled': pooled}))
+  assert compare.main([str(tmp_path)]) == 0
+  assert '| preference.sft.win_rate | 0.5 [0.4, 0.6] |' in (
+    capsys.readouterr().out
+  )
+
+
 def test_studies_stand_side_by_side(tmp_path, capsys, monkeypatch):
   other = {'preference': {'sft': {'win_rate': 0.123456, 'ci95': [0.1, 0.2]}}}
   monkeypatch.chdir(tmp_path)
