@@ -2,10 +2,10 @@
 
   python scripts/compare.py STUDY STUDY ... [--numbers 'preference.*.win_rate']
 
-A STUDY is a folder with an evaluation: a study, a run of the stage `evaluation`,
-or the page of a sweep of studies, whose numbers are pooled. They can differ in
-seeds, settings and policies. A number is named by its path in results.json; its
-95% interval follows the number.
+A STUDY is a folder with an evaluation: a study, a run of the stage
+`evaluation`, or the page of a sweep of studies, whose numbers are pooled. They
+can differ in seeds, settings and policies. A number is named by its path in
+results.json; its 95% interval follows the number.
 """
 
 import argparse
