@@ -86,8 +86,8 @@ def get_config(arg='tiny'):
   c.expected = (
     _headline(widths, 'base', 'the largest pretrained model'),
     _headline(widths, 'prompted', 'the largest prompted model'),
-    *(entry for width in widths for entry in _order(width)),
-    *(entry for width in widths for entry in _tax(width)),
+    *_order(),
+    *_tax(),
   )
   return c
 
@@ -108,16 +108,16 @@ def _headline(widths, other, name):
   )
 
 
-def _order(width):
-  """Returns the order of policies at a size, and whether Likert agrees."""
-  at = dict(terms=((1, {FIELD: width}),), paper=FIG_1)
+def _order():
+  """Returns the order of policies at each size, and whether Likert agrees."""
+  at = dict(terms=((1, {}),), each=FIELD, paper=FIG_1)
   for better, worse in (
     ('prompted', 'base'),
     ('sft', 'prompted'),
     ('ppo', 'sft'),
   ):
     yield dict(
-      statement=f'{better} wins more often than {worse} at width {width}',
+      statement=f'{better} wins more often than {worse} at each size',
       measure=wins(better),
       less=wins(worse),
       region='positive',
@@ -125,14 +125,14 @@ def _order(width):
       **at,
     )
     yield dict(
-      statement=f'{better} is rated higher than {worse} at width {width}',
+      statement=f'{better} is rated higher than {worse} at each size',
       measure=likert(better),
       less=likert(worse),
       region='positive',
       **(at | dict(paper='at every size (Fig. 31)')),
     )
   yield dict(
-    statement=f'ppo_ptx wins as often as ppo at width {width}',
+    statement='ppo_ptx wins as often as ppo at each size',
     measure=wins('ppo_ptx'),
     less=wins('ppo'),
     region=ALIKE,
@@ -141,8 +141,8 @@ def _order(width):
   )
 
 
-def _tax(width):
-  """Returns the alignment tax at a size (Table 14, few-shot; Fig. 29)."""
+def _tax():
+  """Returns the alignment tax at each size (Table 14, few-shot; Fig. 29)."""
   for title, _ in base.TASKS:
     for left, right, region in (
       ('ppo', 'base', 'negative'),
@@ -150,12 +150,12 @@ def _tax(width):
     ):
       yield dict(
         statement=f'{title.split(":")[0]}: {left} is '
-        f'{"below" if region == "negative" else "above"} {right} at width '
-        f'{width}',
+        f'{"below" if region == "negative" else "above"} {right} at each size',
         paper='at every size (Fig. 29)',
         measure=task(left, title),
         less=task(right, title),
-        terms=((1, {FIELD: width}),),
+        terms=((1, {}),),
+        each=FIELD,
         region=region,
       )
 

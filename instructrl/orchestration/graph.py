@@ -161,7 +161,7 @@ def of_sweep(config, points: grid.Grid, workdir) -> Sweep:
   Raises:
     ConfigError: a point is invalid; the point, the stage and field are named.
   """
-  _check_sweep(config)
+  _check_sweep(config, {field for point in points for field in point})
   builder = _Builder(config, workdir, hashed=True)
   found, merged, known = [], [], {}
   for overrides in points:
@@ -187,8 +187,13 @@ def of_sweep(config, points: grid.Grid, workdir) -> Sweep:
   return Sweep(found, builder.nodes, merged)
 
 
-def _check_sweep(config) -> None:
-  """Raises a ConfigError if a field of the sweep itself is invalid."""
+def _check_sweep(config, fields) -> None:
+  """Raises a ConfigError if a field of the sweep itself is invalid.
+
+  Args:
+    config: the sweep's config.
+    fields: that differ between its points.
+  """
   from instructrl.reports import shapes  # a stage's process needs no scipy
 
   require, seeds = checks.require, config.seeds
@@ -228,7 +233,7 @@ def _check_sweep(config) -> None:
       'lines must be (title of a measure, label, one of ends, file, place); '
       f'got {tuple(line)!r}',
     )
-  for fault in shapes.faults(config.expected, titles):
+  for fault in shapes.faults(config.expected, titles, fields):
     require(False, fault)
 
 

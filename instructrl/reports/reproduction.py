@@ -54,8 +54,9 @@ ABOUT = (
   'touches the border. The region is the direction that the paper finds. '
   'Numbers of several studies are means; their interval is the wider one of '
   'Student’s t over the runs and of the items, which the seeds of a world '
-  'share. Intervals of ablations are Student’s t over the seeds. Hollow marks '
-  'are the paper’s values.'
+  'share. Intervals of ablations are Student’s t over the seeds. A statement '
+  'about each size has the numbers of the size where it holds least. Hollow '
+  'marks are the paper’s values.'
 )
 HEAD = ('Statement', 'Verdict', 'Here', 'Shown if', 'Paper', 'From')
 

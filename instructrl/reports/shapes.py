@@ -18,12 +18,14 @@ The verdict is that of the mean over the seeds, with Student's t interval.
 
 Optional keys: `less`, a measure that is subtracted from `measure`; `over`, a
 field whose values are the independent repetitions instead of the seeds (folds);
+`each`, a field: the statement is about each of its values, and its row is the
+weakest of theirs, so that it is shown only if it is shown at each value;
 `ratio`, a measure of the second term's points in multiples of the first term's;
 `diverged`, the value of a point whose run failed; `unit`, a key of
 `formats.UNITS`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 import math
 import re
 import statistics
@@ -36,18 +38,21 @@ from instructrl.reports.verdicts import Verdict
 
 REGIONS = {'positive': verdicts.POSITIVE, 'negative': verdicts.NEGATIVE}
 KEYS = {'statement', 'paper', 'measure', 'terms', 'region'}
-OPTIONAL = {'over', 'diverged', 'less', 'unit', 'ratio'}
+OPTIONAL = {'over', 'each', 'diverged', 'less', 'unit', 'ratio'}
 _MEASURES = ('measure', 'less', 'ratio')  # keys whose value is a title
 FAILED = 'failed'  # the status of a point whose run failed
 _COMBINE = {'mean': statistics.fmean, 'max': max, 'min': min}
 
 
-def faults(expected: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
+def faults(
+  expected: Sequence[Mapping], titles: Sequence[str], fields: Collection[str]
+) -> list[str]:
   """Returns a message for each mistake in the statements of a sweep.
 
   Args:
     expected: the statements.
     titles: titles of the sweep's measures.
+    fields: that differ between the sweep's points.
   """
   found = []
   for entry in expected:
@@ -66,6 +71,12 @@ def faults(expected: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
         found.append(
           f'{name}: {key} must be one of {", ".join(titles)}; got {title!r}'
         )
+    for key in ('over', 'each'):
+      if key in keys and entry[key] not in fields:
+        found.append(
+          f'{name}: {key} must be a field of the points, one of '
+          f'{", ".join(sorted(fields))}; got {entry[key]!r}'
+        )
   return found
 
 
@@ -81,7 +92,47 @@ def judge(
     points: of sweep.json, with 'overrides', 'seed', 'status' and 'measures'.
     lines: title of a measure -> label of a line -> its value.
   """
-  return [_judge(entry, points, lines) for entry in expected]
+  return [
+    min(
+      (_judge(one, points, lines) for one in _at_each(entry, points)),
+      key=_strength,
+    )
+    for entry in expected
+  ]
+
+
+def _at_each(entry: Mapping, points) -> list[Mapping]:
+  """Returns the statement at each value of its field `each`, or itself."""
+  field = entry.get('each')
+  if field is None:
+    return [entry]
+  values = {p['overrides'][field] for p in points if field in p['overrides']}
+  return [
+    {
+      **entry,
+      'terms': [
+        (weight, where if isinstance(where, str) else {**where, field: value})
+        + tuple(rest)
+        for weight, where, *rest in entry['terms']
+      ],
+    }
+    for value in sorted(values)
+  ]
+
+
+def _strength(row: Verdict) -> tuple[int, float]:
+  """Returns a key that sorts verdicts on a statement, the weakest first."""
+  order = (
+    verdicts.NOT_MEASURED,
+    verdicts.NOT_SHOWN,
+    verdicts.UNDECIDED,
+    verdicts.SHOWN,
+  )
+  low, high = row.region
+  inside = -math.inf
+  if row.ci95:
+    inside = min(row.ci95[0] - low, high - row.ci95[1])
+  return order.index(row.verdict), inside
 
 
 def _judge(entry: Mapping, points, lines) -> Verdict:

@@ -125,8 +125,35 @@ def test_a_term_may_have_a_measure_of_its_own():
   row = judge(with_ratio, points)
   assert row.quantity == 'at kl_coef 1 − at kl_coef 2; other 1 : 1.91'
   entry = statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'another'))
-  (fault,) = shapes.faults([entry], ['F1', 'other'])
+  (fault,) = shapes.faults([entry], ['F1', 'other'], [X])
   assert "terms must be one of F1, other; got 'another'" in fault
+
+
+def test_a_statement_about_each_value_is_as_strong_as_the_weakest():
+  points = [
+    point(seed, value + 0.01 * seed, x=x, less=1.0)
+    for seed in range(3)
+    for x, value in ((0.1, 1.5), (0.2, 1.3), (0.3, 2.0))
+  ]
+  entry = statement((1, {}), less='less', each=X)
+  row = judge(entry, points)
+  assert row.verdict == verdicts.SHOWN
+  assert row.value == pytest.approx(0.31)
+  assert row.quantity == 'at kl_coef 0.2'
+  # One value that does not show it outweighs the others that do, and one that
+  # was not measured outweighs both.
+  points[1]['measures']['F1'] = 0.8
+  assert judge(entry, points).verdict == verdicts.UNDECIDED
+  for one in points[1::3]:
+    one['measures']['F1'] = 0.5 + 0.01 * one['seed']
+  assert judge(entry, points).verdict == verdicts.NOT_SHOWN
+  for one in points[2::3]:
+    one['measures'] = {}
+  row = judge(entry, points)
+  assert (row.verdict, row.quantity) == (
+    verdicts.NOT_MEASURED,
+    'at kl_coef 0.3',
+  )
 
 
 def test_mistakes_are_named():
@@ -134,12 +161,16 @@ def test_mistakes_are_named():
     [
       statement((1, {X: 1})),
       statement((1, {X: 1}), less='loss'),
+      statement((1, {}), each='ppo.kl_coef'),
       {'statement': 'x'},
     ],
     ['F1'],
+    [X],
   )
   assert found == [
     "expected, 'F1 rises': less must be one of F1; got 'loss'",
+    "expected, 'F1 rises': each must be a field of the points, one of "
+    "ppo.ppo.kl_coef; got 'ppo.kl_coef'",
     "expected, 'x': the keys must be measure, paper, region, statement, terms, "
-    'and may be diverged, less, over, ratio, unit; got statement',
+    'and may be diverged, each, less, over, ratio, unit; got statement',
   ]
