@@ -1,6 +1,7 @@
 """Every experiment at every size: it loads, validates, and stays plain data."""
 
 import importlib
+import json
 import pathlib
 import re
 
@@ -509,6 +510,17 @@ def test_the_whole_paper_is_one_folder_of_about_eight_hours():
         )
         for claim in page.claims
       ), (part.name, entry['statement'])
+
+
+def test_reasons_are_of_statements_and_have_their_numbers():
+  """As on the page in docs/results/, which a command writes."""
+  page = json.loads((ROOT / 'docs/results/results.json').read_text())
+  shown = {c['title']: c['statements'] for c in page['claims']}
+  for claim in paper.CLAIMS:
+    for pattern, reason in claim.get('why', {}).items():
+      found = [s['statement'] for s in shown[claim['title']]]
+      assert any(re.search(pattern, statement) for statement in found), pattern
+      assert reason.format_map(page['pooled']), pattern
 
 
 def test_each_statement_of_a_study_belongs_to_a_claim():

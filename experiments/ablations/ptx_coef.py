@@ -6,6 +6,13 @@ python -m instructrl.sweep --config=experiments/ablations/ptx_coef.py:tiny \
 The paper, at 1.3B: SQuADv2 rises from 52 to 61 F1 and DROP from 18 to 26.5, and
 both reach GPT-3 for gamma of 20 or more. The validation reward falls from -0.61
 to -0.85 at 27.8 and to -1.55.
+
+Result of `tiny`, gamma 0.093 to 15.5: reading rises from 0.58 to 0.67 F1 and
+stays below the pretrained model (0.70), translation rises from 57 to 69 BLEU,
+the loss on the corpus falls from 0.83 to 0.75 nats. Arithmetic depends little
+on gamma. The validation reward falls by 0.022 (95% interval -0.044 to 0.088),
+which is undecided. The 18 runs take 47 minutes of one core and their
+evaluations 11, on an AMD EPYC server CPU with a run on each of two cores.
 """
 
 from experiments import ppo_ptx
