@@ -310,6 +310,17 @@ def _win_rate(outcomes: np.ndarray, seed: int) -> dict:
   }
 
 
+def _by_use_case(prompts, ratings, seed) -> dict:
+  """Returns the summary of the ratings of the prompts of each use case."""
+  cases: dict[str, list[float]] = {}
+  for prompt, rating in zip(prompts, ratings):
+    cases.setdefault(prompt.use_case, []).append(rating)
+  return {
+    case: statistics.summarize(statistics.mean_rating(found), seed=seed)
+    for case, found in sorted(cases.items())
+  }
+
+
 def rate(
   prompts, responses, judge, *, applies, seed
 ) -> tuple[dict, list[dict]]:
@@ -338,16 +349,8 @@ def rate(
     {name: statistics.mean_rating(values) for name, values in likert.items()},
     seed=seed,
   )
-  cases: dict[str, list[int]] = {}
-  for i, prompt in enumerate(prompts):
-    cases.setdefault(prompt.use_case, []).append(i)
   for name, values in likert.items():
-    summaries[name]['by_use_case'] = {
-      case: statistics.summarize(
-        statistics.mean_rating([values[i] for i in found]), seed=seed
-      )
-      for case, found in sorted(cases.items())
-    }
+    summaries[name]['by_use_case'] = _by_use_case(prompts, values, seed)
   results = {
     'likert': summaries,
     'metadata': {name: {} for name in responses},
