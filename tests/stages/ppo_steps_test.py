@@ -516,7 +516,7 @@ def test_the_kl_coefficient_follows_its_target(ptx_update):
 
 @pytest.mark.slow
 def test_the_kl_coefficient_is_fixed_without_a_target(first):
-  state, _ = updater(adaptive_kl_target=0.0)(fresh(), first[0], None)
+  state, _ = updater(adaptive_kl_target=0.0)(fresh(), first[0], None, SEED)
   assert state.kl_coef == np.float32(KL_COEF)
 
 
