@@ -214,7 +214,7 @@ CLAIMS = (
     why={
       '^DROP': 'the pretrained model has learned one of the three kinds of '
       'question, counting, and no policy of the ablations loses it; the other '
-      'answers are guesses (the first table of docs/results.md)',
+      'answers are guesses (the table of tasks in docs/results.md)',
       '^SQuADv2.*from the recipe': 'F1 rises with the coefficient up to the '
       'largest of the grid (the figure): the recipe’s is too small for it',
     },
