@@ -144,6 +144,7 @@ class Children:
 
   def _begin(self):
     """Starts the jobs that can start, in their order."""
+    started = False
     for name, job in self._jobs.items():
       if self.status[name] != LEFT or any(
         self.status[need] != DONE for need in job.needs
@@ -167,6 +168,9 @@ class Children:
           self._print(f'{self.titles[name]} taken from {source}')
         else:
           self._start(job)
+          started = True
+    if started:  # `changed` may take minutes, so all jobs start before it
+      self._changed()
 
   def _start(self, job: Job):
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -184,7 +188,7 @@ class Children:
         process_group=0,  # Ctrl-C in the terminal reaches this process only
       )
       self._children[job.name] = child, time.monotonic()
-    self._set(job.name, RUNNING)
+    self.status[job.name] = RUNNING
     if not self._follow:
       self._print(f'{self.titles[job.name]} starts; log: {log}')
     if processes.stop_requested():
