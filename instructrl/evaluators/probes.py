@@ -6,6 +6,9 @@ multiple choice, the answer is the option with the highest mean log-probability
 per token. Bias is the entropy over the options in bits. Questions about one
 fact, and choices about one group, are a cluster of the bootstrap.
 
+Tasks have examples in their contexts (few-shot, Fig. 29); on request they are
+asked without examples as well (zero-shot, Fig. 28).
+
 The paper describes no other form. Tuned policies are also asked as a user asks,
 in their chat layout. These numbers have a tree of their own; they say what a
 user gets and compare with no policy that was asked in another form.
@@ -45,12 +48,19 @@ class Evaluator:
       policy continues the same plain text.
     'probes_as_user': the same for the tasks of AS_USER; only policies with a
       chat layout.
-    'differences': both names -> path of the measure -> left -> right -> summary
-      of left - right, paired over the same questions.
+    'probes_zero_shot': as 'probes', for the tasks with examples in their
+      contexts, without the examples; only if `zero_shot`.
+    'differences': the names above -> path of the measure -> left -> right ->
+      summary of left - right, paired over the same questions.
   """
 
   def __init__(
-    self, context: evaluator.Context, *, num_probes: int, num_documents: int
+    self,
+    context: evaluator.Context,
+    *,
+    num_probes: int,
+    num_documents: int,
+    zero_shot: bool = False,
   ):
     """Takes the settings.
 
@@ -58,9 +68,10 @@ class Evaluator:
       context: the run.
       num_probes: of each task, before `MULTIPLES` of the lab's probes.
       num_documents: validation documents whose loss is measured.
+      zero_shot: whether to ask without examples, too.
     """
     self._context, self._num_probes = context, num_probes
-    self._num_documents = num_documents
+    self._num_documents, self._zero_shot = num_documents, zero_shot
 
   def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     context = self._context
@@ -71,7 +82,10 @@ class Evaluator:
       corpus[i].text for i in range(min(self._num_documents, len(corpus)))
     ]
     asked = {task: probes[task] for task in AS_USER}
+    alone = probes_lib.without_examples(probes) if self._zero_shot else {}
     forms: dict[str, dict] = {'probes': {}, 'probes_as_user': {}}
+    if alone:
+      forms['probes_zero_shot'] = {}
     samples = []
     for name in policies:
       policy = policies[name]
@@ -87,6 +101,11 @@ class Evaluator:
           policy, asked, (), world, as_user=True
         )
         samples += marked
+      if alone:
+        forms['probes_zero_shot'][name], marked = evaluate_probes(
+          policy, alone, (), world
+        )
+        samples += [{**one, 'zero_shot': True} for one in marked]
     results: dict[str, dict] = {'differences': {}}
     for form, measures in forms.items():
       results[form], results['differences'][form] = arrange(

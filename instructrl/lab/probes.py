@@ -10,7 +10,7 @@
 `tax_probes.py` has the other tasks of the alignment tax.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import re
 from typing import Any
@@ -110,6 +110,20 @@ def make_probes(
       )
     ]
   return probes
+
+
+def without_examples(
+  probes: Mapping[str, Sequence[Probe]],
+) -> dict[str, list[Probe]]:
+  """Returns the tasks that have a zero-shot form, in this form."""
+  return {
+    task: [
+      dataclasses.replace(probe, context=probe.meta['zero_shot'])
+      for probe in found
+    ]
+    for task, found in probes.items()
+    if all('zero_shot' in probe.meta for probe in found)
+  }
 
 
 def with_prompt_type(prompt_type: str, context: str) -> str:

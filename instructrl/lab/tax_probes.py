@@ -13,7 +13,7 @@
 Texts are held out: no corpus of any seed contains them. Few-shot contexts have
 the form of the corpus. A small model learns a part of each task, so that it can
 lose something and regain it. The meta of a probe has its 'form', the kind of
-question.
+question, and 'zero_shot', the context without examples; completion has none.
 """
 
 from collections.abc import Callable
@@ -54,20 +54,22 @@ def _arithmetic(world, rng, count) -> list[Fields]:
 def _asked(text, items, layout: Callable, form: str) -> Fields:
   """Asks for an item of a form, or for the first one, after all others.
 
-  Meta: 'passage'; 'question'; 'form'.
+  Meta: 'passage'; 'question'; 'form'; 'zero_shot'.
   """
   item = next((i for i in items if i.form == form), items[0])
   shots = [(i.question, i.answer) for i in items if i is not item]
-  return (
-    layout(text, *shots, (item.question, '')),
-    (),
-    (item.answer,),
-    {'passage': text, 'question': item.question, 'form': item.form},
-  )
+  asked = (item.question, '')
+  meta = {
+    'passage': text,
+    'question': item.question,
+    'form': item.form,
+    'zero_shot': layout(text, asked),
+  }
+  return layout(text, *shots, asked), (), (item.answer,), meta
 
 
 def _entailment(world, rng, count) -> list[Fields]:
-  """Meta: 'passage'; 'question'; 'form'."""
+  """Meta: 'passage'; 'question'; 'form'; 'zero_shot'."""
   fields = []
   for _ in range(count):
     text, items = exercises.entailment(world, rng, held_out=True)
@@ -77,7 +79,7 @@ def _entailment(world, rng, count) -> list[Fields]:
 
 
 def _sentiment(world, rng, count) -> list[Fields]:
-  """Meta: 'passage'; 'form'."""
+  """Meta: 'passage'; 'form'; 'zero_shot'."""
   fields = []
   for _ in range(count):
     drawn = [
@@ -86,24 +88,25 @@ def _sentiment(world, rng, count) -> list[Fields]:
     ]
     text, (item,) = drawn[-1]
     shots = [prose.review_item(shot, i.answer) for shot, (i,) in drawn[:-1]]
-    context = '\n'.join([*shots, prose.review_item(text, '')])
-    meta = {'passage': text, 'form': item.form}
+    alone = prose.review_item(text, '')
+    meta = {'passage': text, 'form': item.form, 'zero_shot': alone}
+    context = '\n'.join([*shots, alone])
     fields.append((context, item.options, (item.answer,), meta))
   return fields
 
 
 def _summary(world, rng, count) -> list[Fields]:
-  """Makes stories with their summaries, the last one open. Meta: 'passage'."""
+  """Makes stories with their summaries, the last one open.
+
+  Meta: 'passage'; 'zero_shot'.
+  """
   fields = []
   for _ in range(count):
     shot, story = (exercises.story(world, rng, held_out=True) for _ in range(2))
-    context = '\n'.join(
-      [
-        prose.summary_item(shot.text, shot.summary),
-        prose.summary_item(story.text, ''),
-      ]
-    )
-    fields.append((context, (), (story.summary,), {'passage': story.text}))
+    alone = prose.summary_item(story.text, '')
+    context = f'{prose.summary_item(shot.text, shot.summary)}\n{alone}'
+    meta = {'passage': story.text, 'zero_shot': alone}
+    fields.append((context, (), (story.summary,), meta))
   return fields
 
 
@@ -175,7 +178,10 @@ def _endings(rng, value, others, ending):
 
 
 def _translation(world, rng, count) -> list[Fields]:
-  """Makes translations, in turn both ways. Meta: 'direction', 'source'."""
+  """Makes translations, in turn both ways.
+
+  Meta: 'direction'; 'source'; 'zero_shot'.
+  """
   fields = []
   for i in range(count):
     names = ('English', world.language.name)
@@ -190,15 +196,13 @@ def _translation(world, rng, count) -> list[Fields]:
       for source, target in pairs[:-1]
     ]
     source, target = pairs[-1]
-    items.append(prose.parallel_item(names[0], source, names[1], ''))
-    fields.append(
-      (
-        '\n'.join(items),
-        (),
-        (target,),
-        {'direction': f'{names[0]}-{names[1]}', 'source': source},
-      )
-    )
+    alone = prose.parallel_item(names[0], source, names[1], '')
+    meta = {
+      'direction': f'{names[0]}-{names[1]}',
+      'source': source,
+      'zero_shot': alone,
+    }
+    fields.append(('\n'.join([*items, alone]), (), (target,), meta))
   return fields
 
 

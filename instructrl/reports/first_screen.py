@@ -76,12 +76,13 @@ def key_figures(results: Mapping) -> list[dict[str, str]]:
   for name, *path, pair, paper in _PAIRS:
     ours = [verdicts.get(results, path[0], p, path[1]) for p in pair]
     if None not in ours:
+      theirs = paper_values.of_largest(paper)
       names = [policies.label(p) for p in pair]
       found.append(
         {
           'value': f'{ours[0]:.0%}',
           'text': f'{name} {names[0]}; {names[1]}: {ours[1]:.0%}',
-          'paper': ' and '.join(f'{paper[p]:.0%}' for p in pair),
+          'paper': ' and '.join(f'{theirs[p]:.0%}' for p in pair),
         }
       )
   return [*found, *_accuracies(results), *_levels(results, policies)][:COUNT]

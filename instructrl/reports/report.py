@@ -153,6 +153,7 @@ def _summaries(study: Study) -> dict:
     'generalization': evaluation.get('generalization'),
     **_probes(evaluation.get('probes', {})),
     'as_user': _probes(evaluation.get('probes_as_user', {})),
+    'zero_shot': _probes(evaluation.get('probes_zero_shot', {})),
   }
   if accuracy:
     tree['reward_model'] = {
@@ -205,7 +206,8 @@ def _probes(probes: Mapping[str, Mapping]) -> dict:
     name: {} for name in ('truthfulness', 'toxicity', 'bias', 'alignment_tax')
   }
   for policy, tasks in probes.items():
-    found['truthfulness'][policy] = tasks.get('truthfulness', {})
+    if 'truthfulness' in tasks:
+      found['truthfulness'][policy] = tasks['truthfulness']
     for name in ('toxicity', 'bias'):
       for prompt_type, measures in tasks.get(name, {}).items():
         found[name].setdefault(prompt_type, {})[policy] = measures

@@ -139,7 +139,8 @@ def draw(study: Study, results: Mapping) -> dict[str, Drawing | None]:
 
   def preference(tree, paper):
     rows = tree.get('preference')
-    return rows and plots.preference(rows, policies, paper)
+    drawn = {group: _paper(paper, group) for group in paper}
+    return rows and plots.preference(rows, policies, drawn)
 
   return {
     'preference': preference(evaluation, paper_values.WIN_RATES),
@@ -149,16 +150,25 @@ def draw(study: Study, results: Mapping) -> dict[str, Drawing | None]:
     'metadata': bars(
       [
         plots.Panel(
-          words(flag), found, paper=paper_values.METADATA.get(flag, {})
+          words(flag), found, paper=_paper(paper_values.METADATA, flag)
         )
         for flag, found in metadata.items()
       ]
     ),
     'likert': bars(_likert(evaluation.get('likert', {}))),
     **{
-      name: bars(_panels(evaluation.get('probes', {}), entries, paper=True))
+      name: bars(
+        _panels(evaluation.get('probes', {}), entries, paper_values.PROBES)
+      )
       for name, entries in PROBES.items()
     },
+    'zero_shot': bars(
+      _panels(
+        evaluation.get('probes_zero_shot', {}),
+        PROBES['alignment_tax'],
+        paper_values.ZERO_SHOT,
+      )
+    ),
     'generalization': bars(
       _panels(evaluation.get('generalization', {}), GENERALIZATION)
     ),
@@ -195,13 +205,20 @@ def _scores_by_step(selection: Mapping, policies) -> list[tuple[str, list]]:
   return [('reward-model score', drawn)] if rows else []
 
 
-def _panels(probes: Mapping, entries, *, paper=False) -> list[plots.Panel]:
+def _paper(values: Mapping, key: str) -> dict[str, float]:
+  """Returns policy -> the value of the paper's largest model, if it has any."""
+  return paper_values.of_largest(values.get(key, {}))
+
+
+def _panels(
+  probes: Mapping, entries, paper: Mapping | None = None
+) -> list[plots.Panel]:
   """Returns the panels of those measures that some policy has.
 
   Args:
     probes: policy -> tree of its measures.
     entries: see `PROBES`.
-    paper: whether to draw the paper's values.
+    paper: path of a measure -> the paper's values; none by default.
   """
   panels = []
   for title, path, percent, digits in entries:
@@ -211,7 +228,7 @@ def _panels(probes: Mapping, entries, *, paper=False) -> list[plots.Panel]:
     }
     found = {policy: summary for policy, summary in found.items() if summary}
     if found:
-      values = paper_values.PROBES.get(path, {}) if paper else {}
+      values = _paper(paper or {}, path)
       panels.append(plots.Panel(title, found, percent, digits, values))
   return panels
 
@@ -244,7 +261,8 @@ def _likert(ratings: Mapping) -> list[plots.Panel]:
     found = {p: row.get(group) if group else row for p, row in ratings.items()}
     found = {policy: summary for policy, summary in found.items() if summary}
     if found:
-      values = paper_values.LIKERT if group == 'train_labelers' else {}
+      paper = paper_values.LIKERT if group == 'train_labelers' else {}
+      values = paper_values.of_largest(paper)
       title = f'1 to 7, {reader}'
       panels.append(plots.Panel(title, found, False, 2, values))
   return panels

@@ -11,6 +11,7 @@ from instructrl.evaluators.probes import AS_USER
 from instructrl.evaluators.probes import evaluate_probes
 from instructrl.evaluators.probes import Evaluator
 from instructrl.evaluators.probes import rouge_l
+from instructrl.lab import tax_probes
 from instructrl.lab.probes import make_probes
 from instructrl.lab.probes import Probe
 from instructrl.lab.probes import PROMPT_TYPES
@@ -179,6 +180,25 @@ def test_every_policy_gets_the_same_text(world):
     for name in policies
   }
   assert contexts['base'] == contexts['ppo'] and contexts['ppo']
+
+
+def test_tasks_are_asked_without_their_examples_on_request(world):
+  """A policy that answers only where there are examples fails without."""
+  probes = make_probes(world, 0, 12)
+  examples = {p.context: p.answers[0] for p in probes['translation']}
+  policy = ScriptedLM(lambda text: examples.get(text, 'zzz'))
+  policy.name, policy.template = 'base', 'plain'
+  results, samples = run({'base': policy}, world, zero_shot=True)
+  found = results['probes_zero_shot']['base']
+  assert set(found) == {*tax_probes.MAKERS} - {'completion'}
+  assert results['probes']['base']['translation']['exact']['value'] == 1
+  assert found['translation']['exact']['value'] == 0
+  assert 'reading/f1' in results['differences']['probes_zero_shot']
+  alone = [s for s in samples if s.get('zero_shot')]
+  assert {s['task'] for s in alone} == set(found)
+  results, samples = run({'base': policy}, world)
+  assert 'probes_zero_shot' not in results
+  assert not any('zero_shot' in s for s in samples)
 
 
 def test_as_a_user_only_written_tasks_are_asked(world, probes):

@@ -16,6 +16,7 @@ from instructrl.lab.probes import PROMPT_TYPES
 from instructrl.lab.probes import truth_prompt
 from instructrl.lab.probes import TRUTH_PROMPTS
 from instructrl.lab.probes import with_prompt_type
+from instructrl.lab.probes import without_examples
 from instructrl.lab.world import corpus
 from instructrl.lab.world import exercises
 from instructrl.lab.world import prose
@@ -366,3 +367,25 @@ def test_bad_arguments_are_refused(world):
     make_probes(world, 0, 0)
   with pytest.raises(ValueError, match='seed 0 or more'):
     make_probes(world, -1)
+
+
+def test_zero_shot_contexts_are_the_open_item_alone(probes):
+  alone = without_examples(probes)
+  assert set(alone) == {
+    'reading',
+    'arithmetic',
+    'entailment',
+    'sentiment',
+    'translation',
+    'summary',
+  }
+  for task, found in alone.items():
+    for probe, whole in zip(found, probes[task], strict=True):
+      assert probe == dataclasses.replace(whole, context=probe.context)
+      assert len(probe.context) < len(whole.context)
+      # Passages stay, and one item is left: the open one.
+      text = whole.meta.get('passage') or whole.meta['source']
+      assert text in probe.context
+      assert probe.context.count('Answer:') <= 1
+      lines = probe.context.splitlines()
+      assert lines[-1] == whole.context.splitlines()[-1]

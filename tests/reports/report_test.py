@@ -154,6 +154,9 @@ def make_evaluation():
     },
     'probes': probes,
     'probes_as_user': {p: probes[p] for p in ('sft', 'ppo', 'ppo_ptx')},
+    'probes_zero_shot': {
+      p: {'reading': scaled(tasks['reading'])} for p, tasks in probes.items()
+    },
     'differences': {
       'metadata': {row: pairs(mean, v) for row, v in METADATA.items()},
       'probes': {
@@ -368,6 +371,8 @@ def test_results_have_the_documented_keys(finished):
     'facts': 0.8,
     'nll': 1.9,
   }
+  assert list(results['zero_shot']) == ['alignment_tax']
+  assert results['zero_shot']['alignment_tax']['ppo'] == {'reading': 0.45}
   assert results['seconds']['lab'] == 20.0
   assert results['config']['ppo'] == {'optimizer': {}}
   assert results['seed']['eval_seed'] == 2
