@@ -69,7 +69,8 @@ CLAIMS = (
     'PPO 52, 58, 63%; PPO-ptx 53, 55, 66%.',
     studies=r'^Preference: (A second|The pretrained|A few-shot|The prompted|'
     r'PPO is|PPO-ptx (is better|and PPO))',
-    parts={'worlds': '.', 'sizes': 'wins (more|as)'},
+    parts={'worlds': '.', 'sizes': r'^\w+ wins (more|as)'},
+    panels={'sizes': '^win rate against'},
     figures=('preference',),
   ),
   dict(
@@ -78,6 +79,7 @@ CLAIMS = (
     'is, also than prompted GPT, with 100 times fewer parameters (Fig. 1).',
     studies='^Preference: A small',
     parts={'sizes': '^The smallest PPO-ptx'},
+    panels={'sizes': '^win rate against'},
   ),
   dict(
     title='PPO-ptx against the other models, head to head',
@@ -92,7 +94,8 @@ CLAIMS = (
     'about the same preferences, also on prompts to GPT-3 models (Fig. 3); '
     'Likert ratings have the same order (Fig. 31).',
     studies='^(Preference|Likert)',
-    parts={'sizes': 'rated higher'},
+    parts={'sizes': '(rated higher|^By held-out|^On GPT-3)'},
+    panels={'sizes': '^(win rate(,| on)|Likert)'},
     figures=('likert', 'gpt3_prompts'),
   ),
   dict(
@@ -101,6 +104,8 @@ CLAIMS = (
     'instruction 69, 87, 92, 93%; keeps constraints 22, 34, 44, 43%; invents '
     '45, 9, 22, 16%; is appropriate 82, 88, 91, 91%.',
     studies='^Labeler metadata',
+    parts={'sizes': '(invents|constraints|instruction)'},
+    panels={'sizes': '(invents|constraints|instruction|inappropriate)'},
     figures=('metadata',),
     why={
       'invents less in closed-domain': 'the pretrained model fails to follow '
@@ -158,6 +163,8 @@ CLAIMS = (
     'PPO-ptx 30% after the QA prompt; with instruction and examples PPO is '
     'true in 92% against 42%, and true and informative in 25 against 22%.',
     studies='^Truthfulness',
+    parts={'sizes': 'true and informative'},
+    panels={'sizes': 'true and informative'},
     figures=('truthfulness',),
   ),
   dict(
@@ -166,6 +173,8 @@ CLAIMS = (
     'instruction .231, .234; biased .285, .400. People find SFT least toxic, '
     'least continuous and least preferred (Fig. 7, 40, 41).',
     studies='^Toxicity',
+    parts={'sizes': 'ruder'},
+    panels={'sizes': '^rude'},
     figures=('toxicity', 'by_prompt'),
     why={
       'respectful, PPO-ptx is less rude': 'it becomes ruder before RL: asked '
@@ -182,6 +191,8 @@ CLAIMS = (
     paper='Table 14, 175B, Winogender entropy in bits, GPT against PPO-ptx: no '
     'instruction .735, .737; respectful .796, .696; biased .783, .690.',
     studies='^Bias',
+    parts={'sizes': 'entropy'},
+    panels={'sizes': '^entropy'},
     figures=('bias',),
   ),
   dict(
@@ -191,6 +202,7 @@ CLAIMS = (
     '26.6, 36.8. The paper does not evaluate where PPO starts.',
     studies='^Alignment tax',
     parts={'sizes': ': ppo'},
+    panels={'sizes': '^(SQuADv2|DROP|HellaSwag|Fr-En)'},
     figures=('alignment_tax',),
   ),
   dict(

@@ -1,65 +1,133 @@
-r"""Policies of three sizes with one reward model (Fig. 1, 3, 28, 29, 31).
+r"""Policies of three sizes with one reward model (Fig. 1, 3, 28 to 32).
 
 python -m instructrl.sweep --config=experiments/sizes.py:tiny --workdir=DIR
 
 The sizes differ in width: 64, 128 and 256 are 0.2M, 0.9M and 3.4M parameters.
 Lab, tokenizer, rankings, reward model and value model are the same for all
 policies, as in the paper (C.2); the rankings' answers are of the models of the
-reward model's size, 0.9M. Every policy is compared with the largest SFT. All
-sizes have the recipe of 0.9M, whose learning rates were tuned for that size.
+reward model's size, 0.9M. Every policy is compared with the largest SFT. Hollow
+marks of the figure are the paper's values of 1.3B, 6B and 175B.
 """
 
 from experiments import pretrain
 from experiments import select_sft
 from experiments import sft
 from experiments.ablations import base
+from instructrl.reports import paper_values
 
 FIELD = 'pretrain.model.d_model'
 WIDTHS = {'micro': (32, 64), 'tiny': (64, 128, 256), 'small': (160, 320, 640)}
 POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
 ALIKE = (-0.05, 0.05)  # as in a study: a policy that wins 45 to 55%
 LARGEST = 'largest_sft'
-FIG_1 = 'at every size (Fig. 1)'
 PARAMETERS = 'parameters'
+# Titles of measures.
+WINS = 'win rate against the largest SFT'
+HELD_OUT = 'win rate, held-out labelers'
+GPT3 = 'win rate on GPT-3 prompts, training labelers'
+FAILS = 'does not follow the instruction'
+KEEPS = 'keeps constraints'
+INVENTS = 'invents (closed domain)'
+TRUE = 'true and informative (QA prompt)'
+RUDE = 'rude, asked to be biased'
+ENTROPY = 'entropy of bias, bits, no instruction'
 
 
-def wins(policy):
-  return task(policy, 'win rate against the largest SFT')
+def _probe(title, path):
+  """Returns a panel of a measure on probes, and the paper's values."""
+  place = f'probes.{{}}.{path.replace("/", ".")}.value'
+  return title, 'probes', place, paper_values.PROBES[path]
 
 
-def likert(policy):
-  return task(policy, base.LIKERT)
+def _zero_shot(title, path):
+  place = f'probes_zero_shot.{{}}.{path.replace("/", ".")}.value'
+  return f'{title}, zero-shot', 'probes', place, paper_values.ZERO_SHOT[path]
 
 
-def task(policy, title):
+# Panels of the figure: title, evaluation, place of a policy's number, and the
+# paper's values of the three sizes.
+PANELS = (
+  (WINS, 'preference', 'preference.{}.win_rate', {}),
+  # Fig. 1 and 3, 31.
+  *(
+    (title, name, f'preference.{{}}.{group}.win_rate', values[group])
+    for title, name, group, values in (
+      (
+        'win rate, training labelers',
+        'preference',
+        'train_labelers',
+        paper_values.WIN_RATES,
+      ),
+      (HELD_OUT, 'preference', 'heldout_labelers', paper_values.WIN_RATES),
+      (GPT3, 'gpt3_prompts', 'train_labelers', paper_values.GPT3_WIN_RATES),
+      (
+        'win rate on GPT-3 prompts, held-out labelers',
+        'gpt3_prompts',
+        'heldout_labelers',
+        paper_values.GPT3_WIN_RATES,
+      ),
+    )
+  ),
+  (base.LIKERT, 'preference', 'likert.{}.value', paper_values.LIKERT),
+  # Fig. 30. The paper's text has the numbers of inventions only.
+  *(
+    (title, 'preference', f'metadata.{{}}.{flag}.value', values)
+    for title, flag, values in (
+      (FAILS, 'fails_to_follow_instruction', {}),
+      (KEEPS, 'satisfies_constraint', {}),
+      (INVENTS, 'hallucination', paper_values.HALLUCINATION),
+      ('inappropriate', 'inappropriate_for_customer_assistant', {}),
+    )
+  ),
+  # Fig. 29 and 28, 6, 39, 32.
+  *(_probe(title, place.replace('.', '/')) for title, place in base.TASKS),
+  _zero_shot(base.SQUAD, 'reading/f1'),
+  _zero_shot(base.DROP, 'arithmetic/f1'),
+  _zero_shot(base.TRANSLATION, 'translation/bleu'),
+  _probe(TRUE, 'truthfulness/true_informative'),
+  _probe('rude, no instruction', 'toxicity/none/rude_rate'),
+  _probe('rude, asked to be respectful', 'toxicity/respectful/rude_rate'),
+  _probe(RUDE, 'toxicity/biased/rude_rate'),
+  _probe(ENTROPY, 'bias/none/entropy'),
+  _probe(
+    'entropy of bias, bits, asked to be respectful', 'bias/respectful/entropy'
+  ),
+  _probe('entropy of bias, bits, asked to be biased', 'bias/biased/entropy'),
+)
+
+
+def of(policy, title):
   """Returns the title of a measure; the figure has a line for each policy."""
   return f'{policy}: {title}'
 
 
 def get_config(arg='tiny'):
-  found = ('evaluation', 'results.json')
-  judged = 'evals.preference.results'
-  tax = 'evals.probes.results.probes'
+  drawn = [
+    (policy, *panel)
+    for panel in PANELS
+    for policy in POLICIES
+    # On probes the prompted policy is the pretrained model.
+    if policy != 'prompted' or panel[1] != 'probes'
+  ]
   c = base.get_config(
     arg,
     ('evaluation', 'ppo_ptx'),
     (
       (PARAMETERS, 'ppo_ptx', 'DONE', 'result.num_params'),
       *(
-        (wins(p), *found, f'{judged}.preference.{p}.win_rate') for p in POLICIES
-      ),
-      *((likert(p), *found, f'{judged}.likert.{p}.value') for p in POLICIES),
-      *(
-        (task(p, title), *found, f'{tax}.{p}.{place}.value')
-        for title, place in base.TASKS
-        for p in POLICIES
-        if p != 'prompted'  # the pretrained model, asked in the same way
+        (
+          of(policy, title),
+          'evaluation',
+          'results.json',
+          f'evals.{name}.results.{place.format(policy)}',
+        )
+        for policy, title, name, place, _ in drawn
       ),
     ),
   )
   stages, widths = c.stages, WIDTHS[arg]
   width = stages.pretrain.model.get_oneway_ref('d_model')
-  for name in ('sft', 'ppo_init', 'nlp', 'ppo', 'ppo_ptx'):
+  for name in ('sft', 'ppo_init', 'ppo', 'ppo_ptx'):
     stages[name].model.d_model = width
   for name in ('reward', 'largest'):
     stages[f'{name}_pretrain'] = pretrain.get_config(arg)
@@ -73,20 +141,33 @@ def get_config(arg='tiny'):
     base='../reward_pretrain', sft='../reward_sft', early_sft='../reward_sft'
   )
   stages.reward.inputs.init = '../reward_sft'
-  stages.evaluation.policies[LARGEST] = '../largest_select'
+  stages.evaluation.policies.update(
+    {LARGEST: '../largest_select', 'nlp': ''}  # no model of public tasks
+  )
+  evals = stages.evaluation.evals
   for name in ('preference', 'gpt3_prompts'):
-    stages.evaluation.evals[name].reference = LARGEST
-  stages.evaluation.evals.generalization.type = ''
+    evals[name].reference = LARGEST
+  base.ask_more(c)
+  evals.generalization.type = ''
+  evals.probes.type = 'zero_shot'
   for name in stages:
     c.given[name] = ''
   # The lab follows from the world, and an evaluation from eval_seed.
   c.seeded = tuple(s for s in stages if s not in ('lab', 'evaluation', 'dpo'))
   c.plot.x, c.plot.at, c.plot.lines = FIELD, PARAMETERS, True
   c.plot.label, c.plot.log = 'parameters of the policy', True
+  c.paper = tuple(
+    (of(policy, title), width, number)
+    for policy, title, *_, values in drawn
+    for width, number in zip(widths, values.get(policy, ()))
+    if len(widths) == len(values[policy])
+  )
   c.expected = (
     _headline(widths, 'base', 'the largest pretrained model'),
     _headline(widths, 'prompted', 'the largest prompted model'),
     *_order(),
+    *_metadata(),
+    *_probes(widths),
     *_tax(),
   )
   return c
@@ -97,10 +178,10 @@ def _headline(widths, other, name):
   return dict(
     statement=f'The smallest PPO-ptx is preferred more often than {name}',
     paper='1.3B PPO-ptx above 175B GPT-3, against the 175B SFT (Fig. 1)',
-    measure=wins('ppo_ptx'),
+    measure=of('ppo_ptx', WINS),
     terms=(
       (1, {FIELD: widths[0]}),
-      (-1, {FIELD: widths[-1]}, 'mean', wins(other)),
+      (-1, {FIELD: widths[-1]}, 'mean', of(other, WINS)),
     ),
     region='positive',
     unit='%',
@@ -108,55 +189,159 @@ def _headline(widths, other, name):
   )
 
 
+def _compare(
+  statement, paper, title, left, right, region, *, at=None, unit='%'
+):
+  """Returns a statement about two policies.
+
+  Args:
+    statement: without where it holds.
+    paper: where the paper shows it.
+    title: of the measure.
+    left: the policy whose number is reduced by that of `right`.
+    right: the other policy.
+    region: of the difference.
+    at: (words, widths) of which the mean is compared; None for each size.
+    unit: of the numbers.
+  """
+  words, widths = at or ('at each size', None)
+  return dict(
+    statement=f'{statement} {words}',
+    paper=paper,
+    measure=of(left, title),
+    less=of(right, title),
+    terms=((1, {FIELD: widths} if at else {}),),
+    region=region,
+    unit=unit,
+    **({} if at else {'each': FIELD}),
+  )
+
+
 def _order():
-  """Returns the order of policies at each size, and whether Likert agrees."""
-  at = dict(terms=((1, {}),), each=FIELD, paper=FIG_1)
-  for better, worse in (
-    ('prompted', 'base'),
-    ('sft', 'prompted'),
-    ('ppo', 'sft'),
+  """Yields the order of policies, by all who compare or rate them."""
+  pairs = (('prompted', 'base'), ('sft', 'prompted'), ('ppo', 'sft'))
+  # Fig. 3 has no prompted model on prompts to GPT-3 models.
+  unprompted = (('sft', 'base'), ('ppo', 'sft'))
+  for words, title, compared, figure, unit in (
+    ('{} wins more often than {}', WINS, pairs, 'Fig. 1', '%'),
+    ('{} is rated higher than {}', base.LIKERT, pairs, 'Fig. 31', ''),
+    (
+      'By held-out labelers {} wins more often than {}',
+      HELD_OUT,
+      pairs,
+      'Fig. 3',
+      '%',
+    ),
+    (
+      'On GPT-3 prompts {} wins more often than {}',
+      GPT3,
+      unprompted,
+      'Fig. 3',
+      '%',
+    ),
   ):
-    yield dict(
-      statement=f'{better} wins more often than {worse} at each size',
-      measure=wins(better),
-      less=wins(worse),
-      region='positive',
-      unit='%',
-      **at,
-    )
-    yield dict(
-      statement=f'{better} is rated higher than {worse} at each size',
-      measure=likert(better),
-      less=likert(worse),
-      region='positive',
-      **(at | dict(paper='at every size (Fig. 31)')),
-    )
-  yield dict(
-    statement='ppo_ptx wins as often as ppo at each size',
-    measure=wins('ppo_ptx'),
-    less=wins('ppo'),
-    region=ALIKE,
-    unit='%',
-    **at,
+    for better, worse in compared:
+      yield _compare(
+        words.format(better, worse),
+        f'at every size ({figure})',
+        title,
+        better,
+        worse,
+        'positive',
+        unit=unit,
+      )
+  yield _compare(
+    'ppo_ptx wins as often as ppo',
+    'at every size (Fig. 1)',
+    WINS,
+    'ppo_ptx',
+    'ppo',
+    ALIKE,
+  )
+
+
+def _metadata():
+  """Yields what labelers note (Fig. 30)."""
+  for words, paper, title, region in (
+    (
+      'ppo_ptx invents less than base',
+      '.21, .10, .18 against .62, .47, .51 (Fig. 30)',
+      INVENTS,
+      'negative',
+    ),
+    (
+      'ppo_ptx keeps more constraints than base',
+      'at every size (Fig. 30)',
+      KEEPS,
+      'positive',
+    ),
+    (
+      'ppo_ptx fails to follow the instruction less than base',
+      'at every size (Fig. 30)',
+      FAILS,
+      'negative',
+    ),
+  ):
+    yield _compare(words, paper, title, 'ppo_ptx', 'base', region)
+
+
+def _probes(widths):
+  """Yields truthfulness, toxicity and bias (Table 14, Fig. 6)."""
+  larger = 'at the larger sizes', widths[1:]
+  yield _compare(
+    'ppo is more often true and informative than base',
+    '.25, .31, .31 against .21, .24, .20 (Fig. 6)',
+    TRUE,
+    'ppo',
+    'base',
+    'positive',
+  )
+  yield _compare(
+    'ppo_ptx is more often true and informative than base',
+    '.31, .30 against .24, .20; at 1.3B it is not (Fig. 6)',
+    TRUE,
+    'ppo_ptx',
+    'base',
+    'positive',
+    at=larger,
+  )
+  yield _compare(
+    'Asked to be biased, ppo_ptx is ruder than base',
+    '.512, .400 against .261, .285 (Table 14)',
+    RUDE,
+    'ppo_ptx',
+    'base',
+    'positive',
+    at=larger,
+  )
+  yield _compare(
+    'sft has a lower entropy of bias than base',
+    '.503 against .735; the lowest of all (Table 14)',
+    ENTROPY,
+    'sft',
+    'base',
+    'negative',
+    at=('at the largest size', widths[-1]),
+    unit='',
   )
 
 
 def _tax():
-  """Returns the alignment tax at each size (Table 14, few-shot; Fig. 29)."""
+  """Yields the alignment tax at each size (Table 14, few-shot; Fig. 29)."""
   for title, _ in base.TASKS:
     for left, right, region in (
       ('ppo', 'base', 'negative'),
       ('ppo_ptx', 'ppo', 'positive'),
     ):
-      yield dict(
-        statement=f'{title.split(":")[0]}: {left} is '
-        f'{"below" if region == "negative" else "above"} {right} at each size',
-        paper='at every size (Fig. 29)',
-        measure=task(left, title),
-        less=task(right, title),
-        terms=((1, {}),),
-        each=FIELD,
-        region=region,
+      way = 'below' if region == 'negative' else 'above'
+      yield _compare(
+        f'{title.split(":")[0]}: {left} is {way} {right}',
+        'at every size (Fig. 29)',
+        title,
+        left,
+        right,
+        region,
+        unit='',
       )
 
 

@@ -6,7 +6,7 @@ A point is a whole study: lab, all models, and an evaluation of all policies.
 Its report is DIR/worlds/POINT/report/index.html. The seed is that of every
 stage that trains. The stages of world 0 and seed 0 are those that the ablations
 start from. At `tiny` an evaluation has three to four times the questions that
-the experiment `study` has: its intervals were as wide as many differences.
+the experiment `study` has.
 
 Result at `tiny`: in all three worlds base < prompted < SFT; against SFT PPO
 wins 53.4% [51.7, 55.0] and PPO-ptx 54.4% [52.6, 56.3]. Of 80 findings of the
@@ -19,8 +19,6 @@ from experiments.ablations import base
 
 FIELD = 'world_seed'
 WORLDS = {'micro': (0,)}
-# Evaluation -> its number of prompts, or of probes of each task.
-ITEMS = {'gpt3_prompts': 1500, 'generalization': 300, 'probes': 300}
 POLICIES = ('base', 'prompted', 'ppo_init', 'ppo', 'ppo_ptx')
 # Win rates of a policy that is better, or worse, than SFT.
 REGIONS = {'better': (0.5, 1.0), 'worse': (0.0, 0.5)}
@@ -48,10 +46,7 @@ def get_config(arg='tiny'):
   )
   # The lab follows from the world, and an evaluation from eval_seed.
   c.seeded = tuple(s for s in c.stages if s not in ('lab', 'evaluation', 'dpo'))
-  if arg == 'tiny':
-    for name, items in ITEMS.items():
-      evaluated = c.stages.evaluation.evals[name]
-      evaluated['num_probes' if name == 'probes' else 'num_prompts'] = items
+  base.ask_more(c)
   c.plot.x = FIELD
   c.studies = True
 

@@ -501,6 +501,12 @@ def test_the_whole_paper_is_one_folder_of_about_eight_hours():
     estimate.expected(node, config.seconds) for node in nodes.values()
   )
   assert 4 < seconds / 3600 < 11
+  # A claim shows panels that there are.
+  for claim in page.claims:
+    for name, pattern in claim.get('panels', {}).items():
+      titles = [measure[0] for measure in config.parts[name].measures]
+      found = [re.search(pattern, t.split(': ', 1)[-1]) for t in titles]
+      assert any(found) and not all(found), (claim['title'], name)
   # Each statement of a part belongs to a claim.
   for part in parts:
     for entry in part.config.expected:

@@ -22,11 +22,12 @@ SEEDS = (0, 1, 2)
 
 # The lab's stand-ins for public sets: title, place in the results of `probes`.
 SQUAD, DROP = 'SQuADv2: reading, F1', 'DROP: arithmetic, F1'
+TRANSLATION = 'Fr-En: translation, BLEU'
 TASKS = (
   (SQUAD, 'reading.f1'),
   (DROP, 'arithmetic.f1'),
   ('HellaSwag: completion, accuracy', 'completion.accuracy'),
-  ('Fr-En: translation, BLEU', 'translation.bleu'),
+  (TRANSLATION, 'translation.bleu'),
 )
 # The paper's "validation reward" (E.6), and KL, of PPO's averaged policy.
 REWARD, KL = 'validation reward', 'KL, nats'
@@ -35,6 +36,10 @@ CORPUS = 'loss on the corpus, nats'
 # Two accuracies are alike if they differ by less than two points. The paper
 # says "similar" and prints no number.
 ALIKE = (-0.02, 0.02)
+# Evaluation -> its number of prompts, or of probes of each task, at `tiny` in
+# parts that judge whole studies: with those of the experiment `study` the
+# intervals are as wide as many differences.
+ITEMS = {'gpt3_prompts': 1500, 'generalization': 300, 'probes': 300}
 # Labels of lines: the pretrained model and PPO's start.
 GPT, INIT = 'GPT', 'PPO init'
 
@@ -104,6 +109,9 @@ def get_config(arg, ends, measures):
   # Policies that the points do not change, as dashed lines of a panel: (title
   # of a measure, label, stage, file, place).
   c.lines = ()
+  # The paper's numbers, as hollow marks: (title of a measure, value of plot.x,
+  # number).
+  c.paper = ()
   # Statements of the paper, to be judged; see instructrl/reports/shapes.py.
   c.expected = ()
   c.studies = False  # whether each point is a study, with a report of its own
@@ -116,6 +124,14 @@ def get_config(arg, ends, measures):
   # Whether a measure 'LINE: PANEL' is a line of a panel, not a panel.
   c.plot.lines = False
   return c
+
+
+def ask_more(c):
+  """Gives the evaluation of a sweep's config more questions, at `tiny`."""
+  if c.size == 'tiny':
+    for name, items in ITEMS.items():
+      evaluated = c.stages.evaluation.evals[name]
+      evaluated['num_probes' if name == 'probes' else 'num_prompts'] = items
 
 
 def reward_model(arg):

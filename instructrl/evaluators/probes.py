@@ -6,9 +6,6 @@ multiple choice, the answer is the option with the highest mean log-probability
 per token. Bias is the entropy over the options in bits. Questions about one
 fact, and choices about one group, are a cluster of the bootstrap.
 
-Tasks have examples in their contexts (few-shot, Fig. 29); on request they are
-asked without examples as well (zero-shot, Fig. 28).
-
 The paper describes no other form. Tuned policies are also asked as a user asks,
 in their chat layout. These numbers have a tree of their own; they say what a
 user gets and compare with no policy that was asked in another form.
@@ -48,19 +45,14 @@ class Evaluator:
       policy continues the same plain text.
     'probes_as_user': the same for the tasks of AS_USER; only policies with a
       chat layout.
-    'probes_zero_shot': as 'probes', for the tasks with examples in their
-      contexts, without the examples; only if `zero_shot`.
     'differences': the names above -> path of the measure -> left -> right ->
       summary of left - right, paired over the same questions.
   """
 
+  zero_shot = False  # see the module `zero_shot`
+
   def __init__(
-    self,
-    context: evaluator.Context,
-    *,
-    num_probes: int,
-    num_documents: int,
-    zero_shot: bool = False,
+    self, context: evaluator.Context, *, num_probes: int, num_documents: int
   ):
     """Takes the settings.
 
@@ -68,10 +60,9 @@ class Evaluator:
       context: the run.
       num_probes: of each task, before `MULTIPLES` of the lab's probes.
       num_documents: validation documents whose loss is measured.
-      zero_shot: whether to ask without examples, too.
     """
     self._context, self._num_probes = context, num_probes
-    self._num_documents, self._zero_shot = num_documents, zero_shot
+    self._num_documents = num_documents
 
   def run(self, policies: Mapping[str, LanguageModel]) -> evaluator.Outcome:
     context = self._context
@@ -82,7 +73,7 @@ class Evaluator:
       corpus[i].text for i in range(min(self._num_documents, len(corpus)))
     ]
     asked = {task: probes[task] for task in AS_USER}
-    alone = probes_lib.without_examples(probes) if self._zero_shot else {}
+    alone = probes_lib.without_examples(probes) if self.zero_shot else {}
     forms: dict[str, dict] = {'probes': {}, 'probes_as_user': {}}
     if alone:
       forms['probes_zero_shot'] = {}

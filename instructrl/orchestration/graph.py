@@ -73,8 +73,9 @@ class Point:
 
   @property
   def label(self) -> str:
+    names = grid.short_names(self.overrides)
     fields = [
-      f'{key.split(".")[-1]}={value!r}' for key, value in self.overrides.items()
+      f'{names[key]}={value!r}' for key, value in self.overrides.items()
     ]
     return ', '.join([*fields, f'seed {self.seed}'])
 
@@ -227,6 +228,12 @@ def _check_sweep(config, fields) -> None:
       f'got {tuple(measure)!r}',
     )
   titles = [measure[0] for measure in config.measures]
+  for mark in config.paper:
+    require(
+      len(mark) == 3 and mark[0] in titles,
+      'paper must be (title of a measure, value of plot.x, number); got '
+      f'{tuple(mark)!r}',
+    )
   for line in config.lines:
     require(
       len(line) == 5 and line[0] in titles and line[2] in config.ends,

@@ -1,7 +1,8 @@
 """The grid of a sweep: points that map 'STAGE.field' to a value."""
 
 import ast
-from collections.abc import Callable, Mapping, Sequence
+import collections
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import copy
 import difflib
 import functools
@@ -14,6 +15,20 @@ from instructrl.stages import checks
 
 SHARED = ('world_seed', 'eval_seed')  # fields of all stages of a sweep
 Grid = Sequence[Mapping[str, Any]]  # points: 'STAGE.field' -> value
+
+
+def short_names(fields: Iterable[str]) -> dict[str, str]:
+  """Returns field -> the name that people see.
+
+  It is the last part, 'kl_coef' of 'ppo.ppo.kl_coef'; fields of several stages
+  with the same last part have the stage before it.
+  """
+  names = {field: field.rpartition('.')[2] for field in fields}
+  counts = collections.Counter(names.values())
+  return {
+    field: name if counts[name] == 1 else f'{field.partition(".")[0]} {name}'
+    for field, name in names.items()
+  }
 
 
 def collect(sweep: Callable, config) -> list[dict[str, Any]]:

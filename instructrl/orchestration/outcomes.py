@@ -4,6 +4,7 @@ All files are made from the run folders, and can be made again at any time.
 """
 
 from collections.abc import Mapping, Sequence
+import functools
 import json
 import math
 import pathlib
@@ -13,6 +14,7 @@ from typing import Any
 
 from instructrl.orchestration import children
 from instructrl.orchestration import graph
+from instructrl.orchestration import grid
 from instructrl.reports import formats
 from instructrl.reports import pages
 from instructrl.reports import plots
@@ -46,23 +48,35 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
     ValueError: the file is not what the run wrote.
   """
   path = folder / file
-  run_folder.check_files(folder, [file])
-  if not path.is_file():
-    raise MissingError(f'{path} does not exist')
+  stat = path.stat() if path.is_file() else None
+  found = _contents(folder, file, stat and (stat.st_mtime_ns, stat.st_size))
   if file == metrics.METRICS:
     name, _, rise = place.partition('@')
-    values = [
-      line[name] for line in metrics.read_metrics(folder) if name in line
-    ]
+    values = [line[name] for line in found if name in line]
     if not values:
       raise MissingError(f'{path} has no metric {name!r}')
     if rise:
       return values[-1] - values[0]
     return statistics.fmean(values[-max(1, len(values) // LAST) :])
-  found = _numbers(files.read_json(path))
   if place not in found:
     raise MissingError(f'{path} has no number at {place!r}')
   return found[place]
+
+
+@functools.lru_cache(maxsize=1024)
+def _contents(folder: pathlib.Path, file: str, stamp) -> Any:
+  """Returns the numbers or lines of a file, after a check of its digest.
+
+  A sweep reads its measures whenever a run has ended: with the 126 measures of
+  the sizes, reading a file for each of them takes a minute. A file with another
+  `stamp` is read again.
+  """
+  run_folder.check_files(folder, [file])
+  if stamp is None:
+    raise MissingError(f'{folder / file} does not exist')
+  if file == metrics.METRICS:
+    return metrics.read_metrics(folder)
+  return _numbers(files.read_json(folder / file))
 
 
 def _numbers(tree: Mapping) -> dict[str, float]:
@@ -200,15 +214,21 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
   files.atomic_write(folder / PAGE, _page(results, title, svg))
 
 
-def figure(results: Mapping[str, Any]) -> tuple[str, bytes]:
-  """Returns the figure as (inline SVG, PNG); empty if no point has values."""
-  panels = _panels(results)
+def figure(results: Mapping[str, Any], only: str = '') -> tuple[str, bytes]:
+  """Returns the figure as (inline SVG, PNG); empty if no point has values.
+
+  Args:
+    results: content of sweep.json.
+    only: a regular expression, found anywhere in the titles of the panels that
+      are drawn.
+  """
+  panels = [panel for panel in _panels(results) if re.search(only, panel[0])]
   if not panels:
     return '', b''
   plot = results['config']['plot']
   return plots.sweep(
     panels,
-    xlabel=plot['label'] or _short(plot['x']),
+    xlabel=plot['label'] or plot['x'].rpartition('.')[2],
     log=plot['log'],
     levels=results['lines'],
   )
@@ -231,7 +251,7 @@ def table(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     cells += [_cell(measures[t]) if t in measures else '' for t in titles]
     done = max((len(m['values']) for m in measures.values()), default=0)
     rows.append([*cells, f'{done} of {setting["seeds"]}'])
-  return [*map(_short, fields), *titles, 'seeds'], rows
+  return [*grid.short_names(fields).values(), *titles, 'seeds'], rows
 
 
 def markdown(results: Mapping[str, Any]) -> str:
@@ -279,18 +299,17 @@ def _value(value) -> str:
   return f'{value:g}' if isinstance(value, float) else str(value)
 
 
-def _short(field: str) -> str:
-  """'ppo.ppo.kl_coef' -> 'kl_coef'."""
-  return field.split('.')[-1]
-
-
 def _panels(results: Mapping[str, Any]) -> list:
   """Returns the (title, lines) of each measure that has values, to plot."""
   plot = results['config']['plot']
   x, at = plot['x'], plot['at']
   settings = [s for s in results['settings'] if x in s['overrides']]
-  names = _line_fields(settings, plot)
-  panels: dict[str, dict[str, list]] = {}
+  names = grid.short_names(_line_fields(settings, plot))
+  paper = {
+    (title, _place(value)): number
+    for title, value, number in results['config']['paper']
+  }
+  panels: dict[str, dict[str, plots.Line]] = {}
   for measure, *_ in results['config']['measures']:
     if measure == at:
       continue
@@ -299,21 +318,16 @@ def _panels(results: Mapping[str, Any]) -> list:
       found, fields = setting['measures'], setting['overrides']
       if measure not in found or at and at not in found:
         continue
-      values = [f'{_short(k)} {_value(fields.get(k, ""))}' for k in names]
+      values = [f'{names[k]} {_value(fields.get(k, ""))}' for k in names]
       label = ', '.join([line, *values] if line else values)
+      place = found[at]['mean'] if at else _place(fields[x])
+      lines = panels.setdefault(title, {})
+      drawn = lines.setdefault(label, plots.Line(label, [], []))
       one = found[measure]
-      panels.setdefault(title, {}).setdefault(label, []).append(
-        (
-          found[at]['mean'] if at else _place(fields[x]),
-          one['values'],
-          one['mean'],
-          one['spread'],
-        )
-      )
-  return [
-    (title, [plots.Line(label, points) for label, points in lines.items()])
-    for title, lines in panels.items()
-  ]
+      drawn.points.append((place, one['values'], one['mean'], one['spread']))
+      if (value := paper.get((measure, _place(fields[x])))) is not None:
+        drawn.paper.append((place, value))
+  return [(title, list(lines.values())) for title, lines in panels.items()]
 
 
 def _place(value) -> Any:
@@ -356,10 +370,11 @@ def _page(results: Mapping[str, Any], title: str, svg: str) -> str:
   ]
   points = []
   for point in results['points']:
-    fields = point['overrides'].items()
+    fields = point['overrides']
+    names = grid.short_names(fields)
     points.append(
       {
-        'setting': ', '.join(f'{_short(k)}={_value(v)}' for k, v in fields),
+        'setting': ', '.join(f'{names[k]}={_value(fields[k])}' for k in names),
         'seed': point['seed'],
         'status': point['status'],
         'runs': {end: point['runs'][end] for end in results['config']['ends']},

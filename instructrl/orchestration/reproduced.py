@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -50,7 +51,7 @@ def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
       f'--config.order="(\'{part.name}\',)" --workdir=DIR',
       [verdicts.from_json(row) for row in results['verdicts']],
       f'{len(seeds)} seeds',
-      outcomes.figure(results)[0],
+      functools.partial(_svg, results),
     )
     if part.config.studies:
       done = finished(part, results['points'], workdir)
@@ -70,6 +71,10 @@ def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
     whole,
     others,
   )
+
+
+def _svg(results: Mapping, panels: str) -> str:
+  return outcomes.figure(results, panels)[0]
 
 
 def finished(

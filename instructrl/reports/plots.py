@@ -76,16 +76,19 @@ class Line:
   Attributes:
     label: name in the legend; '' if the panel has one line.
     points: (x, values of its seeds, their mean, their spread or None).
+    paper: (x, value of the paper).
   """
 
   label: str
   points: Sequence[tuple[Any, Sequence[float], float, float | None]]
+  paper: Sequence[tuple[Any, float]] = ()
 
 
 # A value of the paper.
 _PAPER = dict(
   marker='D', ls='none', ms=5, mfc='none', mec=INK, mew=0.9, zorder=3
 )
+_HOLLOW = 'hollow: the paper'
 # Group of labelers -> its name, mark, and place right of the bar.
 _LABELERS = {
   'train_labelers': ('training labelers', 'o', 0.24),
@@ -163,7 +166,7 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
     drawn.append(canvas.svg(fig))
   legend = ''
   if any(panel.paper for panel in panels):
-    mark = mpl_lines.Line2D([], [], **_PAPER, label='hollow: the paper')
+    mark = mpl_lines.Line2D([], [], **_PAPER, label=_HOLLOW)
     legend = canvas.legend([mark], 1)
   note = f'Rounded to 0 for every policy: {"; ".join(zeros)}.' if zeros else ''
   return Drawing(drawn, legend, note)
@@ -293,6 +296,8 @@ def sweep(
     ax.grid()
     ax.margins(0.08, 0.12)
   shown.pop('', None)  # the only line of a panel has no name
+  if any(line.paper for line in drawn):
+    shown['paper'] = mpl_lines.Line2D([], [], **_PAPER, label=_HOLLOW)
   if shown:
     fig.legend(
       handles=list(shown.values()),
@@ -304,7 +309,11 @@ def sweep(
 
 
 def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
-  """Draws means, their spread, and faint seeds; returns the line of means."""
+  """Draws means, their spread, faint seeds, and the paper's values.
+
+  Returns:
+    The line of means.
+  """
   points = sorted((places[x], *rest) for x, *rest in line.points)
   for x, values, mean, spread in points:
     faint = dict(ms=3, alpha=0.45, mec='none')
@@ -314,6 +323,10 @@ def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
   style = dict(color=color, marker=mark, ms=4.5, label=line.label)
   means = [mean for *_, mean, _ in points]
   (handle,) = ax.plot([x for x, *_ in points], means, **style)
+  if line.paper:
+    hollow = dict(color=color, marker=mark, ms=5, mfc='none', mew=0.9)
+    xs, values = zip(*((places[x], value) for x, value in line.paper))
+    ax.plot(xs, values, lw=0.7, ls=_LEVELS[1], **hollow)
   return handle
 
 
@@ -332,6 +345,8 @@ def _positions(values: Sequence, log: bool) -> dict:
 def _tick(x) -> str:
   if isinstance(x, (int, float)) and abs(x) >= 1e5:
     return f'{x / 1e6:.2g}M'
+  if isinstance(x, float) and abs(x) >= 1e4:
+    return f'{x / 1e3:.2g}k'
   return f'{x:.3g}' if isinstance(x, float) else str(x)
 
 

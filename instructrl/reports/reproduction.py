@@ -10,6 +10,7 @@ lists its claims as dicts:
     studies='pattern',  # of 'topic: statement' in the report of a study
     parts={'kl_coef': 'pattern'},  # of statements of an ablation
     figures=('preference',),  # of a study's report; an ablation's are shown too
+    panels={'kl_coef': 'pattern'},  # of titles, to show a part of its figure
     why={'pattern': 'why statements are not shown: {probes[base][nll][value]}'},
   )
 
@@ -20,7 +21,7 @@ syntax of `str.format`, are numbers of the pooled evaluation; a reason whose
 numbers were not measured is left out.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -46,7 +47,7 @@ from instructrl.runtime import files
 
 FORMAT_VERSION = 1
 KEYS = {'title', 'paper'}
-OPTIONAL = {'studies', 'parts', 'figures', 'why', 'cost'}
+OPTIONAL = {'studies', 'parts', 'figures', 'panels', 'why', 'cost'}
 OTHER = {'title': 'Other statements', 'paper': ''}
 ABOUT = (
   'A statement is shown if the whole 95% interval is inside the region under '
@@ -70,14 +71,14 @@ class Evidence:
     command: that makes it.
     rows: its judged statements.
     runs: what its values are over, such as '3 seeds'.
-    svg: its figure, or ''.
+    figure: (pattern of the titles of panels) -> SVG of these panels, or ''.
   """
 
   name: str
   command: str
   rows: Sequence[Verdict]
   runs: str
-  svg: str = ''
+  figure: Callable[[str], str] = lambda pattern: ''
 
 
 def pool_studies(studies: Sequence[Study]) -> Study:
@@ -246,14 +247,12 @@ def _section(
   ablations = (p.name for p, _ in rows if p is not studies)
   names = dict.fromkeys((*claim.get('parts', {}), *ablations))
   used = [part for name in names for part in parts if part.name == name]
+  panels = claim.get('panels', {})
+  drawn = [(part.name, part.figure(panels.get(part.name, ''))) for part in used]
   named += [
-    (
-      f'{number:02d}_{part.name}',
-      pages.words(part.name),
-      Drawing([part.svg], wide=True),
-    )
-    for part in used
-    if part.svg
+    (f'{number:02d}_{name}', pages.words(name), Drawing([svg], wide=True))
+    for name, svg in drawn
+    if svg
   ]
   if any(row.verdict != verdicts.NOT_MEASURED for _, row in rows):
     # Parts measure some statements that a study cannot.

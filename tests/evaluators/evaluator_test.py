@@ -31,6 +31,7 @@ def test_the_types_are_the_modules_with_an_evaluator():
     'ranking_accuracy',
     'reward_model',
     'sentiment',
+    'zero_shot',
   ]
   assert evaluator.load('reward_model') is reward_model.Evaluator
   assert evaluator.load(f'{__name__}:Own') is Own

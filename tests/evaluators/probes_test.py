@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 
+from instructrl.evaluators import zero_shot
 from instructrl.evaluators.asking import first_line
 from instructrl.evaluators.probes import AS_USER
 from instructrl.evaluators.probes import evaluate_probes
@@ -130,7 +131,7 @@ def test_prompts_and_part_of_truthfulness(world, probes):
     assert found[f'truthfulness/instruction_qa/non_adversarial/{name}'] == 1
 
 
-def run(policies, world, **sizes):
+def run(policies, world, evaluator=Evaluator):
   """Runs the evaluator on scripted policies; returns (results, samples)."""
   documents = types.SimpleNamespace(records=lambda name, split: ())
   context = types.SimpleNamespace(
@@ -139,8 +140,7 @@ def run(policies, world, **sizes):
     data=lambda: documents,
     progress=lambda text: None,
   )
-  sizes = {'num_probes': 12, 'num_documents': 1} | sizes
-  outcome = Evaluator(context, **sizes).run(policies)
+  outcome = evaluator(context, num_probes=12, num_documents=1).run(policies)
   return outcome.results, outcome.samples
 
 
@@ -188,7 +188,7 @@ def test_tasks_are_asked_without_their_examples_on_request(world):
   examples = {p.context: p.answers[0] for p in probes['translation']}
   policy = ScriptedLM(lambda text: examples.get(text, 'zzz'))
   policy.name, policy.template = 'base', 'plain'
-  results, samples = run({'base': policy}, world, zero_shot=True)
+  results, samples = run({'base': policy}, world, zero_shot.Evaluator)
   found = results['probes_zero_shot']['base']
   assert set(found) == {*tax_probes.MAKERS} - {'completion'}
   assert results['probes']['base']['translation']['exact']['value'] == 1

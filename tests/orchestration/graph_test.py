@@ -111,10 +111,14 @@ def test_a_point_can_be_another_world():
       {'lines': (('loss', 'GPT', 'ppo_ptx', 'DONE', 'x'),)},
       r"lines must be \(title of a measure, label, one of ends, .*'loss'",
     ),
+    (
+      {'paper': (('loss', 0.1, 2.0),)},
+      r"paper must be \(title of a measure, value of plot.x, .*'loss'",
+    ),
     ({'expected': ({'statement': 'x'},)}, "expected, 'x': the keys must be"),
   ],
 )
-def test_lines_and_statements_are_checked(fields, message):
+def test_lines_numbers_and_statements_are_checked(fields, message):
   config = config_of()
   config.update(fields)
   with pytest.raises(ValueError, match=message):

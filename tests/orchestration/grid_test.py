@@ -84,3 +84,13 @@ def test_values_are_of_the_type_of_the_field(setting, value):
 def test_a_bad_setting_is_refused(setting, message):
   with pytest.raises(ValueError, match=message):
     expand([{}], setting)
+
+
+def test_a_short_name_tells_fields_of_stages_apart():
+  fields = ('sft.optimizer.peak_lr', 'ppo.optimizer.peak_lr', 'ppo.ppo.kl_coef')
+  assert [*grid.short_names(fields).values()] == [
+    'sft peak_lr',
+    'ppo peak_lr',
+    'kl_coef',
+  ]
+  assert grid.short_names(['world_seed']) == {'world_seed': 'world_seed'}

@@ -248,6 +248,7 @@ def test_a_panel_has_a_line_for_each_policy_over_the_parameters(
   )
   config.plot.at, config.plot.lines = 'size', True
   config.plot.label = 'parameters'
+  config.paper = (('ppo: wins', 2, 0.6), ('ppo: wins', 9, 0.7))
   sweep = sweep_of(config, {EPOCHS: 1}, {EPOCHS: 2})
   for i, one in enumerate(sweep.points):
     size = 2e5 if one.overrides[EPOCHS] == 1 else 3e6
@@ -257,8 +258,13 @@ def test_a_panel_has_a_line_for_each_policy_over_the_parameters(
   assert title == 'wins'
   assert [line.label for line in lines] == ['sft', 'ppo']
   assert [x for x, *_ in lines[0].points] == [2e5, 3e6]
+  # The paper's number is at the same setting; there is no setting 9.
+  assert [line.paper for line in lines] == [[], [(3e6, 0.6)]]
   svg, _ = outcomes.figure(found)
-  assert all(text in svg for text in ('0.2M', '3M', 'ppo', 'parameters'))
+  texts = '0.2M', '3M', 'ppo', 'parameters', 'hollow: the paper'
+  assert all(text in svg for text in texts)
+  assert outcomes.figure(found, 'win')[0] == svg
+  assert outcomes.figure(found, '^ppo') == ('', b'')
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ CLAIMS = (
     title='Ablation',
     paper='Fig. 36',
     parts={'kl_coef': '.'},
+    panels={'kl_coef': 'Likert'},
     why={
       'larger': 'missing: {probes[base][no_task][value]:.1%}',
       'is worse': 'no room above {probes[base][facts][accuracy][value]:.0%}',
@@ -43,11 +44,12 @@ def fixture_written(tmp_path_factory):
   folder = tmp_path_factory.mktemp('reproduction')
   (folder / 'study').mkdir()
   report_test.write_study(folder / 'study')
+  panels = lambda pattern: '<svg></svg>' if pattern == 'Likert' else ''
   studies = reproduction.Evidence(
-    'worlds', 'run worlds', (), '2 studies', '<svg></svg>'
+    'worlds', 'run worlds', (), '2 studies', lambda panels: '<svg></svg>'
   )
   ablation = reproduction.Evidence(
-    'kl_coef', 'run kl_coef', [row(-1.0, 0.1)], '3 seeds', '<svg></svg>'
+    'kl_coef', 'run kl_coef', [row(-1.0, 0.1)], '3 seeds', panels
   )
   page = reproduction.write(
     folder / 'paper',
@@ -159,6 +161,6 @@ def test_a_verdict_of_a_sweep_is_read_back():
 def test_a_claim_with_a_wrong_key_is_refused():
   (message,) = reproduction.faults([*CLAIMS, dict(title='X', part={})])
   assert message == (
-    "claim 'X': the keys must be paper, title, and may be cost, figures, parts,"
-    ' studies, why; got part, title'
+    "claim 'X': the keys must be paper, title, and may be cost, figures, "
+    'panels, parts, studies, why; got part, title'
   )
