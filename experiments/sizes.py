@@ -192,7 +192,7 @@ def _headline(widths, other, name):
 def _compare(
   statement, paper, title, left, right, region, *, at=None, unit='%'
 ):
-  """Returns a statement about two policies.
+    at: (words, widths), whose mean is compared; None for each size.
 
   Args:
     statement: without where it holds.
