@@ -192,7 +192,7 @@ def _headline(widths, other, name):
 def _compare(
   statement, paper, title, left, right, region, *, at=None, unit='%'
 ):
-    at: (words, widths), whose mean is compared; None for each size.
+  """Returns a statement about two policies.
 
   Args:
     statement: without where it holds.
@@ -201,7 +201,7 @@ def _compare(
     left: the policy whose number is reduced by that of `right`.
     right: the other policy.
     region: of the difference.
-    at: (words, widths) of which the mean is compared; None for each size.
+    at: (words, widths), whose mean is compared; None for each size.
     unit: of the numbers.
   """
   words, widths = at or ('at each size', None)
