@@ -69,7 +69,7 @@ CLAIMS = (
     'PPO 52, 58, 63%; PPO-ptx 53, 55, 66%.',
     studies=r'^Preference: (A second|The pretrained|A few-shot|The prompted|'
     r'PPO is|PPO-ptx (is better|and PPO))',
-    parts={'worlds': '.', 'sizes': r'^\w+ wins (more|as)'},
+    parts={'sizes': r'^\w+ wins (more|as)'},
     panels={'sizes': '^win rate against'},
     figures=('preference',),
   ),
