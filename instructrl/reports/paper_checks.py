@@ -119,7 +119,8 @@ def _selection(selection) -> list[Verdict]:
   quantity, note = 'reward-model score, last epoch minus the best by loss', ''
   if rise:
     quantity = (
-      f'reward-model score, epoch {rise["epoch"]} minus epoch {rise["from"]}'
+      f'reward-model score, epoch {rise["epoch"]} minus epoch '
+      f'{rise["from"]:.3g}'
     )
   else:
     note = 'the last epoch has the best validation loss: SFT does not overfit'

@@ -158,7 +158,8 @@ def summary(rows) -> str:
 
 def shown_row(row: Verdict, policies: ShownPolicies) -> dict:
   """Returns a checked statement as text."""
-  n = f', n\xa0=\xa0{row.n:,}' if row.n else ''
+  # Pooled studies may have other numbers of items: their mean.
+  n = f', n\xa0=\xa0{round(row.n):,}' if row.n else ''
   return {
     'statement': row.statement,
     'of_paper': row.of_paper,
