@@ -11,10 +11,9 @@ Each point is a fold; the interval on the difference is over the five folds,
 each the mean of its seeds. The unscreened labelers, of the group `heldout`, are
 in no fold.
 
-Result of `tiny`: 66.3% on the folds of the training data and 66.1% on the fold
-left out, a difference of 0.3 points (95% interval -2.0 to 2.5): undecided.
-Fifteen runs of 40 to 67 seconds, two at a time, on two cores of an AMD EPYC
-server CPU.
+Result of `tiny`: 66.8% on the folds of the training data and 66.6% on the fold
+left out, a difference of 0.2 points (95% interval -1.4 to 1.8): undecided.
+Fifteen runs of about two minutes of one core of an AMD EPYC server CPU.
 """
 
 from experiments.ablations import base
