@@ -21,9 +21,9 @@ RATE = 'pretrain.optimizer.peak_lr'
 # Size -> width -> peak learning rate of pretraining, where it is not the
 # recipe's. They have the lowest validation loss among factors of two in a world
 # and with a seed that are not reported (both 9): 0.726 at 64, 0.662 at 128,
-# 0.648 at 256, in nats. Half or twice the recipe's rates of SFT (at 256, 64) and
-# of PPO-ptx change the reward-model score there by at most 0.04, less than its
-# interval of +-0.06, so all widths have them.
+# 0.648 at 256, in nats. Twice the recipe's rates of SFT and PPO-ptx at
+# 64, and half of them at 256, change the reward-model score there by at most
+# 0.03, less than its interval of +-0.06: all widths have the recipe's.
 RATES = {'tiny': {64: 1.2e-2, 256: 7.5e-4}}
 POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
 ALIKE = (-0.05, 0.05)  # as in a study: a policy that wins 45 to 55%
