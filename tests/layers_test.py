@@ -5,8 +5,9 @@ each with the packages that it may import. A package may import only packages
 of the rows below its own, so that packages form no circle. The commands stand
 on top: nothing imports them. Each library is known in one place. Experiments
 are plain data: of the package they import only modules named *_settings, which
-declare the numbers of an algorithm and import the standard library alone. Files
-and functions are short enough to read at once.
+declare the numbers of an algorithm, and the module of the paper's numbers. Both
+import the standard library alone. Files and functions are short enough to read
+at once.
 """
 
 import ast
@@ -171,20 +172,25 @@ def package_of(module):
   return parts[1]
 
 
+PAPER = 'instructrl.reports.paper_values'
+
+
 def is_settings(module):
   """Whether a module declares numbers, and may be read by an experiment.
 
   An experiment that took the numbers from elsewhere would import JAX and all
   that the algorithm needs, or declare the numbers a second time.
   """
-  return module.startswith('instructrl.') and module.endswith('_settings')
+  return module == PAPER or (
+    module.startswith('instructrl.') and module.endswith('_settings')
+  )
 
 
 def internal_fault(module, imported):
   """Returns why `module` must not import `imported` of instructrl, or None."""
   package, other = package_of(module), package_of(imported)
   if package == 'experiments' and not is_settings(imported):
-    return 'a config may import *_settings modules only'
+    return f'a config may import *_settings modules and {PAPER} only'
   if package == 'experiments':
     return None
   if is_settings(module):
