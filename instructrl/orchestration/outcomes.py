@@ -67,9 +67,9 @@ def read_measure(folder: pathlib.Path, file: str, place: str) -> float:
 def _contents(folder: pathlib.Path, file: str, stamp) -> Any:
   """Returns the numbers or lines of a file, after a check of its digest.
 
-  A sweep reads its measures whenever a run has ended. The sizes have nine points
-  of 131 measures, and a file takes 33 ms of one core. A file with another `stamp`
-  is read again.
+  A sweep reads its measures whenever a run has ended. The sizes have nine
+  points of 131 measures, and a file takes 33 ms of one core. A file with
+  another `stamp` is read again.
   """
   run_folder.check_files(folder, [file])
   if stamp is None:
