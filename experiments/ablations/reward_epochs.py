@@ -4,6 +4,12 @@ python -m instructrl.sweep \
     --config=experiments/ablations/reward_epochs.py:tiny --workdir=DIR
 
 The paper: with more than one epoch the validation loss is plainly worse.
+
+Result of `tiny`, six seeds: the validation log loss is 0.596, 0.596 and 0.610
+nats after one, two and three epochs; more than one raises it by 0.007 (95%
+interval -0.003 to 0.016): undecided. The accuracy is 66.5, 67.2 and 67.3%. An
+epoch takes two to three minutes of one core of an AMD EPYC server CPU, beside
+other runs.
 """
 
 from experiments.ablations import base

@@ -7,6 +7,12 @@ The paper: as separate points each response gets up to K - 1 updates, and one
 pass overfits. Together, validation accuracy and log loss are much better (the
 numbers are not printed), and each response needs one forward pass; for the time
 see docs/performance.md.
+
+Result of `tiny`, six seeds: together the validation log loss is 0.596 nats and
+shuffled 0.646, a difference of -0.050 (95% interval -0.071 to -0.028): shown.
+The accuracy is 66.5% and 66.8%, a difference of -0.3 points (-1.1 to 0.5):
+undecided. A run takes 164 s together and 953 s shuffled (medians), on one core
+of an AMD EPYC server CPU, beside other runs.
 """
 
 from experiments.ablations import base

@@ -4,6 +4,12 @@ python -m instructrl.sweep \
     --config=experiments/ablations/reward_peak_lr.py:tiny --workdir=DIR
 
 The paper: a rate changed by up to 50% gives similar results.
+
+Result of `tiny`, six seeds: the accuracy is 66.3% at half the rate, 66.5% at
+the rate and 66.3% at 1.5 times the rate. Both differences are -0.2 points (95%
+intervals -0.8 to 0.4 and -0.9 to 0.5), within the two points that count as
+alike: shown. A run takes 113 s (the median of 18) of one core of an AMD EPYC
+server CPU, beside other runs.
 """
 
 from experiments.ablations import base
