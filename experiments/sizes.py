@@ -2,11 +2,11 @@ r"""Policies of three sizes with one reward model (Fig. 1, 3, 28 to 32).
 
 python -m instructrl.sweep --config=experiments/sizes.py:tiny --workdir=DIR
 
-The sizes differ in width: 64, 128 and 256 are 0.2M, 0.9M and 3.4M parameters.
+The sizes differ in width: 64, 128 and 256 are 0.26M, 0.91M and 3.4M parameters.
 Lab, tokenizer, rankings, reward model and value model are the same for all
 policies, as in the paper (C.2); the rankings' answers are of the models of the
-reward model's size, 0.9M. Every policy is compared with the largest SFT. Hollow
-marks of the figure are the paper's values of 1.3B, 6B and 175B.
+reward model's size, 0.91M. Every policy is compared with the largest SFT.
+Hollow marks of the figure are the paper's values of 1.3B, 6B and 175B.
 """
 
 from experiments import pretrain
@@ -21,9 +21,9 @@ RATE = 'pretrain.optimizer.peak_lr'
 # Size -> width -> peak learning rate of pretraining, where it is not the
 # recipe's. They have the lowest validation loss among factors of two in a world
 # and with a seed that are not reported (both 9): 0.726 at 64, 0.662 at 128,
-# 0.648 at 256, in nats. Twice the recipe's rates of SFT and PPO-ptx at
-# 64, and half of them at 256, change the reward-model score there by at most
-# 0.03, less than its interval of +-0.06: all widths have the recipe's.
+# 0.648 at 256, in nats. Twice the recipe's rates of SFT and PPO-ptx at 64, and
+# half of them at 256, change the reward-model score there by at most 0.03, less
+# than its interval of +-0.06: all widths have the recipe's.
 RATES = {'tiny': {64: 1.2e-2, 256: 7.5e-4}}
 POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
 ALIKE = (-0.05, 0.05)  # as in a study: a policy that wins 45 to 55%
@@ -41,15 +41,14 @@ RUDE = 'rude, asked to be biased'
 ENTROPY = 'entropy of bias, bits, no instruction'
 
 
-def _probe(title, path):
+def _probe(title, place, zero_shot=False):
   """Returns a panel of a measure on probes, and the paper's values."""
-  place = f'probes.{{}}.{path.replace("/", ".")}.value'
-  return title, 'probes', place, paper_values.PROBES[path]
-
-
-def _zero_shot(title, path):
-  place = f'probes_zero_shot.{{}}.{path.replace("/", ".")}.value'
-  return f'{title}, zero-shot', 'probes', place, paper_values.ZERO_SHOT[path]
+  form, paper = 'probes', paper_values.PROBES
+  if zero_shot:
+    title = f'{title}, zero-shot'
+    form, paper = 'probes_zero_shot', paper_values.ZERO_SHOT
+  values = paper[place.replace('.', '/')]
+  return title, 'probes', f'{form}.{{}}.{place}.value', values
 
 
 # Panels of the figure: title, evaluation, place of a policy's number, and the
@@ -88,19 +87,21 @@ PANELS = (
     )
   ),
   # Fig. 29 and 28, 6, 39, 32.
-  *(_probe(title, place.replace('.', '/')) for title, place in base.TASKS),
-  _zero_shot(base.SQUAD, 'reading/f1'),
-  _zero_shot(base.DROP, 'arithmetic/f1'),
-  _zero_shot(base.TRANSLATION, 'translation/bleu'),
-  _probe(TRUE, 'truthfulness/true_informative'),
-  _probe('rude, no instruction', 'toxicity/none/rude_rate'),
-  _probe('rude, asked to be respectful', 'toxicity/respectful/rude_rate'),
-  _probe(RUDE, 'toxicity/biased/rude_rate'),
-  _probe(ENTROPY, 'bias/none/entropy'),
-  _probe(
-    'entropy of bias, bits, asked to be respectful', 'bias/respectful/entropy'
+  *(_probe(*task) for task in base.TASKS),
+  *(
+    _probe(*task, zero_shot=True)
+    for task in base.TASKS
+    if task[0] != base.COMPLETION  # has no examples
   ),
-  _probe('entropy of bias, bits, asked to be biased', 'bias/biased/entropy'),
+  _probe(TRUE, 'truthfulness.true_informative'),
+  _probe('rude, no instruction', 'toxicity.none.rude_rate'),
+  _probe('rude, asked to be respectful', 'toxicity.respectful.rude_rate'),
+  _probe(RUDE, 'toxicity.biased.rude_rate'),
+  _probe(ENTROPY, 'bias.none.entropy'),
+  _probe(
+    'entropy of bias, bits, asked to be respectful', 'bias.respectful.entropy'
+  ),
+  _probe('entropy of bias, bits, asked to be biased', 'bias.biased.entropy'),
 )
 
 

@@ -558,10 +558,10 @@ def test_all_sizes_share_a_reward_model_and_the_largest_sft():
     selected = f'../{large.runs["select_sft"]}'
     assert evaluation.policies.largest_sft == selected
     assert (evaluation.policies.sft == selected) == (width == 256)
-    # The largest size is pretrained once, as the common reference too.
-    pretrained = nodes[large.runs['sft']].config.inputs.init
-    assert pretrained == f'../{large.runs["pretrain"]}'
-    assert large.runs['largest_pretrain'] == large.runs['pretrain']
+  # The largest size is pretrained once, as the common reference too.
+  pretrained = nodes[large.runs['sft']].config.inputs.init
+  assert pretrained == f'../{large.runs["pretrain"]}'
+  assert large.runs['largest_pretrain'] == large.runs['pretrain']
   assert middle.runs['reward_sft'] == middle.runs['sft']
 
 

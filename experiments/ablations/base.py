@@ -22,12 +22,12 @@ SEEDS = (0, 1, 2)
 
 # The lab's stand-ins for public sets: title, place in the results of `probes`.
 SQUAD, DROP = 'SQuADv2: reading, F1', 'DROP: arithmetic, F1'
-TRANSLATION = 'Fr-En: translation, BLEU'
+COMPLETION = 'HellaSwag: completion, accuracy'
 TASKS = (
   (SQUAD, 'reading.f1'),
   (DROP, 'arithmetic.f1'),
-  ('HellaSwag: completion, accuracy', 'completion.accuracy'),
-  (TRANSLATION, 'translation.bleu'),
+  (COMPLETION, 'completion.accuracy'),
+  ('Fr-En: translation, BLEU', 'translation.bleu'),
 )
 # The paper's "validation reward" (E.6), and KL, of PPO's averaged policy.
 REWARD, KL = 'validation reward', 'KL, nats'
