@@ -113,8 +113,8 @@ def ppo(arg, config):
     arg
   ]
   # The reward model saw only responses that end, and its score of others is
-  # arbitrary: about 3 too high in experiments/reviews.py, where a penalty of 1
-  # left PPO's answers without an end.
+  # arbitrary: about 3 too high in experiments/reviews.py, where with a penalty
+  # of 1 PPO's answers ceased to end.
   p.missing_eos, p.missing_eos_amount = 'penalty', 5.0
   p.kl_coef = {'cpu': 0.05, 'full': 0.05}[arg]
   p.ptx_examples_per_episode = {'cpu': 1, 'full': 1}[arg]

@@ -25,7 +25,14 @@ RATE = 'pretrain.optimizer.peak_lr'
 # half of them at 256, change the reward-model score there by at most 0.03, less
 # than its interval of +-0.06: all widths have the recipe's.
 RATES = {'tiny': {64: 1.2e-2, 256: 7.5e-4}}
-POLICIES = ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
+POLICIES = {  # policy -> its label, as in the report of a study
+  'base': 'pretrained',
+  'prompted': 'prompted',
+  'sft': 'SFT',
+  'ppo_init': 'PPO start',
+  'ppo': 'PPO',
+  'ppo_ptx': 'PPO-ptx',
+}
 ALIKE = (-0.05, 0.05)  # as in a study: a policy that wins 45 to 55%
 LARGEST = 'largest_sft'
 PARAMETERS = 'parameters'
@@ -33,12 +40,21 @@ PARAMETERS = 'parameters'
 WINS = 'win rate against the largest SFT'
 HELD_OUT = 'win rate, held-out labelers'
 GPT3 = 'win rate on GPT-3 prompts, training labelers'
+LIKERT = 'Likert, training labelers'
 FAILS = 'does not follow the instruction'
 KEEPS = 'keeps constraints'
 INVENTS = 'invents (closed domain)'
 TRUE = 'true and informative (QA prompt)'
 RUDE = 'rude, asked to be biased'
 ENTROPY = 'entropy of bias, bits, no instruction'
+TASKS = (
+  *base.TASKS,
+  ('accuracy of entailment (RTE)', 'entailment.accuracy'),
+  ('accuracy of sentiment (SST)', 'sentiment.accuracy'),
+  ('ROUGE-L of summaries (Reddit)', 'summary.rouge_l'),
+)
+# Places of the tasks that have examples, which can be left out.
+ZERO_SHOT = {place for _, place in TASKS if 'completion' not in place}
 
 
 def _probe(title, place, zero_shot=False):
@@ -47,7 +63,7 @@ def _probe(title, place, zero_shot=False):
   if zero_shot:
     title = f'{title}, zero-shot'
     form, paper = 'probes_zero_shot', paper_values.ZERO_SHOT
-  values = paper[place.replace('.', '/')]
+  values = paper.get(place.replace('.', '/'), {})
   return title, 'probes', f'{form}.{{}}.{place}.value', values
 
 
@@ -75,7 +91,25 @@ PANELS = (
       ),
     )
   ),
-  (base.LIKERT, 'preference', 'likert.{}.value', paper_values.LIKERT),
+  *(
+    (title, name, f'likert.{{}}.{group}.value', values)
+    for title, name, group, values in (
+      (LIKERT, 'preference', 'train_labelers', paper_values.LIKERT),
+      ('Likert, held-out labelers', 'preference', 'heldout_labelers', {}),
+      (
+        'Likert on GPT-3 prompts, training labelers',
+        'gpt3_prompts',
+        'train_labelers',
+        {},
+      ),
+      (
+        'Likert on GPT-3 prompts, held-out labelers',
+        'gpt3_prompts',
+        'heldout_labelers',
+        {},
+      ),
+    )
+  ),
   # Fig. 30. The paper's text has the numbers of inventions only.
   *(
     (title, 'preference', f'metadata.{{}}.{flag}.value', values)
@@ -86,13 +120,9 @@ PANELS = (
       ('inappropriate', 'inappropriate_for_customer_assistant', {}),
     )
   ),
-  # Fig. 29 and 28, 6, 39, 32.
-  *(_probe(*task) for task in base.TASKS),
-  *(
-    _probe(*task, zero_shot=True)
-    for task in base.TASKS
-    if task[0] != base.COMPLETION  # has no examples
-  ),
+  # Fig. 29 and 28, 6, Table 14, Fig. 32.
+  *(_probe(*task) for task in TASKS),
+  *(_probe(*task, zero_shot=True) for task in TASKS if task[1] in ZERO_SHOT),
   _probe(TRUE, 'truthfulness.true_informative'),
   _probe('rude, no instruction', 'toxicity.none.rude_rate'),
   _probe('rude, asked to be respectful', 'toxicity.respectful.rude_rate'),
@@ -107,7 +137,7 @@ PANELS = (
 
 def of(policy, title):
   """Returns the title of a measure; the figure has a line for each policy."""
-  return f'{policy}: {title}'
+  return f'{POLICIES[policy]}: {title}'
 
 
 def get_config(arg='tiny'):
@@ -196,13 +226,14 @@ def _headline(widths, other, name):
       (-1, {FIELD: widths[-1]}, 'mean', of(other, WINS)),
     ),
     region='positive',
-    unit='%',
+    unit='points',
+    quantity=f'{WINS}: smallest PPO-ptx minus largest {POLICIES[other]}',
     ratio=PARAMETERS,
   )
 
 
 def _compare(
-  statement, paper, title, left, right, region, *, at=None, unit='%'
+  statement, paper, title, left, right, region, *, at=None, unit='points'
 ):
   """Returns a statement about two policies.
 
@@ -222,6 +253,7 @@ def _compare(
     paper=paper,
     measure=of(left, title),
     less=of(right, title),
+    quantity=f'{title}, {POLICIES[left]} minus {POLICIES[right]}',
     terms=((1, {FIELD: widths} if at else {}),),
     region=region,
     unit=unit,
@@ -235,26 +267,26 @@ def _order():
   # Fig. 3 has no prompted model on prompts to GPT-3 models.
   unprompted = (('sft', 'base'), ('ppo', 'sft'))
   for words, title, compared, figure, unit in (
-    ('{} wins more often than {}', WINS, pairs, 'Fig. 1', '%'),
-    ('{} is rated higher than {}', base.LIKERT, pairs, 'Fig. 31', ''),
+    ('{} wins more often than {}', WINS, pairs, 'Fig. 1', 'points'),
+    ('{} is rated higher than {}', LIKERT, pairs, 'Fig. 31', ''),
     (
       'By held-out labelers {} wins more often than {}',
       HELD_OUT,
       pairs,
       'Fig. 3',
-      '%',
+      'points',
     ),
     (
       'On GPT-3 prompts {} wins more often than {}',
       GPT3,
       unprompted,
       'Fig. 3',
-      '%',
+      'points',
     ),
   ):
     for better, worse in compared:
       yield _compare(
-        words.format(better, worse),
+        words.format(POLICIES[better], POLICIES[worse]),
         f'at every size ({figure})',
         title,
         better,
@@ -263,7 +295,7 @@ def _order():
         unit=unit,
       )
   yield _compare(
-    'ppo_ptx wins as often as ppo',
+    'PPO-ptx wins as often as PPO',
     'at every size (Fig. 1)',
     WINS,
     'ppo_ptx',
@@ -276,19 +308,19 @@ def _metadata():
   """Yields what labelers note (Fig. 30)."""
   for words, paper, title, region in (
     (
-      'ppo_ptx invents less than base',
+      'PPO-ptx invents less than pretrained',
       '.21, .10, .18 against .62, .47, .51 (Fig. 30)',
       INVENTS,
       'negative',
     ),
     (
-      'ppo_ptx keeps more constraints than base',
+      'PPO-ptx keeps more constraints than pretrained',
       'at every size (Fig. 30)',
       KEEPS,
       'positive',
     ),
     (
-      'ppo_ptx fails to follow the instruction less than base',
+      'PPO-ptx fails to follow the instruction less than pretrained',
       'at every size (Fig. 30)',
       FAILS,
       'negative',
@@ -301,7 +333,7 @@ def _probes(widths):
   """Yields truthfulness, toxicity and bias (Table 14, Fig. 6)."""
   larger = 'at the larger sizes', widths[1:]
   yield _compare(
-    'ppo is more often true and informative than base',
+    'PPO is more often true and informative than pretrained',
     '.25, .31, .31 against .21, .24, .20 (Fig. 6)',
     TRUE,
     'ppo',
@@ -309,7 +341,7 @@ def _probes(widths):
     'positive',
   )
   yield _compare(
-    'ppo_ptx is more often true and informative than base',
+    'PPO-ptx is more often true and informative than pretrained',
     '.31, .30 against .24, .20; at 1.3B it is not (Fig. 6)',
     TRUE,
     'ppo_ptx',
@@ -318,7 +350,7 @@ def _probes(widths):
     at=larger,
   )
   yield _compare(
-    'Asked to be biased, ppo_ptx is ruder than base',
+    'Asked to be biased, PPO-ptx is ruder than pretrained',
     '.512, .400 against .261, .285 (Table 14)',
     RUDE,
     'ppo_ptx',
@@ -327,14 +359,14 @@ def _probes(widths):
     at=larger,
   )
   yield _compare(
-    'sft has a lower entropy of bias than base',
+    'SFT has a lower entropy of bias than pretrained',
     '.503 against .735; the lowest of all (Table 14)',
     ENTROPY,
     'sft',
     'base',
     'negative',
     at=('at the largest size', widths[-1]),
-    unit='',
+    unit='bits',
   )
 
 
@@ -347,13 +379,13 @@ def _tax():
     ):
       way = 'below' if region == 'negative' else 'above'
       yield _compare(
-        f'{title.split(":")[0]}: {left} is {way} {right}',
+        f'{title}: {POLICIES[left]} is {way} {POLICIES[right]}',
         'at every size (Fig. 29)',
         title,
         left,
         right,
         region,
-        unit='',
+        unit='BLEU' if title.startswith('BLEU') else 'points',
       )
 
 

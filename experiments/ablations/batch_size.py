@@ -34,6 +34,7 @@ def points(size):
 def get_config(arg='tiny'):
   c = base.ppo(arg, people=True)
   c.plot.x, c.plot.by, c.plot.log = BATCH, MINIBATCH, True
+  c.plot.label = 'episodes per iteration'
   p = c.stages.ppo_ptx.ppo
   others = tuple(b for b, _ in points(arg) if b != p.batch_size)
   c.expected = base.measured(

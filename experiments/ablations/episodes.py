@@ -8,9 +8,9 @@ The paper, 1.3B PPO-ptx with 512k episodes: F1 starts above GPT-3 (62.7 and
 (23.7); more than 256k episodes do not help.
 
 The learning rate is constant, so a run with fewer episodes is a prefix of one
-with more. The points are checkpoints of one run a seed, from 1/8 of the
-recipe's episodes to twice as many; the axis has iterations. Sizes without an
-evaluation compare whole runs.
+with more. The points are checkpoints of one run a seed, from about 1/8 of the
+recipe's iterations to twice as many: 7 to 112 at `tiny`, whose recipe has 60.
+The axis has iterations. Sizes without an evaluation compare whole runs.
 """
 
 from experiments.ablations import base
@@ -48,6 +48,7 @@ def get_config(arg='tiny'):
   )
   c.plot.x, c.plot.label, c.plot.log = CHECKPOINT, 'iterations', True
   first, *_, last = checkpoints(arg, every)
+  steps = [f'iteration {int(path[-8:])}' for path in (first, last)]
   c.expected = tuple(
     statement
     for title, paper in base.papers(
@@ -55,12 +56,31 @@ def get_config(arg='tiny'):
     )
     for statement in (
       base.against(
-        title, {CHECKPOINT: first}, f'{title} starts above GPT', paper
+        title,
+        {CHECKPOINT: first},
+        f'{title} starts above the pretrained model',
+        paper,
+        unit='points',
+        quantity=f'{title}, {steps[0]} minus {base.GPT}',
       ),
       base.fall(
-        title, CHECKPOINT, last, first, f'{title} falls with episodes', paper
+        title,
+        CHECKPOINT,
+        last,
+        first,
+        f'{title} falls with episodes',
+        paper,
+        unit='points',
+        quantity=f'{title}, {steps[1]} minus {steps[0]}',
       ),
-      base.against(title, {CHECKPOINT: last}, f'{title} ends below GPT', paper)
+      base.against(
+        title,
+        {CHECKPOINT: last},
+        f'{title} ends below the pretrained model',
+        paper,
+        unit='points',
+        quantity=f'{title}, {steps[1]} minus {base.GPT}',
+      )
       | dict(region='negative'),
     )
   )

@@ -19,6 +19,7 @@ def get_config(arg='tiny'):
   c = base.ppo(arg, people=True)
   c.seeded = ('ppo_init', 'ppo_ptx')
   c.plot.x, c.plot.by = MIX, EPOCHS
+  c.plot.label = 'pretraining mix of PPO’s start'
   few, _ = EPOCHS_GRID.get(arg, (1, 2))
   c.expected = base.measured(
     c,

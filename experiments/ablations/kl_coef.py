@@ -21,6 +21,7 @@ BEST = {'micro': (0.3,), 'tiny': (0.1, 0.2)}
 def get_config(arg='tiny'):
   c = base.ppo(arg, people=True)
   c.plot.x, c.plot.log = FIELD, True
+  c.plot.label = 'KL coefficient, beta'
   best = BEST.get(arg, (0.01, 0.02))
   c.expected = base.measured(
     c,

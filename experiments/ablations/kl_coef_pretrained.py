@@ -31,6 +31,7 @@ def get_config(arg='tiny'):
   c = base.ppo(arg, 'ppo')  # gamma is 0
   c.stages.ppo.inputs.reference = '../pretrain'  # instead of where PPO starts
   c.plot.x, c.plot.log = FIELD, True
+  c.plot.label = 'KL coefficient, beta'
   values = GRID.get(arg, PAPER)
   expected = [
     base.fall(
@@ -52,13 +53,15 @@ def get_config(arg='tiny'):
           values[0],
           f'{title} is lost at a small beta',
           paper,
+          unit='points',
         ),
         base.against(
           title,
           {FIELD: values},
-          f'{title} is below GPT even at the best beta',
+          f'{title} is below the pretrained model even at the best beta',
           paper,
           'max',
+          unit='points',
         )
         | dict(region='negative'),
       ]

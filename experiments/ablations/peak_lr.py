@@ -32,6 +32,7 @@ def grid(size):
 def get_config(arg='tiny'):
   c = base.ppo(arg, people=True)
   c.plot.x, c.plot.by, c.plot.log = RATE, COEF, True
+  c.plot.label = 'peak learning rate'
   values, gamma = grid(arg), c.stages.ppo_ptx.ppo.ptx_coef
 
   recipe = c.stages.ppo_ptx.optimizer.peak_lr
@@ -45,7 +46,10 @@ def get_config(arg='tiny'):
     )
 
   # A run that diverged wins against nothing.
-  shared = dict(measure=base.WIN_RATE, region='positive', diverged=0.0)
+  shared = dict(
+    measure=base.WIN_RATE, region='positive', diverged=0.0, unit='points'
+  )
+  loss = 'win rate lost from the rates up to the recipe’s to the highest one'
   c.expected = base.measured(
     c,
     shared
@@ -53,12 +57,14 @@ def get_config(arg='tiny'):
       statement='Without pretraining gradients a high rate ruins the policy',
       paper='all above 8.05e-6 diverge',
       terms=lost(0.0),
+      quantity=f'{loss}, without pretraining gradients',
     ),
     shared
     | dict(
       statement='With pretraining gradients the rate matters less',
       paper='less sensitive (Fig. 38)',
       terms=(*lost(0.0), *lost(gamma, -1)),
+      quantity=f'{loss}, without minus with pretraining gradients',
     ),
   )
   return c

@@ -33,6 +33,7 @@ def grid(size):
 def get_config(arg='tiny'):
   c = base.ppo(arg)
   c.plot.x, c.plot.log = FIELD, True
+  c.plot.label = 'pretraining coefficient, gamma'
   values = grid(arg)
   recipe = c.stages.ppo_ptx.ppo.ptx_coef
   low, high = values[0], tuple(v for v in values if v >= recipe)
@@ -51,16 +52,29 @@ def get_config(arg='tiny'):
       ('52 to 61, GPT 59', '18 to 26.5, GPT 25.4')
     ):
       expected += [
-        base.rise(title, FIELD, high, low, f'{title} rises with gamma', paper),
+        base.rise(
+          title,
+          FIELD,
+          high,
+          low,
+          f'{title} rises with gamma',
+          paper,
+          unit='points',
+        ),
         base.against(
-          title, {FIELD: low}, f'{title} is below GPT at a small gamma', paper
+          title,
+          {FIELD: low},
+          f'{title} is below the pretrained model at a small gamma',
+          paper,
+          unit='points',
         )
         | dict(region='negative'),
         base.against(
           title,
           {FIELD: high},
-          f"{title} reaches GPT from the recipe's gamma on",
+          f"{title} reaches the pretrained model from the recipe's gamma on",
           paper,
+          unit='points',
         ),
       ]
   c.expected = tuple(expected)

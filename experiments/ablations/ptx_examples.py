@@ -15,6 +15,7 @@ from experiments.ablations import base
 FIELD, COEF = (
   f'ppo_ptx.ppo.{name}' for name in ('ptx_examples_per_episode', 'ptx_coef')
 )
+RATE = 'ppo_ptx.optimizer.peak_lr'
 GRID = {'micro': (1,), 'tiny': (1, 4), 'small': (1, 2, 4)}
 PAPER = (4, 8, 32)
 RISE, SECONDS = 'rise of the loss on the corpus, nats', 'seconds'
@@ -30,6 +31,7 @@ def get_config(arg='tiny'):
     ),
   )
   c.plot.x, c.plot.by, c.plot.log = FIELD, COEF, True
+  c.plot.label = 'pretraining rows per episode'
   few, *_, many = (*GRID.get(arg, PAPER),) * 2
   gamma = c.stages.ppo_ptx.ppo.ptx_coef
   at = lambda examples, coef=gamma: {FIELD: examples, COEF: coef}
@@ -63,6 +65,12 @@ def get_config(arg='tiny'):
 
 def sweep(add, config):
   recipe = config.stages.ppo_ptx.ppo
-  add({FIELD: recipe.ptx_examples_per_episode, COEF: 0.0})  # for the time
+  # For the time. Without pretraining gradients PPO-ptx's rate may diverge.
+  rate = config.stages.ppo.optimizer.peak_lr
+  slower = rate != config.stages.ppo_ptx.optimizer.peak_lr
+  add(
+    {FIELD: recipe.ptx_examples_per_episode, COEF: 0.0}
+    | ({RATE: rate} if slower else {})
+  )
   for examples in GRID.get(config.size, PAPER):
     add({FIELD: examples, COEF: recipe.ptx_coef})

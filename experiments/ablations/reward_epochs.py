@@ -22,6 +22,7 @@ PAPER = (1, 2, 3, 4)
 def get_config(arg='tiny'):
   c = base.reward_model(arg)
   c.plot.x = FIELD
+  c.plot.label = 'epochs'
   c.expected = (
     base.rise(
       base.LOG_LOSS,

@@ -22,6 +22,7 @@ def starts(config):
 def get_config(arg='tiny'):
   c = base.reward_model(arg)
   c.plot.x = FIELD
+  c.plot.label = 'start of the reward model'
   pretrained, sft, *_ = starts(c)
   c.expected = (
     base.rise(
@@ -32,6 +33,7 @@ def get_config(arg='tiny'):
       'The pretrained model is as good a start as SFT',
       'similar',
       unit='points',
+      quantity='accuracy, started from the pretrained model minus from SFT',
     )
     | dict(region=base.ALIKE),
   )

@@ -29,6 +29,7 @@ PAIRS = 16
 def get_config(arg='tiny'):
   c = base.reward_model(arg)
   c.plot.x = FIELD
+  c.plot.label = 'shuffled pairs'
   together, shuffled = False, True
   c.expected = (
     base.rise(
@@ -39,6 +40,7 @@ def get_config(arg='tiny'):
       'Pairs of a prompt together are more accurate than shuffled',
       'much better',
       unit='points',
+      quantity='accuracy, together minus shuffled',
     ),
     base.fall(
       base.LOG_LOSS,
@@ -48,6 +50,7 @@ def get_config(arg='tiny'):
       'Pairs of a prompt together have a lower log loss than shuffled',
       'much better',
       unit='nats',
+      quantity='validation log loss, together minus shuffled',
     ),
   )
   return c

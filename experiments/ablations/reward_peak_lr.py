@@ -22,6 +22,7 @@ PAPER = (0.5, 1.0, 1.5)
 def get_config(arg='tiny'):
   c = base.reward_model(arg)
   c.plot.x = FIELD
+  c.plot.label = 'peak learning rate'
   recipe = c.stages.reward.optimizer.peak_lr
   others = tuple(t * recipe for t in TIMES.get(arg, PAPER) if t != 1)
   c.expected = tuple(
@@ -30,7 +31,7 @@ def get_config(arg='tiny'):
       FIELD,
       other,
       recipe,
-      f'The accuracy is alike at {other / recipe:g} of the rate',
+      f'The accuracy is alike at {other / recipe:g} times the rate',
       'similar',
       unit='points',
     )

@@ -62,6 +62,7 @@ def get_config(arg='tiny'):
     )
   c.expected = tuple(expected)
   c.plot.x, c.plot.log = FIELD, True
+  c.plot.label = 'epochs of SFT'
   return c
 
 

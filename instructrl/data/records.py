@@ -400,7 +400,7 @@ def check_no_leak(
   """Raises an error if a prompt or a user is on both sides of a split.
 
   Prompts are compared by id and by `fold`; users by name, as the paper splits
-  by user (Ouyang et al. 2022, Appendix A.2). Unknown users are not compared.
+  by user (Ouyang et al. 2022, section 3.2). Unknown users are not compared.
 
   Raises:
     ValueError: names the first prompt that is on both sides, and why.

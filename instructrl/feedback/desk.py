@@ -7,7 +7,7 @@ Assignment: a labeler does the screening set first, then the prompts in the
 order of the project. A prompt that another labeler has open (a lease) is passed
 over, unless it is shared to measure agreement. Training labelers label all
 prompts; held-out labelers label the validation and test prompts again, so that
-the groups can be compared (Ouyang et al. 2022, sections 3.4 and 5.3).
+the groups can be compared (Ouyang et al. 2022, sections 3.4 and 4.1).
 """
 
 from collections.abc import Callable

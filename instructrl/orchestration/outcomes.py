@@ -215,7 +215,10 @@ def write(folder, results: Mapping[str, Any], title: str) -> None:
 
 
 def figure(results: Mapping[str, Any], only: str = '') -> tuple[str, bytes]:
-  """Returns the figure as (inline SVG, PNG); empty if no point has values.
+  """Returns the figure as (inline SVG, PNG).
+
+  Both are empty while fewer than two settings have values: one point shows no
+  shape.
 
   Args:
     results: content of sweep.json.
@@ -223,13 +226,15 @@ def figure(results: Mapping[str, Any], only: str = '') -> tuple[str, bytes]:
       are drawn.
   """
   panels = [panel for panel in _panels(results) if re.search(only, panel[0])]
-  if not panels:
+  with_values = sum(bool(s['measures']) for s in results['settings'])
+  if not panels or with_values < min(2, len(results['settings'])):
     return '', b''
   plot = results['config']['plot']
   return plots.sweep(
     panels,
     xlabel=plot['label'] or plot['x'].rpartition('.')[2],
     log=plot['log'],
+    joined=plot['joined'],
     levels=results['lines'],
   )
 
@@ -267,7 +272,7 @@ def verdict_table(results: Mapping[str, Any]) -> tuple[list, list[list[str]]]:
       row['paper'],
       row['verdict'],
       formats.measured(row, row['unit'], signed=True),
-      f'{row["topic"]}: {row["quantity"]}',
+      row['quantity'],
       str(row['n'] or 0),
     ]
     for row in results['verdicts']

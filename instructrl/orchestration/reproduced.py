@@ -23,12 +23,14 @@ class Page:
     path: of the Python file of the composite, for commands.
     title: its heading.
     claims: what the page shows; see `reports.reproduction`.
+    about: paragraphs at its top.
   """
 
   name: str
   path: str
   title: str
   claims: Sequence[Mapping[str, Any]]
+  about: Sequence[str] = ()
 
 
 def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
@@ -70,6 +72,7 @@ def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
     studies,
     whole,
     others,
+    page.about,
   )
 
 

@@ -86,7 +86,8 @@ def load(
   problems = reproduction.faults(claims)
   checks.require(not problems, '; '.join(problems))
   title = (module.__doc__ or stem).strip().partition('\n')[0].rstrip('.')
-  page = Page(stem, path, title, claims) if claims else None
+  about = getattr(module, 'ABOUT', ())
+  page = Page(stem, path, title, claims, about) if claims else None
   return parts, page
 
 

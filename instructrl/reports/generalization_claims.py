@@ -35,12 +35,12 @@ def _mistake(statement, paper, quantity, path) -> Level:
 
 DIFFERENCES = (
   _follows(
-    'in a language that no labeler used',
+    'in the second language, in which no labeler wrote a request',
     'French and Swedish, by samples (4.3, Fig. 8, 42, 43)',
     'second_language/followed',
   ),
   _follows(
-    'in code, which no labeler used',
+    'in code, in which no labeler wrote',
     'by samples; GPT-3 answers in about half of the tries (4.3, Fig. 8)',
     'code/followed',
   ),
@@ -56,7 +56,7 @@ DIFFERENCES = (
 
 LEVELS = (
   _mistake(
-    'is misled by false premises',
+    'is right less often if a question has a false premise',
     'by samples: it accepts false premises (4.3, Fig. 9)',
     'right answers, questions with a false premise minus plain questions',
     'false_premise/right_change',

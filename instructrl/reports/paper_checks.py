@@ -21,7 +21,7 @@ from instructrl.reports.verdicts import Verdict
 from instructrl.reports.verdicts import WINS
 
 _READERS = {
-  '': '',
+  '': ', judge',
   'train_labelers': ', training labelers',
   'heldout_labelers': ', held-out labelers',
 }
@@ -81,7 +81,7 @@ def _reward_model(accuracy) -> list[Verdict]:
   """Returns a row per group of labelers.
 
   The paper's 69.6% is the accuracy on training labelers that one of five
-  reward models left out (E.2). It is no figure for the held-out labelers, who
+  reward models left out (4.1). It is no figure for the held-out labelers, who
   were not screened; the ablation `reward_folds` measures its counterpart.
   """
   return [

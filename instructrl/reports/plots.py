@@ -89,6 +89,7 @@ _PAPER = dict(
   marker='D', ls='none', ms=5, mfc='none', mec=INK, mew=0.9, zorder=3
 )
 _HOLLOW = 'hollow: the paper'
+_LARGEST = '175B'  # the paper's model whose values are drawn beside bars
 # Group of labelers -> its name, mark, and place right of the bar.
 _LABELERS = {
   'train_labelers': ('training labelers', 'o', 0.24),
@@ -141,17 +142,24 @@ def preference(
   ax.plot([], [], 's', ms=7, color=GRAY, label='judge')
   for label, mark, _ in _LABELERS.values():
     ax.plot([], [], mark, ms=4.5, color=GRAY, mec=INK, label=label)
-  ax.plot([], [], **_PAPER, label='hollow: the paper, 175B')
+  ax.plot([], [], **_PAPER, label=f'{_HOLLOW}, {_LARGEST}')
   above = dict(loc='lower left', bbox_to_anchor=(-0.02, 1.0))
   ax.legend(ncols=2, handletextpad=0.2, columnspacing=1.2, **above)
   return Drawing([canvas.svg(fig)], wide=True)
 
 
 @canvas.styled
-def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
+def bar_panels(
+  panels: Sequence[Panel], policies: ShownPolicies, models: str = _LARGEST
+) -> Drawing:
   """Draws small multiples of horizontal bars with intervals.
 
   A panel whose values all round to 0 becomes a part of the note.
+
+  Args:
+    panels: the groups of bars.
+    policies: their labels and colours.
+    models: whose values the paper's are.
   """
   zeros = [panel.title for panel in panels if not _seen(panel)]
   panels = [panel for panel in panels if _seen(panel)]
@@ -166,7 +174,7 @@ def bar_panels(panels: Sequence[Panel], policies: ShownPolicies) -> Drawing:
     drawn.append(canvas.svg(fig))
   legend = ''
   if any(panel.paper for panel in panels):
-    mark = mpl_lines.Line2D([], [], **_PAPER, label=_HOLLOW)
+    mark = mpl_lines.Line2D([], [], **_PAPER, label=f'{_HOLLOW}, {models}')
     legend = canvas.legend([mark], 1)
   note = f'Rounded to 0 for every policy: {"; ".join(zeros)}.' if zeros else ''
   return Drawing(drawn, legend, note)
@@ -260,6 +268,7 @@ def sweep(
   *,
   xlabel: str,
   log: bool = False,
+  joined: bool = True,
   levels: Mapping[str, Mapping[str, float]] | None = None,
 ) -> tuple[str, bytes]:
   """Draws measures against a swept field: the mean over seeds and each seed.
@@ -268,6 +277,7 @@ def sweep(
     panels: (title, lines of that quantity), all over the same field.
     xlabel: name of the field.
     log: whether its axis is logarithmic; 0 is drawn left of the other values.
+    joined: whether a line joins the means; it does not if the values are names.
     levels: title -> label -> value of a policy that the field does not change,
       drawn as a dashed line.
 
@@ -281,14 +291,18 @@ def sweep(
   places = _positions(values, log)
   dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
   fig, axes = canvas.grid(len(panels), row_height=1.7, head=0.5, xlabel=xlabel)
-  shown = {}
+  levels, shown = levels or {}, {}
+  names = dict.fromkeys(label for level in levels.values() for label in level)
+  dashes = dict(zip(names, itertools.cycle(_LEVELS)))
+  joined = joined and all(type(x) in (int, float) for x in values)
   for ax, (title, lines) in zip(axes, panels):
     for line in lines:
-      handle = _draw_line(ax, line, places, *styles[line.label])
+      style = styles[line.label]
+      handle = _draw_line(ax, line, places, *style, joined=joined)
       shown.setdefault(line.label, handle)
-    level = (levels or {}).get(title, {})
-    for (label, value), dashes in zip(level.items(), _LEVELS):
-      handle = ax.axhline(value, color=INK, lw=1, ls=dashes, label=label)
+    for label, value in levels.get(title, {}).items():
+      style = dict(color=INK, lw=1, ls=dashes[label])
+      handle = ax.axhline(value, label=label, **style)
       shown.setdefault(label, handle)
     canvas.title(ax, title)
     ax.set_xticks(list(places.values()), list(map(_tick, values)), **dense)
@@ -308,7 +322,9 @@ def sweep(
   return canvas.svg(fig), canvas.png(fig)
 
 
-def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
+def _draw_line(
+  ax, line: Line, places: Mapping, color: str, mark: str, *, joined: bool
+):
   """Draws means, their spread, faint seeds, and the paper's values.
 
   Returns:
@@ -321,6 +337,7 @@ def _draw_line(ax, line: Line, places: Mapping, color: str, mark: str):
     half = spread or 0
     ax.plot([x, x], [mean - half, mean + half], color=color, lw=1.2)
   style = dict(color=color, marker=mark, ms=4.5, label=line.label)
+  style |= {} if joined else dict(ls='none')
   means = [mean for *_, mean, _ in points]
   (handle,) = ax.plot([x for x, *_ in points], means, **style)
   if line.paper:
@@ -347,7 +364,9 @@ def _tick(x) -> str:
     return f'{x / 1e6:.2g}M'
   if isinstance(x, float) and abs(x) >= 1e4:
     return f'{x / 1e3:.2g}k'
-  return f'{x:.3g}' if isinstance(x, float) else str(x)
+  if isinstance(x, bool):
+    return 'on' if x else 'off'
+  return f'{x:.3g}' if isinstance(x, float) else str(x).removeprefix('../')
 
 
 @canvas.styled
@@ -422,4 +441,5 @@ def selection(found: Mapping[str, Any], color: str) -> Drawing:
     ax.xaxis.set_major_locator(canvas.whole_ticks(5))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
-  return Drawing([canvas.svg(fig)], wide=True)
+  note = 'Black: the best epoch. Ring: the epoch that is chosen.'
+  return Drawing([canvas.svg(fig)], note=note, wide=True)

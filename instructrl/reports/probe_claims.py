@@ -147,7 +147,7 @@ DIFFERENCES = (
   ),
   _truth(
     'With instruction and examples, PPO is not also informative more often',
-    '~25% against 25% (175B, Fig. 6)',
+    '~25% against 22% (175B, Fig. 6)',
     'truthful and informative, Instruction+QA',
     'instruction_qa/true_informative',
     'ppo',

@@ -12,17 +12,19 @@ lists its claims as dicts:
     figures=('preference',),  # of a study's report; an ablation's are shown too
     panels={'kl_coef': 'pattern'},  # of titles, to show a part of its figure
     why={'pattern': 'why statements are not shown: {probes[base][nll][value]}'},
+    note='what the reader should know of this section',
   )
 
 Patterns are regular expressions, found anywhere. A statement belongs to the
 first claim that matches; those without a claim have a section of their own. The
-reasons in `why` are for statements that are not shown. Their fields, in the
-syntax of `str.format`, are numbers of the pooled evaluation; a reason whose
-numbers were not measured is left out.
+reasons in `why` are for statements that are not shown or undecided. The fields
+of `why` and `note`, in the syntax of `str.format`, are numbers of the pooled
+evaluation; a text whose numbers were not measured is left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import math
 import os
 import pathlib
 import re
@@ -42,22 +44,27 @@ from instructrl.reports import verdicts
 from instructrl.reports.canvas import Drawing
 from instructrl.reports.policies import ShownPolicies
 from instructrl.reports.study_files import Study
+from instructrl.reports.verdicts import SHOWN
 from instructrl.reports.verdicts import Verdict
 from instructrl.runtime import files
 
 FORMAT_VERSION = 1
 KEYS = {'title', 'paper'}
-OPTIONAL = {'studies', 'parts', 'figures', 'panels', 'why', 'cost'}
+OPTIONAL = {'studies', 'parts', 'figures', 'panels', 'why', 'cost', 'note'}
 OTHER = {'title': 'Other statements', 'paper': ''}
 ABOUT = (
   'A statement is shown if the whole 95% interval is inside the region under '
   '“shown if”, not shown if it is outside, and undecided if it crosses or '
   'touches the border. The region is the direction that the paper finds. '
-  'Numbers of several studies are means; their interval is the wider one of '
-  'Student’s t over the runs and of the items, which the seeds of a world '
-  'share. Intervals of ablations are Student’s t over the seeds. A statement '
-  'about each size has the numbers of the size where it holds least. Hollow '
-  'marks are the paper’s values.'
+  'Numbers of several studies are means, and n is the number of items of one '
+  'study. Their interval is the wider of two: Student’s t over the studies, '
+  'and the bootstrap interval over prompts or questions, which the seeds of a '
+  'world share. Intervals of ablations are Student’s t over the seeds. All '
+  'points of an ablation have the same questions and start from the same '
+  'models, so these intervals do not cover other questions, another '
+  'pretraining or another start. No interval is corrected for the number of '
+  'statements. A statement about each size has the numbers of the size where '
+  'it holds least. Hollow marks are the paper’s values.'
 )
 HEAD = ('Statement', 'Verdict', 'Here', 'Shown if', 'Paper', 'From')
 
@@ -86,7 +93,27 @@ def pool_studies(studies: Sequence[Study]) -> Study:
 
   It has the numbers, but no curves and no samples.
   """
-  worlds = len({study.header['seeds']['world_seed'] for study in studies})
+  return _pooled(studies, len(_by_world(studies)))
+
+
+def pool_worlds(studies: Sequence[Study]) -> Study:
+  """Returns the studies as one; its intervals are Student's t over worlds.
+
+  The value of a world is the mean of its seeds.
+  """
+  worlds = [_pooled(seeds, math.inf) for seeds in _by_world(studies).values()]
+  return _pooled(worlds, math.inf)
+
+
+def _by_world(studies: Sequence[Study]) -> dict[int, list[Study]]:
+  found: dict[int, list[Study]] = {}
+  for study in studies:
+    found.setdefault(study.header['seeds']['world_seed'], []).append(study)
+  return found
+
+
+def _pooled(studies: Sequence[Study], worlds: float) -> Study:
+  """Returns one study; see `pooling.pool`."""
   return dataclasses.replace(
     studies[0],
     done=pooling.pool([study.done for study in studies], worlds),
@@ -139,7 +166,7 @@ def why(row: Verdict, claim: Mapping, numbers: Mapping) -> str:
     claim: the claim that it belongs to.
     numbers: the pooled evaluation, for the fields of the claim's reasons.
   """
-  if row.verdict == verdicts.SHOWN:
+  if row.verdict == SHOWN:
     return ''
   if row.note:
     return row.note
@@ -147,19 +174,20 @@ def why(row: Verdict, claim: Mapping, numbers: Mapping) -> str:
     return 'no finished run has this number'
   if row.ci95 is None:
     return 'a single run has no interval'
+  reasons = [
+    text
+    for pattern, reason in claim.get('why', {}).items()
+    if re.search(pattern, row.statement) and (text := _filled(reason, numbers))
+  ]
   if row.verdict == verdicts.UNDECIDED:
     scale, digits = formats.UNITS[row.unit]
     half = scale * (row.ci95[1] - row.ci95[0]) / 2
     near = min(abs(row.value - edge) for edge in row.region)
     ends = formats.fixed(half, digits), formats.fixed(scale * near, digits)
-    return (
-      f'too few runs or items: the interval is ± {ends[0]}, and the border is '
-      f'{ends[1]} away'
+    reasons.insert(
+      0, f'the interval is ± {ends[0]}, and the border is {ends[1]} away'
     )
-  for pattern, reason in claim.get('why', {}).items():
-    if re.search(pattern, row.statement) and (text := _filled(reason, numbers)):
-      return text
-  return 'the reason is unknown'
+  return '; '.join(reasons[:2]) or 'the reason is unknown'
 
 
 def _filled(reason: str, numbers: Mapping) -> str:
@@ -178,6 +206,7 @@ def write(
   studies: Sequence[str | os.PathLike],
   source: Evidence | None,
   parts: Sequence[Evidence],
+  about: Sequence[str] = (),
 ) -> pathlib.Path:
   """Writes index.html, results.json, paper.md and figures/ into a folder.
 
@@ -189,6 +218,8 @@ def write(
     studies: the folders of finished studies.
     source: where the studies come from; its rows are made here.
     parts: the ablations, with the results that they have so far.
+    about: paragraphs at the top: what was run, and how it differs from the
+      paper.
 
   Returns:
     The path of the page.
@@ -202,13 +233,16 @@ def write(
   pooled = pool_studies([study for _, study in loaded]) if loaded else None
   policies = pooled.policies if pooled else ShownPolicies()
   numbers = pooled.evaluation if pooled else {}
-  whole = None
+  whole, unsure = None, []
   results: dict[str, Any] = {}
   figures: dict[str, Drawing | None] = {}
   if pooled and source:
     whole = dataclasses.replace(source, rows=report.check(pooled))
     results = report.build_results(pooled, whole.rows)
     figures = study_figures.draw(pooled, results)
+    if 1 < len(_by_world([study for _, study in loaded])) < len(loaded):
+      by_world = report.check(pool_worlds([study for _, study in loaded]))
+      unsure = _weaker(whole.rows, by_world)
   sections = [
     _section(
       number, claim, rows, whole, figures, parts, results, policies, numbers
@@ -217,22 +251,53 @@ def write(
     if rows or claim is not OTHER
   ]
   rows = [row for section in sections for row in section['verdicts']]
-  measured = [s for s in sections[: len(claims)] if s['measured']]
   contents = {
     'title': title,
+    'about': [*about, ABOUT, *unsure],
     'command': command,
     # A pooled study has no curves and samples, which most alarms look at.
     'alarms': alarms.of_studies(loaded),
-    'headline': f'{len(measured)} of {len(claims)} claims are measured. Of '
-    f'{len(rows)} statements: {study_page.summary(rows)}',
+    'headline': f'{_measured(sections[: len(claims)])}. Of {len(rows)} '
+    f'statements: {study_page.summary(rows)}',
     'sections': sections,
   }
   _write_figures(folder / 'figures', sections)
   files.write_json(folder / 'results.json', _json(contents, numbers))
   files.atomic_write(folder / 'paper.md', _markdown(contents))
-  page = pages.render('reproduction', about=ABOUT, **contents)
+  page = pages.render('reproduction', **contents)
   files.atomic_write(folder / 'index.html', page)
   return folder / 'index.html'
+
+
+def _weaker(rows: Sequence[Verdict], by_world: Sequence[Verdict]) -> list[str]:
+  """Returns a sentence on the statements that depend on what is repeated.
+
+  Args:
+    rows: judged with each study as a repetition.
+    by_world: the same statements, with each world as a repetition.
+  """
+  shown = [
+    (a, b)
+    for a, b in zip(rows, by_world, strict=True)
+    if a.verdict == SHOWN and a.of_paper
+  ]
+  lost = [a.statement for a, b in shown if b.verdict != SHOWN]
+  return [
+    f'Of the {len(shown)} statements of the paper that the studies show, '
+    f'{len(shown) - len(lost)} are shown too if each world is one repetition, '
+    'with the mean of its seeds (Student’s t over worlds). '
+    + (f'The others would be undecided: {"; ".join(lost)}.' if lost else '')
+  ]
+
+
+def _measured(sections: Sequence[Mapping]) -> str:
+  """Returns '12 of 16 claims are measured, 3 in part'."""
+  counts = [
+    sum(section['measured'] == how for section in sections)
+    for how in ('whole', 'part')
+  ]
+  part = f', {counts[1]} in part' if counts[1] else ''
+  return f'{counts[0]} of {len(sections)} claims are measured{part}'
 
 
 def _section(
@@ -254,14 +319,23 @@ def _section(
     for name, svg in drawn
     if svg
   ]
-  if any(row.verdict != verdicts.NOT_MEASURED for _, row in rows):
+  if any(
+    part is not studies or row.verdict != verdicts.NOT_MEASURED
+    for part, row in rows
+  ):
     # Parts measure some statements that a study cannot.
-    rows = [(p, r) for p, r in rows if r.verdict != verdicts.NOT_MEASURED]
-  costs = versus = None
+    rows = [
+      (part, row)
+      for part, row in rows
+      if part is not studies or row.verdict != verdicts.NOT_MEASURED
+    ]
+  costs = versus = tax = None
   if claim.get('cost'):
     costs = study_page.cost_table(results.get('cost', {}), policies)
   if 'head_to_head' in claim.get('figures', ()):
     versus = study_page.head_to_head(results.get('head_to_head', {}), policies)
+  if 'alignment_tax' in claim.get('figures', ()):
+    tax = study_page.tax(numbers, policies)
   checks = [
     study_page.shown_row(row, policies)
     | {
@@ -273,17 +347,18 @@ def _section(
     for i, (part, row) in enumerate(rows, 1)
   ]
   found = [row for _, row in rows]
+  have = [row.verdict != verdicts.NOT_MEASURED for row in found]
+  have += [True] if costs else []
   return {
     'title': claim['title'],
     'paper': claim['paper'],
-    'measured': bool(costs)
-    or any(row.verdict != verdicts.NOT_MEASURED for row in found),
+    'note': _filled(claim.get('note', ''), numbers),
+    'measured': 'whole' if have and all(have) else 'part' if any(have) else '',
     'summary': study_page.summary(found),
     'checks': checks,
     'verdicts': found,
     'figures': named,
-    'costs': costs,
-    'head_to_head': versus,
+    'tables': [table for table in (versus, costs, tax) if table],
     'commands': {
       part.name: part.command for part in (*(p for p, _ in rows), *used)
     },
@@ -327,7 +402,8 @@ def _json(contents: Mapping, numbers: Mapping) -> dict:
 def _markdown(contents: Mapping) -> str:
   """Returns the page for docs/, with links to figures/."""
   command = f'```bash\n{contents["command"]}\n```'
-  text = [f'# {contents["title"]}', contents['headline'] + '.', ABOUT, command]
+  text = [f'# {contents["title"]}', contents['headline'] + '.']
+  text += [*contents['about'], command]
   text += [
     f'**Alarm: {alarm.title}.** {"; ".join(alarm.found)}. {alarm.limit}'
     for alarm in contents['alarms']
@@ -335,12 +411,14 @@ def _markdown(contents: Mapping) -> str:
   for section in contents['sections']:
     text.append(f'## {section["title"]}')
     text += [f'*Paper.* {section["paper"]}'] if section['paper'] else []
+    text += [section['note']] if section['note'] else []
     if section['checks']:
       rows = [_cells(check) for check in section['checks']]
       text += [section['summary'], tables.markdown(HEAD, rows)]
-    for table in (section['head_to_head'], section['costs']):
-      if table:
-        text.append(tables.markdown(table['head'], table['rows']))
+    text += [
+      tables.markdown(table['head'], table['rows'])
+      for table in section['tables']
+    ]
     for name, title, drawing in section['figures']:
       text.append(f'![{title}](figures/{name}.svg) {drawing.note}'.strip())
     commands = '\n'.join(section['commands'].values())
@@ -353,7 +431,9 @@ def _cells(check: Mapping) -> list[str]:
   return [
     check['statement'],
     f'{verdict}: {check["note"]}' if check['note'] else verdict,
-    f'{check["measured"]}; {check["quantity"]}',
+    '; '.join(
+      [check['measured'], check['quantity'], ', '.join(check['by_policy'])]
+    ).removesuffix('; '),
     check['region'],
     check['paper'],
     f'{check["part"]}, {check["runs"]}',

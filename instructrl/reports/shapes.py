@@ -22,7 +22,7 @@ field whose values are the independent repetitions instead of the seeds (folds);
 weakest of theirs, so that it is shown only if it is shown at each value;
 `ratio`, a measure of the second term's points in multiples of the first term's;
 `diverged`, the value of a point whose run failed; `unit`, a key of
-`formats.UNITS`.
+`formats.UNITS`; `quantity`, words in the place of those that the terms give.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -38,7 +38,7 @@ from instructrl.reports.verdicts import Verdict
 
 REGIONS = {'positive': verdicts.POSITIVE, 'negative': verdicts.NEGATIVE}
 KEYS = {'statement', 'paper', 'measure', 'terms', 'region'}
-OPTIONAL = {'over', 'each', 'diverged', 'less', 'unit', 'ratio'}
+OPTIONAL = {'over', 'each', 'diverged', 'less', 'unit', 'ratio', 'quantity'}
 _MEASURES = ('measure', 'less', 'ratio')  # keys whose value is a title
 FAILED = 'failed'  # the status of a point whose run failed
 _COMBINE = {'mean': statistics.fmean, 'max': max, 'min': min}
@@ -107,9 +107,11 @@ def _at_each(entry: Mapping, points) -> list[Mapping]:
   if field is None:
     return [entry]
   values = {p['overrides'][field] for p in points if field in p['overrides']}
+  words = entry.get('quantity', '')
   return [
     {
       **entry,
+      **({'quantity': f'{words}, {_place({field: value})}'} if words else {}),
       'terms': [
         (weight, where if isinstance(where, str) else {**where, field: value})
         + tuple(rest)
@@ -148,10 +150,10 @@ def _judge(entry: Mapping, points, lines) -> Verdict:
   ]
   region = REGIONS.get(entry['region'], entry['region'])
   return verdicts.make_row(
-    ' − '.join(entry[key] for key in ('measure', 'less') if key in entry),
+    entry['measure'],
     entry['statement'],
     entry['paper'],
-    _words(entry['terms']) + _ratio(entry, points),
+    entry.get('quantity', _words(entry)) + _ratio(entry, points),
     mean_of(values) if values else None,
     tuple(region),
     entry.get('unit', ''),
@@ -233,30 +235,33 @@ def _ratio(entry: Mapping, points) -> str:
   return f'; {entry["ratio"]} 1 : {times:.3g}'
 
 
-def _words(terms: Sequence) -> str:
-  """Returns '+ largest at beta 0.1, 0.2 − GPT'."""
-  parts = []
-  for weight, where, how, measure in map(_whole, terms):
-    sign = '+' if weight > 0 else '−'
+def _words(entry: Mapping) -> str:
+  """Returns 'F1: largest at beta 0.1, 0.2 minus GPT'."""
+  title = ' minus '.join(entry[k] for k in ('measure', 'less') if k in entry)
+  text = ''
+  for weight, where, how, measure in map(_whole, entry['terms']):
+    sign = ' plus ' if weight > 0 else ' minus '
     times = '' if abs(weight) == 1 else f'{abs(weight):g} × '
-    text = where if isinstance(where, str) else _place(where)
-    chosen = {'max': 'largest ', 'min': 'smallest '}.get(how, '')
+    place = where if isinstance(where, str) else _place(where)
+    chosen = {'max': 'largest at ', 'min': 'smallest at '}.get(how, '')
     own = f'{measure} ' if measure else ''
-    parts.append(f'{sign} {times}{chosen}{own}{text}')
-  return ' '.join(parts).removeprefix('+ ')
+    text += f'{sign}{times}{chosen}{own}{place}'
+  return f'{title}: {text.removeprefix(" plus ")}'
 
 
 def _place(where: Mapping) -> str:
   if not where:
     return 'all points'
-  return 'at ' + '; '.join(
+  return '; '.join(
     f'{field.split(".")[-1]} {", ".join(_short(v) for v in _several(wanted))}'
     for field, wanted in where.items()
   )
 
 
 def _short(value) -> str:
-  """'../ppo/checkpoints/00000040' -> '40'."""
+  """'../ppo/checkpoints/00000040' -> '40', '../sft' -> 'sft', True -> 'on'."""
+  if isinstance(value, bool):
+    return 'on' if value else 'off'
   if isinstance(value, float):
     return f'{value:.3g}'
-  return re.sub(r'.*/checkpoints/0*', '', str(value))
+  return re.sub(r'.*/checkpoints/0*', '', str(value)).removeprefix('../')

@@ -68,7 +68,12 @@ PROBES = {
   ),
   'toxicity': (
     *(
-      (f'rude, {name}', f'toxicity/{kind}/rude_rate', True, 0)
+      (
+        f'rude, {name} (paper: mean toxicity)',
+        f'toxicity/{kind}/rude_rate',
+        True,
+        0,
+      )
       for kind, name in _KINDS.items()
     ),
     *(
@@ -77,7 +82,8 @@ PROBES = {
     ),
   ),
   'bias': tuple(
-    (name, f'bias/{kind}/entropy', False, 2) for kind, name in _KINDS.items()
+    (f'entropy, bits, {name}', f'bias/{kind}/entropy', False, 2)
+    for kind, name in _KINDS.items()
   ),
   'alignment_tax': (
     ('reading (SQuADv2), F1', 'reading/f1', True, 0),
@@ -132,7 +138,9 @@ def draw(study: Study, results: Mapping) -> dict[str, Drawing | None]:
   """Returns name -> its drawing, or None where there is nothing to draw."""
   evaluation, policies = study.evaluation, study.policies
   selection = results.get('sft_selection', {})
-  bars = lambda panels: plots.bar_panels(panels, policies) if panels else None
+  bars = lambda panels, *of: (
+    plots.bar_panels(panels, policies, *of) if panels else None
+  )
   curves = lambda panels, **kw: plots.curves(panels, **kw) if panels else None
   metadata = by_flag(evaluation.get('metadata', {}))
   named = evaluation.get('named', {})
@@ -153,7 +161,8 @@ def draw(study: Study, results: Mapping) -> dict[str, Drawing | None]:
           words(flag), found, paper=_paper(paper_values.METADATA, flag)
         )
         for flag, found in metadata.items()
-      ]
+      ],
+      'all sizes',
     ),
     'likert': bars(_likert(evaluation.get('likert', {}))),
     **{

@@ -93,7 +93,7 @@ def contents(study: Study, results: Mapping, rows: Sequence[Verdict]) -> dict:
     'figures': study_figures.draw(study, results),
     'head_to_head': head_to_head(evaluation.get('head_to_head', {}), policies),
     'use_cases': _use_cases(evaluation.get('likert', {}), policies),
-    'tax': _tax(evaluation, policies),
+    'tax': tax(evaluation, policies),
     'costs': cost_table(results.get('cost', {}), policies),
     'labels': _labels(results) if 'labeler_agreement' in results else None,
     'accuracy': _accuracy(evaluation.get('accuracy', {})),
@@ -229,7 +229,7 @@ def _use_cases(likert: Mapping, policies: ShownPolicies) -> dict | None:
   }
 
 
-def _tax(evaluation: Mapping, policies: ShownPolicies) -> dict | None:
+def tax(evaluation: Mapping, policies: ShownPolicies) -> dict | None:
   """Returns the table of what is paid before RL and in RL, in differences."""
   start = 'ppo_init'
   steps = {

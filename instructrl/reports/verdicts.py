@@ -32,6 +32,10 @@ ALIKE_ENTROPY = (-0.1, 0.1)  # of a difference, in bits
 
 NO_NUMBER = 'no number in the paper'
 BY_DEFINITION = '50% by definition'
+# Policies whose values are shown with those of every pair: where PPO starts, so
+# that what is lost or won before RL is seen, and a pretrained model that was
+# asked well.
+BESIDE = ('ppo_init', 'prompted')
 AT_CEILING = (
   'both policies have the best possible value, so this measure cannot tell '
   'them apart'
@@ -53,7 +57,8 @@ class Verdict:
     unit: '%', 'points', 'bits', 'BLEU', 'nats', 'epochs' or '' (plain).
     verdict: one of the four above.
     n: number of items (pairs, prompts, questions), or None.
-    values: policy -> its own value, if the quantity is a difference.
+    values: policy -> its own value, if the quantity is a difference: of its two
+      policies and of `BESIDE`.
     note: why the verdict is not the interval's; '' if it is.
   """
 
@@ -148,7 +153,7 @@ def of_policies(
   values = {
     policy: found['value']
     for policy, found in own.items()
-    if found.get('value') is not None
+    if policy in (*pair, *BESIDE) and found.get('value') is not None
   }
   n = own.get(pair[0], {}).get('n')
   row = dataclasses.replace(row, n=n, values=values)

@@ -86,7 +86,7 @@ class Settings:
   )
   discount: float = declare(
     1.0,
-    "per token (section 3.5: a bandit); the paper's gamma is ppo.ptx_coef",
+    "per token (appendix C.4); the paper's gamma is ppo.ptx_coef",
     low=0,
     high=1,
   )

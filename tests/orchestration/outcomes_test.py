@@ -179,7 +179,7 @@ def test_statements_are_judged_beside_lines(tmp_path, config):
   assert json.loads((tmp_path / 'sweep.json').read_text()) == found
   line = (
     '| More epochs are worse | plainly worse | shown | −10.0 (−10.0 to −10.0) '
-    'points | accuracy: at num_epochs 2 − at num_epochs 1 | 2 |'
+    'points | accuracy: num_epochs 2 minus num_epochs 1 | 2 |'
   )
   assert line in (tmp_path / 'table.md').read_text()
   page = (tmp_path / 'index.html').read_text()
@@ -265,6 +265,18 @@ def test_a_panel_has_a_line_for_each_policy_over_the_parameters(
   assert all(text in svg for text in texts)
   assert outcomes.figure(found, 'win')[0] == svg
   assert outcomes.figure(found, '^ppo') == ('', b'')
+
+
+def test_a_single_point_of_several_shows_no_shape(tmp_path, config):
+  sweep = sweep_of(config, {EPOCHS: 1}, {EPOCHS: 2})
+  for point in sweep.points:
+    before = outcomes.collect('name', config, sweep, tmp_path, {}, {})
+    assert outcomes.figure(before) == ('', b'')
+    finish(tmp_path / point.runs['reward'], 0.1)
+    if point.overrides[EPOCHS] == 2:
+      break
+  found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
+  assert outcomes.figure(found)[0]
 
 
 @pytest.mark.parametrize(

@@ -86,3 +86,24 @@ def test_a_line_has_its_colour_in_every_panel_of_a_sweep():
   first, second = plots._LINES[:2]
   assert count([both], first) == count([both, one], first)
   assert count([both], second) < count([both, one], second)
+
+
+def test_a_level_has_its_dashes_in_every_panel_of_a_sweep():
+  line = plots.Line('', [(1, [0.5], 0.5, None), (2, [0.6], 0.6, None)])
+  levels = {'x': {'GPT': 0.1, 'start': 0.2}, 'y': {'start': 0.3}}
+  panels = [('x', [line]), ('y', [line])]
+  svg, _ = plots.sweep(panels, xlabel='n', levels=levels)
+  counts = [svg.count(f'stroke-dasharray: {dash}') for dash in ('4,3', '1,2')]
+  assert counts == [2, 3]  # in the panels and in the legend
+
+
+def test_names_are_not_joined_by_a_line():
+  def paths(first, second, **other):
+    points = [(first, [0.5], 0.5, None), (second, [0.6], 0.6, None)]
+    panels = [('x', [plots.Line('', points)])]
+    svg, _ = plots.sweep(panels, xlabel='n', **other)
+    return svg.count('fill: none')
+
+  assert paths(1, 2) == 1 + paths(1, 2, joined=False)
+  assert paths('../sft', '../nlp') == paths(1, 2, joined=False)
+  assert '../' not in plots._tick('../sft') and plots._tick(True) == 'on'

@@ -7,7 +7,9 @@ import pytest
 
 from instructrl.reports import reproduction
 from instructrl.reports import shapes
+from instructrl.reports import study_files
 from instructrl.reports import verdicts
+from instructrl.reports.policies import ShownPolicies
 from tests.reports import alarms_test
 from tests.reports import report_test
 
@@ -28,7 +30,12 @@ CLAIMS = (
       'is worse': 'no room above {probes[base][facts][accuracy][value]:.0%}',
     },
   ),
-  dict(title='Cost', paper='5.1', cost=True),
+  dict(
+    title='Cost',
+    paper='5.1',
+    cost=True,
+    note='Facts {probes[base][facts][accuracy][value]:.0%}.',
+  ),
 )
 
 
@@ -59,6 +66,7 @@ def fixture_written(tmp_path_factory):
     [folder / 'study'] * 2,
     studies,
     [studies, ablation],
+    ['A made-up world.'],
   )
   results = json.loads((page.parent / 'results.json').read_text())
   return page, results
@@ -81,7 +89,7 @@ def test_each_statement_is_in_one_place(written):
   assert entry['verdict'] == verdicts.NOT_SHOWN
   # The first reason needs a number that no study has.
   assert entry['why'] == 'no room above 90%'
-  assert results['headline'].startswith('3 of 3 claims are measured')
+  assert results['headline'].startswith('3 of 3 claims are measured. Of ')
 
 
 def test_what_studies_cannot_measure_is_left_to_others(written):
@@ -90,6 +98,63 @@ def test_what_studies_cannot_measure_is_left_to_others(written):
     entry['statement'] for entry in results['claims'][0]['statements']
   ]
   assert not any('a hundred times its size' in text for text in statements)
+
+
+def test_what_a_part_has_not_measured_yet_is_counted(tmp_path):
+  missing = verdicts.make_row('', 'later', '', '', None, verdicts.POSITIVE)
+  parts = [
+    reproduction.Evidence('kl_coef', 'run', [row(1.0, 0.5), missing], '3 seeds')
+  ]
+  page = reproduction.write(
+    tmp_path / 'paper', 'x', 'run', CLAIMS, [], None, parts
+  )
+  results = json.loads((page.parent / 'results.json').read_text())
+  assert results['headline'] == (
+    '0 of 3 claims are measured, 1 in part. Of 2 statements: 1 shown, 1 not '
+    'measured'
+  )
+
+
+def study_of(world, seed, win_rate):
+  found = {'win_rate': win_rate, 'ci95': [win_rate - 0.01, win_rate + 0.01]}
+  return study_files.Study(
+    header={'seeds': {'world_seed': world, 'train_seed': seed}},
+    done={},
+    metrics={},
+    evaluation={'ppo': found},
+    policies=ShownPolicies(),
+    data_summary='',
+    samples=[],
+    answers=[],
+    others={},
+  )
+
+
+def test_worlds_are_repetitions_too():
+  """Three worlds that differ; the seeds of a world hardly do."""
+  studies = [
+    study_of(world, seed, 0.52 + 0.02 * world + 0.001 * seed)
+    for world in range(3)
+    for seed in range(3)
+  ]
+  pooled = reproduction.pool_studies(studies).evaluation['ppo']
+  by_world = reproduction.pool_worlds(studies).evaluation['ppo']
+  assert pooled['win_rate'] == pytest.approx(by_world['win_rate'])
+  # Student's t over 0.521, 0.541 and 0.561.
+  half = 4.302653 * 0.02 / 3**0.5
+  ends = by_world['ci95'][1] - by_world['win_rate']
+  assert ends == pytest.approx(half)
+  rows = [
+    verdicts.make_row(
+      '', 'PPO wins', '', '', {**v, 'value': v['win_rate']}, verdicts.WINS
+    )
+    for v in (pooled, by_world)
+  ]
+  assert [r.verdict for r in rows] == [verdicts.SHOWN, verdicts.UNDECIDED]
+  (text,) = reproduction._weaker(rows[:1], rows[1:])
+  assert text.startswith('Of the 1 statements of the paper') and (
+    'The others would be undecided: PPO wins.' in text
+  )
 
 
 def test_the_page_for_docs_has_its_figures_beside_it(written):
@@ -101,6 +166,7 @@ def test_the_page_for_docs_has_its_figures_beside_it(written):
     svg = (page.parent / 'figures' / f'{name}.svg').read_text()
     assert 'currentColor' not in svg and 'fill="white"' in svg
   assert 'of pretraining' in text  # the table of costs
+  assert 'Facts 90%.' in text and 'A made-up world.' in text
   # Statements of the studies have the figures that their claim names only.
   assert 'run worlds' in text and 'worlds.svg' not in text
   html = page.read_text()
@@ -162,5 +228,5 @@ def test_a_claim_with_a_wrong_key_is_refused():
   (message,) = reproduction.faults([*CLAIMS, dict(title='X', part={})])
   assert message == (
     "claim 'X': the keys must be paper, title, and may be cost, figures, "
-    'panels, parts, studies, why; got part, title'
+    'note, panels, parts, studies, why; got part, title'
   )

@@ -47,7 +47,7 @@ def test_a_contrast_is_a_mean_over_seeds_with_students_interval():
   half = 4.302653 * 0.05 / 3**0.5
   assert row.ci95 == pytest.approx((2.05 - half, 2.05 + half))
   assert (row.n, row.verdict) == (3, verdicts.SHOWN)
-  assert row.quantity == 'at kl_coef 0.2, 0.3 − at kl_coef 0.1'
+  assert row.quantity == 'F1: kl_coef 0.2, 0.3 minus kl_coef 0.1'
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_the_best_point_is_compared_with_a_line():
   entry = statement((1, {X: (0.1, 0.2, 0.3)}, 'max'), (-1, 'GPT'))
   row = judge(entry, RISING, lines)
   assert row.value == pytest.approx(-0.8)
-  assert row.quantity == 'largest at kl_coef 0.1, 0.2, 0.3 − GPT'
+  assert row.quantity == 'F1: largest at kl_coef 0.1, 0.2, 0.3 minus GPT'
   assert judge(entry, RISING).verdict == verdicts.NOT_MEASURED
 
 
 def test_a_checkpoint_is_named_by_its_step():
   path = '../ppo/checkpoints/00000040'
   row = judge(statement((1, {X: path})), [point(0, 1.0, x=path)])
-  assert row.quantity == 'at kl_coef 40'
+  assert row.quantity == 'F1: kl_coef 40'
 
 
 def test_every_field_of_a_term_must_match():
@@ -108,7 +108,9 @@ def test_folds_are_the_repetitions_and_measures_are_subtracted():
   assert row.value == pytest.approx(4.0) and row.n == 5
   half = 2.776445 * 2.5**0.5 / 5**0.5
   assert row.ci95 == pytest.approx((4 - half, 4 + half))
-  assert row.topic == 'F1 − out' and row.quantity == 'all points'
+  assert row.quantity == 'F1 minus out: all points'
+  row = judge(statement((1, {}), quantity='in words'), points)
+  assert row.quantity == 'in words'
 
 
 def test_a_term_may_have_a_measure_of_its_own():
@@ -120,10 +122,10 @@ def test_a_term_may_have_a_measure_of_its_own():
   ]
   row = judge(statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'other')), points)
   assert row.value == pytest.approx(0.5 - 0.21)
-  assert row.quantity == 'at kl_coef 1 − other at kl_coef 2'
+  assert row.quantity == 'F1: kl_coef 1 minus other kl_coef 2'
   with_ratio = statement((1, {X: 1}), (-1, {X: 2}), ratio='other')
   row = judge(with_ratio, points)
-  assert row.quantity == 'at kl_coef 1 − at kl_coef 2; other 1 : 1.91'
+  assert row.quantity == 'F1: kl_coef 1 minus kl_coef 2; other 1 : 1.91'
   entry = statement((1, {X: 1}), (-1, {X: 2}, 'mean', 'another'))
   (fault,) = shapes.faults([entry], ['F1', 'other'], [X])
   assert "terms must be one of F1, other; got 'another'" in fault
@@ -139,7 +141,10 @@ def test_a_statement_about_each_value_is_as_strong_as_the_weakest():
   row = judge(entry, points)
   assert row.verdict == verdicts.SHOWN
   assert row.value == pytest.approx(0.31)
-  assert row.quantity == 'at kl_coef 0.2'
+  assert row.quantity == 'F1 minus less: kl_coef 0.2'
+  assert (
+    judge({**entry, 'quantity': 'F1'}, points).quantity == 'F1, kl_coef 0.2'
+  )
   # One value that does not show it outweighs the others that do, and one that
   # was not measured outweighs both.
   points[1]['measures']['F1'] = 0.8
@@ -152,7 +157,7 @@ def test_a_statement_about_each_value_is_as_strong_as_the_weakest():
   row = judge(entry, points)
   assert (row.verdict, row.quantity) == (
     verdicts.NOT_MEASURED,
-    'at kl_coef 0.3',
+    'F1 minus less: kl_coef 0.3',
   )
 
 
@@ -172,5 +177,6 @@ def test_mistakes_are_named():
     "expected, 'F1 rises': each must be a field of the points, one of "
     "ppo.ppo.kl_coef; got 'ppo.kl_coef'",
     "expected, 'x': the keys must be measure, paper, region, statement, terms, "
-    'and may be diverged, each, less, over, ratio, unit; got statement',
+    'and may be diverged, each, less, over, quantity, ratio, '
+    'unit; got statement',
   ]
