@@ -113,7 +113,7 @@ def screen(
       judge.likert(value(researchers, p, candidate.demonstrate(p, rng)))
       for p in delicate
     ]
-    # A flag of the researchers on each delicate text.
+    # Whether a candidate flags a text as the researchers do, text by text.
     flags = rng.random(NUM_PROMPTS) >= candidate.flag_noise
     found.append(
       Scores(

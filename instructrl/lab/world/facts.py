@@ -202,10 +202,6 @@ class World:
         return match['s'], relation.name
     return None
 
-  def mentions(self, text: str) -> tuple[str, ...]:
-    """Returns the names in a text, in order, with repetitions."""
-    return tuple(w for w in _WORD.findall(text) if w in self.kind_of)
-
   def rude_count(self, text: str) -> int:
     """Counts the rude words of a text, plurals included."""
     rude = set(self.rude_words)
