@@ -11,6 +11,13 @@ The learning rate is constant, so a run with fewer episodes is a prefix of one
 with more. The points are checkpoints of one run a seed, from about 1/8 of the
 recipe's iterations to twice as many: 7 to 112 at `tiny`, whose recipe has 60.
 The axis has iterations. Sizes without an evaluation compare whole runs.
+
+Result of `tiny`, three seeds: PPO's start has 0.55 F1 of reading and 56 BLEU of
+translation, the pretrained model 0.70 and 66. From iteration 7 to 112 reading
+rises from 0.56 to 0.65 and translation from 57 to 67: PPO-ptx regains what its
+start has lost, and the paper's fall is not shown. The validation reward rises
+all the way, from 0.01 to 0.14. A run takes 5 minutes and the evaluation of a
+checkpoint 49 s, on one core of an AMD EPYC server CPU, beside another run.
 """
 
 from experiments.ablations import base

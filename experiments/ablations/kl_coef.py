@@ -6,6 +6,13 @@ python -m instructrl.sweep --config=experiments/ablations/kl_coef.py:tiny \
 The paper's Likert ratings: 2.1 at 0, 3.0 at 0.00075, 4.1 at 0.01, 3.9 at 0.02,
 3.7 at 0.03 and 0.145, 3.1 at 2. Without a penalty the policy is over-optimized,
 and at 2 it stays too close to its start.
+
+Result of `tiny`, three seeds: the judge's ratings are 4.69 at 0, 4.70 at
+0.0075, 4.81 at 0.1, 4.79 at 0.2 and 4.51 at 20, and the KL is 1.4 nats at 0 and
+0.2 at 20. The best two are above 20 by 0.29 (95% interval 0.24 to 0.34): shown.
+They are above 0 by 0.10 (-0.02 to 0.22): undecided. A run takes 3 minutes (the
+mean of 15) and its evaluation 16 s, on one core of an AMD EPYC server CPU,
+beside another run.
 """
 
 from experiments.ablations import base

@@ -5,6 +5,12 @@ python -m instructrl.sweep --config=experiments/ablations/reward_init.py:tiny \
 
 The paper starts from a GPT-3 that was fine-tuned on public NLP sets; GPT-3 and
 SFT give similar results.
+
+Result of `tiny`, six seeds: the accuracy is 67.6% from the pretrained model,
+66.5% from SFT and 66.7% from the model of public tasks. The first is 1.1 points
+above SFT (95% interval -0.2 to 2.5); two points count as alike, so this is
+undecided. A run takes one to three minutes of one core of an AMD EPYC server
+CPU, beside another run.
 """
 
 from experiments.ablations import base
