@@ -285,6 +285,11 @@ CLAIMS = (
     paper='Without pretraining gradients all runs above a peak rate of 8.05e-6 '
     'diverge; with them the result depends less on the rate (Fig. 38, E.9).',
     parts={'peak_lr': '.'},
+    why={
+      'high rate ruins': 'no rate of the grid diverges; the highest one moves '
+      'the policy farther from its start and costs more of the loss on the '
+      'corpus (the figure)'
+    },
   ),
   dict(
     title='Alignment is cheap beside pretraining',

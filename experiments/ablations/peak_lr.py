@@ -6,6 +6,16 @@ python -m instructrl.sweep --config=experiments/ablations/peak_lr.py:tiny \
 The paper: seven rates from 2.55e-6 to 2.55e-5 (175B: two). Without pretraining
 gradients the policy gets worse with the rate, and all runs above 8.05e-6
 diverge. With them the result depends less on the rate.
+
+Result of `tiny`, 4.74e-5 to 4.74e-4, three seeds: no run diverges. Without
+pretraining gradients the judge's win rate against SFT is 54.0, 54.5, 55.4, 54.9
+and 54.2% from the lowest rate to the highest, with them 54.6, 56.3, 56.9, 57.1
+and 56.8%. From the rates up to the recipe's to the highest one it falls by 0.5
+points without them (95% interval -0.8 to 1.8, undecided), by 1.3 points more
+than with them (0.9 to 1.6, shown). Without them the loss on the corpus rises
+from 0.839 to 0.880 nats, with them it falls from 0.803 to 0.756. A run takes
+one (without) to three minutes of one core of an AMD EPYC server CPU, beside
+another run.
 """
 
 from experiments import ppo_ptx
