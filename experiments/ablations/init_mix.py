@@ -6,6 +6,14 @@ python -m instructrl.sweep --config=experiments/ablations/init_mix.py:tiny \
 The paper's Likert ratings: 3.85, 4.0 and 3.85 with a mix of 0, 10 and 50% after
 one epoch, 3.9 with 0% after two; the intervals overlap. The start that it
 chose, 10% and two epochs, is no bar of the figure; it is a point here.
+
+Result of `tiny`, three seeds: after 8 epochs the judge's ratings of PPO-ptx are
+4.35 with a mix of 0, 4.56 with 10% and 4.57 with 50%; 10% is above the mean of
+the other two by 0.10 (95% interval -0.14 to 0.35): undecided. After 16 epochs
+they are 4.46 with 0 and 4.74 with 10%. Without a mix the policy also moves
+farther from its start (KL 1.5 and 3.1 nats; 0.5 with 10%). Training the start
+takes 76 s (the mean of 15), PPO-ptx 149 s and its evaluation 13 s, on one core
+of an AMD EPYC server CPU, beside another run.
 """
 
 from experiments.ablations import base

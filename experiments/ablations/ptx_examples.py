@@ -8,6 +8,13 @@ training; 8 takes twice the time of no pretraining gradients; 32 has better
 ratings and takes several times as long. The recipe of a laptop has 1, the
 fewest, and its grid only more. Seconds compare only if one run has the machine
 at a time (`--parallel=1`).
+
+Result of `tiny`, three seeds: with 1 example per episode the loss on the corpus
+falls by 0.057 nats (95% interval 0.053 to 0.061), so that the fewest are enough
+here: the rise is not shown. With 4 the judge's ratings are higher by 0.02
+(-0.14 to 0.18): undecided. A run takes 58 s without pretraining gradients, 155
+s with 1 example and 413 s with 4, on one core of an AMD EPYC server CPU, beside
+another run; its evaluation takes 12 s.
 """
 
 from experiments.ablations import base
