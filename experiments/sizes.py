@@ -14,6 +14,7 @@ from experiments import select_sft
 from experiments import sft
 from experiments.ablations import base
 from instructrl.reports import paper_values
+from instructrl.stages import policy_settings
 
 FIELD = 'pretrain.model.d_model'
 WIDTHS = {'micro': (32, 64), 'tiny': (64, 128, 256), 'small': (160, 320, 640)}
@@ -25,13 +26,9 @@ RATE = 'pretrain.optimizer.peak_lr'
 # half of them at 256, change the reward-model score there by at most 0.03, less
 # than its interval of +-0.06: all widths have the recipe's.
 RATES = {'tiny': {64: 1.2e-2, 256: 7.5e-4}}
-POLICIES = {  # policy -> its label, as in the report of a study
-  'base': 'pretrained',
-  'prompted': 'prompted',
-  'sft': 'SFT',
-  'ppo_init': 'PPO start',
-  'ppo': 'PPO',
-  'ppo_ptx': 'PPO-ptx',
+POLICIES = {  # labels and colours, as in the report of a study
+  name: policy_settings.kind(name)
+  for name in ('base', 'prompted', 'sft', 'ppo_init', 'ppo', 'ppo_ptx')
 }
 ALIKE = (-0.05, 0.05)  # as in a study: a policy that wins 45 to 55%
 LARGEST = 'largest_sft'
@@ -70,8 +67,14 @@ def _probe(title, place, zero_shot=False):
 # Panels of the figure: title, evaluation, place of a policy's number, and the
 # paper's values of the three sizes.
 PANELS = (
-  (WINS, 'preference', 'preference.{}.win_rate', {}),
-  # Fig. 1 and 3, 31.
+  # Fig. 1, whose labelers are the training labelers.
+  (
+    WINS,
+    'preference',
+    'preference.{}.win_rate',
+    paper_values.WIN_RATES['train_labelers'],
+  ),
+  # Fig. 3 and 31.
   *(
     (title, name, f'preference.{{}}.{group}.win_rate', values[group])
     for title, name, group, values in (
@@ -137,7 +140,7 @@ PANELS = (
 
 def of(policy, title):
   """Returns the title of a measure; the figure has a line for each policy."""
-  return f'{POLICIES[policy]}: {title}'
+  return f'{POLICIES[policy].label}: {title}'
 
 
 def get_config(arg='tiny'):
@@ -198,6 +201,7 @@ def get_config(arg='tiny'):
   c.seeded = tuple(s for s in stages if s not in ('lab', 'evaluation', 'dpo'))
   c.plot.x, c.plot.at, c.plot.lines = FIELD, PARAMETERS, True
   c.plot.label, c.plot.log = 'parameters of the policy', True
+  c.plot.colors = {kind.label: kind.color for kind in POLICIES.values()}
   c.paper = tuple(
     (of(policy, title), width, number)
     for policy, title, *_, values in drawn
@@ -227,7 +231,7 @@ def _headline(widths, other, name):
     ),
     region='positive',
     unit='points',
-    quantity=f'{WINS}: smallest PPO-ptx minus largest {POLICIES[other]}',
+    quantity=f'{WINS}: smallest PPO-ptx minus largest {POLICIES[other].label}',
     ratio=PARAMETERS,
   )
 
@@ -253,7 +257,7 @@ def _compare(
     paper=paper,
     measure=of(left, title),
     less=of(right, title),
-    quantity=f'{title}, {POLICIES[left]} minus {POLICIES[right]}',
+    quantity=f'{title}, {POLICIES[left].label} minus {POLICIES[right].label}',
     terms=((1, {FIELD: widths} if at else {}),),
     region=region,
     unit=unit,
@@ -286,7 +290,7 @@ def _order():
   ):
     for better, worse in compared:
       yield _compare(
-        words.format(POLICIES[better], POLICIES[worse]),
+        words.format(POLICIES[better].label, POLICIES[worse].label),
         f'at every size ({figure})',
         title,
         better,
@@ -379,7 +383,7 @@ def _tax():
     ):
       way = 'below' if region == 'negative' else 'above'
       yield _compare(
-        f'{title}: {POLICIES[left]} is {way} {POLICIES[right]}',
+        f'{title}: {POLICIES[left].label} is {way} {POLICIES[right].label}',
         'at every size (Fig. 29)',
         title,
         left,

@@ -22,7 +22,7 @@ from instructrl.reports import shapes
 from instructrl.runtime import run_folder
 from instructrl.stages import checks
 from instructrl.stages import lab
-from instructrl.stages import policies
+from instructrl.stages import policy_settings
 from instructrl.stages import registry
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -578,8 +578,8 @@ def test_a_flag_adds_a_policy(file, field):
     ]
   )
   found = config.stages.evaluation if file == 'study' else config
-  assert policies.named(found)[-1] == 'mine'
-  assert 'ppo' not in policies.named(found)
+  assert policy_settings.named(found)[-1] == 'mine'
+  assert 'ppo' not in policy_settings.named(found)
   with pytest.raises(AttributeError, match='batch_sizes'):
     commands.read_config(
       ['--config=experiments/evaluation.py:micro', '--config.batch_sizes=3']

@@ -113,6 +113,7 @@ def get_config(arg, ends, measures):
   c.plot.joined = True  # whether a line joins the points of the axis
   # Whether a measure 'LINE: PANEL' is a line of a panel, not a panel.
   c.plot.lines = False
+  c.plot.colors = config_dict.ConfigDict()  # LINE -> '#rrggbb'
   return c
 
 

@@ -236,6 +236,7 @@ def figure(results: Mapping[str, Any], only: str = '') -> tuple[str, bytes]:
     log=plot['log'],
     joined=plot['joined'],
     levels=results['lines'],
+    colors=plot['colors'],
   )
 
 

@@ -22,7 +22,7 @@ from instructrl.stages import build
 from instructrl.stages import checks
 from instructrl.stages import evals
 from instructrl.stages import inputs
-from instructrl.stages import policies
+from instructrl.stages import policy_settings
 from instructrl.stages import ranking_batches
 from instructrl.stages import ranking_parts
 
@@ -171,7 +171,7 @@ def _evaluation(name: str, config, configs) -> Cost:
   stage = next(c for c in configs.values() if 'model' in c)
   module = build.make_model(stage, 1).module
   prompts = sum(c.get('num_prompts', 0) for c in evals.chosen(config).values())
-  answers = len(policies.named(config)) * prompts
+  answers = len(policy_settings.named(config)) * prompts
   length = config.prompt_len + config.response_len
   arithmetic = flops.forward(module, answers * length, length)
   return Cost(

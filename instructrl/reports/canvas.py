@@ -87,7 +87,7 @@ def panel(height: float, text: str):
     height: inches, without that of the title.
     text: the title; it begins at the left of the labels.
   """
-  lines = textwrap.wrap(text, _PANEL_TITLE_WIDTH)
+  lines = textwrap.wrap(text, _PANEL_TITLE_WIDTH, break_on_hyphens=False)
   fig = figure(height + 0.16 * len(lines), PANEL)
   size = matplotlib.rcParams['axes.titlesize']
   fig.suptitle('\n'.join(lines), x=0.01, ha='left', fontsize=size)
@@ -123,7 +123,7 @@ def grid(count: int, *, row_height: float, head: float = 0.0, xlabel: str = ''):
 
 
 def title(ax, text: str) -> None:
-  ax.set_title(textwrap.fill(text, _TITLE_WIDTH))
+  ax.set_title(textwrap.fill(text, _TITLE_WIDTH, break_on_hyphens=False))
 
 
 def png(fig) -> bytes:

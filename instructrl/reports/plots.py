@@ -270,6 +270,7 @@ def sweep(
   log: bool = False,
   joined: bool = True,
   levels: Mapping[str, Mapping[str, float]] | None = None,
+  colors: Mapping[str, str] | None = None,
 ) -> tuple[str, bytes]:
   """Draws measures against a swept field: the mean over seeds and each seed.
 
@@ -280,17 +281,21 @@ def sweep(
     joined: whether a line joins the means; it does not if the values are names.
     levels: title -> label -> value of a policy that the field does not change,
       drawn as a dashed line.
+    colors: label of a line -> '#rrggbb'; other lines have colours of their own.
 
   Returns:
     (inline SVG, PNG on white).
   """
   drawn = [line for _, lines in panels for line in lines]
-  labels = dict.fromkeys(line.label for line in drawn)
+  labels = dict.fromkeys((*(colors or ()), *(line.label for line in drawn)))
   styles = dict(zip(labels, itertools.cycle(zip(_LINES, _MARKS))))
+  for label, color in (colors or {}).items():
+    styles[label] = color, styles[label][1]
   values = list(dict.fromkeys(x for line in drawn for x, *_ in line.points))
   places = _positions(values, log)
   dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
-  fig, axes = canvas.grid(len(panels), row_height=1.7, head=0.5, xlabel=xlabel)
+  size = dict(row_height=1.7 if len(panels) > 1 else 2.6, head=0.5)
+  fig, axes = canvas.grid(len(panels), **size, xlabel=xlabel)
   levels, shown = levels or {}, {}
   names = dict.fromkeys(label for level in levels.values() for label in level)
   dashes = dict(zip(names, itertools.cycle(_LEVELS)))

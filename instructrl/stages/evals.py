@@ -21,6 +21,7 @@ from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import lab
 from instructrl.stages import policies
+from instructrl.stages import policy_settings
 from instructrl.stages import scoring
 
 
@@ -154,7 +155,7 @@ class StageContext:
     return self._opened.prompts(split, self.prompt_len)
 
   def has_kl(self, policy: str) -> bool:
-    return policies.kind(policy).has_kl
+    return policy_settings.kind(policy).has_kl
 
   def reward_model(self, name: str = 'reward_model') -> OpenRewardModel:
     if name == 'reward_model':
@@ -222,7 +223,7 @@ def in_training(run, model: Model, params_of: Callable) -> list[tuple]:
       config.stage,
       engine,
       params_of(state),
-      template=policies.template_of('', config.stage),
+      template=policy_settings.template_of('', config.stage),
       response_len=sizes.response_len,
     )
     with named(name):

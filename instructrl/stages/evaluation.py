@@ -17,6 +17,7 @@ from instructrl.runtime.progress import Progress
 from instructrl.stages import checks
 from instructrl.stages import evals
 from instructrl.stages import policies
+from instructrl.stages import policy_settings
 from instructrl.stages import prefixes
 
 STAGES = ('evaluation',)
@@ -30,9 +31,10 @@ def validate(config) -> None:
   checks.validate_common(config)
   checks.positive(config, 'prompt_len', 'response_len', 'batch_size')
   prefixes.validate(config)
-  checks.require(bool(policies.named(config)), 'policies: give one or more')
+  names = policy_settings.named(config)
+  checks.require(bool(names), 'policies: give one or more')
   checks.require(
-    evaluator.VALUE not in policies.named(config),
+    evaluator.VALUE not in names,
     f'policies.{evaluator.VALUE}: results use this name; take another one',
   )
   checks.require(bool(evals.chosen(config)), 'evals: give one or more')
@@ -68,7 +70,7 @@ def run(config, workdir, label: str = '') -> dict:
       kept_in=workdir / KEPT / name,
     )
     prefix = None
-    if policies.PROMPTED in models:
+    if policy_settings.PROMPTED in models:
       prefix = context(PREFIX).kept(
         OUTCOME,
         lambda: prefixes.choose(opened, models, lambda: shared.reward_model),
@@ -82,7 +84,7 @@ def run(config, workdir, label: str = '') -> dict:
       found[name] = config.evals[name].type, outcome
       progress.update(number)
   if processes.primary():
-    content, samples = results.collect(policies.shown(models), found)
+    content, samples = results.collect(policy_settings.shown(models), found)
     files.write_jsonl(workdir / results.SAMPLES, samples)
     files.atomic_write(workdir / results.RESULTS, json.dumps(content, indent=1))
     shutil.rmtree(workdir / KEPT, ignore_errors=True)

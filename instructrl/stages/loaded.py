@@ -24,7 +24,7 @@ from instructrl.runtime.errors import NonFiniteError
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import opening
-from instructrl.stages import policies
+from instructrl.stages import policy_settings
 from instructrl.stages import scoring
 from instructrl.stages import to_try
 from instructrl.stages.field_settings import Bounds
@@ -255,7 +255,7 @@ class LoadedRun:
       str(self.path),
       self._engine(min(max(num_rows, 1), _MAX_BATCH)),
       self._opened.params,
-      template=policies.template_of('', self.config.stage),
+      template=policy_settings.template_of('', self.config.stage),
       response_len=max_tokens,
     )
 

@@ -17,12 +17,13 @@ from instructrl.lab.world import prose
 from instructrl.stages import checks
 from instructrl.stages import inputs
 from instructrl.stages import policies
+from instructrl.stages import policy_settings
 
 
 def validate(config) -> None:
   """Raises a ConfigError if no prefix could be chosen."""
   checks.positive(config, 'num_shots', 'num_prefixes')
-  if config.num_prefixes > 1 and config.policies.get(policies.PROMPTED):
+  if config.num_prefixes > 1 and config.policies.get(policy_settings.PROMPTED):
     checks.positive(config, 'num_prefix_prompts')
     checks.require(
       bool(config.inputs.get('reward_model')),
@@ -105,7 +106,7 @@ def choose(
   scores = []
   for text in texts:
     models.few_shot = text
-    answers = models[policies.PROMPTED].respond(
+    answers = models[policy_settings.PROMPTED].respond(
       prompts,
       temperature=1.0,
       seed=config.eval_seed,

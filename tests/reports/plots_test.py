@@ -88,6 +88,14 @@ def test_a_line_has_its_colour_in_every_panel_of_a_sweep():
   assert count([both], second) < count([both, one], second)
 
 
+def test_a_line_has_the_given_colour_in_every_figure_of_a_sweep():
+  line = lambda label: plots.Line(label, [(1, [0.5], 0.5, None)])
+  colors = {'a': '#0a0b0c', 'b': '#0d0e0f'}
+  svg, _ = plots.sweep([('x', [line('b')])], xlabel='n', colors=colors)
+  assert colors['b'] in svg and colors['a'] not in svg
+  assert not any(color in svg for color in plots._LINES[:2])
+
+
 def test_a_level_has_its_dashes_in_every_panel_of_a_sweep():
   line = plots.Line('', [(1, [0.5], 0.5, None), (2, [0.6], 0.6, None)])
   levels = {'x': {'GPT': 0.1, 'start': 0.2}, 'y': {'start': 0.3}}

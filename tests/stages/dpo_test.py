@@ -271,4 +271,4 @@ def test_only_the_loss_the_stage_and_its_label_name_dpo():
     for path in package.rglob('*.py')
     if re.search('(?<![a-z])dpo', path.read_text().lower())
   }
-  assert named == {'losses.py', 'stages/dpo.py', 'stages/policies.py'}
+  assert named == {'losses.py', 'stages/dpo.py', 'stages/policy_settings.py'}

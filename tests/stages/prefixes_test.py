@@ -6,7 +6,7 @@ import pytest
 from experiments import evaluation
 from instructrl.data.records import Demonstration, Prompt
 from instructrl.stages import checks
-from instructrl.stages import policies
+from instructrl.stages import policy_settings
 from instructrl.stages import prefixes
 
 
@@ -59,7 +59,7 @@ class FakePolicies(dict):
   few_shot = ''
 
   def __getitem__(self, name):
-    assert name == policies.PROMPTED
+    assert name == policy_settings.PROMPTED
     return self
 
   def respond(self, prompts, **kwargs):
