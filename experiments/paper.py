@@ -55,11 +55,12 @@ PARTS = {
 
 
 ABOUT = (
-  'Here: policies of 0.9M parameters, in the part `sizes` of 0.26M to 3.4M, in '
-  'a simulated world. The labelers are programs that read an answer with '
-  'noise; the judge reads it without noise and knows the world. In the paper: '
-  'people, and models of 1.3B, 6B and 175B parameters. Directions compare, '
-  'levels do not.',
+  'Here: policies in a simulated world; those of the size “tiny” have 0.9M '
+  'parameters, in the part “sizes” 0.26M to 3.4M. The labelers are programs '
+  'that read an answer with noise; the judge reads it without noise and knows '
+  'the world. Ratings (Likert) are the judge’s where no labelers are named. In '
+  'the paper: people, and models of 1.3B, 6B and 175B parameters. Directions '
+  'compare, levels do not.',
 )
 
 
@@ -68,6 +69,10 @@ NO_ROOM = (
   'half of the questions, {}, are always answered, and the others, {}, are '
   'guessed: a tax can hardly be seen, and differences are between guesses (the '
   'table of tasks in docs/results.md)'
+)
+GUESSES = (
+  'Differences on {} are between guesses, also where they are shown, because '
+  'no question of these tasks is of medium difficulty.'
 )
 ARITHMETIC = NO_ROOM.format('counting', 'comparing and looking up')
 COMPLETION = NO_ROOM.format('statements', 'ends of stories')
@@ -88,10 +93,10 @@ def rude(policy, instruction='respectful'):
 # claim are made in instructrl/reports/ for studies, and by the parts.
 CLAIMS = (
   dict(
-    title='At every size: GPT < prompted < SFT < PPO, and PPO-ptx is like PPO',
+    title='At every size prompted beats GPT, SFT beats prompted, PPO beats SFT',
     paper='Fig. 1, win rates against the 175B SFT on InstructGPT prompts: '
     'GPT 14, 19, 24% (1.3B, 6B, 175B); prompted 23, 27, 41%; SFT 35, 41, 50%; '
-    'PPO 52, 58, 63%; PPO-ptx 53, 55, 66%.',
+    'PPO 52, 58, 63%; PPO-ptx, which is like PPO, 53, 55, 66%.',
     studies=r'^Preference: (A second|The pretrained|A few-shot|The prompted|'
     r'PPO is|PPO-ptx (is better|and PPO))',
     parts={'sizes': r'^[\w-]+ wins (more|as)'},
@@ -130,7 +135,7 @@ CLAIMS = (
     '45, 9, 22, 16%; is appropriate 82, 88, 91, 91%.',
     studies='^Labeler metadata',
     parts={'sizes': '(invents|constraints|instruction)'},
-    panels={'sizes': '(invents|constraints|instruction|inappropriate)'},
+    panels={'sizes': '^(invents|keeps|does not follow|inappropriate)'},
     figures=('metadata',),
     why={
       'invents less in closed-domain': 'the pretrained model fails to follow '
@@ -237,7 +242,8 @@ CLAIMS = (
     note='SFT loses far more than PPO, because it sees no document after '
     'pretraining. It is not on the way to PPO: PPO starts from “PPO start”, '
     'which trains on documents too. The table divides the differences into '
-    'what is there before RL and what RL adds.',
+    'what is there before RL and what RL adds. '
+    + GUESSES.format('DROP and HellaSwag'),
     why={'numbers': ARITHMETIC, 'completion': COMPLETION},
   ),
   dict(
@@ -258,6 +264,8 @@ CLAIMS = (
         'batch_size',
       )
     },
+    note=GUESSES.format('DROP') + ' Runs had another run beside them while '
+    'their seconds were counted.',
     why={
       r'\(DROP\)': ARITHMETIC,
       r'\(SQuADv2\) starts above': 'PPO’s start has lost F1 before RL: in the '
@@ -310,7 +318,9 @@ CLAIMS = (
     studies='^(Generali[sz]ation|Simple mistakes|Harmful)',
     note='Three constraints are all kept less often than one even if they do '
     'not disturb one another; the row about each constraint tells whether they '
-    'do.',
+    'do. Requests about code are rarely followed: '
+    '{generalization[prompted][code][followed][value]:.1%} by the prompted '
+    'policy, {generalization[ppo_ptx][code][followed][value]:.1%} by PPO-ptx.',
     figures=('generalization',),
     why={
       'hedges more often': 'the pretrained model answers {generalization[base]'

@@ -1,9 +1,11 @@
 """A sweep from its command to its results, with fake stages."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +167,12 @@ def test_points_that_are_studies_have_reports(folder, monkeypatch):
   header = files.read_sealed(made[1] / 'study.json', study_files.FORMAT_VERSION)
   assert header['seeds'] == {'world_seed': 3, 'train_seed': 1, 'eval_seed': 0}
   assert 'ppo_ptx' in header['stages'] and header['stages'][-1] == 'evaluation'
+  # A run that was removed is made again: the report reads its files.
+  shutil.rmtree((made[0] / 'ppo').resolve())
+  # With another config the folders of the studies lead to its runs.
+  config.stages.ppo.ppo.kl_coef = 0.7
+  points = graph.of_sweep(config, [{'world_seed': 3}], folder)
+  sweep.run([dataclasses.replace(part, sweep=points)], folder, program=program)
   for stage in header['stages']:
     run_name = points.points[1].runs[stage]
     assert (made[1] / stage).resolve() == (folder / run_name).resolve()
@@ -181,10 +189,35 @@ def test_a_composite_names_its_parts(folder):
   for order, message in (
     ((), 'order is empty: name one or more of the parts'),
     (('kl',), "order must name parts of the config, batch_size, .*; got 'kl'"),
+    (('kl_coef',) * 2, "order must name each part once; 'kl_coef' is twice"),
   ):
     config.order = order
     with pytest.raises(ValueError, match=message):
       sweep.load(str(path), config, (), folder)
+
+
+def test_the_page_has_parts_that_ran_before_and_the_flags(folder, capsys):
+  """Parts may run one after another; one with another config is left out."""
+  path = ROOT / 'experiments' / 'paper.py'
+  config = paper.get_config('micro')
+  config.parts.sft_epochs.stages.sft.optimizer.peak_lr = 0.007
+  program = (str(folder / 'stage.py'),)
+  for name in ('sft_epochs', 'reward_epochs'):
+    config.order = (name,)
+    parts, page = sweep.load(str(path), config, (), folder)
+    sweep.run(parts, folder, page=page, program=program)
+  text = (folder / 'paper' / 'paper.md').read_text()
+  assert text.count('sft_epochs, 1 seed ') == 2
+  assert text.count('reward_epochs, 1 seed ') == 1
+  flag = '--config.parts.sft_epochs.stages.sft.optimizer.peak_lr=0.007'
+  assert f'paper.py:micro {flag} --workdir=DIR\n' in text
+  file = folder / 'sft_epochs' / 'sweep.json'
+  file.write_text(file.read_text()[:100])
+  sweep.run(parts, folder, page=page, program=program)
+  assert 'sft_epochs,' not in (folder / 'paper' / 'paper.md').read_text()
+  printed = capsys.readouterr()
+  assert 'sft_epochs: its results are of another config' in printed.out
+  assert 'sweep.json is damaged' in printed.err
 
 
 def test_what_a_finished_end_came_from_may_be_removed(folder):

@@ -46,15 +46,18 @@ def get_config(arg='tiny'):
   others = tuple(b for b, _ in points(arg) if b != p.batch_size)
   c.expected = base.measured(
     c,
-    dict(
-      statement="The recipe's batch is better than the others",
-      paper='512 is best',
-      measure=base.LIKERT,
-      terms=(
-        (1, {BATCH: p.batch_size, MINIBATCH: p.minibatch_size}),
-        (-1, {BATCH: others, MINIBATCH: p.minibatch_size}),
-      ),
-      region='positive',
+    *(
+      dict(
+        statement=f'The recipe’s batch is better than one of {other}',
+        paper='512 is best',
+        measure=base.LIKERT,
+        terms=(
+          (1, {BATCH: p.batch_size, MINIBATCH: p.minibatch_size}),
+          (-1, {BATCH: other, MINIBATCH: p.minibatch_size}),
+        ),
+        region='positive',
+      )
+      for other in others
     ),
     dict(
       statement='Half the minibatch is better',

@@ -37,7 +37,7 @@ def get_config(arg='tiny'):
       FIELD,
       best,
       0.0,
-      'Without a penalty people like the policy less',
+      'Without a penalty the ratings are lower',
       '4.0 against 2.1',
     ),
     base.rise(
@@ -45,7 +45,7 @@ def get_config(arg='tiny'):
       FIELD,
       best,
       GRID.get(arg, PAPER)[-1],
-      'With a large penalty people like the policy less',
+      'With a large penalty the ratings are lower',
       '4.0 against 3.1',
     ),
   )

@@ -71,7 +71,7 @@ def get_config(arg='tiny'):
     ),
     shared
     | dict(
-      statement='With pretraining gradients the rate matters less',
+      statement='With pretraining gradients a high rate costs less',
       paper='less sensitive (Fig. 38)',
       terms=(*lost(0.0), *lost(gamma, -1)),
       quantity=f'{loss}, without minus with pretraining gradients',

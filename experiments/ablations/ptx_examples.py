@@ -65,6 +65,7 @@ def get_config(arg='tiny'):
       measure=SECONDS,
       terms=((1, at(many)), (-1, at(few))),
       region='positive',
+      unit='s',
     ),
   )
   return c

@@ -103,6 +103,7 @@ class Children:
     self._printed = time.monotonic()
     self.status = dict.fromkeys(self._jobs, LEFT)
     self.reasons: dict[str, str] = {}
+    self.diverged: set[str] = set()
     self.codes: dict[str, int] = {}
     for name in self._jobs:
       self._read_done(name)
@@ -217,6 +218,8 @@ class Children:
       elif run_folder.holder(self._jobs[name].folder) is not None:
         self._set(name, LEFT)  # another process took the folder first
       else:
+        if code == exits.EXIT_DIVERGED:
+          self.diverged.add(name)
         self.reasons[name] = reason = self._reason(name, code)
         self._set(name, FAILED)
         self._print(f'{title} FAILED after {took}: {reason}; log: {log}')
@@ -330,6 +333,6 @@ def last_line(log: pathlib.Path) -> str:
     lines = f.read().decode(errors='replace').replace('\r', '\n').splitlines()
   lines = [line.strip() for line in lines if line.strip()]
   starts = [i for i, line in enumerate(lines) if line.startswith('--- ')]
-  lines = lines[max(starts, default=-1) + 1 :] or ['nothing yet']
+  lines = lines[max(starts, default=-1) + 1 :] or ['starting']
   errors = [line for line in lines if line.startswith('error: ')]
   return (errors or lines)[-1][:500]

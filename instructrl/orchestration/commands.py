@@ -62,6 +62,25 @@ def arguments(node: graph.Node, workdir) -> list[str]:
   return found
 
 
+def changed(where: str, config, settings: Sequence[str]) -> list[str]:
+  """Returns the flags that make a sweep's config, without `order`.
+
+  Args:
+    where: the experiment and its size, such as 'experiments/paper.py:tiny'.
+    config: of the sweep.
+    settings: values of `--set`.
+  """
+  fields = recipe(where)
+  return [
+    *(
+      f'--config.{name}={value}'
+      for name, value in grid.flatten(config.to_dict()).items()
+      if name != 'order' and (name not in fields or fields[name] != value)
+    ),
+    *(f'--set={setting}' for setting in settings),
+  ]
+
+
 @functools.cache
 def recipe(where: str) -> dict[str, Any]:
   """Returns the fields of an experiment, such as 'experiments/ppo.py:tiny'."""

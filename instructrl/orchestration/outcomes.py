@@ -3,7 +3,7 @@
 All files are made from the run folders, and can be made again at any time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 import functools
 import json
 import math
@@ -91,6 +91,7 @@ def collect(
   workdir,
   status: Mapping[str, str],
   reasons: Mapping[str, str],
+  diverged: Set[str] = frozenset(),
 ) -> dict:
   """Returns the content of sweep.json.
 
@@ -101,11 +102,14 @@ def collect(
     workdir: the folder of the runs.
     status: run -> its state; other runs are done.
     reasons: failed run -> why it failed.
+    diverged: failed runs that stopped at a NaN or an infinite number.
   """
   workdir, titles = pathlib.Path(workdir), graph.titles([sweep])
   missing: list[str] = []
   points = [
-    _point(point, config, workdir, status, missing) for point in sweep.points
+    _point(point, config, workdir, status, missing)
+    | {'diverged': not diverged.isdisjoint(point.runs.values())}
+    for point in sweep.points
   ]
   lines = _lines(config, sweep.points, workdir, missing)
   return {

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import pathlib
+import shlex
 from typing import Any
 
 from instructrl.orchestration import children
@@ -24,6 +25,8 @@ class Page:
     title: its heading.
     claims: what the page shows; see `reports.reproduction`.
     about: paragraphs at its top.
+    flags: of the command line, for commands.
+    others: parts that are not run now, and have results; of type `sweep.Part`.
   """
 
   name: str
@@ -31,6 +34,8 @@ class Page:
   title: str
   claims: Sequence[Mapping[str, Any]]
   about: Sequence[str] = ()
+  flags: Sequence[str] = ()
+  others: Sequence[Any] = ()
 
 
 def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
@@ -43,16 +48,22 @@ def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
     workdir: the folder of the runs.
   """
   workdir = pathlib.Path(workdir)
+  size = parts[0].config.size
+  command = f'python -m instructrl.sweep --config={page.path}:{size}'
+  flags = shlex.join([*page.flags, '--workdir=DIR'])
   studies: list[pathlib.Path] = []
   whole, others = None, []
   for part, results in zip(parts, found):
-    seeds = {point['seed'] for point in results['points']}
+    seeds = {
+      point['seed']
+      for point in results['points']
+      if point['status'] == children.DONE
+    }
     made = reproduction.Evidence(
       part.name,
-      f'python -m instructrl.sweep --config={page.path}:{part.config.size} '
-      f'--config.order="(\'{part.name}\',)" --workdir=DIR',
+      f'{command} --config.order="(\'{part.name}\',)" {flags}',
       [verdicts.from_json(row) for row in results['verdicts']],
-      f'{len(seeds)} seeds',
+      f'{len(seeds)} seed{"s" * (len(seeds) != 1)}',
       functools.partial(_svg, results),
     )
     if part.config.studies:
@@ -62,12 +73,10 @@ def write(page: Page, parts: Sequence, found: Sequence[Mapping], workdir):
       runs = f'{len(done)} studies of {len(worlds)} worlds'
       whole = dataclasses.replace(made, runs=runs)
     others.append(made)
-  size = parts[0].config.size
-  command = f'python -m instructrl.sweep --config={page.path}:{size}'
   return reproduction.write(
     workdir / page.name,
     page.title,
-    f'{command} --workdir=DIR',
+    f'{command} {flags}',
     page.claims,
     studies,
     whole,

@@ -189,11 +189,12 @@ def report_point(
   folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   nodes = {stage: sweep.nodes[name] for stage, name in point.runs.items()}
+  for link in folder.iterdir():
+    if link.is_symlink():  # to a run of an earlier config
+      link.unlink()
   for stage, node in nodes.items():
-    link = folder / stage
-    if not link.is_symlink():
-      run = (pathlib.Path(workdir) / node.name).absolute()
-      link.symlink_to(os.path.relpath(run, folder.absolute()))
+    run = (pathlib.Path(workdir) / node.name).absolute()
+    (folder / stage).symlink_to(os.path.relpath(run, folder.absolute()))
   found = nodes[study_files.EVALUATION].config
   seeds = {seed: found[seed] for seed in graph.SEEDS}
   seeds['train_seed'] = point.seed

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import contextlib
 import dataclasses
 import importlib.util
+import json
 import pathlib
 import shlex
 import sys
@@ -78,17 +79,29 @@ def load(
       f'order must name parts of the config, {", ".join(config.parts)}; got '
       f'{name!r}',
     )
+    checks.require(
+      config.order.count(name) == 1,
+      f'order must name each part once; {name!r} is twice',
+    )
   parts = [
     _part(name, module.PARTS[name], config.parts[name], settings, workdir)
     for name in config.order
   ]
   claims = getattr(module, 'CLAIMS', ())
-  problems = reproduction.faults(claims)
+  problems = reproduction.faults(claims, [*config.parts])
   checks.require(not problems, '; '.join(problems))
   title = (module.__doc__ or stem).strip().partition('\n')[0].rstrip('.')
   about = getattr(module, 'ABOUT', ())
-  page = Page(stem, path, title, claims, about) if claims else None
-  return parts, page
+  if not claims:
+    return parts, None
+  given = commands.changed(f'{path}:{parts[0].config.size}', config, settings)
+  others = [
+    _part(name, module.PARTS[name], config.parts[name], settings, workdir)
+    for name in config.parts
+    if name not in config.order
+    and (pathlib.Path(workdir) / name / outcomes.JSON).is_file()
+  ]
+  return parts, Page(stem, path, title, claims, about, given, others)
 
 
 def _part(name: str, module, config, settings, workdir) -> Part:
@@ -174,7 +187,12 @@ def run(
   wanted = {}
   for part in parts:
     _check_given(part.config)
-    ends = [p.runs[end] for p in part.sweep.points for end in part.config.ends]
+    # The report of a study reads the folders of all stages.
+    ends = [
+      p.runs[stage]
+      for p in part.sweep.points
+      for stage in (p.runs if part.config.studies else part.config.ends)
+    ]
     for node in graph.needed(part.sweep.nodes, ends, workdir):
       wanted.setdefault(node.name, node)
   titles = graph.titles([part.sweep for part in parts])
@@ -231,6 +249,7 @@ class _Results:
       self._workdir,
       self.children.status,
       _of(part, self.children.reasons),
+      self.children.diverged,
     )
 
   def changed(self) -> None:
@@ -257,8 +276,14 @@ class _Results:
 
   def write_page(self) -> None:
     if self._page:
-      found = [self.collect(part) for part in self._parts]
-      path = reproduced.write(self._page, self._parts, found, self._workdir)
+      found = {part.name: (part, self.collect(part)) for part in self._parts}
+      for part in self._page.others:
+        results = _before(part, self._workdir / part.name)
+        if results.get('config') == json.loads(part.config.to_json()):
+          found[part.name] = part, results
+        else:
+          print(f'{part.name}: its results are of another config', flush=True)
+      path = reproduced.write(self._page, *zip(*found.values()), self._workdir)
       print(f'{self._page.name}: {path}', flush=True)
 
 
@@ -292,11 +317,20 @@ def _job(
 
 
 def _print_start(part: Part, folder: pathlib.Path) -> None:
-  path = folder / outcomes.JSON
-  before = files.read_json(path) if path.exists() else {}
-  for run_name, why in _of(part, before.get('failed', {})).items():
+  failed = _before(part, folder).get('failed', {})
+  for run_name, why in _of(part, failed).items():
     title = why.get('title', run_name)
     print(f'{part.name}: {title} failed before; trying again', flush=True)
+
+
+def _before(part: Part, folder: pathlib.Path) -> dict:
+  """Returns the content of a part's sweep.json; {} if there is none."""
+  path = folder / outcomes.JSON
+  try:
+    return files.read_json(path) if path.exists() else {}
+  except ValueError as error:
+    print(f'{part.name}: {error}; it is made again', file=sys.stderr)
+    return {}
 
 
 def finish(workdir, found: Sequence[dict]) -> None:

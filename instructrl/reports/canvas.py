@@ -118,7 +118,7 @@ def grid(count: int, *, row_height: float, head: float = 0.0, xlabel: str = ''):
   for ax in axes[count:]:
     ax.set_axis_off()
   for ax in axes[count - columns : count]:
-    ax.set_xlabel(xlabel)
+    ax.set_xlabel(textwrap.fill(xlabel, _TITLE_WIDTH))
   return fig, axes[:count]
 
 

@@ -10,6 +10,7 @@ UNITS = {
   'BLEU': (1, 1),
   'nats': (1, 3),
   'epochs': (1, 0),
+  's': (1, 0),
   '': (1, 3),
 }
 _MOST_DIGITS = 6

@@ -20,6 +20,7 @@ from instructrl.reports.verdicts import POSITIVE
 from instructrl.reports.verdicts import Verdict
 from instructrl.reports.verdicts import WINS
 
+SIZES = 'needs models of two sizes'  # quantity of a row that no study has
 _READERS = {
   '': ', judge',
   'train_labelers': ', training labelers',
@@ -49,7 +50,7 @@ def check(
       'Preference',
       'A small PPO-ptx model beats a pretrained model a hundred times its size',
       '1.3B PPO-ptx beats 175B GPT-3',
-      'needs models of two sizes',
+      SIZES,
       None,
       WINS,
     ),
@@ -113,7 +114,9 @@ def _reward_model(accuracy) -> list[Verdict]:
 def _selection(selection) -> list[Verdict]:
   """Returns the row about epochs of SFT after the best validation loss."""
   epochs = verdicts.get(selection, 'epochs') or ()
-  if not any(row['validation_loss'] is not None for row in epochs):
+  losses = [row['validation_loss'] for row in epochs]
+  known = [loss for loss in losses if loss is not None]
+  if not known:
     return []
   rise = verdicts.get(selection, 'score_rise')
   quantity, note = 'reward-model score, last epoch minus the best by loss', ''
@@ -122,8 +125,10 @@ def _selection(selection) -> list[Verdict]:
       f'reward-model score, epoch {rise["epoch"]} minus epoch '
       f'{rise["from"]:.3g}'
     )
-  else:
+  elif losses[-1] == min(known):
     note = 'the last epoch has the best validation loss: SFT does not overfit'
+  else:
+    note = 'in a study the last epoch has the best validation loss'
   return [
     verdicts.make_row(
       'SFT',

@@ -289,8 +289,7 @@ def sweep(
   drawn = [line for _, lines in panels for line in lines]
   labels = dict.fromkeys((*(colors or ()), *(line.label for line in drawn)))
   styles = dict(zip(labels, itertools.cycle(zip(_LINES, _MARKS))))
-  for label, color in (colors or {}).items():
-    styles[label] = color, styles[label][1]
+  styles |= {k: (color, styles[k][1]) for k, color in (colors or {}).items()}
   values = list(dict.fromkeys(x for line in drawn for x, *_ in line.points))
   places = _positions(values, log)
   dense = dict(rotation=90, fontsize=7.5) if len(values) > 4 else {}
@@ -321,7 +320,7 @@ def sweep(
     fig.legend(
       handles=list(shown.values()),
       loc='outside upper left',
-      ncols=1 if max(map(len, shown)) > 20 else min(3, len(shown)),
+      ncols=max(1, min(3, len(shown), 40 // max(map(len, shown)))),
       handlelength=1.6,
     )
   return canvas.svg(fig), canvas.png(fig)
@@ -419,7 +418,7 @@ def selection(found: Mapping[str, Any], color: str) -> Drawing:
 
   Args:
     found: 'epochs', with {'epoch', 'validation_loss', 'rm_score'} of each, and
-      'selected_epoch', which gets a ring.
+      'selected_epoch', which gets a ring; None gets none.
     color: of the lines.
   """
   selected = found['selected_epoch']
@@ -446,5 +445,6 @@ def selection(found: Mapping[str, Any], color: str) -> Drawing:
     ax.xaxis.set_major_locator(canvas.whole_ticks(5))
     ax.yaxis.set_major_locator(ticker.MaxNLocator(4))
     ax.grid()
-  note = 'Black: the best epoch. Ring: the epoch that is chosen.'
+  ring = ' Ring: the chosen one.' if selected else ''
+  note = f'Black: the best epoch.{ring}'
   return Drawing([canvas.svg(fig)], note=note, wide=True)

@@ -22,24 +22,26 @@ of `why` and `note`, in the syntax of `str.format`, are numbers of the pooled
 evaluation; a text whose numbers were not measured is left out.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 import dataclasses
 import math
 import os
 import pathlib
 import re
+import string
 from typing import Any
 
 from instructrl.reports import alarms
 from instructrl.reports import canvas
 from instructrl.reports import formats
 from instructrl.reports import pages
+from instructrl.reports import paper_checks
 from instructrl.reports import pooling
 from instructrl.reports import report
+from instructrl.reports import reproduction_markdown
 from instructrl.reports import study_figures
 from instructrl.reports import study_files
 from instructrl.reports import study_page
-from instructrl.reports import tables
 from instructrl.reports import verdicts
 from instructrl.reports.canvas import Drawing
 from instructrl.reports.policies import ShownPolicies
@@ -59,14 +61,16 @@ ABOUT = (
   'Numbers of several studies are means, and n is the number of items of one '
   'study. Their interval is the wider of two: Student’s t over the studies, '
   'and the bootstrap interval over prompts or questions, which the seeds of a '
-  'world share. Intervals of ablations are Student’s t over the seeds. All '
+  'world share. Intervals of ablations are Student’s t over the seeds, or over '
+  'the folds of “reward_folds”, and n is their number. All '
   'points of an ablation have the same questions and start from the same '
   'models, so these intervals do not cover other questions, another '
   'pretraining or another start. No interval is corrected for the number of '
   'statements. A statement about each size has the numbers of the size where '
-  'it holds least. Hollow marks are the paper’s values.'
+  'it holds least. In figures of parts faint marks are seeds, and bars are 95% '
+  'intervals over them; hollow marks are the paper’s values, those of 1.3B, 6B '
+  'and 175B at our three sizes.'
 )
-HEAD = ('Statement', 'Verdict', 'Here', 'Shown if', 'Paper', 'From')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +129,13 @@ def _pooled(studies: Sequence[Study], worlds: float) -> Study:
   )
 
 
-def faults(claims: Sequence[Mapping]) -> list[str]:
-  """Returns a message for each claim with a wrong key or pattern."""
+def faults(claims: Sequence[Mapping], parts: Collection[str]) -> list[str]:
+  """Returns a message for each mistake in claims.
+
+  Args:
+    claims: see the module.
+    parts: names of the parts.
+  """
   found = []
   for claim in claims:
     keys = {*claim}
@@ -136,6 +145,27 @@ def faults(claims: Sequence[Mapping]) -> list[str]:
         f'{", ".join(sorted(KEYS))}, and may be {", ".join(sorted(OPTIONAL))}; '
         f'got {", ".join(sorted(keys))}'
       )
+      continue
+    name = f'claim {claim["title"]!r}'
+    for key in ('parts', 'panels'):
+      found += [
+        f'{name}: {key} names {part!r}; the parts are {", ".join(parts)}'
+        for part in claim.get(key, {})
+        if part not in parts
+      ]
+    patterns = [claim.get('studies', ''), *claim.get('why', {})]
+    for key in ('parts', 'panels'):
+      patterns += claim.get(key, {}).values()
+    for pattern in patterns:
+      try:
+        re.compile(pattern)
+      except re.error as error:
+        found.append(f'{name}: the pattern {pattern!r} is invalid: {error}')
+    for text in (claim.get('note', ''), *claim.get('why', {}).values()):
+      try:
+        [*string.Formatter().parse(text)]
+      except ValueError as error:
+        found.append(f'{name}: the text {text!r} is invalid: {error}')
   return found
 
 
@@ -263,7 +293,7 @@ def write(
   }
   _write_figures(folder / 'figures', sections)
   files.write_json(folder / 'results.json', _json(contents, numbers))
-  files.atomic_write(folder / 'paper.md', _markdown(contents))
+  files.atomic_write(folder / 'paper.md', reproduction_markdown.page(contents))
   page = pages.render('reproduction', **contents)
   files.atomic_write(folder / 'index.html', page)
   return folder / 'index.html'
@@ -291,12 +321,14 @@ def _weaker(rows: Sequence[Verdict], by_world: Sequence[Verdict]) -> list[str]:
 
 
 def _measured(sections: Sequence[Mapping]) -> str:
-  """Returns '12 of 16 claims are measured, 3 in part'."""
+  """Returns '12 of 16 claims are measured, 3 in part, 1 has no verdict'."""
   counts = [
     sum(section['measured'] == how for section in sections)
     for how in ('whole', 'part')
   ]
   part = f', {counts[1]} in part' if counts[1] else ''
+  tables_only = sum(not s['checks'] and bool(s['tables']) for s in sections)
+  part += f', {tables_only} has no verdict' if tables_only else ''
   return f'{counts[0]} of {len(sections)} claims are measured{part}'
 
 
@@ -319,16 +351,9 @@ def _section(
     for name, svg in drawn
     if svg
   ]
-  if any(
-    part is not studies or row.verdict != verdicts.NOT_MEASURED
-    for part, row in rows
-  ):
-    # Parts measure some statements that a study cannot.
-    rows = [
-      (part, row)
-      for part, row in rows
-      if part is not studies or row.verdict != verdicts.NOT_MEASURED
-    ]
+  # A study has one size; the part `sizes` measures this statement.
+  sizes = [pair for pair in rows if pair[1].quantity == paper_checks.SIZES]
+  rows = [pair for pair in rows if pair not in sizes] or sizes
   costs = versus = tax = None
   if claim.get('cost'):
     costs = study_page.cost_table(results.get('cost', {}), policies)
@@ -347,18 +372,19 @@ def _section(
     for i, (part, row) in enumerate(rows, 1)
   ]
   found = [row for _, row in rows]
+  shown = [table for table in (versus, costs, tax) if table]
+  without = 'a table, without statements' if shown else 'not measured'
   have = [row.verdict != verdicts.NOT_MEASURED for row in found]
-  have += [True] if costs else []
   return {
     'title': claim['title'],
     'paper': claim['paper'],
     'note': _filled(claim.get('note', ''), numbers),
     'measured': 'whole' if have and all(have) else 'part' if any(have) else '',
-    'summary': study_page.summary(found),
+    'summary': study_page.summary(found) or without,
     'checks': checks,
     'verdicts': found,
     'figures': named,
-    'tables': [table for table in (versus, costs, tax) if table],
+    'tables': shown,
     'commands': {
       part.name: part.command for part in (*(p for p, _ in rows), *used)
     },
@@ -366,6 +392,8 @@ def _section(
 
 
 def _write_figures(folder: pathlib.Path, sections) -> None:
+  for path in folder.glob('*.svg'):  # of a claim or part that is gone
+    path.unlink()
   for section in sections:
     for name, _, drawing in section['figures']:
       svg = canvas.standalone(canvas.joined(drawing))
@@ -397,44 +425,3 @@ def _json(contents: Mapping, numbers: Mapping) -> dict:
     ],
     'pooled': numbers,
   }
-
-
-def _markdown(contents: Mapping) -> str:
-  """Returns the page for docs/, with links to figures/."""
-  command = f'```bash\n{contents["command"]}\n```'
-  text = [f'# {contents["title"]}', contents['headline'] + '.']
-  text += [*contents['about'], command]
-  text += [
-    f'**Alarm: {alarm.title}.** {"; ".join(alarm.found)}. {alarm.limit}'
-    for alarm in contents['alarms']
-  ]
-  for section in contents['sections']:
-    text.append(f'## {section["title"]}')
-    text += [f'*Paper.* {section["paper"]}'] if section['paper'] else []
-    text += [section['note']] if section['note'] else []
-    if section['checks']:
-      rows = [_cells(check) for check in section['checks']]
-      text += [section['summary'], tables.markdown(HEAD, rows)]
-    text += [
-      tables.markdown(table['head'], table['rows'])
-      for table in section['tables']
-    ]
-    for name, title, drawing in section['figures']:
-      text.append(f'![{title}](figures/{name}.svg) {drawing.note}'.strip())
-    commands = '\n'.join(section['commands'].values())
-    text += [f'```bash\n{commands}\n```'] if commands else []
-  return '\n\n'.join(text) + '\n'
-
-
-def _cells(check: Mapping) -> list[str]:
-  verdict = f'{check["symbol"]} {check["verdict"]}'
-  return [
-    check['statement'],
-    f'{verdict}: {check["note"]}' if check['note'] else verdict,
-    '; '.join(
-      [check['measured'], check['quantity'], ', '.join(check['by_policy'])]
-    ).removesuffix('; '),
-    check['region'],
-    check['paper'],
-    f'{check["part"]}, {check["runs"]}',
-  ]

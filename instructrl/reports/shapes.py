@@ -21,8 +21,8 @@ field whose values are the independent repetitions instead of the seeds (folds);
 `each`, a field: the statement is about each of its values, and its row is the
 weakest of theirs, so that it is shown only if it is shown at each value;
 `ratio`, a measure of the second term's points in multiples of the first term's;
-`diverged`, the value of a point whose run failed; `unit`, a key of
-`formats.UNITS`; `quantity`, words in the place of those that the terms give.
+`diverged`, the value of a point with a run that stopped at a NaN; `unit`, a key
+of `formats.UNITS`; `quantity`, words in the place of those that the terms give.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -33,6 +33,7 @@ from typing import Any
 
 from scipy import stats
 
+from instructrl.reports import formats
 from instructrl.reports import verdicts
 from instructrl.reports.verdicts import Verdict
 
@@ -40,7 +41,8 @@ REGIONS = {'positive': verdicts.POSITIVE, 'negative': verdicts.NEGATIVE}
 KEYS = {'statement', 'paper', 'measure', 'terms', 'region'}
 OPTIONAL = {'over', 'each', 'diverged', 'less', 'unit', 'ratio', 'quantity'}
 _MEASURES = ('measure', 'less', 'ratio')  # keys whose value is a title
-FAILED = 'failed'  # the status of a point whose run failed
+# Why repetitions that agree in every digit give no interval.
+EQUAL = 'all repetitions have the same value, which gives no interval'
 _COMBINE = {'mean': statistics.fmean, 'max': max, 'min': min}
 
 
@@ -64,6 +66,7 @@ def faults(
         f'{", ".join(sorted(OPTIONAL))}; got {", ".join(sorted(keys))}'
       )
       continue
+    found += [f'{name}: {fault}' for fault in _malformed(entry, fields)]
     measures = [(key, entry[key]) for key in _MEASURES if key in keys]
     measures += [('terms', term[3]) for term in entry['terms'] if term[3:]]
     for key, title in measures:
@@ -80,6 +83,42 @@ def faults(
   return found
 
 
+def _malformed(entry: Mapping, fields: Collection[str]) -> list[str]:
+  """Returns what is wrong in the region, unit and terms of a statement."""
+  found, region, unit = [], entry['region'], entry.get('unit', '')
+  pair = isinstance(region, tuple) and len(region) == 2
+  if region not in REGIONS and not (pair and region[0] < region[1]):
+    found.append(
+      f'region must be one of {", ".join(REGIONS)} or (low, high); got '
+      f'{region!r}'
+    )
+  if unit not in formats.UNITS:
+    found.append(
+      f'unit must be one of {", ".join(map(repr, formats.UNITS))}; got {unit!r}'
+    )
+  if not entry['terms']:
+    found.append('terms is empty')
+  for term in entry['terms']:
+    _, where, how, _ = _whole(term)
+    if how not in _COMBINE:
+      found.append(
+        f'the third element of a term must be one of {", ".join(_COMBINE)}; '
+        f'got {how!r}'
+      )
+    unknown = [] if isinstance(where, str) else sorted({*where} - {*fields})
+    if unknown:
+      found.append(
+        f'a term names {unknown[0]!r}; the fields of the points are '
+        f'{", ".join(sorted(fields))}'
+      )
+  if 'ratio' in entry and (
+    len(entry['terms']) < 2
+    or any(isinstance(where, str) for _, where, *_ in entry['terms'][:2])
+  ):
+    found.append('ratio needs two terms with fields')
+  return found
+
+
 def judge(
   expected: Sequence[Mapping],
   points: Sequence[Mapping],
@@ -89,7 +128,7 @@ def judge(
 
   Args:
     expected: the statements; see the module.
-    points: of sweep.json, with 'overrides', 'seed', 'status' and 'measures'.
+    points: of sweep.json, with 'overrides', 'seed', 'diverged' and 'measures'.
     lines: title of a measure -> label of a line -> its value.
   """
   return [
@@ -149,15 +188,25 @@ def _judge(entry: Mapping, points, lines) -> Verdict:
     if (value := _contrast(entry, group, lines)) is not None
   ]
   region = REGIONS.get(entry['region'], entry['region'])
+  found = mean_of(values) if values else None
+  note = ''
+  if found and found['n'] > 1 and _equal(values):
+    found, note = {**found, 'ci95': None}, EQUAL
   return verdicts.make_row(
     entry['measure'],
     entry['statement'],
     entry['paper'],
     entry.get('quantity', _words(entry)) + _ratio(entry, points),
-    mean_of(values) if values else None,
+    found,
     tuple(region),
     entry.get('unit', ''),
+    note,
   )
+
+
+def _equal(values: Sequence[float]) -> bool:
+  """Returns whether values differ by no more than rounding."""
+  return math.isclose(min(values), max(values), rel_tol=1e-12, abs_tol=1e-12)
 
 
 def mean_of(values: Sequence[float]) -> dict:
@@ -183,10 +232,20 @@ def _contrast(entry: Mapping, points, lines) -> float | None:
     else:
       chosen = [p for p in points if _matches(p['overrides'], where)]
       found = [_value(point, own) for point in chosen]
+      found += [None] * _lacks(chosen, where)
     if not found or None in found:
       return None
     total += weight * _COMBINE[how](found)
   return total
+
+
+def _lacks(points: Sequence[Mapping], where: Mapping) -> bool:
+  """Returns whether a value of a field has none of the points."""
+  return not all(
+    any(point['overrides'].get(field) == one for point in points)
+    for field, wanted in where.items()
+    for one in _several(wanted)
+  )
 
 
 def _whole(term: Sequence) -> tuple:
@@ -195,7 +254,7 @@ def _whole(term: Sequence) -> tuple:
 
 
 def _value(point: Mapping, entry: Mapping) -> float | None:
-  if point['status'] == FAILED:
+  if point.get('diverged'):
     return entry.get('diverged')
   found = [
     point['measures'].get(entry[key])

@@ -153,7 +153,8 @@ def summary(rows) -> str:
   own = [row for row in rows if not row.of_paper]
   if not (paper and own):
     return count(rows)
-  return f'{count(paper)} (and {len(own)} further checks: {count(own)})'
+  checks = 'check' if len(own) == 1 else 'checks'
+  return f'{count(paper)} (and {len(own)} {checks} of our own: {count(own)})'
 
 
 def shown_row(row: Verdict, policies: ShownPolicies) -> dict:

@@ -23,6 +23,7 @@ from instructrl.runtime import exits
 from instructrl.runtime import storage
 from instructrl.runtime import typed
 from instructrl.runtime.errors import EXPECTED_ERRORS
+from instructrl.runtime.errors import NonFiniteError
 
 _HELP = ('-h', '-help', '--help', '--helpshort')
 # A field that only configs of one kind have -> the command that runs them.
@@ -91,7 +92,8 @@ def _explained(error: Exception) -> tuple[int, str]:
   if reason:
     return storage.EXIT_STORAGE, f'{message}; {storage.REMEDY}'
   if expected:
-    return 1, message
+    diverged = isinstance(error, NonFiniteError)
+    return exits.EXIT_DIVERGED if diverged else 1, message
   return 1, ''.join(traceback.format_exception(error)).rstrip()
 
 

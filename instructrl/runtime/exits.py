@@ -12,6 +12,7 @@ import sys
 from typing import NoReturn
 
 EXIT_WAITING = 77  # a run waits for people; see runtime/processes.py
+EXIT_DIVERGED = 3  # a loss or another quantity is NaN or infinite
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _STREAMS = {'stdin': 'r', 'stdout': 'w', 'stderr': 'w'}  # in order of number

@@ -47,7 +47,12 @@ def read_done(workdir) -> dict[str, Any] | None:
 
 def _read_done(workdir) -> dict[str, Any] | None:
   path = pathlib.Path(workdir) / DONE
-  return files.read_sealed(path, FORMAT_VERSION) if path.exists() else None
+  try:
+    return files.read_sealed(path, FORMAT_VERSION) if path.exists() else None
+  except ValueError as error:
+    raise ValueError(
+      f'{error}; restore the file, or remove {path.parent} to make it again'
+    ) from error
 
 
 def sealed_files(workdir) -> contents.Listing | None:

@@ -49,7 +49,8 @@ def transient(error: BaseException | None) -> str:
       text = str(error)
       if any(os.strerror(number) in text for number in _NAMED):
         return ' '.join(text.split())[:300]
-    error = error.__cause__ or error.__context__
+    hidden = error.__suppress_context__  # raised `from None`, or with a cause
+    error = error.__cause__ if hidden else error.__context__
   return ''
 
 

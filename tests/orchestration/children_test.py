@@ -12,6 +12,7 @@ import time
 import pytest
 
 from instructrl.orchestration import children
+from instructrl.runtime import exits
 from instructrl.runtime import run_folder
 
 # The command of a job: logs its start and end, and leaves DONE.
@@ -169,6 +170,16 @@ def test_a_job_that_is_killed_or_leaves_nothing_has_failed(tmp_path):
     runs.run()
     reasons.append(runs.reasons['a'])
   assert reasons == ['ended by SIGKILL', f'it ended without {tmp_path}/1/DONE']
+
+
+def test_a_job_that_diverged_is_told_from_one_that_failed(tmp_path):
+  jobs = [
+    job(tmp_path, 'a', code=exits.EXIT_DIVERGED),
+    job(tmp_path, 'b', code=1),
+  ]
+  runs = children.Children(jobs, 1)
+  assert set(runs.run().values()) == {children.FAILED}
+  assert runs.diverged == {'a'}
 
 
 HOLD = """

@@ -169,16 +169,16 @@ def test_statements_are_judged_beside_lines(tmp_path, config):
     ),
   )
   sweep = sweep_of(config, {EPOCHS: 1}, {EPOCHS: 2})
-  for point, accuracy in zip(sweep.points, (0.7, 0.72, 0.6, 0.62)):
+  for point, accuracy in zip(sweep.points, (0.7, 0.72, 0.6, 0.63)):
     finish(tmp_path / point.runs['reward'], accuracy)
   found = outcomes.collect('name', config, sweep, tmp_path, {}, {})
-  assert found['lines'] == {'accuracy': {'GPT': pytest.approx(0.66)}}
+  assert found['lines'] == {'accuracy': {'GPT': pytest.approx(0.6625)}}
   (row,) = found['verdicts']
   assert row['verdict'] == 'shown' and row['region'] == [None, 0]
   outcomes.write(tmp_path, found, 'A title')
   assert json.loads((tmp_path / 'sweep.json').read_text()) == found
   line = (
-    '| More epochs are worse | plainly worse | shown | −10.0 (−10.0 to −10.0) '
+    '| More epochs are worse | plainly worse | shown | −9.5 (−15.9 to −3.1) '
     'points | accuracy: num_epochs 2 minus num_epochs 1 | 2 |'
   )
   assert line in (tmp_path / 'table.md').read_text()

@@ -1,10 +1,12 @@
 """The page about all claims, from studies and ablations that are made up."""
 
+import dataclasses
 import json
 import math
 
 import pytest
 
+from instructrl.reports import paper_checks
 from instructrl.reports import reproduction
 from instructrl.reports import shapes
 from instructrl.reports import study_files
@@ -40,7 +42,9 @@ CLAIMS = (
 
 
 def row(value, half, statement='larger is worse', note=''):
-  found = {'value': value, 'ci95': [value - half, value + half], 'n': 3}
+  found = None
+  if value is not None:
+    found = {'value': value, 'ci95': [value - half, value + half], 'n': 3}
   return verdicts.make_row(
     'Likert', statement, '2.1', 'x', found, verdicts.POSITIVE, '', note
   )
@@ -89,7 +93,9 @@ def test_each_statement_is_in_one_place(written):
   assert entry['verdict'] == verdicts.NOT_SHOWN
   # The first reason needs a number that no study has.
   assert entry['why'] == 'no room above 90%'
-  assert results['headline'].startswith('3 of 3 claims are measured. Of ')
+  assert results['headline'].startswith(
+    '1 of 3 claims are measured, 1 in part, 1 has no verdict. Of '
+  )
 
 
 def test_what_studies_cannot_measure_is_left_to_others(written):
@@ -98,6 +104,26 @@ def test_what_studies_cannot_measure_is_left_to_others(written):
     entry['statement'] for entry in results['claims'][0]['statements']
   ]
   assert not any('a hundred times its size' in text for text in statements)
+
+
+def test_what_a_study_has_not_measured_is_counted_beside_a_part():
+  claim = dict(title='Order', paper='', studies='.', parts={'kl_coef': '.'})
+  studies = reproduction.Evidence(
+    'worlds',
+    'run',
+    [row(None, 0.0, 'order'), row(None, 0.0, 'sizes')],
+    '2 studies',
+  )
+  studies.rows[1] = dataclasses.replace(
+    studies.rows[1], quantity=paper_checks.SIZES
+  )
+  part = reproduction.Evidence('kl_coef', 'run', [row(1.0, 0.5)], '3 seeds')
+  (_, rows), _ = reproduction.assign([claim], studies, [part])
+  section = reproduction._section(
+    1, claim, rows, studies, {}, [part], {}, ShownPolicies(), {}
+  )
+  assert section['measured'] == 'part'
+  assert section['summary'] == '1 shown, 1 not measured'
 
 
 def test_what_a_part_has_not_measured_yet_is_counted(tmp_path):
@@ -225,8 +251,19 @@ def test_a_verdict_of_a_sweep_is_read_back():
 
 
 def test_a_claim_with_a_wrong_key_is_refused():
-  (message,) = reproduction.faults([*CLAIMS, dict(title='X', part={})])
+  parts = ['kl_coef']
+  (message,) = reproduction.faults([*CLAIMS, dict(title='X', part={})], parts)
   assert message == (
     "claim 'X': the keys must be paper, title, and may be cost, figures, "
     'note, panels, parts, studies, why; got part, title'
   )
+  wrong = dict(
+    title='X', paper='', studies='(', parts={'kl': '.'}, why={'.': 'is {'}
+  )
+  assert [*reproduction.faults([wrong], parts)] == [
+    "claim 'X': parts names 'kl'; the parts are kl_coef",
+    "claim 'X': the pattern '(' is invalid: missing ), unterminated subpattern "
+    'at position 0',
+    "claim 'X': the text 'is {' is invalid: Single '{' encountered in format "
+    'string',
+  ]

@@ -8,11 +8,11 @@ from instructrl.reports import verdicts
 X, BY = 'ppo.ppo.kl_coef', 'ppo.ppo.ptx_coef'
 
 
-def point(seed, value, *, x, by=1.0, status='done', **measures):
+def point(seed, value, *, x, by=1.0, diverged=False, **measures):
   return {
     'overrides': {X: x, BY: by},
     'seed': seed,
-    'status': status,
+    'diverged': diverged,
     'measures': {'F1': value, **measures},
   }
 
@@ -90,11 +90,30 @@ def test_every_field_of_a_term_must_match():
   assert judge(statement((1, {X: 7.0})), points).value is None
 
 
-def test_a_run_that_failed_counts_as_diverged_if_a_value_is_given():
-  points = [point(0, 5.0, x=0.1), point(0, None, x=0.2, status='failed')]
+def test_a_run_that_diverged_has_the_value_that_is_given():
+  points = [point(0, 5.0, x=0.1), point(0, None, x=0.2, diverged=True)]
   terms = (1, {X: 0.1}), (-1, {X: 0.2})
   assert judge(statement(*terms), points).verdict == verdicts.NOT_MEASURED
   assert judge(statement(*terms, diverged=0.5), points).value == 4.5
+  points[1]['diverged'] = False  # it was killed
+  row = judge(statement(*terms, diverged=0.5), points)
+  assert row.verdict == verdicts.NOT_MEASURED
+
+
+def test_a_term_needs_a_point_of_each_of_its_values():
+  entry = statement((1, {X: (0.2, 0.3)}), (-1, {X: 0.1}))
+  found = [one for one in RISING if one['overrides'][X] != 0.3]
+  assert judge(entry, found).verdict == verdicts.NOT_MEASURED
+
+
+@pytest.mark.parametrize('equal', [0.1 + 0.2, 0.3])
+def test_repetitions_with_one_value_show_nothing(equal):
+  points = [point(seed, 0.3, x=0.1) for seed in range(3)]
+  points += [point(seed, equal, x=0.2) for seed in range(3)]
+  for region in ('positive', (-0.1, 0.1)):
+    row = judge(statement((1, {X: 0.2}), (-1, {X: 0.1}), region=region), points)
+    assert (row.verdict, row.ci95) == (verdicts.UNDECIDED, None)
+    assert row.note == shapes.EQUAL
 
 
 def test_folds_are_the_repetitions_and_measures_are_subtracted():
@@ -167,6 +186,8 @@ def test_mistakes_are_named():
       statement((1, {X: 1})),
       statement((1, {X: 1}), less='loss'),
       statement((1, {}), each='ppo.kl_coef'),
+      statement(region='postive', unit='percent'),
+      statement((1, {BY: 1}, 'median'), region=(0.5, -0.5), ratio='F1'),
       {'statement': 'x'},
     ],
     ['F1'],
@@ -176,6 +197,18 @@ def test_mistakes_are_named():
     "expected, 'F1 rises': less must be one of F1; got 'loss'",
     "expected, 'F1 rises': each must be a field of the points, one of "
     "ppo.ppo.kl_coef; got 'ppo.kl_coef'",
+    "expected, 'F1 rises': region must be one of positive, negative or (low, "
+    "high); got 'postive'",
+    "expected, 'F1 rises': unit must be one of '%', 'points', 'bits', 'BLEU', "
+    "'nats', 'epochs', 's', ''; got 'percent'",
+    "expected, 'F1 rises': terms is empty",
+    "expected, 'F1 rises': region must be one of positive, negative or (low, "
+    'high); got (0.5, -0.5)',
+    "expected, 'F1 rises': the third element of a term must be one of mean, "
+    "max, min; got 'median'",
+    "expected, 'F1 rises': a term names 'ppo.ppo.ptx_coef'; the fields of the "
+    'points are ppo.ppo.kl_coef',
+    "expected, 'F1 rises': ratio needs two terms with fields",
     "expected, 'x': the keys must be measure, paper, region, statement, terms, "
     'and may be diverged, each, less, over, quantity, ratio, '
     'unit; got statement',

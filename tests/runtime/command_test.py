@@ -10,6 +10,7 @@ import jax
 import pytest
 
 from instructrl.runtime import command
+from instructrl.runtime.errors import NonFiniteError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -94,6 +95,7 @@ def raising(error):
   [
     (ValueError('no such field'), 1, 'error: no such field\n'),
     (FileNotFoundError('gone'), 1, 'error: gone\n'),
+    (NonFiniteError('step 7: loss is nan'), 3, 'error: step 7: loss is nan\n'),
     (KeyboardInterrupt(), 130, 'stopped\n'),
   ],
 )

@@ -63,6 +63,17 @@ def test_which_errors_may_pass(error, passes):
   assert bool(storage.transient(error)) == passes
 
 
+def test_an_error_that_replaces_another_does_not_pass_for_it():
+  """A lock that is taken raises BlockingIOError, whose number is EAGAIN."""
+  try:
+    try:
+      raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    except BlockingIOError:
+      raise ValueError('another process is at work') from None
+  except ValueError as error:
+    assert not storage.transient(error)
+
+
 def test_sizes():
   found = [storage.size(n) for n in (0, 12_300, 5e7, 3.2e9, 1e12)]
   assert found == ['0.0 kB', '12.3 kB', '50.0 MB', '3.2 GB', '1,000.0 GB']
