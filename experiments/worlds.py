@@ -10,7 +10,7 @@ The stages of world 0 and seed 0 are those that the ablations start from. At
 `study` has.
 
 Result at `tiny`: in all three worlds base < prompted < SFT; against SFT PPO
-wins 53.4% [51.7, 55.0] and PPO-ptx 54.4% [52.6, 56.3]. Of 75 findings of the
+wins 53.4% [51.7, 55.0] and PPO-ptx 54.4% [52.6, 56.3]. Of 75 statements of the
 paper 51 are shown, 6 not shown, 17 undecided (docs/results.md). Two cores of an
 AMD EPYC server CPU, two runs at a time: 23 minutes a study and run, 207 minutes
 of one core in all.

@@ -67,9 +67,9 @@ ABOUT = (
   'models, so these intervals do not cover other questions, another '
   'pretraining or another start. No interval is corrected for the number of '
   'statements. A statement about each size has the numbers of the size where '
-  'it holds least. In figures of parts faint marks are seeds, and bars are 95% '
-  'intervals over them; hollow marks are the paper’s values, those of 1.3B, 6B '
-  'and 175B at our three sizes.'
+  'it holds least. In figures of parts faint marks are seeds, and bars are '
+  'their standard deviation; hollow marks are the paper’s values, those of '
+  '1.3B, 6B and 175B at our three sizes.'
 )
 
 
@@ -287,8 +287,9 @@ def write(
     'command': command,
     # A pooled study has no curves and samples, which most alarms look at.
     'alarms': alarms.of_studies(loaded),
-    'headline': f'{_measured(sections[: len(claims)])}. Of {len(rows)} '
-    f'statements: {study_page.summary(rows)}',
+    'headline': f'{_measured(sections[: len(claims)])}. Of '
+    f'{sum(row.of_paper for row in rows)} statements of the paper: '
+    f'{study_page.summary(rows)}',
     'sections': sections,
   }
   _write_figures(folder / 'figures', sections)

@@ -136,8 +136,8 @@ def test_what_a_part_has_not_measured_yet_is_counted(tmp_path):
   )
   results = json.loads((page.parent / 'results.json').read_text())
   assert results['headline'] == (
-    '0 of 3 claims are measured, 1 in part. Of 2 statements: 1 shown, 1 not '
-    'measured'
+    '0 of 3 claims are measured, 1 in part. Of 2 statements of the paper: '
+    '1 shown, 1 not measured'
   )
 
 
