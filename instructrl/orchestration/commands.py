@@ -1,6 +1,6 @@
 """The command line that runs one stage of a sweep."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import functools
 import pathlib
 import shlex
@@ -47,13 +47,8 @@ def arguments(node: graph.Node, workdir) -> list[str]:
     f'stage {node.stage!r} of the sweep and {where} must have the same fields; '
     f'only one of them has {others[:1]}',
   )
-  changed = [
-    f'--config.{name}={value}'
-    for name, value in wanted.items()
-    if (value, type(value)) != (fields.get(name), type(fields.get(name)))
-  ]
   folder = pathlib.Path(workdir) / node.name
-  found = [f'--config={where}', f'--workdir={folder}', *changed]
+  found = [f'--config={where}', f'--workdir={folder}', *_flags(fields, wanted)]
   checks.require(
     files.fingerprint(read_config(found).to_dict())
     == files.fingerprint(node.config.to_dict()),
@@ -70,14 +65,18 @@ def changed(where: str, config, settings: Sequence[str]) -> list[str]:
     config: of the sweep.
     settings: values of `--set`.
   """
-  fields = recipe(where)
+  wanted = grid.flatten(config.to_dict())
+  wanted.pop('order', None)
+  flags_of_set = [f'--set={setting}' for setting in settings]
+  return [*_flags(recipe(where), wanted), *flags_of_set]
+
+
+def _flags(fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+  """Returns the flags that turn the fields of an experiment into others."""
   return [
-    *(
-      f'--config.{name}={value}'
-      for name, value in grid.flatten(config.to_dict()).items()
-      if name != 'order' and (name not in fields or fields[name] != value)
-    ),
-    *(f'--set={setting}' for setting in settings),
+    f'--config.{name}={value}'
+    for name, value in wanted.items()
+    if (value, type(value)) != (fields.get(name), type(fields.get(name)))
   ]
 
 
